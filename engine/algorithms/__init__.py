@@ -1,0 +1,1 @@
+"""Algorithms: pure mathematics on tensors, unaware of processes, sockets and clocks."""

@@ -1,0 +1,204 @@
+"""Proximal policy optimisation with a clipped surrogate (Schulman et al., 2017).
+
+The behaviour policy's log-probabilities come with the samples. Values are computed by the learner
+on arrival: in one pass over the whole batch, and with fresher parameters than an actor's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import gymnasium
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+
+from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.flat import flatten
+from engine.algorithms.networks import PolicyValueNetwork
+from engine.algorithms.returns import generalized_advantages
+from engine.errors import ConfigError
+from engine.rollout import Field
+from engine.spec import NetworkSpec, NonNegativeFloat, PositiveFloat, PositiveInt, Spec
+
+UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class PpoConfig(Spec, kw_only=True):
+    """Hyperparameters of PPO."""
+
+    learning_rate: PositiveFloat = 3e-4
+    discount: UnitInterval = 0.99
+    gae_lambda: UnitInterval = 0.95
+    clip_range: PositiveFloat = 0.2
+    """Epsilon: how far the probability ratio may move before its gradient is cut."""
+    entropy_coefficient: NonNegativeFloat = 0.01
+    value_coefficient: NonNegativeFloat = 0.5
+    max_gradient_norm: PositiveFloat = 0.5
+    rollout_steps: PositiveInt = 50
+    batch_steps: PositiveInt = 400
+    minibatch_steps: PositiveInt = 200
+    num_epochs: PositiveInt = 8
+    normalize_advantage: bool = True
+    """Over the valid steps of each minibatch."""
+
+
+class Ppo:
+    """PPO for discrete actions.
+
+    Args:
+        config: Hyperparameters.
+        network: The trunks.
+        spaces: Of one environment.
+
+    Raises:
+        ConfigError: Actions are not discrete, or minibatches do not divide a batch.
+    """
+
+    def __init__(self, config: PpoConfig, network: NetworkSpec, spaces: Spaces) -> None:
+        if not isinstance(spaces.action, gymnasium.spaces.Discrete) or spaces.action.start != 0:
+            raise ConfigError(
+                f"ppo needs discrete actions counted from 0, the environment has {spaces.action}",
+                where="env.id",
+            )
+        if config.batch_steps % config.minibatch_steps:
+            raise ConfigError(
+                f"{config.minibatch_steps} does not divide batch_steps {config.batch_steps}",
+                where="algorithm.minibatch_steps",
+                fix="choose a divisor",
+            )
+        self._config = config
+        self._network_spec = network
+        self._num_actions = int(spaces.action.n)
+        self._observation = spaces.observation
+
+    def samples(self) -> SampleRequest:
+        observation = Field(
+            "observation", str(self._observation.dtype), self._observation.shape, extra_rows=1
+        )
+        return SampleRequest(
+            rollout_steps=self._config.rollout_steps,
+            batch_steps=self._config.batch_steps,
+            fields=(observation, Field("action", "int64"), Field("log_prob", "float32")),
+        )
+
+    def network(self) -> PolicyValueNetwork:
+        return PolicyValueNetwork(self._observation.shape, self._num_actions, self._network_spec)
+
+    def init(self, seed: int) -> LearnerState:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.network()
+        weights = flatten(network)
+        optimizer = torch.optim.Adam(
+            [weights.vector], lr=self._config.learning_rate, eps=1e-5, fused=True
+        )
+        return LearnerState(network, weights, optimizer, torch.Generator().manual_seed(seed))
+
+    def act(
+        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        assert isinstance(network, PolicyValueNetwork)
+        log_probs = torch.log_softmax(network.logits(observation), dim=-1)
+        # argmax(p / Exponential(1)) is a sample from p; cheaper than torch.multinomial.
+        noise = torch.empty_like(log_probs).exponential_(generator=generator)
+        a_t = (log_probs.exp() / noise).argmax(dim=-1, keepdim=True)
+        return {"action": a_t.squeeze(-1), "log_prob": log_probs.gather(-1, a_t).squeeze(-1)}
+
+    def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
+        config = self._config
+        samples = self._prepare(state, batch)
+        num_samples = samples["valid"].numel()
+        sums = torch.zeros(len(_METRICS))
+        num_minibatches = 0
+        for _ in range(config.num_epochs):
+            order = torch.randperm(num_samples, generator=state.generator)
+            shuffled = {name: values[order] for name, values in samples.items()}
+            for start in range(0, num_samples, config.minibatch_steps):
+                stop = start + config.minibatch_steps
+                minibatch = {name: values[start:stop] for name, values in shuffled.items()}
+                sums += self._step(state, minibatch)
+                num_minibatches += 1
+        state.num_updates += num_minibatches
+        metrics = dict(zip(_METRICS, (sums / num_minibatches).tolist(), strict=True))
+        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
+
+    def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
+        """Advantages and value targets; then time and environments become one axis, [T*B]."""
+        assert isinstance(state.network, PolicyValueNetwork)
+        observation, reward = batch["observation"], batch["reward"]
+        with torch.no_grad():
+            value = state.network.values(observation.flatten(0, 1)).view(observation.shape[:2])
+        advantage = generalized_advantages(
+            reward,
+            value,
+            batch["terminated"],
+            batch["truncated"],
+            discount=self._config.discount,
+            gae_lambda=self._config.gae_lambda,
+        )
+        samples = {
+            "observation": observation[:-1],
+            "action": batch["action"],
+            "log_prob": batch["log_prob"],
+            "valid": batch["valid"].to(torch.float32),
+            "advantage": advantage,
+            "value_target": advantage + value[:-1],
+        }
+        return {name: values.flatten(0, 1) for name, values in samples.items()}
+
+    def _step(self, state: LearnerState, minibatch: Batch) -> Tensor:
+        gradient = state.weights.gradient
+        gradient.zero_()
+        loss, metrics = self._loss(state.network, minibatch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.linalg.vector_norm(gradient)
+        gradient.mul_((self._config.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0))
+        state.optimizer.step()
+        return metrics
+
+    def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
+        """Equation 9 of the paper, averaged over the valid steps.
+
+        Args:
+            network: The parameters that learn.
+            minibatch: observation [N, ...], the others [N].
+
+        Returns:
+            The loss, and the metrics of `_METRICS`, detached.
+        """
+        assert isinstance(network, PolicyValueNetwork)
+        config = self._config
+        weight = minibatch["valid"] / minibatch["valid"].sum().clamp(min=1.0)
+        log_probs = torch.log_softmax(network.logits(minibatch["observation"]), dim=-1)
+        value = network.values(minibatch["observation"])
+        log_prob = log_probs.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
+        log_ratio = log_prob - minibatch["log_prob"]
+        ratio = log_ratio.exp()
+        advantage = minibatch["advantage"]
+        if config.normalize_advantage:
+            advantage = _normalize(advantage, weight)
+        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+        surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+        policy_loss = -(weight @ surrogate)
+        value_loss = weight @ (value - minibatch["value_target"]).square()
+        entropy = -(weight @ (log_probs.exp() * log_probs).sum(-1))
+        loss = (
+            policy_loss
+            + config.value_coefficient * value_loss
+            - config.entropy_coefficient * entropy
+        )
+        with torch.no_grad():
+            approximate_kl = weight @ (ratio - 1 - log_ratio)
+            metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
+        return loss, metrics
+
+
+_METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
+
+
+def _normalize(values: Tensor, weight: Tensor) -> Tensor:
+    """Zero mean and unit variance under `weight`, which sums to 1; both [N]."""
+    centred = values - weight @ values
+    return centred / ((weight @ centred.square()).sqrt() + 1e-8)

@@ -1,0 +1,57 @@
+"""Names to algorithms. A new algorithm is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.algorithms.base import Algorithm, Spaces
+from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.config_file import Document, explain, suggest
+from engine.errors import ConfigError
+from engine.spec import Experiment, Scalar, Spec
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An algorithm's hyperparameters and how to make it."""
+
+    config: type[Spec]
+    make: Callable[..., Algorithm]
+
+
+ALGORITHMS: Mapping[str, Entry] = {"ppo": Entry(PpoConfig, Ppo)}
+
+
+def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
+    """Makes the algorithm that an experiment names, from checked hyperparameters.
+
+    Raises:
+        ConfigError: Unknown name, unknown or impossible hyperparameter, unsuitable spaces.
+    """
+    entry = _entry(experiment)
+    return entry.make(read_config(experiment), experiment.network, spaces)
+
+
+def read_config(experiment: Experiment) -> Spec:
+    """The hyperparameters, typed and complete. Raises ConfigError as above."""
+    entry = _entry(experiment)
+    hyperparameters: dict[str, Scalar] = {
+        key: value for key, value in experiment.algorithm.items() if key != "name"
+    }
+    try:
+        return msgspec.convert(hyperparameters, entry.config)
+    except msgspec.ValidationError as error:
+        document = Document("algorithm", hyperparameters, {})
+        raise explain(error, entry.config, document) from error
+
+
+def _entry(experiment: Experiment) -> Entry:
+    name = experiment.algorithm_name
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"unknown algorithm {name!r}", where="algorithm.name", fix=suggest(name, ALGORITHMS)
+        )
+    return ALGORITHMS[name]

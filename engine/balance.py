@@ -1,0 +1,200 @@
+"""The balance strategy: admission control that keeps samples young without stopping anyone.
+
+Staleness of a sample is `lag = version of the learner at consumption - behaviour version`. A queue
+learner consumes batch n at version n, B rollouts each. So what a rollout's lag will be is decided
+when it *starts*: with behaviour version v it must be consumed by batch `v + max_lag`, its deadline.
+Let the admitted and not yet consumed rollouts have sorted deadlines d_0 <= d_1 <= ... and let n be
+the next batch. All of them can be consumed in time exactly if
+
+    d_i >= n + i // B   for every i                                   (earliest deadline first)
+
+An actor that asks for admission therefore gets a ticket with the lowest behaviour version that
+keeps this true. Mostly it already has it and starts at once; otherwise it waits for the weights.
+Production thus never runs ahead of consumption by more than the bound, and no rate is guessed.
+Source: TianJi (AAAI 2025), "balancing sample production and consumption"; the schedulability
+condition is that of earliest-deadline-first scheduling with unit jobs.
+
+Pure: no clock, no sockets. `engine.roles.buffer` feeds it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from dataclasses import dataclass
+
+from engine.spec import StalenessSpec
+
+UNBOUNDED_LAG = 1 << 62
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Permission to collect one rollout.
+
+    Attributes:
+        number: Unique; counts admissions.
+        owner: Who may use it.
+        min_version: The rollout must not start with older weights than these.
+    """
+
+    number: int
+    owner: str
+    min_version: int
+
+
+@dataclass
+class _Admitted:
+    owner: str
+    deadline: int
+    ticket: Ticket
+    has_arrived: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What `take_batch` decided: tickets to train on, and tickets that came too late for it."""
+
+    taken: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+class Admission:
+    """Decides which rollouts may start and which are trained next.
+
+    Args:
+        staleness: Mode and bound.
+        rollouts_per_batch: B.
+        next_batch: Version at which the next batch will be consumed (above 0 after a resume).
+    """
+
+    def __init__(
+        self, staleness: StalenessSpec, rollouts_per_batch: int, next_batch: int = 0
+    ) -> None:
+        bounded = staleness.mode != "unbounded"
+        self._max_lag = staleness.max_lag if bounded else UNBOUNDED_LAG
+        self._waits_for_stragglers = staleness.mode == "block"
+        self._per_batch = rollouts_per_batch
+        self._capacity = max(staleness.max_queued_rollouts, rollouts_per_batch)
+        self._next_batch = next_batch
+        self._num_admitted = 0
+        self._admitted: dict[int, _Admitted] = {}
+
+    @property
+    def next_batch(self) -> int:
+        return self._next_batch
+
+    @property
+    def num_outstanding(self) -> int:
+        """Rollouts admitted and neither consumed nor dropped."""
+        return len(self._admitted)
+
+    def admit(self, owner: str, held_version: int) -> Ticket | None:
+        """Admits one rollout of `owner`, whose newest weights are `held_version` (-1: none).
+
+        Returns:
+            The ticket; the one already given if `owner` still has it in hand; None if the queue is
+            full, in which case `owner` should be tried again after the next batch.
+        """
+        for item in self._admitted.values():
+            if item.owner == owner and not item.has_arrived:
+                return item.ticket
+        if len(self._admitted) >= self._capacity:
+            return None
+        deadline = self._earliest_deadline(max(held_version, 0) + self._max_lag)
+        ticket = Ticket(self._num_admitted, owner, deadline - self._max_lag)
+        self._admitted[ticket.number] = _Admitted(owner, deadline, ticket)
+        self._num_admitted += 1
+        return ticket
+
+    def arrive(self, number: int, version_min: int) -> bool:
+        """Notes that a rollout is here.
+
+        Returns:
+            False if this ticket is not outstanding: a duplicate, or from a lost actor.
+        """
+        item = self._admitted.get(number)
+        if item is None or item.has_arrived:
+            return False
+        item.has_arrived = True
+        item.deadline = version_min + self._max_lag
+        return True
+
+    def lose(self, owner: str) -> None:
+        """Forgets the ticket that a dead actor had in hand; what arrived from it stays."""
+        for number, item in list(self._admitted.items()):
+            if item.owner == owner and not item.has_arrived:
+                del self._admitted[number]
+
+    def take_batch(self) -> Batch | None:
+        """Takes the next B rollouts, oldest deadline first, if that breaks no bound.
+
+        Returns:
+            None while too few have arrived or, in mode `block`, while a straggler that is still
+            being collected would come too late if this batch went ahead without it.
+        """
+        arrived = sorted(
+            (item.deadline, number) for number, item in self._admitted.items() if item.has_arrived
+        )
+        too_old = [number for deadline, number in arrived if deadline < self._next_batch]
+        usable = [number for deadline, number in arrived if deadline >= self._next_batch]
+        taken = tuple(usable[: self._per_batch])
+        if len(taken) < self._per_batch or not self._leaves_others_in_time(taken):
+            taken = ()
+        for number in (*too_old, *taken):
+            del self._admitted[number]
+        if taken:
+            self._next_batch += 1
+        return Batch(taken, tuple(too_old)) if taken or too_old else None
+
+    def _earliest_deadline(self, wanted: int) -> int:
+        """The lowest deadline >= `wanted` that leaves the schedule feasible."""
+        others = sorted(item.deadline for item in self._admitted.values())
+        latest = max([wanted, self._next_batch + len(others) // self._per_batch, *others])
+        return next(
+            (d for d in range(wanted, latest) if self._is_feasible_with(others, d)),
+            latest,
+        )
+
+    def _is_feasible_with(self, others: list[int], deadline: int) -> bool:
+        position = bisect_right(others, deadline)
+        if not self._waits_for_stragglers:  # a straggler is written off, so it constrains nobody
+            return deadline >= self._next_batch + position // self._per_batch
+        schedule = others.copy()
+        insort(schedule, deadline)
+        return self._is_feasible(schedule, self._next_batch)
+
+    def _leaves_others_in_time(self, taken: tuple[int, ...]) -> bool:
+        if not self._waits_for_stragglers:
+            return True
+        rest = sorted(
+            item.deadline for number, item in self._admitted.items() if number not in taken
+        )
+        return self._is_feasible(rest, self._next_batch + 1)
+
+    def _is_feasible(self, deadlines: list[int], next_batch: int) -> bool:
+        return all(d >= next_batch + i // self._per_batch for i, d in enumerate(deadlines))
+
+
+class RateWindow:
+    """Rate of a growing counter over a sliding window.
+
+    Args:
+        window_s: Length of the window.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._points: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, total: int) -> None:
+        self._points.append((now_s, total))
+        while len(self._points) > 2 and self._points[1][0] <= now_s - self._window_s:
+            self._points.popleft()
+
+    def per_s(self) -> float:
+        """Increase per second over the window; 0 before there are two points in time."""
+        if len(self._points) < 2:
+            return 0.0
+        (t0, n0), (t1, n1) = self._points[0], self._points[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0

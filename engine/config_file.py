@@ -1,0 +1,253 @@
+"""YAML files and `-s key=value` settings, turned into typed specs or into one clear error.
+
+YAML 1.1 as PyYAML reads it surprises people in three ways, all mended here: `1e-3` is a number,
+a key written twice is an error, and `on`/`yes`/`off`/`no` stay strings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from engine.errors import ConfigError
+from engine.spec import Experiment, check_experiment
+
+T = TypeVar("T")
+KeyPath = tuple[str, ...]
+
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
+_MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
+_PATH = re.compile(r" - at `(?P<path>\$?[^`]*)`$")
+_PATH_PART = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's numbers and booleans."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML declares it as an instance attribute
+        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML mapping that still knows on which line each key stands.
+
+    Attributes:
+        source: What to call it in errors: a path, or `-s` for settings.
+        data: The mapping as plain Python values.
+        lines: Line (from 1) of each key, by its path.
+    """
+
+    source: str
+    data: dict[str, Any]
+    lines: Mapping[KeyPath, int]
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line: key.path`, with the line of the nearest key that is in the file."""
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        line = f":{self.lines[known]}" if known else ""
+        return f"{self.source}{line}" + (f": {'.'.join(path)}" if path else "")
+
+
+def read_yaml(path: Path) -> Document:
+    """Reads one YAML mapping.
+
+    Raises:
+        ConfigError: No such file, unreadable, not YAML, not a mapping, or a key given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+    return parse_yaml(text, source=str(path))
+
+
+def parse_yaml(text: str, *, source: str) -> Document:
+    """Parses one YAML mapping from text; errors as in `read_yaml`."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        lines = dict(_lines_of(node, (), source)) if node is not None else {}
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"not valid YAML: {error.problem}", where=place) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid YAML: {error}", where=source) from error
+    if not isinstance(data, dict):
+        found = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise ConfigError(f"a mapping of keys is needed, but the file {found}", where=source)
+    return Document(source, data, lines)
+
+
+def _lines_of(node: yaml.Node, path: KeyPath, source: str) -> Iterable[tuple[KeyPath, int]]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key in seen:
+            raise ConfigError(
+                f"the key {key!r} stands here and on line {seen[key]}", where=f"{source}:{line}"
+            )
+        seen[key] = line
+        yield (*path, key), line
+        yield from _lines_of(value_node, (*path, key), source)
+
+
+def apply_settings(document: Document, settings: Sequence[str]) -> Document:
+    """Lays `key.path=value` settings over a document; values are read as YAML.
+
+    Raises:
+        ConfigError: A setting has no `=`, or goes through a value that is not a section.
+    """
+    data: dict[str, Any] = _copy(document.data)
+    lines = dict(document.lines)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path):
+            raise ConfigError(
+                "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
+            )
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value is not valid YAML: {error}", where=f"-s {key}") from error
+        section = data
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{part!r} is a value, not a section", where=f"-s {key}")
+        section[path[-1]] = value
+        for known in [p for p in lines if p[: len(path)] == path]:
+            del lines[known]
+    return Document(document.source, data, lines)
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def convert(document: Document, target: type[T]) -> T:
+    """Checks a document against a `Spec` and returns it typed.
+
+    Raises:
+        ConfigError: Unknown key (with the nearest known one), missing key, wrong type or range.
+    """
+    try:
+        return msgspec.convert(document.data, target, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise explain(error, target, document) from error
+
+
+def explain(
+    error: msgspec.ValidationError, target: type, document: Document, prefix: KeyPath = ()
+) -> ConfigError:
+    """Turns a validation error into one that names file, line, key and fix."""
+    text = str(error)
+    found = _PATH.search(text)
+    path = prefix + _key_path(found["path"] if found else "")
+    problem = _PATH.sub("", text)
+    if unknown := _UNKNOWN_KEY.search(problem):
+        key = unknown["key"]
+        known = _known_keys(target, path[len(prefix) :])
+        return ConfigError(
+            f"unknown key {key!r}",
+            where=document.where((*path, key)),
+            fix=suggest(key, known),
+        )
+    if missing := _MISSING_KEY.search(problem):
+        return ConfigError(
+            f"the key {missing['key']!r} is missing", where=document.where(path), fix="add it"
+        )
+    return ConfigError(problem[0].lower() + problem[1:], where=document.where(path))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def _key_path(text: str) -> KeyPath:
+    return tuple(part["name"] or part["index"] for part in _PATH_PART.finditer(text))
+
+
+def _known_keys(target: type, path: KeyPath) -> list[str]:
+    """The field names of the struct that `path` leads to inside `target`."""
+    info: msgspec.inspect.Type = msgspec.inspect.type_info(target)
+    for part in path:
+        info = _child(info, part)
+    info = _unwrap(info)
+    return [f.encode_name for f in info.fields] if isinstance(info, _STRUCTS) else []
+
+
+_STRUCTS = (msgspec.inspect.StructType,)
+
+
+def _unwrap(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    if isinstance(info, msgspec.inspect.UnionType):
+        structs = [t for t in info.types if isinstance(t, _STRUCTS)]
+        return structs[0] if structs else info
+    return info
+
+
+def _child(info: msgspec.inspect.Type, part: str) -> msgspec.inspect.Type:
+    info = _unwrap(info)
+    if isinstance(info, _STRUCTS):
+        for item in info.fields:
+            if item.encode_name == part:
+                return item.type
+    if isinstance(info, msgspec.inspect.DictType):
+        return info.value_type
+    if isinstance(info, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)):
+        return info.item_type
+    return info
+
+
+def load_experiment(path: Path, settings: Sequence[str] = ()) -> tuple[Experiment, Document]:
+    """Reads, overlays and checks an experiment file.
+
+    Returns:
+        The experiment, and the document it came from (to name lines in later errors).
+
+    Raises:
+        ConfigError: The file or a setting cannot be used.
+    """
+    document = apply_settings(read_yaml(path), settings)
+    experiment = convert(document, Experiment)
+    try:
+        check_experiment(experiment)
+    except ConfigError as error:
+        key_path = tuple(error.where.split("."))
+        raise ConfigError(error.what, where=document.where(key_path), fix=error.fix) from error
+    return experiment, document

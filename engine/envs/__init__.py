@@ -1,0 +1,1 @@
+"""Environments: Gymnasium's, vectorised, always restarting in next-step mode."""

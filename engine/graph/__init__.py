@@ -1,0 +1,1 @@
+"""The dataflow graph: an algorithm's functions, cut into fragments by a distribution policy."""

@@ -1,0 +1,204 @@
+"""What roles say to each other: the events that a role handles, wherever the sender runs.
+
+`Message` subclasses travel as MessagePack; `RolloutArrived` and `WeightsArrived` carry a buffer
+and travel as one raw frame (`engine.wire.codec`); `BatchArrived` as one frame per rollout.
+Addresses are `<role>-<index>`, and plain `coordinator`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from engine.progress import Progress
+from engine.rollout import Rollout, RolloutInfo, Weights
+from engine.trace.records import Record
+
+COORDINATOR = "coordinator"
+
+
+def role_of(address: str) -> str:
+    """`actor-3` -> `actor`.
+
+    >>> role_of("actor-3")
+    'actor'
+    """
+    return address.partition("-")[0]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A small message; `sender` is set by who sends it and checked against the connection."""
+
+
+class TicketRequested(Message, kw_only=True):
+    """Actor to buffer: I could collect, and hold these weights. Idempotent."""
+
+    actor: str
+    held_version: int
+
+
+class TicketGranted(Message, kw_only=True):
+    """Buffer to actor: collect one rollout, with weights at least this new."""
+
+    ticket: int
+    min_version: int
+
+
+class BatchRequested(Message, kw_only=True):
+    """Learner to buffer: I want batch number `batch`. Idempotent.
+
+    `consumed_env_steps` is what the learner has trained on so far, over the whole run.
+    """
+
+    learner: str
+    batch: int
+    consumed_env_steps: int
+
+
+class WeightsRequested(Message, kw_only=True):
+    """Actor to learner: send me everything newer than this, from now on. Idempotent."""
+
+    actor: str
+    held_version: int
+
+
+class Joined(Message, kw_only=True):
+    """A process is ready: its sockets are bound and connected."""
+
+    address: str
+    host: str
+    pid: int
+    protocol: int
+
+
+class Start(Message, kw_only=True):
+    """Coordinator to everyone, once everyone has joined.
+
+    `origin_ns` is the run's time zero on the receiving host's monotonic clock.
+    """
+
+    origin_ns: int
+
+
+class Stop(Message, kw_only=True):
+    """Coordinator to one role: finish what must be finished, answer `Stopped`.
+
+    `sent_rollouts` tells a buffer how many rollouts each actor has sent, so that it waits for
+    what is still on its way; `consumed_env_steps` is the learner's final count.
+    """
+
+    sent_rollouts: dict[str, int] = {}
+    consumed_env_steps: int = 0
+
+
+class Exit(Message, kw_only=True):
+    """Coordinator to everyone: the run is over, end the process."""
+
+
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """A role's last word, in env steps; each role fills in what it owns."""
+
+    collected: int = 0
+    """Actor: env steps collected, those of an unfinished rollout included."""
+    unsent: int = 0
+    """Actor: of these, the ones in the unfinished rollout."""
+    sent_rollouts: int = 0
+    """Actor: rollouts sent."""
+    consumed: int = 0
+    """Learner: env steps trained on, each counted once."""
+    queued: int = 0
+    """Buffer: env steps waiting."""
+    staged: int = 0
+    """Buffer: env steps handed to the learner and not trained on."""
+    dropped: int = 0
+    """Buffer: env steps dropped, lost ones included."""
+
+
+class Stopped(Message, kw_only=True):
+    """A role's answer to `Stop`."""
+
+    address: str
+    counters: Counters
+
+
+class Report(Message, kw_only=True):
+    """Trace records from any role to the coordinator, the only writer of traces."""
+
+    address: str
+    records: list[Record]
+
+
+class StepLimitReached(Message, kw_only=True):
+    """Learner to coordinator: `stop.env_steps` are consumed, no further batch was requested."""
+
+
+class RoleExited(Message, kw_only=True):
+    """Supervisor to coordinator: a process is gone.
+
+    `cause` reads like `killed by SIGKILL`; `log_tail` holds the last lines of its log.
+    """
+
+    process: str
+    host: str
+    cause: str
+    log_tail: list[str]
+
+
+class ProgressShown(Message, kw_only=True):
+    """Coordinator to the supervisor beside it: show this to the user."""
+
+    progress: Progress
+
+
+class StopRequested(Message, kw_only=True):
+    """The user or the supervisor wants the run to end now, in good order."""
+
+    reason: Literal["interrupted", "controller-lost"]
+
+
+@dataclass(frozen=True)
+class RolloutArrived:
+    """Actor to buffer: a rollout. Also asks for the next ticket, holding `held_version`."""
+
+    rollout: Rollout
+    held_version: int
+
+    @property
+    def info(self) -> RolloutInfo:
+        return self.rollout.info
+
+
+@dataclass(frozen=True)
+class BatchArrived:
+    """Buffer to learner: the rollouts of one batch."""
+
+    batch: int
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class WeightsArrived:
+    """Learner to actor: newer weights; only the latest matters."""
+
+    weights: Weights
+
+
+SmallMessage: TypeAlias = (
+    TicketRequested
+    | TicketGranted
+    | BatchRequested
+    | WeightsRequested
+    | Joined
+    | Start
+    | Stop
+    | Exit
+    | Stopped
+    | Report
+    | StepLimitReached
+    | RoleExited
+    | StopRequested
+    | ProgressShown
+)
+AnyMessage: TypeAlias = SmallMessage | RolloutArrived | BatchArrived | WeightsArrived

@@ -1,0 +1,1 @@
+"""Roles decide, they do not do: `handle(event) -> commands`. No sockets, processes or torch."""

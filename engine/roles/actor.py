@@ -1,0 +1,190 @@
+"""The actor: collects a rollout whenever it has a ticket and weights new enough for it.
+
+    WAITING --ticket, weights >= its min_version--> COLLECTING --rollout complete--> WAITING
+       `------------------------- Stop -------------------------`---> STOPPED
+
+Neither samples nor weights block it: a finished rollout is sent and forgotten, newer weights are
+taken at the next rollout boundary if some came meanwhile.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from engine.messages import (
+    COORDINATOR,
+    Counters,
+    Exit,
+    Report,
+    RolloutArrived,
+    Start,
+    Stop,
+    Stopped,
+    TicketGranted,
+    TicketRequested,
+    WeightsArrived,
+    WeightsRequested,
+)
+from engine.roles.commands import (
+    AbandonRollout,
+    CollectRollout,
+    Command,
+    Event,
+    LoadWeights,
+    Quit,
+    RolloutAbandoned,
+    RolloutCollected,
+    Send,
+    TimerFired,
+    Wake,
+)
+from engine.rollout import Weights
+from engine.trace.records import Production
+
+RETRY_S = 2.0
+"""An actor that has waited so long asks again; requests are idempotent, so a lost one heals."""
+
+
+class _State(Enum):
+    JOINED = auto()
+    WAITING = auto()
+    COLLECTING = auto()
+    STOPPED = auto()
+
+
+class ActorRole:
+    """Decides for one actor.
+
+    Args:
+        index: Its number.
+        epoch: Its incarnation.
+        buffer, learner: Addresses that it sends rollouts to and takes weights from.
+    """
+
+    def __init__(self, index: int, epoch: int, buffer: str, learner: str) -> None:
+        self.address = f"actor-{index}"
+        self._index = index
+        self._epoch = epoch
+        self._buffer = buffer
+        self._learner = learner
+        self._state = _State.JOINED
+        self._ticket: TicketGranted | None = None
+        self._newest: Weights | None = None
+        self._loaded_version = -1
+        self._waiting_since_s = 0.0
+        self._wait_s = 0.0
+        self._collected = 0
+        self._sent_rollouts = 0
+
+    @property
+    def _held_version(self) -> int:
+        return self._newest.version if self._newest else self._loaded_version
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case Start():
+                self._state = _State.WAITING
+                self._waiting_since_s = now_s
+                return self._ask()
+            case TicketGranted():
+                return self._granted(event, now_s)
+            case WeightsArrived(weights=weights):
+                if weights.version > self._held_version:
+                    self._newest = weights
+                return self._try_to_collect(now_s)
+            case RolloutCollected():
+                return self._collected_rollout(event, now_s)
+            case TimerFired():
+                return self._ask() if self._state is _State.WAITING else []
+            case Stop():
+                return [AbandonRollout()]
+            case RolloutAbandoned():
+                return self._stopped(event, now_s)
+            case Exit():
+                return [Quit()]
+        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    def _ask(self) -> list[Command]:
+        requests: list[Command] = [
+            Send(self._learner, WeightsRequested(actor=self.address, held_version=self._held_version)),
+            Wake(RETRY_S),
+        ]
+        if self._ticket is None:
+            held = self._held_version
+            request = TicketRequested(actor=self.address, held_version=held)
+            requests.append(Send(self._buffer, request))
+        return requests
+
+    def _granted(self, ticket: TicketGranted, now_s: float) -> list[Command]:
+        if self._state is not _State.WAITING:
+            return []  # the answer to a request that was repeated, or too late
+        self._ticket = ticket
+        return self._try_to_collect(now_s)
+
+    def _try_to_collect(self, now_s: float) -> list[Command]:
+        ticket = self._ticket
+        if self._state is not _State.WAITING or ticket is None:
+            return []
+        if self._held_version < max(ticket.min_version, 0):
+            return []
+        commands: list[Command] = []
+        if self._newest is not None:
+            commands.append(LoadWeights(self._newest))
+            self._loaded_version = self._newest.version
+            self._newest = None
+        self._state = _State.COLLECTING
+        self._ticket = None
+        self._wait_s = now_s - self._waiting_since_s
+        return [*commands, CollectRollout(ticket.ticket)]
+
+    def _collected_rollout(self, event: RolloutCollected, now_s: float) -> list[Command]:
+        self._state = _State.WAITING
+        self._waiting_since_s = now_s
+        info = event.rollout.info
+        self._collected += info.num_env_steps
+        self._sent_rollouts += 1
+        row = Production(
+            t_s=info.end_s,
+            actor=self._index,
+            epoch=self._epoch,
+            sequence=info.sequence,
+            env_steps=info.num_env_steps,
+            env_steps_total=self._collected,
+            version_min=info.version_min,
+            version_max=info.version_max,
+            collect_s=info.end_s - info.start_s,
+            wait_s=self._wait_s,
+        )
+        report = Report(address=self.address, records=[row, *event.episodes])
+        return [
+            Send(self._buffer, RolloutArrived(event.rollout, self._held_version)),
+            Send(COORDINATOR, report),
+            Wake(RETRY_S),
+        ]
+
+    def _stopped(self, event: RolloutAbandoned, now_s: float) -> list[Command]:
+        self._state = _State.STOPPED
+        commands: list[Command] = []
+        self._collected += event.num_env_steps
+        if event.num_env_steps:
+            row = Production(
+                t_s=now_s,
+                actor=self._index,
+                epoch=self._epoch,
+                sequence=self._sent_rollouts,
+                env_steps=event.num_env_steps,
+                env_steps_total=self._collected,
+                version_min=self._loaded_version,
+                version_max=self._loaded_version,
+                collect_s=event.collect_s,
+                wait_s=self._wait_s,
+                sent=False,
+            )
+            report = Report(address=self.address, records=[row, *event.episodes])
+            commands.append(Send(COORDINATOR, report))
+        counters = Counters(
+            collected=self._collected,
+            unsent=event.num_env_steps,
+            sent_rollouts=self._sent_rollouts,
+        )
+        return [*commands, Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

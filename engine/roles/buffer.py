@@ -1,0 +1,180 @@
+"""The buffer as a rollout queue: admits, keeps, hands over, and keeps the ledger.
+
+It alone sees every env step between actor and learner, so it is the accountant of the run.
+"""
+
+from __future__ import annotations
+
+from engine.balance import Admission
+from engine.messages import (
+    COORDINATOR,
+    BatchArrived,
+    BatchRequested,
+    Counters,
+    Exit,
+    Report,
+    RolloutArrived,
+    Start,
+    Stop,
+    Stopped,
+    TicketGranted,
+    TicketRequested,
+)
+from engine.roles.commands import Command, Event, Quit, Send, TimerFired, Wake
+from engine.rollout import Rollout
+from engine.spec import StalenessSpec
+from engine.trace.records import Event as TraceEvent
+from engine.trace.records import Ledger
+
+DRAIN_S = 2.0
+"""How long a stopping buffer waits for rollouts that actors say they have sent."""
+
+
+class BufferRole:
+    """Decides for one rollout queue.
+
+    Args:
+        index: Its number.
+        staleness: Mode and bound.
+        rollouts_per_batch: Rollouts that one batch is made of.
+    """
+
+    def __init__(self, index: int, staleness: StalenessSpec, rollouts_per_batch: int) -> None:
+        self.address = f"buffer-{index}"
+        self._admission = Admission(staleness, rollouts_per_batch)
+        self._queue: dict[int, Rollout] = {}
+        self._held_versions: dict[str, int] = {}
+        """Actors that asked for a ticket and got none yet, with the version that they hold."""
+        self._received: dict[str, int] = {}
+        self._collected: dict[tuple[int, int], int] = {}
+        self._request: BatchRequested | None = None
+        self._delivered = 0
+        self._consumed = 0
+        self._dropped = 0
+        self._stop: Stop | None = None
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case Start():
+                return []
+            case TicketRequested():
+                self._held_versions[event.actor] = event.held_version
+                return self._grant()
+            case RolloutArrived():
+                return self._arrived(event, now_s)
+            case BatchRequested():
+                return self._requested(event, now_s)
+            case Stop():
+                self._stop = event
+                self._consumed = event.consumed_env_steps
+                return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
+            case TimerFired():
+                return self._finish(now_s) if self._stop else []
+            case Exit():
+                return [Quit()]
+        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    @property
+    def _queued(self) -> int:
+        return sum(rollout.info.num_env_steps for rollout in self._queue.values())
+
+    def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
+        info = event.info
+        actor = f"actor-{info.actor}"
+        self._received[actor] = self._received.get(actor, 0) + 1
+        commands = self._book(event, now_s)
+        if self._admission.arrive(info.ticket, info.version_min):
+            self._queue[info.ticket] = event.rollout
+        else:
+            self._dropped += info.num_env_steps
+            detail = f"rollout {info.sequence} has no open ticket"
+            commands.append(self._note(now_s, "drop", actor, detail))
+        self._held_versions[actor] = event.held_version
+        if self._stop:
+            return [*commands, *self._finish_if_drained(now_s)]
+        return [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _book(self, event: RolloutArrived, now_s: float) -> list[Command]:
+        """Enters what the actor says it has collected in all; a gap in it was lost on the way."""
+        info = event.info
+        source = (info.actor, info.epoch)
+        lost = info.total_env_steps - self._collected.get(source, 0) - info.num_env_steps
+        self._collected[source] = info.total_env_steps
+        if lost <= 0:
+            return []
+        self._dropped += lost
+        return [self._note(now_s, "loss", f"actor-{info.actor}", f"{lost} env steps never arrived")]
+
+    def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
+        self._consumed = max(self._consumed, event.consumed_env_steps)
+        if event.batch < self._admission.next_batch:
+            return []  # repeated: that batch is already under way
+        self._request = event
+        return [*self._deliver(now_s), *self._grant()]
+
+    def _deliver(self, now_s: float) -> list[Command]:
+        """Hands a batch to the learner if it wants one and the bound allows it."""
+        if self._request is None or self._stop:
+            return []
+        number = self._admission.next_batch
+        decision = self._admission.take_batch()
+        if decision is None:
+            return []
+        commands: list[Command] = []
+        for ticket in decision.dropped:
+            info = self._queue.pop(ticket).info
+            self._dropped += info.num_env_steps
+            detail = f"{info.num_env_steps} env steps of version {info.version_min} were too old"
+            commands.append(self._note(now_s, "drop", f"actor-{info.actor}", detail))
+        if decision.taken:
+            rollouts = tuple(self._queue.pop(ticket) for ticket in decision.taken)
+            self._delivered += sum(rollout.info.num_env_steps for rollout in rollouts)
+            commands.append(Send(self._request.learner, BatchArrived(number, rollouts)))
+            self._request = None
+        return [*commands, self._report(now_s)]
+
+    def _grant(self) -> list[Command]:
+        """Gives tickets to all that wait for one, first come first served, as far as there is room."""
+        commands: list[Command] = []
+        for actor, held_version in list(self._held_versions.items()):
+            ticket = self._admission.admit(actor, held_version)
+            if ticket is None:
+                break
+            del self._held_versions[actor]
+            answer = TicketGranted(ticket=ticket.number, min_version=ticket.min_version)
+            commands.append(Send(actor, answer))
+        return commands
+
+    def _ledger(self, now_s: float) -> Ledger:
+        """A row of the books, as far as rollouts have arrived here."""
+        return Ledger(
+            t_s=now_s,
+            collected=sum(self._collected.values()),
+            consumed=self._consumed,
+            dropped=self._dropped,
+            in_flight=self._queued + self._delivered - self._consumed,
+        )
+
+    def _report(self, now_s: float) -> Command:
+        return Send(COORDINATOR, Report(address=self.address, records=[self._ledger(now_s)]))
+
+    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
+        row = TraceEvent(t_s=now_s, kind=kind, host="", role=role, detail=detail)
+        return Send(COORDINATOR, Report(address=self.address, records=[row]))
+
+    def _finish_if_drained(self, now_s: float) -> list[Command]:
+        assert self._stop is not None
+        expected = self._stop.sent_rollouts
+        if all(self._received.get(actor, 0) >= sent for actor, sent in expected.items()):
+            return self._finish(now_s)
+        return []
+
+    def _finish(self, now_s: float) -> list[Command]:
+        self._stop = None
+        self._held_versions.clear()
+        counters = Counters(
+            queued=self._queued,
+            staged=self._delivered - self._consumed,
+            dropped=self._dropped,
+        )
+        return [Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

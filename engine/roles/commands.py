@@ -1,0 +1,180 @@
+"""What a role wants done. The runtime performs it; what comes of it returns as an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from engine.messages import AnyMessage
+from engine.progress import Progress
+from engine.rollout import Rollout, Weights
+from engine.trace.records import Episode, Record
+from engine.trace.summary import Summary
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a message to a role, in this process or another."""
+
+    to: str
+    message: AnyMessage
+
+
+@dataclass(frozen=True)
+class CollectRollout:
+    """Actor: collect one rollout under this ticket. Gives `RolloutCollected`."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class AbandonRollout:
+    """Actor: give up the unfinished rollout. Gives `RolloutAbandoned`."""
+
+
+@dataclass(frozen=True)
+class LoadWeights:
+    """Actor: act with these from now on."""
+
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class ExportWeights:
+    """Learner: copy the parameters out. Gives `WeightsExported`."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """Learner: train on these rollouts. Gives `Updated`."""
+
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class SaveCheckpoint:
+    """Learner: make what was learnt so far durable."""
+
+    version: int
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Give `TimerFired` after so long; a later `Wake` of the same role replaces it."""
+
+    after_s: float
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """Coordinator: set the run's clock to zero and send `Start` to all of these."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WriteTrace:
+    """Coordinator: append to the trace tables."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class ShowProgress:
+    """Coordinator: tell the user how far the run is."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class EndRun:
+    """Coordinator: the run is over; make traces and summary durable, then tell the user."""
+
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Quit:
+    """End this process in good order."""
+
+
+Command: TypeAlias = (
+    Send
+    | CollectRollout
+    | AbandonRollout
+    | LoadWeights
+    | ExportWeights
+    | Update
+    | SaveCheckpoint
+    | Wake
+    | StartRun
+    | WriteTrace
+    | ShowProgress
+    | EndRun
+    | Quit
+)
+
+
+@dataclass(frozen=True)
+class RolloutCollected:
+    """A rollout is complete; `episodes` ended within it (times on the run's timeline)."""
+
+    rollout: Rollout
+    episodes: tuple[Episode, ...]
+
+
+@dataclass(frozen=True)
+class RolloutAbandoned:
+    """An unfinished rollout of `num_env_steps` was given up (0 if there was none)."""
+
+    num_env_steps: int
+    collect_s: float
+    episodes: tuple[Episode, ...]
+
+
+@dataclass(frozen=True)
+class WeightsExported:
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Updated:
+    """An update is done.
+
+    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total.
+    """
+
+    weights: Weights
+    samples_trained: int
+    num_updates: int
+    update_s: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TimerFired:
+    pass
+
+
+Event: TypeAlias = (
+    AnyMessage | RolloutCollected | RolloutAbandoned | WeightsExported | Updated | TimerFired
+)
+
+
+class Role(Protocol):
+    """A state machine: it owns its state and decides; it waits for nothing."""
+
+    @property
+    def address(self) -> str: ...
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Takes one event in and says what to do.
+
+        Raises:
+            RuntimeError: The event is impossible in this state, so the program is wrong.
+        """
+        ...

@@ -1,0 +1,284 @@
+"""The coordinator: starts a run, watches it, stops it, and writes down what the roles report.
+
+    JOINING --all joined--> RUNNING --stop rule, failure, request--> STOPPING --actors and
+    learner have stopped--> DRAINING --buffer has stopped--> ENDED
+
+No sample and no weights pass through it. Stopping is a protocol with acknowledgements: actors and
+learner say what they did, then the buffer, told how much to expect, counts what is left.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from engine.messages import (
+    COORDINATOR,
+    Counters,
+    Exit,
+    Joined,
+    Report,
+    RoleExited,
+    StepLimitReached,
+    Stop,
+    Stopped,
+    StopRequested,
+    role_of,
+)
+from engine.progress import Progress
+from engine.roles.commands import (
+    Command,
+    EndRun,
+    Event,
+    Quit,
+    Send,
+    ShowProgress,
+    StartRun,
+    TimerFired,
+    Wake,
+    WriteTrace,
+)
+from engine.roles.totals import RunInfo, RunTotals
+from engine.spec import Experiment
+from engine.trace.records import Event as TraceEvent
+from engine.trace.records import Ledger, Record
+from engine.trace.summary import RunStatus
+
+JOIN_S = 60.0
+STOP_S = 10.0
+PROGRESS_S = 0.25
+
+
+class _Phase(Enum):
+    JOINING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class CoordinatorRole:
+    """Decides for the run. Its first event must be `TimerFired`, which starts its clock.
+
+    Args:
+        experiment: Stop rules.
+        info: What the summary says beside the traces.
+        addresses: All other roles.
+        supervisors: Told of the start, so that they report on the run's timeline.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        info: RunInfo,
+        addresses: tuple[str, ...],
+        supervisors: tuple[str, ...] = (),
+    ) -> None:
+        self.address = COORDINATOR
+        self._experiment = experiment
+        self._info = info
+        self._addresses = addresses
+        self._supervisors = supervisors
+        self._totals = RunTotals(experiment)
+        self._phase = _Phase.JOINING
+        self._hosts: dict[str, str] = {}
+        self._counters: dict[str, Counters] = {}
+        self._gone: set[str] = set()
+        self._status: RunStatus = "ok"
+        self._error: str | None = None
+        self._stop_reason = ""
+        self._deadline_s = JOIN_S
+        self._ended_training_s = 0.0
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        if self._phase is _Phase.ENDED:
+            return []
+        match event:
+            case Joined():
+                return self._joined(event, now_s)
+            case Report():
+                return self._reported(event, now_s)
+            case StepLimitReached():
+                return self._stop("env_steps", now_s)
+            case Stopped():
+                self._counters[event.address] = event.counters
+                return self._advance(now_s)
+            case RoleExited():
+                return self._exited(event, now_s)
+            case StopRequested():
+                if self._phase in (_Phase.JOINING, _Phase.RUNNING):
+                    self._status = "interrupted"
+                return self._stop(event.reason, now_s)
+            case TimerFired():
+                return self._tick(now_s)
+        raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
+
+    def _joined(self, event: Joined, now_s: float) -> list[Command]:
+        self._hosts[event.address] = event.host
+        detail = f"process {event.pid}, protocol {event.protocol}"
+        commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
+        if self._phase is _Phase.JOINING and set(self._hosts) >= set(self._addresses):
+            self._phase = _Phase.RUNNING
+            commands += [StartRun((*self._addresses, *self._supervisors)), self._note(0.0, "started", COORDINATOR, "")]
+        return commands
+
+    def _reported(self, event: Report, now_s: float) -> list[Command]:
+        records = tuple(self._totals.add(record, now_s) for record in event.records)
+        commands: list[Command] = [WriteTrace(records)]
+        if self._phase is _Phase.RUNNING:
+            commands += self._check_stop_rules(now_s)
+        return commands
+
+    def _check_stop_rules(self, now_s: float) -> list[Command]:
+        if self._totals.reached_at_s is not None:
+            return self._stop("return_threshold", now_s)
+        seconds = self._experiment.stop.seconds
+        if seconds is not None and now_s >= seconds:
+            return self._stop("seconds", now_s)
+        return []
+
+    def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
+        self._gone.add(event.process)
+        commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
+        if event.process in self._counters:
+            return [*commands, *self._advance(now_s)]
+        tail = "".join(f"\n    {line}" for line in event.log_tail)
+        self._fail(f"{event.process} on {event.host} was {event.cause}{tail}")
+        return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
+
+    def _tick(self, now_s: float) -> list[Command]:
+        commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
+        if self._phase is _Phase.RUNNING:
+            return [*commands, *self._check_stop_rules(now_s)]
+        if now_s < self._deadline_s:
+            return commands
+        waiting = sorted(self._awaited())
+        if self._phase is _Phase.JOINING:
+            missing = sorted(set(self._addresses) - set(self._hosts))
+            self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
+            self._gone.update(missing)
+            return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
+        self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
+        self._gone.update(waiting)
+        return [*commands, *self._advance(now_s)]
+
+    def _fail(self, error: str) -> None:
+        """Keeps the first cause: later errors are mostly its consequences."""
+        if self._error is None:
+            self._error = error
+        if self._status == "ok":
+            self._status = "failed"
+
+    def _stop(self, reason: str, now_s: float) -> list[Command]:
+        if self._phase not in (_Phase.JOINING, _Phase.RUNNING):
+            return []
+        self._phase = _Phase.STOPPING
+        self._stop_reason = reason
+        self._ended_training_s = now_s
+        self._deadline_s = now_s + STOP_S
+        self._gone.update(set(self._addresses) - set(self._hosts))
+        stops = [Send(address, Stop()) for address in sorted(self._awaited())]
+        return [self._note(now_s, "stopping", COORDINATOR, reason), *stops, *self._advance(now_s)]
+
+    def _awaited(self) -> set[str]:
+        """Roles whose last word is still missing in this phase."""
+        is_buffer_turn = self._phase is _Phase.DRAINING
+        return {
+            address
+            for address in self._addresses
+            if (role_of(address) == "buffer") == is_buffer_turn
+            and address not in self._counters
+            and address not in self._gone
+        }
+
+    def _advance(self, now_s: float) -> list[Command]:
+        commands: list[Command] = []
+        if self._phase is _Phase.STOPPING and not self._awaited():
+            self._phase = _Phase.DRAINING
+            self._deadline_s = now_s + STOP_S
+            sent = {a: c.sent_rollouts for a, c in self._counters.items() if role_of(a) == "actor"}
+            stop = Stop(sent_rollouts=sent, consumed_env_steps=self._sum("consumed"))
+            commands += [Send(address, stop) for address in sorted(self._awaited())]
+        if self._phase is _Phase.DRAINING and not self._awaited():
+            commands += self._end(now_s)
+        return commands
+
+    def _end(self, now_s: float) -> list[Command]:
+        self._phase = _Phase.ENDED
+        final = self._final_ledger(now_s)
+        self._totals.add(final, now_s)
+        imbalance = final.collected - final.consumed - final.dropped - final.in_flight
+        if imbalance and not self._gone:
+            self._fail(f"the ledger is {imbalance} env steps off: {final}")
+        summary = self._totals.summary(
+            self._info,
+            status=self._status,
+            error=self._error,
+            stop_reason=self._stop_reason,
+            now_s=self._ended_training_s,
+        )
+        return [
+            WriteTrace((final,)),
+            self._note(now_s, "ended", COORDINATOR, self._status),
+            EndRun(summary),
+            *(Send(address, Exit()) for address in self._addresses if address not in self._gone),
+            Quit(),
+        ]
+
+    def _final_ledger(self, now_s: float) -> Ledger:
+        """Everyone's own count; of a role that died without a last word, what it had reported."""
+        has_all = not self._gone
+        return Ledger(
+            t_s=now_s,
+            collected=self._sum("collected") if has_all else self._totals.collected.total,
+            consumed=self._sum("consumed") if has_all else self._totals.consumed.total,
+            dropped=self._sum("dropped"),
+            in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
+        )
+
+    def _sum(self, name: str) -> int:
+        return sum(int(getattr(counters, name)) for counters in self._counters.values())
+
+    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
+        host = self._hosts.get(role, "")
+        record: Record = TraceEvent(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
+        return WriteTrace((record,))
+
+    def _progress(self, now_s: float) -> Progress:
+        totals, stop = self._totals, self._experiment.stop
+        recent = totals.recent_staleness
+        shares = [0.0]
+        if stop.env_steps:
+            shares.append(totals.consumed.total / stop.env_steps)
+        if stop.seconds and self._phase is not _Phase.JOINING:
+            shares.append(now_s / stop.seconds)
+        ledger = totals.ledger
+        return Progress(
+            phase=str(self._phase.value),
+            t_s=now_s,
+            env_steps_collected=totals.collected.total,
+            env_steps_consumed=totals.consumed.total,
+            env_steps_dropped=ledger.dropped if ledger else 0,
+            samples_trained=totals.trained.total,
+            collect_per_s=totals.collected.recent_per_s(),
+            consume_per_s=totals.consumed.recent_per_s(),
+            trained_per_s=totals.trained.recent_per_s(),
+            balance=totals.balance,
+            lag_mean=sum(row.lag_mean for row in recent) / len(recent) if recent else None,
+            lag_max=max(row.lag_max for row in recent) if recent else None,
+            weights_version=totals.weights_version,
+            episodes=totals.num_episodes,
+            return_mean=totals.return_mean,
+            threshold=stop.return_threshold,
+            share_done=min(max(shares), 1.0),
+            roles=self._role_states(),
+        )
+
+    def _role_states(self) -> dict[str, str]:
+        def state(address: str) -> str:
+            if address in self._counters:
+                return "stopped"
+            if address in self._gone:
+                return "gone"
+            return "running" if address in self._hosts else "starting"
+
+        return {address: state(address) for address in self._addresses}

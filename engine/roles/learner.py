@@ -1,0 +1,222 @@
+"""The learner: trains on the next batch as soon as it is there and offers the result to all actors.
+
+One batch is being trained, the next one may be staged; so the buffer's answer never sits on the
+critical path. Each update raises the weights version by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.messages import (
+    COORDINATOR,
+    BatchArrived,
+    BatchRequested,
+    Counters,
+    Exit,
+    Report,
+    Start,
+    StepLimitReached,
+    Stop,
+    Stopped,
+    WeightsArrived,
+    WeightsRequested,
+)
+from engine.roles.commands import (
+    Command,
+    Event,
+    ExportWeights,
+    Quit,
+    SaveCheckpoint,
+    Send,
+    TimerFired,
+    Update,
+    Updated,
+    WeightsExported,
+)
+from engine.rollout import Rollout, Weights
+from engine.spec import Experiment
+from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.summary import weighted_percentile
+
+
+class LearnerRole:
+    """Decides for one learner.
+
+    Args:
+        index: Its number.
+        experiment: Stop and checkpoint rules.
+        buffer: Address that it takes batches from.
+    """
+
+    def __init__(self, index: int, experiment: Experiment, buffer: str) -> None:
+        self.address = f"learner-{index}"
+        self._index = index
+        self._buffer = buffer
+        self._step_limit = experiment.stop.env_steps
+        self._checkpoint_every_s = experiment.checkpoint.every_s
+        self._last_checkpoint_s = 0.0
+        self._version = 0
+        self._weights: Weights | None = None
+        self._subscribers: set[str] = set()
+        self._num_requested = 0
+        self._staged: BatchArrived | None = None
+        self._training: BatchArrived | None = None
+        self._idle_since_s = 0.0
+        self._started_update_s = 0.0
+        self._wait_s = 0.0
+        self._consumed = 0
+        self._trained = 0
+        self._updates = 0
+        self._is_stopping = False
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case Start():
+                self._idle_since_s = self._last_checkpoint_s = now_s
+                return [ExportWeights(self._version), *self._request_next()]
+            case WeightsExported(weights=weights):
+                return [*self._publish(weights), self._report(self._published_row(now_s))]
+            case WeightsRequested():
+                return self._subscribed(event)
+            case BatchArrived():
+                self._staged = event
+                return self._train_if_idle(now_s)
+            case Updated():
+                return self._updated(event, now_s)
+            case Stop():
+                self._is_stopping = True
+                return self._finish() if self._training is None else []
+            case TimerFired():
+                return []
+            case Exit():
+                return [Quit()]
+        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    def _request_next(self) -> list[Command]:
+        """Asks for the next batch, unless the run will have had enough without it."""
+        planned = self._consumed
+        if self._training is not None:
+            planned += _num_env_steps(self._training.rollouts)
+        if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
+            return []
+        request = BatchRequested(
+            learner=self.address, batch=self._num_requested, consumed_env_steps=self._consumed
+        )
+        self._num_requested += 1
+        return [Send(self._buffer, request)]
+
+    def _subscribed(self, event: WeightsRequested) -> list[Command]:
+        self._subscribers.add(event.actor)
+        if self._weights is None or self._weights.version <= event.held_version:
+            return []
+        return [Send(event.actor, WeightsArrived(self._weights))]
+
+    def _publish(self, weights: Weights) -> list[Command]:
+        self._weights = weights
+        return [Send(actor, WeightsArrived(weights)) for actor in sorted(self._subscribers)]
+
+    def _published_row(self, now_s: float) -> WeightsPublished:
+        assert self._weights is not None
+        return WeightsPublished(
+            t_s=now_s,
+            learner=self._index,
+            version=self._weights.version,
+            num_bytes=self._weights.buffer.nbytes,
+            num_subscribers=len(self._subscribers),
+        )
+
+    def _report(self, *records: Record) -> Command:
+        return Send(COORDINATOR, Report(address=self.address, records=list(records)))
+
+    def _train_if_idle(self, now_s: float) -> list[Command]:
+        if self._staged is None or self._training is not None or self._is_stopping:
+            return []
+        self._training, self._staged = self._staged, None
+        self._wait_s = now_s - self._idle_since_s
+        self._started_update_s = now_s
+        return [*self._request_next(), Update(self._training.rollouts)]
+
+    def _updated(self, event: Updated, now_s: float) -> list[Command]:
+        assert self._training is not None
+        rollouts, self._training = self._training.rollouts, None
+        env_steps = _num_env_steps(rollouts)
+        self._consumed += env_steps
+        self._trained += event.samples_trained
+        self._updates = event.num_updates
+        rows = (
+            self._consumption(event, env_steps, now_s),
+            self._staleness(rollouts, now_s),
+        )
+        self._version = event.weights.version
+        self._idle_since_s = now_s
+        commands = self._publish(event.weights)
+        commands.append(self._report(*rows, self._published_row(now_s)))
+        if self._step_limit is not None and self._consumed >= self._step_limit:
+            commands.append(Send(COORDINATOR, StepLimitReached()))
+        if self._is_stopping:
+            return [*commands, *self._finish()]
+        return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
+
+    def _consumption(self, event: Updated, env_steps: int, now_s: float) -> Consumption:
+        return Consumption(
+            t_s=now_s,
+            learner=self._index,
+            version=self._version,
+            env_steps=env_steps,
+            env_steps_total=self._consumed,
+            samples_trained=event.samples_trained,
+            samples_trained_total=self._trained,
+            updates_total=event.num_updates,
+            wait_s=self._wait_s,
+            update_s=event.update_s,
+            metrics=event.metrics,
+        )
+
+    def _staleness(self, rollouts: Sequence[Rollout], now_s: float) -> Staleness:
+        """Lag over env steps, from the oldest behaviour version of each rollout."""
+        steps_by_lag: dict[int, int] = {}
+        for rollout in rollouts:
+            lag = self._version - rollout.info.version_min
+            steps_by_lag[lag] = steps_by_lag.get(lag, 0) + rollout.info.num_env_steps
+        env_steps = sum(steps_by_lag.values())
+        ages_s = [self._started_update_s - rollout.info.end_s for rollout in rollouts]
+        return Staleness(
+            t_s=now_s,
+            learner=self._index,
+            version=self._version,
+            env_steps=env_steps,
+            lag_min=min(steps_by_lag),
+            lag_mean=sum(lag * steps for lag, steps in steps_by_lag.items()) / max(env_steps, 1),
+            lag_p95=weighted_percentile(steps_by_lag, 0.95),
+            lag_max=max(steps_by_lag),
+            steps_by_lag=steps_by_lag,
+            age_mean_s=sum(ages_s) / len(ages_s),
+            age_max_s=max(ages_s),
+        )
+
+    def _checkpoint_if_due(self, now_s: float) -> list[Command]:
+        every_s = self._checkpoint_every_s
+        if every_s is None or now_s - self._last_checkpoint_s < every_s:
+            return []
+        self._last_checkpoint_s = now_s
+        return [self._checkpoint()]
+
+    def _checkpoint(self) -> Command:
+        counters = {
+            "env_steps_consumed": self._consumed,
+            "samples_trained": self._trained,
+            "updates": self._updates,
+        }
+        return SaveCheckpoint(self._version, counters)
+
+    def _finish(self) -> list[Command]:
+        counters = Counters(consumed=self._consumed)
+        return [
+            self._checkpoint(),
+            Send(COORDINATOR, Stopped(address=self.address, counters=counters)),
+        ]
+
+
+def _num_env_steps(rollouts: Sequence[Rollout]) -> int:
+    return sum(rollout.info.num_env_steps for rollout in rollouts)

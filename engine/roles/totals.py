@@ -1,0 +1,173 @@
+"""Running totals of a run, from the records that roles report; the source of `summary.json`."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+
+import msgspec
+
+from engine.balance import RateWindow
+from engine.spec import Experiment
+from engine.trace.records import (
+    Consumption,
+    Episode,
+    Ledger,
+    Production,
+    Record,
+    Staleness,
+    WeightsPublished,
+)
+from engine.trace.summary import RunStatus, Summary, steady_rate_per_s, summarise_lag
+
+RATE_WINDOW_S = 5.0
+MAX_POINTS = 1 << 20
+"""Above so many, every second point of a series is forgotten: bounded memory for endless runs."""
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a summary says of a run that no trace record does."""
+
+    run_id: str
+    num_hosts: int
+    num_actors: int
+    num_groups: int
+
+
+class Series:
+    """A growing counter over time, for its steady rate and its rate right now."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._times_s = array("d")
+        self._totals = array("q")
+        self._recent = RateWindow(RATE_WINDOW_S)
+
+    def add(self, t_s: float, increase: int) -> None:
+        self.total += increase
+        self._times_s.append(t_s)
+        self._totals.append(self.total)
+        self._recent.add(t_s, self.total)
+        if len(self._times_s) > MAX_POINTS:
+            self._times_s, self._totals = self._times_s[::2], self._totals[::2]
+
+    def recent_per_s(self) -> float:
+        return self._recent.per_s()
+
+    def steady_per_s(self) -> float | None:
+        return steady_rate_per_s(list(zip(self._times_s, self._totals, strict=True)))
+
+
+class RunTotals:
+    """Adds up records.
+
+    Args:
+        experiment: Threshold and window.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self.collected = Series()
+        self.consumed = Series()
+        self.trained = Series()
+        self.steps_by_lag: dict[int, int] = {}
+        self.recent_staleness: deque[Staleness] = deque(maxlen=20)
+        self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
+        self.num_episodes = 0
+        self.updates = 0
+        self.weights_version = 0
+        self.ledger: Ledger | None = None
+        self.reached_at_s: float | None = None
+        self.reached_env_steps: int | None = None
+
+    def add(self, record: Record, now_s: float) -> Record:
+        """Adds one record.
+
+        Returns:
+            The record to write, which for an episode also says how far the run was.
+        """
+        match record:
+            case Production():
+                self.collected.add(record.t_s, record.env_steps)
+            case Consumption():
+                self.consumed.add(record.t_s, record.env_steps)
+                self.trained.add(record.t_s, record.samples_trained)
+                self.updates = record.updates_total
+            case Staleness():
+                self.recent_staleness.append(record)
+                for lag, steps in record.steps_by_lag.items():
+                    self.steps_by_lag[lag] = self.steps_by_lag.get(lag, 0) + steps
+            case WeightsPublished():
+                self.weights_version = record.version
+            case Ledger():
+                self.ledger = record
+            case Episode():
+                return self._add_episode(record, now_s)
+        return record
+
+    def _add_episode(self, record: Episode, now_s: float) -> Episode:
+        self.returns.append(record.episode_return)
+        self.num_episodes += 1
+        threshold = self._experiment.stop.return_threshold
+        mean = self.return_mean
+        if threshold is not None and self.reached_at_s is None and self._window_is_full:
+            assert mean is not None
+            if mean >= threshold:
+                self.reached_at_s = now_s
+                self.reached_env_steps = self.collected.total
+        return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
+
+    @property
+    def _window_is_full(self) -> bool:
+        return len(self.returns) == self._experiment.stop.return_window
+
+    @property
+    def return_mean(self) -> float | None:
+        return sum(self.returns) / len(self.returns) if self.returns else None
+
+    @property
+    def balance(self) -> float | None:
+        """Production over consumption within the last seconds."""
+        consumed = self.consumed.recent_per_s()
+        return self.collected.recent_per_s() / consumed if consumed else None
+
+    def summary(
+        self, info: RunInfo, *, status: RunStatus, error: str | None, stop_reason: str, now_s: float
+    ) -> Summary:
+        """The run in one document; `ledger` must hold the final count."""
+        ledger = self.ledger
+        collect, consume = self.collected.steady_per_s(), self.consumed.steady_per_s()
+        threshold = self._experiment.stop.return_threshold
+        return Summary(
+            run_id=info.run_id,
+            status=status,
+            error=error,
+            stop_reason=stop_reason,
+            algorithm=self._experiment.algorithm_name,
+            env_id=self._experiment.env.id,
+            policy=self._experiment.policy,
+            seed=self._experiment.seed,
+            num_hosts=info.num_hosts,
+            num_actors=info.num_actors,
+            num_groups=info.num_groups,
+            wall_s=now_s,
+            env_steps_collected=ledger.collected if ledger else 0,
+            env_steps_consumed=ledger.consumed if ledger else 0,
+            env_steps_dropped=ledger.dropped if ledger else 0,
+            env_steps_in_flight=ledger.in_flight if ledger else 0,
+            samples_trained=self.trained.total,
+            collect_per_s=collect,
+            consume_per_s=consume,
+            trained_per_s=self.trained.steady_per_s(),
+            updates=self.updates,
+            weights_version=self.weights_version,
+            lag=summarise_lag(self.steps_by_lag),
+            balance=collect / consume if collect is not None and consume else None,
+            return_mean=self.return_mean,
+            episodes=self.num_episodes,
+            threshold=threshold,
+            reached=None if threshold is None else self.reached_at_s is not None,
+            time_to_threshold_s=self.reached_at_s,
+            steps_to_threshold=self.reached_env_steps,
+            restarts=0,
+        )

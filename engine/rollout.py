@@ -1,0 +1,146 @@
+"""Rollouts: T consecutive steps of B environments in one contiguous buffer.
+
+    byte 0                                                              layout.num_bytes
+    ├─ observation [T+1, B, ...] ─┼─ action [T, B, ...] ─┼─ reward [T, B] ─┼─ ... ─┤
+
+Both ends compute the same `Layout` from the experiment, so nothing about fields travels with the
+data: a rollout on the wire is a fixed-size header and this buffer. Every field starts on a 64-byte
+boundary, so that vector instructions and zero-copy tensors find it aligned.
+
+Row t of `observation` is s_t, of `action` a_t, of `reward` r_{t+1}. Environments restart in
+next-step mode: after an episode has ended at step t, row t+1 of `observation` holds its true last
+observation, and step t+1 only resets. Such a step is not an environment step: `valid` is False.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+ALIGNMENT_BYTES = 64
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One array of a rollout.
+
+    Attributes:
+        name: Key in `Layout.views`.
+        dtype: NumPy name of the element type.
+        shape: What follows the [T, B] axes.
+        extra_rows: 1 for values that exist before the first and after the last step.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    extra_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each field of a rollout lies.
+
+    Args:
+        fields: In the order in which they lie in the buffer.
+        num_steps: T.
+        num_envs: B.
+    """
+
+    fields: tuple[Field, ...]
+    num_steps: int
+    num_envs: int
+
+    def shape(self, item: Field) -> tuple[int, ...]:
+        return (self.num_steps + item.extra_rows, self.num_envs, *item.shape)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Start of each field, and the size of the whole buffer as last entry, in bytes."""
+        position, offsets = 0, []
+        for item in self.fields:
+            offsets.append(position)
+            size = int(np.prod(self.shape(item))) * np.dtype(item.dtype).itemsize
+            position += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        return (*offsets, position)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.offsets[-1]
+
+    @cached_property
+    def digest(self) -> int:
+        """64 bits that differ between layouts; both ends must agree on it."""
+        description = msgspec.json.encode((self.fields, self.num_steps, self.num_envs))
+        return int.from_bytes(hashlib.blake2b(description, digest_size=8).digest(), "little")
+
+    def allocate(self) -> npt.NDArray[np.uint8]:
+        return np.zeros(self.num_bytes, dtype=np.uint8)
+
+    def views(self, buffer: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.generic]]:
+        """The fields as arrays on `buffer`, nothing copied.
+
+        Raises:
+            ValueError: The buffer is smaller than the layout.
+        """
+        if buffer.nbytes < self.num_bytes:
+            raise ValueError(f"buffer of {buffer.nbytes} bytes for a layout of {self.num_bytes}")
+        return {
+            item.name: np.ndarray(self.shape(item), np.dtype(item.dtype), buffer, offset)
+            for item, offset in zip(self.fields, self.offsets, strict=False)
+        }
+
+
+class RolloutInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What every role may know of a rollout without reading its arrays.
+
+    Attributes:
+        actor: Index of the actor.
+        epoch: Incarnation of that actor; a restarted one counts on.
+        sequence: Rollouts that this incarnation has sent before.
+        ticket: The admission that allowed it.
+        version_min, version_max: Behaviour versions of its steps.
+        num_env_steps: Valid steps in it.
+        total_env_steps: Steps that this actor has collected so far, this rollout included.
+        start_s, end_s: When collecting began and ended, on the coordinator's timeline.
+    """
+
+    actor: int
+    epoch: int
+    sequence: int
+    ticket: int
+    version_min: int
+    version_max: int
+    num_env_steps: int
+    total_env_steps: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A rollout in memory: its description and its buffer."""
+
+    info: RolloutInfo
+    buffer: npt.NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """All parameters as one flat float32 tensor.
+
+    Attributes:
+        version: +1 for every update of the learner; 0 before the first.
+        buffer: The raw bytes, in the order of the network's parameters.
+    """
+
+    version: int
+    buffer: npt.NDArray[np.uint8] = field(repr=False)
+
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]

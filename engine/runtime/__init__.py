@@ -1,0 +1,1 @@
+"""The runtime performs what roles decide: it owns sockets, clocks, environments and tensors."""

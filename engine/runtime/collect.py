@@ -1,0 +1,176 @@
+"""What an actor does: steps environments and writes rollouts.
+
+The loop over steps is the hot path of an actor. It writes every value straight into the outgoing
+buffer and can be left and re-entered between any two steps, so that a stop or newer weights are
+noticed even where environments are slow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from engine.clock import Clock
+from engine.envs.make import make_vector_env
+from engine.roles.commands import (
+    AbandonRollout,
+    CollectRollout,
+    Command,
+    Event,
+    LoadWeights,
+    RolloutAbandoned,
+    RolloutCollected,
+)
+from engine.rollout import Rollout, RolloutInfo
+from engine.runtime.blueprint import Blueprint
+from engine.trace.records import Episode
+from engine.wire.codec import allocate_framed
+
+
+class ActorBody:
+    """Performs an actor's commands.
+
+    Args:
+        blueprint: The run.
+        index: Number of the actor.
+        epoch: Its incarnation; a restarted actor continues with other random numbers.
+        clock: The run's timeline.
+    """
+
+    def __init__(self, blueprint: Blueprint, index: int, epoch: int, clock: Clock) -> None:
+        self._blueprint = blueprint
+        self._index = index
+        self._epoch = epoch
+        self._clock = clock
+        self._algorithm = blueprint.algorithm
+        self._network = blueprint.algorithm.network().requires_grad_(False)
+        self._parameters = [p.data.numpy() for p in self._network.parameters()]
+        seeds = np.random.SeedSequence([blueprint.experiment.seed, index, epoch]).generate_state(2)
+        self._generator = torch.Generator().manual_seed(int(seeds[0]))
+        self._env = make_vector_env(blueprint.experiment.env)
+        self._observation, _ = self._env.reset(seed=int(seeds[1]))
+        num_envs = blueprint.layout.num_envs
+        self._continues = np.ones(num_envs, bool)
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._episodes: list[Episode] = []
+        self._version = -1
+        self._sequence = 0
+        self._total_env_steps = 0
+        self._num_env_steps = 0
+        self._start_s = 0.0
+        self._steps: Iterator[Rollout | None] | None = None
+
+    def close(self) -> None:
+        self._env.close()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._steps is not None
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case LoadWeights(weights=weights):
+                self._load(weights.buffer)
+                self._version = weights.version
+            case CollectRollout(ticket=ticket):
+                self._steps = self._collect(ticket)
+            case AbandonRollout():
+                return [self._abandon()]
+            case _:
+                raise RuntimeError(f"an actor cannot perform {type(command).__name__}")
+        return []
+
+    def advance(self, budget_s: float) -> list[Event]:
+        """Goes on collecting for about `budget_s`, at least one step."""
+        assert self._steps is not None
+        deadline_s = time.monotonic() + budget_s
+        for rollout in self._steps:
+            if rollout is not None:
+                self._steps = None
+                episodes, self._episodes = tuple(self._episodes), []
+                return [RolloutCollected(rollout, episodes)]
+            if time.monotonic() >= deadline_s:
+                break
+        return []
+
+    def _load(self, buffer: np.ndarray) -> None:
+        flat, position = buffer.view(np.float32), 0
+        for parameter in self._parameters:
+            span = slice(position, position + parameter.size)
+            parameter[...] = flat[span].reshape(parameter.shape)
+            position = span.stop
+
+    def _abandon(self) -> RolloutAbandoned:
+        num_env_steps = self._num_env_steps if self.is_busy else 0
+        self._steps = None
+        episodes, self._episodes = tuple(self._episodes), []
+        return RolloutAbandoned(num_env_steps, self._clock.now_s() - self._start_s, episodes)
+
+    def _collect(self, ticket: int) -> Iterator[Rollout | None]:
+        """Collects one rollout; yields None after each step and the rollout at the end."""
+        self._start_s = self._clock.now_s()
+        self._num_env_steps = 0
+        layout = self._blueprint.layout
+        buffer = allocate_framed(layout.num_bytes)
+        views = layout.views(buffer)
+        observation, valid = views["observation"], views["valid"]
+        outcomes = views["reward"], views["terminated"], views["truncated"]
+        observation[0] = self._observation
+        for t in range(layout.num_steps):
+            with torch.inference_mode():
+                o_t = torch.from_numpy(observation[t])
+                chosen = self._algorithm.act(self._network, o_t, self._generator)
+            for name, values in chosen.items():
+                views[name][t] = values.numpy()
+            s_tp1, *results, _ = self._env.step(chosen["action"].numpy())
+            observation[t + 1] = s_tp1
+            valid[t] = self._continues
+            for rows, result in zip(outcomes, results, strict=True):
+                rows[t] = result
+            self._account(results[0], results[1] | results[2])
+            yield None
+        self._observation = observation[-1].copy()
+        yield Rollout(self._describe(ticket), buffer)
+
+    def _account(self, reward: np.ndarray, done: np.ndarray) -> None:
+        """Counts env steps and episodes; a step that only reset an environment is neither."""
+        self._num_env_steps += int(np.count_nonzero(self._continues))
+        self._returns += reward * self._continues
+        self._lengths += self._continues
+        np.logical_not(done, out=self._continues)
+        if not done.any():
+            return
+        now_s = self._clock.now_s()
+        for env in np.flatnonzero(done):
+            self._episodes.append(
+                Episode(
+                    t_s=now_s,
+                    actor=self._index,
+                    episode_return=float(self._returns[env]),
+                    length_env_steps=int(self._lengths[env]),
+                    version=self._version,
+                )
+            )
+        self._returns[done] = 0.0
+        self._lengths[done] = 0
+
+    def _describe(self, ticket: int) -> RolloutInfo:
+        self._total_env_steps += self._num_env_steps
+        info = RolloutInfo(
+            actor=self._index,
+            epoch=self._epoch,
+            sequence=self._sequence,
+            ticket=ticket,
+            version_min=self._version,
+            version_max=self._version,
+            num_env_steps=self._num_env_steps,
+            total_env_steps=self._total_env_steps,
+            start_s=self._start_s,
+            end_s=self._clock.now_s(),
+        )
+        self._sequence += 1
+        return info

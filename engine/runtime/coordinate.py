@@ -1,0 +1,65 @@
+"""What a coordinator does: writes traces and the summary, shows progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from engine.progress import Progress
+from engine.roles.commands import Command, EndRun, Event, ShowProgress, WriteTrace
+from engine.trace.summary import Summary
+from engine.trace.writer import TraceWriter
+
+SUMMARY_NAME = "summary.json"
+TRACE_NAME = "trace"
+
+
+class CoordinatorBody:
+    """Performs the coordinator's commands.
+
+    Args:
+        run_dir: `results/<run-id>`; its `trace` directory must exist.
+        show: Called with each snapshot of progress.
+    """
+
+    def __init__(self, run_dir: Path, show: Callable[[Progress], None]) -> None:
+        self._run_dir = run_dir
+        self._show = show
+        self._writer = TraceWriter(run_dir / TRACE_NAME)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    @property
+    def is_busy(self) -> bool:
+        return False
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a coordinator's commands are done when performed")
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case WriteTrace(records=records):
+                self._writer.write(records)
+            case ShowProgress(progress=progress):
+                self._writer.flush()
+                self._show(progress)
+            case EndRun(summary=summary):
+                self._writer.flush()
+                write_summary(self._run_dir / SUMMARY_NAME, summary)
+            case _:
+                raise RuntimeError(f"a coordinator cannot perform {type(command).__name__}")
+        return []
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    """Writes `summary.json` whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,75 @@
+"""A whole run in one process and one thread, without sockets: the debug twin.
+
+The same roles, the same algorithm, the same traces; only who calls whom is decided by the order of
+events instead of by the operating system. Equal seeds therefore give equal traces, times aside.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from engine import PROTOCOL_VERSION
+from engine.messages import COORDINATOR, Joined, StopRequested
+from engine.progress import Progress
+from engine.roles.commands import TimerFired
+from engine.roles.totals import RunInfo
+from engine.runtime.assemble import Assembly, host_role
+from engine.runtime.blueprint import Blueprint
+from engine.runtime.loop import Loop, LoopClock
+
+
+class InlineRun:
+    """One run inside the calling thread.
+
+    Args:
+        blueprint: The run.
+        info: For the summary.
+        addresses: All roles but the coordinator.
+        run_dir: Where results go.
+        show: Called with progress; it may call `request_stop`.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        info: RunInfo,
+        addresses: tuple[str, ...],
+        run_dir: Path,
+        show: Callable[[Progress], None],
+    ) -> None:
+        clock = LoopClock()
+        assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show)
+        hosted = {
+            address: host_role(address, assembly) for address in (*addresses, COORDINATOR)
+        }
+        self._addresses = addresses
+        self._loop = Loop(hosted, clock, sockets=None)
+
+    def request_stop(self) -> None:
+        """Ends the run in good order, as the user's Ctrl-C does. Safe in a signal handler."""
+        self._loop.post(COORDINATOR, StopRequested(reason="interrupted"))
+
+    def run(self) -> None:
+        """Trains until a stop rule holds; traces and summary are then written."""
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._loop.post(COORDINATOR, TimerFired())
+            for address in self._addresses:
+                self._loop.post(
+                    COORDINATOR,
+                    Joined(
+                        address=address,
+                        host=socket.gethostname(),
+                        pid=os.getpid(),
+                        protocol=PROTOCOL_VERSION,
+                    ),
+                )
+            self._loop.run()
+        finally:
+            torch.set_num_threads(num_threads)

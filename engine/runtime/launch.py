@@ -1,0 +1,192 @@
+"""What travels over standard input and output of a node's supervisor: one JSON document a line.
+
+The controller (where the user sits) instructs, the supervisor reports; the supervisor speaks the
+same language to its nursery, the process that all roles of a host are forked from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from engine.messages import Message
+from engine.progress import Progress
+from engine.roles.totals import RunInfo
+from engine.spec import Experiment
+from engine.wire.sockets import Wiring
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One role process.
+
+    Attributes:
+        address: Its role.
+        host: Name of the host in the inventory.
+        run_dir: The run's directory on that host.
+        log: File for its standard output and error.
+        wiring: Its sockets.
+        info: For the summary (coordinator).
+        addresses: All roles but the coordinator.
+        supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
+    """
+
+    address: str
+    host: str
+    run_dir: str
+    log: str
+    wiring: Wiring
+    info: RunInfo
+    addresses: tuple[str, ...]
+    supervisors: tuple[str, ...]
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host is and what is installed there."""
+
+    hostname: str
+    os: str
+    cpu_model: str
+    num_cores: int
+    memory_bytes: int
+    gpus: list[str]
+    versions: dict[str, str]
+
+
+class Prepare(Message, kw_only=True):
+    """Check this experiment here, and make ready to start roles of it."""
+
+    experiment: Experiment
+
+
+class Launch(Message, kw_only=True):
+    """Start these roles; `wiring` is the supervisor's own way to the coordinator."""
+
+    address: str
+    wiring: Wiring
+    workers: tuple[WorkerSpec, ...]
+
+
+class Spawn(Message, kw_only=True):
+    """Supervisor to nursery: start this role."""
+
+    worker: WorkerSpec
+
+
+class Signal(Message, kw_only=True):
+    """Supervisor to nursery: send a signal to the process group of this role, if it still runs."""
+
+    address: str
+    number: int
+
+
+class StopRun(Message, kw_only=True):
+    """End the run in good order."""
+
+
+class KillRun(Message, kw_only=True):
+    """End everything now."""
+
+
+class Prepared(Message, kw_only=True):
+    """The experiment can run here."""
+
+    facts: HostFacts
+
+
+class Refused(Message, kw_only=True):
+    """It cannot, for the reason of a `TianJiError`."""
+
+    exit_code: int
+    what: str
+    where: str
+    fix: str
+
+
+class Spawned(Message, kw_only=True):
+    """A role process runs; `started_at_s` (Unix time) tells it from a later one of the same pid."""
+
+    address: str
+    pid: int
+    started_at_s: float
+
+
+class Exited(Message, kw_only=True):
+    """A role process is gone."""
+
+    address: str
+    cause: str
+    is_clean: bool
+
+
+class Shown(Message, kw_only=True):
+    """How far the run is."""
+
+    progress: Progress
+
+
+class Failed(Message, kw_only=True):
+    """A role is gone that should not be; in the order in which it happened."""
+
+    address: str
+    cause: str
+    log_tail: list[str]
+
+
+class Finished(Message, kw_only=True):
+    """No process of the run is left on this host."""
+
+
+ToSupervisor: TypeAlias = Prepare | Launch | StopRun | KillRun
+FromSupervisor: TypeAlias = Prepared | Refused | Spawned | Failed | Shown | Finished
+ToNursery: TypeAlias = Prepare | Spawn | Signal
+FromNursery: TypeAlias = Prepared | Refused | Spawned | Exited
+
+T = TypeVar("T")
+
+
+class LineReader(Generic[T]):
+    """Decodes JSON lines from a file descriptor as they come.
+
+    Args:
+        fd: Read without blocking once `read` is called; the caller polls it.
+        message_type: What each line must be.
+    """
+
+    def __init__(self, fd: int, message_type: object) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.at_end = False
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)  # type: ignore[call-overload]
+        self._partial = b""
+
+    def read(self) -> Iterator[T]:
+        """All complete lines that are there; sets `at_end` once the writer is gone.
+
+        Raises:
+            msgspec.DecodeError: A line is not one of the messages.
+        """
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self.at_end = True
+                return
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            for line in lines:
+                yield self._decoder.decode(line)
+
+
+def write_line(fd: int, message: Message) -> None:
+    """Writes one message; blocks if the reader is slow.
+
+    Raises:
+        BrokenPipeError: The reader is gone.
+    """
+    data = memoryview(msgspec.json.encode(message) + b"\n")
+    while data:
+        data = data[os.write(fd, data) :]

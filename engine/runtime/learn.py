@@ -1,0 +1,114 @@
+"""What a learner does: stages rollouts as one batch, updates, exports weights, saves checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.clock import Clock
+from engine.roles.commands import (
+    Command,
+    Event,
+    ExportWeights,
+    SaveCheckpoint,
+    Update,
+    Updated,
+    WeightsExported,
+)
+from engine.rollout import Layout, Rollout, Weights
+from engine.runtime.blueprint import Blueprint
+from engine.runtime.checkpoint import save_checkpoint
+from engine.wire.codec import allocate_framed
+
+
+class LearnerBody:
+    """Performs a learner's commands.
+
+    Args:
+        blueprint: The run.
+        checkpoints: Directory of its checkpoints.
+        clock: The run's timeline.
+    """
+
+    def __init__(self, blueprint: Blueprint, checkpoints: Path, clock: Clock) -> None:
+        self._blueprint = blueprint
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._state = blueprint.algorithm.init(blueprint.experiment.seed)
+        self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+        self._version = 0
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    @property
+    def is_busy(self) -> bool:
+        return False
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a learner's commands are done when performed")
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case ExportWeights(version=version):
+                self._version = version
+                return [WeightsExported(self._export())]
+            case Update(rollouts=rollouts):
+                return [self._update(rollouts)]
+            case SaveCheckpoint(version=version, counters=counters):
+                save_checkpoint(
+                    self._checkpoints,
+                    self._state,
+                    version=version,
+                    counters=counters,
+                    keep=self._blueprint.experiment.checkpoint.keep,
+                )
+                return []
+        raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
+
+    def _update(self, rollouts: Sequence[Rollout]) -> Updated:
+        start_s = self._clock.now_s()
+        batch = self._staging.fill(rollouts)
+        result = self._blueprint.algorithm.update(self._state, batch)
+        self._version += 1
+        return Updated(
+            weights=self._export(),
+            samples_trained=result.samples_trained,
+            num_updates=self._state.num_updates,
+            update_s=self._clock.now_s() - start_s,
+            metrics=result.metrics,
+        )
+
+    def _export(self) -> Weights:
+        buffer = allocate_framed(self._blueprint.weights.num_bytes)
+        buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
+        return Weights(self._version, buffer)
+
+
+class Staging:
+    """A batch of several rollouts side by side along the environment axis, allocated once.
+
+    Args:
+        layout: Of one rollout.
+        num_rollouts: How many make a batch.
+    """
+
+    def __init__(self, layout: Layout, num_rollouts: int) -> None:
+        self._rollout_layout = layout
+        self._batch_layout = Layout(
+            layout.fields, layout.num_steps, layout.num_envs * num_rollouts
+        )
+        self._buffer = self._batch_layout.allocate()
+        self._arrays = self._batch_layout.views(self._buffer)
+        self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
+
+    def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
+        """Copies the rollouts in; the result is overwritten by the next call."""
+        num_envs = self._rollout_layout.num_envs
+        for i, rollout in enumerate(rollouts):
+            for name, values in self._rollout_layout.views(rollout.buffer).items():
+                self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
+        return self._tensors

@@ -1,0 +1,176 @@
+"""The one loop of every process: wait, decode, handle, perform.
+
+It hosts one role with sockets (`engine.runtime.worker`) or all roles of a run without any
+(`engine.runtime.inline`). Waiting is one poll on sockets and timers; nothing spins or sleeps.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.clock import Clock, RunClock
+from engine.errors import WireError
+from engine.messages import AnyMessage, Start
+from engine.roles.commands import Command, Event, Quit, Role, Send, StartRun, TimerFired, Wake
+from engine.wire.sockets import Sockets
+
+SLICE_S = 0.01
+"""How long a busy body may go on before messages are looked at again."""
+
+
+class Body(Protocol):
+    """Performs a role's own commands."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a command is under way that `advance` continues."""
+        ...
+
+    def perform(self, command: Command) -> list[Event]: ...
+
+    def advance(self, budget_s: float) -> list[Event]: ...
+
+    def close(self) -> None: ...
+
+
+class LoopClock:
+    """The run's timeline in this process; starts over when the run starts."""
+
+    def __init__(self) -> None:
+        self._clock = RunClock.start_now()
+
+    def restart(self, origin_ns: int) -> None:
+        self._clock = RunClock(origin_ns)
+
+    def now_s(self) -> float:
+        return self._clock.now_s()
+
+
+@dataclass
+class Hosted:
+    """A role and its body in this process."""
+
+    role: Role
+    body: Body
+    wake_at_s: float | None = field(default=None)
+
+
+class Loop:
+    """Runs roles until all of them have quit.
+
+    Args:
+        hosted: By address.
+        clock: The run's timeline, shared with the bodies.
+        sockets: To the other processes; None if there are none.
+        is_orphan: Asked now and then; True ends the process.
+    """
+
+    def __init__(
+        self,
+        hosted: dict[str, Hosted],
+        clock: LoopClock,
+        sockets: Sockets | None,
+        is_orphan: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._hosted = hosted
+        self._clock = clock
+        self._sockets = sockets
+        self._is_orphan = is_orphan
+        self._inbox: deque[tuple[str, Event]] = deque()
+
+    def post(self, to: str, event: Event) -> None:
+        """Puts an event into the inbox of a role in this process."""
+        self._inbox.append((to, event))
+
+    def run(self) -> None:
+        """Handles what was posted and whatever follows from it."""
+        while self._hosted:
+            self._drain_inbox()
+            if self._is_orphan():
+                return
+            self._receive()
+            self._fire_timers()
+            self._advance_bodies()
+
+    def _drain_inbox(self) -> None:
+        while self._inbox:
+            address, event = self._inbox.popleft()
+            hosted = self._hosted.get(address)
+            if hosted is None:
+                continue  # it has quit
+            if isinstance(event, Start):
+                self._clock.restart(event.origin_ns)
+            self._perform(address, hosted.role.handle(event, self._clock.now_s()))
+
+    def _perform(self, address: str, commands: list[Command]) -> None:
+        hosted = self._hosted[address]
+        for command in commands:
+            match command:
+                case Send(to=to, message=message):
+                    self._send(to, message)
+                case Wake(after_s=after_s):
+                    hosted.wake_at_s = time.monotonic() + after_s
+                case StartRun(addresses=addresses):
+                    self._start_run(addresses)
+                case Quit():
+                    hosted.body.close()
+                    del self._hosted[address]
+                case _:
+                    for event in hosted.body.perform(command):
+                        self.post(address, event)
+
+    def _start_run(self, addresses: tuple[str, ...]) -> None:
+        origin_ns = time.monotonic_ns()
+        self._clock.restart(origin_ns)
+        for address in addresses:
+            self._send(address, Start(origin_ns=origin_ns))
+
+    def _send(self, to: str, message: AnyMessage) -> None:
+        if to in self._hosted:
+            self.post(to, message)
+        elif self._sockets is not None:
+            self._sockets.send(to, message)
+
+    def _receive(self) -> None:
+        timeout_s = self._timeout_s()
+        if self._sockets is None:
+            if timeout_s:
+                time.sleep(timeout_s)
+            return
+        only = next(iter(self._hosted), "")
+        for sender, message in self._sockets.receive(timeout_s):
+            if isinstance(message, WireError):
+                print(f"refused a frame from {sender}: {message}", file=sys.stderr, flush=True)
+            else:
+                self.post(only, message)
+
+    def _timeout_s(self) -> float | None:
+        if self._inbox or not self._hosted:
+            return 0.0
+        if any(item.body.is_busy for item in self._hosted.values()):
+            return 0.0
+        wakes = [item.wake_at_s for item in self._hosted.values() if item.wake_at_s is not None]
+        return max(0.0, min(wakes) - time.monotonic()) if wakes else None
+
+    def _fire_timers(self) -> None:
+        now_s = time.monotonic()
+        for address, item in self._hosted.items():
+            if item.wake_at_s is not None and item.wake_at_s <= now_s:
+                item.wake_at_s = None
+                self.post(address, TimerFired())
+
+    def _advance_bodies(self) -> None:
+        """Lets busy bodies go on; without sockets there is nothing to look at in between."""
+        budget_s = SLICE_S if self._sockets is not None else float("inf")
+        for address, item in list(self._hosted.items()):
+            if not self._inbox and item.body.is_busy:
+                for event in item.body.advance(budget_s):
+                    self.post(address, event)
+
+
+__all__ = ["Body", "Clock", "Hosted", "Loop", "LoopClock"]

@@ -1,0 +1,152 @@
+"""The nursery: the process that all roles of a host are forked from.
+
+It reads the heavy libraries once, checks the experiment, and forks a role whenever the supervisor
+says so. A fork shares that memory and takes milliseconds, where a fresh interpreter would spend a
+core for seconds on `import torch`. It never opens a socket and never starts a thread, so that
+forking is safe at any time; if it dies, the kernel kills its roles.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import time
+
+from engine.errors import TianJiError
+from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.facts import host_facts
+from engine.runtime.launch import (
+    Exited,
+    LineReader,
+    Prepare,
+    Prepared,
+    Refused,
+    Signal,
+    Spawn,
+    Spawned,
+    ToNursery,
+    WorkerSpec,
+    write_line,
+)
+from engine.runtime.process import describe_exit, die_with_parent, take_stdout
+from engine.runtime.worker import run_worker
+from engine.spec import Experiment
+
+
+class _Nursery:
+    def __init__(self) -> None:
+        self._out = take_stdout()
+        self._reader: LineReader[ToNursery] = LineReader(0, ToNursery)
+        self._children: dict[int, str] = {}
+        self._blueprint: Blueprint | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader.fd, selectors.EVENT_READ)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+
+    def serve(self) -> tuple[WorkerSpec, Blueprint] | None:
+        """Serves until the supervisor is gone.
+
+        Returns:
+            None in the nursery itself; in a forked child, what it has to be.
+        """
+        while not self._reader.at_end:
+            self._selector.select()
+            self._reap()
+            for message in self._reader.read():
+                match message:
+                    case Prepare(experiment=experiment):
+                        write_line(self._out, self._prepare(experiment))
+                    case Spawn(worker=worker):
+                        if self._fork(worker):
+                            assert self._blueprint is not None
+                            return worker, self._blueprint
+                    case Signal(address=address, number=number):
+                        self._signal(address, number)
+        for pid in self._children:
+            _kill_group(pid, signal.SIGKILL)
+        return None
+
+    def _prepare(self, experiment: Experiment) -> Prepared | Refused:
+        try:
+            self._blueprint = make_blueprint(experiment)
+        except TianJiError as error:
+            return Refused(
+                exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix
+            )
+        return Prepared(facts=host_facts())
+
+    def _fork(self, worker: WorkerSpec) -> bool:
+        """Forks a role. True in the child."""
+        sys.stderr.flush()
+        started_at_s = time.time()
+        pid = os.fork()
+        if pid == 0:
+            self._become_role(worker)
+            return True
+        self._children[pid] = worker.address
+        spawned = Spawned(address=worker.address, pid=pid, started_at_s=started_at_s)
+        write_line(self._out, spawned)
+        return False
+
+    def _become_role(self, worker: WorkerSpec) -> None:
+        """In the child: its own session, its own log, nothing of the nursery's."""
+        os.setsid()
+        die_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.close()
+        for fd in (self._wake_read, self._wake_write, self._out):
+            os.close(fd)
+        log = os.open(worker.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.close(log)
+        os.close(nothing)
+
+    def _signal(self, address: str, number: int) -> None:
+        """Only to children that were not waited for yet, so never to a stranger."""
+        for pid, child in self._children.items():
+            if child == address:
+                _kill_group(pid, number)
+
+    def _reap(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            cause, is_clean = describe_exit(status)
+            address = self._children.pop(pid)
+            write_line(self._out, Exited(address=address, cause=cause, is_clean=is_clean))
+
+
+def _kill_group(pid: int, number: int) -> None:
+    """Signals a child and its own children; a child that has no group yet, alone."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        os.kill(pid, number)
+
+
+def main() -> None:
+    """Serves as nursery, or, in a forked child, plays a role."""
+    die_with_parent()
+    child = _Nursery().serve()
+    if child is not None:
+        run_worker(*child)
+
+
+if __name__ == "__main__":
+    main()

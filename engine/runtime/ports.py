@@ -1,0 +1,68 @@
+"""TCP ports of this host that a run may listen on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import psutil
+
+from engine.errors import PreflightError
+
+
+def find_free_ports(address: str, ports: range, count: int) -> list[int]:
+    """The first `count` ports of a range on which nobody listens at `address`.
+
+    Raises:
+        PreflightError: There are not so many; the owner of a taken one is named where it can be.
+    """
+    free = []
+    for port in ports:
+        if len(free) == count:
+            break
+        with contextlib.closing(socket.socket(_family(address), socket.SOCK_STREAM)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OverflowError:
+                break
+            except OSError:
+                continue
+            free.append(port)
+    if len(free) == count:
+        return free
+    span = f"{ports.start}-{ports.stop - 1}"
+    raise PreflightError(
+        f"the run listens on {count} ports, but of {span} only {len(free)} are free"
+        f"{_owners(ports)}",
+        where=address,
+        fix="end that process or give a wider range with `ports:` in the inventory",
+    )
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _owners(ports: range) -> str:
+    """Who listens there, as far as this user may know."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except (psutil.AccessDenied, OSError):
+        return ""
+    owners = sorted(
+        {
+            (item.laddr.port, item.pid)
+            for item in connections
+            if item.status == psutil.CONN_LISTEN and item.laddr.port in ports and item.pid
+        }
+    )
+    named = [f"{port} is held by process {pid} ({_name(pid)})" for port, pid in owners[:3]]
+    return f" ({'; '.join(named)})" if named else ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "unknown"

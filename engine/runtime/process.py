@@ -1,0 +1,67 @@
+"""Small facts about operating-system processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections import deque
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+LOG_TAIL_LINES = 50
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process as soon as its parent is gone (Linux).
+
+    Elsewhere, and in the moment before the call, `is_orphan` is the second fence.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class OrphanWatch:
+    """Tells whether the parent that this process began with is still its parent."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+
+    def is_orphan(self) -> bool:
+        return os.getppid() != self._parent
+
+
+def describe_exit(status: int) -> tuple[str, bool]:
+    """What a wait status means.
+
+    Returns:
+        Words like `killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ended with code {code}", code == 0
+    name = signal.Signals(-code).name
+    hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
+    return f"killed by {name}{hint}", False
+
+
+def log_tail(path: Path) -> list[str]:
+    """The last lines of a log; empty if there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, LOG_TAIL_LINES)]
+    except OSError as error:
+        return [f"(its log cannot be read: {error})"]
+
+
+def take_stdout() -> int:
+    """Keeps standard output for messages: whatever else prints goes to standard error.
+
+    Returns:
+        The descriptor to write messages to.
+    """
+    descriptor = os.dup(1)
+    os.set_inheritable(descriptor, False)
+    os.dup2(2, 1)
+    return descriptor

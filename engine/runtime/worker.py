@@ -1,0 +1,62 @@
+"""One role in one process."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from engine import PROTOCOL_VERSION
+from engine.messages import COORDINATOR, Joined, ProgressShown
+from engine.progress import Progress
+from engine.roles.commands import TimerFired
+from engine.runtime.assemble import Assembly, host_role
+from engine.runtime.blueprint import Blueprint
+from engine.runtime.launch import WorkerSpec
+from engine.runtime.loop import Loop, LoopClock
+from engine.runtime.process import OrphanWatch
+from engine.wire.codec import Codec
+from engine.wire.sockets import Sockets
+
+
+def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
+    """Plays one role until it is told to exit, or until its supervisor is gone.
+
+    Raises:
+        TianJiError: Its socket cannot be bound, or the role broke.
+    """
+    faulthandler.enable()
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    torch.set_num_threads(1)
+    orphan_watch = OrphanWatch()
+    clock = LoopClock()
+    codec = Codec(blueprint.layout, blueprint.weights)
+    with Sockets(spec.address, spec.wiring, codec) as sockets:
+
+        def show(progress: Progress) -> None:
+            sockets.send(spec.supervisors[0], ProgressShown(progress=progress))
+
+        hosted = host_role(
+            spec.address,
+            Assembly(
+                blueprint, spec.info, spec.addresses, spec.supervisors, Path(spec.run_dir), clock, show
+            ),
+        )
+        loop = Loop({spec.address: hosted}, clock, sockets, orphan_watch.is_orphan)
+        if spec.address == COORDINATOR:
+            loop.post(COORDINATOR, TimerFired())
+        else:
+            joined = Joined(
+                address=spec.address, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
+            )
+            sockets.send(COORDINATOR, joined)
+        print(f"{spec.address} is process {os.getpid()} on {spec.host}", flush=True)
+        loop.run()
+
+
+def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,136 @@
+"""The experiment as typed, frozen data. No torch here: a command line must be able to read it fast.
+
+Every field of every `Struct` below is a key of `experiments/*.yaml` and can be set with
+`-s section.key=value`. Hyperparameters live with their algorithm (`engine/algorithms/<name>.py`)
+and are checked by `engine.algorithms.registry` once that module may be imported.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import ConfigError
+
+Scalar: TypeAlias = bool | int | float | str | None
+PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
+NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
+NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0)]
+PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0.0)]
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every configuration section: immutable, keyword-only, strict about keys."""
+
+
+class EnvSpec(Spec, kw_only=True):
+    """Which environment, and how many copies of it one actor steps together."""
+
+    id: str
+    """A registered Gymnasium id."""
+    num_envs: PositiveInt = 8
+    """Environments per actor (the rollout's batch axis B)."""
+    step_latency_ms: NonNegativeFloat = 0.0
+    """Emulated time that one vector step takes beside its computation."""
+    kwargs: dict[str, Scalar] = {}
+    """Passed to the environment's constructor."""
+
+
+class NetworkSpec(Spec, kw_only=True):
+    """Function approximator; separate trunks for policy and value."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
+class StalenessSpec(Spec, kw_only=True):
+    """How old a trained sample may be, in weights versions, and what happens to older ones.
+
+    `block`: actors wait and the learner waits for stragglers; nothing is lost.
+    `drop`: the learner never waits for a straggler; what came too late is dropped and counted.
+    `unbounded`: no bound; rollouts are trained in the order in which they came.
+    """
+
+    mode: Literal["block", "drop", "unbounded"] = "block"
+    max_lag: NonNegativeInt = 1
+    max_queued_rollouts: PositiveInt = 64
+    """Rollouts admitted and not yet consumed, over all actors; the memory bound of every mode."""
+
+
+class StopSpec(Spec, kw_only=True):
+    """When the run ends: as soon as one of these holds. `null` switches a rule off."""
+
+    env_steps: PositiveInt | None = None
+    """Environment steps consumed by the learner."""
+    seconds: PositiveFloat | None = None
+    """Wall time since training started."""
+    return_threshold: float | None = None
+    """Mean return of the last `return_window` finished training episodes."""
+    return_window: PositiveInt = 100
+
+
+class CheckpointSpec(Spec, kw_only=True):
+    """A checkpoint is always written at the end; `every_s` adds periodic ones."""
+
+    every_s: PositiveFloat | None = 60.0
+    keep: PositiveInt = 3
+
+
+class Experiment(Spec, kw_only=True):
+    """One run, completely described."""
+
+    version: Literal[1] = 1
+    name: str
+    seed: NonNegativeInt = 0
+    env: EnvSpec
+    algorithm: dict[str, Scalar]
+    """`name`, and the hyperparameters that this algorithm knows."""
+    network: NetworkSpec = NetworkSpec()
+    policy: str = "tianji"
+    """Distribution policy: a built-in name."""
+    actors: PositiveInt = 2
+    staleness: StalenessSpec = StalenessSpec()
+    stop: StopSpec = StopSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+
+    @property
+    def algorithm_name(self) -> str:
+        return str(self.algorithm["name"])
+
+
+def check_experiment(experiment: Experiment) -> Experiment:
+    """Checks what no single field can say about itself.
+
+    Returns:
+        The same experiment.
+
+    Raises:
+        ConfigError: A rule across fields is broken; `where` is the dotted key.
+    """
+    if not isinstance(experiment.algorithm.get("name"), str):
+        raise ConfigError("an algorithm needs a name", where="algorithm.name", fix="name: ppo")
+    stop = experiment.stop
+    if stop.env_steps is None and stop.seconds is None and stop.return_threshold is None:
+        raise ConfigError(
+            "no stop rule is left, so the run would never end",
+            where="stop",
+            fix="set one of stop.env_steps, stop.seconds, stop.return_threshold",
+        )
+    if stop.return_threshold is not None and not math.isfinite(stop.return_threshold):
+        raise ConfigError(
+            f"{stop.return_threshold} can never be reached or is reached at once",
+            where="stop.return_threshold",
+            fix="give a finite number or null",
+        )
+    for key, value in (
+        ("stop.seconds", stop.seconds),
+        ("env.step_latency_ms", experiment.env.step_latency_ms),
+        ("checkpoint.every_s", experiment.checkpoint.every_s),
+    ):
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{value} is not a finite number", where=key)
+    return experiment

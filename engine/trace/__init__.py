@@ -1,0 +1,1 @@
+"""Traces: append-only tables of what happened, and the summary computed from them."""

@@ -1,0 +1,136 @@
+"""Reads trace tables and summaries back, typed. No pandas: a supervisor may need this too."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.trace.records import (
+    SCHEMA_VERSION,
+    Consumption,
+    Episode,
+    Event,
+    Ledger,
+    Production,
+    Resources,
+    Staleness,
+    WeightsPublished,
+    table_of,
+)
+from engine.trace.summary import Summary
+
+R = TypeVar(
+    "R",
+    Episode,
+    Production,
+    Consumption,
+    Staleness,
+    WeightsPublished,
+    Ledger,
+    Resources,
+    Event,
+)
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int = 0
+
+
+def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
+    """All rows of one trace table, in the order in which they were written.
+
+    A last line without its newline was cut by a crash and is skipped. Non-finite floats, which
+    JSON cannot hold and the writer therefore stores as null, come back as NaN.
+
+    Args:
+        trace_dir: A run's `trace/`.
+        record_type: Which table, by the type of its rows.
+
+    Returns:
+        Empty if the table was never written.
+
+    Raises:
+        ConfigError: A complete line is not a row of this table; `where` is `file:line`.
+    """
+    path = trace_dir / f"{table_of(record_type)}.jsonl"
+    decoder = msgspec.json.Decoder(record_type)
+    rows: list[R] = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                row = _decode(line, decoder, record_type, f"{path}:{number}")
+                if row is not None:
+                    rows.append(row)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return rows
+
+
+def _decode(
+    line: bytes, decoder: msgspec.json.Decoder[R], record_type: type[R], where: str
+) -> R | None:
+    try:
+        return decoder.decode(line)
+    except msgspec.ValidationError as error:
+        row = _with_nan(line, record_type)
+        if row is None:
+            raise _bad_line(error, where) from error
+        return row
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not line.endswith(b"\n"):
+            return None
+        raise _bad_line(error, where) from error
+
+
+def _with_nan(line: bytes, record_type: type[R]) -> R | None:
+    """The row with every null read as NaN; None if that does not make it a row either."""
+    try:
+        row = _nan_for_null(msgspec.json.decode(line))
+        return msgspec.convert(row, record_type, str_keys=True)
+    except msgspec.ValidationError:
+        return None
+
+
+def _nan_for_null(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _nan_for_null(item) for key, item in value.items()}
+    return math.nan if value is None else value
+
+
+def _bad_line(error: Exception, where: str) -> ConfigError:
+    return ConfigError(
+        f"not a row of this trace table: {error}",
+        where=where,
+        fix="remove that line to read the rest, or read it with the version that wrote it",
+    )
+
+
+def read_summary(path: Path) -> Summary | None:
+    """The summary of a run, or None if the run has not written one.
+
+    Raises:
+        ConfigError: The file is not a summary, or a newer version of TianJi wrote it.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"its schema_version {version} is newer than {SCHEMA_VERSION}, the newest known",
+                where=str(path),
+                fix="read it with the version of TianJi that wrote it",
+            )
+        return msgspec.json.decode(data, type=Summary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not a summary: {error}", where=str(path)) from error

@@ -1,0 +1,108 @@
+"""`summary.json`: one run in one small document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from engine.trace.records import SCHEMA_VERSION
+
+STEADY_SHARE = 0.8
+
+RunStatus = Literal["ok", "failed", "interrupted"]
+
+
+class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Over all consumed env steps, in versions; null before anything was consumed."""
+
+    min: int | None = None
+    mean: float | None = None
+    p95: float | None = None
+    max: int | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What other programs read first. Every figure can be rebuilt from the trace tables."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    status: RunStatus
+    error: str | None = None
+    stop_reason: str
+    algorithm: str
+    env_id: str
+    policy: str
+    seed: int
+    num_hosts: int
+    num_actors: int
+    num_groups: int
+    wall_s: float
+    env_steps_collected: int
+    env_steps_consumed: int
+    env_steps_dropped: int
+    env_steps_in_flight: int
+    samples_trained: int
+    collect_per_s: float | None
+    consume_per_s: float | None
+    trained_per_s: float | None
+    updates: int
+    weights_version: int
+    lag: LagSummary
+    balance: float | None
+    return_mean: float | None
+    episodes: int
+    threshold: float | None
+    reached: bool | None
+    time_to_threshold_s: float | None
+    steps_to_threshold: int | None
+    restarts: int
+
+
+def steady_rate_per_s(points: Sequence[tuple[float, int]]) -> float | None:
+    """Increase per second of a counter over its steady window: the last 80 % of its time.
+
+    Args:
+        points: (t_s, total) in order of time, first point included as the counter's start.
+
+    Returns:
+        None if the points span no time.
+    """
+    if len(points) < 2 or points[-1][0] <= points[0][0]:
+        return None
+    begin_s = points[0][0] + (1 - STEADY_SHARE) * (points[-1][0] - points[0][0])
+    inside = [point for point in points if point[0] >= begin_s]
+    if len(inside) < 2:
+        inside = list(points[-2:])
+    (t0, n0), (t1, n1) = inside[0], inside[-1]
+    return (n1 - n0) / (t1 - t0) if t1 > t0 else None
+
+
+def weighted_percentile(counts: dict[int, int], share: float) -> float:
+    """The smallest value that at least `share` of the weight does not exceed.
+
+    >>> weighted_percentile({0: 90, 1: 10}, 0.95)
+    1.0
+    """
+    needed = share * sum(counts.values())
+    total = 0
+    for value in sorted(counts):
+        total += counts[value]
+        if total >= needed:
+            return float(value)
+    return math.nan
+
+
+def summarise_lag(counts: dict[int, int]) -> LagSummary:
+    """Lag statistics from env steps per lag."""
+    num_steps = sum(counts.values())
+    if not num_steps:
+        return LagSummary()
+    return LagSummary(
+        min=min(counts),
+        mean=sum(lag * steps for lag, steps in counts.items()) / num_steps,
+        p95=weighted_percentile(counts, 0.95),
+        max=max(counts),
+    )

@@ -1,0 +1,1 @@
+"""The wire: how messages become frames and cross process borders. No role logic, no pickle."""

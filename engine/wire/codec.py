@@ -1,0 +1,140 @@
+"""Messages to frames and back. Sizes and layouts are checked before a byte is interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import WireError
+from engine.messages import (
+    AnyMessage,
+    BatchArrived,
+    RolloutArrived,
+    SmallMessage,
+    WeightsArrived,
+)
+from engine.rollout import Layout, Rollout, Weights
+from engine.wire import header
+from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
+
+MAX_MESSAGE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class WeightsLayout:
+    """Size and identity of the flat parameter tensor."""
+
+    num_bytes: int
+    digest: int
+
+
+class Codec:
+    """Encodes and decodes all messages of one run.
+
+    Args:
+        rollout: Layout of a rollout.
+        weights: Layout of the parameters.
+    """
+
+    def __init__(self, rollout: Layout, weights: WeightsLayout) -> None:
+        self._rollout = rollout
+        self._weights = weights
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[SmallMessage] = msgspec.msgpack.Decoder(SmallMessage)
+        self._prefix = header.pack_message_prefix()
+
+    @classmethod
+    def for_messages(cls) -> Codec:
+        """For a process that takes part in control only: small messages, no raw buffers."""
+        return cls(Layout((), 0, 0), WeightsLayout(0, 0))
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """No frame of this run is larger; sockets refuse larger ones before allocating."""
+        largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
+        return max(largest, MAX_MESSAGE_BYTES)
+
+    def encode(self, message: AnyMessage) -> list[bytes | bytearray | npt.NDArray[np.uint8]]:
+        """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
+        if isinstance(message, RolloutArrived):
+            return [self._join(self._rollout_header(message.rollout, message.held_version),
+                               message.rollout.buffer)]  # fmt: skip
+        if isinstance(message, WeightsArrived):
+            weights = message.weights
+            head = header.pack_weights(
+                weights.version, self._weights.digest, self._weights.num_bytes
+            )
+            return [self._join(head, weights.buffer)]
+        if isinstance(message, BatchArrived):
+            frames = [
+                self._join(self._rollout_header(rollout, -1), rollout.buffer)
+                for rollout in message.rollouts
+            ]
+            return [header.pack_batch(message.batch, len(frames)), *frames]
+        return [self._prefix + self._encoder.encode(message)]
+
+    def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
+        """Decodes what `encode` made.
+
+        Arrays of the result are views on the frames; nothing is copied.
+
+        Raises:
+            WireError: The frames are not what both sides agreed on.
+        """
+        if not frames:
+            raise WireError("an empty message")
+        kind = header.kind_of(frames[0])
+        if kind == header.KIND_BATCH:
+            batch, num_rollouts = header.unpack_batch(frames[0])
+            if len(frames) != 1 + num_rollouts:
+                raise WireError(f"a batch of {num_rollouts} rollouts in {len(frames)} frames")
+            return BatchArrived(batch, tuple(self._rollout_of(frame)[0] for frame in frames[1:]))
+        if len(frames) != 1:
+            raise WireError(f"{len(frames)} frames where one was expected")
+        if kind == header.KIND_ROLLOUT:
+            return RolloutArrived(*self._rollout_of(frames[0]))
+        if kind == header.KIND_WEIGHTS:
+            layout = self._weights
+            version = header.unpack_weights(frames[0], layout.digest, layout.num_bytes)
+            return WeightsArrived(Weights(version, _payload(frames[0])))
+        if kind != header.KIND_MESSAGE:
+            raise WireError(f"frame of unknown kind {kind}")
+        return self._message_of(frames[0])
+
+    def _message_of(self, frame: Buffer) -> SmallMessage:
+        try:
+            return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise WireError(f"not a message of this protocol: {error}") from error
+
+    def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:
+        layout = self._rollout
+        return header.pack_rollout(rollout.info, held_version, layout.digest, layout.num_bytes)
+
+    def _rollout_of(self, frame: Buffer) -> tuple[Rollout, int]:
+        layout = self._rollout
+        info, held_version = header.unpack_rollout(frame, layout.digest, layout.num_bytes)
+        return Rollout(info, _payload(frame)), held_version
+
+    def _join(
+        self, head: bytes, buffer: npt.NDArray[np.uint8]
+    ) -> bytes | bytearray | npt.NDArray[np.uint8]:
+        """Header and buffer as one frame; free if the buffer was allocated with room in front."""
+        room = buffer.base
+        if isinstance(room, np.ndarray) and room.nbytes == HEADER_BYTES + buffer.nbytes:
+            room[:HEADER_BYTES] = np.frombuffer(head, np.uint8)
+            return room
+        return head + buffer.tobytes()
+
+
+def allocate_framed(num_bytes: int) -> npt.NDArray[np.uint8]:
+    """A zeroed buffer with room for the header in front, so that sending copies nothing."""
+    return np.zeros(HEADER_BYTES + num_bytes, np.uint8)[HEADER_BYTES:]
+
+
+def _payload(frame: Buffer) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(frame, np.uint8, offset=HEADER_BYTES)

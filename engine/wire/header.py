@@ -1,0 +1,155 @@
+"""The fixed-size header in front of every raw buffer.
+
+    magic  schema  kind  layout digest  payload bytes  kind's own fields ...   checksum
+    4s     H       H     Q              Q              (see below)             I
+
+One frame is this header and the buffer, nothing else. A frame is refused before anything is
+allocated or interpreted unless magic, schema, digest, size and checksum are exactly as agreed.
+The checksum covers the header only: ipc cannot corrupt a frame, and TCP frames are authenticated.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TypeAlias
+
+from engine.errors import WireError
+from engine.rollout import RolloutInfo
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+MAGIC = b"TJ\x00\x01"
+SCHEMA = 1
+
+KIND_MESSAGE = 0
+KIND_ROLLOUT = 1
+KIND_WEIGHTS = 2
+KIND_BATCH = 3
+
+_PREFIX = struct.Struct("<4sHHQQ")
+_ROLLOUT = struct.Struct("<IIQQqqqIQdd")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = 128
+"""Two cache lines; the unused rest is zero."""
+
+
+def pack_rollout(info: RolloutInfo, held_version: int, digest: int, num_bytes: int) -> bytes:
+    """Header of a rollout; `held_version` is the newest weights version of its actor."""
+    return _seal(
+        _PREFIX.pack(MAGIC, SCHEMA, KIND_ROLLOUT, digest, num_bytes)
+        + _ROLLOUT.pack(
+            info.actor,
+            info.epoch,
+            info.sequence,
+            info.ticket,
+            info.version_min,
+            info.version_max,
+            held_version,
+            info.num_env_steps,
+            info.total_env_steps,
+            info.start_s,
+            info.end_s,
+        )
+    )
+
+
+def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutInfo, int]:
+    """Reads and checks a rollout's header.
+
+    Returns:
+        The description and the actor's newest weights version.
+
+    Raises:
+        WireError: Not a rollout of this layout.
+    """
+    _check(frame, KIND_ROLLOUT, digest, num_bytes)
+    fields = _ROLLOUT.unpack_from(frame, _PREFIX.size)
+    info = RolloutInfo(
+        actor=fields[0],
+        epoch=fields[1],
+        sequence=fields[2],
+        ticket=fields[3],
+        version_min=fields[4],
+        version_max=fields[5],
+        num_env_steps=fields[7],
+        total_env_steps=fields[8],
+        start_s=fields[9],
+        end_s=fields[10],
+    )
+    if not 0 <= info.version_min <= info.version_max:
+        raise WireError(f"behaviour versions {info.version_min}..{info.version_max} are impossible")
+    return info, fields[6]
+
+
+def pack_weights(version: int, digest: int, num_bytes: int) -> bytes:
+    """Header of a weights tensor."""
+    return _seal(
+        _PREFIX.pack(MAGIC, SCHEMA, KIND_WEIGHTS, digest, num_bytes) + struct.pack("<q", version)
+    )
+
+
+def unpack_weights(frame: Buffer, digest: int, num_bytes: int) -> int:
+    """Reads and checks a weights header; returns the version. Raises WireError as above."""
+    _check(frame, KIND_WEIGHTS, digest, num_bytes)
+    (version,) = struct.unpack_from("<q", frame, _PREFIX.size)
+    if version < 0:
+        raise WireError(f"weights version {version} is impossible")
+    return int(version)
+
+
+def pack_batch(batch: int, num_rollouts: int) -> bytes:
+    """Header of a batch, whose rollouts follow as frames of their own."""
+    return _seal(
+        _PREFIX.pack(MAGIC, SCHEMA, KIND_BATCH, 0, 0) + struct.pack("<qI", batch, num_rollouts)
+    )
+
+
+def unpack_batch(frame: Buffer) -> tuple[int, int]:
+    """Returns (batch number, number of rollout frames). Raises WireError as above."""
+    _check(frame, KIND_BATCH, 0, 0)
+    batch, num_rollouts = struct.unpack_from("<qI", frame, _PREFIX.size)
+    return batch, num_rollouts
+
+
+def pack_message_prefix() -> bytes:
+    """What stands in front of a MessagePack message."""
+    return _PREFIX.pack(MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
+
+
+PREFIX_BYTES = _PREFIX.size
+
+
+def kind_of(frame: Buffer) -> int:
+    """The kind of a frame.
+
+    Raises:
+        WireError: Too short, another magic, or another schema version.
+    """
+    if len(frame) < _PREFIX.size:
+        raise WireError(f"a frame of {len(frame)} bytes has no header")
+    magic, schema, kind, _, _ = _PREFIX.unpack_from(frame)
+    if magic != MAGIC:
+        raise WireError("the frame does not begin like one of TianJi's")
+    if schema != SCHEMA:
+        raise WireError(f"wire schema {schema}, this side speaks {SCHEMA}")
+    return int(kind)
+
+
+def _seal(fields: bytes) -> bytes:
+    body = fields.ljust(HEADER_BYTES - _CHECKSUM.size, b"\0")
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def _check(frame: Buffer, kind: int, digest: int, num_bytes: int) -> None:
+    found = kind_of(frame)
+    if found != kind:
+        raise WireError(f"frame of kind {found} where {kind} was expected")
+    if len(frame) != HEADER_BYTES + num_bytes:
+        raise WireError(f"frame of {len(frame)} bytes, expected {HEADER_BYTES + num_bytes}")
+    end = HEADER_BYTES - _CHECKSUM.size
+    if _CHECKSUM.unpack_from(frame, end)[0] != zlib.crc32(memoryview(frame)[:end]):
+        raise WireError("the header's checksum is wrong")
+    _, _, _, theirs, size = _PREFIX.unpack_from(frame)
+    if theirs != digest or size != num_bytes:
+        raise WireError("the sender lays its arrays out differently; its experiment differs")

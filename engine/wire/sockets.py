@@ -1,0 +1,227 @@
+"""ZeroMQ sockets of one process: one server socket, one client socket for each peer server.
+
+A process that others ask something of binds one ROUTER; whoever wants something connects a DEALER
+to it. All flows are bounded by the protocol above (tickets, batch requests), so high-water marks
+are only a second fence. Weights come in through a CONFLATE socket: the I/O thread keeps the latest
+and forgets older ones, so an actor that is busy collecting never queues weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Self
+
+import msgspec
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from engine.errors import PreflightError, WireError
+from engine.messages import AnyMessage, WeightsArrived
+from engine.wire.codec import Codec
+from engine.wire.keys import Keyring
+
+HIGH_WATER_MARK = 1024
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 10_000
+LINGER_MS = 2_000
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that a process opens: to whom, where, and whether only the latest counts."""
+
+    peer: str
+    endpoint: str
+    latest_only: bool = False
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a process needs to reach the others.
+
+    Attributes:
+        bind: Endpoint of its own server socket; empty if nobody connects to it.
+        links: The servers that it connects to.
+        keyring: Needed as soon as one endpoint is TCP.
+    """
+
+    bind: str = ""
+    links: tuple[Link, ...] = ()
+    keyring: Keyring | None = None
+
+
+class Sockets:
+    """Sends and receives messages by address. Use as a context manager, in one thread.
+
+    Args:
+        address: This process's own address; its peers see it as the sender.
+        wiring: What to bind and where to connect.
+        codec: Frames to messages and back.
+
+    Raises:
+        PreflightError: The endpoint to bind is taken.
+    """
+
+    def __init__(self, address: str, wiring: Wiring, codec: Codec) -> None:
+        self._address = address
+        self._codec = codec
+        self._keyring = wiring.keyring
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._authenticator = self._start_authenticator(wiring)
+        self._poller = zmq.Poller()
+        self._clients: dict[str, zmq.Socket[bytes]] = {}
+        self._server: zmq.Socket[bytes] | None = self._bind(wiring.bind) if wiring.bind else None
+        for link in wiring.links:
+            self._clients[link.peer] = self._connect(link)
+        self.num_refused = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, linger_ms: int = LINGER_MS) -> None:
+        """Closes everything; what was sent is flushed for at most `linger_ms`."""
+        for socket in (*self._clients.values(), self._server):
+            if socket is not None:
+                socket.close(linger_ms)
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.term()
+
+    def watch(self, fd: int) -> None:
+        """Makes `receive` return also when this descriptor can be read."""
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        self._poller.unregister(fd)
+
+    def send(self, to: str, message: AnyMessage) -> bool:
+        """Sends without ever blocking.
+
+        Returns:
+            False if there is no way to `to` (never connected, or gone), or if a weights message
+            found the way full; the next weights supersede it.
+        """
+        frames = self._codec.encode(message)
+        client = self._clients.get(to)
+        try:
+            if client is not None:
+                client.send_multipart(frames, zmq.DONTWAIT, copy=False)
+                return True
+            if self._server is None:
+                return False
+            self._server.send_multipart([to.encode(), *frames], zmq.DONTWAIT, copy=False)
+            return True
+        except zmq.Again as error:
+            if isinstance(message, WeightsArrived):
+                return False
+            raise WireError(f"the way to {to} is full, which the protocol excludes") from error
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+
+    def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
+        """Waits for messages and yields all that are there, each with its sender's address.
+
+        A frame that must not be decoded is yielded as a `WireError`, so that it gets reported.
+
+        Args:
+            timeout_s: Longest wait; None waits for ever, 0 does not wait.
+        """
+        timeout_ms = None if timeout_s is None else max(0, -(-timeout_s * 1000 // 1))
+        for socket, _ in self._poller.poll(timeout_ms):
+            if isinstance(socket, int):
+                continue
+            while True:
+                try:
+                    parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                except zmq.Again:
+                    break
+                yield self._decode(socket, parts)
+
+    def _decode(
+        self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
+    ) -> tuple[str, AnyMessage | WireError]:
+        if socket is self._server:
+            sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
+        else:
+            sender = next(peer for peer, client in self._clients.items() if client is socket)
+        try:
+            return sender, self._codec.decode([part.buffer for part in parts])
+        except WireError as error:
+            self.num_refused += 1
+            return sender, WireError(error.what, where=f"frame from {sender}")
+
+    def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._socket(zmq.ROUTER)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.ROUTER_HANDOVER, 1)
+        if endpoint.startswith("tcp:"):
+            keyring = self._require_keyring(endpoint)
+            socket.set(zmq.CURVE_SERVER, 1)
+            socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
+            socket.set(zmq.ZAP_DOMAIN, b"tianji")
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise PreflightError(
+                f"{self._address} cannot listen: {os.strerror(error.errno or 0)}", where=endpoint
+            ) from error
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _connect(self, link: Link) -> zmq.Socket[bytes]:
+        socket = self._socket(zmq.DEALER)
+        socket.set(zmq.IDENTITY, self._address.encode())
+        if link.latest_only:
+            socket.set(zmq.CONFLATE, 1)
+        if link.endpoint.startswith("tcp:"):
+            keyring = self._require_keyring(link.endpoint)
+            socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
+            socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
+            socket.set(zmq.CURVE_SERVERKEY, keyring.members[link.peer].encode())
+        socket.connect(link.endpoint)
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        """Options bind only to later bind and connect calls, so all are set here, first."""
+        socket = self._context.socket(kind)
+        socket.set(zmq.LINGER, LINGER_MS)
+        socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
+        socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes)
+        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        return socket
+
+    def _require_keyring(self, endpoint: str) -> Keyring:
+        if self._keyring is None:
+            raise WireError("a TCP socket without keys is never opened", where=endpoint)
+        return self._keyring
+
+    def _start_authenticator(self, wiring: Wiring) -> ThreadAuthenticator | None:
+        if not wiring.bind.startswith("tcp:"):
+            return None
+        keyring = self._require_keyring(wiring.bind)
+        authenticator = ThreadAuthenticator(self._context)
+        authenticator.start()
+        authenticator.configure_curve_callback("tianji", _AllowList(keyring))
+        return authenticator
+
+
+class _AllowList:
+    """ZAP's question, answered: is this public key a member of the run?"""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._members = {
+            zmq.utils.z85.decode(key.encode()) for key in keyring.members.values()
+        }
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key in self._members
+
+

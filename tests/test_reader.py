@@ -1,0 +1,119 @@
+"""Reading traces back: typed, tolerant of a crash, strict about everything else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.errors import ConfigError
+from engine.trace.reader import read_summary, read_table
+from engine.trace.records import RECORD_TYPES, Consumption, Ledger, Staleness, table_of
+from engine.trace.summary import SCHEMA_VERSION
+from synthetic_run import make_trace, write_rows, write_synthetic_run
+
+LEDGER = b'{"table":"ledger","t_s":1.0,"collected":4,"consumed":2,"dropped":1,"in_flight":1}\n'
+
+
+def ledger_file(tmp_path: Path, content: bytes) -> Path:
+    (tmp_path / "ledger.jsonl").write_bytes(content)
+    return tmp_path
+
+
+def test_every_table_comes_back_as_it_was_written(tmp_path: Path):
+    rows = make_trace(speed=1.0, threshold=450.0, num_batches=3).rows
+    write_rows(tmp_path, rows)
+    for record_type in RECORD_TYPES:
+        wanted = [row for row in rows if type(row) is record_type]
+        assert wanted, f"the synthetic run has no row of {table_of(record_type)}"
+        assert read_table(tmp_path, record_type) == wanted
+
+
+def test_a_table_that_was_never_written_is_empty(tmp_path: Path):
+    assert read_table(tmp_path, Ledger) == []
+    assert read_table(ledger_file(tmp_path, b""), Ledger) == []
+
+
+@pytest.mark.parametrize("num_bytes", range(1, len(LEDGER) - 1))
+def test_a_last_line_cut_anywhere_is_skipped(tmp_path: Path, num_bytes: int):
+    assert len(read_table(ledger_file(tmp_path, LEDGER + LEDGER[:num_bytes]), Ledger)) == 1
+
+
+def test_a_last_line_of_zeros_after_a_power_cut_is_skipped(tmp_path: Path):
+    assert len(read_table(ledger_file(tmp_path, LEDGER + bytes(100)), Ledger)) == 1
+
+
+def test_a_complete_last_line_without_newline_counts(tmp_path: Path):
+    assert len(read_table(ledger_file(tmp_path, LEDGER + LEDGER.rstrip()), Ledger)) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"{oops\n",
+        b"\n",
+        b"\xff\xfe\n",
+        LEDGER.replace(b"4", b'"four"'),
+        LEDGER.replace(b"4", b"null"),
+        LEDGER.replace(b"ledger", b"episodes"),
+    ],
+)
+def test_any_other_bad_line_is_named(tmp_path: Path, bad: bytes):
+    directory = ledger_file(tmp_path, LEDGER + bad + LEDGER)
+    with pytest.raises(ConfigError) as caught:
+        read_table(directory, Ledger)
+    assert caught.value.where == f"{directory / 'ledger.jsonl'}:2"
+    assert caught.value.fix
+
+
+def test_fields_of_a_newer_writer_are_ignored(tmp_path: Path):
+    content = LEDGER.replace(b'"t_s"', b'"queued_at":"box1","t_s"')
+    assert read_table(ledger_file(tmp_path, content), Ledger)[0].collected == 4
+
+
+def test_a_diverged_loss_comes_back_as_nan(tmp_path: Path):
+    rows = make_trace(speed=1.0, threshold=None, num_batches=1).rows
+    consumption = next(row for row in rows if isinstance(row, Consumption))
+    staleness = next(row for row in rows if isinstance(row, Staleness))
+    write_rows(
+        tmp_path,
+        [
+            msgspec.structs.replace(consumption, metrics={"loss": math.nan, "entropy": 0.5}),
+            msgspec.structs.replace(staleness, age_max_s=math.inf),
+        ],
+    )
+    (row,) = read_table(tmp_path, Consumption)
+    assert math.isnan(row.metrics["loss"])
+    assert row.metrics["entropy"] == 0.5
+    (stale,) = read_table(tmp_path, Staleness)
+    assert math.isnan(stale.age_max_s)
+    assert stale.steps_by_lag == staleness.steps_by_lag
+
+
+def test_a_summary_comes_back(tmp_path: Path):
+    paths = write_synthetic_run(tmp_path / "run")
+    summary = read_summary(paths.summary)
+    assert summary is not None
+    assert msgspec.json.encode(summary) == paths.summary.read_bytes()
+
+
+def test_a_missing_summary_is_none(tmp_path: Path):
+    assert read_summary(tmp_path / "summary.json") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 3}', b"\xff"])
+def test_a_damaged_summary_is_named(tmp_path: Path, content: bytes):
+    path = tmp_path / "summary.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_summary(path)
+    assert caught.value.where == str(path)
+
+
+def test_a_summary_of_a_newer_version_is_refused(tmp_path: Path):
+    path = tmp_path / "summary.json"
+    path.write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}}}')
+    with pytest.raises(ConfigError, match="newer"):
+        read_summary(path)

@@ -1,0 +1,1 @@
+"""TianJi where the user sits: commands, inventories, provisioning, reports. No gradients here."""

@@ -1,0 +1,198 @@
+"""Do the files of a run agree with each other, and with what the run promised?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.trace.summary import Summary
+from tianji_cli.analysis.rebuild import NO_SUMMARY, rebuild_summary
+from tianji_cli.analysis.run import RunData
+
+Number = int | float | bool | None
+
+EXACT = (
+    "env_steps_collected",
+    "env_steps_consumed",
+    "env_steps_dropped",
+    "env_steps_in_flight",
+    "samples_trained",
+    "updates",
+    "weights_version",
+    "episodes",
+    "reached",
+    "steps_to_threshold",
+    "restarts",
+)
+LAG = ("min", "mean", "p95", "max")
+ROUNDED = ("return_mean",)
+RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
+TIMES = ("time_to_threshold_s",)
+ROUNDING = 1e-9
+RATE_TOLERANCE = 1e-3
+"""Above a million rows the coordinator remembers only some of them for its rates."""
+TIME_TOLERANCE_S = 1.0
+"""An episode's row holds when it ended, the summary when the coordinator heard of it."""
+
+
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that one file states and the others contradict.
+
+    Attributes:
+        where: File, and row (from 1) if it is a table.
+        name: The field, or the rule that is broken.
+        written: What the file says.
+        rebuilt: What follows from the other rows.
+    """
+
+    where: str
+    name: str
+    written: Number
+    rebuilt: Number
+
+
+def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disagreement]:
+    """Recomputes every counter of `summary.json` from the trace tables, and balances the ledger.
+
+    Counters and lags must agree exactly, means to rounding, rates to 0.1 %, times to 1 s.
+
+    Args:
+        run: Its files.
+        rebuilt: From `rebuild_summary`, if the caller has it already.
+
+    Returns:
+        The disagreements; empty if everything agrees. Without a summary only the tables are
+        compared with each other.
+    """
+    found = _check_ledger(run) + _check_running_totals(run) + _check_lag_steps(run)
+    if run.summary is not None:
+        found += _check_summary(run.summary, rebuilt or rebuild_summary(run))
+    return found
+
+
+def num_checks(run: RunData) -> tuple[int, int]:
+    """How many summary fields and ledger rows `rebuild_counters` compares."""
+    num_fields = sum(len(names) for names in (EXACT, LAG, ROUNDED, RATES, TIMES))
+    return (num_fields if run.summary is not None else 0), len(run.ledger)
+
+
+def _check_ledger(run: RunData) -> list[Disagreement]:
+    """Every row balances, and the last one counts what the other tables hold."""
+    found = [
+        Disagreement(
+            where=f"trace/ledger.jsonl:{number}",
+            name="collected = consumed + dropped + in_flight",
+            written=row.collected,
+            rebuilt=row.consumed + row.dropped + row.in_flight,
+        )
+        for number, row in enumerate(run.ledger, start=1)
+        if row.collected != row.consumed + row.dropped + row.in_flight
+    ]
+    if not run.ledger or run.summary is None:  # a running count may lag behind the other tables
+        return found
+    where, last = f"trace/ledger.jsonl:{len(run.ledger)}", run.ledger[-1]
+    collected = sum(row.env_steps for row in run.production)
+    consumed = sum(row.env_steps for row in run.consumption)
+    for name, written, rebuilt in (
+        ("collected", last.collected, collected),
+        ("consumed", last.consumed, consumed),
+    ):
+        if written != rebuilt:
+            found.append(Disagreement(where=where, name=name, written=written, rebuilt=rebuilt))
+    return found
+
+
+def _check_lag_steps(run: RunData) -> list[Disagreement]:
+    """Each batch's histogram holds each of its env steps once."""
+    return [
+        Disagreement(
+            where=f"trace/staleness.jsonl:{number}",
+            name="env_steps = sum of steps_by_lag",
+            written=row.env_steps,
+            rebuilt=sum(row.steps_by_lag.values()),
+        )
+        for number, row in enumerate(run.staleness, start=1)
+        if row.env_steps != sum(row.steps_by_lag.values())
+    ]
+
+
+def _check_running_totals(run: RunData) -> list[Disagreement]:
+    """Each learner's totals must grow by exactly what each row adds."""
+    found = []
+    totals: dict[int, tuple[int, int]] = {}
+    for number, row in enumerate(run.consumption, start=1):
+        where = f"trace/consumption.jsonl:{number}"
+        written = (row.env_steps_total, row.samples_trained_total)
+        if row.learner in totals:
+            steps, samples = totals[row.learner]
+            rebuilt = (steps + row.env_steps, samples + row.samples_trained)
+            found += [
+                Disagreement(where=where, name=name, written=w, rebuilt=r)
+                for name, w, r in zip(
+                    ("env_steps_total", "samples_trained_total"), written, rebuilt, strict=True
+                )
+                if w != r
+            ]
+        totals[row.learner] = written
+    return found
+
+
+def _check_summary(written: Summary, rebuilt: Summary) -> list[Disagreement]:
+    rows: list[tuple[str, Number, Number, float, float]] = []
+    for names, relative, absolute in (
+        (EXACT, 0.0, 0.0),
+        (ROUNDED, ROUNDING, ROUNDING),
+        (RATES, RATE_TOLERANCE, 0.0),
+        (TIMES, 0.0, TIME_TOLERANCE_S),
+    ):
+        rows += [
+            (name, getattr(written, name), getattr(rebuilt, name), relative, absolute)
+            for name in names
+        ]
+    for name in LAG:
+        lags = getattr(written.lag, name), getattr(rebuilt.lag, name)
+        rows.append((f"lag.{name}", *lags, ROUNDING, ROUNDING))
+    return [
+        Disagreement(where="summary.json", name=name, written=w, rebuilt=r)
+        for name, w, r, relative, absolute in rows
+        if not _agree(w, r, relative, absolute)
+    ]
+
+
+def _agree(written: Number, rebuilt: Number, relative: float, absolute: float) -> bool:
+    if written is None or rebuilt is None:
+        return written is rebuilt
+    return math.isclose(written, rebuilt, rel_tol=relative, abs_tol=absolute)
+
+
+def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagreement]) -> list[str]:
+    """What a reader must know before trusting the figures; empty for a clean run.
+
+    Args:
+        run: The run.
+        summary: Its summary, the rebuilt one if it has written none.
+        disagreements: From `rebuild_counters`; only counted here.
+    """
+    found: list[str] = []
+    if run.summary is None:
+        found.append(f"Unfinished: {NO_SUMMARY}. Its figures are rebuilt from the traces.")
+    elif summary.status != "ok":
+        reason = summary.error or summary.stop_reason
+        found.append(f"The run {_ENDED[summary.status]}: {reason}")
+    if summary.reached is False:
+        found.append(f"The threshold of {summary.threshold:g} was not reached.")
+    bound = run.manifest.max_lag
+    if bound is not None and summary.lag.max is not None and summary.lag.max > bound:
+        found.append(f"Lag reached {summary.lag.max} versions, above the bound of {bound}.")
+    if summary.restarts:
+        found.append(f"Roles restarted during the run: {summary.restarts}.")
+    if disagreements:
+        found.append(f"Its files contradict each other in {len(disagreements)} places (see Check).")
+    if run.manifest.section("git").get("dirty") is True:
+        found.append("The working tree had uncommitted changes, so the commit is not all of it.")
+    return found
+
+
+_ENDED = {"ok": "ended well", "failed": "failed", "interrupted": "was interrupted"}

@@ -1,0 +1,61 @@
+"""Everything that the figures of one run draw, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from engine.trace.records import Consumption, Episode, Production, Staleness
+from engine.trace.summary import Summary
+from tianji_cli.analysis.convergence import episode_curve
+from tianji_cli.analysis.run import RunData
+from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
+from tianji_cli.analysis.tables import to_frame
+from tianji_cli.analysis.throughput import rates_over_time
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """One run's curves.
+
+    Attributes:
+        label: What legends call the run.
+        summary: Written or rebuilt.
+        episodes: From `episode_curve`.
+        window: Episodes in its moving mean.
+        rates: From `rates_over_time`.
+        lags: From `lag_over_time`.
+        histogram: From `lag_histogram`.
+        max_lag: The bound in versions; None if the run had none.
+        end_s: End of the run, in seconds since training started.
+    """
+
+    label: str
+    summary: Summary
+    episodes: pd.DataFrame
+    window: int
+    rates: pd.DataFrame
+    lags: pd.DataFrame
+    histogram: pd.DataFrame
+    max_lag: int | None
+    end_s: float
+
+
+def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
+    """Computes the curves of one run."""
+    staleness = to_frame(run.staleness, Staleness)
+    window = run.manifest.return_window
+    production = to_frame(run.production, Production)
+    consumption = to_frame(run.consumption, Consumption)
+    return RunCurves(
+        label=label,
+        summary=summary,
+        episodes=episode_curve(to_frame(run.episodes, Episode), window),
+        window=window,
+        rates=rates_over_time(production, consumption, run.end_s),
+        lags=lag_over_time(staleness, run.end_s),
+        histogram=lag_histogram(run.staleness),
+        max_lag=run.manifest.max_lag,
+        end_s=run.end_s,
+    )

@@ -1,0 +1,102 @@
+"""A summary rebuilt from the trace tables alone: the second opinion on `summary.json`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.trace.records import Consumption, Episode, Production
+from engine.trace.summary import LagSummary, Summary, summarise_lag
+from tianji_cli.analysis.convergence import Crossing, episode_curve, threshold_crossing
+from tianji_cli.analysis.run import Manifest, RunData
+from tianji_cli.analysis.staleness import lag_counts
+from tianji_cli.analysis.tables import to_frame
+from tianji_cli.analysis.throughput import steady_rates
+
+RESTART_KIND = "restarted"
+STOP_KIND = "stopping"
+NO_SUMMARY = "there is no summary.json: the run is still going, or its controller died"
+
+
+def rebuild_summary(run: RunData) -> Summary:
+    """What `summary.json` should say, from the trace tables.
+
+    What no table can know is taken from the summary, or from the manifest where there is none:
+    names, status, `wall_s`, the number of hosts, actors and groups, the threshold.
+    """
+    written = run.summary or _identity_of(run)
+    rates = steady_rates(
+        to_frame(run.production, Production), to_frame(run.consumption, Consumption)
+    )
+    collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
+    curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
+    crossing = threshold_crossing(curve, written.threshold)
+    last = run.ledger[-1] if run.ledger else None
+    return msgspec.structs.replace(
+        written,
+        env_steps_collected=sum(row.env_steps for row in run.production),
+        env_steps_consumed=sum(row.env_steps for row in run.consumption),
+        env_steps_dropped=last.dropped if last else 0,
+        env_steps_in_flight=last.in_flight if last else 0,
+        samples_trained=sum(row.samples_trained for row in run.consumption),
+        collect_per_s=collect_per_s,
+        consume_per_s=consume_per_s,
+        trained_per_s=rates["trained_per_s"],
+        updates=max((row.updates_total for row in run.consumption), default=0),
+        weights_version=max((row.version for row in run.weights), default=0),
+        lag=summarise_lag(lag_counts(run.staleness)),
+        balance=collect_per_s / consume_per_s
+        if collect_per_s is not None and consume_per_s
+        else None,
+        return_mean=float(curve["return_mean"].iloc[-1]) if len(curve) else None,
+        episodes=len(run.episodes),
+        reached=None if written.threshold is None else crossing is not None,
+        time_to_threshold_s=_heard_at_s(run, crossing),
+        steps_to_threshold=crossing.env_steps if crossing else None,
+        restarts=sum(event.kind == RESTART_KIND for event in run.events),
+    )
+
+
+def _heard_at_s(run: RunData, crossing: Crossing | None) -> float | None:
+    """When the coordinator knew: the moment it began to stop, if the threshold was the reason."""
+    if crossing is None:
+        return None
+    stops = (e.t_s for e in run.events if (e.kind, e.detail) == (STOP_KIND, "return_threshold"))
+    return next(stops, crossing.t_s)
+
+
+def _identity_of(run: RunData) -> Summary:
+    """A summary of an unfinished run whose counters are still to be filled in."""
+    manifest: Manifest = run.manifest
+    return Summary(
+        run_id=run.paths.run_id,
+        status="interrupted",
+        error=NO_SUMMARY,
+        stop_reason="unknown",
+        algorithm=manifest.text("experiment", "algorithm", "name"),
+        env_id=manifest.text("experiment", "env", "id"),
+        policy=manifest.text("experiment", "policy"),
+        seed=int(manifest.number("experiment", "seed") or 0),
+        num_hosts=len(manifest.section("hosts")),
+        num_actors=int(manifest.number("experiment", "actors") or 0),
+        num_groups=int(manifest.number("experiment", "groups") or 1),
+        wall_s=run.end_s,
+        env_steps_collected=0,
+        env_steps_consumed=0,
+        env_steps_dropped=0,
+        env_steps_in_flight=0,
+        samples_trained=0,
+        collect_per_s=None,
+        consume_per_s=None,
+        trained_per_s=None,
+        updates=0,
+        weights_version=0,
+        lag=LagSummary(),
+        balance=None,
+        return_mean=None,
+        episodes=0,
+        threshold=manifest.threshold,
+        reached=None,
+        time_to_threshold_s=None,
+        steps_to_threshold=None,
+        restarts=0,
+    )

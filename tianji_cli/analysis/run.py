@@ -1,0 +1,151 @@
+"""One run as it lies on disk, read once. No pandas here: `tianji runs` and `up` read it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.trace.reader import read_summary, read_table
+from engine.trace.records import (
+    Consumption,
+    Episode,
+    Event,
+    Ledger,
+    Production,
+    Resources,
+    Staleness,
+    WeightsPublished,
+)
+from engine.trace.summary import Summary
+from tianji_cli.run_dir import RunPaths
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest, read leniently: what is missing or of another shape reads as empty.
+
+    A report must come out even for a run whose manifest an older or newer version wrote.
+
+    Args:
+        data: The whole document.
+    """
+
+    data: dict[str, object]
+
+    def section(self, *keys: str) -> dict[str, object]:
+        """The mapping under these nested keys; empty if there is none."""
+        value: object = self.data
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+
+    def text(self, *keys: str) -> str:
+        """The value under these nested keys as text; empty if there is none."""
+        value = self.section(*keys[:-1]).get(keys[-1])
+        return "" if value is None else str(value)
+
+    def number(self, *keys: str) -> float | None:
+        """The number under these nested keys; None if there is none."""
+        value = self.section(*keys[:-1]).get(keys[-1])
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def max_lag(self) -> int | None:
+        """The lag bound in versions; None if the run had none."""
+        if self.text("experiment", "staleness", "mode") in ("", "unbounded"):
+            return None
+        bound = self.number("experiment", "staleness", "max_lag")
+        return None if bound is None else int(bound)
+
+    @property
+    def threshold(self) -> float | None:
+        """The return to reach."""
+        return self.number("experiment", "stop", "return_threshold")
+
+    @property
+    def return_window(self) -> int:
+        """Over how many finished episodes the mean return is taken."""
+        return int(self.number("experiment", "stop", "return_window") or 100)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run's files, typed; tables in the order in which they were written."""
+
+    paths: RunPaths
+    manifest: Manifest
+    summary: Summary | None
+    episodes: list[Episode]
+    production: list[Production]
+    consumption: list[Consumption]
+    staleness: list[Staleness]
+    weights: list[WeightsPublished]
+    ledger: list[Ledger]
+    resources: list[Resources]
+    events: list[Event]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows over all tables."""
+        tables = (
+            self.episodes,
+            self.production,
+            self.consumption,
+            self.staleness,
+            self.weights,
+            self.ledger,
+            self.resources,
+            self.events,
+        )
+        return sum(len(table) for table in tables)
+
+    @property
+    def end_s(self) -> float:
+        """The last moment that any table but `resources` knows of."""
+        tables = (self.episodes, self.production, self.consumption, self.ledger, self.events)
+        return max((row.t_s for table in tables for row in table), default=0.0)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads `manifest.json`.
+
+    Raises:
+        ConfigError: It cannot be read, or is not a JSON object.
+    """
+    try:
+        return Manifest(msgspec.json.decode(path.read_bytes(), type=dict[str, object]))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not a manifest: {error}", where=str(path)) from error
+
+
+def load_run(paths: RunPaths) -> RunData:
+    """Reads everything that a report needs from one run.
+
+    Raises:
+        ConfigError: A file is damaged, or no trace table has any row.
+    """
+    run = RunData(
+        paths=paths,
+        manifest=read_manifest(paths.manifest),
+        summary=read_summary(paths.summary),
+        episodes=read_table(paths.trace, Episode),
+        production=read_table(paths.trace, Production),
+        consumption=read_table(paths.trace, Consumption),
+        staleness=read_table(paths.trace, Staleness),
+        weights=read_table(paths.trace, WeightsPublished),
+        ledger=read_table(paths.trace, Ledger),
+        resources=read_table(paths.trace, Resources),
+        events=read_table(paths.trace, Event),
+    )
+    if not run.num_rows:
+        raise ConfigError(
+            "no trace table has a row, so there is nothing to report",
+            where=str(paths.trace),
+            fix=f"its logs say why it ended so early: tianji logs {paths.run_id}",
+        )
+    return run

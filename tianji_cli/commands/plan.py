@@ -1,0 +1,82 @@
+"""`tianji plan`: the fragments, processes and channels that `up` would start."""
+
+from __future__ import annotations
+
+import msgspec
+from rich.console import RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from tianji_cli.output import Output
+from tianji_cli.plan import Placement, Plan
+
+PLAN_SCHEMA_VERSION = 1
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """A value that crosses a process border."""
+
+    source: str
+    target: str
+    carries: str
+    channel: str
+
+
+class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `plan --json` prints."""
+
+    schema_version: int = PLAN_SCHEMA_VERSION
+    policy: str
+    is_inline: bool
+    fragments: dict[str, tuple[str, ...]]
+    processes: tuple[Placement, ...]
+    channels: tuple[Channel, ...]
+
+
+def show_plan(plan: Plan, output: Output) -> None:
+    """Prints a plan as a tree or as one JSON document."""
+    if output.is_json:
+        output.document(_document(plan))
+    else:
+        output.data.print(_tree(plan))
+
+
+def _document(plan: Plan) -> PlanDocument:
+    policy = plan.graph.policy
+    return PlanDocument(
+        policy=policy.name,
+        is_inline=plan.graph.is_inline,
+        fragments={name: item.functions for name, item in policy.fragments.items()},
+        processes=plan.placements,
+        channels=tuple(
+            Channel(edge.source, edge.target, edge.carries, edge.channel) for edge in policy.edges
+        ),
+    )
+
+
+def _tree(plan: Plan) -> RenderableType:
+    policy, experiment = plan.graph.policy, plan.experiment
+    heading = f"{experiment.name}: {experiment.algorithm_name} on {experiment.env.id}"
+    tree = Tree(Text(heading, style="bold"))
+    tree.add(Text.assemble("policy ", (policy.name, "bold"), f": {policy.summary}"))
+    fragments = tree.add("fragments")
+    for name, item in policy.fragments.items():
+        count = sum(process.fragment == name for process in plan.graph.processes)
+        fragments.add(f"{name} x {count}: {' + '.join(item.functions)}")
+    channels = tree.add("channels")
+    for edge in policy.edges:
+        channels.add(Text(f"{edge.source} -> {edge.target}: {edge.carries} ({edge.channel})"))
+    if not policy.edges:
+        channels.add("none: nothing crosses a process border")
+    for host in plan.inventory.hosts:
+        branch = tree.add(Text(f"host {host.name} ({host.connection})"))
+        for placement in plan.placements:
+            if placement.host == host.name:
+                branch.add(Text(_process_label(placement, plan)))
+    return tree
+
+
+def _process_label(placement: Placement, plan: Plan) -> str:
+    if plan.graph.is_inline:
+        return f"the command itself, one thread: {', '.join(placement.roles)}"
+    return f"process {placement.process}"

@@ -1,0 +1,205 @@
+"""`tianji report`: tables, figures and one page from the files of a run. Needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from engine.errors import ConfigError, PreflightError
+from engine.trace.summary import Summary
+from tianji_cli.output import Output
+from tianji_cli.render.tables import summary_table
+from tianji_cli.run_dir import RunPaths, resolve_run
+
+if TYPE_CHECKING:
+    from tianji_cli.analysis.examine import ExaminedRun
+    from tianji_cli.render.page import PageFigure
+
+REPORT_SCHEMA_VERSION = 1
+
+RunsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run ids, unique beginnings of them, or paths. Several are compared. Default: newest.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison.",
+        show_default=False,
+    ),
+]
+
+
+class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that the files of a run contradict."""
+
+    where: str
+    name: str
+    written: int | float | bool | None
+    rebuilt: int | float | bool | None
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `report --json` says of one run; `summary` is null if the run wrote none."""
+
+    run_id: str
+    path: str
+    summary: Summary | None
+    rebuilt: Summary
+    agrees: bool
+    disagreements: list[WrongFigure]
+    warnings: list[str]
+
+
+class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `report --json` prints."""
+
+    schema_version: int = REPORT_SCHEMA_VERSION
+    report: str
+    figures: list[str]
+    runs: list[RunReport]
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """A written report.
+
+    Attributes:
+        report: The page.
+        figures: PNG and SVG files, in the page's order.
+        document: The same for programs.
+        summaries: One per run, the rebuilt one where a run wrote none.
+    """
+
+    report: Path
+    figures: tuple[Path, ...]
+    document: ReportDocument
+    summaries: tuple[Summary, ...]
+
+
+def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
+    """Writes figures and page of one run, or the comparison of several.
+
+    Args:
+        paths: The runs; the same run twice counts once.
+        out: Where `report.html` and `plots/` go; None puts them into the run, or, for several,
+            into `comparison/` beside the first.
+
+    Raises:
+        ConfigError: No run, a damaged file, or a run without any trace row.
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.analysis.examine import examine_runs
+    from tianji_cli.render.page import render_page
+
+    unique = list(dict.fromkeys(paths))
+    if not unique:
+        raise ConfigError("no run was given", where="report", fix="tianji runs lists them")
+    examined = examine_runs(unique)
+    base = out or (unique[0].root if len(unique) == 1 else unique[0].root.parent / "comparison")
+    target = RunPaths(base.resolve())
+    try:
+        target.plots.mkdir(parents=True, exist_ok=True)
+        figures = _write_figures(examined, target.plots)
+        page = render_page(examined, figures, target.root)
+        target.report.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PreflightError(
+            f"the report cannot be written: {error.strerror or error}",
+            where=str(base),
+            fix="free space or permissions there, or give another place with --out DIR",
+        ) from error
+    files = tuple(path for f in figures for path in (f.png, f.png.with_suffix(".svg")))
+    return ReportResult(
+        report=target.report,
+        figures=files,
+        document=_document_of(examined, target.report, files),
+        summaries=tuple(run.summary for run in examined),
+    )
+
+
+def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFigure]:
+    from tianji_cli.render.figure_style import save
+    from tianji_cli.render.figures import FIGURES, make_figure
+    from tianji_cli.render.page import PageFigure
+
+    curves = [examined.curves for examined in runs]
+    written = []
+    for spec in FIGURES:
+        png, svg = save(make_figure(spec, curves), directory, spec.name)
+        text = svg.read_text(encoding="utf-8")
+        written.append(PageFigure(name=spec.name, title=spec.title(curves), svg=text, png=png))
+    return written
+
+
+def _document_of(
+    runs: Sequence[ExaminedRun], report: Path, figures: Sequence[Path]
+) -> ReportDocument:
+    return ReportDocument(
+        report=str(report),
+        figures=[str(path) for path in figures],
+        runs=[
+            RunReport(
+                run_id=examined.run.paths.run_id,
+                path=str(examined.run.paths.root),
+                summary=examined.run.summary,
+                rebuilt=examined.rebuilt,
+                agrees=not examined.disagreements,
+                disagreements=[
+                    WrongFigure(
+                        where=item.where,
+                        name=item.name,
+                        written=item.written,
+                        rebuilt=item.rebuilt,
+                    )
+                    for item in examined.disagreements
+                ],
+                warnings=list(examined.warnings),
+            )
+            for examined in runs
+        ],
+    )
+
+
+def report_command(
+    runs: Sequence[str], results: Path, out: Path | None, output: Output
+) -> ReportResult:
+    """Finds the runs, writes the report, and prints tables or one JSON document.
+
+    Args:
+        runs: Ids, unique beginnings or paths; empty means the newest run.
+        results: The results directory.
+        out: See `write_report`.
+        output: Where words go.
+
+    Raises:
+        ConfigError: As `resolve_run` and `write_report`.
+        PreflightError: As `write_report`.
+    """
+    paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
+    result = write_report(paths, out)
+    if output.is_json:
+        output.document(result.document)
+        return result
+    for run, summary in zip(result.document.runs, result.summaries, strict=True):
+        output.data.print(summary_table(summary))
+        wrong = len(run.disagreements)
+        check = f"disagreements: {wrong}" if wrong else "agrees"
+        style = "red" if wrong else "green"
+        output.data.print(Text(f"rebuilt from traces: {check}\n", style=style))
+        for warning in run.warnings:
+            output.say(f"{run.run_id}: {warning}")
+    output.data.print(Text(f"report: {result.report}"), soft_wrap=True)
+    return result

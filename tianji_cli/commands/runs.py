@@ -1,0 +1,38 @@
+"""`tianji runs`: past runs, oldest first, from their manifests and summaries alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tianji_cli.analysis.runs import RunRow, list_runs
+from tianji_cli.output import Output
+from tianji_cli.render.tables import runs_table
+
+RUNS_SCHEMA_VERSION = 1
+
+__all__ = ["RunRow", "RunsDocument", "list_runs", "runs_command"]
+
+
+class RunsDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `runs --json` prints."""
+
+    schema_version: int = RUNS_SCHEMA_VERSION
+    runs: list[RunRow]
+
+
+def runs_command(results: Path, output: Output) -> None:
+    """Prints the runs in a results directory as a table or as one JSON document.
+
+    Args:
+        results: The results directory.
+        output: Where words go.
+    """
+    rows = list_runs(results)
+    if output.is_json:
+        output.document(RunsDocument(runs=rows))
+    elif rows:
+        output.data.print(runs_table(rows))
+    else:
+        output.say(f"{results}: no run here yet (tianji up starts one)")

@@ -1,0 +1,238 @@
+"""`tianji up`: check, start, watch, collect."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from engine.config_file import Document, load_experiment
+from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, RunFailedError, TianJiError
+from engine.roles.totals import RunInfo
+from engine.runtime.launch import HostFacts
+from engine.trace.summary import Summary
+from tianji_cli.connectors.local import LocalConnection
+from tianji_cli.files import find_file
+from tianji_cli.inventory import Inventory, load_inventory
+from tianji_cli.launch import Controller, Interrupts, Outcome
+from tianji_cli.manifest import write_manifest
+from tianji_cli.output import Output
+from tianji_cli.plan import Plan, make_plan, wire
+from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
+from tianji_cli.run_dir import RunPaths, check_run_id, create_run, new_run_id, probe_results
+
+DEFAULT_INVENTORY = "inventories/local.yaml"
+DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    inventory: str
+    experiment: str
+    settings: Sequence[str]
+    results: Path
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The user's files, checked as far as they can be without starting anything."""
+
+    plan: Plan
+    document: Document
+
+
+def load(request: Request) -> Loaded:
+    """Reads experiment, inventory and policy, and makes the plan.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    inventory = load_inventory(find_file("inventories", request.inventory))
+    path = find_file("experiments", request.experiment)
+    experiment, document = load_experiment(path, request.settings)
+    try:
+        plan = make_plan(experiment, inventory)
+    except ConfigError as error:
+        raise locate(error, document) from error
+    return Loaded(plan, document)
+
+
+def up(request: Request, output: Output) -> int:
+    """Runs an experiment to its end.
+
+    Returns:
+        The exit code: 0, 1 if the run failed, 130 if it was interrupted.
+
+    Raises:
+        TianJiError: Nothing was started; the error says why.
+    """
+    loaded = load(request)
+    run_id = check_run_id(
+        request.name or new_run_id(loaded.plan.experiment.name),
+        "--name" if request.name else loaded.document.where(("name",)),
+    )
+    probe_results(request.results)
+    interrupts = Interrupts()
+    run = _run_inline if loaded.plan.graph.is_inline else _run_processes
+    try:
+        paths, outcome = run(loaded, run_id, request.results, interrupts, output)
+    except KeyboardInterrupt:
+        output.say("interrupted before anything was started")
+        return EXIT_INTERRUPTED
+    return _conclude(paths, outcome, output)
+
+
+def check_only(request: Request) -> Plan:
+    """What `up` checks before it starts anything, on the hosts as well.
+
+    Raises:
+        TianJiError: Something cannot be used.
+    """
+    loaded = load(request)
+    probe_results(request.results)
+    controller = Controller(loaded.plan, _connect(loaded.plan.inventory), Interrupts())
+    try:
+        _prepare(controller, loaded.document)
+        return loaded.plan
+    finally:
+        controller.close()
+
+
+def locate(error: TianJiError, document: Document) -> TianJiError:
+    """The same error, with file and line of the key that it names."""
+    if not error.where or error.where.startswith("policy "):
+        where = document.where(("policy",))
+        return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
+    path = tuple(error.where.split("."))
+    return type(error)(error.what, where=document.where(path), fix=error.fix)
+
+
+def _run_processes(
+    loaded: Loaded, run_id: str, results: Path, interrupts: Interrupts, output: Output
+) -> tuple[RunPaths, Outcome]:
+    plan = loaded.plan
+    with interrupts.installed():
+        controller = Controller(plan, _connect(plan.inventory), interrupts)
+        try:
+            facts = _prepare(controller, loaded.document)
+            endpoints = controller.endpoints()
+            paths = _create(results, run_id, plan, facts)
+            workers = wire(plan, endpoints, paths.root.resolve(), run_id)
+            output.say(f"run {run_id} · {_headline(plan)}")
+            display = _display(output, run_id)
+            try:
+                outcome = controller.run(workers, display.show, output.say)
+            finally:
+                display.close()
+        finally:
+            controller.close()
+    return paths, outcome
+
+
+def _run_inline(
+    loaded: Loaded, run_id: str, results: Path, interrupts: Interrupts, output: Output
+) -> tuple[RunPaths, Outcome]:
+    """The debug twin: in this process, so the heavy imports are here."""
+    from engine.runtime.blueprint import make_blueprint
+    from engine.runtime.facts import host_facts
+    from engine.runtime.inline import InlineRun
+
+    plan = loaded.plan
+    try:
+        blueprint = make_blueprint(plan.experiment)
+    except TianJiError as error:
+        raise locate(error, loaded.document) from error
+    paths = _create(results, run_id, plan, host_facts())
+    output.say(f"run {run_id} · {_headline(plan)}")
+    display = _display(output, run_id)
+    info = RunInfo(run_id=run_id, **plan.info_counts)
+    run = InlineRun(blueprint, info, plan.addresses, paths.root, display.show)
+
+    def stop() -> None:
+        if interrupts.count == 1:
+            run.request_stop()
+        else:
+            signal.default_int_handler(signal.SIGINT, None)
+
+    try:
+        with interrupts.installed(stop):
+            run.run()
+    finally:
+        display.close()
+    return paths, Outcome()
+
+
+def _connect(inventory: Inventory) -> LocalConnection:
+    return LocalConnection(inventory.hosts[0].name)
+
+
+def _prepare(controller: Controller, document: Document) -> HostFacts:
+    try:
+        return controller.prepare()
+    except ConfigError as error:
+        raise locate(error, document) from error
+
+
+def _create(results: Path, run_id: str, plan: Plan, facts: HostFacts) -> RunPaths:
+    host = plan.inventory.hosts[0].name
+    try:
+        paths = create_run(results, run_id)
+        (paths.logs / host).mkdir()
+        write_manifest(paths, plan.experiment, plan.inventory, {host: facts})
+    except OSError as error:
+        raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
+    return paths
+
+
+def _headline(plan: Plan) -> str:
+    experiment = plan.experiment
+    return (
+        f"{experiment.algorithm_name} on {experiment.env.id}, policy {experiment.policy},"
+        f" {plan.graph.count('actor')} actors"
+    )
+
+
+def _display(output: Output, title: str) -> Display:
+    if output.verbosity < 0:
+        return NoDisplay()
+    return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)
+
+
+def _conclude(paths: RunPaths, outcome: Outcome, output: Output) -> int:
+    """Prints the summary and chooses the exit code."""
+    for failure in outcome.failures:
+        paths_hint = f"{paths.logs}/"
+        output.say(f"{failure.address} was {failure.cause}; logs are in {paths_hint}", at_verbosity=1)
+    if not paths.summary.is_file():
+        raise RunFailedError(
+            _cause(outcome),
+            where=str(paths.root),
+            fix=f"tianji report {paths.run_id} shows what was traced until then",
+        )
+    summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
+    if output.is_json:
+        output.document(summary)
+    else:
+        from tianji_cli.render.tables import summary_table
+
+        output.data.print(summary_table(summary))
+        output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
+    if summary.status == "failed":
+        output.error(RunFailedError(summary.error or "unknown cause", where=str(paths.logs)))
+    return {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
+
+
+def _cause(outcome: Outcome) -> str:
+    if not outcome.failures:
+        return "the run was ended before it could write its summary"
+    first = outcome.failures[0]
+    tail = "".join(f"\n    {text}" for text in first.log_tail)
+    return f"{first.address} was {first.cause}{tail}"
+
+

@@ -1,0 +1,1 @@
+"""Connectors: how a supervisor is started on a host and talked to."""

@@ -1,0 +1,82 @@
+"""`manifest.json`: what was run, from which code, on which machines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from engine.runtime.launch import HostFacts
+from engine.spec import Experiment
+from engine.trace.records import SCHEMA_VERSION
+from tianji_cli.inventory import Inventory
+from tianji_cli.run_dir import RunPaths
+
+
+class GitState(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the directory that TianJi was installed from; nulls outside a checkout."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Provenance of a run; holds no secrets."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    argv: list[str]
+    experiment: Experiment
+    inventory: Inventory
+    git: GitState
+    versions: dict[str, str]
+    hosts: dict[str, HostFacts]
+    seeds: list[int]
+    started_at: str
+    clock_offsets_s: dict[str, float]
+
+
+def write_manifest(
+    paths: RunPaths, experiment: Experiment, inventory: Inventory, hosts: dict[str, HostFacts]
+) -> Manifest:
+    """Writes the manifest of a run that is about to start."""
+    manifest = Manifest(
+        run_id=paths.run_id,
+        argv=["tianji", *sys.argv[1:]],
+        experiment=experiment,
+        inventory=inventory,
+        git=git_state(Path(__file__).resolve().parent.parent),
+        versions=next(iter(hosts.values())).versions,
+        hosts=hosts,
+        seeds=[experiment.seed],
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        clock_offsets_s=dict.fromkeys(hosts, 0.0),
+    )
+    paths.manifest.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    return manifest
+
+
+def git_state(directory: Path) -> GitState:
+    """Commit and cleanliness of a checkout."""
+    if not (directory / ".git").exists():
+        return GitState(commit=None, dirty=None)
+    commit = _git(directory, "rev-parse", "HEAD")
+    changes = _git(directory, "status", "--porcelain")
+    return GitState(commit=commit or None, dirty=None if changes is None else bool(changes))
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,54 @@
+"""Where a command's words go: data to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import msgspec
+from rich.console import Console
+
+from engine.errors import TianJiError
+
+
+class Output:
+    """Consoles and verbosity of one command.
+
+    Args:
+        is_json: One JSON document on standard output, and nothing else there.
+        no_color: Plain text even on a terminal.
+        verbosity: -1 errors only, 0 normal, 1 more.
+    """
+
+    def __init__(
+        self, *, is_json: bool = False, no_color: bool = False, verbosity: int = 0
+    ) -> None:
+        self.is_json = is_json
+        self.verbosity = verbosity
+        plain = no_color or bool(os.environ.get("NO_COLOR"))
+        self.data = Console(no_color=plain, highlight=False)
+        self.notes = Console(stderr=True, no_color=plain, highlight=False)
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether a live display may redraw the terminal."""
+        is_dumb = os.environ.get("TERM", "") in ("dumb", "")
+        return self.notes.is_terminal and not is_dumb and self.verbosity >= 0 and not self.is_json
+
+    def say(self, text: str, *, at_verbosity: int = 0) -> None:
+        """A line for people, on standard error."""
+        if self.verbosity >= at_verbosity:
+            self.notes.print(text, markup=False, soft_wrap=True)
+
+    def document(self, document: object) -> None:
+        """The one JSON document of `--json`."""
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+
+    def error(self, error: TianJiError) -> None:
+        """What failed, where, why, and the next command."""
+        self.notes.print("error: ", style="bold red", end="")
+        self.notes.print(error.what, markup=False, soft_wrap=True)
+        for label, text in (("where", error.where), ("fix", error.fix)):
+            if text:
+                self.notes.print(f"  {label}: ", style="bold", end="")
+                self.notes.print(text, markup=False, soft_wrap=True)

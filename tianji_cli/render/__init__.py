@@ -1,0 +1,1 @@
+"""How results look: text, tables, figures, one page. Decides nothing, computes nothing."""

@@ -1,0 +1,311 @@
+"""The figures. Each takes the curves of one or more runs and draws them on the same axes.
+
+A title says what the reader should see, so it is computed from the data. Object API only: pyplot
+keeps global state and asks for a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from tianji_cli.analysis.curves import RunCurves
+from tianji_cli.analysis.throughput import steady_window_s
+from tianji_cli.render import titles
+from tianji_cli.render.figure_style import (
+    BLUE,
+    FAINT,
+    HATCHES,
+    INK,
+    SIZE_INCHES,
+    VERMILLION,
+    colour_of,
+    dashes_of,
+    in_style,
+    short_label,
+)
+
+MAX_VECTOR_DOTS = 1500
+"""More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
+MAX_BARS = 12
+
+Runs = Sequence[RunCurves]
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure that a report contains.
+
+    Attributes:
+        name: Stem of its files.
+        title: Says what to see, from the data.
+        draw: Draws onto empty axes; returns False if there is nothing to draw.
+    """
+
+    name: str
+    title: Callable[[Runs], str]
+    draw: Callable[[Axes, Runs], bool]
+
+
+def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
+    """Draws one figure; without data it says so."""
+    with in_style():
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(spec.title(runs))
+        if not spec.draw(axes, runs):
+            _say_no_data(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            fits_one_row = sum(len(label) + 8 for label in labels) <= 84
+            figure.legend(
+                handles, labels, loc="outside lower left", ncols=len(labels) if fits_one_row else 2
+            )
+        return figure
+
+
+def _say_no_data(axes: Axes) -> None:
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    axes.text(
+        0.5,
+        0.5,
+        "no data",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=FAINT,
+        fontsize=14,
+    )
+
+
+def _thousands(value: float, _position: int | None = None) -> str:
+    return f"{value:,.10g}"
+
+
+def _number_axes(axes: Axes, *, x: str, y: str, from_zero: bool = False) -> None:
+    axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.set_xlim(left=0)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+
+
+def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
+    drawn = [run for run in runs if len(run.episodes)]
+    for index, run in enumerate(runs):
+        if run not in drawn:
+            continue
+        curve = run.episodes
+        if len(runs) == 1:
+            _draw_episodes(axes, curve[x], curve["episode_return"])
+        label = (
+            f"mean of last {run.window} (dotted: fewer)"
+            if len(runs) == 1
+            else short_label(run.label)
+        )
+        full = curve[curve["is_full"]]
+        early = curve[~curve["is_full"]]
+        colour = colour_of(index)
+        axes.plot(early[x], early["return_mean"], color=colour, linewidth=0.9, linestyle=":")
+        axes.plot(
+            full[x],
+            full["return_mean"],
+            label=label,
+            color=colour_of(index),
+            linestyle=dashes_of(index),
+        )
+    _draw_threshold(axes, runs)
+    return bool(drawn)
+
+
+def _draw_episodes(axes: Axes, x: pd.Series[float], returns: pd.Series[float]) -> None:
+    dots = axes.plot(x, returns, ".", color=BLUE, alpha=0.3, markersize=4.5, markeredgewidth=0)
+    dots[0].set_rasterized(len(x) > MAX_VECTOR_DOTS)
+    axes.plot([], [], ".", color=BLUE, markersize=9, markeredgewidth=0, label="one episode")
+
+
+def _draw_threshold(axes: Axes, runs: Runs) -> None:
+    thresholds = {run.summary.threshold for run in runs} - {None}
+    for threshold in sorted(t for t in thresholds if t is not None):
+        axes.axhline(
+            threshold,
+            color=INK,
+            linewidth=1.1,
+            linestyle=(0, (6, 3)),
+            label=f"threshold {threshold:g}",
+        )
+
+
+def _draw_return_over_time(axes: Axes, runs: Runs) -> bool:
+    has_data = _draw_return(axes, runs, "t_s")
+    _number_axes(axes, x="time since training started (s)", y="return per episode")
+    if len(runs) == 1 and (reached_s := runs[0].summary.time_to_threshold_s) is not None:
+        axes.axvline(reached_s, color=INK, linewidth=0.9, linestyle=":")
+    return has_data
+
+
+def _draw_return_over_steps(axes: Axes, runs: Runs) -> bool:
+    has_data = _draw_return(axes, runs, "env_steps")
+    _number_axes(axes, x="env steps collected", y="return per episode")
+    if len(runs) == 1 and (steps := runs[0].summary.steps_to_threshold) is not None:
+        axes.axvline(steps, color=INK, linewidth=0.9, linestyle=":")
+    return has_data
+
+
+def _draw_rates(axes: Axes, runs: Runs) -> bool:
+    """One run: both rates. Several: what each run consumed, since that is what it learned from."""
+    for index, run in enumerate(runs):
+        if len(runs) > 1:
+            rates = run.rates
+            axes.plot(
+                rates["t_s"],
+                rates["consume_per_s"],
+                label=short_label(run.label),
+                color=colour_of(index),
+                linestyle=dashes_of(index),
+            )
+            continue
+        axes.axvspan(*steady_window_s(run.end_s), color="#f1f1f1", zorder=0, label="steady window")
+        rates = run.rates
+        axes.plot(rates["t_s"], rates["collect_per_s"], color=BLUE, label="collected (P)")
+        axes.plot(
+            rates["t_s"],
+            rates["consume_per_s"],
+            color=VERMILLION,
+            linestyle="--",
+            label="consumed (C)",
+        )
+    rate = "rate" if len(runs) == 1 else "consumption rate"
+    _number_axes(
+        axes, x="time since training started (s)", y=f"{rate} (env steps/s)", from_zero=True
+    )
+    return any(len(run.rates) for run in runs)
+
+
+def _draw_lag(axes: Axes, runs: Runs) -> bool:
+    for index, run in enumerate(runs):
+        lags = run.lags
+        if len(runs) == 1:
+            axes.fill_between(
+                lags["t_s"],
+                lags["lag_min"],
+                lags["lag_max"],
+                color=BLUE,
+                alpha=0.16,
+                linewidth=0,
+                label="min to max",
+            )
+        label = "mean" if len(runs) == 1 else short_label(run.label)
+        axes.plot(
+            lags["t_s"],
+            lags["lag_mean"],
+            label=label,
+            color=colour_of(index),
+            linestyle=dashes_of(index),
+        )
+    for bound in _bounds(runs):
+        axes.axhline(bound, color=INK, linewidth=1.1, linestyle=(0, (6, 3)), label=f"bound {bound}")
+    _number_axes(axes, x="time since training started (s)", y="lag (weights versions)")
+    top = max(
+        [1.0, *_bounds(runs), *(float(run.lags["lag_max"].max()) for run in runs if len(run.lags))]
+    )
+    axes.set_ylim(-0.04 * top, 1.12 * top)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return any(len(run.lags) for run in runs)
+
+
+def _bounds(runs: Runs) -> list[int]:
+    return sorted({run.max_lag for run in runs if run.max_lag is not None})
+
+
+def _draw_histogram(axes: Axes, runs: Runs) -> bool:
+    tables = [run.histogram for run in runs if len(run.histogram)]
+    lags = [int(lag) for table in tables for lag in table["lag"]]
+    has_bars = max(lags, default=0) - min(lags, default=0) < MAX_BARS and len(runs) <= len(HATCHES)
+    for index, run in enumerate(runs):
+        draw = _draw_bars if has_bars else _draw_stairs
+        draw(axes, run, index, len(runs))
+    for bound in _bounds(runs):
+        axes.axvline(
+            bound + 0.5, color=INK, linewidth=1.1, linestyle=(0, (6, 3)), label=f"bound {bound}"
+        )
+    axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=MAX_BARS, integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.0 if has_bars else None)
+    axes.grid(False, axis="x")
+    return bool(tables)
+
+
+def _draw_bars(axes: Axes, run: RunCurves, index: int, num_runs: int) -> None:
+    width = 0.7 / num_runs
+    centres = run.histogram["lag"] + (index - (num_runs - 1) / 2) * width
+    bars = axes.bar(
+        centres,
+        run.histogram["share"],
+        0.92 * width,
+        color=colour_of(index),
+        hatch=HATCHES[index],
+        edgecolor="white",
+        linewidth=0,
+        label=short_label(run.label) if num_runs > 1 else None,
+    )
+    if num_runs <= 2:
+        texts = [f"{share:.1%}" for share in run.histogram["share"]]
+        axes.bar_label(bars, texts, padding=2, fontsize=8.5, color=INK)
+
+
+def _draw_stairs(axes: Axes, run: RunCurves, index: int, num_runs: int) -> None:
+    if not len(run.histogram):
+        return
+    edges = np.append(run.histogram["lag"], run.histogram["lag"].iloc[-1] + 1) - 0.5
+    axes.stairs(
+        run.histogram["share"].to_numpy(),
+        edges,
+        fill=num_runs == 1,
+        label=short_label(run.label) if num_runs > 1 else None,
+        color=colour_of(index),
+        linestyle=dashes_of(index),
+    )
+
+
+def _draw_age(axes: Axes, runs: Runs) -> bool:
+    for index, run in enumerate(runs):
+        lags = run.lags
+        label = "mean" if len(runs) == 1 else short_label(run.label)
+        axes.plot(
+            lags["t_s"],
+            lags["age_mean_s"] * 1000,
+            label=label,
+            color=colour_of(index),
+            linestyle=dashes_of(index),
+        )
+        if len(runs) == 1:
+            axes.plot(
+                lags["t_s"],
+                lags["age_max_s"] * 1000,
+                color=VERMILLION,
+                linestyle="--",
+                linewidth=1.1,
+                label="oldest rollout of a batch",
+            )
+    _number_axes(axes, x="time since training started (s)", y="rollout age (ms)", from_zero=True)
+    return any(len(run.lags) for run in runs)
+
+
+FIGURES = (
+    FigureSpec("return_over_time", titles.return_over_time, _draw_return_over_time),
+    FigureSpec("return_over_env_steps", titles.return_over_steps, _draw_return_over_steps),
+    FigureSpec("rates", titles.rates, _draw_rates),
+    FigureSpec("lag_over_time", titles.lag, _draw_lag),
+    FigureSpec("lag_histogram", titles.lag_histogram, _draw_histogram),
+    FigureSpec("rollout_age", titles.rollout_age, _draw_age),
+)

@@ -1,0 +1,102 @@
+"""The rows of the summary table: one list for the terminal and for the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.trace.summary import Summary
+from tianji_cli.render import units
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the summary.
+
+    Attributes:
+        label: What it is.
+        text: The value with its unit.
+        note: What the number means, for readers who meet it first.
+    """
+
+    label: str
+    text: str
+    note: str = ""
+
+
+def verdict(summary: Summary) -> str:
+    """The run in one sentence without its full stop."""
+    if summary.status == "failed":
+        return "The run failed; what it wrote until then is below"
+    wall = units.seconds(summary.wall_s)
+    if summary.status == "interrupted":
+        return f"The run was interrupted after {wall}"
+    if summary.reached and summary.threshold is not None:
+        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
+        threshold = units.short(summary.threshold)
+        return f"Mean return {threshold} reached in {when} and {units.count(steps)} env steps"
+    if summary.threshold is not None:
+        return f"Mean return {units.short(summary.threshold)} not reached in {wall}"
+    return f"{units.count(summary.env_steps_consumed)} env steps trained in {wall}"
+
+
+def summary_rows(summary: Summary) -> list[Row]:
+    """All of a summary with units, most important first."""
+    return [*_outcome(summary), *_throughput(summary), *_ledger(summary), *_layout(summary)]
+
+
+def threshold_text(summary: Summary) -> str:
+    """`475 reached in 12.3 s`, `475 not reached`, or a dash without a threshold."""
+    if summary.threshold is None:
+        return units.NONE
+    threshold = units.short(summary.threshold)
+    if not summary.reached:
+        return f"{threshold} not reached"
+    return f"{threshold} reached in {units.seconds(summary.time_to_threshold_s)}"
+
+
+def _outcome(summary: Summary) -> list[Row]:
+    return [
+        Row("Status", summary.status),
+        Row("Stopped by", summary.stop_reason, "the rule or event that ended training"),
+        Row("Threshold", threshold_text(summary), "mean return of the last episodes"),
+        Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
+        Row("Mean return", units.number(summary.return_mean), "of the last episodes"),
+        Row("Episodes", units.count(summary.episodes), "finished while training"),
+        Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
+    ]
+
+
+def _throughput(summary: Summary) -> list[Row]:
+    trained = units.rate(summary.trained_per_s, "samples")
+    return [
+        Row("Collected", units.rate(summary.collect_per_s), "by the actors, steady window"),
+        Row("Consumed", units.rate(summary.consume_per_s), "by the learner, each step once"),
+        Row("Trained", trained, "by the learner, reuse counted"),
+        Row("Balance P/C", units.number(summary.balance, 2), "collected per consumed; 1 is even"),
+        Row("Lag", units.lag(summary.lag), "versions: min / mean / p95 / max"),
+    ]
+
+
+def _ledger(summary: Summary) -> list[Row]:
+    return [
+        Row("Env steps collected", units.count(summary.env_steps_collected)),
+        Row("Env steps consumed", units.count(summary.env_steps_consumed)),
+        Row("Env steps dropped", units.count(summary.env_steps_dropped), "too old, or lost"),
+        Row("Env steps in flight", units.count(summary.env_steps_in_flight), "at the end"),
+        Row("Samples trained", units.count(summary.samples_trained), "reuse counted"),
+        Row("Gradient updates", units.count(summary.updates)),
+        Row("Weights version", units.count(summary.weights_version), "+1 per batch trained"),
+    ]
+
+
+def _layout(summary: Summary) -> list[Row]:
+    return [
+        Row("Environment", summary.env_id),
+        Row("Algorithm", summary.algorithm),
+        Row("Distribution policy", summary.policy),
+        Row("Seed", str(summary.seed)),
+        Row("Hosts", units.count(summary.num_hosts)),
+        Row("Actors", units.count(summary.num_actors)),
+        Row("Groups", units.count(summary.num_groups)),
+        Row("Restarts", units.count(summary.restarts), "of roles, during the run"),
+    ]

@@ -1,0 +1,58 @@
+"""Tables for the terminal. Text from files is never read as rich markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from engine.trace.summary import Summary
+from tianji_cli.analysis.runs import RunRow
+from tianji_cli.render import units
+from tianji_cli.render.rows import summary_rows
+
+_STATUS_STYLE = {"ok": "green", "failed": "red", "unreadable": "red"}
+
+
+def summary_table(summary: Summary) -> Table:
+    """One run's summary with human units; `up` ends with it and `report` shows it."""
+    table = Table(title=Text(summary.run_id), title_justify="left", box=None, pad_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
+    table.add_column("", justify="right", overflow="fold")
+    table.add_column("", style="dim")
+    for row in summary_rows(summary):
+        is_status = row.label == "Status"
+        style = _STATUS_STYLE.get(summary.status, "yellow") if is_status else ""
+        table.add_row(Text(row.label), Text(row.text, style=style), Text(row.note))
+    if summary.error:
+        table.caption, table.caption_justify = Text(summary.error, style="red"), "left"
+    table.show_header = False
+    return table
+
+
+def runs_table(rows: Sequence[RunRow]) -> Table:
+    """Past runs, in the order given."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("work", overflow="fold")
+    for heading in ("steps/s", "return", "reached"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        work = " ".join(part for part in (row.algorithm, row.env_id) if part)
+        table.add_row(
+            Text(row.run_id),
+            Text(row.status, style=_STATUS_STYLE.get(row.status, "yellow")),
+            Text(work or row.problem or ""),
+            units.number(row.collect_per_s, 0),
+            units.number(row.return_mean),
+            _reached_in(row),
+        )
+    return table
+
+
+def _reached_in(row: RunRow) -> str:
+    if row.threshold is None or row.reached is None:
+        return units.NONE
+    return units.seconds(row.time_to_threshold_s) if row.reached else "no"

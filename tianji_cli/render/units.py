@@ -1,0 +1,87 @@
+"""Numbers as people read them, with their units."""
+
+from __future__ import annotations
+
+import math
+
+from engine.trace.summary import LagSummary
+
+NONE = "–"
+
+
+def count(value: int | None) -> str:
+    """
+    >>> count(1234567)
+    '1,234,567'
+    """
+    return NONE if value is None else f"{value:,}"
+
+
+def rate(value_per_s: float | None, of_what: str = "env steps") -> str:
+    """
+    >>> rate(12345.6)
+    '12,346 env steps/s'
+    """
+    if value_per_s is None or not math.isfinite(value_per_s):
+        return NONE
+    digits = 0 if abs(value_per_s) >= 100 else 1
+    return f"{value_per_s:,.{digits}f} {of_what}/s"
+
+
+def seconds(value_s: float | None) -> str:
+    """
+    >>> seconds(0.0421), seconds(12.34), seconds(125.0), seconds(7384.0)
+    ('42 ms', '12.3 s', '2 min 05 s', '2 h 03 min')
+    """
+    if value_s is None or not math.isfinite(value_s):
+        return NONE
+    if abs(value_s) < 0.9995:
+        return f"{value_s * 1000:.0f} ms" if value_s else "0 s"
+    if value_s < 99.95:
+        return f"{value_s:.1f} s"
+    if round(value_s) < 3600:
+        return f"{round(value_s) // 60} min {round(value_s) % 60:02d} s"
+    minutes = round(value_s / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """
+    >>> number(487.25), number(None)
+    ('487.2', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:,.{digits}f}"
+
+
+def short(value: float) -> str:
+    """A return or threshold without needless zeros.
+
+    >>> short(475.0), short(-0.125), short(1234567.0)
+    ('475', '-0.125', '1,234,567')
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def lag(value: LagSummary) -> str:
+    """Minimum / mean / p95 / maximum, in versions.
+
+    >>> lag(LagSummary(min=0, mean=0.987, p95=1.0, max=1))
+    '0 / 1.0 / 1 / 1'
+    """
+    if value.min is None or value.mean is None or value.p95 is None or value.max is None:
+        return NONE
+    return f"{value.min} / {value.mean:.1f} / {value.p95:g} / {value.max}"
+
+
+def size(num_bytes: float) -> str:
+    """
+    >>> size(34359738368), size(900)
+    ('32.0 GiB', '900 B')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:,.1f} TiB"

@@ -1,0 +1,151 @@
+"""The only place that names the files of a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.errors import ConfigError, PreflightError
+
+MIN_FREE_BYTES = 16 * 2**20
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths inside `results/<run-id>/`.
+
+    Args:
+        root: The run's own directory.
+    """
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.root.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def trace(self) -> Path:
+        return self.root / "trace"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+
+def new_run_id(name: str, now: datetime | None = None) -> str:
+    """A sortable id: `20260131-235959-cartpole_ppo`."""
+    return f"{(now or datetime.now(UTC)):%Y%m%d-%H%M%S}-{name}"
+
+
+def check_run_id(run_id: str, where: str) -> str:
+    """Raises ConfigError unless `run_id` is a plain file name."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise ConfigError(
+            f"{run_id!r} cannot name a directory",
+            where=where,
+            fix="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
+        )
+    return run_id
+
+
+def probe_results(results: Path) -> None:
+    """Makes sure, before anything starts, that a run can be written.
+
+    Raises:
+        PreflightError: The directory cannot be made or written, or its disk is (nearly) full.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results) as probe:
+            probe.write(b"\0" * 2**20)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise PreflightError(
+            f"results cannot be written: {error.strerror or error}",
+            where=str(results),
+            fix="free space or permissions there, or give another place with --results DIR",
+        ) from error
+    free_bytes = os.statvfs(results).f_bavail * os.statvfs(results).f_frsize
+    if free_bytes < MIN_FREE_BYTES:
+        raise PreflightError(
+            f"only {free_bytes / 2**20:.1f} MiB are free, a run needs {MIN_FREE_BYTES // 2**20}",
+            where=str(results),
+            fix="free space there, or give another place with --results DIR",
+        )
+
+
+def create_run(results: Path, run_id: str) -> RunPaths:
+    """Makes the directories of a new run.
+
+    Raises:
+        ConfigError: A run of that id exists; it is never overwritten.
+    """
+    paths = RunPaths(results / run_id)
+    try:
+        paths.root.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            "a run of this name exists and is not overwritten",
+            where=str(paths.root),
+            fix="choose another --name",
+        ) from None
+    for directory in (paths.trace, paths.logs, paths.checkpoints, paths.plots):
+        directory.mkdir()
+    return paths
+
+
+def find_runs(results: Path) -> list[RunPaths]:
+    """All runs in a results directory, oldest first by their manifest's time of writing."""
+    if not results.is_dir():
+        return []
+    found = [RunPaths(entry) for entry in results.iterdir() if (entry / "manifest.json").is_file()]
+    return sorted(found, key=lambda paths: (paths.manifest.stat().st_mtime_ns, paths.run_id))
+
+
+def resolve_run(results: Path, name: str | None) -> RunPaths:
+    """The run that a user means: an id, a unique beginning of one, a path, or the newest.
+
+    Raises:
+        ConfigError: There is none, or several begin like that.
+    """
+    runs = find_runs(results)
+    if name is None:
+        if not runs:
+            raise ConfigError("no run here yet", where=str(results), fix="tianji up")
+        return runs[-1]
+    if (Path(name) / "manifest.json").is_file():
+        return RunPaths(Path(name).resolve())
+    matches = [paths for paths in runs if paths.run_id == name] or [
+        paths for paths in runs if paths.run_id.startswith(name)
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    problem = "several runs begin like that" if matches else "no such run"
+    raise ConfigError(f"{problem}: {name!r}", where=str(results), fix="tianji runs lists them")
