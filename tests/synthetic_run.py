@@ -201,19 +201,10 @@ def _add_last_rollout(trace: Trace, num_batches: int, speed: float) -> None:
     """What an actor was collecting when the run stopped stays in flight."""
     end_s = trace.rows[-1].t_s + 0.02 / speed
     consumed = 2 * STEPS * num_batches
+    last = next(row for row in reversed(trace.rows) if isinstance(row, Production))
     trace.rows += [
-        Production(
-            t_s=end_s,
-            actor=0,
-            epoch=0,
-            sequence=num_batches,
-            env_steps=96,
-            env_steps_total=num_batches * STEPS + 96,
-            version_min=num_batches,
-            version_max=num_batches,
-            collect_s=0.01,
-            wait_s=0.0,
-            sent=False,
+        msgspec.structs.replace(
+            last, t_s=end_s, sequence=last.sequence + 1, env_steps=96, sent=False
         ),
         Ledger(t_s=end_s, collected=consumed + 96, consumed=consumed, dropped=0, in_flight=96),
         Resources(

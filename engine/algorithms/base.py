@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters
+from engine.algorithms.optimizer import AdamState
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
@@ -54,14 +55,14 @@ class LearnerState:
     Attributes:
         network: Its parameters are views on `weights`.
         weights: All parameters and gradients, flat.
-        optimizer: Over the flat parameters.
+        optimizer: Moments, flat.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
     """
 
     network: nn.Module
     weights: FlatParameters
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import PolicyValueNetwork
+from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -91,10 +92,8 @@ class Ppo:
             torch.manual_seed(seed)
             network = self.network()
         weights = flatten(network)
-        optimizer = torch.optim.Adam(
-            [weights.vector], lr=self._config.learning_rate, eps=1e-5, fused=True
-        )
-        return LearnerState(network, weights, optimizer, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
         self, network: nn.Module, observation: Tensor, generator: torch.Generator
@@ -149,13 +148,17 @@ class Ppo:
         return {name: values.flatten(0, 1) for name, values in samples.items()}
 
     def _step(self, state: LearnerState, minibatch: Batch) -> Tensor:
-        gradient = state.weights.gradient
-        gradient.zero_()
+        config = self._config
+        state.weights.gradient.zero_()
         loss, metrics = self._loss(state.network, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.linalg.vector_norm(gradient)
-        gradient.mul_((self._config.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0))
-        state.optimizer.step()
+        clip_gradient_norm(state.weights, config.max_gradient_norm)
+        adam_step(
+            state.weights,
+            state.optimizer,
+            learning_rate=config.learning_rate,
+            epsilon=_ADAM_EPSILON,
+        )
         return metrics
 
     def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
@@ -195,6 +198,7 @@ class Ppo:
         return loss, metrics
 
 
+_ADAM_EPSILON = 1e-5
 _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 
 

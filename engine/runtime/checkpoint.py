@@ -61,8 +61,8 @@ def save_checkpoint(
 def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
     tensors = {f"network.{name}": p.detach() for name, p in state.network.named_parameters()}
     tensors["generator"] = state.generator.get_state()
-    for key, value in state.optimizer.state_dict()["state"].get(0, {}).items():
-        tensors[f"optimizer.{key}"] = value
+    for name, tensor in state.optimizer.named_tensors().items():
+        tensors[f"optimizer.{name}"] = tensor
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 

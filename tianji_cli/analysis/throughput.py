@@ -10,7 +10,7 @@ import pandas as pd
 from engine.trace.summary import STEADY_SHARE, steady_rate_per_s
 
 TARGET_BINS = 60
-MIN_GAPS_PER_BIN = 4
+MIN_GAPS_PER_BIN = 16
 """A bin holds several batches, or its rate would only show how the batches fall into bins."""
 
 

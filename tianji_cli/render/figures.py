@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.throughput import steady_window_s
 from tianji_cli.render import titles
+from tianji_cli.render.bars import MAX_BAR_RUNS, draw_bars, draw_stairs
 from tianji_cli.render.figure_style import (
     BLUE,
     FAINT,
-    HATCHES,
     INK,
     SIZE_INCHES,
     VERMILLION,
@@ -34,6 +33,8 @@ from tianji_cli.render.figure_style import (
 MAX_VECTOR_DOTS = 1500
 """More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
 MAX_BARS = 12
+BOUND = (0, (6, 3))
+"""Long dashes, unlike those of any run."""
 
 Runs = Sequence[RunCurves]
 
@@ -139,7 +140,7 @@ def _draw_threshold(axes: Axes, runs: Runs) -> None:
             threshold,
             color=INK,
             linewidth=1.1,
-            linestyle=(0, (6, 3)),
+            linestyle=BOUND,
             label=f"threshold {threshold:g}",
         )
 
@@ -212,7 +213,7 @@ def _draw_lag(axes: Axes, runs: Runs) -> bool:
             linestyle=dashes_of(index),
         )
     for bound in _bounds(runs):
-        axes.axhline(bound, color=INK, linewidth=1.1, linestyle=(0, (6, 3)), label=f"bound {bound}")
+        axes.axhline(bound, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
     _number_axes(axes, x="time since training started (s)", y="lag (weights versions)")
     top = max(
         [1.0, *_bounds(runs), *(float(run.lags["lag_max"].max()) for run in runs if len(run.lags))]
@@ -229,52 +230,19 @@ def _bounds(runs: Runs) -> list[int]:
 def _draw_histogram(axes: Axes, runs: Runs) -> bool:
     tables = [run.histogram for run in runs if len(run.histogram)]
     lags = [int(lag) for table in tables for lag in table["lag"]]
-    has_bars = max(lags, default=0) - min(lags, default=0) < MAX_BARS and len(runs) <= len(HATCHES)
+    has_bars = max(lags, default=0) - min(lags, default=0) < MAX_BARS and len(runs) <= MAX_BAR_RUNS
     for index, run in enumerate(runs):
-        draw = _draw_bars if has_bars else _draw_stairs
+        draw = draw_bars if has_bars else draw_stairs
         draw(axes, run, index, len(runs))
     for bound in _bounds(runs):
-        axes.axvline(
-            bound + 0.5, color=INK, linewidth=1.1, linestyle=(0, (6, 3)), label=f"bound {bound}"
-        )
+        axes.axvline(bound + 0.5, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
     axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=MAX_BARS, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(0, 1.0 if has_bars else None)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.set_ylim(0, 1.12 if has_bars else None)
     axes.grid(False, axis="x")
     return bool(tables)
-
-
-def _draw_bars(axes: Axes, run: RunCurves, index: int, num_runs: int) -> None:
-    width = 0.7 / num_runs
-    centres = run.histogram["lag"] + (index - (num_runs - 1) / 2) * width
-    bars = axes.bar(
-        centres,
-        run.histogram["share"],
-        0.92 * width,
-        color=colour_of(index),
-        hatch=HATCHES[index],
-        edgecolor="white",
-        linewidth=0,
-        label=short_label(run.label) if num_runs > 1 else None,
-    )
-    if num_runs <= 2:
-        texts = [f"{share:.1%}" for share in run.histogram["share"]]
-        axes.bar_label(bars, texts, padding=2, fontsize=8.5, color=INK)
-
-
-def _draw_stairs(axes: Axes, run: RunCurves, index: int, num_runs: int) -> None:
-    if not len(run.histogram):
-        return
-    edges = np.append(run.histogram["lag"], run.histogram["lag"].iloc[-1] + 1) - 0.5
-    axes.stairs(
-        run.histogram["share"].to_numpy(),
-        edges,
-        fill=num_runs == 1,
-        label=short_label(run.label) if num_runs > 1 else None,
-        color=colour_of(index),
-        linestyle=dashes_of(index),
-    )
 
 
 def _draw_age(axes: Axes, runs: Runs) -> bool:

@@ -14,7 +14,7 @@ def return_over_time(runs: Runs) -> str:
     summary = runs[0].summary
     if len(runs) > 1:
         return _reached_by(runs) + ", over time"
-    if summary.reached and summary.threshold is not None:
+    if len(runs[0].episodes) and summary.reached and summary.threshold is not None:
         when = units.seconds(summary.time_to_threshold_s)
         return f"Mean return reaches {units.short(summary.threshold)} after {when}"
     return _end_of_return(runs[0])
@@ -24,7 +24,7 @@ def return_over_steps(runs: Runs) -> str:
     summary = runs[0].summary
     if len(runs) > 1:
         return _reached_by(runs) + ", over env steps"
-    if summary.reached and summary.threshold is not None:
+    if len(runs[0].episodes) and summary.reached and summary.threshold is not None:
         steps = units.count(summary.steps_to_threshold)
         return f"Mean return reaches {units.short(summary.threshold)} after {steps} env steps"
     return _end_of_return(runs[0])
@@ -43,7 +43,7 @@ def _reached_by(runs: Runs) -> str:
 
 def _end_of_return(run: RunCurves) -> str:
     summary = run.summary
-    if summary.return_mean is None:
+    if not len(run.episodes):
         return "Return: no episode has finished"
     text = f"Mean return ends at {units.number(summary.return_mean)}"
     if summary.threshold is not None:
@@ -59,6 +59,8 @@ def rates(runs: Runs) -> str:
         best_per_s = max(run.summary.consume_per_s or 0.0 for run in known)
         return f"The fastest run consumes {units.rate(best_per_s)} in its steady window"
     summary = runs[0].summary
+    if runs[0].rates.empty:
+        return "Rates: nothing was collected"
     if summary.collect_per_s is None or summary.consume_per_s is None:
         return "Production and consumption rate"
     collected, consumed = (
@@ -72,7 +74,7 @@ def lag(runs: Runs) -> str:
     if len(runs) > 1:
         return "Mean lag of the trained env steps"
     summary, bound = runs[0].summary, runs[0].max_lag
-    if summary.lag.max is None:
+    if runs[0].lags.empty or summary.lag.max is None:
         return "Lag: nothing was trained"
     text = f"Trained env steps are at most {_versions(summary.lag.max)} old"
     if bound is None:
@@ -85,15 +87,17 @@ def lag_histogram(runs: Runs) -> str:
         return "Lag of the trained env steps"
     table = runs[0].histogram
     if table.empty:
-        return "Lag of the trained env steps"
+        return "Lag: nothing was trained"
     top = int(table["share"].argmax())
     share, lag = float(table["share"].iloc[top]), int(table["lag"].iloc[top])
-    return f"{share:.0%} of the trained env steps are {_versions(lag)} old"
+    return f"{100 * share:.3g}% of the trained env steps are {_versions(lag)} old"
 
 
 def rollout_age(runs: Runs) -> str:
-    if len(runs) > 1 or runs[0].lags.empty:
+    if len(runs) > 1:
         return "Mean age of a rollout when training on it starts"
+    if runs[0].lags.empty:
+        return "Rollout age: nothing was trained"
     age_s = float(runs[0].lags["age_mean_s"].mean())
     return f"A rollout is {units.seconds(age_s)} old on average when training on it starts"
 

@@ -1,0 +1,74 @@
+"""Adam (Kingma & Ba, 2015) on a flat parameter vector, its state in plain tensors.
+
+The step is PyTorch's own fused kernel through its functional form: no optimiser object to build
+(which would import a compiler), nothing hidden from a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from engine.algorithms.flat import FlatParameters
+
+BETA_1, BETA_2 = 0.9, 0.999
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """Moments of all parameters, and the number of steps taken.
+
+    Attributes:
+        mean: First moment, [P].
+        variance: Second moment, uncentred, [P].
+        num_steps: Scalar float32 tensor, as the kernel wants it.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    num_steps: Tensor
+
+    @classmethod
+    def zeros(cls, weights: FlatParameters) -> AdamState:
+        vector = weights.vector.detach()
+        return cls(torch.zeros_like(vector), torch.zeros_like(vector), torch.zeros(()))
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "variance": self.variance, "num_steps": self.num_steps}
+
+
+def adam_step(
+    weights: FlatParameters, state: AdamState, *, learning_rate: float, epsilon: float
+) -> None:
+    """Moves the parameters against their gradient, in place on `weights` and `state`."""
+    adam(
+        [weights.vector.detach()],
+        [weights.gradient],
+        [state.mean],
+        [state.variance],
+        [],
+        [state.num_steps],
+        fused=True,
+        amsgrad=False,
+        maximize=False,
+        beta1=BETA_1,
+        beta2=BETA_2,
+        lr=learning_rate,
+        weight_decay=0.0,
+        eps=epsilon,
+    )
+
+
+def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
+    """Scales the gradient down to `max_norm` if its Euclidean norm is larger.
+
+    Returns:
+        The norm before, a scalar.
+    """
+    gradient = weights.gradient
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
