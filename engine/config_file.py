@@ -57,19 +57,23 @@ class Document:
         source: What to call it in errors: a path, or `-s` for settings.
         data: The mapping as plain Python values.
         lines: Line (from 1) of each key, by its path.
+        settings: Keys that a `-s` setting has overlaid.
     """
 
     source: str
     data: dict[str, Any]
     lines: Mapping[KeyPath, int]
+    settings: frozenset[KeyPath] = frozenset()
 
     def where(self, path: KeyPath) -> str:
-        """`file:line: key.path`, with the line of the nearest key that is in the file."""
+        """`file:line: key.path`, with the line of the nearest key in the file; or `-s key.path`."""
+        if any(path[: len(setting)] == setting for setting in self.settings):
+            return f"-s {'.'.join(path)}"
         known = path
         while known and known not in self.lines:
             known = known[:-1]
         line = f":{self.lines[known]}" if known else ""
-        return f"{self.source}{line}" + (f": {'.'.join(path)}" if path else "")
+        return ": ".join(filter(None, (f"{self.source}{line}", ".".join(path))))
 
 
 def read_yaml(path: Path) -> Document:
@@ -92,7 +96,7 @@ def parse_yaml(text: str, *, source: str) -> Document:
     try:
         node = yaml.compose(text, Loader=_Loader)
         lines = dict(_lines_of(node, (), source)) if node is not None else {}
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}" if mark else source
@@ -127,7 +131,7 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
         ConfigError: A setting has no `=`, or goes through a value that is not a section.
     """
     data: dict[str, Any] = _copy(document.data)
-    lines = dict(document.lines)
+    overlaid: set[KeyPath] = set()
     for setting in settings:
         key, equals, text = setting.partition("=")
         path = tuple(part.strip() for part in key.split("."))
@@ -136,7 +140,7 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
                 "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
             )
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+            value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise ConfigError(f"the value is not valid YAML: {error}", where=f"-s {key}") from error
         section = data
@@ -145,9 +149,8 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
             if not isinstance(section, dict):
                 raise ConfigError(f"{part!r} is a value, not a section", where=f"-s {key}")
         section[path[-1]] = value
-        for known in [p for p in lines if p[: len(path)] == path]:
-            del lines[known]
-    return Document(document.source, data, lines)
+        overlaid.add(path)
+    return Document(document.source, data, document.lines, frozenset(overlaid))
 
 
 def _copy(value: Any) -> Any:  # noqa: ANN401 - any YAML value

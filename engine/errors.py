@@ -1,14 +1,14 @@
 """Every error that a user can meet, with the exit code that a command ends with.
 
-    TianJiError
-    ├── RunFailedError          1   a role died, or the run broke its own promises
-    ├── ConfigError             2   a file, key or value that cannot be used
-    ├── PreflightError          3   the machine is not ready: ports, disk, missing programs
-    ├── HostUnreachableError    4
-    ├── DeadlineError           5   something did not happen in time
-    ├── VersionMismatchError    6
-    ├── CleanupError            7   something of the run is left
-    └── WireError               -   a frame that must not be decoded; never ends a process by itself
+TianJiError
+├── RunFailedError          1   a role died, or the run broke its own promises
+├── ConfigError             2   a file, key or value that cannot be used
+├── PreflightError          3   the machine is not ready: ports, disk, missing programs
+├── HostUnreachableError    4
+├── DeadlineError           5   something did not happen in time
+├── VersionMismatchError    6
+├── CleanupError            7   something of the run is left
+└── WireError               -   a frame that must not be decoded; never ends a process by itself
 """
 
 from __future__ import annotations

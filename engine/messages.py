@@ -32,21 +32,21 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A small message; `sender` is set by who sends it and checked against the connection."""
 
 
-class TicketRequested(Message, kw_only=True):
+class TicketRequested(Message, frozen=True, kw_only=True):
     """Actor to buffer: I could collect, and hold these weights. Idempotent."""
 
     actor: str
     held_version: int
 
 
-class TicketGranted(Message, kw_only=True):
+class TicketGranted(Message, frozen=True, kw_only=True):
     """Buffer to actor: collect one rollout, with weights at least this new."""
 
     ticket: int
     min_version: int
 
 
-class BatchRequested(Message, kw_only=True):
+class BatchRequested(Message, frozen=True, kw_only=True):
     """Learner to buffer: I want batch number `batch`. Idempotent.
 
     `consumed_env_steps` is what the learner has trained on so far, over the whole run.
@@ -57,14 +57,14 @@ class BatchRequested(Message, kw_only=True):
     consumed_env_steps: int
 
 
-class WeightsRequested(Message, kw_only=True):
+class WeightsRequested(Message, frozen=True, kw_only=True):
     """Actor to learner: send me everything newer than this, from now on. Idempotent."""
 
     actor: str
     held_version: int
 
 
-class Joined(Message, kw_only=True):
+class Joined(Message, frozen=True, kw_only=True):
     """A process is ready: its sockets are bound and connected."""
 
     address: str
@@ -73,7 +73,7 @@ class Joined(Message, kw_only=True):
     protocol: int
 
 
-class Start(Message, kw_only=True):
+class Start(Message, frozen=True, kw_only=True):
     """Coordinator to everyone, once everyone has joined.
 
     `origin_ns` is the run's time zero on the receiving host's monotonic clock.
@@ -82,7 +82,7 @@ class Start(Message, kw_only=True):
     origin_ns: int
 
 
-class Stop(Message, kw_only=True):
+class Stop(Message, frozen=True, kw_only=True):
     """Coordinator to one role: finish what must be finished, answer `Stopped`.
 
     `sent_rollouts` tells a buffer how many rollouts each actor has sent, so that it waits for
@@ -93,7 +93,7 @@ class Stop(Message, kw_only=True):
     consumed_env_steps: int = 0
 
 
-class Exit(Message, kw_only=True):
+class Exit(Message, frozen=True, kw_only=True):
     """Coordinator to everyone: the run is over, end the process."""
 
 
@@ -116,25 +116,25 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """Buffer: env steps dropped, lost ones included."""
 
 
-class Stopped(Message, kw_only=True):
+class Stopped(Message, frozen=True, kw_only=True):
     """A role's answer to `Stop`."""
 
     address: str
     counters: Counters
 
 
-class Report(Message, kw_only=True):
+class Report(Message, frozen=True, kw_only=True):
     """Trace records from any role to the coordinator, the only writer of traces."""
 
     address: str
     records: list[Record]
 
 
-class StepLimitReached(Message, kw_only=True):
+class StepLimitReached(Message, frozen=True, kw_only=True):
     """Learner to coordinator: `stop.env_steps` are consumed, no further batch was requested."""
 
 
-class RoleExited(Message, kw_only=True):
+class RoleExited(Message, frozen=True, kw_only=True):
     """Supervisor to coordinator: a process is gone.
 
     `cause` reads like `killed by SIGKILL`; `log_tail` holds the last lines of its log.
@@ -146,13 +146,13 @@ class RoleExited(Message, kw_only=True):
     log_tail: list[str]
 
 
-class ProgressShown(Message, kw_only=True):
+class ProgressShown(Message, frozen=True, kw_only=True):
     """Coordinator to the supervisor beside it: show this to the user."""
 
     progress: Progress
 
 
-class StopRequested(Message, kw_only=True):
+class StopRequested(Message, frozen=True, kw_only=True):
     """The user or the supervisor wants the run to end now, in good order."""
 
     reason: Literal["interrupted", "controller-lost"]

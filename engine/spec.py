@@ -26,7 +26,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of every configuration section: immutable, keyword-only, strict about keys."""
 
 
-class EnvSpec(Spec, kw_only=True):
+class EnvSpec(Spec, frozen=True, kw_only=True):
     """Which environment, and how many copies of it one actor steps together."""
 
     id: str
@@ -39,7 +39,7 @@ class EnvSpec(Spec, kw_only=True):
     """Passed to the environment's constructor."""
 
 
-class NetworkSpec(Spec, kw_only=True):
+class NetworkSpec(Spec, frozen=True, kw_only=True):
     """Function approximator; separate trunks for policy and value."""
 
     name: Literal["mlp"] = "mlp"
@@ -47,7 +47,7 @@ class NetworkSpec(Spec, kw_only=True):
     activation: Literal["tanh", "relu"] = "tanh"
 
 
-class StalenessSpec(Spec, kw_only=True):
+class StalenessSpec(Spec, frozen=True, kw_only=True):
     """How old a trained sample may be, in weights versions, and what happens to older ones.
 
     `block`: actors wait and the learner waits for stragglers; nothing is lost.
@@ -61,7 +61,7 @@ class StalenessSpec(Spec, kw_only=True):
     """Rollouts admitted and not yet consumed, over all actors; the memory bound of every mode."""
 
 
-class StopSpec(Spec, kw_only=True):
+class StopSpec(Spec, frozen=True, kw_only=True):
     """When the run ends: as soon as one of these holds. `null` switches a rule off."""
 
     env_steps: PositiveInt | None = None
@@ -73,14 +73,14 @@ class StopSpec(Spec, kw_only=True):
     return_window: PositiveInt = 100
 
 
-class CheckpointSpec(Spec, kw_only=True):
+class CheckpointSpec(Spec, frozen=True, kw_only=True):
     """A checkpoint is always written at the end; `every_s` adds periodic ones."""
 
     every_s: PositiveFloat | None = 60.0
     keep: PositiveInt = 3
 
 
-class Experiment(Spec, kw_only=True):
+class Experiment(Spec, frozen=True, kw_only=True):
     """One run, completely described."""
 
     version: Literal[1] = 1

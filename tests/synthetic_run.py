@@ -57,13 +57,7 @@ def write_synthetic_run(
 ) -> RunPaths:
     """Writes `manifest.json`, `trace/*.jsonl` and `summary.json` below `root`.
 
-    Args:
-        root: The run's own directory; made.
-        status: For the summary.
-        speed: Scales how fast time passes and how fast the return rises.
-        threshold: Return to reach; the synthetic return approaches 500.
-        num_batches: Updates of the learner.
-        has_summary: False leaves `summary.json` out, as a killed controller does.
+    `speed` scales time and learning; without a summary it looks like a killed controller's run.
     """
     paths = RunPaths(root)
     for directory in (paths.trace, paths.logs / "box<1>", paths.plots, paths.checkpoints):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from engine.config_file import Document, convert, read_yaml
+from engine.config_file import Document, KeyPath, convert, read_yaml
 from engine.errors import ConfigError
 from engine.spec import Spec
 
@@ -15,7 +15,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
 
 
-class HostSpec(Spec, kw_only=True):
+class HostSpec(Spec, frozen=True, kw_only=True):
     """One host."""
 
     connection: Literal["local"] = "local"
@@ -25,14 +25,14 @@ class HostSpec(Spec, kw_only=True):
     """`first-last`: TCP ports to listen on. Without it a run on one host opens none."""
 
 
-class DefaultsSpec(Spec, kw_only=True):
+class DefaultsSpec(Spec, frozen=True, kw_only=True):
     """What holds for every host that says nothing else."""
 
     address: str | None = None
     ports: str | None = None
 
 
-class InventoryFile(Spec, kw_only=True):
+class InventoryFile(Spec, frozen=True, kw_only=True):
     """An inventory as it is written."""
 
     version: Literal[1] = 1
@@ -40,7 +40,7 @@ class InventoryFile(Spec, kw_only=True):
     hosts: dict[str, HostSpec]
 
 
-class Host(Spec, kw_only=True):
+class Host(Spec, frozen=True, kw_only=True):
     """A host with all defaults applied.
 
     Attributes:
@@ -53,7 +53,7 @@ class Host(Spec, kw_only=True):
     ports: tuple[int, int] | None
 
 
-class Inventory(Spec, kw_only=True):
+class Inventory(Spec, frozen=True, kw_only=True):
     """The hosts of a run, in the order of the file."""
 
     source: str
@@ -81,7 +81,7 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def _host(name: str, written: InventoryFile, document: Document) -> Host:
-    path = ("hosts", name)
+    path: KeyPath = ("hosts", name)
     if not _HOST_NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot name a host",
@@ -90,7 +90,8 @@ def _host(name: str, written: InventoryFile, document: Document) -> Host:
         )
     spec = written.hosts[name]
     given = document.data["hosts"][name]
-    address, where = spec.address, (*path, "address")
+    address = spec.address
+    where: KeyPath = (*path, "address")
     if "address" not in given and written.defaults.address is not None:
         address, where = written.defaults.address, ("defaults", "address")
     try:
@@ -100,7 +101,7 @@ def _host(name: str, written: InventoryFile, document: Document) -> Host:
             f"{address!r} is not an IP address", where=document.where(where)
         ) from None
     ports = spec.ports if spec.ports is not None else written.defaults.ports
-    port_path = (*path, "ports") if spec.ports is not None else ("defaults", "ports")
+    port_path: KeyPath = (*path, "ports") if spec.ports is not None else ("defaults", "ports")
     return Host(
         name=name,
         connection=spec.connection,

@@ -214,7 +214,9 @@ class Controller:
         self._connection.wait(1.0)
         said = self._connection.error_output()
         tail = "".join(f"\n    {text}" for text in said.splitlines()[-20:])
-        return RunFailedError(f"the node supervisor failed: {cause}{tail}", where=self._connection.host)
+        return RunFailedError(
+            f"the node supervisor failed: {cause}{tail}", where=self._connection.host
+        )
 
     def _tell(self, message: Message) -> None:
         try:
@@ -230,5 +232,3 @@ def refusal(report: Refused) -> TianJiError:
         if kind.exit_code == report.exit_code and kind.__name__ != "WireError":
             error = kind(report.what, where=report.where, fix=report.fix)
     return error
-
-

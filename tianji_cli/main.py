@@ -92,7 +92,9 @@ def up(
     from tianji_cli.commands.plan import show_plan
 
     output = _output(context)
-    request = command.Request(inventory, experiment, _settings(settings, policy, seed), results, name)
+    request = command.Request(
+        inventory, experiment, _settings(settings, policy, seed), results, name
+    )
     if dry_run:
         show_plan(command.check_only(request), output)
         return
@@ -151,9 +153,7 @@ def _output(context: typer.Context) -> Output:
     return context.obj
 
 
-def _settings(
-    settings: Sequence[str] | None, policy: str | None, seed: int | None
-) -> list[str]:
+def _settings(settings: Sequence[str] | None, policy: str | None, seed: int | None) -> list[str]:
     """Options that stand for a setting come last, so that they win."""
     merged = list(settings or [])
     if policy is not None:

@@ -48,7 +48,9 @@ class Plan:
     @property
     def servers(self) -> list[str]:
         """Processes that others connect to, so that need an endpoint each."""
-        fragments = {_server_of(edge.channel, edge.source, edge.target) for edge in self.graph.edges}
+        fragments = {
+            _server_of(edge.channel, edge.source, edge.target) for edge in self.graph.edges
+        }
         named = [p.name for p in self.graph.processes if p.fragment in fragments]
         return [COORDINATOR, *named]
 
@@ -171,5 +173,5 @@ def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]
 
 
 def _server_of(channel: str, source: str, target: str) -> str:
-    """The fragment that others connect to: where many send, the target; where many ask, the source."""
+    """Whom others connect to: the target where many send, the source where many ask."""
     return target if channel == "gather" else source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ def mlp(num_inputs: int, num_outputs: int, spec: NetworkSpec, output_gain: float
     """
     layers: list[nn.Module] = []
     sizes = [num_inputs, *spec.hidden_sizes]
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [_linear(fan_in, fan_out, math.sqrt(2.0)), _ACTIVATIONS[spec.activation]()]
     return nn.Sequential(*layers, _linear(sizes[-1], num_outputs, output_gain))
 

@@ -69,6 +69,6 @@ def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
         The norm before, a scalar.
     """
     gradient = weights.gradient
-    norm = torch.linalg.vector_norm(gradient)
+    norm: Tensor = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

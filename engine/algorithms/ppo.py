@@ -13,7 +13,6 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import PolicyValueNetwork
@@ -26,7 +25,7 @@ from engine.spec import NetworkSpec, NonNegativeFloat, PositiveFloat, PositiveIn
 UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class PpoConfig(Spec, kw_only=True):
+class PpoConfig(Spec, frozen=True, kw_only=True):
     """Hyperparameters of PPO."""
 
     learning_rate: PositiveFloat = 3e-4

@@ -44,8 +44,8 @@ def read_config(experiment: Experiment) -> Spec:
     try:
         return msgspec.convert(hyperparameters, entry.config)
     except msgspec.ValidationError as error:
-        document = Document("algorithm", hyperparameters, {})
-        raise explain(error, entry.config, document) from error
+        document = Document("", {"algorithm": hyperparameters}, {})
+        raise explain(error, entry.config, document, prefix=("algorithm",)) from error
 
 
 def _entry(experiment: Experiment) -> Entry:

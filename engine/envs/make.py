@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -32,9 +32,8 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
         ConfigError: Unknown id, missing dependency, or constructor arguments that it refuses.
     """
     try:
-        env: VectorEnvironment = gymnasium.make_vec(
-            spec.id, num_envs=spec.num_envs, **spec.kwargs
-        )
+        options: dict[str, Any] = dict(spec.kwargs)
+        env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
     except gymnasium.error.UnregisteredEnv as error:
         raise ConfigError(
             f"unknown environment {spec.id!r}", where="env.id", fix=_nearest(spec.id)

@@ -63,7 +63,9 @@ class DataflowGraph:
 
     def count(self, role: str) -> int:
         return sum(
-            address.startswith(f"{role}-") for process in self.processes for address in process.roles
+            address.startswith(f"{role}-")
+            for process in self.processes
+            for address in process.roles
         )
 
 
@@ -104,7 +106,9 @@ def roles_of(fragment: FragmentSpec) -> list[str]:
 
 def _check_functions(policy: Policy) -> None:
     where = f"policy {policy.name}"
-    placed = [function for item in policy.fragments.values() for function in item.functions]
+    placed: list[str] = [
+        function for item in policy.fragments.values() for function in item.functions
+    ]
     for function in FUNCTIONS:
         if placed.count(function) != 1:
             raise ConfigError(

@@ -17,14 +17,14 @@ ChannelKind = Literal["gather", "on_request", "latest"]
 latest: broadcast, only the newest counts, never blocks."""
 
 
-class FragmentSpec(Spec, kw_only=True):
+class FragmentSpec(Spec, frozen=True, kw_only=True):
     """Functions that share a process and call each other directly."""
 
     functions: tuple[Literal["act", "env_step", "store", "update"], ...]
     replicas: PositiveInt | Literal["actors"]
 
 
-class EdgeSpec(Spec, kw_only=True):
+class EdgeSpec(Spec, frozen=True, kw_only=True):
     """A value that crosses from one fragment's processes to another's."""
 
     source: str
@@ -33,7 +33,7 @@ class EdgeSpec(Spec, kw_only=True):
     channel: ChannelKind
 
 
-class Policy(Spec, kw_only=True):
+class Policy(Spec, frozen=True, kw_only=True):
     """A distribution policy."""
 
     name: str

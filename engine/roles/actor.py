@@ -106,7 +106,9 @@ class ActorRole:
 
     def _ask(self) -> list[Command]:
         requests: list[Command] = [
-            Send(self._learner, WeightsRequested(actor=self.address, held_version=self._held_version)),
+            Send(
+                self._learner, WeightsRequested(actor=self.address, held_version=self._held_version)
+            ),
             Wake(RETRY_S),
         ]
         if self._ticket is None:

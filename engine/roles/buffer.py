@@ -134,7 +134,7 @@ class BufferRole:
         return [*commands, self._report(now_s)]
 
     def _grant(self) -> list[Command]:
-        """Gives tickets to all that wait for one, first come first served, as far as there is room."""
+        """Gives tickets to those that wait, first come first served, while there is room."""
         commands: list[Command] = []
         for actor, held_version in list(self._held_versions.items()):
             ticket = self._admission.admit(actor, held_version)

@@ -118,7 +118,10 @@ class CoordinatorRole:
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
         if self._phase is _Phase.JOINING and set(self._hosts) >= set(self._addresses):
             self._phase = _Phase.RUNNING
-            commands += [StartRun((*self._addresses, *self._supervisors)), self._note(0.0, "started", COORDINATOR, "")]
+            commands += [
+                StartRun((*self._addresses, *self._supervisors)),
+                self._note(0.0, "started", COORDINATOR, ""),
+            ]
         return commands
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:

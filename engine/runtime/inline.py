@@ -44,9 +44,7 @@ class InlineRun:
     ) -> None:
         clock = LoopClock()
         assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show)
-        hosted = {
-            address: host_role(address, assembly) for address in (*addresses, COORDINATOR)
-        }
+        hosted = {address: host_role(address, assembly) for address in (*addresses, COORDINATOR)}
         self._addresses = addresses
         self._loop = Loop(hosted, clock, sockets=None)
 

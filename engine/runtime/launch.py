@@ -55,13 +55,13 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-class Prepare(Message, kw_only=True):
+class Prepare(Message, frozen=True, kw_only=True):
     """Check this experiment here, and make ready to start roles of it."""
 
     experiment: Experiment
 
 
-class Launch(Message, kw_only=True):
+class Launch(Message, frozen=True, kw_only=True):
     """Start these roles; `wiring` is the supervisor's own way to the coordinator."""
 
     address: str
@@ -69,34 +69,34 @@ class Launch(Message, kw_only=True):
     workers: tuple[WorkerSpec, ...]
 
 
-class Spawn(Message, kw_only=True):
+class Spawn(Message, frozen=True, kw_only=True):
     """Supervisor to nursery: start this role."""
 
     worker: WorkerSpec
 
 
-class Signal(Message, kw_only=True):
+class Signal(Message, frozen=True, kw_only=True):
     """Supervisor to nursery: send a signal to the process group of this role, if it still runs."""
 
     address: str
     number: int
 
 
-class StopRun(Message, kw_only=True):
+class StopRun(Message, frozen=True, kw_only=True):
     """End the run in good order."""
 
 
-class KillRun(Message, kw_only=True):
+class KillRun(Message, frozen=True, kw_only=True):
     """End everything now."""
 
 
-class Prepared(Message, kw_only=True):
+class Prepared(Message, frozen=True, kw_only=True):
     """The experiment can run here."""
 
     facts: HostFacts
 
 
-class Refused(Message, kw_only=True):
+class Refused(Message, frozen=True, kw_only=True):
     """It cannot, for the reason of a `TianJiError`."""
 
     exit_code: int
@@ -105,7 +105,7 @@ class Refused(Message, kw_only=True):
     fix: str
 
 
-class Spawned(Message, kw_only=True):
+class Spawned(Message, frozen=True, kw_only=True):
     """A role process runs; `started_at_s` (Unix time) tells it from a later one of the same pid."""
 
     address: str
@@ -113,7 +113,7 @@ class Spawned(Message, kw_only=True):
     started_at_s: float
 
 
-class Exited(Message, kw_only=True):
+class Exited(Message, frozen=True, kw_only=True):
     """A role process is gone."""
 
     address: str
@@ -121,13 +121,13 @@ class Exited(Message, kw_only=True):
     is_clean: bool
 
 
-class Shown(Message, kw_only=True):
+class Shown(Message, frozen=True, kw_only=True):
     """How far the run is."""
 
     progress: Progress
 
 
-class Failed(Message, kw_only=True):
+class Failed(Message, frozen=True, kw_only=True):
     """A role is gone that should not be; in the order in which it happened."""
 
     address: str
@@ -135,7 +135,7 @@ class Failed(Message, kw_only=True):
     log_tail: list[str]
 
 
-class Finished(Message, kw_only=True):
+class Finished(Message, frozen=True, kw_only=True):
     """No process of the run is left on this host."""
 
 
@@ -159,7 +159,7 @@ class LineReader(Generic[T]):
         os.set_blocking(fd, False)
         self.fd = fd
         self.at_end = False
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)  # type: ignore[call-overload]
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)
         self._partial = b""
 
     def read(self) -> Iterator[T]:

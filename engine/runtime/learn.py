@@ -1,4 +1,4 @@
-"""What a learner does: stages rollouts as one batch, updates, exports weights, saves checkpoints."""
+"""What a learner does: stages a batch, updates, exports weights, saves checkpoints."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ class Staging:
 
     def __init__(self, layout: Layout, num_rollouts: int) -> None:
         self._rollout_layout = layout
-        self._batch_layout = Layout(
-            layout.fields, layout.num_steps, layout.num_envs * num_rollouts
-        )
+        self._batch_layout = Layout(layout.fields, layout.num_steps, layout.num_envs * num_rollouts)
         self._buffer = self._batch_layout.allocate()
         self._arrays = self._batch_layout.views(self._buffer)
         self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}

@@ -16,7 +16,7 @@ def find_free_ports(address: str, ports: range, count: int) -> list[int]:
     Raises:
         PreflightError: There are not so many; the owner of a taken one is named where it can be.
     """
-    free = []
+    free: list[int] = []
     for port in ports:
         if len(free) == count:
             break
@@ -54,7 +54,10 @@ def _owners(ports: range) -> str:
         {
             (item.laddr.port, item.pid)
             for item in connections
-            if item.status == psutil.CONN_LISTEN and item.laddr.port in ports and item.pid
+            if item.status == psutil.CONN_LISTEN
+            and item.laddr
+            and item.laddr.port in ports
+            and item.pid
         }
     )
     named = [f"{port} is held by process {pid} ({_name(pid)})" for port, pid in owners[:3]]

@@ -260,7 +260,10 @@ class Supervisor:
 
     def _send_coordinator(self, message: AnyMessage) -> None:
         if self._sockets is not None and COORDINATOR in {*self._running, *self._remote}:
-            self._sockets.send(COORDINATOR, message)
+            try:
+                self._sockets.send(COORDINATOR, message)
+            except WireError as error:
+                print(f"the coordinator does not listen: {error}", file=sys.stderr, flush=True)
 
     @property
     def _remote(self) -> set[str]:

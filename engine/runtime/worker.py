@@ -43,7 +43,13 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
         hosted = host_role(
             spec.address,
             Assembly(
-                blueprint, spec.info, spec.addresses, spec.supervisors, Path(spec.run_dir), clock, show
+                blueprint,
+                spec.info,
+                spec.addresses,
+                spec.supervisors,
+                Path(spec.run_dir),
+                clock,
+                show,
             ),
         )
         loop = Loop({spec.address: hosted}, clock, sockets, orphan_watch.is_orphan)

@@ -17,7 +17,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="table"):
     t_s: float
 
 
-class Episode(_Row, kw_only=True, tag="episodes"):
+class Episode(_Row, frozen=True, kw_only=True, tag="episodes"):
     """A finished training episode, exploration included."""
 
     actor: int
@@ -28,7 +28,7 @@ class Episode(_Row, kw_only=True, tag="episodes"):
     """Of the whole run when the coordinator heard of it; written by the coordinator."""
 
 
-class Production(_Row, kw_only=True, tag="production"):
+class Production(_Row, frozen=True, kw_only=True, tag="production"):
     """A rollout that an actor collected (or, `sent` false, was collecting when it stopped)."""
 
     actor: int
@@ -43,7 +43,7 @@ class Production(_Row, kw_only=True, tag="production"):
     sent: bool = True
 
 
-class Consumption(_Row, kw_only=True, tag="consumption"):
+class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):
     """A batch that a learner trained on."""
 
     learner: int
@@ -59,7 +59,7 @@ class Consumption(_Row, kw_only=True, tag="consumption"):
     metrics: dict[str, float]
 
 
-class Staleness(_Row, kw_only=True, tag="staleness"):
+class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     """How old that batch was, in versions (over its env steps) and in seconds (over rollouts)."""
 
     learner: int
@@ -75,7 +75,7 @@ class Staleness(_Row, kw_only=True, tag="staleness"):
     age_max_s: float
 
 
-class WeightsPublished(_Row, kw_only=True, tag="weights"):
+class WeightsPublished(_Row, frozen=True, kw_only=True, tag="weights"):
     """New weights offered to the actors."""
 
     learner: int
@@ -84,7 +84,7 @@ class WeightsPublished(_Row, kw_only=True, tag="weights"):
     num_subscribers: int
 
 
-class Ledger(_Row, kw_only=True, tag="ledger"):
+class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
     """Where every collected env step is: collected = consumed + dropped + in_flight.
 
     The four are counted separately: `collected` by the actors, `consumed` by the learner,
@@ -97,7 +97,7 @@ class Ledger(_Row, kw_only=True, tag="ledger"):
     in_flight: int
 
 
-class Resources(_Row, kw_only=True, tag="resources"):
+class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
     """What one process used so far, measured by the supervisor of its host."""
 
     host: str
@@ -108,7 +108,7 @@ class Resources(_Row, kw_only=True, tag="resources"):
     num_threads: int
 
 
-class Event(_Row, kw_only=True, tag="events"):
+class Event(_Row, frozen=True, kw_only=True, tag="events"):
     """Joins, starts, stops, exits, drops and errors."""
 
     kind: str
@@ -118,14 +118,7 @@ class Event(_Row, kw_only=True, tag="events"):
 
 
 Record: TypeAlias = (
-    Episode
-    | Production
-    | Consumption
-    | Staleness
-    | WeightsPublished
-    | Ledger
-    | Resources
-    | Event
+    Episode | Production | Consumption | Staleness | WeightsPublished | Ledger | Resources | Event
 )
 RECORD_TYPES: tuple[type[Record], ...] = (
     Episode,

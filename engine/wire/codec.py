@@ -58,7 +58,7 @@ class Codec:
         largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
         return max(largest, MAX_MESSAGE_BYTES)
 
-    def encode(self, message: AnyMessage) -> list[bytes | bytearray | npt.NDArray[np.uint8]]:
+    def encode(self, message: AnyMessage) -> list[Buffer]:
         """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
         if isinstance(message, RolloutArrived):
             return [self._join(self._rollout_header(message.rollout, message.held_version),
@@ -120,14 +120,12 @@ class Codec:
         info, held_version = header.unpack_rollout(frame, layout.digest, layout.num_bytes)
         return Rollout(info, _payload(frame)), held_version
 
-    def _join(
-        self, head: bytes, buffer: npt.NDArray[np.uint8]
-    ) -> bytes | bytearray | npt.NDArray[np.uint8]:
+    def _join(self, head: bytes, buffer: npt.NDArray[np.uint8]) -> Buffer:
         """Header and buffer as one frame; free if the buffer was allocated with room in front."""
         room = buffer.base
         if isinstance(room, np.ndarray) and room.nbytes == HEADER_BYTES + buffer.nbytes:
             room[:HEADER_BYTES] = np.frombuffer(head, np.uint8)
-            return room
+            return room.data
         return head + buffer.tobytes()
 
 

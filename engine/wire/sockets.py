@@ -8,6 +8,7 @@ and forgets older ones, so an actor that is busy collecting never queues weights
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import Self
@@ -130,7 +131,7 @@ class Sockets:
         Args:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
-        timeout_ms = None if timeout_s is None else max(0, -(-timeout_s * 1000 // 1))
+        timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
         for socket, _ in self._poller.poll(timeout_ms):
             if isinstance(socket, int):
                 continue
@@ -217,11 +218,8 @@ class _AllowList:
     """ZAP's question, answered: is this public key a member of the run?"""
 
     def __init__(self, keyring: Keyring) -> None:
-        self._members = {
-            zmq.utils.z85.decode(key.encode()) for key in keyring.members.values()
-        }
+        self._members = {key.encode() for key in keyring.members.values()}
 
     def callback(self, domain: str, key: bytes) -> bool:
+        """`key` is Z85 text, as in the keyring."""
         return key in self._members
-
-

@@ -29,7 +29,7 @@ def lag_over_time(staleness: pd.DataFrame, end_s: float) -> pd.DataFrame:
         position = pd.Series(np.arange(len(staleness)), index=staleness.index)
     else:
         edges = bin_edges_s(end_s, nice_width_s(end_s / MAX_BINS))
-        position = pd.Series(np.digitize(staleness["t_s"], edges), index=staleness.index)
+        position = pd.Series(np.digitize(staleness["t_s"], edges[1:-1]), index=staleness.index)
     weighted = staleness.assign(
         lag_weighted=staleness["lag_mean"] * staleness["env_steps"],
         age_weighted=staleness["age_mean_s"] * staleness["env_steps"],

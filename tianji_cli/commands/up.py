@@ -208,7 +208,9 @@ def _conclude(paths: RunPaths, outcome: Outcome, output: Output) -> int:
     """Prints the summary and chooses the exit code."""
     for failure in outcome.failures:
         paths_hint = f"{paths.logs}/"
-        output.say(f"{failure.address} was {failure.cause}; logs are in {paths_hint}", at_verbosity=1)
+        output.say(
+            f"{failure.address} was {failure.cause}; logs are in {paths_hint}", at_verbosity=1
+        )
     if not paths.summary.is_file():
         raise RunFailedError(
             _cause(outcome),
@@ -234,5 +236,3 @@ def _cause(outcome: Outcome) -> str:
     first = outcome.failures[0]
     tail = "".join(f"\n    {text}" for text in first.log_tail)
     return f"{first.address} was {first.cause}{tail}"
-
-

@@ -59,9 +59,10 @@ def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
     with in_style():
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
-        axes.set_title(spec.title(runs))
         if not spec.draw(axes, runs):
+            axes.clear()
             _say_no_data(axes)
+        axes.set_title(spec.title(runs))
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             fits_one_row = sum(len(label) + 8 for label in labels) <= 84
@@ -86,17 +87,18 @@ def _say_no_data(axes: Axes) -> None:
     )
 
 
-def _thousands(value: float, _position: int | None = None) -> str:
-    return f"{value:,.10g}"
+def _tick(value: float, _position: int | None = None) -> str:
+    return f"{value / 1e6:,.10g} M" if abs(value) >= 1e6 else f"{value:,.10g}"
 
 
 def _number_axes(axes: Axes, *, x: str, y: str, from_zero: bool = False) -> None:
     axes.set(xlabel=x, ylabel=y)
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
     axes.set_xlim(left=0)
-    if from_zero:
-        axes.set_ylim(bottom=0)
+    if from_zero and axes.dataLim.y1 > 0:
+        axes.set_ylim(0, 1.08 * axes.dataLim.y1)
 
 
 def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
@@ -128,7 +130,8 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
 
 
 def _draw_episodes(axes: Axes, x: pd.Series[float], returns: pd.Series[float]) -> None:
-    dots = axes.plot(x, returns, ".", color=BLUE, alpha=0.3, markersize=4.5, markeredgewidth=0)
+    alpha = max(0.03, min(0.3, 450 / max(1, len(x))))
+    dots = axes.plot(x, returns, ".", color=BLUE, alpha=alpha, markersize=4.5, markeredgewidth=0)
     dots[0].set_rasterized(len(x) > MAX_VECTOR_DOTS)
     axes.plot([], [], ".", color=BLUE, markersize=9, markeredgewidth=0, label="one episode")
 
@@ -238,7 +241,7 @@ def _draw_histogram(axes: Axes, runs: Runs) -> bool:
         axes.axvline(bound + 0.5, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
     axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=MAX_BARS, integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.set_ylim(0, 1.12 if has_bars else None)
     axes.grid(False, axis="x")

@@ -90,6 +90,9 @@ def lag_histogram(runs: Runs) -> str:
         return "Lag: nothing was trained"
     top = int(table["share"].argmax())
     share, lag = float(table["share"].iloc[top]), int(table["lag"].iloc[top])
+    if share < 0.5:
+        median = int(table["lag"][table["share"].cumsum() >= 0.5].iloc[0])
+        return f"Half of the trained env steps are at most {_versions(median)} old"
     return f"{100 * share:.3g}% of the trained env steps are {_versions(lag)} old"
 
 
