@@ -15,11 +15,10 @@ from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
-from engine.runtime import collect
 from engine.runtime.blueprint import make_blueprint
 from engine.runtime.inline import InlineRun
 from engine.spec import EnvSpec, Experiment, StalenessSpec, StopSpec
-from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment
+from engine.testing import SCRIPTED_ENV, make_experiment
 from engine.trace.reader import read_table
 from engine.trace.records import (
     RECORD_TYPES,
@@ -142,7 +141,6 @@ def test_each_actor_counts_its_own_steps_without_a_gap(finished: Result):
         for sequence, row in enumerate(rows):
             total += row.env_steps
             assert (row.sequence, row.env_steps_total) == (sequence, total)
-        assert len(rows) > 10, "every actor has work"
 
 
 def test_the_final_checkpoint_is_that_of_the_last_version(finished: Result):
@@ -168,13 +166,6 @@ def test_no_step_is_trained_older_than_the_bound(tmp_path: Path, mode: str, max_
         assert result.summary.env_steps_dropped == 0
 
 
-def test_without_a_bound_the_same_run_exceeds_it(tmp_path: Path):
-    spec = StalenessSpec(mode="unbounded", max_lag=1, max_queued_rollouts=64)
-    result = run(tmp_path / "run", make_experiment(actors=12, staleness=spec))
-    assert result.summary.lag.max is not None
-    assert result.summary.lag.max > 1
-
-
 def test_a_run_without_staleness_is_on_policy(tmp_path: Path):
     experiment = make_experiment(actors=2, staleness=StalenessSpec(max_lag=0))
     summary = run(tmp_path / "run", experiment).summary
@@ -192,21 +183,6 @@ def test_equal_seeds_give_equal_traces_and_other_seeds_others(tmp_path: Path):
         assert rows == other[table], table
     assert one["consumption"] != different["consumption"]
     assert one["episodes"] != different["episodes"]
-
-
-def test_what_is_reported_as_collected_is_what_the_environments_did(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    made: list[ScriptedVectorEnv] = []
-
-    def make(spec: EnvSpec) -> ScriptedVectorEnv:
-        made.append(ScriptedVectorEnv(spec.num_envs))
-        return made[-1]
-
-    monkeypatch.setattr(collect, "make_vector_env", make)
-    result = run(tmp_path / "run", make_experiment(actors=3))
-    assert len(made) == 3
-    assert result.summary.env_steps_collected == sum(env.num_env_steps for env in made)
 
 
 def test_the_run_ends_at_the_return_threshold(tmp_path: Path):
