@@ -11,7 +11,6 @@ import msgspec
 
 from engine.trace.records import RECORD_TYPES, Record, table_of
 
-
 MAX_BUFFERED_BYTES = 1 << 20
 
 

@@ -58,6 +58,10 @@ class Codec:
         largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
         return max(largest, MAX_MESSAGE_BYTES)
 
+    @property
+    def weights_frame_bytes(self) -> int:
+        return HEADER_BYTES + self._weights.num_bytes
+
     def encode(self, message: AnyMessage) -> list[Buffer]:
         """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
         if isinstance(message, RolloutArrived):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.config_file import Document, load_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, RunFailedError, TianJiError
 from engine.roles.totals import RunInfo
 from engine.runtime.coordinate import write_summary
-from engine.runtime.launch import HostFacts
+from engine.runtime.launch import Failed, HostFacts
 from engine.trace.summary import RunStatus, Summary
 from tianji_cli.connectors.local import LocalConnection
 from tianji_cli.files import find_file
@@ -161,12 +162,18 @@ def _run_inline(
         else:
             signal.default_int_handler(signal.SIGINT, None)
 
+    outcome = Outcome()
     try:
         with interrupts.installed(stop):
             run.run()
+    except KeyboardInterrupt:
+        output.say("ended at once")
+    except Exception:  # noqa: BLE001 - whatever user code raised ends the run by name, as a role's
+        tail = traceback.format_exc().splitlines()
+        outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
-    return paths, Outcome()
+    return paths, outcome
 
 
 def _connect(inventory: Inventory) -> LocalConnection:
