@@ -41,11 +41,14 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         rollout_steps: T, steps of each environment in one rollout.
         batch_steps: T x B of one batch: env steps and resets that one `update` sees.
         fields: What a rollout holds.
+        corrects_staleness: Whether the update weighs samples of older policies rightly, so that
+            it can do without a bound on lag.
     """
 
     rollout_steps: int
     batch_steps: int
     fields: tuple[Field, ...]
+    corrects_staleness: bool = False
 
 
 @dataclass
@@ -108,6 +111,10 @@ class Algorithm(Protocol):
         Returns:
             `action` [B, ...] and whatever else of a step the update wants back, by field name.
         """
+        ...
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        """The actions that it holds to be best, [B, ...], for evaluation; without gradients."""
         ...
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
