@@ -36,6 +36,12 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Environments per actor (the rollout's batch axis B)."""
     step_latency_ms: NonNegativeFloat = 0.0
     """Emulated time that one vector step takes beside its computation."""
+    reward_scale: PositiveFloat = 1.0
+    """Rewards are multiplied by this before they are learnt from; traced returns are not."""
+    clip_reward: bool = False
+    """Learn from the sign of rewards only (Mnih et al., 2015); traced returns are not clipped."""
+    life_loss_terminates: bool = False
+    """Atari: learn as if a lost life ended the episode; the game itself goes on."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
 
@@ -106,6 +112,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     network: NetworkSpec = NetworkSpec()
     policy: str = "tianji"
     """Distribution policy: a built-in name."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first, which register own environments, networks, algorithms."""
     actors: PositiveInt = 2
     staleness: StalenessSpec = StalenessSpec()
     stop: StopSpec = StopSpec()

@@ -34,6 +34,20 @@ class Spaces:
     action: gymnasium.Space[object]
 
 
+class Lanes(msgspec.Struct, frozen=True):
+    """Which of all environments of a run these are, for exploration that differs between them.
+
+    Attributes:
+        first: Number of the first one.
+        count: B, how many.
+        total: Over all actors.
+    """
+
+    first: int
+    count: int
+    total: int
+
+
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants its samples.
 
@@ -99,7 +113,7 @@ class Algorithm(Protocol):
         ...
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
     ) -> dict[str, Tensor]:
         """Chooses actions, without gradients.
 
@@ -107,6 +121,7 @@ class Algorithm(Protocol):
             network: As from `network()`.
             observation: s_t, [B, ...].
             generator: Source of randomness.
+            lanes: Which environments these are.
 
         Returns:
             `action` [B, ...] and whatever else of a step the update wants back, by field name.

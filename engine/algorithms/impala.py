@@ -11,13 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.base import Batch, Lanes, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
     check_action_space,
     learn_statistics,
+    observation_field,
 )
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 from engine.algorithms.returns import vtrace
@@ -47,8 +48,6 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     entropy_coefficient: NonNegativeFloat = 0.01
     value_coefficient: NonNegativeFloat = 0.5
     max_gradient_norm: PositiveFloat = 40.0
-    reward_scale: PositiveFloat = 1.0
-    """Rewards are multiplied by this before anything else."""
     rollout_steps: PositiveInt = 20
     batch_steps: PositiveInt = 640
 
@@ -83,7 +82,7 @@ class Impala:
             rollout_steps=self._config.rollout_steps,
             batch_steps=self._config.batch_steps,
             fields=(
-                Field("observation", str(observation.dtype), observation.shape, extra_rows=1),
+                observation_field(observation),
                 action_field(action),
                 Field("log_prob", "float32"),
             ),
@@ -102,7 +101,7 @@ class Impala:
         return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
     ) -> dict[str, Tensor]:
         assert isinstance(network, PolicyValueNetwork)
         policy = network.distribution(observation)
@@ -142,7 +141,7 @@ class Impala:
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        observation, reward = batch["observation"], batch["reward"] * config.reward_scale
+        observation, reward = batch["observation"], batch["reward"]
         weight = batch["valid"].to(torch.float32)
         weight = (weight / weight.sum().clamp(min=1.0)).flatten()
         # The last row has no action: the policy's outputs there are computed and left.

@@ -155,6 +155,12 @@ def num_policy_outputs(action: gymnasium.Space[object]) -> int:
     return int(action.shape[0])
 
 
+def observation_field(observation: gymnasium.spaces.Box) -> Field:
+    """How observations s_0 to s_T lie in a rollout; double precision is not kept."""
+    dtype = "float32" if observation.dtype == "float64" else str(observation.dtype)
+    return Field("observation", dtype, observation.shape, extra_rows=1)
+
+
 def action_field(action: gymnasium.Space[object]) -> Field:
     """How an action lies in a rollout."""
     if isinstance(action, gymnasium.spaces.Discrete):

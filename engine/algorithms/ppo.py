@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.base import Batch, Lanes, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
     check_action_space,
     learn_statistics,
+    observation_field,
 )
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 from engine.algorithms.returns import generalized_advantages
@@ -80,7 +81,7 @@ class Ppo:
             rollout_steps=self._config.rollout_steps,
             batch_steps=self._config.batch_steps,
             fields=(
-                Field("observation", str(observation.dtype), observation.shape, extra_rows=1),
+                observation_field(observation),
                 action_field(action),
                 Field("log_prob", "float32"),
             ),
@@ -98,7 +99,7 @@ class Ppo:
         return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
     ) -> dict[str, Tensor]:
         assert isinstance(network, PolicyValueNetwork)
         policy = network.distribution(observation)

@@ -29,6 +29,22 @@ ALGORITHMS: dict[str, Entry] = {
 }
 
 
+def register_algorithm(name: str, config: type[Spec], make: Callable[..., Algorithm]) -> None:
+    """Makes an own algorithm available as `algorithm.name`.
+
+    Args:
+        name: Not yet taken.
+        config: Its hyperparameters; every field is a key of the experiment's `algorithm`.
+        make: Called as `make(config, network_spec, spaces)`.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name in ALGORITHMS:
+        raise ConfigError(f"an algorithm {name!r} exists already", where="modules")
+    ALGORITHMS[name] = Entry(config, make)
+
+
 def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     """Makes the algorithm that an experiment names, from checked hyperparameters.
 

@@ -34,6 +34,23 @@ class TrunkEntry:
     is_shared: bool
 
 
+def register_network(name: str, build: TrunkBuilder, *, is_shared: bool = True) -> None:
+    """Makes an own trunk available as `network.name`.
+
+    Args:
+        name: Not yet taken.
+        build: Called with the observation's shape and the network's spec; gives a module from
+            float32 [N, *shape] to [N, num_features]. All its parameters must be float32.
+        is_shared: Whether policy and value share one, where an algorithm has both.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name in TRUNKS:
+        raise ConfigError(f"a network {name!r} exists already", where="modules")
+    TRUNKS[name] = TrunkEntry(build, is_shared)
+
+
 def trunk_name(observation_shape: Sequence[int], spec: NetworkSpec) -> str:
     """The name in the spec; without one, what suits the shape.
 
