@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import tempfile
 import time
@@ -162,7 +161,14 @@ class Controller:
         """
         outcome = Outcome()
         ((address, wiring),) = workers.supervisors.items()
-        self._tell(Launch(address=address, wiring=wiring, workers=workers.workers))
+        self._tell(
+            Launch(
+                address=address,
+                wiring=wiring,
+                socket_dir=str(self._socket_dir or ""),
+                workers=workers.workers,
+            )
+        )
         heard = 0
         for report in self._reports(None):
             match report:
@@ -191,8 +197,6 @@ class Controller:
         self._selector.close()
         self._connection.close_input()
         has_ended = self._connection.wait(END_S)
-        if self._socket_dir is not None:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
         if not has_ended:
             raise DeadlineError("the supervisor does not end", where=self._connection.host)
 

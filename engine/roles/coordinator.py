@@ -24,7 +24,7 @@ from engine.messages import (
     StopRequested,
     role_of,
 )
-from engine.progress import Progress
+from engine.progress import Progress, RoleState
 from engine.roles.commands import (
     Command,
     EndRun,
@@ -249,11 +249,6 @@ class CoordinatorRole:
     def _progress(self, now_s: float) -> Progress:
         totals, stop = self._totals, self._experiment.stop
         recent = totals.recent_staleness
-        shares = [0.0]
-        if stop.env_steps:
-            shares.append(totals.consumed.total / stop.env_steps)
-        if stop.seconds and self._phase is not _Phase.JOINING:
-            shares.append(now_s / stop.seconds)
         ledger = totals.ledger
         return Progress(
             phase=str(self._phase.value),
@@ -272,11 +267,12 @@ class CoordinatorRole:
             episodes=totals.num_episodes,
             return_mean=totals.return_mean,
             threshold=stop.return_threshold,
-            share_done=min(max(shares), 1.0),
+            env_steps_limit=stop.env_steps,
+            seconds_limit=stop.seconds,
             roles=self._role_states(),
         )
 
-    def _role_states(self) -> dict[str, str]:
+    def _role_states(self) -> dict[str, RoleState]:
         def state(address: str) -> str:
             if address in self._counters:
                 return "stopped"
@@ -284,4 +280,5 @@ class CoordinatorRole:
                 return "gone"
             return "running" if address in self._hosts else "starting"
 
-        return {address: state(address) for address in self._addresses}
+        cores = self._totals.cores
+        return {a: RoleState(state(a), cores.get(a)) for a in self._addresses}

@@ -62,10 +62,15 @@ class Prepare(Message, frozen=True, kw_only=True):
 
 
 class Launch(Message, frozen=True, kw_only=True):
-    """Start these roles; `wiring` is the supervisor's own way to the coordinator."""
+    """Start these roles.
+
+    `wiring` is the supervisor's own way to the coordinator; `socket_dir`, unless empty, holds the
+    run's Unix sockets and is removed at the end.
+    """
 
     address: str
     wiring: Wiring
+    socket_dir: str
     workers: tuple[WorkerSpec, ...]
 
 

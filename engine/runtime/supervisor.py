@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
-from engine.runtime.process import log_tail, take_stdout
+from engine.runtime.process import log_tail, name_process, take_stdout
 from engine.trace.records import Resources
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
@@ -86,6 +87,7 @@ class Supervisor:
         )
         self._sockets: Sockets | None = None
         self._address = ""
+        self._socket_dir = ""
         self._workers: dict[str, WorkerSpec] = {}
         self._running: dict[str, psutil.Process | None] = {}
         self._clock: RunClock | None = None
@@ -141,6 +143,7 @@ class Supervisor:
 
     def _launch(self, launch: Launch) -> None:
         self._address = launch.address
+        self._socket_dir = launch.socket_dir
         self._sockets = Sockets(launch.address, launch.wiring, Codec.for_messages())
         for fd in (self._from_nursery.fd, self._controller.fd):
             self._sockets.watch(fd)
@@ -289,6 +292,8 @@ class Supervisor:
     def _close(self) -> None:
         if self._sockets is not None:
             self._sockets.close(linger_ms=0)
+        if self._socket_dir:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
         assert self._nursery.stdin is not None
         self._nursery.stdin.close()
         self._nursery.wait()
@@ -305,6 +310,7 @@ def main() -> None:
     """Supervises until the run is over; SIGINT is the controller's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    name_process("tj-supervisor")
     Supervisor().run()
 
 
