@@ -48,6 +48,9 @@ class Lanes(msgspec.Struct, frozen=True):
     total: int
 
 
+ANY_LANES = Lanes(0, 1, 1)
+
+
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants its samples.
 
@@ -113,7 +116,11 @@ class Algorithm(Protocol):
         ...
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         """Chooses actions, without gradients.
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, Lanes, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.base import (
+    ANY_LANES,
+    Batch,
+    Lanes,
+    LearnerState,
+    SampleRequest,
+    Spaces,
+    UpdateResult,
+)
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
     PolicyValueNetwork,
@@ -101,7 +109,11 @@ class Impala:
         return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         assert isinstance(network, PolicyValueNetwork)
         policy = network.distribution(observation)
@@ -139,22 +151,15 @@ class Impala:
         Returns:
             The loss, and the metrics of `_METRICS`, detached.
         """
-        assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        observation, reward = batch["observation"], batch["reward"]
-        weight = batch["valid"].to(torch.float32)
+        weight = batch["valid"].to(batch["reward"].dtype)
         weight = (weight / weight.sum().clamp(min=1.0)).flatten()
-        # The last row has no action: the policy's outputs there are computed and left.
-        policy, flat_value = network.evaluate(observation.flatten(0, 1))
-        value = flat_value.view(observation.shape[:2])
-        last = torch.zeros_like(batch["action"][:1])
-        actions = torch.cat((batch["action"], last)).flatten(0, 1)
-        log_prob = policy.log_prob(actions).view(value.shape)[:-1]
+        log_prob, entropy_t, value = _evaluate(network, batch)
         log_ratio = log_prob - batch["log_prob"]
         with torch.no_grad():
             targets = vtrace(
                 log_ratio,
-                reward,
+                batch["reward"],
                 value,
                 batch["terminated"],
                 batch["truncated"],
@@ -165,7 +170,7 @@ class Impala:
             )
         policy_loss = -(weight @ (targets.advantage * log_prob).flatten())
         value_loss = weight @ (value[:-1] - targets.value_target).square().flatten()
-        entropy = weight @ policy.entropy().view(value.shape)[:-1].flatten()
+        entropy = weight @ entropy_t.flatten()
         loss = (
             policy_loss
             + config.value_coefficient * value_loss
@@ -175,6 +180,18 @@ class Impala:
             rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
         return loss, metrics
+
+
+def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """ln pi(a_t | s_t) [T, B], entropy [T, B] and v(s_t) [T+1, B], in one pass of the network."""
+    assert isinstance(network, PolicyValueNetwork)
+    observation, action = batch["observation"], batch["action"]
+    policy, flat_value = network.evaluate(observation.flatten(0, 1))
+    value = flat_value.view(observation.shape[:2])
+    # The last row has no action: the policy's outputs there are computed and left.
+    actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
+    log_prob = policy.log_prob(actions).view(value.shape)[:-1]
+    return log_prob, policy.entropy().view(value.shape)[:-1], value
 
 
 _METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean")

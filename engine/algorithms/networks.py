@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +49,7 @@ class ObservationInput(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """[N, ...] -> float32 [N, ...]."""
         assert observation.shape[1:] == self._shape, observation.shape
-        scaled = observation.to(torch.float32)
-        if self._scale != 1.0:
-            scaled = scaled * self._scale
+        scaled = self._scaled(observation)
         if not self._normalizes:
             return scaled
         deviations = (scaled - self.mean) * torch.rsqrt(self.variance + 1e-8)
@@ -59,9 +58,9 @@ class ObservationInput(nn.Module):
     @torch.no_grad()
     def learn(self, observation: Tensor) -> None:
         """Merges observations [N, ...] into the statistics (Chan et al., 1979, equation 2.1)."""
-        if not self._normalizes:
+        if not self._normalizes or not len(observation):
             return
-        scaled = observation.to(torch.float32) * self._scale
+        scaled = self._scaled(observation)
         num_new = scaled.shape[0]
         variance, mean = torch.var_mean(scaled, dim=0, correction=0)
         total = self.count + num_new
@@ -70,6 +69,12 @@ class ObservationInput(nn.Module):
         self.variance.copy_((self.variance * self.count + variance * num_new + between) / total)
         self.mean.add_(delta * (num_new / total))
         self.count.copy_(total)
+
+    def _scaled(self, observation: Tensor) -> Tensor:
+        if observation.is_floating_point():
+            return observation
+        values = observation.to(torch.float32)
+        return values if self._scale == 1.0 else values * self._scale
 
 
 class PolicyValueNetwork(nn.Module):
@@ -156,8 +161,9 @@ def num_policy_outputs(action: gymnasium.Space[object]) -> int:
 
 
 def observation_field(observation: gymnasium.spaces.Box) -> Field:
-    """How observations s_0 to s_T lie in a rollout; double precision is not kept."""
-    dtype = "float32" if observation.dtype == "float64" else str(observation.dtype)
+    """How observations s_0 to s_T lie in a rollout; of real numbers single precision is kept."""
+    is_real = np.issubdtype(observation.dtype, np.floating)
+    dtype = "float32" if is_real else str(observation.dtype)
     return Field("observation", dtype, observation.shape, extra_rows=1)
 
 

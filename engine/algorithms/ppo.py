@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, Lanes, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.base import (
+    ANY_LANES,
+    Batch,
+    Lanes,
+    LearnerState,
+    SampleRequest,
+    Spaces,
+    UpdateResult,
+)
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
     PolicyValueNetwork,
@@ -99,7 +107,11 @@ class Ppo:
         return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator, lanes: Lanes
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         assert isinstance(network, PolicyValueNetwork)
         policy = network.distribution(observation)
