@@ -93,6 +93,18 @@ class StopSpec(Spec, frozen=True, kw_only=True):
     return_window: PositiveInt = 100
 
 
+class LearnerSpec(Spec, frozen=True, kw_only=True):
+    """How the learner computes; what it computes is the algorithm's business.
+
+    `compile`: whether optimiser steps are compiled beside training and taken into use when they are
+    ready. `auto` does so where roles are processes of their own; with policy `local` only `on`
+    does, because the moment of the exchange would make traces of equal seeds differ in the last
+    digits.
+    """
+
+    compile: Literal["auto", "on", "off"] = "auto"
+
+
 class CheckpointSpec(Spec, frozen=True, kw_only=True):
     """A checkpoint is always written at the end; `every_s` adds periodic ones."""
 
@@ -116,6 +128,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
     """Python modules to import first, which register own environments, networks, algorithms."""
     actors: PositiveInt = 2
     staleness: StalenessSpec = StalenessSpec()
+    learner: LearnerSpec = LearnerSpec()
     stop: StopSpec = StopSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
 

@@ -7,7 +7,7 @@ which roles share a process. All mutable state is in `LearnerState`, passed in a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 import gymnasium
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters
+from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
@@ -70,7 +71,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class LearnerState:
-    """Everything that changes while learning; a checkpoint is exactly this.
+    """Everything that changes while learning; a checkpoint is exactly this, less `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
@@ -78,6 +79,7 @@ class LearnerState:
         optimizer: Moments, flat.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
+        steps: Takes the optimiser's steps; eagerly, unless the runtime has compiled them.
     """
 
     network: nn.Module
@@ -85,6 +87,7 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
+    steps: StepTaker = field(default_factory=EagerSteps, repr=False)
 
 
 @dataclass(frozen=True)

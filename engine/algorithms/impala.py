@@ -21,6 +21,7 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
+from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -28,7 +29,7 @@ from engine.algorithms.networks import (
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.optimizer import AdamState
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -83,6 +84,12 @@ class Impala:
         self._config = config
         self._network_spec = network
         self._spaces = spaces
+        self._step = GradientStep(
+            loss=self._loss,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
     def samples(self) -> SampleRequest:
         observation, action = self._spaces.observation, self._spaces.action
@@ -125,17 +132,7 @@ class Impala:
         return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        config = self._config
-        state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, config.max_gradient_norm)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=config.learning_rate,
-            epsilon=config.adam_epsilon,
-        )
+        metrics = state.steps.take(state, self._step, batch)
         state.num_updates += 1
         learn_statistics(state.network, batch)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))

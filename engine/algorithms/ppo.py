@@ -19,6 +19,7 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
+from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -26,7 +27,7 @@ from engine.algorithms.networks import (
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.optimizer import AdamState
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -82,6 +83,12 @@ class Ppo:
         self._config = config
         self._network_spec = network
         self._spaces = spaces
+        self._step = GradientStep(
+            loss=self._loss,
+            learning_rate=config.learning_rate,
+            epsilon=_ADAM_EPSILON,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
     def samples(self) -> SampleRequest:
         observation, action = self._spaces.observation, self._spaces.action
@@ -126,20 +133,15 @@ class Ppo:
         config = self._config
         samples = self._prepare(state, batch)
         num_samples = samples["valid"].numel()
-        sums = torch.zeros(len(_METRICS))
-        num_minibatches = 0
-        for _ in range(config.num_epochs):
-            order = torch.randperm(num_samples, generator=state.generator)
-            shuffled = {name: values[order] for name, values in samples.items()}
-            for start in range(0, num_samples, config.minibatch_steps):
-                stop = start + config.minibatch_steps
-                minibatch = {name: values[start:stop] for name, values in shuffled.items()}
-                sums += self._step(state, minibatch)
-                num_minibatches += 1
-        state.num_updates += num_minibatches
+        epochs = [
+            torch.randperm(num_samples, generator=state.generator) for _ in range(config.num_epochs)
+        ]
+        order = torch.stack(epochs).view(-1, config.minibatch_steps)
+        metrics = state.steps.take(state, self._step, samples, order)
+        state.num_updates += len(order)
         learn_statistics(state.network, batch)
-        metrics = dict(zip(_METRICS, (sums / num_minibatches).tolist(), strict=True))
-        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
+        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
         """Advantages and value targets; then time and environments become one axis, [T*B]."""
@@ -164,20 +166,6 @@ class Ppo:
             "value_target": advantage + value[:-1],
         }
         return {name: values.flatten(0, 1) for name, values in samples.items()}
-
-    def _step(self, state: LearnerState, minibatch: Batch) -> Tensor:
-        config = self._config
-        state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, minibatch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, config.max_gradient_norm)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=config.learning_rate,
-            epsilon=_ADAM_EPSILON,
-        )
-        return metrics
 
     def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.

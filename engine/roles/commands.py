@@ -156,12 +156,26 @@ class Updated:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something happened that belongs in the trace, as an event of this kind."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class TimerFired:
     pass
 
 
 Event: TypeAlias = (
-    AnyMessage | RolloutCollected | RolloutAbandoned | WeightsExported | Updated | TimerFired
+    AnyMessage
+    | RolloutCollected
+    | RolloutAbandoned
+    | WeightsExported
+    | Updated
+    | Noted
+    | TimerFired
 )
 
 

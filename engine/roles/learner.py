@@ -26,6 +26,7 @@ from engine.roles.commands import (
     Command,
     Event,
     ExportWeights,
+    Noted,
     Quit,
     SaveCheckpoint,
     Send,
@@ -37,6 +38,7 @@ from engine.roles.commands import (
 from engine.rollout import Rollout, Weights
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.records import Event as TraceEvent
 from engine.trace.summary import weighted_percentile
 
 
@@ -84,6 +86,9 @@ class LearnerRole:
                 return self._train_if_idle(now_s)
             case Updated():
                 return self._updated(event, now_s)
+            case Noted(kind=kind, detail=detail):
+                row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
+                return [self._report(row)]
             case Stop():
                 self._is_stopping = True
                 return self._finish() if self._training is None else []

@@ -60,6 +60,12 @@ class Assembly:
     clock: LoopClock
     show: Callable[[Progress], None]
 
+    @property
+    def compiles(self) -> bool:
+        """Inline, compiling must be asked for: when it is done depends on time, traces must not."""
+        mode = self.blueprint.experiment.learner.compile
+        return mode == "on" or (mode == "auto" and bool(self.supervisors))
+
 
 def host_role(address: str, run: Assembly) -> Hosted:
     """Makes the role of this address, and what performs its commands."""
@@ -73,7 +79,9 @@ def host_role(address: str, run: Assembly) -> Hosted:
             actor = ActorRole(index, 0, buffer, learner)
             return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
         case "learner":
-            body = LearnerBody(blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock)
+            body = LearnerBody(
+                blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock, compiles=run.compiles
+            )
             return Hosted(LearnerRole(index, experiment, buffer), body)
         case "buffer":
             queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)

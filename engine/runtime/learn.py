@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from engine.clock import Clock
 from engine.roles.commands import (
     Command,
     Event,
     ExportWeights,
+    Noted,
     SaveCheckpoint,
     Update,
     Updated,
     WeightsExported,
 )
-from engine.rollout import Layout, Rollout, Weights
+from engine.rollout import Rollout, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import save_checkpoint
+from engine.runtime.compile_job import CompileJob
+from engine.runtime.staging import Staging
 from engine.wire.codec import allocate_framed
 
 
@@ -31,18 +33,24 @@ class LearnerBody:
         blueprint: The run.
         checkpoints: Directory of its checkpoints.
         clock: The run's timeline.
+        compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
     """
 
-    def __init__(self, blueprint: Blueprint, checkpoints: Path, clock: Clock) -> None:
+    def __init__(
+        self, blueprint: Blueprint, checkpoints: Path, clock: Clock, *, compiles: bool = False
+    ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
         self._clock = clock
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
         self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
         self._version = 0
+        self._compiles = compiles
+        self._compile_job: CompileJob | None = None
 
     def close(self) -> None:
-        """Nothing to release."""
+        if self._compile_job is not None:
+            self._compile_job.close()
 
     @property
     def is_busy(self) -> bool:
@@ -55,9 +63,9 @@ class LearnerBody:
         match command:
             case ExportWeights(version=version):
                 self._version = version
-                return [WeightsExported(self._export())]
+                return [WeightsExported(self._export()), *self._start_compiling()]
             case Update(rollouts=rollouts):
-                return [self._update(rollouts)]
+                return [*self._poll_compiler(), self._update(rollouts)]
             case SaveCheckpoint(version=version, counters=counters):
                 save_checkpoint(
                     self._checkpoints,
@@ -82,31 +90,27 @@ class LearnerBody:
             metrics=result.metrics,
         )
 
+    def _start_compiling(self) -> list[Event]:
+        if not self._compiles or self._compile_job is not None:
+            return []
+        self._compile_job = CompileJob(self._blueprint)
+        return [self._tell_outcome()] if self._compile_job.outcome else []
+
+    def _poll_compiler(self) -> list[Event]:
+        if self._compile_job is None or not self._compile_job.poll():
+            return []
+        return [self._tell_outcome()]
+
+    def _tell_outcome(self) -> Noted:
+        """Takes what was compiled into use, and says what there is."""
+        assert self._compile_job is not None
+        if self._compile_job.steps is not None:
+            self._state.steps = self._compile_job.steps
+        detail = f"optimiser steps: {self._compile_job.outcome}"
+        print(detail, flush=True)
+        return Noted("compiled" if self._compile_job.steps else "eager", detail)
+
     def _export(self) -> Weights:
         buffer = allocate_framed(self._blueprint.weights.num_bytes)
         buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
         return Weights(self._version, buffer)
-
-
-class Staging:
-    """A batch of several rollouts side by side along the environment axis, allocated once.
-
-    Args:
-        layout: Of one rollout.
-        num_rollouts: How many make a batch.
-    """
-
-    def __init__(self, layout: Layout, num_rollouts: int) -> None:
-        self._rollout_layout = layout
-        self._batch_layout = Layout(layout.fields, layout.num_steps, layout.num_envs * num_rollouts)
-        self._buffer = self._batch_layout.allocate()
-        self._arrays = self._batch_layout.views(self._buffer)
-        self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
-
-    def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
-        """Copies the rollouts in; the result is overwritten by the next call."""
-        num_envs = self._rollout_layout.num_envs
-        for i, rollout in enumerate(rollouts):
-            for name, values in self._rollout_layout.views(rollout.buffer).items():
-                self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
-        return self._tensors
