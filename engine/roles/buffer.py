@@ -47,13 +47,17 @@ class BufferRole:
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
         self._received: dict[str, int] = {}
         self._collected: dict[tuple[int, int], int] = {}
+        self._next_sequence: dict[tuple[int, int], int] = {}
         self._request: BatchRequested | None = None
         self._delivered = 0
         self._consumed = 0
         self._dropped = 0
         self._stop: Stop | None = None
+        self._is_finished = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        if self._is_finished:
+            return [Quit()] if isinstance(event, Exit) else []
         match event:
             case Start():
                 return []
@@ -67,9 +71,9 @@ class BufferRole:
             case Stop():
                 self._stop = event
                 self._consumed = event.consumed_env_steps
-                return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
+                return [*self._finish_if_drained(), Wake(DRAIN_S)]
             case TimerFired():
-                return self._finish(now_s) if self._stop else []
+                return self._finish() if self._stop else []
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
@@ -81,6 +85,10 @@ class BufferRole:
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
         actor = f"actor-{info.actor}"
+        source = (info.actor, info.epoch)
+        if info.sequence < self._next_sequence.get(source, 0):
+            return [self._note(now_s, "duplicate", actor, f"rollout {info.sequence} came again")]
+        self._next_sequence[source] = info.sequence + 1
         self._received[actor] = self._received.get(actor, 0) + 1
         commands = self._book(event, now_s)
         if self._admission.arrive(info.ticket, info.version_min):
@@ -91,7 +99,7 @@ class BufferRole:
             commands.append(self._note(now_s, "drop", actor, detail))
         self._held_versions[actor] = event.held_version
         if self._stop:
-            return [*commands, *self._finish_if_drained(now_s)]
+            return [*commands, *self._finish_if_drained()]
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _book(self, event: RolloutArrived, now_s: float) -> list[Command]:
@@ -162,16 +170,15 @@ class BufferRole:
         row = TraceEvent(t_s=now_s, kind=kind, host="", role=role, detail=detail)
         return Send(COORDINATOR, Report(address=self.address, records=[row]))
 
-    def _finish_if_drained(self, now_s: float) -> list[Command]:
+    def _finish_if_drained(self) -> list[Command]:
         assert self._stop is not None
         expected = self._stop.sent_rollouts
         if all(self._received.get(actor, 0) >= sent for actor, sent in expected.items()):
-            return self._finish(now_s)
+            return self._finish()
         return []
 
-    def _finish(self, now_s: float) -> list[Command]:
-        self._stop = None
-        self._held_versions.clear()
+    def _finish(self) -> list[Command]:
+        self._is_finished = True
         counters = Counters(
             queued=self._queued,
             staged=self._delivered - self._consumed,
