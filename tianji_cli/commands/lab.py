@@ -103,43 +103,49 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
 @app.command()
 def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """End every process of a host at once; its disk stays."""
-    _open(directory).kill(host)
-    _output(context).say(f"{host}: dead")
+    lab = _open(directory)
+    lab.kill(host)
+    _tell(lab, f"{host}: dead", _output(context))
 
 
 @app.command()
 def start(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Start a dead host again, with the same address, keys and disk."""
-    _open(directory).start(host)
-    _output(context).say(f"{host}: up")
+    lab = _open(directory)
+    lab.start(host)
+    _tell(lab, f"{host}: up", _output(context))
 
 
 @app.command()
 def cut(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Unplug a host silently: its packets vanish."""
-    _open(directory).cut(host)
-    _output(context).say(f"{host}: cut")
+    lab = _open(directory)
+    lab.cut(host)
+    _tell(lab, f"{host}: cut", _output(context))
 
 
 @app.command()
 def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Plug a host in again."""
-    _open(directory).heal(host)
-    _output(context).say(f"{host}: plugged in")
+    lab = _open(directory)
+    lab.heal(host)
+    _tell(lab, f"{host}: plugged in", _output(context))
 
 
 @app.command()
 def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Stop every process of a host: it accepts connections and answers nothing."""
-    _open(directory).freeze(host)
-    _output(context).say(f"{host}: frozen")
+    lab = _open(directory)
+    lab.freeze(host)
+    _tell(lab, f"{host}: frozen", _output(context))
 
 
 @app.command()
 def thaw(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Let a frozen host go on."""
-    _open(directory).thaw(host)
-    _output(context).say(f"{host}: thawed")
+    lab = _open(directory)
+    lab.thaw(host)
+    _tell(lab, f"{host}: thawed", _output(context))
 
 
 class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +162,14 @@ def _open(directory: Path) -> Lab:
     from tianji_cli.lab.lab import absolute
 
     return Lab(absolute(directory))
+
+
+def _tell(lab: Lab, text: str, output: Output) -> None:
+    """A sentence for people, or all hosts as they are now for programs."""
+    if output.is_json:
+        _show(lab, output)
+    else:
+        output.say(text)
 
 
 def _show(lab: Lab, output: Output) -> None:

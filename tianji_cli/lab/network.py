@@ -44,10 +44,8 @@ def add_namespaces(plan: LabPlan) -> list[Command]:
 
 def add_operator_link(plan: LabPlan) -> Command:
     """Fails where the link exists: its name stands for the subnet, so one lab at a time gets it."""
-    return Command(
-        ("ip", "link", "add", plan.link, "type", "veth")
-        + ("peer", "name", OPERATOR_PORT, "netns", plan.fabric)
-    )
+    ends = (plan.link, "type", "veth", "peer", "name", OPERATOR_PORT, "netns", plan.fabric)
+    return Command(("ip", "link", "add", *ends))
 
 
 def connect_all(plan: LabPlan) -> list[Command]:
@@ -129,13 +127,8 @@ def filter_all(plan: LabPlan, methods: Methods) -> list[Command]:
         )
     if methods.delay == "nfqueue":
         rules.append(("-j", "NFQUEUE", "--queue-num", str(DELAY_QUEUE), "--queue-bypass"))
-    return [
-        Command(
-            (*in_namespace(plan.fabric), "iptables", "-A", "FORWARD")
-            + ("!", "-s", plan.operator_address, *rule)
-        )
-        for rule in rules
-    ]
+    append = (*in_namespace(plan.fabric), "iptables", "-A", "FORWARD")
+    return [Command((*append, "!", "-s", plan.operator_address, *rule)) for rule in rules]
 
 
 def single_packets(plan: LabPlan) -> list[Command]:

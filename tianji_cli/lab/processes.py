@@ -125,7 +125,7 @@ def child_of(launcher: ProcessId, table: Iterable[ProcessRow]) -> ProcessId | No
 
 
 def inhabitants(init: ProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow]:
-    """Everything in the pid namespace that `init` is the first process of, namespaces within too."""
+    """Everything in the pid namespace that `init` began, and in namespaces within it."""
     spaces = {row.pid_namespace for row in table if row.id == init}
     found = {row.id.pid for row in table if row.pid_namespace in spaces}
     while more := {row.id.pid for row in table if row.parent in found} - found:
