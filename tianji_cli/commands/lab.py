@@ -12,6 +12,7 @@ from tianji_cli.output import Output
 
 if TYPE_CHECKING:
     from tianji_cli.lab.lab import Lab
+    from tianji_cli.lab.network import Methods
 
 LAB_SCHEMA_VERSION = 1
 
@@ -177,9 +178,8 @@ def _show(lab: Lab, output: Output) -> None:
 
     state, rows = lab.load(), lab.status()
     request, methods = state.plan.request, state.methods
-    for what, method in (("delay", methods.delay), ("loss", methods.loss)):
-        if method == "unavailable":
-            output.say(f"warning: {what} is not available: this kernel has no netem")
+    for warning in warnings(methods):
+        output.say(f"warning: {warning}")
     if not output.is_json:
         output.data.print(lab_table(rows, request, methods))
         output.say(f"inventory: {lab.inventory}")
@@ -205,3 +205,17 @@ def _show(lab: Lab, output: Output) -> None:
 def _output(context: typer.Context) -> Output:
     assert isinstance(context.obj, Output)
     return context.obj
+
+
+def warnings(methods: Methods) -> list[str]:
+    """What a user must know about delay and loss on this machine."""
+    found = [
+        f"{what} is not available here: the kernel has neither netem nor what would replace it"
+        for what, method in (("delay", methods.delay), ("loss", methods.loss))
+        if method == "unavailable"
+    ]
+    if methods.delay == "nfqueue":
+        found.append("delay is made in user space (no netem): 0.1 ms or more is added to it")
+    if methods.loss in ("netem", "iptables") and not methods.has_single_packets:
+        found.append("without ethtool what is lost is up to 64 KB of a stream at once")
+    return found

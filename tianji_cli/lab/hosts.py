@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from tianji_cli.lab.plan import HostPlan, LabPaths
 from tianji_cli.lab.preflight import NAMESPACES
 from tianji_cli.lab.processes import (
     ProcessId,
+    await_end,
     child_of,
     identify,
     is_alive,
@@ -25,8 +27,12 @@ from tianji_cli.lab.system import perform, require_program, search_path
 
 START_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 10.0
+LAUNCHER_TIMEOUT_S = 2.0
 _PROBE_TIMEOUT_S = 0.5
 _PROBE_PAUSE_S = 0.01
+DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Python ignores the first, and whoever runs it may ignore others; a host inherits none of that."""
+
 _SCRIPTS = Path(__file__).parent
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -65,9 +71,12 @@ def launch(state: LabState, host: HostPlan, paths: LabPaths) -> None:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
+        setsigmask=[],
+        setsigdef=DEFAULT_SIGNALS,
     )
     launcher = identify(pid)
     if launcher is None:
+        reap(pid)
         raise _failed(host)
     state.hosts[host.name] = HostProcesses(launcher=launcher)
     save_state(paths, state)
@@ -147,26 +156,39 @@ def kill(state: LabState, host: HostPlan) -> None:
     Raises:
         CleanupError: Something is left after 10 s.
     """
-    processes = state.hosts.get(host.name)
-    if processes is None:
-        return
-    if state.freezer is not None and state.freezer.version == 1 and is_alive(processes.launcher):
-        cgroups.set_frozen(state.freezer, host.name, False)  # else version 1 defers the signal
-    left = kill_processes(processes)
+    left = end_processes(state, host.name)
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         raise CleanupError(f"processes are left: {pids}", where=host.name)
-    if state.freezer is not None:
-        cgroups.set_frozen(state.freezer, host.name, False)
 
 
-def kill_processes(processes: HostProcesses) -> list[ProcessId]:
-    """First process first: the kernel ends the rest, and the launcher collects it. Returns rest."""
-    if processes.init is not None:
-        left = kill_all([processes.init], timeout_s=KILL_TIMEOUT_S)
+def end_processes(state: LabState, name: str) -> list[ProcessId]:
+    """Kills a host's first process, upon which the kernel ends all others in it.
+
+    The launcher then collects it and ends by itself; it is killed only if it does not.
+
+    Returns:
+        Those of the two that are still there after 10 s.
+    """
+    processes = state.hosts.get(name)
+    if processes is None:
+        return []
+    init = processes.init or child_of(processes.launcher, read_table())
+    is_version_1 = state.freezer is not None and state.freezer.version == 1
+    if is_version_1:
+        _thaw(state, name)  # a frozen process of version 1 does not even die
+    if init is not None:
+        left = kill_all([init], timeout_s=KILL_TIMEOUT_S)
         if left:
             return left
+        _thaw(state, name)
+        await_end([processes.launcher], timeout_s=LAUNCHER_TIMEOUT_S)
     return kill_all([processes.launcher], timeout_s=KILL_TIMEOUT_S)
+
+
+def _thaw(state: LabState, name: str) -> None:
+    if state.freezer is not None and state.freezer.group(name).is_dir():
+        cgroups.set_frozen(state.freezer, name, False)
 
 
 def cut(state: LabState, host: HostPlan) -> None:

@@ -32,10 +32,15 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Methods(msgspec.Struct, frozen=True, kw_only=True):
-    """How this machine's kernel gives delay and loss."""
+    """How this machine gives delay and loss.
+
+    Attributes:
+        has_single_packets: Segmentation offload is off, so that what is lost is one real packet.
+    """
 
     delay: DelayMethod = "off"
     loss: LossMethod = "off"
+    has_single_packets: bool = False
 
 
 def add_namespaces(plan: LabPlan) -> list[Command]:

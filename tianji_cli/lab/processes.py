@@ -11,7 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,6 +139,17 @@ def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[Proces
     Returns:
         Those that are still there after `timeout_s`.
     """
+    return _await_end(processes, timeout_s=timeout_s, is_killed=True)
+
+
+def await_end(processes: Iterable[ProcessId], *, timeout_s: float) -> list[ProcessId]:
+    """As `kill_all`, but waits for processes that end by themselves."""
+    return _await_end(processes, timeout_s=timeout_s, is_killed=False)
+
+
+def _await_end(
+    processes: Iterable[ProcessId], *, timeout_s: float, is_killed: bool
+) -> list[ProcessId]:
     waiting: dict[int, ProcessId] = {}
     with ExitStack() as stack:
         poll = select.poll()
@@ -147,10 +158,9 @@ def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[Proces
             if descriptor is None:
                 continue
             stack.callback(os.close, descriptor)
-            try:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            if is_killed:
+                with suppress(ProcessLookupError):  # then the poll says so
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             poll.register(descriptor, select.POLLIN)
             waiting[descriptor] = process
         deadline_s = time.monotonic() + timeout_s

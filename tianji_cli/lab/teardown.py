@@ -17,8 +17,8 @@ from engine.errors import CleanupError
 from tianji_cli.lab import cgroups, hosts, network
 from tianji_cli.lab.network import Command
 from tianji_cli.lab.plan import LabPaths, LabPlan
-from tianji_cli.lab.processes import ProcessId, child_of, is_alive, kill_all, read_table
-from tianji_cli.lab.state import HostProcesses, LabState, load_state
+from tianji_cli.lab.processes import ProcessId, is_alive, kill_all, read_table
+from tianji_cli.lab.state import LabState, load_state
 from tianji_cli.lab.system import attempt, boot_id, mount_points
 
 UNMOUNT_TIMEOUT_S = 5.0
@@ -75,14 +75,8 @@ def take_down(paths: LabPaths) -> LabState | None:
 
 
 def _end_processes(state: LabState) -> None:
-    for name, processes in state.hosts.items():
-        if state.freezer is not None and state.freezer.version == 1:
-            with suppress(OSError):
-                cgroups.set_frozen(state.freezer, name, False)
-        if processes.init is None and is_alive(processes.launcher):
-            init = child_of(processes.launcher, read_table())
-            processes = HostProcesses(launcher=processes.launcher, init=init)
-        hosts.kill_processes(processes)
+    for name in state.hosts:
+        hosts.end_processes(state, name)
     rest = residents(state)
     if rest:
         kill_all(rest, timeout_s=hosts.KILL_TIMEOUT_S)
