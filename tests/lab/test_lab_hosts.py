@@ -237,6 +237,35 @@ def test_cut_hosts_are_silent_and_connections_survive_until_healed(lab: Lab):
     assert lab.status()[1].state == "up"
 
 
+def test_hosts_without_power_are_silent_and_know_nobody_when_it_returns(lab: Lab):
+    with connect(lab, "tj1") as peer:
+        peer.recv(4096)
+        lab.crash("tj1")
+        lab.crash("tj1")  # twice is once
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+        assert lab.status()[0].state == "dead"
+        with pytest.raises(ConfigError, match="no power"):
+            lab.heal("tj1")
+        lab.start("tj1")
+        assert ssh(lab, "tj1", "hostname") == "tj1"
+        peer.settimeout(DEADLINE_S)
+        peer.sendall(b"x")
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+    assert lab.status()[0].state == "up"
+
+
+def test_a_cut_host_starts_again_and_stays_cut(lab: Lab):
+    lab.cut("tj2")
+    lab.kill("tj2")
+    assert (lab.status()[1].state, lab.status()[1].is_cut) == ("dead", True)
+    lab.start("tj2")
+    assert lab.status()[1].state == "cut"
+    lab.heal("tj2")
+    assert ssh(lab, "tj2", "hostname") == "tj2"
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_frozen_hosts_accept_and_do_not_answer(lab: Lab, is_killed: bool):
     if lab.load().freezer is None:

@@ -28,6 +28,10 @@ def make_plan(**request) -> LabPlan:
     return plan_lab(LabRequest(**request), PATHS, lab_id="abc123", subnet=7)
 
 
+def shape(plan: LabPlan, methods: Methods) -> list[network.Command]:
+    return network.shape(plan, methods, plan.hosts)
+
+
 # Quantities
 
 
@@ -148,12 +152,12 @@ def test_what_lies_inside_another_is_not_named_twice():
 
 
 def test_unshaped_links_get_no_queue():
-    assert network.shape_all(make_plan(rate_bits_per_s=None), Methods()) == []
+    assert shape(make_plan(rate_bits_per_s=None), Methods()) == []
 
 
 def test_both_ends_of_a_cable_are_shaped():
     plan = make_plan(num_hosts=1, rate_bits_per_s=10**9)
-    fabric, host = network.shape_all(plan, Methods())
+    fabric, host = shape(plan, Methods())
     assert fabric.argv == ("tc", "-n", plan.fabric, "-batch", "-")
     assert fabric.stdin == "qdisc add dev p1 root tbf rate 1gbit burst 1000000 latency 10ms\n"
     assert host.stdin == "qdisc add dev eth0 root tbf rate 1gbit burst 1000000 latency 10ms\n"
@@ -161,7 +165,7 @@ def test_both_ends_of_a_cable_are_shaped():
 
 def test_netem_stands_in_front_of_the_token_bucket():
     plan = make_plan(num_hosts=1, delay_s=0.0002, loss=0.015)
-    host = network.shape_all(plan, Methods(delay="netem", loss="netem"))[-1]
+    host = shape(plan, Methods(delay="netem", loss="netem"))[-1]
     first, second = host.stdin.splitlines()
     assert "root handle 1: netem delay 200us loss 1.5% limit" in first
     assert second.startswith("qdisc add dev eth0 parent 1:1 tbf rate 1gbit")
@@ -182,10 +186,10 @@ def test_without_netem_the_fabric_filters_what_leaves_a_host():
     assert "NFQUEUE" in delay.argv
 
 
-def test_unplugged_ports_are_those_without_a_bridge():
+def test_plugged_ports_are_those_in_the_bridge():
     listing = json.dumps([{"ifname": "p1", "master": "br0"}, {"ifname": "p2"}, {}])
-    assert network.cut_ports(listing) == {"p2"}
-    assert network.cut_ports("") == frozenset()
+    assert network.plugged_ports(listing) == {"p1"}
+    assert network.plugged_ports("") == frozenset()
 
 
 def test_announced_packets_are_let_go_by_number():

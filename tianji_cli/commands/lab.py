@@ -110,6 +110,14 @@ def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption 
 
 
 @app.command()
+def crash(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Take a host's power: as kill, but nobody hears of it."""
+    lab = _open(directory)
+    lab.crash(host)
+    _tell(lab, f"{host}: without power", _output(context))
+
+
+@app.command()
 def start(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
     """Start a dead host again, with the same address, keys and disk."""
     lab = _open(directory)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import CleanupError, ConfigError, PreflightError, RunFailedError
 from tianji_cli.lab import cgroups, network
+from tianji_cli.lab.network import Command
 from tianji_cli.lab.plan import HostPlan, LabPaths
 from tianji_cli.lab.preflight import NAMESPACES
 from tianji_cli.lab.processes import (
@@ -23,7 +24,14 @@ from tianji_cli.lab.processes import (
     reap,
 )
 from tianji_cli.lab.state import HostProcesses, LabState, save_state
-from tianji_cli.lab.system import perform, require_program, search_path
+from tianji_cli.lab.system import (
+    NETNS_DIRECTORY,
+    attempt,
+    perform,
+    perform_all,
+    require_program,
+    search_path,
+)
 
 START_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 10.0
@@ -45,13 +53,20 @@ ENVIRONMENT = {
 def start(state: LabState, host: HostPlan, paths: LabPaths) -> None:
     """Starts a dead host and waits until it answers; a running one is left alone.
 
+    A host that was killed while it was cut is still cut; one that had lost power is plugged in.
+
     Raises:
         PreflightError: It did not come up.
     """
-    if running_init(state, host) is None:
-        kill(state, host)  # a launcher whose command was interrupted
-        launch(state, host, paths)
-        await_ready(state, host, paths)
+    if running_init(state, host) is not None:
+        return
+    kill(state, host)  # a launcher whose command was interrupted
+    if not (NETNS_DIRECTORY / host.netns).exists():
+        perform(network.add_namespace(host.netns))
+        perform_all(network.connect_host(state.plan, host))
+        perform_all(network.shape(state.plan, state.methods, [host]))
+    launch(state, host, paths)
+    await_ready(state, host, paths)
 
 
 def launch(state: LabState, host: HostPlan, paths: LabPaths) -> None:
@@ -98,19 +113,19 @@ def launch_arguments(state: LabState, host: HostPlan) -> list[str]:
 
 
 def await_ready(state: LabState, host: HostPlan, paths: LabPaths) -> None:
-    """Waits until the host's sshd answers, then records it.
+    """Waits until the host's sshd answers (a cut one: listens), then records it.
 
     Raises:
         PreflightError: The host ended instead; the last lines of its log are in the error.
     """
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while not _answers(host):
-        launcher = state.hosts[host.name].launcher
+    launcher = state.hosts[host.name].launcher
+    is_ready = _answers if is_plugged(state, host) else _listens
+    while not is_ready(host):
         reap(launcher.pid)
         if not is_alive(launcher) or time.monotonic() > deadline_s:
             raise _failed(host)
         time.sleep(_PROBE_PAUSE_S)
-    launcher = state.hosts[host.name].launcher
     init = child_of(launcher, read_table())
     if init is None:
         raise _failed(host)
@@ -125,6 +140,13 @@ def _answers(host: HostPlan) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def _listens(host: HostPlan) -> bool:
+    """As `_answers`, for a host that nobody reaches: asks its own kernel."""
+    sockets = ("ss", "--no-header", "--listening", "--tcp", "--numeric")
+    command = Command((*network.in_namespace(host.netns), *sockets))
+    return f"{host.address}:{host.ssh_port}" in attempt(command).stdout.split()
 
 
 def _failed(host: HostPlan) -> PreflightError:
@@ -191,14 +213,42 @@ def _thaw(state: LabState, name: str) -> None:
         cgroups.set_frozen(state.freezer, name, False)
 
 
+def crash(state: LabState, host: HostPlan) -> None:
+    """Takes a host's power: no peer hears of it, and its connections are forgotten.
+
+    Its network namespace goes as well, or its kernel would say goodbye as soon as it could.
+
+    Raises:
+        CleanupError: Something is left after 10 s.
+    """
+    if (NETNS_DIRECTORY / host.netns).exists():
+        perform(network.disconnect_host(state.plan, host))
+        kill(state, host)
+        perform(network.remove_namespace(host.netns))
+
+
+def is_plugged(state: LabState, host: HostPlan) -> bool:
+    """Whether a host's cable is in the bridge."""
+    return host.bridge_port in network.plugged_ports(perform(network.list_ports(state.plan)))
+
+
 def cut(state: LabState, host: HostPlan) -> None:
-    """Packets from and to the host vanish; nobody is told."""
+    """Packets from and to the host vanish; nobody is told. ConfigError if it has no power."""
+    _require_power(host)
     perform(network.cut(state.plan, host))
 
 
 def heal(state: LabState, host: HostPlan) -> None:
-    """Undoes `cut`; connections that nobody gave up go on."""
+    """Undoes `cut`; connections that nobody gave up go on. ConfigError if it has no power."""
+    _require_power(host)
     perform(network.heal(state.plan, host))
+
+
+def _require_power(host: HostPlan) -> None:
+    if not (NETNS_DIRECTORY / host.netns).exists():
+        raise ConfigError(
+            "the host has no power", where=host.name, fix=f"tianji lab start {host.name}"
+        )
 
 
 def freeze(state: LabState, host: HostPlan, is_frozen: bool) -> None:

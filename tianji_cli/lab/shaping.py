@@ -63,14 +63,12 @@ def apply_shaping(state: LabState, paths: LabPaths) -> None:
         RunFailedError: The kernel refuses what it has accepted when it was tried.
     """
     plan, methods = state.plan, state.methods
-    perform_all(network.shape_all(plan, methods))
+    perform_all(network.shape(plan, methods, plan.hosts))
     filters = network.filter_all(plan, methods)
     if filters:
         sysctl = ("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
         perform(Command((*network.in_namespace(plan.fabric), *sysctl)))
         perform_all(filters)
-    if methods.has_single_packets:
-        perform_all(network.single_packets(plan))
     if methods.delay == "nfqueue":
         _start_delayer(state, paths)
 

@@ -19,11 +19,10 @@ from tianji_cli.lab.network import Command
 from tianji_cli.lab.plan import LabPaths, LabPlan
 from tianji_cli.lab.processes import ProcessId, is_alive, kill_all, read_table
 from tianji_cli.lab.state import LabState, load_state
-from tianji_cli.lab.system import attempt, boot_id, mount_points
+from tianji_cli.lab.system import NETNS_DIRECTORY, attempt, boot_id, mount_points
 
 UNMOUNT_TIMEOUT_S = 5.0
 _UNMOUNT_PAUSE_S = 0.05
-NETNS_DIRECTORY = Path("/run/netns")
 
 
 class Leftovers(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +100,7 @@ def _remove_network(plan: LabPlan) -> None:
         attempt(network.disconnect(plan))
     for name in plan.namespaces:
         if (NETNS_DIRECTORY / name).exists():
-            attempt(Command(("ip", "netns", "del", name)))
+            attempt(network.remove_namespace(name))
 
 
 def _unmount(disks: str) -> None:
