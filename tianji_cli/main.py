@@ -22,7 +22,7 @@ app = typer.Typer(
     name="tianji",
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 5 deadline passed, 130 interrupted.",
+    " 5 deadline passed, 7 clean-up incomplete, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

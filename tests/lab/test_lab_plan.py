@@ -104,7 +104,7 @@ def test_names_carry_the_id_and_fit_the_kernel():
 
 @pytest.mark.parametrize("num_hosts", [0, -1, 65])
 def test_too_few_or_many_hosts_are_refused(num_hosts):
-    with pytest.raises(ConfigError, match="hosts were asked for"):
+    with pytest.raises(ConfigError, match="cannot have"):
         check_request(LabRequest(num_hosts=num_hosts))
 
 
@@ -267,7 +267,7 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_no_lab(tmp_path):
 def test_without_a_lab_the_next_command_is_named(tmp_path):
     with pytest.raises(ConfigError) as caught:
         require_state(LabPaths(tmp_path))
-    assert caught.value.fix == "tianji lab up"
+    assert caught.value.fix.startswith("tianji lab up")
 
 
 # Processes

@@ -60,7 +60,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Start a lab, wait until every host answers, and write its inventory."""
+    """Start a lab and write its inventory."""
     from tianji_cli.lab import Lab
 
     lab = Lab.up(
@@ -74,7 +74,7 @@ def up(
     )
     output = _output(context)
     _show(lab, output)
-    output.say(f"next: tianji check {lab.inventory}")
+    output.say(f"next: tianji up {lab.inventory}")
 
 
 @app.command()
@@ -88,6 +88,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     """End the lab and prove that nothing of it is left."""
     from tianji_cli.lab.lab import absolute
     from tianji_cli.lab.lab import down as take_down
+    from tianji_cli.lab.quantities import count
 
     output = _output(context)
     state = take_down(directory)
@@ -98,7 +99,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     elif state is None:
         output.say(f"{place}: no lab is up here")
     else:
-        output.say(f"{place}: {len(state.plan.hosts)} hosts ended, nothing is left")
+        output.say(f"{place}: {count(len(state.plan.hosts), 'host')} ended, nothing is left")
 
 
 @app.command()
@@ -143,7 +144,7 @@ def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption 
 
 @app.command()
 def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Stop every process of a host: it accepts connections and answers nothing."""
+    """Stop every process of a host."""
     lab = _open(directory)
     lab.freeze(host)
     _tell(lab, f"{host}: frozen", _output(context))

@@ -29,6 +29,7 @@ from tianji_cli.lab.preflight import (
     check_namespaces,
     check_shared,
 )
+from tianji_cli.lab.quantities import count
 from tianji_cli.lab.shaping import apply_shaping, choose_methods
 from tianji_cli.lab.state import LabState, load_state, locked, save_state
 from tianji_cli.lab.system import attempt, boot_id, mount_points, perform, perform_all
@@ -74,7 +75,7 @@ def _refuse(state: LabState | None, directory: Path) -> None:
     if state is not None:
         kind = "a lab" if state.status == "up" else "an unfinished lab"
         raise ConfigError(
-            f"{kind} of {len(state.plan.hosts)} hosts is up here since {state.created_at}",
+            f"{kind} of {count(len(state.plan.hosts), 'host')} is up here since {state.created_at}",
             where=str(directory),
             fix=f"tianji lab down --dir {shlex.quote(str(directory))}",
         )

@@ -20,7 +20,6 @@ from tianji_cli.lab.processes import (
     identify,
     is_alive,
     kill_all,
-    read_table,
     reap,
 )
 from tianji_cli.lab.state import HostProcesses, LabState, save_state
@@ -126,7 +125,7 @@ def await_ready(state: LabState, host: HostPlan, paths: LabPaths) -> None:
         if not is_alive(launcher) or time.monotonic() > deadline_s:
             raise _failed(host)
         time.sleep(_PROBE_PAUSE_S)
-    init = child_of(launcher, read_table())
+    init = child_of(launcher)
     if init is None:
         raise _failed(host)
     state.hosts[host.name] = HostProcesses(launcher=launcher, init=init)
@@ -195,7 +194,7 @@ def end_processes(state: LabState, name: str) -> list[ProcessId]:
     processes = state.hosts.get(name)
     if processes is None:
         return []
-    init = processes.init or child_of(processes.launcher, read_table())
+    init = processes.init or child_of(processes.launcher)
     is_version_1 = state.freezer is not None and state.freezer.version == 1
     if is_version_1:
         _thaw(state, name)  # a frozen process of version 1 does not even die

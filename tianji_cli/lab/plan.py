@@ -137,7 +137,7 @@ def check_request(request: LabRequest) -> None:
     """Raises ConfigError for what no machine could do."""
     if not 1 <= request.num_hosts <= MAX_HOSTS:
         raise ConfigError(
-            f"{request.num_hosts} hosts were asked for",
+            f"a lab cannot have {request.num_hosts} hosts",
             where="--hosts",
             fix=f"between 1 and {MAX_HOSTS}",
         )

@@ -119,9 +119,13 @@ def _read(pid: int, file: str) -> str | None:
         return None
 
 
-def child_of(launcher: ProcessId, table: Iterable[ProcessRow]) -> ProcessId | None:
-    """The first child of a process."""
-    return next((row.id for row in table if row.parent == launcher.pid), None)
+def child_of(launcher: ProcessId) -> ProcessId | None:
+    """The first living child of a process."""
+    listing = _read(launcher.pid, f"task/{launcher.pid}/children")
+    if listing is not None:
+        return next((child for pid in listing.split() if (child := identify(int(pid)))), None)
+    # A kernel without CONFIG_PROC_CHILDREN.
+    return next((row.id for row in read_table() if row.parent == launcher.pid), None)
 
 
 def inhabitants(init: ProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow]:
