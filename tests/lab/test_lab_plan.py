@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan, LabRequest, check_request, plan_lab
 from tianji_cli.lab.preflight import check_directory, check_machine, check_shared
-from tianji_cli.lab.processes import ProcessId, ProcessRow, inhabitants
+from tianji_cli.lab.processes import ProcessId, ProcessRow, identify, inhabitants
 from tianji_cli.lab.state import HostProcesses, LabState, load_state, require_state, save_state
+from tianji_cli.lab.system import boot_id
+from tianji_cli.lab.teardown import take_down
 from tianji_cli.lab.view import Interpreter, complete, must_share, outermost
 
 PATHS = LabPaths(Path("/somewhere/lab"))
@@ -268,6 +271,33 @@ def test_without_a_lab_the_next_command_is_named(tmp_path):
     with pytest.raises(ConfigError) as caught:
         require_state(LabPaths(tmp_path))
     assert caught.value.fix.startswith("tianji lab up")
+
+
+def test_after_a_restart_of_the_machine_only_files_are_left_to_remove(tmp_path):
+    paths = LabPaths(tmp_path / "lab")
+    paths.logs.mkdir(parents=True)
+    own = identify(os.getpid())
+    assert own is not None
+    state = make_state(plan_lab(LabRequest(), paths, lab_id="abc123", subnet=7))
+    state.hosts["tj1"] = HostProcesses(launcher=own, init=own)
+    save_state(paths, state)
+    assert take_down(paths) == state
+    assert not paths.directory.exists()
+
+
+def test_a_process_that_got_a_recorded_number_later_is_left_alone(tmp_path):
+    paths = LabPaths(tmp_path / "lab")
+    paths.directory.mkdir()
+    own = identify(os.getpid())
+    assert own is not None
+    state = make_state(plan_lab(LabRequest(), paths, lab_id="abc123", subnet=7))
+    state.boot_id, state.delayer, state.freezer = boot_id(), None, None
+    older = msgspec.structs.replace(own, start_ticks=own.start_ticks - 1)
+    state.hosts["tj1"] = HostProcesses(launcher=older, init=older)
+    save_state(paths, state)
+    (paths.directory / "note.txt").write_text("mine", encoding="utf-8")
+    take_down(paths)
+    assert [entry.name for entry in paths.directory.iterdir()] == ["note.txt"]
 
 
 # Processes

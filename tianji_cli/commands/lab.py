@@ -30,35 +30,40 @@ HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Such as tj1."
 HOME = Path("~/.tianji/lab")
 
 
+HostsOption = Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help="Of each host's link, both ways, or off.")
+]
+DelayOption = Annotated[
+    str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host, such as 0.2ms.")
+]
+LossOption = Annotated[
+    str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host, per cent.")
+]
+HideOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
+    ),
+]
+ShareOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--share", metavar="DIR", help="Hosts see it, read-only. Repeatable.", show_default=False
+    ),
+]
+
+
 @app.command()
 def up(
     context: typer.Context,
-    hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")] = 8,
-    rate: Annotated[
-        str, typer.Option("--rate", metavar="RATE", help="Of each host's link, or off.")
-    ] = "1gbit",
-    delay: Annotated[
-        str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host: 0.2ms.")
-    ] = "off",
-    loss: Annotated[
-        str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host: 1 is 1%.")
-    ] = "off",
+    hosts: HostsOption = 8,
+    rate: RateOption = "1gbit",
+    delay: DelayOption = "off",
+    loss: LossOption = "off",
     directory: DirectoryOption = HOME,
-    hide: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
-        ),
-    ] = None,
-    share: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--share",
-            metavar="DIR",
-            help="Hosts see it, read-only. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    hide: HideOption = None,
+    share: ShareOption = None,
 ) -> None:
     """Start a lab and write its inventory."""
     from tianji_cli.lab import Lab

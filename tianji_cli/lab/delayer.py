@@ -12,6 +12,7 @@ and attributes, each a 16-bit length, a 16-bit type and a value padded to 4 byte
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -19,6 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 QUEUE = 0
 _NETLINK_NETFILTER = 12
@@ -31,6 +33,8 @@ _ACCEPT = 1
 _QUEUE_PACKETS = 100_000
 _FAIL_OPEN_AND_GSO = 0b101
 _HEADERS_BYTES = 20
+_NICENESS = -15
+"""Every packet waits for this process as well, so it must not wait for those that send them."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -111,6 +115,8 @@ def run(link: socket.socket, delay_s: float) -> None:
 
 def main() -> None:
     link = open_queue()
+    with suppress(PermissionError):
+        os.nice(_NICENESS)
     print("ready", flush=True)
     if "--once" not in sys.argv:
         run(link, float(sys.argv[1]))
