@@ -6,14 +6,20 @@ from collections import Counter
 
 import pytest
 
+LAB_TESTS = pytest.StashKey[set[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[LAB_TESTS] = {item.nodeid for item in items if item.get_closest_marker("lab")}
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """`lab tests: N ran, M skipped`, with the reasons; CI must not lose them unseen."""
+    lab_tests = terminalreporter.config.stash.get(LAB_TESTS, set())
     stats = terminalreporter.stats
-    ran = sum(
-        "lab" in report.keywords for kind in ("passed", "failed") for report in stats.get(kind, [])
-    )
-    skipped = [report for report in stats.get("skipped", []) if "lab" in report.keywords]
+    ended = [*stats.get("passed", []), *stats.get("failed", [])]
+    ran = sum(report.nodeid in lab_tests for report in ended if report.when == "call")
+    skipped = [report for report in stats.get("skipped", []) if report.nodeid in lab_tests]
     reasons = Counter(str(report.longrepr[2]) for report in skipped if report.longrepr)
     terminalreporter.write_line(f"lab tests: {ran} ran, {len(skipped)} skipped")
     for reason, count in reasons.items():
