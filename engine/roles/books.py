@@ -1,7 +1,7 @@
 """A buffer's books: what actors say they have sent, against what has arrived.
 
-Rollouts are counted by (actor, epoch, sequence), so one that comes twice is told from a new one, and
-what never came shows as a gap in its actor's running total.
+Rollouts are known by (actor, epoch, sequence), so one that comes twice is told from a new one; what
+never came shows as a gap in its actor's running total.
 """
 
 from __future__ import annotations

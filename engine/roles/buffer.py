@@ -109,9 +109,10 @@ class BufferRole:
         decision = self._admission.take_batch()
         if decision is None:
             return []
-        commands: list[Command] = []
-        for ticket in decision.dropped:
-            commands.append(self._books.drop(self._queue.pop(ticket).info, now_s, "too old"))
+        commands = [
+            self._books.drop(self._queue.pop(ticket).info, now_s, "too old")
+            for ticket in decision.dropped
+        ]
         if decision.taken:
             rollouts = tuple(self._queue.pop(ticket) for ticket in decision.taken)
             self._delivered += sum(rollout.info.num_env_steps for rollout in rollouts)
