@@ -9,8 +9,11 @@ lowers it as training goes on, and actors receive it with the policy that it bel
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import gymnasium
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from engine.algorithms.base import (
@@ -39,6 +42,8 @@ from engine.spec import (
     UnitInterval,
 )
 
+PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+
 
 class DqnConfig(Spec, frozen=True, kw_only=True):
     """Hyperparameters of DQN."""
@@ -63,6 +68,9 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     min_replay_size: NonNegativeInt = 1_000
     target_update_period: PositiveInt = 500
     """Optimiser steps, rounded up to whole messages."""
+    target_update_rate: PositiveUnit = 1.0
+    """How far the target network then moves to the learning one: 1 copies it (Mnih et al., 2015),
+    less follows it smoothly (Lillicrap et al., 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
     epsilon_initial: UnitInterval = 1.0
     epsilon_final: UnitInterval = 0.05
@@ -226,7 +234,8 @@ class Dqn:
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
-            state.target.weights.load(state.weights.vector)
+            vector = state.target.weights.vector.detach()
+            vector.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
         state.network.input.learn(batch["observation"].flatten(0, 1))
         metrics = dict(zip(_METRICS, (sums / num_updates).tolist(), strict=True))
