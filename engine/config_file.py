@@ -175,7 +175,7 @@ def explain(
     """Turns a validation error into one that names file, line, key and fix."""
     text = str(error)
     found = _PATH.search(text)
-    path = prefix + _key_path(found["path"] if found else "")
+    path = prefix + _name_keys(_key_path(found["path"] if found else ""), target, document.data)
     problem = _PATH.sub("", text)
     if unknown := _UNKNOWN_KEY.search(problem):
         key = unknown["key"]
@@ -201,6 +201,31 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def _key_path(text: str) -> KeyPath:
     return tuple(part["name"] or part["index"] for part in _PATH_PART.finditer(text))
+
+
+def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN401 - any YAML
+    """Replaces `...`, which stands for some key of a mapping, by the first key that is wrong."""
+    info: msgspec.inspect.Type = msgspec.inspect.type_info(target)
+    named: list[str] = []
+    for part in path:
+        child = _child(info, part)
+        if part == "..." and isinstance(data, dict):
+            part = next((key for key, value in data.items() if not _suits(value, child)), part)
+        named.append(part)
+        data = data.get(part) if isinstance(data, dict) else None
+        info = child
+    return tuple(named)
+
+
+def _suits(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
+    info = _unwrap(info)
+    if not isinstance(info, msgspec.inspect.StructType):
+        return True
+    try:
+        msgspec.convert(value, info.cls)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _known_keys(target: type, path: KeyPath) -> list[str]:

@@ -61,7 +61,9 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._lengths = shortest_episode + np.arange(num_envs)
         self._bonus = bonus
         self._offset = 0.0
-        self._begin()
+        self._episode = np.zeros(num_envs, np.int64)
+        self._age = np.zeros(num_envs, np.int64)
+        self._has_ended = np.zeros(num_envs, bool)
         self.num_env_steps = 0
         """Steps that were not resets, over all environments; what an actor should report."""
         self.num_vector_steps = 0
@@ -69,12 +71,13 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self,
         *,
-        seed: int | list[int | None] | None = None,
+        seed: int | list[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[FloatArray, dict[str, Any]]:
         if seed is not None:
             self._offset = float(np.random.default_rng(seed).uniform(-1.0, 1.0))
-        self._begin()
+        for array in (self._episode, self._age, self._has_ended):
+            array.fill(0)
         return self._observe(), {}
 
     def step(
@@ -91,17 +94,12 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         terminated, truncated = self._has_ended & is_even, self._has_ended & ~is_even
         return self._observe(), reward.astype(np.float32), terminated, truncated, {}
 
-    def _begin(self) -> None:
-        self._episode = np.zeros(self.num_envs, np.int64)
-        self._age = np.zeros(self.num_envs, np.int64)
-        self._has_ended = np.zeros(self.num_envs, bool)
-
     def _observe(self) -> FloatArray:
         index, offset = np.arange(self.num_envs), np.full(self.num_envs, self._offset)
         return np.stack([index, self._episode, self._age, offset], axis=1).astype(np.float32)
 
 
-gymnasium.register(SCRIPTED_ENV, vector_entry_point=ScriptedVectorEnv)
+gymnasium.register(SCRIPTED_ENV, vector_entry_point=f"{__name__}:ScriptedVectorEnv")
 
 
 def discrete_spaces(num_inputs: int = 4, num_actions: int = 3) -> Spaces:

@@ -170,23 +170,28 @@ class Controller:
             )
         )
         heard = 0
-        for report in self._reports(None):
-            match report:
-                case Spawned():
-                    outcome.pids[report.address] = report.pid
-                case Shown(progress=progress):
-                    show(progress)
-                case Failed():
-                    outcome.failures.append(report)
-                case Finished():
-                    break
-            if self._interrupts.count > heard:
-                heard = self._interrupts.count
-                note(
-                    "stopping; Ctrl-C once more ends it at once" if heard == 1 else "ending at once"
-                )
-                self._tell(StopRun() if heard == 1 else KillRun())
+        try:
+            for report in self._reports(None):
+                match report:
+                    case Spawned():
+                        outcome.pids[report.address] = report.pid
+                    case Shown(progress=progress):
+                        show(progress)
+                    case Failed():
+                        outcome.failures.append(report)
+                    case Finished():
+                        break
+                if self._interrupts.count > heard:
+                    heard = self._interrupts.count
+                    self._stop(at_once=heard > 1, note=note)
+        except RunFailedError as error:
+            lost = Failed(address="the run", cause=f"was lost: {error}", log_tail=[])
+            outcome.failures.append(lost)
         return outcome
+
+    def _stop(self, *, at_once: bool, note: Callable[[str], None]) -> None:
+        note("ending at once" if at_once else "stopping; Ctrl-C once more ends it at once")
+        self._tell(KillRun() if at_once else StopRun())
 
     def close(self) -> None:
         """Ends the supervisor, and with it whatever is left of the run.

@@ -145,7 +145,7 @@ class CoordinatorRole:
         if event.process in self._counters:
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
-        self._fail(f"{event.process} on {event.host} was {event.cause}{tail}")
+        self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
         return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
 
     def _tick(self, now_s: float) -> list[Command]:
@@ -228,14 +228,25 @@ class CoordinatorRole:
         ]
 
     def _final_ledger(self, now_s: float) -> Ledger:
-        """Everyone's own count; of a role that died without a last word, what it had reported."""
-        has_all = not self._gone
+        """Everyone's own count.
+
+        Of a role that died without a last word, what it had reported; then what was in its hands
+        cannot be counted, and in flight is whatever is neither consumed nor dropped.
+        """
+        if not self._gone:
+            return Ledger(
+                t_s=now_s,
+                collected=self._sum("collected"),
+                consumed=self._sum("consumed"),
+                dropped=self._sum("dropped"),
+                in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
+            )
+        collected, consumed = self._totals.collected.total, self._totals.consumed.total
+        known = self._totals.ledger
+        dropped = max(self._sum("dropped"), known.dropped if known else 0)
+        in_flight = collected - consumed - dropped
         return Ledger(
-            t_s=now_s,
-            collected=self._sum("collected") if has_all else self._totals.collected.total,
-            consumed=self._sum("consumed") if has_all else self._totals.consumed.total,
-            dropped=self._sum("dropped"),
-            in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
+            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
 
     def _sum(self, name: str) -> int:

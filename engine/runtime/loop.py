@@ -97,6 +97,11 @@ class Loop:
             self._fire_timers()
             self._advance_bodies()
 
+    def close(self) -> None:
+        """Closes the bodies of roles that have not quit."""
+        for item in self._hosted.values():
+            item.body.close()
+
     def _drain_inbox(self) -> None:
         while self._inbox:
             address, event = self._inbox.popleft()

@@ -43,14 +43,19 @@ def describe_exit(status: int) -> tuple[str, bool]:
     """What a wait status means.
 
     Returns:
-        Words like `killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
+        Words like `was killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
     """
     code = os.waitstatus_to_exitcode(status)
+    return describe_returncode(code), code == 0
+
+
+def describe_returncode(code: int) -> str:
+    """The same for a return code, which is negative where a signal killed."""
     if code >= 0:
-        return f"ended with code {code}", code == 0
+        return f"ended with code {code}"
     name = signal.Signals(-code).name
     hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}", False
+    return f"was killed by {name}{hint}"
 
 
 def log_tail(path: Path) -> list[str]:

@@ -50,7 +50,7 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
-from engine.runtime.process import log_tail, name_process, take_stdout
+from engine.runtime.process import describe_returncode, log_tail, name_process, take_stdout
 from engine.trace.records import Resources
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
@@ -209,9 +209,8 @@ class Supervisor:
 
     def _lost_nursery(self) -> None:
         """Its roles die with it; the kernel sees to that."""
-        code = self._nursery.wait()
-        cause = f"the process that starts roles ended with code {code}"
-        self._report(Failed(address=self._address or "supervisor", cause=cause, log_tail=[]))
+        cause = describe_returncode(self._nursery.wait())
+        self._report(Failed(address="the nursery of all roles", cause=cause, log_tail=[]))
         self._report(Finished())
         self._is_done = True
 

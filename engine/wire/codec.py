@@ -70,6 +70,10 @@ class Codec:
         largest = max(self._rollout.num_bytes, self._weights.num_bytes, self._samples.num_bytes)
         return max(largest + HEADER_BYTES, MAX_MESSAGE_BYTES)
 
+    @property
+    def weights_frame_bytes(self) -> int:
+        return HEADER_BYTES + self._weights.num_bytes
+
     def encode(self, message: AnyMessage) -> list[Buffer]:
         """One frame for anything but a batch of B rollouts, which takes 1 + B."""
         if isinstance(message, RolloutArrived):

@@ -17,6 +17,7 @@ from engine.messages import (
     BatchRequested,
     Counters,
     Joined,
+    ProgressShown,
     Report,
     RolloutArrived,
     SmallMessage,
@@ -50,6 +51,7 @@ SMALL_MESSAGES = [
     Stop(sent_rollouts={"actor-0": 4}, consumed_env_steps=8),
     Stopped(address="actor-0", counters=Counters(collected=9)),
     StopRequested(reason="interrupted"),
+    ProgressShown(progress=Progress(phase="running", t_s=1.0, return_mean=2.5)),
     WeightsRequested(actor="actor-0", held_version=-1),
 ]
 
@@ -118,10 +120,9 @@ def test_a_buffer_with_room_for_the_header_is_sent_without_a_copy():
     buffer = allocate_framed(WEIGHTS.num_bytes)
     buffer[:] = 3
     (frame,) = CODEC.encode(WeightsArrived(Weights(1, buffer)))
-    assert isinstance(frame, np.ndarray)
-    assert np.shares_memory(frame, buffer)
+    assert np.shares_memory(np.asarray(frame), buffer)
     assert buffer.tolist() == [3] * WEIGHTS.num_bytes, "the header lies in front of it"
-    message = CODEC.decode([frame.data])
+    message = CODEC.decode([frame])
     assert isinstance(message, WeightsArrived)
     assert np.shares_memory(message.weights.buffer, buffer), "nor does decoding copy"
 
@@ -214,10 +215,3 @@ def test_a_message_that_this_protocol_does_not_know_is_refused():
     incomplete = CODEC._encoder.encode({"type": "Start"})
     for payload in (b"", b"\xc1", unknown, incomplete, CODEC._encoder.encode([1, 2])):
         refused(prefix + payload)
-
-
-def test_progress_may_travel():
-    from engine.messages import ProgressShown
-
-    message = ProgressShown(progress=Progress(phase="running", t_s=1.0, roles={"actor-0": "x"}))
-    assert CODEC.decode(frames_of(message)) == message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import msgspec
 from engine.config_file import Document, load_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, RunFailedError, TianJiError
 from engine.roles.totals import RunInfo
-from engine.runtime.launch import HostFacts
-from engine.trace.summary import Summary
+from engine.runtime.coordinate import write_summary
+from engine.runtime.launch import Failed, HostFacts
+from engine.trace.summary import RunStatus, Summary
 from tianji_cli.connectors.local import LocalConnection
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Inventory, load_inventory
@@ -85,7 +87,7 @@ def up(request: Request, output: Output) -> int:
     except KeyboardInterrupt:
         output.say("interrupted before anything was started")
         return EXIT_INTERRUPTED
-    return _conclude(paths, outcome, output)
+    return _conclude(paths, outcome, interrupts.count > 0, output)
 
 
 def check_only(request: Request) -> Plan:
@@ -160,12 +162,18 @@ def _run_inline(
         else:
             signal.default_int_handler(signal.SIGINT, None)
 
+    outcome = Outcome()
     try:
         with interrupts.installed(stop):
             run.run()
+    except KeyboardInterrupt:
+        output.say("ended at once")
+    except Exception:  # noqa: BLE001 - whatever user code raised ends the run by name, as a role's
+        tail = traceback.format_exc().splitlines()
+        outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
-    return paths, Outcome()
+    return paths, outcome
 
 
 def _connect(inventory: Inventory) -> LocalConnection:
@@ -204,19 +212,14 @@ def _display(output: Output, title: str) -> Display:
     return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)
 
 
-def _conclude(paths: RunPaths, outcome: Outcome, output: Output) -> int:
+def _conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
     """Prints the summary and chooses the exit code."""
     for failure in outcome.failures:
-        paths_hint = f"{paths.logs}/"
-        output.say(
-            f"{failure.address} was {failure.cause}; logs are in {paths_hint}", at_verbosity=1
-        )
+        note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
+        output.say(note, at_verbosity=1)
     if not paths.summary.is_file():
-        raise RunFailedError(
-            _cause(outcome),
-            where=str(paths.root),
-            fix=f"tianji report {paths.run_id} shows what was traced until then",
-        )
+        status: RunStatus = "interrupted" if was_interrupted else "failed"
+        _write_missing_summary(paths, status, _cause(outcome))
     summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
     if output.is_json:
         output.document(summary)
@@ -230,9 +233,33 @@ def _conclude(paths: RunPaths, outcome: Outcome, output: Output) -> int:
     return {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
 
 
+def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
+    """The coordinator did not live to write it: rebuilds it from what was traced until then.
+
+    Raises:
+        RunFailedError: Nothing was traced.
+    """
+    from tianji_cli.analysis.rebuild import rebuild_summary
+    from tianji_cli.analysis.run import load_run
+
+    try:
+        rebuilt = rebuild_summary(load_run(paths))
+    except ConfigError as error:
+        raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
+    taken = rebuilt.env_steps_consumed + rebuilt.env_steps_dropped
+    summary = msgspec.structs.replace(
+        rebuilt,
+        status=status,
+        error=cause,
+        stop_reason="killed",
+        env_steps_in_flight=rebuilt.env_steps_collected - taken,
+    )
+    write_summary(paths.summary, summary)
+
+
 def _cause(outcome: Outcome) -> str:
     if not outcome.failures:
         return "the run was ended before it could write its summary"
     first = outcome.failures[0]
     tail = "".join(f"\n    {text}" for text in first.log_tail)
-    return f"{first.address} was {first.cause}{tail}"
+    return f"{first.address} {first.cause}{tail}"
