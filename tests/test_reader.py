@@ -11,7 +11,14 @@ from synthetic_run import make_trace, write_rows, write_synthetic_run
 
 from engine.errors import ConfigError
 from engine.trace.reader import read_summary, read_table
-from engine.trace.records import RECORD_TYPES, Consumption, Ledger, Staleness, table_of
+from engine.trace.records import (
+    RECORD_TYPES,
+    Consumption,
+    Ledger,
+    Replay,
+    Staleness,
+    table_of,
+)
 from engine.trace.summary import SCHEMA_VERSION
 
 LEDGER = b'{"table":"ledger","t_s":1.0,"collected":4,"consumed":2,"dropped":1,"in_flight":1}\n'
