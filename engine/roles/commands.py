@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage
 from engine.progress import Progress
-from engine.rollout import Rollout, Weights
+from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Episode, Record
 from engine.trace.summary import Summary
 
@@ -52,6 +52,34 @@ class Update:
     """Learner: train on these rollouts. Gives `Updated`."""
 
     rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class UpdateFromSamples:
+    """Learner: train on these samples from replay. Gives `Updated`."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class InsertRollout:
+    """Replay buffer: keep this rollout, in the place of the oldest if there is no other."""
+
+    rollout: Rollout
+
+
+@dataclass(frozen=True)
+class DrawSamples:
+    """Replay buffer: draw one batch. Gives `SamplesDrawn`."""
+
+    env_steps: int
+
+
+@dataclass(frozen=True)
+class SetPriorities:
+    """Replay buffer: these transitions are worth so much."""
+
+    priorities: Priorities
 
 
 @dataclass(frozen=True)
@@ -109,6 +137,10 @@ Command: TypeAlias = (
     | LoadWeights
     | ExportWeights
     | Update
+    | UpdateFromSamples
+    | InsertRollout
+    | DrawSamples
+    | SetPriorities
     | SaveCheckpoint
     | Wake
     | StartRun
@@ -145,7 +177,8 @@ class WeightsExported:
 class Updated:
     """An update is done.
 
-    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total.
+    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
+    samples from replay, `samples_by_version` counts them by behaviour version.
     """
 
     weights: Weights
@@ -153,6 +186,13 @@ class Updated:
     num_updates: int
     update_s: float
     metrics: dict[str, float]
+    samples_by_version: Mapping[int, int] = field(default_factory=dict)
+    priorities: Priorities | None = None
+
+
+@dataclass(frozen=True)
+class SamplesDrawn:
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -175,6 +215,7 @@ Event: TypeAlias = (
     | WeightsExported
     | Updated
     | Noted
+    | SamplesDrawn
     | TimerFired
 )
 

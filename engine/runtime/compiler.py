@@ -36,7 +36,7 @@ from engine.algorithms.gradient import (
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.compiled import Signature, TensorSignature, signature_path
 from engine.runtime.process import die_with_parent, name_process
-from engine.runtime.staging import Staging
+from engine.runtime.staging import SampleStaging, Staging
 from engine.spec import Experiment
 
 
@@ -108,7 +108,10 @@ def record(blueprint: Blueprint, state: LearnerState) -> Recorder:
     """Plays one update on a batch of zeros and returns what was recorded."""
     recorder = Recorder()
     state.steps = recorder
-    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).fill([])
+    if blueprint.algorithm.samples().kind == "replay":
+        batch = SampleStaging(blueprint.samples).tensors
+    else:
+        batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
     blueprint.algorithm.update(state, batch)
     return recorder
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from engine.algorithms.base import UpdateResult
 from engine.clock import Clock
 from engine.roles.commands import (
     Command,
@@ -16,13 +18,14 @@ from engine.roles.commands import (
     SaveCheckpoint,
     Update,
     Updated,
+    UpdateFromSamples,
     WeightsExported,
 )
-from engine.rollout import Rollout, Weights
+from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import save_checkpoint
 from engine.runtime.compile_job import CompileJob
-from engine.runtime.staging import Staging
+from engine.runtime.staging import SampleStaging, Staging
 from engine.wire.codec import allocate_framed
 
 
@@ -44,6 +47,7 @@ class LearnerBody:
         self._clock = clock
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
         self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+        self._sample_staging = SampleStaging(blueprint.samples)
         self._version = 0
         self._compiles = compiles
         self._compile_job: CompileJob | None = None
@@ -66,6 +70,8 @@ class LearnerBody:
                 return [WeightsExported(self._export()), *self._start_compiling()]
             case Update(rollouts=rollouts):
                 return [*self._poll_compiler(), self._update(rollouts)]
+            case UpdateFromSamples(samples=samples):
+                return [*self._poll_compiler(), self._update_from_samples(samples)]
             case SaveCheckpoint(version=version, counters=counters):
                 save_checkpoint(
                     self._checkpoints,
@@ -79,8 +85,27 @@ class LearnerBody:
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()
-        batch = self._staging.fill(rollouts)
+        result = self._blueprint.algorithm.update(self._state, self._staging.fill(rollouts))
+        return self._updated(result, start_s)
+
+    def _update_from_samples(self, samples: Samples) -> Updated:
+        start_s = self._clock.now_s()
+        batch = self._sample_staging.fill(samples)
         result = self._blueprint.algorithm.update(self._state, batch)
+        priorities = None
+        if result.errors is not None:
+            priorities = self._priorities(batch["key"], result.errors)
+        versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
+        by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
+        return self._updated(result, start_s, by_version, priorities)
+
+    def _updated(
+        self,
+        result: UpdateResult,
+        start_s: float,
+        samples_by_version: Mapping[int, int] | None = None,
+        priorities: Priorities | None = None,
+    ) -> Updated:
         self._version += 1
         return Updated(
             weights=self._export(),
@@ -88,6 +113,8 @@ class LearnerBody:
             num_updates=self._state.num_updates,
             update_s=self._clock.now_s() - start_s,
             metrics=result.metrics,
+            samples_by_version=samples_by_version or {},
+            priorities=priorities,
         )
 
     def _start_compiling(self) -> list[Event]:
@@ -109,6 +136,14 @@ class LearnerBody:
         detail = f"optimiser steps: {self._compile_job.outcome}"
         print(detail, flush=True)
         return Noted("compiled" if self._compile_job.steps else "eager", detail)
+
+    def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
+        layout = self._blueprint.priorities
+        buffer = allocate_framed(layout.num_bytes)
+        views = layout.views(buffer)
+        views["key"][...] = key.numpy()
+        views["error"][...] = error.numpy()
+        return Priorities(buffer)
 
     def _export(self) -> Weights:
         buffer = allocate_framed(self._blueprint.weights.num_bytes)

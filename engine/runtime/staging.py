@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from engine.rollout import Layout, Rollout
+from engine.rollout import Layout, Rollout, Samples
 
 
 class Staging:
@@ -15,6 +16,9 @@ class Staging:
     Args:
         layout: Of one rollout.
         num_rollouts: How many make a batch.
+
+    Attributes:
+        tensors: The batch, zero until it is filled.
     """
 
     def __init__(self, layout: Layout, num_rollouts: int) -> None:
@@ -22,7 +26,7 @@ class Staging:
         self._batch_layout = Layout(layout.fields, layout.num_steps, layout.num_envs * num_rollouts)
         self._buffer = self._batch_layout.allocate()
         self._arrays = self._batch_layout.views(self._buffer)
-        self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
+        self.tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
 
     def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
         """Copies the rollouts in; the result is overwritten by the next call."""
@@ -30,4 +34,25 @@ class Staging:
         for i, rollout in enumerate(rollouts):
             for name, values in self._rollout_layout.views(rollout.buffer).items():
                 self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
-        return self._tensors
+        return self.tensors
+
+
+class SampleStaging:
+    """Samples from replay as tensors, allocated once.
+
+    Args:
+        layout: Of drawn samples.
+
+    Attributes:
+        tensors: The samples, zero until they are filled in.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._buffer = layout.allocate()
+        views = layout.views(self._buffer)
+        self.tensors = {name: torch.from_numpy(array) for name, array in views.items()}
+
+    def fill(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Copies the samples in; the result is overwritten by the next call."""
+        np.copyto(self._buffer, samples.buffer)
+        return self.tensors

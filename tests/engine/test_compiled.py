@@ -46,7 +46,7 @@ def impala() -> Experiment:
 
 def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).fill([])
+    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
     batch["observation"].normal_(generator=generator)
     batch["action"].random_(0, 2, generator=generator)
     batch["log_prob"].uniform_(-1.0, -0.4, generator=generator)
