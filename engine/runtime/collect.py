@@ -60,6 +60,8 @@ class ActorBody:
         self._continues = np.ones(num_envs, bool)
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
+        self._done = np.zeros(num_envs, bool)
+        self._earned = np.zeros(num_envs, np.float64)
         self._episodes: list[Episode] = []
         self._version = -1
         self._sequence = 0
@@ -94,13 +96,14 @@ class ActorBody:
         """Goes on collecting for about `budget_s`, at least one step."""
         assert self._steps is not None
         deadline_s = time.monotonic() + budget_s
-        for rollout in self._steps:
-            if rollout is not None:
-                self._steps = None
-                episodes, self._episodes = tuple(self._episodes), []
-                return [RolloutCollected(rollout, episodes)]
-            if time.monotonic() >= deadline_s:
-                break
+        with torch.inference_mode():
+            for rollout in self._steps:
+                if rollout is not None:
+                    self._steps = None
+                    episodes, self._episodes = tuple(self._episodes), []
+                    return [RolloutCollected(rollout, episodes)]
+                if time.monotonic() >= deadline_s:
+                    break
         return []
 
     def _load(self, buffer: np.ndarray) -> None:
@@ -121,24 +124,25 @@ class ActorBody:
         layout = self._blueprint.layout
         buffer = allocate_framed(layout.num_bytes)
         views = layout.views(buffer)
-        observation, valid = views["observation"], views["valid"]
+        observation, valid, reward = views["observation"], views["valid"], views["reward"]
+        terminated, truncated = views["terminated"], views["truncated"]
+        act, network, step = self._algorithm.act, self._network, self._env.step
         observation[0] = self._observation
+        o_rows = torch.from_numpy(observation).unbind()
         for t in range(layout.num_steps):
-            with torch.inference_mode():
-                o_t = torch.from_numpy(observation[t])
-                chosen = self._algorithm.act(self._network, o_t, self._generator, self._lanes)
+            chosen = act(network, o_rows[t], self._generator, self._lanes)
             for name, values in chosen.items():
                 views[name][t] = values.numpy()
-            observation[t + 1], reward, terminated, truncated, info = self._env.step(
+            observation[t + 1], r_t, terminated_t, truncated_t, info = step(
                 chosen["action"].numpy()
             )
             valid[t] = self._continues
-            views["reward"][t] = self._learnt_reward(reward)
-            views["terminated"][t] = terminated
-            views["truncated"][t] = truncated
+            reward[t] = self._learnt_reward(r_t)
+            terminated[t] = terminated_t
+            truncated[t] = truncated_t
             if self._spec.life_loss_terminates:
-                views["terminated"][t] |= self._lost_life(info)
-            self._account(reward, terminated | truncated)
+                terminated[t] |= self._lost_life(info)
+            self._account(r_t, np.logical_or(terminated_t, truncated_t, out=self._done))
             yield None
         self._observation = observation[-1].copy()
         yield Rollout(self._describe(ticket), buffer)
@@ -159,11 +163,14 @@ class ActorBody:
     def _account(self, reward: np.ndarray, done: np.ndarray) -> None:
         """Counts env steps and episodes; a step that only reset an environment is neither."""
         self._num_env_steps += int(np.count_nonzero(self._continues))
-        self._returns += reward * self._continues
+        np.multiply(reward, self._continues, out=self._earned)
+        self._returns += self._earned
         self._lengths += self._continues
         np.logical_not(done, out=self._continues)
-        if not done.any():
-            return
+        if np.count_nonzero(done):
+            self._end_episodes(done)
+
+    def _end_episodes(self, done: np.ndarray) -> None:
         now_s = self._clock.now_s()
         for env in np.flatnonzero(done):
             self._episodes.append(
