@@ -138,7 +138,10 @@ def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -
         if process != COORDINATOR:
             links.append(to_coordinator)
         wiring = Wiring(
-            bind=endpoints.get(process, ""), links=tuple(links), keyring=keyrings.get(process)
+            bind=endpoints.get(process, ""),
+            links=tuple(links),
+            keyring=keyrings.get(process),
+            neighbours=_neighbours(plan, placement),
         )
         workers.append(
             WorkerSpec(
@@ -154,6 +157,15 @@ def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -
         )
     wiring = Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor))
     return Workers(tuple(workers), {supervisor: wiring})
+
+
+def _neighbours(plan: Plan, placement: Placement) -> frozenset[str]:
+    """The other processes of its host: forked from one nursery, they share memory."""
+    return frozenset(
+        other.process
+        for other in plan.placements
+        if other.host == placement.host and other.process != placement.process
+    )
 
 
 def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:

@@ -21,6 +21,7 @@ from engine.runtime.coordinate import CoordinatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.replay import ReplayBody, make_limiter
+from engine.wire.arena import Arena
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -52,6 +53,7 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
     """
 
     blueprint: Blueprint
@@ -61,6 +63,7 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    arena: Arena | None = None
 
     @property
     def compiles(self) -> bool:
@@ -79,7 +82,7 @@ def host_role(address: str, run: Assembly) -> Hosted:
     match role_of(address):
         case "actor":
             actor = ActorRole(index, 0, buffer, learner)
-            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
+            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock, run.arena))
         case "learner":
             body = LearnerBody(
                 blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock, compiles=run.compiles

@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 from engine.extensions import import_modules
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.spec import Experiment
+from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
 
 STEP_FIELDS = (
@@ -88,3 +89,15 @@ def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
         )
     return samples.batch_steps // rollout_steps
+
+
+def make_arena(blueprint: Blueprint) -> Arena:
+    """Slots for all rollouts that may be on their way at once; actors that want more use their own.
+
+    That is what the buffer admits, a batch that is staged and one that is trained, and for each
+    actor the one that it writes.
+    """
+    experiment = blueprint.experiment
+    on_their_way = experiment.staleness.max_queued_rollouts + 2 * blueprint.rollouts_per_batch
+    slots_per_actor = -(-on_their_way // experiment.actors) + 1
+    return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes)

@@ -28,6 +28,7 @@ from engine.roles.commands import (
 from engine.rollout import Rollout, RolloutInfo
 from engine.runtime.blueprint import Blueprint
 from engine.trace.records import Episode
+from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
@@ -39,9 +40,20 @@ class ActorBody:
         index: Number of the actor.
         epoch: Its incarnation; a restarted actor continues with other random numbers.
         clock: The run's timeline.
+        arena: Memory shared with the other roles of this host, if there is any.
     """
 
-    def __init__(self, blueprint: Blueprint, index: int, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        arena: Arena | None = None,
+    ) -> None:
+        self._arena = arena
+        if arena is not None:
+            arena.reclaim(index)
         self._blueprint = blueprint
         self._index = index
         self._epoch = epoch
@@ -122,7 +134,7 @@ class ActorBody:
     def _collect(self, ticket: int) -> Iterator[Rollout | None]:
         """Collects one rollout; yields None after each step and the rollout at the end."""
         layout = self._blueprint.layout
-        buffer = allocate_framed(layout.num_bytes)
+        buffer = self._allocate(layout.num_bytes)
         views = layout.views(buffer)
         observation, valid, reward = views["observation"], views["valid"], views["reward"]
         terminated, truncated = views["terminated"], views["truncated"]
@@ -146,6 +158,11 @@ class ActorBody:
             yield None
         self._observation = observation[-1].copy()
         yield Rollout(self._describe(ticket), buffer)
+
+    def _allocate(self, num_bytes: int) -> np.ndarray:
+        """Memory for a rollout: shared if a slot is free, else this process's own."""
+        shared = None if self._arena is None else self._arena.take(self._index)
+        return allocate_framed(num_bytes) if shared is None else shared
 
     def _learnt_reward(self, reward: np.ndarray) -> np.ndarray:
         """What the learner sees of the environment's reward."""

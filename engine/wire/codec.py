@@ -21,6 +21,7 @@ from engine.messages import (
 )
 from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
+from engine.wire.arena import Arena
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
 
 MAX_MESSAGE_BYTES = 16 * 2**20
@@ -42,6 +43,7 @@ class Codec:
         rollout: Layout of a rollout.
         weights: Layout of the parameters.
         samples, priorities: Layouts of what travels between a replay buffer and a learner.
+        arena: Memory shared with other processes of this host, if there is any.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Codec:
         weights: WeightsLayout,
         samples: Layout = NOTHING,
         priorities: Layout = NOTHING,
+        arena: Arena | None = None,
     ) -> None:
+        self.arena = arena
         self._rollout = rollout
         self._weights = weights
         self._samples = samples
@@ -74,11 +78,16 @@ class Codec:
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
-    def encode(self, message: AnyMessage) -> list[Buffer]:
-        """One frame for anything but a batch of B rollouts, which takes 1 + B."""
+    def encode(self, message: AnyMessage, *, shares_memory: bool = False) -> list[Buffer]:
+        """One frame for anything but a batch of B rollouts, which takes 1 + B.
+
+        Args:
+            message: What to send.
+            shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
+                its header, and its slot belongs to the receiver from now on.
+        """
         if isinstance(message, RolloutArrived):
-            return [self._join(self._rollout_header(message.rollout, message.held_version),
-                               message.rollout.buffer)]  # fmt: skip
+            return [self._rollout_frame(message.rollout, message.held_version, shares_memory)]
         if isinstance(message, WeightsArrived):
             weights = message.weights
             head = header.pack_weights(
@@ -87,8 +96,7 @@ class Codec:
             return [self._join(head, weights.buffer)]
         if isinstance(message, BatchArrived):
             frames = [
-                self._join(self._rollout_header(rollout, -1), rollout.buffer)
-                for rollout in message.rollouts
+                self._rollout_frame(rollout, -1, shares_memory) for rollout in message.rollouts
             ]
             return [header.pack_batch(message.batch, len(frames)), *frames]
         if isinstance(message, SamplesArrived):
@@ -122,7 +130,7 @@ class Codec:
 
     def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:
         match kind:
-            case header.KIND_ROLLOUT:
+            case header.KIND_ROLLOUT | header.KIND_SLOT:
                 return RolloutArrived(*self._rollout_of(frame))
             case header.KIND_WEIGHTS:
                 weights = self._weights
@@ -148,14 +156,30 @@ class Codec:
         except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
-    def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:
+    def _rollout_frame(self, rollout: Rollout, held_version: int, shares_memory: bool) -> Buffer:
         layout = self._rollout
-        return header.pack_rollout(rollout.info, held_version, layout.digest, layout.num_bytes)
+        slot = self.arena.hand_over(rollout.buffer) if self.arena and shares_memory else None
+        head = header.pack_rollout(
+            rollout.info, held_version, layout.digest, layout.num_bytes, slot
+        )
+        return head if slot is not None else self._join(head, rollout.buffer)
 
     def _rollout_of(self, frame: Buffer) -> tuple[Rollout, int]:
         layout = self._rollout
         info, held_version = header.unpack_rollout(frame, layout.digest, layout.num_bytes)
-        return Rollout(info, _payload(frame)), held_version
+        slot = header.slot_of(frame)
+        if slot is None:
+            return Rollout(info, _payload(frame)), held_version
+        if self.arena is None:
+            raise WireError("a rollout in shared memory, where none is shared")
+        return Rollout(info, self.arena.attach(slot)), held_version
+
+    def free(self, frames: Sequence[Buffer]) -> None:
+        """Frees the slots of frames that could not be sent, so that nobody else will."""
+        for frame in frames:
+            slot = header.slot_of(frame)
+            if slot is not None and self.arena is not None:
+                self.arena.free(slot)
 
     def _join(self, head: bytes, buffer: npt.NDArray[np.uint8]) -> Buffer:
         """Header and buffer as one frame; free if the buffer was allocated with room in front."""

@@ -20,6 +20,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from engine.errors import PreflightError, WireError
 from engine.messages import AnyMessage, WeightsArrived
 from engine.wire.codec import Codec
+from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 
 HIGH_WATER_MARK = 1024
@@ -47,11 +48,13 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
         bind: Endpoint of its own server socket; empty if nobody connects to it.
         links: The servers that it connects to.
         keyring: Needed as soon as one endpoint is TCP.
+        neighbours: Other processes of the same host, which share memory with this one.
     """
 
     bind: str = ""
     links: tuple[Link, ...] = ()
     keyring: Keyring | None = None
+    neighbours: frozenset[str] = frozenset()
 
 
 class Sockets:
@@ -70,6 +73,7 @@ class Sockets:
         self._address = address
         self._codec = codec
         self._keyring = wiring.keyring
+        self._neighbours = wiring.neighbours
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
@@ -111,24 +115,28 @@ class Sockets:
             False if there is no way to `to` (never connected, or gone), or if a weights message
             found the way full; the next weights supersede it.
         """
-        frames = self._codec.encode(message)
+        frames = self._codec.encode(message, shares_memory=to in self._neighbours)
         client = self._clients.get(to)
         try:
             if client is not None:
                 client.send_multipart(frames, zmq.DONTWAIT, copy=False)
                 return True
             if self._server is None:
-                return False
+                return self._give_up(frames)
             self._server.send_multipart([to.encode(), *frames], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
             if isinstance(message, WeightsArrived):
-                return False
+                return self._give_up(frames)
             raise WireError(f"the way to {to} is full, which the protocol excludes") from error
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
-                return False
+                return self._give_up(frames)
             raise
+
+    def _give_up(self, frames: list[Buffer]) -> bool:
+        self._codec.free(frames)
+        return False
 
     def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
         """Waits for messages and yields all that are there, each with its sender's address.
