@@ -8,6 +8,7 @@ from __future__ import annotations
 from engine.balance import Admission
 from engine.messages import (
     COORDINATOR,
+    ActorLost,
     BatchArrived,
     BatchRequested,
     Counters,
@@ -19,6 +20,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    source_of,
 )
 from engine.roles.commands import Command, Event, Quit, Send, TimerFired, Wake
 from engine.rollout import Rollout
@@ -47,6 +49,8 @@ class BufferRole:
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
         self._received: dict[str, int] = {}
         self._collected: dict[tuple[int, int], int] = {}
+        self._lost: set[tuple[int, int]] = set()
+        """Incarnations of actors, as (actor, epoch), that are known to be gone."""
         self._request: BatchRequested | None = None
         self._delivered = 0
         self._consumed = 0
@@ -62,6 +66,8 @@ class BufferRole:
                 return self._grant()
             case RolloutArrived():
                 return self._arrived(event, now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
             case BatchRequested():
                 return self._requested(event, now_s)
             case Stop():
@@ -81,6 +87,8 @@ class BufferRole:
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
         actor = f"actor-{info.actor}"
+        if (info.actor, info.epoch) in self._lost:
+            return self._write_off((info.actor, info.epoch), info.total_env_steps, now_s)
         self._received[actor] = self._received.get(actor, 0) + 1
         commands = self._book(event, now_s)
         if self._admission.arrive(info.ticket, info.version_min):
@@ -104,6 +112,29 @@ class BufferRole:
             return []
         self._dropped += lost
         return [self._note(now_s, "loss", f"actor-{info.actor}", f"{lost} env steps never arrived")]
+
+    def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """Nobody waits any longer for what a dead actor had in hand; its queued rollouts stay."""
+        source = (int(event.actor.rpartition("-")[2]), event.epoch)
+        if source not in self._lost:
+            self._lost.add(source)
+            self._admission.lose(event.actor)
+            self._held_versions.pop(event.actor, None)
+            self._received.pop(event.actor, None)
+        commands = self._write_off(source, event.collected, now_s)
+        return commands if self._stop else [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _write_off(
+        self, source: tuple[int, int], total_env_steps: int, now_s: float
+    ) -> list[Command]:
+        """Books what a lost actor had collected beyond what arrived in time: it is dropped."""
+        missing = total_env_steps - self._collected.get(source, 0)
+        if missing <= 0:
+            return []
+        self._collected[source] = total_env_steps
+        self._dropped += missing
+        detail = f"{missing} env steps were lost with it"
+        return [self._note(now_s, "loss", f"actor-{source[0]}", detail), self._report(now_s)]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)
@@ -176,5 +207,8 @@ class BufferRole:
             queued=self._queued,
             staged=self._delivered - self._consumed,
             dropped=self._dropped,
+            lost_collected={
+                source_of(*source): self._collected.get(source, 0) for source in self._lost
+            },
         )
         return [Send(COORDINATOR, Stopped(address=self.address, counters=counters))]
