@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import TianJiError
+from tianji_cli.commands import lab
 from tianji_cli.commands.report import OutOption, RunsArgument
 from tianji_cli.output import Output
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(lab.app, epilog=EVERYWHERE)
 
 InventoryArgument = Annotated[str, typer.Argument(metavar="[INVENTORY]", help="Inventory file.")]
 ExperimentOption = Annotated[
