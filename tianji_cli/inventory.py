@@ -57,7 +57,7 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     """Interpreter to use; without it one is found or made."""
     workdir: str | None = None
     """Directory of TianJi on the host."""
-    env: dict[str, str | int | float] = {}
+    env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
     """Numbers of the GPUs that the roles may use; without it all."""
@@ -76,8 +76,8 @@ class InventoryFile(Spec, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     defaults: HostSpec = HostSpec()
-    hosts: dict[str, HostSpec | None] = {}
-    groups: dict[str, GroupSpec] = {}
+    hosts: dict[str, HostSpec | None] = msgspec.field(default_factory=dict)
+    groups: dict[str, GroupSpec] = msgspec.field(default_factory=dict)
 
 
 class Host(Spec, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class Host(Spec, frozen=True, kw_only=True):
     ports: tuple[int, int] | None
     python: str | None = None
     workdir: str = DEFAULT_WORKDIR
-    env: dict[str, str] = {}
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     gpus: tuple[int, ...] | None = None
     roles: dict[str, int] | None = None
 
@@ -231,7 +231,7 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
         workdir=spec.workdir or DEFAULT_WORKDIR,
         env={key: str(value) for key, value in spec.env.items()},
         gpus=spec.gpus,
-        roles=None if spec.roles is None else dict(spec.roles),
+        roles=None if spec.roles is None else {str(k): n for k, n in spec.roles.items()},
     )
 
 

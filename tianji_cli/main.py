@@ -22,7 +22,8 @@ app = typer.Typer(
     name="tianji",
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 5 deadline passed, 130 interrupted.",
+    " 4 host unreachable, 5 deadline passed, 6 version mismatch, 7 clean-up incomplete,"
+    " 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,6 +49,15 @@ SetOption = Annotated[
 PolicyOption = Annotated[
     str | None,
     typer.Option("--policy", metavar="NAME", help="Distribution policy.", show_default=False),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="HOSTS",
+        help="Only hosts that match this glob. Repeatable.",
+        show_default=False,
+    ),
 ]
 ResultsOption = Annotated[
     Path,
@@ -88,6 +98,7 @@ def up(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
+    limit: LimitOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, bring back traces."""
@@ -96,10 +107,10 @@ def up(
 
     output = _output(context)
     request = command.Request(
-        inventory, experiment, _settings(settings, policy, seed), results, name
+        inventory, experiment, _settings(settings, policy, seed), results, name, limit=limit or ()
     )
     if dry_run:
-        show_plan(command.check_only(request), output)
+        show_plan(command.check_only(request, output), output)
         return
     raise typer.Exit(command.up(request, output))
 
@@ -111,13 +122,19 @@ def plan(
     experiment: ExperimentOption = CARTPOLE,
     settings: SetOption = None,
     policy: PolicyOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """Show the fragments, processes and channels that `up` would start, and where."""
     from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import show_plan
 
     request = command.Request(
-        inventory, experiment, _settings(settings, policy, None), Path("results"), None
+        inventory,
+        experiment,
+        _settings(settings, policy, None),
+        Path("results"),
+        None,
+        limit=limit or (),
     )
     show_plan(command.load(request).plan, _output(context))
 

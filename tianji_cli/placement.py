@@ -1,8 +1,8 @@
 """Which process goes to which host.
 
 What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer and
-coordinator on the first host that names GPUs (the first of all if none does), actors one by one over
-the other hosts, over all hosts if there is only one or if the others are taken by name.
+coordinator on the first host that names GPUs (the first of all if none does), actors one by one
+over the other hosts, over all hosts if there is only one or if the others are taken by name.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ class Placement(msgspec.Struct, frozen=True):
 
 def with_named_actors(experiment: Experiment, inventory: Inventory) -> Experiment:
     """The experiment with as many actors as the inventory names; unchanged if it names none."""
-    named = [host.roles["actor"] for host in inventory.hosts if host.roles and "actor" in host.roles]
-    if not named or not sum(named):
+    named = [
+        host.roles["actor"] for host in inventory.hosts if host.roles and "actor" in host.roles
+    ]
+    if not sum(named):
         return experiment
     return msgspec.structs.replace(experiment, actors=sum(named))
 
@@ -73,9 +75,7 @@ def _named(kind: str, hosts: Sequence[Host]) -> list[str]:
     return [host.name for host in hosts for _ in range((host.roles or {}).get(kind, 0))]
 
 
-def _hosts_for(
-    kind: str, count: int, hosts: Sequence[Host], head: Host, source: str
-) -> list[str]:
+def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source: str) -> list[str]:
     named = _named(kind, hosts)
     if named and len(named) != count:
         raise ConfigError(

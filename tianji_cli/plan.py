@@ -19,6 +19,7 @@ from engine.wire.sockets import Link, Wiring
 from tianji_cli.inventory import Host, Inventory
 from tianji_cli.placement import Placement, place, with_named_actors
 
+
 @dataclass(frozen=True)
 class Plan:
     """What `up` would start.

@@ -111,9 +111,7 @@ class Fleet:
         for record in records:
             if isinstance(record, Production):
                 source = source_of(record.actor, record.epoch)
-                self._produced[source] = max(
-                    record.env_steps_total, self._produced.get(source, 0)
-                )
+                self._produced[source] = max(record.env_steps_total, self._produced.get(source, 0))
                 if source in self._lost_sources:
                     late.append(source)
         return [command for source in late for command in self._tell_buffers(source)]

@@ -15,7 +15,7 @@ def describe(
     now_s: float,
     is_started: bool,
 ) -> Progress:
-    """How far the run is: the share of the nearest stop rule, rates, lag, the state of each role."""
+    """How far the run is: share of the nearest stop rule, rates, lag, the state of each role."""
     recent = totals.recent_staleness
     shares = [0.0]
     if stop.env_steps:

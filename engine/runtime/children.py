@@ -102,9 +102,7 @@ class Children:
                 rows.append(self._measure(address, process, clock))
         return [row for row in rows if row is not None]
 
-    def _measure(
-        self, address: str, process: psutil.Process, clock: RunClock
-    ) -> Resources | None:
+    def _measure(self, address: str, process: psutil.Process, clock: RunClock) -> Resources | None:
         try:
             with process.oneshot():
                 times = process.cpu_times()

@@ -1,4 +1,4 @@
-"""A supervisor's line to whoever started it: standard input and output, or, once detached, SIGTERM."""
+"""A supervisor's line to whoever started it: standard streams, or, once detached, SIGTERM."""
 
 from __future__ import annotations
 

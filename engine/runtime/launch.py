@@ -76,7 +76,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     host: str
     num_endpoints: int = 0
     listen: tuple[str, int, int] | None = None
-    env: dict[str, str] = {}
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     lease_s: float | None = None
 
 
@@ -151,7 +151,7 @@ class Prepared(Message, frozen=True, kw_only=True):
     """The experiment can run here; `endpoints` are free for its servers."""
 
     facts: HostFacts
-    endpoints: list[str] = []
+    endpoints: list[str] = msgspec.field(default_factory=list)
 
 
 class Detached(Message, frozen=True, kw_only=True):

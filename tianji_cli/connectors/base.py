@@ -1,4 +1,4 @@
-"""What every connector gives: a host to run commands and keep files on, and a started supervisor."""
+"""What every connector gives: a host to run commands and keep files on, a started supervisor."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Completed:
 
 
 class AccessFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host was reached."""
+    """How a host was reached; `address` is where the connection went."""
 
     user: str
     endpoint: str
+    address: str = ""
     host_key: str = ""
     key: str = ""
     jump: str = ""
@@ -81,7 +82,7 @@ class Node(Protocol):
         """An absolute path; `~` is the user's home there."""
         ...
 
-    def run(self, command: Sequence[str], timeout_s: float, stdin: bytes = b"") -> Completed:
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         """Runs a command to its end.
 
         Raises:

@@ -1,12 +1,12 @@
-"""An SSH channel as a pair of descriptors: one thread pumps between it and a socket pair.
+"""An SSH channel as a pair of descriptors: one thread pumps between it and two pipes.
 
 So that a controller can wait for local pipes and remote channels in one `select`.
 """
 
 from __future__ import annotations
 
+import os
 import select
-import socket
 import threading
 from typing import Protocol
 
@@ -18,8 +18,11 @@ MAX_ERROR_BYTES = 1 << 16
 class Channel(Protocol):
     """What is used of paramiko's."""
 
-    closed: bool
-    eof_received: bool
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def eof_received(self) -> bool | int: ...
 
     def fileno(self) -> int: ...
 
@@ -49,15 +52,18 @@ class Bridge:
     def __init__(self, host: str, channel: Channel) -> None:
         self.host = host
         self._channel = channel
-        self._near, self._far = socket.socketpair()
-        self.to_supervisor = self.from_supervisor = self._near.fileno()
+        self._input, self.to_supervisor = os.pipe()
+        self.from_supervisor, self._output = os.pipe()
         self._errors = bytearray()
+        self._is_input_closed = False
         self._input_is_open = True
         self._thread = threading.Thread(target=self._pump, name=f"ssh {host}", daemon=True)
         self._thread.start()
 
     def close_input(self) -> None:
-        self._near.shutdown(socket.SHUT_WR)
+        if not self._is_input_closed:
+            self._is_input_closed = True
+            os.close(self.to_supervisor)
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the command's end, or for the connection's: both end it for us."""
@@ -71,7 +77,12 @@ class Bridge:
         """Ends the channel, and with it the pumping thread."""
         self._channel.close()
         self._thread.join(5.0)
-        self._near.close()
+        self.close_input()
+        if not self._is_closed:
+            self._is_closed = True
+            os.close(self.from_supervisor)
+
+    _is_closed = False
 
     def _pump(self) -> None:
         try:
@@ -80,16 +91,17 @@ class Bridge:
         except (OSError, EOFError) as error:
             self._errors += f"\n(the connection to {self.host} broke: {error})".encode()
         finally:
-            self._far.close()
+            os.close(self._output)
+            os.close(self._input)
             self._channel.close()
 
     def _pump_once(self) -> bool:
         """Moves what is there. False at the end of the remote output."""
-        sources: list[socket.socket | Channel] = [self._channel]
+        sources: list[int | Channel] = [self._channel]
         if self._input_is_open:
-            sources.append(self._far)
+            sources.append(self._input)
         ready, _, _ = select.select(sources, [], [])
-        if self._far in ready:
+        if self._input in ready:
             self._send_input()
         if self._channel.recv_stderr_ready():
             self._errors += self._channel.recv_stderr(CHUNK_BYTES)
@@ -99,7 +111,7 @@ class Bridge:
             if not data:
                 self._drain_errors()
                 return False
-            self._far.sendall(data)
+            _write_all(self._output, data)
         return True
 
     def _drain_errors(self) -> None:
@@ -108,9 +120,15 @@ class Bridge:
         del self._errors[:-MAX_ERROR_BYTES]
 
     def _send_input(self) -> None:
-        data = self._far.recv(CHUNK_BYTES)
+        data = os.read(self._input, CHUNK_BYTES)
         if data:
             self._channel.sendall(data)
         else:
             self._input_is_open = False
             self._channel.shutdown_write()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

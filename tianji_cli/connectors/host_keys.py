@@ -78,7 +78,7 @@ def accept_command(target: Target) -> str:
 
 
 def changed_key(target: Target, error: paramiko.BadHostKeyException) -> PreflightError:
-    """A key that differs from the trusted one: either the host was set up anew, or it is another."""
+    """A key that differs from the trusted one: the host was set up anew, or it is another."""
     path = shlex.quote(files_of(target)[0])
     return PreflightError(
         f"the host key of {target.key_name} has CHANGED: trusted is"

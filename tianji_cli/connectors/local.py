@@ -77,10 +77,14 @@ class LocalNode:
     def expand(self, path: str) -> str:
         return str(Path(path).expanduser().absolute())
 
-    def run(self, command: Sequence[str], timeout_s: float, stdin: bytes = b"") -> Completed:
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         try:
             result = subprocess.run(
-                list(command), input=stdin, capture_output=True, timeout=timeout_s, check=False
+                list(command),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise DeadlineError(
@@ -88,7 +92,10 @@ class LocalNode:
             ) from None
         except FileNotFoundError:
             return Completed(127, "", f"{command[0]}: not found")
-        out, err = result.stdout.decode("utf-8", "replace"), result.stderr.decode("utf-8", "replace")
+        out, err = (
+            result.stdout.decode("utf-8", "replace"),
+            result.stderr.decode("utf-8", "replace"),
+        )
         return Completed(result.returncode, out, err)
 
     def spawn(

@@ -7,14 +7,15 @@ is noticed by TCP: keepalive probes and TCP_USER_TIMEOUT on the underlying socke
 from __future__ import annotations
 
 import random
+import select
 import shlex
 import socket
 import stat
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
@@ -38,6 +39,9 @@ KEEPALIVE_S = 2
 USER_TIMEOUT_MS = 12_000
 """Longer than the cuts that a run survives, with the last retransmission before it."""
 PUT_CHUNK_BYTES = 1 << 18
+READ_BYTES = 1 << 16
+
+T = TypeVar("T")
 
 
 def read_user_config(path: Path | None = None) -> paramiko.SSHConfig:
@@ -70,9 +74,12 @@ class SshNode:
     def __init__(self, host: Host, cancel: threading.Event | None = None) -> None:
         self.name = host.name
         self.is_remote = True
+        if host.key and not Path(host.key).expanduser().is_file():
+            raise ConfigError("there is no such key file", where=f"{host.name}: {host.key}")
         target = resolve_target(host, read_user_config().lookup)
         self._clients: list[paramiko.SSHClient] = []
         self._bridges: list[Bridge] = []
+        self._sftp: paramiko.SFTPClient | None = None
         try:
             for hop in (*target.jumps, target):
                 self._clients.append(_connect(hop, self._clients, cancel or threading.Event()))
@@ -86,50 +93,22 @@ class SshNode:
     def _client(self) -> paramiko.SSHClient:
         return self._clients[-1]
 
-    @property
-    def peer_address(self) -> str:
-        """The address that the connection goes to; of the first hop, if it jumps."""
-        transport = self._clients[0].get_transport()
-        return str(transport.getpeername()[0]) if transport else ""
-
     def expand(self, path: str) -> str:
         if path == "~" or path.startswith("~/"):
             return self._home + path[1:]
         return path if path.startswith("/") else f"{self._home}/{path}"
 
-    def run(self, command: Sequence[str], timeout_s: float, stdin: bytes = b"") -> Completed:
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         channel = self._open_channel()
         deadline_s = time.monotonic() + timeout_s
         try:
-            return self._check(lambda: self._run(channel, command, deadline_s, stdin))
-        except (TimeoutError, DeadlineError):
-            raise DeadlineError(
-                f"{shlex.join(command)[:60]} took longer than {timeout_s:.0f} s", where=self.name
-            ) from None
+            result = self._check(lambda: _run(channel, shlex.join(command), deadline_s))
         finally:
             channel.close()
-
-    def _run(
-        self, channel: Any, command: Sequence[str], deadline_s: float, stdin: bytes  # noqa: ANN401
-    ) -> Completed:
-        channel.settimeout(max(0.1, deadline_s - time.monotonic()))
-        channel.exec_command(shlex.join(command))
-        bridge = Bridge(self.name, channel)
-        near = socket.socket(fileno=_duplicate(bridge.to_supervisor))
-        with near:
-            near.settimeout(max(0.1, deadline_s - time.monotonic()))
-            near.sendall(stdin)
-            near.shutdown(socket.SHUT_WR)
-            output = bytearray()
-            while data := near.recv(1 << 16):
-                output += data
-                if time.monotonic() > deadline_s:
-                    raise TimeoutError
-        if not channel.status_event.wait(max(0.1, deadline_s - time.monotonic())):
-            raise TimeoutError
-        errors = bridge.error_output()
-        bridge.close()
-        return Completed(channel.exit_status, output.decode("utf-8", "replace"), errors)
+        if result is None:
+            words = shlex.join(command)[:60]
+            raise DeadlineError(f"{words} took longer than {timeout_s:.0f} s", where=self.name)
+        return result
 
     def spawn(
         self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
@@ -198,8 +177,6 @@ class SshNode:
         for client in reversed(self._clients):
             client.close()
 
-    _sftp: paramiko.SFTPClient | None = None
-
     def _open_sftp(self) -> paramiko.SFTPClient:
         if self._sftp is None:
             self._sftp = self._client.open_sftp()
@@ -217,7 +194,7 @@ class SshNode:
 
         return self._check(open_it)
 
-    def _check(self, action: Any) -> Any:  # noqa: ANN401 - returns what the action returns
+    def _check(self, action: Callable[[], T]) -> T:
         """Runs an action; a broken connection is told apart from what the host answered."""
         try:
             return action()
@@ -230,19 +207,36 @@ class SshNode:
             ) from error
 
 
-def _duplicate(fd: int) -> int:
-    import os
-
-    return os.dup(fd)
+def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed | None:
+    """Runs a command on a fresh channel, reading both streams; None if it takes too long."""
+    channel.exec_command(line)
+    channel.shutdown_write()
+    output, errors = bytearray(), bytearray()
+    while not (channel.eof_received or channel.closed) or channel.recv_ready():
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0 or not select.select([channel], [], [], remaining_s)[0]:
+            return None
+        if channel.recv_ready():
+            output += channel.recv(READ_BYTES)
+        if channel.recv_stderr_ready():
+            errors += channel.recv_stderr(READ_BYTES)
+    while channel.recv_stderr_ready():
+        errors += channel.recv_stderr(READ_BYTES)
+    if not channel.status_event.wait(max(0.1, deadline_s - time.monotonic())):
+        return None
+    out, err = (bytes(data).decode("utf-8", "replace") for data in (output, errors))
+    return Completed(channel.exit_status, out, err)
 
 
 def _access(target: Target, client: paramiko.SSHClient) -> AccessFacts:
     transport = client.get_transport()
     key = transport.get_remote_server_key() if transport else None
+    address = "" if target.jumps or transport is None else str(transport.getpeername()[0])
     host_key = f"{key.get_name()} {key.fingerprint}" if key else ""
     return AccessFacts(
         user=target.user,
         endpoint=target.endpoint,
+        address=address,
         host_key=host_key,
         key=", ".join(target.keys) or "the agent or the usual files in ~/.ssh",
         jump=" -> ".join(jump.endpoint for jump in target.jumps),
@@ -286,12 +280,13 @@ def _connect_once(target: Target, earlier: list[paramiko.SSHClient]) -> paramiko
     client = paramiko.SSHClient()
     load_host_keys(client, target)
     client.set_missing_host_key_policy(RefuseUnknown(target))
+    keys = [key for key in target.keys if Path(key).exists()]
     try:
         client.connect(
             target.hostname,
             target.port,
             target.user,
-            key_filename=[key for key in target.keys if Path(key).exists()] or None,
+            key_filename=keys or None,  # type: ignore[arg-type]  # a list is documented
             allow_agent=target.uses_agent,
             look_for_keys=not target.keys,
             sock=_way_to(target, earlier),
