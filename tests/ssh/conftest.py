@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import TianJiError
-from tests.ssh.kit import REPOSITORY, Bench
+from ssh_kit import REPOSITORY, Bench
 from tianji_cli.lab import Lab
 
 

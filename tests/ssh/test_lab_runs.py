@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.ssh.kit import SHORT, Bench
+from ssh_kit import SHORT, Bench
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.run_dir import RunPaths

@@ -12,6 +12,7 @@ from tianji_cli.output import Output
 
 if TYPE_CHECKING:
     from tianji_cli.lab.lab import Lab
+    from tianji_cli.lab.network import Methods
 
 LAB_SCHEMA_VERSION = 1
 
@@ -29,37 +30,42 @@ HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Such as tj1."
 HOME = Path("~/.tianji/lab")
 
 
+HostsOption = Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help="Of each host's link, both ways, or off.")
+]
+DelayOption = Annotated[
+    str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host, such as 0.2ms.")
+]
+LossOption = Annotated[
+    str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host, per cent.")
+]
+HideOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
+    ),
+]
+ShareOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--share", metavar="DIR", help="Hosts see it, read-only. Repeatable.", show_default=False
+    ),
+]
+
+
 @app.command()
 def up(
     context: typer.Context,
-    hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")] = 8,
-    rate: Annotated[
-        str, typer.Option("--rate", metavar="RATE", help="Of each host's link, or off.")
-    ] = "1gbit",
-    delay: Annotated[
-        str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host: 0.2ms.")
-    ] = "off",
-    loss: Annotated[
-        str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host: 1 is 1%.")
-    ] = "off",
+    hosts: HostsOption = 8,
+    rate: RateOption = "1gbit",
+    delay: DelayOption = "off",
+    loss: LossOption = "off",
     directory: DirectoryOption = HOME,
-    hide: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
-        ),
-    ] = None,
-    share: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--share",
-            metavar="DIR",
-            help="Hosts see it, read-only. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    hide: HideOption = None,
+    share: ShareOption = None,
 ) -> None:
-    """Start a lab, wait until every host answers, and write its inventory."""
+    """Start a lab and write its inventory."""
     from tianji_cli.lab import Lab
 
     lab = Lab.up(
@@ -73,7 +79,7 @@ def up(
     )
     output = _output(context)
     _show(lab, output)
-    output.say(f"next: tianji check {lab.inventory}")
+    output.say(f"next: tianji up {lab.inventory}")
 
 
 @app.command()
@@ -87,6 +93,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     """End the lab and prove that nothing of it is left."""
     from tianji_cli.lab.lab import absolute
     from tianji_cli.lab.lab import down as take_down
+    from tianji_cli.lab.quantities import count
 
     output = _output(context)
     state = take_down(directory)
@@ -97,7 +104,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     elif state is None:
         output.say(f"{place}: no lab is up here")
     else:
-        output.say(f"{place}: {len(state.plan.hosts)} hosts ended, nothing is left")
+        output.say(f"{place}: {count(len(state.plan.hosts), 'host')} ended, nothing is left")
 
 
 @app.command()
@@ -106,6 +113,14 @@ def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     lab = _open(directory)
     lab.kill(host)
     _tell(lab, f"{host}: dead", _output(context))
+
+
+@app.command()
+def crash(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Take a host's power: as kill, but nobody hears of it."""
+    lab = _open(directory)
+    lab.crash(host)
+    _tell(lab, f"{host}: without power", _output(context))
 
 
 @app.command()
@@ -134,7 +149,7 @@ def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption 
 
 @app.command()
 def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Stop every process of a host: it accepts connections and answers nothing."""
+    """Stop every process of a host."""
     lab = _open(directory)
     lab.freeze(host)
     _tell(lab, f"{host}: frozen", _output(context))
@@ -177,9 +192,8 @@ def _show(lab: Lab, output: Output) -> None:
 
     state, rows = lab.load(), lab.status()
     request, methods = state.plan.request, state.methods
-    for what, method in (("delay", methods.delay), ("loss", methods.loss)):
-        if method == "unavailable":
-            output.say(f"warning: {what} is not available: this kernel has no netem")
+    for warning in warnings(methods):
+        output.say(f"warning: {warning}")
     if not output.is_json:
         output.data.print(lab_table(rows, request, methods))
         output.say(f"inventory: {lab.inventory}")
@@ -205,3 +219,17 @@ def _show(lab: Lab, output: Output) -> None:
 def _output(context: typer.Context) -> Output:
     assert isinstance(context.obj, Output)
     return context.obj
+
+
+def warnings(methods: Methods) -> list[str]:
+    """What a user must know about delay and loss on this machine."""
+    found = [
+        f"{what} is not available here: the kernel has neither netem nor what would replace it"
+        for what, method in (("delay", methods.delay), ("loss", methods.loss))
+        if method == "unavailable"
+    ]
+    if methods.delay == "nfqueue":
+        found.append("delay is made in user space (no netem): 0.1 ms or more is added to it")
+    if methods.loss in ("netem", "iptables") and not methods.has_single_packets:
+        found.append("without ethtool what is lost is up to 64 KB of a stream at once")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -24,6 +24,14 @@ DEFAULT_DIRECTORY = Path("~/.tianji/lab")
 DEFAULT_EXEC_TIMEOUT_S = 60.0
 
 HostState = Literal["up", "cut", "frozen", "dead"]
+
+
+_CHANGES: Mapping[str, Callable[[LabState, HostPlan], None]] = {
+    "kill": hosts.kill,
+    "crash": hosts.crash,
+    "cut": hosts.cut,
+    "heal": hosts.heal,
+}
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +167,10 @@ class Lab:
         """Ends every process of a host at once, as its kernel's end would; the disk stays."""
         self._change(host, "kill")
 
+    def crash(self, host: str) -> None:
+        """Takes a host's power: as `kill`, but no peer hears of it; `start` plugs it in again."""
+        self._change(host, "crash")
+
     def start(self, host: str) -> None:
         """Starts a dead host again: same address, keys and disk. A running one is left alone."""
         self._change(host, "start")
@@ -180,7 +192,7 @@ class Lab:
         self._change(host, "thaw")
 
     def _change(
-        self, host: str, verb: Literal["kill", "start", "cut", "heal", "freeze", "thaw"]
+        self, host: str, verb: Literal["kill", "crash", "start", "cut", "heal", "freeze", "thaw"]
     ) -> None:
         with locked(self.paths.directory):
             state = self.load()
@@ -190,16 +202,16 @@ class Lab:
             elif verb in ("freeze", "thaw"):
                 hosts.freeze(state, plan, verb == "freeze")
             else:
-                {"kill": hosts.kill, "cut": hosts.cut, "heal": hosts.heal}[verb](state, plan)
+                _CHANGES[verb](state, plan)
 
     def status(self) -> list[HostStatus]:
         """Every host as it is now."""
         state = self.load()
-        cut = network.cut_ports(perform(network.list_ports(state.plan)))
-        return [self._status(state, host, cut) for host in state.plan.hosts]
+        plugged = network.plugged_ports(perform(network.list_ports(state.plan)))
+        return [self._status(state, host, plugged) for host in state.plan.hosts]
 
-    def _status(self, state: LabState, host: HostPlan, cut: frozenset[str]) -> HostStatus:
-        is_cut = host.bridge_port in cut
+    def _status(self, state: LabState, host: HostPlan, plugged: frozenset[str]) -> HostStatus:
+        is_cut = host.bridge_port not in plugged
         word: HostState = "cut" if is_cut else "up"
         if hosts.running_init(state, host) is None:
             word = "dead"

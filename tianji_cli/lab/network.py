@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -32,14 +33,27 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Methods(msgspec.Struct, frozen=True, kw_only=True):
-    """How this machine's kernel gives delay and loss."""
+    """How this machine gives delay and loss.
+
+    Attributes:
+        has_single_packets: Segmentation offload is off, so that what is lost is one real packet.
+    """
 
     delay: DelayMethod = "off"
     loss: LossMethod = "off"
+    has_single_packets: bool = False
 
 
 def add_namespaces(plan: LabPlan) -> list[Command]:
-    return [Command(("ip", "netns", "add", name)) for name in (plan.fabric, *_host_spaces(plan))]
+    return [add_namespace(name) for name in reversed(plan.namespaces)]
+
+
+def add_namespace(name: str) -> Command:
+    return Command(("ip", "netns", "add", name))
+
+
+def remove_namespace(name: str) -> Command:
+    return Command(("ip", "netns", "del", name))
 
 
 def add_operator_link(plan: LabPlan) -> Command:
@@ -58,12 +72,7 @@ def connect_all(plan: LabPlan) -> list[Command]:
         f"link set {OPERATOR_PORT} up",
     ]
     for host in plan.hosts:
-        fabric += [
-            f"link add {host.bridge_port} type veth peer name eth0 address {host.mac}"
-            f" netns {host.netns}",
-            f"link set {host.bridge_port} master {BRIDGE}",
-            f"link set {host.bridge_port} up",
-        ]
+        fabric += _cable_lines(host)
     operator = [
         f"link set {plan.link} alias {plan.fabric}",
         f"addr add {plan.operator_address}/24 dev {plan.link}",
@@ -72,23 +81,42 @@ def connect_all(plan: LabPlan) -> list[Command]:
     return [
         _batch(("ip", "-n", plan.fabric), fabric),
         _batch(("ip",), operator),
-        *(_batch(("ip", "-n", host.netns), _host_lines(host)) for host in plan.hosts),
+        *(_address(host) for host in plan.hosts),
     ]
 
 
-def _host_lines(host: HostPlan) -> list[str]:
-    return ["link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up"]
+def connect_host(plan: LabPlan, host: HostPlan) -> list[Command]:
+    """One host's cable and address, in a namespace that is there."""
+    return [_batch(("ip", "-n", plan.fabric), _cable_lines(host)), _address(host)]
 
 
-def shape_all(plan: LabPlan, methods: Methods) -> list[Command]:
+def disconnect_host(plan: LabPlan, host: HostPlan) -> Command:
+    return Command(("ip", "-n", plan.fabric, "link", "del", host.bridge_port))
+
+
+def _cable_lines(host: HostPlan) -> list[str]:
+    port = host.bridge_port
+    return [
+        f"link add {port} type veth peer name eth0 address {host.mac} netns {host.netns}",
+        f"link set {port} master {BRIDGE}",
+        f"link set {port} up",
+    ]
+
+
+def _address(host: HostPlan) -> Command:
+    lines = ["link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up"]
+    return _batch(("ip", "-n", host.netns), lines)
+
+
+def shape(plan: LabPlan, methods: Methods, hosts: Sequence[HostPlan]) -> list[Command]:
     """Rate on both ends of every cable; delay and loss on what leaves a host, where netem is."""
     netem = _netem(plan, methods)
     tbf = tbf_arguments(plan.request.rate_bits_per_s)
     commands = []
     if tbf:
-        lines = [f"qdisc add dev {host.bridge_port} root {tbf}" for host in plan.hosts]
+        lines = [f"qdisc add dev {host.bridge_port} root {tbf}" for host in hosts]
         commands.append(_batch(("tc", "-n", plan.fabric), lines))
-    for host in plan.hosts:
+    for host in hosts:
         lines = []
         if netem:
             lines.append(f"qdisc add dev eth0 root handle 1: {netem}")
@@ -96,6 +124,8 @@ def shape_all(plan: LabPlan, methods: Methods) -> list[Command]:
             lines.append(f"qdisc add dev eth0 {'parent 1:1' if netem else 'root'} {tbf}")
         if lines:
             commands.append(_batch(("tc", "-n", host.netns), lines))
+    if methods.has_single_packets:
+        commands += _single_packets(plan, hosts)
     return commands
 
 
@@ -131,11 +161,11 @@ def filter_all(plan: LabPlan, methods: Methods) -> list[Command]:
     return [Command((*append, "!", "-s", plan.operator_address, *rule)) for rule in rules]
 
 
-def single_packets(plan: LabPlan) -> list[Command]:
+def _single_packets(plan: LabPlan, hosts: Sequence[HostPlan]) -> list[Command]:
     """Switches segmentation offload off, or one lost "packet" would be up to 64 KB of a stream."""
     offloads = ("tso", "off", "gso", "off", "gro", "off")
-    ends = [(plan.fabric, host.bridge_port) for host in plan.hosts]
-    ends += [(host.netns, "eth0") for host in plan.hosts]
+    ends = [(plan.fabric, host.bridge_port) for host in hosts]
+    ends += [(host.netns, "eth0") for host in hosts]
     return [
         Command((*in_namespace(netns), "ethtool", "-K", device, *offloads))
         for netns, device in ends
@@ -156,14 +186,14 @@ def heal(plan: LabPlan, host: HostPlan) -> Command:
 
 
 def list_ports(plan: LabPlan) -> Command:
-    """Which cables are plugged in, as JSON for `cut_ports`."""
+    """Which cables are plugged in, as JSON for `plugged_ports`."""
     return Command(("ip", "-json", "-n", plan.fabric, "link", "show", "type", "veth"))
 
 
-def cut_ports(listing: str) -> frozenset[str]:
-    """Names of the bridge's ports that are unplugged."""
+def plugged_ports(listing: str) -> frozenset[str]:
+    """Names of the cables that end in the bridge."""
     links = msgspec.json.decode(listing or "[]", type=list[_Link])
-    return frozenset(link.ifname for link in links if link.ifname and link.master is None)
+    return frozenset(link.ifname for link in links if link.master == BRIDGE)
 
 
 class _Link(msgspec.Struct):
@@ -179,10 +209,6 @@ def disconnect(plan: LabPlan) -> Command:
 def in_namespace(netns: str) -> tuple[str, ...]:
     """Words in front of a program that make it run in a network namespace, as the same process."""
     return ("nsenter", f"--net=/run/netns/{netns}")
-
-
-def _host_spaces(plan: LabPlan) -> tuple[str, ...]:
-    return tuple(host.netns for host in plan.hosts)
 
 
 def _batch(program: tuple[str, ...], lines: list[str]) -> Command:

@@ -31,6 +31,7 @@ class LabRequest(msgspec.Struct, frozen=True, kw_only=True):
         loss: Fraction of the packets leaving a host that are dropped.
         hide: Directories of this machine that the hosts must not have.
         share: Directories of this machine that the hosts see, read-only, as they are here.
+        fresh: Directories that are empty on a host's new disk: homes.
         python: Interpreter for the inventory.
     """
 
@@ -40,6 +41,7 @@ class LabRequest(msgspec.Struct, frozen=True, kw_only=True):
     loss: float = 0.0
     hide: tuple[str, ...] = ()
     share: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     python: str = ""
 
 
@@ -135,7 +137,7 @@ def check_request(request: LabRequest) -> None:
     """Raises ConfigError for what no machine could do."""
     if not 1 <= request.num_hosts <= MAX_HOSTS:
         raise ConfigError(
-            f"{request.num_hosts} hosts were asked for",
+            f"a lab cannot have {request.num_hosts} hosts",
             where="--hosts",
             fix=f"between 1 and {MAX_HOSTS}",
         )
@@ -178,38 +180,4 @@ def plan_lab(request: LabRequest, paths: LabPaths, *, lab_id: str, subnet: int) 
         disks=str(paths.disks),
         request=request,
         hosts=hosts,
-    )
-
-
-FRESH = ("/tmp", "/run", "/dev", "/proc", "/sys")
-"""What every host has its own of, empty or nearly so."""
-
-
-def must_share(path: str, mount_points: tuple[str, ...], hidden: tuple[str, ...]) -> bool:
-    """Whether hosts lack a directory of this machine unless it is shared with them.
-
-    A host's disk shows this machine's root file system: neither what is mounted below it, nor what
-    a host has its own of, nor what is hidden.
-
-    >>> must_share("/opt/venv", ("/", "/opt"), ())
-    True
-    >>> must_share("/usr", ("/", "/proc"), ())
-    False
-    """
-    covers = (*FRESH, *hidden, *(point for point in mount_points if point != "/"))
-    return any(is_below(path, cover) for cover in covers)
-
-
-def is_below(path: str, directory: str) -> bool:
-    """Whether `path` is `directory` or inside it; both absolute and normal."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def outermost(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Without doubles and without what lies inside another, sorted."""
-    unique = sorted(set(paths))
-    return tuple(
-        path
-        for path in unique
-        if not any(path != other and is_below(path, other) for other in unique)
     )

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.errors import PreflightError
-from tianji_cli.lab.network import Command, DelayMethod, LossMethod, Methods
-from tianji_cli.lab.plan import LabRequest
+from engine.errors import ConfigError, PreflightError
+from tianji_cli.lab.network import Command
 from tianji_cli.lab.system import attempt, find_program
 
 WHERE = "this machine"
@@ -92,33 +91,11 @@ def check_namespaces() -> bool:
     return False
 
 
-def choose_methods(request: LabRequest) -> Methods:
-    """How this kernel can delay and lose packets; asks only what is needed."""
-    if not request.delay_s and not request.loss:
-        return Methods()
-    has_netem = _works_in_namespace(
-        "ip link set lo up && tc qdisc add dev lo root netem delay 1ms loss 1%"
-    )
-    delay: DelayMethod = "off"
-    loss: LossMethod = "off"
-    if request.loss:
-        loss = "netem" if has_netem else _loss_without_netem()
-    if request.delay_s:
-        delay = "netem" if has_netem else "unavailable"
-    return Methods(delay=delay, loss=loss)
-
-
-_BRIDGE_FILTER = "ip link add br0 type bridge && sysctl -qw net.bridge.bridge-nf-call-iptables=1"
-
-
-def _loss_without_netem() -> LossMethod:
-    rule = "iptables -A FORWARD -m statistic --mode random --probability 0.01 -j DROP"
-    return "iptables" if _works_in_namespace(f"{_BRIDGE_FILTER} && {rule}") else "unavailable"
-
-
-def _works_in_namespace(script: str) -> bool:
-    """Whether a fixed script succeeds in a network namespace that ends with it."""
-    return attempt(Command(("unshare", "--net", "sh", "-ec", script))).returncode == 0
+def check_shared(paths: tuple[str, ...]) -> None:
+    """Raises ConfigError for a directory that is to be shared and is not there."""
+    for path in paths:
+        if not Path(path).is_dir():
+            raise ConfigError("no such directory", where=f"--share {path}")
 
 
 def check_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,9 +119,13 @@ def _read(pid: int, file: str) -> str | None:
         return None
 
 
-def child_of(launcher: ProcessId, table: Iterable[ProcessRow]) -> ProcessId | None:
-    """The first child of a process."""
-    return next((row.id for row in table if row.parent == launcher.pid), None)
+def child_of(launcher: ProcessId) -> ProcessId | None:
+    """The first living child of a process."""
+    listing = _read(launcher.pid, f"task/{launcher.pid}/children")
+    if listing is not None:
+        return next((child for pid in listing.split() if (child := identify(int(pid)))), None)
+    # A kernel without CONFIG_PROC_CHILDREN.
+    return next((row.id for row in read_table() if row.parent == launcher.pid), None)
 
 
 def inhabitants(init: ProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow]:
@@ -139,6 +143,17 @@ def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[Proces
     Returns:
         Those that are still there after `timeout_s`.
     """
+    return _await_end(processes, timeout_s=timeout_s, is_killed=True)
+
+
+def await_end(processes: Iterable[ProcessId], *, timeout_s: float) -> list[ProcessId]:
+    """As `kill_all`, but waits for processes that end by themselves."""
+    return _await_end(processes, timeout_s=timeout_s, is_killed=False)
+
+
+def _await_end(
+    processes: Iterable[ProcessId], *, timeout_s: float, is_killed: bool
+) -> list[ProcessId]:
     waiting: dict[int, ProcessId] = {}
     with ExitStack() as stack:
         poll = select.poll()
@@ -147,10 +162,9 @@ def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[Proces
             if descriptor is None:
                 continue
             stack.callback(os.close, descriptor)
-            try:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            if is_killed:
+                with suppress(ProcessLookupError):  # then the poll says so
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             poll.register(descriptor, select.POLLIN)
             waiting[descriptor] = process
         deadline_s = time.monotonic() + timeout_s

@@ -86,6 +86,11 @@ def format_loss(loss: float) -> str:
     return f"{loss * 100:g}%" if loss else "off"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _parse(
     text: str, pattern: re.Pattern[str], units: Mapping[str, float], *, where: str, example: str
 ) -> float:

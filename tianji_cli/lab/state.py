@@ -100,7 +100,9 @@ def require_state(paths: LabPaths) -> LabState:
     """The state of a lab that must be there; ConfigError if there is none."""
     state = load_state(paths)
     if state is None:
-        raise ConfigError("no lab is up here", where=str(paths.directory), fix="tianji lab up")
+        raise ConfigError(
+            "no lab is up here", where=str(paths.directory), fix="tianji lab up, or --dir DIR"
+        )
     return state
 
 

@@ -13,6 +13,8 @@ from tianji_cli.lab.network import Command
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 20.0
+NETNS_DIRECTORY = Path("/run/netns")
+"""Where ip-netns(8) keeps the names of network namespaces."""
 
 
 def search_path() -> str:

@@ -17,13 +17,12 @@ from engine.errors import CleanupError
 from tianji_cli.lab import cgroups, hosts, network
 from tianji_cli.lab.network import Command
 from tianji_cli.lab.plan import LabPaths, LabPlan
-from tianji_cli.lab.processes import ProcessId, child_of, is_alive, kill_all, read_table
-from tianji_cli.lab.state import HostProcesses, LabState, load_state
-from tianji_cli.lab.system import attempt, boot_id, mount_points
+from tianji_cli.lab.processes import ProcessId, is_alive, kill_all, read_table
+from tianji_cli.lab.state import LabState, load_state
+from tianji_cli.lab.system import NETNS_DIRECTORY, attempt, boot_id, mount_points
 
 UNMOUNT_TIMEOUT_S = 5.0
 _UNMOUNT_PAUSE_S = 0.05
-NETNS_DIRECTORY = Path("/run/netns")
 
 
 class Leftovers(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +74,8 @@ def take_down(paths: LabPaths) -> LabState | None:
 
 
 def _end_processes(state: LabState) -> None:
-    for name, processes in state.hosts.items():
-        if state.freezer is not None and state.freezer.version == 1:
-            with suppress(OSError):
-                cgroups.set_frozen(state.freezer, name, False)
-        if processes.init is None and is_alive(processes.launcher):
-            init = child_of(processes.launcher, read_table())
-            processes = HostProcesses(launcher=processes.launcher, init=init)
-        hosts.kill_processes(processes)
+    for name in state.hosts:
+        hosts.end_processes(state, name)
     rest = residents(state)
     if rest:
         kill_all(rest, timeout_s=hosts.KILL_TIMEOUT_S)
@@ -107,7 +100,7 @@ def _remove_network(plan: LabPlan) -> None:
         attempt(network.disconnect(plan))
     for name in plan.namespaces:
         if (NETNS_DIRECTORY / name).exists():
-            attempt(Command(("ip", "netns", "del", name)))
+            attempt(network.remove_namespace(name))
 
 
 def _unmount(disks: str) -> None:

@@ -91,16 +91,17 @@ class Bench:
             words += [str(inventory or self.lab.inventory), "--name", run]
         words += ["--results", str(self.results)]
         errors = self.results / f"{run or arguments[0]}-{len(self.started)}.stderr"
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=errors.with_suffix(".stdout").open("w"),
-            stderr=errors.open("w"),
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            cwd=self.results,
-            start_new_session=True,
-            text=True,
-        )
+        with errors.with_suffix(".stdout").open("w") as out, errors.open("w") as err:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                cwd=self.results,
+                start_new_session=True,
+                text=True,
+            )
         command = Command(process, self.results / run, errors)
         self.started.append(command)
         return command
