@@ -50,6 +50,12 @@ PolicyOption = Annotated[
     str | None,
     typer.Option("--policy", metavar="NAME", help="Distribution policy.", show_default=False),
 ]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", help="Run id or a unique beginning; the newest.", show_default=False
+    ),
+]
 LimitOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +105,10 @@ def up(
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
     limit: LimitOption = None,
+    detach: Annotated[
+        bool,
+        typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, bring back traces."""
@@ -107,7 +117,13 @@ def up(
 
     output = _output(context)
     request = command.Request(
-        inventory, experiment, _settings(settings, policy, seed), results, name, limit=limit or ()
+        inventory,
+        experiment,
+        _settings(settings, policy, seed),
+        results,
+        name,
+        detaches=detach,
+        limit=limit or (),
     )
     if dry_run:
         show_plan(command.check_only(request, output), output)
@@ -137,6 +153,49 @@ def plan(
         limit=limit or (),
     )
     show_plan(command.load(request).plan, _output(context))
+
+
+@app.command(epilog=EVERYWHERE)
+def status(
+    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+) -> None:
+    """Show what a run is doing on its hosts."""
+    from tianji_cli.commands.status import status_command
+
+    raise typer.Exit(status_command(results, run, _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
+def logs(
+    context: typer.Context,
+    run: RunArgument = None,
+    role: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROLE[@HOST]]", help="For example actor, actor-1 or actor-1@box2."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the run ends.")
+    ] = False,
+    num_lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, metavar="N", help="Of the end of each log.")
+    ] = 50,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Print the logs of a run, while it goes on and after its end."""
+    from tianji_cli.commands import logs as command
+
+    request = command.Request(run, role, follow, num_lines)
+    raise typer.Exit(command.logs_command(results, request, _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
+def down(
+    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+) -> None:
+    """End a run everywhere, bring its results here, prove that nothing is left."""
+    from tianji_cli.commands.down import down_command
+
+    raise typer.Exit(down_command(results, run, _output(context)))
 
 
 @app.command(epilog=EVERYWHERE)

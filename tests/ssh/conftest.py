@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ssh_kit import REPOSITORY, Bench
 
 from engine.errors import TianJiError
-from ssh_kit import REPOSITORY, Bench
 from tianji_cli.lab import Lab
 
 

@@ -19,12 +19,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SHORT = ("-s", "stop.return_threshold=null")
 
 
-def wait_until(is_so: Callable[[], Any], within_s: float, what: str) -> Any:
-    """Looks again and again; returns the first true answer."""
+def wait_until(is_so: Callable[[], object], within_s: float, what: str) -> None:
+    """Looks again and again, until it is so."""
     end_s = time.monotonic() + within_s
-    while True:
-        if answer := is_so():
-            return answer
+    while not is_so():
         assert time.monotonic() < end_s, f"not within {within_s} s: {what}"
         time.sleep(0.1)
 
@@ -108,6 +106,14 @@ class Bench:
 
     def out(self, command: Command) -> str:
         return command.errors.with_suffix(".stdout").read_text()
+
+    def address(self, name: str) -> str:
+        return next(host.address for host in self.lab.hosts if host.name == name)
+
+    def can_reach(self, one: str, other: str) -> bool:
+        """Whether a TCP connection from one host to another's sshd opens within a second."""
+        target = f": </dev/tcp/{self.address(other)}/22"
+        return self.lab.exec(one, ["timeout", "1", "bash", "-c", target]).returncode == 0
 
     def processes(self, host: str, part: str = "") -> list[tuple[int, str]]:
         """What runs on a host, in its own numbering; only commands that contain `part`."""

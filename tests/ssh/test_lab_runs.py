@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from ssh_kit import SHORT, Bench
+
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.run_dir import RunPaths

@@ -26,7 +26,14 @@ from tianji_cli.output import Output
 from tianji_cli.plan import Plan, make_plan
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
-from tianji_cli.run_dir import RunPaths, check_run_id, create_run, new_run_id, probe_results
+from tianji_cli.run_dir import (
+    RunPaths,
+    check_run_id,
+    create_run,
+    new_run_id,
+    probe_results,
+    refuse_existing,
+)
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
@@ -85,6 +92,7 @@ def up(request: Request, output: Output) -> int:
         "--name" if request.name else loaded.document.where(("name",)),
     )
     probe_results(request.results)
+    refuse_existing(request.results, run_id)
     interrupts = Interrupts()
     run = _run_inline if loaded.plan.graph.is_inline else _run_processes
     try:
