@@ -9,6 +9,7 @@ anywhere is named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,15 @@ from tianji_cli.launch import Controller, HostReady, Outcome
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror
 from tianji_cli.plan import HostSetup, Plan, wire
-from tianji_cli.provision import Connect, Order, Phase, Provisioner, Site, connect
+from tianji_cli.provision import (
+    Connect,
+    Order,
+    Phase,
+    Provisioner,
+    Site,
+    connect,
+    make_run_directories,
+)
 from tianji_cli.run_dir import RunPaths, create_run
 
 
@@ -72,7 +81,7 @@ class HostedRun:
         Raises:
             TianJiError: Something is not as it must be.
         """
-        sites = self._provision(interrupts, spectator, is_dry=True)
+        sites = self._provision(interrupts, spectator)
         controller = Controller(self.plan, sites, interrupts)
         try:
             controller.prepare(self.run_id)
@@ -85,7 +94,7 @@ class HostedRun:
         Raises:
             TianJiError: Nothing was started; or the run was lost, which the error explains.
         """
-        sites = self._provision(interrupts, spectator, is_dry=False)
+        sites = self._provision(interrupts, spectator)
         controller = Controller(self.plan, sites, interrupts)
         outcome = Outcome()
         has_started = False
@@ -105,10 +114,8 @@ class HostedRun:
                 self._end(controller, sites, outcome, has_started)
         return outcome
 
-    def _provision(
-        self, interrupts: Interrupts, spectator: Spectator, *, is_dry: bool
-    ) -> dict[str, Site]:
-        order = Order(self.run_id, str(self.paths.root.absolute()), is_dry)
+    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
+        order = Order(self.run_id, str(self.paths.root.absolute()))
         provisioner = Provisioner(order, spectator.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
@@ -122,7 +129,9 @@ class HostedRun:
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
     ) -> None:
-        """Makes the run's directory here: from now on the run exists."""
+        """Makes the run's directories: from now on the run exists."""
+        with ThreadPoolExecutor(max_workers=len(sites)) as pool:
+            list(pool.map(make_run_directories, sites.values()))
         try:
             paths = create_run(self.results, self.run_id)
             for host in sites:

@@ -156,6 +156,18 @@ def plan(
 
 
 @app.command(epilog=EVERYWHERE)
+def check(
+    context: typer.Context,
+    inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
+    limit: LimitOption = None,
+) -> None:
+    """Check that the hosts of an inventory are ready for a run, and say what mends the rest."""
+    from tianji_cli.commands.check import check_command
+
+    raise typer.Exit(check_command(inventory, limit or (), _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
 def status(
     context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
 ) -> None:

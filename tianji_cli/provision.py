@@ -55,12 +55,10 @@ class Order:
     Attributes:
         run_id: The run.
         local_run_dir: Its directory on hosts that are this machine.
-        is_dry: Leave no directory of the run behind; only check.
     """
 
     run_id: str
     local_run_dir: str
-    is_dry: bool = False
 
 
 def connect(host: Host, cancel: threading.Event) -> Node:
@@ -181,7 +179,7 @@ class Provisioner:
         node = self._reach(host, self._cancel)
         with self._lock:
             self._nodes[host.name] = node
-        host = _with_address(host, node)
+        host = with_address(host, node)
         if not node.is_remote:
             part = HostPart(
                 host=host,
@@ -212,9 +210,6 @@ class Provisioner:
         if not is_there:
             ship(node, workdir, bundle, self._order.run_id)
         python = self._choose_python(host, node, interpreter, workdir, source)
-        if not self._order.is_dry:
-            directories = [f"{run_dir}/{name}" for name in RUN_DIRECTORIES]
-            make_directories(node, [*directories, f"{run_dir}/logs/{host.name}"])
         return HostPart(host=host, python=python, source=source, run_dir=run_dir)
 
     def _choose_python(
@@ -257,7 +252,7 @@ def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
     return type(first)(what, where=", ".join(causes), fix=first.fix)
 
 
-def _with_address(host: Host, node: Node) -> Host:
+def with_address(host: Host, node: Node) -> Host:
     """Fills in the data-plane address of a host whose inventory gives none."""
     if host.address or not node.is_remote:
         return host
@@ -268,6 +263,18 @@ def _with_address(host: Host, node: Node) -> Host:
             fix="add `address:` to the inventory",
         )
     return msgspec.structs.replace(host, address=node.access.address)
+
+
+def make_run_directories(site: Site) -> None:
+    """Makes a run's directories on a host that is not this machine.
+
+    Raises:
+        PreflightError: They cannot be made.
+    """
+    part = site.part
+    if site.node.is_remote:
+        directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
+        make_directories(site.node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
 
 
 def make_directories(node: Node, directories: Sequence[str]) -> None:
