@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from engine.config_file import Document, KeyPath, convert, read_yaml
+from engine.config_file import Document, KeyPath, convert, explain, read_yaml
 from engine.errors import ConfigError
 from engine.spec import NonNegativeInt, Spec
 from tianji_cli.host_ranges import expand_range
@@ -24,14 +24,21 @@ from tianji_cli.host_ranges import expand_range
 DEFAULT_PORTS = "29500-29599"
 DEFAULT_WORKDIR = "~/.tianji"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-ROLES = ("coordinator", "learner", "buffer", "actor")
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
+T = TypeVar("T")
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-RoleName = Literal["coordinator", "learner", "buffer", "actor"]
-Port = int
+
+class RolesSpec(Spec, frozen=True, kw_only=True):
+    """How many of each role run on a host."""
+
+    coordinator: NonNegativeInt = 0
+    learner: NonNegativeInt = 0
+    buffer: NonNegativeInt = 0
+    actor: NonNegativeInt = 0
 
 
 class HostSpec(Spec, frozen=True, kw_only=True):
@@ -42,7 +49,7 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     ssh_host: str | None = None
     """Name, address or `~/.ssh/config` alias to connect to; without it the host's own name."""
     user: str | None = None
-    port: Port | None = None
+    port: int | None = None
     key: str | None = None
     """Private key file. Without it: what `~/.ssh/config` says, the agent, the usual files."""
     jump: str | None = None
@@ -61,7 +68,7 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
     """Numbers of the GPUs that the roles may use; without it all."""
-    roles: dict[RoleName, NonNegativeInt] | None = None
+    roles: RolesSpec | None = None
     """How many of each role; without it the placement decides."""
 
 
@@ -76,8 +83,10 @@ class InventoryFile(Spec, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     defaults: HostSpec = HostSpec()
-    hosts: dict[str, HostSpec | None] = msgspec.field(default_factory=dict)
-    groups: dict[str, GroupSpec] = msgspec.field(default_factory=dict)
+    hosts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)
+    """Name or range to `HostSpec`; null if there is nothing to say."""
+    groups: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """Name to `GroupSpec`."""
 
 
 class Host(Spec, frozen=True, kw_only=True):
@@ -154,21 +163,28 @@ _Layer = tuple[KeyPath, Mapping[str, Any]]
 
 def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer]]:
     """For each host what holds for it, the weakest first, with where it is written."""
-    data = document.data
     own: dict[str, list[_Layer]] = {}
-    for pattern in written.hosts:
+    for pattern, values in written.hosts.items():
         path: KeyPath = ("hosts", pattern)
+        _convert(values or {}, HostSpec, path, document)
         for name in _expand(pattern, path, document):
-            own.setdefault(name, []).append((path, data["hosts"][pattern] or {}))
+            own.setdefault(name, []).append((path, values or {}))
     in_groups: dict[str, list[_Layer]] = {}
-    for group, spec in written.groups.items():
+    for group, values in written.groups.items():
+        spec = _convert(values, GroupSpec, ("groups", group), document)
         for pattern in spec.hosts:
             for name in _expand(pattern, ("groups", group, "hosts"), document):
-                layer = (("groups", group), data["groups"][group])
-                in_groups.setdefault(name, []).append(layer)
-    defaults: _Layer = (("defaults",), data.get("defaults") or {})
+                in_groups.setdefault(name, []).append((("groups", group), values))
+    defaults: _Layer = (("defaults",), document.data.get("defaults") or {})
     names = dict.fromkeys([*own, *in_groups])
     return {name: [defaults, *in_groups.get(name, []), *own.get(name, [])] for name in names}
+
+
+def _convert(values: object, target: type[T], path: KeyPath, document: Document) -> T:
+    try:
+        return msgspec.convert(values, target, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise explain(error, target, document, path) from error
 
 
 def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
@@ -231,8 +247,12 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
         workdir=spec.workdir or DEFAULT_WORKDIR,
         env={key: str(value) for key, value in spec.env.items()},
         gpus=spec.gpus,
-        roles=None if spec.roles is None else {str(k): n for k, n in spec.roles.items()},
+        roles=None if spec.roles is None else _counts(spec.roles),
     )
+
+
+def _counts(roles: RolesSpec) -> dict[str, int]:
+    return {name: n for name in roles.__struct_fields__ if (n := getattr(roles, name))}
 
 
 def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:

@@ -82,12 +82,22 @@ class Bench:
     def hosts(self) -> list[str]:
         return [host.name for host in self.lab.hosts]
 
-    def tianji(self, *arguments: str, run: str = "", inventory: Path | None = None) -> Command:
+    def tianji(
+        self,
+        *arguments: str,
+        run: str = "",
+        inventory: Path | None = None,
+        home: Path | None = None,
+    ) -> Command:
         """Starts a command; `up` gets the lab's inventory."""
         words = [sys.executable, "-m", "tianji_cli.main", *arguments]
         if arguments[0] == "up":
             words += [str(inventory or self.lab.inventory), "--name", run]
-        words += ["--results", str(self.results)]
+        if arguments[0] != "check":
+            words += ["--results", str(self.results)]
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+        if home is not None:
+            env["HOME"] = str(home)
         errors = self.results / f"{run or arguments[0]}-{len(self.started)}.stderr"
         with errors.with_suffix(".stdout").open("w") as out, errors.open("w") as err:
             process = subprocess.Popen(
@@ -95,7 +105,7 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env=env,
                 cwd=self.results,
                 start_new_session=True,
                 text=True,

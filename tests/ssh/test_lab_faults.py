@@ -54,7 +54,7 @@ def test_actors_that_keep_dying_end_the_run(bench: Bench) -> None:
 def test_a_killed_supervisor_takes_its_roles_along(bench: Bench) -> None:
     one, two, three, _ = bench.hosts
     command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=18", *limits(one, two, three), run="supervisor"
+        "up", *ENDLESS, "-s", "stop.seconds=17", *limits(one, two, three), run="supervisor"
     )
     command.wait_for_training()
     assert bench.processes(three)
@@ -128,6 +128,62 @@ def test_a_host_that_stays_cut_off_is_given_up_by_name(bench: Bench) -> None:
     assert f"    {three}: " in command.said
     assert "tianji down cut" in command.said
     bench.assert_nothing_left(hosts=[one, two])
+
+
+def test_the_learner_cut_off_ends_the_run_on_all_hosts(bench: Bench) -> None:
+    one, two, *_ = bench.hosts
+    command = bench.tianji(
+        "up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run="head-cut"
+    )
+    command.wait_for_training()
+    bench.lab.cut(one)
+    assert not bench.can_reach(two, one)
+    assert command.wait(60) == 1, command.said
+    assert f"{one} is lost" in command.said
+    wait_until(lambda: not bench.processes(two), 15, "no coordinator, no roles")
+    wait_until(lambda: not bench.processes(one), 30, "no controller, no roles")
+    bench.lab.heal(one)
+    wait_until(lambda: bench.can_reach(two, one), 5, "healed")
+    down = bench.tianji("down", "head-cut")
+    assert down.wait(60) == 0, down.said
+    bench.assert_nothing_left()
+
+
+def test_a_killed_learner_ends_the_run_by_name(bench: Bench) -> None:
+    one, two, *_ = bench.hosts
+    command = bench.tianji(
+        "up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run="learner"
+    )
+    command.wait_for_training()
+    bench.kill(one, bench.role_pid(one, "learner", "learner-0"))
+    began_s = time.monotonic()
+    assert command.wait(40) == 1, command.said
+    assert time.monotonic() - began_s < 15
+    assert f"learner-0 on {one} was killed by SIGKILL" in command.said
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_nothing(bench: Bench, times: int) -> None:
+    one, two, *_ = bench.hosts
+    run = f"interrupted-{times}"
+    command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run=run)
+    command.wait_for_training()
+    for _ in range(times):
+        command.process.send_signal(signal.SIGINT)
+    assert command.wait(30) in ((130,) if times == 1 else (1, 130)), command.said
+    bench.assert_nothing_left()
+
+
+def test_a_killed_supervisor_of_a_single_host_leaves_no_sockets(bench: Bench) -> None:
+    one = bench.hosts[0]
+    command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=100", *limits(one), run="single")
+    command.wait_for_training()
+    assert "tianji-" in bench.lab.exec(one, ["ls", "/tmp"]).stdout
+    bench.kill(one, bench.supervisor_pid(one))
+    assert command.wait(30) == 1, command.said
+    assert f"{one} is lost" in command.said
+    bench.assert_nothing_left()
 
 
 def test_one_unreachable_host_of_four_stops_everything(bench: Bench) -> None:
