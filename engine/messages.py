@@ -150,7 +150,7 @@ class StepLimitReached(Message, frozen=True, kw_only=True):
 class RoleExited(Message, frozen=True, kw_only=True):
     """Supervisor to coordinator: a process is gone.
 
-    `cause` reads like `killed by SIGKILL`; `log_tail` holds the last lines of its log.
+    `cause` reads like `was killed by SIGKILL`; `log_tail` holds the last lines of its log.
     """
 
     process: str

@@ -5,13 +5,20 @@ from __future__ import annotations
 import msgspec
 
 
+class RoleState(msgspec.Struct, frozen=True):
+    """One role: `starting`, `running`, `stopped` or `gone`; cores used lately, if known."""
+
+    state: str
+    cores: float | None = None
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot; rates are over the last few seconds, lag over the last batches.
 
     Attributes:
         phase: `starting`, `running` or `stopping`.
-        share_done: Of the stop rule that is nearest, 0 to 1; 0 where only a return decides.
-        roles: State of each role by address, for example `collecting` or `updating`.
+        env_steps_limit, seconds_limit, threshold: The stop rules; None where there is none.
+        roles: State of each role by address, and the share of a core that it uses.
     """
 
     phase: str
@@ -30,5 +37,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int = 0
     return_mean: float | None = None
     threshold: float | None = None
-    share_done: float = 0.0
-    roles: dict[str, str] = {}
+    env_steps_limit: int | None = None
+    seconds_limit: float | None = None
+    roles: dict[str, RoleState] = {}

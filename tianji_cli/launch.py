@@ -258,10 +258,10 @@ class _Watcher:
         return self._outcome
 
     def _is_complete(self) -> bool:
-        hosts = set(self._lines.by_host)
-        if hosts <= self._detached:
-            self._outcome.is_detached = True
-        return hosts <= self._done | set(self._outcome.lost) or self._outcome.is_detached
+        settled = self._done | self._detached | set(self._outcome.lost)
+        is_complete = set(self._lines.by_host) <= settled
+        self._outcome.is_detached = is_complete and bool(self._detached)
+        return is_complete
 
     def _take(self, line: Line, report: object) -> None:
         match report:
@@ -272,6 +272,7 @@ class _Watcher:
                 self._leave_if_started(progress)
             case Failed():
                 self._outcome.failures.append(report)
+                self._note(f"{report.address} on {line.host} {report.cause}")
                 if report.address == COORDINATOR:
                     self._kill("are ended, as the coordinator is gone")
             case Finished():

@@ -26,7 +26,7 @@ from engine.messages import (
     StopRequested,
     role_of,
 )
-from engine.progress import Progress
+from engine.progress import Progress, RoleState
 from engine.roles.commands import (
     Command,
     EndRun,
@@ -172,21 +172,21 @@ class CoordinatorRole:
         if event.process in self._counters:
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
-        self._fail(f"{event.process} on {event.host} was {event.cause}{tail}")
+        self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
         return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
 
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
         commands += self._fleet.beat(now_s)
-        for host in self._fleet.silent_hosts(now_s):
-            commands += self._lost_host(host, now_s)
         if self._phase is _Phase.RUNNING:
+            for host in self._fleet.silent_hosts(now_s):
+                commands += self._lost_host(host, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
         waiting = sorted(self._awaited())
         if self._phase is _Phase.JOINING:
-            missing = sorted(set(self._addresses) - set(self._hosts))
+            missing = sorted(set(self._addresses) - set(self._hosts)) or self._fleet.unheard
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
             self._gone.update(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
@@ -202,7 +202,7 @@ class CoordinatorRole:
         others = set(self._addresses) - there - self._gone - self._fleet.absent
         has_actors = any(role_of(address) == "actor" for address in others)
         is_spare = has_actors and all(role_of(address) == "actor" for address in there)
-        if self._phase is _Phase.RUNNING and is_spare:
+        if is_spare:
             for actor in sorted(there - self._fleet.absent):
                 commands += self._fleet.lose(actor)
             return commands
@@ -282,16 +282,25 @@ class CoordinatorRole:
         ]
 
     def _final_ledger(self, now_s: float) -> Ledger:
-        """Everyone's own count; of a role that died without a last word, what it had reported."""
-        has_all = not self._gone
+        """Everyone's own count.
+
+        Of a role that died without a last word, what it had reported; then what was in its hands
+        cannot be counted, and in flight is whatever is neither consumed nor dropped.
+        """
+        if not self._gone:
+            return Ledger(
+                t_s=now_s,
+                collected=self._sum("collected") + sum(self._lost_collected.values()),
+                consumed=self._sum("consumed"),
+                dropped=self._sum("dropped"),
+                in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
+            )
+        collected, consumed = self._totals.collected.total, self._totals.consumed.total
+        known = self._totals.ledger
+        dropped = max(self._sum("dropped"), known.dropped if known else 0)
+        in_flight = collected - consumed - dropped
         return Ledger(
-            t_s=now_s,
-            collected=self._sum("collected") + sum(self._lost_collected.values())
-            if has_all
-            else self._totals.collected.total,
-            consumed=self._sum("consumed") if has_all else self._totals.consumed.total,
-            dropped=self._sum("dropped"),
-            in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
+            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
 
     @property
@@ -310,13 +319,12 @@ class CoordinatorRole:
 
     def _progress(self, now_s: float) -> Progress:
         roles = {address: self._state_of(address) for address in self._addresses}
-        stop = self._experiment.stop
-        is_started = self._phase is not _Phase.JOINING
-        return describe(self._totals, stop, str(self._phase.value), roles, now_s, is_started)
+        return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
-    def _state_of(self, address: str) -> str:
+    def _state_of(self, address: str) -> RoleState:
+        state = "running" if address in self._hosts else "starting"
         if address in self._counters:
-            return "stopped"
-        if address in self._gone or address in self._fleet.absent:
-            return "gone"
-        return "running" if address in self._hosts else "starting"
+            state = "stopped"
+        elif address in self._gone or address in self._fleet.absent:
+            state = "gone"
+        return RoleState(state, self._totals.cores.get(address))

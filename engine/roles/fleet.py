@@ -49,6 +49,11 @@ class Fleet:
         """Whether every supervisor has been heard."""
         return set(self._heard_s) >= set(self._supervisors)
 
+    @property
+    def unheard(self) -> list[str]:
+        """Supervisors that never said anything: the way to their hosts may be closed."""
+        return sorted(set(self._supervisors) - set(self._heard_s))
+
     def start(self) -> None:
         """The clock starts again at zero."""
         self._heard_s = dict.fromkeys(self._heard_s, 0.0)

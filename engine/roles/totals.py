@@ -15,6 +15,7 @@ from engine.trace.records import (
     Ledger,
     Production,
     Record,
+    Resources,
     Staleness,
     WeightsPublished,
 )
@@ -42,6 +43,7 @@ class Series:
         self._times_s = array("d")
         self._totals = array("q")
         self._recent = RateWindow(RATE_WINDOW_S)
+        self._recent.add(0.0, 0)
 
     def add(self, t_s: float, increase: int) -> None:
         self.total += increase
@@ -77,6 +79,9 @@ class RunTotals:
         self.updates = 0
         self.weights_version = 0
         self.ledger: Ledger | None = None
+        self.cores: dict[str, float] = {}
+        """Cores that each process used between its last two measurements."""
+        self._resources: dict[str, Resources] = {}
         self.reached_at_s: float | None = None
         self.reached_env_steps: int | None = None
         self.restarts = 0
@@ -102,9 +107,18 @@ class RunTotals:
                 self.weights_version = record.version
             case Ledger():
                 self.ledger = record
+            case Resources():
+                self._add_resources(record)
             case Episode():
                 return self._add_episode(record, now_s)
         return record
+
+    def _add_resources(self, record: Resources) -> None:
+        before = self._resources.get(record.process)
+        self._resources[record.process] = record
+        if before is not None and before.pid == record.pid and record.t_s > before.t_s:
+            used_s = record.cpu_s - before.cpu_s
+            self.cores[record.process] = used_s / (record.t_s - before.t_s)
 
     def _add_episode(self, record: Episode, now_s: float) -> Episode:
         self.returns.append(record.episode_return)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from engine.progress import Progress
+from engine.progress import Progress, RoleState
 from engine.roles.totals import RunTotals
 from engine.spec import StopSpec
 
 
 def describe(
-    totals: RunTotals,
-    stop: StopSpec,
-    phase: str,
-    roles: dict[str, str],
-    now_s: float,
-    is_started: bool,
+    totals: RunTotals, stop: StopSpec, phase: str, roles: dict[str, RoleState], now_s: float
 ) -> Progress:
-    """How far the run is: share of the nearest stop rule, rates, lag, the state of each role."""
+    """How far the run is: rates, lag, stop rules, the state of each role."""
     recent = totals.recent_staleness
-    shares = [0.0]
-    if stop.env_steps:
-        shares.append(totals.consumed.total / stop.env_steps)
-    if stop.seconds and is_started:
-        shares.append(now_s / stop.seconds)
     ledger = totals.ledger
     return Progress(
         phase=phase,
@@ -40,6 +30,7 @@ def describe(
         episodes=totals.num_episodes,
         return_mean=totals.return_mean,
         threshold=stop.return_threshold,
-        share_done=min(max(shares), 1.0),
+        env_steps_limit=stop.env_steps,
+        seconds_limit=stop.seconds,
         roles=roles,
     )

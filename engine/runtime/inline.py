@@ -70,4 +70,5 @@ class InlineRun:
                 )
             self._loop.run()
         finally:
+            self._loop.close()
             torch.set_num_threads(num_threads)

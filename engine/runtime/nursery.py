@@ -30,7 +30,7 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
-from engine.runtime.process import describe_exit, die_with_parent, take_stdout
+from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
 from engine.runtime.worker import run_worker
 from engine.spec import Experiment
 
@@ -99,6 +99,7 @@ class _Nursery:
         """In the child: its own session, its own log, nothing of the nursery's."""
         os.setsid()
         die_with_parent()
+        name_process(f"tj-{worker.address}")
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -143,6 +144,7 @@ def _kill_group(pid: int, number: int) -> None:
 def main() -> None:
     """Serves as nursery, or, in a forked child, plays a role."""
     die_with_parent()
+    name_process("tj-nursery")
     child = _Nursery().serve()
     if child is not None:
         run_worker(*child)

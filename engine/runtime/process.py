@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 LOG_TAIL_LINES = 50
 
 
@@ -20,6 +21,12 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """Shows `name` (its first 15 characters) as this process's command in `ps` and `top`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 class OrphanWatch:
@@ -36,14 +43,19 @@ def describe_exit(status: int) -> tuple[str, bool]:
     """What a wait status means.
 
     Returns:
-        Words like `killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
+        Words like `was killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
     """
     code = os.waitstatus_to_exitcode(status)
+    return describe_returncode(code), code == 0
+
+
+def describe_returncode(code: int) -> str:
+    """The same for a return code, which is negative where a signal killed."""
     if code >= 0:
-        return f"ended with code {code}", code == 0
+        return f"ended with code {code}"
     name = signal.Signals(-code).name
     hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}", False
+    return f"was killed by {name}{hint}"
 
 
 def log_tail(path: Path) -> list[str]:

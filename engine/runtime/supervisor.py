@@ -62,7 +62,7 @@ from engine.runtime.launch import (
     StopRun,
     ToSupervisor,
 )
-from engine.runtime.process import log_tail
+from engine.runtime.process import describe_returncode, log_tail, name_process
 from engine.runtime.scribe import Scribe
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
@@ -311,8 +311,7 @@ class Supervisor:
         """Its roles die with it; the kernel sees to that."""
         assert self._children is not None
         code, words = self._children.last_words()
-        where = self._launch.address if self._launch else "supervisor"
-        self._fail(where, f"the process that starts roles ended with code {code}", words)
+        self._fail("the nursery of all roles", describe_returncode(code), words)
         self._is_done = True
 
     def _fail(self, address: str, cause: str, tail: list[str] | None = None) -> None:
@@ -386,6 +385,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    name_process("tj-supervisor")
     Supervisor().run()
 
 

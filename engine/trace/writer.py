@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import msgspec
 
 from engine.trace.records import RECORD_TYPES, Record, table_of
+
+MAX_BUFFERED_BYTES = 1 << 20
 
 
 class TraceWriter:
@@ -25,8 +28,10 @@ class TraceWriter:
 
     def __init__(self, directory: Path) -> None:
         self._encoder = msgspec.json.Encoder()
-        self._files: dict[type[Record], BinaryIO] = {
-            record_type: (directory / f"{table_of(record_type)}.jsonl").open("ab")
+        self._num_buffered = 0
+        self._buffers: dict[type[Record], bytearray] = {kind: bytearray() for kind in RECORD_TYPES}
+        self._files: dict[type[Record], FileIO] = {
+            record_type: (directory / f"{table_of(record_type)}.jsonl").open("ab", buffering=0)
             for record_type in RECORD_TYPES
         }
 
@@ -37,13 +42,24 @@ class TraceWriter:
         self.close()
 
     def write(self, records: Iterable[Record]) -> None:
+        """Keeps records for the next `flush`, or writes them if there are too many to keep."""
         for record in records:
-            self._files[type(record)].write(self._encoder.encode(record) + b"\n")
+            line = self._encoder.encode(record)
+            self._buffers[type(record)] += line + b"\n"
+            self._num_buffered += len(line)
+        if self._num_buffered > MAX_BUFFERED_BYTES:
+            self.flush()
 
     def flush(self) -> None:
-        for file in self._files.values():
-            file.flush()
+        """Writes all tables up to the same moment, so that a crash leaves them in agreement."""
+        self._num_buffered = 0
+        for kind, buffer in self._buffers.items():
+            rest = bytes(buffer)
+            while rest:  # an unbuffered write may take less than all of it
+                rest = rest[self._files[kind].write(rest) :]
+            buffer.clear()
 
     def close(self) -> None:
+        self.flush()
         for file in self._files.values():
             file.close()

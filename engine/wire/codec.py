@@ -58,6 +58,10 @@ class Codec:
         largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
         return max(largest, MAX_MESSAGE_BYTES)
 
+    @property
+    def weights_frame_bytes(self) -> int:
+        return HEADER_BYTES + self._weights.num_bytes
+
     def encode(self, message: AnyMessage) -> list[Buffer]:
         """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
         if isinstance(message, RolloutArrived):
@@ -106,9 +110,11 @@ class Codec:
         return self._message_of(frames[0])
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
+        if bytes(frame[:PREFIX_BYTES]) != self._prefix:
+            raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:

@@ -23,6 +23,10 @@ from engine.wire.codec import Codec
 from engine.wire.keys import Keyring
 
 HIGH_WATER_MARK = 1024
+MAX_WAITING_BYTES = 64 * 2**20
+"""Weights that may wait for one actor. Its link can be slow; beyond this it misses versions, which
+newer ones supersede, and asks again if it needs one."""
+MIN_SEND_MARK = 4
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 10_000
 LINGER_MS = 2_000
@@ -67,13 +71,16 @@ class Sockets:
         self._codec = codec
         self._keyring = wiring.keyring
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._authenticator = self._start_authenticator(wiring)
+        self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
         self._clients: dict[str, zmq.Socket[bytes]] = {}
-        self._server: zmq.Socket[bytes] | None = self._bind(wiring.bind) if wiring.bind else None
-        for link in wiring.links:
-            self._clients[link.peer] = self._connect(link)
+        self._server: zmq.Socket[bytes] | None = None
         self.num_refused = 0
+        try:
+            self._open(wiring)
+        except BaseException:
+            self.close(linger_ms=0)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +154,9 @@ class Sockets:
     ) -> tuple[str, AnyMessage | WireError]:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
+            if self._authenticator is not None and not self._is_member(sender, parts[-1:]):
+                self.num_refused += 1
+                return sender, WireError("its key belongs to another member", where=sender)
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
@@ -155,8 +165,22 @@ class Sockets:
             self.num_refused += 1
             return sender, WireError(error.what, where=f"frame from {sender}")
 
+    def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
+        """Whether the connection's key is the one that the run gave to this address."""
+        assert self._keyring is not None
+        return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
+
+    def _open(self, wiring: Wiring) -> None:
+        self._authenticator = self._start_authenticator(wiring)
+        if wiring.bind:
+            self._server = self._bind(wiring.bind)
+        for link in wiring.links:
+            self._clients[link.peer] = self._connect(link)
+
     def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._socket(zmq.ROUTER)
+        waiting = MAX_WAITING_BYTES // self._codec.weights_frame_bytes
+        socket.set(zmq.SNDHWM, max(MIN_SEND_MARK, min(HIGH_WATER_MARK, waiting)))
         socket.set(zmq.ROUTER_MANDATORY, 1)
         socket.set(zmq.ROUTER_HANDOVER, 1)
         if endpoint.startswith("tcp:"):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigError, PreflightError
-from tianji_cli.lab import Lab, cgroups, hosts
+from engine.errors import CleanupError, ConfigError, PreflightError
+from tianji_cli.lab import Lab, cgroups, hosts, teardown
 from tianji_cli.lab.build import build
 from tianji_cli.lab.plan import LabPlan, LabRequest
 from tianji_cli.lab.preflight import check_machine, check_namespaces
@@ -372,6 +372,52 @@ def test_a_lab_whose_command_was_killed_is_taken_down_later(
     ended = subprocess.run([*words, "down", "--dir", str(directory)], check=False)
     assert ended.returncode == 0
     assert not any(traces(state).values())
+
+
+def test_what_cannot_be_removed_is_named_and_kept_for_another_try(
+    machine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(teardown, "UNMOUNT_TIMEOUT_S", 0.1)
+    lab = Lab.up(hosts=1, directory=tmp_path / "lab")
+    state = lab.load()
+    busy = lab.paths.disks / "tj1/upper/etc/hostname"
+    with busy.open(), pytest.raises(CleanupError, match=f"mounts: {state.plan.disks}") as caught:
+        lab.down()
+    assert caught.value.exit_code == 7
+    assert lab.load() == state
+    lab.down()
+    assert not any(traces(state).values())
+
+
+def test_commands_answer_with_documents_and_exit_codes(lab: Lab):
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        place = ("--dir", str(lab.paths.directory))
+        return subprocess.run(
+            [sys.executable, "-m", "tianji_cli.main", "lab", *words, *place],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    table = command("status")
+    assert table.stdout.split()[:2] == ["host", "address"]
+    assert str(lab.inventory) in table.stderr
+    document = json.loads(command("cut", "tj3", "--json").stdout)
+    assert document["schema_version"] == 1
+    assert document["hosts"][2] == {
+        "name": "tj3",
+        "address": lab.hosts[2].address,
+        "ssh_port": 22,
+        "state": "cut",
+        "is_cut": True,
+        "num_processes": 0,
+    }
+    healed = command("heal", "tj3")
+    assert (healed.returncode, healed.stdout) == (0, "")
+    assert command("up").returncode == 2
+    unknown = command("kill", "tj4")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no such host" in unknown.stderr
 
 
 def test_version_1_control_groups_freeze_too(

@@ -146,6 +146,6 @@ def load_run(paths: RunPaths) -> RunData:
         raise ConfigError(
             "no trace table has a row, so there is nothing to report",
             where=str(paths.trace),
-            fix=f"its logs say why it ended so early: tianji logs {paths.run_id}",
+            fix=f"the logs in {paths.logs} say why it ended so early",
         )
     return run

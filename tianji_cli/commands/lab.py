@@ -169,7 +169,6 @@ class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = LAB_SCHEMA_VERSION
     directory: str
     hosts: list[str]
-    leftovers: list[str] = []
 
 
 def _open(directory: Path) -> Lab:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import msgspec
 from engine.config_file import Document, load_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, RunFailedError, TianJiError
 from engine.roles.totals import RunInfo
-from engine.runtime.launch import HostFacts
-from engine.trace.summary import Summary
+from engine.runtime.coordinate import write_summary
+from engine.runtime.launch import Failed, HostFacts
+from engine.trace.summary import RunStatus, Summary
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.files import find_file
 from tianji_cli.hosted_run import HostedRun, Spectator, error_of
@@ -102,7 +104,7 @@ def up(request: Request, output: Output) -> int:
         return EXIT_INTERRUPTED
     if outcome.is_detached:
         return _leave(paths, output)
-    return _conclude(paths, outcome, output)
+    return _conclude(paths, outcome, interrupts.count > 0, output)
 
 
 def check_only(request: Request, output: Output) -> Plan:
@@ -185,12 +187,18 @@ def _run_inline(
         else:
             signal.default_int_handler(signal.SIGINT, None)
 
+    outcome = Outcome()
     try:
         with interrupts.installed(stop):
             run.run()
+    except KeyboardInterrupt:
+        output.say("ended at once")
+    except Exception:  # noqa: BLE001 - whatever user code raised ends the run by name, as a role's
+        tail = traceback.format_exc().splitlines()
+        outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
-    return paths, Outcome()
+    return paths, outcome
 
 
 def _create(results: Path, run_id: str, plan: Plan, facts: HostFacts) -> RunPaths:
@@ -219,19 +227,14 @@ def _display(output: Output, title: str) -> Display:
     return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)
 
 
-def _conclude(paths: RunPaths, outcome: Outcome, output: Output) -> int:
+def _conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
     """Prints the summary and chooses the exit code."""
     for failure in outcome.failures:
-        paths_hint = f"{paths.logs}/"
-        output.say(
-            f"{failure.address} was {failure.cause}; logs are in {paths_hint}", at_verbosity=1
-        )
+        note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
+        output.say(note, at_verbosity=1)
     if not paths.summary.is_file():
-        raise RunFailedError(
-            _cause(outcome),
-            where=str(paths.root),
-            fix=f"tianji report {paths.run_id} shows what was traced until then",
-        )
+        status: RunStatus = "interrupted" if was_interrupted else "failed"
+        _write_missing_summary(paths, status, _cause(outcome))
     summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
     if output.is_json:
         output.document(summary)
@@ -268,6 +271,30 @@ class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "detached"
 
 
+def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
+    """The coordinator did not live to write it: rebuilds it from what was traced until then.
+
+    Raises:
+        RunFailedError: Nothing was traced.
+    """
+    from tianji_cli.analysis.rebuild import rebuild_summary
+    from tianji_cli.analysis.run import load_run
+
+    try:
+        rebuilt = rebuild_summary(load_run(paths))
+    except ConfigError as error:
+        raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
+    taken = rebuilt.env_steps_consumed + rebuilt.env_steps_dropped
+    summary = msgspec.structs.replace(
+        rebuilt,
+        status=status,
+        error=cause,
+        stop_reason="killed",
+        env_steps_in_flight=rebuilt.env_steps_collected - taken,
+    )
+    write_summary(paths.summary, summary)
+
+
 def _cause(outcome: Outcome) -> str:
     if not outcome.failures:
         for host, cause in outcome.lost.items():
@@ -275,4 +302,4 @@ def _cause(outcome: Outcome) -> str:
         return "the run was ended before it could write its summary"
     first = outcome.failures[0]
     tail = "".join(f"\n    {text}" for text in first.log_tail)
-    return f"{first.address} was {first.cause}{tail}"
+    return f"{first.address} {first.cause}{tail}"

@@ -135,6 +135,8 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program inside a host, as root, without ssh.
 
+        It dies with the host, but is not frozen with it, so that one can look into a frozen host.
+
         Raises:
             ConfigError: The host is dead.
             subprocess.TimeoutExpired: It took longer than `timeout_s`.

@@ -98,31 +98,18 @@ def line(progress: Progress) -> str:
 
 
 def panel(title: str, progress: Progress) -> RenderableType:
-    """The live panel: progress to the stop rule, rates, lag, balance, return, roles."""
+    """The live panel: progress to each stop rule, rates, lag, balance, version, roles."""
     figures = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        figures.add_column(justify="right", min_width=12)
-    figures.add_row(*(Text(label, style="dim") for label in _LABELS[:4]))
-    cells = _cells(progress)
-    figures.add_row(*cells[:4])
-    figures.add_row()
-    figures.add_row(*(Text(label, style="dim") for label in _LABELS[4:]))
-    figures.add_row(*cells[4:])
-    body = Group(_progress_row(progress), Text(), figures, Text(), _roles(progress))
+    for _ in _LABELS:
+        figures.add_column(justify="right", min_width=11)
+    figures.add_row(*(Text(label, style="dim") for label in _LABELS))
+    figures.add_row(*_cells(progress))
+    body = Group(_rules(progress), Text(), figures, Text(), _roles(progress))
     subtitle = f"{progress.phase} · {progress.t_s:.0f} s · Ctrl-C stops"
     return Panel(body, title=title, subtitle=subtitle, title_align="left", subtitle_align="right")
 
 
-_LABELS = (
-    "collected/s",
-    "consumed/s",
-    "trained/s",
-    "balance P/C",
-    "lag mean / max",
-    "version",
-    "return (100 ep.)",
-    "threshold",
-)
+_LABELS = ("collected/s", "consumed/s", "trained/s", "balance P/C", "lag mean/max", "version")
 
 
 def _cells(progress: Progress) -> list[str]:
@@ -134,17 +121,32 @@ def _cells(progress: Progress) -> list[str]:
         _number(progress.balance, 2),
         lag,
         f"{progress.weights_version:,}",
-        _number(progress.return_mean, 1),
-        _number(progress.threshold, 1),
     ]
 
 
-def _progress_row(progress: Progress) -> RenderableType:
-    row = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=1.0, completed=progress.share_done, width=_BAR_WIDTH)
-    steps = f"{progress.env_steps_consumed:,} env steps · {progress.episodes:,} episodes"
-    row.add_row(bar, f"{progress.share_done:4.0%}", steps)
-    return row
+def _rules(progress: Progress) -> RenderableType:
+    """How far each figure that can end the run has come."""
+    rows = Table.grid(padding=(0, 2))
+    steps, limit = progress.env_steps_consumed, progress.env_steps_limit
+    of_limit = f" of {limit:,}" if limit else ""
+    rows.add_row("env steps", _bar(steps, limit), f"{steps:,}{of_limit}")
+    threshold = progress.threshold
+    of_threshold = f" of {threshold:,.1f}" if threshold is not None else ""
+    episodes = f", {progress.episodes:,} episodes" if progress.episodes else ""
+    mean = _number(progress.return_mean, 1)
+    rows.add_row("return", _bar(progress.return_mean, threshold), f"{mean}{of_threshold}{episodes}")
+    if progress.seconds_limit is not None:
+        seconds = f"{progress.t_s:,.0f} of {progress.seconds_limit:,.0f}"
+        rows.add_row("seconds", _bar(progress.t_s, progress.seconds_limit), seconds)
+    return rows
+
+
+def _bar(value: float | None, limit: float | None) -> RenderableType:
+    """A bar where a share can be told: from zero up to a positive limit."""
+    if limit is None or limit <= 0:
+        return Text("·" * _BAR_WIDTH, style="dim")
+    share = min(max((value or 0.0) / limit, 0.0), 1.0)
+    return ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH)
 
 
 _STATE_STYLES = {"running": "green", "starting": "yellow", "stopped": "dim", "gone": "red"}
@@ -152,9 +154,10 @@ _STATE_STYLES = {"running": "green", "starting": "yellow", "stopped": "dim", "go
 
 def _roles(progress: Progress) -> Text:
     text = Text()
-    for address, state in progress.roles.items():
-        text.append("● ", style=_STATE_STYLES.get(state, ""))
-        text.append(f"{address} {state}   ")
+    for address, role in progress.roles.items():
+        text.append("● ", style=_STATE_STYLES.get(role.state, ""))
+        cores = "" if role.cores is None else f" {role.cores:.0%} of a core"
+        text.append(f"{address} {role.state}{cores}   ")
     return text
 
 

@@ -26,7 +26,9 @@ def summary_table(summary: Summary) -> Table:
         style = _STATUS_STYLE.get(summary.status, "yellow") if is_status else ""
         table.add_row(Text(row.label), Text(row.text, style=style), Text(row.note))
     if summary.error:
-        table.caption, table.caption_justify = Text(summary.error, style="red"), "left"
+        # The rest, a traceback or the end of a log, is in summary.json and on the page.
+        first_line = summary.error.partition("\n")[0]
+        table.caption, table.caption_justify = Text(first_line, style="red"), "left"
     table.show_header = False
     return table
 

@@ -1,0 +1,57 @@
+"""The documentation is true: its commands run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def console_commands(page: Path) -> list[str]:
+    """Lines `$ tianji ...` of all ```console blocks of a page, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [
+        line.removeprefix("$ ")
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith("$ tianji ")
+    ]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_run(page, tmp_path):
+    """In one directory and in order, as a reader would; `# exit N` states another code than 0."""
+    for command in console_commands(page):
+        line, _, expected = command.partition("  # exit ")
+        words = shlex.split(line)[1:]
+        result = subprocess.run(
+            [sys.executable, "-m", "tianji_cli.main", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        assert result.returncode == int(expected or 0), f"{command}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page):
+    for name in re.findall(r"`((?:engine|tianji_cli|tests|docs)/[\w/.-]+\.\w+)`", page.read_text()):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"

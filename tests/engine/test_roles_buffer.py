@@ -1,0 +1,269 @@
+"""The buffer: who may collect, what is trained next, and books that always balance."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.messages import (
+    COORDINATOR,
+    BatchArrived,
+    BatchRequested,
+    Counters,
+    Exit,
+    Report,
+    Start,
+    Stop,
+    Stopped,
+    TicketGranted,
+    TicketRequested,
+    WeightsArrived,
+)
+from engine.roles.buffer import DRAIN_S, BufferRole
+from engine.roles.commands import Command, Quit, Send, TimerFired, Wake
+from engine.spec import StalenessSpec
+from engine.testing import has, make_weights, rollout_arrival, sent
+from engine.trace.records import Event as TraceEvent
+from engine.trace.records import Ledger
+
+
+def make_buffer(mode: str = "block", max_lag: int = 1, max_queued: int = 8) -> BufferRole:
+    """Two rollouts make a batch."""
+    spec = StalenessSpec(mode=mode, max_lag=max_lag, max_queued_rollouts=max_queued)
+    buffer = BufferRole(0, spec, 2)
+    assert buffer.handle(Start(origin_ns=0), 0.0) == []
+    return buffer
+
+
+def ask(buffer: BufferRole, actor: int, held_version: int = 0) -> list[Command]:
+    return buffer.handle(TicketRequested(actor=f"actor-{actor}", held_version=held_version), 1.0)
+
+
+def arrive(buffer: BufferRole, **description: int) -> list[Command]:
+    return buffer.handle(rollout_arrival(**description), 2.0)
+
+
+def want_batch(buffer: BufferRole, batch: int = 0, consumed: int = 0) -> list[Command]:
+    request = BatchRequested(learner="learner-0", batch=batch, consumed_env_steps=consumed)
+    return buffer.handle(request, 3.0)
+
+
+def filled(mode: str = "block", **options: int) -> BufferRole:
+    """Actors 0 and 1 have sent a rollout of 8 steps each, under tickets 0 and 1."""
+    buffer = make_buffer(mode, **options)
+    for actor in range(2):
+        ask(buffer, actor)
+        arrive(buffer, actor=actor, ticket=actor)
+    return buffer
+
+
+def ledgers(commands: list[Command]) -> list[Ledger]:
+    rows = [row for report in sent(commands, Report, to=COORDINATOR) for row in report.records]
+    found = [row for row in rows if isinstance(row, Ledger)]
+    for row in found:
+        assert row.collected == row.consumed + row.dropped + row.in_flight, row
+    return found
+
+
+def notes(commands: list[Command]) -> list[tuple[str, str]]:
+    rows = [row for report in sent(commands, Report, to=COORDINATOR) for row in report.records]
+    return [(row.kind, row.role) for row in rows if isinstance(row, TraceEvent)]
+
+
+def stop(buffer: BufferRole, consumed: int = 0, **sent_rollouts: int) -> list[Command]:
+    by_actor = {name.replace("_", "-"): count for name, count in sent_rollouts.items()}
+    return buffer.handle(Stop(sent_rollouts=by_actor, consumed_env_steps=consumed), 9.0)
+
+
+def last_word(commands: list[Command]) -> Counters:
+    (answer,) = sent(commands, Stopped, to=COORDINATOR)
+    assert answer.address == "buffer-0"
+    return answer.counters
+
+
+def test_a_request_is_answered_with_a_ticket():
+    assert ask(make_buffer(), 0) == [Send("actor-0", TicketGranted(ticket=0, min_version=0))]
+
+
+def test_a_repeated_request_gets_the_same_ticket():
+    buffer = make_buffer()
+    assert ask(buffer, 0) == ask(buffer, 0)
+
+
+def test_a_rollout_asks_for_the_next_ticket_by_itself():
+    buffer = make_buffer()
+    ask(buffer, 0)
+    (ticket,) = sent(arrive(buffer, actor=0, ticket=0), TicketGranted, to="actor-0")
+    assert ticket.ticket == 1
+
+
+def test_who_finds_no_room_is_served_first_come_first_served_after_the_next_batch():
+    buffer = make_buffer(max_queued=2)
+    for actor in range(4):
+        granted = sent(ask(buffer, actor), TicketGranted)
+        assert bool(granted) == (actor < 2)
+    arrive(buffer, actor=0, ticket=0)
+    commands = arrive(buffer, actor=1, ticket=1)
+    assert sent(commands, TicketGranted) == []
+    commands = want_batch(buffer)
+    served = [
+        c.to for c in commands if isinstance(c, Send) and isinstance(c.message, TicketGranted)
+    ]
+    assert served == ["actor-2", "actor-3"]
+
+
+def test_a_batch_needs_a_request_and_enough_rollouts():
+    buffer = make_buffer()
+    ask(buffer, 0)
+    ask(buffer, 1)
+    assert sent(want_batch(buffer), BatchArrived) == []
+    assert sent(arrive(buffer, actor=0, ticket=0), BatchArrived) == []
+    (batch,) = sent(arrive(buffer, actor=1, ticket=1), BatchArrived, to="learner-0")
+    assert batch.batch == 0
+    assert [rollout.info.actor for rollout in batch.rollouts] == [0, 1]
+
+
+def test_a_batch_waits_for_the_request():
+    (batch,) = sent(want_batch(filled()), BatchArrived, to="learner-0")
+    assert batch.batch == 0
+
+
+def test_a_repeated_request_does_not_get_a_second_batch():
+    buffer = filled()
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=2, sequence=1)
+    arrive(buffer, actor=1, ticket=3, sequence=1)
+    assert sent(want_batch(buffer, batch=0), BatchArrived) == []
+    (batch,) = sent(want_batch(buffer, batch=1, consumed=16), BatchArrived)
+    assert batch.batch == 1
+
+
+def test_the_books_balance_at_every_batch():
+    buffer = filled()
+    (row,) = ledgers(want_batch(buffer, 0, consumed=0))
+    assert (row.collected, row.consumed, row.dropped, row.in_flight) == (16, 0, 0, 16)
+    arrive(buffer, actor=0, ticket=2, sequence=1, env_steps=7, total=15)
+    arrive(buffer, actor=1, ticket=3, sequence=1, env_steps=8, total=16)
+    (row,) = ledgers(want_batch(buffer, 1, consumed=16))
+    assert (row.collected, row.consumed, row.dropped, row.in_flight) == (31, 16, 0, 15)
+
+
+def test_a_gap_in_what_an_actor_says_it_collected_was_lost_on_the_way():
+    buffer = make_buffer()
+    ask(buffer, 0)
+    ask(buffer, 1)
+    assert notes(arrive(buffer, actor=0, ticket=0, sequence=2, env_steps=8, total=24)) == [
+        ("loss", "actor-0")
+    ]
+    arrive(buffer, actor=1, ticket=1, env_steps=8)
+    (row,) = ledgers(want_batch(buffer))
+    assert (row.collected, row.dropped, row.in_flight) == (32, 16, 16)
+
+
+def test_a_restarted_actor_begins_its_count_anew():
+    buffer = filled()
+    commands = arrive(buffer, actor=0, ticket=2, epoch=1, sequence=0, env_steps=8, total=8)
+    assert notes(commands) == []
+    (row,) = ledgers(want_batch(buffer))
+    assert row.collected == 24
+
+
+def test_a_rollout_without_an_open_ticket_is_dropped_and_said_so():
+    buffer = filled()
+    commands = arrive(buffer, actor=0, ticket=99, sequence=1, env_steps=8, total=16)
+    assert notes(commands) == [("drop", "actor-0")]
+    (row,) = ledgers(want_batch(buffer))
+    assert (row.collected, row.dropped, row.in_flight) == (24, 8, 16)
+
+
+def test_a_duplicate_is_never_trained():
+    buffer = make_buffer()
+    ask(buffer, 0)
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=0)
+    commands = arrive(buffer, actor=0, ticket=0)
+    assert sent(commands, BatchArrived) == []
+    assert notes(commands) == [("duplicate", "actor-0")]
+
+
+def test_block_waits_for_a_straggler_that_would_come_too_late():
+    buffer = make_buffer("block", max_lag=0)
+    for actor in range(3):
+        ask(buffer, actor)
+    want_batch(buffer)
+    arrive(buffer, actor=1, ticket=1)
+    assert sent(arrive(buffer, actor=2, ticket=2, version=1), BatchArrived) == []
+    (batch,) = sent(arrive(buffer, actor=0, ticket=0), BatchArrived)
+    assert [rollout.info.actor for rollout in batch.rollouts] == [0, 1]
+
+
+def test_drop_goes_on_without_a_straggler_and_counts_what_it_brings_later():
+    buffer = make_buffer("drop", max_lag=0)
+    for actor in range(3):
+        ask(buffer, actor)
+    arrive(buffer, actor=1, ticket=1)
+    arrive(buffer, actor=2, ticket=2)
+    (batch,) = sent(want_batch(buffer), BatchArrived)
+    assert [rollout.info.actor for rollout in batch.rollouts] == [1, 2]
+    want_batch(buffer, batch=1, consumed=16)
+    commands = arrive(buffer, actor=0, ticket=0)
+    assert notes(commands) == [("drop", "actor-0")]
+    (row,) = ledgers(commands)
+    assert (row.collected, row.consumed, row.dropped, row.in_flight) == (24, 16, 8, 0)
+
+
+def test_stopping_it_tells_what_is_queued_and_what_the_learner_did_not_train_on():
+    buffer = filled()
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=2, sequence=1)
+    counters = last_word(stop(buffer, consumed=0, actor_0=2, actor_1=1))
+    assert (counters.queued, counters.staged, counters.dropped) == (8, 16, 0)
+
+
+def test_stopping_it_believes_the_learner_s_final_count():
+    buffer = filled()
+    want_batch(buffer)
+    counters = last_word(stop(buffer, consumed=16, actor_0=1, actor_1=1))
+    assert (counters.queued, counters.staged) == (0, 0)
+
+
+def test_stopping_it_waits_for_rollouts_that_are_still_on_their_way():
+    buffer = filled()
+    commands = stop(buffer, actor_0=2, actor_1=1)
+    assert sent(commands, Stopped) == []
+    assert Wake(DRAIN_S) in commands
+    commands = arrive(buffer, actor=0, ticket=2, sequence=1)
+    assert last_word(commands).queued == 24
+    assert sent(commands, TicketGranted) == []
+    assert sent(buffer.handle(TimerFired(), 20.0), Stopped) == [], "it has said so already"
+
+
+def test_stopping_it_does_not_wait_for_ever():
+    buffer = filled()
+    stop(buffer, actor_0=5)
+    counters = last_word(buffer.handle(TimerFired(), 9.0 + DRAIN_S))
+    assert counters.queued == 16
+
+
+def test_stopping_it_hands_out_no_batch():
+    buffer = make_buffer()
+    ask(buffer, 0)
+    ask(buffer, 1)
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=0)
+    stop(buffer, actor_0=1, actor_1=1)
+    commands = arrive(buffer, actor=1, ticket=1)
+    assert sent(commands, BatchArrived) == []
+    assert last_word(commands).queued == 16
+
+
+def test_a_timer_while_it_runs_means_nothing():
+    assert filled().handle(TimerFired(), 5.0) == []
+
+
+def test_exit_ends_it():
+    assert has(make_buffer().handle(Exit(), 1.0), Quit)
+
+
+def test_what_is_not_meant_for_it_shows_that_the_program_is_wrong():
+    with pytest.raises(RuntimeError, match="buffer-0 cannot handle WeightsArrived"):
+        make_buffer().handle(WeightsArrived(make_weights(1)), 0.0)

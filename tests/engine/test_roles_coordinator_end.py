@@ -1,0 +1,136 @@
+"""The coordinator: how a run ends, and what is said of it."""
+
+from __future__ import annotations
+
+from coordinator_scenes import (
+    ADDRESSES,
+    WORKERS,
+    answer,
+    exited,
+    notes,
+    running,
+    told,
+)
+
+from engine.messages import (
+    Counters,
+    Exit,
+    StepLimitReached,
+    Stop,
+    Stopped,
+    StopRequested,
+)
+from engine.roles.commands import (
+    EndRun,
+    Quit,
+    Send,
+    TimerFired,
+    WriteTrace,
+)
+from engine.roles.coordinator import STOP_S
+from engine.testing import has, only
+from engine.trace.records import Ledger
+
+
+def test_at_the_end_everything_is_durable_before_anybody_is_let_go():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, *WORKERS)
+    commands = answer(coordinator, "buffer-0", now_s=7.0)
+    kinds = [type(command) for command in commands]
+    assert kinds == [WriteTrace, WriteTrace, EndRun, *[Send] * 5, Quit]
+    assert told(commands, Exit) == ["supervisor-0", *ADDRESSES]
+    ledger = Ledger(t_s=7.0, collected=44, consumed=16, dropped=0, in_flight=28)
+    assert commands[0] == WriteTrace((ledger,))
+    summary = only(commands, EndRun).summary
+    assert summary.status == "ok"
+    assert summary.env_steps_collected == 44
+    assert summary.env_steps_in_flight == 28
+    assert coordinator.handle(TimerFired(), 8.0) == []
+
+
+def test_books_that_do_not_balance_fail_the_run():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, *WORKERS)
+    wrong = Stopped(address="buffer-0", counters=Counters(queued=7, staged=16))
+    summary = only(coordinator.handle(wrong, 6.0), EndRun).summary
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert "the ledger is 1 env steps off" in summary.error
+
+
+def test_a_role_s_death_fails_the_run_with_host_cause_and_log():
+    coordinator = running()
+    commands = coordinator.handle(exited("actor-1"), 5.0)
+    assert told(commands, Stop) == ["actor-0", "learner-0"]
+    assert notes(commands) == ["exited", "stopping"]
+    answer(coordinator, "actor-0", "learner-0")
+    commands = answer(coordinator, "buffer-0")
+    summary = only(commands, EndRun).summary
+    assert (summary.status, summary.stop_reason) == ("failed", "role-exited")
+    assert summary.error is not None
+    for part in ("actor-1", "box", "killed by SIGKILL", "\n    last words"):
+        assert part in summary.error
+    assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
+
+
+def test_of_several_deaths_the_first_is_the_cause():
+    coordinator = running()
+    coordinator.handle(exited("learner-0", "killed by SIGSEGV"), 5.0)
+    coordinator.handle(exited("actor-1"), 5.1)
+    coordinator.handle(exited("buffer-0"), 5.2)
+    commands = answer(coordinator, "actor-0")
+    summary = only(commands, EndRun).summary
+    assert summary.error is not None
+    assert "learner-0" in summary.error
+    assert "SIGSEGV" in summary.error
+    assert "actor-1" not in summary.error
+
+
+def test_a_death_while_stopping_fails_the_run_all_the_same():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    coordinator.handle(exited("actor-1"), 5.1)
+    answer(coordinator, "actor-0", "learner-0")
+    summary = only(answer(coordinator, "buffer-0"), EndRun).summary
+    assert (summary.status, summary.stop_reason) == ("failed", "env_steps")
+
+
+def test_an_interrupted_run_stays_interrupted_whatever_dies_meanwhile():
+    coordinator = running()
+    coordinator.handle(StopRequested(reason="interrupted"), 5.0)
+    coordinator.handle(exited("actor-1"), 5.1)
+    answer(coordinator, "actor-0", "learner-0")
+    summary = only(answer(coordinator, "buffer-0"), EndRun).summary
+    assert summary.status == "interrupted"
+
+
+def test_a_role_that_has_said_its_last_word_may_be_gone():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, *WORKERS)
+    coordinator.handle(exited("actor-1", "ended with code 0"), 6.0)
+    assert only(answer(coordinator, "buffer-0"), EndRun).summary.status == "ok"
+
+
+def test_who_does_not_stop_in_time_is_named():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, "actor-0", "learner-0")
+    assert told(coordinator.handle(TimerFired(), 5.0 + STOP_S - 0.1), Stop) == []
+    commands = coordinator.handle(TimerFired(), 5.0 + STOP_S)
+    assert told(commands, Stop) == ["buffer-0"]
+    commands = answer(coordinator, "buffer-0", now_s=16.0)
+    summary = only(commands, EndRun).summary
+    assert summary.error == "actor-1 did not stop within 10 s"
+    assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
+
+
+def test_a_buffer_that_does_not_stop_has_a_deadline_of_its_own():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, *WORKERS, now_s=14.0)
+    assert not has(coordinator.handle(TimerFired(), 15.5), EndRun)
+    commands = coordinator.handle(TimerFired(), 14.0 + STOP_S)
+    assert only(commands, EndRun).summary.error == "buffer-0 did not stop within 10 s"

@@ -1,0 +1,236 @@
+"""Frames over real sockets: they arrive whole, and only members of the run reach the decoder.
+
+Nothing here waits for time to pass: a stranger's refusal is an event that its own socket reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from engine.errors import WireError
+from engine.messages import (
+    AnyMessage,
+    BatchArrived,
+    Joined,
+    RolloutArrived,
+    Start,
+    WeightsArrived,
+    WeightsRequested,
+)
+from engine.rollout import Field, Layout
+from engine.testing import make_rollout, make_weights
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.header import Buffer
+from engine.wire.keys import Keyring, make_keyrings
+from engine.wire.sockets import Link, Sockets, Wiring
+
+LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
+PATIENCE_S = 20.0
+HELLO = Joined(address="actor-0", host="box", pid=1, protocol=1)
+
+
+class CountingCodec(Codec):
+    """Knows how often it was asked to decode."""
+
+    num_decoded = 0
+
+    def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
+        self.num_decoded += 1
+        return super().decode(frames)
+
+
+def make_codec() -> CountingCodec:
+    return CountingCodec(LAYOUT, WeightsLayout(16, 7))
+
+
+def receive(sockets: Sockets) -> tuple[str, AnyMessage | WireError]:
+    """The next message."""
+    for item in sockets.receive(PATIENCE_S):
+        return item
+    raise AssertionError("nothing came")
+
+
+def link(peer: str, endpoint: str, *, latest_only: bool = False) -> Link:
+    return Link(peer=peer, endpoint=endpoint, latest_only=latest_only)
+
+
+def test_everything_travels_over_ipc_both_ways(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    rollout = make_rollout(layout=LAYOUT)
+    rollout.buffer[:] = np.arange(rollout.buffer.nbytes) % 199
+    with (
+        Sockets("buffer-0", Wiring(bind=endpoint), make_codec()) as server,
+        Sockets("actor-0", Wiring(links=(link("buffer-0", endpoint),)), make_codec()) as client,
+    ):
+        assert client.send("buffer-0", HELLO)
+        assert receive(server) == ("actor-0", HELLO)
+        assert client.send("buffer-0", RolloutArrived(rollout, 3))
+        sender, message = receive(server)
+        assert sender == "actor-0"
+        assert isinstance(message, RolloutArrived)
+        assert message.info == rollout.info
+        assert np.array_equal(message.rollout.buffer, rollout.buffer)
+        assert server.send("actor-0", BatchArrived(4, (message.rollout, rollout)))
+        sender, batch = receive(client)
+        assert sender == "buffer-0"
+        assert isinstance(batch, BatchArrived)
+        assert [np.array_equal(r.buffer, rollout.buffer) for r in batch.rollouts] == [True, True]
+
+
+def test_messages_arrive_in_the_order_in_which_they_were_sent(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    with (
+        Sockets("learner-0", Wiring(bind=endpoint), make_codec()) as server,
+        Sockets("actor-0", Wiring(links=(link("learner-0", endpoint),)), make_codec()) as client,
+    ):
+        wanted = [WeightsRequested(actor="actor-0", held_version=i) for i in range(50)]
+        for message in wanted:
+            client.send("learner-0", message)
+        found: list[object] = []
+        while len(found) < 50:
+            found += [message for _, message in server.receive(PATIENCE_S)]
+        assert found == wanted
+
+
+def test_of_weights_that_nobody_looked_at_only_the_latest_is_left(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    wiring = Wiring(links=(link("learner-0", endpoint, latest_only=True),))
+    with (
+        Sockets("learner-0", Wiring(bind=endpoint), make_codec()) as learner,
+        Sockets("actor-0", wiring, make_codec()) as actor,
+    ):
+        actor.send("learner-0", WeightsRequested(actor="actor-0", held_version=-1))
+        receive(learner)
+        for version in range(200):
+            assert learner.send("actor-0", WeightsArrived(make_weights(version, 16)))
+        seen = [-1]
+        while seen[-1] != 199:
+            _, message = receive(actor)
+            assert isinstance(message, WeightsArrived)
+            assert message.weights.version > seen[-1], "never an older one after a newer"
+            seen.append(message.weights.version)
+
+
+def test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    other = CountingCodec(Layout(LAYOUT.fields, 2, 4), WeightsLayout(16, 7))
+    with (
+        Sockets("buffer-0", Wiring(bind=endpoint), make_codec()) as server,
+        Sockets("actor-0", Wiring(links=(link("buffer-0", endpoint),)), other) as client,
+    ):
+        layout = Layout(LAYOUT.fields, 2, 4)
+        client.send("buffer-0", RolloutArrived(make_rollout(layout=layout), 0))
+        sender, error = receive(server)
+        assert sender == "actor-0"
+        assert isinstance(error, WireError)
+        assert error.where == "frame from actor-0"
+        assert server.num_refused == 1
+        client.send("buffer-0", HELLO)
+        assert receive(server) == ("actor-0", HELLO)
+
+
+def test_sending_to_nobody_is_no_error(tmp_path: Path):
+    with Sockets("buffer-0", Wiring(bind=f"ipc://{tmp_path / 's'}"), make_codec()) as server:
+        assert not server.send("actor-9", Start(origin_ns=0))
+    with Sockets("actor-0", Wiring(), make_codec()) as client:
+        assert not client.send("buffer-0", HELLO)
+        assert list(client.receive(0.0)) == []
+
+
+@contextmanager
+def tcp_server(keyring: Keyring) -> Iterator[tuple[Sockets, str, CountingCodec]]:
+    """A server on a free port of this host, its endpoint, and what counts its decoding."""
+    codec = make_codec()
+    wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyring)
+    with Sockets("buffer-0", wiring, codec) as server:
+        assert server._server is not None
+        endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
+        yield server, endpoint, codec
+
+
+def test_a_member_is_admitted_over_tcp():
+    keyrings = make_keyrings(["buffer-0", "actor-0"])
+    with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", wiring, make_codec()) as client:
+            client.send("buffer-0", HELLO)
+            assert receive(server) == ("actor-0", HELLO)
+            server.send("actor-0", Start(origin_ns=3))
+            assert receive(client) == ("buffer-0", Start(origin_ns=3))
+    assert codec.num_decoded == 1
+
+
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+DROPPED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
+
+
+def knock(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Sends a valid message as a stranger would, until the server has turned it away."""
+    monitor = socket.get_monitor_socket(REFUSED | DROPPED)
+    try:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.IDENTITY, b"actor-0")
+        socket.connect(endpoint)
+        socket.send(bytes(make_codec().encode(Start(origin_ns=666))[0]))
+        assert monitor.poll(int(PATIENCE_S * 1000)), "the stranger was never turned away"
+        recv_monitor_message(monitor)
+    finally:
+        socket.disable_monitor()
+        monitor.close(0)
+        socket.close(0)
+
+
+def wear(socket: zmq.Socket[bytes], own: Keyring, server_key: str) -> None:
+    socket.set(zmq.CURVE_PUBLICKEY, own.own.public.encode())
+    socket.set(zmq.CURVE_SECRETKEY, own.own.secret.encode())
+    socket.set(zmq.CURVE_SERVERKEY, server_key.encode())
+
+
+@pytest.mark.parametrize("disguise", ["plaintext", "stranger's key", "wrong server key"])
+def test_a_stranger_never_reaches_the_decoder(disguise: str):
+    keyrings = make_keyrings(["buffer-0", "actor-0"])
+    strangers = make_keyrings(["actor-0", "buffer-0"])
+    server_key = keyrings["buffer-0"].own.public
+    with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        if disguise == "stranger's key":
+            wear(socket, strangers["actor-0"], server_key)
+        elif disguise == "wrong server key":
+            wear(socket, keyrings["actor-0"], strangers["buffer-0"].own.public)
+        knock(socket, endpoint)
+        context.term()
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", wiring, make_codec()) as member:
+            member.send("buffer-0", HELLO)
+            assert receive(server) == ("actor-0", HELLO), "a member still gets through"
+        assert codec.num_decoded == 1
+        assert server.num_refused == 0
+        assert list(server.receive(0.0)) == []
+
+
+def test_a_stranger_cannot_pose_as_the_server():
+    keyrings, strangers = (make_keyrings(["buffer-0", "actor-0"]) for _ in range(2))
+    with tcp_server(strangers["buffer-0"]) as (server, endpoint, codec):
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        wear(socket, keyrings["actor-0"], keyrings["buffer-0"].own.public)
+        knock(socket, endpoint)
+        context.term()
+        assert list(server.receive(0.0)) == []
+        assert codec.num_decoded == 0
+
+
+def test_keys_differ_between_runs_and_are_not_shown():
+    one, other = (make_keyrings(["actor-0", "buffer-0"]) for _ in range(2))
+    assert one["actor-0"].own.public != other["actor-0"].own.public
+    assert one["actor-0"].members == one["buffer-0"].members
+    assert set(one["actor-0"].members) == {"actor-0", "buffer-0"}
+    assert one["actor-0"].own.secret not in repr(one)

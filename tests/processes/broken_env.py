@@ -1,0 +1,28 @@
+"""An environment that raises in the middle of an episode."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+
+RAISES_AT_STEP = 30
+
+
+class BrokenEnv(gymnasium.Env[np.ndarray, np.int64]):
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self._num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        self._num_steps += 1
+        if self._num_steps == RAISES_AT_STEP:
+            raise ValueError("the simulator fell over")
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
+gymnasium.register("Broken-v0", BrokenEnv)

@@ -1,0 +1,56 @@
+"""Runs the real command in a directory of its own and knows which processes belong to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from running import ENDLESS, Command, rows, wait_for
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts `tianji` with arguments; whatever is left of it afterwards is killed."""
+    commands: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tianji_cli.main", *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(HERE), "NO_COLOR": "1"},
+        )
+        commands.append(Command(tmp_path, process))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        command.look()
+        for process in (*command.alive(), command.process):
+            try:
+                process.send_signal(signal.SIGKILL)
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+        command.process.communicate()
+
+
+@pytest.fixture
+def training(tianji: Callable[..., Command], tmp_path: Path) -> Command:
+    """An endless run named `run` in which every role has begun to work."""
+    command = tianji("up", "--name", "run", *ENDLESS)
+    run = tmp_path / "results" / "run"
+    wait_for(lambda: len(rows(run, "consumption")) > 10, 30, "training under way")
+    command.look()
+    assert len(command.alive()) >= 7, "supervisor, nursery and five roles"
+    return command

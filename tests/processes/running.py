@@ -1,0 +1,77 @@
+"""A real `tianji` command, and what tests ask of it and of its run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+SHORT = ("-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
+ENDLESS = (
+    *("-s", "stop.env_steps=null"),
+    *("-s", "stop.return_threshold=null"),
+    *("-s", "stop.seconds=300"),
+)
+
+
+@dataclass
+class Command:
+    """A running `tianji`.
+
+    Attributes:
+        cwd: Its working directory.
+        process: The command itself.
+        family: Every descendant that was ever seen.
+    """
+
+    cwd: Path
+    process: subprocess.Popen[str]
+    family: set[psutil.Process] = field(default_factory=set)
+
+    def look(self) -> None:
+        """Remembers all present descendants."""
+        try:
+            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return
+
+    def alive(self) -> list[psutil.Process]:
+        """Remembered descendants that still run; a zombie has nothing left to do."""
+        return [p for p in self.family if p.is_running() and _status(p) != psutil.STATUS_ZOMBIE]
+
+    def role(self, address: str) -> psutil.Process:
+        """The process of a role, by the name that it shows."""
+        self.look()
+        return next(p for p in self.family if p.name() == f"tj-{address}"[:15])
+
+    def end(self, timeout_s: float = 30) -> tuple[int, str, str]:
+        """Waits for the command; returns exit code, standard output, standard error."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_ZOMBIE
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Polls the outside world, which sends this test no events."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+def rows(run: Path, table: str) -> list[dict[str, object]]:
+    """The rows of a trace table that are there so far."""
+    path = run / "trace" / f"{table}.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]

@@ -1,0 +1,126 @@
+"""What happens when something dies: reported by name, and nothing left. Each fault is proved."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import psutil
+import pytest
+from running import ENDLESS, rows, wait_for
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.mark.parametrize("address", ["actor-1", "buffer-0", "learner-0", "coordinator"])
+def test_a_killed_role_ends_the_run_by_name(training, address):
+    role = training.role(address)
+    role.send_signal(signal.SIGKILL)
+    wait_for(lambda: not is_alive(role), 5, "the role is dead")
+    code, _, err = training.end()
+    assert code == 1
+    assert address in err
+    assert "SIGKILL" in err
+    assert not training.alive()
+    summary = json.loads((training.cwd / "results/run/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert address in summary["error"]
+
+
+@pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
+def test_a_killed_keeper_of_roles_leaves_no_role(training, name):
+    training.look()
+    keeper = next(process for process in training.family if process.name() == name)
+    keeper.send_signal(signal.SIGKILL)
+    code, _, err = training.end()
+    assert code == 1
+    assert "error:" in err
+    wait_for(lambda: not training.alive(), 5, "no role is left")
+
+
+def test_a_role_that_raises_ends_the_run_with_its_traceback(tianji):
+    command = tianji("up", "--name", "run", "-s", "env.id=broken_env:Broken-v0", *ENDLESS)
+    code, _, err = command.end()
+    assert code == 1
+    assert "ValueError: the simulator fell over" in err
+    assert "actor-" in err
+    command.look()
+    assert not command.alive()
+
+
+def test_ctrl_c_ends_the_run_in_good_order(training):
+    training.process.send_signal(signal.SIGINT)
+    code, out, _ = training.end()
+    assert code == 130
+    assert "interrupted" in out
+    assert not training.alive()
+    summary = json.loads((training.cwd / "results/run/summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+    assert list(training.cwd.glob("results/run/checkpoints/*.json"))
+
+
+def test_ctrl_c_twice_ends_even_a_run_that_cannot_stop(training):
+    learner = training.role("learner-0")
+    learner.send_signal(signal.SIGSTOP)
+    wait_for(lambda: learner.status() == psutil.STATUS_STOPPED, 5, "the learner is frozen")
+    training.process.send_signal(signal.SIGINT)
+    run = training.cwd / "results/run"
+    wait_for(lambda: any(r["kind"] == "stopping" for r in rows(run, "events")), 5, "it stops")
+    training.process.send_signal(signal.SIGINT)
+    code, _, _ = training.end(5)
+    assert code == 130
+    wait_for(lambda: not training.alive(), 2, "no role is left")
+
+
+def test_killing_the_command_leaves_nothing(training):
+    sockets = open_socket_dirs(training)
+    assert sockets
+    training.process.send_signal(signal.SIGKILL)
+    training.process.wait(5)
+    wait_for(lambda: not training.alive(), 10, "no process is left")
+    assert not [path for path in sockets if os.path.exists(path)]
+
+
+def test_idle_roles_use_no_processor(training):
+    """With the actors frozen nobody has anything to do; waiting must cost nothing."""
+    for address in ("actor-0", "actor-1"):
+        training.role(address).send_signal(signal.SIGSTOP)
+    idle = [training.role(address) for address in ("buffer-0", "learner-0", "coordinator")]
+    run = training.cwd / "results/run"
+    count = -1
+    while count != (count := len(rows(run, "consumption"))):
+        learner_rests(idle[1])
+    before_s = [cpu_s(process) for process in idle]
+    seconds = 3.0
+    psutil.Process(training.process.pid).cpu_percent(interval=seconds)
+    used = [(cpu_s(p) - b) / seconds for p, b in zip(idle, before_s, strict=True)]
+    assert max(used) < 0.01, used
+    for address in ("actor-0", "actor-1"):
+        training.role(address).send_signal(signal.SIGCONT)
+
+
+def learner_rests(process: psutil.Process) -> None:
+    process.cpu_percent(interval=0.5)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def open_socket_dirs(command) -> set[str]:
+    """Directories of the Unix sockets that the command's processes listen on."""
+    return {
+        os.path.dirname(connection.laddr)
+        for process in command.alive()
+        for connection in process.net_connections("unix")
+        if connection.laddr
+        and os.path.basename(os.path.dirname(connection.laddr)).startswith("tj-")
+    }
