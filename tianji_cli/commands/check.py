@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from engine.errors import HostUnreachableError, PreflightError, TianJiError
 from tianji_cli.files import find_file
@@ -103,14 +104,14 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
 
 
 def _table(hosts: dict[str, list[Finding]]) -> Table:
-    table = Table("host", "probe", "", "found", "fix", box=None, pad_edge=False)
+    table = Table("host", "probe", "", box=None, pad_edge=False)
+    table.add_column("found", overflow="fold")
     for host, findings in hosts.items():
         for number, finding in enumerate(findings):
             table.add_row(
                 host if number == 0 else "",
                 finding.probe,
                 f"[{_STYLES[finding.verdict]}]{_MARKS[finding.verdict]}[/]",
-                finding.detail.replace("[", r"\["),
-                finding.fix.replace("[", r"\["),
+                Text(f"{finding.detail}\nfix: {finding.fix}" if finding.fix else finding.detail),
             )
     return table
