@@ -44,7 +44,7 @@ def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Fin
         hosts: Those that can be asked.
         num_hosts: Of the inventory.
     """
-    if len(hosts) < 2 < num_hosts + 1:
+    if len(hosts) < 2 <= num_hosts:
         detail = "no other host could be asked"
         return {name: Finding(probe="ports", verdict="skipped", detail=detail) for name in hosts}
     if len(hosts) < 2:
