@@ -1,7 +1,8 @@
 """What roles say to each other: the events that a role handles, wherever the sender runs.
 
-`Message` subclasses travel as MessagePack; `RolloutArrived` and `WeightsArrived` carry a buffer
-and travel as one raw frame (`engine.wire.codec`); `BatchArrived` as one frame per rollout.
+`Message` subclasses travel as MessagePack; `RolloutArrived`, `WeightsArrived`, `SamplesArrived`
+and `PrioritiesArrived` carry a buffer and travel as one raw frame (`engine.wire.codec`);
+`BatchArrived` as one frame per rollout.
 Addresses are `<role>-<index>`, and plain `coordinator`.
 """
 
@@ -13,7 +14,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.progress import Progress
-from engine.rollout import Rollout, RolloutInfo, Weights
+from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, Weights
 from engine.trace.records import Record
 
 COORDINATOR = "coordinator"
@@ -117,7 +118,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     sent_rollouts: int = 0
     """Actor: rollouts sent."""
     consumed: int = 0
-    """Learner: env steps trained on, each counted once."""
+    """Learner: env steps trained on, each counted once. Replay buffer: env steps inserted."""
     queued: int = 0
     """Buffer: env steps waiting."""
     staged: int = 0
@@ -144,7 +145,7 @@ class Report(Message, frozen=True, kw_only=True):
 
 
 class StepLimitReached(Message, frozen=True, kw_only=True):
-    """Learner to coordinator: `stop.env_steps` are consumed, no further batch was requested."""
+    """Learner or replay buffer to coordinator: `stop.env_steps` are consumed."""
 
 
 class RoleExited(Message, frozen=True, kw_only=True):
@@ -218,6 +219,21 @@ class BatchArrived:
 
 
 @dataclass(frozen=True)
+class SamplesArrived:
+    """Replay buffer to learner: the samples of one batch."""
+
+    batch: int
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class PrioritiesArrived:
+    """Learner to replay buffer: what the samples of a batch have taught about their worth."""
+
+    priorities: Priorities
+
+
+@dataclass(frozen=True)
 class WeightsArrived:
     """Learner to actor: newer weights; only the latest matters."""
 
@@ -243,4 +259,11 @@ SmallMessage: TypeAlias = (
     | StopRequested
     | ProgressShown
 )
-AnyMessage: TypeAlias = SmallMessage | RolloutArrived | BatchArrived | WeightsArrived
+AnyMessage: TypeAlias = (
+    SmallMessage
+    | RolloutArrived
+    | BatchArrived
+    | SamplesArrived
+    | PrioritiesArrived
+    | WeightsArrived
+)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage
 from engine.progress import Progress
-from engine.rollout import Rollout, Weights
+from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Episode, Record
 from engine.trace.summary import Summary
 
@@ -52,6 +52,34 @@ class Update:
     """Learner: train on these rollouts. Gives `Updated`."""
 
     rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class UpdateFromSamples:
+    """Learner: train on these samples from replay. Gives `Updated`."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class InsertRollout:
+    """Replay buffer: keep this rollout, in the place of the oldest if there is no other."""
+
+    rollout: Rollout
+
+
+@dataclass(frozen=True)
+class DrawSamples:
+    """Replay buffer: draw one batch. Gives `SamplesDrawn`."""
+
+    env_steps: int
+
+
+@dataclass(frozen=True)
+class SetPriorities:
+    """Replay buffer: these transitions are worth so much."""
+
+    priorities: Priorities
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,10 @@ Command: TypeAlias = (
     | LoadWeights
     | ExportWeights
     | Update
+    | UpdateFromSamples
+    | InsertRollout
+    | DrawSamples
+    | SetPriorities
     | SaveCheckpoint
     | Wake
     | StartRun
@@ -149,7 +181,8 @@ class WeightsExported:
 class Updated:
     """An update is done.
 
-    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total.
+    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
+    samples from replay, `samples_by_version` counts them by behaviour version.
     """
 
     weights: Weights
@@ -157,6 +190,13 @@ class Updated:
     num_updates: int
     update_s: float
     metrics: dict[str, float]
+    samples_by_version: Mapping[int, int] = field(default_factory=dict)
+    priorities: Priorities | None = None
+
+
+@dataclass(frozen=True)
+class SamplesDrawn:
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -165,7 +205,13 @@ class TimerFired:
 
 
 Event: TypeAlias = (
-    AnyMessage | RolloutCollected | RolloutAbandoned | WeightsExported | Updated | TimerFired
+    AnyMessage
+    | RolloutCollected
+    | RolloutAbandoned
+    | WeightsExported
+    | Updated
+    | SamplesDrawn
+    | TimerFired
 )
 
 

@@ -73,6 +73,9 @@ def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
     tensors["generator"] = state.generator.get_state()
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
+    if state.target is not None:
+        for name, parameter in state.target.network.named_parameters():
+            tensors[f"target.{name}"] = parameter.detach()
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 

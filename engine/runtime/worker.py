@@ -34,7 +34,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
     torch.set_num_threads(1)
     orphan_watch = OrphanWatch()
     clock = LoopClock(spec.clock_offset_ns)
-    codec = Codec(blueprint.layout, blueprint.weights)
+    codec = Codec(blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities)
     with Sockets(spec.address, spec.wiring, codec) as sockets:
 
         def show(progress: Progress) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.algorithms.networks import PolicyValueNetwork
 from engine.clock import ManualClock
 from engine.roles.commands import (
     AbandonRollout,
@@ -179,8 +180,10 @@ def test_loaded_weights_are_those_that_act(bench: Bench):
     views = bench.views(rollout)
     with torch.inference_mode():
         observation = torch.from_numpy(views["observation"][:-1].reshape(-1, 4))
-        log_probs = torch.log_softmax(twin.network.logits(observation), -1).numpy()
-    chosen = np.take_along_axis(log_probs, views["action"].reshape(-1, 1), 1).reshape(10, 2)
+        action = torch.from_numpy(views["action"].reshape(-1))
+        assert isinstance(twin.network, PolicyValueNetwork)
+        log_probs = twin.network.distribution(observation).log_prob(action).numpy()
+    chosen = log_probs.reshape(10, 2)
     np.testing.assert_allclose(views["log_prob"], chosen, atol=1e-6)
     assert rollout.info.version_min == 7
 

@@ -17,7 +17,9 @@ CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(("errors", "clock", "spec", "rollout", "progress"), 0),
     **dict.fromkeys(("config_file", "trace"), 1),
-    **dict.fromkeys(("messages", "balance", "algorithms", "envs", "graph"), 2),
+    **dict.fromkeys(
+        ("messages", "balance", "algorithms", "envs", "graph", "replay", "extensions"), 2
+    ),
     **dict.fromkeys(("roles", "wire"), 3),
     "runtime": 4,
     "testing": 5,

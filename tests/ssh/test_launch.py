@@ -15,6 +15,7 @@ from engine.runtime.launch import Hello
 from tianji_cli.commands.logs import select
 from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
 from tianji_cli.inventory import Host
+from tianji_cli.laggards import words_of_laggards
 from tianji_cli.launch import check_versions
 from tianji_cli.mirror import fetch, is_growing
 from tianji_cli.preflight import NAMES, Finding, complete
@@ -127,3 +128,17 @@ def test_what_was_not_asked_is_said_so() -> None:
     assert [finding.probe for finding in findings] == list(NAMES)
     skipped = next(finding for finding in findings if finding.probe == "disk")
     assert (skipped.verdict, skipped.detail) == ("skipped", "could not be asked: python failed")
+
+
+def test_laggards_are_named_with_their_last_words(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.trace.mkdir()
+    joined = {"table": "events", "t_s": 1.0, "kind": "joined", "host": "a", "detail": ""}
+    row = msgspec.json.encode({**joined, "role": "actor-0"})
+    (paths.trace / "events.jsonl").write_bytes(row + b"\n")
+    for name in ("a/actor-0", "a/coordinator", "b/actor-1"):
+        path = paths.logs / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one\ntwo\n")
+    words = words_of_laggards(paths)
+    assert words == "\n    actor-1 on b said last:\n        one\n        two"

@@ -94,7 +94,7 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
     with ThreadPoolExecutor(max_workers=len(inventory.hosts)) as pool:
         checked = list(pool.map(check, inventory.hosts))
     reachable = {item.host.name: item.reachable for item in checked if item.reachable}
-    ports = check_ports(reachable)
+    ports = check_ports(reachable, len(checked))
     for item in checked:
         if item.host.name in ports:
             item.findings.append(ports[item.host.name])
