@@ -86,14 +86,14 @@ class ReplayBufferRole:
                 return self._grant()
             case RolloutArrived():
                 return self._arrived(event, now_s)
-            case ActorLost():
-                return self._lose(event, now_s)
             case BatchRequested():
                 if event.batch == self._next_batch:
                     self._request = event
                 return self._draw()
             case SamplesDrawn(samples=samples):
                 return self._drawn(SamplesArrived(self._next_batch, samples), now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
@@ -124,7 +124,7 @@ class ReplayBufferRole:
         return commands
 
     def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
-        """Nobody waits any longer for what a dead actor had in hand; what it has sent stays."""
+        """Nobody waits any longer for what a dead actor had in hand; what it inserted stays."""
         commands = self._books.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
@@ -132,7 +132,7 @@ class ReplayBufferRole:
             self._waiting.pop(event.actor, None)
         if self._stop:
             return [*commands, *self._finish_if_drained(now_s)]
-        return [*commands, *self._draw(), *self._grant()]
+        return [*commands, *self._grant()]
 
     def _check_step_limit(self) -> list[Command]:
         limit = self._step_limit
