@@ -53,6 +53,7 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
     """
 
@@ -63,6 +64,7 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    epoch: int = 0
     arena: Arena | None = None
 
     @property
@@ -81,13 +83,14 @@ def host_role(address: str, run: Assembly) -> Hosted:
     index, buffer, learner = int(address.rpartition("-")[2]), "buffer-0", "learner-0"
     match role_of(address):
         case "actor":
-            actor = ActorRole(index, 0, buffer, learner)
-            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock, run.arena))
+            actor = ActorRole(index, run.epoch, buffer, learner)
+            body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena)
+            return Hosted(actor, body)
         case "learner":
-            body = LearnerBody(
+            trainer = LearnerBody(
                 blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock, compiles=run.compiles
             )
-            return Hosted(LearnerRole(index, experiment, buffer), body)
+            return Hosted(LearnerRole(index, experiment, buffer), trainer)
         case "buffer":
             if blueprint.replay is not None:
                 capacity, step_limit = blueprint.replay.capacity, experiment.stop.env_steps

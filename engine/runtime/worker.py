@@ -39,7 +39,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     signal.signal(signal.SIGTERM, _exit_on_signal)
     torch.set_num_threads(1)
     orphan_watch = OrphanWatch()
-    clock = LoopClock()
+    clock = LoopClock(spec.clock_offset_ns)
     codec = Codec(
         blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities, arena
     )
@@ -58,6 +58,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
                 Path(spec.run_dir),
                 clock,
                 show,
+                spec.epoch,
                 arena,
             ),
         )
