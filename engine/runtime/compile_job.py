@@ -94,7 +94,7 @@ class CompileJob:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "engine.runtime.compiler"),
-                    *(str(self._library), str(self._workspace)),
+                    *(str(self._library), str(self._workspace), str(os.getpid())),
                 ],
                 stdin=given,
                 stdout=log,

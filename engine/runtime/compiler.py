@@ -1,6 +1,6 @@
 """The compiler: a process that turns an experiment's optimiser steps into a shared library.
 
-`python -m engine.runtime.compiler LIBRARY WORKSPACE < experiment.json`
+`python -m engine.runtime.compiler LIBRARY WORKSPACE PARENT < experiment.json`
 
 It plays one update on an empty batch, records what the algorithm asks `state.steps` to do, traces
 that as one computation with fixed shapes, and has PyTorch's ahead-of-time compiler make a library
@@ -11,6 +11,7 @@ lock for seconds.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -152,10 +153,12 @@ def write_library(blueprint: Blueprint, library: Path, workspace: Path) -> None:
 
 def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
-    die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, _end)
+    die_with_parent(signal.SIGTERM)
     name_process("tj-compiler")
-    library, workspace = Path(sys.argv[1]), Path(sys.argv[2])
+    library, workspace, parent = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    if os.getppid() != parent:  # it died before the line above asked to be told
+        return
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1
     torch._inductor.config.cpp_cache_precompile_headers = False
@@ -164,9 +167,10 @@ def main() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Ends the C++ compiler, too; it would go on for seconds."""
+    """Ends the C++ compiler, too, which would go on for seconds, and removes all by-products."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     os._exit(128 + number)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import torch
 
@@ -22,6 +27,7 @@ from engine.spec import EnvSpec, Experiment
 from engine.testing import make_experiment, make_rollout, only
 
 TOLERANCE = 1e-5
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +223,41 @@ def test_closing_ends_the_compiler_and_removes_its_files():
     job.close()
     assert process.poll() is not None
     assert list(library_path(blueprint).parent.iterdir()) == []
+
+
+LEARNER = """
+import sys, time
+from engine.runtime.blueprint import make_blueprint
+from engine.runtime.compile_job import CompileJob
+from engine.spec import Experiment
+import msgspec
+job = CompileJob(make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment)))
+print(job._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_learner_takes_its_compiler_with_it(tmp_path: Path):
+    learner = subprocess.Popen(
+        [sys.executable, "-c", LEARNER, msgspec.json.encode(ppo()).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert learner.stdout is not None
+    compiler = psutil.Process(int(learner.stdout.readline()))
+    learner.kill()
+    learner.communicate()
+    wait_until_gone(compiler, 30.0)
+
+
+def wait_until_gone(process: psutil.Process, within_s: float) -> None:
+    """Waits on the system, which sends this test no events: it is not our child."""
+    deadline = time.monotonic() + within_s
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"{process} still runs"
+        time.sleep(0.05)
 
 
 def test_the_library_depends_on_what_is_computed():
