@@ -21,6 +21,7 @@ from torch import Tensor
 from engine.algorithms import gradient
 from engine.algorithms.gradient import EagerSteps, GradientStep, Samples, Trainable
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.facts import processor_features
 
 
 class TensorSignature(msgspec.Struct, frozen=True):
@@ -121,7 +122,7 @@ def library_path(blueprint: Blueprint) -> Path:
             blueprint.rollouts_per_batch,
             blueprint.weights.digest,
             str(torch.__version__),
-            torch.backends.cpu.get_cpu_capability(),
+            processor_features(),
             sys.version,
         )
     )

@@ -17,6 +17,7 @@ import torch
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.clock import RunClock
 from engine.roles.commands import ExportWeights, Noted, Update, Updated
+from engine.runtime import compiled
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps, library_path, signature_path
@@ -265,6 +266,13 @@ def test_the_library_depends_on_what_is_computed():
     assert plain == library_path(make_blueprint(ppo()))
     assert plain != library_path(make_blueprint(ppo(clip_range=0.1)))
     assert plain != library_path(make_blueprint(ppo(minibatch_steps=80)))
+
+
+def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
+    """A home directory may be shared by machines that do not run each other's instructions."""
+    here = library_path(make_blueprint(ppo()))
+    monkeypatch.setattr(compiled, "processor_features", lambda: ["flags: other"])
+    assert library_path(make_blueprint(ppo())) != here
 
 
 def test_a_recorder_takes_the_steps_that_it_records():
