@@ -73,6 +73,7 @@ class ReplayBufferRole:
         self._dropped = 0
         self._has_reached_limit = False
         self._stop: Stop | None = None
+        self._has_stopped = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         match event:
@@ -92,7 +93,7 @@ class ReplayBufferRole:
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
-                self._stop = event
+                self._stop, self._has_stopped = event, True
                 return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
             case TimerFired():
                 return self._finish(now_s) if self._stop else []
@@ -111,8 +112,8 @@ class ReplayBufferRole:
             self._dropped += info.num_env_steps
             detail = f"rollout {info.sequence} has no open ticket"
             commands.append(self._note(now_s, "drop", actor, detail))
-        if self._stop:
-            return [*commands, *self._finish_if_drained(now_s)]
+        if self._has_stopped:
+            return [*commands, *(self._finish_if_drained(now_s) if self._stop else [])]
         self._waiting[actor] = None
         commands += [*self._check_step_limit(), *self._draw(), *self._grant()]
         if self._limiter.sampled == 0:  # later every draw writes its row
@@ -139,7 +140,7 @@ class ReplayBufferRole:
 
     def _draw(self) -> list[Command]:
         """Draws a batch if the learner wants one and has not trained too much already."""
-        if self._request is None or self._stop or not self._limiter.take_batch():
+        if self._request is None or self._has_stopped or not self._limiter.take_batch():
             return []
         self._learner, self._request = self._request.learner, None
         return [DrawSamples(self._limiter.inserted)]
@@ -155,6 +156,8 @@ class ReplayBufferRole:
     def _grant(self) -> list[Command]:
         """Gives tickets to those that wait, first come first served, while the limiter allows."""
         commands: list[Command] = []
+        if self._has_stopped:
+            return commands
         for actor in list(self._waiting):
             ticket = self._limiter.admit(actor)
             if ticket is None:

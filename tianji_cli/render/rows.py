@@ -61,6 +61,11 @@ def _outcome(summary: Summary) -> list[Row]:
         Row("Threshold", threshold_text(summary), "mean return of the last episodes"),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
         Row("Mean return", units.number(summary.return_mean), "of the last episodes"),
+        *(
+            [Row("Evaluation", units.number(summary.evaluation_return), "mean of the last one")]
+            if summary.evaluation_return is not None
+            else []
+        ),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
     ]
