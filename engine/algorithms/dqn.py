@@ -49,6 +49,9 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     """Hyperparameters of DQN."""
 
     learning_rate: PositiveFloat = 1e-3
+    learning_rate_final: PositiveFloat | None = None
+    """Where the rate falls to, linearly over `learning_rate_decay_env_steps`; `null`: constant."""
+    learning_rate_decay_env_steps: PositiveInt = 100_000
     adam_epsilon: PositiveFloat = 1e-8
     discount: UnitInterval = 0.99
     double: bool = True
@@ -227,10 +230,11 @@ class Dqn:
             next_q = state.target.network(batch["next_observation"].flatten(0, 1))
             next_q = next_q.view(num_updates, batch_size, -1)
         errors = torch.empty(num_updates, batch_size)
+        learning_rate = self._learning_rate(state.num_updates)
         sums = torch.zeros(len(_METRICS))
         for i in range(num_updates):
             minibatch = {name: values[i] for name, values in batch.items()}
-            sums += self._step(state, minibatch, next_q[i], errors[i])
+            sums += self._step(state, minibatch, next_q[i], errors[i], learning_rate)
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
@@ -245,7 +249,12 @@ class Dqn:
         )
 
     def _step(
-        self, state: LearnerState, minibatch: Batch, next_q: Tensor, errors: Tensor
+        self,
+        state: LearnerState,
+        minibatch: Batch,
+        next_q: Tensor,
+        errors: Tensor,
+        learning_rate: float,
     ) -> Tensor:
         """One optimiser step; writes the absolute TD errors to `errors` [N]."""
         config = self._config
@@ -256,7 +265,7 @@ class Dqn:
         adam_step(
             state.weights,
             state.optimizer,
-            learning_rate=config.learning_rate,
+            learning_rate=learning_rate,
             epsilon=config.adam_epsilon,
         )
         torch.abs(td_error, out=errors)
@@ -292,11 +301,26 @@ class Dqn:
         return loss, target - q, q
 
     def _epsilon(self, num_updates: int) -> float:
-        """Falls with the env steps that so many updates stand for."""
         config = self._config
-        env_steps = num_updates * config.batch_size / config.replay_ratio
-        share = min(env_steps / max(config.epsilon_decay_env_steps, 1), 1.0)
-        return config.epsilon_initial + share * (config.epsilon_final - config.epsilon_initial)
+        return self._falling(
+            config.epsilon_initial,
+            config.epsilon_final,
+            config.epsilon_decay_env_steps,
+            num_updates,
+        )
+
+    def _learning_rate(self, num_updates: int) -> float:
+        config = self._config
+        final = config.learning_rate_final
+        if final is None:
+            return config.learning_rate
+        over = config.learning_rate_decay_env_steps
+        return self._falling(config.learning_rate, final, over, num_updates)
+
+    def _falling(self, initial: float, final: float, over: int, num_updates: int) -> float:
+        """Linear in the env steps that so many updates stand for."""
+        env_steps = num_updates * self._config.batch_size / self._config.replay_ratio
+        return initial + min(env_steps / max(over, 1), 1.0) * (final - initial)
 
 
 _METRICS = ("loss", "td_error", "q_mean")
