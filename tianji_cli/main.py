@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import TianJiError
+from tianji_cli.commands import lab
 from tianji_cli.commands.report import OutOption, RunsArgument
 from tianji_cli.output import Output
 
@@ -21,12 +22,14 @@ app = typer.Typer(
     name="tianji",
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 5 deadline passed, 130 interrupted.",
+    " 5 deadline passed, 7 clean-up incomplete, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(lab.app, epilog=EVERYWHERE)
 
 InventoryArgument = Annotated[str, typer.Argument(metavar="[INVENTORY]", help="Inventory file.")]
 ExperimentOption = Annotated[

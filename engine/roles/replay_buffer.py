@@ -25,6 +25,7 @@ from engine.messages import (
     TicketRequested,
 )
 from engine.replay.limiter import RateLimiter
+from engine.roles.books import Books
 from engine.roles.buffer import DRAIN_S
 from engine.roles.commands import (
     Command,
@@ -39,7 +40,6 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.rollout import SamplesInfo
-from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Ledger, Replay
 
 
@@ -63,19 +63,19 @@ class ReplayBufferRole:
         self._step_limit = step_limit
         self._waiting: dict[str, None] = {}
         """Actors that asked for a ticket and got none yet, in the order in which they asked."""
-        self._received: dict[str, int] = {}
-        self._collected: dict[tuple[int, int], int] = {}
+        self._books = Books(self.address)
         self._request: BatchRequested | None = None
         self._learner = ""
         self._next_batch = 0
         self._reported_steps = 0
         self._reported_samples = 0
-        self._dropped = 0
         self._has_reached_limit = False
         self._stop: Stop | None = None
-        self._has_stopped = False
+        self._is_finished = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        if self._is_finished:
+            return [Quit()] if isinstance(event, Exit) else []
         match event:
             case Start():
                 return []
@@ -93,7 +93,7 @@ class ReplayBufferRole:
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
-                self._stop, self._has_stopped = event, True
+                self._stop = event
                 return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
             case TimerFired():
                 return self._finish(now_s) if self._stop else []
@@ -103,33 +103,21 @@ class ReplayBufferRole:
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
-        actor = f"actor-{info.actor}"
-        self._received[actor] = self._received.get(actor, 0) + 1
-        commands = self._book(event, now_s)
+        entry = self._books.enter(info, now_s)
+        commands = list(entry.notes)
+        if not entry.is_new:
+            return commands
         if self._limiter.arrive(info.ticket, info.num_env_steps):
             commands.append(InsertRollout(event.rollout))
         else:
-            self._dropped += info.num_env_steps
-            detail = f"rollout {info.sequence} has no open ticket"
-            commands.append(self._note(now_s, "drop", actor, detail))
-        if self._has_stopped:
-            return [*commands, *(self._finish_if_drained(now_s) if self._stop else [])]
-        self._waiting[actor] = None
+            commands.append(self._books.drop(info, now_s, "it has no open ticket"))
+        if self._stop:
+            return [*commands, *self._finish_if_drained(now_s)]
+        self._waiting[f"actor-{info.actor}"] = None
         commands += [*self._check_step_limit(), *self._draw(), *self._grant()]
         if self._limiter.sampled == 0:  # later every draw writes its row
             commands.append(self._report(now_s))
         return commands
-
-    def _book(self, event: RolloutArrived, now_s: float) -> list[Command]:
-        """Enters what the actor says it has collected in all; a gap in it was lost on the way."""
-        info = event.info
-        source = (info.actor, info.epoch)
-        lost = info.total_env_steps - self._collected.get(source, 0) - info.num_env_steps
-        self._collected[source] = info.total_env_steps
-        if lost <= 0:
-            return []
-        self._dropped += lost
-        return [self._note(now_s, "loss", f"actor-{info.actor}", f"{lost} env steps never arrived")]
 
     def _check_step_limit(self) -> list[Command]:
         limit = self._step_limit
@@ -140,7 +128,7 @@ class ReplayBufferRole:
 
     def _draw(self) -> list[Command]:
         """Draws a batch if the learner wants one and has not trained too much already."""
-        if self._request is None or self._has_stopped or not self._limiter.take_batch():
+        if self._request is None or self._stop or not self._limiter.take_batch():
             return []
         self._learner, self._request = self._request.learner, None
         return [DrawSamples(self._limiter.inserted)]
@@ -156,8 +144,6 @@ class ReplayBufferRole:
     def _grant(self) -> list[Command]:
         """Gives tickets to those that wait, first come first served, while the limiter allows."""
         commands: list[Command] = []
-        if self._has_stopped:
-            return commands
         for actor in list(self._waiting):
             ticket = self._limiter.admit(actor)
             if ticket is None:
@@ -184,29 +170,21 @@ class ReplayBufferRole:
         self._reported_steps, self._reported_samples = limiter.inserted, limiter.sampled
         ledger = Ledger(
             t_s=now_s,
-            collected=sum(self._collected.values()),
+            collected=self._books.collected,
             consumed=limiter.inserted,
-            dropped=self._dropped,
+            dropped=self._books.dropped,
             in_flight=0,
         )
         return Send(COORDINATOR, Report(address=self.address, records=[row, ledger]))
 
-    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
-        row = TraceEvent(t_s=now_s, kind=kind, host="", role=role, detail=detail)
-        return Send(COORDINATOR, Report(address=self.address, records=[row]))
-
     def _finish_if_drained(self, now_s: float) -> list[Command]:
         assert self._stop is not None
-        expected = self._stop.sent_rollouts
-        if all(self._received.get(actor, 0) >= sent for actor, sent in expected.items()):
-            return self._finish(now_s)
-        return []
+        has_all = self._books.has_all(self._stop.sent_rollouts)
+        return self._finish(now_s) if has_all else []
 
     def _finish(self, now_s: float) -> list[Command]:
-        self._stop = None
-        self._waiting.clear()
-        self._request = None
-        counters = Counters(consumed=self._limiter.inserted, dropped=self._dropped)
+        self._is_finished = True
+        counters = Counters(consumed=self._limiter.inserted, dropped=self._books.dropped)
         return [
             self._report(now_s),
             Send(COORDINATOR, Stopped(address=self.address, counters=counters)),

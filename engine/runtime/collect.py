@@ -81,6 +81,8 @@ class ActorBody:
                 load_parameters(self._network, weights.buffer)
                 self._version = weights.version
             case CollectRollout(ticket=ticket):
+                self._start_s = self._clock.now_s()
+                self._num_env_steps = 0
                 self._steps = self._collect(ticket)
             case AbandonRollout():
                 return [self._abandon()]
@@ -109,8 +111,6 @@ class ActorBody:
 
     def _collect(self, ticket: int) -> Iterator[Rollout | None]:
         """Collects one rollout; yields None after each step and the rollout at the end."""
-        self._start_s = self._clock.now_s()
-        self._num_env_steps = 0
         layout = self._blueprint.layout
         buffer = allocate_framed(layout.num_bytes)
         views = layout.views(buffer)

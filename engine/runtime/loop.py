@@ -82,6 +82,7 @@ class Loop:
         self._sockets = sockets
         self._is_orphan = is_orphan
         self._inbox: deque[tuple[str, Event]] = deque()
+        self._turns = deque(hosted)
 
     def post(self, to: str, event: Event) -> None:
         """Puts an event into the inbox of a role in this process."""
@@ -172,8 +173,13 @@ class Loop:
     def _advance_bodies(self) -> None:
         """Lets busy bodies go on; without sockets there is nothing to look at in between."""
         budget_s = SLICE_S if self._sockets is not None else float("inf")
-        for address, item in list(self._hosted.items()):
-            if not self._inbox and item.body.is_busy:
+        for _ in range(len(self._turns)):
+            if self._inbox:
+                return
+            address = self._turns[0]
+            self._turns.rotate(-1)  # whoever comes last now is first another time
+            item = self._hosted.get(address)
+            if item is not None and item.body.is_busy:
                 for event in item.body.advance(budget_s):
                     self.post(address, event)
 

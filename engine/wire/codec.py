@@ -141,9 +141,11 @@ class Codec:
         raise WireError(f"frame of unknown kind {kind}")
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
+        if bytes(frame[:PREFIX_BYTES]) != self._prefix:
+            raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:

@@ -1,6 +1,7 @@
 """Collecting with an environment whose every number is known (`engine.testing`).
 
-Environment i's episodes last 3 + i steps; then one step only resets. The n-th step earns n.
+Environment i's episodes last 3 + i steps; then one step only resets. The n-th step earns n, a reset
+earns -7, which is nobody's return.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def test_a_step_that_only_resets_is_not_valid(bench: Bench):
 
 def test_rewards_lie_in_the_row_of_the_step_that_earned_them(bench: Bench):
     views = bench.views(bench.collect().rollout)
-    assert column(views, "reward", 0) == [1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
-    assert column(views, "reward", 1) == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+    assert column(views, "reward", 0) == [1, 2, 3, -7, 1, 2, 3, -7, 1, 2]
+    assert column(views, "reward", 1) == [1, 2, 3, 4, -7, 1, 2, 3, 4, -7]
 
 
 def test_terminated_and_truncated_are_kept_apart(bench: Bench):
@@ -193,7 +194,7 @@ def test_times_are_on_the_run_s_timeline(bench: Bench):
     assert bench.step(1) == []
     bench.clock.advance(2.5)
     info = bench.finish().rollout.info
-    assert (info.start_s, info.end_s) == (6.0, 8.5)
+    assert (info.start_s, info.end_s) == (5.0, 8.5)
 
 
 def test_it_can_be_left_and_entered_again_after_every_step(bench: Bench):
