@@ -31,6 +31,9 @@ from engine.runtime.blueprint import Blueprint
 from engine.trace.records import Episode
 from engine.wire.codec import allocate_framed
 
+MAX_SEED = 2**30
+"""Atari wants seeds of environments, this plus their number, to be 32-bit integers with a sign."""
+
 
 class ActorBody:
     """Performs an actor's commands.
@@ -53,7 +56,7 @@ class ActorBody:
         seeds = np.random.SeedSequence([blueprint.experiment.seed, index, epoch]).generate_state(2)
         self._generator = torch.Generator().manual_seed(int(seeds[0]))
         self._env = make_vector_env(blueprint.experiment.env)
-        self._observation, _ = self._env.reset(seed=int(seeds[1]))
+        self._observation, _ = self._env.reset(seed=int(seeds[1]) % MAX_SEED)
         num_envs = blueprint.layout.num_envs
         self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
         self._lives = np.zeros(num_envs, np.int64)
