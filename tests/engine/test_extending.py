@@ -29,7 +29,7 @@ def test_the_worked_example_learns(policy: str, tmp_path: Path):
     blocks = code_blocks()
     (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")
     (tmp_path / "corridor.yaml").write_text(blocks["yaml"], encoding="utf-8")
-    assert "tianji up -x corridor.yaml" in blocks["console"]
+    assert "tianji up -x corridor.yaml" in blocks["sh"]
     command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "corridor.yaml"]
     result = subprocess.run(
         [*command, "--policy", policy],
