@@ -32,6 +32,7 @@ from engine.algorithms.networks import ObservationInput, action_field, observati
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 from engine.algorithms.trunks import build_trunk, linear
 from engine.errors import ConfigError
+from engine.rollout import Field
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -42,6 +43,7 @@ from engine.spec import (
     UnitInterval,
 )
 
+VALUE_FIELDS = ("q_taken", "q_best")
 PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
@@ -62,6 +64,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     prioritized: bool = False
     priority_exponent: UnitInterval = 0.6
     importance_exponent: UnitInterval = 0.4
+    initial_priorities: bool = False
+    """Begin with the TD errors that actors found, instead of with the largest so far."""
     batch_size: PositiveInt = 32
     updates_per_batch: PositiveInt = 16
     """Optimiser steps for each message from the replay buffer, and for each weights version."""
@@ -90,6 +94,7 @@ class ApexConfig(DqnConfig, frozen=True, kw_only=True):
     dueling: bool = True
     n_step: PositiveInt = 3
     prioritized: bool = True
+    initial_priorities: bool = True
     epsilon_initial: UnitInterval = 0.4
     epsilon_final: UnitInterval = 0.4
     epsilon_spread: NonNegativeFloat = 7.0
@@ -159,12 +164,18 @@ class Dqn:
         self._network_spec = network
         self._observation = spaces.observation
         self._action = spaces.action
+        self._sends_values = config.prioritized and config.initial_priorities
 
     def samples(self) -> SampleRequest:
         config = self._config
+        values = VALUE_FIELDS if self._sends_values else ()
         return SampleRequest(
             rollout_steps=config.rollout_steps,
-            fields=(observation_field(self._observation), action_field(self._action)),
+            fields=(
+                observation_field(self._observation),
+                action_field(self._action),
+                *(Field(name, "float32") for name in values),
+            ),
             replay=ReplayRequest(
                 capacity=config.replay_capacity,
                 min_size=config.min_replay_size,
@@ -175,6 +186,7 @@ class Dqn:
                 discount=config.discount,
                 priority_exponent=config.priority_exponent if config.prioritized else 0.0,
                 importance_exponent=config.importance_exponent,
+                value_fields=VALUE_FIELDS if self._sends_values else None,
             ),
         )
 
@@ -208,13 +220,18 @@ class Dqn:
     ) -> dict[str, Tensor]:
         """Epsilon-greedy; epsilon of each environment as in Horgan et al. (2018), section 4.1."""
         assert isinstance(network, QNetwork)
-        greedy = network(observation).argmax(dim=-1)
+        q: Tensor = network(observation)
+        best, greedy = q.max(dim=-1)
         num_envs = len(greedy)
         lane = torch.arange(lanes.first, lanes.first + num_envs)
         exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
         explores = torch.rand(num_envs, generator=generator) < network.epsilon**exponent
         random = torch.randint(int(self._action.n), (num_envs,), generator=generator)
-        return {"action": torch.where(explores, random, greedy)}
+        a_t = torch.where(explores, random, greedy)
+        if not self._sends_values:
+            return {"action": a_t}
+        taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
+        return {"action": a_t, **dict(zip(VALUE_FIELDS, (taken, best), strict=True))}
 
     def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
         assert isinstance(network, QNetwork)

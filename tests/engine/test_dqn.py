@@ -175,3 +175,17 @@ def test_a_bound_on_lag_is_refused_because_it_could_not_be_kept():
             SPACES,
         )
     assert error.value.where == "staleness.mode"
+
+
+def test_actors_of_apex_send_the_values_that_priorities_begin_with():
+    apex = Dqn(ApexConfig(), NETWORK, SPACES)
+    network = apex.init(seed=1).network
+    observation = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    chosen = apex.act(network, observation, torch.Generator().manual_seed(1), Lanes(0, 6, 6))
+    q = network(observation).detach()
+    torch.testing.assert_close(chosen["q_best"].detach(), q.max(-1).values)
+    taken = q[torch.arange(6), chosen["action"]]
+    torch.testing.assert_close(chosen["q_taken"].detach(), taken)
+    request = apex.samples()
+    assert {f.name for f in request.fields} == {"observation", *chosen}
+    assert not {"q_best", "q_taken"} & {f.name for f in request.sample_fields}
