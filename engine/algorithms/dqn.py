@@ -28,9 +28,9 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
-from engine.algorithms.networks import ObservationInput, action_field, observation_field
+from engine.algorithms.networks import action_field, observation_field
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
-from engine.algorithms.trunks import build_trunk, linear
+from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
 from engine.rollout import Field
 from engine.spec import (
@@ -98,41 +98,6 @@ class ApexConfig(DqnConfig, frozen=True, kw_only=True):
     epsilon_initial: UnitInterval = 0.4
     epsilon_final: UnitInterval = 0.4
     epsilon_spread: NonNegativeFloat = 7.0
-
-
-class QNetwork(nn.Module):
-    """Action values, and the epsilon that they are to be explored with.
-
-    Args:
-        observation: Space of one observation.
-        num_actions: Discrete actions.
-        spec: The trunk.
-        dueling: Whether to add up a state value and centred advantages (Wang et al., equation 9).
-    """
-
-    def __init__(
-        self,
-        observation: gymnasium.spaces.Box,
-        num_actions: int,
-        spec: NetworkSpec,
-        dueling: bool,
-    ) -> None:
-        super().__init__()
-        shape = observation.shape
-        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
-        self.trunk, num_features = build_trunk(shape, spec)
-        self.advantage = linear(num_features, num_actions, 1.0)
-        self.value = linear(num_features, 1, 1.0) if dueling else None
-        self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """q(s, .), [N, num_actions], of [N, ...] observations."""
-        features = self.trunk(self.input(observation))
-        advantage: Tensor = self.advantage(features)
-        if self.value is None:
-            return advantage
-        value: Tensor = self.value(features)
-        return value + advantage - advantage.mean(-1, keepdim=True)
 
 
 class Dqn:

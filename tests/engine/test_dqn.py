@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Lanes, Spaces
-from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig, QNetwork
+from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
+from engine.algorithms.q_network import QNetwork
 from engine.algorithms.registry import make_algorithm
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec, StalenessSpec
