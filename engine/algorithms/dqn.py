@@ -284,18 +284,12 @@ class Dqn:
 
     def _epsilon(self, num_updates: int) -> float:
         config = self._config
-        return self._falling(
-            config.epsilon_initial,
-            config.epsilon_final,
-            config.epsilon_decay_env_steps,
-            num_updates,
-        )
+        initial, final = config.epsilon_initial, config.epsilon_final
+        return self._falling(initial, final, config.epsilon_decay_env_steps, num_updates)
 
     def _learning_rate(self, num_updates: int) -> float:
         config = self._config
-        final = config.learning_rate_final
-        if final is None:
-            return config.learning_rate
+        final = config.learning_rate_final or config.learning_rate
         over = config.learning_rate_decay_env_steps
         return self._falling(config.learning_rate, final, over, num_updates)
 
