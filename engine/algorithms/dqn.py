@@ -76,8 +76,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     target_update_period: PositiveInt = 500
     """Optimiser steps, rounded up to whole messages."""
     target_update_rate: PositiveUnit = 1.0
-    """How far the target network then moves to the learning one: 1 copies it (Mnih et al., 2015),
-    less follows it smoothly (Lillicrap et al., 2016)."""
+    """How far it then moves to the learning one: 1 copies it, less follows (Lillicrap, 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
     epsilon_initial: UnitInterval = 1.0
     epsilon_final: UnitInterval = 0.05
@@ -200,8 +199,7 @@ class Dqn:
 
     def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
         assert isinstance(network, QNetwork)
-        best: Tensor = network(observation).argmax(dim=-1)
-        return best
+        return network.forward(observation).argmax(dim=-1)
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         assert isinstance(state.network, QNetwork)
@@ -220,15 +218,14 @@ class Dqn:
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
-            vector = state.target.weights.vector.detach()
-            vector.lerp_(state.weights.vector.detach(), config.target_update_rate)
+            follower = state.target.weights.vector.detach()
+            follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
         state.network.input.learn(batch["observation"].flatten(0, 1))
         metrics = dict(zip(_METRICS, (sums / num_updates).tolist(), strict=True))
         metrics["epsilon"] = float(state.network.epsilon)
-        return UpdateResult(
-            num_updates * batch_size, metrics, errors if config.prioritized else None
-        )
+        priorities = errors if config.prioritized else None
+        return UpdateResult(num_updates * batch_size, metrics, priorities)
 
     def _step(
         self,
