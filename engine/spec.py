@@ -62,6 +62,9 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
     """Of `mlp`."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Of `mlp`."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the trunk's arithmetic; parameters, heads and losses are float32 in any case. `bfloat16`
+    is nearly twice as fast for images on processors that know it."""
     normalize_observation: bool = False
     """By running statistics that the learner keeps and that travel with the weights."""
 

@@ -127,3 +127,18 @@ def test_rewards_are_scaled_by_the_deviation_of_raw_returns():
         learn_statistics(network, batch, torch.from_numpy(rows) * network.reward_scale)
     deviation = raw[batch["valid"].numpy()].std()
     assert 1 / network.reward_scale.item() == pytest.approx(deviation, rel=1e-4)
+
+
+def test_half_precision_is_close_and_keeps_float32_parameters():
+    space = box((4, 84, 84), np.uint8)
+    torch.manual_seed(0)
+    full = PolicyValueNetwork(space, ACTIONS, NetworkSpec())
+    torch.manual_seed(0)
+    half = PolicyValueNetwork(space, ACTIONS, NetworkSpec(precision="bfloat16"))
+    flatten(half)  # refuses anything but float32
+    observation = torch.randint(0, 255, (3, 4, 84, 84), dtype=torch.uint8)
+    value = half.values(observation)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, full.values(observation), rtol=0.05, atol=0.05)
+    value.sum().backward()
+    assert half.policy_trunk.inner[1][0].weight.grad.abs().sum() > 0
