@@ -29,6 +29,15 @@ def role_of(address: str) -> str:
     return address.partition("-")[0]
 
 
+def source_of(actor: int, epoch: int) -> str:
+    """Names one incarnation of an actor.
+
+    >>> source_of(2, 1)
+    'actor-2/1'
+    """
+    return f"actor-{actor}/{epoch}"
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A small message; `sender` is set by who sends it and checked against the connection."""
 
@@ -77,7 +86,8 @@ class Joined(Message, frozen=True, kw_only=True):
 class Start(Message, frozen=True, kw_only=True):
     """Coordinator to everyone, once everyone has joined.
 
-    `origin_ns` is the run's time zero on the receiving host's monotonic clock.
+    `origin_ns` is the run's time zero on the monotonic clock of the coordinator's host; a process
+    on another host adds the offset that was measured for it.
     """
 
     origin_ns: int
@@ -115,6 +125,9 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """Buffer: env steps handed to the learner and not trained on."""
     dropped: int = 0
     """Buffer: env steps dropped, lost ones included."""
+    lost_collected: dict[str, int] = {}
+    """Buffer: env steps collected by actors that died since and have no last word, by `source_of`
+    their number and epoch."""
 
 
 class Stopped(Message, frozen=True, kw_only=True):
@@ -145,6 +158,32 @@ class RoleExited(Message, frozen=True, kw_only=True):
     host: str
     cause: str
     log_tail: list[str]
+
+
+class Alive(Message, frozen=True, kw_only=True):
+    """Supervisor to coordinator and back, every few seconds: whoever falls silent is lost."""
+
+    address: str
+    host: str = ""
+
+
+class Restart(Message, frozen=True, kw_only=True):
+    """Coordinator to a supervisor: start this actor again, as its incarnation `epoch`."""
+
+    process: str
+    epoch: int
+
+
+class ActorLost(Message, frozen=True, kw_only=True):
+    """Coordinator to a buffer: incarnation `epoch` of this actor is gone. Idempotent.
+
+    `collected` is what it had reported to have collected, in env steps; what of it has not arrived
+    never will.
+    """
+
+    actor: str
+    epoch: int
+    collected: int
 
 
 class ProgressShown(Message, frozen=True, kw_only=True):
@@ -214,6 +253,9 @@ SmallMessage: TypeAlias = (
     | Report
     | StepLimitReached
     | RoleExited
+    | Alive
+    | Restart
+    | ActorLost
     | StopRequested
     | ProgressShown
 )

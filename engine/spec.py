@@ -142,6 +142,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     evaluation: EvaluationSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()
+    restarts: NonNegativeInt = 3
+    """How many times a dead actor is started again, over the whole run, before the run fails."""
 
     @property
     def algorithm_name(self) -> str:

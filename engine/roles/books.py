@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.messages import COORDINATOR, Report
+from engine.messages import COORDINATOR, ActorLost, Report, source_of
 from engine.roles.commands import Command, Send
 from engine.rollout import RolloutInfo
 from engine.trace.records import Event
@@ -43,6 +43,8 @@ class Books:
         self._received: dict[str, int] = {}
         self._totals: dict[tuple[int, int], int] = {}
         self._next_sequence: dict[tuple[int, int], int] = {}
+        self._lost: set[tuple[int, int]] = set()
+        """Incarnations of actors, as (actor, epoch), that are known to be gone."""
         self.dropped = 0
 
     @property
@@ -50,9 +52,36 @@ class Books:
         """Env steps that actors have collected, as far as they have told."""
         return sum(self._totals.values())
 
+    @property
+    def lost_collected(self) -> dict[str, int]:
+        """Env steps that each lost incarnation had collected, as far as it had told."""
+        return {source_of(*source): self._totals.get(source, 0) for source in self._lost}
+
+    def lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """An incarnation of an actor is gone: what has not arrived of it never will."""
+        source = (int(event.actor.rpartition("-")[2]), event.epoch)
+        if source not in self._lost:
+            self._lost.add(source)
+            self._received.pop(event.actor, None)
+        return self._write_off(source, event.collected, now_s)
+
+    def _write_off(
+        self, source: tuple[int, int], total_env_steps: int, now_s: float
+    ) -> list[Command]:
+        """Counts as dropped what a lost incarnation had collected beyond what arrived in time."""
+        missing = total_env_steps - self._totals.get(source, 0)
+        if missing <= 0:
+            return []
+        self._totals[source] = total_env_steps
+        self.dropped += missing
+        detail = f"{missing} env steps were lost with it"
+        return [self.note(now_s, "loss", f"actor-{source[0]}", detail)]
+
     def enter(self, info: RolloutInfo, now_s: float) -> Entry:
         """Enters a rollout; a gap before it in its actor's total counts as dropped."""
         actor, source = f"actor-{info.actor}", (info.actor, info.epoch)
+        if source in self._lost:
+            return Entry(False, tuple(self._write_off(source, info.total_env_steps, now_s)))
         if info.sequence < self._next_sequence.get(source, 0):
             detail = f"rollout {info.sequence} came again"
             return Entry(False, (self.note(now_s, "duplicate", actor, detail),))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from engine.balance import Admission
 from engine.messages import (
     COORDINATOR,
+    ActorLost,
     BatchArrived,
     BatchRequested,
     Counters,
@@ -46,6 +47,7 @@ class BufferRole:
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
         self._books = Books(self.address)
+        self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._delivered = 0
         self._consumed = 0
@@ -63,6 +65,8 @@ class BufferRole:
                 return self._grant()
             case RolloutArrived():
                 return self._arrived(event, now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
             case BatchRequested():
                 return self._requested(event, now_s)
             case Stop():
@@ -92,6 +96,17 @@ class BufferRole:
         if self._stop:
             return [*commands, *self._finish_if_drained()]
         self._held_versions[f"actor-{info.actor}"] = event.held_version
+        return [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """Nobody waits any longer for what a dead actor had in hand; its queued rollouts stay."""
+        commands = self._books.lose(event, now_s)
+        if event.epoch > self._lost_epochs.get(event.actor, -1):
+            self._lost_epochs[event.actor] = event.epoch
+            self._admission.lose(event.actor)
+            self._held_versions.pop(event.actor, None)
+        if self._stop:
+            return [*commands, *self._finish_if_drained()]
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
@@ -155,5 +170,6 @@ class BufferRole:
             queued=self._queued,
             staged=self._delivered - self._consumed,
             dropped=self._books.dropped,
+            lost_collected=self._books.lost_collected,
         )
         return [Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

@@ -109,9 +109,13 @@ class Wake:
 
 @dataclass(frozen=True)
 class StartRun:
-    """Coordinator: set the run's clock to zero and send `Start` to all of these."""
+    """Coordinator: set the run's clock to zero and send `Start` to all of these.
+
+    While the run `is_under_way`, its clock goes on: these have come late.
+    """
 
     addresses: tuple[str, ...]
+    is_under_way: bool = False
 
 
 @dataclass(frozen=True)

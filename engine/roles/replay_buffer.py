@@ -10,6 +10,7 @@ import math
 
 from engine.messages import (
     COORDINATOR,
+    ActorLost,
     BatchRequested,
     Counters,
     Exit,
@@ -64,6 +65,7 @@ class ReplayBufferRole:
         self._waiting: dict[str, None] = {}
         """Actors that asked for a ticket and got none yet, in the order in which they asked."""
         self._books = Books(self.address)
+        self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._learner = ""
         self._next_batch = 0
@@ -90,6 +92,8 @@ class ReplayBufferRole:
                 return self._draw()
             case SamplesDrawn(samples=samples):
                 return self._drawn(SamplesArrived(self._next_batch, samples), now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
@@ -118,6 +122,17 @@ class ReplayBufferRole:
         if self._limiter.sampled == 0:  # later every draw writes its row
             commands.append(self._report(now_s))
         return commands
+
+    def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """Nobody waits any longer for what a dead actor had in hand; what it inserted stays."""
+        commands = self._books.lose(event, now_s)
+        if event.epoch > self._lost_epochs.get(event.actor, -1):
+            self._lost_epochs[event.actor] = event.epoch
+            self._limiter.lose(event.actor)
+            self._waiting.pop(event.actor, None)
+        if self._stop:
+            return [*commands, *self._finish_if_drained(now_s)]
+        return [*commands, *self._grant()]
 
     def _check_step_limit(self) -> list[Command]:
         limit = self._step_limit
@@ -184,7 +199,11 @@ class ReplayBufferRole:
 
     def _finish(self, now_s: float) -> list[Command]:
         self._is_finished = True
-        counters = Counters(consumed=self._limiter.inserted, dropped=self._books.dropped)
+        counters = Counters(
+            consumed=self._limiter.inserted,
+            dropped=self._books.dropped,
+            lost_collected=self._books.lost_collected,
+        )
         return [
             self._report(now_s),
             Send(COORDINATOR, Stopped(address=self.address, counters=counters)),

@@ -90,6 +90,7 @@ class RunTotals:
         self._resources: dict[str, Resources] = {}
         self.reached_at_s: float | None = None
         self.reached_env_steps: int | None = None
+        self.restarts = 0
 
     def add(self, record: Record, now_s: float) -> Record:
         """Adds one record.
@@ -208,7 +209,7 @@ class RunTotals:
             reached=None if threshold is None else self.reached_at_s is not None,
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
-            restarts=0,
+            restarts=self.restarts,
             evaluation_return=self.evaluation_return,
             replay_ratio=self._replay_ratio(),
         )

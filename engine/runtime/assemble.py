@@ -54,6 +54,7 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        epoch: Incarnation of the actor.
     """
 
     blueprint: Blueprint
@@ -63,6 +64,7 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    epoch: int = 0
 
 
 def host_role(address: str, run: Assembly) -> Hosted:
@@ -74,8 +76,8 @@ def host_role(address: str, run: Assembly) -> Hosted:
     index, buffer, learner = int(address.rpartition("-")[2]), "buffer-0", "learner-0"
     match role_of(address):
         case "actor":
-            actor = ActorRole(index, 0, buffer, learner)
-            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
+            actor = ActorRole(index, run.epoch, buffer, learner)
+            return Hosted(actor, ActorBody(blueprint, index, run.epoch, run.clock))
         case "learner":
             body = LearnerBody(blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock)
             return Hosted(LearnerRole(index, experiment, buffer), body)
