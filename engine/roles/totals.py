@@ -210,6 +210,7 @@ class RunTotals:
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
             restarts=self.restarts,
+            judge=self._experiment.stop.judge,
             evaluation_return=self.evaluation_return,
             replay_ratio=self._replay_ratio(),
         )

@@ -103,6 +103,7 @@ def _identity_of(run: RunData) -> Summary:
         env_id=manifest.text("experiment", "env", "id"),
         policy=manifest.text("experiment", "policy"),
         seed=int(manifest.number("experiment", "seed") or 0),
+        judge="evaluation" if manifest.judge == "evaluation" else "training",
         num_hosts=len(manifest.section("hosts")),
         num_actors=int(manifest.number("experiment", "actors") or 0),
         num_groups=int(manifest.number("experiment", "groups") or 1),
