@@ -30,12 +30,12 @@ def verdict(summary: Summary) -> str:
     wall = units.seconds(summary.wall_s)
     if summary.status == "interrupted":
         return f"The run was interrupted after {wall}"
-    if summary.reached and summary.threshold is not None:
-        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
-        threshold = units.short(summary.threshold)
-        return f"{judged_return(summary)} {threshold} reached in {when} and {units.count(steps)} env steps"
     if summary.threshold is not None:
-        return f"{judged_return(summary)} {units.short(summary.threshold)} not reached in {wall}"
+        judged = f"{judged_return(summary)} {units.short(summary.threshold)}"
+        if not summary.reached:
+            return f"{judged} not reached in {wall}"
+        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
+        return f"{judged} reached in {when} and {units.count(steps)} env steps"
     return f"{units.count(summary.env_steps_consumed)} env steps trained in {wall}"
 
 
