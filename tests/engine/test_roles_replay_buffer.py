@@ -96,6 +96,7 @@ def test_one_request_is_answered_once():
     role = make_role()
     insert(role, 0)
     assert has(request(role, 0), DrawSamples)
+    assert not has(request(role, 0), DrawSamples), "repeated before the samples were drawn"
     assert not has(insert(role, 1), DrawSamples), "a rollout came before the samples were drawn"
     role.handle(SamplesDrawn(SAMPLES), 3.0)
     assert request(role, 0) == [], "a repeated request for a batch that is under way"
