@@ -134,14 +134,14 @@ def test_exploration_is_as_likely_as_epsilon_says_in_each_lane():
     network = dqn.init(seed=1).network
     observation, generator = torch.zeros(4, 4), torch.Generator().manual_seed(3)
     greedy = int(dqn.act_greedily(network, observation)[0])
-    draws = 4000
+    draws = 1500
     others = torch.zeros(4)
     with torch.no_grad():
         for _ in range(draws):
             chosen = dqn.act(network, observation, generator, Lanes(4, 4, 8))["action"]
             others += (chosen != greedy).float()
     wanted = [0.4 ** (1 + 7 * i / 7) * 2 / 3 for i in range(4, 8)]
-    np.testing.assert_allclose((others / draws).numpy(), wanted, atol=0.01)
+    np.testing.assert_allclose((others / draws).numpy(), wanted, atol=0.015)
 
 
 def test_it_learns_which_action_is_rewarded():
