@@ -30,7 +30,7 @@ from engine.algorithms.optimizer import (
 
 Samples: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
-"""(network, minibatch) -> (scalar loss, metrics [M] detached from it)."""
+"""(network, minibatch) -> (scalar loss, metrics [M] detached from it: whatever is to be told)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,8 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     entropy_coefficient: NonNegativeFloat = 0.01
     value_coefficient: NonNegativeFloat = 0.5
     max_gradient_norm: PositiveFloat = 40.0
+    normalize_reward: bool = False
+    """Divide rewards by the standard deviation of returns, kept by the learner."""
     rollout_steps: PositiveInt = 20
     batch_steps: PositiveInt = 640
 
@@ -85,7 +87,7 @@ class Impala:
         self._network_spec = network
         self._spaces = spaces
         self._step = GradientStep(
-            loss=self._loss,
+            loss=self._told_loss,
             learning_rate=config.learning_rate,
             epsilon=config.adam_epsilon,
             max_gradient_norm=config.max_gradient_norm,
@@ -105,7 +107,12 @@ class Impala:
         )
 
     def network(self) -> PolicyValueNetwork:
-        return PolicyValueNetwork(self._spaces.observation, self._spaces.action, self._network_spec)
+        return PolicyValueNetwork(
+            self._spaces.observation,
+            self._spaces.action,
+            self._network_spec,
+            normalizes_reward=self._config.normalize_reward,
+        )
 
     def init(self, seed: int) -> LearnerState:
         with torch.random.fork_rng(devices=[]):
@@ -132,13 +139,19 @@ class Impala:
         return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        metrics = state.steps.take(state, self._step, batch)
+        told = state.steps.take(state, self._step, batch)
+        metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
-        learn_statistics(state.network, batch)
+        learn_statistics(state.network, batch, returns)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 
-    def _loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _told_loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss, and all else that it tells as one vector, as a `GradientStep` wants it."""
+        loss, metrics, returns = self._loss(network, batch)
+        return loss, torch.cat((metrics, returns.flatten()))
+
+    def _loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
@@ -146,8 +159,9 @@ class Impala:
             batch: observation [T+1, B, ...], the others [T, B].
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached.
+            The loss; the metrics of `_METRICS` and the value targets [T, B], detached.
         """
+        assert isinstance(network, PolicyValueNetwork)
         config = self._config
         weight = batch["valid"].to(batch["reward"].dtype)
         weight = (weight / weight.sum().clamp(min=1.0)).flatten()
@@ -156,7 +170,7 @@ class Impala:
         with torch.no_grad():
             targets = vtrace(
                 log_ratio,
-                batch["reward"],
+                batch["reward"] * network.reward_scale,
                 value,
                 batch["terminated"],
                 batch["truncated"],
@@ -176,7 +190,7 @@ class Impala:
         with torch.no_grad():
             rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
-        return loss, metrics
+        return loss, metrics, targets.value_target
 
 
 def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

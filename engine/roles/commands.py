@@ -91,6 +91,16 @@ class SaveCheckpoint:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Evaluator: play all episodes with the weights that are loaded. Gives `Evaluated`."""
+
+
+@dataclass(frozen=True)
+class AbandonEvaluation:
+    """Evaluator: give up the unfinished evaluation."""
+
+
+@dataclass(frozen=True)
 class Wake:
     """Give `TimerFired` after so long; a later `Wake` of the same role replaces it."""
 
@@ -146,6 +156,8 @@ Command: TypeAlias = (
     | DrawSamples
     | SetPriorities
     | SaveCheckpoint
+    | Evaluate
+    | AbandonEvaluation
     | Wake
     | StartRun
     | WriteTrace
@@ -208,6 +220,14 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """Returns and lengths of all episodes of an evaluation, in the order of their seeds."""
+
+    returns: tuple[float, ...]
+    lengths_env_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TimerFired:
     pass
 
@@ -220,6 +240,7 @@ Event: TypeAlias = (
     | Updated
     | Noted
     | SamplesDrawn
+    | Evaluated
     | TimerFired
 )
 
