@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import TianJiError
+from tianji_cli.commands import bench_options
 from tianji_cli.commands.report import OutOption, RunsArgument
 from tianji_cli.output import Output
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     name="tianji",
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 5 deadline passed, 130 interrupted.",
+    " 5 deadline passed, 8 bench incomplete under --strict, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -120,13 +121,59 @@ def plan(
 
 
 @app.command(epilog=EVERYWHERE)
+def bench(
+    context: typer.Context,
+    suite: bench_options.SuiteArgument = "smoke",
+    compare: bench_options.CompareOption = "single-process",
+    seeds: bench_options.SeedsOption = None,
+    budget: bench_options.BudgetOption = None,
+    settings: bench_options.SetOption = None,
+    name: bench_options.NameOption = None,
+    resume: bench_options.ResumeOption = None,
+    yes: bench_options.YesOption = False,
+    dry_run: bench_options.DryRunOption = False,
+    skip_missing: bench_options.SkipOption = False,
+    strict: bench_options.StrictOption = False,
+    install: bench_options.InstallOption = None,
+    peers_dir: bench_options.PeersOption = None,
+    xingtian_python: bench_options.XingtianOption = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
+    from tianji_cli.baselines.base import PeerOptions, default_peers_dir
+    from tianji_cli.commands import bench as command
+
+    output = _output(context)
+    options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
+    if install:
+        command.install_command(install, options, output)
+        return
+    request = command.BenchRequest(
+        suite=suite,
+        compare=compare,
+        seeds=seeds,
+        budget_s=budget,
+        settings=settings or [],
+        results=results,
+        name=name,
+        resume=resume,
+        peer_options=options,
+        yes=yes,
+        dry_run=dry_run,
+        skip_missing=skip_missing,
+        strict=strict,
+    )
+    raise typer.Exit(command.bench_command(request, output))
+
+
+@app.command(epilog=EVERYWHERE)
 def report(
     context: typer.Context,
     runs: RunsArgument = None,
     out: OutOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Draw tables, plots and one HTML page from the files of a run."""
+    """Draw tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
     report_command(runs or [], results, out, _output(context))
