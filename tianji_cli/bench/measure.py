@@ -12,7 +12,7 @@ from engine.trace.summary import steady_rate_per_s
 from tianji_cli.bench.suite import Task
 
 MAX_MISCOUNT = 0.01
-CLAIM_LAG_S = 2.0
+CLAIM_LAG_S = 5.0
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

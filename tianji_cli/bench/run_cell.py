@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -29,6 +30,7 @@ LOOK_S = 0.1
 GRACE_S = 20.0
 """A system that does not end so soon after it was asked to is killed."""
 TAIL_LINES = 15
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -227,5 +229,5 @@ def _with_tail(verdict: Verdict, paths: CellPaths) -> str:
     if verdict.outcome in ("reached", "censored") or not paths.output.is_file():
         return verdict.detail
     text = paths.output.read_text(encoding="utf-8", errors="replace")
-    tail = [line[:300] for line in text.splitlines()[-TAIL_LINES:]]
+    tail = [line[:300] for line in _COLOURS.sub("", text).splitlines()[-TAIL_LINES:]]
     return "\n    ".join([verdict.detail, *tail])

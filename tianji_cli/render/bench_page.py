@@ -27,7 +27,11 @@ from tianji_cli.render.page import PageFigure, head
 from tianji_cli.render.page_parts import esc, link, table
 from tianji_cli.render.svg import inline_svg
 
-_SIGNS = {"equal": "= equal", "different": "≠ different", "not settable": "✗ not settable"}
+_SIGNS = {
+    "equal": "=\N{NO-BREAK SPACE}equal",
+    "different": "≠\N{NO-BREAK SPACE}different",
+    "not settable": "✗\N{NO-BREAK SPACE}not\N{NO-BREAK SPACE}settable",
+}
 
 
 @dataclass(frozen=True)
@@ -211,21 +215,29 @@ def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
         + ")"
         for item in result.leftovers
     )
-    is_bad = result.outcome not in ("reached", "censored")
-    outcome = f"{result.outcome}: {result.detail}" if is_bad else result.outcome
-    style = ' class="bad pre"' if is_bad else ""
     files = [(root.result, "result"), (root.trace / "episodes.jsonl", "episodes")]
     files += [(root.trace / "production.jsonl", "steps"), (root.output, "output")]
     links = " · ".join(
         f'<a href="{link(path, base)}">{name}</a>' for path, name in files if path.is_file()
     )
     return (
-        f'<tr><th scope="row">{esc(cell.name)}</th><td{style}>{esc(outcome)}</td>'
+        f'<tr><th scope="row">{esc(cell.name)}</th><td>{_outcome(result)}</td>'
         f"<td>{units.number(figures.collect_per_s, 0)}</td>"
         f"<td>{units.seconds(figures.time_to_threshold_s)}</td>"
         f"<td>{units.count(figures.env_steps)}</td><td>{esc(left or 'nothing')}</td>"
         f"<td>{links}</td></tr>"
     )
+
+
+def _outcome(result: CellResult) -> str:
+    """One word; for what went wrong also the cause, and behind it the system's last words."""
+    if result.outcome in ("reached", "censored"):
+        return esc(result.outcome)
+    cause, _, words = result.detail.partition("\n")
+    said = f'<strong class="bad">{esc(result.outcome)}</strong>: {esc(cause)}'
+    if not words:
+        return said
+    return f"{said}<details><summary>its last words</summary><pre>{esc(words)}</pre></details>"
 
 
 def _caveats(page: BenchPage) -> str:

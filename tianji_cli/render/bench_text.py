@@ -59,7 +59,7 @@ def ratio_text(ratio: Ratio | None) -> str:
     if ratio is None:
         return units.NONE
     if ratio.value is None:
-        return f"none: {ratio.reason}"
+        return f"not computable ({ratio.reason})"
     if ratio.answer == "no difference shown":
         return f"no difference shown ({interval_text(ratio.value)})"
     if ratio.answer == "too few blocks":

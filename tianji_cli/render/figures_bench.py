@@ -81,10 +81,11 @@ def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
     has_data = False
     for peer, runs in curves.curves.items():
         colour, dashes, _, _ = _look(peer)
+        width, alpha = (0.7, 0.55) if len(runs) > 1 else (2.0, 1.0)
         for run in runs:
             has_data = has_data or len(run.return_mean) > 0
             xs = getattr(run, x)
-            axes.plot(xs, run.return_mean, color=colour, linewidth=0.7, alpha=0.55, ls=dashes)
+            axes.plot(xs, run.return_mean, color=colour, lw=width, alpha=alpha, ls=dashes)
         middle = band(runs, x)
         if middle is not None:
             axes.fill_between(
@@ -130,7 +131,7 @@ def _spread(count: int) -> list[float]:
     return [0.0 if count < 2 else 0.36 * (i / (count - 1) - 0.5) for i in range(count)]
 
 
-def _draw_throughput(axes: Axes, _: TaskCurves, comparison: TaskComparison) -> bool:
+def _draw_throughput(axes: Axes, _curves: TaskCurves, comparison: TaskComparison) -> bool:
     peers = _rows(axes, comparison)
     for row, peer in enumerate(peers):
         if peer.throughput is None:

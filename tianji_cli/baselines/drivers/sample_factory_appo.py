@@ -62,17 +62,18 @@ def arguments_of(task: dict[str, Any], seed: int, scratch: str) -> list[str]:
 
 
 class Claims:
-    """Every few seconds, Sample Factory's own count of env steps."""
+    """Sample Factory's own counts, after each training step."""
 
-    def __new__(cls, runner: Any) -> Any:  # noqa: ANN401 - the base class is the peer's
+    def __new__(cls, num_epochs: int) -> Any:  # noqa: ANN401 - the base class is the peer's
         from sample_factory.algo.runners.runner import AlgoObserver
 
         recorder = recorder_of_process("learner")
 
         class Observer(AlgoObserver):  # type: ignore[misc]
             def on_training_step(self, seen: Any, training_iteration_since_resume: int) -> None:  # noqa: ANN401
-                total = sum(seen.env_steps.values())
-                recorder.claimed(total)
+                recorder.claimed(sum(seen.samples_collected))  # by its samplers
+                total = sum(seen.env_steps.values())  # by its learner
+                recorder.trained(total, total * num_epochs, training_iteration_since_resume)
 
         return Observer()
 
@@ -99,7 +100,7 @@ def main() -> None:
     arguments = arguments_of(job["task"], job["seed"], job["scratch"])
     parser, _ = parse_sf_args(arguments, evaluation=False)
     _, runner = make_runner(parse_full_cfg(parser, arguments))
-    runner.register_observer(Claims(runner))
+    runner.register_observer(Claims(job["task"]["algorithm"]["num_epochs"]))
     status = runner.init()
     recorder.phase("built")
     if status == 0:
