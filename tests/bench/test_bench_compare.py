@@ -113,7 +113,7 @@ def test_instability_is_warned_of(tmp_path):
 
 def test_verdicts_name_every_peer(tmp_path):
     (line,) = verdicts(comparison_of(both([5, 6], [20, 21]), tmp_path, num_seeds=2).tasks[0])
-    assert line.startswith("RLlib: throughput 2.00 [")
+    assert line.startswith("RLlib: throughput 2.00 × [")
 
 
 def test_blocks_are_complete_random_and_reproducible():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
+import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from tianji_cli.baselines.base import Installed, PeerMissingError
@@ -22,9 +25,15 @@ print("\\n" + json.dumps(found))
 """
 
 
-def probe(
-    python: Path, modules: Sequence[str], *, peer: str, fix: str, path: Path | None = None
-) -> Installed:
+def probe_here(packages: Sequence[str]) -> Installed:
+    """What this very interpreter has; it runs TianJi, so its packages are there."""
+    versions = {name: metadata.version(name) for name in packages}
+    return Installed(
+        python=sys.executable, versions={"python": platform.python_version(), **versions}
+    )
+
+
+def probe(python: Path, modules: Sequence[str], *, peer: str, fix: str) -> Installed:
     """Imports the modules in that interpreter.
 
     Args:
@@ -32,7 +41,6 @@ def probe(
         modules: `module` or `module=label`.
         peer: For the error.
         fix: What to do when it is missing.
-        path: Searched for modules first.
 
     Raises:
         PeerMissingError: No such interpreter, or an import fails.
@@ -40,8 +48,6 @@ def probe(
     if not python.is_file():
         raise PeerMissingError(f"{peer} is not installed", where=str(python), fix=fix)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
     try:
         result = subprocess.run(
             [str(python), "-c", _SCRIPT, *modules],

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from tianji_cli.baselines.base import (
     DriverPeer,
     Installed,
@@ -12,7 +9,7 @@ from tianji_cli.baselines.base import (
     PeerOptions,
     parity_rows,
 )
-from tianji_cli.baselines.probe import probe
+from tianji_cli.baselines.probe import probe_here
 from tianji_cli.bench.suite import Task
 
 
@@ -25,9 +22,7 @@ class SingleProcess(DriverPeer):
     caveats = ("A plain loop of about a hundred lines; it exists to show what distribution costs.",)
 
     def prepare(self, options: PeerOptions) -> Installed:
-        return probe(
-            Path(sys.executable), ["torch", "gymnasium"], peer=self.title, fix="pip install torch"
-        )
+        return probe_here(["torch", "gymnasium"])
 
     def parity(self, task: Task) -> list[ParityRow]:
         total = task.workers * task.envs_per_worker

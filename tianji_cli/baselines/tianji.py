@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+import engine
 from engine.trace.reader import read_table
 from engine.trace.records import (
     RECORD_TYPES,
@@ -27,7 +27,7 @@ from tianji_cli.baselines.base import (
     PeerOptions,
     parity_rows,
 )
-from tianji_cli.baselines.probe import probe
+from tianji_cli.baselines.probe import probe_here
 from tianji_cli.baselines.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
 from tianji_cli.bench.suite import Task
 
@@ -127,9 +127,10 @@ class Tianji:
     caveats: Sequence[str] = ()
 
     def prepare(self, options: PeerOptions) -> Installed:
-        python = Path(sys.executable)
-        modules = ["torch", "gymnasium", "engine=tianji"]
-        return probe(python, modules, peer=self.title, fix="make setup", path=_ROOT)
+        found = probe_here(["torch", "gymnasium"])
+        return msgspec.structs.replace(
+            found, versions={"tianji": engine.__version__, **found.versions}
+        )
 
     def parity(self, task: Task) -> list[ParityRow]:
         return parity_rows(

@@ -100,7 +100,7 @@ def new_bench(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         planned_s=planned_s(suite, cells),
     )
-    return Bench(BenchPaths(root), manifest, {})
+    return Bench(BenchPaths(root.resolve()), manifest, {})
 
 
 def create(bench: Bench) -> None:
@@ -130,7 +130,7 @@ def resume(root: Path) -> Bench:
     Raises:
         ConfigError: There is none, or it was begun on another machine.
     """
-    paths = BenchPaths(root)
+    paths = BenchPaths(root.resolve())
     manifest = read_manifest(paths)
     here = this_machine()
     check_machine(manifest.machine, here, root)

@@ -62,6 +62,7 @@ class Family:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._first = psutil.Process(self.process.pid)
         self.look()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -74,7 +75,7 @@ class Family:
     def look(self) -> None:
         """Remembers all present descendants, and how much memory the whole family has."""
         try:
-            found = psutil.Process(self.process.pid).children(recursive=True)
+            found = self._first.children(recursive=True)
         except psutil.NoSuchProcess:
             found = []
         for known in list(self._members.values()):
@@ -82,7 +83,7 @@ class Family:
                 found += _children(known)
         for process in found:
             self._members.setdefault(process.pid, process)
-        resident = sum(_rss(process) for process in self._members.values())
+        resident = _rss(self._first) + sum(_rss(process) for process in self._members.values())
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
 
     def ask_to_stop(self) -> None:
@@ -116,7 +117,7 @@ class Family:
         for process in psutil.process_iter():
             if process.pid not in self._members and self._has_token(process):
                 self._members[process.pid] = process
-        own = [] if self.process.poll() is not None else [psutil.Process(self.process.pid)]
+        own = [] if self.process.poll() is not None else [self._first]
         return own + [p for p in self._members.values() if p.pid != self.process.pid and _runs(p)]
 
     def _has_token(self, process: psutil.Process) -> bool:

@@ -56,11 +56,13 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     Raises:
         TianJiError: Nothing could be started; says why.
     """
+    _check_answerable(request)
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
     if request.dry_run:
         return 0
-    _ask(request, bench, output)
+    if not request.yes and bench.open_cells and not typer.confirm("Start?", default=True, err=True):
+        return EXIT_INTERRUPTED
     if not request.resume:
         probe_results(request.results)
         create(bench)
@@ -87,11 +89,26 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
         output.say(f"{name}: {python}")
 
 
+def _check_answerable(request: BenchRequest) -> None:
+    """Refuses to ask where nobody can answer, before anything takes time.
+
+    Raises:
+        ConfigError: Standard input is no terminal, and the answer was not given.
+    """
+    if not (request.yes or request.dry_run or sys.stdin.isatty()):
+        raise ConfigError(
+            "it would ask whether to start, and nobody is there to answer",
+            where="bench",
+            fix="add --yes",
+        )
+
+
 def _planned(request: BenchRequest, output: Output) -> Bench:
-    settings = list(request.settings)
-    suite = load_suite(request.suite, settings)
+    suite = load_suite(request.suite, request.settings)
     if request.budget_s is not None:
         suite = _with_budget(suite, request.budget_s)
+    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    check_run_id(bench_id, "--name")
     names = _peer_names(request.compare, suite)
     peers = [PEERS_BY_NAME[name] for name in names]
     if request.yes and not request.skip_missing and not request.dry_run:
@@ -99,8 +116,6 @@ def _planned(request: BenchRequest, output: Output) -> Bench:
     found = find_peers(
         peers, request.peer_options, skip_missing=request.skip_missing, say=output.say
     )
-    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
-    check_run_id(bench_id, "--name")
     seeds = range(request.seeds or suite.seeds)
     return new_bench(suite, peers, found, list(seeds), request.results / bench_id)
 
@@ -173,19 +188,6 @@ def _announce(bench: Bench, output: Output) -> None:
     if output.verbosity > 0:
         for cell in cells:
             output.say(f"  {cell.name}")
-
-
-def _ask(request: BenchRequest, bench: Bench, output: Output) -> None:
-    if request.yes or not bench.open_cells:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "it would ask whether to start, and nobody is there to answer",
-            where="bench",
-            fix="add --yes",
-        )
-    if not typer.confirm("Start?", default=True, err=True):
-        raise KeyboardInterrupt
 
 
 def _run(bench: Bench, output: Output) -> None:

@@ -10,9 +10,8 @@ from tianji_cli.render import units
 from tianji_cli.render.bench_text import (
     TITLES,
     failures_text,
-    interval_text,
     median_text,
-    success_text,
+    reached_text,
 )
 
 _STYLES = {"faster": "green", "slower": "red"}
@@ -24,23 +23,27 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
     table.add_column("system", no_wrap=True)
-    for heading in ("env steps/s", "reached", "median", "TianJi's throughput", "TianJi's time"):
-        table.add_column(heading, justify="right")
-    table.add_column("failed")
+    for heading in ("env steps/s", "reached", "median", "× throughput", "× time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    has_failures = any(failures_text(peer) != "none" for peer in task.peers)
+    if has_failures:
+        table.add_column("failed", style="red")
     for peer in task.peers:
+        rate = None if peer.throughput is None else peer.throughput.estimate
+        failed = [failures_text(peer)] if has_failures else []
         table.add_row(
             Text(TITLES[peer.peer], style="bold"),
-            interval_text(peer.throughput, 0),
-            success_text(peer),
+            units.number(rate, 0),
+            reached_text(peer),
             median_text(peer),
             _ratio(peer.throughput_ratio),
             _ratio(peer.time_ratio),
-            Text(failures_text(peer), style="" if failures_text(peer) == "none" else "red"),
+            *failed,
         )
     table.caption_justify = "left"
     table.caption = Text(
-        "env steps/s: IQM with 95% interval; median: seconds from the first sample; x: times as"
-        " fast as the system of that row, by block"
+        "env steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
+        " times as fast as the system of that row, by block, with its 95% interval"
     )
     return table
 
@@ -49,11 +52,11 @@ def _ratio(ratio: Ratio | None) -> Text:
     if ratio is None:
         return Text(units.NONE)
     if ratio.value is None:
-        return Text("none: over half censored" if "half" in ratio.reason else "none")
+        return Text("over half missed" if "half" in ratio.reason else units.NONE)
     if ratio.answer == "no difference shown":
-        return Text("no difference shown")
-    estimate = f"{units.number(ratio.value.estimate, 2)} x"
+        return Text("no difference")
+    estimate = units.number(ratio.value.estimate, 2)
     if ratio.value.low is None or ratio.value.high is None:
         return Text(f"{estimate} (1 block)")
     low, high = units.number(ratio.value.low, 2), units.number(ratio.value.high, 2)
-    return Text(f"{estimate} [{low}, {high}]", style=_STYLES.get(ratio.answer, ""))
+    return Text(f"{estimate} [{low}–{high}]", style=_STYLES.get(ratio.answer, ""))

@@ -63,19 +63,24 @@ def ratio_text(ratio: Ratio | None) -> str:
     if ratio.answer == "no difference shown":
         return f"no difference shown ({interval_text(ratio.value)})"
     if ratio.answer == "too few blocks":
-        return f"{units.number(ratio.value.estimate, 2)} x (one block: no interval)"
-    return f"{interval_text(ratio.value)} x {ratio.answer}"
+        return f"{units.number(ratio.value.estimate, 2)} × (one block: no interval)"
+    low, high = units.number(ratio.value.low, 2), units.number(ratio.value.high, 2)
+    estimate = units.number(ratio.value.estimate, 2)
+    return f"{estimate} × [{low}, {high}], TianJi is {ratio.answer}"
 
 
 def success_text(peer: PeerSummary) -> str:
-    """
-    Reached of observed, with Wilson's interval in per cent.
-    """
+    """Reached of observed, with Wilson's interval in per cent."""
     if peer.success is None or peer.success.low is None or peer.success.high is None:
         return units.NONE
+    return f"{reached_text(peer)} ({peer.success.low:.0%} to {peer.success.high:.0%})"
+
+
+def reached_text(peer: PeerSummary) -> str:
+    """Reached of observed."""
     reached = peer.outcomes.get("reached", 0)
     observed = reached + peer.outcomes.get("censored", 0)
-    return f"{reached}/{observed} ({peer.success.low:.0%} to {peer.success.high:.0%})"
+    return f"{reached}/{observed}" if observed else units.NONE
 
 
 def median_text(peer: PeerSummary) -> str:
@@ -117,5 +122,5 @@ def verdicts(comparison: TaskComparison) -> list[str]:
         if peer.peer == US:
             continue
         throughput, time = ratio_text(peer.throughput_ratio), ratio_text(peer.time_ratio)
-        lines.append(f"{TITLES[peer.peer]}: throughput {throughput}; to the threshold {time}")
+        lines.append(f"{TITLES[peer.peer]}: throughput {throughput}; time to threshold {time}")
     return lines
