@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import gymnasium
 import msgspec
@@ -21,7 +21,8 @@ from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
-"""Rollout fields by name, [T(+1), B, ...]; B counts the environments of all rollouts in it."""
+"""Arrays by name. From a queue: rollout fields [T(+1), B, ...], where B counts the environments of
+all rollouts in it. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
 
 Metrics: TypeAlias = dict[str, float]
 
@@ -34,18 +35,91 @@ class Spaces:
     action: gymnasium.Space[object]
 
 
+class Lanes(msgspec.Struct, frozen=True):
+    """Which of all environments of a run these are, for exploration that differs between them.
+
+    Attributes:
+        first: Number of the first one.
+        count: B, how many.
+        total: Over all actors.
+    """
+
+    first: int
+    count: int
+    total: int
+
+
+ANY_LANES = Lanes(0, 1, 1)
+
+
+class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """How an algorithm wants samples from a replay store.
+
+    Attributes:
+        capacity: Env steps kept, rounded up to whole rollouts; the oldest give way.
+        min_size: Env steps before the first sample is drawn.
+        batch_size: Samples of one optimiser step.
+        updates_per_batch: Optimiser steps that one `update` makes, each on its own samples.
+        replay_ratio: Samples trained for each env step collected.
+        n_step: Longest span of a transition.
+        discount: Gamma.
+        priority_exponent: Alpha of prioritised sampling; 0 draws uniformly.
+        importance_exponent: Beta, how far weights undo the bias of prioritised sampling.
+    """
+
+    capacity: int
+    min_size: int
+    batch_size: int
+    updates_per_batch: int
+    replay_ratio: float
+    n_step: int
+    discount: float
+    priority_exponent: float
+    importance_exponent: float
+
+
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants its samples.
 
     Attributes:
         rollout_steps: T, steps of each environment in one rollout.
-        batch_steps: T x B of one batch: env steps and resets that one `update` sees.
         fields: What a rollout holds.
+        batch_steps: T x B of one batch: env steps and resets that one `update` sees (queue).
+        replay: Set if samples are wanted from a replay store; then `update` may see them often.
+        corrects_staleness: Whether the update weighs samples of older policies rightly, so that
+            it can do without a bound on lag.
     """
 
     rollout_steps: int
-    batch_steps: int
     fields: tuple[Field, ...]
+    batch_steps: int = 0
+    replay: ReplayRequest | None = None
+    corrects_staleness: bool = False
+
+    @property
+    def kind(self) -> Literal["queue", "replay"]:
+        return "replay" if self.replay else "queue"
+
+    @property
+    def sample_fields(self) -> tuple[Field, ...]:
+        """What one sample from replay holds: a transition s_tm1, a_tm1, r_t, discount_t, s_t.
+
+        `key` names the transition for its priority, `version` is the behaviour version, `weight`
+        the importance weight.
+        """
+        if self.replay is None:
+            return ()
+        observation, *others = (msgspec.structs.replace(f, extra_rows=0) for f in self.fields)
+        return (
+            observation,
+            msgspec.structs.replace(observation, name="next_observation"),
+            *others,
+            Field("reward", "float32"),
+            Field("discount", "float32"),
+            Field("weight", "float32"),
+            Field("key", "int64"),
+            Field("version", "int64"),
+        )
 
 
 @dataclass
@@ -58,6 +132,7 @@ class LearnerState:
         optimizer: Moments, flat.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
+        target: A second network that follows slowly, and its flat weights, if there is one.
     """
 
     network: nn.Module
@@ -65,6 +140,15 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
+    target: TargetNetwork | None = None
+
+
+@dataclass(frozen=True)
+class TargetNetwork:
+    """Parameters that are views on `weights`, as in `LearnerState`."""
+
+    network: nn.Module
+    weights: FlatParameters
 
 
 @dataclass(frozen=True)
@@ -74,10 +158,13 @@ class UpdateResult:
     Attributes:
         samples_trained: Env steps used, each as often as it was used.
         metrics: Scalars worth tracing.
+        errors: Absolute TD errors [updates, batch size] of samples from replay, which become
+            their priorities; None leaves those alone.
     """
 
     samples_trained: int
     metrics: Metrics
+    errors: Tensor | None = None
 
 
 class Algorithm(Protocol):
@@ -96,7 +183,11 @@ class Algorithm(Protocol):
         ...
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         """Chooses actions, without gradients.
 
@@ -104,10 +195,15 @@ class Algorithm(Protocol):
             network: As from `network()`.
             observation: s_t, [B, ...].
             generator: Source of randomness.
+            lanes: Which environments these are.
 
         Returns:
             `action` [B, ...] and whatever else of a step the update wants back, by field name.
         """
+        ...
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        """The actions that it holds to be best, [B, ...], for evaluation; without gradients."""
         ...
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:

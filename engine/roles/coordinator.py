@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from engine import PROTOCOL_VERSION
 from engine.messages import (
     COORDINATOR,
+    Alive,
     Counters,
     Exit,
     Joined,
@@ -37,7 +39,9 @@ from engine.roles.commands import (
     Wake,
     WriteTrace,
 )
+from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.view import describe
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Ledger, Record
@@ -79,6 +83,7 @@ class CoordinatorRole:
         self._addresses = addresses
         self._supervisors = supervisors
         self._totals = RunTotals(experiment)
+        self._fleet = Fleet(addresses, supervisors, experiment.restarts)
         self._phase = _Phase.JOINING
         self._hosts: dict[str, str] = {}
         self._counters: dict[str, Counters] = {}
@@ -95,6 +100,9 @@ class CoordinatorRole:
         match event:
             case Joined():
                 return self._joined(event, now_s)
+            case Alive():
+                self._fleet.hear(event, now_s)
+                return self._start_if_complete(now_s)
             case Report():
                 return self._reported(event, now_s)
             case StepLimitReached():
@@ -116,17 +124,29 @@ class CoordinatorRole:
         self._hosts[event.address] = event.host
         detail = f"process {event.pid}, protocol {event.protocol}"
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
-        if self._phase is _Phase.JOINING and set(self._hosts) >= set(self._addresses):
-            self._phase = _Phase.RUNNING
-            commands += [
-                StartRun((*self._addresses, *self._supervisors)),
-                self._note(0.0, "started", COORDINATOR, ""),
-            ]
-        return commands
+        if event.protocol != PROTOCOL_VERSION:
+            versions = f"protocol {event.protocol}, the coordinator protocol {PROTOCOL_VERSION}"
+            self._fail(f"{event.address} on {event.host} speaks {versions}")
+            return [*commands, *self._stop("version-mismatch", now_s)]
+        if self._phase is _Phase.RUNNING and event.address in self._fleet.absent:
+            self._fleet.absent.remove(event.address)
+            return [*commands, StartRun((event.address,), is_under_way=True)]
+        return [*commands, *self._start_if_complete(now_s)]
+
+    def _start_if_complete(self, now_s: float) -> list[Command]:
+        is_complete = set(self._hosts) >= set(self._addresses) and self._fleet.is_complete
+        if self._phase is not _Phase.JOINING or not is_complete:
+            return []
+        self._phase = _Phase.RUNNING
+        self._fleet.start()
+        return [
+            StartRun((*self._addresses, *self._supervisors)),
+            self._note(0.0, "started", COORDINATOR, ""),
+        ]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
-        commands: list[Command] = [WriteTrace(records)]
+        commands: list[Command] = [WriteTrace(records), *self._fleet.note(event.records)]
         if self._phase is _Phase.RUNNING:
             commands += self._check_stop_rules(now_s)
         return commands
@@ -140,8 +160,15 @@ class CoordinatorRole:
         return []
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
-        self._gone.add(event.process)
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
+        if self._phase is _Phase.RUNNING and self._fleet.may_restart(event.process, event.host):
+            self._totals.restarts += 1
+            again = self._note(now_s, "restarted", event.process, event.cause)
+            return [*commands, again, *self._fleet.restart(event.process, event.host)]
+        is_given_up = self._phase is not _Phase.RUNNING or self._fleet.is_lost(event.host)
+        if event.process in self._fleet.absent and is_given_up:
+            return commands
+        self._gone.add(event.process)
         if event.process in self._counters:
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
@@ -150,19 +177,38 @@ class CoordinatorRole:
 
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
+        commands += self._fleet.beat(now_s)
         if self._phase is _Phase.RUNNING:
+            for host in self._fleet.silent_hosts(now_s):
+                commands += self._lost_host(host, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
         waiting = sorted(self._awaited())
         if self._phase is _Phase.JOINING:
-            missing = sorted(set(self._addresses) - set(self._hosts))
+            missing = sorted(set(self._addresses) - set(self._hosts)) or self._fleet.unheard
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
             self._gone.update(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
         self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
         self._gone.update(waiting)
         return [*commands, *self._advance(now_s)]
+
+    def _lost_host(self, host: str, now_s: float) -> list[Command]:
+        """Goes on without a host that is cut off, if it ran actors only and others are left."""
+        there = {address for address, name in self._hosts.items() if name == host} - self._gone
+        detail = f"nothing heard for {HOST_LOST_S:.0f} s; it ran {', '.join(sorted(there))}"
+        commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
+        others = set(self._addresses) - there - self._gone - self._fleet.absent
+        has_actors = any(role_of(address) == "actor" for address in others)
+        is_spare = has_actors and all(role_of(address) == "actor" for address in there)
+        if is_spare:
+            for actor in sorted(there - self._fleet.absent):
+                commands += self._fleet.lose(actor)
+            return commands
+        self._gone.update(there)
+        self._fail(f"host {host} is cut off: {detail}")
+        return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
 
     def _fail(self, error: str) -> None:
         """Keeps the first cause: later errors are mostly its consequences."""
@@ -191,6 +237,7 @@ class CoordinatorRole:
             if (role_of(address) == "buffer") == is_buffer_turn
             and address not in self._counters
             and address not in self._gone
+            and address not in self._fleet.absent
         }
 
     def _advance(self, now_s: float) -> list[Command]:
@@ -207,6 +254,9 @@ class CoordinatorRole:
 
     def _end(self, now_s: float) -> list[Command]:
         self._phase = _Phase.ENDED
+        unreported = self._fleet.unreported(self._lost_collected, now_s)
+        for row in unreported:
+            self._totals.add(row, now_s)
         final = self._final_ledger(now_s)
         self._totals.add(final, now_s)
         imbalance = final.collected - final.consumed - final.dropped - final.in_flight
@@ -220,10 +270,14 @@ class CoordinatorRole:
             now_s=self._ended_training_s,
         )
         return [
-            WriteTrace((final,)),
+            WriteTrace((*unreported, final)),
             self._note(now_s, "ended", COORDINATOR, self._status),
             EndRun(summary),
-            *(Send(address, Exit()) for address in self._addresses if address not in self._gone),
+            *(
+                Send(address, Exit())
+                for address in (*self._supervisors, *self._addresses)
+                if address not in self._gone
+            ),
             Quit(),
         ]
 
@@ -236,7 +290,7 @@ class CoordinatorRole:
         if not self._gone:
             return Ledger(
                 t_s=now_s,
-                collected=self._sum("collected"),
+                collected=self._sum("collected") + sum(self._lost_collected.values()),
                 consumed=self._sum("consumed"),
                 dropped=self._sum("dropped"),
                 in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
@@ -249,6 +303,12 @@ class CoordinatorRole:
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
 
+    @property
+    def _lost_collected(self) -> dict[str, int]:
+        """Env steps of actors that died and were replaced or done without, as a buffer knows."""
+        counters = self._counters.values()
+        return {source: n for item in counters for source, n in item.lost_collected.items()}
+
     def _sum(self, name: str) -> int:
         return sum(int(getattr(counters, name)) for counters in self._counters.values())
 
@@ -258,38 +318,13 @@ class CoordinatorRole:
         return WriteTrace((record,))
 
     def _progress(self, now_s: float) -> Progress:
-        totals, stop = self._totals, self._experiment.stop
-        recent = totals.recent_staleness
-        ledger = totals.ledger
-        return Progress(
-            phase=str(self._phase.value),
-            t_s=now_s,
-            env_steps_collected=totals.collected.total,
-            env_steps_consumed=totals.consumed.total,
-            env_steps_dropped=ledger.dropped if ledger else 0,
-            samples_trained=totals.trained.total,
-            collect_per_s=totals.collected.recent_per_s(),
-            consume_per_s=totals.consumed.recent_per_s(),
-            trained_per_s=totals.trained.recent_per_s(),
-            balance=totals.balance,
-            lag_mean=sum(row.lag_mean for row in recent) / len(recent) if recent else None,
-            lag_max=max(row.lag_max for row in recent) if recent else None,
-            weights_version=totals.weights_version,
-            episodes=totals.num_episodes,
-            return_mean=totals.return_mean,
-            threshold=stop.return_threshold,
-            env_steps_limit=stop.env_steps,
-            seconds_limit=stop.seconds,
-            roles=self._role_states(),
-        )
+        roles = {address: self._state_of(address) for address in self._addresses}
+        return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
-    def _role_states(self) -> dict[str, RoleState]:
-        def state(address: str) -> str:
-            if address in self._counters:
-                return "stopped"
-            if address in self._gone:
-                return "gone"
-            return "running" if address in self._hosts else "starting"
-
-        cores = self._totals.cores
-        return {a: RoleState(state(a), cores.get(a)) for a in self._addresses}
+    def _state_of(self, address: str) -> RoleState:
+        state = "running" if address in self._hosts else "starting"
+        if address in self._counters:
+            state = "stopped"
+        elif address in self._gone or address in self._fleet.absent:
+            state = "gone"
+        return RoleState(state, self._totals.cores.get(address))

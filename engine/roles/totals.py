@@ -15,6 +15,7 @@ from engine.trace.records import (
     Ledger,
     Production,
     Record,
+    Replay,
     Resources,
     Staleness,
     WeightsPublished,
@@ -76,6 +77,7 @@ class RunTotals:
         self.recent_staleness: deque[Staleness] = deque(maxlen=20)
         self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
         self.num_episodes = 0
+        self.has_replay = False
         self.updates = 0
         self.weights_version = 0
         self.ledger: Ledger | None = None
@@ -84,6 +86,7 @@ class RunTotals:
         self._resources: dict[str, Resources] = {}
         self.reached_at_s: float | None = None
         self.reached_env_steps: int | None = None
+        self.restarts = 0
 
     def add(self, record: Record, now_s: float) -> Record:
         """Adds one record.
@@ -95,9 +98,13 @@ class RunTotals:
             case Production():
                 self.collected.add(record.t_s, record.env_steps)
             case Consumption():
-                self.consumed.add(record.t_s, record.env_steps)
+                if record.env_steps:  # none from replay: there the buffer says what it took in
+                    self.consumed.add(record.t_s, record.env_steps)
                 self.trained.add(record.t_s, record.samples_trained)
                 self.updates = record.updates_total
+            case Replay():
+                self.has_replay = True
+                self.consumed.add(record.t_s, record.env_steps)
             case Staleness():
                 self.recent_staleness.append(record)
                 for lag, steps in record.steps_by_lag.items():
@@ -183,5 +190,11 @@ class RunTotals:
             reached=None if threshold is None else self.reached_at_s is not None,
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
-            restarts=0,
+            restarts=self.restarts,
+            replay_ratio=self._replay_ratio(),
         )
+
+    def _replay_ratio(self) -> float | None:
+        if not self.has_replay or not self.collected.total:
+            return None
+        return self.trained.total / self.collected.total

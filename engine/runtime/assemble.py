@@ -13,12 +13,14 @@ from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, Event
 from engine.roles.coordinator import CoordinatorRole
 from engine.roles.learner import LearnerRole
+from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
 from engine.runtime.coordinate import CoordinatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
+from engine.runtime.replay import ReplayBody, make_limiter
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -50,6 +52,7 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        epoch: Incarnation of the actor.
     """
 
     blueprint: Blueprint
@@ -59,6 +62,7 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    epoch: int = 0
 
 
 def host_role(address: str, run: Assembly) -> Hosted:
@@ -70,12 +74,16 @@ def host_role(address: str, run: Assembly) -> Hosted:
     index, buffer, learner = int(address.rpartition("-")[2]), "buffer-0", "learner-0"
     match role_of(address):
         case "actor":
-            actor = ActorRole(index, 0, buffer, learner)
-            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
+            actor = ActorRole(index, run.epoch, buffer, learner)
+            return Hosted(actor, ActorBody(blueprint, index, run.epoch, run.clock))
         case "learner":
             body = LearnerBody(blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock)
             return Hosted(LearnerRole(index, experiment, buffer), body)
         case "buffer":
+            if blueprint.replay is not None:
+                capacity, step_limit = blueprint.replay.capacity, experiment.stop.env_steps
+                store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
+                return Hosted(store, ReplayBody(blueprint, index, run.clock))
             queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
             return Hosted(queue, NoBody())
     raise ValueError(f"there is no role {address!r}")

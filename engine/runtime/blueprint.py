@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.algorithms.base import Algorithm
+from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
 from engine.errors import ConfigError
-from engine.rollout import Field, Layout
+from engine.extensions import import_modules
+from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.spec import Experiment
 from engine.wire.codec import WeightsLayout
 
@@ -31,7 +32,9 @@ class Blueprint:
         algorithm: Made from it.
         layout: Of a rollout.
         weights: Of the flat parameters.
-        rollouts_per_batch: Rollouts that one batch is made of.
+        rollouts_per_batch: Rollouts that one batch is made of (queue).
+        replay: What is wanted from a replay store; None if samples come from a queue.
+        samples, priorities: Layouts of drawn samples and of their priorities (replay).
     """
 
     experiment: Experiment
@@ -39,14 +42,19 @@ class Blueprint:
     layout: Layout
     weights: WeightsLayout
     rollouts_per_batch: int
+    replay: ReplayRequest | None
+    samples: Layout
+    priorities: Layout
 
 
 def make_blueprint(experiment: Experiment) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
 
     Raises:
-        ConfigError: Environment, algorithm or sizes cannot be used; `where` is the dotted key.
+        ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
+            is the dotted key.
     """
+    import_modules(experiment.modules)
     env = make_vector_env(experiment.env)
     try:
         algorithm = make_algorithm(experiment, spaces_of(env))
@@ -54,6 +62,23 @@ def make_blueprint(experiment: Experiment) -> Blueprint:
         env.close()
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
+    weights = flatten(algorithm.network())
+    request = samples.replay
+    shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
+    return Blueprint(
+        experiment,
+        algorithm,
+        layout,
+        WeightsLayout(weights.num_bytes, weights.digest),
+        0 if request else _rollouts_per_batch(samples, layout),
+        request,
+        Layout(samples.sample_fields, *shape),
+        Layout(PRIORITY_FIELDS if request else (), *shape),
+    )
+
+
+def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
+    """Raises ConfigError if a batch is not a whole number of rollouts."""
     rollout_steps = layout.num_steps * layout.num_envs
     if samples.batch_steps % rollout_steps:
         raise ConfigError(
@@ -62,11 +87,4 @@ def make_blueprint(experiment: Experiment) -> Blueprint:
             where="algorithm.batch_steps",
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
         )
-    weights = flatten(algorithm.network())
-    return Blueprint(
-        experiment,
-        algorithm,
-        layout,
-        WeightsLayout(weights.num_bytes, weights.digest),
-        samples.batch_steps // rollout_steps,
-    )
+    return samples.batch_steps // rollout_steps

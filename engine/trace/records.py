@@ -75,6 +75,20 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     age_max_s: float
 
 
+class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
+    """What a replay buffer took in and gave out since its last row."""
+
+    buffer: int
+    env_steps: int
+    env_steps_total: int
+    samples: int
+    samples_total: int
+    size_env_steps: int
+    replay_ratio: float
+    sample_age_mean_s: float
+    sample_age_max_s: float
+
+
 class WeightsPublished(_Row, frozen=True, kw_only=True, tag="weights"):
     """New weights offered to the actors."""
 
@@ -118,13 +132,22 @@ class Event(_Row, frozen=True, kw_only=True, tag="events"):
 
 
 Record: TypeAlias = (
-    Episode | Production | Consumption | Staleness | WeightsPublished | Ledger | Resources | Event
+    Episode
+    | Production
+    | Consumption
+    | Staleness
+    | Replay
+    | WeightsPublished
+    | Ledger
+    | Resources
+    | Event
 )
 RECORD_TYPES: tuple[type[Record], ...] = (
     Episode,
     Production,
     Consumption,
     Staleness,
+    Replay,
     WeightsPublished,
     Ledger,
     Resources,

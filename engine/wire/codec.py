@@ -13,15 +13,18 @@ from engine.errors import WireError
 from engine.messages import (
     AnyMessage,
     BatchArrived,
+    PrioritiesArrived,
     RolloutArrived,
+    SamplesArrived,
     SmallMessage,
     WeightsArrived,
 )
-from engine.rollout import Layout, Rollout, Weights
+from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
 
 MAX_MESSAGE_BYTES = 16 * 2**20
+NOTHING = Layout((), 0, 0)
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,20 @@ class Codec:
     Args:
         rollout: Layout of a rollout.
         weights: Layout of the parameters.
+        samples, priorities: Layouts of what travels between a replay buffer and a learner.
     """
 
-    def __init__(self, rollout: Layout, weights: WeightsLayout) -> None:
+    def __init__(
+        self,
+        rollout: Layout,
+        weights: WeightsLayout,
+        samples: Layout = NOTHING,
+        priorities: Layout = NOTHING,
+    ) -> None:
         self._rollout = rollout
         self._weights = weights
+        self._samples = samples
+        self._priorities = priorities
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[SmallMessage] = msgspec.msgpack.Decoder(SmallMessage)
         self._prefix = header.pack_message_prefix()
@@ -50,20 +62,20 @@ class Codec:
     @classmethod
     def for_messages(cls) -> Codec:
         """For a process that takes part in control only: small messages, no raw buffers."""
-        return cls(Layout((), 0, 0), WeightsLayout(0, 0))
+        return cls(NOTHING, WeightsLayout(0, 0))
 
     @property
     def max_frame_bytes(self) -> int:
         """No frame of this run is larger; sockets refuse larger ones before allocating."""
-        largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
-        return max(largest, MAX_MESSAGE_BYTES)
+        largest = max(self._rollout.num_bytes, self._weights.num_bytes, self._samples.num_bytes)
+        return max(largest + HEADER_BYTES, MAX_MESSAGE_BYTES)
 
     @property
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
     def encode(self, message: AnyMessage) -> list[Buffer]:
-        """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
+        """One frame for anything but a batch of B rollouts, which takes 1 + B."""
         if isinstance(message, RolloutArrived):
             return [self._join(self._rollout_header(message.rollout, message.held_version),
                                message.rollout.buffer)]  # fmt: skip
@@ -79,6 +91,13 @@ class Codec:
                 for rollout in message.rollouts
             ]
             return [header.pack_batch(message.batch, len(frames)), *frames]
+        if isinstance(message, SamplesArrived):
+            samples, layout = message.samples, self._samples
+            head = header.pack_samples(message.batch, samples.info, layout.digest, layout.num_bytes)
+            return [self._join(head, samples.buffer)]
+        if isinstance(message, PrioritiesArrived):
+            head = header.pack_priorities(self._priorities.digest, self._priorities.num_bytes)
+            return [self._join(head, message.priorities.buffer)]
         return [self._prefix + self._encoder.encode(message)]
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
@@ -99,20 +118,34 @@ class Codec:
             return BatchArrived(batch, tuple(self._rollout_of(frame)[0] for frame in frames[1:]))
         if len(frames) != 1:
             raise WireError(f"{len(frames)} frames where one was expected")
-        if kind == header.KIND_ROLLOUT:
-            return RolloutArrived(*self._rollout_of(frames[0]))
-        if kind == header.KIND_WEIGHTS:
-            layout = self._weights
-            version = header.unpack_weights(frames[0], layout.digest, layout.num_bytes)
-            return WeightsArrived(Weights(version, _payload(frames[0])))
-        if kind != header.KIND_MESSAGE:
-            raise WireError(f"frame of unknown kind {kind}")
-        return self._message_of(frames[0])
+        return self._decode_one(kind, frames[0])
+
+    def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:
+        match kind:
+            case header.KIND_ROLLOUT:
+                return RolloutArrived(*self._rollout_of(frame))
+            case header.KIND_WEIGHTS:
+                weights = self._weights
+                version = header.unpack_weights(frame, weights.digest, weights.num_bytes)
+                return WeightsArrived(Weights(version, _payload(frame)))
+            case header.KIND_SAMPLES:
+                layout = self._samples
+                batch, info = header.unpack_samples(frame, layout.digest, layout.num_bytes)
+                return SamplesArrived(batch, Samples(info, _payload(frame)))
+            case header.KIND_PRIORITIES:
+                layout = self._priorities
+                header.check_priorities(frame, layout.digest, layout.num_bytes)
+                return PrioritiesArrived(Priorities(_payload(frame)))
+            case header.KIND_MESSAGE:
+                return self._message_of(frame)
+        raise WireError(f"frame of unknown kind {kind}")
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
+        if bytes(frame[:PREFIX_BYTES]) != self._prefix:
+            raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:

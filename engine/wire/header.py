@@ -15,7 +15,7 @@ import zlib
 from typing import TypeAlias
 
 from engine.errors import WireError
-from engine.rollout import RolloutInfo
+from engine.rollout import RolloutInfo, SamplesInfo
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -26,9 +26,12 @@ KIND_MESSAGE = 0
 KIND_ROLLOUT = 1
 KIND_WEIGHTS = 2
 KIND_BATCH = 3
+KIND_SAMPLES = 4
+KIND_PRIORITIES = 5
 
 _PREFIX = struct.Struct("<4sHHQQ")
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
+_SAMPLES = struct.Struct("<qQddd")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = 128
 """Two cache lines; the unused rest is zero."""
@@ -110,6 +113,32 @@ def unpack_batch(frame: Buffer) -> tuple[int, int]:
     _check(frame, KIND_BATCH, 0, 0)
     batch, num_rollouts = struct.unpack_from("<qI", frame, _PREFIX.size)
     return batch, num_rollouts
+
+
+def pack_samples(batch: int, info: SamplesInfo, digest: int, num_bytes: int) -> bytes:
+    """Header of samples drawn from a replay store."""
+    return _seal(
+        _PREFIX.pack(MAGIC, SCHEMA, KIND_SAMPLES, digest, num_bytes)
+        + _SAMPLES.pack(batch, info.env_steps, info.drawn_s, info.age_mean_s, info.age_max_s)
+    )
+
+
+def unpack_samples(frame: Buffer, digest: int, num_bytes: int) -> tuple[int, SamplesInfo]:
+    """Returns (batch number, description). Raises WireError as above."""
+    _check(frame, KIND_SAMPLES, digest, num_bytes)
+    batch, env_steps, drawn_s, mean_s, max_s = _SAMPLES.unpack_from(frame, _PREFIX.size)
+    info = SamplesInfo(env_steps=env_steps, drawn_s=drawn_s, age_mean_s=mean_s, age_max_s=max_s)
+    return batch, info
+
+
+def pack_priorities(digest: int, num_bytes: int) -> bytes:
+    """Header of priorities."""
+    return _seal(_PREFIX.pack(MAGIC, SCHEMA, KIND_PRIORITIES, digest, num_bytes))
+
+
+def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
+    """Raises WireError as above."""
+    _check(frame, KIND_PRIORITIES, digest, num_bytes)
 
 
 def pack_message_prefix() -> bytes:

@@ -46,7 +46,7 @@ def experiment_of(job: Job) -> dict[str, object]:
         "seed": job.seed,
         "env": {"id": task.env.id, "num_envs": task.envs_per_worker},
         "algorithm": algorithm,
-        "network": msgspec.to_builtins(task.network),
+        "network": {"name": "mlp", **msgspec.to_builtins(task.network)},
         "policy": "tianji",
         "actors": task.workers,
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
 from engine.config_file import apply_settings, convert, read_yaml, suggest
 from engine.errors import ConfigError
 from engine.spec import (
-    NetworkSpec,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -45,6 +45,13 @@ class BenchPpo(Spec, frozen=True, kw_only=True):
     num_epochs: PositiveInt
 
 
+class BenchNetwork(Spec, frozen=True, kw_only=True):
+    """Fully connected layers, separate for policy and value: what every peer can build."""
+
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
 class PeerOverrides(Spec, frozen=True, kw_only=True):
     """What one peer cannot do as the others; the parity table shows it as different."""
 
@@ -62,7 +69,7 @@ class Task(Spec, frozen=True, kw_only=True):
 
     env: BenchEnv
     algorithm: BenchPpo
-    network: NetworkSpec = NetworkSpec()
+    network: BenchNetwork = BenchNetwork()
     workers: PositiveInt = 2
     """Processes that step environments, beside the learner."""
     envs_per_worker: PositiveInt = 8

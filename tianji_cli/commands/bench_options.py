@@ -1,4 +1,4 @@
-"""The options of `tianji bench`: words only, nothing heavy."""
+"""The command line of `tianji bench`: words only, nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tianji_cli.output import Output
 
 SuiteArgument = Annotated[
     str,
@@ -102,3 +104,55 @@ XingtianOption = Annotated[
         show_default=False,
     ),
 ]
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
+    ),
+]
+
+
+def bench(
+    context: typer.Context,
+    suite: SuiteArgument = "smoke",
+    compare: CompareOption = "single-process",
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    settings: SetOption = None,
+    name: NameOption = None,
+    resume: ResumeOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    skip_missing: SkipOption = False,
+    strict: StrictOption = False,
+    install: InstallOption = None,
+    peers_dir: PeersOption = None,
+    xingtian_python: XingtianOption = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
+    from tianji_cli.baselines.base import PeerOptions, default_peers_dir
+    from tianji_cli.commands import bench as command
+
+    output = context.obj
+    assert isinstance(output, Output)
+    options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
+    if install:
+        command.install_command(install, options, output)
+        return
+    request = command.BenchRequest(
+        suite=suite,
+        compare=compare,
+        seeds=seeds,
+        budget_s=budget,
+        settings=settings or [],
+        results=results,
+        name=name,
+        resume=resume,
+        peer_options=options,
+        yes=yes,
+        dry_run=dry_run,
+        skip_missing=skip_missing,
+        strict=strict,
+    )
+    raise typer.Exit(command.bench_command(request, output))
