@@ -106,7 +106,7 @@ def test_instability_is_warned_of(tmp_path):
         "varies by",
         "not idle before 3 of 3",
         "Unfinished: 3 of 6",
-        "There are 3 blocks",
+        "Number of blocks: 3",
     ):
         assert words in warnings
 

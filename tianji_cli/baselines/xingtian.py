@@ -133,6 +133,28 @@ def configuration(task: Task, archive: Path) -> dict[str, object]:
             where="env.id",
             fix=f"known: {', '.join(SHAPES)}",
         )
+    agent_config = {"max_steps": task.rollout_steps, "complete_step": 10**12}
+    alg_config = {
+        "process_num": 1,
+        "save_model": False,
+        "prepare_times_per_train": task.workers,
+    }
+    return {
+        "alg_para": {"alg_name": "PPO", "alg_config": alg_config},
+        "env_para": {
+            "env_name": "GymEnv",
+            "env_info": {"name": task.env.id, "vision": False},
+        },
+        "agent_para": {"agent_name": "PPO", "agent_num": 1, "agent_config": agent_config},
+        "model_para": {"actor": _actor(task)},
+        "env_num": task.workers,
+        "speedup": False,
+        "benchmark": {"log_interval_to_train": 1, "archive_root": str(archive)},
+    }
+
+
+def _actor(task: Task) -> dict[str, object]:
+    """Network and optimiser."""
     num_inputs, num_actions = SHAPES[task.env.id]
     hp = task.algorithm
     model_config = {
@@ -149,33 +171,12 @@ def configuration(task: Task, archive: Path) -> dict[str, object]:
         "activation": task.network.activation,
         "hidden_sizes": list(task.network.hidden_sizes),
     }
-    actor = {
+    return {
         "model_name": "PpoMlp",
         "state_dim": [num_inputs],
         "action_dim": num_actions,
         "input_dtype": "float32",
         "model_config": model_config,
-    }
-    alg_config = {
-        "process_num": 1,
-        "save_model": False,
-        "prepare_times_per_train": task.workers,
-    }
-    return {
-        "alg_para": {"alg_name": "PPO", "alg_config": alg_config},
-        "env_para": {
-            "env_name": "GymEnv",
-            "env_info": {"name": task.env.id, "vision": False},
-        },
-        "agent_para": {
-            "agent_name": "PPO",
-            "agent_num": 1,
-            "agent_config": {"max_steps": task.rollout_steps, "complete_step": 10**12},
-        },
-        "model_para": {"actor": actor},
-        "env_num": task.workers,
-        "speedup": False,
-        "benchmark": {"log_interval_to_train": 1, "archive_root": str(archive)},
     }
 
 

@@ -263,7 +263,7 @@ def _warnings(
         found.append(f"Unfinished: {num_open} of {len(manifest.cells)} cells have no result yet.")
     if len(manifest.seeds) < FEW_BLOCKS:
         found.append(
-            f"There are {len(manifest.seeds)} blocks; bootstrap intervals of fewer than"
+            f"Number of blocks: {len(manifest.seeds)}. Bootstrap intervals of fewer than"
             f" {FEW_BLOCKS} are too narrow."
         )
     busy = [r for r in results.values() if r.load and r.load.busy_cores > MAX_BUSY_CORES]

@@ -20,7 +20,7 @@ from tianji_cli.bench.results import (
     read_results,
     write_json,
 )
-from tianji_cli.bench.run_cell import Seen, run_cell
+from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
 from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
 from tianji_cli.manifest import git_state
@@ -191,13 +191,13 @@ def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             machine_id=manifest.machine.id,
         )
-    return run_cell(
-        cell,
-        manifest.suite.tasks[cell.task],
-        peer,
-        installed,
-        paths,
-        manifest.machine.id,
-        load_now(),
-        lambda seen: show(cell, seen),
+    work = Assignment(
+        cell=cell,
+        task=manifest.suite.tasks[cell.task],
+        peer=peer,
+        installed=installed,
+        paths=paths,
+        machine_id=manifest.machine.id,
+        load=load_now(),
     )
+    return run_cell(work, lambda seen: show(cell, seen))

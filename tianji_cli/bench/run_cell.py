@@ -17,7 +17,7 @@ import msgspec
 from engine.errors import TianJiError
 from engine.trace.records import Record
 from engine.trace.writer import TraceWriter
-from tianji_cli.baselines.base import CellPaths, Installed, Job, Peer
+from tianji_cli.baselines.base import CellPaths, Command, Installed, Job, Peer
 from tianji_cli.baselines.raw import Feed, GarbageError, RawRecord
 from tianji_cli.bench.judge import Judge, Verdict
 from tianji_cli.bench.machine import Load
@@ -109,16 +109,30 @@ class CellRun:
         )
 
 
-def run_cell(
-    cell: Cell,
-    task: Task,
-    peer: Peer,
-    installed: Installed,
-    paths: CellPaths,
-    machine_id: str,
-    load: Load,
-    show: Callable[[Seen], None],
-) -> CellResult:
+@dataclass(frozen=True)
+class Assignment:
+    """One cell and all that is needed to run it.
+
+    Attributes:
+        cell: Which.
+        task: As written, without the overrides of this system.
+        peer: The system.
+        installed: Where it is.
+        paths: The cell's files.
+        machine_id: Of this machine.
+        load: How busy it is just before launch.
+    """
+
+    cell: Cell
+    task: Task
+    peer: Peer
+    installed: Installed
+    paths: CellPaths
+    machine_id: str
+    load: Load
+
+
+def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
     """Runs one cell to its end, whatever that is; nothing of the system is left running.
 
     Returns:
@@ -129,53 +143,59 @@ def run_cell(
         KeyboardInterrupt: The user stopped it; the system was ended, and nothing was concluded.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    task, paths = work.task.of(work.cell.peer), work.paths
     with _prepared(paths) as scratch:
-        job = Job(
-            peer=cell.peer,
-            task_name=cell.task,
-            task=task.of(cell.peer),
-            seed=cell.seed,
-            scratch=str(scratch),
-        )
-        paths.job.write_bytes(msgspec.json.encode(job))
-        command = peer.command(job, paths, installed)
-        environment = {
-            **clean_environment(command.unset),
-            **command.env,
-            "TIANJI_BENCH_RAW": str(paths.raw.resolve()),
-        }
-        launched_s = time.monotonic()
-        family = Family(command.argv, environment, paths.root, paths.output)
-        run = CellRun(family, peer.feed(paths, None), Judge(job.task, launched_s), launched_s)
+        command = _write_job(work, task, scratch)
+        run = _launch(work, task, command)
         try:
             verdict = run.follow(show)
             if verdict.outcome in ("reached", "censored"):
                 run.stop()
         finally:
-            ended_s = time.monotonic() - launched_s
-            exit_code = family.process.poll()
-            leftovers = family.end()
-        verdict, figures = _conclude(run, verdict, job.task, peer, paths)
+            ended_s = time.monotonic() - run.launched_s
+            exit_code = run.family.process.poll()
+            leftovers = run.family.end()
+        verdict, figures = _conclude(run, verdict, task, work.peer, paths)
         if exit_code not in (None, *command.ok_codes) and run.stop_asked_s is not None:
             verdict = Verdict(verdict.outcome, f"{verdict.detail}; its exit code was {exit_code}")
     return CellResult(
-        cell=cell,
+        cell=work.cell,
         outcome=verdict.outcome,
         detail=_with_tail(verdict, paths),
         figures=figures,
         started_at=started_at,
-        launched_s=launched_s,
+        launched_s=run.launched_s,
         origin_s=run.feed.origin_s,
         stop_asked_s=run.stop_asked_s,
         ended_s=ended_s,
         exit_code=exit_code,
-        peak_rss_bytes=family.peak_rss_bytes,
+        peak_rss_bytes=run.family.peak_rss_bytes,
         leftovers=leftovers,
-        load=load,
-        machine_id=machine_id,
+        load=work.load,
+        machine_id=work.machine_id,
         command=list(command.argv),
-        versions=installed.versions,
+        versions=work.installed.versions,
     )
+
+
+def _write_job(work: Assignment, task: Task, scratch: Path) -> Command:
+    """Writes `job.json` and whatever else the system needs."""
+    cell = work.cell
+    job = Job(peer=cell.peer, task_name=cell.task, task=task, seed=cell.seed, scratch=str(scratch))
+    work.paths.job.write_bytes(msgspec.json.encode(job))
+    return work.peer.command(job, work.paths, work.installed)
+
+
+def _launch(work: Assignment, task: Task, command: Command) -> CellRun:
+    paths = work.paths
+    environment = {
+        **clean_environment(command.unset),
+        **command.env,
+        "TIANJI_BENCH_RAW": str(paths.raw),
+    }
+    launched_s = time.monotonic()
+    family = Family(command.argv, environment, paths.root, paths.output)
+    return CellRun(family, work.peer.feed(paths, None), Judge(task, launched_s), launched_s)
 
 
 @contextmanager

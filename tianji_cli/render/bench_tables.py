@@ -19,7 +19,7 @@ _STYLES = {"faster": "green", "slower": "red"}
 
 def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     """One task: a row per system, the ratios of TianJi against it in the last columns."""
-    title = f"{comparison.suite} · {task.task} · {comparison.num_blocks} blocks"
+    title = f"{comparison.suite} · {task.task} · {units.plural(comparison.num_blocks, 'block')}"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
     table.add_column("system", no_wrap=True)
@@ -52,11 +52,11 @@ def _ratio(ratio: Ratio | None) -> Text:
     if ratio is None:
         return Text(units.NONE)
     if ratio.value is None:
-        return Text("over half missed" if "half" in ratio.reason else units.NONE)
+        return Text("censored" if "half" in ratio.reason else units.NONE)
     if ratio.answer == "no difference shown":
         return Text("no difference")
     estimate = units.number(ratio.value.estimate, 2)
     if ratio.value.low is None or ratio.value.high is None:
-        return Text(f"{estimate} (1 block)")
+        return Text(f"{estimate} (n=1)")
     low, high = units.number(ratio.value.low, 2), units.number(ratio.value.high, 2)
     return Text(f"{estimate} [{low}–{high}]", style=_STYLES.get(ratio.answer, ""))

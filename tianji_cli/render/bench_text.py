@@ -35,6 +35,7 @@ COUNTING = (
     " 20% hold start-up and compilation.",
     "The threshold is on the mean return of a full window of training episodes, exploration"
     " included; it is not an evaluation on separate episodes.",
+    "In the mean of the learning curves a run that has ended keeps its last value.",
     "A run that misses the threshold is right-censored at its end: it enters as 'longer than'.",
     "Seeds match labels, not random streams, across systems.",
     "All systems ran on one host, one after the other; processes are not nodes.",

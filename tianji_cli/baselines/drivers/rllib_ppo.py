@@ -20,6 +20,26 @@ ENV = "tianji-bench"
 SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
 
 
+def training_of(hp: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters in RLlib's names."""
+    return {
+        "lr": hp["learning_rate"],
+        "gamma": hp["discount"],
+        "lambda_": hp["gae_lambda"],
+        "clip_param": hp["clip_range"],
+        "entropy_coeff": hp["entropy_coefficient"],
+        "vf_loss_coeff": hp["value_coefficient"],
+        "vf_clip_param": float("inf"),  # on by default, and nobody else has it
+        "use_kl_loss": False,  # likewise
+        "kl_coeff": 0.0,
+        "grad_clip": hp["max_gradient_norm"],
+        "grad_clip_by": "global_norm",
+        "train_batch_size_per_learner": hp["batch_steps"],
+        "minibatch_size": hp["minibatch_steps"],
+        "num_epochs": hp["num_epochs"],
+    }
+
+
 def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has no types here
     """RLlib's own configuration object; what is not named here is RLlib's default."""
     from ray.rllib.algorithms.ppo import PPOConfig
@@ -44,22 +64,7 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
             batch_mode="truncate_episodes",
         )
         .learners(num_learners=0)
-        .training(
-            lr=hp["learning_rate"],
-            gamma=hp["discount"],
-            lambda_=hp["gae_lambda"],
-            clip_param=hp["clip_range"],
-            entropy_coeff=hp["entropy_coefficient"],
-            vf_loss_coeff=hp["value_coefficient"],
-            vf_clip_param=float("inf"),  # on by default, and nobody else has it
-            use_kl_loss=False,  # likewise
-            kl_coeff=0.0,
-            grad_clip=hp["max_gradient_norm"],
-            grad_clip_by="global_norm",
-            train_batch_size_per_learner=hp["batch_steps"],
-            minibatch_size=hp["minibatch_steps"],
-            num_epochs=hp["num_epochs"],
-        )
+        .training(**training_of(hp))
         .rl_module(
             model_config=DefaultModelConfig(
                 fcnet_hiddens=list(network["hidden_sizes"]),
