@@ -88,7 +88,8 @@ def render_bench_page(page: BenchPage, base: Path) -> str:
 def _header(page: BenchPage, title: str) -> str:
     machine = page.manifest.machine
     place = f"{machine.cpu_model}, {machine.num_cores} cores, {units.size(machine.memory_bytes)}"
-    words = f"{page.manifest.suite.summary} · {units.plural(page.comparison.num_blocks, 'block')} · {place}"
+    blocks = units.plural(page.comparison.num_blocks, "block")
+    words = f"{page.manifest.suite.summary} · {blocks} · {place}"
     return f'<header><h1>{esc(title)}</h1><p class="soft">{esc(words)}</p></header>'
 
 
