@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-QUICK = ["-s", "tasks.ppo.budget_s=2", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=20"]
+QUICK = ["-s", "tasks.ppo.budget_s=20", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=15"]
 
 
 def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

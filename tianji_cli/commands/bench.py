@@ -178,9 +178,8 @@ def _announce(bench: Bench, output: Output) -> None:
     suite = manifest.suite
     names = ", ".join(PEERS_BY_NAME[name].title for name in manifest.peers)
     output.say(f"{manifest.bench_id}: {suite.summary}")
-    output.say(
-        f"{names}; {units.plural(len(manifest.seeds), 'block')}, each in random order; one cell at a time"
-    )
+    blocks = units.plural(len(manifest.seeds), "block")
+    output.say(f"{names}; {blocks}, each in random order; one cell at a time")
     longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
     done = f" ({len(bench.done)} of {len(manifest.cells)} done)" if bench.done else ""
     output.say(
