@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from engine.errors import ConfigError
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
 from engine.spec import Experiment
@@ -22,11 +24,14 @@ FUNCTIONS = {
     "act": Signature(frozenset({"observation", "weights"}), frozenset({"action", "rollout"})),
     "store": Signature(frozenset({"rollout"}), frozenset({"batch"})),
     "update": Signature(frozenset({"batch"}), frozenset({"weights"})),
+    "evaluate": Signature(frozenset({"weights"}), frozenset()),
 }
+OPTIONAL_FUNCTIONS = frozenset({"evaluate"})
 ROLE_FUNCTIONS = {
     "actor": frozenset({"act", "env_step"}),
     "buffer": frozenset({"store"}),
     "learner": frozenset({"update"}),
+    "evaluator": frozenset({"evaluate"}),
 }
 
 
@@ -76,6 +81,8 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
         ConfigError: A function is missing or placed twice, an input has no producer, an edge
             carries what its ends do not produce or take; fragment and edge are named.
     """
+    if experiment.evaluation is not None:
+        policy = with_evaluator(policy)
     _check_functions(policy)
     for edge in policy.edges:
         _check_edge(policy, edge)
@@ -85,7 +92,7 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
 
 
 def _replicate(policy: Policy, experiment: Experiment) -> list[Process]:
-    totals = {"actor": experiment.actors, "buffer": 1, "learner": 1}
+    totals = {"actor": experiment.actors, "buffer": 1, "learner": 1, "evaluator": 1}
     processes = []
     for name, fragment in policy.fragments.items():
         replicas = experiment.actors if fragment.replicas == "actors" else fragment.replicas
@@ -99,6 +106,27 @@ def _replicate(policy: Policy, experiment: Experiment) -> list[Process]:
     return processes
 
 
+def with_evaluator(policy: Policy) -> Policy:
+    """The same policy with an evaluator that takes the learner's newest weights.
+
+    It is a process of its own, off the critical path, unless the policy has but one fragment.
+    A policy that places `evaluate` itself is left alone.
+    """
+    fragments = policy.fragments
+    if any("evaluate" in item.functions for item in fragments.values()):
+        return policy
+    source = next((name for name, item in fragments.items() if "update" in item.functions), "")
+    if len(fragments) == 1:
+        only = fragments[source]
+        fused = FragmentSpec(functions=(*only.functions, "evaluate"), replicas=only.replicas)
+        return structs.replace(policy, fragments={source: fused})
+    alone = FragmentSpec(functions=("evaluate",), replicas=1)
+    edge = EdgeSpec(source=source, target="evaluator", carries="weights", channel="latest")
+    return structs.replace(
+        policy, fragments={**fragments, "evaluator": alone}, edges=(*policy.edges, edge)
+    )
+
+
 def roles_of(fragment: FragmentSpec) -> list[str]:
     """The roles whose functions a fragment holds, in the order of `ROLE_FUNCTIONS`."""
     return [role for role, needed in ROLE_FUNCTIONS.items() if needed <= set(fragment.functions)]
@@ -110,7 +138,9 @@ def _check_functions(policy: Policy) -> None:
         function for item in policy.fragments.values() for function in item.functions
     ]
     for function in FUNCTIONS:
-        if placed.count(function) != 1:
+        if placed.count(function) != 1 and (
+            function not in OPTIONAL_FUNCTIONS or placed.count(function)
+        ):
             raise ConfigError(
                 f"the function {function!r} is in {placed.count(function)} fragments, not in one",
                 where=where,

@@ -20,7 +20,7 @@ latest: broadcast, only the newest counts, never blocks."""
 class FragmentSpec(Spec, frozen=True, kw_only=True):
     """Functions that share a process and call each other directly."""
 
-    functions: tuple[Literal["act", "env_step", "store", "update"], ...]
+    functions: tuple[Literal["act", "env_step", "store", "update", "evaluate"], ...]
     replicas: PositiveInt | Literal["actors"]
 
 

@@ -12,12 +12,14 @@ from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, Event
 from engine.roles.coordinator import CoordinatorRole
+from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
 from engine.runtime.coordinate import CoordinatorBody
+from engine.runtime.evaluate import EvaluatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.replay import ReplayBody, make_limiter
@@ -86,4 +88,9 @@ def host_role(address: str, run: Assembly) -> Hosted:
                 return Hosted(store, ReplayBody(blueprint, index, run.clock))
             queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
             return Hosted(queue, NoBody())
+        case "evaluator":
+            spec = experiment.evaluation
+            assert spec is not None
+            evaluator = EvaluatorRole(index, spec, learner)
+            return Hosted(evaluator, EvaluatorBody(blueprint, spec))
     raise ValueError(f"there is no role {address!r}")

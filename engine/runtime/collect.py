@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import nn
 
 from engine.algorithms.base import Lanes
 from engine.clock import Clock
@@ -29,6 +30,9 @@ from engine.rollout import Rollout, RolloutInfo
 from engine.runtime.blueprint import Blueprint
 from engine.trace.records import Episode
 from engine.wire.codec import allocate_framed
+
+MAX_SEED = 2**30
+"""Atari wants seeds of environments, this plus their number, to be 32-bit integers with a sign."""
 
 
 class ActorBody:
@@ -49,11 +53,10 @@ class ActorBody:
         self._algorithm = blueprint.algorithm
         self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
-        self._parameters = [p.data.numpy() for p in self._network.parameters()]
         seeds = np.random.SeedSequence([blueprint.experiment.seed, index, epoch]).generate_state(2)
         self._generator = torch.Generator().manual_seed(int(seeds[0]))
         self._env = make_vector_env(blueprint.experiment.env)
-        self._observation, _ = self._env.reset(seed=int(seeds[1]))
+        self._observation, _ = self._env.reset(seed=int(seeds[1]) % MAX_SEED)
         num_envs = blueprint.layout.num_envs
         self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
         self._lives = np.zeros(num_envs, np.int64)
@@ -78,7 +81,7 @@ class ActorBody:
     def perform(self, command: Command) -> list[Event]:
         match command:
             case LoadWeights(weights=weights):
-                self._load(weights.buffer)
+                load_parameters(self._network, weights.buffer)
                 self._version = weights.version
             case CollectRollout(ticket=ticket):
                 self._start_s = self._clock.now_s()
@@ -102,13 +105,6 @@ class ActorBody:
             if time.monotonic() >= deadline_s:
                 break
         return []
-
-    def _load(self, buffer: np.ndarray) -> None:
-        flat, position = buffer.view(np.float32), 0
-        for parameter in self._parameters:
-            span = slice(position, position + parameter.size)
-            parameter[...] = flat[span].reshape(parameter.shape)
-            position = span.stop
 
     def _abandon(self) -> RolloutAbandoned:
         num_env_steps = self._num_env_steps if self.is_busy else 0
@@ -194,3 +190,12 @@ class ActorBody:
         )
         self._sequence += 1
         return info
+
+
+def load_parameters(network: nn.Module, buffer: np.ndarray) -> None:
+    """Overwrites all parameters with the flat vector of a learner's network, [P] float32."""
+    flat, position = buffer.view(np.float32), 0
+    for parameter in network.parameters():
+        span = slice(position, position + parameter.numel())
+        parameter.data.numpy()[...] = flat[span].reshape(parameter.shape)
+        position = span.stop

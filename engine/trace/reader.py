@@ -13,6 +13,7 @@ from engine.trace.records import (
     SCHEMA_VERSION,
     Consumption,
     Episode,
+    Evaluation,
     Event,
     Ledger,
     Production,
@@ -27,6 +28,7 @@ from engine.trace.summary import Summary
 R = TypeVar(
     "R",
     Episode,
+    Evaluation,
     Production,
     Consumption,
     Staleness,
