@@ -101,6 +101,7 @@ class Controller:
         return Prepare(
             experiment=self._plan.experiment,
             run_id=run_id,
+            run_dir=self._sites[host].part.run_dir,
             host=host,
             num_endpoints=len(servers_on(self._plan, host)),
             listen=self._plan.listen_of(spec),

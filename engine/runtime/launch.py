@@ -63,7 +63,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     """Check this experiment here, and make ready to start roles of it.
 
     Attributes:
-        run_id: Marks every process of the run here.
+        run_id, run_dir: Mark every process of the run here; the directory may not exist yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
         listen: Address and half-open range of ports for them; None: Unix sockets.
@@ -73,6 +73,7 @@ class Prepare(Message, frozen=True, kw_only=True):
 
     experiment: Experiment
     run_id: str
+    run_dir: str
     host: str
     num_endpoints: int = 0
     listen: tuple[str, int, int] | None = None
