@@ -71,8 +71,8 @@ class Admission:
     def __init__(
         self, staleness: StalenessSpec, rollouts_per_batch: int, next_batch: int = 0
     ) -> None:
-        bounded = staleness.mode != "unbounded"
-        self._max_lag = staleness.max_lag if bounded else UNBOUNDED_LAG
+        is_bounded = staleness.mode in ("block", "drop")
+        self._max_lag = staleness.max_lag if is_bounded else UNBOUNDED_LAG
         self._waits_for_stragglers = staleness.mode == "block"
         self._per_batch = rollouts_per_batch
         self._capacity = max(staleness.max_queued_rollouts, rollouts_per_batch)

@@ -20,6 +20,7 @@ PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0.0)]
+UnitInterval: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,16 +36,31 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Environments per actor (the rollout's batch axis B)."""
     step_latency_ms: NonNegativeFloat = 0.0
     """Emulated time that one vector step takes beside its computation."""
+    reward_scale: PositiveFloat = 1.0
+    """Rewards are multiplied by this before they are learnt from; traced returns are not."""
+    clip_reward: bool = False
+    """Learn from the sign of rewards only (Mnih et al., 2015); traced returns are not clipped."""
+    life_loss_terminates: bool = False
+    """Atari: learn as if a lost life ended the episode; the game itself goes on."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
 
 
 class NetworkSpec(Spec, frozen=True, kw_only=True):
-    """Function approximator; separate trunks for policy and value."""
+    """Function approximator.
 
-    name: Literal["mlp"] = "mlp"
+    `mlp`, `nature_cnn`, `impala_cnn`, `minatar_cnn`, or one that a module has registered. `mlp` has
+    separate trunks for policy and value, the convolutional ones share theirs.
+    """
+
+    name: str | None = None
+    """`null`: for images `nature_cnn`, or `minatar_cnn` below 36 pixels; for all else `mlp`."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    """Of `mlp`."""
     activation: Literal["tanh", "relu"] = "tanh"
+    """Of `mlp`."""
+    normalize_observation: bool = False
+    """By running statistics that the learner keeps and that travel with the weights."""
 
 
 class StalenessSpec(Spec, frozen=True, kw_only=True):
@@ -52,11 +68,15 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
 
     `block`: actors wait and the learner waits for stragglers; nothing is lost.
     `drop`: the learner never waits for a straggler; what came too late is dropped and counted.
-    `unbounded`: no bound; rollouts are trained in the order in which they came.
+    `correct`: no bound; the algorithm weighs each sample by its importance, as V-trace does. Only
+    algorithms that do so accept it.
+    `unbounded`: no bound and no correction is asked for.
+    Without a bound, rollouts are trained in the order in which they came.
     """
 
-    mode: Literal["block", "drop", "unbounded"] = "block"
+    mode: Literal["block", "drop", "correct", "unbounded"] = "block"
     max_lag: NonNegativeInt = 1
+    """Of `block` and `drop`."""
     max_queued_rollouts: PositiveInt = 64
     """Rollouts admitted and not yet consumed, over all actors; the memory bound of every mode."""
 
@@ -92,6 +112,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     network: NetworkSpec = NetworkSpec()
     policy: str = "tianji"
     """Distribution policy: a built-in name."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first, which register own environments, networks, algorithms."""
     actors: PositiveInt = 2
     staleness: StalenessSpec = StalenessSpec()
     stop: StopSpec = StopSpec()

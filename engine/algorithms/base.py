@@ -34,6 +34,23 @@ class Spaces:
     action: gymnasium.Space[object]
 
 
+class Lanes(msgspec.Struct, frozen=True):
+    """Which of all environments of a run these are, for exploration that differs between them.
+
+    Attributes:
+        first: Number of the first one.
+        count: B, how many.
+        total: Over all actors.
+    """
+
+    first: int
+    count: int
+    total: int
+
+
+ANY_LANES = Lanes(0, 1, 1)
+
+
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants its samples.
 
@@ -41,11 +58,14 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         rollout_steps: T, steps of each environment in one rollout.
         batch_steps: T x B of one batch: env steps and resets that one `update` sees.
         fields: What a rollout holds.
+        corrects_staleness: Whether the update weighs samples of older policies rightly, so that
+            it can do without a bound on lag.
     """
 
     rollout_steps: int
     batch_steps: int
     fields: tuple[Field, ...]
+    corrects_staleness: bool = False
 
 
 @dataclass
@@ -96,7 +116,11 @@ class Algorithm(Protocol):
         ...
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         """Chooses actions, without gradients.
 
@@ -104,10 +128,15 @@ class Algorithm(Protocol):
             network: As from `network()`.
             observation: s_t, [B, ...].
             generator: Source of randomness.
+            lanes: Which environments these are.
 
         Returns:
             `action` [B, ...] and whatever else of a step the update wants back, by field name.
         """
+        ...
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        """The actions that it holds to be best, [B, ...], for evaluation; without gradients."""
         ...
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:

@@ -1,72 +1,185 @@
-"""Function approximators."""
+"""Networks: trunks (`engine.algorithms.trunks`) with the heads that algorithms need.
+
+Observations are scaled inside, so they travel and lie in memory as the environment made them:
+unsigned bytes become [0, 1], everything else float32. With `network.normalize_observation` they are
+also centred and divided by their standard deviation. These running statistics are parameters that
+no gradient reaches: they travel with the weights and have their version, so an actor normalises
+with exactly the statistics that belong to the policy it plays.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
+from engine.algorithms.trunks import build_trunk, find_trunk, linear
+from engine.errors import ConfigError
+from engine.rollout import Field
 from engine.spec import NetworkSpec
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+POLICY_GAIN = 0.01
+"""Small, so that policies begin undecided (Andrychowicz et al., 2021)."""
+MAX_DEVIATIONS = 10.0
 
 
-def mlp(num_inputs: int, num_outputs: int, spec: NetworkSpec, output_gain: float) -> nn.Sequential:
-    """A multi-layer perceptron with orthogonal initialisation (Saxe et al., 2014).
+class ObservationInput(nn.Module):
+    """Scales observations, and normalises them if asked to.
 
     Args:
-        num_inputs: Size of the flattened observation.
-        num_outputs: Size of the last layer.
-        spec: Hidden sizes and activation.
-        output_gain: Gain of the last layer; small for policies, so that they begin undecided
-            (Andrychowicz et al., 2021).
-
-    Returns:
-        [B, num_inputs] -> [B, num_outputs].
+        shape: Of one observation.
+        dtype: NumPy name of its element type.
+        normalizes: Whether to keep running statistics.
     """
-    layers: list[nn.Module] = []
-    sizes = [num_inputs, *spec.hidden_sizes]
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [_linear(fan_in, fan_out, math.sqrt(2.0)), _ACTIVATIONS[spec.activation]()]
-    return nn.Sequential(*layers, _linear(sizes[-1], num_outputs, output_gain))
 
+    def __init__(self, shape: tuple[int, ...], dtype: str, normalizes: bool) -> None:
+        super().__init__()
+        self._shape = shape
+        self._scale = 1 / 255 if dtype == "uint8" else 1.0
+        self._normalizes = normalizes
+        if normalizes:
+            self.mean = nn.Parameter(torch.zeros(shape), requires_grad=False)
+            self.variance = nn.Parameter(torch.ones(shape), requires_grad=False)
+            self.count = nn.Parameter(torch.zeros(()), requires_grad=False)
 
-def _linear(fan_in: int, fan_out: int, gain: float) -> nn.Linear:
-    layer = nn.Linear(fan_in, fan_out)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
+    def forward(self, observation: Tensor) -> Tensor:
+        """[N, ...] -> float32 [N, ...]."""
+        assert observation.shape[1:] == self._shape, observation.shape
+        scaled = self._scaled(observation)
+        if not self._normalizes:
+            return scaled
+        deviations = (scaled - self.mean) * torch.rsqrt(self.variance + 1e-8)
+        return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+
+    @torch.no_grad()
+    def learn(self, observation: Tensor) -> None:
+        """Merges observations [N, ...] into the statistics (Chan et al., 1979, equation 2.1)."""
+        if not self._normalizes or not len(observation):
+            return
+        scaled = self._scaled(observation)
+        num_new = scaled.shape[0]
+        variance, mean = torch.var_mean(scaled, dim=0, correction=0)
+        total = self.count + num_new
+        delta = mean - self.mean
+        between = delta.square() * (self.count * num_new / total)
+        self.variance.copy_((self.variance * self.count + variance * num_new + between) / total)
+        self.mean.add_(delta * (num_new / total))
+        self.count.copy_(total)
+
+    def _scaled(self, observation: Tensor) -> Tensor:
+        if observation.is_floating_point():
+            return observation
+        values = observation.to(torch.float32)
+        return values if self._scale == 1.0 else values * self._scale
 
 
 class PolicyValueNetwork(nn.Module):
-    """Policy logits and state value from two separate trunks.
+    """A policy and a state value, from two trunks or a shared one as the trunk's entry says.
 
     Args:
-        observation_shape: Of one observation; flattened on entry.
-        num_actions: Discrete actions.
+        observation: Space of one observation.
+        action: Space of one action; see `check_action_space`.
         spec: The trunks.
+
+    Raises:
+        ConfigError: The trunk is unknown or cannot take these observations.
     """
 
     def __init__(
-        self, observation_shape: Sequence[int], num_actions: int, spec: NetworkSpec
+        self,
+        observation: gymnasium.spaces.Box,
+        action: gymnasium.Space[object],
+        spec: NetworkSpec,
     ) -> None:
         super().__init__()
-        self._num_inputs = math.prod(observation_shape)
-        self.policy = mlp(self._num_inputs, num_actions, spec, output_gain=0.01)
-        self.value = mlp(self._num_inputs, 1, spec, output_gain=1.0)
+        shape = observation.shape
+        self._is_shared = find_trunk(shape, spec).is_shared
+        self._is_discrete = isinstance(action, gymnasium.spaces.Discrete)
+        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
+        self.policy_trunk, num_features = build_trunk(shape, spec)
+        self.policy_head = linear(num_features, num_policy_outputs(action), POLICY_GAIN)
+        if not self._is_shared:
+            self.value_trunk, num_features = build_trunk(shape, spec)
+        self.value_head = linear(num_features, 1, 1.0)
+        if not self._is_discrete:
+            self.log_std = nn.Parameter(torch.zeros(num_policy_outputs(action)))
 
-    def logits(self, observation: Tensor) -> Tensor:
-        """[N, ...] -> [N, num_actions]."""
-        logits: Tensor = self.policy(self._flat(observation))
-        return logits
+    def distribution(self, observation: Tensor) -> Distribution:
+        """pi(. | s) of [N, ...] observations."""
+        return self._distribution(self.policy_trunk(self.input(observation)))
 
     def values(self, observation: Tensor) -> Tensor:
-        """[N, ...] -> [N]."""
-        values: Tensor = self.value(self._flat(observation))
-        return values.squeeze(-1)
+        """v(s), [N], of [N, ...] observations."""
+        trunk = self.policy_trunk if self._is_shared else self.value_trunk
+        return self._value(trunk(self.input(observation)))
 
-    def _flat(self, observation: Tensor) -> Tensor:
-        return observation.reshape(-1, self._num_inputs).to(torch.float32)
+    def evaluate(self, observation: Tensor) -> tuple[Distribution, Tensor]:
+        """Both of the above, with a shared trunk run once."""
+        scaled = self.input(observation)
+        features = self.policy_trunk(scaled)
+        value_features = features if self._is_shared else self.value_trunk(scaled)
+        return self._distribution(features), self._value(value_features)
+
+    def _distribution(self, features: Tensor) -> Distribution:
+        outputs: Tensor = self.policy_head(features)
+        if self._is_discrete:
+            return Categorical(outputs)
+        return DiagonalGaussian(outputs, self.log_std)
+
+    def _value(self, features: Tensor) -> Tensor:
+        value: Tensor = self.value_head(features)
+        return value.squeeze(-1)
+
+
+def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
+    """Policies act on a Discrete space counted from 0, or on a bounded one-dimensional Box.
+
+    Raises:
+        ConfigError: It is another space.
+    """
+    if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
+        return
+    if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1:
+        return
+    raise ConfigError(
+        f"{algorithm} needs discrete actions counted from 0 or a vector of real ones,"
+        f" the environment has {action}",
+        where="env.id",
+    )
+
+
+def num_policy_outputs(action: gymnasium.Space[object]) -> int:
+    """Logits of a Discrete space, means of a Box."""
+    if isinstance(action, gymnasium.spaces.Discrete):
+        return int(action.n)
+    assert isinstance(action, gymnasium.spaces.Box)
+    return int(action.shape[0])
+
+
+def observation_field(observation: gymnasium.spaces.Box) -> Field:
+    """How observations s_0 to s_T lie in a rollout; of real numbers single precision is kept."""
+    is_real = np.issubdtype(observation.dtype, np.floating)
+    dtype = "float32" if is_real else str(observation.dtype)
+    return Field("observation", dtype, observation.shape, extra_rows=1)
+
+
+def action_field(action: gymnasium.Space[object]) -> Field:
+    """How an action lies in a rollout."""
+    if isinstance(action, gymnasium.spaces.Discrete):
+        return Field("action", "int64")
+    assert isinstance(action, gymnasium.spaces.Box)
+    return Field("action", "float32", action.shape)
+
+
+def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor]) -> None:
+    """Lets a network's input learn from the valid observations of a batch of rollouts.
+
+    To be called after the update: so a batch is trained with the statistics that it was, at lag 0,
+    collected with.
+    """
+    assert isinstance(network, PolicyValueNetwork)
+    network.input.learn(batch["observation"][:-1][batch["valid"]])

@@ -6,23 +6,38 @@ on arrival: in one pass over the whole batch, and with fresher parameters than a
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import gymnasium
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.base import (
+    ANY_LANES,
+    Batch,
+    Lanes,
+    LearnerState,
+    SampleRequest,
+    Spaces,
+    UpdateResult,
+)
 from engine.algorithms.flat import flatten
-from engine.algorithms.networks import PolicyValueNetwork
+from engine.algorithms.networks import (
+    PolicyValueNetwork,
+    action_field,
+    check_action_space,
+    learn_statistics,
+    observation_field,
+)
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
-from engine.spec import NetworkSpec, NonNegativeFloat, PositiveFloat, PositiveInt, Spec
-
-UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
+from engine.spec import (
+    NetworkSpec,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+    UnitInterval,
+)
 
 
 class PpoConfig(Spec, frozen=True, kw_only=True):
@@ -45,7 +60,7 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
 
 
 class Ppo:
-    """PPO for discrete actions.
+    """PPO for discrete and continuous actions.
 
     Args:
         config: Hyperparameters.
@@ -53,15 +68,11 @@ class Ppo:
         spaces: Of one environment.
 
     Raises:
-        ConfigError: Actions are not discrete, or minibatches do not divide a batch.
+        ConfigError: Actions of another kind, or minibatches that do not divide a batch.
     """
 
     def __init__(self, config: PpoConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        if not isinstance(spaces.action, gymnasium.spaces.Discrete) or spaces.action.start != 0:
-            raise ConfigError(
-                f"ppo needs discrete actions counted from 0, the environment has {spaces.action}",
-                where="env.id",
-            )
+        check_action_space("ppo", spaces.action)
         if config.batch_steps % config.minibatch_steps:
             raise ConfigError(
                 f"{config.minibatch_steps} does not divide batch_steps {config.batch_steps}",
@@ -70,21 +81,22 @@ class Ppo:
             )
         self._config = config
         self._network_spec = network
-        self._num_actions = int(spaces.action.n)
-        self._observation = spaces.observation
+        self._spaces = spaces
 
     def samples(self) -> SampleRequest:
-        observation = Field(
-            "observation", str(self._observation.dtype), self._observation.shape, extra_rows=1
-        )
+        observation, action = self._spaces.observation, self._spaces.action
         return SampleRequest(
             rollout_steps=self._config.rollout_steps,
             batch_steps=self._config.batch_steps,
-            fields=(observation, Field("action", "int64"), Field("log_prob", "float32")),
+            fields=(
+                observation_field(observation),
+                action_field(action),
+                Field("log_prob", "float32"),
+            ),
         )
 
     def network(self) -> PolicyValueNetwork:
-        return PolicyValueNetwork(self._observation.shape, self._num_actions, self._network_spec)
+        return PolicyValueNetwork(self._spaces.observation, self._spaces.action, self._network_spec)
 
     def init(self, seed: int) -> LearnerState:
         with torch.random.fork_rng(devices=[]):
@@ -95,14 +107,20 @@ class Ppo:
         return LearnerState(network, weights, AdamState.zeros(weights), generator)
 
     def act(
-        self, network: nn.Module, observation: Tensor, generator: torch.Generator
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
     ) -> dict[str, Tensor]:
         assert isinstance(network, PolicyValueNetwork)
-        log_probs = torch.log_softmax(network.logits(observation), dim=-1)
-        # argmax(p / Exponential(1)) is a sample from p; cheaper than torch.multinomial.
-        noise = torch.empty_like(log_probs).exponential_(generator=generator)
-        a_t = (log_probs.exp() / noise).argmax(dim=-1, keepdim=True)
-        return {"action": a_t.squeeze(-1), "log_prob": log_probs.gather(-1, a_t).squeeze(-1)}
+        policy = network.distribution(observation)
+        a_t = policy.sample(generator)
+        return {"action": a_t, "log_prob": policy.log_prob(a_t)}
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        assert isinstance(network, PolicyValueNetwork)
+        return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
@@ -119,6 +137,7 @@ class Ppo:
                 sums += self._step(state, minibatch)
                 num_minibatches += 1
         state.num_updates += num_minibatches
+        learn_statistics(state.network, batch)
         metrics = dict(zip(_METRICS, (sums / num_minibatches).tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
 
@@ -173,10 +192,8 @@ class Ppo:
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
         weight = minibatch["valid"] / minibatch["valid"].sum().clamp(min=1.0)
-        log_probs = torch.log_softmax(network.logits(minibatch["observation"]), dim=-1)
-        value = network.values(minibatch["observation"])
-        log_prob = log_probs.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
-        log_ratio = log_prob - minibatch["log_prob"]
+        policy, value = network.evaluate(minibatch["observation"])
+        log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
@@ -185,7 +202,7 @@ class Ppo:
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         policy_loss = -(weight @ surrogate)
         value_loss = weight @ (value - minibatch["value_target"]).square()
-        entropy = -(weight @ (log_probs.exp() * log_probs).sum(-1))
+        entropy = weight @ policy.entropy()
         loss = (
             policy_loss
             + config.value_coefficient * value_loss

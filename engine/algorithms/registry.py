@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from engine.algorithms.base import Algorithm, Spaces
+from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.config_file import Document, explain, suggest
 from engine.errors import ConfigError
@@ -22,7 +23,26 @@ class Entry:
     make: Callable[..., Algorithm]
 
 
-ALGORITHMS: Mapping[str, Entry] = {"ppo": Entry(PpoConfig, Ppo)}
+ALGORITHMS: dict[str, Entry] = {
+    "ppo": Entry(PpoConfig, Ppo),
+    "impala": Entry(ImpalaConfig, Impala),
+}
+
+
+def register_algorithm(name: str, config: type[Spec], make: Callable[..., Algorithm]) -> None:
+    """Makes an own algorithm available as `algorithm.name`.
+
+    Args:
+        name: Not yet taken.
+        config: Its hyperparameters; every field is a key of the experiment's `algorithm`.
+        make: Called as `make(config, network_spec, spaces)`.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name in ALGORITHMS:
+        raise ConfigError(f"an algorithm {name!r} exists already", where="modules")
+    ALGORITHMS[name] = Entry(config, make)
 
 
 def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
@@ -32,7 +52,14 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
         ConfigError: Unknown name, unknown or impossible hyperparameter, unsuitable spaces.
     """
     entry = _entry(experiment)
-    return entry.make(read_config(experiment), experiment.network, spaces)
+    algorithm = entry.make(read_config(experiment), experiment.network, spaces)
+    if experiment.staleness.mode == "correct" and not algorithm.samples().corrects_staleness:
+        raise ConfigError(
+            f"{experiment.algorithm_name} does not correct for stale samples",
+            where="staleness.mode",
+            fix="use block, drop or unbounded, or an algorithm with V-trace, such as impala",
+        )
+    return algorithm
 
 
 def read_config(experiment: Experiment) -> Spec:

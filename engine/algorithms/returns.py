@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -41,13 +43,78 @@ def generalized_advantages(
     continues = (~terminated).to(value.dtype)
     delta_t = torch.addcmul(reward - v_t, continues, v_tp1, value=discount)
     trace_t = (discount * gae_lambda) * (~(terminated | truncated)).to(value.dtype)
-    advantage = torch.empty_like(delta_t)
+    return _accumulate(delta_t, trace_t)
+
+
+@dataclass(frozen=True)
+class VTrace:
+    """What V-trace gives.
+
+    Attributes:
+        value_target: vs_t, [T, B].
+        advantage: rho_t (r_{t+1} + discount vs_{t+1} - v(s_t)), [T, B]; for the policy gradient.
+    """
+
+    value_target: Tensor
+    advantage: Tensor
+
+
+def vtrace(
+    log_ratio: Tensor,
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    discount: float,
+    trace_lambda: float = 1.0,
+    max_rho: float = 1.0,
+    max_c: float = 1.0,
+) -> VTrace:
+    """V-trace targets and advantages (Espeholt et al., 2018, equation 1, remark 1, section 4.2).
+
+        rho_t   = min(max_rho, pi(a_t | s_t) / mu(a_t | s_t))
+        c_t     = lambda min(max_c, pi(a_t | s_t) / mu(a_t | s_t))
+        delta_t = rho_t (r_{t+1} + discount v(s_{t+1}) - v(s_t))
+        vs_t    = v(s_t) + delta_t + discount c_t (vs_{t+1} - v(s_{t+1}))
+
+    The recursion starts from vs_T = v(s_T). At the end of an episode it is cut, and vs_{t+1} is
+    v(s_{t+1}) of the true last observation; a terminated episode has no future value at all.
+
+    Args:
+        log_ratio: ln pi(a_t | s_t) - ln mu(a_t | s_t), [T, B].
+        reward: r_{t+1}, [T, B].
+        value: v(s_t), [T+1, B].
+        terminated, truncated: [T, B] bool, as in `generalized_advantages`.
+        discount: Gamma.
+        trace_lambda: Lambda of remark 2; 1 is the paper's choice.
+        max_rho, max_c: The truncation levels; max_rho >= max_c.
+    """
+    num_steps, num_envs = reward.shape
+    assert value.shape == (num_steps + 1, num_envs), value.shape
+    assert log_ratio.shape == terminated.shape == truncated.shape == reward.shape
+    v_t, v_tp1 = value[:-1], value[1:]
+    ratio_t = log_ratio.exp()
+    rho_t = ratio_t.clamp(max=max_rho)
+    discount_t = discount * (~terminated).to(value.dtype)
+    continues_t = (~(terminated | truncated)).to(value.dtype)
+    trace_t = ratio_t.clamp(max=max_c) * (discount * trace_lambda) * continues_t
+    delta_t = rho_t * torch.addcmul(reward - v_t, discount_t, v_tp1)
+    excess = _accumulate(delta_t, trace_t)  # vs_t - v(s_t)
+    excess_tp1 = torch.cat((excess[1:], torch.zeros_like(excess[:1]))) * continues_t
+    advantage = rho_t * torch.addcmul(reward - v_t, discount_t, v_tp1 + excess_tp1)
+    return VTrace(v_t + excess, advantage)
+
+
+def _accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
+    """x_t = delta_t + trace_t x_{t+1}, with x_T = 0; all [T, B]."""
+    result = torch.empty_like(delta_t)
     following = torch.zeros_like(delta_t[0])
-    for a_t, d_t, c_t in zip(
-        reversed(advantage.unbind()),
+    for x_t, d_t, c_t in zip(
+        reversed(result.unbind()),
         reversed(delta_t.unbind()),
         reversed(trace_t.unbind()),
         strict=True,
     ):
-        following = torch.addcmul(d_t, c_t, following, out=a_t)
-    return advantage
+        following = torch.addcmul(d_t, c_t, following, out=x_t)
+    return result

@@ -8,7 +8,10 @@ bootstrap from after a truncation is simply the next row of a rollout.
 from __future__ import annotations
 
 import difflib
+import importlib
+import importlib.util
 import time
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -16,23 +19,48 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
+from engine.envs.minatar import register_minatar
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
 
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
 
 
+def register_environment(
+    env_id: str,
+    make: Callable[..., gymnasium.Env[Any, Any]],
+    make_vector: Callable[..., VectorEnvironment] | None = None,
+    max_episode_steps: int | None = None,
+) -> None:
+    """Makes an own environment available as `env.id`.
+
+    Args:
+        env_id: Such as `Corridor-v0`.
+        make: Called with `env.kwargs`; makes one environment.
+        make_vector: Called with `num_envs` and `env.kwargs`, if many can be stepped faster
+            together. It must restart in next-step mode.
+        max_episode_steps: Longer episodes are truncated; applied to `make` only.
+    """
+    gymnasium.register(
+        env_id,
+        entry_point=make,
+        vector_entry_point=make_vector,
+        max_episode_steps=max_episode_steps,
+    )
+
+
 def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
-    Gymnasium's own vectorised implementation is taken where one is registered; otherwise the
-    copies are stepped one after the other in this process.
+    Gymnasium's own vectorised implementation is taken where one is registered, and ale-py's C++
+    one for Atari; otherwise the copies are stepped one after the other in this process. Continuous
+    actions are in units of their range, -1 to 1: see `RangedActions`.
 
     Raises:
         ConfigError: Unknown id, missing dependency, or constructor arguments that it refuses.
     """
+    options = _options(spec)
     try:
-        options: dict[str, Any] = dict(spec.kwargs)
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
     except gymnasium.error.UnregisteredEnv as error:
         raise ConfigError(
@@ -46,7 +74,39 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
+    if isinstance(env.single_action_space, gymnasium.spaces.Box):
+        env = RangedActions(env)
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
+
+
+def _options(spec: EnvSpec) -> dict[str, Any]:
+    """Constructor arguments; also makes the ids of Atari and MinAtar known.
+
+    Raises:
+        ConfigError: The package that the id belongs to is not installed.
+    """
+    options: dict[str, Any] = dict(spec.kwargs)
+    namespace = spec.id.partition("/")[0]
+    if namespace == "MinAtar":
+        _require("minatar", spec)
+        register_minatar()
+    elif namespace == "ALE":
+        gymnasium.register_envs(_require("ale_py", spec))
+        # One thread for each actor; rewards as the game gives them, since `env.clip_reward`
+        # clips what is learnt from and leaves the traced returns alone.
+        options = {"num_threads": 1, "reward_clipping": False, **options}
+    return options
+
+
+def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
+    if importlib.util.find_spec(package) is None:
+        extra = {"ale_py": "atari"}.get(package, package)
+        raise ConfigError(
+            f"{spec.id} needs the package {package.replace('_', '-')}",
+            where="env.id",
+            fix=f"pip install 'tianji-rl[{extra}]'",
+        )
+    return importlib.import_module(package)
 
 
 def spaces_of(env: VectorEnvironment) -> Spaces:
@@ -59,6 +119,32 @@ def spaces_of(env: VectorEnvironment) -> Spaces:
     if not isinstance(observation, gymnasium.spaces.Box):
         raise ConfigError(f"observations must be a Box, not {observation}", where="env.id")
     return Spaces(observation, env.single_action_space)
+
+
+class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
+    """Continuous actions in units of their range: -1 is the lowest, 1 the highest.
+
+    What lies beyond is clipped here and only here, so the density of the policy that acted stays
+    that of the action which it chose. A range without bounds is left as it is.
+
+    Args:
+        env: Its single action space is a Box.
+    """
+
+    def __init__(self, env: VectorEnvironment) -> None:
+        super().__init__(env)
+        space = env.single_action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._is_bounded = space.is_bounded()
+        self._middle = (space.high + space.low) / 2
+        self._half_range = (space.high - space.low) / 2
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
+        if self._is_bounded:
+            actions = self._middle + self._half_range * np.clip(actions, -1.0, 1.0)
+        return self.env.step(actions)
 
 
 class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):

@@ -9,6 +9,7 @@ from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
 from engine.errors import ConfigError
+from engine.extensions import import_modules
 from engine.rollout import Field, Layout
 from engine.spec import Experiment
 from engine.wire.codec import WeightsLayout
@@ -45,8 +46,10 @@ def make_blueprint(experiment: Experiment) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
 
     Raises:
-        ConfigError: Environment, algorithm or sizes cannot be used; `where` is the dotted key.
+        ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
+            is the dotted key.
     """
+    import_modules(experiment.modules)
     env = make_vector_env(experiment.env)
     try:
         algorithm = make_algorithm(experiment, spaces_of(env))

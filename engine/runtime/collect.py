@@ -8,11 +8,12 @@ noticed even where environments are slow.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
+from engine.algorithms.base import Lanes
 from engine.clock import Clock
 from engine.envs.make import make_vector_env
 from engine.roles.commands import (
@@ -46,6 +47,7 @@ class ActorBody:
         self._epoch = epoch
         self._clock = clock
         self._algorithm = blueprint.algorithm
+        self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
         self._parameters = [p.data.numpy() for p in self._network.parameters()]
         seeds = np.random.SeedSequence([blueprint.experiment.seed, index, epoch]).generate_state(2)
@@ -53,6 +55,8 @@ class ActorBody:
         self._env = make_vector_env(blueprint.experiment.env)
         self._observation, _ = self._env.reset(seed=int(seeds[1]))
         num_envs = blueprint.layout.num_envs
+        self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
+        self._lives = np.zeros(num_envs, np.int64)
         self._continues = np.ones(num_envs, bool)
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
@@ -118,23 +122,39 @@ class ActorBody:
         buffer = allocate_framed(layout.num_bytes)
         views = layout.views(buffer)
         observation, valid = views["observation"], views["valid"]
-        outcomes = views["reward"], views["terminated"], views["truncated"]
         observation[0] = self._observation
         for t in range(layout.num_steps):
             with torch.inference_mode():
                 o_t = torch.from_numpy(observation[t])
-                chosen = self._algorithm.act(self._network, o_t, self._generator)
+                chosen = self._algorithm.act(self._network, o_t, self._generator, self._lanes)
             for name, values in chosen.items():
                 views[name][t] = values.numpy()
-            s_tp1, *results, _ = self._env.step(chosen["action"].numpy())
-            observation[t + 1] = s_tp1
+            observation[t + 1], reward, terminated, truncated, info = self._env.step(
+                chosen["action"].numpy()
+            )
             valid[t] = self._continues
-            for rows, result in zip(outcomes, results, strict=True):
-                rows[t] = result
-            self._account(results[0], results[1] | results[2])
+            views["reward"][t] = self._learnt_reward(reward)
+            views["terminated"][t] = terminated
+            views["truncated"][t] = truncated
+            if self._spec.life_loss_terminates:
+                views["terminated"][t] |= self._lost_life(info)
+            self._account(reward, terminated | truncated)
             yield None
         self._observation = observation[-1].copy()
         yield Rollout(self._describe(ticket), buffer)
+
+    def _learnt_reward(self, reward: np.ndarray) -> np.ndarray:
+        """What the learner sees of the environment's reward."""
+        if self._spec.clip_reward:
+            reward = np.sign(reward)
+        return reward if self._spec.reward_scale == 1.0 else reward * self._spec.reward_scale
+
+    def _lost_life(self, info: Mapping[str, object]) -> np.ndarray:
+        """Where a life was lost in this step; nowhere in a step that only reset."""
+        lives = np.asarray(info.get("lives", self._lives))
+        has_lost = (lives < self._lives) & self._continues
+        self._lives = lives.copy()
+        return has_lost
 
     def _account(self, reward: np.ndarray, done: np.ndarray) -> None:
         """Counts env steps and episodes; a step that only reset an environment is neither."""

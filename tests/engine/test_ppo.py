@@ -102,7 +102,6 @@ def test_the_loss_is_that_of_the_paper(normalize_advantage: bool, clip_range: fl
         "advantage": random.normal(size=50),
         "value_target": random.normal(size=50),
     }
-    network._flat = lambda observation: observation  # type: ignore[method-assign] # keep float64
     tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
     tensors["observation"] = tensors["observation"].double()
     loss, metrics = ppo._loss(network, tensors)
@@ -195,8 +194,8 @@ def undecided_network(ppo: Ppo) -> PolicyValueNetwork:
     network = ppo.init(seed=0).network
     assert isinstance(network, PolicyValueNetwork)
     with torch.no_grad():
-        network.policy[-1].weight.zero_()
-        network.policy[-1].bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
+        network.policy_head.weight.zero_()
+        network.policy_head.bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
     return network
 
 
@@ -207,11 +206,10 @@ def test_act_returns_the_log_probability_of_the_action_that_it_chose():
     observation = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         chosen = ppo.act(network, observation, torch.Generator().manual_seed(1))
-        log_probs = torch.log_softmax(network.logits(observation), dim=-1)
+        log_probs = network.distribution(observation).log_prob(chosen["action"])
     assert {f.name for f in ppo.samples().fields} == {"observation", *chosen}
     assert chosen["action"].dtype == torch.int64
-    wanted = log_probs[torch.arange(64), chosen["action"]]
-    torch.testing.assert_close(chosen["log_prob"], wanted, rtol=0, atol=0)
+    torch.testing.assert_close(chosen["log_prob"], log_probs, rtol=0, atol=0)
 
 
 def test_actions_follow_the_policy():
@@ -225,13 +223,19 @@ def test_actions_follow_the_policy():
     assert chi_square < 13.8, "99.9 % of fair samples of three actions stay below"
 
 
+def probabilities(network: PolicyValueNetwork, observation: Tensor) -> Tensor:
+    """Of the three actions, for the first of equal observations."""
+    policy = network.distribution(observation[:3])
+    return policy.log_prob(torch.arange(3)).exp()
+
+
 def test_a_rewarded_action_becomes_more_probable():
     ppo = make_ppo(num_epochs=8, learning_rate=1e-2)
     state = ppo.init(seed=0)
     assert isinstance(state.network, PolicyValueNetwork)
     observation = torch.ones(7, 4, 4)
     with torch.no_grad():
-        before = torch.softmax(state.network.logits(observation[0]), -1)[0]
+        before = probabilities(state.network, observation[0])
         chosen = ppo.act(state.network, observation[:-1].reshape(-1, 4), state.generator)
     batch = make_batch()
     batch["terminated"][:], batch["truncated"][:], batch["valid"][:] = True, False, True
@@ -240,15 +244,15 @@ def test_a_rewarded_action_becomes_more_probable():
     assert 0 < int(batch["reward"].sum()) < 24
     ppo.update(state, batch)
     with torch.no_grad():
-        after = torch.softmax(state.network.logits(observation[0]), -1)[0]
+        after = probabilities(state.network, observation[0])
     assert after[2] > before[2] + 0.02
     assert after.argmax() == 2
 
 
 @pytest.mark.parametrize(
     "action",
-    [gymnasium.spaces.Box(-1.0, 1.0, (2,)), gymnasium.spaces.Discrete(3, start=1)],
-    ids=["continuous", "not from zero"],
+    [gymnasium.spaces.MultiDiscrete([2, 2]), gymnasium.spaces.Discrete(3, start=1)],
+    ids=["several", "not from zero"],
 )
 def test_actions_that_it_cannot_take_are_refused(action: gymnasium.Space[object]):
     spaces = Spaces(discrete_spaces().observation, action)

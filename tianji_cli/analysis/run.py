@@ -55,7 +55,7 @@ class Manifest:
     @property
     def max_lag(self) -> int | None:
         """The lag bound in versions; None if the run had none."""
-        if self.text("experiment", "staleness", "mode") in ("", "unbounded"):
+        if self.text("experiment", "staleness", "mode") not in ("block", "drop"):
             return None
         bound = self.number("experiment", "staleness", "max_lag")
         return None if bound is None else int(bound)

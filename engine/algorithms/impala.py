@@ -1,0 +1,197 @@
+"""IMPALA: actor-critic with V-trace (Espeholt et al., 2018).
+
+Actors run ahead of the learner; V-trace weighs what they did by how likely the learner's own policy
+would have done it. One gradient step for each batch. Two departures from the paper: the loss is a
+mean over steps instead of a sum, so that the learning rate does not depend on the batch; and the
+optimiser is Adam instead of RMSProp.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.algorithms.base import (
+    ANY_LANES,
+    Batch,
+    Lanes,
+    LearnerState,
+    SampleRequest,
+    Spaces,
+    UpdateResult,
+)
+from engine.algorithms.flat import flatten
+from engine.algorithms.networks import (
+    PolicyValueNetwork,
+    action_field,
+    check_action_space,
+    learn_statistics,
+    observation_field,
+)
+from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.returns import vtrace
+from engine.errors import ConfigError
+from engine.rollout import Field
+from engine.spec import (
+    NetworkSpec,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+    UnitInterval,
+)
+
+
+class ImpalaConfig(Spec, frozen=True, kw_only=True):
+    """Hyperparameters of IMPALA."""
+
+    learning_rate: PositiveFloat = 6e-4
+    adam_epsilon: PositiveFloat = 1e-5
+    discount: UnitInterval = 0.99
+    trace_lambda: UnitInterval = 1.0
+    max_rho: PositiveFloat = 1.0
+    """Truncation of the importance weight of a step; it decides which policy is evaluated."""
+    max_c: PositiveFloat = 1.0
+    """Truncation of the weights of a trace; it decides how fast."""
+    entropy_coefficient: NonNegativeFloat = 0.01
+    value_coefficient: NonNegativeFloat = 0.5
+    max_gradient_norm: PositiveFloat = 40.0
+    rollout_steps: PositiveInt = 20
+    batch_steps: PositiveInt = 640
+
+
+class Impala:
+    """IMPALA for discrete and continuous actions.
+
+    Args:
+        config: Hyperparameters.
+        network: The trunks.
+        spaces: Of one environment.
+
+    Raises:
+        ConfigError: Actions of another kind, or truncation levels in the wrong order.
+    """
+
+    def __init__(self, config: ImpalaConfig, network: NetworkSpec, spaces: Spaces) -> None:
+        check_action_space("impala", spaces.action)
+        if config.max_rho < config.max_c:
+            raise ConfigError(
+                f"max_rho {config.max_rho} is below max_c {config.max_c}",
+                where="algorithm.max_rho",
+                fix="V-trace needs max_rho >= max_c",
+            )
+        self._config = config
+        self._network_spec = network
+        self._spaces = spaces
+
+    def samples(self) -> SampleRequest:
+        observation, action = self._spaces.observation, self._spaces.action
+        return SampleRequest(
+            rollout_steps=self._config.rollout_steps,
+            batch_steps=self._config.batch_steps,
+            fields=(
+                observation_field(observation),
+                action_field(action),
+                Field("log_prob", "float32"),
+            ),
+            corrects_staleness=True,
+        )
+
+    def network(self) -> PolicyValueNetwork:
+        return PolicyValueNetwork(self._spaces.observation, self._spaces.action, self._network_spec)
+
+    def init(self, seed: int) -> LearnerState:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.network()
+        weights = flatten(network)
+        generator = torch.Generator().manual_seed(seed)
+        return LearnerState(network, weights, AdamState.zeros(weights), generator)
+
+    def act(
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
+    ) -> dict[str, Tensor]:
+        assert isinstance(network, PolicyValueNetwork)
+        policy = network.distribution(observation)
+        a_t = policy.sample(generator)
+        return {"action": a_t, "log_prob": policy.log_prob(a_t)}
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        assert isinstance(network, PolicyValueNetwork)
+        return network.distribution(observation).mode()
+
+    def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
+        config = self._config
+        state.weights.gradient.zero_()
+        loss, metrics = self._loss(state.network, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradient_norm(state.weights, config.max_gradient_norm)
+        adam_step(
+            state.weights,
+            state.optimizer,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+        )
+        state.num_updates += 1
+        learn_statistics(state.network, batch)
+        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        return UpdateResult(int(batch["valid"].sum()), named)
+
+    def _loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The three terms of section 4.2, averaged over the valid steps.
+
+        Args:
+            network: The parameters that learn.
+            batch: observation [T+1, B, ...], the others [T, B].
+
+        Returns:
+            The loss, and the metrics of `_METRICS`, detached.
+        """
+        config = self._config
+        weight = batch["valid"].to(batch["reward"].dtype)
+        weight = (weight / weight.sum().clamp(min=1.0)).flatten()
+        log_prob, entropy_t, value = _evaluate(network, batch)
+        log_ratio = log_prob - batch["log_prob"]
+        with torch.no_grad():
+            targets = vtrace(
+                log_ratio,
+                batch["reward"],
+                value,
+                batch["terminated"],
+                batch["truncated"],
+                discount=config.discount,
+                trace_lambda=config.trace_lambda,
+                max_rho=config.max_rho,
+                max_c=config.max_c,
+            )
+        policy_loss = -(weight @ (targets.advantage * log_prob).flatten())
+        value_loss = weight @ (value[:-1] - targets.value_target).square().flatten()
+        entropy = weight @ entropy_t.flatten()
+        loss = (
+            policy_loss
+            + config.value_coefficient * value_loss
+            - config.entropy_coefficient * entropy
+        )
+        with torch.no_grad():
+            rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
+            metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
+        return loss, metrics
+
+
+def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """ln pi(a_t | s_t) [T, B], entropy [T, B] and v(s_t) [T+1, B], in one pass of the network."""
+    assert isinstance(network, PolicyValueNetwork)
+    observation, action = batch["observation"], batch["action"]
+    policy, flat_value = network.evaluate(observation.flatten(0, 1))
+    value = flat_value.view(observation.shape[:2])
+    # The last row has no action: the policy's outputs there are computed and left.
+    actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
+    log_prob = policy.log_prob(actions).view(value.shape)[:-1]
+    return log_prob, policy.entropy().view(value.shape)[:-1], value
+
+
+_METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean")

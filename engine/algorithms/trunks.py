@@ -1,0 +1,226 @@
+"""Trunks: from an observation to features. Heads are in `engine.algorithms.networks`.
+
+A trunk takes float32 [N, *observation_shape], already scaled, and gives [N, num_features].
+Images may come with their channels first, as Atari's frame stacks do, or last, as MinAtar's do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from engine.config_file import suggest
+from engine.errors import ConfigError
+from engine.spec import NetworkSpec
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+SMALL_IMAGE_PIXELS = 36
+"""An image with a shorter side is too small for the Nature CNN's strides."""
+
+TrunkBuilder: TypeAlias = Callable[[tuple[int, ...], NetworkSpec], nn.Module]
+
+
+@dataclass(frozen=True)
+class TrunkEntry:
+    """How to build a trunk, and whether policy and value share one."""
+
+    build: TrunkBuilder
+    is_shared: bool
+
+
+def register_network(name: str, build: TrunkBuilder, *, is_shared: bool = True) -> None:
+    """Makes an own trunk available as `network.name`.
+
+    Args:
+        name: Not yet taken.
+        build: Called with the observation's shape and the network's spec; gives a module from
+            float32 [N, *shape] to [N, num_features]. All its parameters must be float32.
+        is_shared: Whether policy and value share one, where an algorithm has both.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name in TRUNKS:
+        raise ConfigError(f"a network {name!r} exists already", where="modules")
+    TRUNKS[name] = TrunkEntry(build, is_shared)
+
+
+def trunk_name(observation_shape: Sequence[int], spec: NetworkSpec) -> str:
+    """The name in the spec; without one, what suits the shape.
+
+    Three axes make an image: `nature_cnn`, or `minatar_cnn` if it is small. All else: `mlp`.
+    """
+    if spec.name is not None:
+        return spec.name
+    if len(observation_shape) != 3:
+        return "mlp"
+    side = sorted(observation_shape)[1]
+    return "minatar_cnn" if side < SMALL_IMAGE_PIXELS else "nature_cnn"
+
+
+def find_trunk(observation_shape: Sequence[int], spec: NetworkSpec) -> TrunkEntry:
+    """Looks a trunk up.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    name = trunk_name(observation_shape, spec)
+    if name not in TRUNKS:
+        raise ConfigError(
+            f"unknown network {name!r}", where="network.name", fix=suggest(name, TRUNKS)
+        )
+    return TRUNKS[name]
+
+
+def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[nn.Module, int]:
+    """Builds the trunk that the spec names.
+
+    Returns:
+        The trunk and its number of features.
+
+    Raises:
+        ConfigError: Unknown name, or observations that it cannot take.
+    """
+    entry = find_trunk(observation_shape, spec)
+    trunk = entry.build(observation_shape, spec)
+    try:
+        with torch.no_grad():
+            features: Tensor = trunk(torch.zeros(1, *observation_shape))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{trunk_name(observation_shape, spec)} cannot take observations of shape"
+            f" {observation_shape}: {error}",
+            where="network.name",
+        ) from error
+    return trunk, int(features.shape[-1])
+
+
+def linear(fan_in: int, fan_out: int, gain: float) -> nn.Linear:
+    """A layer with orthogonal initialisation (Saxe et al., 2014)."""
+    layer = nn.Linear(fan_in, fan_out)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
+    """A multi-layer perceptron on the flattened observation."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    sizes = [math.prod(observation_shape), *spec.hidden_sizes]
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        layers += [linear(fan_in, fan_out, math.sqrt(2.0)), _ACTIVATIONS[spec.activation]()]
+    return nn.Sequential(*layers)
+
+
+def nature_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
+    """The network of Mnih et al. (2015), up to its last hidden layer of 512 units."""
+    image, (channels, height, width) = _image(observation_shape)
+    convolutions = nn.Sequential(
+        _conv(channels, 32, 8, stride=4),
+        nn.ReLU(),
+        _conv(32, 64, 4, stride=2),
+        nn.ReLU(),
+        _conv(64, 64, 3, stride=1),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    return _with_hidden(image, convolutions, (channels, height, width), 512)
+
+
+def minatar_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
+    """The small network of MinAtar (Young & Tian, 2019): 16 filters of 3x3, 128 units."""
+    image, shape = _image(observation_shape)
+    convolutions = nn.Sequential(_conv(shape[0], 16, 3, stride=1), nn.ReLU(), nn.Flatten())
+    return _with_hidden(image, convolutions, shape, 128)
+
+
+def impala_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
+    """The deep residual network of IMPALA (Espeholt et al., 2018, figure 3) without its LSTM."""
+    image, shape = _image(observation_shape)
+    layers: list[nn.Module] = []
+    channels = shape[0]
+    for depth in (16, 32, 32):
+        layers += [
+            _conv(channels, depth, 3, stride=1, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            _Residual(depth),
+            _Residual(depth),
+        ]
+        channels = depth
+    convolutions = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+    return _with_hidden(image, convolutions, shape, 256)
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels, 3, stride=1, padding=1)
+        self.second = _conv(channels, channels, 3, stride=1, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
+        return x + inner
+
+
+class _ChannelsFirst(nn.Module):
+    """[N, H, W, C] -> [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+def _image(observation_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, int, int]]:
+    """What brings the channels to the front, and the shape [C, H, W] after it.
+
+    Raises:
+        ConfigError: Not three axes.
+    """
+    if len(observation_shape) != 3:
+        raise ConfigError(
+            f"a convolutional network needs images, the environment has {observation_shape}",
+            where="network.name",
+            fix="network.name: mlp",
+        )
+    first, second, third = observation_shape
+    if first <= third:
+        return nn.Identity(), (first, second, third)
+    return _ChannelsFirst(), (third, first, second)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, *, stride: int, padding: int = 0) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+    nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _with_hidden(
+    image: nn.Module, convolutions: nn.Sequential, shape: tuple[int, int, int], num_units: int
+) -> nn.Sequential:
+    try:
+        with torch.no_grad():
+            size = int(convolutions(torch.zeros(1, *shape)).shape[-1])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"images of {shape[1]} x {shape[2]} are too small for this network",
+            where="network.name",
+            fix="network.name: minatar_cnn",
+        ) from error
+    return nn.Sequential(image, convolutions, linear(size, num_units, math.sqrt(2.0)), nn.ReLU())
+
+
+TRUNKS: dict[str, TrunkEntry] = {
+    "mlp": TrunkEntry(mlp_trunk, is_shared=False),
+    "nature_cnn": TrunkEntry(nature_cnn, is_shared=True),
+    "impala_cnn": TrunkEntry(impala_cnn, is_shared=True),
+    "minatar_cnn": TrunkEntry(minatar_cnn, is_shared=True),
+}

@@ -1,0 +1,74 @@
+"""MinAtar (Young & Tian, 2019) as Gymnasium environments, `MinAtar/Breakout-v1` and its like.
+
+Observations are bool [10, 10, channels]. Version v0 has all six actions, v1 only those that matter.
+Sticky actions (0.1) and growing difficulty are on, as the authors recommend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+MAX_EPISODE_STEPS = 5000
+"""A good player could go on for ever; longer episodes are truncated."""
+
+
+class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
+    """One game.
+
+    Args:
+        game: One of `GAMES`.
+        minimal_actions: Whether to leave out actions that do nothing.
+        sticky_action_prob: Chance that the last action is repeated instead of the chosen one.
+        difficulty_ramping: Whether games that can grow harder do so.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        minimal_actions: bool,
+        sticky_action_prob: float = 0.1,
+        difficulty_ramping: bool = True,
+    ) -> None:
+        from minatar import Environment
+
+        self._game = Environment(game, sticky_action_prob, difficulty_ramping)
+        everything = list(range(self._game.num_actions()))
+        self._actions = self._game.minimal_action_set() if minimal_actions else everything
+        self.action_space = gymnasium.spaces.Discrete(len(self._actions))
+        shape = tuple(self._game.state_shape())
+        self.observation_space = gymnasium.spaces.Box(0, 1, shape, np.bool_)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self._game.seed(seed)
+        self._game.reset()
+        return self._state(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward, is_terminated = self._game.act(self._actions[int(action)])
+        return self._state(), float(reward), bool(is_terminated), False, {}
+
+    def _state(self) -> np.ndarray:
+        return np.asarray(self._game.state(), np.bool_)
+
+
+def register_minatar() -> None:
+    """Makes the ids known to Gymnasium; does nothing the second time."""
+    for game in GAMES:
+        title = "".join(part.title() for part in game.split("_"))
+        for version, minimal in ((0, False), (1, True)):
+            env_id = f"MinAtar/{title}-v{version}"
+            if env_id not in gymnasium.registry:
+                gymnasium.register(
+                    env_id,
+                    entry_point=f"{__name__}:MinAtarEnv",
+                    max_episode_steps=MAX_EPISODE_STEPS,
+                    kwargs={"game": game, "minimal_actions": minimal},
+                )

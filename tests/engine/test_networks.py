@@ -1,0 +1,106 @@
+"""Trunks, heads and the statistics that normalise observations."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from engine.algorithms.flat import flatten
+from engine.algorithms.networks import ObservationInput, PolicyValueNetwork, observation_field
+from engine.algorithms.trunks import register_network, trunk_name
+from engine.errors import ConfigError
+from engine.spec import NetworkSpec
+
+ACTIONS = gymnasium.spaces.Discrete(3)
+
+
+def box(shape: tuple[int, ...], dtype: type) -> gymnasium.spaces.Box:
+    high = 255 if dtype is np.uint8 else 1
+    return gymnasium.spaces.Box(0, high, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "name"),
+    [
+        ((4,), np.float32, "mlp"),
+        ((2, 3), np.float32, "mlp"),
+        ((4, 84, 84), np.uint8, "nature_cnn"),
+        ((84, 84, 3), np.uint8, "nature_cnn"),
+        ((10, 10, 4), np.bool_, "minatar_cnn"),
+    ],
+)
+def test_the_trunk_follows_from_the_shape(shape: tuple[int, ...], dtype: type, name: str):
+    assert trunk_name(shape, NetworkSpec()) == name
+    network = PolicyValueNetwork(box(shape, dtype), ACTIONS, NetworkSpec())
+    observation = torch.from_numpy(np.ones((5, *shape), dtype))
+    policy, value = network.evaluate(observation)
+    assert policy.entropy().shape == value.shape == (5,)
+    torch.testing.assert_close(value, network.values(observation))
+
+
+def test_the_deep_residual_network_has_the_papers_size():
+    network = PolicyValueNetwork(
+        box((4, 84, 84), np.uint8), ACTIONS, NetworkSpec(name="impala_cnn")
+    )
+    assert network.policy_head.in_features == 256
+    assert len([m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]) == 15
+
+
+def test_bytes_are_scaled_inside_the_network():
+    scaled = ObservationInput((2,), "uint8", False)(torch.tensor([[0, 255]], dtype=torch.uint8))
+    assert scaled.tolist() == [[0.0, 1.0]]
+
+
+def test_an_unknown_trunk_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown network 'nature'") as error:
+        PolicyValueNetwork(box((4, 84, 84), np.uint8), ACTIONS, NetworkSpec(name="nature"))
+    assert error.value.where == "network.name"
+
+
+@pytest.mark.parametrize("shape", [(4,), (10, 10, 4)])
+def test_a_network_that_cannot_take_the_observations_says_so(shape: tuple[int, ...]):
+    with pytest.raises(ConfigError) as error:
+        PolicyValueNetwork(box(shape, np.float32), ACTIONS, NetworkSpec(name="nature_cnn"))
+    assert error.value.where == "network.name"
+
+
+def test_a_registered_name_cannot_be_taken_again():
+    with pytest.raises(ConfigError, match="exists already"):
+        register_network("mlp", lambda _shape, _spec: torch.nn.Flatten())
+
+
+def test_running_statistics_are_those_of_all_observations_together():
+    space = box((3,), np.float32)
+    network = PolicyValueNetwork(space, ACTIONS, NetworkSpec(normalize_observation=True))
+    weights = flatten(network)
+    random = np.random.default_rng(0)
+    parts = [random.normal(3.0, 2.0, (n, 3)) for n in (1, 7, 100)]
+    for part in parts:
+        network.input.learn(torch.from_numpy(part.astype(np.float32)))
+    everything = np.concatenate(parts)
+    np.testing.assert_allclose(network.input.mean.numpy(), everything.mean(0), atol=1e-5)
+    np.testing.assert_allclose(network.input.variance.numpy(), everything.var(0), atol=1e-4)
+    normalized = network.input(torch.from_numpy(everything.astype(np.float32))).numpy()
+    wanted = (everything - everything.mean(0)) / everything.std(0)
+    np.testing.assert_allclose(normalized, wanted, atol=1e-3)
+    assert weights.vector.detach()[:3].tolist() == network.input.mean.tolist()
+
+
+def test_no_gradient_and_no_optimiser_step_reaches_the_statistics():
+    from engine.algorithms.optimizer import AdamState, adam_step
+
+    space = box((3,), np.float32)
+    network = PolicyValueNetwork(space, ACTIONS, NetworkSpec(normalize_observation=True))
+    weights = flatten(network)
+    network.input.learn(torch.randn(50, 3))
+    before = network.input.mean.clone()
+    network.values(torch.randn(4, 3)).sum().backward()
+    adam_step(weights, AdamState.zeros(weights), learning_rate=0.1, epsilon=1e-5)
+    assert torch.equal(network.input.mean, before)
+
+
+def test_double_precision_is_not_kept_in_rollouts():
+    assert observation_field(box((3,), np.float64)).dtype == "float32"
+    assert observation_field(box((3,), np.bool_)).dtype == "bool"
