@@ -120,7 +120,7 @@ class Controller:
         Raises:
             TianJiError: As the host reported it; DeadlineError if it does not answer.
         """
-        self._tell(Prepare(experiment=self._plan.experiment))
+        self._tell(Prepare(experiment=self._plan.experiment, cut=self._plan.graph.cut))
         for report in self._reports(time.monotonic() + PREPARE_S):
             match report:
                 case Prepared(facts=facts):

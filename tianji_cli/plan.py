@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import ConfigError
+from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
-from engine.messages import COORDINATOR, role_of
+from engine.messages import COORDINATOR
 from engine.roles.totals import RunInfo
 from engine.runtime.launch import WorkerSpec
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
+from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Link, Wiring
 from tianji_cli.inventory import Host, Inventory
 
@@ -48,11 +51,8 @@ class Plan:
     @property
     def servers(self) -> list[str]:
         """Processes that others connect to, so that need an endpoint each."""
-        fragments = {
-            _server_of(edge.channel, edge.source, edge.target) for edge in self.graph.edges
-        }
-        named = [p.name for p in self.graph.processes if p.fragment in fragments]
-        return [COORDINATOR, *named]
+        asked = {server for _, server, _ in connections(self.graph)}
+        return [COORDINATOR, *(p.name for p in self.graph.processes if p.name in asked)]
 
     @property
     def info_counts(self) -> dict[str, int]:
@@ -75,6 +75,7 @@ def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
         ConfigError: Unknown or impossible policy.
     """
     graph = build_graph(load_policy(experiment.policy), experiment)
+    experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     host = inventory.hosts[0].name
     placements = [Placement(p.name, host, p.roles) for p in graph.processes]
     if graph.is_inline:
@@ -131,6 +132,8 @@ def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -
     keyrings = make_keyrings([*processes, supervisor]) if is_tcp else {}
     info = RunInfo(run_id=run_id, **plan.info_counts)
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
+    routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
+    rendezvous = _rendezvous(plan, endpoints, run_dir)
     workers = []
     for placement in plan.placements:
         process = placement.process
@@ -138,11 +141,15 @@ def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -
         if process != COORDINATOR:
             links.append(to_coordinator)
         wiring = Wiring(
-            bind=endpoints.get(process, ""), links=tuple(links), keyring=keyrings.get(process)
+            bind=endpoints.get(process, ""),
+            links=tuple(links),
+            routes=routes,
+            keyring=keyrings.get(process),
         )
         workers.append(
             WorkerSpec(
                 address=process,
+                roles=placement.roles,
                 host=placement.host,
                 run_dir=str(run_dir),
                 log=str(run_dir / "logs" / placement.host / f"{process}.log"),
@@ -150,28 +157,31 @@ def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -
                 info=info,
                 addresses=plan.addresses,
                 supervisors=(supervisor,),
+                rendezvous=rendezvous,
             )
         )
     wiring = Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor))
     return Workers(tuple(workers), {supervisor: wiring})
 
 
+MEETING = "meeting"
+"""Stands for the meeting place of learners among the endpoints of a run."""
+
+
+def _rendezvous(plan: Plan, endpoints: Mapping[str, str], run_dir: Path) -> Rendezvous | None:
+    """Where learners that update together meet: on one host through a file, which no one else
+    can read; its directory is the run's."""
+    if not plan.graph.cut.is_joint:
+        return None
+    secret = secrets.token_hex(16)
+    address = plan.inventory.hosts[0].address
+    return Rendezvous(address=address, secret=secret, file=str(run_dir / f".{MEETING}"))
+
+
 def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:
-    """The servers that a process connects to, by the edges of its fragment."""
-    links = []
-    for edge in plan.graph.edges:
-        server = _server_of(edge.channel, edge.source, edge.target)
-        client = edge.target if server == edge.source else edge.source
-        if role_of(process) != client:
-            continue
-        links += [
-            Link(peer=name, endpoint=endpoints[name], latest_only=edge.channel == "latest")
-            for name in endpoints
-            if role_of(name) == server
-        ]
-    return links
-
-
-def _server_of(channel: str, source: str, target: str) -> str:
-    """Whom others connect to: the target where many send, the source where many ask."""
-    return target if channel == "gather" else source
+    """The servers that a process connects to."""
+    return [
+        Link(peer=server, endpoint=endpoints[server], latest_only=is_latest)
+        for client, server, is_latest in connections(plan.graph)
+        if client == process
+    ]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters
 from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
@@ -60,12 +61,15 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         fields: What a rollout holds.
         corrects_staleness: Whether the update weighs samples of older policies rightly, so that
             it can do without a bound on lag.
+        shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
+            batch, so that several learners can take one update together.
     """
 
     rollout_steps: int
     batch_steps: int
     fields: tuple[Field, ...]
     corrects_staleness: bool = False
+    shares_batches: bool = False
 
 
 @dataclass
@@ -78,6 +82,7 @@ class LearnerState:
         optimizer: Moments, flat.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
+        peers: The learners that hold the other shares of each batch.
     """
 
     network: nn.Module
@@ -85,6 +90,7 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
+    peers: Peers = ALONE
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from engine.algorithms.networks import (
     observation_field,
 )
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.peers import ALONE, Peers
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -95,6 +96,7 @@ class Impala:
                 Field("log_prob", "float32"),
             ),
             corrects_staleness=True,
+            shares_batches=True,
         )
 
     def network(self) -> PolicyValueNetwork:
@@ -127,7 +129,7 @@ class Impala:
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, batch)
+        loss, metrics = self._loss(state.network, batch, state.peers)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradient_norm(state.weights, config.max_gradient_norm)
         adam_step(
@@ -138,22 +140,25 @@ class Impala:
         )
         state.num_updates += 1
         learn_statistics(state.network, batch)
-        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 
-    def _loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             batch: observation [T+1, B, ...], the others [T, B].
+            peers: Who holds the rest of this batch.
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached.
+            The loss, and the metrics of `_METRICS`, detached; of each, this batch's share.
         """
         config = self._config
         weight = batch["valid"].to(batch["reward"].dtype)
-        weight = (weight / weight.sum().clamp(min=1.0)).flatten()
+        weight = (weight / peers.sum(weight.sum()).clamp(min=1.0)).flatten()
         log_prob, entropy_t, value = _evaluate(network, batch)
         log_ratio = log_prob - batch["log_prob"]
         with torch.no_grad():

@@ -27,6 +27,7 @@ from engine.algorithms.networks import (
     observation_field,
 )
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.peers import ALONE, Peers, shuffled_minibatches
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -93,6 +94,7 @@ class Ppo:
                 action_field(action),
                 Field("log_prob", "float32"),
             ),
+            shares_batches=True,
         )
 
     def network(self) -> PolicyValueNetwork:
@@ -125,20 +127,19 @@ class Ppo:
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         samples = self._prepare(state, batch)
-        num_samples = samples["valid"].numel()
+        num_envs = batch["valid"].shape[1]
         sums = torch.zeros(len(_METRICS))
         num_minibatches = 0
         for _ in range(config.num_epochs):
-            order = torch.randperm(num_samples, generator=state.generator)
-            shuffled = {name: values[order] for name, values in samples.items()}
-            for start in range(0, num_samples, config.minibatch_steps):
-                stop = start + config.minibatch_steps
-                minibatch = {name: values[start:stop] for name, values in shuffled.items()}
+            for minibatch in shuffled_minibatches(
+                samples, num_envs, config.minibatch_steps, state.generator, state.peers
+            ):
                 sums += self._step(state, minibatch)
                 num_minibatches += 1
         state.num_updates += num_minibatches
         learn_statistics(state.network, batch)
-        metrics = dict(zip(_METRICS, (sums / num_minibatches).tolist(), strict=True))
+        means = state.peers.sum(sums) / num_minibatches
+        metrics = dict(zip(_METRICS, means.tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
@@ -168,7 +169,7 @@ class Ppo:
     def _step(self, state: LearnerState, minibatch: Batch) -> Tensor:
         config = self._config
         state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, minibatch)
+        loss, metrics = self._loss(state.network, minibatch, state.peers)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradient_norm(state.weights, config.max_gradient_norm)
         adam_step(
@@ -179,25 +180,28 @@ class Ppo:
         )
         return metrics
 
-    def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             minibatch: observation [N, ...], the others [N].
+            peers: Who holds the rest of this minibatch.
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached.
+            The loss, and the metrics of `_METRICS`, detached; of each, these samples' share.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        weight = minibatch["valid"] / minibatch["valid"].sum().clamp(min=1.0)
+        weight = minibatch["valid"] / peers.sum(minibatch["valid"].sum()).clamp(min=1.0)
         policy, value = network.evaluate(minibatch["observation"])
         log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
-            advantage = _normalize(advantage, weight)
+            advantage = _normalize(advantage, weight, peers)
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         policy_loss = -(weight @ surrogate)
@@ -218,7 +222,7 @@ _ADAM_EPSILON = 1e-5
 _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 
 
-def _normalize(values: Tensor, weight: Tensor) -> Tensor:
-    """Zero mean and unit variance under `weight`, which sums to 1; both [N]."""
-    centred = values - weight @ values
-    return centred / ((weight @ centred.square()).sqrt() + 1e-8)
+def _normalize(values: Tensor, weight: Tensor, peers: Peers) -> Tensor:
+    """Zero mean and unit variance under `weight`, which sums to 1 over all peers; both [N]."""
+    centred = values - peers.sum(weight @ values)
+    return centred / (peers.sum(weight @ centred.square()).sqrt() + 1e-8)

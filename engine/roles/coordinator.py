@@ -3,6 +3,8 @@
     JOINING --all joined--> RUNNING --stop rule, failure, request--> STOPPING --actors and
     learner have stopped--> DRAINING --buffer has stopped--> ENDED
 
+A group whose learner or buffer dies is lost, and the run goes on while there is another.
+
 No sample and no weights pass through it. Stopping is a protocol with acknowledgements: actors and
 learner say what they did, then the buffer, told how much to expect, counts what is left.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Counters,
@@ -37,6 +40,7 @@ from engine.roles.commands import (
     Wake,
     WriteTrace,
 )
+from engine.roles.groups import Groups
 from engine.roles.totals import RunInfo, RunTotals
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
@@ -64,6 +68,7 @@ class CoordinatorRole:
         info: What the summary says beside the traces.
         addresses: All other roles.
         supervisors: Told of the start, so that they report on the run's timeline.
+        groups: Who belongs together; without it there is one group.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class CoordinatorRole:
         info: RunInfo,
         addresses: tuple[str, ...],
         supervisors: tuple[str, ...] = (),
+        groups: Groups | None = None,
     ) -> None:
         self.address = COORDINATOR
         self._experiment = experiment
@@ -79,6 +85,7 @@ class CoordinatorRole:
         self._addresses = addresses
         self._supervisors = supervisors
         self._totals = RunTotals(experiment)
+        self._groups = groups or Groups(single_cut(experiment), {})
         self._phase = _Phase.JOINING
         self._hosts: dict[str, str] = {}
         self._counters: dict[str, Counters] = {}
@@ -101,7 +108,8 @@ class CoordinatorRole:
                 return self._stop("env_steps", now_s)
             case Stopped():
                 self._counters[event.address] = event.counters
-                return self._advance(now_s)
+                settled = self._groups.settle(self._counters, self._totals)
+                return [*settled, *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
@@ -134,15 +142,25 @@ class CoordinatorRole:
     def _check_stop_rules(self, now_s: float) -> list[Command]:
         if self._totals.reached_at_s is not None:
             return self._stop("return_threshold", now_s)
+        limit = self._experiment.stop.env_steps
+        if self._groups.are_many and limit and self._totals.consumed.total >= limit:
+            return self._stop("env_steps", now_s)
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
         return []
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
-        self._gone.add(event.process)
+        roles = self._groups.roles_in(event.process)
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
-        if event.process in self._counters:
+        if self._phase is _Phase.RUNNING and (lost := self._groups.lose(event.process)):
+            for group in lost:
+                detail = f"{event.process} on {event.host} {event.cause}; the others go on"
+                commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
+                commands += self._groups.part_with(group)
+            return [*commands, *self._groups.settle(self._counters, self._totals)]
+        self._gone.update(roles)
+        if all(role in self._counters for role in roles):
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
         self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
@@ -191,6 +209,7 @@ class CoordinatorRole:
             if (role_of(address) == "buffer") == is_buffer_turn
             and address not in self._counters
             and address not in self._gone
+            and address not in self._groups.dead
         }
 
     def _advance(self, now_s: float) -> list[Command]:
@@ -198,9 +217,10 @@ class CoordinatorRole:
         if self._phase is _Phase.STOPPING and not self._awaited():
             self._phase = _Phase.DRAINING
             self._deadline_s = now_s + STOP_S
-            sent = {a: c.sent_rollouts for a, c in self._counters.items() if role_of(a) == "actor"}
-            stop = Stop(sent_rollouts=sent, consumed_env_steps=self._sum("consumed"))
-            commands += [Send(address, stop) for address in sorted(self._awaited())]
+            commands += [
+                Send(buffer, self._groups.last_stop(buffer, self._counters, self._totals))
+                for buffer in sorted(self._awaited())
+            ]
         if self._phase is _Phase.DRAINING and not self._awaited():
             commands += self._end(now_s)
         return commands
@@ -208,7 +228,7 @@ class CoordinatorRole:
     def _end(self, now_s: float) -> list[Command]:
         self._phase = _Phase.ENDED
         final = self._final_ledger(now_s)
-        self._totals.add(final, now_s)
+        self._totals.close_ledger(final)
         imbalance = final.collected - final.consumed - final.dropped - final.in_flight
         if imbalance and not self._gone:
             self._fail(f"the ledger is {imbalance} env steps off: {final}")
@@ -223,7 +243,7 @@ class CoordinatorRole:
             WriteTrace((final,)),
             self._note(now_s, "ended", COORDINATOR, self._status),
             EndRun(summary),
-            *(Send(address, Exit()) for address in self._addresses if address not in self._gone),
+            *(Send(address, Exit()) for address in self._addresses if not self._is_gone(address)),
             Quit(),
         ]
 
@@ -234,13 +254,7 @@ class CoordinatorRole:
         cannot be counted, and in flight is whatever is neither consumed nor dropped.
         """
         if not self._gone:
-            return Ledger(
-                t_s=now_s,
-                collected=self._sum("collected"),
-                consumed=self._sum("consumed"),
-                dropped=self._sum("dropped"),
-                in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
-            )
+            return self._groups.final_ledger(self._counters, self._totals, now_s)
         collected, consumed = self._totals.collected.total, self._totals.consumed.total
         known = self._totals.ledger
         dropped = max(self._sum("dropped"), known.dropped if known else 0)
@@ -248,6 +262,9 @@ class CoordinatorRole:
         return Ledger(
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
+
+    def _is_gone(self, address: str) -> bool:
+        return address in self._gone or address in self._groups.dead
 
     def _sum(self, name: str) -> int:
         return sum(int(getattr(counters, name)) for counters in self._counters.values())
@@ -287,7 +304,7 @@ class CoordinatorRole:
         def state(address: str) -> str:
             if address in self._counters:
                 return "stopped"
-            if address in self._gone:
+            if self._is_gone(address):
                 return "gone"
             return "running" if address in self._hosts else "starting"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.messages import COORDINATOR, role_of
@@ -12,13 +12,19 @@ from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, Event
 from engine.roles.coordinator import CoordinatorRole
+from engine.roles.environment import EnvironmentRole
+from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
+from engine.roles.reducer import ReducerRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
 from engine.runtime.coordinate import CoordinatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
+from engine.runtime.merge import ReducerBody
+from engine.runtime.remote_env import EnvironmentBody
+from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -50,6 +56,8 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        process_of: The process that plays each role, where the names differ.
+        rendezvous: Where learners that update together meet.
     """
 
     blueprint: Blueprint
@@ -59,23 +67,54 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    process_of: Mapping[str, str] = field(default_factory=dict)
+    rendezvous: Rendezvous | None = None
 
 
 def host_role(address: str, run: Assembly) -> Hosted:
     """Makes the role of this address, and what performs its commands."""
-    blueprint, experiment = run.blueprint, run.blueprint.experiment
+    blueprint, cut = run.blueprint, run.blueprint.cut
     if address == COORDINATOR:
-        coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors)
-        return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
-    index, buffer, learner = int(address.rpartition("-")[2]), "buffer-0", "learner-0"
+        return _host_coordinator(run)
+    index = int(address.rpartition("-")[2])
     match role_of(address):
         case "actor":
-            actor = ActorRole(index, 0, buffer, learner)
+            group = cut.group_of(index)
+            actor = ActorRole(index, 0, f"buffer-{group}", f"learner-{group}")
             return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
+        case "environment":
+            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
         case "learner":
-            body = LearnerBody(blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock)
-            return Hosted(LearnerRole(index, experiment, buffer), body)
+            return _host_learner(index, run)
         case "buffer":
-            queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
+            staleness = blueprint.experiment.staleness
+            queue = BufferRole(index, staleness, blueprint.rollouts_per_batch)
             return Hosted(queue, NoBody())
+        case "reducer":
+            reducer = ReducerRole(index, blueprint.experiment.reduce)
+            return Hosted(reducer, ReducerBody(blueprint))
     raise ValueError(f"there is no role {address!r}")
+
+
+def _host_coordinator(run: Assembly) -> Hosted:
+    experiment = run.blueprint.experiment
+    groups = Groups(run.blueprint.cut, run.process_of)
+    coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors, groups)
+    return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
+
+
+def _host_learner(index: int, run: Assembly) -> Hosted:
+    """Learners of several groups have checkpoints of their own; joint ones are all the same."""
+    blueprint, cut = run.blueprint, run.blueprint.cut
+    checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
+    meeting = None
+    if cut.is_joint:
+        assert run.rendezvous is not None, "learners that update together need a meeting place"
+        from engine.runtime.meeting import Meeting
+
+        meeting = Meeting(run.rendezvous, index, cut.groups)
+        checkpoints = checkpoints if index == 0 else None
+    elif cut.groups > 1:
+        checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
+    body = LearnerBody(blueprint, checkpoints, run.clock, meeting)
+    return Hosted(LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut), body)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.algorithms.base import Algorithm
+from msgspec.structs import replace
+
+from engine.algorithms.base import Algorithm, SampleRequest, Spaces
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
 from engine.errors import ConfigError
 from engine.extensions import import_modules
+from engine.graph.cut import Cut, single_cut
 from engine.rollout import Field, Layout
-from engine.spec import Experiment
+from engine.spec import Experiment, StalenessSpec
 from engine.wire.codec import WeightsLayout
+
+LACKS = {
+    "corrects_staleness": "does not correct for stale samples",
+    "shares_batches": "cannot share one batch between learners",
+    "samples_replay": "does not learn from replayed samples",
+}
+"""What an algorithm without a trait is told."""
 
 STEP_FIELDS = (
     Field("reward", "float32"),
@@ -32,7 +42,8 @@ class Blueprint:
         algorithm: Made from it.
         layout: Of a rollout.
         weights: Of the flat parameters.
-        rollouts_per_batch: Rollouts that one batch is made of.
+        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of.
+        cut: How the run is spread over processes.
     """
 
     experiment: Experiment
@@ -40,19 +51,25 @@ class Blueprint:
     layout: Layout
     weights: WeightsLayout
     rollouts_per_batch: int
+    cut: Cut
 
 
-def make_blueprint(experiment: Experiment) -> Blueprint:
+def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
+
+    Args:
+        experiment: The run.
+        cut: How it is spread over processes; without it, one group.
 
     Raises:
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
     import_modules(experiment.modules)
+    cut = cut or single_cut(experiment)
     env = make_vector_env(experiment.env)
     try:
-        algorithm = make_algorithm(experiment, spaces_of(env))
+        algorithm = make_suitable(experiment, cut, spaces_of(env))
     finally:
         env.close()
     samples = algorithm.samples()
@@ -71,5 +88,42 @@ def make_blueprint(experiment: Experiment) -> Blueprint:
         algorithm,
         layout,
         WeightsLayout(weights.num_bytes, weights.digest),
-        samples.batch_steps // rollout_steps,
+        _share_of_batch(samples.batch_steps // rollout_steps, cut),
+        cut,
     )
+
+
+def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
+    """Makes the algorithm, and refuses a policy that it does not suit."""
+    open_rule = replace(experiment, staleness=StalenessSpec()) if cut.requires else experiment
+    _check_traits(make_algorithm(open_rule, spaces).samples(), experiment, cut)
+    return make_algorithm(experiment, spaces)
+
+
+def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> None:
+    for trait in cut.requires:
+        if not getattr(samples, trait):
+            raise ConfigError(
+                f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
+                where="policy",
+                fix="take another policy, such as tianji, or another algorithm",
+            )
+    if cut.is_joint and experiment.network.normalize_observation:
+        raise ConfigError(
+            f"{cut.policy} cannot share the running statistics of observations between learners",
+            where="network.normalize_observation",
+            fix="set it to false, or take another policy",
+        )
+
+
+def _share_of_batch(num_rollouts: int, cut: Cut) -> int:
+    """Rollouts of one learner's batch; learners that update together share one."""
+    if not cut.is_joint:
+        return num_rollouts
+    if num_rollouts % cut.groups:
+        raise ConfigError(
+            f"a batch of {num_rollouts} rollouts cannot be shared by {cut.groups} learners",
+            where="algorithm.batch_steps",
+            fix=f"make a batch of {cut.groups} rollouts, or of a multiple",
+        )
+    return num_rollouts // cut.groups

@@ -12,10 +12,12 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from engine.graph.cut import Cut
 from engine.messages import Message
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
 from engine.spec import Experiment
+from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Wiring
 
 
@@ -23,7 +25,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One role process.
 
     Attributes:
-        address: Its role.
+        address: Its name.
+        roles: Addresses of the roles that it plays.
         host: Name of the host in the inventory.
         run_dir: The run's directory on that host.
         log: File for its standard output and error.
@@ -31,9 +34,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         info: For the summary (coordinator).
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
+        rendezvous: Where learners that update together meet.
     """
 
     address: str
+    roles: tuple[str, ...]
     host: str
     run_dir: str
     log: str
@@ -41,6 +46,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     info: RunInfo
     addresses: tuple[str, ...]
     supervisors: tuple[str, ...]
+    rendezvous: Rendezvous | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +62,10 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepare(Message, frozen=True, kw_only=True):
-    """Check this experiment here, and make ready to start roles of it."""
+    """Check this experiment, cut so, here, and make ready to start roles of it."""
 
     experiment: Experiment
+    cut: Cut
 
 
 class Launch(Message, frozen=True, kw_only=True):

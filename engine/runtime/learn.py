@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from engine.clock import Clock
 from engine.roles.commands import (
+    BlendModel,
     Command,
     Event,
+    ExportModel,
     ExportWeights,
+    ModelExported,
     SaveCheckpoint,
     Update,
     Updated,
+    UpdateDeclined,
     WeightsExported,
+    Withdraw,
+    Withdrawn,
 )
 from engine.rollout import Layout, Rollout, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import save_checkpoint
 from engine.wire.codec import allocate_framed
+
+if TYPE_CHECKING:
+    from engine.runtime.meeting import Meeting
 
 
 class LearnerBody:
@@ -29,20 +39,33 @@ class LearnerBody:
 
     Args:
         blueprint: The run.
-        checkpoints: Directory of its checkpoints.
+        checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
         clock: The run's timeline.
+        meeting: With the learners that take every update together with this one, if there are any.
     """
 
-    def __init__(self, blueprint: Blueprint, checkpoints: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        checkpoints: Path | None,
+        clock: Clock,
+        meeting: Meeting | None = None,
+    ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
         self._clock = clock
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
         self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
         self._version = 0
+        self._offered: torch.Tensor | None = None
+        self._meeting = meeting
+        if meeting is not None:
+            self._state.peers = meeting
+            self._state.weights.complete = meeting.add_up
 
     def close(self) -> None:
-        """Nothing to release."""
+        if self._meeting is not None:
+            self._meeting.close()
 
     @property
     def is_busy(self) -> bool:
@@ -57,17 +80,40 @@ class LearnerBody:
                 self._version = version
                 return [WeightsExported(self._export())]
             case Update(rollouts=rollouts):
-                return [self._update(rollouts)]
-            case SaveCheckpoint(version=version, counters=counters):
-                save_checkpoint(
-                    self._checkpoints,
-                    self._state,
-                    version=version,
-                    counters=counters,
-                    keep=self._blueprint.experiment.checkpoint.keep,
-                )
+                has_all = self._meeting is None or self._meeting.agree(True)
+                return [self._update(rollouts) if has_all else UpdateDeclined()]
+            case Withdraw():
+                assert self._meeting is not None
+                self._meeting.agree(False)
+                return [Withdrawn()]
+            case ExportModel():
+                self._offered = self._state.weights.vector.detach().clone()
+                return [ModelExported(self._export())]
+            case BlendModel(merged=merged):
+                self._blend(merged)
+                return []
+            case SaveCheckpoint():
+                self._save(command)
                 return []
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
+
+    def _blend(self, merged: Weights) -> None:
+        """x += merged - offered: what was learnt while the model was away is kept."""
+        assert self._offered is not None
+        vector = self._state.weights.vector.detach()
+        target = torch.from_numpy(merged.buffer.view(np.float32).copy())
+        vector.add_(target.to(vector.device) - self._offered)
+
+    def _save(self, command: SaveCheckpoint) -> None:
+        if self._checkpoints is None:
+            return
+        save_checkpoint(
+            self._checkpoints,
+            self._state,
+            version=command.version,
+            counters=command.counters,
+            keep=self._blueprint.experiment.checkpoint.keep,
+        )
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()

@@ -1,4 +1,4 @@
-"""One role in one process."""
+"""The roles of one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.wire.sockets import Sockets
 
 
 def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
-    """Plays one role until it is told to exit, or until its supervisor is gone.
+    """Plays its roles until they are told to exit, or until its supervisor is gone.
 
     Raises:
         TianJiError: Its socket cannot be bound, or the role broke.
@@ -40,24 +40,25 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
         def show(progress: Progress) -> None:
             sockets.send(spec.supervisors[0], ProgressShown(progress=progress))
 
-        hosted = host_role(
-            spec.address,
-            Assembly(
-                blueprint,
-                spec.info,
-                spec.addresses,
-                spec.supervisors,
-                Path(spec.run_dir),
-                clock,
-                show,
-            ),
+        assembly = Assembly(
+            blueprint,
+            spec.info,
+            spec.addresses,
+            spec.supervisors,
+            Path(spec.run_dir),
+            clock,
+            show,
+            spec.wiring.routes,
+            spec.rendezvous,
         )
-        loop = Loop({spec.address: hosted}, clock, sockets, orphan_watch.is_orphan)
-        if spec.address == COORDINATOR:
-            loop.post(COORDINATOR, TimerFired())
-        else:
+        hosted = {role: host_role(role, assembly) for role in spec.roles}
+        loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan)
+        for role in spec.roles:
+            if role == COORDINATOR:
+                loop.post(COORDINATOR, TimerFired())
+                continue
             joined = Joined(
-                address=spec.address, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
+                address=role, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
             )
             sockets.send(COORDINATOR, joined)
         print(f"{spec.address} is process {os.getpid()} on {spec.host}", flush=True)

@@ -15,6 +15,7 @@ from engine.trace.records import (
     Episode,
     Event,
     Ledger,
+    Merge,
     Production,
     Resources,
     Staleness,
@@ -31,6 +32,7 @@ R = TypeVar(
     Staleness,
     WeightsPublished,
     Ledger,
+    Merge,
     Resources,
     Event,
 )

@@ -13,9 +13,12 @@ from engine.errors import WireError
 from engine.messages import (
     AnyMessage,
     BatchArrived,
+    ModelMerged,
+    ModelOffered,
     RolloutArrived,
     SmallMessage,
     WeightsArrived,
+    role_of,
 )
 from engine.rollout import Layout, Rollout, Weights
 from engine.wire import header
@@ -45,7 +48,6 @@ class Codec:
         self._weights = weights
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[SmallMessage] = msgspec.msgpack.Decoder(SmallMessage)
-        self._prefix = header.pack_message_prefix()
 
     @classmethod
     def for_messages(cls) -> Codec:
@@ -62,24 +64,29 @@ class Codec:
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
-    def encode(self, message: AnyMessage) -> list[Buffer]:
-        """One frame for a message, rollout or weights; 1 + B frames for a batch of B rollouts."""
-        if isinstance(message, RolloutArrived):
-            return [self._join(self._rollout_header(message.rollout, message.held_version),
-                               message.rollout.buffer)]  # fmt: skip
-        if isinstance(message, WeightsArrived):
-            weights = message.weights
-            head = header.pack_weights(
-                weights.version, self._weights.digest, self._weights.num_bytes
-            )
-            return [self._join(head, weights.buffer)]
-        if isinstance(message, BatchArrived):
-            frames = [
-                self._join(self._rollout_header(rollout, -1), rollout.buffer)
-                for rollout in message.rollouts
-            ]
-            return [header.pack_batch(message.batch, len(frames)), *frames]
-        return [self._prefix + self._encoder.encode(message)]
+    def encode(self, message: AnyMessage, to: str) -> list[Buffer]:
+        """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
+
+        Weights are for every actor of the process that gets them, so that one encoded buffer can
+        be on its way to many processes.
+
+        Args:
+            message: What to encode.
+            to: The role that it is for.
+        """
+        match message:
+            case RolloutArrived(rollout=rollout, held_version=held):
+                return [self._join(self._rollout_header(to, rollout, held), rollout.buffer)]
+            case WeightsArrived(weights=weights):
+                return [self._parameters(header.KIND_WEIGHTS, role_of(to), weights, 0)]
+            case ModelOffered(group=group, weights=weights):
+                return [self._parameters(header.KIND_MODEL, to, weights, group)]
+            case ModelMerged(weights=weights):
+                return [self._parameters(header.KIND_MERGED, to, weights, 0)]
+            case BatchArrived(batch=batch, rollouts=rollouts):
+                frames = [self._join(self._rollout_header(to, r, -1), r.buffer) for r in rollouts]
+                return [header.pack_batch(to, batch, len(frames)), *frames]
+        return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """Decodes what `encode` made.
@@ -101,10 +108,8 @@ class Codec:
             raise WireError(f"{len(frames)} frames where one was expected")
         if kind == header.KIND_ROLLOUT:
             return RolloutArrived(*self._rollout_of(frames[0]))
-        if kind == header.KIND_WEIGHTS:
-            layout = self._weights
-            version = header.unpack_weights(frames[0], layout.digest, layout.num_bytes)
-            return WeightsArrived(Weights(version, _payload(frames[0])))
+        if kind in (header.KIND_WEIGHTS, header.KIND_MODEL, header.KIND_MERGED):
+            return self._parameters_of(frames[0], kind)
         if kind != header.KIND_MESSAGE:
             raise WireError(f"frame of unknown kind {kind}")
         return self._message_of(frames[0])
@@ -115,9 +120,24 @@ class Codec:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
-    def _rollout_header(self, rollout: Rollout, held_version: int) -> bytes:
+    def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:
+        layout = self._weights
+        head = header.pack_parameters(
+            kind, to, weights.version, group, layout.digest, layout.num_bytes
+        )
+        return self._join(head, weights.buffer)
+
+    def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
+        layout = self._weights
+        version, group = header.unpack_parameters(frame, kind, layout.digest, layout.num_bytes)
+        weights = Weights(version, _payload(frame))
+        if kind == header.KIND_WEIGHTS:
+            return WeightsArrived(weights)
+        return ModelOffered(group, weights) if kind == header.KIND_MODEL else ModelMerged(weights)
+
+    def _rollout_header(self, to: str, rollout: Rollout, held_version: int) -> bytes:
         layout = self._rollout
-        return header.pack_rollout(rollout.info, held_version, layout.digest, layout.num_bytes)
+        return header.pack_rollout(to, rollout.info, held_version, layout.digest, layout.num_bytes)
 
     def _rollout_of(self, frame: Buffer) -> tuple[Rollout, int]:
         layout = self._rollout

@@ -1,0 +1,11 @@
+"""Random seeds of a run's parts, all from the experiment's one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def actor_seeds(seed: int, index: int, epoch: int) -> tuple[int, int]:
+    """For one incarnation of an actor: of its actions, and of its environments."""
+    of_actions, of_env = np.random.SeedSequence([seed, index, epoch]).generate_state(2)
+    return int(of_actions), int(of_env)
