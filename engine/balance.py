@@ -47,7 +47,6 @@ class Ticket:
 class _Admitted:
     owner: str
     deadline: int
-    ticket: Ticket
     has_arrived: bool = False
 
 
@@ -93,19 +92,28 @@ class Admission:
         """Admits one rollout of `owner`, whose newest weights are `held_version` (-1: none).
 
         Returns:
-            The ticket; the one already given if `owner` still has it in hand; None if the queue is
+            The ticket; if `owner` still has one in hand, that one, asking for no newer weights than
+            the schedule now needs (it relaxes when other actors are lost); None if the queue is
             full, in which case `owner` should be tried again after the next batch.
         """
-        for item in self._admitted.values():
-            if item.owner == owner and not item.has_arrived:
-                return item.ticket
-        if len(self._admitted) >= self._capacity:
+        number = self._in_hand(owner)
+        if number is not None:
+            del self._admitted[number]
+        elif len(self._admitted) >= self._capacity:
             return None
+        else:
+            number = self._num_admitted
+            self._num_admitted += 1
         deadline = self._earliest_deadline(max(held_version, 0) + self._max_lag)
-        ticket = Ticket(self._num_admitted, owner, deadline - self._max_lag)
-        self._admitted[ticket.number] = _Admitted(owner, deadline, ticket)
-        self._num_admitted += 1
+        ticket = Ticket(number, owner, deadline - self._max_lag)
+        self._admitted[number] = _Admitted(owner, deadline)
         return ticket
+
+    def _in_hand(self, owner: str) -> int | None:
+        for number, item in self._admitted.items():
+            if item.owner == owner and not item.has_arrived:
+                return number
+        return None
 
     def arrive(self, number: int, version_min: int) -> bool:
         """Notes that a rollout is here.
@@ -122,9 +130,9 @@ class Admission:
 
     def lose(self, owner: str) -> None:
         """Forgets the ticket that a dead actor had in hand; what arrived from it stays."""
-        for number, item in list(self._admitted.items()):
-            if item.owner == owner and not item.has_arrived:
-                del self._admitted[number]
+        number = self._in_hand(owner)
+        if number is not None:
+            del self._admitted[number]
 
     def take_batch(self) -> Batch | None:
         """Takes the next B rollouts, oldest deadline first, if that breaks no bound.
@@ -150,6 +158,7 @@ class Admission:
     def _earliest_deadline(self, wanted: int) -> int:
         """The lowest deadline >= `wanted` that leaves the schedule feasible."""
         others = sorted(item.deadline for item in self._admitted.values())
+        wanted = max(wanted, self._next_batch)
         latest = max([wanted, self._next_batch + len(others) // self._per_batch, *others])
         return next(
             (d for d in range(wanted, latest) if self._is_feasible_with(others, d)),

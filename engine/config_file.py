@@ -93,20 +93,25 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, *, source: str) -> Document:
     """Parses one YAML mapping from text; errors as in `read_yaml`."""
+    data, lines = _parse(text, source)
+    if not isinstance(data, dict):
+        found = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise ConfigError(f"a mapping of keys is needed, but the file {found}", where=source)
+    return Document(source, data, lines)
+
+
+def _parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
+    """Any YAML value, and the line of each key in it."""
     try:
         node = yaml.compose(text, Loader=_Loader)
         lines = dict(_lines_of(node, (), source)) if node is not None else {}
-        data = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}" if mark else source
         raise ConfigError(f"not valid YAML: {error.problem}", where=place) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not valid YAML: {error}", where=source) from error
-    if not isinstance(data, dict):
-        found = "is empty" if data is None else f"holds a {type(data).__name__}"
-        raise ConfigError(f"a mapping of keys is needed, but the file {found}", where=source)
-    return Document(source, data, lines)
 
 
 def _lines_of(node: yaml.Node, path: KeyPath, source: str) -> Iterable[tuple[KeyPath, int]]:
@@ -139,10 +144,7 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
             raise ConfigError(
                 "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
             )
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value is not valid YAML: {error}", where=f"-s {key}") from error
+        value = _parse(text, source=f"-s {key}")[0]
         section = data
         for part in path[:-1]:
             section = section.setdefault(part, {})
@@ -220,7 +222,8 @@ def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN4
 def _suits(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
     info = _unwrap(info)
     if not isinstance(info, msgspec.inspect.StructType):
-        return True
+        is_collection = isinstance(value, (dict, list))
+        return not (is_collection and isinstance(info, msgspec.inspect.UnionType))
     try:
         msgspec.convert(value, info.cls)
     except msgspec.ValidationError:

@@ -1,7 +1,8 @@
 """What roles say to each other: the events that a role handles, wherever the sender runs.
 
-`Message` subclasses travel as MessagePack; rollouts, weights and models carry a buffer and travel
-as one raw frame (`engine.wire.codec`); `BatchArrived` as one frame per rollout.
+`Message` subclasses travel as MessagePack; `RolloutArrived`, `WeightsArrived`, `SamplesArrived`
+and `PrioritiesArrived` carry a buffer and travel as one raw frame (`engine.wire.codec`);
+`BatchArrived` as one frame per rollout.
 Addresses are `<role>-<index>`, and plain `coordinator`.
 """
 
@@ -13,7 +14,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.progress import Progress
-from engine.rollout import Rollout, RolloutInfo, Weights
+from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, Weights
 from engine.trace.records import Record
 
 COORDINATOR = "coordinator"
@@ -26,6 +27,15 @@ def role_of(address: str) -> str:
     'actor'
     """
     return address.partition("-")[0]
+
+
+def source_of(actor: int, epoch: int) -> str:
+    """Names one incarnation of an actor.
+
+    >>> source_of(2, 1)
+    'actor-2/1'
+    """
+    return f"actor-{actor}/{epoch}"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -76,7 +86,8 @@ class Joined(Message, frozen=True, kw_only=True):
 class Start(Message, frozen=True, kw_only=True):
     """Coordinator to everyone, once everyone has joined.
 
-    `origin_ns` is the run's time zero on the receiving host's monotonic clock.
+    `origin_ns` is the run's time zero on the monotonic clock of the coordinator's host; a process
+    on another host adds the offset that was measured for it.
     """
 
     origin_ns: int
@@ -139,13 +150,16 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     sent_rollouts: int = 0
     """Actor: rollouts sent."""
     consumed: int = 0
-    """Learner: env steps trained on, each counted once."""
+    """Learner: env steps trained on, each counted once. Replay buffer: env steps inserted."""
     queued: int = 0
     """Buffer: env steps waiting."""
     staged: int = 0
     """Buffer: env steps handed to the learner and not trained on."""
     dropped: int = 0
     """Buffer: env steps dropped, lost ones included."""
+    lost_collected: dict[str, int] = {}
+    """Buffer: env steps collected by actors that died since and have no last word, by `source_of`
+    their number and epoch."""
 
 
 class Stopped(Message, frozen=True, kw_only=True):
@@ -163,7 +177,7 @@ class Report(Message, frozen=True, kw_only=True):
 
 
 class StepLimitReached(Message, frozen=True, kw_only=True):
-    """Learner to coordinator: `stop.env_steps` are consumed, no further batch was requested."""
+    """Learner or replay buffer to coordinator: `stop.env_steps` are consumed."""
 
 
 class RoleExited(Message, frozen=True, kw_only=True):
@@ -176,6 +190,32 @@ class RoleExited(Message, frozen=True, kw_only=True):
     host: str
     cause: str
     log_tail: list[str]
+
+
+class Alive(Message, frozen=True, kw_only=True):
+    """Supervisor to coordinator and back, every few seconds: whoever falls silent is lost."""
+
+    address: str
+    host: str = ""
+
+
+class Restart(Message, frozen=True, kw_only=True):
+    """Coordinator to a supervisor: start this actor again, as its incarnation `epoch`."""
+
+    process: str
+    epoch: int
+
+
+class ActorLost(Message, frozen=True, kw_only=True):
+    """Coordinator to a buffer: incarnation `epoch` of this actor is gone. Idempotent.
+
+    `collected` is what it had reported to have collected, in env steps; what of it has not arrived
+    never will.
+    """
+
+    actor: str
+    epoch: int
+    collected: int
 
 
 class ProgressShown(Message, frozen=True, kw_only=True):
@@ -208,6 +248,21 @@ class BatchArrived:
 
     batch: int
     rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class SamplesArrived:
+    """Replay buffer to learner: the samples of one batch."""
+
+    batch: int
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class PrioritiesArrived:
+    """Learner to replay buffer: what the samples of a batch have taught about their worth."""
+
+    priorities: Priorities
 
 
 @dataclass(frozen=True)
@@ -245,6 +300,9 @@ SmallMessage: TypeAlias = (
     | Report
     | StepLimitReached
     | RoleExited
+    | Alive
+    | Restart
+    | ActorLost
     | StopRequested
     | ProgressShown
     | GroupLost
@@ -252,5 +310,12 @@ SmallMessage: TypeAlias = (
     | StepTaken
 )
 AnyMessage: TypeAlias = (
-    SmallMessage | RolloutArrived | BatchArrived | WeightsArrived | ModelOffered | ModelMerged
+    SmallMessage
+    | RolloutArrived
+    | BatchArrived
+    | SamplesArrived
+    | PrioritiesArrived
+    | WeightsArrived
+    | ModelOffered
+    | ModelMerged
 )

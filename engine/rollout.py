@@ -130,6 +130,39 @@ class Rollout:
     buffer: npt.NDArray[np.uint8] = field(repr=False)
 
 
+class SamplesInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What every role may know of drawn samples without reading their arrays.
+
+    Attributes:
+        env_steps: Inserted into the store before they were drawn.
+        drawn_s: When, on the coordinator's timeline.
+        age_mean_s, age_max_s: Seconds from the end of a sample's rollout until then.
+    """
+
+    env_steps: int
+    drawn_s: float
+    age_mean_s: float
+    age_max_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples drawn from a replay store: [updates, batch size, ...] fields in one buffer."""
+
+    info: SamplesInfo
+    buffer: npt.NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Priorities:
+    """Keys of transitions and their absolute TD errors, `PRIORITY_FIELDS`, in one buffer."""
+
+    buffer: npt.NDArray[np.uint8] = field(repr=False)
+
+
+PRIORITY_FIELDS = (Field("key", "int64"), Field("error", "float32"))
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """All parameters as one flat float32 tensor.

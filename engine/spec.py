@@ -18,8 +18,11 @@ from engine.errors import ConfigError
 Scalar: TypeAlias = bool | int | float | str | None
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
-NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0)]
-PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0.0)]
+MAX_FLOAT = 1e300
+"""Bounds what is called finite: infinity is nobody's intention in a configuration."""
+NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
+PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0.0, le=MAX_FLOAT)]
+Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 UnitInterval: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
@@ -114,7 +117,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     name: str
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     env: EnvSpec
     algorithm: dict[str, Scalar]
     """`name`, and the hyperparameters that this algorithm knows."""
@@ -131,6 +134,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     staleness: StalenessSpec = StalenessSpec()
     stop: StopSpec = StopSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    restarts: NonNegativeInt = 3
+    """How many times a dead actor is started again, over the whole run, before the run fails."""
 
     @property
     def algorithm_name(self) -> str:
@@ -161,11 +166,4 @@ def check_experiment(experiment: Experiment) -> Experiment:
             where="stop.return_threshold",
             fix="give a finite number or null",
         )
-    for key, value in (
-        ("stop.seconds", stop.seconds),
-        ("env.step_latency_ms", experiment.env.step_latency_ms),
-        ("checkpoint.every_s", experiment.checkpoint.every_s),
-    ):
-        if value is not None and not math.isfinite(value):
-            raise ConfigError(f"{value} is not a finite number", where=key)
     return experiment

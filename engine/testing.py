@@ -31,6 +31,7 @@ from engine.spec import (
 
 SCRIPTED_ENV = "TianJi/Scripted-v0"
 NUM_ACTIONS = 2
+RESET_REWARD = -7.0
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -40,7 +41,8 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Deterministic environments in next-step mode.
 
     The observation is (environment, episode, steps taken in the episode, offset from the seed);
-    the reward of an episode's n-th step is n, plus `bonus` if the action was 1.
+    the reward of an episode's n-th step is n, plus `bonus` if the action was 1. A step that only
+    resets gives `RESET_REWARD`, which nobody may count.
 
     Args:
         num_envs: How many.
@@ -86,7 +88,7 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         resets = self._has_ended
         self._episode += resets
         self._age = np.where(resets, 0, self._age + 1)
-        reward = np.where(resets, 0.0, self._age + self._bonus * (actions == 1))
+        reward = np.where(resets, RESET_REWARD, self._age + self._bonus * (actions == 1))
         self._has_ended = ~resets & (self._age >= self._lengths)
         self.num_env_steps += int(np.count_nonzero(~resets))
         self.num_vector_steps += 1
@@ -209,6 +211,7 @@ def has(commands: Iterable[Command], kind: type[object]) -> bool:
 
 __all__ = [
     "NUM_ACTIONS",
+    "RESET_REWARD",
     "SCRIPTED_ENV",
     "ScriptedVectorEnv",
     "discrete_spaces",

@@ -11,10 +11,31 @@ from synthetic_run import make_trace, write_rows, write_synthetic_run
 
 from engine.errors import ConfigError
 from engine.trace.reader import read_summary, read_table
-from engine.trace.records import RECORD_TYPES, Consumption, Ledger, Staleness, table_of
+from engine.trace.records import (
+    RECORD_TYPES,
+    Consumption,
+    Ledger,
+    Replay,
+    Staleness,
+    table_of,
+)
 from engine.trace.summary import SCHEMA_VERSION
 
 LEDGER = b'{"table":"ledger","t_s":1.0,"collected":4,"consumed":2,"dropped":1,"in_flight":1}\n'
+
+
+REPLAY = Replay(
+    t_s=1.0,
+    buffer=0,
+    env_steps=64,
+    env_steps_total=128,
+    samples=512,
+    samples_total=1024,
+    size_env_steps=100,
+    replay_ratio=8.0,
+    sample_age_mean_s=2.5,
+    sample_age_max_s=4.0,
+)
 
 
 def ledger_file(tmp_path: Path, content: bytes) -> Path:
@@ -23,7 +44,7 @@ def ledger_file(tmp_path: Path, content: bytes) -> Path:
 
 
 def test_every_table_comes_back_as_it_was_written(tmp_path: Path):
-    rows = make_trace(speed=1.0, threshold=450.0, num_batches=3).rows
+    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY]
     write_rows(tmp_path, rows)
     for record_type in RECORD_TYPES:
         wanted = [row for row in rows if type(row) is record_type]

@@ -1,56 +1,118 @@
-"""Inventories: which hosts there are and how they are reached."""
+"""Inventories: which hosts there are, how they are reached, and what they may run.
+
+Precedence: what a host says of itself, then its groups (a later group wins), then `defaults`.
+`env` is merged key by key, everything else is replaced as a whole. A host is named under `hosts`,
+in a group, or in both; `box[1-8]` stands for eight of them.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from engine.config_file import Document, KeyPath, convert, read_yaml
+import msgspec
+
+from engine.config_file import Document, KeyPath, convert, explain, read_yaml
 from engine.errors import ConfigError
-from engine.spec import Spec
+from engine.spec import NonNegativeInt, Spec
+from tianji_cli.host_ranges import expand_range
+
+DEFAULT_PORTS = "29500-29599"
+DEFAULT_WORKDIR = "~/.tianji"
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
+T = TypeVar("T")
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class RolesSpec(Spec, frozen=True, kw_only=True):
+    """How many of each role run on a host."""
+
+    coordinator: NonNegativeInt = 0
+    learner: NonNegativeInt = 0
+    buffer: NonNegativeInt = 0
+    actor: NonNegativeInt = 0
 
 
 class HostSpec(Spec, frozen=True, kw_only=True):
-    """One host."""
+    """What can be said of a host, a group of hosts, or all of them."""
 
-    connection: Literal["local"] = "local"
-    address: str = "127.0.0.1"
-    """IP address that other processes of the run reach it at."""
-    ports: str | None = None
-    """`first-last`: TCP ports to listen on. Without it a run on one host opens none."""
-
-
-class DefaultsSpec(Spec, frozen=True, kw_only=True):
-    """What holds for every host that says nothing else."""
-
+    connection: Literal["local", "ssh"] | None = None
+    """`local`: this machine, without SSH. Without it: `ssh`, except for `localhost`."""
+    ssh_host: str | None = None
+    """Name, address or `~/.ssh/config` alias to connect to; without it the host's own name."""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    """Private key file. Without it: what `~/.ssh/config` says, the agent, the usual files."""
+    jump: str | None = None
+    """Alias or `user@host:port` to go through; several with commas, as in ProxyJump."""
+    known_hosts: str | None = None
+    """File with the only host keys to trust; without it the user's own."""
     address: str | None = None
-    ports: str | None = None
+    """IP address that other hosts reach its roles at; without it what `ssh_host` resolves to."""
+    ports: str | int | None = None
+    """`first-last`: TCP ports to listen on."""
+    python: str | None = None
+    """Interpreter to use; without it one is found or made."""
+    workdir: str | None = None
+    """Directory of TianJi on the host."""
+    env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
+    """Environment variables for the roles."""
+    gpus: tuple[NonNegativeInt, ...] | None = None
+    """Numbers of the GPUs that the roles may use; without it all."""
+    roles: RolesSpec | None = None
+    """How many of each role; without it the placement decides."""
+
+
+class GroupSpec(HostSpec, frozen=True, kw_only=True):
+    """Hosts that share settings."""
+
+    hosts: tuple[str, ...]
 
 
 class InventoryFile(Spec, frozen=True, kw_only=True):
     """An inventory as it is written."""
 
     version: Literal[1] = 1
-    defaults: DefaultsSpec = DefaultsSpec()
-    hosts: dict[str, HostSpec]
+    defaults: HostSpec = HostSpec()
+    hosts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)
+    """Name or range to `HostSpec`; null if there is nothing to say."""
+    groups: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """Name to `GroupSpec`."""
 
 
 class Host(Spec, frozen=True, kw_only=True):
-    """A host with all defaults applied.
+    """A host with groups and defaults applied.
 
     Attributes:
+        address: Empty until it is resolved, where the inventory gives none.
         ports: Half-open range of TCP ports, or None for Unix sockets.
+        roles: How many of each role; None if the placement decides.
     """
 
     name: str
-    connection: Literal["local"]
+    connection: Literal["local", "ssh"]
+    ssh_host: str = ""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    jump: str | None = None
+    known_hosts: str | None = None
     address: str
     ports: tuple[int, int] | None
+    python: str | None = None
+    workdir: str = DEFAULT_WORKDIR
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    gpus: tuple[int, ...] | None = None
+    roles: dict[str, int] | None = None
 
 
 class Inventory(Spec, frozen=True, kw_only=True):
@@ -58,6 +120,25 @@ class Inventory(Spec, frozen=True, kw_only=True):
 
     source: str
     hosts: tuple[Host, ...]
+
+    def limited(self, patterns: list[str]) -> Inventory:
+        """The hosts that one of these globs matches.
+
+        Raises:
+            ConfigError: A pattern matches none.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(host.name, pattern) for host in self.hosts):
+                names = ", ".join(host.name for host in self.hosts)
+                raise ConfigError(
+                    "no host matches", where=f"--limit {pattern}", fix=f"hosts: {names}"
+                )
+        kept = [
+            host
+            for host in self.hosts
+            if not patterns or any(fnmatchcase(host.name, pattern) for pattern in patterns)
+        ]
+        return msgspec.structs.replace(self, hosts=tuple(kept))
 
 
 def load_inventory(path: Path) -> Inventory:
@@ -68,46 +149,133 @@ def load_inventory(path: Path) -> Inventory:
     """
     document = read_yaml(path)
     written = convert(document, InventoryFile)
-    if not written.hosts:
-        raise ConfigError("there is no host", where=document.where(("hosts",)))
-    if len(written.hosts) > 1:
+    layers = _layers(written, document)
+    if not layers:
         raise ConfigError(
-            f"{len(written.hosts)} hosts are named, but a run takes place on one",
-            where=document.where(("hosts",)),
-            fix="keep one host with `connection: local`",
+            "there is no host", where=document.where(("hosts",)), fix="name one under `hosts:`"
         )
-    hosts = tuple(_host(name, written, document) for name in written.hosts)
+    hosts = tuple(_resolve(name, found, document) for name, found in layers.items())
     return Inventory(source=str(path), hosts=hosts)
 
 
-def _host(name: str, written: InventoryFile, document: Document) -> Host:
-    path: KeyPath = ("hosts", name)
-    if not _HOST_NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} cannot name a host",
-            where=document.where(path),
-            fix="use letters, digits, '.', '_' and '-'",
-        )
-    spec = written.hosts[name]
-    given = document.data["hosts"][name]
-    address = spec.address
-    where: KeyPath = (*path, "address")
-    if "address" not in given and written.defaults.address is not None:
-        address, where = written.defaults.address, ("defaults", "address")
+_Layer = tuple[KeyPath, Mapping[str, Any]]
+
+
+def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer]]:
+    """For each host what holds for it, the weakest first, with where it is written."""
+    own: dict[str, list[_Layer]] = {}
+    for pattern, values in written.hosts.items():
+        path: KeyPath = ("hosts", pattern)
+        _convert(values or {}, HostSpec, path, document)
+        for name in _expand(pattern, path, document):
+            own.setdefault(name, []).append((path, values or {}))
+    in_groups: dict[str, list[_Layer]] = {}
+    for group, values in written.groups.items():
+        spec = _convert(values, GroupSpec, ("groups", group), document)
+        for pattern in spec.hosts:
+            for name in _expand(pattern, ("groups", group, "hosts"), document):
+                in_groups.setdefault(name, []).append((("groups", group), values))
+    defaults: _Layer = (("defaults",), document.data.get("defaults") or {})
+    names = dict.fromkeys([*own, *in_groups])
+    return {name: [defaults, *in_groups.get(name, []), *own.get(name, [])] for name in names}
+
+
+def _convert(values: object, target: type[T], path: KeyPath, document: Document) -> T:
     try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ConfigError(
-            f"{address!r} is not an IP address", where=document.where(where)
-        ) from None
-    ports = spec.ports if spec.ports is not None else written.defaults.ports
-    port_path: KeyPath = (*path, "ports") if spec.ports is not None else ("defaults", "ports")
+        return msgspec.convert(values, target, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise explain(error, target, document, path) from error
+
+
+def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
+    try:
+        names = expand_range(pattern)
+    except ValueError as error:
+        raise ConfigError(str(error), where=document.where(path)) from error
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot name a host",
+                where=document.where(path),
+                fix="use letters, digits, '.', '_' and '-'; put addresses into ssh_host",
+            )
+    return names
+
+
+class _Merged:
+    """The layers of one host, and in which of them each key stands."""
+
+    def __init__(self, layers: list[_Layer], document: Document) -> None:
+        self._document = document
+        self.values: dict[str, Any] = {}
+        self._paths: dict[str, KeyPath] = {}
+        for path, layer in layers:
+            for key, value in layer.items():
+                if value is None or (key == "hosts" and path[0] == "groups"):
+                    continue
+                self._paths[key] = (*path, key)
+                if key == "env":
+                    value = {**self.values.get("env", {}), **value}
+                self.values[key] = value
+        self._default_path = layers[-1][0]
+
+    def where(self, key: str) -> str:
+        return self._document.where(self._paths.get(key, self._default_path))
+
+
+def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
+    merged = _Merged(layers, document)
+    spec = msgspec.convert(merged.values, HostSpec)
+    is_named_local = name in LOCAL_NAMES and spec.ssh_host is None
+    connection = spec.connection or ("local" if is_named_local else "ssh")
+    _check(spec, connection, merged)
+    is_ssh = connection == "ssh"
+    ports = spec.ports if spec.ports is not None else (DEFAULT_PORTS if is_ssh else None)
+    address = spec.address if spec.address is not None else ("" if is_ssh else "127.0.0.1")
     return Host(
         name=name,
-        connection=spec.connection,
+        connection=connection,
+        ssh_host=(spec.ssh_host or name) if is_ssh else "",
+        user=spec.user,
+        port=spec.port,
+        key=spec.key,
+        jump=spec.jump,
+        known_hosts=spec.known_hosts,
         address=address,
-        ports=_port_range(ports, document.where(port_path)) if ports is not None else None,
+        ports=None if ports is None else _port_range(str(ports), merged.where("ports")),
+        python=spec.python,
+        workdir=spec.workdir or DEFAULT_WORKDIR,
+        env={key: str(value) for key, value in spec.env.items()},
+        gpus=spec.gpus,
+        roles=None if spec.roles is None else _counts(spec.roles),
     )
+
+
+def _counts(roles: RolesSpec) -> dict[str, int]:
+    return {name: n for name in roles.__struct_fields__ if (n := getattr(roles, name))}
+
+
+def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:
+    if spec.address is not None:
+        try:
+            ipaddress.ip_address(spec.address)
+        except ValueError:
+            raise ConfigError(
+                f"{spec.address!r} is not an IP address", where=merged.where("address")
+            ) from None
+    if spec.port is not None and not 1 <= spec.port <= 65535:
+        raise ConfigError(f"{spec.port} is not a port", where=merged.where("port"))
+    for variable in spec.env:
+        if not _VARIABLE.fullmatch(variable):
+            raise ConfigError(
+                f"{variable!r} cannot name an environment variable", where=merged.where("env")
+            )
+    if connection == "local" and spec.ssh_host is not None:
+        raise ConfigError(
+            "a host with `connection: local` is this machine, so it has no ssh_host",
+            where=merged.where("ssh_host"),
+            fix="remove one of the two",
+        )
 
 
 def _port_range(text: str, where: str) -> tuple[int, int]:

@@ -1,47 +1,52 @@
-"""Runs a plan on its hosts: prepare, launch, watch, end. No gradients and no terminal here.
+"""Runs a plan on hosts that are ready: prepare, launch, watch, end. No gradients, no terminal here.
 
-A run's processes live in the supervisor's hands, not in this one's. Whatever happens here, the
-supervisor sees its standard input end, and ends the run.
+A run's processes live in the supervisors' hands, not in this one's. Whatever happens here, each
+supervisor sees its standard input end or fall silent, and ends its part of the run.
 """
 
 from __future__ import annotations
 
-import os
-import selectors
-import signal
-import tempfile
+import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 
-from engine.errors import DeadlineError, RunFailedError, TianJiError
-from engine.messages import Message
+import engine
+from engine.errors import CleanupError, DeadlineError, TianJiError, VersionMismatchError
+from engine.messages import COORDINATOR
 from engine.progress import Progress
 from engine.runtime.launch import (
+    Detach,
+    Detached,
     Failed,
     Finished,
-    FromSupervisor,
+    Hello,
     HostFacts,
     KillRun,
     Launch,
-    LineReader,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     Refused,
     Shown,
     Spawned,
     StopRun,
-    write_line,
 )
-from engine.runtime.ports import find_free_ports
-from tianji_cli.connectors.base import Connection
-from tianji_cli.plan import Plan, Workers, socket_endpoints, tcp_endpoints
+from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate, relative_to
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.lines import Line, Lines
+from tianji_cli.plan import Plan, servers_on
+from tianji_cli.probe import minor_of
+from tianji_cli.provision import Site
 
 PREPARE_S = 120.0
+CLOCK_S = 20.0
+DETACH_S = 20.0
 END_S = 15.0
+"""How long a supervisor may take to end, once it has been told or is alone."""
+LEASE_S = 15.0
+"""A supervisor behind SSH that has not heard from us for so long ends its part of the run."""
 
 
 @dataclass
@@ -51,187 +56,288 @@ class Outcome:
     Attributes:
         failures: In the order in which they happened.
         pids: Of all role processes that were started, by address.
+        lost: Hosts whose supervisor ended without a last word, with what is known of it.
+        is_detached: The run goes on without us.
+        unclean: What may be left of it on a host.
     """
 
     failures: list[Failed] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    is_detached: bool = False
+    unclean: CleanupError | None = None
 
 
-class Interrupts:
-    """Ctrl-C and its relatives as events: counts them and wakes up a selector."""
+@dataclass(frozen=True)
+class HostReady:
+    """What a host has answered to `Prepare`."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._write_fd, False)
-
-    @contextmanager
-    def installed(self, on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
-        """Handles SIGINT, SIGTERM and SIGHUP within the block."""
-
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.count += 1
-            if on_interrupt is not None:
-                on_interrupt()
-
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        earlier = {number: signal.signal(number, handle) for number in numbers}
-        earlier_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(earlier_fd)
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def drain(self) -> None:
-        """Empties the pipe, so that a selector waits again."""
-        try:
-            os.read(self.fd, 4096)
-        except BlockingIOError:
-            return
+    facts: HostFacts
+    endpoints: tuple[str, ...]
 
 
 class Controller:
-    """Talks to the supervisor of a run. Use `prepare`, then `run`.
+    """Talks to the supervisors of a run. Use `prepare`, `measure_clocks`, then `run`, and `close`.
 
     Args:
         plan: What to run.
-        connection: A started supervisor.
+        sites: All hosts of the plan, ready.
         interrupts: The user's Ctrl-C.
     """
 
-    def __init__(self, plan: Plan, connection: Connection, interrupts: Interrupts) -> None:
+    def __init__(self, plan: Plan, sites: Mapping[str, Site], interrupts: Interrupts) -> None:
         self._plan = plan
-        self._connection = connection
+        self._sites = sites
         self._interrupts = interrupts
-        self._reader: LineReader[FromSupervisor] = LineReader(
-            connection.from_supervisor, FromSupervisor
-        )
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._reader.fd, selectors.EVENT_READ)
-        self._selector.register(interrupts.fd, selectors.EVENT_READ)
-        self._socket_dir: Path | None = None
+        self._beats = {host for host, site in sites.items() if site.node.is_remote}
+        connections = {host: site.connection for host, site in sites.items()}
+        self._lines = Lines(connections, interrupts, self._beats)
+        self._head = plan.host_of[COORDINATOR]
 
-    def prepare(self) -> HostFacts:
-        """Checks the experiment on the host; nothing of the run has started yet.
+    def prepare(self, run_id: str) -> dict[str, HostReady]:
+        """Checks the experiment on all hosts; nothing of the run has started yet.
 
         Raises:
-            TianJiError: As the host reported it; DeadlineError if it does not answer.
+            TianJiError: As a host reported it; VersionMismatchError; DeadlineError if one does not
+                answer.
+            KeyboardInterrupt: The user does not want it any more.
         """
-        self._tell(Prepare(experiment=self._plan.experiment, cut=self._plan.graph.cut))
-        for report in self._reports(time.monotonic() + PREPARE_S):
+        for host in self._sites:
+            self._lines.by_host[host].tell(self._prepare(host, run_id))
+        ready: dict[str, HostReady] = {}
+        for line, report in self._lines.reports(time.monotonic() + PREPARE_S):
+            self._check_alive(line, report)
             match report:
-                case Prepared(facts=facts):
-                    return facts
+                case Hello():
+                    assert line is not None
+                    check_versions(line.host, report)
+                case Prepared():
+                    assert line is not None
+                    ready[line.host] = HostReady(report.facts, tuple(report.endpoints))
                 case Refused():
                     raise refusal(report)
-                case Failed():
-                    raise self._died(report.cause)
-            if self._interrupts.count:
-                raise KeyboardInterrupt
-        raise DeadlineError(
-            f"the host was not ready within {PREPARE_S:.0f} s", where=self._connection.host
+            if len(ready) == len(self._sites):
+                return ready
+        late = sorted(set(self._sites) - set(ready))
+        raise DeadlineError(f"not ready within {PREPARE_S:.0f} s", where=", ".join(late))
+
+    def _prepare(self, host: str, run_id: str) -> Prepare:
+        spec = self._sites[host].part.host
+        env = dict(spec.env)
+        if spec.gpus is not None:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in spec.gpus)
+        return Prepare(
+            experiment=self._plan.experiment,
+            cut=self._plan.graph.cut,
+            run_id=run_id,
+            host=host,
+            num_endpoints=len(servers_on(self._plan, host)),
+            listen=self._plan.listen_of(spec),
+            env=env,
+            lease_s=LEASE_S if host in self._beats else None,
         )
 
-    def endpoints(self) -> dict[str, str]:
-        """Chooses where the run's servers listen.
+    def measure_clocks(self) -> dict[str, ClockOffset]:
+        """Each host's monotonic clock minus that of the coordinator's host.
 
         Raises:
-            PreflightError: Not enough free ports.
+            DeadlineError: A host does not answer.
         """
-        host = self._plan.inventory.hosts[0]
-        if host.ports is not None:
-            count = len(self._plan.servers)
-            ports = find_free_ports(host.address, range(*host.ports), count)
-            return tcp_endpoints(self._plan, host, ports)
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="tj-"))
-        return socket_endpoints(self._plan, self._socket_dir)
+        answers: dict[str, list[Answer]] = {host: [] for host in self._sites}
+        sent_ns: dict[str, int] = {}
+
+        def ask(line: Line) -> None:
+            sent_ns[line.host] = time.monotonic_ns()
+            line.tell(Ping(number=len(answers[line.host])))
+
+        for host in self._sites:
+            ask(self._lines.by_host[host])
+        for line, report in self._lines.reports(time.monotonic() + CLOCK_S):
+            heard_ns = time.monotonic_ns()
+            self._check_alive(line, report)
+            if isinstance(report, Pong):
+                assert line is not None
+                known = answers[line.host]
+                known.append(Answer(sent_ns[line.host], report.monotonic_ns, heard_ns))
+                if len(known) < NUM_PINGS:
+                    ask(line)
+            if all(len(known) >= NUM_PINGS for known in answers.values()):
+                offsets = {host: estimate(known) for host, known in answers.items()}
+                return relative_to(self._head, offsets)
+        late = [host for host, known in answers.items() if len(known) < NUM_PINGS]
+        raise DeadlineError("the clock could not be asked", where=", ".join(late))
+
+    def _check_alive(self, line: Line | None, report: object) -> None:
+        """While nothing runs yet, any end is an error."""
+        if self._interrupts.count:
+            raise KeyboardInterrupt
+        if line is not None and report is None:
+            raise line.died("its output ended")
+        if line is not None and isinstance(report, Failed):
+            raise line.died(report.cause + "".join(f"\n    {text}" for text in report.log_tail))
 
     def run(
-        self, workers: Workers, show: Callable[[Progress], None], note: Callable[[str], None]
+        self,
+        launches: Mapping[str, Launch],
+        show: Callable[[Progress], None],
+        note: Callable[[str], None],
+        *,
+        detaches: bool = False,
     ) -> Outcome:
-        """Launches the roles and watches until none is left.
+        """Launches the roles and watches until none is left, or until the run is detached.
 
         Args:
-            workers: From `tianji_cli.plan.wire`.
+            launches: From `tianji_cli.plan.wire`, by host.
             show: Called with each snapshot of progress.
             note: Called with words for the user.
+            detaches: Let go as soon as training has started.
         """
-        outcome = Outcome()
-        ((address, wiring),) = workers.supervisors.items()
-        self._tell(
-            Launch(
-                address=address,
-                wiring=wiring,
-                socket_dir=str(self._socket_dir or ""),
-                workers=workers.workers,
-            )
-        )
-        heard = 0
-        try:
-            for report in self._reports(None):
-                match report:
-                    case Spawned():
-                        outcome.pids[report.address] = report.pid
-                    case Shown(progress=progress):
-                        show(progress)
-                    case Failed():
-                        outcome.failures.append(report)
-                    case Finished():
-                        break
-                if self._interrupts.count > heard:
-                    heard = self._interrupts.count
-                    self._stop(at_once=heard > 1, note=note)
-        except RunFailedError as error:
-            lost = Failed(address="the run", cause=f"was lost: {error}", log_tail=[])
-            outcome.failures.append(lost)
-        return outcome
+        watcher = _Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
+        for host, launch in launches.items():
+            if not self._lines.by_host[host].tell(launch):
+                raise self._lines.by_host[host].died("it no longer listens")
+        return watcher.watch()
 
-    def _stop(self, *, at_once: bool, note: Callable[[str], None]) -> None:
-        note("ending at once" if at_once else "stopping; Ctrl-C once more ends it at once")
-        self._tell(KillRun() if at_once else StopRun())
+    def close(self) -> list[str]:
+        """Ends the supervisors, and with them whatever is left of the run.
 
-    def close(self) -> None:
-        """Ends the supervisor, and with it whatever is left of the run.
-
-        Raises:
-            DeadlineError: It does not end.
+        Returns:
+            Hosts whose supervisor has not ended in time.
         """
-        self._selector.close()
-        self._connection.close_input()
-        has_ended = self._connection.wait(END_S)
-        if not has_ended:
-            raise DeadlineError("the supervisor does not end", where=self._connection.host)
+        self._lines.close()
+        for line in self._lines.by_host.values():
+            line.connection.close_input()
+        end_s = time.monotonic() + END_S
+        return [
+            host
+            for host, line in self._lines.by_host.items()
+            if not line.connection.wait(max(0.0, end_s - time.monotonic()))
+        ]
 
-    def _reports(self, deadline_s: float | None) -> Iterator[FromSupervisor | None]:
-        """Yields each report, and None after each interrupt, until the deadline."""
-        while True:
-            timeout_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if timeout_s is not None and timeout_s <= 0:
-                return
-            ready = {key.fd for key, _ in self._selector.select(timeout_s)}
-            if self._interrupts.fd in ready:
-                self._interrupts.drain()
-                yield None
-            yield from self._reader.read()
-            if self._reader.at_end:
-                raise self._died("its output ended")
+    def let_go(self) -> None:
+        """Leaves a detached run alone."""
+        self._lines.close()
 
-    def _died(self, cause: str) -> RunFailedError:
-        self._connection.wait(1.0)
-        said = self._connection.error_output()
-        tail = "".join(f"\n    {text}" for text in said.splitlines()[-20:])
-        return RunFailedError(
-            f"the node supervisor failed: {cause}{tail}", where=self._connection.host
+
+class _Watcher:
+    """Follows a run that was launched, until all supervisors are done with it."""
+
+    def __init__(
+        self,
+        lines: Lines,
+        head: str,
+        interrupts: Interrupts,
+        show: Callable[[Progress], None],
+        note: Callable[[str], None],
+        detaches: bool,
+    ) -> None:
+        self._lines = lines
+        self._head = head
+        self._interrupts = interrupts
+        self._show = show
+        self._note = note
+        self._detaches = detaches
+        self._is_leaving = False
+        self._outcome = Outcome()
+        self._done: set[str] = set()
+        self._detached: set[str] = set()
+        self._num_heard = 0
+        self._deadline_s: float | None = None
+        self._is_killing = False
+
+    def watch(self) -> Outcome:
+        while not self._is_complete():
+            for line, report in self._lines.reports(self._deadline_s):
+                if line is not None:
+                    self._take(line, report)
+                self._obey()
+                if self._is_complete():
+                    return self._outcome
+            if self._is_killing or self._deadline_s is None:
+                break
+            self._kill("did not end in time, so they are ended now")
+        return self._outcome
+
+    def _is_complete(self) -> bool:
+        settled = self._done | self._detached | set(self._outcome.lost)
+        is_complete = set(self._lines.by_host) <= settled
+        self._outcome.is_detached = is_complete and bool(self._detached)
+        return is_complete
+
+    def _take(self, line: Line, report: object) -> None:
+        match report:
+            case Spawned():
+                self._outcome.pids[report.address] = report.pid
+            case Shown(progress=progress):
+                self._show(progress)
+                self._leave_if_started(progress)
+            case Failed():
+                self._outcome.failures.append(report)
+                self._note(f"{report.address} on {line.host} {report.cause}")
+                if report.address == COORDINATOR:
+                    self._kill("are ended, as the coordinator is gone")
+            case Finished():
+                self._done.add(line.host)
+                if line.host == self._head:
+                    self._deadline_s = time.monotonic() + END_S
+            case Detached():
+                self._detached.add(line.host)
+            case None if line.host not in self._done | self._detached:
+                self._lost(line)
+
+    def _lost(self, line: Line) -> None:
+        error = line.died("its output ended")
+        self._outcome.lost[line.host] = error.what
+        self._note(f"{line.host} is lost: {error.what}")
+        if line.host == self._head:
+            self._kill("are ended, as the coordinator's host is lost")
+
+    def _leave_if_started(self, progress: Progress) -> None:
+        if self._detaches and not self._is_leaving and progress.phase == "running":
+            self._is_leaving = True
+            for line in self._lines.by_host.values():
+                line.tell(Detach())
+
+    def _kill(self, why: str) -> None:
+        if self._is_killing:
+            return
+        self._is_killing = True
+        left = sorted(set(self._lines.by_host) - self._done - set(self._outcome.lost))
+        if left:
+            self._note(f"{', '.join(left)} {why}")
+        for host in left:
+            self._lines.by_host[host].tell(KillRun())
+        self._deadline_s = time.monotonic() + END_S
+
+    def _obey(self) -> None:
+        """The user's Ctrl-C: once in good order, twice at once."""
+        if self._interrupts.count <= self._num_heard:
+            return
+        self._num_heard = self._interrupts.count
+        if self._num_heard == 1:
+            self._note("stopping; Ctrl-C once more ends it at once")
+            self._lines.by_host[self._head].tell(StopRun())
+        else:
+            self._note("ending at once")
+            self._kill("are ended")
+
+
+def check_versions(host: str, hello: Hello) -> None:
+    """Raises VersionMismatchError unless we understand each other."""
+    here = platform.python_version()
+    if hello.protocol != engine.PROTOCOL_VERSION:
+        raise VersionMismatchError(
+            f"it runs TianJi {hello.tianji} (protocol {hello.protocol}), here runs"
+            f" {engine.__version__} (protocol {engine.PROTOCOL_VERSION})",
+            where=host,
+            fix=f"pip install tianji-rl=={engine.__version__} there",
         )
-
-    def _tell(self, message: Message) -> None:
-        try:
-            write_line(self._connection.to_supervisor, message)
-        except BrokenPipeError:
-            raise self._died("it no longer listens") from None
+    if minor_of(hello.python) != minor_of(here):
+        raise VersionMismatchError(
+            f"its supervisor runs Python {hello.python}, here runs {here}",
+            where=host,
+            fix=f"give a Python {minor_of(here)} with `python:` in the inventory",
+        )
 
 
 def refusal(report: Refused) -> TianJiError:

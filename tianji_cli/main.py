@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import TianJiError
+from tianji_cli.commands import lab
 from tianji_cli.commands.report import OutOption, RunsArgument
 from tianji_cli.output import Output
 
@@ -21,12 +22,15 @@ app = typer.Typer(
     name="tianji",
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 5 deadline passed, 130 interrupted.",
+    " 4 host unreachable, 5 deadline passed, 6 version mismatch, 7 clean-up incomplete,"
+    " 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(lab.app, epilog=EVERYWHERE)
 
 InventoryArgument = Annotated[str, typer.Argument(metavar="[INVENTORY]", help="Inventory file.")]
 ExperimentOption = Annotated[
@@ -45,6 +49,21 @@ SetOption = Annotated[
 PolicyOption = Annotated[
     str | None,
     typer.Option("--policy", metavar="NAME", help="Distribution policy.", show_default=False),
+]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", help="Run id or a unique beginning; the newest.", show_default=False
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="HOSTS",
+        help="Only hosts that match this glob. Repeatable.",
+        show_default=False,
+    ),
 ]
 ResultsOption = Annotated[
     Path,
@@ -85,6 +104,11 @@ def up(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
+    limit: LimitOption = None,
+    detach: Annotated[
+        bool,
+        typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, bring back traces."""
@@ -93,10 +117,16 @@ def up(
 
     output = _output(context)
     request = command.Request(
-        inventory, experiment, _settings(settings, policy, seed), results, name
+        inventory,
+        experiment,
+        _settings(settings, policy, seed),
+        results,
+        name,
+        detaches=detach,
+        limit=limit or (),
     )
     if dry_run:
-        show_plan(command.check_only(request), output)
+        show_plan(command.check_only(request, output), output)
         return
     raise typer.Exit(command.up(request, output))
 
@@ -108,15 +138,76 @@ def plan(
     experiment: ExperimentOption = CARTPOLE,
     settings: SetOption = None,
     policy: PolicyOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """Show the fragments, processes and channels that `up` would start, and where."""
     from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import show_plan
 
     request = command.Request(
-        inventory, experiment, _settings(settings, policy, None), Path("results"), None
+        inventory,
+        experiment,
+        _settings(settings, policy, None),
+        Path("results"),
+        None,
+        limit=limit or (),
     )
     show_plan(command.load(request).plan, _output(context))
+
+
+@app.command(epilog=EVERYWHERE)
+def check(
+    context: typer.Context,
+    inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
+    limit: LimitOption = None,
+) -> None:
+    """Check that the hosts of an inventory are ready for a run, and say what mends the rest."""
+    from tianji_cli.commands.check import check_command
+
+    raise typer.Exit(check_command(inventory, limit or (), _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
+def status(
+    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+) -> None:
+    """Show what a run is doing on its hosts."""
+    from tianji_cli.commands.status import status_command
+
+    raise typer.Exit(status_command(results, run, _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
+def logs(
+    context: typer.Context,
+    run: RunArgument = None,
+    role: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROLE[@HOST]]", help="For example actor, actor-1 or actor-1@box2."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the run ends.")
+    ] = False,
+    num_lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, metavar="N", help="Of the end of each log.")
+    ] = 50,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Print the logs of a run, while it goes on and after its end."""
+    from tianji_cli.commands import logs as command
+
+    request = command.Request(run, role, follow, num_lines)
+    raise typer.Exit(command.logs_command(results, request, _output(context)))
+
+
+@app.command(epilog=EVERYWHERE)
+def down(
+    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+) -> None:
+    """End a run everywhere, bring its results here, prove that nothing is left."""
+    from tianji_cli.commands.down import down_command
+
+    raise typer.Exit(down_command(results, run, _output(context)))
 
 
 @app.command(epilog=EVERYWHERE)

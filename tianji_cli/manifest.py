@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 from engine.runtime.launch import HostFacts
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
+from tianji_cli.clocks import ClockOffset
 from tianji_cli.inventory import Inventory
 from tianji_cli.run_dir import RunPaths
 
@@ -37,12 +39,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seeds: list[int]
     started_at: str
     clock_offsets_s: dict[str, float]
+    clock_errors_s: dict[str, float]
 
 
 def write_manifest(
-    paths: RunPaths, experiment: Experiment, inventory: Inventory, hosts: dict[str, HostFacts]
+    paths: RunPaths,
+    experiment: Experiment,
+    inventory: Inventory,
+    hosts: dict[str, HostFacts],
+    offsets: Mapping[str, ClockOffset],
 ) -> Manifest:
-    """Writes the manifest of a run that is about to start."""
+    """Writes the manifest of a run that is about to start.
+
+    Args:
+        paths, experiment, inventory: The run.
+        hosts: What each is, the coordinator's first.
+        offsets: Their monotonic clocks minus that of the coordinator's host.
+    """
     manifest = Manifest(
         run_id=paths.run_id,
         argv=["tianji", *sys.argv[1:]],
@@ -53,7 +66,8 @@ def write_manifest(
         hosts=hosts,
         seeds=[experiment.seed],
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        clock_offsets_s=dict.fromkeys(hosts, 0.0),
+        clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},
+        clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
     )
     paths.manifest.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -15,23 +14,13 @@ from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR
 from engine.roles.totals import RunInfo
-from engine.runtime.launch import WorkerSpec
+from engine.runtime.launch import Launch, WorkerSpec
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
 from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Link, Wiring
 from tianji_cli.inventory import Host, Inventory
-
-MAX_SOCKET_PATH = 107
-"""What a Unix socket address can hold on Linux, less its final zero."""
-
-
-class Placement(msgspec.Struct, frozen=True):
-    """A process on a host."""
-
-    process: str
-    host: str
-    roles: tuple[str, ...]
+from tianji_cli.placement import Placement, place, with_named_actors
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,35 @@ class Plan:
         return [COORDINATOR, *(p.name for p in self.graph.processes if p.name in asked)]
 
     @property
+    def host_of(self) -> dict[str, str]:
+        """Where each process runs."""
+        return {placement.process: placement.host for placement in self.placements}
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """Hosts that run something; the coordinator's first."""
+        used = dict.fromkeys(placement.host for placement in self.placements)
+        by_name = {host.name: host for host in self.inventory.hosts}
+        return tuple(by_name[name] for name in used)
+
+    def listen_of(self, host: Host) -> tuple[str, int, int] | None:
+        """Where a host's servers listen; None for Unix sockets, if one host is all there is.
+
+        Raises:
+            ConfigError: Several hosts, and one of them has no ports.
+        """
+        is_alone = len(self.hosts) == 1
+        if is_alone and (host.connection == "ssh" or host.ports is None):
+            return None
+        if host.ports is None:
+            raise ConfigError(
+                "a run on several hosts needs TCP ports on each",
+                where=f"{self.inventory.source}: host {host.name}",
+                fix="add `ports: 29500-29599` and an `address:` that the others can reach",
+            )
+        return (host.address, *host.ports)
+
+    @property
     def info_counts(self) -> dict[str, int]:
         return {
             "num_hosts": len({placement.host for placement in self.placements}),
@@ -74,108 +92,124 @@ def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
     Raises:
         ConfigError: Unknown or impossible policy.
     """
+    experiment = with_named_actors(experiment, inventory)
     graph = build_graph(load_policy(experiment.policy), experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
-    host = inventory.hosts[0].name
-    placements = [Placement(p.name, host, p.roles) for p in graph.processes]
-    if graph.is_inline:
-        only = graph.processes[0]
-        placements = [Placement(only.name, host, (*only.roles, COORDINATOR))]
-    else:
-        placements.insert(0, Placement(COORDINATOR, host, (COORDINATOR,)))
-    return Plan(experiment, inventory, graph, tuple(placements))
-
-
-def socket_endpoints(plan: Plan, directory: Path) -> dict[str, str]:
-    """Unix sockets for all servers.
-
-    Raises:
-        ConfigError: The directory's path is too long for the operating system.
-    """
-    endpoints = {server: f"ipc://{directory}/{server}" for server in plan.servers}
-    longest = max(len(endpoint) - len("ipc://") for endpoint in endpoints.values())
-    if longest > MAX_SOCKET_PATH:
+    if not graph.is_inline:
+        return Plan(experiment, inventory, graph, tuple(place(graph.processes, inventory)))
+    host = inventory.hosts[0]
+    if host.connection != "local":
         raise ConfigError(
-            f"socket paths may have {MAX_SOCKET_PATH} characters, these have up to {longest}",
-            where=str(directory),
-            fix="set TMPDIR to a shorter directory",
+            "the whole run is one process inside the command, so it needs no other host",
+            where=f"policy {experiment.policy}",
+            fix="leave the inventory out, or take a policy with several processes",
         )
-    return endpoints
+    only = graph.processes[0]
+    placement = Placement(only.name, host.name, (*only.roles, COORDINATOR))
+    return Plan(experiment, inventory, graph, (placement,))
 
 
-def tcp_endpoints(plan: Plan, host: Host, ports: list[int]) -> dict[str, str]:
-    """TCP endpoints for all servers, one of `ports` each."""
-    address = f"[{host.address}]" if ":" in host.address else host.address
-    return {
-        server: f"tcp://{address}:{port}" for server, port in zip(plan.servers, ports, strict=True)
-    }
-
-
-@dataclass(frozen=True)
-class Workers:
-    """A plan made concrete.
+class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has made ready for its part of a run.
 
     Attributes:
-        workers: One for each process.
-        supervisors: The supervisor's own wiring, by its address.
+        endpoints: Where its servers will listen, in the order of `Plan.servers`.
+        run_dir: The run's directory there.
+        clock_offset_ns: Its monotonic clock minus that of the coordinator's host.
     """
 
-    workers: tuple[WorkerSpec, ...]
-    supervisors: Mapping[str, Wiring]
+    endpoints: tuple[str, ...]
+    run_dir: str
+    clock_offset_ns: int = 0
 
 
-def wire(plan: Plan, endpoints: Mapping[str, str], run_dir: Path, run_id: str) -> Workers:
-    """Gives every process its sockets, its log and, where there is TCP, its keys."""
-    supervisor = "supervisor-0"
-    processes = [placement.process for placement in plan.placements]
+def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, Launch]:
+    """Gives every process its sockets, its log and, where there is TCP, its keys.
+
+    Args:
+        plan: What runs where.
+        setups: By host; all hosts of the plan.
+        run_id: The run.
+
+    Returns:
+        What each host's supervisor has to launch.
+    """
+    endpoints = endpoints_of(plan, setups)
+    supervisors = {host.name: f"supervisor-{number}" for number, host in enumerate(plan.hosts)}
     is_tcp = any(endpoint.startswith("tcp:") for endpoint in endpoints.values())
-    keyrings = make_keyrings([*processes, supervisor]) if is_tcp else {}
+    members = [*plan.host_of, *supervisors.values()]
+    keyrings = make_keyrings(members) if is_tcp else {}
     info = RunInfo(run_id=run_id, **plan.info_counts)
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
     routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
-    rendezvous = _rendezvous(plan, endpoints, run_dir)
-    workers = []
-    for placement in plan.placements:
-        process = placement.process
+    roles_of = {placement.process: placement.roles for placement in plan.placements}
+    meeting = _meeting(plan, setups)
+
+    def worker(process: str, host: str) -> WorkerSpec:
         links = _links(plan, process, endpoints)
         if process != COORDINATOR:
             links.append(to_coordinator)
-        wiring = Wiring(
-            bind=endpoints.get(process, ""),
-            links=tuple(links),
-            routes=routes,
-            keyring=keyrings.get(process),
+        setup = setups[host]
+        return WorkerSpec(
+            address=process,
+            roles=roles_of[process],
+            host=host,
+            run_dir=setup.run_dir,
+            log=f"{setup.run_dir}/logs/{host}/{process}.log",
+            wiring=Wiring(
+                bind=endpoints.get(process, ""),
+                links=tuple(links),
+                routes=routes,
+                keyring=keyrings.get(process),
+            ),
+            info=info,
+            addresses=plan.addresses,
+            supervisors=tuple(supervisors.values()),
+            clock_offset_ns=setup.clock_offset_ns,
+            rendezvous=meeting.get(host),
         )
-        workers.append(
-            WorkerSpec(
-                address=process,
-                roles=placement.roles,
-                host=placement.host,
-                run_dir=str(run_dir),
-                log=str(run_dir / "logs" / placement.host / f"{process}.log"),
-                wiring=wiring,
-                info=info,
-                addresses=plan.addresses,
-                supervisors=(supervisor,),
-                rendezvous=rendezvous,
-            )
+
+    return {
+        host: Launch(
+            address=supervisor,
+            wiring=Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor)),
+            workers=tuple(worker(p, at) for p, at in plan.host_of.items() if at == host),
+            run_dir=setups[host].run_dir,
+            clock_offset_ns=setups[host].clock_offset_ns,
         )
-    wiring = Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor))
-    return Workers(tuple(workers), {supervisor: wiring})
+        for host, supervisor in supervisors.items()
+    }
 
 
-MEETING = "meeting"
-"""Stands for the meeting place of learners among the endpoints of a run."""
+def servers_on(plan: Plan, host: str) -> list[str]:
+    """The servers of a run that listen on this host."""
+    return [server for server in plan.servers if plan.host_of[server] == host]
 
 
-def _rendezvous(plan: Plan, endpoints: Mapping[str, str], run_dir: Path) -> Rendezvous | None:
-    """Where learners that update together meet: on one host through a file, which no one else
-    can read; its directory is the run's."""
+def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
+    """Where each server listens."""
+    return {
+        server: endpoint
+        for host, setup in setups.items()
+        for server, endpoint in zip(servers_on(plan, host), setup.endpoints, strict=True)
+    }
+
+
+def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvous]:
+    """Where learners that update together meet, for each host: on one host through a file of the
+    run's own directory."""
     if not plan.graph.cut.is_joint:
-        return None
+        return {}
+    if len(plan.hosts) > 1:
+        raise ConfigError(
+            "learners that update together have to run on one host",
+            where=f"policy {plan.graph.policy.name}",
+            fix="limit the run to one host, or take groups with the policy tianji",
+        )
+    (host,) = plan.hosts
     secret = secrets.token_hex(16)
-    address = plan.inventory.hosts[0].address
-    return Rendezvous(address=address, secret=secret, file=str(run_dir / f".{MEETING}"))
+    store = f"{setups[host.name].run_dir}/.meeting"
+    return {host.name: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
 
 
 def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:

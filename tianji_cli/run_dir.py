@@ -101,21 +101,26 @@ def probe_results(results: Path) -> None:
         )
 
 
+def refuse_existing(results: Path, run_id: str) -> None:
+    """Raises ConfigError if a run of that id exists, running or not; it is never overwritten."""
+    root = results / run_id
+    if root.exists():
+        raise ConfigError(
+            "a run of this name exists and is not overwritten",
+            where=str(root),
+            fix=f"choose another --name; tianji status {run_id} says whether it still runs",
+        )
+
+
 def create_run(results: Path, run_id: str) -> RunPaths:
     """Makes the directories of a new run.
 
     Raises:
         ConfigError: A run of that id exists; it is never overwritten.
     """
+    refuse_existing(results, run_id)
     paths = RunPaths(results / run_id)
-    try:
-        paths.root.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(
-            "a run of this name exists and is not overwritten",
-            where=str(paths.root),
-            fix="choose another --name",
-        ) from None
+    paths.root.mkdir(parents=True)
     for directory in (paths.trace, paths.logs, paths.checkpoints, paths.plots):
         directory.mkdir()
     return paths

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import gymnasium
 import msgspec
@@ -22,7 +22,8 @@ from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
-"""Rollout fields by name, [T(+1), B, ...]; B counts the environments of all rollouts in it."""
+"""Arrays by name. From a queue: rollout fields [T(+1), B, ...], where B counts the environments of
+all rollouts in it. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
 
 Metrics: TypeAlias = dict[str, float]
 
@@ -52,13 +53,40 @@ class Lanes(msgspec.Struct, frozen=True):
 ANY_LANES = Lanes(0, 1, 1)
 
 
+class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """How an algorithm wants samples from a replay store.
+
+    Attributes:
+        capacity: Env steps kept, rounded up to whole rollouts; the oldest give way.
+        min_size: Env steps before the first sample is drawn.
+        batch_size: Samples of one optimiser step.
+        updates_per_batch: Optimiser steps that one `update` makes, each on its own samples.
+        replay_ratio: Samples trained for each env step collected.
+        n_step: Longest span of a transition.
+        discount: Gamma.
+        priority_exponent: Alpha of prioritised sampling; 0 draws uniformly.
+        importance_exponent: Beta, how far weights undo the bias of prioritised sampling.
+    """
+
+    capacity: int
+    min_size: int
+    batch_size: int
+    updates_per_batch: int
+    replay_ratio: float
+    n_step: int
+    discount: float
+    priority_exponent: float
+    importance_exponent: float
+
+
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants its samples.
 
     Attributes:
         rollout_steps: T, steps of each environment in one rollout.
-        batch_steps: T x B of one batch: env steps and resets that one `update` sees.
         fields: What a rollout holds.
+        batch_steps: T x B of one batch: env steps and resets that one `update` sees (queue).
+        replay: Set if samples are wanted from a replay store; then `update` may see them often.
         corrects_staleness: Whether the update weighs samples of older policies rightly, so that
             it can do without a bound on lag.
         shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
@@ -66,10 +94,41 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rollout_steps: int
-    batch_steps: int
     fields: tuple[Field, ...]
+    batch_steps: int = 0
+    replay: ReplayRequest | None = None
     corrects_staleness: bool = False
     shares_batches: bool = False
+
+    @property
+    def kind(self) -> Literal["queue", "replay"]:
+        return "replay" if self.replay else "queue"
+
+    @property
+    def samples_replay(self) -> bool:
+        """Whether `update` learns from a replay store."""
+        return self.replay is not None
+
+    @property
+    def sample_fields(self) -> tuple[Field, ...]:
+        """What one sample from replay holds: a transition s_tm1, a_tm1, r_t, discount_t, s_t.
+
+        `key` names the transition for its priority, `version` is the behaviour version, `weight`
+        the importance weight.
+        """
+        if self.replay is None:
+            return ()
+        observation, *others = (msgspec.structs.replace(f, extra_rows=0) for f in self.fields)
+        return (
+            observation,
+            msgspec.structs.replace(observation, name="next_observation"),
+            *others,
+            Field("reward", "float32"),
+            Field("discount", "float32"),
+            Field("weight", "float32"),
+            Field("key", "int64"),
+            Field("version", "int64"),
+        )
 
 
 @dataclass
@@ -83,6 +142,7 @@ class LearnerState:
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
         peers: The learners that hold the other shares of each batch.
+        target: A second network that follows slowly, and its flat weights, if there is one.
     """
 
     network: nn.Module
@@ -91,6 +151,15 @@ class LearnerState:
     generator: torch.Generator
     num_updates: int = 0
     peers: Peers = ALONE
+    target: TargetNetwork | None = None
+
+
+@dataclass(frozen=True)
+class TargetNetwork:
+    """Parameters that are views on `weights`, as in `LearnerState`."""
+
+    network: nn.Module
+    weights: FlatParameters
 
 
 @dataclass(frozen=True)
@@ -100,10 +169,13 @@ class UpdateResult:
     Attributes:
         samples_trained: Env steps used, each as often as it was used.
         metrics: Scalars worth tracing.
+        errors: Absolute TD errors [updates, batch size] of samples from replay, which become
+            their priorities; None leaves those alone.
     """
 
     samples_trained: int
     metrics: Metrics
+    errors: Tensor | None = None
 
 
 class Algorithm(Protocol):

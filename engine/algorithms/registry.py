@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.algorithms.base import Algorithm, Spaces
+from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.config_file import Document, explain, suggest
@@ -26,6 +27,8 @@ class Entry:
 ALGORITHMS: dict[str, Entry] = {
     "ppo": Entry(PpoConfig, Ppo),
     "impala": Entry(ImpalaConfig, Impala),
+    "dqn": Entry(DqnConfig, Dqn),
+    "apex": Entry(ApexConfig, Dqn),
 }
 
 
@@ -53,13 +56,26 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     """
     entry = _entry(experiment)
     algorithm = entry.make(read_config(experiment), experiment.network, spaces)
-    if experiment.staleness.mode == "correct" and not algorithm.samples().corrects_staleness:
-        raise ConfigError(
-            f"{experiment.algorithm_name} does not correct for stale samples",
-            where="staleness.mode",
-            fix="use block, drop or unbounded, or an algorithm with V-trace, such as impala",
-        )
+    _check_staleness(experiment, algorithm)
     return algorithm
+
+
+def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
+    """The mode must be one that the algorithm's way of taking samples can keep."""
+    samples, mode, name = algorithm.samples(), experiment.staleness.mode, experiment.algorithm_name
+    if mode == "correct" and not samples.corrects_staleness:
+        raise ConfigError(
+            f"{name} does not correct for stale samples",
+            where="staleness.mode",
+            fix="use an algorithm with V-trace, such as impala, or another mode",
+        )
+    if mode in ("block", "drop") and samples.kind == "replay":
+        raise ConfigError(
+            f"{name} learns from a replay store, whose samples are old on purpose, so no bound on"
+            " their lag can be kept",
+            where="staleness.mode",
+            fix="staleness.mode: unbounded",
+        )
 
 
 def read_config(experiment: Experiment) -> Spec:

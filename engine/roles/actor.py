@@ -77,6 +77,7 @@ class ActorRole:
         self._learner = learner
         self._state = _State.JOINED
         self._ticket: TicketGranted | None = None
+        self._last_ticket = -1
         self._newest: Weights | None = None
         self._loaded_version = -1
         self._waiting_since_s = 0.0
@@ -131,7 +132,7 @@ class ActorRole:
         return requests
 
     def _granted(self, ticket: TicketGranted, now_s: float) -> list[Command]:
-        if self._state is not _State.WAITING:
+        if self._state is not _State.WAITING or ticket.ticket <= self._last_ticket:
             return []  # the answer to a request that was repeated, or too late
         self._ticket = ticket
         return self._try_to_collect(now_s)
@@ -148,7 +149,7 @@ class ActorRole:
             self._loaded_version = self._newest.version
             self._newest = None
         self._state = _State.COLLECTING
-        self._ticket = None
+        self._ticket, self._last_ticket = None, ticket.ticket
         self._wait_s = now_s - self._waiting_since_s
         return [*commands, CollectRollout(ticket.ticket)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from engine.balance import Admission
 from engine.messages import (
     COORDINATOR,
+    ActorLost,
     BatchArrived,
     BatchRequested,
     Counters,
@@ -20,10 +21,10 @@ from engine.messages import (
     TicketGranted,
     TicketRequested,
 )
+from engine.roles.books import Books
 from engine.roles.commands import Command, Event, Quit, Send, TimerFired, Wake
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
-from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Ledger
 
 DRAIN_S = 2.0
@@ -46,15 +47,17 @@ class BufferRole:
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
-        self._received: dict[str, int] = {}
-        self._collected: dict[tuple[int, int], int] = {}
+        self._books = Books(self.address)
+        self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._delivered = 0
         self._consumed = 0
-        self._dropped = 0
         self._stop: Stop | None = None
+        self._is_finished = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        if self._is_finished:
+            return [Quit()] if isinstance(event, Exit) else []
         match event:
             case Start():
                 return []
@@ -63,14 +66,16 @@ class BufferRole:
                 return self._grant()
             case RolloutArrived():
                 return self._arrived(event, now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
             case BatchRequested():
                 return self._requested(event, now_s)
             case Stop():
                 self._stop = event
                 self._consumed = event.consumed_env_steps
-                return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
+                return [*self._finish_if_drained(), Wake(DRAIN_S)]
             case TimerFired():
-                return self._finish(now_s) if self._stop else []
+                return self._finish() if self._stop else []
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
@@ -81,30 +86,29 @@ class BufferRole:
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
-        actor = f"actor-{info.actor}"
-        self._received[actor] = self._received.get(actor, 0) + 1
-        commands = self._book(event, now_s)
+        entry = self._books.enter(info, now_s)
+        commands = list(entry.notes)
+        if not entry.is_new:
+            return commands
         if self._admission.arrive(info.ticket, info.version_min):
             self._queue[info.ticket] = event.rollout
         else:
-            self._dropped += info.num_env_steps
-            detail = f"rollout {info.sequence} has no open ticket"
-            commands.append(self._note(now_s, "drop", actor, detail))
-        self._held_versions[actor] = event.held_version
+            commands.append(self._books.drop(info, now_s, "it has no open ticket"))
         if self._stop:
-            return [*commands, *self._finish_if_drained(now_s)]
+            return [*commands, *self._finish_if_drained()]
+        self._held_versions[f"actor-{info.actor}"] = event.held_version
         return [*commands, *self._deliver(now_s), *self._grant()]
 
-    def _book(self, event: RolloutArrived, now_s: float) -> list[Command]:
-        """Enters what the actor says it has collected in all; a gap in it was lost on the way."""
-        info = event.info
-        source = (info.actor, info.epoch)
-        lost = info.total_env_steps - self._collected.get(source, 0) - info.num_env_steps
-        self._collected[source] = info.total_env_steps
-        if lost <= 0:
-            return []
-        self._dropped += lost
-        return [self._note(now_s, "loss", f"actor-{info.actor}", f"{lost} env steps never arrived")]
+    def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """Nobody waits any longer for what a dead actor had in hand; its queued rollouts stay."""
+        commands = self._books.lose(event, now_s)
+        if event.epoch > self._lost_epochs.get(event.actor, -1):
+            self._lost_epochs[event.actor] = event.epoch
+            self._admission.lose(event.actor)
+            self._held_versions.pop(event.actor, None)
+        if self._stop:
+            return [*commands, *self._finish_if_drained()]
+        return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)
@@ -121,12 +125,10 @@ class BufferRole:
         decision = self._admission.take_batch()
         if decision is None:
             return []
-        commands: list[Command] = []
-        for ticket in decision.dropped:
-            info = self._queue.pop(ticket).info
-            self._dropped += info.num_env_steps
-            detail = f"{info.num_env_steps} env steps of version {info.version_min} were too old"
-            commands.append(self._note(now_s, "drop", f"actor-{info.actor}", detail))
+        commands = [
+            self._books.drop(self._queue.pop(ticket).info, now_s, "too old")
+            for ticket in decision.dropped
+        ]
         if decision.taken:
             rollouts = tuple(self._queue.pop(ticket) for ticket in decision.taken)
             self._delivered += sum(rollout.info.num_env_steps for rollout in rollouts)
@@ -150,9 +152,9 @@ class BufferRole:
         """A row of the books, as far as rollouts have arrived here."""
         return Ledger(
             t_s=now_s,
-            collected=sum(self._collected.values()),
+            collected=self._books.collected,
             consumed=self._consumed,
-            dropped=self._dropped,
+            dropped=self._books.dropped,
             in_flight=self._queued + self._delivered - self._consumed,
             buffer=self._index,
         )
@@ -160,23 +162,16 @@ class BufferRole:
     def _report(self, now_s: float) -> Command:
         return Send(COORDINATOR, Report(address=self.address, records=[self._ledger(now_s)]))
 
-    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
-        row = TraceEvent(t_s=now_s, kind=kind, host="", role=role, detail=detail)
-        return Send(COORDINATOR, Report(address=self.address, records=[row]))
-
-    def _finish_if_drained(self, now_s: float) -> list[Command]:
+    def _finish_if_drained(self) -> list[Command]:
         assert self._stop is not None
-        expected = self._stop.sent_rollouts
-        if all(self._received.get(actor, 0) >= sent for actor, sent in expected.items()):
-            return self._finish(now_s)
-        return []
+        return self._finish() if self._books.has_all(self._stop.sent_rollouts) else []
 
-    def _finish(self, now_s: float) -> list[Command]:
-        self._stop = None
-        self._held_versions.clear()
+    def _finish(self) -> list[Command]:
+        self._is_finished = True
         counters = Counters(
             queued=self._queued,
             staged=self._delivered - self._consumed,
-            dropped=self._dropped,
+            dropped=self._books.dropped,
+            lost_collected=self._books.lost_collected,
         )
         return [Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

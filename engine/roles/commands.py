@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
 from engine.progress import Progress
-from engine.rollout import Rollout, Weights
+from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Episode, Record
 from engine.trace.summary import Summary
 
@@ -105,6 +105,34 @@ class TakeStep:
 
 
 @dataclass(frozen=True)
+class UpdateFromSamples:
+    """Learner: train on these samples from replay. Gives `Updated`."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class InsertRollout:
+    """Replay buffer: keep this rollout, in the place of the oldest if there is no other."""
+
+    rollout: Rollout
+
+
+@dataclass(frozen=True)
+class DrawSamples:
+    """Replay buffer: draw one batch. Gives `SamplesDrawn`."""
+
+    env_steps: int
+
+
+@dataclass(frozen=True)
+class SetPriorities:
+    """Replay buffer: these transitions are worth so much."""
+
+    priorities: Priorities
+
+
+@dataclass(frozen=True)
 class SaveCheckpoint:
     """Learner: make what was learnt so far durable."""
 
@@ -121,9 +149,13 @@ class Wake:
 
 @dataclass(frozen=True)
 class StartRun:
-    """Coordinator: set the run's clock to zero and send `Start` to all of these."""
+    """Coordinator: set the run's clock to zero and send `Start` to all of these.
+
+    While the run `is_under_way`, its clock goes on: these have come late.
+    """
 
     addresses: tuple[str, ...]
+    is_under_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +198,10 @@ Command: TypeAlias = (
     | ForgetModel
     | StepEnvironment
     | TakeStep
+    | UpdateFromSamples
+    | InsertRollout
+    | DrawSamples
+    | SetPriorities
     | SaveCheckpoint
     | Wake
     | StartRun
@@ -202,7 +238,8 @@ class WeightsExported:
 class Updated:
     """An update is done.
 
-    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total.
+    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
+    samples from replay, `samples_by_version` counts them by behaviour version.
     """
 
     weights: Weights
@@ -210,6 +247,13 @@ class Updated:
     num_updates: int
     update_s: float
     metrics: dict[str, float]
+    samples_by_version: Mapping[int, int] = field(default_factory=dict)
+    priorities: Priorities | None = None
+
+
+@dataclass(frozen=True)
+class SamplesDrawn:
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -265,6 +309,7 @@ Event: TypeAlias = (
     | ModelsMerged
     | StepWanted
     | EnvironmentStepped
+    | SamplesDrawn
     | TimerFired
 )
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from engine import PROTOCOL_VERSION
 from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
+    Alive,
     Counters,
     Exit,
     Joined,
@@ -40,8 +42,10 @@ from engine.roles.commands import (
     Wake,
     WriteTrace,
 )
+from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
 from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.view import describe
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Ledger, Record
@@ -86,6 +90,8 @@ class CoordinatorRole:
         self._supervisors = supervisors
         self._totals = RunTotals(experiment)
         self._groups = groups or Groups(single_cut(experiment), {})
+        num_groups = self._groups.count
+        self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
         self._phase = _Phase.JOINING
         self._hosts: dict[str, str] = {}
         self._counters: dict[str, Counters] = {}
@@ -102,14 +108,16 @@ class CoordinatorRole:
         match event:
             case Joined():
                 return self._joined(event, now_s)
+            case Alive():
+                self._fleet.hear(event, now_s)
+                return self._start_if_complete(now_s)
             case Report():
                 return self._reported(event, now_s)
             case StepLimitReached():
                 return self._stop("env_steps", now_s)
             case Stopped():
                 self._counters[event.address] = event.counters
-                settled = self._groups.settle(self._counters, self._totals)
-                return [*settled, *self._advance(now_s)]
+                return [*self._settle(), *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
@@ -124,17 +132,29 @@ class CoordinatorRole:
         self._hosts[event.address] = event.host
         detail = f"process {event.pid}, protocol {event.protocol}"
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
-        if self._phase is _Phase.JOINING and set(self._hosts) >= set(self._addresses):
-            self._phase = _Phase.RUNNING
-            commands += [
-                StartRun((*self._addresses, *self._supervisors)),
-                self._note(0.0, "started", COORDINATOR, ""),
-            ]
-        return commands
+        if event.protocol != PROTOCOL_VERSION:
+            versions = f"protocol {event.protocol}, the coordinator protocol {PROTOCOL_VERSION}"
+            self._fail(f"{event.address} on {event.host} speaks {versions}")
+            return [*commands, *self._stop("version-mismatch", now_s)]
+        if self._phase is _Phase.RUNNING and event.address in self._fleet.absent:
+            self._fleet.absent.remove(event.address)
+            return [*commands, StartRun((event.address,), is_under_way=True)]
+        return [*commands, *self._start_if_complete(now_s)]
+
+    def _start_if_complete(self, now_s: float) -> list[Command]:
+        is_complete = set(self._hosts) >= set(self._addresses) and self._fleet.is_complete
+        if self._phase is not _Phase.JOINING or not is_complete:
+            return []
+        self._phase = _Phase.RUNNING
+        self._fleet.start()
+        return [
+            StartRun((*self._addresses, *self._supervisors)),
+            self._note(0.0, "started", COORDINATOR, ""),
+        ]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
-        commands: list[Command] = [WriteTrace(records)]
+        commands: list[Command] = [WriteTrace(records), *self._fleet.note(event.records)]
         if self._phase is _Phase.RUNNING:
             commands += self._check_stop_rules(now_s)
         return commands
@@ -143,7 +163,7 @@ class CoordinatorRole:
         if self._totals.reached_at_s is not None:
             return self._stop("return_threshold", now_s)
         limit = self._experiment.stop.env_steps
-        if self._groups.are_many and limit and self._totals.consumed.total >= limit:
+        if self._groups.count > 1 and limit and self._totals.consumed.total >= limit:
             return self._stop("env_steps", now_s)
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
@@ -151,14 +171,21 @@ class CoordinatorRole:
         return []
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
-        roles = self._groups.roles_in(event.process)
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
-        if self._phase is _Phase.RUNNING and (lost := self._groups.lose(event.process)):
-            for group in lost:
-                detail = f"{event.process} on {event.host} {event.cause}; the others go on"
-                commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
-                commands += self._groups.part_with(group)
-            return [*commands, *self._groups.settle(self._counters, self._totals)]
+        roles = self._groups.roles_in(event.process)
+        is_running = self._phase is _Phase.RUNNING
+        is_alone = roles == [event.process]
+        if is_running and is_alone and self._fleet.may_restart(event.process, event.host):
+            self._totals.restarts += 1
+            again = self._note(now_s, "restarted", event.process, event.cause)
+            return [*commands, again, *self._fleet.restart(event.process, event.host)]
+        is_given_up = not is_running or self._fleet.is_lost(event.host)
+        if is_given_up and set(roles) <= self._fleet.absent | self._groups.dead:
+            return commands
+        lost = self._groups.lose(roles) if is_running else []
+        if lost:
+            cause = f"{event.process} on {event.host} {event.cause}"
+            return [*commands, *self._lost_groups(lost, cause, now_s)]
         self._gone.update(roles)
         if all(role in self._counters for role in roles):
             return [*commands, *self._advance(now_s)]
@@ -166,21 +193,55 @@ class CoordinatorRole:
         self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
         return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
 
+    def _lost_groups(self, groups: list[int], cause: str, now_s: float) -> list[Command]:
+        """The other groups go on."""
+        commands: list[Command] = []
+        for group in groups:
+            detail = f"{cause}; the other groups go on"
+            commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
+            commands += self._groups.part_with(group)
+        return [*commands, *self._settle()]
+
+    def _settle(self) -> list[Command]:
+        return self._groups.settle(self._counters, self._totals, self._fleet.absent)
+
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
+        commands += self._fleet.beat(now_s)
         if self._phase is _Phase.RUNNING:
+            for host in self._fleet.silent_hosts(now_s):
+                commands += self._lost_host(host, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
         waiting = sorted(self._awaited())
         if self._phase is _Phase.JOINING:
-            missing = sorted(set(self._addresses) - set(self._hosts))
+            missing = sorted(set(self._addresses) - set(self._hosts)) or self._fleet.unheard
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
             self._gone.update(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
         self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
         self._gone.update(waiting)
         return [*commands, *self._advance(now_s)]
+
+    def _lost_host(self, host: str, now_s: float) -> list[Command]:
+        """Goes on without a host that is cut off, if it ran actors only and others are left."""
+        there = {address for address, name in self._hosts.items() if name == host} - self._gone
+        detail = f"nothing heard for {HOST_LOST_S:.0f} s; it ran {', '.join(sorted(there))}"
+        commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
+        others = set(self._addresses) - there - self._gone - self._fleet.absent
+        has_actors = any(role_of(address) == "actor" for address in others)
+        is_spare = has_actors and all(role_of(address) == "actor" for address in there)
+        if is_spare:
+            for actor in sorted(there - self._fleet.absent):
+                commands += self._fleet.lose(actor)
+            return commands
+        lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
+        if lost:
+            return [*commands, *self._lost_groups(lost, f"host {host} is cut off", now_s)]
+        self._gone.update(there)
+        self._fail(f"host {host} is cut off: {detail}")
+        return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
 
     def _fail(self, error: str) -> None:
         """Keeps the first cause: later errors are mostly its consequences."""
@@ -210,6 +271,7 @@ class CoordinatorRole:
             and address not in self._counters
             and address not in self._gone
             and address not in self._groups.dead
+            and address not in self._fleet.absent
         }
 
     def _advance(self, now_s: float) -> list[Command]:
@@ -227,6 +289,9 @@ class CoordinatorRole:
 
     def _end(self, now_s: float) -> list[Command]:
         self._phase = _Phase.ENDED
+        unreported = self._fleet.unreported(self._lost_collected, now_s)
+        for row in unreported:
+            self._totals.add(row, now_s)
         final = self._final_ledger(now_s)
         self._totals.close_ledger(final)
         imbalance = final.collected - final.consumed - final.dropped - final.in_flight
@@ -240,10 +305,14 @@ class CoordinatorRole:
             now_s=self._ended_training_s,
         )
         return [
-            WriteTrace((final,)),
+            WriteTrace((*unreported, final)),
             self._note(now_s, "ended", COORDINATOR, self._status),
             EndRun(summary),
-            *(Send(address, Exit()) for address in self._addresses if not self._is_gone(address)),
+            *(
+                Send(address, Exit())
+                for address in (*self._supervisors, *self._addresses)
+                if address not in self._gone | self._groups.dead
+            ),
             Quit(),
         ]
 
@@ -263,8 +332,11 @@ class CoordinatorRole:
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
 
-    def _is_gone(self, address: str) -> bool:
-        return address in self._gone or address in self._groups.dead
+    @property
+    def _lost_collected(self) -> dict[str, int]:
+        """Env steps of actors that died and were replaced or done without, as a buffer knows."""
+        counters = self._counters.values()
+        return {source: n for item in counters for source, n in item.lost_collected.items()}
 
     def _sum(self, name: str) -> int:
         return sum(int(getattr(counters, name)) for counters in self._counters.values())
@@ -275,38 +347,13 @@ class CoordinatorRole:
         return WriteTrace((record,))
 
     def _progress(self, now_s: float) -> Progress:
-        totals, stop = self._totals, self._experiment.stop
-        recent = totals.recent_staleness
-        ledger = totals.ledger
-        return Progress(
-            phase=str(self._phase.value),
-            t_s=now_s,
-            env_steps_collected=totals.collected.total,
-            env_steps_consumed=totals.consumed.total,
-            env_steps_dropped=ledger.dropped if ledger else 0,
-            samples_trained=totals.trained.total,
-            collect_per_s=totals.collected.recent_per_s(),
-            consume_per_s=totals.consumed.recent_per_s(),
-            trained_per_s=totals.trained.recent_per_s(),
-            balance=totals.balance,
-            lag_mean=sum(row.lag_mean for row in recent) / len(recent) if recent else None,
-            lag_max=max(row.lag_max for row in recent) if recent else None,
-            weights_version=totals.weights_version,
-            episodes=totals.num_episodes,
-            return_mean=totals.return_mean,
-            threshold=stop.return_threshold,
-            env_steps_limit=stop.env_steps,
-            seconds_limit=stop.seconds,
-            roles=self._role_states(),
-        )
+        roles = {address: self._state_of(address) for address in self._addresses}
+        return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
-    def _role_states(self) -> dict[str, RoleState]:
-        def state(address: str) -> str:
-            if address in self._counters:
-                return "stopped"
-            if self._is_gone(address):
-                return "gone"
-            return "running" if address in self._hosts else "starting"
-
-        cores = self._totals.cores
-        return {a: RoleState(state(a), cores.get(a)) for a in self._addresses}
+    def _state_of(self, address: str) -> RoleState:
+        state = "running" if address in self._hosts else "starting"
+        if address in self._counters:
+            state = "stopped"
+        elif address in self._gone | self._fleet.absent | self._groups.dead:
+            state = "gone"
+        return RoleState(state, self._totals.cores.get(self._groups.process_of(address)))

@@ -25,6 +25,7 @@ class Groups:
 
     def __init__(self, cut: Cut, process_of: Mapping[str, str]) -> None:
         self._cut = cut
+        self._process_of = dict(process_of)
         self._members: dict[int, list[str]] = {group: [] for group in range(cut.groups)}
         self._processes: dict[str, list[str]] = {}
         self._lost: set[int] = set()
@@ -37,20 +38,23 @@ class Groups:
                 self._members[group].append(address)
 
     @property
-    def are_many(self) -> bool:
-        return self._cut.groups > 1
+    def count(self) -> int:
+        return self._cut.groups
+
+    def process_of(self, address: str) -> str:
+        """The process that plays this role."""
+        return self._process_of.get(address, address)
 
     def roles_in(self, process: str) -> list[str]:
         """The roles that a process plays; for a name that is no process of the run, itself."""
         return self._processes.get(process, [process])
 
-    def lose(self, process: str) -> list[int]:
-        """Goes on without the groups of a dead process.
+    def lose(self, roles: list[str]) -> list[int]:
+        """Goes on without the groups of roles that died together.
 
         Returns:
-            The groups that are lost by it; empty if the run cannot go on without that process.
+            The groups that are lost by it; empty if the run cannot go on without those roles.
         """
-        roles = self.roles_in(process)
         is_heart = any(role_of(role) in ("learner", "buffer") for role in roles)
         groups = {self._group_of(role) for role in roles}
         hit = sorted(group for group in groups if group is not None)
@@ -72,12 +76,21 @@ class Groups:
             commands.append(Send("reducer-0", GroupLost(group=group)))
         return commands
 
-    def settle(self, counters: Mapping[str, Counters], totals: RunTotals) -> list[Command]:
-        """Stops the buffers of lost groups whose other roles have said their last word."""
+    def settle(
+        self, counters: Mapping[str, Counters], totals: RunTotals, absent: set[str]
+    ) -> list[Command]:
+        """Stops the buffers of lost groups whose other roles have said their last word.
+
+        Args:
+            counters: The last words so far.
+            totals: What was reported.
+            absent: Actors that died before, of which no word is to be expected.
+        """
         commands: list[Command] = []
         for group in sorted(self._lost):
             buffer = f"buffer-{group}"
-            living = [a for a in self._members[group] if a not in self.dead and a != buffer]
+            silent = self.dead | absent | {buffer}
+            living = [address for address in self._members[group] if address not in silent]
             is_due = buffer not in self.dead and buffer not in counters
             if is_due and all(address in counters for address in living):
                 commands.append(Send(buffer, self.last_stop(buffer, counters, totals)))
@@ -88,8 +101,8 @@ class Groups:
         group = int(buffer.rpartition("-")[2])
         sent = {
             address: counters[address].sent_rollouts
-            for address in self._members[group]
-            if role_of(address) == "actor" and address in counters
+            for address in self._actors(group)
+            if address in counters
         }
         consumed = self._consumed(group, counters, totals)
         return Stop(sent_rollouts=sent, consumed_env_steps=consumed)
@@ -113,24 +126,27 @@ class Groups:
     def _account(
         self, group: int, counters: Mapping[str, Counters], totals: RunTotals
     ) -> tuple[int, int, int, int]:
-        collected = 0
-        for address in self._members[group]:
-            if role_of(address) == "actor":
-                number = int(address.rpartition("-")[2])
-                said = counters.get(address)
-                collected += said.collected if said else totals.collected_by.get(number, 0)
         consumed = self._consumed(group, counters, totals)
         known = counters.get(f"buffer-{group}")
         dropped = known.dropped if known else totals.dropped_by(group)
         if group in self._lost:
+            actors = [int(a.rpartition("-")[2]) for a in self._actors(group)]
+            collected = sum(totals.collected_by.get(number, 0) for number in actors)
             return collected, consumed, dropped, collected - consumed - dropped
         own = [counters[address] for address in self._members[group] if address in counters]
+        collected = sum(item.collected + sum(item.lost_collected.values()) for item in own)
         in_flight = sum(item.queued + item.staged + item.unsent for item in own)
         return collected, consumed, dropped, in_flight
 
+    def _actors(self, group: int) -> list[str]:
+        return [address for address in self._members[group] if role_of(address) == "actor"]
+
     def _consumed(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> int:
-        said = counters.get(f"learner-{group}")
-        return said.consumed if said else totals.consumed_by.get(group, 0)
+        """A learner says what it has taken from a queue, a buffer what its store has taken in."""
+        roles = (f"learner-{group}", f"buffer-{group}")
+        if any(role not in counters for role in roles) and group in self._lost:
+            return totals.consumed_by.get(group, 0)
+        return sum(counters[role].consumed for role in roles if role in counters)
 
     def _group_of(self, address: str) -> int | None:
         kind, _, number = address.rpartition("-")

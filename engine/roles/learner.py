@@ -11,6 +11,7 @@ every update together until one of them withdraws.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from engine.graph.cut import Cut, single_cut
 from engine.messages import (
@@ -21,7 +22,9 @@ from engine.messages import (
     Exit,
     ModelMerged,
     ModelOffered,
+    PrioritiesArrived,
     Report,
+    SamplesArrived,
     Start,
     StepLimitReached,
     Stop,
@@ -43,6 +46,7 @@ from engine.roles.commands import (
     Update,
     Updated,
     UpdateDeclined,
+    UpdateFromSamples,
     WeightsExported,
     Withdraw,
     Withdrawn,
@@ -85,8 +89,8 @@ class LearnerRole:
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
         self._num_requested = 0
-        self._staged: BatchArrived | None = None
-        self._training: BatchArrived | None = None
+        self._staged: _Batch | None = None
+        self._training: _Batch | None = None
         self._idle_since_s = 0.0
         self._started_update_s = 0.0
         self._wait_s = 0.0
@@ -104,7 +108,7 @@ class LearnerRole:
                 return [*self._publish(weights), self._report(self._published_row(now_s))]
             case WeightsRequested():
                 return self._subscribed(event)
-            case BatchArrived():
+            case BatchArrived() | SamplesArrived():
                 self._staged = event
                 return self._train_if_idle(now_s)
             case Updated():
@@ -133,7 +137,7 @@ class LearnerRole:
         """Asks for the next batch, unless the run will have had enough without it."""
         planned = self._consumed
         if self._training is not None:
-            planned += _num_env_steps(self._training.rollouts)
+            planned += _num_env_steps(self._training)
         if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
             return []
         request = BatchRequested(
@@ -173,22 +177,24 @@ class LearnerRole:
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
-        return [*self._request_next(), Update(self._training.rollouts)]
+        return [*self._request_next(), _update_with(self._training)]
 
     def _updated(self, event: Updated, now_s: float) -> list[Command]:
         assert self._training is not None
-        rollouts, self._training = self._training.rollouts, None
-        env_steps = _num_env_steps(rollouts)
+        batch, self._training = self._training, None
+        env_steps = _num_env_steps(batch)
         self._consumed += env_steps
         self._trained += event.samples_trained
         self._updates = event.num_updates
         rows = (
             self._consumption(event, env_steps, now_s),
-            self._staleness(rollouts, now_s),
+            self._staleness(batch, event, now_s),
         )
         self._version = event.weights.version
         self._idle_since_s = now_s
         commands = self._publish(event.weights)
+        if event.priorities is not None:
+            commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
         commands.append(self._report(*rows, self._published_row(now_s)))
         if self._step_limit is not None and self._consumed >= self._step_limit:
             commands.append(Send(COORDINATOR, StepLimitReached()))
@@ -223,14 +229,14 @@ class LearnerRole:
             metrics=event.metrics,
         )
 
-    def _staleness(self, rollouts: Sequence[Rollout], now_s: float) -> Staleness:
-        """Lag over env steps, from the oldest behaviour version of each rollout."""
-        steps_by_lag: dict[int, int] = {}
-        for rollout in rollouts:
-            lag = self._version - rollout.info.version_min
-            steps_by_lag[lag] = steps_by_lag.get(lag, 0) + rollout.info.num_env_steps
+    def _staleness(self, batch: _Batch, event: Updated, now_s: float) -> Staleness:
+        """Lag over env steps, from the oldest behaviour version of each rollout or sample."""
+        versions = event.samples_by_version
+        if isinstance(batch, BatchArrived):
+            versions = _steps_by_version(batch.rollouts)
+        steps_by_lag = {self._version - version: steps for version, steps in versions.items()}
         env_steps = sum(steps_by_lag.values())
-        ages_s = [self._started_update_s - rollout.info.end_s for rollout in rollouts]
+        age_mean_s, age_max_s = _ages_s(batch, self._started_update_s)
         return Staleness(
             t_s=now_s,
             learner=self._index,
@@ -241,8 +247,8 @@ class LearnerRole:
             lag_p95=weighted_percentile(steps_by_lag, 0.95),
             lag_max=max(steps_by_lag),
             steps_by_lag=steps_by_lag,
-            age_mean_s=sum(ages_s) / len(ages_s),
-            age_max_s=max(ages_s),
+            age_mean_s=age_mean_s,
+            age_max_s=age_max_s,
         )
 
     def _checkpoint_if_due(self, now_s: float) -> list[Command]:
@@ -268,5 +274,35 @@ class LearnerRole:
         ]
 
 
-def _num_env_steps(rollouts: Sequence[Rollout]) -> int:
-    return sum(rollout.info.num_env_steps for rollout in rollouts)
+_Batch: TypeAlias = BatchArrived | SamplesArrived
+
+
+def _num_env_steps(batch: _Batch) -> int:
+    """Those that this batch consumes; samples from replay were counted when they went in."""
+    if isinstance(batch, SamplesArrived):
+        return 0
+    return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
+
+
+def _update_with(batch: _Batch) -> Command:
+    if isinstance(batch, SamplesArrived):
+        return UpdateFromSamples(batch.samples)
+    return Update(batch.rollouts)
+
+
+def _steps_by_version(rollouts: Sequence[Rollout]) -> dict[int, int]:
+    versions: dict[int, int] = {}
+    for rollout in rollouts:
+        version = rollout.info.version_min
+        versions[version] = versions.get(version, 0) + rollout.info.num_env_steps
+    return versions
+
+
+def _ages_s(batch: _Batch, now_s: float) -> tuple[float, float]:
+    """Mean and highest age in seconds: of rollouts, or of samples from replay."""
+    if isinstance(batch, SamplesArrived):
+        info = batch.samples.info
+        waited_s = now_s - info.drawn_s
+        return info.age_mean_s + waited_s, info.age_max_s + waited_s
+    ages_s = [now_s - rollout.info.end_s for rollout in batch.rollouts]
+    return sum(ages_s) / len(ages_s), max(ages_s)

@@ -15,6 +15,7 @@ from engine.trace.records import (
     Ledger,
     Production,
     Record,
+    Replay,
     Resources,
     Staleness,
     WeightsPublished,
@@ -76,6 +77,7 @@ class RunTotals:
         self.recent_staleness: deque[Staleness] = deque(maxlen=20)
         self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
         self.num_episodes = 0
+        self.has_replay = False
         self.updates = 0
         self.weights_version = 0
         self.ledger: Ledger | None = None
@@ -83,13 +85,14 @@ class RunTotals:
         self.collected_by: dict[int, int] = {}
         """Env steps that each actor has reported as collected."""
         self.consumed_by: dict[int, int] = {}
-        """Env steps that each learner has reported as consumed."""
+        """Env steps that each group has reported as consumed."""
         self._ledgers: dict[int, Ledger] = {}
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
         self._resources: dict[str, Resources] = {}
         self.reached_at_s: float | None = None
         self.reached_env_steps: int | None = None
+        self.restarts = 0
 
     def add(self, record: Record, now_s: float) -> Record:
         """Adds one record.
@@ -104,10 +107,16 @@ class RunTotals:
                 before = self.collected_by.get(record.actor, 0)
                 self.collected_by[record.actor] = before + record.env_steps
             case Consumption():
-                self.consumed.add(record.t_s, record.env_steps)
+                if record.env_steps:  # none from replay: there the buffer says what it took in
+                    self.consumed.add(record.t_s, record.env_steps)
                 self.trained.add(record.t_s, record.samples_trained)
-                self.consumed_by[record.learner] = record.env_steps_total
+                if record.env_steps:
+                    self.consumed_by[record.learner] = record.env_steps_total
                 self.updates = max(self.updates, record.updates_total)
+            case Replay():
+                self.has_replay = True
+                self.consumed_by[record.buffer] = record.env_steps_total
+                self.consumed.add(record.t_s, record.env_steps)
             case Staleness():
                 self.recent_staleness.append(record)
                 for lag, steps in record.steps_by_lag.items():
@@ -215,5 +224,11 @@ class RunTotals:
             reached=None if threshold is None else self.reached_at_s is not None,
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
-            restarts=0,
+            restarts=self.restarts,
+            replay_ratio=self._replay_ratio(),
         )
+
+    def _replay_ratio(self) -> float | None:
+        if not self.has_replay or not self.collected.total:
+            return None
+        return self.trained.total / self.collected.total

@@ -16,6 +16,7 @@ from engine.roles.environment import EnvironmentRole
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
+from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
@@ -24,6 +25,7 @@ from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
+from engine.runtime.replay import ReplayBody, make_limiter
 from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -58,6 +60,7 @@ class Assembly:
         show: What the coordinator does with progress.
         process_of: The process that plays each role, where the names differ.
         rendezvous: Where learners that update together meet.
+        epoch: Incarnation of the actor.
     """
 
     blueprint: Blueprint
@@ -69,6 +72,7 @@ class Assembly:
     show: Callable[[Progress], None]
     process_of: Mapping[str, str] = field(default_factory=dict)
     rendezvous: Rendezvous | None = None
+    epoch: int = 0
 
 
 def host_role(address: str, run: Assembly) -> Hosted:
@@ -80,16 +84,14 @@ def host_role(address: str, run: Assembly) -> Hosted:
     match role_of(address):
         case "actor":
             group = cut.group_of(index)
-            actor = ActorRole(index, 0, f"buffer-{group}", f"learner-{group}")
-            return Hosted(actor, ActorBody(blueprint, index, 0, run.clock))
+            actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
+            return Hosted(actor, ActorBody(blueprint, index, run.epoch, run.clock))
         case "environment":
             return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
         case "learner":
             return _host_learner(index, run)
         case "buffer":
-            staleness = blueprint.experiment.staleness
-            queue = BufferRole(index, staleness, blueprint.rollouts_per_batch)
-            return Hosted(queue, NoBody())
+            return _host_buffer(index, run)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
             return Hosted(reducer, ReducerBody(blueprint))
@@ -101,6 +103,17 @@ def _host_coordinator(run: Assembly) -> Hosted:
     groups = Groups(run.blueprint.cut, run.process_of)
     coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors, groups)
     return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
+
+
+def _host_buffer(index: int, run: Assembly) -> Hosted:
+    blueprint, experiment = run.blueprint, run.blueprint.experiment
+    if blueprint.replay is None:
+        queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
+        return Hosted(queue, NoBody())
+    step_limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
+    capacity = blueprint.replay.capacity
+    store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
+    return Hosted(store, ReplayBody(blueprint, index, run.clock))
 
 
 def _host_learner(index: int, run: Assembly) -> Hosted:

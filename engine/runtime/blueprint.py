@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from engine.algorithms.base import Algorithm, SampleRequest, Spaces
+from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
 from engine.errors import ConfigError
 from engine.extensions import import_modules
 from engine.graph.cut import Cut, single_cut
-from engine.rollout import Field, Layout
+from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.spec import Experiment, StalenessSpec
 from engine.wire.codec import WeightsLayout
 
@@ -44,6 +44,9 @@ class Blueprint:
         weights: Of the flat parameters.
         rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of.
         cut: How the run is spread over processes.
+        rollouts_per_batch: Rollouts that one batch is made of (queue).
+        replay: What is wanted from a replay store; None if samples come from a queue.
+        samples, priorities: Layouts of drawn samples and of their priorities (replay).
     """
 
     experiment: Experiment
@@ -52,6 +55,9 @@ class Blueprint:
     weights: WeightsLayout
     rollouts_per_batch: int
     cut: Cut
+    replay: ReplayRequest | None
+    samples: Layout
+    priorities: Layout
 
 
 def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
@@ -74,6 +80,24 @@ def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
         env.close()
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
+    weights = flatten(algorithm.network())
+    request = samples.replay
+    shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
+    return Blueprint(
+        experiment,
+        algorithm,
+        layout,
+        WeightsLayout(weights.num_bytes, weights.digest),
+        0 if request else _share_of_batch(_rollouts_per_batch(samples, layout), cut),
+        cut,
+        request,
+        Layout(samples.sample_fields, *shape),
+        Layout(PRIORITY_FIELDS if request else (), *shape),
+    )
+
+
+def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
+    """Raises ConfigError if a batch is not a whole number of rollouts."""
     rollout_steps = layout.num_steps * layout.num_envs
     if samples.batch_steps % rollout_steps:
         raise ConfigError(
@@ -82,15 +106,7 @@ def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
             where="algorithm.batch_steps",
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
         )
-    weights = flatten(algorithm.network())
-    return Blueprint(
-        experiment,
-        algorithm,
-        layout,
-        WeightsLayout(weights.num_bytes, weights.digest),
-        _share_of_batch(samples.batch_steps // rollout_steps, cut),
-        cut,
-    )
+    return samples.batch_steps // rollout_steps
 
 
 def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:

@@ -53,10 +53,20 @@ def save_checkpoint(
     path = directory / f"v{version:010d}.json"
     _write_durably(path.with_suffix(".safetensors"), data)
     _write_durably(path, msgspec.json.format(msgspec.json.encode(info)) + b"\n")
+    _tidy(directory, keep)
+    return path
+
+
+def _tidy(directory: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and what crashes left of unfinished ones."""
     for old in sorted(directory.glob("v*.json"))[:-keep]:
         old.unlink()
-        old.with_suffix(".safetensors").unlink()
-    return path
+    complete = {path.stem for path in directory.glob("v*.json")}
+    for tensors in directory.glob("v*.safetensors"):
+        if tensors.stem not in complete:
+            tensors.unlink()
+    for temporary in directory.glob(".v*.tmp"):
+        temporary.unlink()
 
 
 def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
@@ -64,16 +74,23 @@ def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
     tensors["generator"] = state.generator.get_state()
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
+    if state.target is not None:
+        for name, parameter in state.target.network.named_parameters():
+            tensors[f"target.{name}"] = parameter.detach()
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _write_durably(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -93,6 +93,8 @@ class ActorBody:
                 self._load(weights.buffer)
                 self._version = weights.version
             case CollectRollout(ticket=ticket):
+                self._start_s = self._clock.now_s()
+                self._num_env_steps = 0
                 self._steps = self._collect(ticket)
             case TakeStep(taken=taken):
                 if self._remote is not None and self._remote.take(taken):
@@ -137,8 +139,6 @@ class ActorBody:
 
         Where the environments are remote it also yields each step that it wants them to take.
         """
-        self._start_s = self._clock.now_s()
-        self._num_env_steps = 0
         layout = self._blueprint.layout
         buffer = allocate_framed(layout.num_bytes)
         views = layout.views(buffer)

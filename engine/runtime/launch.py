@@ -35,6 +35,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
         rendezvous: Where learners that update together meet.
+        epoch: Which life of this role.
+        clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
     """
 
     address: str
@@ -47,6 +49,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     supervisors: tuple[str, ...]
     rendezvous: Rendezvous | None = None
+    epoch: int = 0
+    clock_offset_ns: int = 0
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,23 +66,56 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepare(Message, frozen=True, kw_only=True):
-    """Check this experiment, cut so, here, and make ready to start roles of it."""
+    """Check this experiment here, and make ready to start roles of it.
+
+    Attributes:
+        cut: How the run is spread over processes.
+        run_id: Marks every process of the run here.
+        host: This host's name in the inventory.
+        num_endpoints: Servers that will listen here.
+        listen: Address and half-open range of ports for them; None: Unix sockets.
+        env: Added to the environment of all roles.
+        lease_s: The controller sends something at least this often, or is gone.
+    """
 
     experiment: Experiment
     cut: Cut
+    run_id: str
+    host: str
+    num_endpoints: int = 0
+    listen: tuple[str, int, int] | None = None
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    lease_s: float | None = None
 
 
 class Launch(Message, frozen=True, kw_only=True):
-    """Start these roles.
+    """Start these roles; `wiring` is the supervisor's own way to the coordinator.
 
-    `wiring` is the supervisor's own way to the coordinator; `socket_dir`, unless empty, holds the
-    run's Unix sockets and is removed at the end.
+    Attributes:
+        address: The supervisor's own.
+        run_dir: The run's directory on this host; it exists.
+        clock_offset_ns: As in `WorkerSpec`.
     """
 
     address: str
     wiring: Wiring
-    socket_dir: str
     workers: tuple[WorkerSpec, ...]
+    run_dir: str
+    clock_offset_ns: int = 0
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Answer with `Pong` at once."""
+
+    number: int
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """The controller is still there."""
+
+
+class Detach(Message, frozen=True, kw_only=True):
+    """Go on without a controller: from now on SIGTERM asks for the end of the run."""
 
 
 class Spawn(Message, frozen=True, kw_only=True):
@@ -102,10 +139,31 @@ class KillRun(Message, frozen=True, kw_only=True):
     """End everything now."""
 
 
+class Hello(Message, frozen=True, kw_only=True):
+    """A supervisor's first words, understood by every release."""
+
+    protocol: int
+    python: str
+    tianji: str
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """When the `Ping` of that number was read, on this host's clocks."""
+
+    number: int
+    monotonic_ns: int
+    unix_ns: int
+
+
 class Prepared(Message, frozen=True, kw_only=True):
-    """The experiment can run here."""
+    """The experiment can run here; `endpoints` are free for its servers."""
 
     facts: HostFacts
+    endpoints: list[str] = msgspec.field(default_factory=list)
+
+
+class Detached(Message, frozen=True, kw_only=True):
+    """The last words before the controller may go."""
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -145,14 +203,17 @@ class Failed(Message, frozen=True, kw_only=True):
     address: str
     cause: str
     log_tail: list[str]
+    host: str = ""
 
 
 class Finished(Message, frozen=True, kw_only=True):
     """No process of the run is left on this host."""
 
 
-ToSupervisor: TypeAlias = Prepare | Launch | StopRun | KillRun
-FromSupervisor: TypeAlias = Prepared | Refused | Spawned | Failed | Shown | Finished
+ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | StopRun | KillRun
+FromSupervisor: TypeAlias = (
+    Hello | Prepared | Refused | Pong | Spawned | Failed | Shown | Detached | Finished
+)
 ToNursery: TypeAlias = Prepare | Spawn | Signal
 FromNursery: TypeAlias = Prepared | Refused | Spawned | Exited
 

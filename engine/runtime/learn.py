@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from engine.algorithms.base import UpdateResult
 from engine.clock import Clock
 from engine.roles.commands import (
     BlendModel,
@@ -21,11 +22,12 @@ from engine.roles.commands import (
     Update,
     Updated,
     UpdateDeclined,
+    UpdateFromSamples,
     WeightsExported,
     Withdraw,
     Withdrawn,
 )
-from engine.rollout import Layout, Rollout, Weights
+from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import save_checkpoint
 from engine.wire.codec import allocate_framed
@@ -56,6 +58,7 @@ class LearnerBody:
         self._clock = clock
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
         self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+        self._sample_staging = SampleStaging(blueprint.samples)
         self._version = 0
         self._offered: torch.Tensor | None = None
         self._meeting = meeting
@@ -86,6 +89,8 @@ class LearnerBody:
                 assert self._meeting is not None
                 self._meeting.agree(False)
                 return [Withdrawn()]
+            case UpdateFromSamples(samples=samples):
+                return [self._update_from_samples(samples)]
             case ExportModel():
                 self._offered = self._state.weights.vector.detach().clone()
                 return [ModelExported(self._export())]
@@ -117,8 +122,27 @@ class LearnerBody:
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()
-        batch = self._staging.fill(rollouts)
+        result = self._blueprint.algorithm.update(self._state, self._staging.fill(rollouts))
+        return self._updated(result, start_s)
+
+    def _update_from_samples(self, samples: Samples) -> Updated:
+        start_s = self._clock.now_s()
+        batch = self._sample_staging.fill(samples)
         result = self._blueprint.algorithm.update(self._state, batch)
+        priorities = None
+        if result.errors is not None:
+            priorities = self._priorities(batch["key"], result.errors)
+        versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
+        by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
+        return self._updated(result, start_s, by_version, priorities)
+
+    def _updated(
+        self,
+        result: UpdateResult,
+        start_s: float,
+        samples_by_version: Mapping[int, int] | None = None,
+        priorities: Priorities | None = None,
+    ) -> Updated:
         self._version += 1
         return Updated(
             weights=self._export(),
@@ -126,7 +150,17 @@ class LearnerBody:
             num_updates=self._state.num_updates,
             update_s=self._clock.now_s() - start_s,
             metrics=result.metrics,
+            samples_by_version=samples_by_version or {},
+            priorities=priorities,
         )
+
+    def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
+        layout = self._blueprint.priorities
+        buffer = allocate_framed(layout.num_bytes)
+        views = layout.views(buffer)
+        views["key"][...] = key.numpy()
+        views["error"][...] = error.numpy()
+        return Priorities(buffer)
 
     def _export(self) -> Weights:
         buffer = allocate_framed(self._blueprint.weights.num_bytes)
@@ -155,4 +189,22 @@ class Staging:
         for i, rollout in enumerate(rollouts):
             for name, values in self._rollout_layout.views(rollout.buffer).items():
                 self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
+        return self._tensors
+
+
+class SampleStaging:
+    """Samples from replay as tensors, allocated once.
+
+    Args:
+        layout: Of drawn samples.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._buffer = layout.allocate()
+        views = layout.views(self._buffer)
+        self._tensors = {name: torch.from_numpy(array) for name, array in views.items()}
+
+    def fill(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Copies the samples in; the result is overwritten by the next call."""
+        np.copyto(self._buffer, samples.buffer)
         return self._tensors

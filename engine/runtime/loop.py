@@ -40,13 +40,23 @@ class Body(Protocol):
 
 
 class LoopClock:
-    """The run's timeline in this process; starts over when the run starts."""
+    """The run's timeline in this process; starts over when the run starts.
 
-    def __init__(self) -> None:
+    Args:
+        offset_ns: This host's monotonic clock minus that of the coordinator's host.
+    """
+
+    def __init__(self, offset_ns: int = 0) -> None:
+        self._offset_ns = offset_ns
         self._clock = RunClock.start_now()
 
     def restart(self, origin_ns: int) -> None:
-        self._clock = RunClock(origin_ns)
+        """Sets time zero, given on the coordinator's monotonic clock."""
+        self._clock = RunClock(origin_ns + self._offset_ns)
+
+    @property
+    def origin_ns(self) -> int:
+        return self._clock.origin_ns - self._offset_ns
 
     def now_s(self) -> float:
         return self._clock.now_s()
@@ -83,6 +93,7 @@ class Loop:
         self._sockets = sockets
         self._is_orphan = is_orphan
         self._inbox: deque[tuple[str, Event]] = deque()
+        self._turns = deque(hosted)
 
     def post(self, to: str, event: Event) -> None:
         """Puts an event into the inbox of a role in this process."""
@@ -121,8 +132,8 @@ class Loop:
                     self._send(to, message)
                 case Wake(after_s=after_s):
                     hosted.wake_at_s = time.monotonic() + after_s
-                case StartRun(addresses=addresses):
-                    self._start_run(addresses)
+                case StartRun():
+                    self._start_run(command)
                 case Quit():
                     hosted.body.close()
                     del self._hosted[address]
@@ -130,11 +141,11 @@ class Loop:
                     for event in hosted.body.perform(command):
                         self.post(address, event)
 
-    def _start_run(self, addresses: tuple[str, ...]) -> None:
-        origin_ns = time.monotonic_ns()
-        self._clock.restart(origin_ns)
-        for address in addresses:
-            self._send(address, Start(origin_ns=origin_ns))
+    def _start_run(self, command: StartRun) -> None:
+        if not command.is_under_way:
+            self._clock.restart(time.monotonic_ns())
+        for address in command.addresses:
+            self._send(address, Start(origin_ns=self._clock.origin_ns))
 
     def _send(self, to: str, message: AnyMessage) -> None:
         if to in self._hosted:
@@ -179,8 +190,13 @@ class Loop:
     def _advance_bodies(self) -> None:
         """Lets busy bodies go on; without sockets there is nothing to look at in between."""
         budget_s = SLICE_S if self._sockets is not None else float("inf")
-        for address, item in list(self._hosted.items()):
-            if not self._inbox and item.body.is_busy:
+        for _ in range(len(self._turns)):
+            if self._inbox:
+                return
+            address = self._turns[0]
+            self._turns.rotate(-1)  # whoever comes last now is first another time
+            item = self._hosted.get(address)
+            if item is not None and item.body.is_busy:
                 for event in item.body.advance(budget_s):
                     self.post(address, event)
 

@@ -1,57 +1,69 @@
-"""The node supervisor: one for each host; starts, watches and ends the roles there.
+"""The node supervisor: one for each host; starts, watches, restarts and ends the roles there.
 
 It takes instructions on standard input and reports on standard output, so it works the same under
-a local parent and behind SSH. When standard input ends, whoever started it is gone: then the run
-ends here too, whatever happens. It imports no torch; the nursery does the heavy lifting.
+a local parent and behind SSH. The run ends here, whatever happens elsewhere, as soon as
+
+- standard input ends or stays silent for too long (whoever started it is gone, or cut off),
+- the coordinator stays silent for too long (this host is cut off, or the other one is dead), or
+- SIGTERM comes, which is how a detached run, that has no standard input any more, is stopped.
+
+It imports no torch; the nursery does the heavy lifting.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
+import msgspec
 
 from engine.clock import RunClock
-from engine.errors import WireError
+from engine.errors import TianJiError, WireError
 from engine.messages import (
     COORDINATOR,
+    Alive,
     AnyMessage,
+    Exit,
     ProgressShown,
     Report,
+    Restart,
     RoleExited,
     Start,
     StopRequested,
 )
+from engine.roles.fleet import BEAT_S, LEASE_S
+from engine.runtime.agenda import Agenda
+from engine.runtime.children import Children
+from engine.runtime.endpoints import Endpoints
+from engine.runtime.host_link import HostLink, hello
+from engine.runtime.identity import RUN_VARIABLE, kill_marked, mark
 from engine.runtime.launch import (
+    Beat,
+    Detach,
+    Detached,
     Exited,
     Failed,
     Finished,
     FromNursery,
     KillRun,
     Launch,
-    LineReader,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     Refused,
     Shown,
-    Signal,
-    Spawn,
     Spawned,
     StopRun,
     ToSupervisor,
-    WorkerSpec,
-    write_line,
 )
-from engine.runtime.process import describe_returncode, log_tail, name_process, take_stdout
-from engine.trace.records import Resources
+from engine.runtime.process import describe_returncode, log_tail, name_process
+from engine.runtime.scribe import Scribe
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
 
@@ -62,252 +74,316 @@ EXIT_S = 5.0
 """How long roles may take to exit once the coordinator has."""
 TERMINATE_S = 3.0
 """Between SIGTERM and SIGKILL."""
-
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+FIRST_WORD_S = 60.0
+"""How long the coordinator may take to be heard for the first time."""
 
 
 class Supervisor:
     """Supervises the roles of one host."""
 
     def __init__(self) -> None:
-        self._out = take_stdout()
-        self._controller: LineReader[ToSupervisor] = LineReader(0, ToSupervisor)
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "engine.runtime.nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, **_ONE_THREAD},
-        )
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._to_nursery = self._nursery.stdin.fileno()
-        self._from_nursery: LineReader[FromNursery] = LineReader(
-            self._nursery.stdout.fileno(), FromNursery
-        )
+        self._link = HostLink()
+        self._agenda = Agenda()
+        self._endpoints = Endpoints()
+        self._children: Children | None = None
         self._sockets: Sockets | None = None
-        self._address = ""
-        self._socket_dir = ""
-        self._workers: dict[str, WorkerSpec] = {}
-        self._running: dict[str, psutil.Process | None] = {}
+        self._scribe: Scribe | None = None
+        self._prepare: Prepare | None = None
+        self._launch: Launch | None = None
         self._clock: RunClock | None = None
-        self._sample_at_s = time.monotonic()
-        self._escalation: list[tuple[float, int]] = []
+        self._lease_ends_s = float("inf")
+        self._is_over = False
         self._is_ending = False
-        self._controller_is_gone = False
         self._is_done = False
 
     def run(self) -> None:
         """Serves until no role is left, or until there is nothing to serve."""
+        self._link.report(hello())
         while not self._is_done:
             for _, message in self._wait():
                 self._from_role(message)
-            for report in self._from_nursery.read():
-                self._from_child(report)
-            if self._from_nursery.at_end:
-                self._lost_nursery()
-            for instruction in self._controller.read():
+            if self._children is not None:
+                for report in self._children.reader.read():
+                    self._from_child(report)
+                if self._children.reader.at_end and not self._is_done:
+                    self._lost_nursery()
+            for instruction in self._link.read():
                 self._instructed(instruction)
-            if self._controller.at_end and not self._controller_is_gone:
+            if self._link.is_lost():
                 self._lost_controller()
-            self._escalate()
-            self._sample()
+            for _ in range(self._link.take_signals()):
+                self._asked_to_end()
+            self._agenda.run_due()
         self._close()
 
     def _wait(self) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        timeout_s = self._timeout_s()
+        timeout_s = self._agenda.timeout_s()
         if self._sockets is not None:
             yield from self._sockets.receive(timeout_s)
             return
-        fds = [self._from_nursery.fd, self._controller.fd]
+        fds = [*self._link.fds, *([self._children.reader.fd] if self._children else [])]
         select.select(fds, [], [], timeout_s)
-
-    def _timeout_s(self) -> float | None:
-        times = [at_s for at_s, _ in self._escalation[:1]]
-        if self._running and self._clock is not None:
-            times.append(self._sample_at_s)
-        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _instructed(self, instruction: ToSupervisor) -> None:
         match instruction:
             case Prepare():
-                self._tell_nursery(instruction)
+                self._prepare_run(instruction)
             case Launch():
-                self._launch(instruction)
+                self._launch_run(instruction)
+            case Ping(number=number):
+                now = Pong(number=number, monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns())
+                self._link.report(now)
+            case Detach():
+                self._detach()
             case StopRun():
                 self._request_stop("interrupted")
             case KillRun():
-                self._is_ending = True
-                self._signal_all(signal.SIGKILL)
-                self._is_done = not self._running
+                self._kill()
+            case Beat():
+                pass  # that it came is all it says
 
-    def _launch(self, launch: Launch) -> None:
-        self._address = launch.address
-        self._socket_dir = launch.socket_dir
+    def _prepare_run(self, instruction: Prepare) -> None:
+        self._prepare = instruction
+        if instruction.lease_s is not None:
+            self._link.lease_s = instruction.lease_s
+            self._agenda.every(1.0, lambda: None)  # so that silence is noticed
+        marked = {RUN_VARIABLE: mark(instruction.run_id, instruction.host)}
+        self._children = Children({**instruction.env, **marked})
+        self._children.prepare(instruction)
+
+    def _launch_run(self, launch: Launch) -> None:
+        assert self._prepare is not None
+        assert self._children is not None
+        self._launch = launch
+        directory = self._endpoints.directory
+        self._scribe = Scribe(Path(launch.run_dir), self._prepare, str(directory or ""))
         self._sockets = Sockets(launch.address, launch.wiring, Codec.for_messages())
-        for fd in (self._from_nursery.fd, self._controller.fd):
+        for fd in (*self._link.fds, self._children.reader.fd):
             self._sockets.watch(fd)
         for worker in launch.workers:
-            self._workers[worker.address] = worker
-            self._running[worker.address] = None
-            self._tell_nursery(Spawn(worker=worker))
+            self._children.spawn(worker)
+        self._lease_ends_s = time.monotonic() + FIRST_WORD_S
+        self._agenda.every(BEAT_S, self._beat)
+        self._agenda.every(SAMPLE_S, self._sample)
+
+    def _beat(self) -> None:
+        assert self._launch is not None
+        assert self._prepare is not None
+        if self._is_ending:
+            return
+        if time.monotonic() > self._lease_ends_s:
+            self._fail(self._launch.address, f"nothing heard from the coordinator for {LEASE_S} s")
+            self._end_within(0.0)
+            return
+        self._send(Alive(address=self._launch.address, host=self._prepare.host))
 
     def _from_child(self, report: FromNursery) -> None:
+        assert self._children is not None
         match report:
-            case Prepared() | Refused():
-                self._report(report)
+            case Prepared():
+                self._prepared(report)
+            case Refused():
+                self._link.report(report)
             case Spawned(address=address, pid=pid):
-                self._running[address] = _process(pid)
-                self._report(report)
+                self._children.spawned(address, pid)
+                self._link.report(report)
+                self._write_state()
             case Exited():
                 self._exited(report)
 
-    def _exited(self, report: Exited) -> None:
-        address = report.address
-        del self._running[address]
-        ended_well = report.is_clean and (address == COORDINATOR or not self._coordinator_runs)
-        if not ended_well and not self._is_ending:
-            worker = self._workers[address]
-            tail = log_tail(Path(worker.log))
-            self._report(Failed(address=address, cause=report.cause, log_tail=tail))
-            exited = RoleExited(
-                process=address, host=worker.host, cause=report.cause, log_tail=tail
+    def _prepared(self, report: Prepared) -> None:
+        assert self._prepare is not None
+        try:
+            found = self._endpoints.reserve(self._prepare.num_endpoints, self._prepare.listen)
+        except TianJiError as error:
+            where = f"{self._prepare.host}: {error.where}"
+            refused = Refused(
+                exit_code=error.exit_code, what=error.what, where=where, fix=error.fix
             )
-            self._send_coordinator(exited)
-        if address == COORDINATOR:
+            self._link.report(refused)
+            return
+        self._link.report(msgspec.structs.replace(report, endpoints=found))
+
+    def _exited(self, report: Exited) -> None:
+        assert self._children is not None
+        worker = self._children.exited(report.address)
+        is_expected = self._is_ending or (
+            report.is_clean and (self._is_over or report.address == COORDINATOR)
+        )
+        if not is_expected:
+            tail = log_tail(Path(worker.log))
+            exited = RoleExited(
+                process=report.address, host=worker.host, cause=report.cause, log_tail=tail
+            )
+            self._explain(exited, report.is_clean)
+        if report.address == COORDINATOR:
+            self._is_over = True
             self._end_within(EXIT_S if report.is_clean else 0.0)
-        if not self._running:
-            self._report(Finished())
-            self._is_done = True
+        self._write_state()
+        self._finish_if_empty()
+
+    def _explain(self, exited: RoleExited, is_clean: bool) -> None:
+        """Reports a death; a clean one may have been wanted, the word for it still under way."""
+
+        def tell() -> None:
+            if not self._is_over and not self._is_ending:
+                self._fail(exited.process, exited.cause, exited.log_tail)
+                self._send(exited)
+            self._finish_if_empty()
+
+        if is_clean and COORDINATOR not in self._specs:
+            self._agenda.add(TERMINATE_S, tell)
+        else:
+            tell()
 
     @property
-    def _coordinator_runs(self) -> bool:
-        return COORDINATOR in self._running or COORDINATOR not in self._workers
+    def _specs(self) -> set[str]:
+        return set(self._children.specs) if self._children else set()
+
+    def _finish_if_empty(self) -> None:
+        """The end of the run here; while it goes on elsewhere, an actor may still come back."""
+        assert self._children is not None
+        if not self._children.running and (self._is_over or self._is_ending):
+            self._is_done = True
 
     def _from_role(self, message: AnyMessage | WireError) -> None:
         match message:
             case Start(origin_ns=origin_ns):
-                self._clock = RunClock(origin_ns)
+                assert self._launch is not None
+                self._clock = RunClock(origin_ns + self._launch.clock_offset_ns)
+            case Alive():
+                self._lease_ends_s = time.monotonic() + LEASE_S
+            case Restart():
+                self._restart(message)
             case ProgressShown(progress=progress):
-                self._report(Shown(progress=progress))
+                if self._scribe is not None:
+                    self._scribe.state.progress = progress
+                self._link.report(Shown(progress=progress))
+            case Exit():
+                self._is_over = True
+                self._end_within(EXIT_S)
+                self._finish_if_empty()
             case WireError():
                 print(f"refused: {message}", file=sys.stderr, flush=True)
 
+    def _restart(self, message: Restart) -> None:
+        assert self._children is not None
+        if self._is_ending or message.process in self._children.running:
+            return
+        worker = self._children.specs[message.process]
+        self._children.spawn(msgspec.structs.replace(worker, epoch=message.epoch))
+
     def _request_stop(self, reason: str) -> None:
-        if not self._workers:
+        if self._launch is None:
             self._is_done = True  # nothing was started, so nothing is to be stopped
         elif reason == "interrupted":
-            self._send_coordinator(StopRequested(reason="interrupted"))
+            self._send(StopRequested(reason="interrupted"))
         else:
-            self._send_coordinator(StopRequested(reason="controller-lost"))
+            self._send(StopRequested(reason="controller-lost"))
+
+    def _asked_to_end(self) -> None:
+        """SIGTERM: once in good order, twice at once."""
+        if self._link.num_signals > 1:
+            self._kill()
+        else:
+            self._request_stop("interrupted")
+
+    def _kill(self) -> None:
+        self._is_ending = True
+        if self._children is None or not self._children.running:
+            self._is_done = True
+        else:
+            self._children.signal_all(signal.SIGKILL)
 
     def _lost_controller(self) -> None:
-        self._controller_is_gone = True
-        self._unwatch(self._controller.fd)
+        self._unwatch(self._link.leave())
         self._request_stop("controller-lost")
         self._end_within(LOST_CONTROLLER_S)
 
+    def _detach(self) -> None:
+        assert self._scribe is not None
+        self._link.report(Detached())
+        self._unwatch(self._link.detach(self._scribe.log))
+        self._scribe.state.is_detached = True
+        self._write_state()
+
     def _lost_nursery(self) -> None:
         """Its roles die with it; the kernel sees to that."""
-        cause = describe_returncode(self._nursery.wait())
-        self._report(Failed(address="the nursery of all roles", cause=cause, log_tail=[]))
-        self._report(Finished())
+        assert self._children is not None
+        code, words = self._children.last_words()
+        self._fail("the nursery of all roles", describe_returncode(code), words)
         self._is_done = True
+
+    def _fail(self, address: str, cause: str, tail: list[str] | None = None) -> None:
+        host = self._prepare.host if self._prepare else ""
+        failed = Failed(address=address, cause=cause, log_tail=tail or [], host=host)
+        if self._scribe is not None:
+            self._scribe.state.failures.append(failed)
+        self._link.report(failed)
 
     def _end_within(self, seconds: float) -> None:
         """Gives the roles some time, then SIGTERM, then SIGKILL; an earlier plan stands."""
-        if not self._is_ending:
-            self._is_ending = True
-            at_s = time.monotonic() + seconds
-            self._escalation = [(at_s, signal.SIGTERM), (at_s + TERMINATE_S, signal.SIGKILL)]
+        if self._is_ending:
+            return
+        self._is_ending = True
+        self._agenda.add(seconds, lambda: self._signal_all(signal.SIGTERM))
+        self._agenda.add(seconds + TERMINATE_S, lambda: self._signal_all(signal.SIGKILL))
+        self._agenda.add(seconds, self._finish_if_launched)
 
-    def _escalate(self) -> None:
-        while self._escalation and self._escalation[0][0] <= time.monotonic():
-            _, number = self._escalation.pop(0)
-            self._signal_all(number)
+    def _finish_if_launched(self) -> None:
+        if self._children is None:
+            self._is_done = True
+        else:
+            self._finish_if_empty()
 
     def _signal_all(self, number: int) -> None:
-        for address in self._running:
-            self._tell_nursery(Signal(address=address, number=number))
+        if self._children is not None:
+            self._children.signal_all(number)
 
     def _sample(self) -> None:
-        """Reports what each role has used."""
-        now_s = time.monotonic()
-        if self._clock is None or now_s < self._sample_at_s:
+        """Reports what each role has used, and that this supervisor lives."""
+        self._write_state()
+        if self._clock is not None and self._launch is not None and self._children is not None:
+            rows = self._children.measure(self._clock)
+            self._send(Report(address=self._launch.address, records=list(rows)))
+
+    def _write_state(self) -> None:
+        if self._scribe is not None and self._children is not None:
+            self._scribe.write(self._children.identities())
+
+    def _send(self, message: AnyMessage) -> None:
+        """To the coordinator."""
+        if self._sockets is None or self._is_over:
             return
-        self._sample_at_s = now_s + SAMPLE_S
-        rows = [
-            row
-            for address, process in self._running.items()
-            if process is not None and (row := self._measure(address, process)) is not None
-        ]
-        self._send_coordinator(Report(address=self._address, records=list(rows)))
-
-    def _measure(self, address: str, process: psutil.Process) -> Resources | None:
-        assert self._clock is not None
         try:
-            with process.oneshot():
-                times = process.cpu_times()
-                return Resources(
-                    t_s=self._clock.now_s(),
-                    host=self._workers[address].host,
-                    process=address,
-                    pid=process.pid,
-                    cpu_s=times.user + times.system,
-                    rss_bytes=process.memory_info().rss,
-                    num_threads=process.num_threads(),
-                )
-        except psutil.NoSuchProcess:
-            return None  # its exit is about to be reported
+            self._sockets.send(COORDINATOR, message)
+        except WireError as error:
+            print(f"the coordinator does not listen: {error}", file=sys.stderr, flush=True)
 
-    def _send_coordinator(self, message: AnyMessage) -> None:
-        if self._sockets is not None and COORDINATOR in {*self._running, *self._remote}:
-            try:
-                self._sockets.send(COORDINATOR, message)
-            except WireError as error:
-                print(f"the coordinator does not listen: {error}", file=sys.stderr, flush=True)
-
-    @property
-    def _remote(self) -> set[str]:
-        """The coordinator, if it runs on another host."""
-        return set() if COORDINATOR in self._workers else {COORDINATOR}
-
-    def _report(self, message: Prepared | Refused | Spawned | Failed | Shown | Finished) -> None:
-        try:
-            write_line(self._out, message)
-        except BrokenPipeError:
-            self._controller_is_gone = True  # its end of input says the same and ends the run
-
-    def _tell_nursery(self, instruction: Prepare | Spawn | Signal) -> None:
-        try:
-            write_line(self._to_nursery, instruction)
-        except BrokenPipeError:
-            print("the nursery is gone", file=sys.stderr, flush=True)  # its output ends, too
-
-    def _unwatch(self, fd: int) -> None:
+    def _unwatch(self, fds: list[int]) -> None:
         if self._sockets is not None:
-            self._sockets.unwatch(fd)
+            for fd in fds:
+                self._sockets.unwatch(fd)
 
     def _close(self) -> None:
+        """Proves the end: whatever carries the run's mark and is not us is killed."""
         if self._sockets is not None:
             self._sockets.close(linger_ms=0)
-        if self._socket_dir:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
-        assert self._nursery.stdin is not None
-        self._nursery.stdin.close()
-        self._nursery.wait()
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
+        if self._children is not None:
+            self._children.close()
+        if self._prepare is not None:
+            kill_marked(mark(self._prepare.run_id, self._prepare.host), spare={os.getpid()})
+        self._endpoints.release()
+        if self._scribe is not None:
+            self._scribe.end()
+        if self._launch is not None:
+            self._link.report(Finished())
 
 
 def main() -> None:
     """Supervises until the run is over; SIGINT is the controller's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     name_process("tj-supervisor")
     Supervisor().run()

@@ -33,8 +33,8 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
     signal.signal(signal.SIGTERM, _exit_on_signal)
     torch.set_num_threads(1)
     orphan_watch = OrphanWatch()
-    clock = LoopClock()
-    codec = Codec(blueprint.layout, blueprint.weights)
+    clock = LoopClock(spec.clock_offset_ns)
+    codec = Codec(blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities)
     with Sockets(spec.address, spec.wiring, codec) as sockets:
 
         def show(progress: Progress) -> None:
@@ -48,8 +48,9 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
             Path(spec.run_dir),
             clock,
             show,
-            spec.wiring.routes,
-            spec.rendezvous,
+            process_of=spec.wiring.routes,
+            rendezvous=spec.rendezvous,
+            epoch=spec.epoch,
         )
         hosted = {role: host_role(role, assembly) for role in spec.roles}
         loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan)

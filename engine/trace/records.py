@@ -75,6 +75,20 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     age_max_s: float
 
 
+class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
+    """What a replay buffer took in and gave out since its last row."""
+
+    buffer: int
+    env_steps: int
+    env_steps_total: int
+    samples: int
+    samples_total: int
+    size_env_steps: int
+    replay_ratio: float
+    sample_age_mean_s: float
+    sample_age_max_s: float
+
+
 class WeightsPublished(_Row, frozen=True, kw_only=True, tag="weights"):
     """New weights offered to the actors."""
 
@@ -140,6 +154,7 @@ Record: TypeAlias = (
     | Production
     | Consumption
     | Staleness
+    | Replay
     | WeightsPublished
     | Ledger
     | Merge
@@ -151,6 +166,7 @@ RECORD_TYPES: tuple[type[Record], ...] = (
     Production,
     Consumption,
     Staleness,
+    Replay,
     WeightsPublished,
     Ledger,
     Merge,

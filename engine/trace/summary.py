@@ -59,6 +59,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     time_to_threshold_s: float | None
     steps_to_threshold: int | None
     restarts: int
+    replay_ratio: float | None = None
+    """Samples trained for each env step collected; null where samples come from a queue."""
 
 
 def steady_rate_per_s(points: Sequence[tuple[float, int]]) -> float | None:

@@ -15,16 +15,19 @@ from engine.messages import (
     BatchArrived,
     ModelMerged,
     ModelOffered,
+    PrioritiesArrived,
     RolloutArrived,
+    SamplesArrived,
     SmallMessage,
     WeightsArrived,
     role_of,
 )
-from engine.rollout import Layout, Rollout, Weights
+from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
 
 MAX_MESSAGE_BYTES = 16 * 2**20
+NOTHING = Layout((), 0, 0)
 
 
 @dataclass(frozen=True)
@@ -41,24 +44,33 @@ class Codec:
     Args:
         rollout: Layout of a rollout.
         weights: Layout of the parameters.
+        samples, priorities: Layouts of what travels between a replay buffer and a learner.
     """
 
-    def __init__(self, rollout: Layout, weights: WeightsLayout) -> None:
+    def __init__(
+        self,
+        rollout: Layout,
+        weights: WeightsLayout,
+        samples: Layout = NOTHING,
+        priorities: Layout = NOTHING,
+    ) -> None:
         self._rollout = rollout
         self._weights = weights
+        self._samples = samples
+        self._priorities = priorities
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[SmallMessage] = msgspec.msgpack.Decoder(SmallMessage)
 
     @classmethod
     def for_messages(cls) -> Codec:
         """For a process that takes part in control only: small messages, no raw buffers."""
-        return cls(Layout((), 0, 0), WeightsLayout(0, 0))
+        return cls(NOTHING, WeightsLayout(0, 0))
 
     @property
     def max_frame_bytes(self) -> int:
         """No frame of this run is larger; sockets refuse larger ones before allocating."""
-        largest = max(self._rollout.num_bytes, self._weights.num_bytes) + HEADER_BYTES
-        return max(largest, MAX_MESSAGE_BYTES)
+        largest = max(self._rollout.num_bytes, self._weights.num_bytes, self._samples.num_bytes)
+        return max(largest + HEADER_BYTES, MAX_MESSAGE_BYTES)
 
     @property
     def weights_frame_bytes(self) -> int:
@@ -83,6 +95,14 @@ class Codec:
                 return [self._parameters(header.KIND_MODEL, to, weights, group)]
             case ModelMerged(weights=weights):
                 return [self._parameters(header.KIND_MERGED, to, weights, 0)]
+            case SamplesArrived(batch=batch, samples=samples):
+                layout = self._samples
+                head = header.pack_samples(to, batch, samples.info, layout.digest, layout.num_bytes)
+                return [self._join(head, samples.buffer)]
+            case PrioritiesArrived(priorities=priorities):
+                layout = self._priorities
+                head = header.pack_priorities(to, layout.digest, layout.num_bytes)
+                return [self._join(head, priorities.buffer)]
             case BatchArrived(batch=batch, rollouts=rollouts):
                 frames = [self._join(self._rollout_header(to, r, -1), r.buffer) for r in rollouts]
                 return [header.pack_batch(to, batch, len(frames)), *frames]
@@ -106,18 +126,32 @@ class Codec:
             return BatchArrived(batch, tuple(self._rollout_of(frame)[0] for frame in frames[1:]))
         if len(frames) != 1:
             raise WireError(f"{len(frames)} frames where one was expected")
-        if kind == header.KIND_ROLLOUT:
-            return RolloutArrived(*self._rollout_of(frames[0]))
-        if kind in (header.KIND_WEIGHTS, header.KIND_MODEL, header.KIND_MERGED):
-            return self._parameters_of(frames[0], kind)
-        if kind != header.KIND_MESSAGE:
-            raise WireError(f"frame of unknown kind {kind}")
-        return self._message_of(frames[0])
+        return self._decode_one(kind, frames[0])
+
+    def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:
+        match kind:
+            case header.KIND_ROLLOUT:
+                return RolloutArrived(*self._rollout_of(frame))
+            case header.KIND_WEIGHTS | header.KIND_MODEL | header.KIND_MERGED:
+                return self._parameters_of(frame, kind)
+            case header.KIND_SAMPLES:
+                layout = self._samples
+                batch, info = header.unpack_samples(frame, layout.digest, layout.num_bytes)
+                return SamplesArrived(batch, Samples(info, _payload(frame)))
+            case header.KIND_PRIORITIES:
+                layout = self._priorities
+                header.check_priorities(frame, layout.digest, layout.num_bytes)
+                return PrioritiesArrived(Priorities(_payload(frame)))
+            case header.KIND_MESSAGE:
+                return self._message_of(frame)
+        raise WireError(f"frame of unknown kind {kind}")
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
+        if not header.is_message_prefix(frame):
+            raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:

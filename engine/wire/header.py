@@ -18,7 +18,7 @@ import zlib
 from typing import TypeAlias
 
 from engine.errors import WireError
-from engine.rollout import RolloutInfo
+from engine.rollout import RolloutInfo, SamplesInfo
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -31,10 +31,13 @@ KIND_WEIGHTS = 2
 KIND_BATCH = 3
 KIND_MODEL = 4
 KIND_MERGED = 5
+KIND_SAMPLES = 6
+KIND_PRIORITIES = 7
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
 MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
+_SAMPLES = struct.Struct("<qQddd")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = 128
 """Two cache lines; the unused rest is zero."""
@@ -118,9 +121,41 @@ def unpack_batch(frame: Buffer) -> tuple[int, int]:
     return batch, num_rollouts
 
 
+def pack_samples(to: str, batch: int, info: SamplesInfo, digest: int, num_bytes: int) -> bytes:
+    """Header of samples drawn from a replay store."""
+    return _seal(
+        _prefix(KIND_SAMPLES, to, digest, num_bytes)
+        + _SAMPLES.pack(batch, info.env_steps, info.drawn_s, info.age_mean_s, info.age_max_s)
+    )
+
+
+def unpack_samples(frame: Buffer, digest: int, num_bytes: int) -> tuple[int, SamplesInfo]:
+    """Returns (batch number, description). Raises WireError as above."""
+    _check(frame, KIND_SAMPLES, digest, num_bytes)
+    batch, env_steps, drawn_s, mean_s, max_s = _SAMPLES.unpack_from(frame, _PREFIX.size)
+    info = SamplesInfo(env_steps=env_steps, drawn_s=drawn_s, age_mean_s=mean_s, age_max_s=max_s)
+    return batch, info
+
+
+def pack_priorities(to: str, digest: int, num_bytes: int) -> bytes:
+    """Header of priorities."""
+    return _seal(_prefix(KIND_PRIORITIES, to, digest, num_bytes))
+
+
+def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
+    """Raises WireError as above."""
+    _check(frame, KIND_PRIORITIES, digest, num_bytes)
+
+
 def pack_message_prefix(to: str) -> bytes:
     """What stands in front of a MessagePack message."""
     return _prefix(KIND_MESSAGE, to, 0, 0)
+
+
+def is_message_prefix(frame: Buffer) -> bool:
+    """Whether nothing but the destination differs from what stands in front of every message."""
+    magic, schema, kind, digest, num_bytes, _ = _PREFIX.unpack_from(frame)
+    return (magic, schema, kind, digest, num_bytes) == (MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
 
 
 PREFIX_BYTES = _PREFIX.size

@@ -6,20 +6,17 @@ import msgspec
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """A meeting place.
+    """A meeting place on one host.
 
     Attributes:
-        address: Of the host that a learner runs on; its own gloo connections are made there.
+        address: Where the learners connect to each other: the loopback.
         secret: Prefix of all keys in the store; whoever does not know it cannot take part.
-        file: On one host: path of the store.
-        store_address, store_port: Between hosts: where the first learner serves the store.
+        file: Path of the store.
     """
 
     address: str
     secret: str
-    file: str = ""
-    store_address: str = ""
-    store_port: int = 0
+    file: str
 
     def __repr__(self) -> str:
-        return f"Rendezvous(address={self.address!r}, secret=<hidden>)"
+        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"

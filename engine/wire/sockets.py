@@ -175,6 +175,9 @@ class Sockets:
     ) -> tuple[str, AnyMessage | WireError]:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
+            if self._authenticator is not None and not self._is_member(sender, parts[-1:]):
+                self.num_refused += 1
+                return sender, WireError("its key belongs to another member", where=sender)
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
@@ -184,6 +187,11 @@ class Sockets:
         except WireError as error:
             self.num_refused += 1
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(_LATEST)}")
+
+    def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
+        """Whether the connection's key is the one that the run gave to this address."""
+        assert self._keyring is not None
+        return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
 
     def _open(self, wiring: Wiring) -> None:
         self._authenticator = self._start_authenticator(wiring)

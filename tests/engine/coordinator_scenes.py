@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from engine.messages import (
+    Alive,
     Counters,
     Joined,
     Report,
@@ -38,8 +41,10 @@ COUNTERS = {
 
 def make_coordinator(stop: StopSpec | None = None) -> CoordinatorRole:
     experiment = make_experiment(stop=stop or StopSpec(env_steps=1000), policy="tianji")
+    experiment = msgspec.structs.replace(experiment, restarts=0)
     coordinator = CoordinatorRole(experiment, INFO, ADDRESSES, ("supervisor-0",))
     coordinator.handle(TimerFired(), 0.0)
+    coordinator.handle(Alive(address="supervisor-0", host="box"), 0.5)
     return coordinator
 
 

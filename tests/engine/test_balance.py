@@ -241,6 +241,21 @@ def test_drop_gives_up_what_a_straggler_brings_too_late():
     assert admission.take_batch() == Batch(taken=(), dropped=(0,))
 
 
+def test_what_was_begun_with_newer_weights_than_needed_may_be_trained_later():
+    admission = make_admission("drop", max_lag=1)
+    for i in range(4):
+        assert admission.admit(f"actor-{i}", 0)
+    for first, second in ((1, 2), (3, 4)):
+        admission.arrive(first, 0)
+        admission.admit("actor-1", 1)
+        admission.arrive(second, 0 if second == 2 else 1)
+        assert admission.take_batch() == Batch(taken=(first, second), dropped=())
+    admission.arrive(0, 2)
+    admission.admit("actor-1", 2)
+    admission.arrive(5, 2)
+    assert admission.take_batch() == Batch(taken=(0, 5), dropped=())
+
+
 def test_what_arrived_from_an_actor_stays_when_it_dies():
     admission = make_admission(per_batch=1)
     assert admission.admit("actor-0", 0)

@@ -1,6 +1,7 @@
 """Collecting with an environment whose every number is known (`engine.testing`).
 
-Environment i's episodes last 3 + i steps; then one step only resets. The n-th step earns n.
+Environment i's episodes last 3 + i steps; then one step only resets. The n-th step earns n, a reset
+earns -7, which is nobody's return.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.algorithms.networks import PolicyValueNetwork
 from engine.clock import ManualClock
 from engine.roles.commands import (
     AbandonRollout,
@@ -99,8 +101,8 @@ def test_a_step_that_only_resets_is_not_valid(bench: Bench):
 
 def test_rewards_lie_in_the_row_of_the_step_that_earned_them(bench: Bench):
     views = bench.views(bench.collect().rollout)
-    assert column(views, "reward", 0) == [1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
-    assert column(views, "reward", 1) == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+    assert column(views, "reward", 0) == [1, 2, 3, -7, 1, 2, 3, -7, 1, 2]
+    assert column(views, "reward", 1) == [1, 2, 3, 4, -7, 1, 2, 3, 4, -7]
 
 
 def test_terminated_and_truncated_are_kept_apart(bench: Bench):
@@ -178,8 +180,10 @@ def test_loaded_weights_are_those_that_act(bench: Bench):
     views = bench.views(rollout)
     with torch.inference_mode():
         observation = torch.from_numpy(views["observation"][:-1].reshape(-1, 4))
-        log_probs = torch.log_softmax(twin.network.logits(observation), -1).numpy()
-    chosen = np.take_along_axis(log_probs, views["action"].reshape(-1, 1), 1).reshape(10, 2)
+        action = torch.from_numpy(views["action"].reshape(-1))
+        assert isinstance(twin.network, PolicyValueNetwork)
+        log_probs = twin.network.distribution(observation).log_prob(action).numpy()
+    chosen = log_probs.reshape(10, 2)
     np.testing.assert_allclose(views["log_prob"], chosen, atol=1e-6)
     assert rollout.info.version_min == 7
 
@@ -190,7 +194,7 @@ def test_times_are_on_the_run_s_timeline(bench: Bench):
     assert bench.step(1) == []
     bench.clock.advance(2.5)
     info = bench.finish().rollout.info
-    assert (info.start_s, info.end_s) == (6.0, 8.5)
+    assert (info.start_s, info.end_s) == (5.0, 8.5)
 
 
 def test_it_can_be_left_and_entered_again_after_every_step(bench: Bench):

@@ -17,7 +17,9 @@ CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(("errors", "clock", "spec", "rollout", "progress"), 0),
     **dict.fromkeys(("config_file", "trace"), 1),
-    **dict.fromkeys(("messages", "balance", "algorithms", "envs", "graph"), 2),
+    **dict.fromkeys(
+        ("messages", "balance", "algorithms", "envs", "graph", "replay", "extensions"), 2
+    ),
     **dict.fromkeys(("roles", "wire"), 3),
     "runtime": 4,
     "testing": 5,
@@ -116,7 +118,8 @@ def test_only_connectors_know_ssh():
 
 def may_be_heavy(path: Path) -> bool:
     is_figures = path.parent.name == "render" and path.name.startswith("figures")
-    return "analysis" in path.parts or is_figures
+    is_ssh = path.parent.name == "connectors" and path.stem in ("ssh", "host_keys")
+    return "analysis" in path.parts or is_figures or is_ssh
 
 
 @pytest.mark.parametrize("path", [p for p in CLI if not may_be_heavy(p)], ids=module_of)

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from test_returns import advantage_by_hand
 from torch import Tensor
 
 from engine.algorithms.base import LearnerState, Spaces
@@ -121,6 +122,21 @@ def test_update_reports_the_losses_of_the_samples_that_it_was_given():
     for name, value in result.metrics.items():
         assert value == pytest.approx(wanted[name], abs=1e-5), name
     assert result.samples_trained == int(batch["valid"].sum())
+
+
+def test_the_value_is_pulled_towards_the_advantage_over_the_value_that_it_was():
+    ppo, batch = make_ppo(), make_batch()
+    network = ppo.init(seed=3).network
+    assert isinstance(network, PolicyValueNetwork)
+    samples = ppo._prepare(ppo.init(seed=3), batch)
+    observation = batch["observation"].numpy()
+    value = forward(network, "value", observation.reshape(-1, 4)).reshape(7, 4)
+    ends = batch["terminated"].numpy(), batch["truncated"].numpy()
+    wanted = advantage_by_hand(batch["reward"].numpy(), value, *ends, 0.99, 0.95)
+    found = samples["advantage"].view(6, 4).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    target = samples["value_target"].view(6, 4).numpy()
+    np.testing.assert_allclose(target, wanted + value[:-1], atol=1e-5)
 
 
 def test_samples_are_counted_as_often_as_they_are_used():

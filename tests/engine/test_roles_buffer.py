@@ -182,7 +182,7 @@ def test_a_duplicate_is_never_trained():
     arrive(buffer, actor=0, ticket=0)
     commands = arrive(buffer, actor=0, ticket=0)
     assert sent(commands, BatchArrived) == []
-    assert notes(commands) == [("drop", "actor-0")]
+    assert notes(commands) == [("duplicate", "actor-0")]
 
 
 def test_block_waits_for_a_straggler_that_would_come_too_late():

@@ -70,7 +70,7 @@ def test_who_is_late_to_join_is_named():
     assert summary.status == "failed"
     assert summary.error == "actor-0, actor-1 did not join within 60 s"
     assert summary.stop_reason == "join-deadline"
-    assert told(commands, Exit) == ["buffer-0", "learner-0"]
+    assert told(commands, Exit) == ["supervisor-0", "buffer-0", "learner-0"]
 
 
 def test_if_nobody_joins_the_run_ends_at_once():

@@ -38,8 +38,8 @@ def test_at_the_end_everything_is_durable_before_anybody_is_let_go():
     answer(coordinator, *WORKERS)
     commands = answer(coordinator, "buffer-0", now_s=7.0)
     kinds = [type(command) for command in commands]
-    assert kinds == [WriteTrace, WriteTrace, EndRun, Send, Send, Send, Send, Quit]
-    assert told(commands, Exit) == list(ADDRESSES)
+    assert kinds == [WriteTrace, WriteTrace, EndRun, *[Send] * 5, Quit]
+    assert told(commands, Exit) == ["supervisor-0", *ADDRESSES]
     ledger = Ledger(t_s=7.0, collected=44, consumed=16, dropped=0, in_flight=28)
     assert commands[0] == WriteTrace((ledger,))
     summary = only(commands, EndRun).summary
@@ -72,7 +72,7 @@ def test_a_role_s_death_fails_the_run_with_host_cause_and_log():
     assert summary.error is not None
     for part in ("actor-1", "box", "killed by SIGKILL", "\n    last words"):
         assert part in summary.error
-    assert told(commands, Exit) == ["actor-0", "buffer-0", "learner-0"]
+    assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
 
 
 def test_of_several_deaths_the_first_is_the_cause():
@@ -124,7 +124,7 @@ def test_who_does_not_stop_in_time_is_named():
     commands = answer(coordinator, "buffer-0", now_s=16.0)
     summary = only(commands, EndRun).summary
     assert summary.error == "actor-1 did not stop within 10 s"
-    assert told(commands, Exit) == ["actor-0", "buffer-0", "learner-0"]
+    assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
 
 
 def test_a_buffer_that_does_not_stop_has_a_deadline_of_its_own():

@@ -27,7 +27,7 @@ EXACT = (
     "restarts",
 )
 LAG = ("min", "mean", "p95", "max")
-ROUNDED = ("return_mean",)
+ROUNDED = ("return_mean", "replay_ratio")
 RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
 TIMES = ("time_to_threshold_s",)
 ROUNDING = 1e-9
@@ -94,7 +94,7 @@ def _check_ledger(run: RunData) -> list[Disagreement]:
         return found
     where, last = f"trace/ledger.jsonl:{len(run.ledger)}", run.ledger[-1]
     collected = sum(row.env_steps for row in run.production)
-    consumed = sum(row.env_steps for row in run.consumption)
+    consumed = sum(row.env_steps for row in run.consumed)
     for name, written, rebuilt in (
         ("collected", last.collected, collected),
         ("consumed", last.consumed, consumed),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Production, Staleness
+from engine.trace.records import Consumption, Episode, Production, Replay, Staleness
 from engine.trace.summary import Summary
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import RunData
@@ -53,7 +53,7 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
         summary=summary,
         episodes=episode_curve(to_frame(run.episodes, Episode), window),
         window=window,
-        rates=rates_over_time(production, consumption, run.end_s),
+        rates=rates_over_time(production, consumption, run.end_s, to_frame(run.replay, Replay)),
         lags=lag_over_time(staleness, run.end_s),
         histogram=lag_histogram(run.staleness),
         max_lag=run.manifest.max_lag,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.trace.records import Consumption, Episode, Production
+from engine.trace.records import Consumption, Episode, Production, Replay
 from engine.trace.summary import LagSummary, Summary, summarise_lag
 from tianji_cli.analysis.convergence import Crossing, episode_curve, threshold_crossing
 from tianji_cli.analysis.run import Manifest, RunData
@@ -25,7 +25,9 @@ def rebuild_summary(run: RunData) -> Summary:
     """
     written = run.summary or _identity_of(run)
     rates = steady_rates(
-        to_frame(run.production, Production), to_frame(run.consumption, Consumption)
+        to_frame(run.production, Production),
+        to_frame(run.consumption, Consumption),
+        to_frame(run.replay, Replay),
     )
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
     curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
@@ -34,7 +36,7 @@ def rebuild_summary(run: RunData) -> Summary:
     return msgspec.structs.replace(
         written,
         env_steps_collected=sum(row.env_steps for row in run.production),
-        env_steps_consumed=sum(row.env_steps for row in run.consumption),
+        env_steps_consumed=sum(row.env_steps for row in run.consumed),
         env_steps_dropped=last.dropped if last else 0,
         env_steps_in_flight=last.in_flight if last else 0,
         samples_trained=sum(row.samples_trained for row in run.consumption),
@@ -53,7 +55,15 @@ def rebuild_summary(run: RunData) -> Summary:
         time_to_threshold_s=_heard_at_s(run, crossing),
         steps_to_threshold=crossing.env_steps if crossing else None,
         restarts=sum(event.kind == RESTART_KIND for event in run.events),
+        replay_ratio=_replay_ratio(run),
     )
+
+
+def _replay_ratio(run: RunData) -> float | None:
+    collected = sum(row.env_steps for row in run.production)
+    if not run.replay or not collected:
+        return None
+    return sum(row.samples_trained for row in run.consumption) / collected
 
 
 def _heard_at_s(run: RunData, crossing: Crossing | None) -> float | None:

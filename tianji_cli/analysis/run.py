@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from engine.trace.records import (
     Event,
     Ledger,
     Production,
+    Replay,
     Resources,
     Staleness,
     WeightsPublished,
@@ -82,6 +84,7 @@ class RunData:
     production: list[Production]
     consumption: list[Consumption]
     staleness: list[Staleness]
+    replay: list[Replay]
     weights: list[WeightsPublished]
     ledger: list[Ledger]
     resources: list[Resources]
@@ -95,12 +98,18 @@ class RunData:
             self.production,
             self.consumption,
             self.staleness,
+            self.replay,
             self.weights,
             self.ledger,
             self.resources,
             self.events,
         )
         return sum(len(table) for table in tables)
+
+    @property
+    def consumed(self) -> Sequence[Consumption | Replay]:
+        """The rows that say how many env steps were consumed: a replay store's, or a learner's."""
+        return self.replay or self.consumption
 
     @property
     def end_s(self) -> float:
@@ -137,6 +146,7 @@ def load_run(paths: RunPaths) -> RunData:
         production=read_table(paths.trace, Production),
         consumption=read_table(paths.trace, Consumption),
         staleness=read_table(paths.trace, Staleness),
+        replay=read_table(paths.trace, Replay),
         weights=read_table(paths.trace, WeightsPublished),
         ledger=read_table(paths.trace, Ledger),
         resources=read_table(paths.trace, Resources),

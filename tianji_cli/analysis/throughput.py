@@ -42,7 +42,10 @@ def bin_edges_s(end_s: float, width_s: float) -> np.ndarray:
 
 
 def rates_over_time(
-    production: pd.DataFrame, consumption: pd.DataFrame, end_s: float
+    production: pd.DataFrame,
+    consumption: pd.DataFrame,
+    end_s: float,
+    replay: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rates per time bin.
 
@@ -50,6 +53,7 @@ def rates_over_time(
         production: Rows of `Production`.
         consumption: Rows of `Consumption`.
         end_s: End of the run, in seconds since training started.
+        replay: Rows of `Replay`, which then say what was consumed.
 
     Returns:
         `t_s` (middle of the bin), `collect_per_s`, `consume_per_s` (env steps/s) and
@@ -64,7 +68,7 @@ def rates_over_time(
         {
             "t_s": (edges[:-1] + edges[1:]) / 2,
             "collect_per_s": _rate(production, "env_steps", edges),
-            "consume_per_s": _rate(consumption, "env_steps", edges),
+            "consume_per_s": _rate(_consumed(consumption, replay), "env_steps", edges),
             "trained_per_s": _rate(consumption, "samples_trained", edges),
         }
     )
@@ -76,7 +80,14 @@ def _rate(frame: pd.DataFrame, column: str, edges_s: np.ndarray) -> np.ndarray:
     return np.asarray(totals / np.diff(edges_s))
 
 
-def steady_rates(production: pd.DataFrame, consumption: pd.DataFrame) -> dict[str, float | None]:
+def _consumed(consumption: pd.DataFrame, replay: pd.DataFrame | None) -> pd.DataFrame:
+    """The table that counts consumed env steps: the replay store's, where there is one."""
+    return consumption if replay is None or replay.empty else replay
+
+
+def steady_rates(
+    production: pd.DataFrame, consumption: pd.DataFrame, replay: pd.DataFrame | None = None
+) -> dict[str, float | None]:
     """Rates over the steady window, by the very function that `summary.json` is written with.
 
     Returns:
@@ -85,7 +96,7 @@ def steady_rates(production: pd.DataFrame, consumption: pd.DataFrame) -> dict[st
     """
     return {
         "collect_per_s": _steady(production, "env_steps"),
-        "consume_per_s": _steady(consumption, "env_steps"),
+        "consume_per_s": _steady(_consumed(consumption, replay), "env_steps"),
         "trained_per_s": _steady(consumption, "samples_trained"),
     }
 

@@ -8,7 +8,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tianji_cli.output import Output
-from tianji_cli.plan import Placement, Plan
+from tianji_cli.placement import Placement
+from tianji_cli.plan import Plan
 
 PLAN_SCHEMA_VERSION = 1
 

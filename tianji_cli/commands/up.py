@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -16,15 +17,25 @@ from engine.roles.totals import RunInfo
 from engine.runtime.coordinate import write_summary
 from engine.runtime.launch import Failed, HostFacts
 from engine.trace.summary import RunStatus, Summary
-from tianji_cli.connectors.local import LocalConnection
+from tianji_cli.clocks import ClockOffset
 from tianji_cli.files import find_file
-from tianji_cli.inventory import Inventory, load_inventory
-from tianji_cli.launch import Controller, Interrupts, Outcome
+from tianji_cli.hosted_run import HostedRun, Spectator, error_of
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.inventory import load_inventory
+from tianji_cli.launch import Outcome
 from tianji_cli.manifest import write_manifest
 from tianji_cli.output import Output
-from tianji_cli.plan import Plan, make_plan, wire
+from tianji_cli.plan import Plan, make_plan
+from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
-from tianji_cli.run_dir import RunPaths, check_run_id, create_run, new_run_id, probe_results
+from tianji_cli.run_dir import (
+    RunPaths,
+    check_run_id,
+    create_run,
+    new_run_id,
+    probe_results,
+    refuse_existing,
+)
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
@@ -39,6 +50,8 @@ class Request:
     settings: Sequence[str]
     results: Path
     name: str | None
+    detaches: bool = False
+    limit: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ def load(request: Request) -> Loaded:
         ConfigError: One of them cannot be used.
     """
     inventory = load_inventory(find_file("inventories", request.inventory))
+    inventory = inventory.limited(list(request.limit))
     path = find_file("experiments", request.experiment)
     experiment, document = load_experiment(path, request.settings)
     try:
@@ -80,17 +94,20 @@ def up(request: Request, output: Output) -> int:
         "--name" if request.name else loaded.document.where(("name",)),
     )
     probe_results(request.results)
+    refuse_existing(request.results, run_id)
     interrupts = Interrupts()
     run = _run_inline if loaded.plan.graph.is_inline else _run_processes
     try:
-        paths, outcome = run(loaded, run_id, request.results, interrupts, output)
+        paths, outcome = run(loaded, request, run_id, interrupts, output)
     except KeyboardInterrupt:
         output.say("interrupted before anything was started")
         return EXIT_INTERRUPTED
+    if outcome.is_detached:
+        return _leave(paths, output)
     return _conclude(paths, outcome, interrupts.count > 0, output)
 
 
-def check_only(request: Request) -> Plan:
+def check_only(request: Request, output: Output) -> Plan:
     """What `up` checks before it starts anything, on the hosts as well.
 
     Raises:
@@ -98,12 +115,16 @@ def check_only(request: Request) -> Plan:
     """
     loaded = load(request)
     probe_results(request.results)
-    controller = Controller(loaded.plan, _connect(loaded.plan.inventory), Interrupts())
-    try:
-        _prepare(controller, loaded.document)
+    if loaded.plan.graph.is_inline:
         return loaded.plan
-    finally:
-        controller.close()
+    run = HostedRun(loaded.plan, f"check-{os.getpid()}", request.results)
+    phases = PhaseLog(output, loaded.plan.hosts)
+    spectator = Spectator(phases.show, lambda _: None, lambda _: None, output.say)
+    try:
+        run.check(Interrupts(), spectator)
+    except ConfigError as error:
+        raise locate(error, loaded.document) from error
+    return loaded.plan
 
 
 def locate(error: TianJiError, document: Document) -> TianJiError:
@@ -116,29 +137,33 @@ def locate(error: TianJiError, document: Document) -> TianJiError:
 
 
 def _run_processes(
-    loaded: Loaded, run_id: str, results: Path, interrupts: Interrupts, output: Output
+    loaded: Loaded, request: Request, run_id: str, interrupts: Interrupts, output: Output
 ) -> tuple[RunPaths, Outcome]:
     plan = loaded.plan
+    run = HostedRun(plan, run_id, request.results, request.detaches)
+    display: list[Display] = []
+    phases = PhaseLog(output, plan.hosts)
+
+    def started(paths: RunPaths) -> None:
+        output.say(f"run {run_id} · {_headline(plan)}")
+        display.append(_display(output, run_id))
+
+    spectator = Spectator(phases.show, started, lambda p: display[0].show(p), output.say)
     with interrupts.installed():
-        controller = Controller(plan, _connect(plan.inventory), interrupts)
         try:
-            facts = _prepare(controller, loaded.document)
-            endpoints = controller.endpoints()
-            paths = _create(results, run_id, plan, facts)
-            workers = wire(plan, endpoints, paths.root.resolve(), run_id)
-            output.say(f"run {run_id} · {_headline(plan)}")
-            display = _display(output, run_id)
-            try:
-                outcome = controller.run(workers, display.show, output.say)
-            finally:
-                display.close()
+            outcome = run.run(interrupts, spectator)
+        except ConfigError as error:
+            raise locate(error, loaded.document) from error
         finally:
-            controller.close()
-    return paths, outcome
+            for item in display:
+                item.close()
+    if run.unclean:
+        outcome.unclean = error_of(run.unclean, run_id)
+    return run.paths, outcome
 
 
 def _run_inline(
-    loaded: Loaded, run_id: str, results: Path, interrupts: Interrupts, output: Output
+    loaded: Loaded, request: Request, run_id: str, interrupts: Interrupts, output: Output
 ) -> tuple[RunPaths, Outcome]:
     """The debug twin: in this process, so the heavy imports are here."""
     from engine.runtime.blueprint import make_blueprint
@@ -150,7 +175,7 @@ def _run_inline(
         blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:
         raise locate(error, loaded.document) from error
-    paths = _create(results, run_id, plan, host_facts())
+    paths = _create(request.results, run_id, plan, host_facts())
     output.say(f"run {run_id} · {_headline(plan)}")
     display = _display(output, run_id)
     info = RunInfo(run_id=run_id, **plan.info_counts)
@@ -176,23 +201,13 @@ def _run_inline(
     return paths, outcome
 
 
-def _connect(inventory: Inventory) -> LocalConnection:
-    return LocalConnection(inventory.hosts[0].name)
-
-
-def _prepare(controller: Controller, document: Document) -> HostFacts:
-    try:
-        return controller.prepare()
-    except ConfigError as error:
-        raise locate(error, document) from error
-
-
 def _create(results: Path, run_id: str, plan: Plan, facts: HostFacts) -> RunPaths:
     host = plan.inventory.hosts[0].name
     try:
         paths = create_run(results, run_id)
         (paths.logs / host).mkdir()
-        write_manifest(paths, plan.experiment, plan.inventory, {host: facts})
+        zero = {host: ClockOffset(0, 0)}
+        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, zero)
     except OSError as error:
         raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
     return paths
@@ -228,9 +243,32 @@ def _conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: 
 
         output.data.print(summary_table(summary))
         output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
+    if outcome.unclean is not None:
+        output.error(outcome.unclean)
     if summary.status == "failed":
         output.error(RunFailedError(summary.error or "unknown cause", where=str(paths.logs)))
-    return {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
+    code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
+    return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
+
+
+def _leave(paths: RunPaths, output: Output) -> int:
+    """Says how to come back to a detached run."""
+    run_id = paths.run_id
+    if output.is_json:
+        output.document(DetachedDocument(run_id=run_id))
+    output.say(
+        f"run {run_id} goes on by itself; tianji status {run_id}, tianji logs {run_id} -f,"
+        f" tianji down {run_id}"
+    )
+    return 0
+
+
+class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up --detach --json` prints."""
+
+    schema_version: int = 1
+    run_id: str
+    status: str = "detached"
 
 
 def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
@@ -259,6 +297,8 @@ def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> No
 
 def _cause(outcome: Outcome) -> str:
     if not outcome.failures:
+        for host, cause in outcome.lost.items():
+            return f"host {host} was lost: {cause}"
         return "the run was ended before it could write its summary"
     first = outcome.failures[0]
     tail = "".join(f"\n    {text}" for text in first.log_tail)

@@ -1,8 +1,43 @@
-"""What every connector gives: two byte streams to a supervisor."""
+"""What every connector gives: a host to run commands and keep files on, a started supervisor."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended.
+
+    Attributes:
+        code: Exit code; -1 if a signal ended it.
+        stdout, stderr: What it said.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it said, for errors; standard error if there is any."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return "".join(f"\n    {line}" for line in lines[-10:])
+
+
+class AccessFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host was reached; `address` is where the connection went."""
+
+    user: str
+    endpoint: str
+    address: str = ""
+    host_key: str = ""
+    key: str = ""
+    jump: str = ""
 
 
 class Connection(Protocol):
@@ -28,3 +63,51 @@ class Connection(Protocol):
     def error_output(self) -> str:
         """What it said on standard error."""
         ...
+
+
+class Node(Protocol):
+    """A host that can be reached. Every method may raise `HostUnreachableError`.
+
+    Attributes:
+        name: In the inventory.
+        is_remote: Whether files have to be brought there and back.
+        access: How it was reached.
+    """
+
+    name: str
+    is_remote: bool
+    access: AccessFacts
+
+    def expand(self, path: str) -> str:
+        """An absolute path; `~` is the user's home there."""
+        ...
+
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
+        """Runs a command to its end.
+
+        Raises:
+            DeadlineError: It takes longer.
+        """
+        ...
+
+    def spawn(
+        self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
+    ) -> Connection:
+        """Starts a command whose standard streams stay open."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes a file; its directory must exist."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def read(self, path: str, offset: int = 0) -> bytes:
+        """A file from `offset` to its end; empty if there is none."""
+        ...
+
+    def walk(self, root: str) -> dict[str, int]:
+        """All files below a directory: relative path and size in bytes."""
+        ...
+
+    def close(self) -> None: ...

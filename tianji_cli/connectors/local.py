@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.errors import DeadlineError
+from tianji_cli.connectors.base import AccessFacts, Completed
 
 
 class LocalConnection:
-    """A supervisor in its own session: Ctrl-C in the terminal reaches the command only.
+    """A process in its own session: Ctrl-C in the terminal reaches the command only.
 
     Args:
         host: Its name in the inventory.
+        command: What to start.
+        env: Added to this process's environment.
+        directory: Its working directory; None for this process's.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(
+        self,
+        host: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        directory: str | None = None,
+    ) -> None:
         self.host = host
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.runtime.supervisor"],
+            list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
+            env={**os.environ, **env},
+            cwd=directory,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -43,3 +60,67 @@ class LocalConnection:
     def error_output(self) -> str:
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace").strip()
+
+
+class LocalNode:
+    """This machine as a host of a run.
+
+    Args:
+        name: Its name in the inventory.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_remote = False
+        self.access = AccessFacts(user=getpass.getuser(), endpoint="this machine")
+
+    def expand(self, path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
+        try:
+            result = subprocess.run(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeadlineError(
+                f"{command[0]} took longer than {timeout_s:.0f} s", where=self.name
+            ) from None
+        except FileNotFoundError:
+            return Completed(127, "", f"{command[0]}: not found")
+        out, err = (
+            result.stdout.decode("utf-8", "replace"),
+            result.stderr.decode("utf-8", "replace"),
+        )
+        return Completed(result.returncode, out, err)
+
+    def spawn(
+        self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
+    ) -> LocalConnection:
+        return LocalConnection(self.name, command, env, directory)
+
+    def put(self, path: str, data: bytes) -> None:
+        Path(path).write_bytes(data)
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def read(self, path: str, offset: int = 0) -> bytes:
+        try:
+            with Path(path).open("rb") as file:
+                file.seek(offset)
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def walk(self, root: str) -> dict[str, int]:
+        base = Path(root)
+        files = [path for path in base.rglob("*") if path.is_file()]
+        return {str(path.relative_to(base)): path.stat().st_size for path in files}
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -68,10 +68,14 @@ def _outcome(summary: Summary) -> list[Row]:
 
 def _throughput(summary: Summary) -> list[Row]:
     trained = units.rate(summary.trained_per_s, "samples")
+    replay = [
+        Row("Replay ratio", units.number(summary.replay_ratio, 2), "samples trained per env step")
+    ]
     return [
         Row("Collected", units.rate(summary.collect_per_s), "by the actors, steady window"),
         Row("Consumed", units.rate(summary.consume_per_s), "by the learner, each step once"),
         Row("Trained", trained, "by the learner, reuse counted"),
+        *(replay if summary.replay_ratio is not None else []),
         Row("Balance P/C", units.number(summary.balance, 2), "collected per consumed; 1 is even"),
         Row("Lag", units.lag(summary.lag), "versions: min / mean / p95 / max"),
     ]

@@ -1,0 +1,302 @@
+"""Deep Q-learning (Mnih et al., 2015), with the usual options, and Ape-X (Horgan et al., 2018).
+
+Options: double (van Hasselt et al., 2016), dueling (Wang et al., 2016), n-step returns and
+prioritised replay (Schaul et al., 2016), which the replay store provides as it is asked to.
+
+Exploration belongs to the weights: epsilon is a parameter that no gradient reaches. The learner
+lowers it as training goes on, and actors receive it with the policy that it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import gymnasium
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from engine.algorithms.base import (
+    ANY_LANES,
+    Batch,
+    Lanes,
+    LearnerState,
+    ReplayRequest,
+    SampleRequest,
+    Spaces,
+    TargetNetwork,
+    UpdateResult,
+)
+from engine.algorithms.flat import flatten
+from engine.algorithms.networks import ObservationInput, action_field, observation_field
+from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.trunks import build_trunk, linear
+from engine.errors import ConfigError
+from engine.spec import (
+    NetworkSpec,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+    UnitInterval,
+)
+
+PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+
+
+class DqnConfig(Spec, frozen=True, kw_only=True):
+    """Hyperparameters of DQN."""
+
+    learning_rate: PositiveFloat = 1e-3
+    adam_epsilon: PositiveFloat = 1e-8
+    discount: UnitInterval = 0.99
+    double: bool = True
+    """Choose the best next action with the learning network, value it with the target network."""
+    dueling: bool = False
+    """State value and advantages apart; both are linear in the trunk's features."""
+    n_step: PositiveInt = 1
+    prioritized: bool = False
+    priority_exponent: UnitInterval = 0.6
+    importance_exponent: UnitInterval = 0.4
+    batch_size: PositiveInt = 32
+    updates_per_batch: PositiveInt = 16
+    """Optimiser steps for each message from the replay buffer, and for each weights version."""
+    replay_ratio: PositiveFloat = 8.0
+    """Samples trained for each env step collected; 8 is a batch of 32 every 4 env steps."""
+    replay_capacity: PositiveInt = 100_000
+    min_replay_size: NonNegativeInt = 1_000
+    target_update_period: PositiveInt = 500
+    """Optimiser steps, rounded up to whole messages."""
+    target_update_rate: PositiveUnit = 1.0
+    """How far the target network then moves to the learning one: 1 copies it (Mnih et al., 2015),
+    less follows it smoothly (Lillicrap et al., 2016)."""
+    max_gradient_norm: PositiveFloat = 10.0
+    epsilon_initial: UnitInterval = 1.0
+    epsilon_final: UnitInterval = 0.05
+    epsilon_decay_env_steps: NonNegativeInt = 10_000
+    """Env steps over which epsilon falls linearly, after `min_replay_size`."""
+    epsilon_spread: NonNegativeFloat = 0.0
+    """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X has 7."""
+    rollout_steps: PositiveInt = 16
+
+
+class ApexConfig(DqnConfig, frozen=True, kw_only=True):
+    """Hyperparameters of Ape-X: those of DQN, with the defaults of Horgan et al. (2018)."""
+
+    dueling: bool = True
+    n_step: PositiveInt = 3
+    prioritized: bool = True
+    epsilon_initial: UnitInterval = 0.4
+    epsilon_final: UnitInterval = 0.4
+    epsilon_spread: NonNegativeFloat = 7.0
+
+
+class QNetwork(nn.Module):
+    """Action values, and the epsilon that they are to be explored with.
+
+    Args:
+        observation: Space of one observation.
+        num_actions: Discrete actions.
+        spec: The trunk.
+        dueling: Whether to add up a state value and centred advantages (Wang et al., equation 9).
+    """
+
+    def __init__(
+        self,
+        observation: gymnasium.spaces.Box,
+        num_actions: int,
+        spec: NetworkSpec,
+        dueling: bool,
+    ) -> None:
+        super().__init__()
+        shape = observation.shape
+        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
+        self.trunk, num_features = build_trunk(shape, spec)
+        self.advantage = linear(num_features, num_actions, 1.0)
+        self.value = linear(num_features, 1, 1.0) if dueling else None
+        self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """q(s, .), [N, num_actions], of [N, ...] observations."""
+        features = self.trunk(self.input(observation))
+        advantage: Tensor = self.advantage(features)
+        if self.value is None:
+            return advantage
+        value: Tensor = self.value(features)
+        return value + advantage - advantage.mean(-1, keepdim=True)
+
+
+class Dqn:
+    """DQN for discrete actions; Ape-X is the same with other defaults.
+
+    Args:
+        config: Hyperparameters.
+        network: The trunk.
+        spaces: Of one environment.
+
+    Raises:
+        ConfigError: Actions are not discrete, or sizes that can never be satisfied.
+    """
+
+    def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
+        if not isinstance(spaces.action, gymnasium.spaces.Discrete) or spaces.action.start != 0:
+            raise ConfigError(
+                f"Q-learning needs discrete actions counted from 0, the environment has"
+                f" {spaces.action}",
+                where="env.id",
+            )
+        if config.min_replay_size > config.replay_capacity:
+            raise ConfigError(
+                f"{config.min_replay_size} env steps never fit into {config.replay_capacity}",
+                where="algorithm.min_replay_size",
+                fix="make it at most algorithm.replay_capacity",
+            )
+        self._config = config
+        self._network_spec = network
+        self._observation = spaces.observation
+        self._action = spaces.action
+
+    def samples(self) -> SampleRequest:
+        config = self._config
+        return SampleRequest(
+            rollout_steps=config.rollout_steps,
+            fields=(observation_field(self._observation), action_field(self._action)),
+            replay=ReplayRequest(
+                capacity=config.replay_capacity,
+                min_size=config.min_replay_size,
+                batch_size=config.batch_size,
+                updates_per_batch=config.updates_per_batch,
+                replay_ratio=config.replay_ratio,
+                n_step=config.n_step,
+                discount=config.discount,
+                priority_exponent=config.priority_exponent if config.prioritized else 0.0,
+                importance_exponent=config.importance_exponent,
+            ),
+        )
+
+    def network(self) -> QNetwork:
+        return QNetwork(
+            self._observation, int(self._action.n), self._network_spec, self._config.dueling
+        )
+
+    def init(self, seed: int) -> LearnerState:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network, target = self.network(), self.network().requires_grad_(False)
+        network.epsilon.fill_(self._config.epsilon_initial)
+        weights, target_weights = flatten(network), flatten(target)
+        target_weights.load(weights.vector)
+        generator = torch.Generator().manual_seed(seed)
+        return LearnerState(
+            network,
+            weights,
+            AdamState.zeros(weights),
+            generator,
+            target=TargetNetwork(target, target_weights),
+        )
+
+    def act(
+        self,
+        network: nn.Module,
+        observation: Tensor,
+        generator: torch.Generator,
+        lanes: Lanes = ANY_LANES,
+    ) -> dict[str, Tensor]:
+        """Epsilon-greedy; epsilon of each environment as in Horgan et al. (2018), section 4.1."""
+        assert isinstance(network, QNetwork)
+        greedy = network(observation).argmax(dim=-1)
+        num_envs = len(greedy)
+        lane = torch.arange(lanes.first, lanes.first + num_envs)
+        exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
+        explores = torch.rand(num_envs, generator=generator) < network.epsilon**exponent
+        random = torch.randint(int(self._action.n), (num_envs,), generator=generator)
+        return {"action": torch.where(explores, random, greedy)}
+
+    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+        assert isinstance(network, QNetwork)
+        best: Tensor = network(observation).argmax(dim=-1)
+        return best
+
+    def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
+        assert isinstance(state.network, QNetwork)
+        assert state.target is not None
+        config = self._config
+        num_updates, batch_size = batch["reward"].shape
+        with torch.no_grad():  # the target network stands still within a message
+            next_q = state.target.network(batch["next_observation"].flatten(0, 1))
+            next_q = next_q.view(num_updates, batch_size, -1)
+        errors = torch.empty(num_updates, batch_size)
+        sums = torch.zeros(len(_METRICS))
+        for i in range(num_updates):
+            minibatch = {name: values[i] for name, values in batch.items()}
+            sums += self._step(state, minibatch, next_q[i], errors[i])
+        before, state.num_updates = state.num_updates, state.num_updates + num_updates
+        period = config.target_update_period
+        if state.num_updates // period > before // period:
+            vector = state.target.weights.vector.detach()
+            vector.lerp_(state.weights.vector.detach(), config.target_update_rate)
+        state.network.epsilon.fill_(self._epsilon(state.num_updates))
+        state.network.input.learn(batch["observation"].flatten(0, 1))
+        metrics = dict(zip(_METRICS, (sums / num_updates).tolist(), strict=True))
+        metrics["epsilon"] = float(state.network.epsilon)
+        return UpdateResult(
+            num_updates * batch_size, metrics, errors if config.prioritized else None
+        )
+
+    def _step(
+        self, state: LearnerState, minibatch: Batch, next_q: Tensor, errors: Tensor
+    ) -> Tensor:
+        """One optimiser step; writes the absolute TD errors to `errors` [N]."""
+        config = self._config
+        state.weights.gradient.zero_()
+        loss, td_error, q = self._loss(state.network, minibatch, next_q)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradient_norm(state.weights, config.max_gradient_norm)
+        adam_step(
+            state.weights,
+            state.optimizer,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+        )
+        torch.abs(td_error, out=errors)
+        return torch.stack((loss.detach(), errors.mean(), q.mean()))
+
+    def _loss(
+        self, network: nn.Module, minibatch: Batch, next_q: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Huber loss of the TD error, weighted, averaged over the samples.
+
+            delta = r + discount q_target(s_t, a*) - q(s_tm1, a_tm1)
+            a*    = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
+
+        Args:
+            network: The parameters that learn.
+            minibatch: Samples, [N, ...]; `discount` is 0 after termination.
+            next_q: q_target(s_t, .), [N, num_actions].
+
+        Returns:
+            The loss; delta [N] and q(s_tm1, a_tm1) [N], detached.
+        """
+        with torch.no_grad():
+            ranking = network(minibatch["next_observation"]) if self._config.double else next_q
+            best = ranking.argmax(dim=-1, keepdim=True)
+            target = torch.addcmul(
+                minibatch["reward"], minibatch["discount"], next_q.gather(-1, best).squeeze(-1)
+            )
+        q_tm1 = network(minibatch["observation"])
+        q = q_tm1.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
+        huber = nn.functional.smooth_l1_loss(q, target, reduction="none")
+        loss = (minibatch["weight"] * huber).mean()
+        q = q.detach()
+        return loss, target - q, q
+
+    def _epsilon(self, num_updates: int) -> float:
+        """Falls with the env steps that so many updates stand for."""
+        config = self._config
+        env_steps = num_updates * config.batch_size / config.replay_ratio
+        share = min(env_steps / max(config.epsilon_decay_env_steps, 1), 1.0)
+        return config.epsilon_initial + share * (config.epsilon_final - config.epsilon_initial)
+
+
+_METRICS = ("loss", "td_error", "q_mean")

@@ -1,0 +1,109 @@
+"""The balance strategy of replay: samples trained per env step collected stay at a set ratio.
+
+With a queue each sample is used once, and balance means production = consumption. With replay the
+learner could train for ever on what there is, and actors could collect without anybody learning.
+Both sides are therefore held to
+
+    |sampled - ratio x (inserted - min_size)| <= tolerance       once min_size steps are there
+
+the learner waits when it would train too much, actors wait (for tickets) when they would collect
+too much. Source: the `SampleToInsertRatio` rate limiter of Reverb (Cassirer et al., 2021).
+
+Pure: no clock, no sockets. `engine.roles.replay_buffer` feeds it.
+"""
+
+from __future__ import annotations
+
+
+def least_tolerance(ratio: float, batch_samples: int, rollout_steps: int) -> float:
+    """Room for one batch and one rollout, in samples; with less, both sides could wait for ever."""
+    return batch_samples + ratio * rollout_steps
+
+
+class RateLimiter:
+    """Decides whether a rollout may be collected and whether a batch may be drawn.
+
+    Args:
+        ratio: Samples per env step.
+        min_size: Env steps before the first sample.
+        batch_samples: Samples of one batch.
+        rollout_steps: Env steps of one rollout, at most.
+        tolerance: In samples.
+
+    Raises:
+        ValueError: The tolerance is below `least_tolerance`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ratio: float,
+        min_size: int,
+        batch_samples: int,
+        rollout_steps: int,
+        tolerance: float,
+    ) -> None:
+        if tolerance < least_tolerance(ratio, batch_samples, rollout_steps):
+            raise ValueError(f"a tolerance of {tolerance} samples could block both sides")
+        self._ratio = ratio
+        self._min_size = min_size
+        self._batch_samples = batch_samples
+        self._rollout_steps = rollout_steps
+        self._tolerance = tolerance
+        self._num_tickets = 0
+        self._open: dict[int, str] = {}
+        self.inserted = 0
+        """Env steps."""
+        self.sampled = 0
+        """Samples."""
+
+    @property
+    def error(self) -> float:
+        """Samples that the learner is behind (above 0) or ahead (below 0)."""
+        return self._ratio * (self.inserted - self._min_size) - self.sampled
+
+    @property
+    def num_open(self) -> int:
+        """Tickets given for rollouts that have not arrived."""
+        return len(self._open)
+
+    def admit(self, owner: str) -> int | None:
+        """A ticket to collect one rollout; the one already given if `owner` still has it.
+
+        Returns:
+            None while collecting more would leave the learner too far behind.
+        """
+        for ticket, holder in self._open.items():
+            if holder == owner:
+                return ticket
+        coming = self.inserted + (len(self._open) + 1) * self._rollout_steps
+        behind = self._ratio * (coming - self._min_size) - self.sampled
+        if coming > self._min_size + self._rollout_steps and behind > self._tolerance:
+            return None
+        ticket, self._num_tickets = self._num_tickets, self._num_tickets + 1
+        self._open[ticket] = owner
+        return ticket
+
+    def arrive(self, ticket: int, env_steps: int) -> bool:
+        """A rollout is here.
+
+        Returns:
+            False if its ticket is not open: a duplicate, or from a lost actor. It does not count.
+        """
+        if self._open.pop(ticket, None) is None:
+            return False
+        self.inserted += env_steps
+        return True
+
+    def lose(self, owner: str) -> None:
+        """Forgets the ticket that a dead actor had in hand."""
+        self._open = {ticket: holder for ticket, holder in self._open.items() if holder != owner}
+
+    def take_batch(self) -> bool:
+        """Counts one batch as drawn, if that does not put the learner too far ahead."""
+        if self.inserted < self._min_size:
+            return False
+        if self.error - self._batch_samples < -self._tolerance:
+            return False
+        self.sampled += self._batch_samples
+        return True

@@ -1,0 +1,139 @@
+"""Rollouts kept for reuse, and the n-step transitions that are read out of them.
+
+Rollouts lie as they came, one after the other in one preallocated array; the oldest is overwritten.
+A transition is a position (t, b) of a rollout: nothing is copied until it is drawn. It spans up to
+n steps, fewer where its episode or its rollout ends before.
+
+    key      = number of the rollout x (T x B) + t x B + b     never used twice
+    position = slot of the rollout   x (T x B) + t x B + b     index into the flat arrays
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.replay.transitions import n_step_transitions
+from engine.rollout import Arrays, Layout
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class RolloutStore:
+    """A ring of rollouts.
+
+    Args:
+        layout: Of a rollout.
+        capacity_steps: At least so many steps are kept, rounded up to whole rollouts.
+        n_step: Longest span of a transition.
+        discount: Gamma.
+    """
+
+    def __init__(self, layout: Layout, capacity_steps: int, n_step: int, discount: float) -> None:
+        self._layout = layout
+        self._n_step = n_step
+        self._discount = discount
+        self.rollout_steps = layout.num_steps * layout.num_envs
+        self.num_slots = -(-capacity_steps // self.rollout_steps)
+        self._buffer = np.zeros((self.num_slots, layout.num_bytes), np.uint8)
+        self._views = _slot_views(layout, self._buffer)
+        shape = (self.num_slots, layout.num_steps, layout.num_envs)
+        self._reward = np.zeros(shape, np.float32)
+        self._discount_to_next = np.zeros(shape, np.float32)
+        self._span = np.zeros(shape, np.int32)
+        self._versions = np.zeros(self.num_slots, np.int64)
+        self._times_s = np.zeros(self.num_slots, np.float64)
+        self._num_inserted = 0
+
+    @property
+    def num_positions(self) -> int:
+        return self.num_slots * self.rollout_steps
+
+    @property
+    def num_filled(self) -> int:
+        """Positions that hold a rollout's step; they come before all others."""
+        return min(self._num_inserted, self.num_slots) * self.rollout_steps
+
+    def insert(
+        self, buffer: npt.NDArray[np.uint8], version: int, time_s: float
+    ) -> tuple[int, BoolArray]:
+        """Keeps one rollout, in the place of the oldest if all are taken.
+
+        Args:
+            buffer: As the layout says.
+            version: Behaviour version.
+            time_s: When it was collected.
+
+        Returns:
+            Its first position, and which of its T x B positions are transitions: a step that only
+            reset its environment is none.
+        """
+        slot = self._num_inserted % self.num_slots
+        self._num_inserted += 1
+        self._buffer[slot] = buffer[: self._layout.num_bytes]
+        outcomes = {name: self._views[name][slot] for name in _OUTCOMES}
+        spans = n_step_transitions(outcomes, self._n_step, self._discount)
+        self._reward[slot], self._discount_to_next[slot], self._span[slot] = spans
+        self._versions[slot], self._times_s[slot] = version, time_s
+        return slot * self.rollout_steps, np.asarray(outcomes["valid"], np.bool_).reshape(-1)
+
+    def keys(self, positions: IntArray) -> IntArray:
+        """Of positions that hold a rollout."""
+        slots, rest = np.divmod(positions, self.rollout_steps)
+        newest = self._num_inserted - 1
+        numbers = newest - (newest - slots) % self.num_slots
+        return numbers * self.rollout_steps + rest
+
+    def positions(self, keys: IntArray) -> tuple[IntArray, BoolArray]:
+        """Where these transitions lie, and which of them have not been overwritten."""
+        numbers, rest = np.divmod(keys, self.rollout_steps)
+        is_kept = (numbers >= self._num_inserted - self.num_slots) & (
+            (numbers < self._num_inserted) & (numbers >= 0)
+        )
+        return numbers % self.num_slots * self.rollout_steps + rest, is_kept
+
+    def gather(self, positions: IntArray, out: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Copies transitions out.
+
+        Args:
+            positions: [N].
+            out: Arrays [N, ...] to fill: `observation` s_tm1, `next_observation` s_t, `reward` the
+                discounted sum in between, `discount` of what follows (0 after termination),
+                `version`, and any field of the rollout at the first step.
+        """
+        slot, rest = np.divmod(positions, self.rollout_steps)
+        t, env = np.divmod(rest, self._layout.num_envs)
+        for name, target in out.items():
+            if name == "reward":
+                target[...] = self._reward[slot, t, env]
+            elif name == "discount":
+                target[...] = self._discount_to_next[slot, t, env]
+            elif name == "next_observation":
+                later = t + self._span[slot, t, env]
+                target[...] = self._views["observation"][slot, later, env]
+            elif name == "version":
+                target[...] = self._versions[slot]
+            else:
+                target[...] = self._views[name][slot, t, env]
+
+    def times_s(self, positions: IntArray) -> npt.NDArray[np.float64]:
+        """When these transitions were collected."""
+        return np.asarray(self._times_s[positions // self.rollout_steps])
+
+
+_OUTCOMES = ("reward", "terminated", "truncated", "valid")
+
+
+def _slot_views(layout: Layout, buffer: npt.NDArray[np.uint8]) -> Arrays:
+    """Each field of all slots as one array [slots, T(+1), B, ...] on `buffer`."""
+    views = {}
+    for item, offset in zip(layout.fields, layout.offsets, strict=False):
+        shape, dtype = layout.shape(item), np.dtype(item.dtype)
+        inner = np.empty(shape, dtype).strides if 0 not in shape else (0,) * len(shape)
+        views[item.name] = np.ndarray(
+            (len(buffer), *shape), dtype, buffer, offset, (buffer.strides[0], *inner)
+        )
+    return views

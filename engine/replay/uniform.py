@@ -1,0 +1,45 @@
+"""Uniform sampling with replacement (Mnih et al., 2015)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.replay.sampler import FloatArray
+from engine.replay.store import BoolArray, IntArray
+
+
+class UniformSampler:
+    """Draws every transition with the same probability.
+
+    Args:
+        num_positions: Of the store.
+        random: Source of randomness.
+    """
+
+    def __init__(self, num_positions: int, random: np.random.Generator) -> None:
+        self._is_transition = np.zeros(num_positions, np.bool_)
+        self._num_filled = 0
+        self._num_transitions = 0
+        self._random = random
+
+    def insert(self, first: int, is_transition: BoolArray) -> None:
+        span = slice(first, first + len(is_transition))
+        overwritten = np.count_nonzero(self._is_transition[span])
+        self._num_transitions += int(np.count_nonzero(is_transition) - overwritten)
+        self._is_transition[span] = is_transition
+        self._num_filled = max(self._num_filled, span.stop)
+
+    def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:
+        if not self._num_transitions:
+            raise ValueError("nothing to draw from")
+        found: list[IntArray] = []
+        missing = num_samples
+        while missing > 0:  # what hits a step that only reset is drawn again
+            share = self._num_transitions / self._num_filled
+            candidates = self._random.integers(self._num_filled, size=int(missing / share) + 8)
+            found.append(candidates[self._is_transition[candidates]])
+            missing -= len(found[-1])
+        return np.concatenate(found)[:num_samples], np.ones(num_samples)
+
+    def update(self, positions: IntArray, errors: FloatArray) -> None:
+        """Nothing: errors do not matter here."""

@@ -1,0 +1,110 @@
+"""A buffer's books: what actors say they have sent, against what has arrived.
+
+Rollouts are known by (actor, epoch, sequence), so one that comes twice is told from a new one; what
+never came shows as a gap in its actor's running total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.messages import COORDINATOR, ActorLost, Report, source_of
+from engine.roles.commands import Command, Send
+from engine.rollout import RolloutInfo
+from engine.trace.records import Event
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a rollout that arrived.
+
+    Attributes:
+        is_new: False for one that has arrived before; it must be ignored.
+        notes: Trace records to send, if it was a duplicate or something before it was lost.
+    """
+
+    is_new: bool
+    notes: tuple[Command, ...] = ()
+
+
+class Books:
+    """Counts env steps of one buffer.
+
+    Args:
+        address: The buffer's, for the trace.
+
+    Attributes:
+        dropped: Env steps that were lost, came too late or had no place.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._received: dict[str, int] = {}
+        self._totals: dict[tuple[int, int], int] = {}
+        self._next_sequence: dict[tuple[int, int], int] = {}
+        self._lost: set[tuple[int, int]] = set()
+        """Incarnations of actors, as (actor, epoch), that are known to be gone."""
+        self.dropped = 0
+
+    @property
+    def collected(self) -> int:
+        """Env steps that actors have collected, as far as they have told."""
+        return sum(self._totals.values())
+
+    @property
+    def lost_collected(self) -> dict[str, int]:
+        """Env steps that each lost incarnation had collected, as far as it had told."""
+        return {source_of(*source): self._totals.get(source, 0) for source in self._lost}
+
+    def lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """An incarnation of an actor is gone: what has not arrived of it never will."""
+        source = (int(event.actor.rpartition("-")[2]), event.epoch)
+        if source not in self._lost:
+            self._lost.add(source)
+            self._received.pop(event.actor, None)
+        return self._write_off(source, event.collected, now_s)
+
+    def _write_off(
+        self, source: tuple[int, int], total_env_steps: int, now_s: float
+    ) -> list[Command]:
+        """Counts as dropped what a lost incarnation had collected beyond what arrived in time."""
+        missing = total_env_steps - self._totals.get(source, 0)
+        if missing <= 0:
+            return []
+        self._totals[source] = total_env_steps
+        self.dropped += missing
+        detail = f"{missing} env steps were lost with it"
+        return [self.note(now_s, "loss", f"actor-{source[0]}", detail)]
+
+    def enter(self, info: RolloutInfo, now_s: float) -> Entry:
+        """Enters a rollout; a gap before it in its actor's total counts as dropped."""
+        actor, source = f"actor-{info.actor}", (info.actor, info.epoch)
+        if source in self._lost:
+            return Entry(False, tuple(self._write_off(source, info.total_env_steps, now_s)))
+        if info.sequence < self._next_sequence.get(source, 0):
+            detail = f"rollout {info.sequence} came again"
+            return Entry(False, (self.note(now_s, "duplicate", actor, detail),))
+        self._next_sequence[source] = info.sequence + 1
+        self._received[actor] = self._received.get(actor, 0) + 1
+        lost = info.total_env_steps - self._totals.get(source, 0) - info.num_env_steps
+        self._totals[source] = info.total_env_steps
+        if lost <= 0:
+            return Entry(True)
+        self.dropped += lost
+        return Entry(True, (self.note(now_s, "loss", actor, f"{lost} env steps never arrived"),))
+
+    def drop(self, info: RolloutInfo, now_s: float, reason: str) -> Command:
+        """Counts a whole rollout as dropped and says why."""
+        self.dropped += info.num_env_steps
+        detail = f"{info.num_env_steps} env steps of version {info.version_min}: {reason}"
+        return self.note(now_s, "drop", f"actor-{info.actor}", detail)
+
+    def has_all(self, sent_rollouts: Mapping[str, int]) -> bool:
+        """Whether as many rollouts have arrived as each actor says it has sent."""
+        return all(self._received.get(actor, 0) >= sent for actor, sent in sent_rollouts.items())
+
+    def note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
+        """A row for the table of events."""
+        row = Event(t_s=now_s, kind=kind, host="", role=role, detail=detail)
+        return Send(COORDINATOR, Report(address=self._address, records=[row]))

@@ -1,0 +1,153 @@
+"""Who takes part in a run and is still there: hosts, their supervisors, actors that come back.
+
+Pure, like the coordinator whose part it is: it hears of beats, deaths and rows, and says what is
+lost and what may be started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.messages import COORDINATOR, ActorLost, Alive, Restart, role_of, source_of
+from engine.roles.commands import Command, Send
+from engine.trace.records import Production, Record
+
+BEAT_S = 2.0
+"""How often coordinator and supervisors say that they are there."""
+LEASE_S = 10.0
+"""A supervisor that has heard nothing from the coordinator for so long ends its roles."""
+HOST_LOST_S = 12.0
+"""The coordinator gives a silent host up only after the host has given up itself."""
+
+
+class Fleet:
+    """Hosts and actors of a run.
+
+    Args:
+        addresses: All roles but the coordinator.
+        supervisors: Of all hosts.
+        restarts: How many actors may be started again, over the whole run.
+        num_groups: Every actor belongs to one, by its number.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        supervisors: tuple[str, ...],
+        restarts: int,
+        num_groups: int = 1,
+    ) -> None:
+        self._num_groups = num_groups
+        self._has_buffers = any(role_of(address) == "buffer" for address in addresses)
+        self._supervisors = supervisors
+        self._heard_s: dict[str, float] = {}
+        self._supervisor_of: dict[str, str] = {}
+        self._restarts_left = restarts
+        self._epochs: dict[str, int] = {}
+        self._produced: dict[str, int] = {}
+        self._lost_sources: dict[str, tuple[str, int]] = {}
+        self._beat_at_s = 0.0
+        self.absent: set[str] = set()
+        """Actors that are gone without ending the run; some are on their way back."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every supervisor has been heard."""
+        return set(self._heard_s) >= set(self._supervisors)
+
+    @property
+    def unheard(self) -> list[str]:
+        """Supervisors that never said anything: the way to their hosts may be closed."""
+        return sorted(set(self._supervisors) - set(self._heard_s))
+
+    def start(self) -> None:
+        """The clock starts again at zero."""
+        self._heard_s = dict.fromkeys(self._heard_s, 0.0)
+        self._beat_at_s = 0.0
+
+    def hear(self, event: Alive, now_s: float) -> None:
+        """Notes that a supervisor is there."""
+        self._heard_s[event.address] = now_s
+        self._supervisor_of[event.host] = event.address
+
+    def beat(self, now_s: float) -> list[Command]:
+        """Tells the supervisors that the coordinator is there, if it is time to."""
+        if now_s < self._beat_at_s:
+            return []
+        self._beat_at_s = now_s + BEAT_S
+        return [Send(name, Alive(address=COORDINATOR)) for name in self._supervisors]
+
+    def silent_hosts(self, now_s: float) -> list[str]:
+        """Hosts that have fallen silent since this was asked last; they count as lost."""
+        silent = [
+            host
+            for host, name in self._supervisor_of.items()
+            if name in self._heard_s and now_s - self._heard_s[name] > HOST_LOST_S
+        ]
+        for host in silent:
+            del self._heard_s[self._supervisor_of[host]]
+        return silent
+
+    def is_lost(self, host: str) -> bool:
+        """Whether this host has been given up."""
+        return host in self._supervisor_of and self._supervisor_of[host] not in self._heard_s
+
+    def may_restart(self, actor: str, host: str) -> bool:
+        """Whether the budget and the host's supervisor are still there."""
+        return (
+            role_of(actor) == "actor"
+            and self._restarts_left > 0
+            and self._supervisor_of.get(host) in self._heard_s
+        )
+
+    def restart(self, actor: str, host: str) -> list[Command]:
+        """Starts a dead actor again, on the same host."""
+        self._restarts_left -= 1
+        commands = self.lose(actor)
+        epoch = self._epochs[actor]
+        return [*commands, Send(self._supervisor_of[host], Restart(process=actor, epoch=epoch))]
+
+    def lose(self, actor: str) -> list[Command]:
+        """Goes on without this incarnation of an actor."""
+        epoch = self._epochs.get(actor, 0)
+        self._epochs[actor] = epoch + 1
+        self.absent.add(actor)
+        source = source_of(int(actor.rpartition("-")[2]), epoch)
+        self._lost_sources[source] = (actor, epoch)
+        return self._tell_buffer(source)
+
+    def note(self, records: Iterable[Record]) -> list[Command]:
+        """Keeps count of what each incarnation says it has collected, also after its death."""
+        late: list[str] = []
+        for record in records:
+            if isinstance(record, Production):
+                source = source_of(record.actor, record.epoch)
+                self._produced[source] = max(record.env_steps_total, self._produced.get(source, 0))
+                if source in self._lost_sources:
+                    late.append(source)
+        return [command for source in late for command in self._tell_buffer(source)]
+
+    def unreported(self, lost_collected: dict[str, int], now_s: float) -> list[Production]:
+        """Rows for rollouts that reached a buffer although their actor died before it said so."""
+        return [
+            Production(
+                t_s=now_s,
+                actor=int(self._lost_sources[source][0].rpartition("-")[2]),
+                epoch=self._lost_sources[source][1],
+                sequence=-1,
+                env_steps=total - self._produced.get(source, 0),
+                env_steps_total=total,
+                version_min=0,
+                version_max=0,
+                collect_s=0.0,
+                wait_s=0.0,
+            )
+            for source, total in lost_collected.items()
+            if source in self._lost_sources and total > self._produced.get(source, 0)
+        ]
+
+    def _tell_buffer(self, source: str) -> list[Command]:
+        actor, epoch = self._lost_sources[source]
+        group = int(actor.rpartition("-")[2]) % self._num_groups
+        lost = ActorLost(actor=actor, epoch=epoch, collected=self._produced.get(source, 0))
+        return [Send(f"buffer-{group}", lost)] if self._has_buffers else []

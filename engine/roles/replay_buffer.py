@@ -1,0 +1,211 @@
+"""The buffer as a replay store: admits, keeps, draws, and keeps the ledger.
+
+The rate limiter decides who waits: actors (for tickets) or the learner (for its batch). An env step
+is consumed when it is inserted; how often it is drawn afterwards is counted apart.
+"""
+
+from __future__ import annotations
+
+import math
+
+from engine.messages import (
+    COORDINATOR,
+    ActorLost,
+    BatchRequested,
+    Counters,
+    Exit,
+    PrioritiesArrived,
+    Report,
+    RolloutArrived,
+    SamplesArrived,
+    Start,
+    StepLimitReached,
+    Stop,
+    Stopped,
+    TicketGranted,
+    TicketRequested,
+)
+from engine.replay.limiter import RateLimiter
+from engine.roles.books import Books
+from engine.roles.buffer import DRAIN_S
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    Event,
+    InsertRollout,
+    Quit,
+    SamplesDrawn,
+    Send,
+    SetPriorities,
+    TimerFired,
+    Wake,
+)
+from engine.rollout import SamplesInfo
+from engine.trace.records import Ledger, Replay
+
+
+class ReplayBufferRole:
+    """Decides for one replay store.
+
+    Args:
+        index: Its number.
+        limiter: Who may go on.
+        capacity: Env steps that the store holds.
+        step_limit: `stop.env_steps`.
+    """
+
+    def __init__(
+        self, index: int, limiter: RateLimiter, capacity: int, step_limit: int | None
+    ) -> None:
+        self.address = f"buffer-{index}"
+        self._index = index
+        self._limiter = limiter
+        self._capacity = capacity
+        self._step_limit = step_limit
+        self._waiting: dict[str, None] = {}
+        """Actors that asked for a ticket and got none yet, in the order in which they asked."""
+        self._books = Books(self.address)
+        self._lost_epochs: dict[str, int] = {}
+        self._request: BatchRequested | None = None
+        self._learner = ""
+        self._next_batch = 0
+        self._reported_steps = 0
+        self._reported_samples = 0
+        self._has_reached_limit = False
+        self._stop: Stop | None = None
+        self._is_finished = False
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        if self._is_finished:
+            return [Quit()] if isinstance(event, Exit) else []
+        match event:
+            case Start():
+                return []
+            case TicketRequested():
+                self._waiting[event.actor] = None
+                return self._grant()
+            case RolloutArrived():
+                return self._arrived(event, now_s)
+            case BatchRequested():
+                if event.batch == self._next_batch:
+                    self._request = event
+                return self._draw()
+            case SamplesDrawn(samples=samples):
+                return self._drawn(SamplesArrived(self._next_batch, samples), now_s)
+            case ActorLost():
+                return self._lose(event, now_s)
+            case PrioritiesArrived(priorities=priorities):
+                return [SetPriorities(priorities)]
+            case Stop():
+                self._stop = event
+                return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
+            case TimerFired():
+                return self._finish(now_s) if self._stop else []
+            case Exit():
+                return [Quit()]
+        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
+        info = event.info
+        entry = self._books.enter(info, now_s)
+        commands = list(entry.notes)
+        if not entry.is_new:
+            return commands
+        if self._limiter.arrive(info.ticket, info.num_env_steps):
+            commands.append(InsertRollout(event.rollout))
+        else:
+            commands.append(self._books.drop(info, now_s, "it has no open ticket"))
+        if self._stop:
+            return [*commands, *self._finish_if_drained(now_s)]
+        self._waiting[f"actor-{info.actor}"] = None
+        commands += [*self._check_step_limit(), *self._draw(), *self._grant()]
+        if self._limiter.sampled == 0:  # later every draw writes its row
+            commands.append(self._report(now_s))
+        return commands
+
+    def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
+        """Nobody waits any longer for what a dead actor had in hand; what it inserted stays."""
+        commands = self._books.lose(event, now_s)
+        if event.epoch > self._lost_epochs.get(event.actor, -1):
+            self._lost_epochs[event.actor] = event.epoch
+            self._limiter.lose(event.actor)
+            self._waiting.pop(event.actor, None)
+        if self._stop:
+            return [*commands, *self._finish_if_drained(now_s)]
+        return [*commands, *self._grant()]
+
+    def _check_step_limit(self) -> list[Command]:
+        limit = self._step_limit
+        if self._has_reached_limit or limit is None or self._limiter.inserted < limit:
+            return []
+        self._has_reached_limit = True
+        return [Send(COORDINATOR, StepLimitReached())]
+
+    def _draw(self) -> list[Command]:
+        """Draws a batch if the learner wants one and has not trained too much already."""
+        if self._request is None or self._stop or not self._limiter.take_batch():
+            return []
+        self._learner, self._request = self._request.learner, None
+        return [DrawSamples(self._limiter.inserted)]
+
+    def _drawn(self, message: SamplesArrived, now_s: float) -> list[Command]:
+        self._next_batch += 1
+        return [
+            Send(self._learner, message),
+            self._report(now_s, message.samples.info),
+            *self._grant(),
+        ]
+
+    def _grant(self) -> list[Command]:
+        """Gives tickets to those that wait, first come first served, while the limiter allows."""
+        commands: list[Command] = []
+        for actor in list(self._waiting):
+            ticket = self._limiter.admit(actor)
+            if ticket is None:
+                break
+            del self._waiting[actor]
+            commands.append(Send(actor, TicketGranted(ticket=ticket, min_version=0)))
+        return commands
+
+    def _report(self, now_s: float, drawn: SamplesInfo | None = None) -> Command:
+        """What went in and out since the last row, and the books as far as rollouts arrived."""
+        limiter = self._limiter
+        row = Replay(
+            t_s=now_s,
+            buffer=self._index,
+            env_steps=limiter.inserted - self._reported_steps,
+            env_steps_total=limiter.inserted,
+            samples=limiter.sampled - self._reported_samples,
+            samples_total=limiter.sampled,
+            size_env_steps=min(limiter.inserted, self._capacity),
+            replay_ratio=limiter.sampled / max(limiter.inserted, 1),
+            sample_age_mean_s=drawn.age_mean_s if drawn else math.nan,
+            sample_age_max_s=drawn.age_max_s if drawn else math.nan,
+        )
+        self._reported_steps, self._reported_samples = limiter.inserted, limiter.sampled
+        ledger = Ledger(
+            t_s=now_s,
+            collected=self._books.collected,
+            consumed=limiter.inserted,
+            dropped=self._books.dropped,
+            in_flight=0,
+            buffer=self._index,
+        )
+        return Send(COORDINATOR, Report(address=self.address, records=[row, ledger]))
+
+    def _finish_if_drained(self, now_s: float) -> list[Command]:
+        assert self._stop is not None
+        has_all = self._books.has_all(self._stop.sent_rollouts)
+        return self._finish(now_s) if has_all else []
+
+    def _finish(self, now_s: float) -> list[Command]:
+        self._is_finished = True
+        counters = Counters(
+            consumed=self._limiter.inserted,
+            dropped=self._books.dropped,
+            lost_collected=self._books.lost_collected,
+        )
+        return [
+            self._report(now_s),
+            Send(COORDINATOR, Stopped(address=self.address, counters=counters)),
+        ]

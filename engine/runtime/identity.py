@@ -1,0 +1,111 @@
+"""Which process is which: pids are reused, so a process is its pid and its start time.
+
+Every process of a run also carries `TIANJI_RUN=<run id>@<host>` in the environment that it was
+started with, and hands it down; so even a grandchild in a session of its own is known to be ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import psutil
+
+RUN_VARIABLE = "TIANJI_RUN"
+_PROC = Path("/proc")
+_STARTED_FIELD = 19
+"""Of what follows the command's name in `/proc/<pid>/stat`: start time in ticks since boot."""
+
+
+class ProcessId(msgspec.Struct, frozen=True):
+    """A process that cannot be mistaken for a later one of the same pid.
+
+    Attributes:
+        started: Ticks since boot where there is /proc, milliseconds since 1970 elsewhere.
+    """
+
+    pid: int
+    started: int
+
+
+def identify(pid: int) -> ProcessId | None:
+    """The process that has this pid now; None if there is none, or if it is only a zombie."""
+    if not _PROC.joinpath("self", "stat").exists():
+        return _identify_with_psutil(pid)
+    try:
+        stat = _PROC.joinpath(str(pid), "stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else ProcessId(pid, int(fields[_STARTED_FIELD]))
+
+
+def _identify_with_psutil(pid: int) -> ProcessId | None:
+    try:
+        return ProcessId(pid, int(psutil.Process(pid).create_time() * 1000))
+    except psutil.Error:
+        return None
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Whether exactly this process still runs."""
+    return identify(process.pid) == process
+
+
+def send_signal(process: ProcessId, number: int) -> bool:
+    """Signals exactly this process. False if it is gone."""
+    if not is_alive(process):
+        return False
+    try:
+        os.kill(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def mark(run_id: str, host: str) -> str:
+    """The value of `RUN_VARIABLE` for the processes of a run on a host."""
+    return f"{run_id}@{host}"
+
+
+def find_marked(value: str | None = None) -> dict[int, str]:
+    """Pids of this user's processes that carry a mark, with the mark.
+
+    Args:
+        value: Only this mark; None finds those of all runs.
+    """
+    found = {}
+    wanted = f"{RUN_VARIABLE}=".encode()
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            variables = entry.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # gone meanwhile, or another user's
+        for variable in variables:
+            if variable.startswith(wanted):
+                text = variable[len(wanted) :].decode("utf-8", "replace")
+                if value in (None, text) and identify(int(entry.name)) is not None:
+                    found[int(entry.name)] = text
+    return found
+
+
+def kill_marked(value: str, spare: set[int]) -> list[int]:
+    """Kills everything that carries this mark.
+
+    Args:
+        value: From `mark`.
+        spare: Pids to leave alone.
+
+    Returns:
+        The pids that were killed.
+    """
+    killed = []
+    for pid in find_marked(value):
+        process = identify(pid)
+        if pid not in spare and process is not None and send_signal(process, signal.SIGKILL):
+            killed.append(pid)
+    return killed

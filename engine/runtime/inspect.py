@@ -1,0 +1,88 @@
+"""Looks at, or ends, a run on this host from outside: what `status`, `logs` and `down` ask a host.
+
+    python -m engine.runtime.inspect look RUN_DIR RUN_ID HOST
+    python -m engine.runtime.inspect stop RUN_DIR RUN_ID HOST SECONDS
+
+Both print one JSON document. Only processes that the run recorded (pid and start time), or that
+carry its mark in their environment, are touched; never a process because of its name.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from engine.runtime.endpoints import sweep_stale
+from engine.runtime.identity import find_marked, is_alive, kill_marked, mark, send_signal
+from engine.runtime.state import HostState, read_state, state_path
+
+KILL_S = 5.0
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is there of a run on a host.
+
+    Attributes:
+        state: What its supervisor wrote last; None if it never did.
+        is_supervised: Whether that supervisor still lives.
+        alive: Roles that run, by address.
+        marked: Pids of all processes that belong to the run, the supervisor's among them.
+    """
+
+    state: HostState | None
+    is_supervised: bool
+    alive: list[str]
+    marked: list[int]
+
+
+def look(run_dir: Path, run_id: str, host: str) -> Findings:
+    """What is there now."""
+    state = read_state(state_path(run_dir, host))
+    marked = sorted(find_marked(mark(run_id, host)))
+    if state is None:
+        return Findings(state=None, is_supervised=False, alive=[], marked=marked)
+    return Findings(
+        state=state,
+        is_supervised=is_alive(state.supervisor),
+        alive=[address for address, process in state.roles.items() if is_alive(process)],
+        marked=marked,
+    )
+
+
+def stop(run_dir: Path, run_id: str, host: str, within_s: float) -> Findings:
+    """Asks the supervisor to end the run, waits for it, then kills whatever is left."""
+    state = read_state(state_path(run_dir, host))
+    if state is not None and send_signal(state.supervisor, signal.SIGTERM):
+        _wait(state.supervisor.pid, within_s)
+    if state is not None:
+        send_signal(state.supervisor, signal.SIGKILL)
+    killed = kill_marked(mark(run_id, host), spare=set())
+    for pid in killed:
+        _wait(pid, KILL_S)
+    sweep_stale()
+    return look(run_dir, run_id, host)
+
+
+def _wait(pid: int, seconds: float) -> None:
+    try:
+        psutil.Process(pid).wait(seconds)
+    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+        return  # gone before, or still there: the caller looks again
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one verb."""
+    verb, directory, run_id, host, *rest = arguments
+    if verb == "stop":
+        findings = stop(Path(directory), run_id, host, float(rest[0]))
+    else:
+        findings = look(Path(directory), run_id, host)
+    sys.stdout.write(msgspec.json.encode(findings).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

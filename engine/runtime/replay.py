@@ -1,0 +1,130 @@
+"""What a replay buffer does: keeps rollouts, draws samples, takes priorities in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.algorithms.base import ReplayRequest
+from engine.clock import Clock
+from engine.replay.limiter import RateLimiter, least_tolerance
+from engine.replay.prioritized import PrioritizedSampler
+from engine.replay.sampler import Sampler
+from engine.replay.store import RolloutStore
+from engine.replay.uniform import UniformSampler
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    Event,
+    InsertRollout,
+    SamplesDrawn,
+    SetPriorities,
+)
+from engine.rollout import Priorities, Rollout, Samples, SamplesInfo
+from engine.runtime.blueprint import Blueprint
+from engine.wire.codec import allocate_framed
+
+
+def make_limiter(blueprint: Blueprint) -> RateLimiter:
+    """A limiter with room for every actor to collect while two batches are being trained."""
+    request = blueprint.replay
+    assert request is not None
+    rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
+    batch = request.batch_size * request.updates_per_batch
+    least = least_tolerance(request.replay_ratio, batch, rollout_steps)
+    per_actor = request.replay_ratio * rollout_steps
+    return RateLimiter(
+        ratio=request.replay_ratio,
+        min_size=request.min_size,
+        batch_samples=batch,
+        rollout_steps=rollout_steps,
+        tolerance=least + batch + per_actor * blueprint.experiment.actors,
+    )
+
+
+class ReplayBody:
+    """Performs a replay buffer's commands.
+
+    Args:
+        blueprint: The run; it must want samples from replay.
+        index: Number of the buffer.
+        clock: The run's timeline.
+    """
+
+    def __init__(self, blueprint: Blueprint, index: int, clock: Clock) -> None:
+        request = blueprint.replay
+        assert request is not None
+        self._clock = clock
+        self._layout = blueprint.samples
+        self._priorities = blueprint.priorities
+        self._num_samples = request.batch_size * request.updates_per_batch
+        self._store = RolloutStore(
+            blueprint.layout, request.capacity, request.n_step, request.discount
+        )
+        random = np.random.default_rng([blueprint.experiment.seed, index])
+        self._sampler = _make_sampler(request, self._store.num_positions, random)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    @property
+    def is_busy(self) -> bool:
+        return False
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a replay buffer's commands are done when performed")
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case InsertRollout(rollout=rollout):
+                self._insert(rollout)
+                return []
+            case DrawSamples(env_steps=env_steps):
+                return [SamplesDrawn(self._draw(env_steps))]
+            case SetPriorities(priorities=priorities):
+                self._set_priorities(priorities)
+                return []
+        raise RuntimeError(f"a replay buffer cannot perform {type(command).__name__}")
+
+    def _insert(self, rollout: Rollout) -> None:
+        info = rollout.info
+        self._sampler.insert(*self._store.insert(rollout.buffer, info.version_min, info.end_s))
+
+    def _draw(self, env_steps: int) -> Samples:
+        """One batch, written straight into the outgoing buffer."""
+        buffer = allocate_framed(self._layout.num_bytes)
+        shaped = self._layout.views(buffer)
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in shaped.items()}
+        positions, weights = self._sampler.draw(self._num_samples)
+        flat.pop("weight")[...] = weights
+        flat.pop("key")[...] = self._store.keys(positions)
+        self._store.gather(positions, flat)
+        now_s = self._clock.now_s()
+        ages_s = now_s - self._store.times_s(positions)
+        info = SamplesInfo(
+            env_steps=env_steps,
+            drawn_s=now_s,
+            age_mean_s=float(ages_s.mean()),
+            age_max_s=float(ages_s.max()),
+        )
+        return Samples(info, buffer)
+
+    def _set_priorities(self, priorities: Priorities) -> None:
+        """What was overwritten meanwhile is left out."""
+        views = self._priorities.views(priorities.buffer)
+        keys = np.asarray(views["key"], np.int64).reshape(-1)
+        errors = np.asarray(views["error"], np.float64).reshape(-1)
+        positions, is_kept = self._store.positions(keys)
+        self._sampler.update(positions[is_kept], errors[is_kept])
+
+
+def _make_sampler(
+    request: ReplayRequest, num_positions: int, random: np.random.Generator
+) -> Sampler:
+    if request.priority_exponent == 0:
+        return UniformSampler(num_positions, random)
+    return PrioritizedSampler(
+        num_positions,
+        random,
+        priority_exponent=request.priority_exponent,
+        importance_exponent=request.importance_exponent,
+    )

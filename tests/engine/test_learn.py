@@ -1,0 +1,171 @@
+"""The learner's body: several rollouts become one batch, an update becomes newer weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.clock import ManualClock
+from engine.errors import ConfigError
+from engine.roles.commands import (
+    ExportWeights,
+    Quit,
+    SaveCheckpoint,
+    Update,
+    Updated,
+    WeightsExported,
+)
+from engine.rollout import Field, Layout, Rollout
+from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.learn import LearnerBody, Staging
+from engine.spec import EnvSpec
+from engine.testing import SCRIPTED_ENV, make_experiment, make_rollout
+
+
+@pytest.fixture(scope="module")
+def blueprint() -> Blueprint:
+    return make_blueprint(make_experiment())
+
+
+@pytest.fixture
+def body(blueprint: Blueprint, tmp_path: Path) -> Iterator[LearnerBody]:
+    body = LearnerBody(blueprint, tmp_path, ManualClock())
+    yield body
+    body.close()
+
+
+def random_rollout(blueprint: Blueprint, seed: int) -> Rollout:
+    rollout, random = make_rollout(layout=blueprint.layout), np.random.default_rng(seed)
+    views = blueprint.layout.views(rollout.buffer)
+    for name in ("observation", "reward"):
+        views[name][:] = random.normal(size=views[name].shape)
+    views["action"][:] = random.integers(2, size=views["action"].shape)
+    views["log_prob"][:] = np.log(0.5)
+    views["valid"][:] = True
+    return rollout
+
+
+def export(body: LearnerBody, version: int = 0) -> np.ndarray:
+    (event,) = body.perform(ExportWeights(version))
+    assert isinstance(event, WeightsExported)
+    assert event.weights.version == version
+    return event.weights.buffer.view(np.float32)
+
+
+def train(body: LearnerBody, *rollouts: Rollout) -> Updated:
+    (event,) = body.perform(Update(rollouts))
+    assert isinstance(event, Updated)
+    return event
+
+
+def test_rollouts_lie_side_by_side_along_the_environments():
+    layout = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 3, 2)
+    rollouts = [make_rollout(layout=layout) for _ in range(3)]
+    for number, rollout in enumerate(rollouts):
+        for values in layout.views(rollout.buffer).values():
+            values[:] = 10 * number + np.arange(2).reshape((2,) + (1,) * (values.ndim - 2))
+    staging = Staging(layout, 3)
+    batch = staging.fill(rollouts)
+    assert batch["observation"].shape == (4, 6, 2)
+    assert batch["action"].tolist() == [[0, 1, 10, 11, 20, 21]] * 3
+    assert batch["observation"][-1, :, 1].tolist() == [0, 1, 10, 11, 20, 21]
+    again = staging.fill(rollouts[::-1])
+    assert again["action"].data_ptr() == batch["action"].data_ptr(), "allocated once"
+    assert again["action"].tolist() == [[20, 21, 10, 11, 0, 1]] * 3
+
+
+def test_the_first_weights_are_those_of_the_seed(blueprint: Blueprint, body: LearnerBody):
+    wanted = blueprint.algorithm.init(blueprint.experiment.seed).weights.vector.detach()
+    assert torch.equal(torch.from_numpy(export(body)), wanted)
+
+
+def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
+    blueprint: Blueprint, body: LearnerBody
+):
+    first = export(body).copy()
+    events = [
+        train(body, random_rollout(blueprint, 2 * i), random_rollout(blueprint, 2 * i + 1))
+        for i in range(3)
+    ]
+    assert [event.weights.version for event in events] == [1, 2, 3]
+    assert [event.num_updates for event in events] == [2, 4, 6], "two minibatches each"
+    assert {event.samples_trained for event in events} == {80}
+    exported = [first, *(event.weights.buffer.view(np.float32) for event in events)]
+    for before, after in itertools.pairwise(exported):
+        assert not np.array_equal(before, after), "no buffer is written to again"
+    assert set(events[0].metrics) == {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+
+
+def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, body: LearnerBody):
+    rollouts = [random_rollout(blueprint, seed) for seed in (1, 2)]
+    state = blueprint.algorithm.init(blueprint.experiment.seed)
+    batch = {
+        name: torch.cat(
+            [
+                torch.from_numpy(blueprint.layout.views(rollout.buffer)[name])
+                for rollout in rollouts
+            ],
+            dim=1,
+        )
+        for name in blueprint.layout.views(rollouts[0].buffer)
+    }
+    blueprint.algorithm.update(state, batch)
+    event = train(body, *rollouts)
+    wanted = state.weights.vector.detach().numpy()
+    assert np.array_equal(event.weights.buffer.view(np.float32), wanted)
+
+
+def test_a_checkpoint_lands_where_it_was_told_to(body: LearnerBody, tmp_path: Path):
+    assert body.perform(SaveCheckpoint(4, {"updates": 9})) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "v0000000004.json",
+        "v0000000004.safetensors",
+    ]
+
+
+def test_commands_of_other_roles_are_refused(body: LearnerBody):
+    with pytest.raises(RuntimeError, match="a learner cannot perform Quit"):
+        body.perform(Quit())
+
+
+def test_a_batch_must_be_made_of_whole_rollouts():
+    experiment = make_experiment(env=EnvSpec(id=SCRIPTED_ENV, num_envs=3))
+    with pytest.raises(ConfigError, match="80 is not a multiple of a rollout's 30") as error:
+        make_blueprint(experiment)
+    assert error.value.where == "algorithm.batch_steps"
+    assert error.value.fix == "try 90"
+
+
+def test_everybody_computes_the_same_layouts(blueprint: Blueprint):
+    twin = make_blueprint(make_experiment(seed=9))
+    assert twin.layout.digest == blueprint.layout.digest
+    assert twin.weights == blueprint.weights
+    assert blueprint.rollouts_per_batch == 2
+    names = [item.name for item in blueprint.layout.fields]
+    assert names == [
+        "observation",
+        "action",
+        "log_prob",
+        "reward",
+        "terminated",
+        "truncated",
+        "valid",
+    ]
+
+
+def test_an_environment_that_does_not_exist_is_named_with_the_nearest():
+    with pytest.raises(ConfigError) as error:
+        make_blueprint(make_experiment(env=EnvSpec(id="CartPol-v1")))
+    assert error.value.where == "env.id"
+    assert error.value.fix == "did you mean 'CartPole-v1'?"
+
+
+def test_arguments_that_an_environment_refuses_are_a_configuration_error():
+    with pytest.raises(ConfigError, match="cannot be made") as error:
+        make_blueprint(make_experiment(env=EnvSpec(id=SCRIPTED_ENV, kwargs={"colour": "red"})))
+    assert error.value.where.startswith("env")

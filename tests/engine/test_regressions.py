@@ -1,0 +1,166 @@
+"""Each of these once failed: the bug it describes is mended."""
+
+from __future__ import annotations
+
+import pytest
+import test_checkpoint as tc
+import test_roles_actor as ta
+import test_roles_buffer as tb
+from test_collect import make_bench
+from test_inline import run
+
+from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.registry import read_config
+from engine.balance import Admission
+from engine.config_file import apply_settings, convert, parse_yaml
+from engine.errors import ConfigError, WireError
+from engine.messages import BatchArrived, StopRequested, TicketGranted
+from engine.roles.commands import AbandonRollout, CollectRollout, TimerFired
+from engine.runtime import collect
+from engine.spec import EnvSpec, Experiment, NetworkSpec, StalenessSpec
+from engine.testing import (
+    ScriptedVectorEnv,
+    discrete_spaces,
+    has,
+    make_experiment,
+    sent,
+)
+from engine.trace.reader import read_table
+from engine.trace.records import Production
+from engine.wire.codec import Codec
+
+
+def test_giving_up_before_the_first_step_loses_nothing():
+    bench = make_bench()
+    bench.collect()
+    bench.begin()
+    (event,) = bench.body.perform(AbandonRollout())
+    assert event.num_env_steps == 0
+    assert event.collect_s == 0.0
+
+
+def test_what_is_reported_as_collected_is_what_the_environments_did(tmp_path, monkeypatch):
+    made = []
+
+    def make(spec: EnvSpec) -> ScriptedVectorEnv:
+        made.append(ScriptedVectorEnv(spec.num_envs))
+        return made[-1]
+
+    monkeypatch.setattr(collect, "make_vector_env", make)
+    result = run(tmp_path / "run", make_experiment(actors=3))
+    assert result.summary.env_steps_collected == sum(env.num_env_steps for env in made)
+
+
+@pytest.mark.parametrize("mode", ["drop", "unbounded"])
+def test_every_actor_of_an_inline_run_gets_its_turn(tmp_path, mode):
+    experiment = make_experiment(actors=3, staleness=StalenessSpec(mode=mode))
+    result = run(tmp_path / "run", experiment)
+    rows = [row for row in read_table(result.trace, Production) if row.sent]
+    counts = [sum(row.actor == actor for row in rows) for actor in range(3)]
+    assert min(counts) > 0, counts
+
+
+def test_text_that_is_not_utf_8_is_refused():
+    codec = Codec.for_messages()
+    frame = bytes(codec.encode(StopRequested(reason="interrupted"))[0])
+    with pytest.raises(WireError):
+        codec.decode([frame.replace(b"interrupted", b"\xffnterrupted")])
+
+
+@pytest.mark.parametrize("setting", ["name=2024-99-99", "name=" + "[" * 3000])
+def test_a_setting_that_yaml_cannot_make_a_value_of_is_refused(setting):
+    with pytest.raises(ConfigError):
+        apply_settings(parse_yaml("name: x", source="f"), [setting])
+
+
+def test_a_key_given_twice_within_a_setting_is_refused():
+    with pytest.raises(ConfigError):
+        apply_settings(parse_yaml("name: x", source="f"), ["env={id: a, id: b}"])
+
+
+def test_a_duplicate_does_not_upset_the_books():
+    buffer = tb.make_buffer()
+    tb.ask(buffer, 0)
+    tb.ask(buffer, 1)
+    tb.arrive(buffer, actor=0, ticket=0)
+    tb.arrive(buffer, actor=0, ticket=0)
+    tb.arrive(buffer, actor=1, ticket=1)
+    (row,) = tb.ledgers(tb.want_batch(buffer))  # asserts the balance
+    assert row.collected == 16
+    assert row.dropped == 0
+
+
+def test_the_late_answer_to_a_repeated_request_does_not_start_a_second_rollout():
+    actor = ta.collecting()  # under ticket 0
+    ta.finish(actor)  # sent under ticket 0
+    assert not has(actor.handle(ta.ticket(0), 2.0), CollectRollout)
+
+
+def test_losing_actors_for_good_is_no_dead_end():
+    """B = 2, bound 0: tickets ask for versions 0, 0, 1, 1; the first two actors die."""
+    admission = Admission(StalenessSpec(max_lag=0), 2)
+    for i in range(4):
+        admission.admit(f"actor-{i}", 0)
+    admission.lose("actor-0")
+    admission.lose("actor-1")
+    assert any(admission.admit(f"actor-{i}", 0).min_version <= admission.next_batch for i in (2, 3))
+
+
+def test_after_its_last_word_a_buffer_hands_out_nothing():
+    buffer = tb.make_buffer()
+    tb.ask(buffer, 0)
+    tb.ask(buffer, 1)
+    tb.want_batch(buffer)
+    tb.arrive(buffer, actor=0, ticket=0)
+    tb.stop(buffer, actor_0=1, actor_1=1)
+    buffer.handle(TimerFired(), 20.0)
+    commands = tb.arrive(buffer, actor=1, ticket=1)
+    assert sent(commands, BatchArrived) == []
+    assert sent(commands, TicketGranted) == []
+
+
+@pytest.mark.parametrize("seed", [2**63, 10**30])
+def test_a_seed_too_large_for_torch_is_a_configuration_error(seed):
+    document = parse_yaml(f"{{name: x, seed: {seed}, env: {{id: E}}, algorithm: {{}}}}", source="f")
+    with pytest.raises(ConfigError, match="<="):
+        convert(document, Experiment)
+
+
+def test_infinite_hyperparameters_are_refused():
+    with pytest.raises(ConfigError):
+        read_config(make_experiment(learning_rate=float("inf")))
+
+
+def test_a_restarted_actor_without_weights_is_asked_for_the_present_version():
+    admission = Admission(StalenessSpec(), 2, next_batch=1_000_000)
+    for i in range(8):
+        admission.admit(f"actor-{i}", 1_000_000)
+    assert admission.admit("restarted", -1).min_version >= 999_999
+
+
+def test_failed_checkpoint_leaves_no_temporary_file(tmp_path, monkeypatch):
+    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
+
+    def refuse(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        tc.save(tmp_path, state, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_orphan_tensors_of_a_crash_between_the_two_files_do_not_stay_for_ever(tmp_path):
+    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
+    tc.save(tmp_path, state, 1)
+    (tmp_path / "v0000000001.json").unlink()
+    for v in (2, 3, 4, 5):
+        tc.save(tmp_path, state, v, keep=2)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_missing_tensor_file_does_not_stop_checkpointing(tmp_path):
+    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
+    tc.save(tmp_path, state, 1)
+    (tmp_path / "v0000000001.safetensors").unlink()
+    tc.save(tmp_path, state, 2, keep=1)

@@ -1,0 +1,42 @@
+"""One lab of four real sshd hosts for all tests of this directory that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ssh_kit import REPOSITORY, Bench
+
+from engine.errors import TianJiError
+from tianji_cli.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Hosts that do not see the sources, so that nothing works by accident."""
+    directory = tmp_path_factory.mktemp("lab") / "lab"
+    hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
+    try:
+        built = Lab.up(hosts=4, directory=directory, hide=hide)
+    except TianJiError as error:
+        pytest.skip(f"no lab here: {error}")
+    with built:
+        yield built
+
+
+@pytest.fixture
+def bench(lab: Lab, tmp_path: Path) -> Iterator[Bench]:
+    """The lab, healthy before and after each test."""
+    bench = Bench(lab, tmp_path)
+    yield bench
+    for command in bench.started:
+        if command.process.poll() is None:
+            command.process.kill()
+            command.process.wait()
+    for host in lab.status():
+        if host.is_cut:
+            lab.heal(host.name)
+        if host.state == "dead":
+            lab.start(host.name)
+    bench.forget_runs()

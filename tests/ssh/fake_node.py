@@ -1,0 +1,122 @@
+"""A host that exists in memory only: what is run there is remembered, answers are given."""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from tianji_cli.bundle import REQUIREMENTS
+from tianji_cli.connectors.base import AccessFacts, Completed
+from tianji_cli.inventory import Host
+
+
+def facts(**more: object) -> dict[str, object]:
+    """What a healthy host answers to the probe."""
+    return {
+        "hostname": "fake",
+        "executable": "/usr/bin/python3",
+        "python": platform.python_version(),
+        "packages": dict.fromkeys(REQUIREMENTS, "1.0"),
+        "num_cores": 4,
+        "memory_bytes": 8 << 30,
+        "memory_available_bytes": 4 << 30,
+        "disk_free_bytes": 8 << 30,
+        "is_writable": True,
+        "gpus": [],
+        "leftovers": {},
+        "has_venv": True,
+        **more,
+    }
+
+
+class FakeConnection:
+    """A supervisor that only knows whether it was let go."""
+
+    to_supervisor = from_supervisor = -1
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.is_closed = False
+
+    def close_input(self) -> None:
+        self.is_closed = True
+
+    def wait(self, timeout_s: float) -> bool:
+        return True
+
+    def error_output(self) -> str:
+        return ""
+
+
+class FakeNode:
+    """A host.
+
+    Args:
+        host: From the inventory.
+        pythons: What each interpreter answers to the probe; others do not exist.
+        fails: Commands (by their first words) that end with code 1 and these words.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        pythons: Mapping[str, dict[str, object]],
+        fails: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = host.name
+        self.is_remote = True
+        self.access = AccessFacts(user="ann", endpoint="ann@fake", address="192.0.2.9")
+        self.pythons = dict(pythons)
+        self.fails = dict(fails or {})
+        self.files: dict[str, bytes] = {}
+        self.commands: list[list[str]] = []
+        self.spawned: list[tuple[list[str], dict[str, str]]] = []
+        self.is_closed = False
+        self.before_run: Callable[[Sequence[str]], None] = lambda _: None
+
+    def expand(self, path: str) -> str:
+        return path.replace("~", "/home/ann", 1) if path.startswith("~") else path
+
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
+        self.before_run(command)
+        self.commands.append(list(command))
+        if "-c" in command and "facts" in command:
+            answer = self.pythons.get(command[0])
+            if answer is None:
+                return Completed(127, "", "not found")
+            return Completed(0, json.dumps(answer), "")
+        for start, words in self.fails.items():
+            if " ".join(command).startswith(start):
+                return Completed(1, "", words)
+        if command[0] == "mv":
+            self.files[command[-1]] = b""
+        if command[0] == "touch":
+            self.files[command[1]] = b""
+        return Completed(0, "", "")
+
+    def spawn(
+        self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
+    ) -> FakeConnection:
+        self.spawned.append((list(command), dict(env)))
+        return FakeConnection(self.name)
+
+    def put(self, path: str, data: bytes) -> None:
+        self.files[path] = data
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def read(self, path: str, offset: int = 0) -> bytes:
+        return self.files.get(path, b"")[offset:]
+
+    def walk(self, root: str) -> dict[str, int]:
+        start = f"{root}/"
+        return {p[len(start) :]: len(d) for p, d in self.files.items() if p.startswith(start)}
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+Reach = Callable[[Host, threading.Event], FakeNode]

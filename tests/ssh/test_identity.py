@@ -1,0 +1,159 @@
+"""Processes by identity, states on disk, sockets of killed supervisors, the agenda, clocks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from engine.clock import ManualClock
+from engine.errors import PreflightError
+from engine.runtime.agenda import Agenda
+from engine.runtime.endpoints import Endpoints, sweep_stale
+from engine.runtime.identity import (
+    ProcessId,
+    find_marked,
+    identify,
+    is_alive,
+    kill_marked,
+    mark,
+    send_signal,
+)
+from engine.runtime.inspect import look, stop
+from engine.runtime.state import HostState, read_state, state_path, write_state
+from tianji_cli.clocks import Answer, ClockOffset, estimate, relative_to
+
+SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+
+
+def sleeper(run: str) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "TIANJI_RUN": mark(run, "h")}
+    process = subprocess.Popen(SLEEP, env=env, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_pid_alone_is_nobody() -> None:
+    own = identify(os.getpid())
+    assert own is not None
+    assert is_alive(own)
+    other = ProcessId(own.pid, own.started + 1)
+    assert not is_alive(other)
+    assert not send_signal(other, signal.SIGKILL)
+
+
+def test_a_zombie_is_gone() -> None:
+    process = sleeper("zombie")
+    known = identify(process.pid)
+    assert known is not None
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(known)
+    end(process)
+
+
+def test_marked_processes_are_found_and_killed_and_others_are_not() -> None:
+    ours, others = sleeper("ours"), sleeper("others")
+    try:
+        assert set(find_marked(mark("ours", "h"))) == {ours.pid}
+        assert {ours.pid, others.pid} <= set(find_marked())
+        assert kill_marked(mark("ours", "h"), spare=set()) == [ours.pid]
+        assert ours.wait(5) == -signal.SIGKILL
+        assert others.poll() is None
+    finally:
+        end(ours)
+        end(others)
+
+
+def test_states_are_replaced_whole(tmp_path: Path) -> None:
+    own = identify(os.getpid())
+    assert own is not None
+    path = state_path(tmp_path, "h")
+    assert read_state(path) is None
+    state = HostState(run_id="r", host="h", supervisor=own, roles={"actor-0": own})
+    write_state(path, state)
+    assert read_state(path) == state
+    assert [item.name for item in path.parent.iterdir()] == ["h.json"]
+    path.write_text('{"half":')
+    assert read_state(path) is None
+
+
+def test_stop_ends_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
+    supervisor, stranger = sleeper("r"), sleeper("stranger")
+    try:
+        known = identify(supervisor.pid)
+        assert known is not None
+        write_state(state_path(tmp_path, "h"), HostState(run_id="r", host="h", supervisor=known))
+        assert look(tmp_path, "r", "h").is_supervised
+        left = stop(tmp_path, "r", "h", within_s=5.0)
+        assert not is_alive(known)
+        assert (left.is_supervised, left.marked) == (False, [])
+        assert stranger.poll() is None
+    finally:
+        end(supervisor)
+        end(stranger)
+
+
+def test_sockets_of_a_killed_supervisor_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / f"tianji-{os.getpid()}-1-xyz"
+    strange = tmp_path / "tianji-something-else"
+    for directory in (dead, strange):
+        directory.mkdir()
+    endpoints = Endpoints()
+    first, second = endpoints.reserve(2, None)
+    assert first != second
+    assert first.startswith(f"ipc://{tmp_path}/tianji-{os.getpid()}-")
+    assert not dead.exists()
+    assert strange.exists()
+    assert sweep_stale() == []
+    endpoints.release()
+    assert [item.name for item in tmp_path.iterdir()] == [strange.name]
+
+
+def test_ports_are_reserved_at_the_address() -> None:
+    endpoints = Endpoints()
+    found = endpoints.reserve(2, ("127.0.0.1", 41000, 41100))
+    assert all(endpoint.startswith("tcp://127.0.0.1:410") for endpoint in found)
+    assert Endpoints().reserve(0, None) == []
+    with pytest.raises(PreflightError):
+        endpoints.reserve(5, ("127.0.0.1", 41000, 41002))
+
+
+def test_the_agenda_keeps_time() -> None:
+    clock, done = ManualClock(), list[str]()
+    agenda = Agenda(clock.now_s)
+    assert agenda.timeout_s() is None
+    agenda.add(2.0, lambda: done.append("late"))
+    agenda.every(1.0, lambda: done.append("tick"))
+    agenda.run_due()
+    assert done == ["tick"]
+    assert agenda.timeout_s() == 1.0
+    clock.advance(2.5)
+    agenda.run_due()
+    assert done == ["tick", "tick", "late"]
+
+
+def test_the_fastest_answer_decides() -> None:
+    answers = [Answer(0, 5_000, 1_000), Answer(0, 5_060, 100), Answer(0, 9_999, 5_000)]
+    assert estimate(answers) == ClockOffset(5_010, 50)
+
+
+def test_offsets_are_relative_to_the_coordinators_host() -> None:
+    offsets = {"a": ClockOffset(100, 1), "b": ClockOffset(30, 2)}
+    assert relative_to("a", offsets) == {"a": ClockOffset(0, 0), "b": ClockOffset(-70, 3)}

@@ -1,0 +1,81 @@
+"""Runs that go on without the command that started them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ssh_kit import SHORT, Bench, limits, wait_until
+
+pytestmark = pytest.mark.lab
+
+
+def test_a_detached_run_can_be_watched_and_ended(bench: Bench) -> None:
+    one, two, *_ = bench.hosts
+    endless = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=300", "-s", "actors=2")
+    up = bench.tianji("up", *endless, "--detach", *limits(one, two), run="detached")
+    assert up.wait(60) == 0, up.said
+    assert "tianji down detached" in up.said
+    for host in (one, two):
+        assert bench.processes(host, "engine.runtime.supervisor")
+
+    again = bench.tianji("up", *endless, *limits(one, two), run="detached")
+    assert again.wait(30) == 2, again.said
+    assert "exists" in again.said
+
+    status = bench.tianji("status", "detached", "--json")
+    assert status.wait(30) == 0, status.said
+    document = json.loads(bench.out(status))
+    assert document["phase"] == "running"
+    assert document["roles"]["actor-0"]["is_alive"]
+    assert document["progress"]["env_steps_collected"] > 0
+    logs = bench.tianji("logs", "detached", f"actor-0@{two}")
+    assert logs.wait(30) == 0, logs.said
+    assert f"actor-0@{two} | actor-0 is process" in bench.out(logs)
+
+    down = bench.tianji("down", "detached")
+    assert down.wait(60) == 0, down.said
+    bench.assert_nothing_left()
+    assert up.summary["status"] == "interrupted"
+    assert up.rows("consumption")
+    assert bench.tianji("down", "detached").wait(30) == 0
+    after = bench.tianji("status", "detached", "--json")
+    assert after.wait(30) == 0
+    assert json.loads(bench.out(after))["phase"] == "ended"
+    logs = bench.tianji("logs", "detached", "learner", "-n", "5")
+    assert logs.wait(30) == 0
+    assert f"learner-0@{one} | " in bench.out(logs)
+
+
+def test_a_detached_run_ends_by_itself_and_is_collected(bench: Bench) -> None:
+    one, two, *_ = bench.hosts
+    short = (*SHORT, "-s", "stop.env_steps=4000", "-s", "actors=2")
+    up = bench.tianji("up", *short, "-d", *limits(one, two), run="alone")
+    assert up.wait(60) == 0, up.said
+    follow = bench.tianji("logs", "alone", "-f")
+    assert follow.wait(60) == 0, follow.said
+    assert "the run has ended" in follow.said
+    for host in (one, two):
+        wait_until(lambda host=host: not bench.processes(host), 10, f"{host} is empty")
+    down = bench.tianji("down", "alone", "--json")
+    assert down.wait(60) == 0, down.said
+    assert json.loads(bench.out(down))["is_clean"]
+    assert up.summary["status"] == "ok"
+    assert up.summary["env_steps_consumed"] >= 4000
+    bench.assert_nothing_left()
+
+
+def test_down_cleans_up_after_a_killed_controller(bench: Bench) -> None:
+    one, two, *_ = bench.hosts
+    endless = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=300", "-s", "actors=2")
+    up = bench.tianji("up", *endless, *limits(one, two), run="orphaned")
+    up.wait_for_training()
+    up.process.kill()
+    up.process.wait(5)
+    for host in (one, two):
+        wait_until(lambda host=host: not bench.processes(host), 30, f"{host} is empty")
+    down = bench.tianji("down", "orphaned")
+    assert down.wait(60) == 0, down.said
+    assert up.summary["status"] == "interrupted"
+    assert up.summary["stop_reason"] == "controller-lost"
+    bench.assert_nothing_left()

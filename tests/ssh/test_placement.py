@@ -1,0 +1,121 @@
+"""Which process goes where, and how they are wired."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from engine.config_file import load_experiment
+from engine.errors import ConfigError
+from tianji_cli.files import find_file
+from tianji_cli.inventory import Host, Inventory
+from tianji_cli.plan import HostSetup, Plan, make_plan, servers_on, wire
+
+
+def host(name: str, **more: object) -> Host:
+    given = {"connection": "ssh", "ssh_host": name, "address": "192.0.2.1", "ports": (29500, 29600)}
+    return msgspec.convert({"name": name, **given, **more}, Host)
+
+
+def plan(*hosts: Host, actors: int = 3, policy: str = "tianji") -> Plan:
+    settings = [f"actors={actors}", f"policy={policy}"]
+    experiment, _ = load_experiment(find_file("experiments", "cartpole_ppo"), settings)
+    return make_plan(experiment, Inventory(source="hosts.yaml", hosts=hosts))
+
+
+def where(made: Plan) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for placement in made.placements:
+        found.setdefault(placement.host, []).append(placement.process)
+    return found
+
+
+def test_one_host_takes_everything() -> None:
+    assert where(plan(host("a"))) == {
+        "a": ["coordinator", "actor-0", "actor-1", "actor-2", "buffer-0", "learner-0"]
+    }
+
+
+def test_actors_spread_over_the_other_hosts() -> None:
+    made = plan(host("a"), host("b"), host("c"), actors=3)
+    assert where(made) == {
+        "a": ["coordinator", "buffer-0", "learner-0"],
+        "b": ["actor-0", "actor-2"],
+        "c": ["actor-1"],
+    }
+    assert [item.name for item in made.hosts] == ["a", "b", "c"]
+
+
+def test_a_host_with_gpus_takes_the_learner() -> None:
+    made = plan(host("a"), host("b", gpus=(0,)), actors=1)
+    assert where(made) == {"b": ["coordinator", "buffer-0", "learner-0"], "a": ["actor-0"]}
+    assert made.hosts[0].name == "b"
+
+
+def test_named_roles_are_honoured_and_set_the_number_of_actors() -> None:
+    made = plan(
+        host("a", roles={"learner": 1, "buffer": 1, "actor": 1}),
+        host("b", roles={"actor": 2}),
+        host("c", roles={"coordinator": 1}),
+        actors=7,
+    )
+    assert made.experiment.actors == 3
+    assert where(made) == {
+        "c": ["coordinator"],
+        "a": ["actor-0", "buffer-0", "learner-0"],
+        "b": ["actor-1", "actor-2"],
+    }
+
+
+def test_partly_named_roles_are_completed() -> None:
+    made = plan(host("a"), host("b", roles={"learner": 1}), host("c"), actors=2)
+    assert made.host_of["learner-0"] == "b"
+    assert made.host_of["coordinator"] == "b"
+    assert made.host_of["actor-0"] == "c"
+
+
+def test_too_many_learners_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 learner roles are named"):
+        plan(host("a", roles={"learner": 1}), host("b", roles={"learner": 1}))
+
+
+def test_one_process_needs_no_other_host() -> None:
+    with pytest.raises(ConfigError, match="one process"):
+        plan(host("a"), policy="local")
+
+
+def test_several_hosts_need_ports() -> None:
+    made = plan(host("a", ports=None), host("b"))
+    with pytest.raises(ConfigError, match="needs TCP ports"):
+        made.listen_of(made.hosts[0])
+
+
+def test_one_host_behind_ssh_uses_unix_sockets() -> None:
+    made = plan(host("a"))
+    assert made.listen_of(made.hosts[0]) is None
+
+
+def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None:
+    made = plan(host("a"), host("b", address="192.0.2.2"), actors=1)
+    assert servers_on(made, "a") == ["coordinator", "buffer-0", "learner-0"]
+    assert servers_on(made, "b") == []
+    setups = {
+        "a": HostSetup(
+            endpoints=tuple(f"tcp://192.0.2.1:{port}" for port in (29500, 29501, 29502)),
+            run_dir="/home/x/.tianji/runs/r",
+        ),
+        "b": HostSetup(endpoints=(), run_dir="/r", clock_offset_ns=5),
+    }
+    launches = wire(made, setups, "r")
+    assert [w.address for w in launches["b"].workers] == ["actor-0"]
+    (actor,) = launches["b"].workers
+    assert actor.clock_offset_ns == launches["b"].clock_offset_ns == 5
+    assert actor.log == "/r/logs/b/actor-0.log"
+    assert actor.supervisors == ("supervisor-0", "supervisor-1")
+    assert {link.peer for link in actor.wiring.links} == {"buffer-0", "learner-0", "coordinator"}
+    keyring = actor.wiring.keyring
+    assert keyring is not None
+    assert set(keyring.members) == {
+        *("coordinator", "buffer-0", "learner-0", "actor-0", "supervisor-0", "supervisor-1")
+    }
+    assert keyring.own.secret not in repr(launches)

@@ -1,0 +1,89 @@
+"""What is shipped to a host: the two packages as one tar file, named by its content.
+
+The same sources give the same bytes on every machine, so a host that has this name has these files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("engine", "tianji_cli")
+REQUIREMENTS = (
+    "gymnasium",
+    "msgspec",
+    "numpy",
+    "psutil",
+    "pyyaml",
+    "pyzmq",
+    "safetensors",
+    "torch",
+)
+"""What the engine imports; the command line's own needs stay where the user sits."""
+OPTIONAL = ("ale-py", "minatar", "mujoco")
+"""Environments: pinned on the hosts if they are installed here."""
+CONSTRAINTS_NAME = "constraints.txt"
+_SUFFIXES = frozenset({".py", ".yaml", ".sh"})
+_DIGEST_CHARACTERS = 16
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A tar file and its name."""
+
+    name: str
+    data: bytes
+
+
+def make_bundle(root: Path, constraints: str) -> Bundle:
+    """Packs the packages below `root`, and the constraints beside them.
+
+    Two calls on equal files give equal bundles: names are sorted, times and owners are zero.
+    """
+    files = {CONSTRAINTS_NAME: constraints.encode()}
+    for package in PACKAGES:
+        for path in (root / package).rglob("*"):
+            if path.suffix in _SUFFIXES and path.is_file():
+                files[path.relative_to(root).as_posix()] = path.read_bytes()
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            entry.mode = 0o644
+            archive.addfile(entry, io.BytesIO(files[name]))
+    data = stream.getvalue()
+    return Bundle(hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS], data)
+
+
+def source_root() -> Path:
+    """The directory that this package lies in."""
+    return Path(__file__).resolve().parent.parent
+
+
+def pinned_constraints() -> str:
+    """Exact versions for the hosts: what runs here, which is what was tested together.
+
+    Local version labels such as `+cpu` are dropped, as package indexes do not offer them.
+    """
+    lines = [f"{name}=={_version(name)}" for name in REQUIREMENTS]
+    for name in OPTIONAL:
+        try:
+            lines.append(f"{name}=={_version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines) + "\n"
+
+
+def _version(name: str) -> str:
+    return metadata.version(name).partition("+")[0]
+
+
+def environment_name(constraints: str, python_minor: str) -> str:
+    """Names the virtual environment that these constraints make."""
+    digest = hashlib.sha256(f"{python_minor}\n{constraints}".encode()).hexdigest()
+    return f"py{python_minor}-{digest[:_DIGEST_CHARACTERS]}"

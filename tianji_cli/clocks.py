@@ -1,0 +1,53 @@
+"""Clock offsets from question and answer over the control channel.
+
+If an answer was written at time r of the host's clock, between sending at t0 and hearing at t1, the
+host's clock is ahead by r - (t0 + t1) / 2, wrong by at most (t1 - t0) / 2. The fastest of several
+answers bounds it best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+NUM_PINGS = 8
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One question and its answer, in nanoseconds of the clocks of both sides."""
+
+    sent_ns: int
+    answered_ns: int
+    heard_ns: int
+
+
+class ClockOffset(msgspec.Struct, frozen=True):
+    """A host's monotonic clock minus another's, and how far off that can be."""
+
+    offset_ns: int
+    error_ns: int
+
+
+def estimate(answers: Iterable[Answer]) -> ClockOffset:
+    """The offset by the fastest answer.
+
+    >>> estimate([Answer(0, 1050, 100), Answer(200, 1300, 400)])
+    ClockOffset(offset_ns=1000, error_ns=50)
+    """
+    best = min(answers, key=lambda answer: answer.heard_ns - answer.sent_ns)
+    middle_ns = (best.sent_ns + best.heard_ns) // 2
+    return ClockOffset(best.answered_ns - middle_ns, (best.heard_ns - best.sent_ns + 1) // 2)
+
+
+def relative_to(reference: str, offsets: Mapping[str, ClockOffset]) -> dict[str, ClockOffset]:
+    """Offsets that were measured from here, as seen from one of the hosts.
+
+    The reference's own offset is exactly zero; the errors of two measurements add up.
+    """
+    base = offsets[reference]
+    found = {
+        name: ClockOffset(item.offset_ns - base.offset_ns, item.error_ns + base.error_ns)
+        for name, item in offsets.items()
+    }
+    return {**found, reference: ClockOffset(0, 0)}

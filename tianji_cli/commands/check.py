@@ -1,0 +1,116 @@
+"""`tianji check`: are the hosts of an inventory ready for a run?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import msgspec
+from rich.table import Table
+
+from engine.errors import HostUnreachableError, PreflightError, TianJiError
+from tianji_cli.files import find_file
+from tianji_cli.inventory import Host, Inventory, load_inventory
+from tianji_cli.output import Output
+from tianji_cli.preflight import (
+    Finding,
+    access_failure,
+    access_findings,
+    complete,
+    host_findings,
+)
+from tianji_cli.provision import Connect, connect, with_address
+from tianji_cli.reachability import Reachable, check_ports
+
+CHECK_SCHEMA_VERSION = 1
+_MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL", "skipped": "-"}
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+
+
+class CheckDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `check --json` prints."""
+
+    schema_version: int = CHECK_SCHEMA_VERSION
+    inventory: str
+    is_ready: bool
+    hosts: dict[str, list[Finding]]
+
+
+@dataclass
+class _Checked:
+    """One host on the way."""
+
+    host: Host
+    findings: list[Finding]
+    reachable: Reachable | None = None
+    is_unreachable: bool = False
+
+
+def check_command(name: str, limit: Sequence[str], output: Output) -> int:
+    """Prints every probe of every host.
+
+    Returns:
+        0 if all are ready, 3 if one is not, 4 if one cannot be reached.
+    """
+    inventory = load_inventory(find_file("inventories", name)).limited(list(limit))
+    checked = check_hosts(inventory)
+    hosts = {item.host.name: complete(item.findings) for item in checked}
+    is_ready = not any(f.verdict == "failed" for found in hosts.values() for f in found)
+    if output.is_json:
+        output.document(CheckDocument(inventory=inventory.source, is_ready=is_ready, hosts=hosts))
+    else:
+        output.data.print(_table(hosts))
+        output.say("all hosts are ready" if is_ready else "not all hosts are ready")
+    if any(item.is_unreachable for item in checked):
+        return HostUnreachableError.exit_code
+    return 0 if is_ready else PreflightError.exit_code
+
+
+def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked]:
+    """Asks all hosts at once, then each of them about the others."""
+
+    def check(host: Host) -> _Checked:
+        try:
+            node = reach(host, threading.Event())
+        except TianJiError as error:
+            is_unreachable = isinstance(error, HostUnreachableError)
+            return _Checked(host, access_failure(error), is_unreachable=is_unreachable)
+        found = _Checked(host, access_findings(node))
+        try:
+            findings, python = host_findings(node, host)
+            found.findings += findings
+            if python:
+                found.reachable = Reachable(node, with_address(host, node), python)
+        except TianJiError as error:
+            failed = Finding(probe="ssh", verdict="failed", detail=error.what, fix=error.fix)
+            found.findings.append(failed)
+        if found.reachable is None:
+            node.close()
+        return found
+
+    with ThreadPoolExecutor(max_workers=len(inventory.hosts)) as pool:
+        checked = list(pool.map(check, inventory.hosts))
+    reachable = {item.host.name: item.reachable for item in checked if item.reachable}
+    ports = check_ports(reachable)
+    for item in checked:
+        if item.host.name in ports:
+            item.findings.append(ports[item.host.name])
+        if item.reachable is not None:
+            item.reachable.node.close()
+    return checked
+
+
+def _table(hosts: dict[str, list[Finding]]) -> Table:
+    table = Table("host", "probe", "", "found", "fix", box=None, pad_edge=False)
+    for host, findings in hosts.items():
+        for number, finding in enumerate(findings):
+            table.add_row(
+                host if number == 0 else "",
+                finding.probe,
+                f"[{_STYLES[finding.verdict]}]{_MARKS[finding.verdict]}[/]",
+                finding.detail.replace("[", r"\["),
+                finding.fix.replace("[", r"\["),
+            )
+    return table

@@ -1,0 +1,234 @@
+"""`tianji lab`: a throw-away cluster of real sshd hosts on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from tianji_cli.output import Output
+
+if TYPE_CHECKING:
+    from tianji_cli.lab.lab import Lab
+    from tianji_cli.lab.network import Methods
+
+LAB_SCHEMA_VERSION = 1
+
+app = typer.Typer(
+    name="lab",
+    help="A throw-away cluster of real sshd hosts on this machine (Linux, root).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+DirectoryOption = Annotated[
+    Path, typer.Option("--dir", metavar="DIR", help="The lab's own directory.")
+]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Such as tj1.")]
+HOME = Path("~/.tianji/lab")
+
+
+HostsOption = Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help="Of each host's link, both ways, or off.")
+]
+DelayOption = Annotated[
+    str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host, such as 0.2ms.")
+]
+LossOption = Annotated[
+    str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host, per cent.")
+]
+HideOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
+    ),
+]
+ShareOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--share", metavar="DIR", help="Hosts see it, read-only. Repeatable.", show_default=False
+    ),
+]
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    hosts: HostsOption = 8,
+    rate: RateOption = "1gbit",
+    delay: DelayOption = "off",
+    loss: LossOption = "off",
+    directory: DirectoryOption = HOME,
+    hide: HideOption = None,
+    share: ShareOption = None,
+) -> None:
+    """Start a lab and write its inventory."""
+    from tianji_cli.lab import Lab
+
+    lab = Lab.up(
+        hosts=hosts,
+        rate=rate,
+        delay=delay,
+        loss=loss,
+        directory=directory,
+        hide=hide or (),
+        share=share or (),
+    )
+    output = _output(context)
+    _show(lab, output)
+    output.say(f"next: tianji up {lab.inventory}")
+
+
+@app.command()
+def status(context: typer.Context, directory: DirectoryOption = HOME) -> None:
+    """Show every host: address, state, processes, shaping."""
+    _show(_open(directory), _output(context))
+
+
+@app.command()
+def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
+    """End the lab and prove that nothing of it is left."""
+    from tianji_cli.lab.lab import absolute
+    from tianji_cli.lab.lab import down as take_down
+    from tianji_cli.lab.quantities import count
+
+    output = _output(context)
+    state = take_down(directory)
+    place = str(absolute(directory))
+    if output.is_json:
+        ended = [host.name for host in state.plan.hosts] if state else []
+        output.document(DownDocument(directory=place, hosts=ended))
+    elif state is None:
+        output.say(f"{place}: no lab is up here")
+    else:
+        output.say(f"{place}: {count(len(state.plan.hosts), 'host')} ended, nothing is left")
+
+
+@app.command()
+def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """End every process of a host at once; its disk stays."""
+    lab = _open(directory)
+    lab.kill(host)
+    _tell(lab, f"{host}: dead", _output(context))
+
+
+@app.command()
+def crash(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Take a host's power: as kill, but nobody hears of it."""
+    lab = _open(directory)
+    lab.crash(host)
+    _tell(lab, f"{host}: without power", _output(context))
+
+
+@app.command()
+def start(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Start a dead host again, with the same address, keys and disk."""
+    lab = _open(directory)
+    lab.start(host)
+    _tell(lab, f"{host}: up", _output(context))
+
+
+@app.command()
+def cut(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Unplug a host silently: its packets vanish."""
+    lab = _open(directory)
+    lab.cut(host)
+    _tell(lab, f"{host}: cut", _output(context))
+
+
+@app.command()
+def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Plug a host in again."""
+    lab = _open(directory)
+    lab.heal(host)
+    _tell(lab, f"{host}: plugged in", _output(context))
+
+
+@app.command()
+def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Stop every process of a host."""
+    lab = _open(directory)
+    lab.freeze(host)
+    _tell(lab, f"{host}: frozen", _output(context))
+
+
+@app.command()
+def thaw(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Let a frozen host go on."""
+    lab = _open(directory)
+    lab.thaw(host)
+    _tell(lab, f"{host}: thawed", _output(context))
+
+
+class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `lab down --json` prints: the hosts that were ended."""
+
+    schema_version: int = LAB_SCHEMA_VERSION
+    directory: str
+    hosts: list[str]
+
+
+def _open(directory: Path) -> Lab:
+    from tianji_cli.lab import Lab
+    from tianji_cli.lab.lab import absolute
+
+    return Lab(absolute(directory))
+
+
+def _tell(lab: Lab, text: str, output: Output) -> None:
+    """A sentence for people, or all hosts as they are now for programs."""
+    if output.is_json:
+        _show(lab, output)
+    else:
+        output.say(text)
+
+
+def _show(lab: Lab, output: Output) -> None:
+    from tianji_cli.render.lab import lab_table
+
+    state, rows = lab.load(), lab.status()
+    request, methods = state.plan.request, state.methods
+    for warning in warnings(methods):
+        output.say(f"warning: {warning}")
+    if not output.is_json:
+        output.data.print(lab_table(rows, request, methods))
+        output.say(f"inventory: {lab.inventory}")
+        return
+    output.document(
+        {
+            "schema_version": LAB_SCHEMA_VERSION,
+            "directory": state.plan.directory,
+            "inventory": str(lab.inventory),
+            "key": str(lab.paths.key),
+            "known_hosts": str(lab.paths.known_hosts),
+            "operator_address": state.plan.operator_address,
+            "rate_bits_per_s": request.rate_bits_per_s,
+            "delay_s": request.delay_s,
+            "delay_method": methods.delay,
+            "loss": request.loss,
+            "loss_method": methods.loss,
+            "hosts": rows,
+        }
+    )
+
+
+def _output(context: typer.Context) -> Output:
+    assert isinstance(context.obj, Output)
+    return context.obj
+
+
+def warnings(methods: Methods) -> list[str]:
+    """What a user must know about delay and loss on this machine."""
+    found = [
+        f"{what} is not available here: the kernel has neither netem nor what would replace it"
+        for what, method in (("delay", methods.delay), ("loss", methods.loss))
+        if method == "unavailable"
+    ]
+    if methods.delay == "nfqueue":
+        found.append("delay is made in user space (no netem): 0.1 ms or more is added to it")
+    if methods.loss in ("netem", "iptables") and not methods.has_single_packets:
+        found.append("without ethtool what is lost is up to 64 KB of a stream at once")
+    return found

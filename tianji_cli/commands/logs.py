@@ -1,0 +1,112 @@
+"""`tianji logs`: what the roles of a run print, while it goes on and after its end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config_file import suggest
+from engine.errors import ConfigError
+from tianji_cli.detached import DetachedRun
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.output import Output
+from tianji_cli.run_dir import RunPaths, resolve_run
+
+FOLLOW_S = 1.0
+DEFAULT_LINES = 50
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user wants to see.
+
+    Attributes:
+        run: Name of the run; None for the newest.
+        role: `actor-1`, `actor-1@box2`, `actor` (all of them), `@box2`; None for all.
+        follows: Go on until the run ends.
+        num_lines: Of the end of each log.
+    """
+
+    run: str | None
+    role: str | None
+    follows: bool
+    num_lines: int
+
+
+def logs_command(results: Path, request: Request, output: Output) -> int:
+    """Prints logs, each line with its role and host.
+
+    Raises:
+        ConfigError: No such run or role.
+    """
+    run = DetachedRun(resolve_run(results, request.run))
+    is_local = run.deployment.is_collected
+    if not is_local:
+        run.look()
+    positions = _print_tails(run.paths, request)
+    if not request.follows or is_local:
+        return 0
+    interrupts = Interrupts()
+    stop = threading.Event()
+    with interrupts.installed(stop.set):
+        while not stop.wait(FOLLOW_S):
+            is_running = any(answer.is_running for answer in run.look())
+            _print_new(run.paths, request, positions)
+            if not is_running:
+                output.say("the run has ended")
+                return 0
+    return 0
+
+
+def select(paths: RunPaths, role: str | None) -> list[Path]:
+    """The logs that a word such as `actor-1@box2` means.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    logs = sorted(paths.logs.glob("*/*.log"))
+    wanted, _, host = (role or "").partition("@")
+    chosen = [
+        path
+        for path in logs
+        if host in ("", path.parent.name)
+        and (wanted in ("", path.stem) or path.stem.startswith(f"{wanted}-"))
+    ]
+    if not chosen:
+        known = [f"{path.stem}@{path.parent.name}" for path in logs]
+        raise ConfigError(
+            "there is no such log" if role else "there is no log yet",
+            where=role or str(paths.logs),
+            fix=suggest(role or "", known) if known else "",
+        )
+    return chosen
+
+
+def _print_tails(paths: RunPaths, request: Request) -> dict[Path, int]:
+    """Prints the end of each log; returns how far each was read."""
+    positions = {}
+    for path in select(paths, request.role):
+        data = path.read_bytes()
+        positions[path] = data.rfind(b"\n") + 1
+        lines = data[: positions[path]].decode("utf-8", "replace").splitlines()
+        _print(path, lines[-request.num_lines :] if request.num_lines else [])
+    return positions
+
+
+def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) -> None:
+    for path in select(paths, request.role):
+        with path.open("rb") as file:
+            file.seek(positions.get(path, 0))
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        positions[path] = positions.get(path, 0) + len(complete)
+        _print(path, complete.decode("utf-8", "replace").splitlines())
+
+
+def _print(path: Path, lines: list[str]) -> None:
+    prefix = f"{path.stem}@{path.parent.name}"
+    for text in lines:
+        sys.stdout.write(f"{prefix} | {text}\n")
+    sys.stdout.flush()

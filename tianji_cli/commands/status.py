@@ -1,0 +1,132 @@
+"""`tianji status`: what a run is doing, asked on its hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import HostUnreachableError
+from engine.progress import Progress
+from engine.trace.summary import Summary
+from tianji_cli.detached import DetachedRun, HostAnswer
+from tianji_cli.output import Output
+from tianji_cli.render.live import line
+from tianji_cli.run_dir import resolve_run
+
+
+class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One role of `status --json`."""
+
+    host: str
+    pid: int
+    is_alive: bool
+
+
+class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `status --json` prints; `phase` is `running`, `ended` or `lost`.
+
+    A run is lost if no process of it is left and it wrote no summary.
+    """
+
+    schema_version: int = 1
+    run_id: str
+    phase: str
+    is_collected: bool
+    roles: dict[str, RoleStatus]
+    hosts: dict[str, str]
+    failures: list[str]
+    progress: Progress | None
+    summary_status: str | None
+
+
+def status_command(results: Path, name: str | None, output: Output) -> int:
+    """Prints the state of a run.
+
+    Raises:
+        HostUnreachableError: No host of it answers.
+    """
+    run = DetachedRun(resolve_run(results, name))
+    answers = [] if run.deployment.is_collected else run.look()
+    if answers and all(answer.error is not None for answer in answers):
+        assert answers[0].error is not None
+        raise HostUnreachableError(answers[0].error.what, where=answers[0].error.where)
+    document = _document(run, answers)
+    if output.is_json:
+        output.document(document)
+    else:
+        output.data.print(_table(document))
+        if document.phase == "running":
+            output.say(f"tianji logs {document.run_id} -f follows it")
+        elif not document.is_collected:
+            output.say(f"tianji down {document.run_id} brings its results here")
+    return 0
+
+
+def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
+    summary = _summary(run.paths.summary)
+    states = [a.findings.state for a in answers if a.findings and a.findings.state]
+    is_running = any(answer.is_running for answer in answers)
+    has_ended = summary is not None or any(state.phase == "ended" for state in states)
+    return StatusDocument(
+        run_id=run.deployment.run_id,
+        phase="running" if is_running else "ended" if has_ended else "lost",
+        is_collected=run.deployment.is_collected,
+        roles={
+            address: RoleStatus(
+                host=answer.part.host.name,
+                pid=process.pid,
+                is_alive=address in answer.findings.alive,
+            )
+            for answer in answers
+            if answer.findings and answer.findings.state
+            for address, process in answer.findings.state.roles.items()
+        },
+        hosts={answer.part.host.name: _host_words(answer) for answer in answers},
+        failures=[
+            f"{failure.host}: {failure.address} {failure.cause}"
+            for state in states
+            for failure in state.failures
+        ],
+        progress=next((state.progress for state in states if state.progress), None),
+        summary_status=summary.status if summary else None,
+    )
+
+
+def _summary(path: Path) -> Summary | None:
+    return msgspec.json.decode(path.read_bytes(), type=Summary) if path.is_file() else None
+
+
+def _host_words(answer: HostAnswer) -> str:
+    if answer.error is not None:
+        return f"does not answer: {answer.error.what}"
+    assert answer.findings is not None
+    if answer.findings.is_supervised:
+        return "running"
+    return (
+        f"processes {answer.findings.marked} without a supervisor" if answer.is_running else "ended"
+    )
+
+
+def _table(document: StatusDocument) -> RenderableType:
+    title = f"run {document.run_id}: {document.phase}"
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    if document.summary_status:
+        parts.append(Text(f"its summary says {document.summary_status}"))
+    if document.progress is not None and document.phase == "running":
+        parts.append(Text(line(document.progress)))
+    table = Table("host", "state", "roles", box=None, pad_edge=False, header_style="dim")
+    for host, words in document.hosts.items():
+        roles = [
+            f"{address} ({role.pid}{'' if role.is_alive else ', dead'})"
+            for address, role in document.roles.items()
+            if role.host == host
+        ]
+        table.add_row(host, words, ", ".join(sorted(roles)))
+    if document.hosts:
+        parts.append(table)
+    parts += [Text(failure, style="red") for failure in document.failures]
+    return Group(*parts)

@@ -1,0 +1,328 @@
+"""Hosts behind SSH: strict host keys, keys or agent only, jump hosts, deadlines, no orphans.
+
+paramiko is imported here and nowhere else. Its own keepalive sends but never checks, so a dead peer
+is noticed by TCP: keepalive probes and TCP_USER_TIMEOUT on the underlying socket.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import shlex
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
+
+from engine.errors import ConfigError, DeadlineError, HostUnreachableError
+from tianji_cli.connectors.base import AccessFacts, Completed
+from tianji_cli.connectors.bridge import Bridge
+from tianji_cli.connectors.host_keys import (
+    RefuseUnknown,
+    changed_key,
+    load_host_keys,
+    refused_login,
+)
+from tianji_cli.connectors.target import Target, resolve_target
+from tianji_cli.inventory import Host
+
+CONNECT_S = 10.0
+"""For each step of each hop: TCP, banner, authentication, channel."""
+ATTEMPTS = 4
+"""sshd turns some of many simultaneous connections away (MaxStartups); those come back."""
+KEEPALIVE_S = 2
+USER_TIMEOUT_MS = 12_000
+"""Longer than the cuts that a run survives, with the last retransmission before it."""
+PUT_CHUNK_BYTES = 1 << 18
+READ_BYTES = 1 << 16
+
+T = TypeVar("T")
+
+
+def read_user_config(path: Path | None = None) -> paramiko.SSHConfig:
+    """The user's own `~/.ssh/config`; empty if there is none.
+
+    Raises:
+        ConfigError: It cannot be parsed.
+    """
+    path = path or Path("~/.ssh/config").expanduser()
+    try:
+        return paramiko.SSHConfig.from_path(str(path))
+    except FileNotFoundError:
+        return paramiko.SSHConfig()
+    except (paramiko.ConfigParseError, OSError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+
+
+class SshNode:
+    """A host that is connected over SSH.
+
+    Args:
+        host: From the inventory.
+        cancel: Ends waiting between attempts.
+
+    Raises:
+        HostUnreachableError: No connection in time.
+        PreflightError: Its key is unknown or has changed, or the login is refused.
+    """
+
+    def __init__(self, host: Host, cancel: threading.Event | None = None) -> None:
+        self.name = host.name
+        self.is_remote = True
+        if host.key and not Path(host.key).expanduser().is_file():
+            raise ConfigError("there is no such key file", where=f"{host.name}: {host.key}")
+        target = resolve_target(host, read_user_config().lookup)
+        self._clients: list[paramiko.SSHClient] = []
+        self._bridges: list[Bridge] = []
+        self._sftp: paramiko.SFTPClient | None = None
+        try:
+            for hop in (*target.jumps, target):
+                self._clients.append(_connect(hop, self._clients, cancel or threading.Event()))
+            self._home = self._check(lambda: self._open_sftp().normalize("."))
+        except BaseException:
+            self.close()
+            raise
+        self.access = _access(target, self._client)
+
+    @property
+    def _client(self) -> paramiko.SSHClient:
+        return self._clients[-1]
+
+    def expand(self, path: str) -> str:
+        if path == "~" or path.startswith("~/"):
+            return self._home + path[1:]
+        return path if path.startswith("/") else f"{self._home}/{path}"
+
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
+        channel = self._open_channel()
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            result = self._check(lambda: _run(channel, shlex.join(command), deadline_s))
+        finally:
+            channel.close()
+        if result is None:
+            words = shlex.join(command)[:60]
+            raise DeadlineError(f"{words} took longer than {timeout_s:.0f} s", where=self.name)
+        return result
+
+    def spawn(
+        self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
+    ) -> Bridge:
+        channel = self._open_channel()
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+        words = [f"cd {shlex.quote(directory)} &&"] if directory else []
+        line = " ".join([*words, "exec env", *assignments, shlex.join(command)])
+        self._check(lambda: channel.exec_command(line))
+        channel.settimeout(None)
+        bridge = Bridge(self.name, channel)
+        self._bridges.append(bridge)
+        return bridge
+
+    def put(self, path: str, data: bytes) -> None:
+        def write() -> None:
+            with self._open_sftp().open(path, "wb") as file:
+                file.set_pipelined(True)
+                view = memoryview(data)
+                for start in range(0, len(data), PUT_CHUNK_BYTES):
+                    file.write(bytes(view[start : start + PUT_CHUNK_BYTES]))
+
+        self._check(write)
+
+    def exists(self, path: str) -> bool:
+        def look() -> bool:
+            try:
+                self._open_sftp().stat(path)
+            except FileNotFoundError:
+                return False
+            return True
+
+        return self._check(look)
+
+    def read(self, path: str, offset: int = 0) -> bytes:
+        def read() -> bytes:
+            try:
+                with self._open_sftp().open(path, "rb") as file:
+                    file.seek(offset)
+                    return file.read()
+            except FileNotFoundError:
+                return b""
+
+        return self._check(read)
+
+    def walk(self, root: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+
+        def look(prefix: str) -> None:
+            for entry in self._open_sftp().listdir_attr(f"{root}/{prefix}"):
+                mode = entry.st_mode or 0
+                if stat.S_ISDIR(mode):
+                    look(f"{prefix}{entry.filename}/")
+                elif stat.S_ISREG(mode):
+                    found[f"{prefix}{entry.filename}"] = entry.st_size or 0
+
+        try:
+            self._check(lambda: look(""))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def close(self) -> None:
+        for bridge in self._bridges:
+            bridge.close()
+        for client in reversed(self._clients):
+            client.close()
+
+    def _open_sftp(self) -> paramiko.SFTPClient:
+        if self._sftp is None:
+            self._sftp = self._client.open_sftp()
+            channel = self._sftp.get_channel()
+            assert channel is not None
+            channel.settimeout(30.0)
+        return self._sftp
+
+    def _open_channel(self) -> paramiko.Channel:
+        def open_it() -> paramiko.Channel:
+            transport = self._client.get_transport()
+            if transport is None:
+                raise EOFError("not connected")
+            return transport.open_session(timeout=CONNECT_S)
+
+        return self._check(open_it)
+
+    def _check(self, action: Callable[[], T]) -> T:
+        """Runs an action; a broken connection is told apart from what the host answered."""
+        try:
+            return action()
+        except FileNotFoundError:
+            raise
+        except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
+            text = str(error) or type(error).__name__
+            raise HostUnreachableError(
+                f"the connection broke: {text}", where=self.name, fix="see `tianji check`"
+            ) from error
+
+
+def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed | None:
+    """Runs a command on a fresh channel, reading both streams; None if it takes too long."""
+    channel.exec_command(line)
+    channel.shutdown_write()
+    output, errors = bytearray(), bytearray()
+    while not (channel.eof_received or channel.closed) or channel.recv_ready():
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0 or not select.select([channel], [], [], remaining_s)[0]:
+            return None
+        if channel.recv_ready():
+            output += channel.recv(READ_BYTES)
+        if channel.recv_stderr_ready():
+            errors += channel.recv_stderr(READ_BYTES)
+    while channel.recv_stderr_ready():
+        errors += channel.recv_stderr(READ_BYTES)
+    if not channel.status_event.wait(max(0.1, deadline_s - time.monotonic())):
+        return None
+    out, err = (bytes(data).decode("utf-8", "replace") for data in (output, errors))
+    return Completed(channel.exit_status, out, err)
+
+
+def _access(target: Target, client: paramiko.SSHClient) -> AccessFacts:
+    transport = client.get_transport()
+    key = transport.get_remote_server_key() if transport else None
+    address = "" if target.jumps or transport is None else str(transport.getpeername()[0])
+    host_key = f"{key.get_name()} {key.fingerprint}" if key else ""
+    return AccessFacts(
+        user=target.user,
+        endpoint=target.endpoint,
+        address=address,
+        host_key=host_key,
+        key=", ".join(target.keys) or "the agent or the usual files in ~/.ssh",
+        jump=" -> ".join(jump.endpoint for jump in target.jumps),
+    )
+
+
+def _connect(
+    target: Target, earlier: list[paramiko.SSHClient], cancel: threading.Event
+) -> paramiko.SSHClient:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _connect_once(target, earlier)
+        except (paramiko.SSHException, EOFError, ConnectionResetError) as error:
+            is_known = isinstance(error, (paramiko.BadHostKeyException, RefuseUnknown.Error))
+            if isinstance(error, paramiko.BadHostKeyException):
+                raise changed_key(target, error) from None
+            if isinstance(error, RefuseUnknown.Error):
+                raise error.explanation from None
+            if isinstance(error, paramiko.AuthenticationException):
+                raise refused_login(target, error) from None
+            if is_known or attempt == ATTEMPTS or cancel.is_set():
+                raise _unreachable(target, error) from error
+            cancel.wait(attempt * random.uniform(0.2, 0.6))
+        except OSError as error:
+            raise _unreachable(target, error) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _unreachable(target: Target, error: Exception) -> HostUnreachableError:
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+        error = next(iter(error.errors.values()))
+    text = f"no answer within {CONNECT_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
+    return HostUnreachableError(
+        f"{target.endpoint} cannot be reached: {text or type(error).__name__}",
+        where=target.alias,
+        fix=f"ssh {target.alias} must work; is the host up, and are name and port right?",
+    )
+
+
+def _connect_once(target: Target, earlier: list[paramiko.SSHClient]) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    load_host_keys(client, target)
+    client.set_missing_host_key_policy(RefuseUnknown(target))
+    keys = [key for key in target.keys if Path(key).exists()]
+    try:
+        client.connect(
+            target.hostname,
+            target.port,
+            target.user,
+            key_filename=keys or None,  # type: ignore[arg-type]  # a list is documented
+            allow_agent=target.uses_agent,
+            look_for_keys=not target.keys,
+            sock=_way_to(target, earlier),
+            timeout=CONNECT_S,
+            banner_timeout=CONNECT_S,
+            auth_timeout=CONNECT_S,
+            channel_timeout=CONNECT_S,
+        )
+        _notice_dead_peers(client)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _way_to(target: Target, earlier: list[paramiko.SSHClient]) -> Any:  # noqa: ANN401
+    """What the connection runs over: a jump host's channel, a proxy command, or None for TCP."""
+    if earlier:
+        transport = earlier[-1].get_transport()
+        assert transport is not None
+        there = (target.hostname, target.port)
+        return transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=CONNECT_S)
+    return paramiko.ProxyCommand(target.proxy_command) if target.proxy_command else None
+
+
+def _notice_dead_peers(client: paramiko.SSHClient) -> None:
+    transport = client.get_transport()
+    sock = transport.sock if transport else None
+    if not isinstance(sock, socket.socket):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_S),
+        ("TCP_KEEPCNT", USER_TIMEOUT_MS // 1000 // KEEPALIVE_S),
+        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
+    ):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,131 @@
+"""Which Python a host runs the roles with: the one that the inventory names, one that has all that
+is needed, or a virtual environment that is made there once for each set of pinned versions."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from engine.errors import PreflightError, VersionMismatchError
+from tianji_cli.bundle import CONSTRAINTS_NAME, REQUIREMENTS, environment_name
+from tianji_cli.connectors.base import Node
+from tianji_cli.inventory import Host
+from tianji_cli.probe import ProbeFacts, minor_of, probe
+
+VENV_S = 60.0
+INSTALL_S = 900.0
+MIN_FREE_BYTES = 64 * 2**20
+COMPLETE_NAME = ".complete"
+PIP_OPTIONS = ("--quiet", "--no-input", "--disable-pip-version-check", "--requirement")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python on a host."""
+
+    path: str
+    facts: ProbeFacts
+
+
+def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
+    """The best Python of a host: with all packages if there is one, else of the right release.
+
+    Raises:
+        PreflightError: There is none, or the host has too little disk.
+        VersionMismatchError: The one that the inventory names is of another release.
+    """
+    workdir = node.expand(host.workdir)
+    wanted = minor_of(platform.python_version())
+    named = [node.expand(host.python) if "/" in host.python else host.python] if host.python else []
+    made = f"{workdir}/venvs/{environment_name(constraints, wanted)}/bin/python"
+    found: list[Interpreter] = []
+    for path in named or (made, f"python{wanted}", "python3"):
+        if path == made and not node.exists(path):
+            continue
+        facts = probe(node, path, workdir, REQUIREMENTS)
+        if facts is not None:
+            found.append(Interpreter(path, facts))
+            if facts.minor == wanted and not facts.missing:
+                break
+    right = [item for item in found if item.facts.minor == wanted]
+    if not right:
+        raise _none(node, host, found, named, wanted)
+    best = min(right, key=lambda item: len(item.facts.missing))
+    _check_disk(node, workdir, best.facts)
+    return best
+
+
+def _none(
+    node: Node, host: Host, found: list[Interpreter], named: list[str], wanted: str
+) -> PreflightError | VersionMismatchError:
+    fix = (
+        f"install Python {wanted} there (Debian: apt install python{wanted} python{wanted}-venv),"
+        " or give its path with `python:` in the inventory"
+    )
+    if not found:
+        looked_for = named[0] if named else f"python{wanted} and python3"
+        return PreflightError(f"there is no Python ({looked_for})", where=node.name, fix=fix)
+    there = found[0].facts.python
+    return VersionMismatchError(
+        f"{found[0].path} is Python {there}, here runs {platform.python_version()};"
+        " both must be of the same minor release",
+        where=node.name,
+        fix=fix,
+    )
+
+
+def _check_disk(node: Node, workdir: str, facts: ProbeFacts) -> None:
+    if not facts.is_writable:
+        raise PreflightError(
+            f"{workdir} cannot be written", where=node.name, fix="give another `workdir:`"
+        )
+    if facts.disk_free_bytes < MIN_FREE_BYTES:
+        raise PreflightError(
+            f"only {facts.disk_free_bytes / 2**20:.0f} MiB are free at {workdir}, a run needs"
+            f" {MIN_FREE_BYTES // 2**20}",
+            where=node.name,
+            fix="free space there, or give another `workdir:`",
+        )
+
+
+def make_environment(
+    node: Node, base: Interpreter, workdir: str, bundle: str, constraints: str
+) -> str:
+    """Makes a virtual environment from the pinned constraints; left alone if it is complete.
+
+    Returns:
+        Its interpreter.
+
+    Raises:
+        PreflightError: It cannot be made; the last words of what failed are given.
+    """
+    directory = f"{workdir}/venvs/{environment_name(constraints, base.facts.minor)}"
+    python = f"{directory}/bin/python"
+    if node.exists(f"{directory}/{COMPLETE_NAME}"):
+        return python
+    if not base.facts.has_venv:
+        raise PreflightError(
+            f"{base.path} lacks {', '.join(base.facts.missing)} and cannot make a virtual"
+            " environment",
+            where=node.name,
+            fix=f"apt install python{base.facts.minor}-venv there, or give another `python:`",
+        )
+    steps = (
+        ([base.path, "-m", "venv", "--clear", directory], VENV_S),
+        (
+            [python, "-m", "pip", "install", *PIP_OPTIONS, f"{bundle}/{CONSTRAINTS_NAME}"],
+            INSTALL_S,
+        ),
+        (["touch", f"{directory}/{COMPLETE_NAME}"], VENV_S),
+    )
+    for command, limit_s in steps:
+        done = node.run(command, limit_s)
+        if done.code != 0:
+            raise PreflightError(
+                f"its environment cannot be made: {' '.join(command[:4])} ended with code"
+                f" {done.code}{done.last_words}",
+                where=node.name,
+                fix="give a `python:` in the inventory that has "
+                + ", ".join(base.facts.missing or REQUIREMENTS),
+            )
+    return python

@@ -1,0 +1,73 @@
+"""Asks a host about a run, ends it there, removes its directory: by what the run recorded."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.errors import CleanupError, TianJiError
+from engine.runtime.inspect import Findings
+from tianji_cli.connectors.base import Completed, Node
+from tianji_cli.deployment import HostPart
+
+LOOK_S = 20.0
+STEP_S = 30.0
+
+
+def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
+    """Runs `engine.runtime.inspect` there, which imports nothing heavy."""
+    command = [
+        "env",
+        f"PYTHONPATH={part.source}",
+        part.python,
+        "-m",
+        "engine.runtime.inspect",
+        *arguments,
+    ]
+    done = node.run(command, limit_s)
+    return _decode(node, done)
+
+
+def _decode(node: Node, done: Completed) -> Findings:
+    try:
+        return msgspec.json.decode(done.stdout, type=Findings)
+    except msgspec.DecodeError:
+        raise TianJiError(
+            f"it cannot be looked into (exit code {done.code}){done.last_words}", where=node.name
+        ) from None
+
+
+def look_at_part(node: Node, part: HostPart, run_id: str) -> Findings:
+    """What there is of a run on a host.
+
+    Raises:
+        TianJiError: The host cannot be asked.
+    """
+    return _inspect(node, part, LOOK_S, "look", part.run_dir, run_id, part.host.name)
+
+
+def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findings:
+    """Ends what there is of a run on a host, first politely.
+
+    Args:
+        node, part, run_id: What, where.
+        within_s: How long it may take to end in good order.
+
+    Returns:
+        What is left after it.
+
+    Raises:
+        TianJiError: The host cannot be asked.
+    """
+    arguments = ("stop", part.run_dir, run_id, part.host.name, str(within_s))
+    return _inspect(node, part, LOOK_S + within_s, *arguments)
+
+
+def remove_part(node: Node, part: HostPart) -> None:
+    """Removes the run's directory from a host that is not this machine.
+
+    Raises:
+        CleanupError: It is still there.
+    """
+    done = node.run(["rm", "-rf", "--", part.run_dir], STEP_S)
+    if done.code != 0:
+        raise CleanupError(f"{part.run_dir} is still there{done.last_words}", where=node.name)

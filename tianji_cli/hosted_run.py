@@ -1,0 +1,223 @@
+"""One run on the hosts of its plan, from nothing to results: what `up` does beside talking.
+
+    provision -> prepare -> clocks -> directories -> launch and watch -> collect -> remove
+
+Whatever goes wrong on the way, every host that was reached is released, and what is left
+anywhere is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.errors import CleanupError, PreflightError, TianJiError
+from engine.progress import Progress
+from tianji_cli.clocks import ClockOffset
+from tianji_cli.deployment import Deployment, write_deployment
+from tianji_cli.host_control import end_part, remove_part
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.launch import Controller, HostReady, Outcome
+from tianji_cli.manifest import write_manifest
+from tianji_cli.mirror import Mirror
+from tianji_cli.plan import HostSetup, Plan, wire
+from tianji_cli.provision import (
+    Connect,
+    Order,
+    Phase,
+    Provisioner,
+    Site,
+    connect,
+    make_run_directories,
+)
+from tianji_cli.run_dir import RunPaths, create_run
+
+
+@dataclass(frozen=True)
+class Spectator:
+    """Who is told what happens.
+
+    Attributes:
+        phase: Host, phase and details, while hosts are made ready.
+        started: The run's directory, once it is there.
+        show: Progress.
+        note: Words for the user.
+    """
+
+    phase: Callable[[str, Phase, str], None]
+    started: Callable[[RunPaths], None]
+    show: Callable[[Progress], None]
+    note: Callable[[str], None]
+
+
+@dataclass
+class HostedRun:
+    """A run that is about to take place.
+
+    Attributes:
+        plan: What runs where.
+        run_id: Its name.
+        results: Where its directory will be.
+        detaches: Let go as soon as it has started.
+        unclean: What is left, filled in as it is found.
+    """
+
+    plan: Plan
+    run_id: str
+    results: Path
+    detaches: bool = False
+    reach: Connect = connect
+    unclean: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(self.results / self.run_id)
+
+    def check(self, interrupts: Interrupts, spectator: Spectator) -> None:
+        """All that can be checked without starting a role; leaves nothing behind.
+
+        Raises:
+            TianJiError: Something is not as it must be.
+        """
+        sites = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, sites, interrupts)
+        try:
+            controller.prepare(self.run_id)
+        finally:
+            self._release(controller, sites)
+
+    def run(self, interrupts: Interrupts, spectator: Spectator) -> Outcome:
+        """Runs to the end, or until it is detached.
+
+        Raises:
+            TianJiError: Nothing was started; or the run was lost, which the error explains.
+        """
+        sites = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, sites, interrupts)
+        outcome = Outcome()
+        has_started = False
+        try:
+            ready = controller.prepare(self.run_id)
+            offsets = controller.measure_clocks()
+            self._write_down(sites, ready, offsets)
+            has_started = True
+            spectator.started(self.paths)
+            outcome = self._watch(controller, sites, ready, offsets, spectator)
+        finally:
+            if outcome.is_detached:
+                controller.let_go()
+                for site in sites.values():
+                    site.node.close()
+            else:
+                self._end(controller, sites, outcome, has_started)
+        return outcome
+
+    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
+        order = Order(self.run_id, str(self.paths.root.absolute()))
+        provisioner = Provisioner(order, spectator.phase, self.reach)
+        interrupts.on_interrupt = provisioner.interrupt
+        try:
+            return provisioner.provision(self.plan.hosts)
+        finally:
+            interrupts.on_interrupt = None
+
+    def _write_down(
+        self,
+        sites: Mapping[str, Site],
+        ready: Mapping[str, HostReady],
+        offsets: Mapping[str, ClockOffset],
+    ) -> None:
+        """Makes the run's directories: from now on the run exists."""
+        with ThreadPoolExecutor(max_workers=len(sites)) as pool:
+            list(pool.map(make_run_directories, sites.values()))
+        try:
+            paths = create_run(self.results, self.run_id)
+            for host in sites:
+                (paths.logs / host).mkdir()
+            facts = {host: item.facts for host, item in ready.items()}
+            write_manifest(paths, self.plan.experiment, self.plan.inventory, facts, offsets)
+            parts = tuple(site.part for site in sites.values())
+            write_deployment(paths.root, Deployment(run_id=self.run_id, parts=parts))
+        except OSError as error:
+            raise PreflightError(
+                f"the run cannot be written: {error}", where=str(self.results)
+            ) from error
+
+    def _watch(
+        self,
+        controller: Controller,
+        sites: Mapping[str, Site],
+        ready: Mapping[str, HostReady],
+        offsets: Mapping[str, ClockOffset],
+        spectator: Spectator,
+    ) -> Outcome:
+        setups = {
+            host: HostSetup(
+                endpoints=item.endpoints,
+                run_dir=sites[host].part.run_dir,
+                clock_offset_ns=offsets[host].offset_ns,
+            )
+            for host, item in ready.items()
+        }
+        launches = wire(self.plan, setups, self.run_id)
+        parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
+        mirror = Mirror(parts, self.paths.root)
+        try:
+            return controller.run(launches, spectator.show, spectator.note, detaches=self.detaches)
+        finally:
+            for host, error in mirror.finish().items():
+                self.unclean.append(f"{host}: {error.what}")
+
+    def _end(
+        self,
+        controller: Controller,
+        sites: Mapping[str, Site],
+        outcome: Outcome,
+        has_started: bool,
+    ) -> None:
+        """Leaves nothing on any host; what cannot be reached is named."""
+        late = set(controller.close())
+        incomplete = {text.partition(":")[0] for text in self.unclean}
+        for host, site in sites.items():
+            try:
+                if host in late or host in outcome.lost:
+                    self._end_by_force(site)
+                if site.node.is_remote and host not in incomplete:
+                    remove_part(site.node, site.part)
+            except TianJiError as error:
+                if host not in incomplete:
+                    self.unclean.append(f"{host}: {error.what}")
+            site.node.close()
+        if has_started and not self.unclean:
+            parts = tuple(site.part for site in sites.values())
+            done = Deployment(run_id=self.run_id, is_collected=True, parts=parts)
+            write_deployment(self.paths.root, done)
+
+    def _end_by_force(self, site: Site) -> None:
+        """Its supervisor gave no last word, so somebody else has to look."""
+        findings = end_part(site.node, site.part, self.run_id, within_s=1.0)
+        if findings.marked:
+            self.unclean.append(f"{site.part.host.name}: processes {findings.marked} are left")
+
+    def _release(self, controller: Controller, sites: Mapping[str, Site]) -> None:
+        late = controller.close()
+        for site in sites.values():
+            site.node.close()
+        if late:
+            raise CleanupError("the supervisor does not end", where=", ".join(late))
+
+
+def error_of(unclean: list[str], run_id: str) -> CleanupError:
+    """What to say if something is left."""
+    return CleanupError(
+        "something of the run may be left" + "".join(f"\n    {text}" for text in unclean),
+        where=run_id,
+        fix=f"once the host is back: tianji down {run_id}",
+    )
+
+
+def detached_headline(deployment: Deployment) -> str:
+    """Which hosts a detached run goes on on."""
+    return ", ".join(part.host.name for part in deployment.parts)

@@ -1,0 +1,51 @@
+"""Ctrl-C and its relatives as events."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupts:
+    """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes up a selector.
+
+    Attributes:
+        on_interrupt: Called in the signal handler, if set.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.on_interrupt: Callable[[], None] | None = None
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+
+    @contextmanager
+    def installed(self, on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
+        """Handles SIGINT, SIGTERM and SIGHUP within the block."""
+        self.on_interrupt = on_interrupt
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.count += 1
+            if self.on_interrupt is not None:
+                self.on_interrupt()
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        earlier = {number: signal.signal(number, handle) for number in numbers}
+        earlier_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(earlier_fd)
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def drain(self) -> None:
+        """Empties the pipe, so that a selector waits again."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            return

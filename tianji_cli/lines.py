@@ -1,0 +1,121 @@
+"""The controller's lines to all supervisors of a run: one selector, one message at a time."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from engine.errors import RunFailedError
+from engine.messages import Message
+from engine.runtime.launch import Beat, FromSupervisor, LineReader, write_line
+from tianji_cli.connectors.base import Connection
+from tianji_cli.interrupts import Interrupts
+
+BEAT_S = 3.0
+"""How often supervisors behind SSH hear from us; see `Prepare.lease_s`."""
+
+
+class Line:
+    """One supervisor.
+
+    Attributes:
+        host: Its name in the inventory.
+        is_open: Whether its output may still bring something.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.host = connection.host
+        self.connection = connection
+        self.is_open = True
+        self.reader: LineReader[FromSupervisor] = LineReader(
+            connection.from_supervisor, FromSupervisor
+        )
+
+    def tell(self, message: Message) -> bool:
+        """Sends a message. False if nobody listens any more."""
+        try:
+            write_line(self.connection.to_supervisor, message)
+        except OSError:
+            return False
+        return True
+
+    def died(self, cause: str) -> RunFailedError:
+        """The error that this supervisor's death is, with its last words."""
+        self.connection.wait(1.0)
+        said = self.connection.error_output()
+        tail = "".join(f"\n    {text}" for text in said.splitlines()[-20:])
+        return RunFailedError(f"the node supervisor failed: {cause}{tail}", where=self.host)
+
+
+class Lines:
+    """All supervisors of a run.
+
+    Args:
+        connections: By host.
+        interrupts: Wakes the selector up, too.
+        beats: Hosts whose supervisors expect to hear from us.
+    """
+
+    def __init__(
+        self, connections: Mapping[str, Connection], interrupts: Interrupts, beats: set[str]
+    ) -> None:
+        self.by_host = {host: Line(connection) for host, connection in connections.items()}
+        self._interrupts = interrupts
+        self._beats = beats
+        self._beat_at_s = 0.0
+        self._selector = selectors.DefaultSelector()
+        for line in self.by_host.values():
+            self._selector.register(line.reader.fd, selectors.EVENT_READ, line)
+        self._selector.register(interrupts.fd, selectors.EVENT_READ)
+
+    def reports(
+        self, deadline_s: float | None
+    ) -> Iterator[tuple[Line | None, FromSupervisor | None]]:
+        """Yields every report with its line; (line, None) once, when a line ends; (None, None)
+        after an interrupt. Ends at the deadline (monotonic), and when no line is open.
+
+        Raises:
+            RunFailedError: A supervisor says what cannot be understood.
+        """
+        while any(line.is_open for line in self.by_host.values()):
+            now_s = time.monotonic()
+            if deadline_s is not None and now_s >= deadline_s:
+                return
+            self._beat(now_s)
+            for key, _ in self._selector.select(self._timeout_s(now_s, deadline_s)):
+                if key.data is None:
+                    self._interrupts.drain()
+                    yield None, None
+                else:
+                    yield from self._read(key.data)
+
+    def _read(self, line: Line) -> Iterator[tuple[Line | None, FromSupervisor | None]]:
+        try:
+            for report in line.reader.read():
+                yield line, report
+        except (msgspec.DecodeError, OSError) as error:
+            raise line.died(f"its output cannot be understood ({error})") from error
+        if line.reader.at_end:
+            line.is_open = False
+            self._selector.unregister(line.reader.fd)
+            yield line, None
+
+    def _beat(self, now_s: float) -> None:
+        if not self._beats or now_s < self._beat_at_s:
+            return
+        self._beat_at_s = now_s + BEAT_S
+        for host in self._beats:
+            if self.by_host[host].is_open:
+                self.by_host[host].tell(Beat())
+
+    def _timeout_s(self, now_s: float, deadline_s: float | None) -> float | None:
+        times = [deadline_s] if deadline_s is not None else []
+        if self._beats:
+            times.append(self._beat_at_s)
+        return max(0.0, min(times) - now_s) if times else None
+
+    def close(self) -> None:
+        self._selector.close()

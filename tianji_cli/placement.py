@@ -1,0 +1,98 @@
+"""Which process goes to which host.
+
+What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer and
+coordinator on the first host that names GPUs (the first of all if none does), actors one by one
+over the other hosts, over all hosts if there is only one or if the others are taken by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.graph.dataflow import Process
+from engine.messages import COORDINATOR, role_of
+from engine.spec import Experiment
+from tianji_cli.inventory import Host, Inventory
+
+_RANK = ("learner", "buffer", "actor")
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """A process on a host."""
+
+    process: str
+    host: str
+    roles: tuple[str, ...]
+
+
+def with_named_actors(experiment: Experiment, inventory: Inventory) -> Experiment:
+    """The experiment with as many actors as the inventory names; unchanged if it names none."""
+    named = [
+        host.roles["actor"] for host in inventory.hosts if host.roles and "actor" in host.roles
+    ]
+    if not sum(named):
+        return experiment
+    return msgspec.structs.replace(experiment, actors=sum(named))
+
+
+def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]:
+    """Places all processes and the coordinator, which comes first.
+
+    Raises:
+        ConfigError: The inventory names more of a role than the run has, or fewer.
+    """
+    hosts = inventory.hosts
+    head = next((host for host in hosts if host.gpus), hosts[0])
+    kinds: dict[str, list[Process]] = {kind: [] for kind in _RANK}
+    for process in processes:
+        kinds[_kind_of(process)].append(process)
+    placements: list[Placement] = []
+    for kind in _RANK:
+        names = _hosts_for(kind, len(kinds[kind]), hosts, head, inventory.source)
+        pairs = zip(kinds[kind], names, strict=True)
+        placements += [Placement(process.name, name, process.roles) for process, name in pairs]
+    where = {placement.roles[0]: placement.host for placement in placements}
+    learner_host = next((host for role, host in where.items() if role_of(role) == "learner"), None)
+    named = _named(COORDINATOR, hosts)
+    coordinator_host = named[0] if named else learner_host or head.name
+    return [
+        Placement(COORDINATOR, coordinator_host, (COORDINATOR,)),
+        *sorted(placements, key=lambda item: [p.name for p in processes].index(item.process)),
+    ]
+
+
+def _kind_of(process: Process) -> str:
+    """A fused process goes where its weightiest role goes."""
+    roles = {role_of(role) for role in process.roles}
+    return next((kind for kind in _RANK if kind in roles), _RANK[-1])
+
+
+def _named(kind: str, hosts: Sequence[Host]) -> list[str]:
+    return [host.name for host in hosts for _ in range((host.roles or {}).get(kind, 0))]
+
+
+def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source: str) -> list[str]:
+    named = _named(kind, hosts)
+    if named and len(named) != count:
+        raise ConfigError(
+            f"{len(named)} {kind} roles are named ({_count(named)}), but this run has {count}",
+            where=f"{source}: roles",
+            fix=f"name {count}, or none to have them placed",
+        )
+    if named:
+        return named
+    free = [host for host in hosts if host.roles is None]
+    if kind != "actor":
+        if head.roles is not None and free:
+            return [free[0].name] * count
+        return [head.name] * count
+    others = [host for host in free if host is not head] or free or list(hosts)
+    return [others[number % len(others)].name for number in range(count)]
+
+
+def _count(names: list[str]) -> str:
+    return ", ".join(f"{number} on {name}" for name, number in Counter(names).items())

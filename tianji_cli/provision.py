@@ -1,0 +1,321 @@
+"""Makes hosts ready for a run, all at once: connect, verify, ship, environment, start.
+
+Each host has its own thread, a phase that can be seen, and a deadline for each phase. What is right
+already is left alone. If one host cannot be made ready, none is left with anything running.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+import msgspec
+
+from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError
+from engine.runtime.identity import RUN_VARIABLE, mark
+from tianji_cli.bundle import Bundle, make_bundle, pinned_constraints, source_root
+from tianji_cli.connectors.base import Connection, Node
+from tianji_cli.deployment import HostPart
+from tianji_cli.environment import Interpreter, find_interpreter, make_environment
+from tianji_cli.inventory import Host
+
+Phase = Literal["connect", "verify", "ship", "environment", "start", "ready", "failed"]
+PHASE_S: Mapping[Phase, float] = {
+    "connect": 60.0,
+    "verify": 60.0,
+    "ship": 120.0,
+    "environment": 1000.0,
+    "start": 20.0,
+}
+STEP_S = 30.0
+RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
+
+Watch = Callable[[str, Phase, str], None]
+Connect = Callable[[Host, threading.Event], Node]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A host that is ready: its supervisor runs and waits for instructions."""
+
+    node: Node
+    part: HostPart
+    connection: Connection
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to make ready.
+
+    Attributes:
+        run_id: The run.
+        local_run_dir: Its directory on hosts that are this machine.
+    """
+
+    run_id: str
+    local_run_dir: str
+
+
+def connect(host: Host, cancel: threading.Event) -> Node:
+    """Reaches a host by the connector that the inventory says."""
+    if host.connection == "local":
+        from tianji_cli.connectors.local import LocalNode
+
+        return LocalNode(host.name)
+    from tianji_cli.connectors.ssh import SshNode
+
+    return SshNode(host, cancel)
+
+
+class Provisioner:
+    """Makes hosts ready, each in a thread of its own.
+
+    Args:
+        order: The run.
+        watch: Called with host, phase and a few words, in the thread that calls `provision`.
+        reach: Makes a connection; tests give their own.
+    """
+
+    def __init__(self, order: Order, watch: Watch, reach: Connect = connect) -> None:
+        self._order = order
+        self._watch = watch
+        self._reach = reach
+        self._cancel = threading.Event()
+        self._events: SimpleQueue[_Event | None] = SimpleQueue()
+        self._nodes: dict[str, Node] = {}
+        self._lock = threading.Lock()
+        self._constraints = pinned_constraints()
+        self._bundle: Bundle | None = None
+
+    def interrupt(self) -> None:
+        """Wakes `provision` up; safe in a signal handler."""
+        self._events.put(None)
+
+    def provision(self, hosts: Sequence[Host]) -> dict[str, Site]:
+        """Makes all hosts ready.
+
+        Raises:
+            TianJiError: One could not; the others are as before. If several could not, the error
+                names all.
+            KeyboardInterrupt: `interrupt` was called.
+        """
+        for host in hosts:
+            threading.Thread(
+                target=self._provision, args=(host,), name=f"provision {host.name}", daemon=True
+            ).start()
+        try:
+            return self._gather([host.name for host in hosts])
+        except BaseException:
+            self._cancel.set()
+            with self._lock:
+                nodes = list(self._nodes.values())
+            for node in nodes:
+                node.close()
+            raise
+
+    def _gather(self, names: list[str]) -> dict[str, Site]:
+        """Waits for all; a failure ends waiting for the others after a moment, to name them all."""
+        ready: dict[str, Site] = {}
+        errors: dict[str, TianJiError] = {}
+        phases: dict[str, tuple[Phase, float]] = {
+            name: ("connect", time.monotonic() + PHASE_S["connect"]) for name in names
+        }
+        while set(phases) - set(ready) - set(errors):
+            open_phases = {n: p for n, p in phases.items() if n not in ready and n not in errors}
+            event = self._next_event(min(end_s for _, end_s in open_phases.values()))
+            for name, (phase, end_s) in open_phases.items():
+                if time.monotonic() > end_s:
+                    limit = f"{PHASE_S[phase]:.0f} s"
+                    errors[name] = DeadlineError(f"{phase} took longer than {limit}", where=name)
+            if event is None:
+                continue
+            self._watch(event.host, event.phase, event.detail)
+            if event.site is not None:
+                ready[event.host] = event.site
+            elif event.error is not None:
+                errors[event.host] = event.error
+            else:
+                phases[event.host] = (event.phase, time.monotonic() + PHASE_S[event.phase])
+        if errors:
+            raise combine(errors, len(names))
+        return {name: ready[name] for name in names}
+
+    def _next_event(self, deadline_s: float) -> _Event | None:
+        try:
+            event = self._events.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except Empty:
+            return None
+        if event is None:
+            raise KeyboardInterrupt
+        return event
+
+    def _provision(self, host: Host) -> None:
+        """In a thread of its own."""
+        name = host.name
+        try:
+            site = self._make_ready(host)
+        except TianJiError as error:
+            where = error.where if name in error.where else f"{name}: {error.where}".rstrip(": ")
+            named = type(error)(error.what, where=where, fix=error.fix)
+            self._events.put(_Event(name, "failed", error.what, error=named))
+        except Exception as error:  # noqa: BLE001 - reported where it can be seen
+            failed = PreflightError(f"{type(error).__name__}: {error}", where=name)
+            self._events.put(_Event(name, "failed", str(failed), error=failed))
+        else:
+            self._events.put(_Event(name, "ready", "", site=site))
+
+    def _enter(self, host: Host, phase: Phase, detail: str = "") -> None:
+        if self._cancel.is_set():
+            raise PreflightError("cancelled, as another host failed", where=host.name)
+        self._events.put(_Event(host.name, phase, detail))
+
+    def _make_ready(self, host: Host) -> Site:
+        self._enter(host, "connect", host.ssh_host or "this machine")
+        node = self._reach(host, self._cancel)
+        with self._lock:
+            self._nodes[host.name] = node
+        host = with_address(host, node)
+        if not node.is_remote:
+            part = HostPart(
+                host=host,
+                python=sys.executable,
+                source=str(source_root()),
+                run_dir=self._order.local_run_dir,
+            )
+        else:
+            part = self._equip(host, node)
+        self._enter(host, "start")
+        return Site(node, part, start_supervisor(node, part, self._order.run_id))
+
+    def _equip(self, host: Host, node: Node) -> HostPart:
+        self._enter(host, "verify", node.access.endpoint)
+        workdir = node.expand(host.workdir)
+        interpreter = find_interpreter(node, host, self._constraints)
+        run_dir = f"{workdir}/runs/{self._order.run_id}"
+        if node.exists(run_dir):
+            raise ConfigError(
+                f"a run of this name exists there ({run_dir})",
+                where=host.name,
+                fix=f"choose another --name, or end it: tianji down {self._order.run_id}",
+            )
+        bundle = self._get_bundle()
+        source = f"{workdir}/bundles/{bundle.name}"
+        is_there = node.exists(source)
+        self._enter(host, "ship", f"{bundle.name} is there" if is_there else bundle.name)
+        if not is_there:
+            ship(node, workdir, bundle, self._order.run_id)
+        python = self._choose_python(host, node, interpreter, workdir, source)
+        return HostPart(host=host, python=python, source=source, run_dir=run_dir)
+
+    def _choose_python(
+        self, host: Host, node: Node, interpreter: Interpreter, workdir: str, source: str
+    ) -> str:
+        if not interpreter.facts.missing:
+            self._enter(host, "environment", interpreter.path)
+            return interpreter.path
+        self._enter(host, "environment", f"lacks {', '.join(interpreter.facts.missing)}")
+        return make_environment(node, interpreter, workdir, source, self._constraints)
+
+    def _get_bundle(self) -> Bundle:
+        with self._lock:
+            if self._bundle is None:
+                self._bundle = make_bundle(source_root(), self._constraints)
+            return self._bundle
+
+
+@dataclass(frozen=True)
+class _Event:
+    host: str
+    phase: Phase
+    detail: str
+    site: Site | None = None
+    error: TianJiError | None = None
+
+
+def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
+    """One error for all hosts that failed; the first one decides about the exit code."""
+    causes = {
+        name: error
+        for name, error in errors.items()
+        if not error.what.startswith("cancelled, as another")
+    }
+    first = next(iter(causes.values()))
+    if len(causes) == 1:
+        return first
+    others = "".join(f"\n    {error}" for error in causes.values())
+    what = f"{len(causes)} of {num_hosts} hosts could not be made ready{others}"
+    return type(first)(what, where=", ".join(causes), fix=first.fix)
+
+
+def with_address(host: Host, node: Node) -> Host:
+    """Fills in the data-plane address of a host whose inventory gives none."""
+    if host.address or not node.is_remote:
+        return host
+    if node.access.jump:
+        raise ConfigError(
+            "behind a jump host, TianJi cannot guess how other hosts reach it",
+            where=host.name,
+            fix="add `address:` to the inventory",
+        )
+    return msgspec.structs.replace(host, address=node.access.address)
+
+
+def make_run_directories(site: Site) -> None:
+    """Makes a run's directories on a host that is not this machine.
+
+    Raises:
+        PreflightError: They cannot be made.
+    """
+    part = site.part
+    if site.node.is_remote:
+        directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
+        make_directories(site.node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
+
+
+def make_directories(node: Node, directories: Sequence[str]) -> None:
+    """Makes directories and their parents, readable by the user alone.
+
+    Raises:
+        PreflightError: They cannot be made.
+    """
+    done = node.run(["sh", "-c", 'umask 077; exec mkdir -p -- "$@"', "sh", *directories], STEP_S)
+    if done.code != 0:
+        raise PreflightError(f"directories cannot be made{done.last_words}", where=node.name)
+
+
+def ship(node: Node, workdir: str, bundle: Bundle, run_id: str) -> None:
+    """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
+
+    Raises:
+        PreflightError: It cannot be unpacked.
+    """
+    place = f"{workdir}/bundles/{bundle.name}"
+    beside = f"{workdir}/bundles/.{bundle.name}.{run_id}"
+    make_directories(node, [beside])
+    node.put(f"{beside}.tar", bundle.data)
+    for command in (
+        ["tar", "-xf", f"{beside}.tar", "-C", beside],
+        ["mv", "-T", "--", beside, place],
+    ):
+        done = node.run(command, STEP_S)
+        if done.code != 0 and not node.exists(place):
+            raise PreflightError(
+                f"the bundle cannot be unpacked: {command[0]} ended with code"
+                f" {done.code}{done.last_words}",
+                where=node.name,
+            )
+    node.run(["rm", "-rf", "--", f"{beside}.tar", beside], STEP_S)
+
+
+def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
+    """Starts the supervisor; nothing secret is on its command line or in its environment."""
+    env = {RUN_VARIABLE: mark(run_id, part.host.name)}
+    if node.is_remote:
+        env["PYTHONPATH"] = part.source
+    command = [part.python, "-m", "engine.runtime.supervisor"]
+    return node.spawn(command, env, directory=part.source if node.is_remote else None)
