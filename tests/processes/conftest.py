@@ -14,6 +14,7 @@ import pytest
 from running import ENDLESS, Command, rows, wait_for
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE), "NO_COLOR": "1"},
+            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "NO_COLOR": "1"},
         )
         commands.append(Command(tmp_path, process))
         return commands[-1]

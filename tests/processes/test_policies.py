@@ -1,4 +1,4 @@
-"""One algorithm, cut many ways: equal where it must be, alive where a group dies, refused by name."""
+"""One algorithm, cut many ways: equal where it must be, alive where a group dies, or refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji,
 
 
 def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path):
-    command = tianji("--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3")
+    command = tianji(
+        "--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3"
+    )
     run = tmp_path / "results" / "run"
     wait_for(lambda: len(rows(run, "merges")) > 6, 60, "models are merged")
     command.role("learner-1").send_signal(signal.SIGKILL)
