@@ -37,8 +37,16 @@ class _Listening(msgspec.Struct):
     error: str
 
 
-def check_ports(hosts: Mapping[str, Reachable]) -> dict[str, Finding]:
-    """One finding for each host: can it listen, and do the others get through to it?"""
+def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Finding]:
+    """One finding for each host: can it listen, and do the others get through to it?
+
+    Args:
+        hosts: Those that can be asked.
+        num_hosts: Of the inventory.
+    """
+    if len(hosts) < 2 <= num_hosts:
+        detail = "no other host could be asked"
+        return {name: Finding(probe="ports", verdict="skipped", detail=detail) for name in hosts}
     if len(hosts) < 2:
         detail = "the only host; its roles use Unix sockets"
         return {name: Finding(probe="ports", verdict="ok", detail=detail) for name in hosts}

@@ -10,10 +10,12 @@ import psutil
 import pytest
 from running import ENDLESS, rows, wait_for
 
+from engine.runtime.endpoints import PREFIX
+
 pytestmark = pytest.mark.processes
 
 
-@pytest.mark.parametrize("address", ["actor-1", "buffer-0", "learner-0", "coordinator"])
+@pytest.mark.parametrize("address", ["buffer-0", "learner-0", "coordinator"])
 def test_a_killed_role_ends_the_run_by_name(training, address):
     role = training.role(address)
     role.send_signal(signal.SIGKILL)
@@ -26,6 +28,32 @@ def test_a_killed_role_ends_the_run_by_name(training, address):
     summary = json.loads((training.cwd / "results/run/summary.json").read_text())
     assert summary["status"] == "failed"
     assert address in summary["error"]
+
+
+def test_a_killed_actor_is_replaced_and_training_goes_on(training):
+    run = training.cwd / "results/run"
+    actor = training.role("actor-1")
+    actor.send_signal(signal.SIGKILL)
+    wait_for(lambda: not is_alive(actor), 5, "the actor is dead")
+    wait_for(lambda: kinds(run, "restarted"), 15, "it was replaced")
+    wait_for(lambda: any(row["epoch"] == 1 for row in rows(run, "production")), 30, "it works")
+    training.process.send_signal(signal.SIGINT)
+    assert training.end()[0] == 130
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["restarts"] == 1
+    taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+    assert not training.alive()
+
+
+def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
+    command = tianji("up", "--name", "run", "-s", "restarts=0", *ENDLESS)
+    wait_for(lambda: len(rows(tmp_path / "results/run", "consumption")) > 10, 60, "training")
+    command.role("actor-1").send_signal(signal.SIGKILL)
+    code, _, err = command.end()
+    assert code == 1
+    assert "actor-1" in err
+    assert "SIGKILL" in err
 
 
 @pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
@@ -111,6 +139,10 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def kinds(run, kind) -> list[dict[str, object]]:
+    return [row for row in rows(run, "events") if row["kind"] == kind]
+
+
 def is_alive(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
@@ -122,5 +154,5 @@ def open_socket_dirs(command) -> set[str]:
         for process in command.alive()
         for connection in process.net_connections("unix")
         if connection.laddr
-        and os.path.basename(os.path.dirname(connection.laddr)).startswith("tj-")
+        and os.path.basename(os.path.dirname(connection.laddr)).startswith(PREFIX)
     }

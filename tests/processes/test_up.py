@@ -69,7 +69,9 @@ def test_the_debug_twin_trains_inside_the_command(tianji, tmp_path):
 def test_ports_in_the_inventory_mean_encrypted_tcp(tianji, tmp_path):
     ports = free_ports(3)
     inventory = tmp_path / "tcp.yaml"
-    inventory.write_text(f"version: 1\nhosts:\n  here: {{ports: {ports[0]}-{ports[-1]}}}\n")
+    inventory.write_text(
+        f"version: 1\nhosts:\n  here: {{connection: local, ports: {ports[0]}-{ports[-1]}}}\n"
+    )
     code, out, err = tianji("--json", "up", str(inventory), "--name", "run", *SHORT).end(60)
     assert code == 0, err
     check_books(json.loads(out), tmp_path / "results" / "run")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from engine.errors import HostUnreachableError, PreflightError, TianJiError
 from tianji_cli.files import find_file
@@ -93,7 +94,7 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
     with ThreadPoolExecutor(max_workers=len(inventory.hosts)) as pool:
         checked = list(pool.map(check, inventory.hosts))
     reachable = {item.host.name: item.reachable for item in checked if item.reachable}
-    ports = check_ports(reachable)
+    ports = check_ports(reachable, len(checked))
     for item in checked:
         if item.host.name in ports:
             item.findings.append(ports[item.host.name])
@@ -103,14 +104,14 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
 
 
 def _table(hosts: dict[str, list[Finding]]) -> Table:
-    table = Table("host", "probe", "", "found", "fix", box=None, pad_edge=False)
+    table = Table("host", "probe", "", box=None, pad_edge=False)
+    table.add_column("found", overflow="fold")
     for host, findings in hosts.items():
         for number, finding in enumerate(findings):
             table.add_row(
                 host if number == 0 else "",
                 finding.probe,
                 f"[{_STYLES[finding.verdict]}]{_MARKS[finding.verdict]}[/]",
-                finding.detail.replace("[", r"\["),
-                finding.fix.replace("[", r"\["),
+                Text(f"{finding.detail}\nfix: {finding.fix}" if finding.fix else finding.detail),
             )
     return table

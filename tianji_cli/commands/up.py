@@ -22,6 +22,7 @@ from tianji_cli.files import find_file
 from tianji_cli.hosted_run import HostedRun, Spectator, error_of
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.inventory import load_inventory
+from tianji_cli.laggards import words_of_laggards
 from tianji_cli.launch import Outcome
 from tianji_cli.manifest import write_manifest
 from tianji_cli.output import Output
@@ -246,7 +247,9 @@ def _conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: 
     if outcome.unclean is not None:
         output.error(outcome.unclean)
     if summary.status == "failed":
-        output.error(RunFailedError(summary.error or "unknown cause", where=str(paths.logs)))
+        late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
+        cause = f"{summary.error or 'unknown cause'}{late}"
+        output.error(RunFailedError(cause, where=str(paths.logs)))
     code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
     return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
 

@@ -1,0 +1,78 @@
+"""One host's part of a run while it is made ready and while it ends: nursery, endpoints, marks."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import msgspec
+
+from engine.errors import TianJiError
+from engine.runtime.agenda import Agenda
+from engine.runtime.children import Children
+from engine.runtime.endpoints import Endpoints
+from engine.runtime.identity import RUN_VARIABLE, kill_marked, mark
+from engine.runtime.launch import Prepare, Prepared, Refused
+
+TERMINATE_S = 3.0
+"""Between SIGTERM and SIGKILL."""
+
+
+class Household:
+    """Owns what a run needs on this host besides its roles, and sees to it that nothing stays.
+
+    Args:
+        prepare: The run.
+        agenda: For the steps of an end.
+
+    Attributes:
+        children: The nursery and the roles.
+        is_ending: Whether the end has begun; from then on exits are expected.
+    """
+
+    def __init__(self, prepare: Prepare, agenda: Agenda) -> None:
+        self.prepare = prepare
+        self._agenda = agenda
+        self._endpoints = Endpoints()
+        self._mark = mark(prepare.run_id, prepare.host)
+        self.children = Children({**prepare.env, RUN_VARIABLE: self._mark})
+        self.children.prepare(prepare)
+        self.is_ending = False
+
+    @property
+    def socket_dir(self) -> str:
+        """Of the Unix sockets; empty if there are none."""
+        return str(self._endpoints.directory or "")
+
+    def reserve(self, report: Prepared) -> Prepared | Refused:
+        """Adds endpoints to what the nursery has answered."""
+        wanted = self.prepare
+        try:
+            found = self._endpoints.reserve(wanted.num_endpoints, wanted.listen)
+        except TianJiError as error:
+            return Refused(
+                exit_code=error.exit_code,
+                what=error.what,
+                where=f"{wanted.host}: {error.where}",
+                fix=error.fix,
+            )
+        return msgspec.structs.replace(report, endpoints=found)
+
+    def end_within(self, seconds: float) -> None:
+        """Gives the roles some time, then SIGTERM, then SIGKILL; an earlier plan stands."""
+        if self.is_ending:
+            return
+        self.is_ending = True
+        self._agenda.add(seconds, lambda: self.children.signal_all(signal.SIGTERM))
+        self._agenda.add(seconds + TERMINATE_S, lambda: self.children.signal_all(signal.SIGKILL))
+
+    def end_now(self) -> None:
+        """SIGKILL to all roles."""
+        self.is_ending = True
+        self.children.signal_all(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Proves the end: whatever carries the run's mark and is not this process is killed."""
+        self.children.close()
+        kill_marked(self._mark, spare={os.getpid()})
+        self._endpoints.release()
