@@ -105,6 +105,11 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         return "replay" if self.replay else "queue"
 
     @property
+    def samples_queue(self) -> bool:
+        """Whether `update` learns from each rollout once."""
+        return self.replay is None
+
+    @property
     def samples_replay(self) -> bool:
         """Whether `update` learns from a replay store."""
         return self.replay is not None

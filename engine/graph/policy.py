@@ -23,7 +23,7 @@ latest: broadcast, only the newest counts, never blocks. barrier: broadcast, eve
 the newest. step: one message for each environment step. exchange: a source sends its model whenever
 its last one was answered, and goes on meanwhile. all_reduce: all replicas meet in every update."""
 Merge = Literal["average", "accumulate"]
-Trait = Literal["corrects_staleness", "shares_batches", "samples_replay"]
+Trait = Literal["corrects_staleness", "shares_batches", "samples_queue", "samples_replay"]
 
 
 class FragmentSpec(Spec, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from engine.wire.codec import WeightsLayout
 LACKS = {
     "corrects_staleness": "does not correct for stale samples",
     "shares_batches": "cannot share one batch between learners",
+    "samples_queue": "learns from replayed samples, which are old on purpose",
     "samples_replay": "does not learn from replayed samples",
 }
 """What an algorithm without a trait is told."""
@@ -111,7 +112,7 @@ def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
 
 def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
     """Makes the algorithm, and refuses a policy that it does not suit."""
-    open_rule = replace(experiment, staleness=StalenessSpec()) if cut.requires else experiment
+    open_rule = replace(experiment, staleness=StalenessSpec(mode="unbounded"))
     _check_traits(make_algorithm(open_rule, spaces).samples(), experiment, cut)
     return make_algorithm(experiment, spaces)
 

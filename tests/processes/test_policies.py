@@ -107,6 +107,11 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
     [
         ("impala", "cartpole_ppo", "impala does not suit ppo, which does not correct"),
         ("multi-learner", "cartpole_dqn", "multi-learner does not suit dqn, which cannot share"),
+        (
+            "synchronous",
+            "cartpole_dqn",
+            "synchronous does not suit dqn, which learns from replayed",
+        ),
         ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
     ],
 )
@@ -121,10 +126,15 @@ ON_POLICY = (
     *("tianji", "single-learner-coarse", "synchronous", "single-learner-fine", "environments"),
     *("central", "multi-learner", "local"),
 )
+ONLY_QUEUE = ("multi-learner", "synchronous")
 MATRIX = [
     *(("cartpole_ppo", policy) for policy in ON_POLICY),
     *(("cartpole_impala", policy) for policy in (*ON_POLICY, "impala")),
-    *(("cartpole_dqn", policy) for policy in ON_POLICY if policy not in ("multi-learner",)),
+    *(
+        ("cartpole_dqn", policy)
+        for policy in ON_POLICY
+        if policy not in ("multi-learner", "synchronous")
+    ),
     ("cartpole_dqn", "apex"),
 ]
 
