@@ -178,7 +178,7 @@ def test_a_sound_run_agrees_with_its_traces(run: RunData):
     assert rebuild_counters(run) == []
     assert run.summary is not None
     assert warnings_of(run, run.summary, []) == []
-    assert num_checks(run) == (22, len(run.ledger))
+    assert num_checks(run) == (23, len(run.ledger))
 
 
 @pytest.mark.parametrize(

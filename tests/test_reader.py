@@ -14,6 +14,7 @@ from engine.trace.reader import read_summary, read_table
 from engine.trace.records import (
     RECORD_TYPES,
     Consumption,
+    Evaluation,
     Ledger,
     Merge,
     Replay,
@@ -48,6 +49,18 @@ REPLAY = Replay(
     sample_age_max_s=4.0,
 )
 
+EVALUATION = Evaluation(
+    t_s=1.0,
+    evaluator=0,
+    version=3,
+    episodes=2,
+    return_mean=1.5,
+    return_min=1.0,
+    return_max=2.0,
+    length_mean_env_steps=10.0,
+    evaluate_s=0.5,
+)
+
 
 def ledger_file(tmp_path: Path, content: bytes) -> Path:
     (tmp_path / "ledger.jsonl").write_bytes(content)
@@ -55,7 +68,7 @@ def ledger_file(tmp_path: Path, content: bytes) -> Path:
 
 
 def test_every_table_comes_back_as_it_was_written(tmp_path: Path):
-    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY, MERGE]
+    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY, MERGE, EVALUATION]
     write_rows(tmp_path, rows)
     for record_type in RECORD_TYPES:
         wanted = [row for row in rows if type(row) is record_type]

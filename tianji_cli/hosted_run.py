@@ -19,7 +19,7 @@ from tianji_cli.clocks import ClockOffset
 from tianji_cli.deployment import Deployment, write_deployment
 from tianji_cli.host_control import end_part, remove_part
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.launch import Controller, HostReady, Outcome
+from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror
 from tianji_cli.placement import crowded
@@ -31,9 +31,10 @@ from tianji_cli.provision import (
     Provisioner,
     Site,
     connect,
-    make_run_directories,
 )
 from tianji_cli.run_dir import RunPaths, create_run
+from tianji_cli.shipping import make_run_directories
+from tianji_cli.watch import Outcome
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class HostedRun:
     ) -> None:
         """Makes the run's directories: from now on the run exists."""
         with ThreadPoolExecutor(max_workers=len(sites)) as pool:
-            list(pool.map(make_run_directories, sites.values()))
+            list(pool.map(lambda s: make_run_directories(s.node, s.part), sites.values()))
         try:
             paths = create_run(self.results, self.run_id)
             for host in sites:

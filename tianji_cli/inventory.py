@@ -38,6 +38,7 @@ class RolesSpec(Spec, frozen=True, kw_only=True):
     coordinator: NonNegativeInt = 0
     learner: NonNegativeInt = 0
     buffer: NonNegativeInt = 0
+    evaluator: NonNegativeInt = 0
     actor: NonNegativeInt = 0
 
 

@@ -9,29 +9,22 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import engine
-from engine.errors import CleanupError, DeadlineError, TianJiError, VersionMismatchError
+from engine.errors import DeadlineError, TianJiError, VersionMismatchError
 from engine.messages import COORDINATOR
 from engine.progress import Progress
 from engine.runtime.launch import (
-    Detach,
-    Detached,
     Failed,
-    Finished,
     Hello,
     HostFacts,
-    KillRun,
     Launch,
     Ping,
     Pong,
     Prepare,
     Prepared,
     Refused,
-    Shown,
-    Spawned,
-    StopRun,
 )
 from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate, relative_to
 from tianji_cli.interrupts import Interrupts
@@ -39,33 +32,12 @@ from tianji_cli.lines import Line, Lines
 from tianji_cli.plan import Plan, servers_on
 from tianji_cli.probe import minor_of
 from tianji_cli.provision import Site
+from tianji_cli.watch import END_S, Outcome, Watcher
 
 PREPARE_S = 120.0
 CLOCK_S = 20.0
-DETACH_S = 20.0
-END_S = 15.0
-"""How long a supervisor may take to end, once it has been told or is alone."""
 LEASE_S = 15.0
 """A supervisor behind SSH that has not heard from us for so long ends its part of the run."""
-
-
-@dataclass
-class Outcome:
-    """What happened to a run, beside its summary.
-
-    Attributes:
-        failures: In the order in which they happened.
-        pids: Of all role processes that were started, by address.
-        lost: Hosts whose supervisor ended without a last word, with what is known of it.
-        is_detached: The run goes on without us.
-        unclean: What may be left of it on a host.
-    """
-
-    failures: list[Failed] = field(default_factory=list)
-    pids: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    is_detached: bool = False
-    unclean: CleanupError | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +164,7 @@ class Controller:
             note: Called with words for the user.
             detaches: Let go as soon as training has started.
         """
-        watcher = _Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
+        watcher = Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
         for host, launch in launches.items():
             if not self._lines.by_host[host].tell(launch):
                 raise self._lines.by_host[host].died("it no longer listens")
@@ -217,109 +189,6 @@ class Controller:
     def let_go(self) -> None:
         """Leaves a detached run alone."""
         self._lines.close()
-
-
-class _Watcher:
-    """Follows a run that was launched, until all supervisors are done with it."""
-
-    def __init__(
-        self,
-        lines: Lines,
-        head: str,
-        interrupts: Interrupts,
-        show: Callable[[Progress], None],
-        note: Callable[[str], None],
-        detaches: bool,
-    ) -> None:
-        self._lines = lines
-        self._head = head
-        self._interrupts = interrupts
-        self._show = show
-        self._note = note
-        self._detaches = detaches
-        self._is_leaving = False
-        self._outcome = Outcome()
-        self._done: set[str] = set()
-        self._detached: set[str] = set()
-        self._num_heard = 0
-        self._deadline_s: float | None = None
-        self._is_killing = False
-
-    def watch(self) -> Outcome:
-        while not self._is_complete():
-            for line, report in self._lines.reports(self._deadline_s):
-                if line is not None:
-                    self._take(line, report)
-                self._obey()
-                if self._is_complete():
-                    return self._outcome
-            if self._is_killing or self._deadline_s is None:
-                break
-            self._kill("did not end in time, so they are ended now")
-        return self._outcome
-
-    def _is_complete(self) -> bool:
-        settled = self._done | self._detached | set(self._outcome.lost)
-        is_complete = set(self._lines.by_host) <= settled
-        self._outcome.is_detached = is_complete and bool(self._detached)
-        return is_complete
-
-    def _take(self, line: Line, report: object) -> None:
-        match report:
-            case Spawned():
-                self._outcome.pids[report.address] = report.pid
-            case Shown(progress=progress):
-                self._show(progress)
-                self._leave_if_started(progress)
-            case Failed():
-                self._outcome.failures.append(report)
-                self._note(f"{report.address} on {line.host} {report.cause}")
-                if report.address == COORDINATOR:
-                    self._kill("are ended, as the coordinator is gone")
-            case Finished():
-                self._done.add(line.host)
-                if line.host == self._head:
-                    self._deadline_s = time.monotonic() + END_S
-            case Detached():
-                self._detached.add(line.host)
-            case None if line.host not in self._done | self._detached:
-                self._lost(line)
-
-    def _lost(self, line: Line) -> None:
-        error = line.died("its output ended")
-        self._outcome.lost[line.host] = error.what
-        self._note(f"{line.host} is lost: {error.what}")
-        if line.host == self._head:
-            self._kill("are ended, as the coordinator's host is lost")
-
-    def _leave_if_started(self, progress: Progress) -> None:
-        if self._detaches and not self._is_leaving and progress.phase == "running":
-            self._is_leaving = True
-            for line in self._lines.by_host.values():
-                line.tell(Detach())
-
-    def _kill(self, why: str) -> None:
-        if self._is_killing:
-            return
-        self._is_killing = True
-        left = sorted(set(self._lines.by_host) - self._done - set(self._outcome.lost))
-        if left:
-            self._note(f"{', '.join(left)} {why}")
-        for host in left:
-            self._lines.by_host[host].tell(KillRun())
-        self._deadline_s = time.monotonic() + END_S
-
-    def _obey(self) -> None:
-        """The user's Ctrl-C: once in good order, twice at once."""
-        if self._interrupts.count <= self._num_heard:
-            return
-        self._num_heard = self._interrupts.count
-        if self._num_heard == 1:
-            self._note("stopping; Ctrl-C once more ends it at once")
-            self._lines.by_host[self._head].tell(StopRun())
-        else:
-            self._note("ending at once")
-            self._kill("are ended")
 
 
 def check_versions(host: str, hello: Hello) -> None:

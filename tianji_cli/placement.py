@@ -1,7 +1,7 @@
 """Which process goes to which host.
 
-What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer and
-coordinator on the first host that names GPUs (the first of all if none does), actors one by one
+What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer, evaluator
+and coordinator on the first host that names GPUs (the first of all if none does), actors one by one
 over the other hosts, over all hosts if there is only one or if the others are taken by name.
 Several compute groups are dealt out whole, one host after the other; their reducer stays with the
 coordinator.
@@ -20,7 +20,7 @@ from engine.messages import COORDINATOR, role_of
 from engine.spec import Experiment
 from tianji_cli.inventory import Host, Inventory
 
-_RANK = ("learner", "buffer", "actor")
+_RANK = ("learner", "buffer", "evaluator", "actor")
 
 
 class Placement(msgspec.Struct, frozen=True):

@@ -17,12 +17,12 @@ from typing import Literal
 import msgspec
 
 from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError
-from engine.runtime.identity import RUN_VARIABLE, mark
 from tianji_cli.bundle import Bundle, make_bundle, pinned_constraints, source_root
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
 from tianji_cli.environment import Interpreter, find_interpreter, make_environment
 from tianji_cli.inventory import Host
+from tianji_cli.shipping import ship, start_supervisor
 
 Phase = Literal["connect", "verify", "ship", "environment", "start", "ready", "failed"]
 PHASE_S: Mapping[Phase, float] = {
@@ -32,8 +32,6 @@ PHASE_S: Mapping[Phase, float] = {
     "environment": 1000.0,
     "start": 20.0,
 }
-STEP_S = 30.0
-RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 Watch = Callable[[str, Phase, str], None]
 Connect = Callable[[Host, threading.Event], Node]
@@ -168,6 +166,8 @@ class Provisioner:
             self._events.put(_Event(name, "failed", str(failed), error=failed))
         else:
             self._events.put(_Event(name, "ready", "", site=site))
+        if self._cancel.is_set() and name in self._nodes:
+            self._nodes[name].close()  # whatever came of it came too late
 
     def _enter(self, host: Host, phase: Phase, detail: str = "") -> None:
         if self._cancel.is_set():
@@ -263,59 +263,3 @@ def with_address(host: Host, node: Node) -> Host:
             fix="add `address:` to the inventory",
         )
     return msgspec.structs.replace(host, address=node.access.address)
-
-
-def make_run_directories(site: Site) -> None:
-    """Makes a run's directories on a host that is not this machine.
-
-    Raises:
-        PreflightError: They cannot be made.
-    """
-    part = site.part
-    if site.node.is_remote:
-        directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
-        make_directories(site.node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
-
-
-def make_directories(node: Node, directories: Sequence[str]) -> None:
-    """Makes directories and their parents, readable by the user alone.
-
-    Raises:
-        PreflightError: They cannot be made.
-    """
-    done = node.run(["sh", "-c", 'umask 077; exec mkdir -p -- "$@"', "sh", *directories], STEP_S)
-    if done.code != 0:
-        raise PreflightError(f"directories cannot be made{done.last_words}", where=node.name)
-
-
-def ship(node: Node, workdir: str, bundle: Bundle, run_id: str) -> None:
-    """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
-
-    Raises:
-        PreflightError: It cannot be unpacked.
-    """
-    place = f"{workdir}/bundles/{bundle.name}"
-    beside = f"{workdir}/bundles/.{bundle.name}.{run_id}"
-    make_directories(node, [beside])
-    node.put(f"{beside}.tar", bundle.data)
-    for command in (
-        ["tar", "-xf", f"{beside}.tar", "-C", beside],
-        ["mv", "-T", "--", beside, place],
-    ):
-        done = node.run(command, STEP_S)
-        if done.code != 0 and not node.exists(place):
-            raise PreflightError(
-                f"the bundle cannot be unpacked: {command[0]} ended with code"
-                f" {done.code}{done.last_words}",
-                where=node.name,
-            )
-    node.run(["rm", "-rf", "--", f"{beside}.tar", beside], STEP_S)
-
-
-def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
-    """Starts the supervisor; nothing secret is on its command line or in its environment."""
-    env = {RUN_VARIABLE: mark(run_id, part.host.name)}
-    if node.is_remote:
-        env["PYTHONPATH"] = part.source
-    command = [part.python, "-m", "engine.runtime.supervisor"]
-    return node.spawn(command, env, directory=part.source if node.is_remote else None)

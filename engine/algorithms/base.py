@@ -66,6 +66,8 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
         discount: Gamma.
         priority_exponent: Alpha of prioritised sampling; 0 draws uniformly.
         importance_exponent: Beta, how far weights undo the bias of prioritised sampling.
+        value_fields: Names of the rollout fields that hold q(s_t, a_t) and max_a q(s_t, a) as the
+            actor saw them, to begin priorities with; None begins with the largest so far.
     """
 
     capacity: int
@@ -77,6 +79,7 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
     discount: float
     priority_exponent: float
     importance_exponent: float
+    value_fields: tuple[str, str] | None = None
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +126,10 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.replay is None:
             return ()
-        observation, *others = (msgspec.structs.replace(f, extra_rows=0) for f in self.fields)
+        unused = self.replay.value_fields or ()
+        observation, *others = (
+            msgspec.structs.replace(f, extra_rows=0) for f in self.fields if f.name not in unused
+        )
         return (
             observation,
             msgspec.structs.replace(observation, name="next_observation"),

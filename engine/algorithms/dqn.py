@@ -28,10 +28,11 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
-from engine.algorithms.networks import ObservationInput, action_field, observation_field
+from engine.algorithms.networks import action_field, observation_field
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
-from engine.algorithms.trunks import build_trunk, linear
+from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
+from engine.rollout import Field
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -42,6 +43,7 @@ from engine.spec import (
     UnitInterval,
 )
 
+VALUE_FIELDS = ("q_taken", "q_best")
 PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
@@ -49,6 +51,9 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     """Hyperparameters of DQN."""
 
     learning_rate: PositiveFloat = 1e-3
+    learning_rate_final: PositiveFloat | None = None
+    """Where the rate falls to, linearly over `learning_rate_decay_env_steps`; `null`: constant."""
+    learning_rate_decay_env_steps: PositiveInt = 100_000
     adam_epsilon: PositiveFloat = 1e-8
     discount: UnitInterval = 0.99
     double: bool = True
@@ -59,6 +64,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     prioritized: bool = False
     priority_exponent: UnitInterval = 0.6
     importance_exponent: UnitInterval = 0.4
+    initial_priorities: bool = False
+    """Begin with the TD errors that actors found, instead of with the largest so far."""
     batch_size: PositiveInt = 32
     updates_per_batch: PositiveInt = 16
     """Optimiser steps for each message from the replay buffer, and for each weights version."""
@@ -69,8 +76,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     target_update_period: PositiveInt = 500
     """Optimiser steps, rounded up to whole messages."""
     target_update_rate: PositiveUnit = 1.0
-    """How far the target network then moves to the learning one: 1 copies it (Mnih et al., 2015),
-    less follows it smoothly (Lillicrap et al., 2016)."""
+    """How far it then moves to the learning one: 1 copies it, less follows (Lillicrap, 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
     epsilon_initial: UnitInterval = 1.0
     epsilon_final: UnitInterval = 0.05
@@ -87,44 +93,10 @@ class ApexConfig(DqnConfig, frozen=True, kw_only=True):
     dueling: bool = True
     n_step: PositiveInt = 3
     prioritized: bool = True
+    initial_priorities: bool = True
     epsilon_initial: UnitInterval = 0.4
     epsilon_final: UnitInterval = 0.4
     epsilon_spread: NonNegativeFloat = 7.0
-
-
-class QNetwork(nn.Module):
-    """Action values, and the epsilon that they are to be explored with.
-
-    Args:
-        observation: Space of one observation.
-        num_actions: Discrete actions.
-        spec: The trunk.
-        dueling: Whether to add up a state value and centred advantages (Wang et al., equation 9).
-    """
-
-    def __init__(
-        self,
-        observation: gymnasium.spaces.Box,
-        num_actions: int,
-        spec: NetworkSpec,
-        dueling: bool,
-    ) -> None:
-        super().__init__()
-        shape = observation.shape
-        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
-        self.trunk, num_features = build_trunk(shape, spec)
-        self.advantage = linear(num_features, num_actions, 1.0)
-        self.value = linear(num_features, 1, 1.0) if dueling else None
-        self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """q(s, .), [N, num_actions], of [N, ...] observations."""
-        features = self.trunk(self.input(observation))
-        advantage: Tensor = self.advantage(features)
-        if self.value is None:
-            return advantage
-        value: Tensor = self.value(features)
-        return value + advantage - advantage.mean(-1, keepdim=True)
 
 
 class Dqn:
@@ -156,12 +128,18 @@ class Dqn:
         self._network_spec = network
         self._observation = spaces.observation
         self._action = spaces.action
+        self._sends_values = config.prioritized and config.initial_priorities
 
     def samples(self) -> SampleRequest:
         config = self._config
+        values = VALUE_FIELDS if self._sends_values else ()
         return SampleRequest(
             rollout_steps=config.rollout_steps,
-            fields=(observation_field(self._observation), action_field(self._action)),
+            fields=(
+                observation_field(self._observation),
+                action_field(self._action),
+                *(Field(name, "float32") for name in values),
+            ),
             replay=ReplayRequest(
                 capacity=config.replay_capacity,
                 min_size=config.min_replay_size,
@@ -172,6 +150,7 @@ class Dqn:
                 discount=config.discount,
                 priority_exponent=config.priority_exponent if config.prioritized else 0.0,
                 importance_exponent=config.importance_exponent,
+                value_fields=VALUE_FIELDS if self._sends_values else None,
             ),
         )
 
@@ -205,18 +184,22 @@ class Dqn:
     ) -> dict[str, Tensor]:
         """Epsilon-greedy; epsilon of each environment as in Horgan et al. (2018), section 4.1."""
         assert isinstance(network, QNetwork)
-        greedy = network(observation).argmax(dim=-1)
+        q: Tensor = network(observation)
+        best, greedy = q.max(dim=-1)
         num_envs = len(greedy)
         lane = torch.arange(lanes.first, lanes.first + num_envs)
         exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
         explores = torch.rand(num_envs, generator=generator) < network.epsilon**exponent
         random = torch.randint(int(self._action.n), (num_envs,), generator=generator)
-        return {"action": torch.where(explores, random, greedy)}
+        a_t = torch.where(explores, random, greedy)
+        if not self._sends_values:
+            return {"action": a_t}
+        taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
+        return {"action": a_t, **dict(zip(VALUE_FIELDS, (taken, best), strict=True))}
 
     def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
         assert isinstance(network, QNetwork)
-        best: Tensor = network(observation).argmax(dim=-1)
-        return best
+        return network.forward(observation).argmax(dim=-1)
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         assert isinstance(state.network, QNetwork)
@@ -227,25 +210,30 @@ class Dqn:
             next_q = state.target.network(batch["next_observation"].flatten(0, 1))
             next_q = next_q.view(num_updates, batch_size, -1)
         errors = torch.empty(num_updates, batch_size)
+        learning_rate = self._learning_rate(state.num_updates)
         sums = torch.zeros(len(_METRICS))
         for i in range(num_updates):
             minibatch = {name: values[i] for name, values in batch.items()}
-            sums += self._step(state, minibatch, next_q[i], errors[i])
+            sums += self._step(state, minibatch, next_q[i], errors[i], learning_rate)
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
-            vector = state.target.weights.vector.detach()
-            vector.lerp_(state.weights.vector.detach(), config.target_update_rate)
+            follower = state.target.weights.vector.detach()
+            follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
         state.network.input.learn(batch["observation"].flatten(0, 1))
         metrics = dict(zip(_METRICS, (sums / num_updates).tolist(), strict=True))
         metrics["epsilon"] = float(state.network.epsilon)
-        return UpdateResult(
-            num_updates * batch_size, metrics, errors if config.prioritized else None
-        )
+        priorities = errors if config.prioritized else None
+        return UpdateResult(num_updates * batch_size, metrics, priorities)
 
     def _step(
-        self, state: LearnerState, minibatch: Batch, next_q: Tensor, errors: Tensor
+        self,
+        state: LearnerState,
+        minibatch: Batch,
+        next_q: Tensor,
+        errors: Tensor,
+        learning_rate: float,
     ) -> Tensor:
         """One optimiser step; writes the absolute TD errors to `errors` [N]."""
         config = self._config
@@ -256,7 +244,7 @@ class Dqn:
         adam_step(
             state.weights,
             state.optimizer,
-            learning_rate=config.learning_rate,
+            learning_rate=learning_rate,
             epsilon=config.adam_epsilon,
         )
         torch.abs(td_error, out=errors)
@@ -292,11 +280,20 @@ class Dqn:
         return loss, target - q, q
 
     def _epsilon(self, num_updates: int) -> float:
-        """Falls with the env steps that so many updates stand for."""
         config = self._config
-        env_steps = num_updates * config.batch_size / config.replay_ratio
-        share = min(env_steps / max(config.epsilon_decay_env_steps, 1), 1.0)
-        return config.epsilon_initial + share * (config.epsilon_final - config.epsilon_initial)
+        initial, final = config.epsilon_initial, config.epsilon_final
+        return self._falling(initial, final, config.epsilon_decay_env_steps, num_updates)
+
+    def _learning_rate(self, num_updates: int) -> float:
+        config = self._config
+        final = config.learning_rate_final or config.learning_rate
+        over = config.learning_rate_decay_env_steps
+        return self._falling(config.learning_rate, final, over, num_updates)
+
+    def _falling(self, initial: float, final: float, over: int, num_updates: int) -> float:
+        """Linear in the env steps that so many updates stand for."""
+        env_steps = num_updates * self._config.batch_size / self._config.replay_ratio
+        return initial + min(env_steps / max(over, 1), 1.0) * (final - initial)
 
 
 _METRICS = ("loss", "td_error", "q_mean")

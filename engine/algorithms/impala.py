@@ -57,6 +57,8 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     entropy_coefficient: NonNegativeFloat = 0.01
     value_coefficient: NonNegativeFloat = 0.5
     max_gradient_norm: PositiveFloat = 40.0
+    normalize_reward: bool = False
+    """Divide rewards by the standard deviation of returns, kept by the learner."""
     rollout_steps: PositiveInt = 20
     batch_steps: PositiveInt = 640
 
@@ -100,7 +102,12 @@ class Impala:
         )
 
     def network(self) -> PolicyValueNetwork:
-        return PolicyValueNetwork(self._spaces.observation, self._spaces.action, self._network_spec)
+        return PolicyValueNetwork(
+            self._spaces.observation,
+            self._spaces.action,
+            self._network_spec,
+            normalizes_reward=self._config.normalize_reward,
+        )
 
     def init(self, seed: int) -> LearnerState:
         with torch.random.fork_rng(devices=[]):
@@ -129,7 +136,7 @@ class Impala:
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, batch, state.peers)
+        loss, metrics, returns = self._loss(state.network, batch, state.peers)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradient_norm(state.weights, config.max_gradient_norm)
         adam_step(
@@ -139,13 +146,13 @@ class Impala:
             epsilon=config.adam_epsilon,
         )
         state.num_updates += 1
-        learn_statistics(state.network, batch)
+        learn_statistics(state.network, batch, returns)
         named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 
     def _loss(
         self, network: nn.Module, batch: Batch, peers: Peers = ALONE
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
@@ -154,8 +161,10 @@ class Impala:
             peers: Who holds the rest of this batch.
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached; of each, this batch's share.
+            The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
+            [T, B]. Metrics and targets are detached.
         """
+        assert isinstance(network, PolicyValueNetwork)
         config = self._config
         weight = batch["valid"].to(batch["reward"].dtype)
         weight = (weight / peers.sum(weight.sum()).clamp(min=1.0)).flatten()
@@ -164,7 +173,7 @@ class Impala:
         with torch.no_grad():
             targets = vtrace(
                 log_ratio,
-                batch["reward"],
+                batch["reward"] * network.reward_scale,
                 value,
                 batch["terminated"],
                 batch["truncated"],
@@ -184,7 +193,7 @@ class Impala:
         with torch.no_grad():
             rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
-        return loss, metrics
+        return loss, metrics, targets.value_target
 
 
 def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

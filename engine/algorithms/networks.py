@@ -27,6 +27,39 @@ POLICY_GAIN = 0.01
 MAX_DEVIATIONS = 10.0
 
 
+class RunningStatistics(nn.Module):
+    """Mean and variance of everything seen so far, as parameters that no gradient reaches.
+
+    Args:
+        shape: Of one value.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.variance = nn.Parameter(torch.ones(shape), requires_grad=False)
+        self.count = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    @property
+    def inverse_deviation(self) -> Tensor:
+        """1 / standard deviation; 1 before anything was seen."""
+        return torch.rsqrt(self.variance + 1e-8)
+
+    @torch.no_grad()
+    def learn(self, values: Tensor) -> None:
+        """Merges values [N, ...] in (Chan et al., 1979, equation 2.1)."""
+        num_new = values.shape[0]
+        if not num_new:
+            return
+        variance, mean = torch.var_mean(values, dim=0, correction=0)
+        total = self.count + num_new
+        delta = mean - self.mean
+        between = delta.square() * (self.count * num_new / total)
+        self.variance.copy_((self.variance * self.count + variance * num_new + between) / total)
+        self.mean.add_(delta * (num_new / total))
+        self.count.copy_(total)
+
+
 class ObservationInput(nn.Module):
     """Scales observations, and normalises them if asked to.
 
@@ -40,35 +73,21 @@ class ObservationInput(nn.Module):
         super().__init__()
         self._shape = shape
         self._scale = 1 / 255 if dtype == "uint8" else 1.0
-        self._normalizes = normalizes
-        if normalizes:
-            self.mean = nn.Parameter(torch.zeros(shape), requires_grad=False)
-            self.variance = nn.Parameter(torch.ones(shape), requires_grad=False)
-            self.count = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.statistics = RunningStatistics(shape) if normalizes else None
 
     def forward(self, observation: Tensor) -> Tensor:
         """[N, ...] -> float32 [N, ...]."""
         assert observation.shape[1:] == self._shape, observation.shape
         scaled = self._scaled(observation)
-        if not self._normalizes:
+        if self.statistics is None:
             return scaled
-        deviations = (scaled - self.mean) * torch.rsqrt(self.variance + 1e-8)
+        deviations = (scaled - self.statistics.mean) * self.statistics.inverse_deviation
         return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
-    @torch.no_grad()
     def learn(self, observation: Tensor) -> None:
-        """Merges observations [N, ...] into the statistics (Chan et al., 1979, equation 2.1)."""
-        if not self._normalizes or not len(observation):
-            return
-        scaled = self._scaled(observation)
-        num_new = scaled.shape[0]
-        variance, mean = torch.var_mean(scaled, dim=0, correction=0)
-        total = self.count + num_new
-        delta = mean - self.mean
-        between = delta.square() * (self.count * num_new / total)
-        self.variance.copy_((self.variance * self.count + variance * num_new + between) / total)
-        self.mean.add_(delta * (num_new / total))
-        self.count.copy_(total)
+        """Merges observations [N, ...] into the statistics."""
+        if self.statistics is not None:
+            self.statistics.learn(self._scaled(observation))
 
     def _scaled(self, observation: Tensor) -> Tensor:
         if observation.is_floating_point():
@@ -84,6 +103,7 @@ class PolicyValueNetwork(nn.Module):
         observation: Space of one observation.
         action: Space of one action; see `check_action_space`.
         spec: The trunks.
+        normalizes_reward: Whether to keep statistics of returns, to scale rewards with.
 
     Raises:
         ConfigError: The trunk is unknown or cannot take these observations.
@@ -94,6 +114,8 @@ class PolicyValueNetwork(nn.Module):
         observation: gymnasium.spaces.Box,
         action: gymnasium.Space[object],
         spec: NetworkSpec,
+        *,
+        normalizes_reward: bool = False,
     ) -> None:
         super().__init__()
         shape = observation.shape
@@ -107,6 +129,12 @@ class PolicyValueNetwork(nn.Module):
         self.value_head = linear(num_features, 1, 1.0)
         if not self._is_discrete:
             self.log_std = nn.Parameter(torch.zeros(num_policy_outputs(action)))
+        self.returns = RunningStatistics(()) if normalizes_reward else None
+
+    @property
+    def reward_scale(self) -> Tensor:
+        """What rewards are multiplied by: 1 / standard deviation of the returns seen so far."""
+        return torch.ones(()) if self.returns is None else self.returns.inverse_deviation
 
     def distribution(self, observation: Tensor) -> Distribution:
         """pi(. | s) of [N, ...] observations."""
@@ -175,11 +203,19 @@ def action_field(action: gymnasium.Space[object]) -> Field:
     return Field("action", "float32", action.shape)
 
 
-def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor]) -> None:
-    """Lets a network's input learn from the valid observations of a batch of rollouts.
+def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor], returns: Tensor) -> None:
+    """Lets a network's statistics learn from the valid steps of a batch of rollouts.
 
     To be called after the update: so a batch is trained with the statistics that it was, at lag 0,
     collected with.
+
+    Args:
+        network: A `PolicyValueNetwork`.
+        batch: observation [T+1, B, ...], valid [T, B].
+        returns: Value targets [T, B], of rewards scaled by `reward_scale`.
     """
     assert isinstance(network, PolicyValueNetwork)
-    network.input.learn(batch["observation"][:-1][batch["valid"]])
+    valid = batch["valid"]
+    network.input.learn(batch["observation"][:-1][valid])
+    if network.returns is not None:
+        network.returns.learn(returns[valid] / network.reward_scale)

@@ -56,6 +56,8 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     batch_steps: PositiveInt = 400
     minibatch_steps: PositiveInt = 200
     num_epochs: PositiveInt = 8
+    normalize_reward: bool = False
+    """Divide rewards by the standard deviation of returns, kept by the learner."""
     normalize_advantage: bool = True
     """Over the valid steps of each minibatch."""
 
@@ -98,7 +100,12 @@ class Ppo:
         )
 
     def network(self) -> PolicyValueNetwork:
-        return PolicyValueNetwork(self._spaces.observation, self._spaces.action, self._network_spec)
+        return PolicyValueNetwork(
+            self._spaces.observation,
+            self._spaces.action,
+            self._network_spec,
+            normalizes_reward=self._config.normalize_reward,
+        )
 
     def init(self, seed: int) -> LearnerState:
         with torch.random.fork_rng(devices=[]):
@@ -137,7 +144,8 @@ class Ppo:
                 sums += self._step(state, minibatch)
                 num_minibatches += 1
         state.num_updates += num_minibatches
-        learn_statistics(state.network, batch)
+        returns = samples["value_target"].view(batch["valid"].shape)
+        learn_statistics(state.network, batch, returns)
         means = state.peers.sum(sums) / num_minibatches
         metrics = dict(zip(_METRICS, means.tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
@@ -149,7 +157,7 @@ class Ppo:
         with torch.no_grad():
             value = state.network.values(observation.flatten(0, 1)).view(observation.shape[:2])
         advantage = generalized_advantages(
-            reward,
+            reward * state.network.reward_scale,
             value,
             batch["terminated"],
             batch["truncated"],

@@ -89,6 +89,8 @@ def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[
     """
     entry = find_trunk(observation_shape, spec)
     trunk = entry.build(observation_shape, spec)
+    if spec.precision == "bfloat16":
+        trunk = _Bfloat16(trunk)
     try:
         with torch.no_grad():
             features: Tensor = trunk(torch.zeros(1, *observation_shape))
@@ -168,6 +170,19 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
         return x + inner
+
+
+class _Bfloat16(nn.Module):
+    """Computes in bfloat16 what lies within; takes and gives float32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            features: Tensor = self.inner(x)
+        return features.to(torch.float32)
 
 
 class _ChannelsFirst(nn.Module):

@@ -136,8 +136,9 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
         space = env.single_action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self._is_bounded = space.is_bounded()
-        self._middle = (space.high + space.low) / 2
-        self._half_range = (space.high - space.low) / 2
+        low, high = (space.low, space.high) if self._is_bounded else (-1.0, 1.0)
+        self._middle = np.asarray(low + high) / 2
+        self._half_range = np.asarray(high - low) / 2
 
     def step(
         self, actions: np.ndarray

@@ -1,7 +1,7 @@
 """MinAtar (Young & Tian, 2019) as Gymnasium environments, `MinAtar/Breakout-v1` and its like.
 
-Observations are bool [10, 10, channels]. Version v0 has all six actions, v1 only those that matter.
-Sticky actions (0.1) and growing difficulty are on, as the authors recommend.
+Observations are bool [10, 10, channels]. Sticky actions (0.1) and growing difficulty are on, as the
+authors recommend; actions that do nothing in a game are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
     def __init__(
         self,
         game: str,
-        minimal_actions: bool,
+        minimal_actions: bool = True,
         sticky_action_prob: float = 0.1,
         difficulty_ramping: bool = True,
     ) -> None:
@@ -63,12 +63,11 @@ def register_minatar() -> None:
     """Makes the ids known to Gymnasium; does nothing the second time."""
     for game in GAMES:
         title = "".join(part.title() for part in game.split("_"))
-        for version, minimal in ((0, False), (1, True)):
-            env_id = f"MinAtar/{title}-v{version}"
-            if env_id not in gymnasium.registry:
-                gymnasium.register(
-                    env_id,
-                    entry_point=f"{__name__}:MinAtarEnv",
-                    max_episode_steps=MAX_EPISODE_STEPS,
-                    kwargs={"game": game, "minimal_actions": minimal},
-                )
+        env_id = f"MinAtar/{title}-v1"
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point=f"{__name__}:MinAtarEnv",
+                max_episode_steps=MAX_EPISODE_STEPS,
+                kwargs={"game": game},
+            )

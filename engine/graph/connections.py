@@ -31,7 +31,11 @@ def connections(graph: DataflowGraph) -> list[Connection]:
     for edge in graph.edges:
         if edge.carries not in _ROLES_OF_VALUE:
             continue
-        for source, target in _partners(graph, edge.carries):
+        partners = _partners(graph, edge.carries)
+        if "evaluate" in graph.policy.fragments[edge.target].functions:
+            process_of = graph.process_of
+            partners.append((process_of["learner-0"].name, process_of["evaluator-0"].name))
+        for source, target in partners:
             if source == target:
                 continue
             is_latest = edge.carries == "weights"

@@ -19,6 +19,7 @@ class Cut(Spec, frozen=True, kw_only=True):
         groups: Learners, each with a buffer and actors of its own.
         merge: How the groups learn from each other.
         has_remote_env: Whether environments are stepped by roles of their own.
+        has_evaluator: Whether a role evaluates, always the weights of the first group.
         staleness: The rule that holds.
         requires: What the algorithm must state of itself.
     """
@@ -28,6 +29,7 @@ class Cut(Spec, frozen=True, kw_only=True):
     groups: PositiveInt = 1
     merge: MergeRule = "none"
     has_remote_env: bool = False
+    has_evaluator: bool = False
     staleness: StalenessSpec
     requires: tuple[Trait, ...] = ()
 
@@ -47,9 +49,16 @@ class Cut(Spec, frozen=True, kw_only=True):
             roles.append(("environment", self.actors))
         if self.merge in ("average", "accumulate"):
             roles.append(("reducer", 1))
+        if self.has_evaluator:
+            roles.append(("evaluator", 1))
         return tuple(f"{role}-{number}" for role, count in roles for number in range(count))
 
 
 def single_cut(experiment: Experiment) -> Cut:
     """One group, nothing remote: the cut of `local` and of one `tianji` group."""
-    return Cut(policy=experiment.policy, actors=experiment.actors, staleness=experiment.staleness)
+    return Cut(
+        policy=experiment.policy,
+        actors=experiment.actors,
+        has_evaluator=experiment.evaluation is not None,
+        staleness=experiment.staleness,
+    )

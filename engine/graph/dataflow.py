@@ -75,10 +75,32 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
             carries what its ends do not produce or take, a cycle waits for itself, or actors and
             groups do not suit the policy; fragment and edge are named.
     """
+    if experiment.evaluation is not None:
+        policy = with_evaluator(policy)
     check_policy(policy)
     present = _without_absent(policy, experiment)
     cut = _cut(present, experiment)
     return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
+
+
+def with_evaluator(policy: Policy) -> Policy:
+    """The same policy with an evaluator that takes the first learner's newest weights.
+
+    It is a process of its own, off the critical path, unless the policy is but one process. A
+    policy that places `evaluate` itself is left alone.
+    """
+    fragments = policy.fragments
+    if any("evaluate" in item.functions for item in fragments.values()):
+        return policy
+    source = next((name for name, item in fragments.items() if "update" in item.functions), "")
+    if len(fragments) == 1 and fragments[source].replicas == 1:
+        only = fragments[source]
+        fused = FragmentSpec(functions=(*only.functions, "evaluate"), replicas=1)
+        return replace(policy, fragments={source: fused})
+    alone = FragmentSpec(functions=("evaluate",), replicas=1)
+    edge = EdgeSpec(source=source, target="evaluator", carries="weights", channel="latest")
+    edges = (*policy.edges, edge)
+    return replace(policy, fragments={**fragments, "evaluator": alone}, edges=edges)
 
 
 def _without_absent(policy: Policy, experiment: Experiment) -> Policy:
@@ -112,6 +134,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
         groups=groups,
         merge=_merge_rule(policy),
         has_remote_env="env_step" not in functions["act"].functions,
+        has_evaluator="evaluate" in functions,
         staleness=policy.staleness_of(experiment.staleness),
         requires=policy.requires,
     )
@@ -156,7 +179,8 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
             f"nothing is left for process {name}: fragment {fragment!r} has too many replicas",
             where=f"policy {policy.name}",
         )
-    groups = {_group(role, cut) for role in roles if not role.startswith("reducer")}
+    of_all = ("reducer", "evaluator")
+    groups = {_group(role, cut) for role in roles if not role.startswith(of_all)}
     takes_weights = any(role.startswith("actor") for role in roles)
     if len(groups) > 1 and takes_weights:
         raise ConfigError(

@@ -30,9 +30,10 @@ FUNCTIONS = {
         frozenset({"weights", "model", "gradient"}),
         frozenset({"merged", "gradient"}),
     ),
+    "evaluate": Signature(frozenset({"weights"}), frozenset()),
     "reduce": Signature(frozenset({"model"}), frozenset({"merged"})),
 }
-OPTIONAL = frozenset({"reduce"})
+OPTIONAL = frozenset({"reduce", "evaluate"})
 """Functions that a policy may leave out."""
 ROLE_FUNCTIONS = {
     "actor": "act",
@@ -40,6 +41,7 @@ ROLE_FUNCTIONS = {
     "learner": "update",
     "environment": "env_step",
     "reducer": "reduce",
+    "evaluator": "evaluate",
 }
 """The function that makes a role. An actor whose fragment holds `env_step` too steps its own
 environments; elsewhere `env_step` is a role of its own."""

@@ -13,7 +13,7 @@ from engine.config_file import convert, parse_yaml, read_yaml, suggest
 from engine.errors import ConfigError
 from engine.spec import NonNegativeInt, PositiveInt, Spec, StalenessSpec
 
-Function = Literal["env_step", "act", "store", "update", "reduce"]
+Function = Literal["env_step", "act", "store", "update", "reduce", "evaluate"]
 Value = Literal[
     "observation", "action", "rollout", "batch", "weights", "model", "merged", "gradient"
 ]

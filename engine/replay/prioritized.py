@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.replay.sampler import FloatArray
-from engine.replay.store import BoolArray, IntArray
+from engine.replay.store import BoolArray, FloatArray, IntArray
 
 PRIORITY_FLOOR = 1e-6
 """The paper's epsilon: a transition without error is still drawn now and then."""
@@ -62,8 +61,9 @@ class SumTree:
 class PrioritizedSampler:
     """Draws transition i with probability P(i) = p_i^alpha / sum_k p_k^alpha (equation 1).
 
-    p_i is the last absolute TD error; a new transition gets the largest seen so far, so that it is
-    soon drawn. Draws are stratified: one from each of N equal parts of the sum. Weights are
+    p_i is the last absolute TD error; a new transition begins with what its actor found, or else
+    with the largest seen so far, so that it is soon drawn. Draws are stratified: one from each of N
+    equal parts of the sum. Weights are
     (N P(i))^-beta, divided by the largest of the draw (section 3.4).
 
     Args:
@@ -89,13 +89,15 @@ class PrioritizedSampler:
         self._beta = importance_exponent
         self._largest = 1.0
 
-    def insert(self, first: int, is_transition: BoolArray) -> None:
+    def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
         span = slice(first, first + len(is_transition))
         overwritten = np.count_nonzero(self._is_transition[span])
         self._num_transitions += int(np.count_nonzero(is_transition) - overwritten)
         self._is_transition[span] = is_transition
         leaves = np.arange(span.start, span.stop)
         self._tree.set(leaves, is_transition * self._largest**self._alpha)
+        if errors is not None:
+            self.update(leaves, errors)
 
     def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:
         if not self._num_transitions:

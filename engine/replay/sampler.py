@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from engine.replay.store import BoolArray, IntArray
-
-FloatArray = npt.NDArray[np.float64]
+from engine.replay.store import BoolArray, FloatArray, IntArray
 
 
 class Sampler(Protocol):
     """Draws positions."""
 
-    def insert(self, first: int, is_transition: BoolArray) -> None:
-        """A rollout now lies at positions `first` and following; some of it may be drawn."""
+    def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
+        """A rollout now lies at positions `first` and following; some of it may be drawn.
+
+        `errors` are absolute TD errors to begin with, if any are known.
+        """
         ...
 
     def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from engine.replay.transitions import n_step_transitions
+from engine.replay.transitions import initial_errors, n_step_transitions
 from engine.rollout import Arrays, Layout
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
 
 class RolloutStore:
@@ -30,10 +31,19 @@ class RolloutStore:
         capacity_steps: At least so many steps are kept, rounded up to whole rollouts.
         n_step: Longest span of a transition.
         discount: Gamma.
+        value_fields: As in `ReplayRequest`.
     """
 
-    def __init__(self, layout: Layout, capacity_steps: int, n_step: int, discount: float) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        capacity_steps: int,
+        n_step: int,
+        discount: float,
+        value_fields: tuple[str, str] | None = None,
+    ) -> None:
         self._layout = layout
+        self._value_fields = value_fields
         self._n_step = n_step
         self._discount = discount
         self.rollout_steps = layout.num_steps * layout.num_envs
@@ -59,7 +69,7 @@ class RolloutStore:
 
     def insert(
         self, buffer: npt.NDArray[np.uint8], version: int, time_s: float
-    ) -> tuple[int, BoolArray]:
+    ) -> tuple[int, BoolArray, FloatArray | None]:
         """Keeps one rollout, in the place of the oldest if all are taken.
 
         Args:
@@ -68,8 +78,8 @@ class RolloutStore:
             time_s: When it was collected.
 
         Returns:
-            Its first position, and which of its T x B positions are transitions: a step that only
-            reset its environment is none.
+            Its first position; which of its T x B positions are transitions (a step that only
+            reset its environment is none); and their initial errors, if actors send values.
         """
         slot = self._num_inserted % self.num_slots
         self._num_inserted += 1
@@ -78,7 +88,14 @@ class RolloutStore:
         spans = n_step_transitions(outcomes, self._n_step, self._discount)
         self._reward[slot], self._discount_to_next[slot], self._span[slot] = spans
         self._versions[slot], self._times_s[slot] = version, time_s
-        return slot * self.rollout_steps, np.asarray(outcomes["valid"], np.bool_).reshape(-1)
+        is_transition = np.asarray(outcomes["valid"], np.bool_).reshape(-1)
+        errors = None
+        if self._value_fields is not None:
+            taken, best = (
+                np.asarray(self._views[name][slot], np.float32) for name in self._value_fields
+            )
+            errors = initial_errors(spans, taken, best).reshape(-1)
+        return slot * self.rollout_steps, is_transition, errors
 
     def keys(self, positions: IntArray) -> IntArray:
         """Of positions that hold a rollout."""

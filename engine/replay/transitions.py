@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from engine.rollout import Arrays
 
+__all__ = ["initial_errors", "n_step_transitions"]
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -49,3 +51,35 @@ def n_step_transitions(
         alive &= ~ends[j:]
     future = np.where(has_terminated, 0.0, discount ** span.astype(np.float64))
     return reward.astype(np.float32), future.astype(np.float32), span
+
+
+def initial_errors(
+    transitions: tuple[FloatArray, FloatArray, npt.NDArray[np.int32]],
+    taken: npt.NDArray[np.floating],
+    best: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float64]:
+    """Absolute TD errors as the actor saw them (Horgan et al., 2018, algorithm 1).
+
+        |reward + discount max_a q(s_{t+k}, a) - q(s_t, a_t)|
+
+    The actor has no values of the state after its rollout. Transitions that would need them get the
+    largest error of the others, so that they are soon drawn and corrected.
+
+    Args:
+        transitions: From `n_step_transitions`, each [T, B].
+        taken: q(s_t, a_t), [T, B].
+        best: max_a q(s_t, a), [T, B].
+
+    Returns:
+        [T, B]; 0 where a step only reset its environment.
+    """
+    reward, future, span = transitions
+    num_steps = len(reward)
+    later = np.arange(num_steps)[:, None] + span
+    is_known = (later < num_steps) | (future == 0)
+    following = np.take_along_axis(best, np.minimum(later, num_steps - 1), axis=0)
+    errors = np.abs(reward + future * following - taken).astype(np.float64)
+    is_transition = span > 0
+    known = errors[is_known & is_transition]
+    errors[~is_known] = known.max() if len(known) else 1.0
+    return np.where(is_transition, errors, 0.0)

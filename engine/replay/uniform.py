@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.replay.sampler import FloatArray
-from engine.replay.store import BoolArray, IntArray
+from engine.replay.store import BoolArray, FloatArray, IntArray
 
 
 class UniformSampler:
@@ -22,7 +21,7 @@ class UniformSampler:
         self._num_transitions = 0
         self._random = random
 
-    def insert(self, first: int, is_transition: BoolArray) -> None:
+    def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
         span = slice(first, first + len(is_transition))
         overwritten = np.count_nonzero(self._is_transition[span])
         self._num_transitions += int(np.count_nonzero(is_transition) - overwritten)

@@ -141,6 +141,16 @@ class SaveCheckpoint:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Evaluator: play all episodes with the weights that are loaded. Gives `Evaluated`."""
+
+
+@dataclass(frozen=True)
+class AbandonEvaluation:
+    """Evaluator: give up the unfinished evaluation."""
+
+
+@dataclass(frozen=True)
 class Wake:
     """Give `TimerFired` after so long; a later `Wake` of the same role replaces it."""
 
@@ -203,6 +213,8 @@ Command: TypeAlias = (
     | DrawSamples
     | SetPriorities
     | SaveCheckpoint
+    | Evaluate
+    | AbandonEvaluation
     | Wake
     | StartRun
     | WriteTrace
@@ -293,6 +305,14 @@ class EnvironmentStepped:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """Returns and lengths of all episodes of an evaluation, in the order of their seeds."""
+
+    returns: tuple[float, ...]
+    lengths_env_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TimerFired:
     pass
 
@@ -310,6 +330,7 @@ Event: TypeAlias = (
     | StepWanted
     | EnvironmentStepped
     | SamplesDrawn
+    | Evaluated
     | TimerFired
 )
 

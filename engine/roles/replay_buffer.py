@@ -91,7 +91,7 @@ class ReplayBufferRole:
                     self._request = event
                 return self._draw()
             case SamplesDrawn(samples=samples):
-                return self._drawn(SamplesArrived(self._next_batch, samples), now_s)
+                return self._drawn(SamplesArrived(self._next_batch - 1, samples), now_s)
             case ActorLost():
                 return self._lose(event, now_s)
             case PrioritiesArrived(priorities=priorities):
@@ -146,10 +146,10 @@ class ReplayBufferRole:
         if self._request is None or self._stop or not self._limiter.take_batch():
             return []
         self._learner, self._request = self._request.learner, None
+        self._next_batch += 1
         return [DrawSamples(self._limiter.inserted)]
 
     def _drawn(self, message: SamplesArrived, now_s: float) -> list[Command]:
-        self._next_batch += 1
         return [
             Send(self._learner, message),
             self._report(now_s, message.samples.info),

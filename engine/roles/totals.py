@@ -12,6 +12,7 @@ from engine.spec import Experiment
 from engine.trace.records import (
     Consumption,
     Episode,
+    Evaluation,
     Ledger,
     Production,
     Record,
@@ -78,6 +79,9 @@ class RunTotals:
         self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
         self.num_episodes = 0
         self.has_replay = False
+        self.evaluation_return: float | None = None
+        self._streak = 0
+        """Episodes, or evaluations, since the mean last fell below the threshold."""
         self.updates = 0
         self.weights_version = 0
         self.ledger: Ledger | None = None
@@ -129,6 +133,8 @@ class RunTotals:
                 self._add_resources(record)
             case Episode():
                 return self._add_episode(record, now_s)
+            case Evaluation():
+                return self._add_evaluation(record, now_s)
         return record
 
     def _add_ledger(self, record: Ledger) -> Ledger:
@@ -163,14 +169,27 @@ class RunTotals:
     def _add_episode(self, record: Episode, now_s: float) -> Episode:
         self.returns.append(record.episode_return)
         self.num_episodes += 1
-        threshold = self._experiment.stop.return_threshold
-        mean = self.return_mean
-        if threshold is not None and self.reached_at_s is None and self._window_is_full:
+        stop, mean = self._experiment.stop, self.return_mean
+        if stop.judge == "training" and self._window_is_full:
             assert mean is not None
-            if mean >= threshold:
-                self.reached_at_s = now_s
-                self.reached_env_steps = self.collected.total
+            self._judge(mean, 1 + (stop.sustained - 1) * stop.return_window, now_s)
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
+
+    def _add_evaluation(self, record: Evaluation, now_s: float) -> Evaluation:
+        self.evaluation_return = record.return_mean
+        if self._experiment.stop.judge == "evaluation":
+            self._judge(record.return_mean, self._experiment.stop.sustained, now_s)
+        return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
+
+    def _judge(self, mean: float, wanted_streak: int, now_s: float) -> None:
+        """Notes when the threshold has been held for long enough."""
+        threshold = self._experiment.stop.return_threshold
+        if threshold is None or self.reached_at_s is not None:
+            return
+        self._streak = self._streak + 1 if mean >= threshold else 0
+        if self._streak >= wanted_streak:
+            self.reached_at_s = now_s
+            self.reached_env_steps = self.collected.total
 
     @property
     def _window_is_full(self) -> bool:
@@ -225,6 +244,8 @@ class RunTotals:
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
             restarts=self.restarts,
+            judge=self._experiment.stop.judge,
+            evaluation_return=self.evaluation_return,
             replay_ratio=self._replay_ratio(),
         )
 

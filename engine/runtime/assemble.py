@@ -13,6 +13,7 @@ from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, Event
 from engine.roles.coordinator import CoordinatorRole
 from engine.roles.environment import EnvironmentRole
+from engine.roles.evaluator import EvaluatorRole
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
@@ -21,6 +22,7 @@ from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
 from engine.runtime.coordinate import CoordinatorBody
+from engine.runtime.evaluate import EvaluatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
@@ -95,6 +97,10 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
             return Hosted(reducer, ReducerBody(blueprint))
+        case "evaluator":
+            spec = blueprint.experiment.evaluation
+            assert spec is not None
+            return Hosted(EvaluatorRole(index, spec, "learner-0"), EvaluatorBody(blueprint, spec))
     raise ValueError(f"there is no role {address!r}")
 
 

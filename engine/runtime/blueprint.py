@@ -125,10 +125,14 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
                 where="policy",
                 fix="take another policy, such as tianji, or another algorithm",
             )
-    if cut.is_joint and experiment.network.normalize_observation:
+    statistics = {
+        "network.normalize_observation": experiment.network.normalize_observation,
+        "algorithm.normalize_reward": bool(experiment.algorithm.get("normalize_reward")),
+    }
+    if cut.is_joint and any(statistics.values()):
         raise ConfigError(
-            f"{cut.policy} cannot share the running statistics of observations between learners",
-            where="network.normalize_observation",
+            f"{cut.policy} cannot share running statistics between learners",
+            where=next(key for key, is_on in statistics.items() if is_on),
             fix="set it to false, or take another policy",
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import nn
 
 from engine.algorithms.base import Lanes
 from engine.clock import Clock
@@ -53,7 +54,6 @@ class ActorBody:
         self._algorithm = blueprint.algorithm
         self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
-        self._parameters = [p.data.numpy() for p in self._network.parameters()]
         of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch)
         self._generator = torch.Generator().manual_seed(of_actions)
         self._remote: RemoteEnv | None = None
@@ -90,7 +90,7 @@ class ActorBody:
     def perform(self, command: Command) -> list[Event]:
         match command:
             case LoadWeights(weights=weights):
-                self._load(weights.buffer)
+                load_parameters(self._network, weights.buffer)
                 self._version = weights.version
             case CollectRollout(ticket=ticket):
                 self._start_s = self._clock.now_s()
@@ -120,13 +120,6 @@ class ActorBody:
             if time.monotonic() >= deadline_s:
                 break
         return []
-
-    def _load(self, buffer: np.ndarray) -> None:
-        flat, position = buffer.view(np.float32), 0
-        for parameter in self._parameters:
-            span = slice(position, position + parameter.size)
-            parameter[...] = flat[span].reshape(parameter.shape)
-            position = span.stop
 
     def _abandon(self) -> RolloutAbandoned:
         num_env_steps = self._num_env_steps if self._steps is not None else 0
@@ -224,3 +217,12 @@ class ActorBody:
         )
         self._sequence += 1
         return info
+
+
+def load_parameters(network: nn.Module, buffer: np.ndarray) -> None:
+    """Overwrites all parameters with the flat vector of a learner's network, [P] float32."""
+    flat, position = buffer.view(np.float32), 0
+    for parameter in network.parameters():
+        span = slice(position, position + parameter.numel())
+        parameter.data.numpy()[...] = flat[span].reshape(parameter.shape)
+        position = span.stop

@@ -58,7 +58,11 @@ class ReplayBody:
         self._priorities = blueprint.priorities
         self._num_samples = request.batch_size * request.updates_per_batch
         self._store = RolloutStore(
-            blueprint.layout, request.capacity, request.n_step, request.discount
+            blueprint.layout,
+            request.capacity,
+            request.n_step,
+            request.discount,
+            request.value_fields,
         )
         random = np.random.default_rng([blueprint.experiment.seed, index])
         self._sampler = _make_sampler(request, self._store.num_positions, random)

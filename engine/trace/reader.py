@@ -13,6 +13,7 @@ from engine.trace.records import (
     SCHEMA_VERSION,
     Consumption,
     Episode,
+    Evaluation,
     Event,
     Ledger,
     Merge,
@@ -28,6 +29,7 @@ from engine.trace.summary import Summary
 R = TypeVar(
     "R",
     Episode,
+    Evaluation,
     Production,
     Consumption,
     Staleness,

@@ -28,6 +28,21 @@ class Episode(_Row, frozen=True, kw_only=True, tag="episodes"):
     """Of the whole run when the coordinator heard of it; written by the coordinator."""
 
 
+class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
+    """Separate episodes with one version of the weights; `t_s` is when the last one ended."""
+
+    evaluator: int
+    version: int
+    episodes: int
+    return_mean: float
+    return_min: float
+    return_max: float
+    length_mean_env_steps: float
+    evaluate_s: float
+    env_steps_collected: int = 0
+    """For training, by the whole run when the coordinator heard of it; written by it."""
+
+
 class Production(_Row, frozen=True, kw_only=True, tag="production"):
     """A rollout that an actor collected (or, `sent` false, was collecting when it stopped)."""
 
@@ -151,6 +166,7 @@ class Event(_Row, frozen=True, kw_only=True, tag="events"):
 
 Record: TypeAlias = (
     Episode
+    | Evaluation
     | Production
     | Consumption
     | Staleness
@@ -163,6 +179,7 @@ Record: TypeAlias = (
 )
 RECORD_TYPES: tuple[type[Record], ...] = (
     Episode,
+    Evaluation,
     Production,
     Consumption,
     Staleness,

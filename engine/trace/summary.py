@@ -59,6 +59,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     time_to_threshold_s: float | None
     steps_to_threshold: int | None
     restarts: int
+    judge: Literal["training", "evaluation"] = "training"
+    """Whose returns the threshold was held against."""
+    evaluation_return: float | None = None
+    """Mean return of the last evaluation; null without one."""
     replay_ratio: float | None = None
     """Samples trained for each env step collected; null where samples come from a queue."""
 

@@ -19,9 +19,11 @@ from engine.messages import (
     Joined,
     ModelMerged,
     ModelOffered,
+    PrioritiesArrived,
     ProgressShown,
     Report,
     RolloutArrived,
+    SamplesArrived,
     SmallMessage,
     Start,
     Stop,
@@ -31,7 +33,16 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.progress import Progress
-from engine.rollout import Field, Layout, Rollout, Weights
+from engine.rollout import (
+    PRIORITY_FIELDS,
+    Field,
+    Layout,
+    Priorities,
+    Rollout,
+    Samples,
+    SamplesInfo,
+    Weights,
+)
 from engine.testing import make_rollout, make_weights
 from engine.trace.records import Ledger
 from engine.wire import header
@@ -40,7 +51,9 @@ from engine.wire.codec import MAX_MESSAGE_BYTES, Codec, WeightsLayout, allocate_
 CHECKED = settings(deadline=None, max_examples=200, derandomize=True)
 LAYOUT = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 2, 3)
 WEIGHTS = WeightsLayout(num_bytes=24, digest=0xFEED)
-CODEC = Codec(LAYOUT, WEIGHTS)
+SAMPLES = Layout((Field("observation", "float32", (2,)), Field("key", "int64")), 4, 3)
+PRIORITIES = Layout(PRIORITY_FIELDS, 4, 3)
+CODEC = Codec(LAYOUT, WEIGHTS, SAMPLES, PRIORITIES)
 
 SMALL_MESSAGES = [
     BatchRequested(learner="learner-0", batch=3, consumed_env_steps=2**40),
@@ -121,6 +134,49 @@ def test_a_frame_says_which_role_it_is_for():
     assert header.destination_of(frame) == "actor", "one encoded buffer serves all actors"
     with pytest.raises(WireError, match="longer than 20"):
         CODEC.encode(Start(origin_ns=1), "environment-1234567890")
+
+
+def filled_samples() -> SamplesArrived:
+    info = SamplesInfo(env_steps=2**40, drawn_s=1.5, age_mean_s=0.25, age_max_s=0.5)
+    buffer = allocate_framed(SAMPLES.num_bytes)
+    buffer[:] = np.arange(SAMPLES.num_bytes) % 251
+    return SamplesArrived(7, Samples(info, buffer))
+
+
+def filled_priorities() -> PrioritiesArrived:
+    buffer = allocate_framed(PRIORITIES.num_bytes)
+    buffer[:] = np.arange(PRIORITIES.num_bytes) % 241
+    return PrioritiesArrived(Priorities(buffer))
+
+
+def test_samples_come_back_with_their_description_and_every_byte():
+    message = filled_samples()
+    (frame,) = CODEC.encode(message, "buffer-0")
+    found = CODEC.decode([frame])
+    assert isinstance(found, SamplesArrived)
+    assert (found.batch, found.samples.info) == (7, message.samples.info)
+    np.testing.assert_array_equal(found.samples.buffer, message.samples.buffer)
+
+
+def test_priorities_come_back():
+    message = filled_priorities()
+    (frame,) = CODEC.encode(message, "buffer-0")
+    found = CODEC.decode([frame])
+    assert isinstance(found, PrioritiesArrived)
+    np.testing.assert_array_equal(found.priorities.buffer, message.priorities.buffer)
+
+
+@pytest.mark.parametrize(
+    "message", [filled_samples(), filled_priorities()], ids=["samples", "priorities"]
+)
+def test_frames_of_a_run_without_replay_or_with_another_are_refused(message: AnyMessage):
+    frames = [bytes(CODEC.encode(message, "buffer-0")[0])]
+    other = Layout(SAMPLES.fields, 4, 4)
+    for codec in (Codec(LAYOUT, WEIGHTS), Codec(LAYOUT, WEIGHTS, other, other)):
+        with pytest.raises(WireError):
+            codec.decode(frames)
+    with pytest.raises(WireError, match="frame of"):
+        CODEC.decode([frames[0][:-1]])
 
 
 def test_a_batch_is_one_frame_for_itself_and_one_for_each_rollout():

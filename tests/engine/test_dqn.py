@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Lanes, Spaces
-from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig, QNetwork
+from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
+from engine.algorithms.q_network import QNetwork
 from engine.algorithms.registry import make_algorithm
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec, StalenessSpec
@@ -133,14 +134,14 @@ def test_exploration_is_as_likely_as_epsilon_says_in_each_lane():
     network = dqn.init(seed=1).network
     observation, generator = torch.zeros(4, 4), torch.Generator().manual_seed(3)
     greedy = int(dqn.act_greedily(network, observation)[0])
-    draws = 4000
+    draws = 1500
     others = torch.zeros(4)
     with torch.no_grad():
         for _ in range(draws):
             chosen = dqn.act(network, observation, generator, Lanes(4, 4, 8))["action"]
             others += (chosen != greedy).float()
     wanted = [0.4 ** (1 + 7 * i / 7) * 2 / 3 for i in range(4, 8)]
-    np.testing.assert_allclose((others / draws).numpy(), wanted, atol=0.01)
+    np.testing.assert_allclose((others / draws).numpy(), wanted, atol=0.015)
 
 
 def test_it_learns_which_action_is_rewarded():
@@ -175,3 +176,17 @@ def test_a_bound_on_lag_is_refused_because_it_could_not_be_kept():
             SPACES,
         )
     assert error.value.where == "staleness.mode"
+
+
+def test_actors_of_apex_send_the_values_that_priorities_begin_with():
+    apex = Dqn(ApexConfig(), NETWORK, SPACES)
+    network = apex.init(seed=1).network
+    observation = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    chosen = apex.act(network, observation, torch.Generator().manual_seed(1), Lanes(0, 6, 6))
+    q = network(observation).detach()
+    torch.testing.assert_close(chosen["q_best"].detach(), q.max(-1).values)
+    taken = q[torch.arange(6), chosen["action"]]
+    torch.testing.assert_close(chosen["q_taken"].detach(), taken)
+    request = apex.samples()
+    assert {f.name for f in request.fields} == {"observation", *chosen}
+    assert not {"q_best", "q_taken"} & {f.name for f in request.sample_fields}

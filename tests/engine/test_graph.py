@@ -13,7 +13,7 @@ from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.functions import roles_of
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy, built_in_policies, load_policy
-from engine.spec import StalenessSpec
+from engine.spec import EvaluationSpec, StalenessSpec
 from engine.testing import make_experiment
 
 TIANJI = load_policy("tianji")
@@ -269,3 +269,20 @@ def test_a_policy_file_with_an_unknown_value_is_refused():
     text = "{name: x, summary: y, fragments: {}, edges: [{source: a, target: b, carries: wieghts}]}"
     with pytest.raises(ConfigError, match="wieghts"):
         convert(parse_yaml(text, source="policy x"), Policy)
+
+
+@pytest.mark.parametrize("name", built_in_policies())
+def test_an_evaluation_adds_an_evaluator_beside_everything_else(name: str):
+    experiment = make_experiment(policy=name)
+    plain = build_graph(load_policy(name), experiment)
+    graph = build_graph(
+        load_policy(name), msgspec.structs.replace(experiment, evaluation=EvaluationSpec())
+    )
+    assert plain.count("evaluator") == 0
+    assert graph.count("evaluator") == 1
+    if plain.is_inline:
+        assert graph.is_inline
+    else:
+        assert len(graph.processes) == len(plain.processes) + 1
+        edge = graph.edges[-1]
+        assert (edge.target, edge.carries, edge.channel) == ("evaluator", "weights", "latest")

@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_the_paper(spaces: Spaces):
     wanted -= CONFIG.entropy_coefficient * entropy[valid].mean()
     network = state.network.double()
     doubled = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
-    loss, metrics = impala._loss(network, doubled)
+    loss, metrics, _ = impala._loss(network, doubled)
     assert loss.item() == pytest.approx(wanted, abs=1e-6)
     assert metrics[:3].tolist() == pytest.approx(
         [policy_loss, value_loss, entropy[valid].mean()], abs=1e-6

@@ -62,7 +62,8 @@ def run_inline(experiment: Experiment, directory: Path) -> Summary:
         (directory / name).mkdir(parents=True)
     info = RunInfo(run_id="test", num_hosts=1, num_actors=experiment.actors, num_groups=1)
     actors = tuple(f"actor-{i}" for i in range(experiment.actors))
-    addresses = (*actors, "buffer-0", "learner-0")
+    evaluators = ("evaluator-0",) if experiment.evaluation else ()
+    addresses = (*actors, "buffer-0", "learner-0", *evaluators)
     InlineRun(make_blueprint(experiment), info, addresses, directory, lambda _: None).run()
     return msgspec.json.decode((directory / "summary.json").read_bytes(), type=Summary)
 

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from engine.algorithms.flat import flatten
-from engine.algorithms.networks import ObservationInput, PolicyValueNetwork, observation_field
+from engine.algorithms.networks import (
+    ObservationInput,
+    PolicyValueNetwork,
+    learn_statistics,
+    observation_field,
+)
 from engine.algorithms.trunks import register_network, trunk_name
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
@@ -80,12 +85,14 @@ def test_running_statistics_are_those_of_all_observations_together():
     for part in parts:
         network.input.learn(torch.from_numpy(part.astype(np.float32)))
     everything = np.concatenate(parts)
-    np.testing.assert_allclose(network.input.mean.numpy(), everything.mean(0), atol=1e-5)
-    np.testing.assert_allclose(network.input.variance.numpy(), everything.var(0), atol=1e-4)
+    np.testing.assert_allclose(network.input.statistics.mean.numpy(), everything.mean(0), atol=1e-5)
+    np.testing.assert_allclose(
+        network.input.statistics.variance.numpy(), everything.var(0), atol=1e-4
+    )
     normalized = network.input(torch.from_numpy(everything.astype(np.float32))).numpy()
     wanted = (everything - everything.mean(0)) / everything.std(0)
     np.testing.assert_allclose(normalized, wanted, atol=1e-3)
-    assert weights.vector.detach()[:3].tolist() == network.input.mean.tolist()
+    assert weights.vector.detach()[:3].tolist() == network.input.statistics.mean.tolist()
 
 
 def test_no_gradient_and_no_optimiser_step_reaches_the_statistics():
@@ -95,12 +102,43 @@ def test_no_gradient_and_no_optimiser_step_reaches_the_statistics():
     network = PolicyValueNetwork(space, ACTIONS, NetworkSpec(normalize_observation=True))
     weights = flatten(network)
     network.input.learn(torch.randn(50, 3))
-    before = network.input.mean.clone()
+    before = network.input.statistics.mean.clone()
     network.values(torch.randn(4, 3)).sum().backward()
     adam_step(weights, AdamState.zeros(weights), learning_rate=0.1, epsilon=1e-5)
-    assert torch.equal(network.input.mean, before)
+    assert torch.equal(network.input.statistics.mean, before)
 
 
 def test_double_precision_is_not_kept_in_rollouts():
     assert observation_field(box((3,), np.float64)).dtype == "float32"
     assert observation_field(box((3,), np.bool_)).dtype == "bool"
+
+
+def test_rewards_are_scaled_by_the_deviation_of_raw_returns():
+    space = box((3,), np.float32)
+    network = PolicyValueNetwork(space, ACTIONS, NetworkSpec(), normalizes_reward=True)
+    assert network.reward_scale.item() == pytest.approx(1.0)
+    random = np.random.default_rng(0)
+    raw = random.normal(-3.0, 40.0, (5, 100)).astype(np.float32)
+    batch = {
+        "observation": torch.zeros(6, 100, 3),
+        "valid": torch.from_numpy(random.random((5, 100)) < 0.9),
+    }
+    for rows in (raw, raw):  # the second time, targets come in scaled units
+        learn_statistics(network, batch, torch.from_numpy(rows) * network.reward_scale)
+    deviation = raw[batch["valid"].numpy()].std()
+    assert 1 / network.reward_scale.item() == pytest.approx(deviation, rel=1e-4)
+
+
+def test_half_precision_is_close_and_keeps_float32_parameters():
+    space = box((4, 84, 84), np.uint8)
+    torch.manual_seed(0)
+    full = PolicyValueNetwork(space, ACTIONS, NetworkSpec())
+    torch.manual_seed(0)
+    half = PolicyValueNetwork(space, ACTIONS, NetworkSpec(precision="bfloat16"))
+    flatten(half)  # refuses anything but float32
+    observation = torch.randint(0, 255, (3, 4, 84, 84), dtype=torch.uint8)
+    value = half.values(observation)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, full.values(observation), rtol=0.05, atol=0.05)
+    value.sum().backward()
+    assert half.policy_trunk.inner[1][0].weight.grad.abs().sum() > 0

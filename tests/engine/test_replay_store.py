@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.replay.store import RolloutStore
-from engine.replay.transitions import n_step_transitions
+from engine.replay.transitions import initial_errors, n_step_transitions
 from engine.rollout import Field, Layout
 
 FIELDS = (
@@ -95,8 +95,9 @@ def make_buffer(number: int) -> np.ndarray:
 def test_what_is_drawn_is_what_was_inserted():
     store = make_store()
     for number in range(5):  # two more than there is room for
-        first, is_transition = store.insert(make_buffer(number), number, 10.0 * number)
+        first, is_transition, errors = store.insert(make_buffer(number), number, 10.0 * number)
         assert first == number % 3 * 8
+        assert errors is None, "no actor sends values"
         assert is_transition.tolist() == [True, True, False, *[True] * 5]
     positions = np.arange(store.num_filled)
     out = {
@@ -124,7 +125,7 @@ def test_keys_lead_back_to_their_positions_until_these_are_overwritten():
     store = make_store()
     keys = []
     for number in range(7):
-        first, _ = store.insert(make_buffer(number), 0, 0.0)
+        first, _, _ = store.insert(make_buffer(number), 0, 0.0)
         keys.append(store.keys(np.arange(first, first + 8)))
     assert len(np.unique(keys)) == 7 * 8, "no key is used twice"
     for number, rollout_keys in enumerate(keys):
@@ -138,3 +139,39 @@ def test_keys_that_were_never_given_are_not_believed():
     store.insert(make_buffer(0), 0, 0.0)
     _, is_kept = store.positions(np.array([-1, 0, 7, 8, 2**40]))
     assert is_kept.tolist() == [False, True, True, False, False]
+
+
+def test_initial_errors_are_the_td_errors_of_the_actor():
+    outcomes = random_outcomes(seed=5, num_steps=9, num_envs=3)
+    random = np.random.default_rng(6)
+    taken, best = random.normal(size=(2, 9, 3))
+    transitions = n_step_transitions(outcomes, 2, 0.9)
+    found = initial_errors(transitions, taken, best)
+    unknown, known = [], [0.0]
+    for t in range(9):
+        for env in range(3):
+            reward, future, span = transition_by_hand(outcomes, t, env, 2, 0.9)
+            if not span:
+                assert found[t, env] == 0
+            elif future and t + span == 9:
+                unknown.append(found[t, env])
+            else:
+                following = best[t + span, env] if future else 0.0
+                known.append(abs(reward + future * following - taken[t, env]))
+                assert found[t, env] == pytest.approx(known[-1], abs=1e-6)
+    assert unknown
+    assert unknown == pytest.approx([max(known)] * len(unknown))
+
+
+def test_a_store_reads_the_actors_values_from_the_rollout():
+    values = (Field("q_taken", "float32"), Field("q_best", "float32"))
+    layout = Layout((*FIELDS, *values), 4, 2)
+    store = RolloutStore(layout, 8, n_step=1, discount=0.5, value_fields=("q_taken", "q_best"))
+    buffer = layout.allocate()
+    views = layout.views(buffer)
+    views["valid"][...], views["reward"][...] = True, 1.0
+    views["q_taken"][...], views["q_best"][...] = 3.0, 8.0
+    views["terminated"][3, 1] = True
+    _, _, errors = store.insert(buffer, 0, 0.0)
+    assert errors is not None
+    assert errors.tolist() == [2.0] * 8, "1 + 0.5 * 8 - 3, or 1 - 3 at the end"

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from running import ENDLESS, Command, rows, wait_for
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+HERE = Path(__file__).resolve().parent
+OWN_PATH = os.pathsep.join((str(HERE), str(HERE.parents[1])))
+"""Helpers beside this file, and the checkout that this file is in, whatever is installed."""
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "NO_COLOR": "1"},
+            env={**os.environ, "PYTHONPATH": OWN_PATH, "NO_COLOR": "1"},
         )
         commands.append(Command(tmp_path, process))
         return commands[-1]

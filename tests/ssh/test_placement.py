@@ -17,8 +17,8 @@ def host(name: str, **more: object) -> Host:
     return msgspec.convert({"name": name, **given, **more}, Host)
 
 
-def plan(*hosts: Host, actors: int = 3, policy: str = "tianji") -> Plan:
-    settings = [f"actors={actors}", f"policy={policy}"]
+def plan(*hosts: Host, actors: int = 3, policy: str = "tianji", more: tuple[str, ...] = ()) -> Plan:
+    settings = [f"actors={actors}", f"policy={policy}", *more]
     experiment, _ = load_experiment(find_file("experiments", "cartpole_ppo"), settings)
     return make_plan(experiment, Inventory(source="hosts.yaml", hosts=hosts))
 
@@ -50,6 +50,14 @@ def test_a_host_with_gpus_takes_the_learner() -> None:
     made = plan(host("a"), host("b", gpus=(0,)), actors=1)
     assert where(made) == {"b": ["coordinator", "buffer-0", "learner-0"], "a": ["actor-0"]}
     assert made.hosts[0].name == "b"
+
+
+def test_an_evaluator_stays_with_the_learner_unless_it_is_named() -> None:
+    evaluates = ("evaluation.episodes=3",)
+    made = plan(host("a"), host("b"), actors=1, more=evaluates)
+    assert where(made)["a"] == ["coordinator", "buffer-0", "learner-0", "evaluator-0"]
+    made = plan(host("a"), host("b", roles={"evaluator": 1}), actors=1, more=evaluates)
+    assert where(made)["b"] == ["evaluator-0"]
 
 
 def test_named_roles_are_honoured_and_set_the_number_of_actors() -> None:

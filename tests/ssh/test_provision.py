@@ -203,3 +203,26 @@ def test_behind_a_jump_host_the_address_must_be_said() -> None:
     node.access = msgspec.structs.replace(node.access, jump="gate")
     with pytest.raises(ConfigError, match="cannot guess"):
         World(a=node).provision(a)
+
+
+def test_a_host_that_comes_too_late_is_closed_all_the_same() -> None:
+    """It connects while another host's failure has ended the whole already."""
+    a, b = host("a"), host("b")
+    node = FakeNode(a, GOOD)
+    is_over, has_ended = threading.Event(), threading.Event()
+    world = World(b=HostUnreachableError("no route", where="b"))
+
+    def reach(item: Host, cancel: threading.Event) -> FakeNode:
+        if item.name == "b":
+            return world.reach(item, cancel)
+        is_over.wait(10)
+        return node
+
+    provisioner = Provisioner(Order("r", "/l"), lambda *_: None, reach)
+    node.close = has_ended.set  # type: ignore[method-assign]
+    threading.Timer(0.2, provisioner.interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        provisioner.provision([a, b])
+    is_over.set()
+    assert has_ended.wait(5)
+    assert not node.spawned

@@ -27,7 +27,7 @@ EXACT = (
     "restarts",
 )
 LAG = ("min", "mean", "p95", "max")
-ROUNDED = ("return_mean", "replay_ratio")
+ROUNDED = ("return_mean", "evaluation_return", "replay_ratio")
 RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
 TIMES = ("time_to_threshold_s",)
 ROUNDING = 1e-9

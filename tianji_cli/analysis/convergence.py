@@ -66,16 +66,43 @@ def episode_curve(episodes: pd.DataFrame, window: int = DEFAULT_WINDOW) -> pd.Da
     )
 
 
-def threshold_crossing(curve: pd.DataFrame, threshold: float | None) -> Crossing | None:
-    """The first full window whose mean is at least `threshold`; None if there is none.
+def evaluation_curve(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Mean return of each evaluation, in the columns of `episode_curve` that crossings need.
 
     Args:
-        curve: From `episode_curve`.
+        evaluations: Rows of `Evaluation`.
+    """
+    heard = evaluations.sort_index()
+    return pd.DataFrame(
+        {
+            "t_s": heard["t_s"].cummax(),
+            "env_steps": heard["env_steps_collected"].cummax(),
+            "return_mean": heard["return_mean"].to_numpy(dtype="float64"),
+            "is_full": np.ones(len(heard), dtype=bool),
+        }
+    )
+
+
+def threshold_crossing(
+    curve: pd.DataFrame, threshold: float | None, streak: int = 1
+) -> Crossing | None:
+    """The first row that ends `streak` full windows, one after the other, of at least `threshold`.
+
+    Args:
+        curve: From `episode_curve` or `evaluation_curve`.
         threshold: A return; None if the run had no threshold.
+        streak: Rows.
+
+    Returns:
+        None if there is none.
     """
     if threshold is None:
         return None
-    above = curve[curve["is_full"] & (curve["return_mean"] >= threshold)]
-    if above.empty:
+    holds = (curve["is_full"] & (curve["return_mean"] >= threshold)).to_numpy(dtype=bool)
+    if len(holds) < streak:
         return None
-    return Crossing(float(above["t_s"].iloc[0]), int(above["env_steps"].iloc[0]))
+    held = sliding_window_view(holds, streak).all(axis=1)
+    if not held.any():
+        return None
+    row = curve.iloc[int(held.argmax()) + streak - 1]
+    return Crossing(float(row["t_s"]), int(row["env_steps"]))

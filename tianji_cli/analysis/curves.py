@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Production, Replay, Staleness
+from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
 from engine.trace.summary import Summary
-from tianji_cli.analysis.convergence import episode_curve
+from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
 from tianji_cli.analysis.tables import to_frame
@@ -23,6 +23,7 @@ class RunCurves:
         label: What legends call the run.
         summary: Written or rebuilt.
         episodes: From `episode_curve`.
+        evaluations: From `evaluation_curve`.
         window: Episodes in its moving mean.
         rates: From `rates_over_time`.
         lags: From `lag_over_time`.
@@ -34,6 +35,7 @@ class RunCurves:
     label: str
     summary: Summary
     episodes: pd.DataFrame
+    evaluations: pd.DataFrame
     window: int
     rates: pd.DataFrame
     lags: pd.DataFrame
@@ -52,6 +54,7 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
         label=label,
         summary=summary,
         episodes=episode_curve(to_frame(run.episodes, Episode), window),
+        evaluations=evaluation_curve(to_frame(run.evaluations, Evaluation)),
         window=window,
         rates=rates_over_time(production, consumption, run.end_s, to_frame(run.replay, Replay)),
         lags=lag_over_time(staleness, run.end_s),

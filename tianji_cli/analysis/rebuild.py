@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import msgspec
+import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Production, Replay
+from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay
 from engine.trace.summary import LagSummary, Summary, summarise_lag
-from tianji_cli.analysis.convergence import Crossing, episode_curve, threshold_crossing
+from tianji_cli.analysis.convergence import (
+    Crossing,
+    episode_curve,
+    evaluation_curve,
+    threshold_crossing,
+)
 from tianji_cli.analysis.run import Manifest, RunData
 from tianji_cli.analysis.staleness import lag_counts
 from tianji_cli.analysis.tables import to_frame
@@ -31,7 +37,7 @@ def rebuild_summary(run: RunData) -> Summary:
     )
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
     curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
-    crossing = threshold_crossing(curve, written.threshold)
+    crossing = _crossing(run, curve, written.threshold)
     last = run.ledger[-1] if run.ledger else None
     return msgspec.structs.replace(
         written,
@@ -55,8 +61,19 @@ def rebuild_summary(run: RunData) -> Summary:
         time_to_threshold_s=_heard_at_s(run, crossing),
         steps_to_threshold=crossing.env_steps if crossing else None,
         restarts=sum(event.kind == RESTART_KIND for event in run.events),
+        evaluation_return=run.evaluations[-1].return_mean if run.evaluations else None,
         replay_ratio=_replay_ratio(run),
     )
+
+
+def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> Crossing | None:
+    """By whom the experiment chose as its judge."""
+    manifest = run.manifest
+    if manifest.judge == "evaluation":
+        evaluations = evaluation_curve(to_frame(run.evaluations, Evaluation))
+        return threshold_crossing(evaluations, threshold, manifest.sustained)
+    streak = 1 + (manifest.sustained - 1) * manifest.return_window
+    return threshold_crossing(curve, threshold, streak)
 
 
 def _replay_ratio(run: RunData) -> float | None:
@@ -86,6 +103,7 @@ def _identity_of(run: RunData) -> Summary:
         env_id=manifest.text("experiment", "env", "id"),
         policy=manifest.text("experiment", "policy"),
         seed=int(manifest.number("experiment", "seed") or 0),
+        judge="evaluation" if manifest.judge == "evaluation" else "training",
         num_hosts=len(manifest.section("hosts")),
         num_actors=int(manifest.number("experiment", "actors") or 0),
         num_groups=int(manifest.number("experiment", "groups") or 1),

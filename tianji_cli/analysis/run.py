@@ -13,6 +13,7 @@ from engine.trace.reader import read_summary, read_table
 from engine.trace.records import (
     Consumption,
     Episode,
+    Evaluation,
     Event,
     Ledger,
     Production,
@@ -68,6 +69,16 @@ class Manifest:
         return self.number("experiment", "stop", "return_threshold")
 
     @property
+    def judge(self) -> str:
+        """Whose returns the threshold is held against: `training` or `evaluation`."""
+        return self.text("experiment", "stop", "judge") or "training"
+
+    @property
+    def sustained(self) -> int:
+        """For how many windows or evaluations the mean must hold the threshold."""
+        return int(self.number("experiment", "stop", "sustained") or 1)
+
+    @property
     def return_window(self) -> int:
         """Over how many finished episodes the mean return is taken."""
         return int(self.number("experiment", "stop", "return_window") or 100)
@@ -81,6 +92,7 @@ class RunData:
     manifest: Manifest
     summary: Summary | None
     episodes: list[Episode]
+    evaluations: list[Evaluation]
     production: list[Production]
     consumption: list[Consumption]
     staleness: list[Staleness]
@@ -95,6 +107,7 @@ class RunData:
         """Rows over all tables."""
         tables = (
             self.episodes,
+            self.evaluations,
             self.production,
             self.consumption,
             self.staleness,
@@ -114,7 +127,14 @@ class RunData:
     @property
     def end_s(self) -> float:
         """The last moment that any table but `resources` knows of."""
-        tables = (self.episodes, self.production, self.consumption, self.ledger, self.events)
+        tables = (
+            self.episodes,
+            self.evaluations,
+            self.production,
+            self.consumption,
+            self.ledger,
+            self.events,
+        )
         return max((row.t_s for table in tables for row in table), default=0.0)
 
 
@@ -143,6 +163,7 @@ def load_run(paths: RunPaths) -> RunData:
         manifest=read_manifest(paths.manifest),
         summary=read_summary(paths.summary),
         episodes=read_table(paths.trace, Episode),
+        evaluations=read_table(paths.trace, Evaluation),
         production=read_table(paths.trace, Production),
         consumption=read_table(paths.trace, Consumption),
         staleness=read_table(paths.trace, Staleness),

@@ -23,7 +23,6 @@ from tianji_cli.hosted_run import HostedRun, Spectator, error_of
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.inventory import load_inventory
 from tianji_cli.laggards import words_of_laggards
-from tianji_cli.launch import Outcome
 from tianji_cli.manifest import write_manifest
 from tianji_cli.output import Output
 from tianji_cli.plan import Plan, make_plan
@@ -37,6 +36,7 @@ from tianji_cli.run_dir import (
     probe_results,
     refuse_existing,
 )
+from tianji_cli.watch import Outcome
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"

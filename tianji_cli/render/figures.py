@@ -125,8 +125,23 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
             color=colour_of(index),
             linestyle=dashes_of(index),
         )
+        _draw_evaluations(axes, run, x, colour)
     _draw_threshold(axes, runs)
     return bool(drawn)
+
+
+def _draw_evaluations(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
+    """A ring for each evaluation, on the same axes as the training episodes."""
+    if len(run.evaluations):
+        axes.plot(
+            run.evaluations[x],
+            run.evaluations["return_mean"],
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=colour,
+            markersize=5,
+            label="evaluation",
+        )
 
 
 def _draw_episodes(axes: Axes, x: pd.Series[float], returns: pd.Series[float]) -> None:

@@ -30,13 +30,18 @@ def verdict(summary: Summary) -> str:
     wall = units.seconds(summary.wall_s)
     if summary.status == "interrupted":
         return f"The run was interrupted after {wall}"
-    if summary.reached and summary.threshold is not None:
-        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
-        threshold = units.short(summary.threshold)
-        return f"Mean return {threshold} reached in {when} and {units.count(steps)} env steps"
     if summary.threshold is not None:
-        return f"Mean return {units.short(summary.threshold)} not reached in {wall}"
+        judged = f"{judged_return(summary)} {units.short(summary.threshold)}"
+        if not summary.reached:
+            return f"{judged} not reached in {wall}"
+        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
+        return f"{judged} reached in {when} and {units.count(steps)} env steps"
     return f"{units.count(summary.env_steps_consumed)} env steps trained in {wall}"
+
+
+def judged_return(summary: Summary) -> str:
+    """What the threshold is held against, as the beginning of a sentence."""
+    return "Evaluated return" if summary.judge == "evaluation" else "Mean return"
 
 
 def summary_rows(summary: Summary) -> list[Row]:
@@ -54,13 +59,24 @@ def threshold_text(summary: Summary) -> str:
     return f"{threshold} reached in {units.seconds(summary.time_to_threshold_s)}"
 
 
+_JUDGES = {
+    "training": "mean return of the last episodes",
+    "evaluation": "mean return of an evaluation",
+}
+
+
 def _outcome(summary: Summary) -> list[Row]:
     return [
         Row("Status", summary.status),
         Row("Stopped by", summary.stop_reason, "the rule or event that ended training"),
-        Row("Threshold", threshold_text(summary), "mean return of the last episodes"),
+        Row("Threshold", threshold_text(summary), _JUDGES[summary.judge]),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
         Row("Mean return", units.number(summary.return_mean), "of the last episodes"),
+        *(
+            [Row("Evaluation", units.number(summary.evaluation_return), "mean of the last one")]
+            if summary.evaluation_return is not None
+            else []
+        ),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
     ]

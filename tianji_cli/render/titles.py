@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.render import units
+from tianji_cli.render.rows import judged_return
 
 Runs = Sequence[RunCurves]
 
@@ -16,7 +17,7 @@ def return_over_time(runs: Runs) -> str:
         return _reached_by(runs) + ", over time"
     if len(runs[0].episodes) and summary.reached and summary.threshold is not None:
         when = units.seconds(summary.time_to_threshold_s)
-        return f"Mean return reaches {units.short(summary.threshold)} after {when}"
+        return f"{judged_return(summary)} reaches {units.short(summary.threshold)} after {when}"
     return _end_of_return(runs[0])
 
 
@@ -26,7 +27,8 @@ def return_over_steps(runs: Runs) -> str:
         return _reached_by(runs) + ", over env steps"
     if len(runs[0].episodes) and summary.reached and summary.threshold is not None:
         steps = units.count(summary.steps_to_threshold)
-        return f"Mean return reaches {units.short(summary.threshold)} after {steps} env steps"
+        threshold = units.short(summary.threshold)
+        return f"{judged_return(summary)} reaches {threshold} after {steps} env steps"
     return _end_of_return(runs[0])
 
 

@@ -1,0 +1,56 @@
+"""The worked example of docs/extending.md, run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.extensions import import_modules
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def code_blocks() -> dict[str, str]:
+    """The last block of each language."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("policy", ["local", "tianji"])
+def test_the_worked_example_learns(policy: str, tmp_path: Path):
+    blocks = code_blocks()
+    (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")
+    (tmp_path / "corridor.yaml").write_text(blocks["yaml"], encoding="utf-8")
+    assert "tianji up -x corridor.yaml" in blocks["sh"]
+    command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "corridor.yaml"]
+    result = subprocess.run(
+        [*command, "--policy", policy],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["reached"] is True
+    assert summary["algorithm"] == "reinforce"
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="'no_such_module' cannot be imported") as error:
+        import_modules(["no_such_module"])
+    assert error.value.where == "modules"
+    (tmp_path / "broken_module.py").write_text("1 / 0\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        import_modules(["broken_module"])

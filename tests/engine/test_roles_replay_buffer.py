@@ -1,0 +1,171 @@
+"""The replay buffer: who waits, what is counted, and that nothing is lost silently."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from engine.messages import (
+    BatchRequested,
+    Exit,
+    PrioritiesArrived,
+    Report,
+    SamplesArrived,
+    StepLimitReached,
+    Stop,
+    Stopped,
+    TicketGranted,
+    TicketRequested,
+)
+from engine.replay.limiter import RateLimiter
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    InsertRollout,
+    Quit,
+    SamplesDrawn,
+    SetPriorities,
+    TimerFired,
+)
+from engine.roles.replay_buffer import ReplayBufferRole
+from engine.rollout import Priorities, Samples, SamplesInfo
+from engine.testing import has, only, rollout_arrival, sent
+from engine.trace.records import Event, Ledger, Replay
+
+SAMPLES = Samples(
+    SamplesInfo(env_steps=8, drawn_s=1.0, age_mean_s=0.5, age_max_s=0.75), np.zeros(1, np.uint8)
+)
+
+
+def make_role(step_limit: int | None = None, min_size: int = 8) -> ReplayBufferRole:
+    """Rollouts of 8 steps, batches of 16 samples, 2 samples for each step."""
+    limiter = RateLimiter(
+        ratio=2.0, min_size=min_size, batch_samples=16, rollout_steps=8, tolerance=32.0
+    )
+    return ReplayBufferRole(0, limiter, 20, step_limit)
+
+
+def ask(role: ReplayBufferRole, actor: int = 0) -> list[TicketGranted]:
+    request = TicketRequested(actor=f"actor-{actor}", held_version=0)
+    return sent(role.handle(request, 0.0), TicketGranted, f"actor-{actor}")
+
+
+def insert(role: ReplayBufferRole, sequence: int) -> list[Command]:
+    """A rollout of actor 0, under the ticket that it holds."""
+    ask(role)
+    return role.handle(rollout_arrival(sequence=sequence, ticket=sequence), 1.0)
+
+
+def request(role: ReplayBufferRole, batch: int) -> list[Command]:
+    message = BatchRequested(learner="learner-0", batch=batch, consumed_env_steps=0)
+    return role.handle(message, 2.0)
+
+
+def rows(commands: list[Command], kind: type) -> list:
+    return [r for m in sent(commands, Report) for r in m.records if isinstance(r, kind)]
+
+
+def test_a_rollout_goes_into_the_store_and_counts_as_consumed():
+    role = make_role()
+    commands = insert(role, 0)
+    assert only(commands, InsertRollout).rollout.info.num_env_steps == 8
+    (ledger,) = rows(commands, Ledger)
+    assert (ledger.collected, ledger.consumed, ledger.dropped, ledger.in_flight) == (8, 8, 0, 0)
+    (replay,) = rows(commands, Replay)
+    assert (replay.env_steps, replay.samples, replay.size_env_steps) == (8, 0, 8)
+    assert math.isnan(replay.sample_age_mean_s)
+    assert len(sent(commands, TicketGranted)) == 1, "the sender may go on at once"
+
+
+def test_the_learner_waits_until_there_is_enough_and_is_then_served():
+    role = make_role(min_size=16)
+    assert request(role, 0) == []
+    assert not has(insert(role, 0), DrawSamples)
+    assert only(insert(role, 1), DrawSamples).env_steps == 16
+    commands = role.handle(SamplesDrawn(SAMPLES), 3.0)
+    (answer,) = sent(commands, SamplesArrived, "learner-0")
+    assert answer.batch == 0
+    (replay,) = rows(commands, Replay)
+    assert (replay.samples, replay.samples_total, replay.replay_ratio) == (16, 16, 1.0)
+    assert replay.sample_age_max_s == 0.75
+
+
+def test_one_request_is_answered_once():
+    role = make_role()
+    insert(role, 0)
+    assert has(request(role, 0), DrawSamples)
+    assert not has(request(role, 0), DrawSamples), "repeated before the samples were drawn"
+    assert not has(insert(role, 1), DrawSamples), "a rollout came before the samples were drawn"
+    role.handle(SamplesDrawn(SAMPLES), 3.0)
+    assert request(role, 0) == [], "a repeated request for a batch that is under way"
+    assert has(request(role, 1), DrawSamples)
+
+
+def test_actors_wait_for_a_slow_learner_and_go_on_when_it_has_trained():
+    role = make_role()
+    sequence = 0
+    while sent(insert(role, sequence), TicketGranted):
+        sequence += 1
+        assert sequence < 10, "nobody ever waits"
+    assert has(request(role, 0), DrawSamples)
+    commands = role.handle(SamplesDrawn(SAMPLES), 3.0)
+    assert sent(commands, TicketGranted, "actor-0")
+
+
+def test_priorities_are_passed_on():
+    priorities = Priorities(np.zeros(1, np.uint8))
+    (command,) = make_role().handle(PrioritiesArrived(priorities), 0.0)
+    assert command == SetPriorities(priorities)
+
+
+def test_a_rollout_without_a_ticket_is_dropped_and_counted():
+    role = make_role()
+    commands = role.handle(rollout_arrival(ticket=5), 1.0)
+    assert not has(commands, InsertRollout)
+    assert rows(commands, Event)[0].kind == "drop"
+    (ledger,) = rows(commands, Ledger)
+    assert (ledger.collected, ledger.consumed, ledger.dropped) == (8, 0, 8)
+
+
+def test_what_never_arrived_is_dropped_and_counted():
+    role = make_role()
+    ask(role)
+    commands = role.handle(rollout_arrival(sequence=2, ticket=0), 1.0)
+    assert rows(commands, Event)[0].kind == "loss"
+    (ledger,) = rows(commands, Ledger)
+    assert (ledger.collected, ledger.consumed, ledger.dropped) == (24, 8, 16)
+
+
+def test_the_step_limit_is_reported_once():
+    role = make_role(step_limit=16)
+    assert not sent(insert(role, 0), StepLimitReached)
+    assert sent(insert(role, 1), StepLimitReached, "coordinator")
+    assert not sent(insert(role, 2), StepLimitReached)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_stopping_buffer_waits_for_what_was_sent(arrives: bool):
+    role = make_role()
+    insert(role, 0)
+    assert not sent(role.handle(Stop(sent_rollouts={"actor-0": 2}), 5.0), Stopped)
+    last = rollout_arrival(sequence=1, ticket=1)
+    commands = role.handle(last if arrives else TimerFired(), 6.0)
+    (stopped,) = sent(commands, Stopped, "coordinator")
+    assert stopped.counters.consumed == (16 if arrives else 8)
+    assert request(role, 0) == []
+    assert ask(role) == []
+    assert has(role.handle(Exit(), 9.0), Quit)
+
+
+def test_rows_add_up_to_everything_that_went_in_and_out():
+    role, found = make_role(), []
+    for sequence in range(4):
+        found += rows(insert(role, sequence), Replay)
+        if has(request(role, sequence), DrawSamples):
+            found += rows(role.handle(SamplesDrawn(SAMPLES), 3.0), Replay)
+    found += rows(role.handle(Stop(sent_rollouts={"actor-0": 4}), 5.0), Replay)
+    assert sum(row.env_steps for row in found) == found[-1].env_steps_total == 32
+    assert sum(row.samples for row in found) == found[-1].samples_total
+    assert found[-1].size_env_steps == 20

@@ -1,0 +1,69 @@
+"""What is put on a host that is not this machine, and how the supervisor is started from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.errors import PreflightError
+from engine.runtime.identity import RUN_VARIABLE, mark
+from tianji_cli.bundle import Bundle
+from tianji_cli.connectors.base import Connection, Node
+from tianji_cli.deployment import HostPart
+
+STEP_S = 30.0
+RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
+
+
+def make_run_directories(node: Node, part: HostPart) -> None:
+    """Makes a run's directories on a host that is not this machine.
+
+    Raises:
+        PreflightError: They cannot be made.
+    """
+    if node.is_remote:
+        directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
+        make_directories(node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
+
+
+def make_directories(node: Node, directories: Sequence[str]) -> None:
+    """Makes directories and their parents, readable by the user alone.
+
+    Raises:
+        PreflightError: They cannot be made.
+    """
+    done = node.run(["sh", "-c", 'umask 077; exec mkdir -p -- "$@"', "sh", *directories], STEP_S)
+    if done.code != 0:
+        raise PreflightError(f"directories cannot be made{done.last_words}", where=node.name)
+
+
+def ship(node: Node, workdir: str, bundle: Bundle, run_id: str) -> None:
+    """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
+
+    Raises:
+        PreflightError: It cannot be unpacked.
+    """
+    place = f"{workdir}/bundles/{bundle.name}"
+    beside = f"{workdir}/bundles/.{bundle.name}.{run_id}"
+    make_directories(node, [beside])
+    node.put(f"{beside}.tar", bundle.data)
+    for command in (
+        ["tar", "-xf", f"{beside}.tar", "-C", beside],
+        ["mv", "-T", "--", beside, place],
+    ):
+        done = node.run(command, STEP_S)
+        if done.code != 0 and not node.exists(place):
+            raise PreflightError(
+                f"the bundle cannot be unpacked: {command[0]} ended with code"
+                f" {done.code}{done.last_words}",
+                where=node.name,
+            )
+    node.run(["rm", "-rf", "--", f"{beside}.tar", beside], STEP_S)
+
+
+def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
+    """Starts the supervisor; nothing secret is on its command line or in its environment."""
+    env = {RUN_VARIABLE: mark(run_id, part.host.name)}
+    if node.is_remote:
+        env["PYTHONPATH"] = part.source
+    command = [part.python, "-m", "engine.runtime.supervisor"]
+    return node.spawn(command, env, directory=part.source if node.is_remote else None)
