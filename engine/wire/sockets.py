@@ -175,9 +175,10 @@ class Sockets:
     ) -> tuple[str, AnyMessage | WireError]:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
-            if self._authenticator is not None and not self._is_member(sender, parts[-1:]):
+            member = sender.removesuffix(_LATEST)
+            if self._authenticator is not None and not self._is_member(member, parts[-1:]):
                 self.num_refused += 1
-                return sender, WireError("its key belongs to another member", where=sender)
+                return "", WireError("its key belongs to another member", where=member)
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
