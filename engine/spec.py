@@ -125,6 +125,18 @@ class StopSpec(Spec, frozen=True, kw_only=True):
     one after the other: a single noisy point does not count."""
 
 
+class LearnerSpec(Spec, frozen=True, kw_only=True):
+    """How the learner computes; what it computes is the algorithm's business.
+
+    `compile`: whether optimiser steps are compiled beside training and taken into use when they are
+    ready. `auto` does so where roles are processes of their own; with policy `local` only `on`
+    does, because the moment of the exchange would make traces of equal seeds differ in the last
+    digits.
+    """
+
+    compile: Literal["auto", "on", "off"] = "auto"
+
+
 class CheckpointSpec(Spec, frozen=True, kw_only=True):
     """A checkpoint is always written at the end; `every_s` adds periodic ones."""
 
@@ -152,6 +164,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
     """Compute groups: learners with a buffer and actors of their own, merged by a reducer."""
     reduce: ReduceSpec = ReduceSpec()
     staleness: StalenessSpec = StalenessSpec()
+    learner: LearnerSpec = LearnerSpec()
     stop: StopSpec = StopSpec()
     evaluation: EvaluationSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()

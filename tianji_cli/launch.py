@@ -102,6 +102,7 @@ class Controller:
             experiment=self._plan.experiment,
             cut=self._plan.graph.cut,
             run_id=run_id,
+            run_dir=self._sites[host].part.run_dir,
             host=host,
             num_endpoints=len(servers_on(self._plan, host)),
             listen=self._plan.listen_of(spec),

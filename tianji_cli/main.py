@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import TianJiError
-from tianji_cli.commands import lab
+from tianji_cli.commands import bench_options, lab
 from tianji_cli.commands.report import OutOption, RunsArgument
 from tianji_cli.output import Output
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
     " 4 host unreachable, 5 deadline passed, 6 version mismatch, 7 clean-up incomplete,"
-    " 130 interrupted.",
+    " 8 bench incomplete under --strict, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(lab.app, epilog=EVERYWHERE)
+app.command(epilog=EVERYWHERE)(bench_options.bench)
 
 InventoryArgument = Annotated[str, typer.Argument(metavar="[INVENTORY]", help="Inventory file.")]
 ExperimentOption = Annotated[
@@ -229,7 +230,7 @@ def report(
     out: OutOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Draw tables, plots and one HTML page from the files of a run."""
+    """Draw tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
     report_command(runs or [], results, out, _output(context))

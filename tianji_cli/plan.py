@@ -161,6 +161,7 @@ def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, 
                 links=tuple(links),
                 routes=routes,
                 keyring=keyrings.get(process),
+                neighbours=_neighbours(plan, process),
             ),
             info=info,
             addresses=plan.addresses,
@@ -210,6 +211,12 @@ def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvou
     secret = secrets.token_hex(16)
     store = f"{setups[host.name].run_dir}/.meeting"
     return {host.name: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
+
+
+def _neighbours(plan: Plan, process: str) -> frozenset[str]:
+    """The other processes of its host: forked from one nursery, they share memory."""
+    host = plan.host_of[process]
+    return frozenset(p for p, at in plan.host_of.items() if at == host and p != process)
 
 
 def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:

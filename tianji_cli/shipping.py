@@ -62,7 +62,7 @@ def ship(node: Node, workdir: str, bundle: Bundle, run_id: str) -> None:
 
 def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
     """Starts the supervisor; nothing secret is on its command line or in its environment."""
-    env = {RUN_VARIABLE: mark(run_id, part.host.name)}
+    env = {RUN_VARIABLE: mark(run_id, part.host.name, part.run_dir)}
     if node.is_remote:
         env["PYTHONPATH"] = part.source
     command = [part.python, "-m", "engine.runtime.supervisor"]

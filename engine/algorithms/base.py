@@ -7,7 +7,7 @@ which roles share a process. All mutable state is in `LearnerState`, passed in a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import gymnasium
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters
+from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.peers import ALONE, Peers
 from engine.rollout import Field
@@ -144,7 +145,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class LearnerState:
-    """Everything that changes while learning; a checkpoint is exactly this.
+    """Everything that changes while learning; a checkpoint is exactly this, less `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
@@ -154,6 +155,7 @@ class LearnerState:
         num_updates: Optimiser steps so far.
         peers: The learners that hold the other shares of each batch.
         target: A second network that follows slowly, and its flat weights, if there is one.
+        steps: Takes the optimiser's steps; eagerly, unless the runtime has compiled them.
     """
 
     network: nn.Module
@@ -163,6 +165,7 @@ class LearnerState:
     num_updates: int = 0
     peers: Peers = ALONE
     target: TargetNetwork | None = None
+    steps: StepTaker = field(default_factory=EagerSteps, repr=False)
 
 
 @dataclass(frozen=True)

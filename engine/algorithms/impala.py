@@ -21,6 +21,7 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
+from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -28,8 +29,8 @@ from engine.algorithms.networks import (
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
-from engine.algorithms.peers import ALONE, Peers
+from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers, shared_step
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -86,6 +87,12 @@ class Impala:
         self._config = config
         self._network_spec = network
         self._spaces = spaces
+        self._step = GradientStep(
+            loss=self._told_loss,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
     def samples(self) -> SampleRequest:
         observation, action = self._spaces.observation, self._spaces.action
@@ -134,21 +141,19 @@ class Impala:
         return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        config = self._config
-        state.weights.gradient.zero_()
-        loss, metrics, returns = self._loss(state.network, batch, state.peers)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, config.max_gradient_norm)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=config.learning_rate,
-            epsilon=config.adam_epsilon,
-        )
+        told = state.steps.take(state, shared_step(self._step, state.peers), batch)
+        metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
         learn_statistics(state.network, batch, returns)
         named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
+
+    def _told_loss(
+        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and all else that it tells as one vector, as a `GradientStep` wants it."""
+        loss, metrics, returns = self._loss(network, batch, peers)
+        return loss, torch.cat((metrics, returns.flatten()))
 
     def _loss(
         self, network: nn.Module, batch: Batch, peers: Peers = ALONE

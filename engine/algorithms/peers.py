@@ -14,12 +14,15 @@ Then only the order of floating-point additions differs. Alone, nothing of this 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from engine.algorithms.gradient import GradientStep, Order
 
 
 class Peers(Protocol):
@@ -50,38 +53,43 @@ class Alone:
 ALONE = Alone()
 
 
-def shuffled_minibatches(
-    samples: Mapping[str, Tensor],
-    num_columns: int,
+def shared_step(step: GradientStep, peers: Peers) -> GradientStep:
+    """The same step, with a loss that sums over all learners where there are several.
+
+    The loss of an algorithm that shares batches takes `peers` as a third argument.
+    """
+    if peers.count == 1:
+        return step
+    loss: Callable[..., tuple[Tensor, Tensor]] = step.loss
+    return replace(step, loss=partial(loss, peers=peers))
+
+
+def minibatch_rows(
+    shape: tuple[int, ...],
+    num_epochs: int,
     minibatch_size: int,
     generator: torch.Generator,
     peers: Peers,
-) -> Iterator[dict[str, Tensor]]:
-    """Goes through a batch once in random order.
+) -> Order:
+    """Random minibatches of a batch whose time and environments have become one axis.
 
     Args:
-        samples: This learner's share, time and environments as one axis [T * B / K, ...].
-        num_columns: B / K, environments in this share.
+        shape: Of this learner's share, (T, B / K).
+        num_epochs: How often to go through all of it.
         minibatch_size: Samples of a minibatch, over all learners.
         generator: In the same state for all learners; it advances equally for all.
         peers: Who holds the other shares.
 
-    Yields:
-        This learner's part of each minibatch.
+    Returns:
+        For each minibatch the rows of this learner's share that are in it.
     """
-    num_samples = next(iter(samples.values())).shape[0]
+    num_steps, num_columns = shape
+    total = num_steps * num_columns * peers.count
+    epochs = [torch.randperm(total, generator=generator) for _ in range(num_epochs)]
+    order = torch.stack(epochs).view(-1, minibatch_size)
     if peers.count == 1:
-        order = torch.randperm(num_samples, generator=generator)
-        shuffled = {name: values[order] for name, values in samples.items()}
-        for start in range(0, num_samples, minibatch_size):
-            stop = start + minibatch_size
-            yield {name: values[start:stop] for name, values in shuffled.items()}
-        return
-    order = torch.randperm(num_samples * peers.count, generator=generator)
+        return order
     row, column = order // (num_columns * peers.count), order % (num_columns * peers.count)
     is_held = column // num_columns == peers.rank
     local = row * num_columns + column % num_columns
-    for start in range(0, order.numel(), minibatch_size):
-        span = slice(start, start + minibatch_size)
-        chosen = local[span][is_held[span]]
-        yield {name: values[chosen] for name, values in samples.items()}
+    return [rows[held] for rows, held in zip(local, is_held, strict=True)]

@@ -19,6 +19,7 @@ from engine.algorithms.base import (
     UpdateResult,
 )
 from engine.algorithms.flat import flatten
+from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -26,8 +27,8 @@ from engine.algorithms.networks import (
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
-from engine.algorithms.peers import ALONE, Peers, shuffled_minibatches
+from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -85,6 +86,12 @@ class Ppo:
         self._config = config
         self._network_spec = network
         self._spaces = spaces
+        self._step = GradientStep(
+            loss=self._loss,
+            learning_rate=config.learning_rate,
+            epsilon=_ADAM_EPSILON,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
     def samples(self) -> SampleRequest:
         observation, action = self._spaces.observation, self._spaces.action
@@ -134,21 +141,20 @@ class Ppo:
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         samples = self._prepare(state, batch)
-        num_envs = batch["valid"].shape[1]
-        sums = torch.zeros(len(_METRICS))
-        num_minibatches = 0
-        for _ in range(config.num_epochs):
-            for minibatch in shuffled_minibatches(
-                samples, num_envs, config.minibatch_steps, state.generator, state.peers
-            ):
-                sums += self._step(state, minibatch)
-                num_minibatches += 1
-        state.num_updates += num_minibatches
+        order = minibatch_rows(
+            batch["valid"].shape,
+            config.num_epochs,
+            config.minibatch_steps,
+            state.generator,
+            state.peers,
+        )
+        step = shared_step(self._step, state.peers)
+        metrics = state.peers.sum(state.steps.take(state, step, samples, order))
+        state.num_updates += len(order)
         returns = samples["value_target"].view(batch["valid"].shape)
         learn_statistics(state.network, batch, returns)
-        means = state.peers.sum(sums) / num_minibatches
-        metrics = dict(zip(_METRICS, means.tolist(), strict=True))
-        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), metrics)
+        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
         """Advantages and value targets; then time and environments become one axis, [T*B]."""
@@ -173,20 +179,6 @@ class Ppo:
             "value_target": advantage + value[:-1],
         }
         return {name: values.flatten(0, 1) for name, values in samples.items()}
-
-    def _step(self, state: LearnerState, minibatch: Batch) -> Tensor:
-        config = self._config
-        state.weights.gradient.zero_()
-        loss, metrics = self._loss(state.network, minibatch, state.peers)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, config.max_gradient_norm)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=config.learning_rate,
-            epsilon=_ADAM_EPSILON,
-        )
-        return metrics
 
     def _loss(
         self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE

@@ -305,6 +305,14 @@ class EnvironmentStepped:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something happened that belongs in the trace, as an event of this kind."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Returns and lengths of all episodes of an evaluation, in the order of their seeds."""
 
@@ -329,6 +337,7 @@ Event: TypeAlias = (
     | ModelsMerged
     | StepWanted
     | EnvironmentStepped
+    | Noted
     | SamplesDrawn
     | Evaluated
     | TimerFired

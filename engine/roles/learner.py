@@ -39,6 +39,7 @@ from engine.roles.commands import (
     ExportModel,
     ExportWeights,
     ModelExported,
+    Noted,
     Quit,
     SaveCheckpoint,
     Send,
@@ -54,6 +55,7 @@ from engine.roles.commands import (
 from engine.rollout import Rollout, Weights
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.records import Event as TraceEvent
 from engine.trace.summary import weighted_percentile
 
 REDUCER = "reducer-0"
@@ -121,6 +123,9 @@ class LearnerRole:
             case ModelMerged(weights=weights):
                 self._awaits_merge = False
                 return [BlendModel(weights)]
+            case Noted(kind=kind, detail=detail):
+                row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
+                return [self._report(row)]
             case Stop():
                 self._is_stopping = True
                 return self._withdraw() if self._training is None else []

@@ -28,6 +28,7 @@ from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
+from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -63,6 +64,7 @@ class Assembly:
         process_of: The process that plays each role, where the names differ.
         rendezvous: Where learners that update together meet.
         epoch: Incarnation of the actor.
+        arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
     """
 
     blueprint: Blueprint
@@ -75,6 +77,13 @@ class Assembly:
     process_of: Mapping[str, str] = field(default_factory=dict)
     rendezvous: Rendezvous | None = None
     epoch: int = 0
+    arena: Arena | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Inline, compiling must be asked for: when it is done depends on time, traces must not."""
+        mode = self.blueprint.experiment.learner.compile
+        return mode == "on" or (mode == "auto" and bool(self.supervisors))
 
 
 def host_role(address: str, run: Assembly) -> Hosted:
@@ -87,7 +96,8 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "actor":
             group = cut.group_of(index)
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
-            return Hosted(actor, ActorBody(blueprint, index, run.epoch, run.clock))
+            body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena)
+            return Hosted(actor, body)
         case "environment":
             return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
         case "learner":
@@ -135,5 +145,6 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
-    body = LearnerBody(blueprint, checkpoints, run.clock, meeting)
+    compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
+    body = LearnerBody(blueprint, checkpoints, run.clock, meeting, compiles=compiles)
     return Hosted(LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut), body)

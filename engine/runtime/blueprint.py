@@ -15,6 +15,7 @@ from engine.extensions import import_modules
 from engine.graph.cut import Cut, single_cut
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.spec import Experiment, StalenessSpec
+from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
 
 LACKS = {
@@ -148,3 +149,15 @@ def _share_of_batch(num_rollouts: int, cut: Cut) -> int:
             fix=f"make a batch of {cut.groups} rollouts, or of a multiple",
         )
     return num_rollouts // cut.groups
+
+
+def make_arena(blueprint: Blueprint) -> Arena:
+    """Slots for all rollouts that may be on their way at once; actors that want more use their own.
+
+    That is what the buffer admits, a batch that is staged and one that is trained, and for each
+    actor the one that it writes.
+    """
+    experiment = blueprint.experiment
+    on_their_way = experiment.staleness.max_queued_rollouts + 2 * blueprint.rollouts_per_batch
+    slots_per_actor = -(-on_their_way // experiment.actors) + 1
+    return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes)

@@ -33,6 +33,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.remote_env import RemoteEnv
 from engine.runtime.seeds import actor_seeds
 from engine.trace.records import Episode
+from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
@@ -44,9 +45,20 @@ class ActorBody:
         index: Number of the actor.
         epoch: Its incarnation; a restarted actor continues with other random numbers.
         clock: The run's timeline.
+        arena: Memory shared with the other roles of this host, if there is any.
     """
 
-    def __init__(self, blueprint: Blueprint, index: int, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        arena: Arena | None = None,
+    ) -> None:
+        self._arena = arena
+        if arena is not None:
+            arena.reclaim(index)
         self._blueprint = blueprint
         self._index = index
         self._epoch = epoch
@@ -70,6 +82,8 @@ class ActorBody:
         self._continues = np.ones(num_envs, bool)
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
+        self._done = np.zeros(num_envs, bool)
+        self._earned = np.zeros(num_envs, np.float64)
         self._episodes: list[Episode] = []
         self._version = -1
         self._sequence = 0
@@ -109,16 +123,17 @@ class ActorBody:
         """Goes on collecting for about `budget_s`, at least one step."""
         assert self._steps is not None
         deadline_s = time.monotonic() + budget_s
-        for item in self._steps:
-            if isinstance(item, StepWanted):
-                self._awaits_step = True
-                return [item]
-            if item is not None:
-                self._steps = None
-                episodes, self._episodes = tuple(self._episodes), []
-                return [RolloutCollected(item, episodes)]
-            if time.monotonic() >= deadline_s:
-                break
+        with torch.inference_mode():
+            for item in self._steps:
+                if isinstance(item, StepWanted):
+                    self._awaits_step = True
+                    return [item]
+                if item is not None:
+                    self._steps = None
+                    episodes, self._episodes = tuple(self._episodes), []
+                    return [RolloutCollected(item, episodes)]
+                if time.monotonic() >= deadline_s:
+                    break
         return []
 
     def _abandon(self) -> RolloutAbandoned:
@@ -133,31 +148,33 @@ class ActorBody:
         Where the environments are remote it also yields each step that it wants them to take.
         """
         layout = self._blueprint.layout
-        buffer = allocate_framed(layout.num_bytes)
+        buffer = self._allocate(layout.num_bytes)
         views = layout.views(buffer)
-        observation, valid = views["observation"], views["valid"]
         if self._observation is None:
             self._observation = yield from self._require_remote().reset()
+        observation, valid, reward = views["observation"], views["valid"], views["reward"]
+        terminated, truncated = views["terminated"], views["truncated"]
+        act, network = self._algorithm.act, self._network
+        step = None if self._env is None else self._env.step
         observation[0] = self._observation
+        o_rows = torch.from_numpy(observation).unbind()
         for t in range(layout.num_steps):
-            with torch.inference_mode():
-                o_t = torch.from_numpy(observation[t])
-                chosen = self._algorithm.act(self._network, o_t, self._generator, self._lanes)
+            chosen = act(network, o_rows[t], self._generator, self._lanes)
             for name, values in chosen.items():
                 views[name][t] = values.numpy()
             action = chosen["action"].numpy()
-            if self._env is not None:
-                result = self._env.step(action)
+            if step is not None:
+                result = step(action)
             else:
                 result = yield from self._require_remote().step(action)
-            observation[t + 1], reward, terminated, truncated, info = result
+            observation[t + 1], r_t, terminated_t, truncated_t, info = result
             valid[t] = self._continues
-            views["reward"][t] = self._learnt_reward(reward)
-            views["terminated"][t] = terminated
-            views["truncated"][t] = truncated
+            reward[t] = self._learnt_reward(r_t)
+            terminated[t] = terminated_t
+            truncated[t] = truncated_t
             if self._spec.life_loss_terminates:
-                views["terminated"][t] |= self._lost_life(info)
-            self._account(reward, terminated | truncated)
+                terminated[t] |= self._lost_life(info)
+            self._account(r_t, np.logical_or(terminated_t, truncated_t, out=self._done))
             yield None
         self._observation = observation[-1].copy()
         yield Rollout(self._describe(ticket), buffer)
@@ -165,6 +182,11 @@ class ActorBody:
     def _require_remote(self) -> RemoteEnv:
         assert self._remote is not None
         return self._remote
+
+    def _allocate(self, num_bytes: int) -> np.ndarray:
+        """Memory for a rollout: shared if a slot is free, else this process's own."""
+        shared = None if self._arena is None else self._arena.take(self._index)
+        return allocate_framed(num_bytes) if shared is None else shared
 
     def _learnt_reward(self, reward: np.ndarray) -> np.ndarray:
         """What the learner sees of the environment's reward."""
@@ -182,11 +204,14 @@ class ActorBody:
     def _account(self, reward: np.ndarray, done: np.ndarray) -> None:
         """Counts env steps and episodes; a step that only reset an environment is neither."""
         self._num_env_steps += int(np.count_nonzero(self._continues))
-        self._returns += reward * self._continues
+        np.multiply(reward, self._continues, out=self._earned)
+        self._returns += self._earned
         self._lengths += self._continues
         np.logical_not(done, out=self._continues)
-        if not done.any():
-            return
+        if np.count_nonzero(done):
+            self._end_episodes(done)
+
+    def _end_episodes(self, done: np.ndarray) -> None:
         now_s = self._clock.now_s()
         for env in np.flatnonzero(done):
             self._episodes.append(

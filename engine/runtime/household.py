@@ -34,7 +34,7 @@ class Household:
         self.prepare = prepare
         self._agenda = agenda
         self._endpoints = Endpoints()
-        self._mark = mark(prepare.run_id, prepare.host)
+        self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir)
         self.children = Children({**prepare.env, RUN_VARIABLE: self._mark})
         self.children.prepare(prepare)
         self.is_ending = False

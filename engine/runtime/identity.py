@@ -1,11 +1,12 @@
 """Which process is which: pids are reused, so a process is its pid and its start time.
 
-Every process of a run also carries `TIANJI_RUN=<run id>@<host>` in the environment that it was
-started with, and hands it down; so even a grandchild in a session of its own is known to be ours.
+Every process of a run also carries `TIANJI_RUN=<run id>@<host>:<directory>` in the environment that
+it was started with, and hands it down; so even a grandchild in a session of its own is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -65,9 +66,19 @@ def send_signal(process: ProcessId, number: int) -> bool:
     return True
 
 
-def mark(run_id: str, host: str) -> str:
-    """The value of `RUN_VARIABLE` for the processes of a run on a host."""
-    return f"{run_id}@{host}"
+def mark(run_id: str, host: str, run_dir: str) -> str:
+    """The value of `RUN_VARIABLE` for the processes of a run on a host.
+
+    Names repeat, in other results directories and for other users of the machine; no two runs share
+    a directory, so it is part of the mark.
+
+    Args:
+        run_id: For people who look at the process.
+        host: The host's name in the inventory.
+        run_dir: The run's directory on that host, absolute.
+    """
+    digest = hashlib.blake2b(os.path.normpath(run_dir).encode(), digest_size=6).hexdigest()
+    return f"{run_id}@{host}:{digest}"
 
 
 def find_marked(value: str | None = None) -> dict[int, str]:

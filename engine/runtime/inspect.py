@@ -42,7 +42,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 def look(run_dir: Path, run_id: str, host: str) -> Findings:
     """What is there now."""
     state = read_state(state_path(run_dir, host))
-    marked = sorted(find_marked(mark(run_id, host)))
+    marked = sorted(find_marked(mark(run_id, host, str(run_dir))))
     if state is None:
         return Findings(state=None, is_supervised=False, alive=[], marked=marked)
     return Findings(
@@ -60,7 +60,7 @@ def stop(run_dir: Path, run_id: str, host: str, within_s: float) -> Findings:
         _wait(state.supervisor.pid, within_s)
     if state is not None:
         send_signal(state.supervisor, signal.SIGKILL)
-    killed = kill_marked(mark(run_id, host), spare=set())
+    killed = kill_marked(mark(run_id, host, str(run_dir)), spare=set())
     for pid in killed:
         _wait(pid, KILL_S)
     sweep_stale()

@@ -70,7 +70,7 @@ class Prepare(Message, frozen=True, kw_only=True):
 
     Attributes:
         cut: How the run is spread over processes.
-        run_id: Marks every process of the run here.
+        run_id, run_dir: Mark every process of the run here; the directory may not exist yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
         listen: Address and half-open range of ports for them; None: Unix sockets.
@@ -81,6 +81,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     experiment: Experiment
     cut: Cut
     run_id: str
+    run_dir: str
     host: str
     num_endpoints: int = 0
     listen: tuple[str, int, int] | None = None

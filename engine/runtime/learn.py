@@ -18,6 +18,7 @@ from engine.roles.commands import (
     ExportModel,
     ExportWeights,
     ModelExported,
+    Noted,
     SaveCheckpoint,
     Update,
     Updated,
@@ -27,9 +28,11 @@ from engine.roles.commands import (
     Withdraw,
     Withdrawn,
 )
-from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
+from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import save_checkpoint
+from engine.runtime.compile_job import CompileJob
+from engine.runtime.staging import SampleStaging, Staging
 from engine.wire.codec import allocate_framed
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class LearnerBody:
         checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
         clock: The run's timeline.
         meeting: With the learners that take every update together with this one, if there are any.
+        compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class LearnerBody:
         checkpoints: Path | None,
         clock: Clock,
         meeting: Meeting | None = None,
+        *,
+        compiles: bool = False,
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
@@ -65,10 +71,14 @@ class LearnerBody:
         if meeting is not None:
             self._state.peers = meeting
             self._state.weights.complete = meeting.add_up
+        self._compiles = compiles
+        self._compile_job: CompileJob | None = None
 
     def close(self) -> None:
         if self._meeting is not None:
             self._meeting.close()
+        if self._compile_job is not None:
+            self._compile_job.close()
 
     @property
     def is_busy(self) -> bool:
@@ -81,16 +91,18 @@ class LearnerBody:
         match command:
             case ExportWeights(version=version):
                 self._version = version
-                return [WeightsExported(self._export())]
+                return [WeightsExported(self._export()), *self._start_compiling()]
             case Update(rollouts=rollouts):
                 has_all = self._meeting is None or self._meeting.agree(True)
-                return [self._update(rollouts) if has_all else UpdateDeclined()]
+                if not has_all:
+                    return [UpdateDeclined()]
+                return [*self._poll_compiler(), self._update(rollouts)]
             case Withdraw():
                 assert self._meeting is not None
                 self._meeting.agree(False)
                 return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
-                return [self._update_from_samples(samples)]
+                return [*self._poll_compiler(), self._update_from_samples(samples)]
             case ExportModel():
                 self._offered = self._state.weights.vector.detach().clone()
                 return [ModelExported(self._export())]
@@ -154,6 +166,26 @@ class LearnerBody:
             priorities=priorities,
         )
 
+    def _start_compiling(self) -> list[Event]:
+        if not self._compiles or self._compile_job is not None:
+            return []
+        self._compile_job = CompileJob(self._blueprint)
+        return [self._tell_outcome()] if self._compile_job.outcome else []
+
+    def _poll_compiler(self) -> list[Event]:
+        if self._compile_job is None or not self._compile_job.poll():
+            return []
+        return [self._tell_outcome()]
+
+    def _tell_outcome(self) -> Noted:
+        """Takes what was compiled into use, and says what there is."""
+        assert self._compile_job is not None
+        if self._compile_job.steps is not None:
+            self._state.steps = self._compile_job.steps
+        detail = f"optimiser steps: {self._compile_job.outcome}"
+        print(detail, flush=True)
+        return Noted("compiled" if self._compile_job.steps else "eager", detail)
+
     def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
         layout = self._blueprint.priorities
         buffer = allocate_framed(layout.num_bytes)
@@ -166,45 +198,3 @@ class LearnerBody:
         buffer = allocate_framed(self._blueprint.weights.num_bytes)
         buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
         return Weights(self._version, buffer)
-
-
-class Staging:
-    """A batch of several rollouts side by side along the environment axis, allocated once.
-
-    Args:
-        layout: Of one rollout.
-        num_rollouts: How many make a batch.
-    """
-
-    def __init__(self, layout: Layout, num_rollouts: int) -> None:
-        self._rollout_layout = layout
-        self._batch_layout = Layout(layout.fields, layout.num_steps, layout.num_envs * num_rollouts)
-        self._buffer = self._batch_layout.allocate()
-        self._arrays = self._batch_layout.views(self._buffer)
-        self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
-
-    def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
-        """Copies the rollouts in; the result is overwritten by the next call."""
-        num_envs = self._rollout_layout.num_envs
-        for i, rollout in enumerate(rollouts):
-            for name, values in self._rollout_layout.views(rollout.buffer).items():
-                self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
-        return self._tensors
-
-
-class SampleStaging:
-    """Samples from replay as tensors, allocated once.
-
-    Args:
-        layout: Of drawn samples.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        self._buffer = layout.allocate()
-        views = layout.views(self._buffer)
-        self._tensors = {name: torch.from_numpy(array) for name, array in views.items()}
-
-    def fill(self, samples: Samples) -> dict[str, torch.Tensor]:
-        """Copies the samples in; the result is overwritten by the next call."""
-        np.copyto(self._buffer, samples.buffer)
-        return self._tensors

@@ -16,7 +16,7 @@ import time
 
 from engine.errors import TianJiError
 from engine.graph.cut import Cut
-from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
 from engine.runtime.facts import host_facts
 from engine.runtime.launch import (
     Exited,
@@ -34,6 +34,7 @@ from engine.runtime.launch import (
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
 from engine.runtime.worker import run_worker
 from engine.spec import Experiment
+from engine.wire.arena import Arena
 
 
 class _Nursery:
@@ -42,6 +43,7 @@ class _Nursery:
         self._reader: LineReader[ToNursery] = LineReader(0, ToNursery)
         self._children: dict[int, str] = {}
         self._blueprint: Blueprint | None = None
+        self._arena: Arena | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader.fd, selectors.EVENT_READ)
         self._wake_read, self._wake_write = os.pipe()
@@ -51,7 +53,7 @@ class _Nursery:
         signal.set_wakeup_fd(self._wake_write)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
 
-    def serve(self) -> tuple[WorkerSpec, Blueprint] | None:
+    def serve(self) -> tuple[WorkerSpec, Blueprint, Arena] | None:
         """Serves until the supervisor is gone.
 
         Returns:
@@ -67,7 +69,8 @@ class _Nursery:
                     case Spawn(worker=worker):
                         if self._fork(worker):
                             assert self._blueprint is not None
-                            return worker, self._blueprint
+                            assert self._arena is not None
+                            return worker, self._blueprint, self._arena
                     case Signal(address=address, number=number):
                         self._signal(address, number)
         for pid in self._children:
@@ -77,6 +80,7 @@ class _Nursery:
     def _prepare(self, experiment: Experiment, cut: Cut) -> Prepared | Refused:
         try:
             self._blueprint = make_blueprint(experiment, cut)
+            self._arena = make_arena(self._blueprint)
         except TianJiError as error:
             return Refused(
                 exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix

@@ -14,13 +14,13 @@ _PR_SET_NAME = 15
 LOG_TAIL_LINES = 50
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process as soon as its parent is gone (Linux).
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Asks the kernel to send this process a signal as soon as its parent is gone (Linux).
 
     Elsewhere, and in the moment before the call, `is_orphan` is the second fence.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def name_process(name: str) -> None:

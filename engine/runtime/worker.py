@@ -19,12 +19,18 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.launch import WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.process import OrphanWatch
+from engine.wire.arena import Arena
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
 
 
-def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
+def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = None) -> None:
     """Plays its roles until they are told to exit, or until its supervisor is gone.
+
+    Args:
+        spec: The role and its sockets.
+        blueprint: The run.
+        arena: Memory that this process shares with its neighbours.
 
     Raises:
         TianJiError: Its socket cannot be bound, or the role broke.
@@ -34,7 +40,9 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
     torch.set_num_threads(1)
     orphan_watch = OrphanWatch()
     clock = LoopClock(spec.clock_offset_ns)
-    codec = Codec(blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities)
+    codec = Codec(
+        blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities, arena
+    )
     with Sockets(spec.address, spec.wiring, codec) as sockets:
 
         def show(progress: Progress) -> None:
@@ -51,6 +59,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint) -> None:
             process_of=spec.wiring.routes,
             rendezvous=spec.rendezvous,
             epoch=spec.epoch,
+            arena=arena,
         )
         hosted = {role: host_role(role, assembly) for role in spec.roles}
         loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan)

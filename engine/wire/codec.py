@@ -24,6 +24,7 @@ from engine.messages import (
 )
 from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
+from engine.wire.arena import Arena
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
 
 MAX_MESSAGE_BYTES = 16 * 2**20
@@ -45,6 +46,7 @@ class Codec:
         rollout: Layout of a rollout.
         weights: Layout of the parameters.
         samples, priorities: Layouts of what travels between a replay buffer and a learner.
+        arena: Memory shared with other processes of this host, if there is any.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Codec:
         weights: WeightsLayout,
         samples: Layout = NOTHING,
         priorities: Layout = NOTHING,
+        arena: Arena | None = None,
     ) -> None:
+        self.arena = arena
         self._rollout = rollout
         self._weights = weights
         self._samples = samples
@@ -76,7 +80,7 @@ class Codec:
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
-    def encode(self, message: AnyMessage, to: str) -> list[Buffer]:
+    def encode(self, message: AnyMessage, to: str, *, shares_memory: bool = False) -> list[Buffer]:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
         Weights are for every actor of the process that gets them, so that one encoded buffer can
@@ -85,10 +89,12 @@ class Codec:
         Args:
             message: What to encode.
             to: The role that it is for.
+            shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
+                its header, and its slot belongs to the receiver from now on.
         """
         match message:
             case RolloutArrived(rollout=rollout, held_version=held):
-                return [self._join(self._rollout_header(to, rollout, held), rollout.buffer)]
+                return [self._rollout_frame(to, rollout, held, shares_memory)]
             case WeightsArrived(weights=weights):
                 return [self._parameters(header.KIND_WEIGHTS, role_of(to), weights, 0)]
             case ModelOffered(group=group, weights=weights):
@@ -104,7 +110,7 @@ class Codec:
                 head = header.pack_priorities(to, layout.digest, layout.num_bytes)
                 return [self._join(head, priorities.buffer)]
             case BatchArrived(batch=batch, rollouts=rollouts):
-                frames = [self._join(self._rollout_header(to, r, -1), r.buffer) for r in rollouts]
+                frames = [self._rollout_frame(to, r, -1, shares_memory) for r in rollouts]
                 return [header.pack_batch(to, batch, len(frames)), *frames]
         return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
@@ -130,7 +136,7 @@ class Codec:
 
     def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:
         match kind:
-            case header.KIND_ROLLOUT:
+            case header.KIND_ROLLOUT | header.KIND_SLOT:
                 return RolloutArrived(*self._rollout_of(frame))
             case header.KIND_WEIGHTS | header.KIND_MODEL | header.KIND_MERGED:
                 return self._parameters_of(frame, kind)
@@ -169,14 +175,32 @@ class Codec:
             return WeightsArrived(weights)
         return ModelOffered(group, weights) if kind == header.KIND_MODEL else ModelMerged(weights)
 
-    def _rollout_header(self, to: str, rollout: Rollout, held_version: int) -> bytes:
+    def _rollout_frame(
+        self, to: str, rollout: Rollout, held_version: int, shares_memory: bool
+    ) -> Buffer:
         layout = self._rollout
-        return header.pack_rollout(to, rollout.info, held_version, layout.digest, layout.num_bytes)
+        slot = self.arena.hand_over(rollout.buffer) if self.arena and shares_memory else None
+        head = header.pack_rollout(
+            to, rollout.info, held_version, layout.digest, layout.num_bytes, slot
+        )
+        return head if slot is not None else self._join(head, rollout.buffer)
 
     def _rollout_of(self, frame: Buffer) -> tuple[Rollout, int]:
         layout = self._rollout
         info, held_version = header.unpack_rollout(frame, layout.digest, layout.num_bytes)
-        return Rollout(info, _payload(frame)), held_version
+        slot = header.slot_of(frame)
+        if slot is None:
+            return Rollout(info, _payload(frame)), held_version
+        if self.arena is None:
+            raise WireError("a rollout in shared memory, where none is shared")
+        return Rollout(info, self.arena.attach(slot)), held_version
+
+    def free(self, frames: Sequence[Buffer]) -> None:
+        """Frees the slots of frames that could not be sent, so that nobody else will."""
+        for frame in frames:
+            slot = header.slot_of(frame)
+            if slot is not None and self.arena is not None:
+                self.arena.free(slot)
 
     def _join(self, head: bytes, buffer: npt.NDArray[np.uint8]) -> Buffer:
         """Header and buffer as one frame; free if the buffer was allocated with room in front."""

@@ -33,22 +33,34 @@ KIND_MODEL = 4
 KIND_MERGED = 5
 KIND_SAMPLES = 6
 KIND_PRIORITIES = 7
+KIND_SLOT = 8
+"""A rollout in shared memory: this header says where, and no payload follows."""
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
 MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
 _SAMPLES = struct.Struct("<qQddd")
+_SLOT = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = 128
 """Two cache lines; the unused rest is zero."""
 
 
 def pack_rollout(
-    to: str, info: RolloutInfo, held_version: int, digest: int, num_bytes: int
+    to: str,
+    info: RolloutInfo,
+    held_version: int,
+    digest: int,
+    num_bytes: int,
+    slot: int | None = None,
 ) -> bytes:
-    """Header of a rollout; `held_version` is the newest weights version of its actor."""
+    """Header of a rollout; `held_version` is the newest weights version of its actor.
+
+    With `slot`, the header of a rollout that lies in this slot of the host's arena.
+    """
+    kind = KIND_ROLLOUT if slot is None else KIND_SLOT
     return _seal(
-        _prefix(KIND_ROLLOUT, to, digest, num_bytes)
+        _prefix(kind, to, digest, num_bytes)
         + _ROLLOUT.pack(
             info.actor,
             info.epoch,
@@ -62,6 +74,7 @@ def pack_rollout(
             info.start_s,
             info.end_s,
         )
+        + _SLOT.pack(slot or 0)
     )
 
 
@@ -74,7 +87,8 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
     Raises:
         WireError: Not a rollout of this layout.
     """
-    _check(frame, KIND_ROLLOUT, digest, num_bytes)
+    kind = KIND_SLOT if kind_of(frame) == KIND_SLOT else KIND_ROLLOUT
+    _check(frame, kind, digest, num_bytes)
     fields = _ROLLOUT.unpack_from(frame, _PREFIX.size)
     info = RolloutInfo(
         actor=fields[0],
@@ -98,6 +112,13 @@ def pack_parameters(
 ) -> bytes:
     """Header of a parameter tensor: weights, a group's model, or a merged one."""
     return _seal(_prefix(kind, to, digest, num_bytes) + struct.pack("<qI", version, group))
+
+
+def slot_of(frame: Buffer) -> int | None:
+    """Where the rollout lies, if not in the frame itself. The frame was unpacked before."""
+    if kind_of(frame) != KIND_SLOT:
+        return None
+    return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
 
 
 def unpack_parameters(frame: Buffer, kind: int, digest: int, num_bytes: int) -> tuple[int, int]:
@@ -206,8 +227,9 @@ def _check(frame: Buffer, kind: int, digest: int, num_bytes: int) -> None:
     found = kind_of(frame)
     if found != kind:
         raise WireError(f"frame of kind {found} where {kind} was expected")
-    if len(frame) != HEADER_BYTES + num_bytes:
-        raise WireError(f"frame of {len(frame)} bytes, expected {HEADER_BYTES + num_bytes}")
+    expected = HEADER_BYTES + (0 if kind == KIND_SLOT else num_bytes)
+    if len(frame) != expected:
+        raise WireError(f"frame of {len(frame)} bytes, expected {expected}")
     end = HEADER_BYTES - _CHECKSUM.size
     if _CHECKSUM.unpack_from(frame, end)[0] != zlib.crc32(memoryview(frame)[:end]):
         raise WireError("the header's checksum is wrong")

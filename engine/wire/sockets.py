@@ -24,6 +24,7 @@ from engine.errors import PreflightError, WireError
 from engine.messages import AnyMessage, WeightsArrived, WeightsRequested
 from engine.wire import header
 from engine.wire.codec import Codec
+from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 
 HIGH_WATER_MARK = 1024
@@ -56,12 +57,14 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
         links: The servers that it connects to.
         routes: The process that plays each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
+        neighbours: Other processes of the same host, which share memory with this one.
     """
 
     bind: str = ""
     links: tuple[Link, ...] = ()
     routes: dict[str, str] = {}
     keyring: Keyring | None = None
+    neighbours: frozenset[str] = frozenset()
 
 
 _LATEST = "~latest"
@@ -84,6 +87,7 @@ class Sockets:
         self._address = address
         self._codec = codec
         self._keyring = wiring.keyring
+        self._neighbours = wiring.neighbours
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
@@ -126,8 +130,8 @@ class Sockets:
             False if there is no way to `to` (never connected, or gone), or if a weights message
             found the way full; the next weights supersede it.
         """
-        frames = self._codec.encode(message, to)
         peer = self._routes.get(to, to)
+        frames = self._codec.encode(message, to, shares_memory=peer in self._neighbours)
         client = self._clients.get(peer)
         if isinstance(message, WeightsRequested):
             client = self._clients.get(peer + _LATEST, client)
@@ -138,17 +142,21 @@ class Sockets:
                 client.send_multipart(frames, zmq.DONTWAIT, copy=False)
                 return True
             if self._server is None:
-                return False
+                return self._give_up(frames)
             self._server.send_multipart([peer.encode(), *frames], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
             if isinstance(message, WeightsArrived):
-                return False
+                return self._give_up(frames)
             raise WireError(f"the way to {to} is full, which the protocol excludes") from error
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
-                return False
+                return self._give_up(frames)
             raise
+
+    def _give_up(self, frames: list[Buffer]) -> bool:
+        self._codec.free(frames)
+        return False
 
     def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
         """Waits for messages and yields all that are there, each with the role that it is for.

@@ -119,7 +119,22 @@ def test_only_connectors_know_ssh():
 def may_be_heavy(path: Path) -> bool:
     is_figures = path.parent.name == "render" and path.name.startswith("figures")
     is_ssh = path.parent.name == "connectors" and path.stem.startswith(("ssh", "host_keys"))
-    return "analysis" in path.parts or is_figures or is_ssh
+    return "analysis" in path.parts or is_figures or is_ssh or is_driver(path)
+
+
+def is_driver(path: Path) -> bool:
+    """A program for another interpreter; nothing here imports it."""
+    return "drivers" in path.parts
+
+
+def test_nothing_imports_a_driver():
+    for path in (*ENGINE, *CLI):
+        assert not any("drivers" in name.split(".") for name in imports(parsed(path))), path
+
+
+@pytest.mark.parametrize("path", [p for p in CLI if is_driver(p)], ids=module_of)
+def test_a_driver_imports_nothing_of_tianji(path: Path):
+    assert not roots(imports(parsed(path))) & {"engine", "tianji_cli"}
 
 
 @pytest.mark.parametrize("path", [p for p in CLI if not may_be_heavy(p)], ids=module_of)

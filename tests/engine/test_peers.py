@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, LearnerState
-from engine.algorithms.peers import Alone, shuffled_minibatches
+from engine.algorithms.peers import Alone, minibatch_rows
 from engine.algorithms.registry import make_algorithm
 from engine.spec import Experiment
 from engine.testing import discrete_spaces, make_experiment
@@ -132,19 +132,14 @@ def test_two_learners_on_half_batches_equal_one_on_the_whole_batch(experiment: E
 
 def test_the_minibatches_of_all_learners_are_those_of_one():
     whole = torch.arange(T * B).view(T, B)
-    one = shuffled_minibatches(
-        {"x": whole.flatten()}, B, 16, torch.Generator().manual_seed(3), Alone()
-    )
+    one = minibatch_rows((T, B), 2, 16, torch.Generator().manual_seed(3), Alone())
     shares = [
-        shuffled_minibatches(
-            {"x": whole[:, rank * 4 : rank * 4 + 4].flatten()},
-            4,
-            16,
-            torch.Generator().manual_seed(3),
-            Alone(rank, LEARNERS),
+        minibatch_rows(
+            (T, B // LEARNERS), 2, 16, torch.Generator().manual_seed(3), Alone(rank, LEARNERS)
         )
         for rank in range(LEARNERS)
     ]
-    for minibatch, *parts in zip(one, *shares, strict=True):
-        found = torch.cat([part["x"] for part in parts])
-        assert sorted(found.tolist()) == sorted(minibatch["x"].tolist())
+    held = [whole[:, rank * 4 : rank * 4 + 4].flatten() for rank in range(LEARNERS)]
+    for rows, *parts in zip(one, *shares, strict=True):
+        found = torch.cat([values[part] for values, part in zip(held, parts, strict=True)])
+        assert sorted(found.tolist()) == sorted(rows.tolist())

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import psutil
 
-SHORT = ("-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
+EAGER = ("-s", "learner.compile=off")
+"""A compiler beside the run would only take processor time from it."""
+SHORT = (*EAGER, "-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
 ENDLESS = (
+    *EAGER,
     *("-s", "stop.env_steps=null"),
     *("-s", "stop.return_threshold=null"),
     *("-s", "stop.seconds=300"),

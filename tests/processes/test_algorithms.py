@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import rows
+from running import SHORT, rows
 
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
@@ -18,11 +18,10 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 def run(tianji, tmp_path: Path, experiment: str, *settings: str) -> tuple[dict, Path]:
     """A short run of an experiment; its files must agree with each other."""
-    short = ["-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null"]
     command = tianji(
         *("--json", "-q", "up", "--name", "run", "-x", str(EXPERIMENTS / f"{experiment}.yaml")),
         *(word for setting in settings for word in ("-s", setting)),
-        *short,
+        *SHORT,
     )
     code, out, err = command.end(120)
     assert code == 0, err

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.processes
 
-QUIET = ("-s", "stop.return_threshold=null")
+QUIET = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
 
 
 def train(tianji, name: str, *arguments: str) -> dict[str, object]:

@@ -31,8 +31,8 @@ from tianji_cli.clocks import Answer, ClockOffset, estimate, relative_to
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 
 
-def sleeper(run: str) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "TIANJI_RUN": mark(run, "h")}
+def sleeper(run: str, run_dir: Path = Path("/runs")) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "TIANJI_RUN": mark(run, "h", str(run_dir))}
     process = subprocess.Popen(SLEEP, env=env, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -68,9 +68,9 @@ def test_a_zombie_is_gone() -> None:
 def test_marked_processes_are_found_and_killed_and_others_are_not() -> None:
     ours, others = sleeper("ours"), sleeper("others")
     try:
-        assert set(find_marked(mark("ours", "h"))) == {ours.pid}
+        assert set(find_marked(mark("ours", "h", "/runs"))) == {ours.pid}
         assert {ours.pid, others.pid} <= set(find_marked())
-        assert kill_marked(mark("ours", "h"), spare=set()) == [ours.pid]
+        assert kill_marked(mark("ours", "h", "/runs"), spare=set()) == [ours.pid]
         assert ours.wait(5) == -signal.SIGKILL
         assert others.poll() is None
     finally:
@@ -92,7 +92,7 @@ def test_states_are_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_stop_ends_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
-    supervisor, stranger = sleeper("r"), sleeper("stranger")
+    supervisor, stranger = sleeper("r", tmp_path), sleeper("r", tmp_path / "elsewhere")
     try:
         known = identify(supervisor.pid)
         assert known is not None

@@ -17,6 +17,7 @@ from engine.errors import (
     PreflightError,
     VersionMismatchError,
 )
+from engine.runtime.identity import mark
 from tianji_cli import provision as module
 from tianji_cli.bundle import make_bundle, pinned_constraints, source_root
 from tianji_cli.inventory import Host
@@ -67,7 +68,7 @@ def test_phases_in_order_and_what_is_started() -> None:
     assert part.host.address == "192.0.2.9"
     ((command, env),) = node.spawned
     assert command == [f"python{MINOR}", "-m", "engine.runtime.supervisor"]
-    assert env == {"PYTHONPATH": part.source, "TIANJI_RUN": "r@a"}
+    assert env == {"PYTHONPATH": part.source, "TIANJI_RUN": mark("r", "a", part.run_dir)}
 
 
 def test_a_second_time_nothing_is_shipped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ def _document_of(
 
 def report_command(
     runs: Sequence[str], results: Path, out: Path | None, output: Output
-) -> ReportResult:
+) -> ReportResult | None:
     """Finds the runs, writes the report, and prints tables or one JSON document.
 
     Args:
@@ -184,10 +185,17 @@ def report_command(
         out: See `write_report`.
         output: Where words go.
 
+    Returns:
+        What was written; None for benchmarks, whose report is another.
+
     Raises:
         ConfigError: As `resolve_run` and `write_report`.
         PreflightError: As `write_report`.
     """
+    benches = [place for name in runs if (place := _bench_place(results, name)) is not None]
+    if benches:
+        _report_benches(runs, benches, out, output)
+        return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
     if output.is_json:
@@ -203,3 +211,28 @@ def report_command(
             output.say(f"{run.run_id}: {warning}")
     output.data.print(Text(f"report: {result.report}"), soft_wrap=True)
     return result
+
+
+def _bench_place(results: Path, name: str) -> Path | None:
+    """The directory of a benchmark: a path, an id, or a unique beginning of one."""
+    from tianji_cli.commands.bench_report import is_bench
+
+    for place in (Path(name), results / name):
+        if is_bench(place):
+            return place
+    matches = [place for place in results.glob(f"{glob.escape(name)}*") if is_bench(place)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _report_benches(
+    names: Sequence[str], benches: Sequence[Path], out: Path | None, output: Output
+) -> None:
+    from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+
+    if len(benches) != len(names):
+        raise ConfigError(
+            "runs and benchmarks cannot share a report",
+            where=", ".join(names),
+            fix="report them one after the other",
+        )
+    show_comparison(write_bench_report(benches, out), output)

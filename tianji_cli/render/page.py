@@ -45,7 +45,7 @@ def render_page(runs: Sequence[ExaminedRun], figures: Sequence[PageFigure], base
     title = runs[0].label if len(runs) == 1 else f"Comparison of {len(runs)} runs"
     return "".join(
         [
-            _head(f"{title} · TianJi"),
+            head(f"{title} · TianJi"),
             _header(runs, title),
             "<main>",
             page_parts.warnings(runs),
@@ -62,7 +62,8 @@ def render_page(runs: Sequence[ExaminedRun], figures: Sequence[PageFigure], base
     )
 
 
-def _head(title: str) -> str:
+def head(title: str) -> str:
+    """Everything of a page up to its body; forbids scripts and the network."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

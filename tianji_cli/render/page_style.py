@@ -53,6 +53,8 @@ pre { overflow-x: auto; margin: 10px 0 0; }
 .warnings strong { color: var(--bad); }
 .warnings ul { margin: 4px 0 0; padding-left: 20px; }
 .warnings li { white-space: pre-wrap; overflow-wrap: anywhere; }
+.figures.below { margin-top: 18px; }
+td details pre { white-space: pre-wrap; overflow-wrap: anywhere; max-width: 60ch; }
 .figures {
   display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
 }

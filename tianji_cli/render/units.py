@@ -17,6 +17,14 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
+def plural(value: int, noun: str) -> str:
+    """
+    >>> plural(1, "block"), plural(5, "block")
+    ('1 block', '5 blocks')
+    """
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def rate(value_per_s: float | None, of_what: str = "env steps") -> str:
     """
     >>> rate(12345.6)

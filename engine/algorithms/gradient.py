@@ -1,0 +1,191 @@
+"""Optimiser steps: the part of learning that costs most, and the part that can be compiled.
+
+An algorithm that learns by gradient states one `GradientStep` and lets `state.steps` take it:
+
+    metrics = state.steps.take(state, self._step, samples, order)
+
+That call is all it takes. Steps are taken eagerly at first; the runtime may put a compiled taker
+with the same results into `state.steps` later (`engine.runtime.compiled`). To be compilable a loss
+reads tensors from its arguments only, has no side effects and does not branch on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from engine.algorithms.flat import FlatParameters
+from engine.algorithms.optimizer import (
+    BETA_1,
+    BETA_2,
+    AdamState,
+    adam_step,
+    clip_gradient_norm,
+)
+
+Samples: TypeAlias = Mapping[str, Tensor]
+Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
+"""(network, minibatch) -> (scalar loss, metrics [M] detached from it: whatever is to be told)."""
+
+
+Order: TypeAlias = Tensor | Sequence[Tensor]
+"""Rows of minibatches: int64 [K, N], or K vectors where learners share them unequally."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientStep:
+    """One step of Adam down a loss, with the gradient's norm clipped.
+
+    Attributes:
+        loss: What to descend.
+        learning_rate, epsilon: Of Adam.
+        max_gradient_norm: Longer gradients are scaled down to it.
+    """
+
+    loss: Loss
+    learning_rate: float
+    epsilon: float
+    max_gradient_norm: float
+
+
+class Trainable(Protocol):
+    """What a step changes; a `LearnerState`."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def weights(self) -> FlatParameters: ...
+
+    @property
+    def optimizer(self) -> AdamState: ...
+
+
+class StepTaker(Protocol):
+    """Takes gradient steps one after the other."""
+
+    def take(
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+    ) -> Tensor:
+        """Takes one step on each minibatch, in place on `state`.
+
+        Args:
+            state: Network, weights and optimiser.
+            step: What to do on each minibatch.
+            samples: By name; without `order` they are the only minibatch.
+            order: Rows of the minibatches, int64 [K, N]: minibatch k is `samples[order[k]]`.
+
+        Returns:
+            The metrics of the loss, averaged over the K minibatches, [M].
+        """
+        ...
+
+
+class EagerSteps:
+    """Takes steps kernel by kernel: ready at once, and what compiled steps must agree with."""
+
+    def take(
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+    ) -> Tensor:
+        """See `StepTaker`."""
+        if order is None:
+            return self._take_one(state, step, samples)
+        metrics = [self._take_one(state, step, gather(samples, rows)) for rows in order]
+        return torch.stack(metrics).mean(0)
+
+    def _take_one(self, state: Trainable, step: GradientStep, minibatch: Samples) -> Tensor:
+        state.weights.gradient.zero_()
+        loss, metrics = step.loss(state.network, minibatch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradient_norm(state.weights, step.max_gradient_norm)
+        adam_step(
+            state.weights,
+            state.optimizer,
+            learning_rate=step.learning_rate,
+            epsilon=step.epsilon,
+        )
+        return metrics
+
+
+def gather(samples: Samples, rows: Tensor) -> dict[str, Tensor]:
+    """The minibatch of these rows, int64 [N]."""
+    return {name: values.index_select(0, rows) for name, values in samples.items()}
+
+
+class FunctionalStep:
+    """The same step without side effects, for a compiler to trace.
+
+    Args:
+        network: Gives structure and names; its values are not used.
+        step: What to do.
+    """
+
+    def __init__(self, network: nn.Module, step: GradientStep) -> None:
+        self._step = step
+        self._bound = _BoundLoss(network, step.loss)
+        self._shapes = [(name, p.shape) for name, p in self._bound.named_parameters()]
+        self._learns = {name: p.requires_grad for name, p in self._bound.named_parameters()}
+
+    def take(
+        self,
+        vector: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        num_steps: Tensor,
+        minibatch: Samples,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Takes one step.
+
+        Args:
+            vector: All parameters, float32 [P].
+            mean, variance, num_steps: Adam's state; [P], [P] and a scalar.
+            minibatch: What the loss wants.
+
+        Returns:
+            The first four anew, and the metrics of the loss, [M].
+        """
+        gradient, metrics = self._gradient(vector, minibatch)
+        num_steps = num_steps + 1
+        mean = torch.lerp(mean, gradient, 1 - BETA_1)
+        variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
+        step_size = self._step.learning_rate / (1 - BETA_1**num_steps)
+        deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + self._step.epsilon
+        return vector - step_size * (mean / deviation), mean, variance, num_steps, metrics
+
+    def _gradient(self, vector: Tensor, minibatch: Samples) -> tuple[Tensor, Tensor]:
+        """The clipped gradient [P], zero where nothing learns, and the metrics."""
+        pieces, position = {}, 0
+        for name, shape in self._shapes:
+            pieces[name] = vector[position : position + shape.numel()].view(shape)
+            position += shape.numel()
+        learning = {name: piece for name, piece in pieces.items() if self._learns[name]}
+
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = functional_call(
+                self._bound, {**pieces, **parameters}, (minibatch,)
+            )
+            return result
+
+        gradients, metrics = torch.func.grad(loss, has_aux=True)(learning)
+        gradient = torch.cat(
+            [gradients.get(name, pieces[name].mul(0.0)).reshape(-1) for name, _ in self._shapes]
+        )
+        norm = torch.linalg.vector_norm(gradient)
+        return gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0), metrics
+
+
+class _BoundLoss(nn.Module):
+    """A loss as a module, so that its parameters can be exchanged."""
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network = network
+        self._loss = loss
+
+    def forward(self, minibatch: Samples) -> tuple[Tensor, Tensor]:
+        return self._loss(self.network, minibatch)

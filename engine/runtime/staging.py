@@ -1,0 +1,58 @@
+"""The batch that a learner trains on, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from engine.rollout import Layout, Rollout, Samples
+
+
+class Staging:
+    """A batch of several rollouts side by side along the environment axis, allocated once.
+
+    Args:
+        layout: Of one rollout.
+        num_rollouts: How many make a batch.
+
+    Attributes:
+        tensors: The batch, zero until it is filled.
+    """
+
+    def __init__(self, layout: Layout, num_rollouts: int) -> None:
+        self._rollout_layout = layout
+        self._batch_layout = Layout(layout.fields, layout.num_steps, layout.num_envs * num_rollouts)
+        self._buffer = self._batch_layout.allocate()
+        self._arrays = self._batch_layout.views(self._buffer)
+        self.tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
+
+    def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
+        """Copies the rollouts in; the result is overwritten by the next call."""
+        num_envs = self._rollout_layout.num_envs
+        for i, rollout in enumerate(rollouts):
+            for name, values in self._rollout_layout.views(rollout.buffer).items():
+                self._arrays[name][:, i * num_envs : (i + 1) * num_envs] = values
+        return self.tensors
+
+
+class SampleStaging:
+    """Samples from replay as tensors, allocated once.
+
+    Args:
+        layout: Of drawn samples.
+
+    Attributes:
+        tensors: The samples, zero until they are filled in.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._buffer = layout.allocate()
+        views = layout.views(self._buffer)
+        self.tensors = {name: torch.from_numpy(array) for name, array in views.items()}
+
+    def fill(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Copies the samples in; the result is overwritten by the next call."""
+        np.copyto(self._buffer, samples.buffer)
+        return self.tensors

@@ -1,0 +1,89 @@
+"""`tianji bench` as a command: what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = ["-s", "tasks.ppo.budget_s=20", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=15"]
+
+
+def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIANJI_")}
+    return subprocess.run(
+        [sys.executable, "-m", "tianji_cli.main", "bench", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**environment, "NO_COLOR": "1", "TIANJI_PEERS": str(cwd / "no-peers")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["smoke"], 2, ["nobody is there to answer", "--yes"]),
+        (["smok", "--dry-run"], 2, ["no such file", "did you mean 'smoke'?"]),
+        (
+            ["smoke", "--compare", "rlib", "--dry-run"],
+            2,
+            ["unknown peer 'rlib'", "did you mean 'rllib'?"],
+        ),
+        (["smoke", "--compare", "rllib", "--dry-run"], 3, ["RLlib is not installed", "--install"]),
+        (
+            ["smoke", "--compare", "xingtian", "--dry-run"],
+            3,
+            ["TIANJI_XINGTIAN_PYTHON", "--skip-missing"],
+        ),
+        (["smoke", "--budget", "0", "--dry-run"], 2, ["0 is not a time"]),
+        (["smoke", "--seeds", "0"], 2, ["--seeds"]),
+        (["--resume", "nothing", "--yes"], 2, ["cannot be read", "nothing"]),
+        (["--install", "xingtian"], 2, ["cannot be installed from here"]),
+        (["smoke", "--name", "../up", "--dry-run"], 2, ["cannot name a directory"]),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    tmp_path, arguments, code, words
+):
+    result = tianji(tmp_path, *arguments)
+    assert result.returncode == code, result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
+    result = tianji(tmp_path, "smoke", "--dry-run", "-v")
+    assert result.returncode == 0, result.stderr
+    assert "4 cells, between 80.0 s and 2 min 48 s in all" in result.stderr
+    assert "ppo/single-process-seed1" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.processes
+def test_a_real_benchmark_with_a_missing_system(tmp_path):
+    """TianJi and the plain loop for real; a missing peer is marked, and --strict says so."""
+    result = tianji(
+        tmp_path, "smoke", "--compare", "single-process,xingtian", "--skip-missing", "--strict",
+        "--seeds", "1", "--name", "b", "--yes", "--json", *QUICK,
+    )  # fmt: skip
+    assert result.returncode == 8, result.stderr
+    document = json.loads(result.stdout)
+    outcomes = {peer["peer"]: peer["outcomes"] for peer in document["tasks"][0]["peers"]}
+    assert outcomes == {
+        "tianji": {"reached": 1},
+        "single-process": {"reached": 1},
+        "xingtian": {"missing": 1},
+    }
+    assert (tmp_path / "results" / "b" / "report.html").is_file()
+    again = tianji(tmp_path, "--resume", "b", "--yes")
+    assert again.returncode == 0, again.stderr
+    assert "0 cells (3 of 3 done)" in again.stderr

@@ -1,0 +1,128 @@
+"""From results to answers: what may be claimed, and when nothing may."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from bench_fakes import FakePeer, make_suite, make_task, result_of
+
+from tianji_cli.baselines.base import Installed
+from tianji_cli.bench.compare import compare
+from tianji_cli.bench.harness import new_bench
+from tianji_cli.bench.schedule import make_cells, planned_s
+from tianji_cli.render.bench_text import ratio_text, verdicts
+
+
+def comparison_of(results, tmp_path, *, num_seeds=5, budget_s=60.0):
+    peers = FakePeer("tianji", ""), FakePeer("rllib", "")
+    found = {peer.name: Installed(python="p", versions={}) for peer in peers}
+    suite = make_suite(make_task(budget_s=budget_s), num_seeds)
+    manifest = new_bench(suite, peers, found, range(num_seeds), tmp_path / "b").manifest
+    clean = msgspec.structs.replace(manifest.git, dirty=False)
+    manifest = msgspec.structs.replace(manifest, git=clean)
+    return compare(manifest, {r.cell: r for r in results}, ["b"])
+
+
+def peer_of(results, tmp_path, **settings):
+    comparison = comparison_of(results, tmp_path, **settings)
+    return next(p for p in comparison.tasks[0].peers if p.peer == "rllib")
+
+
+def both(times_us, times_them, rates=(2000.0, 1000.0)):
+    ours = [result_of("tianji", i, time_s=t, rate=rates[0] + i) for i, t in enumerate(times_us)]
+    theirs = [result_of("rllib", i, time_s=t, rate=rates[1] + i) for i, t in enumerate(times_them)]
+    return ours + theirs
+
+
+def test_a_clear_difference_is_called_faster(tmp_path):
+    peer = peer_of(both([5, 6, 5, 6, 5], [20, 22, 21, 19, 20]), tmp_path)
+    assert peer.time_ratio.answer == "faster"
+    assert peer.time_ratio.value.estimate == pytest.approx(3.8, abs=0.3)
+    assert peer.throughput_ratio.answer == "faster"
+    assert peer.throughput_ratio.value.estimate == pytest.approx(2.0, abs=0.01)
+
+
+def test_slower_is_said_as_plainly(tmp_path):
+    peer = peer_of(both([20, 22, 21, 19, 20], [5, 6, 5, 6, 5], (500.0, 1000.0)), tmp_path)
+    assert peer.time_ratio.answer == "slower"
+    assert peer.throughput_ratio.answer == "slower"
+
+
+def test_an_interval_with_1_in_it_shows_no_difference(tmp_path):
+    peer = peer_of(both([10, 20, 10, 20, 14], [20, 10, 20, 10, 15]), tmp_path)
+    assert peer.time_ratio.answer == "no difference shown"
+    assert "no difference shown" in ratio_text(peer.time_ratio)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_no_speed_up_when_more_than_half_of_a_side_is_censored(tmp_path, side):
+    times = [[5, 6, 5, 6, 5], [20, 21, 20, 21, 20]]
+    times[side] = [None, None, None, 6, 5]
+    peer = peer_of(both(*times), tmp_path)
+    assert peer.time_ratio.value is None
+    assert "more than half" in peer.time_ratio.reason
+    if side == 1:
+        assert peer.median_s is None
+        assert peer.median_from_launch_s is None
+
+
+def test_some_censoring_makes_it_a_ratio_of_restricted_means(tmp_path):
+    peer = peer_of(both([5, 6, 5, 6, 5], [20, 22, None, 19, 20]), tmp_path)
+    assert "restricted means" in peer.time_ratio.method
+    assert peer.time_ratio.value.estimate == pytest.approx((20 + 22 + 60 + 19 + 20) / 27)
+    assert peer.success.estimate == pytest.approx(0.8)
+
+
+def test_a_failed_cell_takes_its_block_out_and_is_counted(tmp_path):
+    results = both([5, 6, 5], [20, 22, 21])
+    results[-1] = msgspec.structs.replace(results[-1], outcome="crashed")
+    comparison = comparison_of(results, tmp_path, num_seeds=3)
+    peer = comparison.tasks[0].peers[1]
+    assert peer.outcomes == {"reached": 2, "crashed": 1}
+    assert peer.time_ratio.num_blocks == 2
+    assert any("crashed" in warning for warning in comparison.warnings)
+
+
+def test_one_block_has_a_ratio_but_no_answer(tmp_path):
+    peer = peer_of(both([5], [20]), tmp_path, num_seeds=1)
+    assert peer.time_ratio.answer == "too few blocks"
+
+
+def test_without_a_common_block_there_is_no_ratio(tmp_path):
+    results = [result_of("tianji", 0), result_of("rllib", 1)]
+    peer = peer_of(results, tmp_path, num_seeds=2)
+    assert peer.time_ratio.answer == "not computable"
+
+
+def test_the_horizon_is_never_later_than_a_censored_run_was_followed(tmp_path):
+    results = [*both([5, 6], [20, 21]), result_of("rllib", 2, time_s=None, budget_s=40.0)]
+    assert comparison_of(results, tmp_path, num_seeds=3).tasks[0].horizon_s == 40.0
+
+
+def test_instability_is_warned_of(tmp_path):
+    wild = [result_of("tianji", i, rate=1000.0 * (i + 1), busy=1.5) for i in range(3)]
+    warnings = " ".join(comparison_of(wild, tmp_path, num_seeds=3).warnings)
+    for words in (
+        "varies by",
+        "not idle before 3 of 3",
+        "Unfinished: 3 of 6",
+        "Number of blocks: 3",
+    ):
+        assert words in warnings
+
+
+def test_verdicts_name_every_peer(tmp_path):
+    (line,) = verdicts(comparison_of(both([5, 6], [20, 21]), tmp_path, num_seeds=2).tasks[0])
+    assert line.startswith("RLlib: throughput 2.00 × [")
+
+
+def test_blocks_are_complete_random_and_reproducible():
+    peers = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
+    suite = make_suite(make_task(peers))
+    cells = make_cells(suite, peers, range(8))
+    assert cells == make_cells(suite, peers, range(8))
+    orders = [tuple(cell.peer for cell in cells[i : i + 5]) for i in range(0, 40, 5)]
+    assert all(set(order) == set(peers) for order in orders)
+    assert len(set(orders)) > 4
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    assert planned_s(suite, cells) == 40 * (1.0 + 12.0)

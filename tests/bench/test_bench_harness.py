@@ -1,0 +1,181 @@
+"""The harness with fake systems that are real processes: whatever they do, the bench goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from bench_fakes import FakePeer, make_suite, make_task
+
+from engine.errors import ConfigError
+from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
+from tianji_cli.bench import run_cell as run_cell_module
+from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
+from tianji_cli.bench.results import BenchPaths, CellResult, read_manifest, write_json
+
+pytestmark = pytest.mark.processes
+
+
+def make_bench(root: Path, *peers: FakePeer, seeds: int = 1, **limits: object) -> Bench:
+    task = make_task([peer.name for peer in peers], **limits)
+    installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
+    bench = new_bench(make_suite(task, seeds), peers, installed, range(seeds), root)
+    create(bench)
+    return bench
+
+
+def run(bench: Bench, *peers: FakePeer) -> list[CellResult]:
+    by_name = {peer.name: peer for peer in peers}
+    results = run_cells(bench, by_name, lambda *_: None, lambda _: None)
+    return [results[cell] for cell in bench.manifest.cells]
+
+
+def run_one(root: Path, behaviour: str, **limits: object) -> CellResult:
+    peer = FakePeer("rllib", behaviour)
+    (result,) = run(make_bench(root, peer, **limits), peer)
+    return result
+
+
+def members(root: Path) -> list[int]:
+    """Processes of any cell below `root` that still run, whoever their parent is by now."""
+    return [process.pid for process in psutil.process_iter() if _belongs_to(process, root)]
+
+
+def _belongs_to(process: psutil.Process, root: Path) -> bool:
+    try:
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+        return is_alive and process.environ().get("TIANJI_BENCH_RAW", "").startswith(str(root))
+    except (psutil.Error, OSError):
+        return False
+
+
+def test_a_good_system_is_stopped_at_the_threshold_and_measured(tmp_path):
+    result = run_one(tmp_path / "b", "good", min_s=0.3, budget_s=10.0)
+    assert result.outcome == "reached"
+    assert result.exit_code == 0
+    assert result.leftovers == []
+    assert result.figures.env_steps > 200
+    assert result.figures.time_to_threshold_s < 5
+    assert result.figures.collect_per_s > 100
+    assert result.stop_asked_s < result.ended_s
+    assert not members(tmp_path)
+
+
+def test_a_slow_system_is_censored_at_its_budget(tmp_path):
+    result = run_one(tmp_path / "b", "slow")
+    assert result.outcome == "censored"
+    assert result.figures.time_to_threshold_s is None
+    assert 0.8 <= result.figures.trained_s < 5
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome", "words"),
+    [
+        ("crash", "crashed", ["exit code -11", "the reason for it"]),
+        ("garbage", "garbage", ["no record at all"]),
+        ("stall", "hung", ["no new env step"]),
+        ("silent", "hung", ["no first sample within"]),
+        ("liar", "garbage", ["claims 1,000,000 env steps"]),
+    ],
+)
+def test_what_goes_wrong_is_an_outcome_and_nothing_is_left(tmp_path, behaviour, outcome, words):
+    limits = {"budget_s": 1.5 if behaviour == "liar" else 30.0, "threshold": 1e9}
+    limits["start_s"] = 1.0 if behaviour == "silent" else 20.0
+    result = run_one(tmp_path / "b", behaviour, **limits)
+    assert result.outcome == outcome, result.detail
+    for word in words:
+        assert word in result.detail
+    assert not members(tmp_path)
+
+
+def test_a_system_that_will_not_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_cell_module, "GRACE_S", 0.5)
+    result = run_one(tmp_path / "b", "deaf", budget_s=10.0)
+    assert result.outcome == "reached"
+    assert result.exit_code is None
+    assert not members(tmp_path)
+
+
+def test_what_a_system_leaves_behind_is_ended_and_reported(tmp_path):
+    result = run_one(tmp_path / "b", "orphan", budget_s=10.0)
+    assert result.outcome == "reached"
+    (left,) = result.leftovers
+    assert left.listening[0].startswith("127.0.0.1:")
+    assert not members(tmp_path)
+
+
+def test_after_a_failure_the_bench_goes_on(tmp_path):
+    peers = FakePeer("tianji", "good"), FakePeer("rllib", "crash")
+    results = run(make_bench(tmp_path / "b", *peers, seeds=2, threshold=150.0), *peers)
+    assert sorted(r.outcome for r in results) == ["crashed", "crashed", "reached", "reached"]
+
+
+def test_a_finished_cell_is_never_run_twice(tmp_path):
+    peer = FakePeer("rllib", "good")
+    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0)
+    first, second = bench.manifest.cells
+    once = Bench(bench.paths, msgspec.structs.replace(bench.manifest, cells=[first]), {})
+    run(once, peer)
+    stamp = bench.paths.cell(first).result.stat().st_mtime_ns
+    bench.paths.cell(second).root.mkdir(parents=True)
+    (bench.paths.cell(second).root / "rest").write_text("of an interrupted attempt")
+    again = resume(tmp_path / "b")
+    assert again.open_cells == [second]
+    run(again, peer)
+    assert bench.paths.cell(first).result.stat().st_mtime_ns == stamp
+    assert not (bench.paths.cell(second).root / "rest").exists()
+    assert resume(tmp_path / "b").open_cells == []
+
+
+def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
+    peer = FakePeer("rllib", "slow")
+    bench = make_bench(tmp_path / "b", peer, budget_s=60.0)
+    seen = threading.Event()
+
+    def interrupt() -> None:
+        assert seen.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(bench, {"rllib": peer}, lambda *_: seen.set(), lambda _: None)
+    thread.join()
+    assert not members(tmp_path)
+    assert resume(tmp_path / "b").open_cells == bench.manifest.cells
+
+
+def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
+    class Missing(FakePeer):
+        def prepare(self, options: PeerOptions) -> Installed:
+            raise PeerMissingError("it is not installed", fix="do this")
+
+    peer, said = Missing("rllib", "good"), []
+    options = PeerOptions(tmp_path)
+    with pytest.raises(PeerMissingError, match="do this"):
+        find_peers([peer], options, skip_missing=False, say=said.append)
+    found = find_peers([peer], options, skip_missing=True, say=said.append)
+    assert found == {"rllib": None}
+    assert "do this" in said[0]
+    bench = new_bench(make_suite(make_task(["rllib"])), [peer], found, [0], tmp_path / "b")
+    create(bench)
+    (result,) = run(bench, peer)
+    assert result.outcome == "missing"
+
+
+def test_a_benchmark_is_never_overwritten_and_never_mixes_machines(tmp_path):
+    peer = FakePeer("rllib", "good")
+    bench = make_bench(tmp_path / "b", peer)
+    with pytest.raises(ConfigError, match="not overwritten"):
+        create(bench)
+    paths = BenchPaths(tmp_path / "b")
+    manifest = read_manifest(paths)
+    elsewhere = msgspec.structs.replace(manifest.machine, id="other")
+    write_json(paths.manifest, msgspec.structs.replace(manifest, machine=elsewhere))
+    with pytest.raises(ConfigError, match="begun on machine other"):
+        resume(tmp_path / "b")

@@ -1,0 +1,119 @@
+"""When a cell ends, and what its traces say."""
+
+from __future__ import annotations
+
+import pytest
+from bench_fakes import make_task
+
+from engine.trace.records import Consumption, Episode, Event, Production
+from tianji_cli.baselines.convert import to_trace
+from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
+from tianji_cli.bench.judge import Judge
+from tianji_cli.bench.measure import measure
+
+TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
+
+
+def episodes(at_s, value, count):
+    return [EpisodeEnd(t=at_s, episode_return=value, length=10) for _ in range(count)]
+
+
+def started(launched_s=100.0, first_s=104.0):
+    judge = Judge(TASK, launched_s)
+    judge.hear([Steps(t=first_s, source="a", total=1)], first_s)
+    return judge
+
+
+def test_launching_takes_as_long_as_start_s():
+    judge = Judge(TASK, 100.0)
+    assert judge.verdict(129.0) is None
+    assert judge.verdict(131.0).outcome == "hung"
+
+
+def test_the_budget_counts_from_the_first_sample():
+    judge = started()
+    judge.hear([Steps(t=163.0, source="a", total=500)], 163.0)
+    assert judge.verdict(163.9) is None
+    assert judge.verdict(164.0).outcome == "censored"
+
+
+def test_the_threshold_needs_a_full_window():
+    judge = started()
+    judge.hear(episodes(110.0, 500.0, 9), 110.0)
+    assert judge.reached_s is None
+    judge.hear(episodes(111.0, 500.0, 1), 111.0)
+    assert judge.reached_s == 111.0
+
+
+def test_a_reached_threshold_ends_the_cell_only_after_min_s():
+    judge = started()
+    judge.hear([*episodes(106.0, 500.0, 10), Steps(t=112.0, source="a", total=9)], 112.0)
+    assert judge.verdict(112.0) is None
+    assert judge.verdict(114.1).outcome == "reached"
+
+
+def test_no_new_env_step_is_a_hang():
+    judge = started()
+    judge.hear([Steps(t=106.0, source="a", total=1)], 106.0)
+    assert judge.verdict(108.0) is None
+    assert judge.verdict(109.1).outcome == "hung"
+
+
+def test_records_become_trace_rows_since_launch():
+    records = [
+        Phase(t=101.0, name="imported"),
+        Steps(t=102.0, source="b", total=10),
+        Steps(t=103.0, source="a", total=20),
+        EpisodeEnd(t=103.5, source="a", episode_return=5.0, length=5),
+        Steps(t=104.0, source="b", total=40),
+        Trained(t=105.0, env_steps=50, samples=400, updates=2),
+        Trained(t=106.0, env_steps=60, samples=480, updates=3),
+        Claimed(t=106.0, env_steps=60),
+    ]
+    rows = to_trace(records, 100.0)
+    production = [row for row in rows if isinstance(row, Production)]
+    assert [(row.t_s, row.env_steps, row.actor) for row in production] == [
+        (2.0, 10, 0),
+        (3.0, 20, 1),
+        (4.0, 30, 0),
+    ]
+    (episode,) = (row for row in rows if isinstance(row, Episode))
+    assert episode.env_steps_collected == 30
+    consumption = [row for row in rows if isinstance(row, Consumption)]
+    assert [(row.env_steps, row.samples_trained) for row in consumption] == [(50, 400), (10, 80)]
+    assert [row.detail for row in rows if isinstance(row, Event)] == ["imported", "60"]
+
+
+def steady_records(rate=100, seconds=50):
+    """One env step record a second from 104 s on, a return of 10 before 120 s and 200 after."""
+    records = []
+    for second in range(seconds):
+        t = 104.0 + second
+        records.append(Steps(t=t, source="a", total=1 + rate * second))
+        value = 10.0 if t < 120 else 200.0
+        records.append(EpisodeEnd(t=t, source="a", episode_return=value, length=rate))
+    return records
+
+
+def test_the_figures_of_a_cell():
+    figures = measure(to_trace(steady_records(), 100.0), TASK)
+    assert figures.first_sample_s == pytest.approx(4.0)
+    # 10 episodes to the window: the mean reaches 100 with the fifth high one, at 124 s
+    assert figures.reached_s == pytest.approx(24.0)
+    assert figures.time_to_threshold_s == pytest.approx(20.0)
+    assert figures.steps_to_threshold == 2001
+    assert figures.collect_per_s == pytest.approx(100.0)
+    assert figures.env_steps == 4901
+    assert figures.return_mean == 200.0
+
+
+@pytest.mark.parametrize(("claim", "is_wrong"), [(4901, False), (4200, False), (9000, True)])
+def test_counts_are_reconciled(claim, is_wrong):
+    records = [*steady_records(), Claimed(t=153.0, env_steps=claim)]
+    figures = measure(to_trace(records, 100.0), TASK)
+    assert figures.claimed_env_steps == claim
+    assert (figures.miscount > 0.01) == is_wrong
+
+
+def test_a_cell_without_a_sample_has_no_figures():
+    assert measure([], TASK).collect_per_s is None

@@ -1,0 +1,197 @@
+"""What is known of each peer, from its recorded output and without it being installed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from bench_fakes import make_task
+
+from engine.errors import ConfigError, PreflightError
+from engine.trace.records import Episode, Production
+from tianji_cli.baselines.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
+from tianji_cli.baselines.convert import to_trace
+from tianji_cli.baselines.install import PACKAGES, install
+from tianji_cli.baselines.raw import Claimed, GarbageError, RawFeed, Steps, Trained, decode
+from tianji_cli.baselines.registry import PEERS_BY_NAME
+from tianji_cli.baselines.rllib import parse_results
+from tianji_cli.baselines.tianji import TianjiFeed, experiment_of
+from tianji_cli.baselines.xingtian import (
+    PYTHON_VARIABLE,
+    StatisticsFeed,
+    configuration,
+    parse_statistics,
+)
+
+RECORDED = Path(__file__).parent / "recorded"
+DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
+
+
+def lines_of(name: str) -> list[str]:
+    return (RECORDED / name).read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def job_of(peer: str, **changes: object) -> Job:
+    task = make_task([peer], **changes)
+    return Job(peer=peer, task_name="t", task=task, seed=3, scratch="/tmp/none")
+
+
+def test_xingtians_own_output_is_read():
+    blocks = parse_statistics(lines_of("xingtian-0.3.0.log"))
+    assert len(blocks) >= 8
+    assert [block.steps for block in blocks] == sorted(block.steps for block in blocks)
+    second = blocks[1]
+    assert (second.train_count, second.steps) == (54, 10269)
+    assert second.figures["step_per_second"] == 875.0
+    assert second.figures["train_reward_avg"] == 100.03
+    assert second.figures["mean_wait_sample_ms"] == 69.075263
+
+
+def test_a_block_that_is_still_being_printed_is_left_out():
+    lines = lines_of("xingtian-0.3.0.log")
+    count = len(parse_statistics(lines))
+    last = max(i for i, line in enumerate(lines) if "Task:" in line)
+    assert len(parse_statistics(lines[: last + 2])) == count - 1
+
+
+def test_xingtians_words_are_stamped_once_and_read_again_later(tmp_path):
+    paths = CellPaths(tmp_path)
+    paths.raw.mkdir()
+    paths.output.write_text("".join(lines_of("xingtian-0.3.0.log")), encoding="utf-8")
+    feed = StatisticsFeed(paths, num_epochs=8)
+    first = feed.poll()
+    assert feed.poll() == []
+    assert [type(record) for record in first[:2]] == [Claimed, Trained]
+    assert RawFeed(paths.raw).poll() == first
+
+
+def test_rllibs_own_results_are_read_and_nan_is_unknown():
+    lines = lines_of("rllib-2.60.0.txt")
+    results = parse_results([*lines, '{"episode_return_mean": NaN, "cut'])
+    assert len(results) == len([line for line in lines if line.endswith("\n")])
+    assert results[0].num_env_steps_sampled_lifetime == 807.0
+    assert results[0].episode_return_mean == pytest.approx(18.39, abs=0.01)
+    nan = json.dumps(msgspec.to_builtins(results[0])).replace("18.389705882352942", "NaN") + "\n"
+    assert parse_results([nan])[0].episode_return_mean is None
+
+
+def test_rllibs_recorded_run_becomes_trace_tables(tmp_path):
+    for path in RECORDED.glob("rllib-*.jsonl"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = to_trace(RawFeed(tmp_path).poll(), 5534.0)
+    assert sum(row.env_steps for row in rows if isinstance(row, Production)) > 100
+    episodes = [row for row in rows if isinstance(row, Episode)]
+    assert all(row.episode_return == row.length_env_steps > 0 for row in episodes)
+
+
+def test_a_feed_follows_growing_files_and_waits_for_whole_lines(tmp_path):
+    feed, path = RawFeed(tmp_path), tmp_path / "env-1.jsonl"
+    assert feed.poll() == []
+    path.write_text('{"kind": "steps", "t": 1.0, "total": 5}\n{"kind": "st')
+    assert feed.poll() == [Steps(t=1.0, source="env-1", total=5)]
+    with path.open("a") as file:
+        file.write('eps", "t": 2.0, "total": 9}\n')
+    assert feed.poll() == [Steps(t=2.0, source="env-1", total=9)]
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[1]", b'{"kind": "new", "t": 1}', b"\xff\xfe", b'{"t": 1}']
+)
+def test_garbage_is_named(line):
+    with pytest.raises(GarbageError, match="env-1 holds"):
+        decode(line, "env-1")
+
+
+def test_xingtian_gets_the_tasks_settings(tmp_path):
+    text = json.dumps(configuration(make_task(["xingtian"], rollout_steps=500), tmp_path))
+    config = json.loads(text)
+    model = config["model_para"]["actor"]["model_config"]
+    assert model["CRITIC_LOSS_COEF"] == 1.0  # its own loss is halved: 2 x 0.5
+    assert (model["LR"], model["NUM_SGD_ITER"], model["hidden_sizes"]) == (3e-4, 8, [64, 64])
+    assert config["agent_para"]["agent_config"]["max_steps"] == 500
+    assert config["env_num"] == 2
+    with pytest.raises(ConfigError, match="Nowhere-v0"):
+        configuration(make_task(["xingtian"], env=_env("Nowhere-v0")), tmp_path)
+
+
+def _env(name: str):
+    from tianji_cli.bench.suite import BenchEnv
+
+    return BenchEnv(id=name)
+
+
+def test_xingtian_kills_by_name_only_in_its_own_session(tmp_path):
+    job = msgspec.structs.replace(job_of("xingtian"), scratch=str(tmp_path / "home"))
+    installed = Installed(python="/opt/xt/bin/python", versions={})
+    command = PEERS_BY_NAME["xingtian"].command(job, CellPaths(tmp_path), installed)
+    tools, own = command.env["PATH"].split(":")[:2]
+    assert own == "/opt/xt/bin"
+    assert "pkill -s 0" in (Path(tools) / "pkill").read_text()
+    assert command.env["HOME"] == str(tmp_path / "home")
+
+
+def test_tianjis_experiment_is_a_real_one(tmp_path):
+    from engine.config_file import load_experiment
+
+    path = tmp_path / "experiment.json"
+    path.write_bytes(msgspec.json.encode(experiment_of(job_of("tianji"))))
+    experiment, _ = load_experiment(path)
+    assert experiment.algorithm["rollout_steps"] == 25
+    assert (experiment.actors, experiment.env.num_envs, experiment.seed) == (2, 8, 3)
+
+
+def test_tianjis_clock_is_bounded_by_its_rows(tmp_path, monkeypatch):
+    row = (
+        '{"table":"production","t_s":%s,"actor":0,"epoch":0,"sequence":0,"env_steps":50,'
+        '"env_steps_total":%d,"version_min":0,"version_max":0,"collect_s":0.5,"wait_s":0.0}\n'
+    )
+    path = tmp_path / "production.jsonl"
+    feed, now = TianjiFeed(tmp_path, None), [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    path.write_text(row % (1.0, 50))
+    first = feed.poll()
+    assert feed.origin_s == 99.0
+    assert [(record.t, record.total) for record in first] == [(99.5, 0), (100.0, 50)]
+    now[0] = 101.0
+    with path.open("a") as file:
+        file.write(row % (2.4, 100))
+    feed.poll()
+    assert feed.origin_s == pytest.approx(98.6)
+
+
+@pytest.mark.parametrize("name", ["rllib", "sample-factory"])
+def test_a_missing_peer_says_how_to_get_it(tmp_path, name):
+    with pytest.raises(PeerMissingError) as caught:
+        PEERS_BY_NAME[name].prepare(PeerOptions(tmp_path))
+    assert f"tianji bench --install {name}" in caught.value.fix
+    assert caught.value.exit_code == 3
+
+
+def test_xingtian_is_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    with pytest.raises(PeerMissingError, match="no XingTian installation was named") as caught:
+        PEERS_BY_NAME["xingtian"].prepare(PeerOptions(tmp_path))
+    for word in (PYTHON_VARIABLE, "--xingtian-python", "tensorflow 1.15.0"):
+        assert word in caught.value.fix
+    with pytest.raises(ConfigError, match="cannot be installed"):
+        install("xingtian", tmp_path, print)
+
+
+def test_a_failed_installation_names_the_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("tianji_cli.baselines.install._base_python", lambda: "/nowhere/python")
+    with pytest.raises(PreflightError, match="/nowhere/python does not start"):
+        install("rllib", tmp_path, lambda _: None)
+
+
+def test_versions_are_pinned():
+    assert PACKAGES["rllib"] == ("torch==2.13.0", "ray[rllib]==2.60.0")
+    assert all(re.search(r"==\d", package) for names in PACKAGES.values() for package in names)
+
+
+@pytest.mark.parametrize("name", ["recorder.py", "xingtian_site/sitecustomize.py"])
+def test_what_runs_in_xingtian_is_python_3_7(name):
+    ast.parse((DRIVERS / name).read_text(encoding="utf-8"), feature_version=(3, 7))

@@ -1,0 +1,250 @@
+"""The report of a benchmark: rebuilt from files alone, always the same, never mixing machines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from bench_fakes import FakePeer, make_suite, make_task
+
+from engine.errors import ConfigError
+from engine.trace.records import Staleness
+from tianji_cli.baselines.base import Installed
+from tianji_cli.baselines.convert import to_trace
+from tianji_cli.baselines.raw import EpisodeEnd, Steps
+from tianji_cli.bench.harness import create, new_bench
+from tianji_cli.bench.judge import Outcome
+from tianji_cli.bench.machine import Load
+from tianji_cli.bench.measure import measure
+from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest, write_json
+from tianji_cli.bench.run_cell import write_trace
+from tianji_cli.bench.supervise import Leftover
+from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+from tianji_cli.commands.report import report_command
+from tianji_cli.output import Output
+
+HOSTILE = "<script>alert('x')</script>\nlast & words"
+PEERS = ("tianji", "rllib", "xingtian")
+SPEEDS = {"tianji": 400, "rllib": 200, "xingtian": 100}
+
+
+def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path:
+    """Three systems, three blocks; XingTian misses the threshold, and fails in the last block."""
+    peers = [FakePeer(name, "") for name in PEERS]
+    installed = {name: Installed(python="python", versions={"fake": "1"}) for name in PEERS}
+    suite = make_suite(make_task(PEERS, budget_s=40.0), len(seeds))
+    bench = new_bench(suite, peers, installed, seeds, root)
+    if machine is not None:
+        elsewhere = msgspec.structs.replace(bench.manifest.machine, id=machine)
+        manifest = msgspec.structs.replace(bench.manifest, machine=elsewhere)
+        bench = type(bench)(bench.paths, manifest, {})
+    create(bench)
+    for cell in bench.manifest.cells:
+        outcome: Outcome = "censored" if cell.peer == "xingtian" else "reached"
+        if cell.peer == "xingtian" and cell.seed == max(seeds):
+            outcome = "crashed"
+        write_cell(bench.paths, cell, outcome, bench.manifest.machine.id)
+    return root
+
+
+def write_cell(paths: BenchPaths, cell: Cell, outcome: Outcome, machine: str) -> None:
+    place, task = paths.cell(cell), make_task(PEERS, budget_s=40.0)
+    place.trace.mkdir(parents=True)
+    place.output.write_text("said\n")
+    speed = SPEEDS[cell.peer] * (1 + 0.01 * cell.seed)
+    records = []
+    for second in range(40):
+        t = 105.0 + second
+        records.append(Steps(t=t, source="a", total=1 + int(speed * second)))
+        value = min(300.0, speed * second / 20) if outcome == "reached" else 20.0
+        records.append(EpisodeEnd(t=t, source="a", episode_return=value, length=100))
+    rows = to_trace(records, 100.0)
+    if cell.peer == "tianji":
+        rows.append(staleness())
+    write_trace(place, rows)
+    left = Leftover(pid=1, name="<b>", command="x", rss_bytes=10, listening=["0.0.0.0:1"])
+    result = CellResult(
+        cell=cell,
+        outcome=outcome,
+        detail=HOSTILE if outcome == "crashed" else "",
+        figures=measure(rows, task),
+        started_at="2026-01-31T00:00:00+00:00",
+        stop_asked_s=44.0,
+        ended_s=46.0,
+        leftovers=[left] if cell.peer == "xingtian" else [],
+        load=Load(average_1min=0.1, busy_cores=0.1),
+        machine_id=machine,
+    )
+    write_json(place.result, result)
+
+
+def staleness() -> Staleness:
+    return Staleness(
+        t_s=10.0,
+        learner=0,
+        version=1,
+        env_steps=400,
+        lag_min=0,
+        lag_mean=0.75,
+        lag_p95=1.0,
+        lag_max=1,
+        steps_by_lag={0: 100, 1: 300},
+        age_mean_s=0.1,
+        age_max_s=0.2,
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_bench(tmp_path_factory.mktemp("bench") / "bench-made")
+    write_bench_report([root], None)
+    return root
+
+
+@pytest.fixture
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a report's time and is looked at elsewhere."""
+    monkeypatch.setattr("tianji_cli.commands.bench_report._draw", lambda *_: [])
+
+
+def page_of(root: Path) -> str:
+    return (root / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_same_files_give_the_same_page_and_figures(bench):
+    before = {p.name: p.read_bytes() for p in (bench / "plots").iterdir()}
+    first = page_of(bench), (bench / "comparison.json").read_bytes()
+    write_bench_report([bench], None)
+    assert (page_of(bench), (bench / "comparison.json").read_bytes()) == first
+    assert {p.name: p.read_bytes() for p in (bench / "plots").iterdir()} == before
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_figures_come_from_the_traces_not_from_what_was_written(tmp_path):
+    root = write_bench(tmp_path / "b")
+    paths = BenchPaths(root)
+    cell = next(c for c in read_manifest(paths).cells if c.peer == "tianji")
+    honest = write_bench_report([root], None).comparison
+    document = json.loads(paths.cell(cell).result.read_text())
+    document["figures"]["collect_per_s"] = 1e9
+    paths.cell(cell).result.write_text(json.dumps(document))
+    assert write_bench_report([root], None).comparison == honest
+    assert f"these do not: {cell.name}" in page_of(root)
+
+
+def test_the_page_needs_no_network_and_runs_no_script(bench):
+    page = page_of(bench)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_every_link_of_the_page_leads_somewhere(bench):
+    links = [x for x in re.findall(r'href="([^"#]+)"', page_of(bench)) if not x.startswith("data:")]
+    assert len(links) > 30
+    for link in links:
+        assert (bench / link).is_file(), link
+
+
+def test_the_page_says_what_must_be_said(bench):
+    page = page_of(bench)
+    for words in (
+        "Number of blocks: 3",
+        "paper, other hardware",
+        "Parity: is it the same work?",
+        "right-censored",
+        "1 crashed",
+        "3 processes, 3 ports",
+        "more than half of the peer&#x27;s runs did not reach",
+        "TianJi&#x27;s trained env steps are at most 1 version old",
+        "9 cells agree",
+    ):
+        assert words in page, words
+
+
+def test_the_figures_are_all_there(bench):
+    names = {path.stem for path in (bench / "plots").glob("*.svg")}
+    assert names == {
+        f"t-{name}"
+        for name in (
+            "throughput",
+            "time_to_threshold",
+            "learning_over_time",
+            "learning_over_steps",
+            "reached_over_time",
+            "phases",
+            "staleness",
+        )
+    }
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_report_prints_a_table_or_one_document(tmp_path, capsys):
+    bench = write_bench(tmp_path / "bench-made")
+    report_command([str(bench)], bench.parent, None, Output(no_color=True))
+    shown = capsys.readouterr()
+    assert "XingTian" in shown.out
+    assert "censored" in shown.out
+    assert "note: Number of blocks: 3" in shown.err
+    report_command([bench.name], bench.parent, None, Output(is_json=True))
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    rllib = document["tasks"][0]["peers"][1]
+    assert rllib["throughput_ratio"]["value"]["estimate"] == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_blocks_of_one_machine_can_be_merged(bench, tmp_path):
+    more = write_bench(tmp_path / "more", seeds=(3, 4))
+    comparison = write_bench_report([bench, more], tmp_path / "out").comparison
+    assert comparison.num_blocks == 5
+    assert comparison.tasks[0].peers[0].num_cells == 5
+    with pytest.raises(ConfigError, match="in several of these"):
+        write_bench_report([more, more], tmp_path / "out")
+
+
+def test_machines_are_never_mixed(bench, tmp_path):
+    other = write_bench(tmp_path / "other", seeds=(3, 4), machine="elsewhere")
+    with pytest.raises(ConfigError, match="run on machine elsewhere"):
+        write_bench_report([bench, other], tmp_path / "out")
+    smuggled = write_bench(tmp_path / "smuggled")
+    cell = next((smuggled / "cells").rglob("cell.json"))
+    document = json.loads(cell.read_text())
+    document["machine_id"] = "elsewhere"
+    cell.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="on 2 machines"):
+        write_bench_report([smuggled], None)
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_an_unfinished_benchmark_is_reported_as_such(tmp_path):
+    root = write_bench(tmp_path / "b")
+    next((root / "cells").rglob("cell.json")).unlink()
+    report = write_bench_report([root], None)
+    assert any("Unfinished: 1 of 9" in warning for warning in report.comparison.warnings)
+    for result in (root / "cells").rglob("cell.json"):
+        result.unlink()
+    with pytest.raises(ConfigError, match="no cell has been finished"):
+        write_bench_report([root], None)
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    root = write_bench(tmp_path / "b")
+    document = json.loads((root / "bench.json").read_text())
+    (root / "bench.json").write_text(json.dumps({**document, "schema_version": 99}))
+    with pytest.raises(ConfigError, match="newer"):
+        write_bench_report([root], None)
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_the_terminal_table_fits_eighty_columns(tmp_path, capsys):
+    bench = write_bench(tmp_path / "b")
+    show_comparison(write_bench_report([bench], None), Output(no_color=True))
+    rows = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(("TianJi", "RLlib", "XingTian")) for line in rows) == 3
+    assert all(len(line) <= 80 for line in rows if "report:" not in line)

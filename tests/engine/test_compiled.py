@@ -1,0 +1,285 @@
+"""Compiled optimiser steps do what eager ones do; without them training goes on all the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+import torch
+
+from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
+from engine.clock import RunClock
+from engine.roles.commands import ExportWeights, Noted, Update, Updated
+from engine.runtime import compiled
+from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.compile_job import CompileJob
+from engine.runtime.compiled import CompiledSteps, library_path, signature_path
+from engine.runtime.compiler import Recorder, record, trace, write_library
+from engine.runtime.learn import LearnerBody
+from engine.runtime.staging import Staging
+from engine.spec import EnvSpec, Experiment
+from engine.testing import make_experiment, make_rollout, only
+
+TOLERANCE = 1e-5
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
+"""Known in every process, unlike the environments of `engine.testing`."""
+
+
+def ppo(**hyperparameters: float) -> Experiment:
+    return make_experiment(env=CARTPOLE, num_epochs=2, **hyperparameters)
+
+
+def impala() -> Experiment:
+    experiment = make_experiment(env=CARTPOLE)
+    algorithm = {"name": "impala", "rollout_steps": 10, "batch_steps": 80}
+    network = msgspec.structs.replace(experiment.network, normalize_observation=True)
+    return msgspec.structs.replace(experiment, algorithm=algorithm, network=network)
+
+
+def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    batch["observation"].normal_(generator=generator)
+    batch["action"].random_(0, 2, generator=generator)
+    batch["log_prob"].uniform_(-1.0, -0.4, generator=generator)
+    batch["reward"].normal_(generator=generator)
+    batch["valid"].copy_(torch.rand(batch["valid"].shape, generator=generator) < 0.9)
+    batch["terminated"].copy_(torch.rand(batch["valid"].shape, generator=generator) < 0.1)
+    return batch
+
+
+class FunctionalTaker:
+    """What a compiled library computes, without a compiler."""
+
+    def __init__(self, step: GradientStep, network: torch.nn.Module) -> None:
+        self._step = FunctionalStep(network, step)
+
+    def take(self, state, step, samples, order=None):
+        metrics = []
+        for rows in [None] if order is None else order:
+            minibatch = samples if rows is None else {n: v[rows] for n, v in samples.items()}
+            tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
+            *new, metric = self._step.take(*tensors, minibatch)
+            for old, values in zip(tensors, new, strict=True):
+                old.copy_(values)
+            metrics.append(metric)
+        return torch.stack(metrics).mean(0)
+
+
+@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+def test_the_functional_step_is_the_eager_one(experiment: Experiment):
+    blueprint = make_blueprint(experiment)
+    batch = random_batch(blueprint)
+    eager, functional = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
+    recorder = record(blueprint, blueprint.algorithm.init(0))
+    assert recorder.step is not None
+    functional.steps = FunctionalTaker(recorder.step, functional.network)
+    for _ in range(5):
+        one = blueprint.algorithm.update(eager, batch)
+        other = blueprint.algorithm.update(functional, batch)
+        assert other.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
+    torch.testing.assert_close(
+        functional.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0
+    )
+    assert functional.num_updates == eager.num_updates
+
+
+def test_recording_an_update_finds_its_samples_and_minibatches():
+    blueprint = make_blueprint(ppo())
+    recorder = record(blueprint, blueprint.algorithm.init(0))
+    assert recorder.order is not None
+    assert recorder.order.shape == (4, 40)
+    assert recorder.samples["observation"].shape == (80, 4)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Path):
+    blueprint = make_blueprint(experiment)
+    library = library_path(blueprint)
+    job = CompileJob(blueprint)
+    assert job._process is not None
+    job._process.wait(300)
+    assert job.poll(), "the outcome is known"
+    assert job.outcome.startswith("compiled in")
+    assert sorted(library.parent.iterdir()) == [signature_path(library), library]
+    assert isinstance(job.steps, CompiledSteps)
+    batch = random_batch(blueprint)
+    eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
+    compiled.steps = job.steps
+    for _ in range(5):
+        one = blueprint.algorithm.update(eager, batch)
+        other = blueprint.algorithm.update(compiled, batch)
+        assert other.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
+    torch.testing.assert_close(
+        compiled.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0
+    )
+    check_that_others_stay_eager(blueprint, job.steps)
+    assert CompileJob(blueprint).outcome == "taken from the cache"
+
+
+def check_that_others_stay_eager(blueprint: Blueprint, steps: CompiledSteps) -> None:
+    """Another shape is trained eagerly, with the same result as ever."""
+    recorder = record(blueprint, blueprint.algorithm.init(0))
+    assert recorder.step is not None
+    samples = {name: values[:8].clone() for name, values in recorder.samples.items()}
+    if recorder.order is None:
+        samples["observation"] = recorder.samples["observation"][:9].clone()
+    one, other = blueprint.algorithm.init(4), blueprint.algorithm.init(4)
+    EagerSteps().take(one, recorder.step, samples)
+    steps.take(other, recorder.step, samples)
+    torch.testing.assert_close(other.weights.vector, one.weights.vector, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+def test_the_traced_steps_read_their_arguments_only(experiment: Experiment):
+    """So what a library computes cannot depend on anything that was there when it was made."""
+    blueprint = make_blueprint(experiment)
+    state = blueprint.algorithm.init(0)
+    graph, _ = trace(record(blueprint, state), state)
+    assert all(node.op != "get_attr" for node in graph.graph.nodes)
+
+
+def test_a_loss_that_reads_other_tensors_is_refused(tmp_path: Path):
+    blueprint = make_blueprint(ppo())
+    step = blueprint.algorithm._step
+    foreign = torch.ones(3)
+    impure = GradientStep(
+        loss=lambda network, minibatch: tuple(
+            part * foreign.sum() for part in step.loss(network, minibatch)
+        ),
+        learning_rate=1e-3,
+        epsilon=1e-5,
+        max_gradient_norm=1.0,
+    )
+    blueprint.algorithm._step = impure
+    with pytest.raises((AssertionError, RuntimeError), match=r"FakeTensors|not its arguments"):
+        write_library(blueprint, tmp_path / "steps.so", tmp_path)
+
+
+def test_without_a_compiler_training_stays_eager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    blueprint = make_blueprint(ppo())
+    body = LearnerBody(blueprint, tmp_path, RunClock.start_now(), compiles=True)
+    note = only(body.perform(ExportWeights(0)), Noted)
+    assert note.kind == "eager"
+    assert "no C++ compiler here (no-such-compiler)" in note.detail
+    assert capsys.readouterr().out.count("no C++ compiler") == 1
+    rollouts = tuple(make_rollout(layout=blueprint.layout) for _ in range(2))
+    (updated,) = body.perform(Update(rollouts))
+    assert isinstance(updated, Updated)
+    body.close()
+
+
+def test_a_compiler_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compiler = tmp_path / "broken-compiler"
+    compiler.write_text("#!/bin/sh\nexit 3\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    blueprint = make_blueprint(ppo())
+    job = CompileJob(blueprint)
+    assert job._process is not None
+    job._process.wait(120)
+    assert job.poll()
+    assert job.steps is None
+    assert job.outcome.startswith("not compiled: ")
+    assert not job.poll(), "told once"
+    assert list(library_path(blueprint).parent.iterdir()) == []
+
+
+def test_a_broken_library_is_not_used(tmp_path: Path):
+    blueprint = make_blueprint(ppo())
+    library = library_path(blueprint)
+    library.parent.mkdir(parents=True)
+    signature_path(library).write_text('{"samples": {}, "rows": null, "num_parameters": 1}')
+    library.write_bytes(b"not a library")
+    job = CompileJob(blueprint)
+    assert job.steps is None
+    assert job.outcome.startswith("not compiled: ")
+
+
+def test_closing_ends_the_compiler_and_removes_its_files():
+    blueprint = make_blueprint(ppo())
+    job = CompileJob(blueprint)
+    process = job._process
+    assert process is not None
+    job.close()
+    assert process.poll() is not None
+    assert list(library_path(blueprint).parent.iterdir()) == []
+
+
+LEARNER = """
+import sys, time
+from engine.runtime.blueprint import make_blueprint
+from engine.runtime.compile_job import CompileJob
+from engine.spec import Experiment
+import msgspec
+job = CompileJob(make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment)))
+print(job._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_learner_takes_its_compiler_with_it(tmp_path: Path):
+    learner = subprocess.Popen(
+        [sys.executable, "-c", LEARNER, msgspec.json.encode(ppo()).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert learner.stdout is not None
+    compiler = psutil.Process(int(learner.stdout.readline()))
+    learner.kill()
+    learner.communicate()
+    wait_until_gone(compiler, 30.0)
+
+
+def wait_until_gone(process: psutil.Process, within_s: float) -> None:
+    """Waits on the system, which sends this test no events: it is not our child."""
+    deadline = time.monotonic() + within_s
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"{process} still runs"
+        time.sleep(0.05)
+
+
+def test_the_library_depends_on_what_is_computed():
+    plain = library_path(make_blueprint(ppo()))
+    assert plain == library_path(make_blueprint(ppo()))
+    assert plain != library_path(make_blueprint(ppo(clip_range=0.1)))
+    assert plain != library_path(make_blueprint(ppo(minibatch_steps=80)))
+
+
+def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
+    """A home directory may be shared by machines that do not run each other's instructions."""
+    here = library_path(make_blueprint(ppo()))
+    monkeypatch.setattr(compiled, "processor_features", lambda: ["flags: other"])
+    assert library_path(make_blueprint(ppo())) != here
+
+
+def test_a_recorder_takes_the_steps_that_it_records():
+    blueprint = make_blueprint(ppo())
+    eager, recorded = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
+    recorded.steps = Recorder()
+    batch = random_batch(blueprint)
+    blueprint.algorithm.update(eager, batch)
+    blueprint.algorithm.update(recorded, batch)
+    torch.testing.assert_close(eager.weights.vector, recorded.weights.vector, atol=0, rtol=0)

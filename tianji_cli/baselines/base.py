@@ -1,0 +1,240 @@
+"""What a system must offer to be benchmarked. Nothing here starts a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from engine.errors import PreflightError
+from engine.trace.records import Record
+from tianji_cli.baselines.convert import to_trace
+from tianji_cli.baselines.raw import Feed, RawFeed, RawRecord
+from tianji_cli.bench.suite import Task, scalar_rows
+
+DRIVERS = Path(__file__).resolve().parent / "drivers"
+MatchKind = Literal["equal", "different", "not settable"]
+
+
+class PeerMissingError(PreflightError):
+    """A system that was asked for is not installed here; the fix says what to do."""
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Where peers are found.
+
+    Attributes:
+        peers_dir: Virtual environments made by `--install`.
+        xingtian_python: The interpreter of the user's own XingTian.
+    """
+
+    peers_dir: Path
+    xingtian_python: Path | None = None
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """A system that is ready to run."""
+
+    python: str
+    """Interpreter."""
+    versions: dict[str, str]
+
+
+class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting: what the task asks for and what this system does."""
+
+    setting: str
+    wanted: str
+    match: MatchKind
+    note: str = ""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """`job.json`: all that a driver needs to know."""
+
+    peer: str
+    task_name: str
+    task: Task
+    """With this peer's overrides applied."""
+    seed: int
+    scratch: str
+    """A short path: sockets below it must stay under 108 characters."""
+
+
+@dataclass(frozen=True)
+class CellPaths:
+    """The files of one cell: one system, one task, one seed.
+
+    Args:
+        root: `results/bench-<id>/cells/<task>/<peer>-seed<n>`.
+    """
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.json"
+
+    @property
+    def raw(self) -> Path:
+        """What the driver reported."""
+        return self.root / "raw"
+
+    @property
+    def output(self) -> Path:
+        """Standard output and error of the system."""
+        return self.root / "output.log"
+
+    @property
+    def trace(self) -> Path:
+        return self.root / "trace"
+
+    @property
+    def result(self) -> Path:
+        """Written last: a cell without it is not finished."""
+        return self.root / "cell.json"
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start a system.
+
+    Attributes:
+        argv: Program and arguments.
+        env: Added to the environment.
+        unset: Removed from the environment.
+        ok_codes: Exit codes of a clean end after SIGINT.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    unset: Sequence[str] = ()
+    ok_codes: Sequence[int] = (0,)
+
+
+class Peer(Protocol):
+    """One system."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def caveats(self) -> Sequence[str]: ...
+
+    def prepare(self, options: PeerOptions) -> Installed:
+        """Finds the system and checks that it imports.
+
+        Raises:
+            PeerMissingError: It is not installed; says exactly what to do.
+        """
+        ...
+
+    def parity(self, task: Task) -> list[ParityRow]:
+        """How each setting of the task (as written, without overrides) is met."""
+        ...
+
+    def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
+        """Writes what the system needs into the cell, and says how to start it."""
+        ...
+
+    def feed(self, paths: CellPaths, origin_s: float | None) -> Feed:
+        """Follows what it reports.
+
+        Args:
+            paths: Of the cell.
+            origin_s: CLOCK_MONOTONIC at the zero of its own clock, if it has one and it is known.
+        """
+        ...
+
+    def trace(
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float, origin_s: float
+    ) -> list[Record]:
+        """What happened, as rows of the same trace tables for every system.
+
+        Args:
+            records: All that its feed gave.
+            paths: Of the cell.
+            launched_s: CLOCK_MONOTONIC at launch; `t_s` of the rows counts from there.
+            origin_s: As for `feed`.
+        """
+        ...
+
+
+class DriverPeer:
+    """A system whose driver is a file of ours that runs in its interpreter."""
+
+    name: str
+    title: str
+    driver: str
+    caveats: Sequence[str] = ()
+
+    def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
+        argv = [installed.python, "-u", str(DRIVERS / self.driver), str(paths.job)]
+        return Command(argv, env={"PYTHONPATH": str(DRIVERS), **THREADS}, unset=("VIRTUAL_ENV",))
+
+    def feed(self, paths: CellPaths, origin_s: float | None) -> Feed:
+        return RawFeed(paths.raw)
+
+    def trace(
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float, origin_s: float
+    ) -> list[Record]:
+        return to_trace(records, launched_s)
+
+
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One thread for arithmetic in each process: with small networks more only wait for each other."""
+
+
+def parity_rows(
+    task: Task,
+    peer: str,
+    *,
+    different: Mapping[str, str] | None = None,
+    not_settable: Mapping[str, str] | None = None,
+    extra: Sequence[tuple[str, str, MatchKind, str]] = (),
+) -> list[ParityRow]:
+    """The parity table of one peer: equal unless said otherwise.
+
+    Args:
+        task: As written.
+        peer: Its overrides count as different.
+        different: Notes by setting.
+        not_settable: Notes by setting.
+        extra: Settings beside the task's: name, what the others do, match, note.
+    """
+    resolved = scalar_rows(task.of(peer))
+    rows = []
+    for name, wanted in scalar_rows(task).items():
+        match: MatchKind = "equal"
+        note = ""
+        if not_settable and name in not_settable:
+            match, note = "not settable", not_settable[name]
+        elif different and name in different:
+            match, note = "different", different[name]
+        elif resolved[name] != wanted:
+            match, note = "different", f"{resolved[name]}"
+        rows.append(ParityRow(setting=name, wanted=f"{wanted}", match=match, note=note))
+    rows += [
+        ParityRow(setting=name, wanted=wanted, match=match, note=note)
+        for name, wanted, match, note in extra
+    ]
+    return rows
+
+
+def venv_python(peers_dir: Path, name: str) -> Path:
+    """The interpreter of a virtual environment made by `--install`."""
+    return peers_dir / name / "bin" / "python"
+
+
+def default_peers_dir() -> Path:
+    """`$XDG_CACHE_HOME/tianji/peers`, by default below `~/.cache`."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "tianji" / "peers"

@@ -1,0 +1,136 @@
+"""RLlib's PPO (new API stack) on one task. Runs in RLlib's interpreter.
+
+    python rllib_ppo.py job.json
+
+It runs until it is asked to stop (SIGINT or SIGTERM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from recorder import Recorder, recorder_of_process
+
+ENV = "tianji-bench"
+SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
+
+
+def training_of(hp: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters in RLlib's names."""
+    return {
+        "lr": hp["learning_rate"],
+        "gamma": hp["discount"],
+        "lambda_": hp["gae_lambda"],
+        "clip_param": hp["clip_range"],
+        "entropy_coeff": hp["entropy_coefficient"],
+        "vf_loss_coeff": hp["value_coefficient"],
+        "vf_clip_param": float("inf"),  # on by default, and nobody else has it
+        "use_kl_loss": False,  # likewise
+        "kl_coeff": 0.0,
+        "grad_clip": hp["max_gradient_norm"],
+        "grad_clip_by": "global_norm",
+        "train_batch_size_per_learner": hp["batch_steps"],
+        "minibatch_size": hp["minibatch_steps"],
+        "num_epochs": hp["num_epochs"],
+    }
+
+
+def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has no types here
+    """RLlib's own configuration object; what is not named here is RLlib's default."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+    from ray.tune.registry import register_env
+
+    env_id, hp, network = task["env"]["id"], task["algorithm"], task["network"]
+
+    def make(_config: Any) -> Any:  # noqa: ANN401
+        from counted_env import make_counted
+
+        return make_counted(env_id)
+
+    register_env(ENV, make)
+    return (
+        PPOConfig()
+        .environment(ENV)
+        .env_runners(
+            num_env_runners=task["workers"],
+            num_envs_per_env_runner=task["envs_per_worker"],
+            rollout_fragment_length=task["rollout_steps"],
+            batch_mode="truncate_episodes",
+        )
+        .learners(num_learners=0)
+        .training(**training_of(hp))
+        .rl_module(
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=list(network["hidden_sizes"]),
+                fcnet_activation=network["activation"],
+                vf_share_layers=False,
+            )
+        )
+        .debugging(seed=seed, log_level="ERROR")
+    )
+
+
+def report(result: dict[str, Any], recorder: Recorder, raw: Any) -> None:  # noqa: ANN401
+    """Keeps RLlib's own words about an iteration, and its own counts."""
+    learner = result.get("learners", {}).get("__all_modules__", {})
+    runners = result.get("env_runners", {})
+    counts = {
+        "training_iteration": result.get("training_iteration"),
+        "num_env_steps_sampled_lifetime": runners.get(SAMPLED),
+        "num_module_steps_trained_lifetime": learner.get(TRAINED),
+        "num_training_step_calls_per_iteration": result.get(
+            "num_training_step_calls_per_iteration"
+        ),
+        "episode_return_mean": runners.get("episode_return_mean"),
+        "time_total_s": result.get("time_total_s"),
+    }
+    raw.write(json.dumps({name: _plain(value) for name, value in counts.items()}) + "\n")
+    raw.flush()
+    sampled = int(_plain(runners.get(SAMPLED)) or 0)
+    recorder.claimed(sampled)
+    recorder.trained(sampled, int(_plain(learner.get(TRAINED)) or 0), 0)
+
+
+def _plain(value: Any) -> float | None:  # noqa: ANN401
+    return None if value is None else float(value)
+
+
+def main() -> None:
+    """Trains until a signal comes; a second one ends at once."""
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    task = job["task"]
+    import ray
+
+    stopping: list[int] = []
+    recorder = recorder_of_process("learner")
+    recorder.phase("imported")
+    ray.init(
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        num_cpus=max(os.cpu_count() or 1, task["workers"] + 1),
+        num_gpus=0,
+        _temp_dir=job["scratch"],
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    recorder.phase("ray started")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    algorithm = config_of(task, job["seed"]).build_algo()
+    recorder.phase("built")
+    with Path(os.environ["TIANJI_BENCH_RAW"], "rllib-results.txt").open("a") as raw:
+        while not stopping:
+            report(algorithm.train(), recorder, raw)
+    algorithm.stop()
+    ray.shutdown()
+    recorder.phase("stopped")
+
+
+if __name__ == "__main__":
+    main()

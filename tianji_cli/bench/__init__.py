@@ -1,0 +1,1 @@
+"""The benchmark harness: same work on several systems, interleaved, with honest statistics."""

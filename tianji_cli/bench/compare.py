@@ -1,0 +1,291 @@
+"""From the results of all cells to who was faster by how much. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from tianji_cli.bench.results import BenchManifest, Cell, CellResult
+from tianji_cli.bench.statistics import (
+    Interval,
+    SurvivalStep,
+    bootstrap_iqm,
+    coefficient_of_variation,
+    kaplan_meier,
+    paired_ratio,
+    restricted_mean,
+    restricted_ratio,
+    survival_median,
+    wilson,
+)
+from tianji_cli.bench.suite import Task
+
+COMPARISON_SCHEMA_VERSION = 1
+US = "tianji"
+OBSERVED = ("reached", "censored")
+FEW_BLOCKS = 10
+MAX_SPREAD = 0.15
+MAX_BUSY_CORES = 0.3
+
+Answer = Literal["faster", "slower", "no difference shown", "too few blocks", "not computable"]
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """TianJi against one peer, paired by block; above 1 TianJi is the faster one."""
+
+    value: Interval | None
+    answer: Answer
+    num_blocks: int
+    method: str
+    reason: str = ""
+
+
+class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One system on one task. Times are in seconds from the first sample unless named otherwise."""
+
+    peer: str
+    num_cells: int
+    outcomes: dict[str, int]
+    throughput: Interval | None
+    """IQM of env steps/s in the steady window."""
+    throughput_median: float | None
+    throughput_values: list[float]
+    success: Interval | None
+    """Share of observed cells that reached the threshold, with Wilson's interval."""
+    survival: list[SurvivalStep]
+    median_s: float | None
+    """Null: not reached by half of the runs."""
+    restricted_mean_s: float | None
+    median_from_launch_s: float | None
+    median_steps: float | None
+    launch_s: float | None
+    """Median time from launch to the first sample."""
+    peak_rss_bytes: int | None
+    num_leftovers: int
+    num_open_ports: int
+    throughput_ratio: Ratio | None = None
+    """TianJi's throughput over this peer's; null for TianJi itself."""
+    time_ratio: Ratio | None = None
+    """This peer's time to the threshold over TianJi's, likewise."""
+
+
+class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """All systems on one task."""
+
+    task: str
+    horizon_s: float
+    """All observed runs were followed at least so long, unless they reached the threshold."""
+    peers: list[PeerSummary]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """`comparison.json`: every figure of the report."""
+
+    schema_version: int = COMPARISON_SCHEMA_VERSION
+    bench_ids: list[str]
+    suite: str
+    machine_id: str
+    num_blocks: int
+    tasks: list[TaskComparison]
+    warnings: list[str]
+
+
+def compare(
+    manifest: BenchManifest, results: Mapping[Cell, CellResult], bench_ids: Sequence[str]
+) -> Comparison:
+    """Everything that the report says.
+
+    Args:
+        manifest: Of the benchmark.
+        results: Its finished cells.
+        bench_ids: Where they come from.
+    """
+    tasks = [
+        _compare_task(name, task, [r for c, r in results.items() if c.task == name], manifest)
+        for name, task in manifest.suite.tasks.items()
+    ]
+    return Comparison(
+        bench_ids=list(bench_ids),
+        suite=manifest.suite.name,
+        machine_id=manifest.machine.id,
+        num_blocks=len(manifest.seeds),
+        tasks=tasks,
+        warnings=_warnings(manifest, results, tasks),
+    )
+
+
+def _compare_task(
+    name: str, task: Task, results: Sequence[CellResult], manifest: BenchManifest
+) -> TaskComparison:
+    by_peer = {
+        peer: sorted((r for r in results if r.cell.peer == peer), key=lambda r: r.cell.seed)
+        for peer in manifest.peers
+        if peer in task.peers
+    }
+    horizon_s = _horizon_s(task, results)
+    peers = [_summarise(peer, cells, horizon_s) for peer, cells in by_peer.items()]
+    ours = by_peer.get(US, [])
+    peers = [
+        summary
+        if summary.peer == US or not ours
+        else msgspec.structs.replace(
+            summary,
+            throughput_ratio=_throughput_ratio(ours, by_peer[summary.peer]),
+            time_ratio=_time_ratio(ours, by_peer[summary.peer], horizon_s),
+        )
+        for summary in peers
+    ]
+    return TaskComparison(task=name, horizon_s=horizon_s, peers=peers)
+
+
+def _horizon_s(task: Task, results: Sequence[CellResult]) -> float:
+    """The budget, or the shortest observation of a censored run if that is shorter."""
+    observed = [_time(r) for r in results if r.outcome == "censored"]
+    return min([task.budget_s, *observed])
+
+
+def _time(result: CellResult) -> float:
+    """Time to the threshold, or of censoring, in seconds from the first sample."""
+    figures = result.figures
+    if result.outcome == "reached" and figures.time_to_threshold_s is not None:
+        return figures.time_to_threshold_s
+    return figures.trained_s or 0.0
+
+
+def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> PeerSummary:
+    observed = [r for r in cells if r.outcome in OBSERVED]
+    reached = [r for r in observed if r.outcome == "reached"]
+    rates = [r.figures.collect_per_s for r in observed if r.figures.collect_per_s is not None]
+    curve = (
+        kaplan_meier([_time(r) for r in observed], [r.outcome == "reached" for r in observed])
+        if observed
+        else []
+    )
+    is_typical = len(reached) * 2 >= len(observed) and bool(reached)
+    from_launch = [r.figures.reached_s for r in reached if r.figures.reached_s is not None]
+    num_steps = [r.figures.steps_to_threshold for r in reached]
+    launches = [r.figures.first_sample_s for r in observed if r.figures.first_sample_s is not None]
+    return PeerSummary(
+        peer=peer,
+        num_cells=len(cells),
+        outcomes=dict(Counter(r.outcome for r in cells)),
+        throughput=bootstrap_iqm(rates) if rates else None,
+        throughput_median=_median(rates),
+        throughput_values=rates,
+        success=wilson(len(reached), len(observed)) if observed else None,
+        survival=curve,
+        median_s=survival_median(curve) if curve else None,
+        restricted_mean_s=restricted_mean(curve, horizon_s) if curve else None,
+        median_from_launch_s=_median(from_launch) if is_typical else None,
+        median_steps=_median([float(n) for n in num_steps if n]) if is_typical else None,
+        launch_s=_median(launches),
+        peak_rss_bytes=max((r.peak_rss_bytes for r in cells), default=0) or None,
+        num_leftovers=sum(len(r.leftovers) for r in cells),
+        num_open_ports=sum(len(item.listening) for r in cells for item in r.leftovers),
+    )
+
+
+def _blocks(
+    ours: Sequence[CellResult], theirs: Sequence[CellResult]
+) -> list[tuple[CellResult, CellResult]]:
+    """The blocks in which both were observed, in order."""
+    others = {r.cell.seed: r for r in theirs if r.outcome in OBSERVED}
+    return [
+        (r, others[r.cell.seed]) for r in ours if r.outcome in OBSERVED and r.cell.seed in others
+    ]
+
+
+def _throughput_ratio(ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> Ratio:
+    pairs = [
+        (a.figures.collect_per_s, b.figures.collect_per_s)
+        for a, b in _blocks(ours, theirs)
+        if a.figures.collect_per_s and b.figures.collect_per_s
+    ]
+    method = "geometric mean of the ratios within blocks"
+    if not pairs:
+        return _no_ratio(method, "there is no block in which both ran")
+    value = paired_ratio([a for a, _ in pairs], [b for _, b in pairs])
+    return Ratio(value=value, answer=_answer(value), num_blocks=len(pairs), method=method)
+
+
+def _time_ratio(
+    ours: Sequence[CellResult], theirs: Sequence[CellResult], horizon_s: float
+) -> Ratio:
+    blocks = _blocks(ours, theirs)
+    method = "geometric mean of the ratios within blocks"
+    if not blocks:
+        return _no_ratio(method, "there is no block in which both ran")
+    for side, who in ((0, "TianJi's"), (1, "the peer's")):
+        num_censored = sum(block[side].outcome == "censored" for block in blocks)
+        if num_censored * 2 > len(blocks):
+            return _no_ratio(method, f"more than half of {who} runs did not reach the threshold")
+    a, b = [_time(block[0]) for block in blocks], [_time(block[1]) for block in blocks]
+    if all(r.outcome == "reached" for block in blocks for r in block):
+        value = paired_ratio(b, a)
+    else:
+        method = f"ratio of restricted means, up to {horizon_s:.1f} s"
+        value = restricted_ratio(b, a, horizon_s)
+    return Ratio(value=value, answer=_answer(value), num_blocks=len(blocks), method=method)
+
+
+def _answer(value: Interval) -> Answer:
+    if value.low is None:
+        return "too few blocks"
+    if value.contains(1.0):
+        return "no difference shown"
+    return "faster" if value.estimate > 1 else "slower"
+
+
+def _no_ratio(method: str, reason: str) -> Ratio:
+    return Ratio(value=None, answer="not computable", num_blocks=0, method=method, reason=reason)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _warnings(
+    manifest: BenchManifest,
+    results: Mapping[Cell, CellResult],
+    tasks: Sequence[TaskComparison],
+) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    found = []
+    num_open = len(manifest.cells) - len(results)
+    if num_open:
+        found.append(f"Unfinished: {num_open} of {len(manifest.cells)} cells have no result yet.")
+    if len(manifest.seeds) < FEW_BLOCKS:
+        found.append(
+            f"Number of blocks: {len(manifest.seeds)}. Bootstrap intervals of fewer than"
+            f" {FEW_BLOCKS} are too narrow."
+        )
+    busy = [r for r in results.values() if r.load and r.load.busy_cores > MAX_BUSY_CORES]
+    if busy:
+        highest = max(r.load.busy_cores for r in busy if r.load)
+        found.append(
+            f"The machine was not idle before {len(busy)} of {len(results)} cells: up to"
+            f" {highest:.1f} cores were busy with something else."
+        )
+    for task in tasks:
+        for peer in task.peers:
+            spread = coefficient_of_variation(peer.throughput_values)
+            if spread is not None and spread > MAX_SPREAD:
+                found.append(
+                    f"{task.task}: the throughput of {peer.peer} varies by {spread:.0%} between"
+                    " blocks (standard deviation over mean), so small differences mean nothing."
+                )
+    failed = Counter(r.outcome for r in results.values() if r.outcome not in OBSERVED)
+    found += [
+        f"{count} of {len(results)} cells: {outcome}; the table of cells says why."
+        for outcome, count in sorted(failed.items())
+    ]
+    if manifest.git.dirty:
+        found.append("TianJi's working tree had uncommitted changes.")
+    return found

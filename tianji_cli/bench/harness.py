@@ -1,0 +1,203 @@
+"""Runs the cells of a benchmark one after the other, and can go on where it was interrupted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.errors import ConfigError, PreflightError
+from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
+from tianji_cli.bench.machine import Machine, load_now, this_machine
+from tianji_cli.bench.results import (
+    BenchManifest,
+    BenchPaths,
+    Cell,
+    CellResult,
+    read_manifest,
+    read_results,
+    write_json,
+)
+from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
+from tianji_cli.bench.schedule import make_cells, planned_s
+from tianji_cli.bench.suite import Suite
+from tianji_cli.manifest import git_state
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark that may start or go on.
+
+    Attributes:
+        paths: Its files.
+        manifest: Written already.
+        done: Cells with a result.
+    """
+
+    paths: BenchPaths
+    manifest: BenchManifest
+    done: dict[Cell, CellResult]
+
+    @property
+    def open_cells(self) -> list[Cell]:
+        """Cells that are still to be run, in order."""
+        return [cell for cell in self.manifest.cells if cell not in self.done]
+
+
+def find_peers(
+    peers: Sequence[Peer], options: PeerOptions, *, skip_missing: bool, say: Callable[[str], None]
+) -> dict[str, Installed | None]:
+    """Looks for every system; a missing one is an error, or None with `skip_missing`.
+
+    Raises:
+        PeerMissingError: One is missing; says what to do.
+    """
+    found: dict[str, Installed | None] = {}
+    for peer in peers:
+        try:
+            found[peer.name] = peer.prepare(options)
+        except PeerMissingError as error:
+            if not skip_missing:
+                raise
+            say(f"missing: {peer.title} ({error})")
+            found[peer.name] = None
+    return found
+
+
+def new_bench(
+    suite: Suite,
+    peers: Sequence[Peer],
+    installed: dict[str, Installed | None],
+    seeds: Sequence[int],
+    root: Path,
+) -> Bench:
+    """Plans a benchmark; writes nothing yet.
+
+    Args:
+        suite: The work.
+        peers: In the order of tables.
+        installed: From `find_peers`.
+        seeds: One block each.
+        root: `results/bench-<id>`.
+    """
+    cells = make_cells(suite, [peer.name for peer in peers], seeds)
+    manifest = BenchManifest(
+        bench_id=root.name,
+        argv=["tianji", *sys.argv[1:]],
+        suite=suite,
+        peers=installed,
+        seeds=list(seeds),
+        cells=cells,
+        parity={
+            name: {peer.name: peer.parity(task) for peer in peers if peer.name in task.peers}
+            for name, task in suite.tasks.items()
+        },
+        caveats=[text for peer in peers for text in peer.caveats],
+        machine=this_machine(),
+        git=git_state(Path(__file__).resolve().parents[2]),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        planned_s=planned_s(suite, cells),
+    )
+    return Bench(BenchPaths(root.resolve()), manifest, {})
+
+
+def create(bench: Bench) -> None:
+    """Makes the directory and writes the manifest.
+
+    Raises:
+        ConfigError: A benchmark of that id exists.
+        PreflightError: It cannot be written.
+    """
+    root = bench.paths.root
+    try:
+        root.mkdir(parents=True)
+        write_json(bench.paths.manifest, bench.manifest)
+    except FileExistsError:
+        raise ConfigError(
+            "a benchmark of this id exists and is not overwritten",
+            where=str(root),
+            fix="choose another --name, or go on with it: --resume",
+        ) from None
+    except OSError as error:
+        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
+
+
+def resume(root: Path) -> Bench:
+    """An interrupted benchmark; its finished cells are not run again.
+
+    Raises:
+        ConfigError: There is none, or it was begun on another machine.
+    """
+    paths = BenchPaths(root.resolve())
+    manifest = read_manifest(paths)
+    here = this_machine()
+    check_machine(manifest.machine, here, root)
+    return Bench(paths, manifest, read_results(paths, manifest.cells))
+
+
+def check_machine(earlier: Machine, here: Machine, root: Path) -> None:
+    """Refuses to mix machines.
+
+    Raises:
+        ConfigError: They are not the same.
+    """
+    if earlier.id != here.id:
+        raise ConfigError(
+            f"it was begun on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
+            where=str(root),
+            fix="times of different machines cannot be compared; run the whole suite on one",
+        )
+
+
+def run_cells(
+    bench: Bench,
+    peers: dict[str, Peer],
+    show: Callable[[Cell, Seen], None],
+    finished: Callable[[CellResult], None],
+) -> dict[Cell, CellResult]:
+    """Runs what is still open.
+
+    Args:
+        bench: From `new_bench` or `resume`.
+        peers: By name.
+        show: Called while a cell runs.
+        finished: Called after each.
+
+    Returns:
+        All results, those of earlier sittings included.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the cell under way will be run again.
+    """
+    results = dict(bench.done)
+    for cell in bench.open_cells:
+        results[cell] = result = _run(bench, cell, peers[cell.peer], show)
+        write_json(bench.paths.cell(cell).result, result)
+        finished(result)
+    return results
+
+
+def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None]) -> CellResult:
+    manifest, paths = bench.manifest, bench.paths.cell(cell)
+    installed = manifest.peers[cell.peer]
+    if installed is None:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        return CellResult(
+            cell=cell,
+            outcome="missing",
+            detail=f"{peer.title} is not installed here",
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine_id=manifest.machine.id,
+        )
+    work = Assignment(
+        cell=cell,
+        task=manifest.suite.tasks[cell.task],
+        peer=peer,
+        installed=installed,
+        paths=paths,
+        machine_id=manifest.machine.id,
+        load=load_now(),
+    )
+    return run_cell(work, lambda seen: show(cell, seen))

@@ -1,0 +1,166 @@
+"""The files of a benchmark: `bench.json` says what it is, each `cell.json` what one cell did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from engine.errors import ConfigError
+from tianji_cli.baselines.base import CellPaths, Installed, ParityRow
+from tianji_cli.bench.judge import Outcome
+from tianji_cli.bench.machine import Load, Machine
+from tianji_cli.bench.measure import Figures
+from tianji_cli.bench.suite import Suite
+from tianji_cli.bench.supervise import Leftover
+from tianji_cli.manifest import GitState
+
+BENCH_SCHEMA_VERSION = 1
+T = TypeVar("T")
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One system doing one task once. The block is its seed: all systems of a block are paired."""
+
+    task: str
+    peer: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.peer}-seed{self.seed}"
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a cell; `figures` can be rebuilt from its `trace/`."""
+
+    schema_version: int = BENCH_SCHEMA_VERSION
+    cell: Cell
+    outcome: Outcome
+    detail: str = ""
+    figures: Figures = Figures()
+    started_at: str
+    launched_s: float = 0.0
+    """CLOCK_MONOTONIC at launch; `origin_s` likewise at the zero of the system's own clock."""
+    origin_s: float | None = None
+    stop_asked_s: float | None = None
+    """Since launch."""
+    ended_s: float | None = None
+    """Since launch: the first process was gone."""
+    exit_code: int | None = None
+    peak_rss_bytes: int = 0
+    leftovers: list[Leftover] = []
+    load: Load | None = None
+    machine_id: str
+    command: list[str] = []
+    versions: dict[str, str] = {}
+
+
+class BenchManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`bench.json`."""
+
+    schema_version: int = BENCH_SCHEMA_VERSION
+    bench_id: str
+    argv: list[str]
+    suite: Suite
+    peers: dict[str, Installed | None]
+    """By name; null for one that is missing."""
+    seeds: list[int]
+    cells: list[Cell]
+    """In the order in which they run."""
+    parity: dict[str, dict[str, list[ParityRow]]]
+    """By task and peer."""
+    caveats: list[str]
+    machine: Machine
+    git: GitState
+    started_at: str
+    planned_s: float
+
+
+@dataclass(frozen=True)
+class BenchPaths:
+    """Paths inside `results/bench-<id>/`.
+
+    Args:
+        root: The benchmark's own directory.
+    """
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "bench.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "comparison.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    def cell(self, cell: Cell) -> CellPaths:
+        """Of one cell."""
+        return CellPaths(self.root / "cells" / cell.task / f"{cell.peer}-seed{cell.seed}")
+
+
+def write_json(path: Path, document: object) -> None:
+    """Writes a document so that it is either complete or absent."""
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    os.replace(part, path)
+
+
+def read_manifest(paths: BenchPaths) -> BenchManifest:
+    """Reads `bench.json`.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or newer than this program.
+    """
+    return _read(paths.manifest, BenchManifest)
+
+
+def read_results(paths: BenchPaths, cells: Sequence[Cell]) -> dict[Cell, CellResult]:
+    """The finished cells; an unfinished one has no `cell.json`.
+
+    Raises:
+        ConfigError: A file is damaged, or cells were run on different machines.
+    """
+    found = {
+        cell: _read(paths.cell(cell).result, CellResult)
+        for cell in cells
+        if paths.cell(cell).result.is_file()
+    }
+    machines = {result.machine_id for result in found.values()}
+    if len(machines) > 1:
+        raise ConfigError(
+            f"its cells were run on {len(machines)} machines ({', '.join(sorted(machines))})",
+            where=str(paths.root),
+            fix="times of different machines cannot be compared; run the whole suite on one",
+        )
+    return found
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=dict[str, object]).get("schema_version")
+        if isinstance(version, int) and version > BENCH_SCHEMA_VERSION:
+            raise ConfigError(
+                f"its schema_version {version} is newer than {BENCH_SCHEMA_VERSION}",
+                where=str(path),
+                fix="read it with the version of TianJi that wrote it",
+            )
+        return msgspec.json.decode(data, type=kind)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not a file of a benchmark: {error}", where=str(path)) from error

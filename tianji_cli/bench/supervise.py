@@ -1,0 +1,177 @@
+"""One system as a family of processes: started in a session of its own, watched, ended completely.
+
+Members are found in two ways: by descent, as long as the parents live, and by a token in their
+environment, which they keep when their parents are gone. A process is only ever signalled by its
+pid together with its start time, never by name.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+TOKEN = "TIANJI_BENCH_TOKEN"
+TERMINATE_S = 3.0
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that a system left behind when it had ended."""
+
+    pid: int
+    name: str
+    command: str
+    rss_bytes: int
+    listening: list[str]
+    """Addresses on which it still listened."""
+
+
+class Family:
+    """A started system and all its descendants.
+
+    Args:
+        argv: Program and arguments.
+        environment: Complete; the token is added.
+        cwd: Working directory.
+        output: Gets standard output and error.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, output: Path
+    ) -> None:
+        self._token = uuid.uuid4().hex
+        self._members: dict[int, psutil.Process] = {}
+        self.peak_rss_bytes = 0
+        with output.open("ab") as file:
+            self.process = subprocess.Popen(
+                list(argv),
+                env={**environment, TOKEN: self._token},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._first = psutil.Process(self.process.pid)
+        self.look()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code of the first process, or None if it still runs after `timeout_s`."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def look(self) -> None:
+        """Remembers all present descendants, and how much memory the whole family has."""
+        try:
+            found = self._first.children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        for known in list(self._members.values()):
+            if known.is_running():
+                found += _children(known)
+        for process in found:
+            self._members.setdefault(process.pid, process)
+        resident = _rss(self._first) + sum(_rss(process) for process in self._members.values())
+        self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
+
+    def ask_to_stop(self) -> None:
+        """Interrupts the first process, as Ctrl-C would."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> list[Leftover]:
+        """Ends whatever is left: first politely, then not.
+
+        Returns:
+            Who was still there although the first process had ended.
+        """
+        had_ended = self.process.poll() is not None
+        alive = self._alive()
+        leftovers = [_describe(process) for process in alive] if had_ended else []
+        for send in (signal.SIGTERM, signal.SIGKILL):
+            for process in alive:
+                _signal(process, send)
+            deadline_s = time.monotonic() + TERMINATE_S
+            while (alive := self._alive()) and time.monotonic() < deadline_s:
+                psutil.wait_procs(alive, timeout=0.2)
+            if not alive:
+                break
+        self.process.wait()
+        return leftovers
+
+    def _alive(self) -> list[psutil.Process]:
+        """Members that still run; a zombie has nothing left to do."""
+        self.look()
+        for process in psutil.process_iter():
+            if process.pid not in self._members and self._has_token(process):
+                self._members[process.pid] = process
+        own = [] if self.process.poll() is not None else [self._first]
+        return own + [p for p in self._members.values() if p.pid != self.process.pid and _runs(p)]
+
+    def _has_token(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(TOKEN) == self._token
+        except (psutil.Error, OSError):
+            return False
+
+
+def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:
+    """This process's environment without what would leak TianJi's interpreter into a peer."""
+    dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", *unset}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)  # psutil compares the start time first
+    except (psutil.Error, ProcessLookupError):
+        return
+
+
+def _describe(process: psutil.Process) -> Leftover:
+    try:
+        with process.oneshot():
+            name, command = process.name(), " ".join(process.cmdline())[:200]
+        ports = [
+            f"{connection.laddr.ip}:{connection.laddr.port}"
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    except psutil.Error:
+        name, command, ports = "gone", "", []
+    return Leftover(
+        pid=process.pid, name=name, command=command, rss_bytes=_rss(process), listening=ports
+    )

@@ -1,0 +1,229 @@
+"""`tianji bench`: the same work on several systems, and who was faster by how much."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from engine.config_file import suggest
+from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from tianji_cli.baselines.base import Peer, PeerOptions
+from tianji_cli.baselines.install import install
+from tianji_cli.baselines.registry import PEERS_BY_NAME
+from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
+from tianji_cli.bench.results import CellResult
+from tianji_cli.bench.schedule import planned_s, shortest_s
+from tianji_cli.bench.suite import PEERS, Suite, load_suite
+from tianji_cli.output import Output
+from tianji_cli.render import units
+from tianji_cli.render.bench_live import BenchDisplay
+from tianji_cli.run_dir import check_run_id, probe_results
+
+EXIT_STRICT = 8
+BUSY_CORES = 0.3
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What the user asked for; see `tianji bench --help`."""
+
+    suite: str
+    compare: str
+    seeds: int | None
+    budget_s: float | None
+    settings: Sequence[str]
+    results: Path
+    name: str | None
+    resume: str | None
+    peer_options: PeerOptions
+    yes: bool
+    dry_run: bool
+    skip_missing: bool
+    strict: bool
+
+
+def bench_command(request: BenchRequest, output: Output) -> int:
+    """Plans, asks, runs, reports.
+
+    Returns:
+        0; 8 with `--strict` and a cell that is missing, censored or failed; 130 if interrupted.
+
+    Raises:
+        TianJiError: Nothing could be started; says why.
+    """
+    _check_answerable(request)
+    bench = _resumed(request) if request.resume else _planned(request, output)
+    _announce(bench, output)
+    if request.dry_run:
+        return 0
+    if not request.yes and bench.open_cells and not typer.confirm("Start?", default=True, err=True):
+        return EXIT_INTERRUPTED
+    if not request.resume:
+        probe_results(request.results)
+        create(bench)
+    try:
+        _run(bench, output)
+    except KeyboardInterrupt:
+        output.say(
+            f"interrupted; go on with: tianji bench --resume {bench.manifest.bench_id}"
+            f" --results {request.results}"
+        )
+        return EXIT_INTERRUPTED
+    return _conclude(bench, request, output)
+
+
+def install_command(names: Sequence[str], options: PeerOptions, output: Output) -> None:
+    """Makes the environments of peers; see `tianji_cli.baselines.install`.
+
+    Raises:
+        ConfigError: A name that cannot be installed.
+        PreflightError: An installation failed.
+    """
+    for name in names:
+        python = install(name, options.peers_dir, output.say)
+        output.say(f"{name}: {python}")
+
+
+def _check_answerable(request: BenchRequest) -> None:
+    """Refuses to ask where nobody can answer, before anything takes time.
+
+    Raises:
+        ConfigError: Standard input is no terminal, and the answer was not given.
+    """
+    if not (request.yes or request.dry_run or sys.stdin.isatty()):
+        raise ConfigError(
+            "it would ask whether to start, and nobody is there to answer",
+            where="bench",
+            fix="add --yes",
+        )
+
+
+def _planned(request: BenchRequest, output: Output) -> Bench:
+    suite = load_suite(request.suite, request.settings)
+    if request.budget_s is not None:
+        suite = _with_budget(suite, request.budget_s)
+    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    check_run_id(bench_id, "--name")
+    names = _peer_names(request.compare, suite)
+    peers = [PEERS_BY_NAME[name] for name in names]
+    if request.yes and not request.skip_missing and not request.dry_run:
+        _install_missing(peers, request, output)
+    found = find_peers(
+        peers, request.peer_options, skip_missing=request.skip_missing, say=output.say
+    )
+    seeds = range(request.seeds or suite.seeds)
+    return new_bench(suite, peers, found, list(seeds), request.results / bench_id)
+
+
+def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
+    """`--yes` also means: fetch what PyPI has."""
+    from tianji_cli.baselines.base import venv_python
+    from tianji_cli.baselines.install import PACKAGES
+
+    options = request.peer_options
+    for peer in peers:
+        if peer.name in PACKAGES and not venv_python(options.peers_dir, peer.name).is_file():
+            install(peer.name, options.peers_dir, output.say)
+
+
+def _with_budget(suite: Suite, budget_s: float) -> Suite:
+    import msgspec
+
+    if budget_s <= 0:
+        raise ConfigError(f"{budget_s:g} is not a time", where="--budget", fix="seconds, above 0")
+    tasks = {
+        name: msgspec.structs.replace(task, budget_s=budget_s, min_s=min(task.min_s, budget_s))
+        for name, task in suite.tasks.items()
+    }
+    return msgspec.structs.replace(suite, tasks=tasks)
+
+
+def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
+    """TianJi and the peers of `--compare`, as far as they can do the suite."""
+    wanted = [word.strip() for word in compare.split(",") if word.strip()]
+    for word in wanted:
+        if word not in PEERS:
+            raise ConfigError(f"unknown peer {word!r}", where="--compare", fix=suggest(word, PEERS))
+    names = suite.peers_of(["tianji", *wanted])
+    unable = [word for word in wanted if word not in names]
+    if unable:
+        able = [peer for peer in suite.peers_of(PEERS) if peer != "tianji"]
+        raise ConfigError(
+            f"the suite {suite.name!r} has no task for {', '.join(unable)}",
+            where="--compare",
+            fix=f"it has tasks for {', '.join(able)}",
+        )
+    return names
+
+
+def _resumed(request: BenchRequest) -> Bench:
+    assert request.resume is not None
+    place = Path(request.resume)
+    root = place if (place / "bench.json").is_file() else request.results / request.resume
+    bench = resume(root)
+    missing = [name for name in bench.manifest.peers if name not in PEERS_BY_NAME]
+    if missing:
+        raise ConfigError(f"unknown peers: {', '.join(missing)}", where=str(root))
+    return bench
+
+
+def _announce(bench: Bench, output: Output) -> None:
+    """What will be done and how long it takes, before anything starts."""
+    manifest, cells = bench.manifest, bench.open_cells
+    suite = manifest.suite
+    names = ", ".join(PEERS_BY_NAME[name].title for name in manifest.peers)
+    output.say(f"{manifest.bench_id}: {suite.summary}")
+    blocks = units.plural(len(manifest.seeds), "block")
+    output.say(f"{names}; {blocks}, each in random order; one cell at a time")
+    longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
+    done = f" ({len(bench.done)} of {len(manifest.cells)} done)" if bench.done else ""
+    output.say(
+        f"{len(cells)} cells{done}, between {units.seconds(shortest)} and"
+        f" {units.seconds(longest)} in all"
+    )
+    if output.verbosity > 0:
+        for cell in cells:
+            output.say(f"  {cell.name}")
+
+
+def _run(bench: Bench, output: Output) -> None:
+    display = BenchDisplay(
+        output.notes,
+        len(bench.manifest.cells),
+        len(bench.done),
+        is_animated=output.is_animated,
+        is_quiet=output.verbosity < 0,
+    )
+
+    def finished(result: CellResult) -> None:
+        display.finished(result)
+        if result.load is not None and result.load.busy_cores > BUSY_CORES:
+            output.say(
+                f"  note: {result.load.busy_cores:.1f} cores were busy just before this cell"
+            )
+
+    try:
+        run_cells(bench, PEERS_BY_NAME, display.show, finished)
+    finally:
+        display.close()
+
+
+def _conclude(bench: Bench, request: BenchRequest, output: Output) -> int:
+    from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+
+    try:
+        report = write_bench_report([bench.paths.root], None)
+    except OSError as error:
+        raise PreflightError(f"the report cannot be written: {error}") from error
+    show_comparison(report, output)
+    is_complete = all(
+        peer.outcomes.get("reached", 0) == peer.num_cells
+        for task in report.comparison.tasks
+        for peer in task.peers
+    )
+    return EXIT_STRICT if request.strict and not is_complete else 0

@@ -1,0 +1,158 @@
+"""The command line of `tianji bench`: words only, nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tianji_cli.output import Output
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[SUITE]", help="Suite: smoke, cartpole, classic, or a file of your own."
+    ),
+]
+CompareOption = Annotated[
+    str,
+    typer.Option(
+        "--compare",
+        metavar="PEERS",
+        help="Systems beside TianJi, with commas: single-process, rllib, sample-factory, xingtian.",
+    ),
+]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        metavar="N",
+        min=1,
+        help="Blocks. Default: what the suite says.",
+        show_default=False,
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="S",
+        help="Seconds of training that a cell may use. Default: what the suite says.",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the suite, such as tasks.ppo.threshold=100. Repeatable.",
+        show_default=False,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="ID", help="Id of the benchmark.", show_default=False),
+]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="ID",
+        help="Go on with an interrupted benchmark; finished cells stay.",
+        show_default=False,
+    ),
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Start without asking; install missing peers from PyPI.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run; -v lists it.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-missing", help="Mark cells of missing systems instead of failing.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit 8 unless every cell reached its threshold.")
+]
+InstallOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--install",
+        metavar="PEER",
+        help="Only make the environment of rllib or sample-factory, from PyPI. Repeatable.",
+        show_default=False,
+    ),
+]
+PeersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--peers-dir",
+        metavar="DIR",
+        envvar="TIANJI_PEERS",
+        help="Where installed peers are kept. Default: ~/.cache/tianji/peers.",
+        show_default=False,
+    ),
+]
+XingtianOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--xingtian-python",
+        metavar="PYTHON",
+        envvar="TIANJI_XINGTIAN_PYTHON",
+        help="Interpreter of your XingTian.",
+        show_default=False,
+    ),
+]
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
+    ),
+]
+
+
+def bench(
+    context: typer.Context,
+    suite: SuiteArgument = "smoke",
+    compare: CompareOption = "single-process",
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    settings: SetOption = None,
+    name: NameOption = None,
+    resume: ResumeOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    skip_missing: SkipOption = False,
+    strict: StrictOption = False,
+    install: InstallOption = None,
+    peers_dir: PeersOption = None,
+    xingtian_python: XingtianOption = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
+    from tianji_cli.baselines.base import PeerOptions, default_peers_dir
+    from tianji_cli.commands import bench as command
+
+    output = context.obj
+    assert isinstance(output, Output)
+    options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
+    if install:
+        command.install_command(install, options, output)
+        return
+    request = command.BenchRequest(
+        suite=suite,
+        compare=compare,
+        seeds=seeds,
+        budget_s=budget,
+        settings=settings or [],
+        results=results,
+        name=name,
+        resume=resume,
+        peer_options=options,
+        yes=yes,
+        dry_run=dry_run,
+        skip_missing=skip_missing,
+        strict=strict,
+    )
+    raise typer.Exit(command.bench_command(request, output))

@@ -1,0 +1,214 @@
+"""The report of a benchmark, at its end and later: tables, plots, one page, from files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.text import Text
+
+from engine.errors import ConfigError, PreflightError
+from engine.trace.reader import read_table
+from engine.trace.records import Consumption, Episode, Event, Production, Record
+from tianji_cli.bench.compare import Comparison, TaskComparison, compare
+from tianji_cli.bench.measure import Figures, measure
+from tianji_cli.bench.results import (
+    BenchManifest,
+    BenchPaths,
+    Cell,
+    CellResult,
+    read_manifest,
+    read_results,
+    write_json,
+)
+from tianji_cli.output import Output
+from tianji_cli.render.bench_tables import task_table
+
+if TYPE_CHECKING:
+    from tianji_cli.render.page import PageFigure
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A written report.
+
+    Attributes:
+        comparison: Every figure.
+        page: Where the page lies.
+    """
+
+    comparison: Comparison
+    page: Path
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    manifest: BenchManifest
+    results: dict[Cell, CellResult]
+    places: dict[Cell, BenchPaths]
+
+
+def is_bench(place: Path) -> bool:
+    """Whether a directory holds a benchmark."""
+    return (place / "bench.json").is_file()
+
+
+def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
+    """Rebuilds everything from the raw traces and writes page, plots and `comparison.json`.
+
+    Args:
+        roots: Benchmarks; several are merged if suite and machine are the same.
+        out: Where it goes; None: into the first.
+
+    Raises:
+        ConfigError: Nothing to report, a damaged file, or benchmarks that must not be merged.
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.render.bench_page import BenchPage, render_bench_page
+
+    loaded = _load(roots)
+    results, rebuilt = _rebuild(loaded)
+    comparison = compare(loaded.manifest, results, [root.name for root in roots])
+    target = BenchPaths((out or roots[0]).resolve())
+    try:
+        target.plots.mkdir(parents=True, exist_ok=True)
+        figures = {
+            task.task: _draw(task, loaded, results, target.plots) for task in comparison.tasks
+        }
+        write_json(target.comparison, comparison)
+        page = BenchPage(loaded.manifest, comparison, results, loaded.places, figures, rebuilt)
+        target.report.write_text(render_bench_page(page, target.root), encoding="utf-8")
+    except OSError as error:
+        raise PreflightError(
+            f"the report cannot be written: {error.strerror or error}",
+            where=str(target.root),
+            fix="free space or permissions there, or give another place with --out DIR",
+        ) from error
+    return BenchReport(comparison, target.report)
+
+
+def show_comparison(report: BenchReport, output: Output) -> None:
+    """Prints the tables, or one JSON document."""
+    if output.is_json:
+        output.document(report.comparison)
+        return
+    for task in report.comparison.tasks:
+        output.data.print(task_table(report.comparison, task))
+        output.data.print()
+    for warning in report.comparison.warnings:
+        output.say(f"note: {warning}")
+    output.data.print(Text(f"report: {report.page}"), soft_wrap=True)
+
+
+def _load(roots: Sequence[Path]) -> _Loaded:
+    """Reads and, where allowed, merges benchmarks.
+
+    Seeds of a later one are renumbered, so that its blocks stay blocks of their own.
+    """
+    manifests = [read_manifest(BenchPaths(root)) for root in roots]
+    first = manifests[0]
+    for root, manifest in zip(roots, manifests, strict=True):
+        _check_mergeable(first, manifest, root)
+    results: dict[Cell, CellResult] = {}
+    places: dict[Cell, BenchPaths] = {}
+    for root, manifest in zip(roots, manifests, strict=True):
+        paths = BenchPaths(root.resolve())
+        for cell, result in read_results(paths, manifest.cells).items():
+            if result.machine_id != first.machine.id:
+                raise ConfigError(
+                    f"the cell {cell.name} was run on machine {result.machine_id},"
+                    f" the benchmark on {first.machine.id}",
+                    where=str(root),
+                    fix="times of different machines cannot be compared",
+                )
+            if cell in results:
+                raise ConfigError(
+                    f"the cell {cell.name} is in several of these benchmarks",
+                    where=str(root),
+                    fix="merge benchmarks with different seeds, or report them one by one",
+                )
+            results[cell], places[cell] = result, paths
+    if not results:
+        raise ConfigError(
+            "no cell has been finished, so there is nothing to report",
+            where=str(roots[0]),
+            fix=f"tianji bench --resume {first.bench_id}",
+        )
+    seeds = sorted({seed for manifest in manifests for seed in manifest.seeds})
+    cells = [cell for manifest in manifests for cell in manifest.cells]
+    return _Loaded(msgspec.structs.replace(first, seeds=seeds, cells=cells), results, places)
+
+
+def _check_mergeable(first: BenchManifest, other: BenchManifest, root: Path) -> None:
+    if other.machine.id != first.machine.id:
+        raise ConfigError(
+            f"it was run on machine {other.machine.id} ({other.machine.hostname}),"
+            f" {first.bench_id} on {first.machine.id}",
+            where=str(root),
+            fix="times of different machines cannot be compared; report each on its own",
+        )
+    if other.suite.tasks != first.suite.tasks:
+        raise ConfigError(
+            f"its suite differs from that of {first.bench_id}",
+            where=str(root),
+            fix="only the same work can be compared; report each on its own",
+        )
+
+
+def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[str]]]:
+    """All figures again from the trace tables; what was written is only compared with them."""
+    results, wrong = {}, []
+    for cell, result in loaded.results.items():
+        trace = loaded.places[cell].cell(cell).trace
+        task = loaded.manifest.suite.tasks[cell.task].of(cell.peer)
+        if not trace.is_dir():
+            results[cell] = result
+            continue
+        rows: list[Record] = [
+            *read_table(trace, Production),
+            *read_table(trace, Consumption),
+            *read_table(trace, Episode),
+            *read_table(trace, Event),
+        ]
+        figures = measure(rows, task)
+        if not _agree(figures, result.figures):
+            wrong.append(cell.name)
+        results[cell] = msgspec.structs.replace(result, figures=figures)
+    return results, (len(results) - len(wrong), wrong)
+
+
+def _agree(one: Figures, other: Figures) -> bool:
+    for name in one.__struct_fields__:
+        a, b = getattr(one, name), getattr(other, name)
+        if (a is None) != (b is None):
+            return False
+        if a is not None and abs(a - b) > TOLERANCE * max(1.0, abs(b)):
+            return False
+    return True
+
+
+def _draw(
+    task: TaskComparison, loaded: _Loaded, results: Mapping[Cell, CellResult], plots: Path
+) -> list[PageFigure]:
+    from tianji_cli.bench.curves import load_curves
+    from tianji_cli.render.figure_style import save
+    from tianji_cli.render.figures_bench import BENCH_FIGURES, make_bench_figure
+    from tianji_cli.render.page import PageFigure
+
+    settings = loaded.manifest.suite.tasks[task.task]
+    curves = load_curves(task.task, settings, loaded.places, results)
+    drawn = []
+    for spec in BENCH_FIGURES:
+        figure = make_bench_figure(spec, curves, task)
+        if figure is None:
+            continue
+        png, svg = save(figure, plots, f"{task.task}-{spec.name}")
+        text = svg.read_text(encoding="utf-8")
+        title = spec.title(curves, task)
+        drawn.append(PageFigure(name=spec.name, title=title, svg=text, png=png))
+    return drawn
