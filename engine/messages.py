@@ -108,6 +108,38 @@ class Exit(Message, frozen=True, kw_only=True):
     """Coordinator to everyone: the run is over, end the process."""
 
 
+class GroupLost(Message, frozen=True, kw_only=True):
+    """Coordinator to reducer: this group's learner is gone; its model counts no longer."""
+
+    group: int
+
+
+class StepRequested(Message, frozen=True, kw_only=True):
+    """Actor to environment: take this step, or reset if `action` is empty.
+
+    `action` holds the raw values of [B, ...] in the layout's type; `number` counts requests.
+    """
+
+    actor: str
+    number: int
+    action: bytes
+
+
+class StepTaken(Message, frozen=True, kw_only=True):
+    """Environment to actor: what step `number` led to, as raw values of [B, ...] each.
+
+    `reward` is float64, `terminated` and `truncated` are bool, `lives` is int64; after a reset
+    these are empty, and so is `lives` where the environment has none.
+    """
+
+    number: int
+    observation: bytes
+    reward: bytes = b""
+    terminated: bytes = b""
+    truncated: bytes = b""
+    lives: bytes = b""
+
+
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """A role's last word, in env steps; each role fills in what it owns."""
 
@@ -240,6 +272,21 @@ class WeightsArrived:
     weights: Weights
 
 
+@dataclass(frozen=True)
+class ModelOffered:
+    """Learner to reducer: the model of this group. Answered by `ModelMerged`."""
+
+    group: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class ModelMerged:
+    """Reducer to learner: all groups together; `version` is that of the model it answers."""
+
+    weights: Weights
+
+
 SmallMessage: TypeAlias = (
     TicketRequested
     | TicketGranted
@@ -258,6 +305,9 @@ SmallMessage: TypeAlias = (
     | ActorLost
     | StopRequested
     | ProgressShown
+    | GroupLost
+    | StepRequested
+    | StepTaken
 )
 AnyMessage: TypeAlias = (
     SmallMessage
@@ -266,4 +316,6 @@ AnyMessage: TypeAlias = (
     | SamplesArrived
     | PrioritiesArrived
     | WeightsArrived
+    | ModelOffered
+    | ModelMerged
 )

@@ -87,6 +87,15 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     """Rollouts admitted and not yet consumed, over all actors; the memory bound of every mode."""
 
 
+class ReduceSpec(Spec, frozen=True, kw_only=True):
+    """How learners of several groups learn from each other, where a policy has a reducer."""
+
+    every_updates: PositiveInt = 1
+    """A learner offers its model after so many updates, if its last one was answered."""
+    staleness_weight: NonNegativeFloat = 0.0
+    """Averaging: a model that is d versions behind the newest weighs (1 + d) to minus this."""
+
+
 class EvaluationSpec(Spec, frozen=True, kw_only=True):
     """Separate episodes with the newest weights and the best known actions, in an own process."""
 
@@ -146,10 +155,14 @@ class Experiment(Spec, frozen=True, kw_only=True):
     """`name`, and the hyperparameters that this algorithm knows."""
     network: NetworkSpec = NetworkSpec()
     policy: str = "tianji"
-    """Distribution policy: a built-in name."""
+    """Distribution policy: a built-in name, or the path of a YAML file."""
     modules: tuple[str, ...] = ()
     """Python modules to import first, which register own environments, networks, algorithms."""
     actors: PositiveInt = 2
+    """Over all groups."""
+    groups: PositiveInt = 1
+    """Compute groups: learners with a buffer and actors of their own, merged by a reducer."""
+    reduce: ReduceSpec = ReduceSpec()
     staleness: StalenessSpec = StalenessSpec()
     learner: LearnerSpec = LearnerSpec()
     stop: StopSpec = StopSpec()

@@ -1,4 +1,5 @@
-"""What holds for all tests: says how many ran on real hosts, and why others did not."""
+"""What holds for all tests: says how many ran on real hosts, and why others did not; the matrix of
+policies, which takes minutes, runs only where `-m` asks for it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,10 @@ LAB_TESTS = pytest.StashKey[set[str]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "matrix" not in str(config.getoption("markexpr")):
+        deselected = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=deselected)
     config.stash[LAB_TESTS] = {item.nodeid for item in items if item.get_closest_marker("lab")}
 
 

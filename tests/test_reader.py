@@ -16,6 +16,7 @@ from engine.trace.records import (
     Consumption,
     Evaluation,
     Ledger,
+    Merge,
     Replay,
     Staleness,
     table_of,
@@ -25,6 +26,16 @@ from engine.trace.summary import SCHEMA_VERSION
 LEDGER = b'{"table":"ledger","t_s":1.0,"collected":4,"consumed":2,"dropped":1,"in_flight":1}\n'
 
 
+MERGE = Merge(
+    t_s=1.0,
+    group=1,
+    version=4,
+    lag=2,
+    lag_max=2,
+    versions={0: 6, 1: 4},
+    shares={0: 0.75, 1: 0.25},
+    merges_total=9,
+)
 REPLAY = Replay(
     t_s=1.0,
     buffer=0,
@@ -57,7 +68,7 @@ def ledger_file(tmp_path: Path, content: bytes) -> Path:
 
 
 def test_every_table_comes_back_as_it_was_written(tmp_path: Path):
-    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY, EVALUATION]
+    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY, MERGE, EVALUATION]
     write_rows(tmp_path, rows)
     for record_type in RECORD_TYPES:
         wanted = [row for row in rows if type(row) is record_type]

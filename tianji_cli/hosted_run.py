@@ -22,6 +22,7 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror
+from tianji_cli.placement import crowded
 from tianji_cli.plan import HostSetup, Plan, wire
 from tianji_cli.provision import (
     Connect,
@@ -101,6 +102,9 @@ class HostedRun:
         has_started = False
         try:
             ready = controller.prepare(self.run_id)
+            cores = {host: item.facts.num_cores for host, item in ready.items()}
+            for warning in crowded(self.plan.placements, cores):
+                spectator.note(f"over-subscribed: {warning}")
             offsets = controller.measure_clocks()
             self._write_down(sites, ready, offsets)
             has_started = True

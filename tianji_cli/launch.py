@@ -100,6 +100,7 @@ class Controller:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in spec.gpus)
         return Prepare(
             experiment=self._plan.experiment,
+            cut=self._plan.graph.cut,
             run_id=run_id,
             run_dir=self._sites[host].part.run_dir,
             host=host,

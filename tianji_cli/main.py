@@ -49,7 +49,12 @@ SetOption = Annotated[
 ]
 PolicyOption = Annotated[
     str | None,
-    typer.Option("--policy", metavar="NAME", help="Distribution policy.", show_default=False),
+    typer.Option(
+        "--policy",
+        metavar="NAME",
+        help="Distribution policy: built in, or a YAML file.",
+        show_default=False,
+    ),
 ]
 RunArgument = Annotated[
     str | None,
@@ -140,10 +145,14 @@ def plan(
     settings: SetOption = None,
     policy: PolicyOption = None,
     limit: LimitOption = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Draw it, too.", show_default=False),
+    ] = None,
 ) -> None:
     """Show the fragments, processes and channels that `up` would start, and where."""
     from tianji_cli.commands import up as command
-    from tianji_cli.commands.plan import show_plan
+    from tianji_cli.commands.plan import draw_plan, show_plan
 
     request = command.Request(
         inventory,
@@ -153,7 +162,10 @@ def plan(
         None,
         limit=limit or (),
     )
-    show_plan(command.load(request).plan, _output(context))
+    found = command.load(request).plan
+    if svg is not None:
+        draw_plan(found, svg)
+    show_plan(found, _output(context))
 
 
 @app.command(epilog=EVERYWHERE)

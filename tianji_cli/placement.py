@@ -3,12 +3,14 @@
 What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer, evaluator
 and coordinator on the first host that names GPUs (the first of all if none does), actors one by one
 over the other hosts, over all hosts if there is only one or if the others are taken by name.
+Several compute groups are dealt out whole, one host after the other; their reducer stays with the
+coordinator.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -47,10 +49,15 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
     """
     hosts = inventory.hosts
     head = next((host for host in hosts if host.gpus), hosts[0])
+    if _has_groups(processes) and all(host.roles is None for host in hosts):
+        return _place_groups(processes, hosts, head)
     kinds: dict[str, list[Process]] = {kind: [] for kind in _RANK}
-    for process in processes:
-        kinds[_kind_of(process)].append(process)
     placements: list[Placement] = []
+    for process in processes:
+        if process.group is None:
+            placements.append(Placement(process.name, head.name, process.roles))
+        else:
+            kinds[_kind_of(process)].append(process)
     for kind in _RANK:
         names = _hosts_for(kind, len(kinds[kind]), hosts, head, inventory.source)
         pairs = zip(kinds[kind], names, strict=True)
@@ -62,6 +69,50 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
     return [
         Placement(COORDINATOR, coordinator_host, (COORDINATOR,)),
         *sorted(placements, key=lambda item: [p.name for p in processes].index(item.process)),
+    ]
+
+
+def crowded(placements: Sequence[Placement], cores: Mapping[str, int]) -> list[str]:
+    """Hosts on which more processes compute than there are cores, in words for the user.
+
+    Args:
+        placements: What runs where.
+        cores: Of each host, as far as known.
+
+    >>> crowded([Placement("learner-0", "box", ("learner-0",))] * 3, {"box": 2})
+    ['box runs 3 processes that compute on 2 cores; figures of such a run are those of the cores']
+    """
+    busy = Counter(
+        item.host
+        for item in placements
+        if any(role_of(role) in ("actor", "learner", "environment") for role in item.roles)
+    )
+    return [
+        f"{host} runs {count} processes that compute on {cores[host]} cores;"
+        " figures of such a run are those of the cores"
+        for host, count in busy.items()
+        if host in cores and count > cores[host]
+    ]
+
+
+def _has_groups(processes: Sequence[Process]) -> bool:
+    return len({process.group for process in processes} - {None}) > 1
+
+
+def _place_groups(
+    processes: Sequence[Process], hosts: Sequence[Host], head: Host
+) -> list[Placement]:
+    """Group g goes to host g, counted round; what serves several groups goes to the first."""
+    return [
+        Placement(COORDINATOR, head.name, (COORDINATOR,)),
+        *(
+            Placement(
+                process.name,
+                head.name if process.group is None else hosts[process.group % len(hosts)].name,
+                process.roles,
+            )
+            for process in processes
+        ),
     ]
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from engine.errors import ConfigError
+from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
-from engine.messages import COORDINATOR, role_of
+from engine.messages import COORDINATOR
 from engine.roles.totals import RunInfo
 from engine.runtime.launch import Launch, WorkerSpec
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
+from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Link, Wiring
 from tianji_cli.inventory import Host, Inventory
 from tianji_cli.placement import Placement, place, with_named_actors
@@ -37,11 +40,8 @@ class Plan:
     @property
     def servers(self) -> list[str]:
         """Processes that others connect to, so that need an endpoint each."""
-        fragments = {
-            _server_of(edge.channel, edge.source, edge.target) for edge in self.graph.edges
-        }
-        named = [p.name for p in self.graph.processes if p.fragment in fragments]
-        return [COORDINATOR, *named]
+        asked = {server for _, server, _ in connections(self.graph)}
+        return [COORDINATOR, *(p.name for p in self.graph.processes if p.name in asked)]
 
     @property
     def host_of(self) -> dict[str, str]:
@@ -94,6 +94,7 @@ def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
     """
     experiment = with_named_actors(experiment, inventory)
     graph = build_graph(load_policy(experiment.policy), experiment)
+    experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     if not graph.is_inline:
         return Plan(experiment, inventory, graph, tuple(place(graph.processes, inventory)))
     host = inventory.hosts[0]
@@ -140,6 +141,9 @@ def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, 
     keyrings = make_keyrings(members) if is_tcp else {}
     info = RunInfo(run_id=run_id, **plan.info_counts)
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
+    routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
+    roles_of = {placement.process: placement.roles for placement in plan.placements}
+    meeting = _meeting(plan, setups)
 
     def worker(process: str, host: str) -> WorkerSpec:
         links = _links(plan, process, endpoints)
@@ -148,12 +152,14 @@ def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, 
         setup = setups[host]
         return WorkerSpec(
             address=process,
+            roles=roles_of[process],
             host=host,
             run_dir=setup.run_dir,
             log=f"{setup.run_dir}/logs/{host}/{process}.log",
             wiring=Wiring(
                 bind=endpoints.get(process, ""),
                 links=tuple(links),
+                routes=routes,
                 keyring=keyrings.get(process),
                 neighbours=_neighbours(plan, process),
             ),
@@ -161,6 +167,7 @@ def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, 
             addresses=plan.addresses,
             supervisors=tuple(supervisors.values()),
             clock_offset_ns=setup.clock_offset_ns,
+            rendezvous=meeting.get(host),
         )
 
     return {
@@ -189,6 +196,23 @@ def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
     }
 
 
+def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvous]:
+    """Where learners that update together meet, for each host: on one host through a file of the
+    run's own directory."""
+    if not plan.graph.cut.is_joint:
+        return {}
+    if len(plan.hosts) > 1:
+        raise ConfigError(
+            "learners that update together have to run on one host",
+            where=f"policy {plan.graph.policy.name}",
+            fix="limit the run to one host, or take groups with the policy tianji",
+        )
+    (host,) = plan.hosts
+    secret = secrets.token_hex(16)
+    store = f"{setups[host.name].run_dir}/.meeting"
+    return {host.name: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
+
+
 def _neighbours(plan: Plan, process: str) -> frozenset[str]:
     """The other processes of its host: forked from one nursery, they share memory."""
     host = plan.host_of[process]
@@ -196,21 +220,9 @@ def _neighbours(plan: Plan, process: str) -> frozenset[str]:
 
 
 def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:
-    """The servers that a process connects to, by the edges of its fragment."""
-    links = []
-    for edge in plan.graph.edges:
-        server = _server_of(edge.channel, edge.source, edge.target)
-        client = edge.target if server == edge.source else edge.source
-        if role_of(process) != client:
-            continue
-        links += [
-            Link(peer=name, endpoint=endpoints[name], latest_only=edge.channel == "latest")
-            for name in endpoints
-            if role_of(name) == server
-        ]
-    return links
-
-
-def _server_of(channel: str, source: str, target: str) -> str:
-    """Whom others connect to: the target where many send, the source where many ask."""
-    return target if channel == "gather" else source
+    """The servers that a process connects to."""
+    return [
+        Link(peer=server, endpoint=endpoints[server], latest_only=is_latest)
+        for client, server, is_latest in connections(plan.graph)
+        if client == process
+    ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine.algorithms.flat import FlatParameters
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
@@ -92,6 +93,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         replay: Set if samples are wanted from a replay store; then `update` may see them often.
         corrects_staleness: Whether the update weighs samples of older policies rightly, so that
             it can do without a bound on lag.
+        shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
+            batch, so that several learners can take one update together.
     """
 
     rollout_steps: int
@@ -99,10 +102,21 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     batch_steps: int = 0
     replay: ReplayRequest | None = None
     corrects_staleness: bool = False
+    shares_batches: bool = False
 
     @property
     def kind(self) -> Literal["queue", "replay"]:
         return "replay" if self.replay else "queue"
+
+    @property
+    def samples_queue(self) -> bool:
+        """Whether `update` learns from each rollout once."""
+        return self.replay is None
+
+    @property
+    def samples_replay(self) -> bool:
+        """Whether `update` learns from a replay store."""
+        return self.replay is not None
 
     @property
     def sample_fields(self) -> tuple[Field, ...]:
@@ -139,6 +153,7 @@ class LearnerState:
         optimizer: Moments, flat.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
+        peers: The learners that hold the other shares of each batch.
         target: A second network that follows slowly, and its flat weights, if there is one.
         steps: Takes the optimiser's steps; eagerly, unless the runtime has compiled them.
     """
@@ -148,6 +163,7 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
+    peers: Peers = ALONE
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)
 

@@ -7,23 +7,27 @@ operation on one tensor instead of one for each layer.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
+@dataclass
 class FlatParameters:
     """Flat views of a network.
 
     Attributes:
         vector: All parameters, float32 [P]; its `grad` is all gradients.
         digest: 64 bits that differ between parameter layouts.
+        complete: Adds to a gradient what other learners have of it, in place.
     """
 
     vector: nn.Parameter
     digest: int
+    complete: Callable[[Tensor], None] | None = None
+    _is_complete: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -33,6 +37,20 @@ class FlatParameters:
     def gradient(self) -> Tensor:
         assert self.vector.grad is not None
         return self.vector.grad
+
+    def complete_gradient(self) -> Tensor:
+        """The gradient with the share of every learner in it; to be called before it is used.
+
+        Completing is done once for each optimiser step, which ends with `spend_gradient`.
+        """
+        if self.complete is not None and not self._is_complete:
+            self.complete(self.gradient)
+            self._is_complete = True
+        return self.gradient
+
+    def spend_gradient(self) -> None:
+        """Notes that the gradient has been used; the next one has to be completed again."""
+        self._is_complete = False
 
     def load(self, source: Tensor) -> None:
         """Overwrites all parameters with `source` [P]."""

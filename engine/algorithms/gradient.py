@@ -11,7 +11,7 @@ reads tensors from its arguments only, has no side effects and does not branch o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -31,6 +31,10 @@ from engine.algorithms.optimizer import (
 Samples: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
 """(network, minibatch) -> (scalar loss, metrics [M] detached from it: whatever is to be told)."""
+
+
+Order: TypeAlias = Tensor | Sequence[Tensor]
+"""Rows of minibatches: int64 [K, N], or K vectors where learners share them unequally."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class StepTaker(Protocol):
     """Takes gradient steps one after the other."""
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Tensor | None = None
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
     ) -> Tensor:
         """Takes one step on each minibatch, in place on `state`.
 
@@ -86,7 +90,7 @@ class EagerSteps:
     """Takes steps kernel by kernel: ready at once, and what compiled steps must agree with."""
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Tensor | None = None
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
     ) -> Tensor:
         """See `StepTaker`."""
         if order is None:

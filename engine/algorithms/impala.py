@@ -30,6 +30,7 @@ from engine.algorithms.networks import (
     observation_field,
 )
 from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers, shared_step
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -104,6 +105,7 @@ class Impala:
                 Field("log_prob", "float32"),
             ),
             corrects_staleness=True,
+            shares_batches=True,
         )
 
     def network(self) -> PolicyValueNetwork:
@@ -139,32 +141,38 @@ class Impala:
         return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        told = state.steps.take(state, self._step, batch)
+        told = state.steps.take(state, shared_step(self._step, state.peers), batch)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
         learn_statistics(state.network, batch, returns)
-        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 
-    def _told_loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _told_loss(
+        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """The loss, and all else that it tells as one vector, as a `GradientStep` wants it."""
-        loss, metrics, returns = self._loss(network, batch)
+        loss, metrics, returns = self._loss(network, batch, peers)
         return loss, torch.cat((metrics, returns.flatten()))
 
-    def _loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(
+        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             batch: observation [T+1, B, ...], the others [T, B].
+            peers: Who holds the rest of this batch.
 
         Returns:
-            The loss; the metrics of `_METRICS` and the value targets [T, B], detached.
+            The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
+            [T, B]. Metrics and targets are detached.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
         weight = batch["valid"].to(batch["reward"].dtype)
-        weight = (weight / weight.sum().clamp(min=1.0)).flatten()
+        weight = (weight / peers.sum(weight.sum()).clamp(min=1.0)).flatten()
         log_prob, entropy_t, value = _evaluate(network, batch)
         log_ratio = log_prob - batch["log_prob"]
         with torch.no_grad():

@@ -46,7 +46,7 @@ def adam_step(
     """Moves the parameters against their gradient, in place on `weights` and `state`."""
     adam(
         [weights.vector.detach()],
-        [weights.gradient],
+        [weights.complete_gradient()],
         [state.mean],
         [state.variance],
         [],
@@ -60,6 +60,7 @@ def adam_step(
         weight_decay=0.0,
         eps=epsilon,
     )
+    weights.spend_gradient()
 
 
 def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
@@ -68,7 +69,7 @@ def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
     Returns:
         The norm before, a scalar.
     """
-    gradient = weights.gradient
+    gradient = weights.complete_gradient()
     norm: Tensor = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -28,6 +28,7 @@ from engine.algorithms.networks import (
     observation_field,
 )
 from engine.algorithms.optimizer import AdamState
+from engine.algorithms.peers import ALONE, Peers, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -102,6 +103,7 @@ class Ppo:
                 action_field(action),
                 Field("log_prob", "float32"),
             ),
+            shares_batches=True,
         )
 
     def network(self) -> PolicyValueNetwork:
@@ -139,12 +141,15 @@ class Ppo:
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         samples = self._prepare(state, batch)
-        num_samples = samples["valid"].numel()
-        epochs = [
-            torch.randperm(num_samples, generator=state.generator) for _ in range(config.num_epochs)
-        ]
-        order = torch.stack(epochs).view(-1, config.minibatch_steps)
-        metrics = state.steps.take(state, self._step, samples, order)
+        order = minibatch_rows(
+            batch["valid"].shape,
+            config.num_epochs,
+            config.minibatch_steps,
+            state.generator,
+            state.peers,
+        )
+        step = shared_step(self._step, state.peers)
+        metrics = state.peers.sum(state.steps.take(state, step, samples, order))
         state.num_updates += len(order)
         returns = samples["value_target"].view(batch["valid"].shape)
         learn_statistics(state.network, batch, returns)
@@ -175,25 +180,28 @@ class Ppo:
         }
         return {name: values.flatten(0, 1) for name, values in samples.items()}
 
-    def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             minibatch: observation [N, ...], the others [N].
+            peers: Who holds the rest of this minibatch.
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached.
+            The loss, and the metrics of `_METRICS`, detached; of each, these samples' share.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        weight = minibatch["valid"] / minibatch["valid"].sum().clamp(min=1.0)
+        weight = minibatch["valid"] / peers.sum(minibatch["valid"].sum()).clamp(min=1.0)
         policy, value = network.evaluate(minibatch["observation"])
         log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
-            advantage = _normalize(advantage, weight)
+            advantage = _normalize(advantage, weight, peers)
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         policy_loss = -(weight @ surrogate)
@@ -214,7 +222,7 @@ _ADAM_EPSILON = 1e-5
 _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 
 
-def _normalize(values: Tensor, weight: Tensor) -> Tensor:
-    """Zero mean and unit variance under `weight`, which sums to 1; both [N]."""
-    centred = values - weight @ values
-    return centred / ((weight @ centred.square()).sqrt() + 1e-8)
+def _normalize(values: Tensor, weight: Tensor, peers: Peers) -> Tensor:
+    """Zero mean and unit variance under `weight`, which sums to 1 over all peers; both [N]."""
+    centred = values - peers.sum(weight @ values)
+    return centred / (peers.sum(weight @ centred.square()).sqrt() + 1e-8)

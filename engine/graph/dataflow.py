@@ -4,35 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from engine.errors import ConfigError
+from engine.graph.cut import Cut, MergeRule
+from engine.graph.functions import roles_of
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
+from engine.graph.validate import check_policy
 from engine.spec import Experiment
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a function takes and gives."""
-
-    inputs: frozenset[str]
-    outputs: frozenset[str]
-
-
-FUNCTIONS = {
-    "env_step": Signature(frozenset({"action"}), frozenset({"observation"})),
-    "act": Signature(frozenset({"observation", "weights"}), frozenset({"action", "rollout"})),
-    "store": Signature(frozenset({"rollout"}), frozenset({"batch"})),
-    "update": Signature(frozenset({"batch"}), frozenset({"weights"})),
-    "evaluate": Signature(frozenset({"weights"}), frozenset()),
-}
-OPTIONAL_FUNCTIONS = frozenset({"evaluate"})
-ROLE_FUNCTIONS = {
-    "actor": frozenset({"act", "env_step"}),
-    "buffer": frozenset({"store"}),
-    "learner": frozenset({"update"}),
-    "evaluator": frozenset({"evaluate"}),
-}
 
 
 @dataclass(frozen=True)
@@ -43,19 +22,28 @@ class Process:
         name: `<fragment>-<index>`.
         fragment: Which fragment it is a replica of.
         roles: Addresses of the roles that it plays.
+        group: The compute group that it belongs to; None if it serves several.
     """
 
     name: str
     fragment: str
     roles: tuple[str, ...]
+    group: int | None = 0
 
 
 @dataclass(frozen=True)
 class DataflowGraph:
-    """Validated fragments and edges, with all replicas."""
+    """Validated fragments and edges, with all replicas.
+
+    Attributes:
+        policy: Without the fragments that this experiment leaves out.
+        processes: In the order of the fragments.
+        cut: What the roles need to know.
+    """
 
     policy: Policy
     processes: tuple[Process, ...]
+    cut: Cut
 
     @property
     def edges(self) -> tuple[EdgeSpec, ...]:
@@ -65,6 +53,11 @@ class DataflowGraph:
     def is_inline(self) -> bool:
         """A graph of a single process needs no other: it runs inside the command."""
         return len(self.processes) == 1
+
+    @property
+    def process_of(self) -> dict[str, Process]:
+        """The process that plays each role."""
+        return {role: process for process in self.processes for role in process.roles}
 
     def count(self, role: str) -> int:
         return sum(
@@ -79,108 +72,126 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
 
     Raises:
         ConfigError: A function is missing or placed twice, an input has no producer, an edge
-            carries what its ends do not produce or take; fragment and edge are named.
+            carries what its ends do not produce or take, a cycle waits for itself, or actors and
+            groups do not suit the policy; fragment and edge are named.
     """
     if experiment.evaluation is not None:
         policy = with_evaluator(policy)
-    _check_functions(policy)
-    for edge in policy.edges:
-        _check_edge(policy, edge)
-    for name, fragment in policy.fragments.items():
-        _check_inputs(policy, name, fragment)
-    return DataflowGraph(policy, tuple(_replicate(policy, experiment)))
-
-
-def _replicate(policy: Policy, experiment: Experiment) -> list[Process]:
-    totals = {"actor": experiment.actors, "buffer": 1, "learner": 1, "evaluator": 1}
-    processes = []
-    for name, fragment in policy.fragments.items():
-        replicas = experiment.actors if fragment.replicas == "actors" else fragment.replicas
-        for index in range(replicas):
-            roles = [
-                f"{role}-{number}"
-                for role in roles_of(fragment)
-                for number in range(index, totals[role], replicas)
-            ]
-            processes.append(Process(f"{name}-{index}", name, tuple(roles)))
-    return processes
+    check_policy(policy)
+    present = _without_absent(policy, experiment)
+    cut = _cut(present, experiment)
+    return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
 
 
 def with_evaluator(policy: Policy) -> Policy:
-    """The same policy with an evaluator that takes the learner's newest weights.
+    """The same policy with an evaluator that takes the first learner's newest weights.
 
-    It is a process of its own, off the critical path, unless the policy has but one fragment.
-    A policy that places `evaluate` itself is left alone.
+    It is a process of its own, off the critical path, unless the policy is but one process. A
+    policy that places `evaluate` itself is left alone.
     """
     fragments = policy.fragments
     if any("evaluate" in item.functions for item in fragments.values()):
         return policy
     source = next((name for name, item in fragments.items() if "update" in item.functions), "")
-    if len(fragments) == 1:
+    if len(fragments) == 1 and fragments[source].replicas == 1:
         only = fragments[source]
-        fused = FragmentSpec(functions=(*only.functions, "evaluate"), replicas=only.replicas)
-        return structs.replace(policy, fragments={source: fused})
+        fused = FragmentSpec(functions=(*only.functions, "evaluate"), replicas=1)
+        return replace(policy, fragments={source: fused})
     alone = FragmentSpec(functions=("evaluate",), replicas=1)
     edge = EdgeSpec(source=source, target="evaluator", carries="weights", channel="latest")
-    return structs.replace(
-        policy, fragments={**fragments, "evaluator": alone}, edges=(*policy.edges, edge)
+    edges = (*policy.edges, edge)
+    return replace(policy, fragments={**fragments, "evaluator": alone}, edges=edges)
+
+
+def _without_absent(policy: Policy, experiment: Experiment) -> Policy:
+    if experiment.groups > 1:
+        return policy
+    kept = {name: item for name, item in policy.fragments.items() if not item.only_with_groups}
+    edges = tuple(edge for edge in policy.edges if {edge.source, edge.target} <= set(kept))
+    return replace(policy, fragments=kept, edges=edges)
+
+
+def _cut(policy: Policy, experiment: Experiment) -> Cut:
+    functions = {
+        function: item for item in policy.fragments.values() for function in item.functions
+    }
+    groups = _count(functions["update"], experiment)
+    if experiment.groups > 1 and functions["update"].replicas != "groups":
+        raise ConfigError(
+            f"it has no compute groups, but the experiment asks for {experiment.groups}",
+            where=f"policy {policy.name}",
+            fix="set groups=1, or take the policy tianji",
+        )
+    if experiment.actors < groups:
+        raise ConfigError(
+            f"{groups} groups cannot share {experiment.actors} actors",
+            where=f"policy {policy.name}",
+            fix=f"set actors={groups} or more",
+        )
+    return Cut(
+        policy=policy.name,
+        actors=experiment.actors,
+        groups=groups,
+        merge=_merge_rule(policy),
+        has_remote_env="env_step" not in functions["act"].functions,
+        has_evaluator="evaluate" in functions,
+        staleness=policy.staleness_of(experiment.staleness),
+        requires=policy.requires,
     )
 
 
-def roles_of(fragment: FragmentSpec) -> list[str]:
-    """The roles whose functions a fragment holds, in the order of `ROLE_FUNCTIONS`."""
-    return [role for role, needed in ROLE_FUNCTIONS.items() if needed <= set(fragment.functions)]
+def _merge_rule(policy: Policy) -> MergeRule:
+    carried = {edge.carries for edge in policy.edges}
+    if "gradient" in carried:
+        return "all_reduce"
+    if any("reduce" in item.functions for item in policy.fragments.values()):
+        return policy.merge
+    return "none"
 
 
-def _check_functions(policy: Policy) -> None:
-    where = f"policy {policy.name}"
-    placed: list[str] = [
-        function for item in policy.fragments.values() for function in item.functions
-    ]
-    for function in FUNCTIONS:
-        if placed.count(function) != 1 and (
-            function not in OPTIONAL_FUNCTIONS or placed.count(function)
-        ):
-            raise ConfigError(
-                f"the function {function!r} is in {placed.count(function)} fragments, not in one",
-                where=where,
-            )
+def _count(fragment: FragmentSpec, experiment: Experiment) -> int:
+    named = {"actors": experiment.actors, "groups": experiment.groups}
+    return named[fragment.replicas] if isinstance(fragment.replicas, str) else fragment.replicas
+
+
+def _replicate(policy: Policy, experiment: Experiment, cut: Cut) -> list[Process]:
+    totals: dict[str, int] = {}
+    for address in cut.addresses:
+        role, _, number = address.rpartition("-")
+        totals[role] = int(number) + 1
+    processes = []
     for name, fragment in policy.fragments.items():
-        covered = set().union(*(ROLE_FUNCTIONS[role] for role in roles_of(fragment)))
-        if split := set(fragment.functions) - covered:
-            raise ConfigError(
-                f"fragment {name!r} separates {', '.join(sorted(split))} from the rest of its role",
-                where=where,
-            )
+        replicas = _count(fragment, experiment)
+        for index in range(replicas):
+            roles = [
+                f"{role}-{number}"
+                for role in roles_of(fragment.functions)
+                for number in range(index, totals[role], replicas)
+            ]
+            processes.append(_process(policy, name, index, roles, cut))
+    return processes
 
 
-def _check_edge(policy: Policy, edge: EdgeSpec) -> None:
-    label = f"edge {edge.source} -> {edge.target} ({edge.carries})"
-    for end in (edge.source, edge.target):
-        if end not in policy.fragments:
-            raise ConfigError(f"{label}: no fragment {end!r}", where=f"policy {policy.name}")
-    if edge.carries not in _outputs(policy.fragments[edge.source]):
+def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: Cut) -> Process:
+    name = f"{fragment}-{index}"
+    if not roles:
         raise ConfigError(
-            f"{label}: {edge.source} produces no {edge.carries}", where=f"policy {policy.name}"
-        )
-    if edge.carries not in _inputs(policy.fragments[edge.target]):
-        raise ConfigError(
-            f"{label}: {edge.target} takes no {edge.carries}", where=f"policy {policy.name}"
-        )
-
-
-def _check_inputs(policy: Policy, name: str, fragment: FragmentSpec) -> None:
-    arriving = {edge.carries for edge in policy.edges if edge.target == name}
-    for value in sorted(_inputs(fragment) - _outputs(fragment) - arriving):
-        raise ConfigError(
-            f"fragment {name!r} needs {value}, but no edge brings it",
+            f"nothing is left for process {name}: fragment {fragment!r} has too many replicas",
             where=f"policy {policy.name}",
         )
+    of_all = ("reducer", "evaluator")
+    groups = {_group(role, cut) for role in roles if not role.startswith(of_all)}
+    takes_weights = any(role.startswith("actor") for role in roles)
+    if len(groups) > 1 and takes_weights:
+        raise ConfigError(
+            f"process {name} would act for {len(groups)} groups: the replicas of fragment"
+            f" {fragment!r} are no multiple of the {cut.groups} groups",
+            where=f"policy {policy.name}",
+        )
+    return Process(name, fragment, tuple(roles), groups.pop() if len(groups) == 1 else None)
 
 
-def _inputs(fragment: FragmentSpec) -> set[str]:
-    return {value for function in fragment.functions for value in FUNCTIONS[function].inputs}
-
-
-def _outputs(fragment: FragmentSpec) -> set[str]:
-    return {value for function in fragment.functions for value in FUNCTIONS[function].outputs}
+def _group(role: str, cut: Cut) -> int:
+    kind, _, number = role.rpartition("-")
+    is_of_actor = kind in ("actor", "environment")
+    return cut.group_of(int(number)) if is_of_actor else int(number)

@@ -7,21 +7,33 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from engine.config_file import Document, convert, parse_yaml, suggest
-from engine.errors import ConfigError
-from engine.spec import PositiveInt, Spec
+from msgspec.structs import replace
 
-Value = Literal["observation", "action", "rollout", "batch", "weights"]
-ChannelKind = Literal["gather", "on_request", "latest"]
+from engine.config_file import convert, parse_yaml, read_yaml, suggest
+from engine.errors import ConfigError
+from engine.spec import NonNegativeInt, PositiveInt, Spec, StalenessSpec
+
+Function = Literal["env_step", "act", "store", "update", "reduce", "evaluate"]
+Value = Literal[
+    "observation", "action", "rollout", "batch", "weights", "model", "merged", "gradient"
+]
+ChannelKind = Literal["gather", "on_request", "latest", "barrier", "step", "exchange", "all_reduce"]
 """gather: many sources, nothing lost, bounded by tickets. on_request: the target asks.
-latest: broadcast, only the newest counts, never blocks."""
+latest: broadcast, only the newest counts, never blocks. barrier: broadcast, every target waits for
+the newest. step: one message for each environment step. exchange: a source sends its model whenever
+its last one was answered, and goes on meanwhile. all_reduce: all replicas meet in every update."""
+Merge = Literal["average", "accumulate"]
+Trait = Literal["corrects_staleness", "shares_batches", "samples_queue", "samples_replay"]
 
 
 class FragmentSpec(Spec, frozen=True, kw_only=True):
     """Functions that share a process and call each other directly."""
 
-    functions: tuple[Literal["act", "env_step", "store", "update", "evaluate"], ...]
-    replicas: PositiveInt | Literal["actors"]
+    functions: tuple[Function, ...]
+    replicas: PositiveInt | Literal["actors", "groups"]
+    """How many processes: a number, the experiment's `actors`, or its `groups`."""
+    only_with_groups: bool = False
+    """Left out, with its edges, where the experiment has one group."""
 
 
 class EdgeSpec(Spec, frozen=True, kw_only=True):
@@ -32,14 +44,49 @@ class EdgeSpec(Spec, frozen=True, kw_only=True):
     carries: Value
     channel: ChannelKind
 
+    @property
+    def label(self) -> str:
+        return f"edge {self.source} -> {self.target} ({self.carries})"
+
+
+class StalenessRule(Spec, frozen=True, kw_only=True):
+    """What the policy fixes of the experiment's `staleness`; what is left out stays as it is."""
+
+    mode: Literal["block", "drop", "correct", "unbounded"] | None = None
+    max_lag: NonNegativeInt | None = None
+
 
 class Policy(Spec, frozen=True, kw_only=True):
     """A distribution policy."""
 
     name: str
     summary: str
+    stands_for: str = ""
+    """The system, or kind of system, that is laid out so."""
     fragments: dict[str, FragmentSpec]
     edges: tuple[EdgeSpec, ...] = ()
+    merge: Merge = "average"
+    """What `reduce` does. average: the mean of the newest model of every group. accumulate: a
+    parameter server, to which every worker's progress is added."""
+    staleness: StalenessRule = StalenessRule()
+    requires: tuple[Trait, ...] = ()
+    """What an algorithm must state of itself to suit this policy."""
+
+    def staleness_of(self, wanted: StalenessSpec) -> StalenessSpec:
+        """The experiment's rule, as far as the policy leaves it open."""
+        rule = self.staleness
+        if self.is_synchronous:
+            return replace(wanted, mode="block", max_lag=0)
+        return replace(
+            wanted,
+            mode=rule.mode or wanted.mode,
+            max_lag=wanted.max_lag if rule.max_lag is None else rule.max_lag,
+        )
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether all actors wait for the new weights of each batch."""
+        return any(edge.channel == "barrier" for edge in self.edges)
 
 
 def built_in_policies() -> list[str]:
@@ -48,17 +95,25 @@ def built_in_policies() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir())
 
 
+def is_policy_file(name: str) -> bool:
+    """Whether this names a file rather than a built-in policy."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def load_policy(name: str) -> Policy:
-    """Reads a built-in policy.
+    """Reads a built-in policy, or one from a YAML file.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is none of that name, or it is not a policy.
     """
+    if is_policy_file(name):
+        return convert(read_yaml(Path(name)), Policy)
     known = built_in_policies()
     if name not in known:
         raise ConfigError(
-            f"unknown distribution policy {name!r}", where="policy", fix=suggest(name, known)
+            f"unknown distribution policy {name!r}",
+            where="policy",
+            fix=suggest(name, known) or "name a built-in one, or a .yaml file",
         )
     file = resources.files("engine.graph") / "policies" / f"{name}.yaml"
-    document: Document = parse_yaml(file.read_text(encoding="utf-8"), source=f"policy {name}")
-    return convert(document, Policy)
+    return convert(parse_yaml(file.read_text(encoding="utf-8"), source=f"policy {name}"), Policy)

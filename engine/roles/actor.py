@@ -18,6 +18,8 @@ from engine.messages import (
     Report,
     RolloutArrived,
     Start,
+    StepRequested,
+    StepTaken,
     Stop,
     Stopped,
     TicketGranted,
@@ -35,6 +37,8 @@ from engine.roles.commands import (
     RolloutAbandoned,
     RolloutCollected,
     Send,
+    StepWanted,
+    TakeStep,
     TimerFired,
     Wake,
 )
@@ -59,12 +63,16 @@ class ActorRole:
         index: Its number.
         epoch: Its incarnation.
         buffer, learner: Addresses that it sends rollouts to and takes weights from.
+
+    Its environments may be stepped by a role of their own, `environment-<index>`; then every step
+    is a message to it and one back.
     """
 
     def __init__(self, index: int, epoch: int, buffer: str, learner: str) -> None:
         self.address = f"actor-{index}"
         self._index = index
         self._epoch = epoch
+        self._environment = f"environment-{index}"
         self._buffer = buffer
         self._learner = learner
         self._state = _State.JOINED
@@ -93,6 +101,11 @@ class ActorRole:
                 if weights.version > self._held_version:
                     self._newest = weights
                 return self._try_to_collect(now_s)
+            case StepWanted(number=number, action=action):
+                request = StepRequested(actor=self.address, number=number, action=action)
+                return [Send(self._environment, request)]
+            case StepTaken():
+                return [TakeStep(event)] if self._state is _State.COLLECTING else []
             case RolloutCollected():
                 return self._collected_rollout(event, now_s)
             case TimerFired():

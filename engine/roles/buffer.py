@@ -42,6 +42,7 @@ class BufferRole:
 
     def __init__(self, index: int, staleness: StalenessSpec, rollouts_per_batch: int) -> None:
         self.address = f"buffer-{index}"
+        self._index = index
         self._admission = Admission(staleness, rollouts_per_batch)
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
@@ -155,6 +156,7 @@ class BufferRole:
             consumed=self._consumed,
             dropped=self._books.dropped,
             in_flight=self._queued + self._delivered - self._consumed,
+            buffer=self._index,
         )
 
     def _report(self, now_s: float) -> Command:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from engine.messages import AnyMessage
+from engine.messages import AnyMessage, StepRequested, StepTaken
 from engine.progress import Progress
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Episode, Record
@@ -52,6 +52,56 @@ class Update:
     """Learner: train on these rollouts. Gives `Updated`."""
 
     rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Learner of several that update together: take part no longer. Gives `Withdrawn`."""
+
+
+@dataclass(frozen=True)
+class ExportModel:
+    """Learner: copy the parameters out for the reducer. Gives `ModelExported`."""
+
+
+@dataclass(frozen=True)
+class BlendModel:
+    """Learner: move to this merged model, keeping what was learnt since the last `ExportModel`."""
+
+    merged: Weights
+
+
+@dataclass(frozen=True)
+class MergeModel:
+    """Reducer: take in the model of a group, then merge all. Gives `ModelsMerged`.
+
+    `shares` says how much each group weighs in a mean; a parameter server does not need it.
+    """
+
+    group: int
+    weights: Weights
+    shares: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class ForgetModel:
+    """Reducer: this group's model counts no longer."""
+
+    group: int
+
+
+@dataclass(frozen=True)
+class StepEnvironment:
+    """Environment: reset or take a step. Gives `EnvironmentStepped`."""
+
+    request: StepRequested
+
+
+@dataclass(frozen=True)
+class TakeStep:
+    """Actor: go on with the step that a remote environment has taken."""
+
+    taken: StepTaken
 
 
 @dataclass(frozen=True)
@@ -151,6 +201,13 @@ Command: TypeAlias = (
     | LoadWeights
     | ExportWeights
     | Update
+    | Withdraw
+    | ExportModel
+    | BlendModel
+    | MergeModel
+    | ForgetModel
+    | StepEnvironment
+    | TakeStep
     | UpdateFromSamples
     | InsertRollout
     | DrawSamples
@@ -212,6 +269,42 @@ class SamplesDrawn:
 
 
 @dataclass(frozen=True)
+class UpdateDeclined:
+    """Another learner has withdrawn, so this update did not take place, nor will any other."""
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """This learner takes part no longer."""
+
+
+@dataclass(frozen=True)
+class ModelExported:
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class ModelsMerged:
+    """The answer for `group`; `weights.version` is that of its model."""
+
+    group: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class StepWanted:
+    """An actor's remote environment has to take this step (reset, if `action` is empty)."""
+
+    number: int
+    action: bytes
+
+
+@dataclass(frozen=True)
+class EnvironmentStepped:
+    taken: StepTaken
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something happened that belongs in the trace, as an event of this kind."""
 
@@ -238,6 +331,12 @@ Event: TypeAlias = (
     | RolloutAbandoned
     | WeightsExported
     | Updated
+    | UpdateDeclined
+    | Withdrawn
+    | ModelExported
+    | ModelsMerged
+    | StepWanted
+    | EnvironmentStepped
     | Noted
     | SamplesDrawn
     | Evaluated

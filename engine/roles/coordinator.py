@@ -3,6 +3,8 @@
     JOINING --all joined--> RUNNING --stop rule, failure, request--> STOPPING --actors and
     learner have stopped--> DRAINING --buffer has stopped--> ENDED
 
+A group whose learner or buffer dies is lost, and the run goes on while there is another.
+
 No sample and no weights pass through it. Stopping is a protocol with acknowledgements: actors and
 learner say what they did, then the buffer, told how much to expect, counts what is left.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 from enum import Enum
 
 from engine import PROTOCOL_VERSION
+from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Alive,
@@ -40,6 +43,7 @@ from engine.roles.commands import (
     WriteTrace,
 )
 from engine.roles.fleet import HOST_LOST_S, Fleet
+from engine.roles.groups import Groups
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.view import describe
 from engine.spec import Experiment
@@ -68,6 +72,7 @@ class CoordinatorRole:
         info: What the summary says beside the traces.
         addresses: All other roles.
         supervisors: Told of the start, so that they report on the run's timeline.
+        groups: Who belongs together; without it there is one group.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class CoordinatorRole:
         info: RunInfo,
         addresses: tuple[str, ...],
         supervisors: tuple[str, ...] = (),
+        groups: Groups | None = None,
     ) -> None:
         self.address = COORDINATOR
         self._experiment = experiment
@@ -83,7 +89,9 @@ class CoordinatorRole:
         self._addresses = addresses
         self._supervisors = supervisors
         self._totals = RunTotals(experiment)
-        self._fleet = Fleet(addresses, supervisors, experiment.restarts)
+        self._groups = groups or Groups(single_cut(experiment), {})
+        num_groups = self._groups.count
+        self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
         self._phase = _Phase.JOINING
         self._hosts: dict[str, str] = {}
         self._counters: dict[str, Counters] = {}
@@ -109,7 +117,7 @@ class CoordinatorRole:
                 return self._stop("env_steps", now_s)
             case Stopped():
                 self._counters[event.address] = event.counters
-                return self._advance(now_s)
+                return [*self._settle(), *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
@@ -154,6 +162,9 @@ class CoordinatorRole:
     def _check_stop_rules(self, now_s: float) -> list[Command]:
         if self._totals.reached_at_s is not None:
             return self._stop("return_threshold", now_s)
+        limit = self._experiment.stop.env_steps
+        if self._groups.count > 1 and limit and self._totals.consumed.total >= limit:
+            return self._stop("env_steps", now_s)
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
@@ -161,19 +172,38 @@ class CoordinatorRole:
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
-        if self._phase is _Phase.RUNNING and self._fleet.may_restart(event.process, event.host):
+        roles = self._groups.roles_in(event.process)
+        is_running = self._phase is _Phase.RUNNING
+        is_alone = roles == [event.process]
+        if is_running and is_alone and self._fleet.may_restart(event.process, event.host):
             self._totals.restarts += 1
             again = self._note(now_s, "restarted", event.process, event.cause)
             return [*commands, again, *self._fleet.restart(event.process, event.host)]
-        is_given_up = self._phase is not _Phase.RUNNING or self._fleet.is_lost(event.host)
-        if event.process in self._fleet.absent and is_given_up:
+        is_given_up = not is_running or self._fleet.is_lost(event.host)
+        if is_given_up and set(roles) <= self._fleet.absent | self._groups.dead:
             return commands
-        self._gone.add(event.process)
-        if event.process in self._counters:
+        lost = self._groups.lose(roles) if is_running else []
+        if lost:
+            cause = f"{event.process} on {event.host} {event.cause}"
+            return [*commands, *self._lost_groups(lost, cause, now_s)]
+        self._gone.update(roles)
+        if all(role in self._counters for role in roles):
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
         self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
         return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
+
+    def _lost_groups(self, groups: list[int], cause: str, now_s: float) -> list[Command]:
+        """The other groups go on."""
+        commands: list[Command] = []
+        for group in groups:
+            detail = f"{cause}; the other groups go on"
+            commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
+            commands += self._groups.part_with(group)
+        return [*commands, *self._settle()]
+
+    def _settle(self) -> list[Command]:
+        return self._groups.settle(self._counters, self._totals, self._fleet.absent)
 
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
@@ -206,6 +236,9 @@ class CoordinatorRole:
             for actor in sorted(there - self._fleet.absent):
                 commands += self._fleet.lose(actor)
             return commands
+        lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
+        if lost:
+            return [*commands, *self._lost_groups(lost, f"host {host} is cut off", now_s)]
         self._gone.update(there)
         self._fail(f"host {host} is cut off: {detail}")
         return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
@@ -237,6 +270,7 @@ class CoordinatorRole:
             if (role_of(address) == "buffer") == is_buffer_turn
             and address not in self._counters
             and address not in self._gone
+            and address not in self._groups.dead
             and address not in self._fleet.absent
         }
 
@@ -245,9 +279,10 @@ class CoordinatorRole:
         if self._phase is _Phase.STOPPING and not self._awaited():
             self._phase = _Phase.DRAINING
             self._deadline_s = now_s + STOP_S
-            sent = {a: c.sent_rollouts for a, c in self._counters.items() if role_of(a) == "actor"}
-            stop = Stop(sent_rollouts=sent, consumed_env_steps=self._sum("consumed"))
-            commands += [Send(address, stop) for address in sorted(self._awaited())]
+            commands += [
+                Send(buffer, self._groups.last_stop(buffer, self._counters, self._totals))
+                for buffer in sorted(self._awaited())
+            ]
         if self._phase is _Phase.DRAINING and not self._awaited():
             commands += self._end(now_s)
         return commands
@@ -258,7 +293,7 @@ class CoordinatorRole:
         for row in unreported:
             self._totals.add(row, now_s)
         final = self._final_ledger(now_s)
-        self._totals.add(final, now_s)
+        self._totals.close_ledger(final)
         imbalance = final.collected - final.consumed - final.dropped - final.in_flight
         if imbalance and not self._gone:
             self._fail(f"the ledger is {imbalance} env steps off: {final}")
@@ -276,7 +311,7 @@ class CoordinatorRole:
             *(
                 Send(address, Exit())
                 for address in (*self._supervisors, *self._addresses)
-                if address not in self._gone
+                if address not in self._gone | self._groups.dead
             ),
             Quit(),
         ]
@@ -288,13 +323,7 @@ class CoordinatorRole:
         cannot be counted, and in flight is whatever is neither consumed nor dropped.
         """
         if not self._gone:
-            return Ledger(
-                t_s=now_s,
-                collected=self._sum("collected") + sum(self._lost_collected.values()),
-                consumed=self._sum("consumed"),
-                dropped=self._sum("dropped"),
-                in_flight=self._sum("queued") + self._sum("staged") + self._sum("unsent"),
-            )
+            return self._groups.final_ledger(self._counters, self._totals, now_s)
         collected, consumed = self._totals.collected.total, self._totals.consumed.total
         known = self._totals.ledger
         dropped = max(self._sum("dropped"), known.dropped if known else 0)
@@ -325,6 +354,6 @@ class CoordinatorRole:
         state = "running" if address in self._hosts else "starting"
         if address in self._counters:
             state = "stopped"
-        elif address in self._gone or address in self._fleet.absent:
+        elif address in self._gone | self._fleet.absent | self._groups.dead:
             state = "gone"
-        return RoleState(state, self._totals.cores.get(address))
+        return RoleState(state, self._totals.cores.get(self._groups.process_of(address)))

@@ -27,12 +27,18 @@ class Fleet:
         addresses: All roles but the coordinator.
         supervisors: Of all hosts.
         restarts: How many actors may be started again, over the whole run.
+        num_groups: Every actor belongs to one, by its number.
     """
 
     def __init__(
-        self, addresses: tuple[str, ...], supervisors: tuple[str, ...], restarts: int
+        self,
+        addresses: tuple[str, ...],
+        supervisors: tuple[str, ...],
+        restarts: int,
+        num_groups: int = 1,
     ) -> None:
-        self._buffers = [address for address in addresses if role_of(address) == "buffer"]
+        self._num_groups = num_groups
+        self._has_buffers = any(role_of(address) == "buffer" for address in addresses)
         self._supervisors = supervisors
         self._heard_s: dict[str, float] = {}
         self._supervisor_of: dict[str, str] = {}
@@ -108,7 +114,7 @@ class Fleet:
         self.absent.add(actor)
         source = source_of(int(actor.rpartition("-")[2]), epoch)
         self._lost_sources[source] = (actor, epoch)
-        return self._tell_buffers(source)
+        return self._tell_buffer(source)
 
     def note(self, records: Iterable[Record]) -> list[Command]:
         """Keeps count of what each incarnation says it has collected, also after its death."""
@@ -119,7 +125,7 @@ class Fleet:
                 self._produced[source] = max(record.env_steps_total, self._produced.get(source, 0))
                 if source in self._lost_sources:
                     late.append(source)
-        return [command for source in late for command in self._tell_buffers(source)]
+        return [command for source in late for command in self._tell_buffer(source)]
 
     def unreported(self, lost_collected: dict[str, int], now_s: float) -> list[Production]:
         """Rows for rollouts that reached a buffer although their actor died before it said so."""
@@ -140,7 +146,8 @@ class Fleet:
             if source in self._lost_sources and total > self._produced.get(source, 0)
         ]
 
-    def _tell_buffers(self, source: str) -> list[Command]:
+    def _tell_buffer(self, source: str) -> list[Command]:
         actor, epoch = self._lost_sources[source]
+        group = int(actor.rpartition("-")[2]) % self._num_groups
         lost = ActorLost(actor=actor, epoch=epoch, collected=self._produced.get(source, 0))
-        return [Send(buffer, lost) for buffer in self._buffers]
+        return [Send(f"buffer-{group}", lost)] if self._has_buffers else []

@@ -2,6 +2,10 @@
 
 One batch is being trained, the next one may be staged; so the buffer's answer never sits on the
 critical path. Each update raises the weights version by one.
+
+Where there are several learners, either a reducer merges their models (a learner offers its own
+after an update if the last one was answered, trains on, and blends the answer in), or they take
+every update together until one of them withdraws.
 """
 
 from __future__ import annotations
@@ -9,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from engine.graph.cut import Cut, single_cut
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
     BatchRequested,
     Counters,
     Exit,
+    ModelMerged,
+    ModelOffered,
     PrioritiesArrived,
     Report,
     SamplesArrived,
@@ -26,9 +33,12 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.roles.commands import (
+    BlendModel,
     Command,
     Event,
+    ExportModel,
     ExportWeights,
+    ModelExported,
     Noted,
     Quit,
     SaveCheckpoint,
@@ -36,14 +46,19 @@ from engine.roles.commands import (
     TimerFired,
     Update,
     Updated,
+    UpdateDeclined,
     UpdateFromSamples,
     WeightsExported,
+    Withdraw,
+    Withdrawn,
 )
 from engine.rollout import Rollout, Weights
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
 from engine.trace.records import Event as TraceEvent
 from engine.trace.summary import weighted_percentile
+
+REDUCER = "reducer-0"
 
 
 class LearnerRole:
@@ -53,13 +68,23 @@ class LearnerRole:
         index: Its number.
         experiment: Stop and checkpoint rules.
         buffer: Address that it takes batches from.
+        cut: How many learners there are, and how they learn from each other.
     """
 
-    def __init__(self, index: int, experiment: Experiment, buffer: str) -> None:
+    def __init__(
+        self, index: int, experiment: Experiment, buffer: str, cut: Cut | None = None
+    ) -> None:
+        cut = cut or single_cut(experiment)
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
-        self._step_limit = experiment.stop.env_steps
+        self._step_limit = experiment.stop.env_steps if cut.groups == 1 else None
+        """With several learners, only the coordinator knows what all of them have consumed."""
+        self._has_reducer = cut.merge in ("average", "accumulate")
+        self._offer_every = experiment.reduce.every_updates
+        self._next_offer = self._offer_every
+        self._awaits_merge = False
+        self._is_joint = self._takes_part = cut.is_joint
         self._checkpoint_every_s = experiment.checkpoint.every_s
         self._last_checkpoint_s = 0.0
         self._version = 0
@@ -90,12 +115,23 @@ class LearnerRole:
                 return self._train_if_idle(now_s)
             case Updated():
                 return self._updated(event, now_s)
+            case UpdateDeclined():
+                self._training, self._takes_part = None, False
+                return self._finish() if self._is_stopping else []
+            case ModelExported(weights=weights):
+                return [Send(REDUCER, ModelOffered(self._index, weights))]
+            case ModelMerged(weights=weights):
+                self._awaits_merge = False
+                return [BlendModel(weights)]
             case Noted(kind=kind, detail=detail):
                 row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
                 return [self._report(row)]
             case Stop():
                 self._is_stopping = True
-                return self._finish() if self._training is None else []
+                return self._withdraw() if self._training is None else []
+            case Withdrawn():
+                self._takes_part = False
+                return self._finish()
             case TimerFired():
                 return []
             case Exit():
@@ -141,6 +177,8 @@ class LearnerRole:
     def _train_if_idle(self, now_s: float) -> list[Command]:
         if self._staged is None or self._training is not None or self._is_stopping:
             return []
+        if self._is_joint and not self._takes_part:
+            return []
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
@@ -166,8 +204,20 @@ class LearnerRole:
         if self._step_limit is not None and self._consumed >= self._step_limit:
             commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:
-            return [*commands, *self._finish()]
+            return [*commands, *self._withdraw()]
+        commands += self._offer_if_due()
         return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
+
+    def _offer_if_due(self) -> list[Command]:
+        if not self._has_reducer or self._awaits_merge or self._version < self._next_offer:
+            return []
+        self._next_offer = self._version + self._offer_every
+        self._awaits_merge = True
+        return [ExportModel()]
+
+    def _withdraw(self) -> list[Command]:
+        """Learners that update together must all know that this one will not."""
+        return [Withdraw()] if self._takes_part else self._finish()
 
     def _consumption(self, event: Updated, env_steps: int, now_s: float) -> Consumption:
         return Consumption(

@@ -189,6 +189,7 @@ class ReplayBufferRole:
             consumed=limiter.inserted,
             dropped=self._books.dropped,
             in_flight=0,
+            buffer=self._index,
         )
         return Send(COORDINATOR, Report(address=self.address, records=[row, ledger]))
 

@@ -85,6 +85,12 @@ class RunTotals:
         self.updates = 0
         self.weights_version = 0
         self.ledger: Ledger | None = None
+        """The latest count, over all buffers."""
+        self.collected_by: dict[int, int] = {}
+        """Env steps that each actor has reported as collected."""
+        self.consumed_by: dict[int, int] = {}
+        """Env steps that each group has reported as consumed."""
+        self._ledgers: dict[int, Ledger] = {}
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
         self._resources: dict[str, Resources] = {}
@@ -96,27 +102,33 @@ class RunTotals:
         """Adds one record.
 
         Returns:
-            The record to write, which for an episode also says how far the run was.
+            The record to write: an episode also says how far the run was, and a ledger row is
+            that of all buffers together.
         """
         match record:
             case Production():
                 self.collected.add(record.t_s, record.env_steps)
+                before = self.collected_by.get(record.actor, 0)
+                self.collected_by[record.actor] = before + record.env_steps
             case Consumption():
                 if record.env_steps:  # none from replay: there the buffer says what it took in
                     self.consumed.add(record.t_s, record.env_steps)
                 self.trained.add(record.t_s, record.samples_trained)
-                self.updates = record.updates_total
+                if record.env_steps:
+                    self.consumed_by[record.learner] = record.env_steps_total
+                self.updates = max(self.updates, record.updates_total)
             case Replay():
                 self.has_replay = True
+                self.consumed_by[record.buffer] = record.env_steps_total
                 self.consumed.add(record.t_s, record.env_steps)
             case Staleness():
                 self.recent_staleness.append(record)
                 for lag, steps in record.steps_by_lag.items():
                     self.steps_by_lag[lag] = self.steps_by_lag.get(lag, 0) + steps
             case WeightsPublished():
-                self.weights_version = record.version
+                self.weights_version = max(self.weights_version, record.version)
             case Ledger():
-                self.ledger = record
+                return self._add_ledger(record)
             case Resources():
                 self._add_resources(record)
             case Episode():
@@ -124,6 +136,28 @@ class RunTotals:
             case Evaluation():
                 return self._add_evaluation(record, now_s)
         return record
+
+    def _add_ledger(self, record: Ledger) -> Ledger:
+        """Adds up the latest counts of all buffers; sums of rows that balance balance."""
+        self._ledgers[record.buffer] = record
+        rows = self._ledgers.values()
+        self.ledger = msgspec.structs.replace(
+            record,
+            collected=sum(row.collected for row in rows),
+            consumed=sum(row.consumed for row in rows),
+            dropped=sum(row.dropped for row in rows),
+            in_flight=sum(row.in_flight for row in rows),
+        )
+        return self.ledger
+
+    def dropped_by(self, buffer: int) -> int:
+        """Env steps that a buffer has reported as dropped."""
+        row = self._ledgers.get(buffer)
+        return row.dropped if row else 0
+
+    def close_ledger(self, final: Ledger) -> None:
+        """Sets the final count of all buffers."""
+        self.ledger = final
 
     def _add_resources(self, record: Resources) -> None:
         before = self._resources.get(record.process)

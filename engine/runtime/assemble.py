@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.messages import COORDINATOR, role_of
@@ -12,8 +12,11 @@ from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, Event
 from engine.roles.coordinator import CoordinatorRole
+from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
+from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
+from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
@@ -22,8 +25,11 @@ from engine.runtime.coordinate import CoordinatorBody
 from engine.runtime.evaluate import EvaluatorBody
 from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
+from engine.runtime.merge import ReducerBody
+from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
 from engine.wire.arena import Arena
+from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -55,6 +61,8 @@ class Assembly:
         run_dir: Where results go.
         clock: The run's timeline.
         show: What the coordinator does with progress.
+        process_of: The process that plays each role, where the names differ.
+        rendezvous: Where learners that update together meet.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
     """
@@ -66,6 +74,8 @@ class Assembly:
     run_dir: Path
     clock: LoopClock
     show: Callable[[Progress], None]
+    process_of: Mapping[str, str] = field(default_factory=dict)
+    rendezvous: Rendezvous | None = None
     epoch: int = 0
     arena: Arena | None = None
 
@@ -78,31 +88,63 @@ class Assembly:
 
 def host_role(address: str, run: Assembly) -> Hosted:
     """Makes the role of this address, and what performs its commands."""
-    blueprint, experiment = run.blueprint, run.blueprint.experiment
+    blueprint, cut = run.blueprint, run.blueprint.cut
     if address == COORDINATOR:
-        coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors)
-        return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
-    index, buffer, learner = int(address.rpartition("-")[2]), "buffer-0", "learner-0"
+        return _host_coordinator(run)
+    index = int(address.rpartition("-")[2])
     match role_of(address):
         case "actor":
-            actor = ActorRole(index, run.epoch, buffer, learner)
+            group = cut.group_of(index)
+            actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
             body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena)
             return Hosted(actor, body)
+        case "environment":
+            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
         case "learner":
-            trainer = LearnerBody(
-                blueprint, run.run_dir / CHECKPOINTS_NAME, run.clock, compiles=run.compiles
-            )
-            return Hosted(LearnerRole(index, experiment, buffer), trainer)
+            return _host_learner(index, run)
         case "buffer":
-            if blueprint.replay is not None:
-                capacity, step_limit = blueprint.replay.capacity, experiment.stop.env_steps
-                store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
-                return Hosted(store, ReplayBody(blueprint, index, run.clock))
-            queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
-            return Hosted(queue, NoBody())
+            return _host_buffer(index, run)
+        case "reducer":
+            reducer = ReducerRole(index, blueprint.experiment.reduce)
+            return Hosted(reducer, ReducerBody(blueprint))
         case "evaluator":
-            spec = experiment.evaluation
+            spec = blueprint.experiment.evaluation
             assert spec is not None
-            evaluator = EvaluatorRole(index, spec, learner)
-            return Hosted(evaluator, EvaluatorBody(blueprint, spec))
+            return Hosted(EvaluatorRole(index, spec, "learner-0"), EvaluatorBody(blueprint, spec))
     raise ValueError(f"there is no role {address!r}")
+
+
+def _host_coordinator(run: Assembly) -> Hosted:
+    experiment = run.blueprint.experiment
+    groups = Groups(run.blueprint.cut, run.process_of)
+    coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors, groups)
+    return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
+
+
+def _host_buffer(index: int, run: Assembly) -> Hosted:
+    blueprint, experiment = run.blueprint, run.blueprint.experiment
+    if blueprint.replay is None:
+        queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
+        return Hosted(queue, NoBody())
+    step_limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
+    capacity = blueprint.replay.capacity
+    store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
+    return Hosted(store, ReplayBody(blueprint, index, run.clock))
+
+
+def _host_learner(index: int, run: Assembly) -> Hosted:
+    """Learners of several groups have checkpoints of their own; joint ones are all the same."""
+    blueprint, cut = run.blueprint, run.blueprint.cut
+    checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
+    meeting = None
+    if cut.is_joint:
+        assert run.rendezvous is not None, "learners that update together need a meeting place"
+        from engine.runtime.meeting import Meeting
+
+        meeting = Meeting(run.rendezvous, index, cut.groups)
+        checkpoints = checkpoints if index == 0 else None
+    elif cut.groups > 1:
+        checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
+    compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
+    body = LearnerBody(blueprint, checkpoints, run.clock, meeting, compiles=compiles)
+    return Hosted(LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut), body)

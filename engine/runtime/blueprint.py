@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest
+from msgspec.structs import replace
+
+from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
 from engine.errors import ConfigError
 from engine.extensions import import_modules
+from engine.graph.cut import Cut, single_cut
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
-from engine.spec import Experiment
+from engine.spec import Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
+
+LACKS = {
+    "corrects_staleness": "does not correct for stale samples",
+    "shares_batches": "cannot share one batch between learners",
+    "samples_queue": "learns from replayed samples, which are old on purpose",
+    "samples_replay": "does not learn from replayed samples",
+}
+"""What an algorithm without a trait is told."""
 
 STEP_FIELDS = (
     Field("reward", "float32"),
@@ -33,6 +44,8 @@ class Blueprint:
         algorithm: Made from it.
         layout: Of a rollout.
         weights: Of the flat parameters.
+        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of.
+        cut: How the run is spread over processes.
         rollouts_per_batch: Rollouts that one batch is made of (queue).
         replay: What is wanted from a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
@@ -43,22 +56,28 @@ class Blueprint:
     layout: Layout
     weights: WeightsLayout
     rollouts_per_batch: int
+    cut: Cut
     replay: ReplayRequest | None
     samples: Layout
     priorities: Layout
 
 
-def make_blueprint(experiment: Experiment) -> Blueprint:
+def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
+
+    Args:
+        experiment: The run.
+        cut: How it is spread over processes; without it, one group.
 
     Raises:
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
     import_modules(experiment.modules)
+    cut = cut or single_cut(experiment)
     env = make_vector_env(experiment.env)
     try:
-        algorithm = make_algorithm(experiment, spaces_of(env))
+        algorithm = make_suitable(experiment, cut, spaces_of(env))
     finally:
         env.close()
     samples = algorithm.samples()
@@ -71,7 +90,8 @@ def make_blueprint(experiment: Experiment) -> Blueprint:
         algorithm,
         layout,
         WeightsLayout(weights.num_bytes, weights.digest),
-        0 if request else _rollouts_per_batch(samples, layout),
+        0 if request else _share_of_batch(_rollouts_per_batch(samples, layout), cut),
+        cut,
         request,
         Layout(samples.sample_fields, *shape),
         Layout(PRIORITY_FIELDS if request else (), *shape),
@@ -89,6 +109,46 @@ def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
         )
     return samples.batch_steps // rollout_steps
+
+
+def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
+    """Makes the algorithm, and refuses a policy that it does not suit."""
+    open_rule = replace(experiment, staleness=StalenessSpec(mode="unbounded"))
+    _check_traits(make_algorithm(open_rule, spaces).samples(), experiment, cut)
+    return make_algorithm(experiment, spaces)
+
+
+def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> None:
+    for trait in cut.requires:
+        if not getattr(samples, trait):
+            raise ConfigError(
+                f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
+                where="policy",
+                fix="take another policy, such as tianji, or another algorithm",
+            )
+    statistics = {
+        "network.normalize_observation": experiment.network.normalize_observation,
+        "algorithm.normalize_reward": bool(experiment.algorithm.get("normalize_reward")),
+    }
+    if cut.is_joint and any(statistics.values()):
+        raise ConfigError(
+            f"{cut.policy} cannot share running statistics between learners",
+            where=next(key for key, is_on in statistics.items() if is_on),
+            fix="set it to false, or take another policy",
+        )
+
+
+def _share_of_batch(num_rollouts: int, cut: Cut) -> int:
+    """Rollouts of one learner's batch; learners that update together share one."""
+    if not cut.is_joint:
+        return num_rollouts
+    if num_rollouts % cut.groups:
+        raise ConfigError(
+            f"a batch of {num_rollouts} rollouts cannot be shared by {cut.groups} learners",
+            where="algorithm.batch_steps",
+            fix=f"make a batch of {cut.groups} rollouts, or of a multiple",
+        )
+    return num_rollouts // cut.groups
 
 
 def make_arena(blueprint: Blueprint) -> Arena:

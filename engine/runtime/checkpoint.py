@@ -49,6 +49,7 @@ def save_checkpoint(
     info = CheckpointInfo(
         version=version, counters=dict(counters), sha256=hashlib.sha256(data).hexdigest()
     )
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"v{version:010d}.json"
     _write_durably(path.with_suffix(".safetensors"), data)
     _write_durably(path, msgspec.json.format(msgspec.json.encode(info)) + b"\n")

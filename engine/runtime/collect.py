@@ -8,7 +8,7 @@ noticed even where environments are slow.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from engine.algorithms.base import Lanes
 from engine.clock import Clock
-from engine.envs.make import make_vector_env
+from engine.envs.make import VectorEnvironment, make_vector_env
 from engine.roles.commands import (
     AbandonRollout,
     CollectRollout,
@@ -25,15 +25,16 @@ from engine.roles.commands import (
     LoadWeights,
     RolloutAbandoned,
     RolloutCollected,
+    StepWanted,
+    TakeStep,
 )
 from engine.rollout import Rollout, RolloutInfo
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.remote_env import RemoteEnv
+from engine.runtime.seeds import actor_seeds
 from engine.trace.records import Episode
 from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
-
-MAX_SEED = 2**30
-"""Atari wants seeds of environments, this plus their number, to be 32-bit integers with a sign."""
 
 
 class ActorBody:
@@ -65,10 +66,16 @@ class ActorBody:
         self._algorithm = blueprint.algorithm
         self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
-        seeds = np.random.SeedSequence([blueprint.experiment.seed, index, epoch]).generate_state(2)
-        self._generator = torch.Generator().manual_seed(int(seeds[0]))
-        self._env = make_vector_env(blueprint.experiment.env)
-        self._observation, _ = self._env.reset(seed=int(seeds[1]) % MAX_SEED)
+        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch)
+        self._generator = torch.Generator().manual_seed(of_actions)
+        self._remote: RemoteEnv | None = None
+        self._env: VectorEnvironment | None = None
+        self._observation: np.ndarray | None = None
+        if blueprint.cut.has_remote_env:
+            self._remote = RemoteEnv(blueprint.layout)
+        else:
+            self._env = make_vector_env(blueprint.experiment.env)
+            self._observation, _ = self._env.reset(seed=of_env)
         num_envs = blueprint.layout.num_envs
         self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
         self._lives = np.zeros(num_envs, np.int64)
@@ -83,14 +90,16 @@ class ActorBody:
         self._total_env_steps = 0
         self._num_env_steps = 0
         self._start_s = 0.0
-        self._steps: Iterator[Rollout | None] | None = None
+        self._steps: Iterator[Rollout | StepWanted | None] | None = None
+        self._awaits_step = False
 
     def close(self) -> None:
-        self._env.close()
+        if self._env is not None:
+            self._env.close()
 
     @property
     def is_busy(self) -> bool:
-        return self._steps is not None
+        return self._steps is not None and not self._awaits_step
 
     def perform(self, command: Command) -> list[Event]:
         match command:
@@ -101,6 +110,9 @@ class ActorBody:
                 self._start_s = self._clock.now_s()
                 self._num_env_steps = 0
                 self._steps = self._collect(ticket)
+            case TakeStep(taken=taken):
+                if self._remote is not None and self._remote.take(taken):
+                    self._awaits_step = False
             case AbandonRollout():
                 return [self._abandon()]
             case _:
@@ -112,38 +124,50 @@ class ActorBody:
         assert self._steps is not None
         deadline_s = time.monotonic() + budget_s
         with torch.inference_mode():
-            for rollout in self._steps:
-                if rollout is not None:
+            for item in self._steps:
+                if isinstance(item, StepWanted):
+                    self._awaits_step = True
+                    return [item]
+                if item is not None:
                     self._steps = None
                     episodes, self._episodes = tuple(self._episodes), []
-                    return [RolloutCollected(rollout, episodes)]
+                    return [RolloutCollected(item, episodes)]
                 if time.monotonic() >= deadline_s:
                     break
         return []
 
     def _abandon(self) -> RolloutAbandoned:
-        num_env_steps = self._num_env_steps if self.is_busy else 0
+        num_env_steps = self._num_env_steps if self._steps is not None else 0
         self._steps = None
         episodes, self._episodes = tuple(self._episodes), []
         return RolloutAbandoned(num_env_steps, self._clock.now_s() - self._start_s, episodes)
 
-    def _collect(self, ticket: int) -> Iterator[Rollout | None]:
-        """Collects one rollout; yields None after each step and the rollout at the end."""
+    def _collect(self, ticket: int) -> Generator[Rollout | StepWanted | None, None, None]:
+        """Collects one rollout; yields None after each step and the rollout at the end.
+
+        Where the environments are remote it also yields each step that it wants them to take.
+        """
         layout = self._blueprint.layout
         buffer = self._allocate(layout.num_bytes)
         views = layout.views(buffer)
+        if self._observation is None:
+            self._observation = yield from self._require_remote().reset()
         observation, valid, reward = views["observation"], views["valid"], views["reward"]
         terminated, truncated = views["terminated"], views["truncated"]
-        act, network, step = self._algorithm.act, self._network, self._env.step
+        act, network = self._algorithm.act, self._network
+        step = None if self._env is None else self._env.step
         observation[0] = self._observation
         o_rows = torch.from_numpy(observation).unbind()
         for t in range(layout.num_steps):
             chosen = act(network, o_rows[t], self._generator, self._lanes)
             for name, values in chosen.items():
                 views[name][t] = values.numpy()
-            observation[t + 1], r_t, terminated_t, truncated_t, info = step(
-                chosen["action"].numpy()
-            )
+            action = chosen["action"].numpy()
+            if step is not None:
+                result = step(action)
+            else:
+                result = yield from self._require_remote().step(action)
+            observation[t + 1], r_t, terminated_t, truncated_t, info = result
             valid[t] = self._continues
             reward[t] = self._learnt_reward(r_t)
             terminated[t] = terminated_t
@@ -154,6 +178,10 @@ class ActorBody:
             yield None
         self._observation = observation[-1].copy()
         yield Rollout(self._describe(ticket), buffer)
+
+    def _require_remote(self) -> RemoteEnv:
+        assert self._remote is not None
+        return self._remote
 
     def _allocate(self, num_bytes: int) -> np.ndarray:
         """Memory for a rollout: shared if a slot is free, else this process's own."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms import gradient
-from engine.algorithms.gradient import EagerSteps, GradientStep, Samples, Trainable
+from engine.algorithms.gradient import EagerSteps, GradientStep, Order, Samples, Trainable
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.facts import processor_features
 
@@ -70,7 +70,7 @@ class CompiledSteps:
         self._eager = EagerSteps()
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Tensor | None = None
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
     ) -> Tensor:
         """See `StepTaker`. The first step that fits is the one that was compiled."""
         if step is not self._step:
@@ -82,7 +82,7 @@ class CompiledSteps:
         with torch.no_grad():
             return self._call(state, samples, order)
 
-    def _call(self, state: Trainable, samples: Samples, order: Tensor | None) -> Tensor:
+    def _call(self, state: Trainable, samples: Samples, order: Order | None) -> Tensor:
         arguments = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
         arguments += [samples[name] for name in self._names]
         if order is None:
@@ -90,7 +90,7 @@ class CompiledSteps:
         metrics = [self._runner.run([*arguments, rows])[0] for rows in order]
         return torch.stack(metrics).mean(0)
 
-    def _fits(self, state: Trainable, samples: Samples, order: Tensor | None) -> bool:
+    def _fits(self, state: Trainable, samples: Samples, order: Order | None) -> bool:
         signature = self._signature
         if state.weights.vector.numel() != signature.num_parameters:
             return False

@@ -30,6 +30,7 @@ from engine.algorithms.gradient import (
     EagerSteps,
     FunctionalStep,
     GradientStep,
+    Order,
     Samples,
     Trainable,
     gather,
@@ -47,10 +48,10 @@ class Recorder:
 
     step: GradientStep | None = None
     samples: dict[str, Tensor] = field(default_factory=dict)
-    order: Tensor | None = None
+    order: Order | None = None
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Tensor | None = None
+        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
     ) -> Tensor:
         """See `StepTaker`."""
         if self.step is None:

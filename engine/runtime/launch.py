@@ -12,10 +12,12 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from engine.graph.cut import Cut
 from engine.messages import Message
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
 from engine.spec import Experiment
+from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Wiring
 
 
@@ -23,7 +25,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One role process.
 
     Attributes:
-        address: Its role.
+        address: Its name.
+        roles: Addresses of the roles that it plays.
         host: Name of the host in the inventory.
         run_dir: The run's directory on that host.
         log: File for its standard output and error.
@@ -31,11 +34,13 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         info: For the summary (coordinator).
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
+        rendezvous: Where learners that update together meet.
         epoch: Which life of this role.
         clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
     """
 
     address: str
+    roles: tuple[str, ...]
     host: str
     run_dir: str
     log: str
@@ -43,6 +48,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     info: RunInfo
     addresses: tuple[str, ...]
     supervisors: tuple[str, ...]
+    rendezvous: Rendezvous | None = None
     epoch: int = 0
     clock_offset_ns: int = 0
 
@@ -63,6 +69,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     """Check this experiment here, and make ready to start roles of it.
 
     Attributes:
+        cut: How the run is spread over processes.
         run_id, run_dir: Mark every process of the run here; the directory may not exist yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
@@ -72,6 +79,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     """
 
     experiment: Experiment
+    cut: Cut
     run_id: str
     run_dir: str
     host: str

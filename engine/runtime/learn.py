@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,15 +12,21 @@ import torch
 from engine.algorithms.base import UpdateResult
 from engine.clock import Clock
 from engine.roles.commands import (
+    BlendModel,
     Command,
     Event,
+    ExportModel,
     ExportWeights,
+    ModelExported,
     Noted,
     SaveCheckpoint,
     Update,
     Updated,
+    UpdateDeclined,
     UpdateFromSamples,
     WeightsExported,
+    Withdraw,
+    Withdrawn,
 )
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.runtime.blueprint import Blueprint
@@ -28,19 +35,29 @@ from engine.runtime.compile_job import CompileJob
 from engine.runtime.staging import SampleStaging, Staging
 from engine.wire.codec import allocate_framed
 
+if TYPE_CHECKING:
+    from engine.runtime.meeting import Meeting
+
 
 class LearnerBody:
     """Performs a learner's commands.
 
     Args:
         blueprint: The run.
-        checkpoints: Directory of its checkpoints.
+        checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
         clock: The run's timeline.
+        meeting: With the learners that take every update together with this one, if there are any.
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
     """
 
     def __init__(
-        self, blueprint: Blueprint, checkpoints: Path, clock: Clock, *, compiles: bool = False
+        self,
+        blueprint: Blueprint,
+        checkpoints: Path | None,
+        clock: Clock,
+        meeting: Meeting | None = None,
+        *,
+        compiles: bool = False,
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
@@ -49,10 +66,17 @@ class LearnerBody:
         self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
         self._sample_staging = SampleStaging(blueprint.samples)
         self._version = 0
+        self._offered: torch.Tensor | None = None
+        self._meeting = meeting
+        if meeting is not None:
+            self._state.peers = meeting
+            self._state.weights.complete = meeting.add_up
         self._compiles = compiles
         self._compile_job: CompileJob | None = None
 
     def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.close()
         if self._compile_job is not None:
             self._compile_job.close()
 
@@ -69,19 +93,44 @@ class LearnerBody:
                 self._version = version
                 return [WeightsExported(self._export()), *self._start_compiling()]
             case Update(rollouts=rollouts):
+                has_all = self._meeting is None or self._meeting.agree(True)
+                if not has_all:
+                    return [UpdateDeclined()]
                 return [*self._poll_compiler(), self._update(rollouts)]
+            case Withdraw():
+                assert self._meeting is not None
+                self._meeting.agree(False)
+                return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
                 return [*self._poll_compiler(), self._update_from_samples(samples)]
-            case SaveCheckpoint(version=version, counters=counters):
-                save_checkpoint(
-                    self._checkpoints,
-                    self._state,
-                    version=version,
-                    counters=counters,
-                    keep=self._blueprint.experiment.checkpoint.keep,
-                )
+            case ExportModel():
+                self._offered = self._state.weights.vector.detach().clone()
+                return [ModelExported(self._export())]
+            case BlendModel(merged=merged):
+                self._blend(merged)
+                return []
+            case SaveCheckpoint():
+                self._save(command)
                 return []
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
+
+    def _blend(self, merged: Weights) -> None:
+        """x += merged - offered: what was learnt while the model was away is kept."""
+        assert self._offered is not None
+        vector = self._state.weights.vector.detach()
+        target = torch.from_numpy(merged.buffer.view(np.float32).copy())
+        vector.add_(target.to(vector.device) - self._offered)
+
+    def _save(self, command: SaveCheckpoint) -> None:
+        if self._checkpoints is None:
+            return
+        save_checkpoint(
+            self._checkpoints,
+            self._state,
+            version=command.version,
+            counters=command.counters,
+            keep=self._blueprint.experiment.checkpoint.keep,
+        )
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()

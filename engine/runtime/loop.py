@@ -1,7 +1,8 @@
 """The one loop of every process: wait, decode, handle, perform.
 
-It hosts one role with sockets (`engine.runtime.worker`) or all roles of a run without any
-(`engine.runtime.inline`). Waiting is one poll on sockets and timers; nothing spins or sleeps.
+It hosts the roles of one process (`engine.runtime.worker`), or all roles of a run without any
+sockets (`engine.runtime.inline`). Roles of one process call each other through its inbox; nothing
+is serialised. Waiting is one poll on sockets and timers; nothing spins or sleeps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from engine.clock import Clock, RunClock
 from engine.errors import WireError
-from engine.messages import AnyMessage, Start
+from engine.messages import AnyMessage, Start, role_of
 from engine.roles.commands import Command, Event, Quit, Role, Send, StartRun, TimerFired, Wake
 from engine.wire.sockets import Sockets
 
@@ -158,12 +159,18 @@ class Loop:
             if timeout_s:
                 time.sleep(timeout_s)
             return
-        only = next(iter(self._hosted), "")
-        for sender, message in self._sockets.receive(timeout_s):
+        for to, message in self._sockets.receive(timeout_s):
             if isinstance(message, WireError):
-                print(f"refused a frame from {sender}: {message}", file=sys.stderr, flush=True)
-            else:
-                self.post(only, message)
+                print(f"refused a frame: {message}", file=sys.stderr, flush=True)
+                continue
+            for address in self._recipients(to):
+                self.post(address, message)
+
+    def _recipients(self, to: str) -> list[str]:
+        """The roles here that a frame is for: one, or all of a kind."""
+        if to in self._hosted:
+            return [to]
+        return [address for address in self._hosted if role_of(address) == to]
 
     def _timeout_s(self) -> float | None:
         if self._inbox or not self._hosted:

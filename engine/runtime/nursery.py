@@ -15,6 +15,7 @@ import sys
 import time
 
 from engine.errors import TianJiError
+from engine.graph.cut import Cut
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
 from engine.runtime.facts import host_facts
 from engine.runtime.launch import (
@@ -63,8 +64,8 @@ class _Nursery:
             self._reap()
             for message in self._reader.read():
                 match message:
-                    case Prepare(experiment=experiment):
-                        write_line(self._out, self._prepare(experiment))
+                    case Prepare(experiment=experiment, cut=cut):
+                        write_line(self._out, self._prepare(experiment, cut))
                     case Spawn(worker=worker):
                         if self._fork(worker):
                             assert self._blueprint is not None
@@ -76,9 +77,9 @@ class _Nursery:
             _kill_group(pid, signal.SIGKILL)
         return None
 
-    def _prepare(self, experiment: Experiment) -> Prepared | Refused:
+    def _prepare(self, experiment: Experiment, cut: Cut) -> Prepared | Refused:
         try:
-            self._blueprint = make_blueprint(experiment)
+            self._blueprint = make_blueprint(experiment, cut)
             self._arena = make_arena(self._blueprint)
         except TianJiError as error:
             return Refused(

@@ -1,4 +1,4 @@
-"""One role in one process."""
+"""The roles of one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.wire.sockets import Sockets
 
 
 def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = None) -> None:
-    """Plays one role until it is told to exit, or until its supervisor is gone.
+    """Plays its roles until they are told to exit, or until its supervisor is gone.
 
     Args:
         spec: The role and its sockets.
@@ -48,26 +48,27 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
         def show(progress: Progress) -> None:
             sockets.send(spec.supervisors[0], ProgressShown(progress=progress))
 
-        hosted = host_role(
-            spec.address,
-            Assembly(
-                blueprint,
-                spec.info,
-                spec.addresses,
-                spec.supervisors,
-                Path(spec.run_dir),
-                clock,
-                show,
-                spec.epoch,
-                arena,
-            ),
+        assembly = Assembly(
+            blueprint,
+            spec.info,
+            spec.addresses,
+            spec.supervisors,
+            Path(spec.run_dir),
+            clock,
+            show,
+            process_of=spec.wiring.routes,
+            rendezvous=spec.rendezvous,
+            epoch=spec.epoch,
+            arena=arena,
         )
-        loop = Loop({spec.address: hosted}, clock, sockets, orphan_watch.is_orphan)
-        if spec.address == COORDINATOR:
-            loop.post(COORDINATOR, TimerFired())
-        else:
+        hosted = {role: host_role(role, assembly) for role in spec.roles}
+        loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan)
+        for role in spec.roles:
+            if role == COORDINATOR:
+                loop.post(COORDINATOR, TimerFired())
+                continue
             joined = Joined(
-                address=spec.address, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
+                address=role, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
             )
             sockets.send(COORDINATOR, joined)
         print(f"{spec.address} is process {os.getpid()} on {spec.host}", flush=True)

@@ -16,6 +16,7 @@ from engine.trace.records import (
     Evaluation,
     Event,
     Ledger,
+    Merge,
     Production,
     Replay,
     Resources,
@@ -35,6 +36,7 @@ R = TypeVar(
     Replay,
     WeightsPublished,
     Ledger,
+    Merge,
     Resources,
     Event,
 )

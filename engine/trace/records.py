@@ -124,6 +124,24 @@ class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
     consumed: int
     dropped: int
     in_flight: int
+    buffer: int = 0
+    """The buffer whose count has changed; the figures are those of all buffers together."""
+
+
+class Merge(_Row, frozen=True, kw_only=True, tag="merges"):
+    """A group's model met those of the other groups at the reducer."""
+
+    group: int
+    version: int
+    lag: int
+    """Versions that this model was behind the newest of all groups."""
+    lag_max: int
+    """Versions between the newest and the oldest model that were merged."""
+    versions: dict[int, int]
+    """Version of the newest model of each group."""
+    shares: dict[int, float]
+    """How much each group weighed; a parameter server adds progress instead."""
+    merges_total: int
 
 
 class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
@@ -155,6 +173,7 @@ Record: TypeAlias = (
     | Replay
     | WeightsPublished
     | Ledger
+    | Merge
     | Resources
     | Event
 )
@@ -167,6 +186,7 @@ RECORD_TYPES: tuple[type[Record], ...] = (
     Replay,
     WeightsPublished,
     Ledger,
+    Merge,
     Resources,
     Event,
 )

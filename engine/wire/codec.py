@@ -13,11 +13,14 @@ from engine.errors import WireError
 from engine.messages import (
     AnyMessage,
     BatchArrived,
+    ModelMerged,
+    ModelOffered,
     PrioritiesArrived,
     RolloutArrived,
     SamplesArrived,
     SmallMessage,
     WeightsArrived,
+    role_of,
 )
 from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
@@ -61,7 +64,6 @@ class Codec:
         self._priorities = priorities
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[SmallMessage] = msgspec.msgpack.Decoder(SmallMessage)
-        self._prefix = header.pack_message_prefix()
 
     @classmethod
     def for_messages(cls) -> Codec:
@@ -78,35 +80,39 @@ class Codec:
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
-    def encode(self, message: AnyMessage, *, shares_memory: bool = False) -> list[Buffer]:
-        """One frame for anything but a batch of B rollouts, which takes 1 + B.
+    def encode(self, message: AnyMessage, to: str, *, shares_memory: bool = False) -> list[Buffer]:
+        """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
+
+        Weights are for every actor of the process that gets them, so that one encoded buffer can
+        be on its way to many processes.
 
         Args:
-            message: What to send.
+            message: What to encode.
+            to: The role that it is for.
             shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
                 its header, and its slot belongs to the receiver from now on.
         """
-        if isinstance(message, RolloutArrived):
-            return [self._rollout_frame(message.rollout, message.held_version, shares_memory)]
-        if isinstance(message, WeightsArrived):
-            weights = message.weights
-            head = header.pack_weights(
-                weights.version, self._weights.digest, self._weights.num_bytes
-            )
-            return [self._join(head, weights.buffer)]
-        if isinstance(message, BatchArrived):
-            frames = [
-                self._rollout_frame(rollout, -1, shares_memory) for rollout in message.rollouts
-            ]
-            return [header.pack_batch(message.batch, len(frames)), *frames]
-        if isinstance(message, SamplesArrived):
-            samples, layout = message.samples, self._samples
-            head = header.pack_samples(message.batch, samples.info, layout.digest, layout.num_bytes)
-            return [self._join(head, samples.buffer)]
-        if isinstance(message, PrioritiesArrived):
-            head = header.pack_priorities(self._priorities.digest, self._priorities.num_bytes)
-            return [self._join(head, message.priorities.buffer)]
-        return [self._prefix + self._encoder.encode(message)]
+        match message:
+            case RolloutArrived(rollout=rollout, held_version=held):
+                return [self._rollout_frame(to, rollout, held, shares_memory)]
+            case WeightsArrived(weights=weights):
+                return [self._parameters(header.KIND_WEIGHTS, role_of(to), weights, 0)]
+            case ModelOffered(group=group, weights=weights):
+                return [self._parameters(header.KIND_MODEL, to, weights, group)]
+            case ModelMerged(weights=weights):
+                return [self._parameters(header.KIND_MERGED, to, weights, 0)]
+            case SamplesArrived(batch=batch, samples=samples):
+                layout = self._samples
+                head = header.pack_samples(to, batch, samples.info, layout.digest, layout.num_bytes)
+                return [self._join(head, samples.buffer)]
+            case PrioritiesArrived(priorities=priorities):
+                layout = self._priorities
+                head = header.pack_priorities(to, layout.digest, layout.num_bytes)
+                return [self._join(head, priorities.buffer)]
+            case BatchArrived(batch=batch, rollouts=rollouts):
+                frames = [self._rollout_frame(to, r, -1, shares_memory) for r in rollouts]
+                return [header.pack_batch(to, batch, len(frames)), *frames]
+        return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """Decodes what `encode` made.
@@ -132,10 +138,8 @@ class Codec:
         match kind:
             case header.KIND_ROLLOUT | header.KIND_SLOT:
                 return RolloutArrived(*self._rollout_of(frame))
-            case header.KIND_WEIGHTS:
-                weights = self._weights
-                version = header.unpack_weights(frame, weights.digest, weights.num_bytes)
-                return WeightsArrived(Weights(version, _payload(frame)))
+            case header.KIND_WEIGHTS | header.KIND_MODEL | header.KIND_MERGED:
+                return self._parameters_of(frame, kind)
             case header.KIND_SAMPLES:
                 layout = self._samples
                 batch, info = header.unpack_samples(frame, layout.digest, layout.num_bytes)
@@ -149,18 +153,35 @@ class Codec:
         raise WireError(f"frame of unknown kind {kind}")
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
-        if bytes(frame[:PREFIX_BYTES]) != self._prefix:
+        if not header.is_message_prefix(frame):
             raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
         except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
-    def _rollout_frame(self, rollout: Rollout, held_version: int, shares_memory: bool) -> Buffer:
+    def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:
+        layout = self._weights
+        head = header.pack_parameters(
+            kind, to, weights.version, group, layout.digest, layout.num_bytes
+        )
+        return self._join(head, weights.buffer)
+
+    def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
+        layout = self._weights
+        version, group = header.unpack_parameters(frame, kind, layout.digest, layout.num_bytes)
+        weights = Weights(version, _payload(frame))
+        if kind == header.KIND_WEIGHTS:
+            return WeightsArrived(weights)
+        return ModelOffered(group, weights) if kind == header.KIND_MODEL else ModelMerged(weights)
+
+    def _rollout_frame(
+        self, to: str, rollout: Rollout, held_version: int, shares_memory: bool
+    ) -> Buffer:
         layout = self._rollout
         slot = self.arena.hand_over(rollout.buffer) if self.arena and shares_memory else None
         head = header.pack_rollout(
-            rollout.info, held_version, layout.digest, layout.num_bytes, slot
+            to, rollout.info, held_version, layout.digest, layout.num_bytes, slot
         )
         return head if slot is not None else self._join(head, rollout.buffer)
 

@@ -1,7 +1,10 @@
 """The fixed-size header in front of every raw buffer.
 
-    magic  schema  kind  layout digest  payload bytes  kind's own fields ...   checksum
-    4s     H       H     Q              Q              (see below)             I
+    magic  schema  kind  layout digest  payload bytes  destination  kind's own fields ...  checksum
+    4s     H       H     Q              Q              20s          (see below)            I
+
+The destination is the role that the frame is for, as a process can play several: its address, or
+only its kind (`actor`) where the frame is for all roles of that kind.
 
 One frame is this header and the buffer, nothing else. A frame is refused before anything is
 allocated or interpreted unless magic, schema, digest, size and checksum are exactly as agreed.
@@ -20,18 +23,21 @@ from engine.rollout import RolloutInfo, SamplesInfo
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = b"TJ\x00\x01"
-SCHEMA = 1
+SCHEMA = 2
 
 KIND_MESSAGE = 0
 KIND_ROLLOUT = 1
 KIND_WEIGHTS = 2
 KIND_BATCH = 3
-KIND_SAMPLES = 4
-KIND_PRIORITIES = 5
-KIND_SLOT = 6
+KIND_MODEL = 4
+KIND_MERGED = 5
+KIND_SAMPLES = 6
+KIND_PRIORITIES = 7
+KIND_SLOT = 8
 """A rollout in shared memory: this header says where, and no payload follows."""
 
-_PREFIX = struct.Struct("<4sHHQQ")
+_PREFIX = struct.Struct("<4sHHQQ20s")
+MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
 _SAMPLES = struct.Struct("<qQddd")
 _SLOT = struct.Struct("<I")
@@ -41,7 +47,12 @@ HEADER_BYTES = 128
 
 
 def pack_rollout(
-    info: RolloutInfo, held_version: int, digest: int, num_bytes: int, slot: int | None = None
+    to: str,
+    info: RolloutInfo,
+    held_version: int,
+    digest: int,
+    num_bytes: int,
+    slot: int | None = None,
 ) -> bytes:
     """Header of a rollout; `held_version` is the newest weights version of its actor.
 
@@ -49,7 +60,7 @@ def pack_rollout(
     """
     kind = KIND_ROLLOUT if slot is None else KIND_SLOT
     return _seal(
-        _PREFIX.pack(MAGIC, SCHEMA, kind, digest, num_bytes)
+        _prefix(kind, to, digest, num_bytes)
         + _ROLLOUT.pack(
             info.actor,
             info.epoch,
@@ -96,6 +107,13 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
     return info, fields[6]
 
 
+def pack_parameters(
+    kind: int, to: str, version: int, group: int, digest: int, num_bytes: int
+) -> bytes:
+    """Header of a parameter tensor: weights, a group's model, or a merged one."""
+    return _seal(_prefix(kind, to, digest, num_bytes) + struct.pack("<qI", version, group))
+
+
 def slot_of(frame: Buffer) -> int | None:
     """Where the rollout lies, if not in the frame itself. The frame was unpacked before."""
     if kind_of(frame) != KIND_SLOT:
@@ -103,27 +121,18 @@ def slot_of(frame: Buffer) -> int | None:
     return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
 
 
-def pack_weights(version: int, digest: int, num_bytes: int) -> bytes:
-    """Header of a weights tensor."""
-    return _seal(
-        _PREFIX.pack(MAGIC, SCHEMA, KIND_WEIGHTS, digest, num_bytes) + struct.pack("<q", version)
-    )
-
-
-def unpack_weights(frame: Buffer, digest: int, num_bytes: int) -> int:
-    """Reads and checks a weights header; returns the version. Raises WireError as above."""
-    _check(frame, KIND_WEIGHTS, digest, num_bytes)
-    (version,) = struct.unpack_from("<q", frame, _PREFIX.size)
+def unpack_parameters(frame: Buffer, kind: int, digest: int, num_bytes: int) -> tuple[int, int]:
+    """Reads and checks such a header; returns version and group. Raises WireError as above."""
+    _check(frame, kind, digest, num_bytes)
+    version, group = struct.unpack_from("<qI", frame, _PREFIX.size)
     if version < 0:
         raise WireError(f"weights version {version} is impossible")
-    return int(version)
+    return int(version), int(group)
 
 
-def pack_batch(batch: int, num_rollouts: int) -> bytes:
+def pack_batch(to: str, batch: int, num_rollouts: int) -> bytes:
     """Header of a batch, whose rollouts follow as frames of their own."""
-    return _seal(
-        _PREFIX.pack(MAGIC, SCHEMA, KIND_BATCH, 0, 0) + struct.pack("<qI", batch, num_rollouts)
-    )
+    return _seal(_prefix(KIND_BATCH, to, 0, 0) + struct.pack("<qI", batch, num_rollouts))
 
 
 def unpack_batch(frame: Buffer) -> tuple[int, int]:
@@ -133,10 +142,10 @@ def unpack_batch(frame: Buffer) -> tuple[int, int]:
     return batch, num_rollouts
 
 
-def pack_samples(batch: int, info: SamplesInfo, digest: int, num_bytes: int) -> bytes:
+def pack_samples(to: str, batch: int, info: SamplesInfo, digest: int, num_bytes: int) -> bytes:
     """Header of samples drawn from a replay store."""
     return _seal(
-        _PREFIX.pack(MAGIC, SCHEMA, KIND_SAMPLES, digest, num_bytes)
+        _prefix(KIND_SAMPLES, to, digest, num_bytes)
         + _SAMPLES.pack(batch, info.env_steps, info.drawn_s, info.age_mean_s, info.age_max_s)
     )
 
@@ -149,9 +158,9 @@ def unpack_samples(frame: Buffer, digest: int, num_bytes: int) -> tuple[int, Sam
     return batch, info
 
 
-def pack_priorities(digest: int, num_bytes: int) -> bytes:
+def pack_priorities(to: str, digest: int, num_bytes: int) -> bytes:
     """Header of priorities."""
-    return _seal(_PREFIX.pack(MAGIC, SCHEMA, KIND_PRIORITIES, digest, num_bytes))
+    return _seal(_prefix(KIND_PRIORITIES, to, digest, num_bytes))
 
 
 def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
@@ -159,9 +168,15 @@ def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
     _check(frame, KIND_PRIORITIES, digest, num_bytes)
 
 
-def pack_message_prefix() -> bytes:
+def pack_message_prefix(to: str) -> bytes:
     """What stands in front of a MessagePack message."""
-    return _PREFIX.pack(MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
+    return _prefix(KIND_MESSAGE, to, 0, 0)
+
+
+def is_message_prefix(frame: Buffer) -> bool:
+    """Whether nothing but the destination differs from what stands in front of every message."""
+    magic, schema, kind, digest, num_bytes, _ = _PREFIX.unpack_from(frame)
+    return (magic, schema, kind, digest, num_bytes) == (MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
 
 
 PREFIX_BYTES = _PREFIX.size
@@ -175,12 +190,32 @@ def kind_of(frame: Buffer) -> int:
     """
     if len(frame) < _PREFIX.size:
         raise WireError(f"a frame of {len(frame)} bytes has no header")
-    magic, schema, kind, _, _ = _PREFIX.unpack_from(frame)
+    magic, schema, kind, _, _, _ = _PREFIX.unpack_from(frame)
     if magic != MAGIC:
         raise WireError("the frame does not begin like one of TianJi's")
     if schema != SCHEMA:
         raise WireError(f"wire schema {schema}, this side speaks {SCHEMA}")
     return int(kind)
+
+
+def destination_of(frame: Buffer) -> str:
+    """The role that a frame is for.
+
+    Raises:
+        WireError: As `kind_of`, or the destination is no text.
+    """
+    kind_of(frame)
+    name: bytes = _PREFIX.unpack_from(frame)[5].rstrip(b"\0")
+    if not name.isascii():
+        raise WireError("the frame's destination is no address")
+    return name.decode("ascii")
+
+
+def _prefix(kind: int, to: str, digest: int, num_bytes: int) -> bytes:
+    name = to.encode("ascii")
+    if len(name) > MAX_DESTINATION:
+        raise WireError(f"the address {to!r} is longer than {MAX_DESTINATION} characters")
+    return _PREFIX.pack(MAGIC, SCHEMA, kind, digest, num_bytes, name)
 
 
 def _seal(fields: bytes) -> bytes:
@@ -198,6 +233,6 @@ def _check(frame: Buffer, kind: int, digest: int, num_bytes: int) -> None:
     end = HEADER_BYTES - _CHECKSUM.size
     if _CHECKSUM.unpack_from(frame, end)[0] != zlib.crc32(memoryview(frame)[:end]):
         raise WireError("the header's checksum is wrong")
-    _, _, _, theirs, size = _PREFIX.unpack_from(frame)
+    _, _, _, theirs, size, _ = _PREFIX.unpack_from(frame)
     if theirs != digest or size != num_bytes:
         raise WireError("the sender lays its arrays out differently; its experiment differs")

@@ -1,4 +1,7 @@
-"""ZeroMQ sockets of one process: one server socket, one client socket for each peer server.
+"""ZeroMQ sockets of one process: one server socket, and client sockets to the servers of others.
+
+A process can play several roles, so a frame says which of them it is for, and a process knows
+which process plays each role that it talks to.
 
 A process that others ask something of binds one ROUTER; whoever wants something connects a DEALER
 to it. All flows are bounded by the protocol above (tickets, batch requests), so high-water marks
@@ -18,7 +21,8 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import PreflightError, WireError
-from engine.messages import AnyMessage, WeightsArrived
+from engine.messages import AnyMessage, WeightsArrived, WeightsRequested
+from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
@@ -34,7 +38,11 @@ LINGER_MS = 2_000
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A connection that a process opens: to whom, where, and whether only the latest counts."""
+    """A connection that a process opens: to whom, where, and whether only the latest counts.
+
+    A connection for the latest only carries weights and requests for them, nothing else; a process
+    that has more to say to the same peer opens a second one.
+    """
 
     peer: str
     endpoint: str
@@ -47,14 +55,20 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         bind: Endpoint of its own server socket; empty if nobody connects to it.
         links: The servers that it connects to.
+        routes: The process that plays each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
         neighbours: Other processes of the same host, which share memory with this one.
     """
 
     bind: str = ""
     links: tuple[Link, ...] = ()
+    routes: dict[str, str] = {}
     keyring: Keyring | None = None
     neighbours: frozenset[str] = frozenset()
+
+
+_LATEST = "~latest"
+"""Ends the identity of a connection that keeps only the latest."""
 
 
 class Sockets:
@@ -78,6 +92,7 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
         self._clients: dict[str, zmq.Socket[bytes]] = {}
+        self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
         self.num_refused = 0
         try:
@@ -115,15 +130,20 @@ class Sockets:
             False if there is no way to `to` (never connected, or gone), or if a weights message
             found the way full; the next weights supersede it.
         """
-        frames = self._codec.encode(message, shares_memory=to in self._neighbours)
-        client = self._clients.get(to)
+        peer = self._routes.get(to, to)
+        frames = self._codec.encode(message, to, shares_memory=peer in self._neighbours)
+        client = self._clients.get(peer)
+        if isinstance(message, WeightsRequested):
+            client = self._clients.get(peer + _LATEST, client)
+        elif isinstance(message, WeightsArrived):
+            peer += _LATEST
         try:
             if client is not None:
                 client.send_multipart(frames, zmq.DONTWAIT, copy=False)
                 return True
             if self._server is None:
                 return self._give_up(frames)
-            self._server.send_multipart([to.encode(), *frames], zmq.DONTWAIT, copy=False)
+            self._server.send_multipart([peer.encode(), *frames], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
             if isinstance(message, WeightsArrived):
@@ -139,9 +159,10 @@ class Sockets:
         return False
 
     def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """Waits for messages and yields all that are there, each with its sender's address.
+        """Waits for messages and yields all that are there, each with the role that it is for.
 
-        A frame that must not be decoded is yielded as a `WireError`, so that it gets reported.
+        A frame that must not be decoded is yielded as a `WireError` that names its sender, so that
+        it gets reported.
 
         Args:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
@@ -162,16 +183,19 @@ class Sockets:
     ) -> tuple[str, AnyMessage | WireError]:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
-            if self._authenticator is not None and not self._is_member(sender, parts[-1:]):
+            member = sender.removesuffix(_LATEST)
+            if self._authenticator is not None and not self._is_member(member, parts[-1:]):
                 self.num_refused += 1
-                return sender, WireError("its key belongs to another member", where=sender)
+                return "", WireError("its key belongs to another member", where=member)
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
-            return sender, self._codec.decode([part.buffer for part in parts])
+            frames = [part.buffer for part in parts]
+            message = self._codec.decode(frames)
+            return header.destination_of(frames[0]), message
         except WireError as error:
             self.num_refused += 1
-            return sender, WireError(error.what, where=f"frame from {sender}")
+            return "", WireError(error.what, where=f"frame from {sender.removesuffix(_LATEST)}")
 
     def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
         """Whether the connection's key is the one that the run gave to this address."""
@@ -183,7 +207,7 @@ class Sockets:
         if wiring.bind:
             self._server = self._bind(wiring.bind)
         for link in wiring.links:
-            self._clients[link.peer] = self._connect(link)
+            self._clients[link.peer + _LATEST * link.latest_only] = self._connect(link)
 
     def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._socket(zmq.ROUTER)
@@ -208,7 +232,7 @@ class Sockets:
 
     def _connect(self, link: Link) -> zmq.Socket[bytes]:
         socket = self._socket(zmq.DEALER)
-        socket.set(zmq.IDENTITY, self._address.encode())
+        socket.set(zmq.IDENTITY, (self._address + _LATEST * link.latest_only).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from engine import PROTOCOL_VERSION
 from engine.messages import (
     Alive,
     Counters,
@@ -49,7 +50,9 @@ def make_coordinator(stop: StopSpec | None = None) -> CoordinatorRole:
 
 
 def join(coordinator: CoordinatorRole, address: str, now_s: float = 1.0) -> list[Command]:
-    return coordinator.handle(Joined(address=address, host="box", pid=1, protocol=1), now_s)
+    return coordinator.handle(
+        Joined(address=address, host="box", pid=1, protocol=PROTOCOL_VERSION), now_s
+    )
 
 
 def running(stop: StopSpec | None = None) -> CoordinatorRole:

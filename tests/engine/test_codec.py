@@ -17,6 +17,8 @@ from engine.messages import (
     BatchRequested,
     Counters,
     Joined,
+    ModelMerged,
+    ModelOffered,
     PrioritiesArrived,
     ProgressShown,
     Report,
@@ -78,7 +80,7 @@ def filled_rollout(ticket: int = 5) -> Rollout:
 
 
 def frames_of(message: AnyMessage) -> list[bytes]:
-    return [bytes(frame) for frame in CODEC.encode(message)]
+    return [bytes(frame) for frame in CODEC.encode(message, "buffer-0")]
 
 
 ROLLOUT_FRAME = frames_of(RolloutArrived(filled_rollout(), 8))[0]
@@ -114,6 +116,26 @@ def test_weights_come_back():
     assert message.weights.buffer.nbytes == WEIGHTS.num_bytes
 
 
+def test_models_come_back_with_their_group():
+    weights = make_weights(4, WEIGHTS.num_bytes)
+    offered = CODEC.decode(frames_of(ModelOffered(3, weights)))
+    assert isinstance(offered, ModelOffered)
+    assert (offered.group, offered.weights.version) == (3, 4)
+    merged = CODEC.decode(frames_of(ModelMerged(weights)))
+    assert isinstance(merged, ModelMerged)
+    assert merged.weights.version == 4
+
+
+def test_a_frame_says_which_role_it_is_for():
+    for message in (*SMALL_MESSAGES, RolloutArrived(filled_rollout(), 8)):
+        assert header.destination_of(frames_of(message)[0]) == "buffer-0"
+    weights = WeightsArrived(make_weights(4, WEIGHTS.num_bytes))
+    (frame,) = CODEC.encode(weights, "actor-7")
+    assert header.destination_of(frame) == "actor", "one encoded buffer serves all actors"
+    with pytest.raises(WireError, match="longer than 20"):
+        CODEC.encode(Start(origin_ns=1), "environment-1234567890")
+
+
 def filled_samples() -> SamplesArrived:
     info = SamplesInfo(env_steps=2**40, drawn_s=1.5, age_mean_s=0.25, age_max_s=0.5)
     buffer = allocate_framed(SAMPLES.num_bytes)
@@ -129,7 +151,7 @@ def filled_priorities() -> PrioritiesArrived:
 
 def test_samples_come_back_with_their_description_and_every_byte():
     message = filled_samples()
-    (frame,) = CODEC.encode(message)
+    (frame,) = CODEC.encode(message, "buffer-0")
     found = CODEC.decode([frame])
     assert isinstance(found, SamplesArrived)
     assert (found.batch, found.samples.info) == (7, message.samples.info)
@@ -138,7 +160,7 @@ def test_samples_come_back_with_their_description_and_every_byte():
 
 def test_priorities_come_back():
     message = filled_priorities()
-    (frame,) = CODEC.encode(message)
+    (frame,) = CODEC.encode(message, "buffer-0")
     found = CODEC.decode([frame])
     assert isinstance(found, PrioritiesArrived)
     np.testing.assert_array_equal(found.priorities.buffer, message.priorities.buffer)
@@ -148,7 +170,7 @@ def test_priorities_come_back():
     "message", [filled_samples(), filled_priorities()], ids=["samples", "priorities"]
 )
 def test_frames_of_a_run_without_replay_or_with_another_are_refused(message: AnyMessage):
-    frames = [bytes(CODEC.encode(message)[0])]
+    frames = [bytes(CODEC.encode(message, "buffer-0")[0])]
     other = Layout(SAMPLES.fields, 4, 4)
     for codec in (Codec(LAYOUT, WEIGHTS), Codec(LAYOUT, WEIGHTS, other, other)):
         with pytest.raises(WireError):
@@ -175,7 +197,7 @@ def test_what_was_decoded_can_be_sent_on():
 def test_a_buffer_with_room_for_the_header_is_sent_without_a_copy():
     buffer = allocate_framed(WEIGHTS.num_bytes)
     buffer[:] = 3
-    (frame,) = CODEC.encode(WeightsArrived(Weights(1, buffer)))
+    (frame,) = CODEC.encode(WeightsArrived(Weights(1, buffer)), "actor-0")
     assert np.shares_memory(np.asarray(frame), buffer)
     assert buffer.tolist() == [3] * WEIGHTS.num_bytes, "the header lies in front of it"
     message = CODEC.decode([frame])
@@ -233,22 +255,22 @@ def resealed(frame: bytes, offset: int, layout: str, *values: int) -> bytes:
 
 def test_each_agreement_is_checked_by_itself_and_named():
     assert "does not begin" in str(refused(resealed(ROLLOUT_FRAME, 0, "<I", 0)))
-    assert "wire schema 2" in str(refused(resealed(ROLLOUT_FRAME, 4, "<H", 2)))
+    assert "wire schema 9" in str(refused(resealed(ROLLOUT_FRAME, 4, "<H", 9)))
     assert "unknown kind 9" in str(refused(resealed(ROLLOUT_FRAME, 6, "<H", 9)))
     assert "differently" in str(refused(resealed(ROLLOUT_FRAME, 8, "<Q", 1)))
     assert "differently" in str(refused(resealed(ROLLOUT_FRAME, 16, "<Q", 1)))
-    assert "version -1" in str(refused(resealed(WEIGHTS_FRAME, 24, "<q", -1)))
+    assert "version -1" in str(refused(resealed(WEIGHTS_FRAME, header.PREFIX_BYTES, "<q", -1)))
     assert "checksum" in str(refused(ROLLOUT_FRAME[:124] + b"\0\0\0\0" + ROLLOUT_FRAME[128:]))
 
 
 @pytest.mark.parametrize(("version_min", "version_max"), [(-1, 0), (5, 4)])
 def test_impossible_behaviour_versions_are_refused(version_min: int, version_max: int):
-    frame = resealed(ROLLOUT_FRAME, 24 + 24, "<qq", version_min, version_max)
+    frame = resealed(ROLLOUT_FRAME, header.PREFIX_BYTES + 24, "<qq", version_min, version_max)
     assert "are impossible" in str(refused(frame))
 
 
 def test_an_unchanged_frame_passes_the_same_resealing():
-    assert CODEC.decode([resealed(ROLLOUT_FRAME, 24 + 24, "<qq", 7, 7)])
+    assert CODEC.decode([resealed(ROLLOUT_FRAME, header.PREFIX_BYTES + 24, "<qq", 7, 7)])
 
 
 def test_a_rollout_of_another_experiment_is_refused():
@@ -266,7 +288,7 @@ def test_the_number_of_frames_must_be_as_announced():
 
 
 def test_a_message_that_this_protocol_does_not_know_is_refused():
-    prefix = header.pack_message_prefix()
+    prefix = header.pack_message_prefix("learner-0")
     unknown = CODEC._encoder.encode({"type": "Unknown"})
     incomplete = CODEC._encoder.encode({"type": "Start"})
     for payload in (b"", b"\xc1", unknown, incomplete, CODEC._encoder.encode([1, 2])):

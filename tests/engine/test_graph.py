@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from engine.config_file import convert, parse_yaml
 from engine.errors import ConfigError
-from engine.graph.dataflow import DataflowGraph, build_graph, roles_of
+from engine.graph.connections import connections
+from engine.graph.dataflow import DataflowGraph, build_graph
+from engine.graph.functions import roles_of
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy, built_in_policies, load_policy
-from engine.spec import EvaluationSpec
+from engine.spec import EvaluationSpec, StalenessSpec
 from engine.testing import make_experiment
 
 TIANJI = load_policy("tianji")
@@ -46,10 +50,10 @@ def test_every_built_in_policy_places_every_role_once(name: str, actors: int):
     assert policy.name == name
     graph = build_graph(policy, make_experiment(actors=actors))
     placed = [address for process in graph.processes for address in process.roles]
-    wanted = [*(f"actor-{i}" for i in range(actors)), "buffer-0", "learner-0"]
-    assert sorted(placed) == sorted(wanted)
+    assert sorted(placed) == sorted(graph.cut.addresses)
     assert graph.count("actor") == actors
-    assert graph.count("learner") == graph.count("buffer") == 1
+    assert graph.count("learner") == graph.count("buffer") == graph.cut.groups
+    assert all(a != b for a, b, _ in connections(graph))
 
 
 def test_tianji_gives_every_role_a_process():
@@ -83,8 +87,9 @@ def test_actors_are_dealt_out_over_the_replicas_of_their_fragment():
 
 def test_a_fragment_plays_the_roles_whose_functions_it_holds():
     fragment = FragmentSpec(functions=("store", "update"), replicas=1)
-    assert roles_of(fragment) == ["buffer", "learner"]
-    assert roles_of(FragmentSpec(functions=("act",), replicas=1)) == []
+    assert roles_of(fragment.functions) == ["buffer", "learner"]
+    assert roles_of(("act", "env_step")) == ["actor"], "it steps its own environments"
+    assert roles_of(("env_step",)) == ["environment"]
 
 
 def test_a_function_in_no_fragment_is_named():
@@ -99,12 +104,117 @@ def test_a_function_in_two_fragments_is_named():
     assert refused(policy) == "the function 'update' is in 2 fragments, not in one"
 
 
-def test_a_role_cut_in_two_is_named():
+def test_an_actor_cut_from_its_environments_needs_the_edges_between_them():
     policy = with_fragments(
         actor=FragmentSpec(functions=("act",), replicas="actors"),
         env=FragmentSpec(functions=("env_step",), replicas=1),
     )
-    assert refused(policy) == "fragment 'actor' separates act from the rest of its role"
+    assert refused(policy) == "fragment 'actor' needs observation, but no edge brings it"
+
+
+def test_a_fragment_without_a_function_is_named():
+    policy = with_fragments(idle=FragmentSpec(functions=(), replicas=1))
+    assert refused(policy) == "fragment 'idle' holds no function"
+
+
+def test_a_channel_that_cannot_carry_the_value_is_named():
+    wrong = EdgeSpec(source="actor", target="buffer", carries="rollout", channel="latest")
+    what = refused(with_edges(wrong, *TIANJI.edges[1:]))
+    assert what == "edge actor -> buffer (rollout): channel latest, but it travels by gather"
+
+
+def test_fragments_that_wait_for_each_other_are_named():
+    *others, model, merged = TIANJI.edges
+    waiting = [msgspec.structs.replace(item, channel="barrier") for item in (model, merged)]
+    what = refused(with_edges(*others, *waiting))
+    assert what == "synchronous cycle learner -> reducer -> learner: each waits for the one before"
+
+
+def test_weights_and_observations_exist_before_anything_so_waiting_for_them_is_no_cycle():
+    for name in ("synchronous", "single-learner-fine"):
+        build_graph(load_policy(name), make_experiment())
+
+
+def test_copies_of_a_learner_must_be_brought_together():
+    lonely = with_fragments(
+        buffer=FragmentSpec(functions=("store",), replicas=2),
+        learner=FragmentSpec(functions=("update",), replicas=2),
+    )
+    edges = [item for item in lonely.edges if "reducer" not in (item.source, item.target)]
+    del lonely.fragments["reducer"]
+    lonely = msgspec.structs.replace(lonely, edges=tuple(edges))
+    what = refused(lonely)
+    assert what == "fragment 'learner' is replicated, but no edge brings its copies together"
+
+
+def test_every_learner_has_a_buffer_of_its_own():
+    policy = with_fragments(buffer=FragmentSpec(functions=("store",), replicas=1))
+    assert "every learner has a buffer of its own" in refused(policy)
+
+
+def test_groups_have_learners_buffers_and_actors_and_one_reducer():
+    graph = build_graph(TIANJI, make_experiment(actors=4, groups=2))
+    assert roles(graph)["learner-1"] == ("learner-1",)
+    assert "reducer-0" in roles(graph)
+    groups = {process.name: process.group for process in graph.processes}
+    assert groups["actor-3"] == groups["buffer-1"] == groups["learner-1"] == 1
+    assert groups["reducer-0"] is None
+    assert ("actor-3", "buffer-1", False) in connections(graph)
+    assert ("actor-3", "learner-1", True) in connections(graph)
+    assert ("learner-1", "reducer-0", False) in connections(graph)
+    assert ("actor-3", "buffer-0", False) not in connections(graph)
+
+
+def test_one_group_needs_no_reducer():
+    assert build_graph(TIANJI, make_experiment()).cut.merge == "none"
+    assert build_graph(TIANJI, make_experiment(groups=2)).cut.merge == "average"
+
+
+def test_groups_need_a_policy_that_has_them_and_an_actor_each():
+    with pytest.raises(ConfigError, match="no compute groups"):
+        build_graph(load_policy("local"), make_experiment(groups=2))
+    with pytest.raises(ConfigError, match="3 groups cannot share 2 actors"):
+        build_graph(TIANJI, make_experiment(groups=3, actors=2))
+
+
+def test_a_process_that_would_act_for_two_groups_is_named():
+    policy = with_fragments(actor=FragmentSpec(functions=("act", "env_step"), replicas=3))
+    with pytest.raises(ConfigError, match="process actor-0 would act for 2 groups"):
+        build_graph(policy, make_experiment(groups=2, actors=6))
+
+
+def test_a_barrier_means_no_lag_whatever_the_experiment_says():
+    experiment = make_experiment(staleness=StalenessSpec(mode="drop", max_lag=4))
+    staleness = build_graph(load_policy("synchronous"), experiment).cut.staleness
+    assert (staleness.mode, staleness.max_lag) == ("block", 0)
+    kept = build_graph(load_policy("single-learner-coarse"), experiment).cut.staleness
+    assert kept == experiment.staleness
+
+
+def test_two_processes_share_one_connection_and_weights_have_their_own():
+    graph = build_graph(load_policy("single-learner-coarse"), make_experiment(actors=1))
+    assert sorted(connections(graph)) == [
+        ("actor-0", "learner-0", False),
+        ("actor-0", "learner-0", True),
+    ]
+    fine = build_graph(load_policy("single-learner-fine"), make_experiment(actors=1))
+    assert connections(fine) == [("learner-0", "environment-0", False)]
+
+
+def test_a_policy_can_be_a_file(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{name: mine, summary: two processes, fragments: {"
+        " work: {functions: [act, env_step, store], replicas: 1},"
+        " learn: {functions: [update], replicas: 1}}, edges: ["
+        " {source: work, target: learn, carries: batch, channel: on_request},"
+        " {source: learn, target: work, carries: weights, channel: latest}]}"
+    )
+    graph = build_graph(load_policy(str(path)), make_experiment(actors=2))
+    assert roles(graph) == {
+        "work-0": ("actor-0", "actor-1", "buffer-0"),
+        "learn-0": ("learner-0",),
+    }
 
 
 def test_an_edge_to_or_from_nowhere_is_named():
@@ -139,7 +249,10 @@ def test_fused_functions_need_no_edge():
             "actor": TIANJI.fragments["actor"],
             "learner": FragmentSpec(functions=("store", "update"), replicas=1),
         },
-        edges=(edge("actor", "learner", "rollout"), edge("learner", "actor", "weights")),
+        edges=(
+            EdgeSpec(source="actor", target="learner", carries="rollout", channel="gather"),
+            edge("learner", "actor", "weights"),
+        ),
     )
     graph = build_graph(policy, make_experiment(actors=1))
     assert roles(graph)["learner-0"] == ("buffer-0", "learner-0")

@@ -62,7 +62,7 @@ def test_every_actor_of_an_inline_run_gets_its_turn(tmp_path, mode):
 
 def test_text_that_is_not_utf_8_is_refused():
     codec = Codec.for_messages()
-    frame = bytes(codec.encode(StopRequested(reason="interrupted"))[0])
+    frame = bytes(codec.encode(StopRequested(reason="interrupted"), "coordinator")[0])
     with pytest.raises(WireError):
         codec.decode([frame.replace(b"interrupted", b"\xffnterrupted")])
 

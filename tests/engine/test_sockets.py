@@ -25,6 +25,7 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.rollout import Field, Layout
+from engine.runtime.ports import find_free_ports
 from engine.testing import make_rollout, make_weights
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import Buffer
@@ -51,7 +52,7 @@ def make_codec() -> CountingCodec:
 
 
 def receive(sockets: Sockets) -> tuple[str, AnyMessage | WireError]:
-    """The next message."""
+    """The next message, and the role that it is for."""
     for item in sockets.receive(PATIENCE_S):
         return item
     raise AssertionError("nothing came")
@@ -70,16 +71,16 @@ def test_everything_travels_over_ipc_both_ways(tmp_path: Path):
         Sockets("actor-0", Wiring(links=(link("buffer-0", endpoint),)), make_codec()) as client,
     ):
         assert client.send("buffer-0", HELLO)
-        assert receive(server) == ("actor-0", HELLO)
+        assert receive(server) == ("buffer-0", HELLO)
         assert client.send("buffer-0", RolloutArrived(rollout, 3))
-        sender, message = receive(server)
-        assert sender == "actor-0"
+        to, message = receive(server)
+        assert to == "buffer-0"
         assert isinstance(message, RolloutArrived)
         assert message.info == rollout.info
         assert np.array_equal(message.rollout.buffer, rollout.buffer)
         assert server.send("actor-0", BatchArrived(4, (message.rollout, rollout)))
-        sender, batch = receive(client)
-        assert sender == "buffer-0"
+        to, batch = receive(client)
+        assert to == "actor-0"
         assert isinstance(batch, BatchArrived)
         assert [np.array_equal(r.buffer, rollout.buffer) for r in batch.rollouts] == [True, True]
 
@@ -127,13 +128,62 @@ def test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read(tmp_
     ):
         layout = Layout(LAYOUT.fields, 2, 4)
         client.send("buffer-0", RolloutArrived(make_rollout(layout=layout), 0))
-        sender, error = receive(server)
-        assert sender == "actor-0"
+        _, error = receive(server)
         assert isinstance(error, WireError)
         assert error.where == "frame from actor-0"
         assert server.num_refused == 1
         client.send("buffer-0", HELLO)
-        assert receive(server) == ("actor-0", HELLO)
+        assert receive(server) == ("buffer-0", HELLO)
+
+
+def test_two_roles_of_one_process_are_reached_over_one_connection(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    routes = {"buffer-0": "worker-0", "learner-0": "worker-0"}
+    wiring = Wiring(links=(link("worker-0", endpoint),), routes=routes)
+    with (
+        Sockets("worker-0", Wiring(bind=endpoint), make_codec()) as worker,
+        Sockets("actor-0", wiring, make_codec()) as actor,
+    ):
+        for role in ("buffer-0", "learner-0"):
+            assert actor.send(role, HELLO)
+            assert receive(worker) == (role, HELLO)
+
+
+def test_weights_have_a_connection_of_their_own_beside_another(tmp_path: Path):
+    endpoint = f"ipc://{tmp_path / 's'}"
+    links = (link("learner-0", endpoint), link("learner-0", endpoint, latest_only=True))
+    with (
+        Sockets("learner-0", Wiring(bind=endpoint), make_codec()) as learner,
+        Sockets("actor-0", Wiring(links=links), make_codec()) as actor,
+    ):
+        for number in range(20):
+            actor.send("learner-0", Start(origin_ns=number))
+        actor.send("learner-0", WeightsRequested(actor="actor-0", held_version=-1))
+        found: list[object] = []
+        while len(found) < 21:
+            found += [message for _, message in learner.receive(PATIENCE_S)]
+        assert sum(isinstance(message, Start) for message in found) == 20, "none was conflated"
+        assert learner.send("actor-0", WeightsArrived(make_weights(1, 16)))
+        to, message = receive(actor)
+        assert to == "actor"
+        assert isinstance(message, WeightsArrived)
+
+
+def test_the_connection_for_weights_is_a_member_s_too_over_tcp():
+    (port,) = find_free_ports("127.0.0.1", range(20000, 60000), 1)
+    endpoint = f"tcp://127.0.0.1:{port}"
+    keys = make_keyrings(["learner-0", "actor-0"])
+    both = (link("learner-0", endpoint), link("learner-0", endpoint, latest_only=True))
+    wiring = Wiring(links=both, keyring=keys["actor-0"])
+    with (
+        Sockets("learner-0", Wiring(bind=endpoint, keyring=keys["learner-0"]), make_codec()) as it,
+        Sockets("actor-0", wiring, make_codec()) as actor,
+    ):
+        request = WeightsRequested(actor="actor-0", held_version=-1)
+        actor.send("learner-0", request)
+        assert receive(it) == ("learner-0", request)
+        assert it.send("actor-0", WeightsArrived(make_weights(1, 16)))
+        assert receive(actor)[0] == "actor"
 
 
 def test_sending_to_nobody_is_no_error(tmp_path: Path):
@@ -161,9 +211,9 @@ def test_a_member_is_admitted_over_tcp():
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
         with Sockets("actor-0", wiring, make_codec()) as client:
             client.send("buffer-0", HELLO)
-            assert receive(server) == ("actor-0", HELLO)
+            assert receive(server) == ("buffer-0", HELLO)
             server.send("actor-0", Start(origin_ns=3))
-            assert receive(client) == ("buffer-0", Start(origin_ns=3))
+            assert receive(client) == ("actor-0", Start(origin_ns=3))
     assert codec.num_decoded == 1
 
 
@@ -178,7 +228,7 @@ def knock(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.IDENTITY, b"actor-0")
         socket.connect(endpoint)
-        socket.send(bytes(make_codec().encode(Start(origin_ns=666))[0]))
+        socket.send(bytes(make_codec().encode(Start(origin_ns=666), "buffer-0")[0]))
         assert monitor.poll(int(PATIENCE_S * 1000)), "the stranger was never turned away"
         recv_monitor_message(monitor)
     finally:
@@ -210,7 +260,7 @@ def test_a_stranger_never_reaches_the_decoder(disguise: str):
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
         with Sockets("actor-0", wiring, make_codec()) as member:
             member.send("buffer-0", HELLO)
-            assert receive(server) == ("actor-0", HELLO), "a member still gets through"
+            assert receive(server) == ("buffer-0", HELLO), "a member still gets through"
         assert codec.num_decoded == 1
         assert server.num_refused == 0
         assert list(server.receive(0.0)) == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 from rich.console import RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from engine.errors import ConfigError
 from tianji_cli.output import Output
 from tianji_cli.placement import Placement
 from tianji_cli.plan import Plan
@@ -40,6 +43,20 @@ def show_plan(plan: Plan, output: Output) -> None:
         output.document(_document(plan))
     else:
         output.data.print(_tree(plan))
+
+
+def draw_plan(plan: Plan, path: Path) -> None:
+    """Draws a plan into an SVG file.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    from tianji_cli.render.plan_svg import plan_svg
+
+    try:
+        path.write_text(plan_svg(plan), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _document(plan: Plan) -> PlanDocument:
@@ -80,4 +97,6 @@ def _tree(plan: Plan) -> RenderableType:
 def _process_label(placement: Placement, plan: Plan) -> str:
     if plan.graph.is_inline:
         return f"the command itself, one thread: {', '.join(placement.roles)}"
-    return f"process {placement.process}"
+    if placement.roles == (placement.process,):
+        return f"process {placement.process}"
+    return f"process {placement.process}: {', '.join(placement.roles)}"

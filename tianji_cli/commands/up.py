@@ -173,7 +173,7 @@ def _run_inline(
 
     plan = loaded.plan
     try:
-        blueprint = make_blueprint(plan.experiment)
+        blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:
         raise locate(error, loaded.document) from error
     paths = _create(request.results, run_id, plan, host_facts())

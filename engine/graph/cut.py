@@ -1,0 +1,64 @@
+"""What the roles of a run need to know of how it is cut: who belongs to whom, and what meets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from engine.graph.policy import Trait
+from engine.spec import Experiment, PositiveInt, Spec, StalenessSpec
+
+MergeRule = Literal["none", "average", "accumulate", "all_reduce"]
+
+
+class Cut(Spec, frozen=True, kw_only=True):
+    """A policy applied to an experiment, as far as it concerns roles.
+
+    Attributes:
+        policy: Its name.
+        actors: Over all groups.
+        groups: Learners, each with a buffer and actors of its own.
+        merge: How the groups learn from each other.
+        has_remote_env: Whether environments are stepped by roles of their own.
+        has_evaluator: Whether a role evaluates, always the weights of the first group.
+        staleness: The rule that holds.
+        requires: What the algorithm must state of itself.
+    """
+
+    policy: str
+    actors: PositiveInt
+    groups: PositiveInt = 1
+    merge: MergeRule = "none"
+    has_remote_env: bool = False
+    has_evaluator: bool = False
+    staleness: StalenessSpec
+    requires: tuple[Trait, ...] = ()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether all learners take every update together, each on its share of the batch."""
+        return self.merge == "all_reduce" and self.groups > 1
+
+    def group_of(self, actor: int) -> int:
+        return actor % self.groups
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All roles but the coordinator."""
+        roles = [("actor", self.actors), ("buffer", self.groups), ("learner", self.groups)]
+        if self.has_remote_env:
+            roles.append(("environment", self.actors))
+        if self.merge in ("average", "accumulate"):
+            roles.append(("reducer", 1))
+        if self.has_evaluator:
+            roles.append(("evaluator", 1))
+        return tuple(f"{role}-{number}" for role, count in roles for number in range(count))
+
+
+def single_cut(experiment: Experiment) -> Cut:
+    """One group, nothing remote: the cut of `local` and of one `tianji` group."""
+    return Cut(
+        policy=experiment.policy,
+        actors=experiment.actors,
+        has_evaluator=experiment.evaluation is not None,
+        staleness=experiment.staleness,
+    )

@@ -1,0 +1,75 @@
+"""The functions that an algorithm is made of, and the roles that play them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function takes and gives.
+
+    Attributes:
+        inputs: Values that it cannot do without.
+        options: Values that it takes where a policy brings them.
+        outputs: Values that it produces.
+    """
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    options: frozenset[str] = frozenset()
+
+
+FUNCTIONS = {
+    "env_step": Signature(frozenset({"action"}), frozenset({"observation"})),
+    "act": Signature(frozenset({"observation", "weights"}), frozenset({"action", "rollout"})),
+    "store": Signature(frozenset({"rollout"}), frozenset({"batch"})),
+    "update": Signature(
+        frozenset({"batch"}),
+        frozenset({"weights", "model", "gradient"}),
+        frozenset({"merged", "gradient"}),
+    ),
+    "evaluate": Signature(frozenset({"weights"}), frozenset()),
+    "reduce": Signature(frozenset({"model"}), frozenset({"merged"})),
+}
+OPTIONAL = frozenset({"reduce", "evaluate"})
+"""Functions that a policy may leave out."""
+ROLE_FUNCTIONS = {
+    "actor": "act",
+    "buffer": "store",
+    "learner": "update",
+    "environment": "env_step",
+    "reducer": "reduce",
+    "evaluator": "evaluate",
+}
+"""The function that makes a role. An actor whose fragment holds `env_step` too steps its own
+environments; elsewhere `env_step` is a role of its own."""
+
+PRIMED = frozenset({"weights", "observation"})
+"""Values that exist before anything was produced: initial parameters, what a reset shows."""
+
+
+def roles_of(functions: Iterable[str]) -> list[str]:
+    """The roles that a fragment with these functions plays, in the order of `ROLE_FUNCTIONS`."""
+    held = set(functions)
+    return [
+        role
+        for role, function in ROLE_FUNCTIONS.items()
+        if function in held and not (role == "environment" and "act" in held)
+    ]
+
+
+def inputs_of(functions: Iterable[str]) -> set[str]:
+    """What a fragment needs, whether it produces it itself or not."""
+    return {value for function in functions for value in FUNCTIONS[function].inputs}
+
+
+def options_of(functions: Iterable[str]) -> set[str]:
+    """What a fragment takes if it is brought."""
+    return {value for function in functions for value in FUNCTIONS[function].options}
+
+
+def outputs_of(functions: Iterable[str]) -> set[str]:
+    """What a fragment produces."""
+    return {value for function in functions for value in FUNCTIONS[function].outputs}

@@ -1,0 +1,147 @@
+"""Whether a policy can run at all; every error names the fragment or the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.errors import ConfigError
+from engine.graph.functions import (
+    FUNCTIONS,
+    OPTIONAL,
+    PRIMED,
+    inputs_of,
+    options_of,
+    outputs_of,
+    roles_of,
+)
+from engine.graph.policy import EdgeSpec, Policy
+
+BLOCKING = frozenset({"on_request", "barrier", "step", "all_reduce"})
+"""Channels whose target waits for the value."""
+CHANNELS: Mapping[str, frozenset[str]] = {
+    "observation": frozenset({"step"}),
+    "action": frozenset({"step"}),
+    "rollout": frozenset({"gather"}),
+    "batch": frozenset({"on_request"}),
+    "weights": frozenset({"latest", "barrier"}),
+    "model": frozenset({"exchange"}),
+    "merged": frozenset({"exchange"}),
+    "gradient": frozenset({"all_reduce"}),
+}
+"""The channels that can carry each value."""
+
+
+def check_policy(policy: Policy) -> None:
+    """Checks functions, edges, inputs, cycles and channels, in this order.
+
+    Raises:
+        ConfigError: `where` names the policy, the message fragment and edge.
+    """
+    where = f"policy {policy.name}"
+    try:
+        _check_functions(policy)
+        for edge in policy.edges:
+            _check_edge(policy, edge)
+        for name in policy.fragments:
+            _check_inputs(policy, name)
+        _check_cycles(policy)
+        for edge in policy.edges:
+            _check_channel(edge)
+        _check_replicas(policy)
+    except _Wrong as error:
+        raise ConfigError(str(error), where=where) from None
+
+
+class _Wrong(Exception):
+    """What is wrong, without the policy's name."""
+
+
+def _check_functions(policy: Policy) -> None:
+    for name, fragment in policy.fragments.items():
+        if not roles_of(fragment.functions):
+            raise _Wrong(f"fragment {name!r} holds no function")
+    placed: list[str] = [
+        function for item in policy.fragments.values() for function in item.functions
+    ]
+    for function in FUNCTIONS:
+        count = placed.count(function)
+        if count != 1 and not (count == 0 and function in OPTIONAL):
+            raise _Wrong(f"the function {function!r} is in {count} fragments, not in one")
+
+
+def _check_edge(policy: Policy, edge: EdgeSpec) -> None:
+    for end in (edge.source, edge.target):
+        if end not in policy.fragments:
+            raise _Wrong(f"{edge.label}: no fragment {end!r}")
+    target = policy.fragments[edge.target].functions
+    if edge.carries not in outputs_of(policy.fragments[edge.source].functions):
+        raise _Wrong(f"{edge.label}: {edge.source} produces no {edge.carries}")
+    if edge.carries not in inputs_of(target) | options_of(target):
+        raise _Wrong(f"{edge.label}: {edge.target} takes no {edge.carries}")
+
+
+def _check_inputs(policy: Policy, name: str) -> None:
+    functions = policy.fragments[name].functions
+    arriving = {edge.carries for edge in policy.edges if edge.target == name}
+    needed = inputs_of(functions)
+    has_reducer = any("reduce" in item.functions for item in policy.fragments.values())
+    if has_reducer and "update" in functions:
+        needed.add("merged")
+    for value in sorted(needed - outputs_of(functions) - arriving):
+        raise _Wrong(f"fragment {name!r} needs {value}, but no edge brings it")
+
+
+def _check_cycles(policy: Policy) -> None:
+    """A cycle of fragments, each of which waits for the one before, never begins."""
+    waits: dict[str, list[str]] = {}
+    for edge in policy.edges:
+        is_joint = edge.source == edge.target  # replicas that meet, not a wait for oneself
+        if edge.channel in BLOCKING and edge.carries not in PRIMED and not is_joint:
+            waits.setdefault(edge.source, []).append(edge.target)
+    for start in waits:
+        cycle = _path_back(waits, start, [start])
+        if cycle:
+            raise _Wrong(f"synchronous cycle {' -> '.join(cycle)}: each waits for the one before")
+
+
+def _path_back(waits: Mapping[str, list[str]], start: str, path: list[str]) -> list[str]:
+    for following in waits.get(path[-1], ()):
+        if following == start:
+            return [*path, start]
+        if following not in path:
+            found = _path_back(waits, start, [*path, following])
+            if found:
+                return found
+    return []
+
+
+def _check_channel(edge: EdgeSpec) -> None:
+    known = CHANNELS[edge.carries]
+    if edge.channel not in known:
+        raise _Wrong(f"{edge.label}: channel {edge.channel}, but it travels by {_any_of(known)}")
+
+
+def _check_replicas(policy: Policy) -> None:
+    """Learners and their buffers come in pairs; copies of a learner must be brought together."""
+    by_function = {
+        function: (name, fragment)
+        for name, fragment in policy.fragments.items()
+        for function in fragment.functions
+    }
+    (store, buffer), (update, learner) = by_function["store"], by_function["update"]
+    if buffer.replicas != learner.replicas:
+        raise _Wrong(
+            f"fragment {store!r} has {buffer.replicas} replicas and {update!r} {learner.replicas},"
+            " but every learner has a buffer of its own"
+        )
+    merging = {"merged", "gradient"} & {edge.carries for edge in policy.edges}
+    if len(merging) > 1:
+        raise _Wrong(f"fragment {update!r} merges models and all-reduces gradients; choose one")
+    if learner.replicas != 1 and not merging:
+        raise _Wrong(f"fragment {update!r} is replicated, but no edge brings its copies together")
+    if "reduce" in by_function and by_function["reduce"][1].replicas != 1:
+        raise _Wrong(f"fragment {by_function['reduce'][0]!r} has to have one replica")
+
+
+def _any_of(names: frozenset[str]) -> str:
+    return " or ".join(sorted(names))

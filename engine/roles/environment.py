@@ -1,0 +1,42 @@
+"""An environment role: steps environments for an actor that lives in another process."""
+
+from __future__ import annotations
+
+from engine.messages import COORDINATOR, Counters, Exit, Start, StepRequested, Stop, Stopped
+from engine.roles.commands import (
+    Command,
+    EnvironmentStepped,
+    Event,
+    Quit,
+    Send,
+    StepEnvironment,
+    TimerFired,
+)
+
+
+class EnvironmentRole:
+    """Decides for the environments of one actor: every request is answered once, in order.
+
+    Args:
+        index: Its number, which is that of its actor.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.address = f"environment-{index}"
+        self._actor = f"actor-{index}"
+        self._is_stopping = False
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case Start() | TimerFired():
+                return []
+            case StepRequested():
+                return [] if self._is_stopping else [StepEnvironment(event)]
+            case EnvironmentStepped(taken=taken):
+                return [Send(self._actor, taken)]
+            case Stop():
+                self._is_stopping = True
+                return [Send(COORDINATOR, Stopped(address=self.address, counters=Counters()))]
+            case Exit():
+                return [Quit()]
+        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")

@@ -1,0 +1,155 @@
+"""The compute groups of a run: whose roles they are, which are lost, what each has to answer for.
+
+Pure, like the coordinator whose part it is. A group whose learner or buffer dies is lost; its other
+roles are stopped, and the other groups go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.graph.cut import Cut
+from engine.messages import Counters, GroupLost, Stop, role_of
+from engine.roles.commands import Command, Send
+from engine.roles.totals import RunTotals
+from engine.trace.records import Ledger
+
+
+class Groups:
+    """Groups of one run.
+
+    Args:
+        cut: How many there are and how they are merged.
+        process_of: The process that plays each role, where the names differ.
+    """
+
+    def __init__(self, cut: Cut, process_of: Mapping[str, str]) -> None:
+        self._cut = cut
+        self._process_of = dict(process_of)
+        self._members: dict[int, list[str]] = {group: [] for group in range(cut.groups)}
+        self._processes: dict[str, list[str]] = {}
+        self._lost: set[int] = set()
+        self.dead: set[str] = set()
+        """Roles that died with their group, without ending the run."""
+        for address in cut.addresses:
+            process = process_of.get(address, address)
+            self._processes.setdefault(process, []).append(address)
+            if (group := self._group_of(address)) is not None:
+                self._members[group].append(address)
+
+    @property
+    def count(self) -> int:
+        return self._cut.groups
+
+    def process_of(self, address: str) -> str:
+        """The process that plays this role."""
+        return self._process_of.get(address, address)
+
+    def roles_in(self, process: str) -> list[str]:
+        """The roles that a process plays; for a name that is no process of the run, itself."""
+        return self._processes.get(process, [process])
+
+    def lose(self, roles: list[str]) -> list[int]:
+        """Goes on without the groups of roles that died together.
+
+        Returns:
+            The groups that are lost by it; empty if the run cannot go on without those roles.
+        """
+        is_heart = any(role_of(role) in ("learner", "buffer") for role in roles)
+        groups = {self._group_of(role) for role in roles}
+        hit = sorted(group for group in groups if group is not None)
+        left = set(self._members) - self._lost - set(hit)
+        if not is_heart or None in groups or self._cut.is_joint or not left:
+            return []
+        self._lost.update(hit)
+        self.dead.update(roles)
+        return hit
+
+    def part_with(self, group: int) -> list[Command]:
+        """Stops what is left of a lost group."""
+        commands: list[Command] = [
+            Send(address, Stop())
+            for address in self._members[group]
+            if address not in self.dead and role_of(address) != "buffer"
+        ]
+        if self._cut.merge in ("average", "accumulate"):
+            commands.append(Send("reducer-0", GroupLost(group=group)))
+        return commands
+
+    def settle(
+        self, counters: Mapping[str, Counters], totals: RunTotals, absent: set[str]
+    ) -> list[Command]:
+        """Stops the buffers of lost groups whose other roles have said their last word.
+
+        Args:
+            counters: The last words so far.
+            totals: What was reported.
+            absent: Actors that died before, of which no word is to be expected.
+        """
+        commands: list[Command] = []
+        for group in sorted(self._lost):
+            buffer = f"buffer-{group}"
+            silent = self.dead | absent | {buffer}
+            living = [address for address in self._members[group] if address not in silent]
+            is_due = buffer not in self.dead and buffer not in counters
+            if is_due and all(address in counters for address in living):
+                commands.append(Send(buffer, self.last_stop(buffer, counters, totals)))
+        return commands
+
+    def last_stop(self, buffer: str, counters: Mapping[str, Counters], totals: RunTotals) -> Stop:
+        """What a buffer has to know to close its books: what its own group did."""
+        group = int(buffer.rpartition("-")[2])
+        sent = {
+            address: counters[address].sent_rollouts
+            for address in self._actors(group)
+            if address in counters
+        }
+        consumed = self._consumed(group, counters, totals)
+        return Stop(sent_rollouts=sent, consumed_env_steps=consumed)
+
+    def final_ledger(
+        self, counters: Mapping[str, Counters], totals: RunTotals, now_s: float
+    ) -> Ledger:
+        """Everyone's own count, over all groups.
+
+        Of a role that died, what it had reported; what was in its hands then is in flight.
+        """
+        sums = [0, 0, 0, 0]
+        for group in self._members:
+            for place, value in enumerate(self._account(group, counters, totals)):
+                sums[place] += value
+        collected, consumed, dropped, in_flight = sums
+        return Ledger(
+            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
+        )
+
+    def _account(
+        self, group: int, counters: Mapping[str, Counters], totals: RunTotals
+    ) -> tuple[int, int, int, int]:
+        consumed = self._consumed(group, counters, totals)
+        known = counters.get(f"buffer-{group}")
+        dropped = known.dropped if known else totals.dropped_by(group)
+        if group in self._lost:
+            actors = [int(a.rpartition("-")[2]) for a in self._actors(group)]
+            collected = sum(totals.collected_by.get(number, 0) for number in actors)
+            return collected, consumed, dropped, collected - consumed - dropped
+        own = [counters[address] for address in self._members[group] if address in counters]
+        collected = sum(item.collected + sum(item.lost_collected.values()) for item in own)
+        in_flight = sum(item.queued + item.staged + item.unsent for item in own)
+        return collected, consumed, dropped, in_flight
+
+    def _actors(self, group: int) -> list[str]:
+        return [address for address in self._members[group] if role_of(address) == "actor"]
+
+    def _consumed(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> int:
+        """A learner says what it has taken from a queue, a buffer what its store has taken in."""
+        roles = (f"learner-{group}", f"buffer-{group}")
+        if any(role not in counters for role in roles) and group in self._lost:
+            return totals.consumed_by.get(group, 0)
+        return sum(counters[role].consumed for role in roles if role in counters)
+
+    def _group_of(self, address: str) -> int | None:
+        kind, _, number = address.rpartition("-")
+        if kind in ("actor", "environment"):
+            return self._cut.group_of(int(number))
+        return int(number) if kind in ("learner", "buffer") else None

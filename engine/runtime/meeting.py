@@ -1,0 +1,63 @@
+"""Where learners that take every update together meet: torch.distributed with gloo.
+
+The group is made from parts instead of `init_process_group`, so that nothing listens on a wildcard
+address: the learners of one host find each other through a file of the run's own directory, all
+keys under a secret prefix that came with the launch, and gloo connects them over the loopback.
+Between hosts gloo would be neither encrypted nor authenticated, so that is refused when planning.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _distributed_c10d as c10d
+from torch.distributed import ProcessGroupGloo
+
+from engine.wire.rendezvous import Rendezvous
+
+MEET_S = 600.0
+"""How long the others may take to come to an update; a dead one is noticed at once."""
+
+
+class Meeting:
+    """All learners of one update; the calls below return when every learner has made them.
+
+    Args:
+        place: Where to meet.
+        rank: Number of this learner.
+        count: How many there are.
+    """
+
+    def __init__(self, place: Rendezvous, rank: int, count: int) -> None:
+        self.rank = rank
+        self.count = count
+        self._store = c10d.FileStore(place.file, count)
+        gloo: Any = ProcessGroupGloo  # its stub lacks options and collectives
+        options = gloo._Options()
+        options._devices = [gloo.create_device(hostname=place.address)]
+        options._timeout = timedelta(seconds=MEET_S)
+        prefixed = c10d.PrefixStore(place.secret, self._store)
+        self._group = gloo(prefixed, rank, count, options)
+
+    def close(self) -> None:
+        """Leaves; the others must have made their last call, too."""
+        del self._group
+
+    def agree(self, is_willing: bool) -> bool:
+        """Whether every learner is willing."""
+        vote = torch.tensor([1 if is_willing else 0])
+        self._group.allreduce([vote], op=c10d.ReduceOp.MIN).wait()
+        return bool(vote.item())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all learners, as a new tensor without gradient."""
+        total = values.detach().clone()
+        self.add_up(total)
+        return total
+
+    def add_up(self, values: Tensor) -> None:
+        """Replaces `values` by their sum over all learners."""
+        self._group.allreduce([values], op=c10d.ReduceOp.SUM).wait()

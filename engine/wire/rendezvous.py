@@ -1,0 +1,22 @@
+"""Where learners that update together find each other; plain data, part of a launch."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
+    """A meeting place on one host.
+
+    Attributes:
+        address: Where the learners connect to each other: the loopback.
+        secret: Prefix of all keys in the store; whoever does not know it cannot take part.
+        file: Path of the store.
+    """
+
+    address: str
+    secret: str
+    file: str
+
+    def __repr__(self) -> str:
+        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"

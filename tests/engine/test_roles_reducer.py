@@ -1,0 +1,100 @@
+"""The reducer answers whoever offers a model, with whatever it has; nobody waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.graph.cut import Cut
+from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, Report, Stop, Stopped
+from engine.roles.commands import ForgetModel, MergeModel, ModelsMerged
+from engine.roles.reducer import ReducerRole, merge_shares
+from engine.runtime.merge import Accumulation, Mean
+from engine.spec import ReduceSpec, StalenessSpec
+from engine.testing import has, make_weights, only, sent
+from engine.trace.records import Merge
+
+
+def offer(role: ReducerRole, group: int, version: int) -> tuple[MergeModel, Merge]:
+    commands = role.handle(ModelOffered(group, make_weights(version)), 1.0)
+    (report,) = sent(commands, Report, COORDINATOR)
+    (row,) = report.records
+    assert isinstance(row, Merge)
+    return only(commands, MergeModel), row
+
+
+def test_the_first_model_is_answered_at_once_and_alone():
+    command, row = offer(ReducerRole(0, ReduceSpec()), 1, 4)
+    assert command.shares == {1: 1.0}
+    assert (row.group, row.version, row.lag, row.lag_max, row.merges_total) == (1, 4, 0, 0, 1)
+
+
+def test_whichever_models_have_arrived_are_averaged_and_the_lag_between_groups_is_traced():
+    role = ReducerRole(0, ReduceSpec())
+    offer(role, 0, 10)
+    command, row = offer(role, 2, 7)
+    assert command.shares == {0: 0.5, 2: 0.5}
+    assert (row.lag, row.lag_max, row.versions) == (3, 3, {0: 10, 2: 7})
+    _, row = offer(role, 0, 11)
+    assert (row.lag, row.lag_max, row.merges_total) == (0, 4, 3)
+
+
+def test_an_old_model_weighs_less_if_asked():
+    assert merge_shares({0: 10, 1: 7}, 0.0) == {0: 0.5, 1: 0.5}
+    shares = merge_shares({0: 10, 1: 7}, 1.0)
+    assert shares[1] / shares[0] == pytest.approx(1 / 4)
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_the_answer_goes_to_the_learner_that_asked():
+    merged = ReducerRole(0, ReduceSpec()).handle(ModelsMerged(3, make_weights(5)), 1.0)
+    assert sent(merged, ModelMerged, "learner-3")[0].weights.version == 5
+
+
+def test_a_lost_group_counts_no_longer_and_is_not_heard_again():
+    role = ReducerRole(0, ReduceSpec())
+    offer(role, 0, 3)
+    offer(role, 1, 3)
+    assert only(role.handle(GroupLost(group=1), 2.0), ForgetModel).group == 1
+    assert role.handle(ModelOffered(1, make_weights(4)), 2.0) == []
+    command, row = offer(role, 0, 4)
+    assert command.shares == {0: 1.0}
+    assert row.versions == {0: 4}
+
+
+def test_after_a_stop_nothing_is_merged():
+    role = ReducerRole(0, ReduceSpec())
+    assert sent(role.handle(Stop(), 1.0), Stopped, COORDINATOR)
+    assert not has(role.handle(ModelOffered(0, make_weights(1)), 1.0), MergeModel)
+
+
+def vector(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def test_the_mean_is_weighted_by_shares():
+    mean = Mean()
+    mean.merge(0, vector(1, 2), {0: 1.0})
+    assert mean.merge(1, vector(5, 6), {0: 0.25, 1: 0.75}).tolist() == [4, 5]
+    mean.forget(0)
+    assert mean.merge(1, vector(7, 7), {1: 1.0}).tolist() == [7, 7]
+
+
+def test_a_parameter_server_adds_up_what_every_worker_has_learnt():
+    server = Accumulation(vector(10, 10))
+    assert server.merge(0, vector(11, 10), {}).tolist() == [11, 10]
+    assert server.merge(1, vector(10, 13), {}).tolist() == [11, 13], "it started from the same"
+    # Worker 0 has gone on from (11, 10), which it knows, by (+1, 0).
+    assert server.merge(0, vector(12, 10), {}).tolist() == [12, 13]
+
+
+def test_addresses_of_a_cut_name_every_role_once():
+    cut = Cut(
+        policy="p",
+        actors=3,
+        groups=2,
+        merge="average",
+        has_remote_env=True,
+        staleness=StalenessSpec(),
+    )
+    assert len(set(cut.addresses)) == len(cut.addresses) == 3 + 2 + 2 + 3 + 1

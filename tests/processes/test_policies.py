@@ -1,0 +1,150 @@
+"""One algorithm, cut many ways: equal where it must be, alive where a group dies, or refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from running import ENDLESS, rows, wait_for
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.processes
+
+QUIET = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
+
+
+def train(tianji, name: str, *arguments: str) -> dict[str, object]:
+    code, out, err = tianji("--json", "up", "--name", name, *QUIET, *arguments).end(120)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["status"] == "ok"
+    kept = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == kept + summary["env_steps_in_flight"]
+    return summary
+
+
+def final_weights(run: Path) -> torch.Tensor:
+    """All parameters of the newest checkpoint, in one vector."""
+    newest = max((run / "checkpoints").rglob("*.safetensors"))
+    tensors = load_file(newest)
+    names = sorted(name for name in tensors if name.startswith("network."))
+    return torch.cat([tensors[name].flatten() for name in names])
+
+
+def check_equal_to_local(tianji, results: Path, policy: str, tolerance: float, *settings: str):
+    """Trains twice from one seed, in one process and cut by `policy`, and compares weights."""
+    common = ("-s", "stop.env_steps=7600", "-s", "staleness.max_lag=0", *settings)
+    local = train(tianji, "local", "--policy", "local", *common)
+    cut = train(tianji, "cut", "--policy", policy, *common)
+    assert local["weights_version"] == cut["weights_version"]
+    assert cut["weights_version"] >= 10
+    assert local["env_steps_consumed"] == cut["env_steps_consumed"]
+    torch.testing.assert_close(
+        final_weights(results / "cut"),
+        final_weights(results / "local"),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+def test_with_a_barrier_and_one_actor_updates_are_those_of_local(tianji, tmp_path):
+    check_equal_to_local(tianji, tmp_path / "results", "synchronous", 1e-6, "-s", "actors=1")
+    assert max(row["version"] for row in rows(tmp_path / "results/cut", "weights")) >= 19
+
+
+def test_remote_environments_change_nothing_but_where_they_are(tianji, tmp_path):
+    settings = ("-s", "actors=1", "-s", "algorithm.num_epochs=2")
+    check_equal_to_local(tianji, tmp_path / "results", "single-learner-fine", 1e-6, *settings)
+
+
+def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji, tmp_path):
+    shared = ("-s", "algorithm.batch_steps=800", "-s", "algorithm.minibatch_steps=400")
+    fewer = ("-s", "algorithm.num_epochs=2")
+    run = (tianji, tmp_path / "results", "multi-learner", 1e-5)
+    check_equal_to_local(*run, *shared, *fewer, "-s", "stop.env_steps=8000")
+
+
+def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path):
+    command = tianji(
+        "--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3"
+    )
+    run = tmp_path / "results" / "run"
+    wait_for(lambda: len(rows(run, "merges")) > 6, 60, "models are merged")
+    command.role("learner-1").send_signal(signal.SIGKILL)
+    killed_at_s = time.monotonic()
+
+    def is_reported() -> bool:
+        return any(row["kind"] == "group-lost" for row in rows(run, "events"))
+
+    wait_for(is_reported, 10, "the lost group is reported")
+    assert time.monotonic() - killed_at_s < 10
+    lost = next(row for row in rows(run, "events") if row["kind"] == "group-lost")
+    assert lost["role"] == "learner-1"
+    assert "SIGKILL" in lost["detail"]
+
+    def others_go_on() -> bool:
+        after = [row for row in rows(run, "merges") if row["t_s"] > lost["t_s"] + 0.5]
+        return {row["group"] for row in after} >= {0, 2}
+
+    wait_for(others_go_on, 30, "groups 0 and 2 merge on")
+    command.process.send_signal(signal.SIGINT)
+    code, out, err = command.end(40)
+    assert code == 130, err
+    summary = json.loads(out)
+    kept = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == kept + summary["env_steps_in_flight"]
+    assert summary["error"] is None
+    late = [row for row in rows(run, "merges") if row["t_s"] > lost["t_s"] + 0.5]
+    assert all("1" not in row["versions"] for row in late), "the dead model counts no longer"
+
+
+@pytest.mark.parametrize(
+    ("policy", "experiment", "why"),
+    [
+        ("impala", "cartpole_ppo", "impala does not suit ppo, which does not correct"),
+        ("multi-learner", "cartpole_dqn", "multi-learner does not suit dqn, which cannot share"),
+        (
+            "synchronous",
+            "cartpole_dqn",
+            "synchronous does not suit dqn, which learns from replayed",
+        ),
+        ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
+    ],
+)
+def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experiment, why):
+    code, _, err = tianji("up", "-x", experiment, "--policy", policy).end(60)
+    assert code == 2
+    assert why in err
+    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
+
+
+ON_POLICY = (
+    *("tianji", "single-learner-coarse", "synchronous", "single-learner-fine", "environments"),
+    *("central", "multi-learner", "local"),
+)
+ONLY_QUEUE = ("multi-learner", "synchronous")
+MATRIX = [
+    *(("cartpole_ppo", policy) for policy in ON_POLICY),
+    *(("cartpole_impala", policy) for policy in (*ON_POLICY, "impala")),
+    *(
+        ("cartpole_dqn", policy)
+        for policy in ON_POLICY
+        if policy not in ("multi-learner", "synchronous")
+    ),
+    ("cartpole_dqn", "apex"),
+]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("experiment", "policy"), MATRIX)
+def test_every_suitable_pair_learns(tianji, tmp_path, experiment, policy):
+    """The mean return of the last episodes is well above that of the first, which is about 20."""
+    settings = ["-s", "stop.env_steps=40000"]
+    if policy == "multi-learner" and experiment == "cartpole_ppo":
+        settings += ["-s", "algorithm.batch_steps=800"]
+    summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
+    assert summary["return_mean"] > 40
