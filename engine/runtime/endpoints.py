@@ -51,7 +51,7 @@ class Endpoints:
         sweep_stale()
         own = identify(os.getpid())
         assert own is not None
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{own.pid}-{own.started}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{own.pid}-{own.started}-"))
         if len(str(self.directory / _LONGEST_NAME)) > MAX_SOCKET_PATH:
             raise PreflightError(
                 f"paths of Unix sockets may have {MAX_SOCKET_PATH} characters, these have more",
@@ -67,6 +67,12 @@ class Endpoints:
             self.directory = None
 
 
+def _own_prefix() -> str:
+    """Names of socket directories of this PID namespace: elsewhere a pid is somebody else."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{PREFIX}{namespace.stat().st_ino if namespace.exists() else 0}-"
+
+
 def sweep_stale() -> list[Path]:
     """Removes socket directories of this user whose supervisor is gone (it was killed).
 
@@ -74,8 +80,9 @@ def sweep_stale() -> list[Path]:
         What was removed.
     """
     removed = []
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*-*"):
-        pid, _, rest = path.name[len(PREFIX) :].partition("-")
+    prefix = _own_prefix()
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*-*"):
+        pid, _, rest = path.name[len(prefix) :].partition("-")
         started = rest.partition("-")[0]
         if not (pid.isdecimal() and started.isdecimal()):
             continue

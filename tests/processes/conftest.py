@@ -52,7 +52,7 @@ def training(tianji: Callable[..., Command], tmp_path: Path) -> Command:
     """An endless run named `run` in which every role has begun to work."""
     command = tianji("up", "--name", "run", *ENDLESS)
     run = tmp_path / "results" / "run"
-    wait_for(lambda: len(rows(run, "consumption")) > 10, 30, "training under way")
+    wait_for(lambda: len(rows(run, "consumption")) > 10, 55, "training under way")
     command.look()
     assert len(command.alive()) >= 7, "supervisor, nursery and five roles"
     return command

@@ -58,7 +58,8 @@ def test_v_trace_without_a_bound(tianji, tmp_path):
     summary, directory = run(tianji, tmp_path, "cartpole_impala")
     assert summary["status"] == "ok"
     assert summary["env_steps_dropped"] == 0
-    assert all(row["metrics"]["rho_mean"] <= 1 for row in rows(directory, "consumption"))
+    rounding = 1e-5
+    assert all(row["metrics"]["rho_mean"] <= 1 + rounding for row in rows(directory, "consumption"))
 
 
 def test_continuous_actions(tianji, tmp_path):

@@ -111,19 +111,22 @@ def test_sockets_of_a_killed_supervisor_are_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead = tmp_path / f"tianji-{os.getpid()}-1-xyz"
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    dead = tmp_path / f"tianji-{namespace}-{os.getpid()}-1-xyz"
     strange = tmp_path / "tianji-something-else"
-    for directory in (dead, strange):
+    elsewhere = tmp_path / f"tianji-{namespace + 1}-{os.getpid()}-1-xyz"
+    for directory in (dead, strange, elsewhere):
         directory.mkdir()
     endpoints = Endpoints()
     first, second = endpoints.reserve(2, None)
     assert first != second
-    assert first.startswith(f"ipc://{tmp_path}/tianji-{os.getpid()}-")
+    assert first.startswith(f"ipc://{tmp_path}/tianji-{namespace}-{os.getpid()}-")
     assert not dead.exists()
     assert strange.exists()
+    assert elsewhere.exists()
     assert sweep_stale() == []
     endpoints.release()
-    assert [item.name for item in tmp_path.iterdir()] == [strange.name]
+    assert {item.name for item in tmp_path.iterdir()} == {strange.name, elsewhere.name}
 
 
 def test_ports_are_reserved_at_the_address() -> None:
