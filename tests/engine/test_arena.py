@@ -98,13 +98,13 @@ def test_a_slot_that_nobody_sent_is_refused(arena: Arena, slot: int):
 
 def test_a_neighbour_gets_the_header_and_reads_the_slot(arena: Arena):
     one = codec(arena)
-    frames = one.encode(RolloutArrived(shared_rollout(arena, 9), 3), shares_memory=True)
+    frames = one.encode(RolloutArrived(shared_rollout(arena, 9), 3), "buffer-0", shares_memory=True)
     assert [len(frame) for frame in frames] == [HEADER_BYTES]
     message = one.decode(frames)
     assert isinstance(message, RolloutArrived)
     assert message.held_version == 3
     assert (message.rollout.buffer == 9).all()
-    batch = one.encode(BatchArrived(4, (message.rollout,)), shares_memory=True)
+    batch = one.encode(BatchArrived(4, (message.rollout,)), "learner-0", shares_memory=True)
     del message
     assert [len(frame) for frame in batch] == [HEADER_BYTES, HEADER_BYTES]
     arrived = one.decode(batch)
@@ -116,7 +116,7 @@ def test_a_neighbour_gets_the_header_and_reads_the_slot(arena: Arena):
 
 def test_others_get_the_whole_rollout(arena: Arena):
     rollout = shared_rollout(arena, 9)
-    (frame,) = codec(arena).encode(RolloutArrived(rollout, 3))
+    (frame,) = codec(arena).encode(RolloutArrived(rollout, 3), "buffer-0")
     assert len(frame) == HEADER_BYTES + LAYOUT.num_bytes
     message = codec(None).decode([bytes(frame)])
     assert isinstance(message, RolloutArrived)
@@ -124,16 +124,18 @@ def test_others_get_the_whole_rollout(arena: Arena):
 
 
 def test_a_slot_is_refused_where_nothing_is_shared(arena: Arena):
-    frames = codec(arena).encode(RolloutArrived(shared_rollout(arena, 1), 0), shares_memory=True)
+    frames = codec(arena).encode(
+        RolloutArrived(shared_rollout(arena, 1), 0), "buffer-0", shares_memory=True
+    )
     with pytest.raises(WireError, match="none is shared"):
         codec(None).decode(frames)
 
 
 def test_frames_that_found_no_way_free_their_slots(arena: Arena):
     one = codec(arena)
-    frames = one.encode(RolloutArrived(shared_rollout(arena, 1), 0), shares_memory=True)
+    frames = one.encode(RolloutArrived(shared_rollout(arena, 1), 0), "buffer-0", shares_memory=True)
     assert header.slot_of(frames[0]) is not None
-    one.free([*frames, *one.encode(Start(origin_ns=1))])
+    one.free([*frames, *one.encode(Start(origin_ns=1), "actor-0")])
     assert arena.num_free == NUM_SLOTS
 
 
@@ -157,8 +159,8 @@ def sockets(arena: Arena, tmp_path: Path) -> Iterator[tuple[Sockets, Sockets]]:
 def test_sockets_send_slots_to_neighbours(arena: Arena, sockets: tuple[Sockets, Sockets]):
     actor, buffer = sockets
     assert actor.send("buffer-0", RolloutArrived(shared_rollout(arena, 5), 1))
-    ((sender, message),) = list(buffer.receive(20.0))
-    assert sender == "actor-0"
+    ((to, message),) = list(buffer.receive(20.0))
+    assert to == "buffer-0"
     assert isinstance(message, RolloutArrived)
     assert (message.rollout.buffer == 5).all()
     assert arena.num_free == NUM_SLOTS - 1
