@@ -144,7 +144,8 @@ MATRIX = [
 def test_every_suitable_pair_learns(tianji, tmp_path, experiment, policy):
     """The mean return of the last episodes is well above that of the first, which is about 20."""
     settings = ["-s", "stop.env_steps=40000"]
-    if policy == "multi-learner" and experiment == "cartpole_ppo":
-        settings += ["-s", "algorithm.batch_steps=800"]
+    if policy == "multi-learner":  # a batch has to have a rollout for each learner
+        steps = {"cartpole_ppo": 800, "cartpole_impala": 320}[experiment]
+        settings += ["-s", f"algorithm.batch_steps={steps}"]
     summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
     assert summary["return_mean"] > 40
