@@ -54,10 +54,10 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
     kinds: dict[str, list[Process]] = {kind: [] for kind in _RANK}
     placements: list[Placement] = []
     for process in processes:
-        if process.group is None:
-            placements.append(Placement(process.name, head.name, process.roles))
-        else:
+        if any(role_of(role) in _RANK for role in process.roles):
             kinds[_kind_of(process)].append(process)
+        else:  # what serves several groups
+            placements.append(Placement(process.name, head.name, process.roles))
     for kind in _RANK:
         names = _hosts_for(kind, len(kinds[kind]), hosts, head, inventory.source)
         pairs = zip(kinds[kind], names, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine import PROTOCOL_VERSION
 from engine.config_file import load_experiment
 from engine.messages import (
     ActorLost,
@@ -56,7 +57,7 @@ def running(restarts: int = 3) -> CoordinatorRole:
     return role
 
 
-def joined(address: str, protocol: int = 1) -> Joined:
+def joined(address: str, protocol: int = PROTOCOL_VERSION) -> Joined:
     return Joined(address=address, host=HOST_OF[address], pid=9, protocol=protocol)
 
 
