@@ -19,6 +19,7 @@ from tianji_cli.clocks import ClockOffset
 from tianji_cli.deployment import Deployment, write_deployment
 from tianji_cli.host_control import end_part, remove_part
 from tianji_cli.interrupts import Interrupts
+from tianji_cli.joining import Joining
 from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror
@@ -86,7 +87,7 @@ class HostedRun:
         sites = self._provision(interrupts, spectator)
         controller = Controller(self.plan, sites, interrupts)
         try:
-            controller.prepare(self.run_id)
+            self._prepare(controller, sites, spectator)
         finally:
             self._release(controller, sites)
 
@@ -101,7 +102,7 @@ class HostedRun:
         outcome = Outcome()
         has_started = False
         try:
-            ready = controller.prepare(self.run_id)
+            ready = self._prepare(controller, sites, spectator)
             cores = {host: item.facts.num_cores for host, item in ready.items()}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
@@ -127,6 +128,13 @@ class HostedRun:
             return provisioner.provision(self.plan.hosts)
         finally:
             interrupts.on_interrupt = None
+
+    def _prepare(
+        self, controller: Controller, sites: Mapping[str, Site], spectator: Spectator
+    ) -> dict[str, HostReady]:
+        for host in sites:
+            spectator.phase(host, "prepare", "")
+        return controller.prepare(self.run_id)
 
     def _write_down(
         self,
@@ -169,8 +177,18 @@ class HostedRun:
         launches = wire(self.plan, setups, self.run_id)
         parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
         mirror = Mirror(parts, self.paths.root)
+        joining = Joining(self.plan.placements)
+        for host in sites:
+            names = (p.process for p in self.plan.placements if p.host == host)
+            spectator.phase(host, "join", ", ".join(names))
+
+        def show(progress: Progress) -> None:
+            for host in joining.take(progress):
+                spectator.phase(host, "joined", "")
+            spectator.show(progress)
+
         try:
-            return controller.run(launches, spectator.show, spectator.note, detaches=self.detaches)
+            return controller.run(launches, show, spectator.note, detaches=self.detaches)
         finally:
             for host, error in mirror.finish().items():
                 self.unclean.append(f"{host}: {error.what}")

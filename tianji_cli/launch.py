@@ -27,6 +27,7 @@ from engine.runtime.launch import (
     Refused,
 )
 from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate, relative_to
+from tianji_cli.deployment import HostPart
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.lines import Line, Lines
 from tianji_cli.plan import Plan, servers_on
@@ -82,7 +83,7 @@ class Controller:
             match report:
                 case Hello():
                     assert line is not None
-                    check_versions(line.host, report)
+                    check_versions(self._sites[line.host].part, report)
                 case Prepared():
                     assert line is not None
                     ready[line.host] = HostReady(report.facts, tuple(report.endpoints))
@@ -192,15 +193,16 @@ class Controller:
         self._lines.close()
 
 
-def check_versions(host: str, hello: Hello) -> None:
+def check_versions(part: HostPart, hello: Hello) -> None:
     """Raises VersionMismatchError unless we understand each other."""
+    host = part.host.name
     here = platform.python_version()
     if hello.protocol != engine.PROTOCOL_VERSION:
         raise VersionMismatchError(
             f"it runs TianJi {hello.tianji} (protocol {hello.protocol}), here runs"
             f" {engine.__version__} (protocol {engine.PROTOCOL_VERSION})",
             where=host,
-            fix=f"pip install tianji-rl=={engine.__version__} there",
+            fix=f"its copy of the program was changed; remove it: ssh {host} rm -rf {part.source}",
         )
     if minor_of(hello.python) != minor_of(here):
         raise VersionMismatchError(

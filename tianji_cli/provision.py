@@ -24,7 +24,19 @@ from tianji_cli.environment import Interpreter, find_interpreter, make_environme
 from tianji_cli.inventory import Host
 from tianji_cli.shipping import ship, start_supervisor
 
-Phase = Literal["connect", "verify", "ship", "environment", "start", "ready", "failed"]
+Phase = Literal[
+    "connect",
+    "verify",
+    "ship",
+    "environment",
+    "start",
+    "ready",
+    "failed",
+    "prepare",
+    "join",
+    "joined",
+]
+"""Where a host is: made ready here; what comes after `ready` is its supervisor's work."""
 PHASE_S: Mapping[Phase, float] = {
     "connect": 60.0,
     "verify": 60.0,

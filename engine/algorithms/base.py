@@ -6,7 +6,7 @@ which roles share a process. All mutable state is in `LearnerState`, passed in a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.flat import FlatParameters
+from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.peers import ALONE, Peers
@@ -27,6 +27,8 @@ Batch: TypeAlias = Mapping[str, Tensor]
 all rollouts in it. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
 
 Metrics: TypeAlias = dict[str, float]
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,21 @@ class Algorithm(Protocol):
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         """Learns from one batch, in place on `state`."""
         ...
+
+
+def initial_state(make_network: Callable[[], nn.Module], seed: int) -> LearnerState:
+    """The state that learning begins with: parameters drawn from `seed`, an optimiser at rest."""
+    network = seeded(make_network, seed)
+    weights = flatten(network)
+    generator = torch.Generator().manual_seed(seed)
+    return LearnerState(network, weights, AdamState.zeros(weights), generator)
+
+
+def seeded(make_network: Callable[[], NetworkT], seed: int) -> NetworkT:
+    """A network with the initial parameters of this seed; torch's own generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_network()
 
 
 ConfigT = TypeVar("ConfigT", bound=Spec, contravariant=True)

@@ -26,10 +26,12 @@ from engine.algorithms.base import (
     Spaces,
     TargetNetwork,
     UpdateResult,
+    initial_state,
+    seeded,
 )
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import action_field, observation_field
-from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.algorithms.optimizer import adam_step, clip_gradient_norm
 from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -160,20 +162,12 @@ class Dqn:
         )
 
     def init(self, seed: int) -> LearnerState:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network, target = self.network(), self.network().requires_grad_(False)
-        network.epsilon.fill_(self._config.epsilon_initial)
-        weights, target_weights = flatten(network), flatten(target)
-        target_weights.load(weights.vector)
-        generator = torch.Generator().manual_seed(seed)
-        return LearnerState(
-            network,
-            weights,
-            AdamState.zeros(weights),
-            generator,
-            target=TargetNetwork(target, target_weights),
-        )
+        state = initial_state(self.network, seed)
+        assert isinstance(state.network, QNetwork)
+        state.network.epsilon.fill_(self._config.epsilon_initial)
+        target = seeded(self.network, seed).requires_grad_(False)
+        state.target = TargetNetwork(target, flatten(target))
+        return state
 
     def act(
         self,

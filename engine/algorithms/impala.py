@@ -11,29 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import (
-    ANY_LANES,
-    Batch,
-    Lanes,
-    LearnerState,
-    SampleRequest,
-    Spaces,
-    UpdateResult,
-)
-from engine.algorithms.flat import flatten
+from engine.algorithms.actor_critic import ActorCritic
+from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.networks import (
-    PolicyValueNetwork,
-    action_field,
-    check_action_space,
-    learn_statistics,
-    observation_field,
-)
-from engine.algorithms.optimizer import AdamState
+from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
 from engine.algorithms.peers import ALONE, Peers, shared_step
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
-from engine.rollout import Field
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -64,7 +48,7 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     batch_steps: PositiveInt = 640
 
 
-class Impala:
+class Impala(ActorCritic):
     """IMPALA for discrete and continuous actions.
 
     Args:
@@ -77,7 +61,7 @@ class Impala:
     """
 
     def __init__(self, config: ImpalaConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        check_action_space("impala", spaces.action)
+        super().__init__("impala", network, spaces, normalizes_reward=config.normalize_reward)
         if config.max_rho < config.max_c:
             raise ConfigError(
                 f"max_rho {config.max_rho} is below max_c {config.max_c}",
@@ -85,8 +69,6 @@ class Impala:
                 fix="V-trace needs max_rho >= max_c",
             )
         self._config = config
-        self._network_spec = network
-        self._spaces = spaces
         self._step = GradientStep(
             loss=self._told_loss,
             learning_rate=config.learning_rate,
@@ -95,50 +77,13 @@ class Impala:
         )
 
     def samples(self) -> SampleRequest:
-        observation, action = self._spaces.observation, self._spaces.action
         return SampleRequest(
             rollout_steps=self._config.rollout_steps,
             batch_steps=self._config.batch_steps,
-            fields=(
-                observation_field(observation),
-                action_field(action),
-                Field("log_prob", "float32"),
-            ),
+            fields=self.fields,
             corrects_staleness=True,
             shares_batches=True,
         )
-
-    def network(self) -> PolicyValueNetwork:
-        return PolicyValueNetwork(
-            self._spaces.observation,
-            self._spaces.action,
-            self._network_spec,
-            normalizes_reward=self._config.normalize_reward,
-        )
-
-    def init(self, seed: int) -> LearnerState:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = self.network()
-        weights = flatten(network)
-        generator = torch.Generator().manual_seed(seed)
-        return LearnerState(network, weights, AdamState.zeros(weights), generator)
-
-    def act(
-        self,
-        network: nn.Module,
-        observation: Tensor,
-        generator: torch.Generator,
-        lanes: Lanes = ANY_LANES,
-    ) -> dict[str, Tensor]:
-        assert isinstance(network, PolicyValueNetwork)
-        policy = network.distribution(observation)
-        a_t = policy.sample(generator)
-        return {"action": a_t, "log_prob": policy.log_prob(a_t)}
-
-    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
-        assert isinstance(network, PolicyValueNetwork)
-        return network.distribution(observation).mode()
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         told = state.steps.take(state, shared_step(self._step, state.peers), batch)

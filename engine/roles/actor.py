@@ -31,17 +31,13 @@ from engine.roles.commands import (
     AbandonRollout,
     CollectRollout,
     Command,
-    Event,
     LoadWeights,
     Quit,
-    RolloutAbandoned,
-    RolloutCollected,
     Send,
-    StepWanted,
     TakeStep,
-    TimerFired,
     Wake,
 )
+from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted, TimerFired
 from engine.rollout import Weights
 from engine.trace.records import Production
 

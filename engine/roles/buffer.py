@@ -22,7 +22,8 @@ from engine.messages import (
     TicketRequested,
 )
 from engine.roles.books import Books
-from engine.roles.commands import Command, Event, Quit, Send, TimerFired, Wake
+from engine.roles.commands import Command, Quit, Send, Wake
+from engine.roles.events import Event, TimerFired
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
 from engine.trace.records import Ledger

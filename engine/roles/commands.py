@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
 from engine.progress import Progress
 from engine.rollout import Priorities, Rollout, Samples, Weights
-from engine.trace.records import Episode, Record
+from engine.trace.records import Record
 from engine.trace.summary import Summary
 
 
@@ -222,138 +222,3 @@ Command: TypeAlias = (
     | EndRun
     | Quit
 )
-
-
-@dataclass(frozen=True)
-class RolloutCollected:
-    """A rollout is complete; `episodes` ended within it (times on the run's timeline)."""
-
-    rollout: Rollout
-    episodes: tuple[Episode, ...]
-
-
-@dataclass(frozen=True)
-class RolloutAbandoned:
-    """An unfinished rollout of `num_env_steps` was given up (0 if there was none)."""
-
-    num_env_steps: int
-    collect_s: float
-    episodes: tuple[Episode, ...]
-
-
-@dataclass(frozen=True)
-class WeightsExported:
-    weights: Weights
-
-
-@dataclass(frozen=True)
-class Updated:
-    """An update is done.
-
-    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
-    samples from replay, `samples_by_version` counts them by behaviour version.
-    """
-
-    weights: Weights
-    samples_trained: int
-    num_updates: int
-    update_s: float
-    metrics: dict[str, float]
-    samples_by_version: Mapping[int, int] = field(default_factory=dict)
-    priorities: Priorities | None = None
-
-
-@dataclass(frozen=True)
-class SamplesDrawn:
-    samples: Samples
-
-
-@dataclass(frozen=True)
-class UpdateDeclined:
-    """Another learner has withdrawn, so this update did not take place, nor will any other."""
-
-
-@dataclass(frozen=True)
-class Withdrawn:
-    """This learner takes part no longer."""
-
-
-@dataclass(frozen=True)
-class ModelExported:
-    weights: Weights
-
-
-@dataclass(frozen=True)
-class ModelsMerged:
-    """The answer for `group`; `weights.version` is that of its model."""
-
-    group: int
-    weights: Weights
-
-
-@dataclass(frozen=True)
-class StepWanted:
-    """An actor's remote environment has to take this step (reset, if `action` is empty)."""
-
-    number: int
-    action: bytes
-
-
-@dataclass(frozen=True)
-class EnvironmentStepped:
-    taken: StepTaken
-
-
-@dataclass(frozen=True)
-class Noted:
-    """Something happened that belongs in the trace, as an event of this kind."""
-
-    kind: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Returns and lengths of all episodes of an evaluation, in the order of their seeds."""
-
-    returns: tuple[float, ...]
-    lengths_env_steps: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TimerFired:
-    pass
-
-
-Event: TypeAlias = (
-    AnyMessage
-    | RolloutCollected
-    | RolloutAbandoned
-    | WeightsExported
-    | Updated
-    | UpdateDeclined
-    | Withdrawn
-    | ModelExported
-    | ModelsMerged
-    | StepWanted
-    | EnvironmentStepped
-    | Noted
-    | SamplesDrawn
-    | Evaluated
-    | TimerFired
-)
-
-
-class Role(Protocol):
-    """A state machine: it owns its state and decides; it waits for nothing."""
-
-    @property
-    def address(self) -> str: ...
-
-    def handle(self, event: Event, now_s: float) -> list[Command]:
-        """Takes one event in and says what to do.
-
-        Raises:
-            RuntimeError: The event is impossible in this state, so the program is wrong.
-        """
-        ...

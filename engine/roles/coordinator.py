@@ -18,7 +18,6 @@ from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Alive,
-    Counters,
     Exit,
     Joined,
     Report,
@@ -33,17 +32,17 @@ from engine.progress import Progress, RoleState
 from engine.roles.commands import (
     Command,
     EndRun,
-    Event,
     Quit,
     Send,
     ShowProgress,
     StartRun,
-    TimerFired,
     Wake,
     WriteTrace,
 )
+from engine.roles.events import Event, TimerFired
 from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
+from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.view import describe
 from engine.spec import Experiment
@@ -93,9 +92,7 @@ class CoordinatorRole:
         num_groups = self._groups.count
         self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
         self._phase = _Phase.JOINING
-        self._hosts: dict[str, str] = {}
-        self._counters: dict[str, Counters] = {}
-        self._gone: set[str] = set()
+        self._roll = RollCall(addresses)
         self._status: RunStatus = "ok"
         self._error: str | None = None
         self._stop_reason = ""
@@ -116,7 +113,7 @@ class CoordinatorRole:
             case StepLimitReached():
                 return self._stop("env_steps", now_s)
             case Stopped():
-                self._counters[event.address] = event.counters
+                self._roll.last_words[event.address] = event.counters
                 return [*self._settle(), *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
@@ -129,7 +126,7 @@ class CoordinatorRole:
         raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
 
     def _joined(self, event: Joined, now_s: float) -> list[Command]:
-        self._hosts[event.address] = event.host
+        self._roll.join(event.address, event.host)
         detail = f"process {event.pid}, protocol {event.protocol}"
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
         if event.protocol != PROTOCOL_VERSION:
@@ -142,7 +139,7 @@ class CoordinatorRole:
         return [*commands, *self._start_if_complete(now_s)]
 
     def _start_if_complete(self, now_s: float) -> list[Command]:
-        is_complete = set(self._hosts) >= set(self._addresses) and self._fleet.is_complete
+        is_complete = self._roll.is_complete and self._fleet.is_complete
         if self._phase is not _Phase.JOINING or not is_complete:
             return []
         self._phase = _Phase.RUNNING
@@ -186,8 +183,8 @@ class CoordinatorRole:
         if lost:
             cause = f"{event.process} on {event.host} {event.cause}"
             return [*commands, *self._lost_groups(lost, cause, now_s)]
-        self._gone.update(roles)
-        if all(role in self._counters for role in roles):
+        self._roll.give_up(roles)
+        if self._roll.have_stopped(roles):
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
         self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
@@ -203,7 +200,7 @@ class CoordinatorRole:
         return [*commands, *self._settle()]
 
     def _settle(self) -> list[Command]:
-        return self._groups.settle(self._counters, self._totals, self._fleet.absent)
+        return self._groups.settle(self._roll.last_words, self._totals, self._fleet.absent)
 
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
@@ -214,22 +211,22 @@ class CoordinatorRole:
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
-        waiting = sorted(self._awaited())
+        waiting = self._awaited()
         if self._phase is _Phase.JOINING:
-            missing = sorted(set(self._addresses) - set(self._hosts)) or self._fleet.unheard
+            missing = self._roll.missing or self._fleet.unheard
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
-            self._gone.update(missing)
+            self._roll.give_up(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
         self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
-        self._gone.update(waiting)
+        self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
 
     def _lost_host(self, host: str, now_s: float) -> list[Command]:
         """Goes on without a host that is cut off, if it ran actors only and others are left."""
-        there = {address for address, name in self._hosts.items() if name == host} - self._gone
+        there = self._roll.on_host(host)
         detail = f"nothing heard for {HOST_LOST_S:.0f} s; it ran {', '.join(sorted(there))}"
         commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
-        others = set(self._addresses) - there - self._gone - self._fleet.absent
+        others = set(self._addresses) - there - self._roll.gone - self._fleet.absent
         has_actors = any(role_of(address) == "actor" for address in others)
         is_spare = has_actors and all(role_of(address) == "actor" for address in there)
         if is_spare:
@@ -239,7 +236,7 @@ class CoordinatorRole:
         lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
         if lost:
             return [*commands, *self._lost_groups(lost, f"host {host} is cut off", now_s)]
-        self._gone.update(there)
+        self._roll.give_up(there)
         self._fail(f"host {host} is cut off: {detail}")
         return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
 
@@ -257,22 +254,14 @@ class CoordinatorRole:
         self._stop_reason = reason
         self._ended_training_s = now_s
         self._deadline_s = now_s + STOP_S
-        self._gone.update(set(self._addresses) - set(self._hosts))
-        stops = [Send(address, Stop()) for address in sorted(self._awaited())]
+        self._roll.give_up(self._roll.missing)
+        stops = [Send(address, Stop()) for address in self._awaited()]
         return [self._note(now_s, "stopping", COORDINATOR, reason), *stops, *self._advance(now_s)]
 
-    def _awaited(self) -> set[str]:
+    def _awaited(self) -> list[str]:
         """Roles whose last word is still missing in this phase."""
-        is_buffer_turn = self._phase is _Phase.DRAINING
-        return {
-            address
-            for address in self._addresses
-            if (role_of(address) == "buffer") == is_buffer_turn
-            and address not in self._counters
-            and address not in self._gone
-            and address not in self._groups.dead
-            and address not in self._fleet.absent
-        }
+        excused = self._groups.dead | self._fleet.absent
+        return self._roll.awaited(buffers=self._phase is _Phase.DRAINING, excused=excused)
 
     def _advance(self, now_s: float) -> list[Command]:
         commands: list[Command] = []
@@ -280,8 +269,8 @@ class CoordinatorRole:
             self._phase = _Phase.DRAINING
             self._deadline_s = now_s + STOP_S
             commands += [
-                Send(buffer, self._groups.last_stop(buffer, self._counters, self._totals))
-                for buffer in sorted(self._awaited())
+                Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
+                for buffer in self._awaited()
             ]
         if self._phase is _Phase.DRAINING and not self._awaited():
             commands += self._end(now_s)
@@ -289,13 +278,13 @@ class CoordinatorRole:
 
     def _end(self, now_s: float) -> list[Command]:
         self._phase = _Phase.ENDED
-        unreported = self._fleet.unreported(self._lost_collected, now_s)
+        unreported = self._fleet.unreported(self._roll.lost_collected, now_s)
         for row in unreported:
             self._totals.add(row, now_s)
         final = self._final_ledger(now_s)
         self._totals.close_ledger(final)
         imbalance = final.collected - final.consumed - final.dropped - final.in_flight
-        if imbalance and not self._gone:
+        if imbalance and not self._roll.gone:
             self._fail(f"the ledger is {imbalance} env steps off: {final}")
         summary = self._totals.summary(
             self._info,
@@ -311,38 +300,19 @@ class CoordinatorRole:
             *(
                 Send(address, Exit())
                 for address in (*self._supervisors, *self._addresses)
-                if address not in self._gone | self._groups.dead
+                if address not in self._roll.gone | self._groups.dead
             ),
             Quit(),
         ]
 
     def _final_ledger(self, now_s: float) -> Ledger:
-        """Everyone's own count.
-
-        Of a role that died without a last word, what it had reported; then what was in its hands
-        cannot be counted, and in flight is whatever is neither consumed nor dropped.
-        """
-        if not self._gone:
-            return self._groups.final_ledger(self._counters, self._totals, now_s)
-        collected, consumed = self._totals.collected.total, self._totals.consumed.total
-        known = self._totals.ledger
-        dropped = max(self._sum("dropped"), known.dropped if known else 0)
-        in_flight = collected - consumed - dropped
-        return Ledger(
-            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
-        )
-
-    @property
-    def _lost_collected(self) -> dict[str, int]:
-        """Env steps of actors that died and were replaced or done without, as a buffer knows."""
-        counters = self._counters.values()
-        return {source: n for item in counters for source, n in item.lost_collected.items()}
-
-    def _sum(self, name: str) -> int:
-        return sum(int(getattr(counters, name)) for counters in self._counters.values())
+        """Everyone's own count, or as much of it as is known."""
+        if self._roll.gone:
+            return self._roll.ledger_of_the_rest(self._totals, now_s)
+        return self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
 
     def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
-        host = self._hosts.get(role, "")
+        host = self._roll.host_of(role)
         record: Record = TraceEvent(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
         return WriteTrace((record,))
 
@@ -351,9 +321,9 @@ class CoordinatorRole:
         return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
     def _state_of(self, address: str) -> RoleState:
-        state = "running" if address in self._hosts else "starting"
-        if address in self._counters:
+        state = "running" if self._roll.host_of(address) else "starting"
+        if address in self._roll.last_words:
             state = "stopped"
-        elif address in self._gone | self._fleet.absent | self._groups.dead:
+        elif address in self._roll.gone | self._fleet.absent | self._groups.dead:
             state = "gone"
         return RoleState(state, self._totals.cores.get(self._groups.process_of(address)))

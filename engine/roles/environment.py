@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from engine.messages import COORDINATOR, Counters, Exit, Start, StepRequested, Stop, Stopped
-from engine.roles.commands import (
-    Command,
-    EnvironmentStepped,
-    Event,
-    Quit,
-    Send,
-    StepEnvironment,
-    TimerFired,
-)
+from engine.roles.commands import Command, Quit, Send, StepEnvironment
+from engine.roles.events import EnvironmentStepped, Event, TimerFired
 
 
 class EnvironmentRole:

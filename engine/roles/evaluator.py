@@ -26,14 +26,12 @@ from engine.roles.commands import (
     AbandonEvaluation,
     Command,
     Evaluate,
-    Evaluated,
-    Event,
     LoadWeights,
     Quit,
     Send,
-    TimerFired,
     Wake,
 )
+from engine.roles.events import Evaluated, Event, TimerFired
 from engine.rollout import Weights
 from engine.spec import EvaluationSpec
 from engine.trace.records import Evaluation

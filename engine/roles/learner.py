@@ -35,21 +35,23 @@ from engine.messages import (
 from engine.roles.commands import (
     BlendModel,
     Command,
-    Event,
     ExportModel,
     ExportWeights,
-    ModelExported,
-    Noted,
     Quit,
     SaveCheckpoint,
     Send,
-    TimerFired,
     Update,
+    UpdateFromSamples,
+    Withdraw,
+)
+from engine.roles.events import (
+    Event,
+    ModelExported,
+    Noted,
+    TimerFired,
     Updated,
     UpdateDeclined,
-    UpdateFromSamples,
     WeightsExported,
-    Withdraw,
     Withdrawn,
 )
 from engine.rollout import Rollout, Weights

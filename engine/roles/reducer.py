@@ -21,16 +21,8 @@ from engine.messages import (
     Stop,
     Stopped,
 )
-from engine.roles.commands import (
-    Command,
-    Event,
-    ForgetModel,
-    MergeModel,
-    ModelsMerged,
-    Quit,
-    Send,
-    TimerFired,
-)
+from engine.roles.commands import Command, ForgetModel, MergeModel, Quit, Send
+from engine.roles.events import Event, ModelsMerged, TimerFired
 from engine.spec import ReduceSpec
 from engine.trace.records import Merge
 

@@ -31,15 +31,13 @@ from engine.roles.buffer import DRAIN_S
 from engine.roles.commands import (
     Command,
     DrawSamples,
-    Event,
     InsertRollout,
     Quit,
-    SamplesDrawn,
     Send,
     SetPriorities,
-    TimerFired,
     Wake,
 )
+from engine.roles.events import Event, SamplesDrawn, TimerFired
 from engine.rollout import SamplesInfo
 from engine.trace.records import Ledger, Replay
 

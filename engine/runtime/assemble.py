@@ -10,10 +10,11 @@ from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
-from engine.roles.commands import Command, Event
+from engine.roles.commands import Command
 from engine.roles.coordinator import CoordinatorRole
 from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
+from engine.roles.events import Event
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole

@@ -17,17 +17,8 @@ from torch import nn
 from engine.algorithms.base import Lanes
 from engine.clock import Clock
 from engine.envs.make import VectorEnvironment, make_vector_env
-from engine.roles.commands import (
-    AbandonRollout,
-    CollectRollout,
-    Command,
-    Event,
-    LoadWeights,
-    RolloutAbandoned,
-    RolloutCollected,
-    StepWanted,
-    TakeStep,
-)
+from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
+from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.remote_env import RemoteEnv

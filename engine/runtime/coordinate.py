@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from engine.progress import Progress
-from engine.roles.commands import Command, EndRun, Event, ShowProgress, WriteTrace
+from engine.roles.commands import Command, EndRun, ShowProgress, WriteTrace
+from engine.roles.events import Event
 from engine.trace.summary import Summary
 from engine.trace.writer import TraceWriter
 

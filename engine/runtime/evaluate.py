@@ -10,14 +10,8 @@ import numpy as np
 import torch
 
 from engine.envs.make import make_vector_env
-from engine.roles.commands import (
-    AbandonEvaluation,
-    Command,
-    Evaluate,
-    Evaluated,
-    Event,
-    LoadWeights,
-)
+from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
+from engine.roles.events import Evaluated, Event
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import load_parameters
 from engine.spec import EvaluationSpec

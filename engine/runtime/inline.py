@@ -16,7 +16,7 @@ import torch
 from engine import PROTOCOL_VERSION
 from engine.messages import COORDINATOR, Joined, StopRequested
 from engine.progress import Progress
-from engine.roles.commands import TimerFired
+from engine.roles.events import TimerFired
 from engine.roles.totals import RunInfo
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint

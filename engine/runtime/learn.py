@@ -14,18 +14,20 @@ from engine.clock import Clock
 from engine.roles.commands import (
     BlendModel,
     Command,
-    Event,
     ExportModel,
     ExportWeights,
-    ModelExported,
-    Noted,
     SaveCheckpoint,
     Update,
+    UpdateFromSamples,
+    Withdraw,
+)
+from engine.roles.events import (
+    Event,
+    ModelExported,
+    Noted,
     Updated,
     UpdateDeclined,
-    UpdateFromSamples,
     WeightsExported,
-    Withdraw,
     Withdrawn,
 )
 from engine.rollout import Priorities, Rollout, Samples, Weights

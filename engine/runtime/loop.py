@@ -17,7 +17,9 @@ from typing import Protocol
 from engine.clock import Clock, RunClock
 from engine.errors import WireError
 from engine.messages import AnyMessage, Start, role_of
-from engine.roles.commands import Command, Event, Quit, Role, Send, StartRun, TimerFired, Wake
+from engine.roles.commands import Command, Quit, Send, StartRun, Wake
+from engine.roles.events import Event, TimerFired
+from engine.roles.role import Role
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01

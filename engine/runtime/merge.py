@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from engine.roles.commands import Command, Event, ForgetModel, MergeModel, ModelsMerged
+from engine.roles.commands import Command, ForgetModel, MergeModel
+from engine.roles.events import Event, ModelsMerged
 from engine.rollout import Weights
 from engine.runtime.blueprint import Blueprint
 from engine.wire.codec import allocate_framed

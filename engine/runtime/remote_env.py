@@ -14,7 +14,8 @@ import numpy.typing as npt
 from engine.envs.make import make_vector_env
 from engine.errors import RunFailedError
 from engine.messages import StepRequested, StepTaken
-from engine.roles.commands import Command, EnvironmentStepped, Event, StepEnvironment, StepWanted
+from engine.roles.commands import Command, StepEnvironment
+from engine.roles.events import EnvironmentStepped, Event, StepWanted
 from engine.rollout import Field, Layout
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.seeds import actor_seeds

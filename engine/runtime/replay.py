@@ -11,14 +11,8 @@ from engine.replay.prioritized import PrioritizedSampler
 from engine.replay.sampler import Sampler
 from engine.replay.store import RolloutStore
 from engine.replay.uniform import UniformSampler
-from engine.roles.commands import (
-    Command,
-    DrawSamples,
-    Event,
-    InsertRollout,
-    SamplesDrawn,
-    SetPriorities,
-)
+from engine.roles.commands import Command, DrawSamples, InsertRollout, SetPriorities
+from engine.roles.events import Event, SamplesDrawn
 from engine.rollout import Priorities, Rollout, Samples, SamplesInfo
 from engine.runtime.blueprint import Blueprint
 from engine.wire.codec import allocate_framed

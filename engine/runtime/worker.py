@@ -13,7 +13,7 @@ import torch
 from engine import PROTOCOL_VERSION
 from engine.messages import COORDINATOR, Joined, ProgressShown
 from engine.progress import Progress
-from engine.roles.commands import TimerFired
+from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.launch import WorkerSpec

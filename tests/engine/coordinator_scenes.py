@@ -13,14 +13,9 @@ from engine.messages import (
     RoleExited,
     Stopped,
 )
-from engine.roles.commands import (
-    Command,
-    EndRun,
-    Send,
-    TimerFired,
-    WriteTrace,
-)
+from engine.roles.commands import Command, EndRun, Send, WriteTrace
 from engine.roles.coordinator import CoordinatorRole
+from engine.roles.events import TimerFired
 from engine.roles.totals import RunInfo
 from engine.spec import StopSpec
 from engine.testing import make_experiment, only

@@ -15,15 +15,8 @@ import torch
 
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.clock import ManualClock
-from engine.roles.commands import (
-    AbandonRollout,
-    CollectRollout,
-    Event,
-    LoadWeights,
-    Quit,
-    RolloutAbandoned,
-    RolloutCollected,
-)
+from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights, Quit
+from engine.roles.events import Event, RolloutAbandoned, RolloutCollected
 from engine.rollout import Rollout, Weights
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.collect import ActorBody

@@ -16,7 +16,8 @@ import torch
 
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.clock import RunClock
-from engine.roles.commands import ExportWeights, Noted, Update, Updated
+from engine.roles.commands import ExportWeights, Update
+from engine.roles.events import Noted, Updated
 from engine.runtime import compiled
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.compile_job import CompileJob

@@ -12,14 +12,8 @@ import torch
 
 from engine.clock import ManualClock
 from engine.errors import ConfigError
-from engine.roles.commands import (
-    ExportWeights,
-    Quit,
-    SaveCheckpoint,
-    Update,
-    Updated,
-    WeightsExported,
-)
+from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
+from engine.roles.events import Updated, WeightsExported
 from engine.rollout import Field, Layout, Rollout
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.learn import LearnerBody, Staging

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.clock import ManualClock
-from engine.roles.commands import CollectRollout, RolloutCollected
+from engine.roles.commands import CollectRollout
+from engine.roles.events import RolloutCollected
 from engine.runtime.blueprint import make_blueprint
 from engine.runtime.collect import ActorBody
 from engine.spec import EnvSpec

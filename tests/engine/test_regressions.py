@@ -15,7 +15,8 @@ from engine.balance import Admission
 from engine.config_file import apply_settings, convert, parse_yaml
 from engine.errors import ConfigError, WireError
 from engine.messages import BatchArrived, StopRequested, TicketGranted
-from engine.roles.commands import AbandonRollout, CollectRollout, TimerFired
+from engine.roles.commands import AbandonRollout, CollectRollout
+from engine.roles.events import TimerFired
 from engine.runtime import collect
 from engine.spec import EnvSpec, Experiment, NetworkSpec, StalenessSpec
 from engine.testing import (

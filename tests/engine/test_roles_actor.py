@@ -25,12 +25,10 @@ from engine.roles.commands import (
     Command,
     LoadWeights,
     Quit,
-    RolloutAbandoned,
-    RolloutCollected,
     Send,
-    TimerFired,
     Wake,
 )
+from engine.roles.events import RolloutAbandoned, RolloutCollected, TimerFired
 from engine.testing import has, make_rollout, make_weights, only, sent
 from engine.trace.records import Episode, Production
 

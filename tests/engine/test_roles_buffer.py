@@ -19,7 +19,8 @@ from engine.messages import (
     WeightsArrived,
 )
 from engine.roles.buffer import DRAIN_S, BufferRole
-from engine.roles.commands import Command, Quit, Send, TimerFired, Wake
+from engine.roles.commands import Command, Quit, Send, Wake
+from engine.roles.events import TimerFired
 from engine.spec import StalenessSpec
 from engine.testing import has, make_weights, rollout_arrival, sent
 from engine.trace.records import Event as TraceEvent

@@ -26,16 +26,9 @@ from engine.messages import (
     StopRequested,
     TicketGranted,
 )
-from engine.roles.commands import (
-    EndRun,
-    Quit,
-    ShowProgress,
-    StartRun,
-    TimerFired,
-    Wake,
-    WriteTrace,
-)
+from engine.roles.commands import EndRun, Quit, ShowProgress, StartRun, Wake, WriteTrace
 from engine.roles.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
+from engine.roles.events import TimerFired
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
 from engine.trace.records import Episode, Production

@@ -20,14 +20,9 @@ from engine.messages import (
     Stopped,
     StopRequested,
 )
-from engine.roles.commands import (
-    EndRun,
-    Quit,
-    Send,
-    TimerFired,
-    WriteTrace,
-)
+from engine.roles.commands import EndRun, Quit, Send, WriteTrace
 from engine.roles.coordinator import STOP_S
+from engine.roles.events import TimerFired
 from engine.testing import has, only
 from engine.trace.records import Ledger
 

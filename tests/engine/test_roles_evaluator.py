@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.messages import Exit, Report, Start, Stop, Stopped, WeightsArrived, WeightsRequested
-from engine.roles.commands import (
-    AbandonEvaluation,
-    Evaluate,
-    Evaluated,
-    LoadWeights,
-    Quit,
-    TimerFired,
-    Wake,
-)
+from engine.roles.commands import AbandonEvaluation, Evaluate, LoadWeights, Quit, Wake
 from engine.roles.evaluator import EvaluatorRole
+from engine.roles.events import Evaluated, TimerFired
 from engine.spec import EvaluationSpec
 from engine.testing import has, make_weights, only, sent
 

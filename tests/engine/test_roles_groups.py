@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, Counters, GroupLost, ModelMerged, ModelOffered, Stop
-from engine.roles.commands import BlendModel, Command, ExportModel, ModelExported, Updated
+from engine.roles.commands import BlendModel, Command, ExportModel
+from engine.roles.events import ModelExported, Updated
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.totals import RunTotals

@@ -18,17 +18,8 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.roles.commands import (
-    Command,
-    ExportWeights,
-    Quit,
-    SaveCheckpoint,
-    Send,
-    TimerFired,
-    Update,
-    Updated,
-    WeightsExported,
-)
+from engine.roles.commands import Command, ExportWeights, Quit, SaveCheckpoint, Send, Update
+from engine.roles.events import TimerFired, Updated, WeightsExported
 from engine.roles.learner import LearnerRole
 from engine.spec import CheckpointSpec, StopSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent

@@ -7,7 +7,8 @@ import pytest
 
 from engine.graph.cut import Cut
 from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, Report, Stop, Stopped
-from engine.roles.commands import ForgetModel, MergeModel, ModelsMerged
+from engine.roles.commands import ForgetModel, MergeModel
+from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
 from engine.runtime.merge import Accumulation, Mean
 from engine.spec import ReduceSpec, StalenessSpec

@@ -20,15 +20,8 @@ from engine.messages import (
     TicketRequested,
 )
 from engine.replay.limiter import RateLimiter
-from engine.roles.commands import (
-    Command,
-    DrawSamples,
-    InsertRollout,
-    Quit,
-    SamplesDrawn,
-    SetPriorities,
-    TimerFired,
-)
+from engine.roles.commands import Command, DrawSamples, InsertRollout, Quit, SetPriorities
+from engine.roles.events import SamplesDrawn, TimerFired
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.rollout import Priorities, Samples, SamplesInfo
 from engine.testing import has, only, rollout_arrival, sent

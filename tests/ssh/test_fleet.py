@@ -22,8 +22,9 @@ from engine.messages import (
     TicketRequested,
 )
 from engine.roles.buffer import BufferRole
-from engine.roles.commands import Command, EndRun, Send, StartRun, TimerFired, WriteTrace
+from engine.roles.commands import Command, EndRun, Send, StartRun, WriteTrace
 from engine.roles.coordinator import CoordinatorRole
+from engine.roles.events import TimerFired
 from engine.roles.fleet import HOST_LOST_S
 from engine.roles.totals import RunInfo
 from engine.rollout import Rollout, RolloutInfo

@@ -24,29 +24,30 @@ from tianji_cli.run_dir import RunPaths
 HOST = msgspec.convert(
     {"name": "a", "connection": "ssh", "ssh_host": "a", "address": "", "ports": None}, Host
 )
+PART = HostPart(host=HOST, python="python3", source="/w/bundles/b", run_dir="/w/runs/r")
 
 
 def test_the_same_release_is_welcome() -> None:
     here = platform.python_version()
-    check_versions("a", Hello(protocol=engine.PROTOCOL_VERSION, python=here, tianji="0.0.1"))
+    check_versions(PART, Hello(protocol=engine.PROTOCOL_VERSION, python=here, tianji="0.0.1"))
 
 
 def test_another_protocol_names_both_and_what_mends_it() -> None:
     hello = Hello(protocol=999, python=platform.python_version(), tianji="9.9.9")
     with pytest.raises(VersionMismatchError) as caught:
-        check_versions("a", hello)
+        check_versions(PART, hello)
     error = caught.value
     assert error.exit_code == 6
     assert error.where == "a"
     for part in ("9.9.9", "protocol 999", engine.__version__):
         assert part in error.what
-    assert "pip install" in error.fix
+    assert "ssh a rm -rf /w/bundles/b" in error.fix
 
 
 def test_another_python_names_both() -> None:
     hello = Hello(protocol=engine.PROTOCOL_VERSION, python="3.8.1", tianji=engine.__version__)
     with pytest.raises(VersionMismatchError) as caught:
-        check_versions("a", hello)
+        check_versions(PART, hello)
     assert "3.8.1" in caught.value.what
     assert platform.python_version() in caught.value.what
     assert "`python:`" in caught.value.fix

@@ -125,6 +125,8 @@ def check_only(request: Request, output: Output) -> Plan:
         run.check(Interrupts(), spectator)
     except ConfigError as error:
         raise locate(error, loaded.document) from error
+    finally:
+        phases.close()
     return loaded.plan
 
 
@@ -146,6 +148,7 @@ def _run_processes(
     phases = PhaseLog(output, plan.hosts)
 
     def started(paths: RunPaths) -> None:
+        phases.close()
         output.say(f"run {run_id} · {_headline(plan)}")
         display.append(_display(output, run_id))
 
@@ -156,6 +159,7 @@ def _run_processes(
         except ConfigError as error:
             raise locate(error, loaded.document) from error
         finally:
+            phases.close()
             for item in display:
                 item.close()
     if run.unclean:

@@ -1,0 +1,88 @@
+"""Who of a run has joined, who has said a last word, and from whom none is to be expected.
+
+Pure, like the coordinator whose part it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+from engine.messages import Counters, role_of
+from engine.roles.totals import RunTotals
+from engine.trace.records import Ledger
+
+
+class RollCall:
+    """The roles of one run, by address.
+
+    Args:
+        addresses: All roles but the coordinator.
+    """
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._addresses = addresses
+        self._hosts: dict[str, str] = {}
+        self.last_words: dict[str, Counters] = {}
+        """What each role that has stopped counted."""
+        self.gone: set[str] = set()
+        """Roles that will never say a last word."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have joined."""
+        return set(self._hosts) >= set(self._addresses)
+
+    @property
+    def missing(self) -> list[str]:
+        """Those that have not joined."""
+        return sorted(set(self._addresses) - set(self._hosts))
+
+    def join(self, address: str, host: str) -> None:
+        self._hosts[address] = host
+
+    def host_of(self, address: str) -> str:
+        """Where it joined from; empty if it has not."""
+        return self._hosts.get(address, "")
+
+    def on_host(self, host: str) -> set[str]:
+        """Those that joined from there and are not gone."""
+        return {address for address, name in self._hosts.items() if name == host} - self.gone
+
+    def give_up(self, addresses: Iterable[str]) -> None:
+        """Expects no last word of these."""
+        self.gone.update(addresses)
+
+    def have_stopped(self, addresses: Iterable[str]) -> bool:
+        """Whether all of these have said their last word."""
+        return all(address in self.last_words for address in addresses)
+
+    def awaited(self, *, buffers: bool, excused: AbstractSet[str]) -> list[str]:
+        """Those whose last word is still missing: all buffers, or all others."""
+        return sorted(
+            address
+            for address in self._addresses
+            if (role_of(address) == "buffer") == buffers
+            and address not in self.last_words
+            and address not in self.gone | excused
+        )
+
+    @property
+    def lost_collected(self) -> dict[str, int]:
+        """Env steps of actors that died and were replaced or done without, as a buffer knows."""
+        words = self.last_words.values()
+        return {source: n for word in words for source, n in word.lost_collected.items()}
+
+    def ledger_of_the_rest(self, totals: RunTotals, now_s: float) -> Ledger:
+        """The ledger when some have died without a last word.
+
+        Of those, what they had reported counts; what was in their hands cannot be counted, so in
+        flight is whatever is neither consumed nor dropped.
+        """
+        collected, consumed = totals.collected.total, totals.consumed.total
+        known = totals.ledger.dropped if totals.ledger else 0
+        dropped = max(sum(word.dropped for word in self.last_words.values()), known)
+        in_flight = collected - consumed - dropped
+        return Ledger(
+            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
+        )

@@ -1,0 +1,159 @@
+"""What a real host runs with: environments made over SSH, and versions that do not go together."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from ssh_kit import SHORT, Bench
+
+import engine
+from tianji_cli.bundle import REQUIREMENTS, pinned_constraints
+
+pytestmark = pytest.mark.lab
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+WHEELS = "/root/wheels"
+
+
+def base_interpreter() -> str:
+    """The Python below this virtual environment, which knows none of its packages."""
+    path = str(Path(sys.base_prefix) / "bin" / f"python{MINOR}")
+    wanted = f"import importlib.util as u; print(sum(map(bool, map(u.find_spec, {REQUIREMENTS}))))"
+    done = subprocess.run([path, "-c", wanted], capture_output=True, text=True, check=False)
+    if done.returncode or int(done.stdout) == len(REQUIREMENTS):
+        pytest.skip(f"there is no Python {MINOR} that lacks packages below this environment")
+    return path
+
+
+def make_wheel(name: str, version: str) -> tuple[str, bytes]:
+    """A package of this name and version that borrows its content from this interpreter.
+
+    So that pip installs, resolves and pins for real without gigabytes of downloads.
+    """
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = f"{stem}.dist-info"
+    files = {
+        f"borrowed_{name.replace('-', '_')}.pth": sysconfig.get_paths()["purelib"] + "\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = io.StringIO()
+    csv.writer(record).writerows([[path, "", ""] for path in (*files, f"{info}/RECORD")])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        for path, text in {**files, f"{info}/RECORD": record.getvalue()}.items():
+            wheel.writestr(path, text)
+    return f"{stem}-py3-none-any.whl", stream.getvalue()
+
+
+def offer_wheels(bench: Bench, host: str) -> None:
+    """Lets pip on the host find the pinned versions, and nothing else."""
+    settings = f"[global]\nno-index = true\nfind-links = {WHEELS}\n"
+    files = {"/root/.config/pip/pip.conf": settings.encode()}
+    for line in pinned_constraints().split():
+        file_name, data = make_wheel(*line.split("=="))
+        files[f"{WHEELS}/{file_name}"] = data
+    for path, data in files.items():
+        script = f'mkdir -p "$(dirname {path})" && base64 -d > {path} <<END\n'
+        script += base64.b64encode(data).decode() + "\nEND\n"
+        done = bench.lab.exec(host, ["sh", "-c", script])
+        assert done.returncode == 0, done.stderr
+
+
+def inventory_with_python(bench: Bench, python: str) -> Path:
+    text = bench.lab.inventory.read_text()
+    assert sys.executable in text
+    path = bench.results / "other-python.yaml"
+    path.write_text(text.replace(sys.executable, python))
+    return path
+
+
+def test_a_host_without_packages_gets_an_environment_of_the_pinned_versions(bench: Bench) -> None:
+    host = bench.hosts[0]
+    inventory = inventory_with_python(bench, base_interpreter())
+    offer_wheels(bench, host)
+    wanted = ("up", *SHORT, "-s", "stop.env_steps=2000", "--limit", host)
+    command = bench.tianji(*wanted, run="first", inventory=inventory)
+    assert command.wait(120) == 0, command.said
+    assert "lacks" in command.said
+    find = ["sh", "-c", "ls -d /root/.tianji/venvs/*"]
+    (venv,) = bench.lab.exec(host, find).stdout.split()
+    listed = bench.lab.exec(
+        host,
+        [
+            f"{venv}/bin/pip",
+            "list",
+            "--path",
+            f"{venv}/lib/python{MINOR}/site-packages",
+            "--format",
+            "json",
+        ],
+    )
+    versions = {row["name"]: row["version"] for row in json.loads(listed.stdout)}
+    pinned = dict(line.split("==") for line in pinned_constraints().split())
+    assert pinned.items() <= versions.items()
+    stamp = ["stat", "-c", "%y", f"{venv}/.complete"]
+    made = bench.lab.exec(host, stamp).stdout
+    again = bench.tianji(*wanted, run="again", inventory=inventory)
+    assert again.wait(60) == 0, again.said
+    assert "lacks" not in again.said
+    assert bench.lab.exec(host, stamp).stdout == made
+    bench.lab.exec(host, ["rm", "-rf", venv, WHEELS, "/root/.config/pip"])
+    bench.assert_nothing_left(hosts=[host])
+
+
+def test_a_host_of_another_protocol_is_refused_with_both_versions(bench: Bench) -> None:
+    """The host has the right bundle by name, in which somebody has changed a line."""
+    one, other, *_ = bench.hosts
+    limits = ("--limit", one, "--limit", other)
+    first = bench.tianji("up", *SHORT, "-s", "stop.env_steps=1000", *limits, run="before")
+    assert first.wait(60) == 0, first.said
+    bundles = "/root/.tianji/bundles"
+    here, there = (f"PROTOCOL_VERSION = {engine.PROTOCOL_VERSION + n}" for n in (0, 98))
+    edit = f"sed -i 's/^{here}$/{there}/' {bundles}/*/engine/__init__.py && grep -h '{there}' "
+    done = bench.lab.exec(other, ["sh", "-c", f"{edit} {bundles}/*/engine/__init__.py"])
+    assert there in done.stdout, done.stderr
+    refused = bench.tianji("up", *SHORT, *limits, run="refused")
+    assert refused.wait(60) == 6, refused.said
+    assert other in refused.said
+    assert f"protocol {engine.PROTOCOL_VERSION + 98}" in refused.said
+    assert f"(protocol {engine.PROTOCOL_VERSION})" in refused.said
+    (bundle,) = bench.lab.exec(other, ["sh", "-c", f"ls -d {bundles}/*"]).stdout.split()
+    assert f"ssh {other} rm -rf {bundle}" in " ".join(refused.said.split())
+    bench.assert_nothing_left()
+    assert bench.lab.exec(other, ["rm", "-rf", bundle]).returncode == 0
+    mended = bench.tianji("up", *SHORT, "-s", "stop.env_steps=1000", *limits, run="mended")
+    assert mended.wait(60) == 0, mended.said
+    bench.assert_nothing_left()
+
+
+def test_a_host_with_another_python_is_refused_with_both_versions(bench: Bench) -> None:
+    python = other_python()
+    inventory = inventory_with_python(bench, python)
+    refused = bench.tianji("up", *SHORT, run="old", inventory=inventory)
+    assert refused.wait(60) == 6, refused.said
+    said = " ".join(refused.said.split())
+    assert f"here runs {MINOR}" in said
+    assert f"apt install python{MINOR}" in said
+    bench.assert_nothing_left()
+
+
+def other_python() -> str:
+    """An interpreter of another minor release that works on the lab's hosts."""
+    others = [minor for minor in range(8, 16) if minor != sys.version_info.minor]
+    found = [shutil.which(f"python3.{minor}") for minor in others]
+    roots = Path(sys.base_prefix).parent
+    found += [str(path) for m in others for path in roots.glob(f"3.{m}.*/bin/python3.{m}")]
+    for path in filter(None, found):
+        if not subprocess.run([path, "-c", "0"], capture_output=True, check=False).returncode:
+            return path
+    pytest.skip(f"this machine has no Python but {MINOR}")
