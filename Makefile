@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test check fmt clean
+.PHONY: help setup run test test-slow check fmt clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with TianJi and its development tools
 
@@ -22,8 +22,11 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 	$(BIN)/tianji up
 	$(BIN)/tianji report
 
-test: setup ## Run all tests
+test: setup ## Run the tests: logic, processes, documentation
 	$(BIN)/python -m pytest
+
+test-slow: setup ## Run the tests that take long: real compilers and, as root, real sshd hosts
+	$(BIN)/python -m pytest -m 'slow or lab'
 
 check: setup ## Lint, formatting, types
 	$(BIN)/ruff check .

@@ -230,6 +230,12 @@ class StopRequested(Message, frozen=True, kw_only=True):
     reason: Literal["interrupted", "controller-lost"]
 
 
+class HostGone(Message, frozen=True, kw_only=True):
+    """The command has lost this host: its supervisor is dead, or nothing reaches it any more."""
+
+    host: str
+
+
 @dataclass(frozen=True)
 class RolloutArrived:
     """Actor to buffer: a rollout. Also asks for the next ticket, holding `held_version`."""
@@ -304,6 +310,7 @@ SmallMessage: TypeAlias = (
     | Restart
     | ActorLost
     | StopRequested
+    | HostGone
     | ProgressShown
     | GroupLost
     | StepRequested

@@ -1,5 +1,4 @@
-"""What holds for all tests: says how many ran on real hosts, and why others did not; the matrix of
-policies, which takes minutes, runs only where `-m` asks for it."""
+"""What holds for all tests: says how many ran on real hosts, and why others did not."""
 
 from __future__ import annotations
 
@@ -10,17 +9,16 @@ import pytest
 LAB_TESTS = pytest.StashKey[set[str]]()
 
 
+@pytest.hookimpl(trylast=True)  # after `-m` has chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "matrix" not in str(config.getoption("markexpr")):
-        deselected = [item for item in items if item.get_closest_marker("matrix")]
-        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
-        config.hook.pytest_deselected(items=deselected)
     config.stash[LAB_TESTS] = {item.nodeid for item in items if item.get_closest_marker("lab")}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """`lab tests: N ran, M skipped`, with the reasons; CI must not lose them unseen."""
     lab_tests = terminalreporter.config.stash.get(LAB_TESTS, set())
+    if not lab_tests:
+        return
     stats = terminalreporter.stats
     ended = [*stats.get("passed", []), *stats.get("failed", [])]
     ran = sum(report.nodeid in lab_tests for report in ended if report.when == "call")

@@ -39,14 +39,16 @@ def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
     named = [node.expand(host.python) if "/" in host.python else host.python] if host.python else []
     made = f"{workdir}/venvs/{environment_name(constraints, wanted)}/bin/python"
     found: list[Interpreter] = []
-    for path in named or (made, f"python{wanted}", "python3"):
+    for path in (*named, made) if named else (made, f"python{wanted}", "python3"):
         if path == made and not node.exists(path):
             continue
         facts = probe(node, path, workdir, REQUIREMENTS)
         if facts is not None:
             found.append(Interpreter(path, facts))
-            if facts.minor == wanted and not facts.missing:
-                break
+        is_right = facts is not None and facts.minor == wanted
+        is_complete = facts is not None and not facts.missing
+        if (is_right and is_complete) or (path in named and not is_right):
+            break  # what the inventory names counts, also where another would do
     right = [item for item in found if item.facts.minor == wanted]
     if not right:
         raise _none(node, host, found, named, wanted)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.errors import CleanupError
-from engine.messages import COORDINATOR
+from engine.messages import COORDINATOR, HostGone
 from engine.progress import Progress
 from engine.runtime.launch import (
     Detach,
@@ -117,6 +117,8 @@ class Watcher:
         self._note(f"{line.host} is lost: {error.what}")
         if line.host == self._head:
             self._kill("are ended, as the coordinator's host is lost")
+        else:
+            self._lines.by_host[self._head].tell(HostGone(host=line.host))
 
     def _leave_if_started(self, progress: Progress) -> None:
         if self._detaches and not self._is_leaving and progress.phase == "running":

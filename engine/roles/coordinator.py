@@ -19,6 +19,7 @@ from engine.messages import (
     COORDINATOR,
     Alive,
     Exit,
+    HostGone,
     Joined,
     Report,
     RoleExited,
@@ -121,6 +122,8 @@ class CoordinatorRole:
                 if self._phase in (_Phase.JOINING, _Phase.RUNNING):
                     self._status = "interrupted"
                 return self._stop(event.reason, now_s)
+            case HostGone():
+                return self._gone_host(event.host, now_s)
             case TimerFired():
                 return self._tick(now_s)
         raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
@@ -207,7 +210,7 @@ class CoordinatorRole:
         commands += self._fleet.beat(now_s)
         if self._phase is _Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
-                commands += self._lost_host(host, now_s)
+                commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
@@ -221,10 +224,15 @@ class CoordinatorRole:
         self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
 
-    def _lost_host(self, host: str, now_s: float) -> list[Command]:
+    def _gone_host(self, host: str, now_s: float) -> list[Command]:
+        if self._phase is not _Phase.RUNNING or not self._fleet.give_up(host):
+            return []
+        return self._lost_host(host, "the command has lost its supervisor", now_s)
+
+    def _lost_host(self, host: str, why: str, now_s: float) -> list[Command]:
         """Goes on without a host that is cut off, if it ran actors only and others are left."""
         there = self._roll.on_host(host)
-        detail = f"nothing heard for {HOST_LOST_S:.0f} s; it ran {', '.join(sorted(there))}"
+        detail = f"{why}; it ran {', '.join(sorted(there))}"
         commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
         others = set(self._addresses) - there - self._roll.gone - self._fleet.absent
         has_actors = any(role_of(address) == "actor" for address in others)
@@ -235,9 +243,9 @@ class CoordinatorRole:
             return commands
         lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
         if lost:
-            return [*commands, *self._lost_groups(lost, f"host {host} is cut off", now_s)]
+            return [*commands, *self._lost_groups(lost, f"host {host} is lost", now_s)]
         self._roll.give_up(there)
-        self._fail(f"host {host} is cut off: {detail}")
+        self._fail(f"host {host} is lost: {detail}")
         return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
 
     def _fail(self, error: str) -> None:

@@ -88,6 +88,10 @@ class Fleet:
             del self._heard_s[self._supervisor_of[host]]
         return silent
 
+    def give_up(self, host: str) -> bool:
+        """Counts a host as lost; says whether it was there until now."""
+        return self._heard_s.pop(self._supervisor_of.get(host, ""), None) is not None
+
     def is_lost(self, host: str) -> bool:
         """Whether this host has been given up."""
         return host in self._supervisor_of and self._supervisor_of[host] not in self._heard_s

@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 
 from engine.graph.cut import Cut
-from engine.messages import Message
+from engine.messages import HostGone, Message
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
 from engine.spec import Experiment
@@ -211,7 +211,7 @@ class Finished(Message, frozen=True, kw_only=True):
     """No process of the run is left on this host."""
 
 
-ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | StopRun | KillRun
+ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | HostGone | StopRun | KillRun
 FromSupervisor: TypeAlias = (
     Hello | Prepared | Refused | Pong | Spawned | Failed | Shown | Detached | Finished
 )

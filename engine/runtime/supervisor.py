@@ -25,6 +25,7 @@ from engine.messages import (
     Alive,
     AnyMessage,
     Exit,
+    HostGone,
     ProgressShown,
     Report,
     Restart,
@@ -117,6 +118,8 @@ class Supervisor:
                 self._link.report(now)
             case Detach():
                 self._detach()
+            case HostGone():
+                self._send(instruction)
             case StopRun():
                 self._request_stop("interrupted")
             case KillRun():

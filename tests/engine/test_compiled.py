@@ -108,6 +108,7 @@ def test_recording_an_update_finds_its_samples_and_minibatches():
     assert recorder.samples["observation"].shape == (80, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)

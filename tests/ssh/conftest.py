@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ssh_kit import REPOSITORY, Bench
+from ssh_kit import REPOSITORY, Bench, other_python
 
 from engine.errors import TianJiError
 from tianji_cli.lab import Lab
@@ -17,8 +17,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Hosts that do not see the sources, so that nothing works by accident."""
     directory = tmp_path_factory.mktemp("lab") / "lab"
     hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
+    other = other_python()
+    share = [other.parent.parent] if other is not None and other.parts[1] != "usr" else []
     try:
-        built = Lab.up(hosts=4, directory=directory, hide=hide)
+        built = Lab.up(hosts=4, directory=directory, hide=hide, share=share)
     except TianJiError as error:
         pytest.skip(f"no lab here: {error}")
     with built:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,18 @@ def wait_until(is_so: Callable[[], object], within_s: float, what: str) -> None:
     while not is_so():
         assert time.monotonic() < end_s, f"not within {within_s} s: {what}"
         time.sleep(0.1)
+
+
+def other_python() -> Path | None:
+    """An interpreter of another minor release, if this machine has one that works."""
+    others = [minor for minor in range(8, 16) if minor != sys.version_info.minor]
+    found = [shutil.which(f"python3.{minor}") for minor in others]
+    beside = Path(sys.base_prefix).parent
+    found += [str(path) for m in others for path in beside.glob(f"3.{m}.*/bin/python3.{m}")]
+    for path in filter(None, found):
+        if not subprocess.run([path, "-c", "0"], capture_output=True, check=False).returncode:
+            return Path(path).resolve()
+    return None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from engine.messages import (
     Alive,
     Counters,
     Exit,
+    HostGone,
     Joined,
     Report,
     Restart,
@@ -139,6 +140,17 @@ def test_a_silent_host_of_actors_is_done_without() -> None:
     assert kinds(role.handle(TimerFired(), HOST_LOST_S + 2.0)) == []
     late = role.handle(died("actor-1"), HOST_LOST_S + 3.0)
     assert kinds(late) == ["exited"]
+
+
+def test_a_host_that_the_command_has_lost_is_done_without_at_once() -> None:
+    role = running()
+    commands = role.handle(HostGone(host="two"), 3.0)
+    assert kinds(commands) == ["host-lost"]
+    assert ("buffer-0", ActorLost(actor="actor-0", epoch=0, collected=0)) in sends(commands)
+    assert role.handle(HostGone(host="two"), 3.1) == []
+    for host in ("one", "three"):
+        role.handle(Alive(address=SUPERVISORS[host], host=host), 13.0)
+    assert kinds(role.handle(TimerFired(), HOST_LOST_S + 2.0)) == []
 
 
 def test_a_silent_host_with_the_learner_ends_the_run() -> None:

@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ssh_kit import SHORT, Bench
+from ssh_kit import SHORT, Bench, other_python
 
 import engine
 from tianji_cli.bundle import REQUIREMENTS, pinned_constraints
@@ -138,22 +137,12 @@ def test_a_host_of_another_protocol_is_refused_with_both_versions(bench: Bench) 
 
 def test_a_host_with_another_python_is_refused_with_both_versions(bench: Bench) -> None:
     python = other_python()
-    inventory = inventory_with_python(bench, python)
+    if python is None:
+        pytest.skip(f"this machine has no Python but {MINOR}")
+    inventory = inventory_with_python(bench, str(python))
     refused = bench.tianji("up", *SHORT, run="old", inventory=inventory)
     assert refused.wait(60) == 6, refused.said
     said = " ".join(refused.said.split())
     assert f"here runs {MINOR}" in said
     assert f"apt install python{MINOR}" in said
     bench.assert_nothing_left()
-
-
-def other_python() -> str:
-    """An interpreter of another minor release that works on the lab's hosts."""
-    others = [minor for minor in range(8, 16) if minor != sys.version_info.minor]
-    found = [shutil.which(f"python3.{minor}") for minor in others]
-    roots = Path(sys.base_prefix).parent
-    found += [str(path) for m in others for path in roots.glob(f"3.{m}.*/bin/python3.{m}")]
-    for path in filter(None, found):
-        if not subprocess.run([path, "-c", "0"], capture_output=True, check=False).returncode:
-            return path
-    pytest.skip(f"this machine has no Python but {MINOR}")

@@ -54,14 +54,14 @@ def test_actors_that_keep_dying_end_the_run(bench: Bench) -> None:
 def test_a_killed_supervisor_takes_its_roles_along(bench: Bench) -> None:
     one, two, three, _ = bench.hosts
     command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=17", *limits(one, two, three), run="supervisor"
+        "up", *ENDLESS, "-s", "stop.seconds=8", *limits(one, two, three), run="supervisor"
     )
     command.wait_for_training()
     assert bench.processes(three)
     bench.kill(three, bench.supervisor_pid(three))
     wait_until(lambda: not bench.processes(three), 3, "its host is empty")
     wait_until(lambda: f"{three} is lost" in command.said, 10, "the loss is reported by name")
-    wait_until(lambda: "host-lost" in command.kinds(), 18, "the coordinator noticed")
+    wait_until(lambda: "host-lost" in command.kinds(), 5, "the coordinator was told")
     assert command.wait(60) == 0, command.said
     lost = next(row for row in command.rows("events") if row["kind"] == "host-lost")
     assert lost["role"] == three
