@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,7 @@ from tianji_cli.provision import Phase
 
 _STYLES = {"ready": "green", "joined": "green", "failed": "red"}
 REFRESH_PER_S = 4.0
+_ALIGNMENTS: tuple[JustifyMethod, ...] = ("left", "left", "right", "left")
 
 
 @dataclass
@@ -44,13 +45,15 @@ class PhaseTable:
     def at(self, now_s: float) -> Table:
         """The table, with the seconds that each host has been in its phase."""
         table = Table.grid(padding=(0, 2))
+        for justify in _ALIGNMENTS:
+            table.add_column(justify=justify)
         order = sorted(self._rows.items(), key=lambda item: (item[1].phase in _STYLES, item[0]))
         for host, row in order:
             is_over = row.phase in _STYLES
             table.add_row(
                 Text(host),
                 Text(row.phase, style=_STYLES.get(row.phase, "yellow")),
-                Text("" if is_over else f"{now_s - row.since_s:.0f} s", justify="right"),
+                Text("" if is_over else f"{now_s - row.since_s:.0f} s"),
                 Text(row.detail, style="dim", overflow="ellipsis", no_wrap=True),
             )
         return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from engine.progress import Progress
+from engine.progress import Progress, RoleState
 
 PLAIN_EVERY_S = 5.0
 _BAR_WIDTH = 40
@@ -152,13 +153,14 @@ def _bar(value: float | None, limit: float | None) -> RenderableType:
 _STATE_STYLES = {"running": "green", "starting": "yellow", "stopped": "dim", "gone": "red"}
 
 
-def _roles(progress: Progress) -> Text:
-    text = Text()
-    for address, role in progress.roles.items():
-        text.append("● ", style=_STATE_STYLES.get(role.state, ""))
-        cores = "" if role.cores is None else f" {role.cores:.0%} of a core"
-        text.append(f"{address} {role.state}{cores}   ")
-    return text
+def _roles(progress: Progress) -> RenderableType:
+    return Columns([_role(address, role) for address, role in progress.roles.items()], (0, 2))
+
+
+def _role(address: str, role: RoleState) -> Text:
+    cores = "" if role.cores is None else f" {role.cores:.0%} of a core"
+    dot = ("● ", _STATE_STYLES.get(role.state, ""))
+    return Text.assemble(dot, f"{address} {role.state}{cores}", no_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:
