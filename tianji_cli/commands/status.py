@@ -117,7 +117,7 @@ def _table(document: StatusDocument) -> RenderableType:
     if document.summary_status:
         parts.append(Text(f"its summary says {document.summary_status}"))
     if document.progress is not None and document.phase == "running":
-        parts.append(Text(line(document.progress)))
+        parts.append(Text(line(document.progress), no_wrap=True, overflow="ignore"))
     table = Table("host", "state", "roles", box=None, pad_edge=False, header_style="dim")
     for host, words in document.hosts.items():
         roles = [
