@@ -58,7 +58,7 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
     if output.is_json:
         output.document(document)
     else:
-        output.data.print(_table(document))
+        output.data.print(_table(document), soft_wrap=True)
         if document.phase == "running":
             output.say(f"tianji logs {document.run_id} -f follows it")
         elif not document.is_collected:
@@ -117,7 +117,7 @@ def _table(document: StatusDocument) -> RenderableType:
     if document.summary_status:
         parts.append(Text(f"its summary says {document.summary_status}"))
     if document.progress is not None and document.phase == "running":
-        parts.append(Text(line(document.progress), no_wrap=True, overflow="ignore"))
+        parts.append(Text(line(document.progress)))
     table = Table("host", "state", "roles", box=None, pad_edge=False, header_style="dim")
     for host, words in document.hosts.items():
         roles = [
