@@ -30,8 +30,8 @@ from engine.algorithms.base import (
     seeded,
 )
 from engine.algorithms.flat import flatten
+from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import action_field, observation_field
-from engine.algorithms.optimizer import adam_step, clip_gradient_norm
 from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -131,6 +131,12 @@ class Dqn:
         self._observation = spaces.observation
         self._action = spaces.action
         self._sends_values = config.prioritized and config.initial_priorities
+        self._step = GradientStep(
+            loss=self._loss,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
     def samples(self) -> SampleRequest:
         config = self._config
@@ -200,53 +206,26 @@ class Dqn:
         assert state.target is not None
         config = self._config
         num_updates, batch_size = batch["reward"].shape
+        samples = {name: batch[name].flatten(0, 1) for name in _SAMPLE_FIELDS}
         with torch.no_grad():  # the target network stands still within a message
-            next_q = state.target.network(batch["next_observation"].flatten(0, 1))
-            next_q = next_q.view(num_updates, batch_size, -1)
-        errors = torch.empty(num_updates, batch_size)
-        learning_rate = self._learning_rate(state.num_updates)
-        sums = torch.zeros(len(_METRICS))
-        for i in range(num_updates):
-            minibatch = {name: values[i] for name, values in batch.items()}
-            sums += self._step(state, minibatch, next_q[i], errors[i], learning_rate)
+            samples["next_q"] = state.target.network(samples["next_observation"])
+        order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
+        rate = self._learning_rate(state.num_updates) / config.learning_rate
+        told = state.steps.take(state, self._step, samples, order, rate)
+        metrics, errors = told[:, : len(_METRICS)].mean(0), told[:, len(_METRICS) :]
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
-        state.network.input.learn(batch["observation"].flatten(0, 1))
-        metrics = dict(zip(_METRICS, (sums / num_updates).tolist(), strict=True))
-        metrics["epsilon"] = float(state.network.epsilon)
+        state.network.input.learn(samples["observation"])
+        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
+        named["epsilon"] = float(state.network.epsilon)
         priorities = errors if config.prioritized else None
-        return UpdateResult(num_updates * batch_size, metrics, priorities)
+        return UpdateResult(num_updates * batch_size, named, priorities)
 
-    def _step(
-        self,
-        state: LearnerState,
-        minibatch: Batch,
-        next_q: Tensor,
-        errors: Tensor,
-        learning_rate: float,
-    ) -> Tensor:
-        """One optimiser step; writes the absolute TD errors to `errors` [N]."""
-        config = self._config
-        state.weights.gradient.zero_()
-        loss, td_error, q = self._loss(state.network, minibatch, next_q)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, config.max_gradient_norm)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=learning_rate,
-            epsilon=config.adam_epsilon,
-        )
-        torch.abs(td_error, out=errors)
-        return torch.stack((loss.detach(), errors.mean(), q.mean()))
-
-    def _loss(
-        self, network: nn.Module, minibatch: Batch, next_q: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
         """Huber loss of the TD error, weighted, averaged over the samples.
 
             delta = r + discount q_target(s_t, a*) - q(s_tm1, a_tm1)
@@ -254,12 +233,14 @@ class Dqn:
 
         Args:
             network: The parameters that learn.
-            minibatch: Samples, [N, ...]; `discount` is 0 after termination.
-            next_q: q_target(s_t, .), [N, num_actions].
+            minibatch: Samples, [N, ...]; `discount` is 0 after termination; `next_q` is
+                q_target(s_t, .), [N, num_actions].
 
         Returns:
-            The loss; delta [N] and q(s_tm1, a_tm1) [N], detached.
+            The loss; the metrics of `_METRICS` and |delta|, [3 + N], detached.
         """
+        next_q = minibatch["next_q"]
+        assert next_q.shape == (*minibatch["reward"].shape, int(self._action.n)), next_q.shape
         with torch.no_grad():
             ranking = network(minibatch["next_observation"]) if self._config.double else next_q
             best = ranking.argmax(dim=-1, keepdim=True)
@@ -268,10 +249,13 @@ class Dqn:
             )
         q_tm1 = network(minibatch["observation"])
         q = q_tm1.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
+        assert q.shape == target.shape, (q.shape, target.shape)
         huber = nn.functional.smooth_l1_loss(q, target, reduction="none")
         loss = (minibatch["weight"] * huber).mean()
-        q = q.detach()
-        return loss, target - q, q
+        with torch.no_grad():
+            error = (target - q).abs()
+            means = torch.stack((loss, error.mean(), q.mean()))
+        return loss, torch.cat((means, error)).detach()
 
     def _epsilon(self, num_updates: int) -> float:
         config = self._config
@@ -291,3 +275,4 @@ class Dqn:
 
 
 _METRICS = ("loss", "td_error", "q_mean")
+_SAMPLE_FIELDS = ("observation", "action", "reward", "discount", "next_observation", "weight")

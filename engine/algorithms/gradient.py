@@ -70,7 +70,12 @@ class StepTaker(Protocol):
     """Takes gradient steps one after the other."""
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
     ) -> Tensor:
         """Takes one step on each minibatch, in place on `state`.
 
@@ -79,9 +84,10 @@ class StepTaker(Protocol):
             step: What to do on each minibatch.
             samples: By name; without `order` they are the only minibatch.
             order: Rows of the minibatches, int64 [K, N]: minibatch k is `samples[order[k]]`.
+            rate: What the step's learning rate is multiplied by, for schedules.
 
         Returns:
-            The metrics of the loss, averaged over the K minibatches, [M].
+            The metrics of the loss on each minibatch, [K, M]; K is 1 without `order`.
         """
         ...
 
@@ -90,15 +96,20 @@ class EagerSteps:
     """Takes steps kernel by kernel: ready at once, and what compiled steps must agree with."""
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`."""
-        if order is None:
-            return self._take_one(state, step, samples)
-        metrics = [self._take_one(state, step, gather(samples, rows)) for rows in order]
-        return torch.stack(metrics).mean(0)
+        minibatches = [samples] if order is None else (gather(samples, rows) for rows in order)
+        return torch.stack([self._take_one(state, step, part, rate) for part in minibatches])
 
-    def _take_one(self, state: Trainable, step: GradientStep, minibatch: Samples) -> Tensor:
+    def _take_one(
+        self, state: Trainable, step: GradientStep, minibatch: Samples, rate: float
+    ) -> Tensor:
         state.weights.gradient.zero_()
         loss, metrics = step.loss(state.network, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -106,7 +117,7 @@ class EagerSteps:
         adam_step(
             state.weights,
             state.optimizer,
-            learning_rate=step.learning_rate,
+            learning_rate=step.learning_rate * rate,
             epsilon=step.epsilon,
         )
         return metrics
@@ -137,6 +148,7 @@ class FunctionalStep:
         mean: Tensor,
         variance: Tensor,
         num_steps: Tensor,
+        rate: Tensor,
         minibatch: Samples,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Takes one step.
@@ -144,6 +156,7 @@ class FunctionalStep:
         Args:
             vector: All parameters, float32 [P].
             mean, variance, num_steps: Adam's state; [P], [P] and a scalar.
+            rate: As in `StepTaker.take`, a scalar.
             minibatch: What the loss wants.
 
         Returns:
@@ -153,7 +166,7 @@ class FunctionalStep:
         num_steps = num_steps + 1
         mean = torch.lerp(mean, gradient, 1 - BETA_1)
         variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
-        step_size = self._step.learning_rate / (1 - BETA_1**num_steps)
+        step_size = self._step.learning_rate * rate / (1 - BETA_1**num_steps)
         deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + self._step.epsilon
         return vector - step_size * (mean / deviation), mean, variance, num_steps, metrics
 

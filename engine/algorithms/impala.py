@@ -86,7 +86,7 @@ class Impala(ActorCritic):
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        told = state.steps.take(state, shared_step(self._step, state.peers), batch)
+        (told,) = state.steps.take(state, shared_step(self._step, state.peers), batch)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
         learn_statistics(state.network, batch, returns)

@@ -94,7 +94,7 @@ class Ppo(ActorCritic):
             state.peers,
         )
         step = shared_step(self._step, state.peers)
-        metrics = state.peers.sum(state.steps.take(state, step, samples, order))
+        metrics = state.peers.sum(state.steps.take(state, step, samples, order).mean(0))
         state.num_updates += len(order)
         returns = samples["value_target"].view(batch["valid"].shape)
         learn_statistics(state.network, batch, returns)

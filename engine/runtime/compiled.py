@@ -70,25 +70,26 @@ class CompiledSteps:
         self._eager = EagerSteps()
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`. The first step that fits is the one that was compiled."""
-        if step is not self._step:
-            if self._step is not None or not self._fits(state, samples, order):
-                return self._eager.take(state, step, samples, order)
-            self._step = step
-        elif not self._fits(state, samples, order):
-            return self._eager.take(state, step, samples, order)
+        is_ours = self._step is None or step is self._step
+        if not is_ours or not self._fits(state, samples, order):
+            return self._eager.take(state, step, samples, order, rate)
+        self._step = step
         with torch.no_grad():
-            return self._call(state, samples, order)
+            return self._call(state, samples, order, rate)
 
-    def _call(self, state: Trainable, samples: Samples, order: Order | None) -> Tensor:
+    def _call(self, state: Trainable, samples: Samples, order: Order | None, rate: float) -> Tensor:
         arguments = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-        arguments += [samples[name] for name in self._names]
-        if order is None:
-            return self._runner.run(arguments)[0]
-        metrics = [self._runner.run([*arguments, rows])[0] for rows in order]
-        return torch.stack(metrics).mean(0)
+        arguments += [torch.tensor(rate), *(samples[name] for name in self._names)]
+        minibatches = [[]] if order is None else [[rows] for rows in order]
+        return torch.stack([self._runner.run(arguments + rows)[0] for rows in minibatches])
 
     def _fits(self, state: Trainable, samples: Samples, order: Order | None) -> bool:
         signature = self._signature

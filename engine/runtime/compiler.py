@@ -51,12 +51,17 @@ class Recorder:
     order: Order | None = None
 
     def take(
-        self, state: Trainable, step: GradientStep, samples: Samples, order: Order | None = None
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`."""
         if self.step is None:
             self.step, self.samples, self.order = step, dict(samples), order
-        return EagerSteps().take(state, step, samples, order)
+        return EagerSteps().take(state, step, samples, order, rate)
 
 
 def compile_steps(blueprint: Blueprint, library: Path) -> Signature:
@@ -97,7 +102,7 @@ def trace(recorder: Recorder, state: LearnerState) -> tuple[GraphModule, tuple[T
             how PyTorch says so).
     """
     arguments = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-    arguments += [recorder.samples[name] for name in sorted(recorder.samples)]
+    arguments += [torch.ones(()), *(recorder.samples[name] for name in sorted(recorder.samples))]
     if recorder.order is not None:
         arguments.append(recorder.order[0])
     graph: GraphModule = make_fx(_Function(state, recorder), tracing_mode="fake")(*arguments)
@@ -128,11 +133,11 @@ class _Function:
         self._has_rows = recorder.order is not None
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor]:
-        vector, mean, variance, num_steps, *rest = arguments
+        vector, mean, variance, num_steps, rate, *rest = arguments
         minibatch = dict(zip(self._names, rest, strict=False))
         if self._has_rows:
             minibatch = gather(minibatch, rest[-1])
-        *new, metrics = self._step.take(vector, mean, variance, num_steps, minibatch)
+        *new, metrics = self._step.take(vector, mean, variance, num_steps, rate, minibatch)
         for old, values in zip(arguments, new, strict=False):
             old.copy_(values)
         return (metrics,)

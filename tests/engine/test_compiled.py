@@ -24,8 +24,8 @@ from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps, library_path, signature_path
 from engine.runtime.compiler import Recorder, record, trace, write_library
 from engine.runtime.learn import LearnerBody
-from engine.runtime.staging import Staging
-from engine.spec import EnvSpec, Experiment
+from engine.runtime.staging import SampleStaging, Staging
+from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
 
 TOLERANCE = 1e-5
@@ -52,8 +52,32 @@ def impala() -> Experiment:
     return msgspec.structs.replace(experiment, algorithm=algorithm, network=network)
 
 
+def dqn() -> Experiment:
+    """With a falling learning rate, which a library must be told anew at each call."""
+    algorithm = {
+        **{"name": "dqn", "batch_size": 8, "updates_per_batch": 3, "prioritized": True},
+        **{"learning_rate_final": 1e-4, "learning_rate_decay_env_steps": 10},
+    }
+    staleness = StalenessSpec(mode="unbounded")
+    experiment = make_experiment(env=CARTPOLE, staleness=staleness)
+    return msgspec.structs.replace(experiment, algorithm=algorithm)
+
+
+EXPERIMENTS = pytest.mark.parametrize(
+    "experiment", [ppo(), impala(), dqn()], ids=lambda e: e.algorithm_name
+)
+
+
 def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
+    if blueprint.algorithm.samples().kind == "replay":
+        batch = SampleStaging(blueprint.samples).tensors
+        for name in ("observation", "next_observation", "reward"):
+            batch[name].normal_(generator=generator)
+        for name in ("weight", "discount"):
+            batch[name].uniform_(0.0, 1.0, generator=generator)
+        batch["action"].random_(0, 2, generator=generator)
+        return batch
     batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
     batch["observation"].normal_(generator=generator)
     batch["action"].random_(0, 2, generator=generator)
@@ -70,19 +94,19 @@ class FunctionalTaker:
     def __init__(self, step: GradientStep, network: torch.nn.Module) -> None:
         self._step = FunctionalStep(network, step)
 
-    def take(self, state, step, samples, order=None):
+    def take(self, state, step, samples, order=None, rate=1.0):
         metrics = []
         for rows in [None] if order is None else order:
             minibatch = samples if rows is None else {n: v[rows] for n, v in samples.items()}
             tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-            *new, metric = self._step.take(*tensors, minibatch)
+            *new, metric = self._step.take(*tensors, torch.tensor(rate), minibatch)
             for old, values in zip(tensors, new, strict=True):
                 old.copy_(values)
             metrics.append(metric)
-        return torch.stack(metrics).mean(0)
+        return torch.stack(metrics)
 
 
-@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+@EXPERIMENTS
 def test_the_functional_step_is_the_eager_one(experiment: Experiment):
     blueprint = make_blueprint(experiment)
     batch = random_batch(blueprint)
@@ -94,6 +118,9 @@ def test_the_functional_step_is_the_eager_one(experiment: Experiment):
         one = blueprint.algorithm.update(eager, batch)
         other = blueprint.algorithm.update(functional, batch)
         assert other.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
+        assert (other.errors is None) == (one.errors is None)
+        if one.errors is not None:
+            torch.testing.assert_close(other.errors, one.errors, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(
         functional.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0
     )
@@ -111,7 +138,7 @@ def test_recording_an_update_finds_its_samples_and_minibatches():
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+@EXPERIMENTS
 def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Path):
     blueprint = make_blueprint(experiment)
     library = library_path(blueprint)
@@ -149,7 +176,7 @@ def check_that_others_stay_eager(blueprint: Blueprint, steps: CompiledSteps) -> 
     torch.testing.assert_close(other.weights.vector, one.weights.vector, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("experiment", [ppo(), impala()], ids=lambda e: e.algorithm_name)
+@EXPERIMENTS
 def test_the_traced_steps_read_their_arguments_only(experiment: Experiment):
     """So what a library computes cannot depend on anything that was there when it was made."""
     blueprint = make_blueprint(experiment)
