@@ -139,6 +139,8 @@ def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFig
     curves = [examined.curves for examined in runs]
     written = []
     for spec in FIGURES:
+        if not spec.suits(curves):
+            continue
         png, svg = save(make_figure(spec, curves), directory, spec.name)
         text = svg.read_text(encoding="utf-8")
         written.append(PageFigure(name=spec.name, title=spec.title(curves), svg=text, png=png))
