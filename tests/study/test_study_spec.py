@@ -85,6 +85,8 @@ def test_a_suite_is_no_study_and_a_directory_none():
         ("tasks.cartpole.seed=1", ["unknown key 'seed'", "'seeds'"]),
         ("tasks.cartpole.budget_s=0", ["> 0"]),
         ("tasks.cartpole.baseline=lokal", ["'lokal' is no variant", "local-lag0"]),
+        ("tasks.cartpole=null", ["no task is left"]),
+        ("tasks=4", ["tasks"]),
         ("tasks.cartpole.variants={}", ["no variant is left"]),
         ("tasks.cartpole.variants={'a b': {}}", ["a b"]),
         ("tasks.cartpole.variants.local-lag0={seed: 3}", ["seeds belong to the study"]),
@@ -98,6 +100,11 @@ def test_what_cannot_be_used_is_refused(setting: str, words: list[str]):
     text = f"{caught.value.where} {caught.value.what} {caught.value.fix}"
     for word in words:
         assert word in text
+
+
+def test_a_task_can_be_left_out():
+    study = shipped_study("staleness", "tasks.impala=null")
+    assert list(study.tasks) == ["ppo"]
 
 
 def test_an_unknown_name_suggests_a_study():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -85,12 +86,18 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
 
     Args:
         path: From `find_study`.
-        settings: `tasks.ppo.budget_s=10`, laid over the file.
+        settings: `tasks.ppo.budget_s=10`, laid over the file; `tasks.ppo=null` leaves a task out.
 
     Raises:
         ConfigError: It cannot be used.
     """
     document = apply_settings(read_yaml(path), settings)
+    tasks = document.data.get("tasks")
+    if isinstance(tasks, dict):
+        kept = {name: task for name, task in tasks.items() if task is not None}
+        document = replace(document, data={**document.data, "tasks": kept})
+        if not kept:
+            raise ConfigError("no task is left", where=document.where(("tasks",)))
     study = convert(document, Study)
     for name in study.tasks:
         _check_task(study, name, document)
