@@ -117,7 +117,7 @@ def test_the_command_finds_a_study_by_path_id_or_beginning(
     report_command(["study-1"], paths.root.parent, None, Output())
     shown = capsys.readouterr()
     assert "two: b has 1.00 [1.00–1.00] times the throughput of a" in shown.out
-    assert "note: With 1 seeds" in shown.err
+    assert "note: Fewer than 10 seeds" in shown.err
 
 
 def test_what_cannot_be_reported_says_why(paths: StudyPaths, tmp_path: Path):

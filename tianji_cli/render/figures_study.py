@@ -27,7 +27,8 @@ Runs = Mapping[StudyCell, StudyRun]
 SPREAD = 0.22
 """Seeds of one variant stand side by side within this distance of their place."""
 HALF_WIDTH = 0.32
-HEADROOM = 1.12
+HEADROOM, HEADROOM_CENSORED = 1.12, 1.35
+"""Triangles with their counts stand above all seeds."""
 BOUND = (0, (6, 3))
 
 
@@ -47,9 +48,10 @@ def make_comparison(task: TaskResult, runs: Runs) -> Figure | None:
         above.set_ylabel("env steps/s consumed")
         goal = "" if task.threshold is None else f" to {task.threshold:g}"
         below.set_ylabel(f"env steps{goal}")
-        for axes in (above, below):
-            _finish(axes)
-        num_censored = _draw_censored(below, task)
+        num_censored = sum(item.num_censored for item in task.variants)
+        _finish(above, HEADROOM)
+        _finish(below, HEADROOM_CENSORED if num_censored else HEADROOM)
+        _draw_censored(below, task)
         below.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
         below.set_xlim(-0.6, len(task.variants) - 0.4)
         below.set_xlabel(task.axis)
@@ -75,16 +77,16 @@ def _draw_median(axes: Axes, place: int, interval: Interval | None) -> None:
         axes.vlines(place, interval.low, interval.high, color=INK, linewidth=1.2)
 
 
-def _finish(axes: Axes) -> None:
+def _finish(axes: Axes, headroom: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(False, axis="x")
     top = axes.dataLim.y1
     if math.isfinite(top) and top > 0:
-        axes.set_ylim(0, HEADROOM * top)
+        axes.set_ylim(0, headroom * top)
 
 
-def _draw_censored(axes: Axes, task: TaskResult) -> int:
+def _draw_censored(axes: Axes, task: TaskResult) -> None:
     """A triangle at the upper edge, with a count, where runs did not reach the threshold."""
     for place, item in enumerate(task.variants):
         if item.num_censored:
@@ -98,7 +100,6 @@ def _draw_censored(axes: Axes, task: TaskResult) -> int:
                 ha="center",
                 fontsize=8,
             )
-    return sum(item.num_censored for item in task.variants)
 
 
 def _legend(axes: Axes, *, has_censored: bool) -> None:

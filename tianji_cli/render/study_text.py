@@ -163,8 +163,9 @@ def fact_rows(manifest: StudyManifest) -> list[tuple[str, str]]:
 
 def title_of_comparison(task: TaskResult) -> str:
     """What the two panels show."""
-    versus = next((item for item in task.variants if "steps_to_threshold" in item.ratios), None)
-    if versus is not None and len(task.variants) == 2:
+    divided = [item for item in task.variants if "steps_to_threshold" in item.ratios]
+    if divided:
+        versus = divided[-1]
         times = _times(versus.ratios["steps_to_threshold"])
         return f"{versus.variant} needs {times} times the env steps of {task.baseline}"
     fast = [item for item in task.variants if item.consume_per_s]
@@ -177,7 +178,7 @@ def title_of_comparison(task: TaskResult) -> str:
         best = min(frugal, key=lambda item: _estimate(item.steps_to_threshold))
         goal = units.short(task.threshold)
         parts.append(f"fewest env steps to {goal} at {best.variant}")
-    return ", ".join(parts) or f"{task.task}: nothing was measured"
+    return f"{', '.join(parts)} (medians)" if parts else f"{task.task}: nothing was measured"
 
 
 def _estimate(interval: Interval | None) -> float:

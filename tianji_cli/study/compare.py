@@ -177,7 +177,9 @@ def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> li
         found.append(f"{missing} of {len(manifest.cells)} runs are still to be made.")
     few = min(manifest.study.seeds_of(task) for task in manifest.study.tasks)
     if few < ENOUGH_SEEDS:
-        found.append(f"With {few} seeds, intervals are narrower than they should be.")
+        found.append(
+            f"Fewer than {ENOUGH_SEEDS} seeds: intervals are narrower than they should be."
+        )
     found += [
         f"{run.cell.run_id} failed: {run.detail.partition(chr(10))[0]}"
         for run in runs.values()
