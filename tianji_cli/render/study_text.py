@@ -167,7 +167,7 @@ def title_of_comparison(task: TaskResult) -> str:
     if divided:
         versus = divided[-1]
         times = _times(versus.ratios["steps_to_threshold"])
-        return f"{versus.variant} needs {times} times the env steps of {task.baseline}"
+        return f"{versus.variant} takes {times} × the env steps of {task.baseline}"
     fast = [item for item in task.variants if item.consume_per_s]
     frugal = [item for item in task.variants if item.steps_to_threshold]
     parts = []
@@ -193,8 +193,8 @@ def title_of_learning(task: TaskResult) -> str:
         return f"{task.task}: mean return of {units.plural(num_runs, 'run')}"
     reached = sum(item.num_reached for item in task.variants)
     goal = units.short(task.threshold)
-    text = f"{task.task}: {reached} of {num_runs} runs reach {goal}"
+    text = f"{task.task}: {reached} of {num_runs} reach {goal}"
     steps = task.variants[0].steps_to_threshold
     if len(task.variants) > 1 or steps is None:
         return text
-    return f"{text}, after {whole(steps.estimate)} env steps (median)"
+    return f"{text}, median {whole(steps.estimate / 1000)} k env steps"
