@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from engine.config_file import suggest
@@ -10,12 +11,13 @@ from engine.errors import ConfigError
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def find_file(kind: str, name: str) -> Path:
+def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
     """The file that a user means by `name`.
 
     Args:
         kind: `experiments` or `inventories`.
         name: A path, or the bare name of a file that comes with TianJi.
+        also: Names of other things that the user may have meant.
 
     Raises:
         ConfigError: There is no such file.
@@ -23,15 +25,26 @@ def find_file(kind: str, name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    own = _shipped(kind)
+    own = shipped(kind)
     for candidate in (own / path.name, own / f"{path.name}.yaml"):
         if candidate.is_file() and str(path.parent) in (".", kind):
             return candidate
-    known = [file.stem for file in own.glob("*.yaml")]
+    known = [*(file.stem for file in own.glob("*.yaml")), *also]
     raise ConfigError("no such file", where=name, fix=suggest(path.stem, known))
 
 
-def _shipped(kind: str) -> Path:
-    """Beside the packages in a checkout, inside this one in an installed wheel."""
+def shipped(kind: str) -> Path:
+    """Where files that come with TianJi lie: beside the packages in a checkout, inside this one in
+    an installed wheel."""
     checkout = _PACKAGE.parent / kind
     return checkout if checkout.is_dir() else _PACKAGE / "data" / kind
+
+
+def study_file(name: str) -> Path:
+    """Where the study of this name lies, if it comes with TianJi."""
+    return shipped("experiments") / name / "study.yaml"
+
+
+def study_names() -> list[str]:
+    """Studies that come with TianJi."""
+    return sorted(path.parent.name for path in shipped("experiments").glob("*/study.yaml"))

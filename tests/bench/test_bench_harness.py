@@ -16,7 +16,8 @@ from engine.errors import ConfigError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench import run_cell as run_cell_module
 from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
-from tianji_cli.bench.results import BenchPaths, CellResult, read_manifest, write_json
+from tianji_cli.bench.results import BenchPaths, CellResult, read_manifest
+from tianji_cli.documents import write_json
 
 pytestmark = pytest.mark.processes
 

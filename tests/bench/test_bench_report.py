@@ -19,11 +19,12 @@ from tianji_cli.bench.harness import create, new_bench
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import measure
-from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest, write_json
+from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest
 from tianji_cli.bench.run_cell import write_trace
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 from tianji_cli.commands.report import report_command
+from tianji_cli.documents import write_json
 from tianji_cli.output import Output
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"

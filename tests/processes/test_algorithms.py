@@ -58,7 +58,9 @@ def test_v_trace_without_a_bound(tianji, tmp_path):
     summary, directory = run(tianji, tmp_path, "cartpole_impala")
     assert summary["status"] == "ok"
     assert summary["env_steps_dropped"] == 0
-    rounding = 1e-5
+    # The mean is a dot product with 160 weights of about 1/160, none of which float32 can hold: a
+    # sum of n terms is off by up to n units of 2**-24. 160 ones already give 1 + 1.2e-7.
+    rounding = 160 * 2**-24
     assert all(row["metrics"]["rho_mean"] <= 1 + rounding for row in rows(directory, "consumption"))
 
 

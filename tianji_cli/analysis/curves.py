@@ -9,6 +9,7 @@ import pandas as pd
 from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
 from engine.trace.summary import Summary
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
+from tianji_cli.analysis.replay import replay_ratio_over_time
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
 from tianji_cli.analysis.tables import to_frame
@@ -28,6 +29,9 @@ class RunCurves:
         rates: From `rates_over_time`.
         lags: From `lag_over_time`.
         histogram: From `lag_histogram`.
+        replay_ratio: From `replay_ratio_over_time`; empty where samples come from a queue.
+        wanted_replay_ratio: What the algorithm was told to hold; None where samples come from a
+            queue.
         max_lag: The bound in versions; None if the run had none.
         end_s: End of the run, in seconds since training started.
     """
@@ -40,8 +44,15 @@ class RunCurves:
     rates: pd.DataFrame
     lags: pd.DataFrame
     histogram: pd.DataFrame
+    replay_ratio: pd.DataFrame
+    wanted_replay_ratio: float | None
     max_lag: int | None
     end_s: float
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether its samples come from a replay store."""
+        return len(self.replay_ratio) > 0
 
 
 def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
@@ -50,6 +61,7 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
     window = run.manifest.return_window
     production = to_frame(run.production, Production)
     consumption = to_frame(run.consumption, Consumption)
+    nothing = to_frame((), Consumption)
     return RunCurves(
         label=label,
         summary=summary,
@@ -59,6 +71,8 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
         rates=rates_over_time(production, consumption, run.end_s, to_frame(run.replay, Replay)),
         lags=lag_over_time(staleness, run.end_s),
         histogram=lag_histogram(run.staleness),
+        replay_ratio=replay_ratio_over_time(production, consumption if run.replay else nothing),
+        wanted_replay_ratio=run.manifest.number("experiment", "algorithm", "replay_ratio"),
         max_lag=run.manifest.max_lag,
         end_s=run.end_s,
     )

@@ -18,11 +18,11 @@ from tianji_cli.bench.results import (
     CellResult,
     read_manifest,
     read_results,
-    write_json,
 )
 from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
 from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
+from tianji_cli.documents import write_json
 from tianji_cli.manifest import git_state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.suite import Suite
 from tianji_cli.bench.supervise import Leftover
+from tianji_cli.documents import read_json
 from tianji_cli.manifest import GitState
 
 BENCH_SCHEMA_VERSION = 1
@@ -112,13 +112,6 @@ class BenchPaths:
         return CellPaths(self.root / "cells" / cell.task / f"{cell.peer}-seed{cell.seed}")
 
 
-def write_json(path: Path, document: object) -> None:
-    """Writes a document so that it is either complete or absent."""
-    part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    os.replace(part, path)
-
-
 def read_manifest(paths: BenchPaths) -> BenchManifest:
     """Reads `bench.json`.
 
@@ -150,17 +143,4 @@ def read_results(paths: BenchPaths, cells: Sequence[Cell]) -> dict[Cell, CellRes
 
 
 def _read(path: Path, kind: type[T]) -> T:
-    try:
-        data = path.read_bytes()
-        version = msgspec.json.decode(data, type=dict[str, object]).get("schema_version")
-        if isinstance(version, int) and version > BENCH_SCHEMA_VERSION:
-            raise ConfigError(
-                f"its schema_version {version} is newer than {BENCH_SCHEMA_VERSION}",
-                where=str(path),
-                fix="read it with the version of TianJi that wrote it",
-            )
-        return msgspec.json.decode(data, type=kind)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not a file of a benchmark: {error}", where=str(path)) from error
+    return read_json(path, kind, BENCH_SCHEMA_VERSION, "a benchmark")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tianji_cli.bench.results import Cell
 from tianji_cli.bench.suite import Suite
@@ -18,13 +18,30 @@ def make_cells(suite: Suite, peers: Sequence[str], seeds: Sequence[int]) -> list
     A slow drift of the machine then hits all systems alike, and the ratios within a block are
     paired. The order within a block is random but the same for the same suite and seeds.
     """
+    able = {
+        name: [peer for peer in peers if peer in task.peers] for name, task in suite.tasks.items()
+    }
+    return [
+        Cell(task=task, peer=peer, seed=seed)
+        for task, peer, seed in in_blocks(suite.name, able, seeds)
+    ]
+
+
+def in_blocks(
+    name: str, sides: Mapping[str, Sequence[str]], seeds: Sequence[int]
+) -> list[tuple[str, str, int]]:
+    """(task, side, seed) of every cell; within a block the sides of each task are shuffled.
+
+    Args:
+        name: Of the suite; with task and seed it decides the order.
+        sides: By task, what is compared.
+        seeds: One block each.
+    """
     cells = []
     for seed in seeds:
-        for task_name, task in suite.tasks.items():
-            block = [
-                Cell(task=task_name, peer=peer, seed=seed) for peer in peers if peer in task.peers
-            ]
-            random.Random(f"{suite.name} {task_name} {seed}").shuffle(block)
+        for task, compared in sides.items():
+            block = [(task, side, seed) for side in compared]
+            random.Random(f"{name} {task} {seed}").shuffle(block)
             cells += block
     return cells
 

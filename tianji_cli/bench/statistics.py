@@ -65,6 +65,42 @@ def bootstrap_iqm(values: Sequence[float]) -> Interval:
     return Interval(estimate=iqm(values), low=low, high=high)
 
 
+def bootstrap_median(values: Sequence[float]) -> Interval | None:
+    """Median with its percentile bootstrap interval, of values some of which may be censored.
+
+    Args:
+        values: Infinity stands for "not within what was observed".
+
+    Returns:
+        None if half of the values or more are infinite. A bound that is infinite is null, as both
+        are where there are fewer than two values.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    estimate = float(_median(data))
+    if not math.isfinite(estimate):
+        return None
+    if len(data) < 2:
+        return Interval(estimate=estimate)
+    low, high = _percentiles(_median(data[_resample(len(data))]))
+    return Interval(estimate=estimate, low=low, high=high if math.isfinite(high) else None)
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Ratio of two medians with its percentile bootstrap interval; blocks are drawn.
+
+    Args:
+        ours: One positive, finite value per block.
+        theirs: The values of the same blocks, in the same order.
+    """
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    estimate = float(_median(a) / _median(b))
+    if len(a) < 2:
+        return Interval(estimate=estimate)
+    indices = _resample(len(a))
+    low, high = _percentiles(_median(a[indices]) / _median(b[indices]))
+    return Interval(estimate=estimate, low=low, high=high)
+
+
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     """Geometric mean of the ratios within blocks, with its percentile bootstrap interval.
 
@@ -163,7 +199,17 @@ def _resample(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, count, size=(NUM_RESAMPLES, count))
 
 
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median over the last axis; the mean of the middle two, so infinite if one of them is."""
+    ordered = np.sort(values, axis=-1)
+    count = ordered.shape[-1]
+    return np.asarray((ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2)
+
+
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
+    if np.isfinite(values).all():
+        low, high = np.percentile(values, [tail, 100 - tail])
+    else:  # between a number and infinity nothing can be interpolated
+        low, high = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
     return float(low), float(high)

@@ -17,7 +17,7 @@ from engine.spec import (
     Scalar,
     Spec,
 )
-from tianji_cli.files import find_file
+from tianji_cli.files import find_file, study_names
 
 PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 """Every system that a suite may name, in the order of tables and figures."""
@@ -123,7 +123,8 @@ def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
     Raises:
         ConfigError: No such suite, or it cannot be used.
     """
-    document = apply_settings(read_yaml(find_file("experiments/bench", name)), settings)
+    path = find_file("experiments/bench", name, study_names())
+    document = apply_settings(read_yaml(path), settings)
     suite = convert(document, Suite)
     for task_name, task in suite.tasks.items():
         for key, problem, fix in _problems(task):

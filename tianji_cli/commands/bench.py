@@ -19,6 +19,7 @@ from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resum
 from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
+from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.render.bench_live import BenchDisplay
@@ -57,6 +58,8 @@ def bench_command(request: BenchRequest, output: Output) -> int:
         TianJiError: Nothing could be started; says why.
     """
     _check_answerable(request)
+    if wants_study(request):
+        return study_command(request, output)
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
     if request.dry_run:

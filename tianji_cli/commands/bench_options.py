@@ -12,7 +12,8 @@ from tianji_cli.output import Output
 SuiteArgument = Annotated[
     str,
     typer.Argument(
-        metavar="[SUITE]", help="Suite: smoke, cartpole, classic, or a file of your own."
+        metavar="[SUITE]",
+        help="Suite: smoke, cartpole, classic; study: staleness, asynchrony, reference; or a file.",
     ),
 ]
 CompareOption = Annotated[

@@ -22,8 +22,8 @@ from tianji_cli.bench.results import (
     CellResult,
     read_manifest,
     read_results,
-    write_json,
 )
+from tianji_cli.documents import write_json
 from tianji_cli.output import Output
 from tianji_cli.render.bench_tables import task_table
 

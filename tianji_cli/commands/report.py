@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -139,6 +139,8 @@ def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFig
     curves = [examined.curves for examined in runs]
     written = []
     for spec in FIGURES:
+        if not spec.suits(curves):
+            continue
         png, svg = save(make_figure(spec, curves), directory, spec.name)
         text = svg.read_text(encoding="utf-8")
         written.append(PageFigure(name=spec.name, title=spec.title(curves), svg=text, png=png))
@@ -186,14 +188,19 @@ def report_command(
         output: Where words go.
 
     Returns:
-        What was written; None for benchmarks, whose report is another.
+        What was written; None for benchmarks and studies, whose reports are others.
 
     Raises:
         ConfigError: As `resolve_run` and `write_report`.
         PreflightError: As `write_report`.
     """
-    benches = [place for name in runs if (place := _bench_place(results, name)) is not None]
-    if benches:
+    from tianji_cli.commands.bench_report import is_bench
+    from tianji_cli.study.records import is_study
+
+    if studies := _places(results, runs, is_study):
+        _report_study(runs, studies, out, output)
+        return None
+    if benches := _places(results, runs, is_bench):
         _report_benches(runs, benches, out, output)
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
@@ -213,15 +220,31 @@ def report_command(
     return result
 
 
-def _bench_place(results: Path, name: str) -> Path | None:
-    """The directory of a benchmark: a path, an id, or a unique beginning of one."""
-    from tianji_cli.commands.bench_report import is_bench
+def _places(results: Path, names: Sequence[str], is_kind: Callable[[Path], bool]) -> list[Path]:
+    """The directories of one kind among these: paths, ids, or unique beginnings of ids."""
+    found = []
+    for name in names:
+        exact = [place for place in (Path(name), results / name) if is_kind(place)]
+        pattern = f"{glob.escape(name)}*"
+        is_id = Path(name).name == name
+        begins = [p for p in results.glob(pattern) if is_kind(p)] if is_id else []
+        if exact or len(begins) == 1:
+            found.append((exact or begins)[0])
+    return found
 
-    for place in (Path(name), results / name):
-        if is_bench(place):
-            return place
-    matches = [place for place in results.glob(f"{glob.escape(name)}*") if is_bench(place)]
-    return matches[0] if len(matches) == 1 else None
+
+def _report_study(
+    names: Sequence[str], studies: Sequence[Path], out: Path | None, output: Output
+) -> None:
+    from tianji_cli.commands.study_report import show_study, write_study_report
+
+    if len(names) != 1:
+        raise ConfigError(
+            "a study has a report of its own",
+            where=", ".join(names),
+            fix="report them one after the other",
+        )
+    show_study(write_study_report(studies[0], out), output)
 
 
 def _report_benches(

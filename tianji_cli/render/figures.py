@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.throughput import steady_window_s
@@ -20,7 +20,6 @@ from tianji_cli.render import titles
 from tianji_cli.render.bars import MAX_BAR_RUNS, draw_bars, draw_stairs
 from tianji_cli.render.figure_style import (
     BLUE,
-    FAINT,
     INK,
     SIZE_INCHES,
     VERMILLION,
@@ -29,12 +28,18 @@ from tianji_cli.render.figure_style import (
     in_style,
     short_label,
 )
+from tianji_cli.render.figures_age import (
+    any_queue,
+    any_replay,
+    draw_replay_ratio,
+    draw_rollout_age,
+    draw_sample_age,
+)
+from tianji_cli.render.figures_axes import BOUND, TIME, number_axes, say_no_data
 
 MAX_VECTOR_DOTS = 1500
 """More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
 MAX_BARS = 12
-BOUND = (0, (6, 3))
-"""Long dashes, unlike those of any run."""
 
 Runs = Sequence[RunCurves]
 
@@ -47,11 +52,13 @@ class FigureSpec:
         name: Stem of its files.
         title: Says what to see, from the data.
         draw: Draws onto empty axes; returns False if there is nothing to draw.
+        suits: Whether it means anything for these runs.
     """
 
     name: str
     title: Callable[[Runs], str]
     draw: Callable[[Axes, Runs], bool]
+    suits: Callable[[Runs], bool] = bool
 
 
 def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
@@ -61,7 +68,7 @@ def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
         axes = figure.subplots()
         if not spec.draw(axes, runs):
             axes.clear()
-            _say_no_data(axes)
+            say_no_data(axes)
         axes.set_title(spec.title(runs))
         handles, labels = axes.get_legend_handles_labels()
         if handles:
@@ -70,35 +77,6 @@ def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
                 handles, labels, loc="outside lower left", ncols=len(labels) if fits_one_row else 2
             )
         return figure
-
-
-def _say_no_data(axes: Axes) -> None:
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    axes.text(
-        0.5,
-        0.5,
-        "no data",
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color=FAINT,
-        fontsize=14,
-    )
-
-
-def _tick(value: float, _position: int | None = None) -> str:
-    return f"{value / 1e6:,.10g} M" if abs(value) >= 1e6 else f"{value:,.10g}"
-
-
-def _number_axes(axes: Axes, *, x: str, y: str, from_zero: bool = False) -> None:
-    axes.set(xlabel=x, ylabel=y)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.set_xlim(left=0)
-    if from_zero and axes.dataLim.y1 > 0:
-        axes.set_ylim(0, 1.08 * axes.dataLim.y1)
 
 
 def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
@@ -165,7 +143,7 @@ def _draw_threshold(axes: Axes, runs: Runs) -> None:
 
 def _draw_return_over_time(axes: Axes, runs: Runs) -> bool:
     has_data = _draw_return(axes, runs, "t_s")
-    _number_axes(axes, x="time since training started (s)", y="return per episode")
+    number_axes(axes, x=TIME, y="return per episode")
     if len(runs) == 1 and (reached_s := runs[0].summary.time_to_threshold_s) is not None:
         axes.axvline(reached_s, color=INK, linewidth=0.9, linestyle=":")
     return has_data
@@ -173,7 +151,7 @@ def _draw_return_over_time(axes: Axes, runs: Runs) -> bool:
 
 def _draw_return_over_steps(axes: Axes, runs: Runs) -> bool:
     has_data = _draw_return(axes, runs, "env_steps")
-    _number_axes(axes, x="env steps collected", y="return per episode")
+    number_axes(axes, x="env steps collected", y="return per episode")
     if len(runs) == 1 and (steps := runs[0].summary.steps_to_threshold) is not None:
         axes.axvline(steps, color=INK, linewidth=0.9, linestyle=":")
     return has_data
@@ -203,9 +181,7 @@ def _draw_rates(axes: Axes, runs: Runs) -> bool:
             label="consumed (C)",
         )
     rate = "rate" if len(runs) == 1 else "consumption rate"
-    _number_axes(
-        axes, x="time since training started (s)", y=f"{rate} (env steps/s)", from_zero=True
-    )
+    number_axes(axes, x=TIME, y=f"{rate} (env steps/s)", from_zero=True)
     return any(len(run.rates) for run in runs)
 
 
@@ -232,7 +208,7 @@ def _draw_lag(axes: Axes, runs: Runs) -> bool:
         )
     for bound in _bounds(runs):
         axes.axhline(bound, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
-    _number_axes(axes, x="time since training started (s)", y="lag (weights versions)")
+    number_axes(axes, x=TIME, y="lag (weights versions)")
     top = max(
         [1.0, *_bounds(runs), *(float(run.lags["lag_max"].max()) for run in runs if len(run.lags))]
     )
@@ -263,35 +239,13 @@ def _draw_histogram(axes: Axes, runs: Runs) -> bool:
     return bool(tables)
 
 
-def _draw_age(axes: Axes, runs: Runs) -> bool:
-    for index, run in enumerate(runs):
-        lags = run.lags
-        label = "mean" if len(runs) == 1 else short_label(run.label)
-        axes.plot(
-            lags["t_s"],
-            lags["age_mean_s"] * 1000,
-            label=label,
-            color=colour_of(index),
-            linestyle=dashes_of(index),
-        )
-        if len(runs) == 1:
-            axes.plot(
-                lags["t_s"],
-                lags["age_max_s"] * 1000,
-                color=VERMILLION,
-                linestyle="--",
-                linewidth=1.1,
-                label="oldest rollout of a batch",
-            )
-    _number_axes(axes, x="time since training started (s)", y="rollout age (ms)", from_zero=True)
-    return any(len(run.lags) for run in runs)
-
-
 FIGURES = (
     FigureSpec("return_over_time", titles.return_over_time, _draw_return_over_time),
     FigureSpec("return_over_env_steps", titles.return_over_steps, _draw_return_over_steps),
     FigureSpec("rates", titles.rates, _draw_rates),
     FigureSpec("lag_over_time", titles.lag, _draw_lag),
     FigureSpec("lag_histogram", titles.lag_histogram, _draw_histogram),
-    FigureSpec("rollout_age", titles.rollout_age, _draw_age),
+    FigureSpec("rollout_age", titles.rollout_age, draw_rollout_age, any_queue),
+    FigureSpec("replay_ratio", titles.replay_ratio, draw_replay_ratio, any_replay),
+    FigureSpec("sample_age", titles.sample_age, draw_sample_age, any_replay),
 )

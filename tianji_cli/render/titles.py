@@ -107,5 +107,23 @@ def rollout_age(runs: Runs) -> str:
     return f"A rollout is {units.seconds(age_s)} old on average when training on it starts"
 
 
+def sample_age(runs: Runs) -> str:
+    """Of those runs whose samples come from a replay store."""
+    if len(runs) > 1:
+        return "Mean age of a replayed sample when training on it starts"
+    age_s = float(runs[0].lags["age_mean_s"].mean())
+    return f"A replayed sample is {units.seconds(age_s)} old on average when it is trained on"
+
+
+def replay_ratio(runs: Runs) -> str:
+    """Of those runs whose samples come from a replay store."""
+    run = runs[0]
+    if len(runs) > 1 or run.summary.replay_ratio is None:
+        return "Samples trained for each env step collected"
+    text = f"Each env step is trained on {run.summary.replay_ratio:.3g} times"
+    wanted = run.wanted_replay_ratio
+    return text if wanted is None else f"{text}; {wanted:g} were asked for"
+
+
 def _versions(lag: int) -> str:
     return f"{lag} version{'' if lag == 1 else 's'}"

@@ -1,0 +1,148 @@
+"""The two files of a study, and what `tianji report` makes of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from study_fakes import make_runs, manifest_of, write_study
+from synthetic_run import write_synthetic_run
+
+from engine.errors import ConfigError, PreflightError
+from engine.trace.records import Episode
+from tianji_cli.analysis.convergence import episode_curve
+from tianji_cli.analysis.run import load_run
+from tianji_cli.analysis.tables import to_frame
+from tianji_cli.analysis.thin import thin_curve
+from tianji_cli.commands.report import report_command
+from tianji_cli.commands.study_report import write_study_report
+from tianji_cli.documents import write_json
+from tianji_cli.output import Output
+from tianji_cli.study.records import LearningCurve, StudyPaths, append_run, read_runs, read_study
+from tianji_cli.study.run import resume_study
+
+RUNS = make_runs({"a": [100, 200, 300], "b": [110, None, 390]})
+WRITTEN = ("comparison.json", "report.html", "README.md")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudyPaths:
+    return write_study(tmp_path / "study-1", RUNS)
+
+
+def test_what_is_written_is_read_again(paths: StudyPaths):
+    manifest = read_study(paths)
+    assert manifest == manifest_of()
+    assert read_runs(paths, manifest) == RUNS
+
+
+def test_a_line_that_a_crash_has_cut_is_no_run_and_does_no_harm(paths: StudyPaths):
+    data = paths.records.read_bytes()
+    paths.records.write_bytes(data[: data.rfind(b"\n", 0, -1) + 20])
+    manifest = read_study(paths)
+    assert len(read_runs(paths, manifest)) == len(RUNS) - 1
+    append_run(paths, list(RUNS.values())[-1])
+    assert read_runs(paths, manifest) == RUNS
+
+
+def test_a_damaged_line_is_named(paths: StudyPaths):
+    with paths.records.open("ab") as file:
+        file.write(b'{"cell": 1}\n')
+    with pytest.raises(ConfigError) as caught:
+        read_runs(paths, read_study(paths))
+    assert caught.value.where == f"{paths.records}:{len(RUNS) + 1}"
+
+
+def test_a_newer_study_is_refused(paths: StudyPaths):
+    write_json(paths.manifest, msgspec.structs.replace(manifest_of(), schema_version=9))
+    with pytest.raises(ConfigError, match="schema_version 9 is newer"):
+        read_study(paths)
+
+
+def test_machines_are_not_mixed(paths: StudyPaths):
+    run = msgspec.structs.replace(next(iter(RUNS.values())), machine_id="m2")
+    append_run(paths, run)
+    with pytest.raises(ConfigError, match="ran on machine m2, the study on m1"):
+        read_runs(paths, read_study(paths))
+    with pytest.raises(ConfigError, match="it was begun on machine m1"):
+        resume_study(paths.root)
+
+
+def test_the_report_needs_the_two_files_alone(paths: StudyPaths, tmp_path: Path):
+    first = write_study_report(paths.root, tmp_path / "kept")
+    kept = StudyPaths(tmp_path / "kept")
+    before = {name: (kept.root / name).read_bytes() for name in WRITTEN}
+    plots = {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()}
+    assert set(plots) == {
+        f"{name}.{end}"
+        for name in ("two-comparison", "two-learning", "one-learning")
+        for end in ("png", "svg")
+    }
+    for name in (*WRITTEN, *(f"plots/{name}" for name in plots)):
+        (kept.root / name).unlink()
+    again = write_study_report(kept.root, None)
+    assert again.comparison == first.comparison
+    assert {name: (kept.root / name).read_bytes() for name in WRITTEN} == before
+    assert {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()} == plots
+
+
+def test_both_pages_hold_tables_ratios_and_figures(paths: StudyPaths):
+    write_study_report(paths.root, None)
+    html, markdown = paths.page.read_text(), paths.readme.read_text()
+    assert "<script>" not in html
+    assert "Two settings &lt;script&gt;" in html
+    assert "default-src 'none'" in html
+    for text in (html, markdown):
+        assert "2 of 3" in text
+        assert "two-b-seed1" in text
+        assert "tianji bench small" in text
+    assert "| two | b | 475 | 2 of 3 | 390 [110–not reached] |" in markdown
+    for line in markdown.splitlines():
+        if line.startswith("!["):
+            target = line.rpartition("(")[2].rstrip(")")
+            assert (paths.root / target).is_file()
+
+
+def test_the_command_finds_a_study_by_path_id_or_beginning(
+    paths: StudyPaths, capsys: pytest.CaptureFixture[str]
+):
+    for name in (str(paths.root), "study-1", "stud"):
+        assert report_command([name], paths.root.parent, None, Output(is_json=True)) is None
+        document = json.loads(capsys.readouterr().out)
+        assert document["study_id"] == "study-1"
+        assert document["tasks"][0]["variants"][1]["num_censored"] == 1
+    report_command(["study-1"], paths.root.parent, None, Output())
+    shown = capsys.readouterr()
+    assert "two: b has 1.00 [1.00–1.00] times the throughput of a" in shown.out
+    assert "note: Fewer than 10 seeds" in shown.err
+
+
+def test_what_cannot_be_reported_says_why(paths: StudyPaths, tmp_path: Path):
+    with pytest.raises(ConfigError, match="a report of its own"):
+        report_command(["study-1", "study-1"], tmp_path, None, Output())
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PreflightError):
+        write_study_report(paths.root, tmp_path / "file")
+    paths.records.unlink()
+    with pytest.raises(ConfigError, match="nothing to report"):
+        write_study_report(paths.root, None)
+
+
+def test_a_kept_curve_is_small_and_keeps_its_end(tmp_path: Path):
+    run = load_run(write_synthetic_run(tmp_path / "run"))
+    full = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
+    kept = thin_curve(run, num_points=20)
+    assert 15 <= len(kept.t_s) == len(kept.env_steps) == len(kept.return_mean) <= 21
+    assert kept.env_steps == sorted(kept.env_steps)
+    assert kept.env_steps[-1] == full["env_steps"].iloc[-1]
+    assert kept.return_mean[-1] == pytest.approx(full["return_mean"].iloc[-1], abs=1e-3)
+    gaps = [b - a for a, b in itertools.pairwise(kept.env_steps)]
+    assert max(gaps) < 3 * (kept.env_steps[-1] - kept.env_steps[0]) / 20
+
+
+def test_a_run_without_a_full_window_has_no_curve(tmp_path: Path):
+    run = load_run(write_synthetic_run(tmp_path / "run", num_batches=3))
+    assert thin_curve(run) == LearningCurve()

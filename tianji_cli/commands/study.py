@@ -1,0 +1,151 @@
+"""`tianji bench STUDY`: the same experiments under several settings, with several seeds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from engine.errors import EXIT_INTERRUPTED, ConfigError
+from tianji_cli.output import Output
+from tianji_cli.render import units
+from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.study.records import StudyRun, is_study
+from tianji_cli.study.run import (
+    StudyWork,
+    create_study,
+    new_study,
+    resume_study,
+    run_study,
+)
+from tianji_cli.study.spec import find_study, load_study
+
+if TYPE_CHECKING:
+    from tianji_cli.commands.bench import BenchRequest
+
+EXIT_STRICT = 8
+DEFAULT_PEERS = "single-process"
+"""What `--compare` is when it was not given."""
+
+
+def wants_study(request: BenchRequest) -> bool:
+    """Whether what is to be run, or to go on, is a study rather than a comparison of systems."""
+    if request.resume is not None:
+        return is_study(_resumed_root(request))
+    return find_study(request.suite) is not None
+
+
+def study_command(request: BenchRequest, output: Output) -> int:
+    """Plans, asks, runs, reports.
+
+    Returns:
+        0; 8 with `--strict` and a run that failed or is censored; 130 if interrupted.
+
+    Raises:
+        TianJiError: Nothing could be started; says why.
+    """
+    if request.compare != DEFAULT_PEERS:
+        raise ConfigError(
+            "a study compares settings of TianJi, not systems",
+            where="--compare",
+            fix="leave it out, or choose a suite",
+        )
+    work = resume_study(_resumed_root(request)) if request.resume else _planned(request)
+    _announce(work, output)
+    if request.dry_run:
+        return 0
+    if not request.yes and work.open_cells and not typer.confirm("Start?", default=True, err=True):
+        return EXIT_INTERRUPTED
+    if not request.resume:
+        probe_results(request.results)
+        create_study(work)
+    try:
+        _run(work, output)
+    except KeyboardInterrupt:
+        name = work.manifest.study_id
+        output.say(
+            f"interrupted; go on with: tianji bench --resume {name} --results {request.results}"
+        )
+        return EXIT_INTERRUPTED
+    return _conclude(work, request, output)
+
+
+def _resumed_root(request: BenchRequest) -> Path:
+    place = Path(request.resume or "")
+    return place if is_study(place) else request.results / place
+
+
+def _planned(request: BenchRequest) -> StudyWork:
+    path = find_study(request.suite)
+    assert path is not None
+    study = load_study(path, request.settings)
+    if request.seeds is not None:
+        tasks = {
+            name: msgspec.structs.replace(task, seeds=None) for name, task in study.tasks.items()
+        }
+        study = msgspec.structs.replace(study, seeds=request.seeds, tasks=tasks)
+    if request.budget_s is not None:
+        if request.budget_s <= 0:
+            raise ConfigError(
+                f"{request.budget_s:g} is not a time", where="--budget", fix="seconds, above 0"
+            )
+        tasks = {
+            name: msgspec.structs.replace(task, budget_s=None) for name, task in study.tasks.items()
+        }
+        study = msgspec.structs.replace(study, budget_s=request.budget_s, tasks=tasks)
+    study_id = request.name or f"study-{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.name}"
+    check_run_id(study_id, "--name")
+    return new_study(study, request.results / study_id)
+
+
+def _announce(work: StudyWork, output: Output) -> None:
+    """What will be done and how long it may take, before anything starts."""
+    manifest, study = work.manifest, work.manifest.study
+    output.say(f"{manifest.study_id}: {study.summary}")
+    done = f" ({len(work.done)} of {len(manifest.cells)} done)" if work.done else ""
+    longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in work.open_cells)
+    output.say(
+        f"{len(work.open_cells)} runs{done}, one after the other, at most"
+        f" {units.seconds(longest_s)} of training in all"
+    )
+    for cell in work.open_cells:
+        output.say(f"  {cell.run_id}", at_verbosity=1)
+
+
+def _run(work: StudyWork, output: Output) -> None:
+    total, count = len(work.manifest.cells), len(work.done)
+
+    def finished(run: StudyRun) -> None:
+        nonlocal count
+        count += 1
+        output.say(f"[{count}/{total}] {run.cell.run_id}: {_words(run)}")
+
+    run_study(work, finished)
+
+
+def _words(run: StudyRun) -> str:
+    summary = run.summary
+    if run.outcome == "failed" or summary is None:
+        return f"failed: {run.detail}"
+    rate = units.rate(summary.consume_per_s)
+    if run.outcome == "reached":
+        when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
+        return f"reached in {when} and {units.count(steps)} env steps, {rate}"
+    mean, wall = units.number(summary.return_mean), units.seconds(summary.wall_s)
+    return f"{run.outcome} at a mean return of {mean} after {wall}, {rate}"
+
+
+def _conclude(work: StudyWork, request: BenchRequest, output: Output) -> int:
+    from tianji_cli.commands.study_report import show_study, write_study_report
+
+    report = write_study_report(work.paths.root, None)
+    show_study(report, output)
+    is_complete = all(
+        item.num_failed == item.num_censored == 0
+        for task in report.comparison.tasks
+        for item in task.variants
+    )
+    return EXIT_STRICT if request.strict and not is_complete else 0

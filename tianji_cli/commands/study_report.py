@@ -1,0 +1,144 @@
+"""The report of a study: tables, plots and two pages from its two small files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import ConfigError, PreflightError
+from tianji_cli.documents import write_json
+from tianji_cli.output import Output
+from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
+from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
+from tianji_cli.study.records import (
+    StudyCell,
+    StudyPaths,
+    StudyRun,
+    read_runs,
+    read_study,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tianji_cli.render.page import PageFigure
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A written report.
+
+    Attributes:
+        comparison: Every figure.
+        page: The HTML page.
+    """
+
+    comparison: StudyComparison
+    page: Path
+
+
+def write_study_report(root: Path, out: Path | None) -> StudyReport:
+    """Writes plots, `comparison.json`, `report.html` and `README.md`.
+
+    Args:
+        root: A study's directory.
+        out: Where they go, together with copies of `study.json` and `runs.jsonl`, so that this
+            directory can be kept without the runs; None: into the study.
+
+    Raises:
+        ConfigError: A damaged file, or nothing has been finished yet.
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.render.study_page import (
+        StudyPage,
+        render_study_html,
+        render_study_markdown,
+    )
+
+    source, target = StudyPaths(root), StudyPaths((out or root).resolve())
+    manifest = read_study(source)
+    runs = read_runs(source, manifest)
+    if not runs:
+        raise ConfigError(
+            "no run has been finished, so there is nothing to report",
+            where=str(root),
+            fix=f"tianji bench --resume {manifest.study_id}",
+        )
+    comparison = compare_study(manifest, runs)
+    try:
+        target.plots.mkdir(parents=True, exist_ok=True)
+        if target.root != root.resolve():
+            for one, other in (
+                (source.manifest, target.manifest),
+                (source.records, target.records),
+            ):
+                shutil.copyfile(one, other)
+        page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
+        write_json(target.comparison, comparison)
+        target.page.write_text(render_study_html(page, target.root), encoding="utf-8")
+        target.readme.write_text(render_study_markdown(page, target.root), encoding="utf-8")
+    except OSError as error:
+        raise PreflightError(
+            f"the report cannot be written: {error.strerror or error}",
+            where=str(target.root),
+            fix="free space or permissions there, or give another place with --out DIR",
+        ) from error
+    return StudyReport(comparison, target.page)
+
+
+def _draw(
+    comparison: StudyComparison, runs: Mapping[StudyCell, StudyRun], target: StudyPaths
+) -> list[PageFigure]:
+    from tianji_cli.render.figures_study import make_comparison, make_learning
+    from tianji_cli.render.study_text import title_of_comparison, title_of_learning
+
+    drawn = []
+    for task in comparison.tasks:
+        for kind, figure, title in (
+            ("comparison", make_comparison(task, runs), title_of_comparison(task)),
+            ("learning", make_learning(task, runs), title_of_learning(task)),
+        ):
+            if figure is not None:
+                drawn.append(_save(figure, target, f"{task.task}-{kind}", title))
+    return drawn
+
+
+def _save(figure: Figure, target: StudyPaths, name: str, title: str) -> PageFigure:
+    from tianji_cli.render.figure_style import save
+    from tianji_cli.render.page import PageFigure
+
+    png, svg = save(figure, target.plots, name)
+    return PageFigure(name=name, title=title, svg=svg.read_text(encoding="utf-8"), png=png)
+
+
+def show_study(report: StudyReport, output: Output) -> None:
+    """Prints the table, or one JSON document."""
+    if output.is_json:
+        output.document(report.comparison)
+        return
+    for task in report.comparison.tasks:
+        output.data.print(_task_table(report.comparison.study_id, task))
+    for line in ratio_lines(report.comparison):
+        output.data.print(Text(line), soft_wrap=True)
+    for warning in report.comparison.warnings:
+        output.say(f"note: {warning}")
+    output.data.print(Text(f"report: {report.page}"), soft_wrap=True)
+
+
+def _task_table(study_id: str, task: TaskResult) -> Table:
+    """Medians of one task, a row for each variant."""
+    goal = "" if task.threshold is None else f" to {task.threshold:g}"
+    title = Text(f"{study_id} · {task.task}{goal}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.header_style = "bold"
+    for heading in SHORT_HEADINGS:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for item in task.variants:
+        table.add_row(*(Text(cell) for cell in short_row(item)))
+    return table

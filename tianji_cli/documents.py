@@ -1,0 +1,53 @@
+"""JSON files with a schema version: written whole, read strictly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from engine.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def write_json(path: Path, document: object) -> None:
+    """Writes a document so that it is either complete or absent."""
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    os.replace(part, path)
+
+
+def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:
+    """Reads a document of one type.
+
+    Args:
+        path: The file.
+        kind: Its type; has a `schema_version`.
+        newest: The highest schema version that this program knows.
+        what: Whose file it should be, for errors: `a benchmark`.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or newer than this program.
+    """
+    try:
+        return decode(path.read_bytes(), kind, newest, what, str(path))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def decode(data: bytes, kind: type[T], newest: int, what: str, where: str) -> T:
+    """One document from its bytes; arguments and errors as of `read_json`."""
+    try:
+        version = msgspec.json.decode(data, type=dict[str, object]).get("schema_version")
+        if isinstance(version, int) and version > newest:
+            raise ConfigError(
+                f"its schema_version {version} is newer than {newest}",
+                where=where,
+                fix="read it with the version of TianJi that wrote it",
+            )
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not a file of {what}: {error}", where=where) from error

@@ -1,0 +1,149 @@
+"""The figures of a study: every seed, and in black, which print keeps, medians with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tianji_cli.bench.statistics import Interval
+from tianji_cli.render.figure_style import (
+    BLUE,
+    INK,
+    SIZE_INCHES,
+    VERMILLION,
+    colour_of,
+    dashes_of,
+    in_style,
+)
+from tianji_cli.render.study_text import title_of_comparison, title_of_learning
+from tianji_cli.study.compare import TaskResult, runs_of, steps_of, throughput_of
+from tianji_cli.study.records import StudyCell, StudyRun
+
+Runs = Mapping[StudyCell, StudyRun]
+SPREAD = 0.22
+"""Seeds of one variant stand side by side within this distance of their place."""
+HALF_WIDTH = 0.32
+HEADROOM, HEADROOM_CENSORED = 1.12, 1.35
+"""Triangles with their counts stand above all seeds."""
+BOUND = (0, (6, 3))
+
+
+def make_comparison(task: TaskResult, runs: Runs) -> Figure | None:
+    """Throughput above env steps to the threshold, over the variants; None for a single variant."""
+    if len(task.variants) < 2 or not any(item.num_runs for item in task.variants):
+        return None
+    with in_style():
+        figure = Figure(figsize=(SIZE_INCHES[0], 1.4 * SIZE_INCHES[1]), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        for index, item in enumerate(task.variants):
+            own = runs_of(runs, task.task, item.variant)
+            _draw_seeds(above, index, [throughput_of(run) for run in own])
+            _draw_median(above, index, item.consume_per_s)
+            _draw_seeds(below, index, [steps_of(run) for run in own])
+            _draw_median(below, index, item.steps_to_threshold)
+        above.set_ylabel("env steps/s consumed")
+        goal = "" if task.threshold is None else f" to {task.threshold:g}"
+        below.set_ylabel(f"env steps{goal}")
+        num_censored = sum(item.num_censored for item in task.variants)
+        _finish(above, HEADROOM)
+        _finish(below, HEADROOM_CENSORED if num_censored else HEADROOM)
+        _draw_censored(below, task)
+        below.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
+        below.set_xlim(-0.6, len(task.variants) - 0.4)
+        below.set_xlabel(task.axis)
+        above.set_title(title_of_comparison(task))
+        _legend(below, has_censored=num_censored > 0)
+        handles, labels = below.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=3)
+        return figure
+
+
+def _draw_seeds(axes: Axes, place: int, values: Sequence[float | None]) -> None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    for number, value in enumerate(known):
+        x = place + (2 * number / max(1, len(known) - 1) - 1) * SPREAD if len(known) > 1 else place
+        axes.plot(x, value, "o", markerfacecolor="none", markeredgecolor=BLUE, markersize=5)
+
+
+def _draw_median(axes: Axes, place: int, interval: Interval | None) -> None:
+    if interval is None:
+        return
+    axes.hlines(interval.estimate, place - HALF_WIDTH, place + HALF_WIDTH, color=INK, linewidth=2)
+    if interval.low is not None and interval.high is not None:
+        axes.vlines(place, interval.low, interval.high, color=INK, linewidth=1.2)
+
+
+def _finish(axes: Axes, headroom: float) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.grid(False, axis="x")
+    top = axes.dataLim.y1
+    if math.isfinite(top) and top > 0:
+        axes.set_ylim(0, headroom * top)
+
+
+def _draw_censored(axes: Axes, task: TaskResult) -> None:
+    """A triangle at the upper edge, with a count, where runs did not reach the threshold."""
+    for place, item in enumerate(task.variants):
+        if item.num_censored:
+            top = axes.get_ylim()[1]
+            axes.plot(place, top, "^", color=VERMILLION, markersize=8, clip_on=False)
+            axes.annotate(
+                f"{item.num_censored} of {item.num_runs}",
+                (place, top),
+                xytext=(0, -14),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+
+
+def _legend(axes: Axes, *, has_censored: bool) -> None:
+    axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=BLUE, label="one seed")
+    axes.plot([], [], color=INK, linewidth=2, label="median, 95% interval")
+    if has_censored:
+        axes.plot([], [], "^", color=VERMILLION, label="not reached (right-censored)")
+
+
+def make_learning(task: TaskResult, runs: Runs) -> Figure | None:
+    """Mean return over env steps, one line for each seed; None if no curve was kept."""
+    if not any(len(run.curve.t_s) for cell, run in runs.items() if cell.task == task.task):
+        return None
+    with in_style():
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        axes = figure.subplots()
+        for index, item in enumerate(task.variants):
+            own = runs_of(runs, task.task, item.variant)
+            _draw_curves(axes, item.variant, index, own, is_only=len(task.variants) == 1)
+        if task.threshold is not None:
+            label = f"threshold {task.threshold:g}"
+            axes.axhline(task.threshold, color=INK, linewidth=1.1, linestyle=BOUND, label=label)
+        axes.set(xlabel="env steps collected", ylabel="mean return of the last episodes")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.set_xlim(left=0)
+        axes.set_title(title_of_learning(task))
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=4)
+        return figure
+
+
+def _draw_curves(
+    axes: Axes, name: str, index: int, runs: Sequence[StudyRun], *, is_only: bool
+) -> None:
+    """Of one variant; the seeds of an only variant are told apart, those of several are not."""
+    for number, run in enumerate(runs):
+        look = number if is_only else index
+        label = f"seed {run.cell.seed}" if is_only else (name if number == 0 else None)
+        axes.plot(
+            run.curve.env_steps,
+            run.curve.return_mean,
+            color=colour_of(look),
+            linestyle=dashes_of(look),
+            linewidth=1.3 if is_only else 0.9,
+            label=label,
+        )

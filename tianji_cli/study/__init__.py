@@ -1,0 +1,1 @@
+"""Studies: the same experiments under several settings, with several seeds, and what that shows."""

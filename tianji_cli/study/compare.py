@@ -1,0 +1,202 @@
+"""What a study shows: medians over seeds with their intervals, from its records alone. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from tianji_cli.bench.statistics import Interval, bootstrap_median, median_ratio
+from tianji_cli.study.records import (
+    STUDY_SCHEMA_VERSION,
+    StudyCell,
+    StudyManifest,
+    StudyRun,
+)
+
+ENOUGH_SEEDS = 10
+BUSY_CORES = 0.3
+Quantity = Callable[[StudyRun], float | None]
+
+
+class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One variant of a task. Medians are over seeds; a run that did not reach counts as longer."""
+
+    variant: str
+    num_runs: int
+    """Finished ones; failed ones included."""
+    num_reached: int
+    num_censored: int
+    num_failed: int
+    consume_per_s: Interval | None = None
+    """Env steps/s, steady window."""
+    steps_to_threshold: Interval | None = None
+    """Env steps collected; null if half of the runs or more did not reach."""
+    time_to_threshold_s: Interval | None = None
+    lag_mean: float | None = None
+    """Median over seeds, in versions."""
+    lag_max: int | None = None
+    """Highest of all seeds, in versions."""
+    dropped_share: float | None = None
+    """Env steps dropped by env steps collected, over all seeds."""
+    ratios: dict[str, Interval] = {}
+    """By figure: this median by that of the baseline, over the seeds of both; only if all of them
+    reached."""
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of a study."""
+
+    task: str
+    axis: str
+    baseline: str | None
+    algorithm: str
+    env_id: str
+    threshold: float | None
+    variants: list[VariantResult]
+
+
+class StudyComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """`comparison.json`."""
+
+    schema_version: int = STUDY_SCHEMA_VERSION
+    study_id: str
+    tasks: list[TaskResult]
+    warnings: list[str]
+
+
+def throughput_of(run: StudyRun) -> float | None:
+    return run.summary.consume_per_s if run.summary else None
+
+
+def steps_of(run: StudyRun) -> float | None:
+    """Env steps to the threshold; infinite if it was not reached."""
+    return _or_longer(run, run.summary.steps_to_threshold if run.summary else None)
+
+
+def time_of(run: StudyRun) -> float | None:
+    """Seconds to the threshold; infinite if it was not reached."""
+    return _or_longer(run, run.summary.time_to_threshold_s if run.summary else None)
+
+
+def _or_longer(run: StudyRun, value: float | None) -> float | None:
+    return {"reached": value, "censored": math.inf}.get(run.outcome)
+
+
+QUANTITIES: Mapping[str, Quantity] = {
+    "consume_per_s": throughput_of,
+    "steps_to_threshold": steps_of,
+    "time_to_threshold_s": time_of,
+}
+
+
+def compare_study(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> StudyComparison:
+    """Every figure of a study.
+
+    Args:
+        manifest: What was to be done.
+        runs: What has been done so far.
+    """
+    return StudyComparison(
+        study_id=manifest.study_id,
+        tasks=[_task(manifest, name, runs) for name in manifest.study.tasks],
+        warnings=_warnings(manifest, runs),
+    )
+
+
+def runs_of(runs: Mapping[StudyCell, StudyRun], task: str, variant: str) -> list[StudyRun]:
+    """Finished runs of one variant by seed."""
+    own = [run for cell, run in runs.items() if (cell.task, cell.variant) == (task, variant)]
+    return sorted(own, key=lambda run: run.cell.seed)
+
+
+def _task(manifest: StudyManifest, name: str, runs: Mapping[StudyCell, StudyRun]) -> TaskResult:
+    task = manifest.study.tasks[name]
+    by_variant = {variant: runs_of(runs, name, variant) for variant in task.variants}
+    base = by_variant.get(task.baseline or "", [])
+    known = [run.summary for own in by_variant.values() for run in own if run.summary]
+    return TaskResult(
+        task=name,
+        axis=task.axis,
+        baseline=task.baseline,
+        algorithm=known[0].algorithm if known else "",
+        env_id=known[0].env_id if known else "",
+        threshold=known[0].threshold if known else None,
+        variants=[
+            _variant(variant, own, base if variant != task.baseline else [])
+            for variant, own in by_variant.items()
+        ],
+    )
+
+
+def _variant(variant: str, runs: Sequence[StudyRun], base: Sequence[StudyRun]) -> VariantResult:
+    fine = [run for run in runs if run.outcome != "failed"]
+    lags = [run.summary.lag for run in fine if run.summary]
+    collected = sum(run.summary.env_steps_collected for run in fine if run.summary)
+    dropped = sum(run.summary.env_steps_dropped for run in fine if run.summary)
+    lag_mean = bootstrap_median([lag.mean for lag in lags if lag.mean is not None] or [math.inf])
+    return VariantResult(
+        variant=variant,
+        num_runs=len(runs),
+        num_reached=sum(run.outcome == "reached" for run in runs),
+        num_censored=sum(run.outcome == "censored" for run in runs),
+        num_failed=len(runs) - len(fine),
+        consume_per_s=_median(fine, throughput_of),
+        steps_to_threshold=_median(fine, steps_of),
+        time_to_threshold_s=_median(fine, time_of),
+        lag_mean=lag_mean.estimate if lag_mean else None,
+        lag_max=max((lag.max for lag in lags if lag.max is not None), default=None),
+        dropped_share=dropped / collected if collected else None,
+        ratios=_ratios(fine, base),
+    )
+
+
+def _median(runs: Sequence[StudyRun], quantity: Quantity) -> Interval | None:
+    values = [value for run in runs if (value := quantity(run)) is not None]
+    return bootstrap_median(values) if values else None
+
+
+def _ratios(runs: Sequence[StudyRun], base: Sequence[StudyRun]) -> dict[str, Interval]:
+    """Over the seeds that both have; none for a quantity that a run of them lacks."""
+    ratios = {}
+    for name, quantity in QUANTITIES.items():
+        ours = {run.cell.seed: quantity(run) for run in runs}
+        theirs = {run.cell.seed: quantity(run) for run in base}
+        pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        known = [(a, b) for a, b in pairs if a and b and math.isfinite(a) and math.isfinite(b)]
+        if known and len(known) == len(pairs):
+            ratios[name] = median_ratio([a for a, _ in known], [b for _, b in known])
+    return ratios
+
+
+def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    found = []
+    if missing := len(manifest.cells) - len(runs):
+        found.append(f"{missing} of {len(manifest.cells)} runs are still to be made.")
+    few = min(manifest.study.seeds_of(task) for task in manifest.study.tasks)
+    if few < ENOUGH_SEEDS:
+        found.append(
+            f"Fewer than {ENOUGH_SEEDS} seeds: intervals are narrower than they should be."
+        )
+    found += [
+        f"{run.cell.run_id} failed: {run.detail.partition(chr(10))[0]}"
+        for run in runs.values()
+        if run.outcome == "failed"
+    ]
+    found += [
+        f"{run.cell.run_id}: {run.disagreements} figures disagreed with its traces."
+        for run in runs.values()
+        if run.disagreements
+    ]
+    busy = [run for run in runs.values() if run.load.busy_cores > BUSY_CORES]
+    if busy:
+        most = max(run.load.busy_cores for run in busy)
+        found.append(
+            f"The machine was busy before {len(busy)} of {len(runs)} runs (up to {most:.1f} of"
+            f" {manifest.machine.num_cores} cores): times and throughput are not to be quoted."
+        )
+    if manifest.git.dirty:
+        found.append("The code had uncommitted changes.")
+    return found

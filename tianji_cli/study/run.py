@@ -1,0 +1,216 @@
+"""Runs a study, one run after the other, each as a user would start it; can go on later."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.errors import ConfigError, PreflightError
+from engine.trace.summary import Summary
+from tianji_cli.analysis.run import load_run
+from tianji_cli.bench.harness import check_machine
+from tianji_cli.bench.machine import Load, load_now, this_machine
+from tianji_cli.bench.schedule import in_blocks
+from tianji_cli.bench.supervise import Family
+from tianji_cli.documents import write_json
+from tianji_cli.manifest import git_state
+from tianji_cli.run_dir import RunPaths
+from tianji_cli.study.records import (
+    Outcome,
+    StudyCell,
+    StudyManifest,
+    StudyPaths,
+    StudyRun,
+    append_run,
+    read_runs,
+    read_study,
+)
+from tianji_cli.study.spec import Study
+
+LOOK_S = 0.2
+GRACE_S = 60.0
+"""A run may take so much longer than its budget to launch and to end; then it is interrupted."""
+PATIENCE_S = 20.0
+"""An interrupted run that has not ended by then is killed."""
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class StudyWork:
+    """A study that may start or go on.
+
+    Attributes:
+        paths: Its files.
+        manifest: What it is.
+        done: Finished runs.
+    """
+
+    paths: StudyPaths
+    manifest: StudyManifest
+    done: dict[StudyCell, StudyRun]
+
+    @property
+    def open_cells(self) -> list[StudyCell]:
+        return [cell for cell in self.manifest.cells if cell not in self.done]
+
+
+def plan_cells(study: Study) -> list[StudyCell]:
+    """All runs in blocks: with each seed every variant of every task, in random order."""
+    num_blocks = max(study.seeds_of(task) for task in study.tasks)
+    sides = {name: list(task.variants) for name, task in study.tasks.items()}
+    return [
+        StudyCell(task=task, variant=variant, seed=seed)
+        for task, variant, seed in in_blocks(study.name, sides, range(num_blocks))
+        if seed < study.seeds_of(task)
+    ]
+
+
+def new_study(study: Study, root: Path) -> StudyWork:
+    """Plans a study in `root`; writes nothing yet."""
+    manifest = StudyManifest(
+        study_id=root.name,
+        argv=["tianji", *sys.argv[1:]],
+        study=study,
+        cells=plan_cells(study),
+        machine=this_machine(),
+        git=git_state(_ROOT),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return StudyWork(StudyPaths(root), manifest, {})
+
+
+def create_study(work: StudyWork) -> None:
+    """Makes the directory and writes `study.json`.
+
+    Raises:
+        ConfigError: A study of that id exists.
+        PreflightError: It cannot be written.
+    """
+    root = work.paths.root
+    try:
+        root.mkdir(parents=True)
+        write_json(work.paths.manifest, work.manifest)
+    except FileExistsError:
+        raise ConfigError(
+            "a study of this id exists and is not overwritten",
+            where=str(root),
+            fix="choose another --name, or go on with it: --resume",
+        ) from None
+    except OSError as error:
+        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
+
+
+def resume_study(root: Path) -> StudyWork:
+    """An interrupted study; its finished runs are not made again.
+
+    Raises:
+        ConfigError: There is none, or it was begun on another machine.
+    """
+    paths = StudyPaths(root)
+    manifest = read_study(paths)
+    check_machine(manifest.machine, this_machine(), root)
+    return StudyWork(paths, manifest, read_runs(paths, manifest))
+
+
+def run_study(work: StudyWork, finished: Callable[[StudyRun], None]) -> None:
+    """Makes the runs that are missing.
+
+    Args:
+        work: From `new_study` or `resume_study`.
+        finished: Called after each.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the run under way will be made again.
+    """
+    for cell in work.open_cells:
+        run = _run_cell(work, cell)
+        append_run(work.paths, run)
+        finished(run)
+
+
+def command_of(study: Study, cell: StudyCell, paths: StudyPaths) -> list[str]:
+    """The words after `tianji` that make one run."""
+    settings = [
+        word for setting in study.settings_of(cell.task, cell.variant) for word in ("-s", setting)
+    ]
+    return [
+        *("-q", "up", "-x", study.tasks[cell.task].experiment),
+        *settings,
+        *("--seed", str(cell.seed), "--name", cell.run_id, "--results", str(paths.runs)),
+    ]
+
+
+def _run_cell(work: StudyWork, cell: StudyCell) -> StudyRun:
+    paths, study = work.paths, work.manifest.study
+    shutil.rmtree(paths.run(cell).root, ignore_errors=True)  # what an interrupted attempt left
+    paths.runs.mkdir(parents=True, exist_ok=True)
+    output = paths.runs / f"{cell.run_id}.log"
+    output.unlink(missing_ok=True)
+    load = load_now()
+    argv = [sys.executable, "-m", "tianji_cli.main", *command_of(study, cell, paths)]
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    family = Family(argv, {**os.environ, "PYTHONPATH": path}, Path.cwd(), output)
+    budget_s = study.tasks[cell.task].budget_s or study.budget_s
+    try:
+        _wait(family, budget_s + GRACE_S)
+    finally:
+        if family.process.poll() is None:
+            family.ask_to_stop()
+            _wait(family, PATIENCE_S)
+        family.end()
+    return conclude(cell, paths.run(cell), work.manifest.machine.id, load, output)
+
+
+def _wait(family: Family, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while family.wait(LOOK_S) is None and time.monotonic() < deadline_s:
+        family.look()
+
+
+def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:
+    """What is kept of a run that has ended; its traces are held against its summary here."""
+    from tianji_cli.analysis.check import rebuild_counters
+    from tianji_cli.analysis.thin import thin_curve
+
+    try:
+        data = load_run(run)
+    except ConfigError as error:
+        tail = output.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        detail = "\n".join((str(error), *tail))
+        return StudyRun(
+            cell=cell,
+            outcome="failed",
+            detail=detail,
+            disagreements=0,
+            machine_id=machine_id,
+            load=load,
+        )
+    outcome, detail = outcome_of(data.summary)
+    return StudyRun(
+        cell=cell,
+        outcome=outcome,
+        detail=detail,
+        disagreements=len(rebuild_counters(data)),
+        machine_id=machine_id,
+        load=load,
+        summary=data.summary,
+        manifest=data.manifest.data,
+        curve=thin_curve(data),
+    )
+
+
+def outcome_of(summary: Summary | None) -> tuple[Outcome, str]:
+    """What became of a run, and why if it failed."""
+    if summary is None:
+        return "failed", "it wrote no summary"
+    if summary.status != "ok":
+        return "failed", summary.error or f"{summary.status} by {summary.stop_reason}"
+    if summary.reached is None:
+        return "ended", ""
+    return ("reached" if summary.reached else "censored"), ""
