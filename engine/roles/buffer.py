@@ -39,12 +39,15 @@ class BufferRole:
         index: Its number.
         staleness: Mode and bound.
         rollouts_per_batch: Rollouts that one batch is made of.
+        version: Of the weights that the run begins with.
     """
 
-    def __init__(self, index: int, staleness: StalenessSpec, rollouts_per_batch: int) -> None:
+    def __init__(
+        self, index: int, staleness: StalenessSpec, rollouts_per_batch: int, version: int = 0
+    ) -> None:
         self.address = f"buffer-{index}"
         self._index = index
-        self._admission = Admission(staleness, rollouts_per_batch)
+        self._admission = Admission(staleness, rollouts_per_batch, next_batch=version)
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""

@@ -18,6 +18,7 @@ from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Alive,
+    CheckpointDue,
     Exit,
     HostGone,
     Joined,
@@ -88,7 +89,7 @@ class CoordinatorRole:
         self._info = info
         self._addresses = addresses
         self._supervisors = supervisors
-        self._totals = RunTotals(experiment)
+        self._totals = RunTotals(experiment, info.resumed)
         self._groups = groups or Groups(single_cut(experiment), {})
         num_groups = self._groups.count
         self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
@@ -98,6 +99,8 @@ class CoordinatorRole:
         self._error: str | None = None
         self._stop_reason = ""
         self._deadline_s = JOIN_S
+        self._saved_s = 0.0
+        """When checkpoints were asked for last."""
         self._ended_training_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -115,6 +118,8 @@ class CoordinatorRole:
                 return self._stop("env_steps", now_s)
             case Stopped():
                 self._roll.last_words[event.address] = event.counters
+                if event.error:
+                    self._fail(f"{event.address}: {event.error}")
                 return [*self._settle(), *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
@@ -146,10 +151,15 @@ class CoordinatorRole:
         if self._phase is not _Phase.JOINING or not is_complete:
             return []
         self._phase = _Phase.RUNNING
-        self._fleet.start()
+        begin_s = self._totals.before.elapsed_s
+        self._fleet.start(begin_s)
+        self._saved_s = begin_s
+        resumed = self._info.resumed
+        words = f"version {resumed.version} of run {resumed.run_id}" if resumed else ""
         return [
-            StartRun((*self._addresses, *self._supervisors)),
-            self._note(0.0, "started", COORDINATOR, ""),
+            StartRun((*self._addresses, *self._supervisors), elapsed_s=begin_s),
+            *([self._note(begin_s, "resumed", COORDINATOR, words)] if resumed else []),
+            self._note(begin_s, "started", COORDINATOR, ""),
         ]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
@@ -199,7 +209,7 @@ class CoordinatorRole:
         for group in groups:
             detail = f"{cause}; the other groups go on"
             commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
-            commands += self._groups.part_with(group)
+            commands += self._groups.part_with(group, self._totals, now_s)
         return [*commands, *self._settle()]
 
     def _settle(self) -> list[Command]:
@@ -211,7 +221,7 @@ class CoordinatorRole:
         if self._phase is _Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
                 commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
-            return [*commands, *self._check_stop_rules(now_s)]
+            return [*commands, *self._save_if_due(now_s), *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
         waiting = self._awaited()
@@ -223,6 +233,18 @@ class CoordinatorRole:
         self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
         self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
+
+    def _save_if_due(self, now_s: float) -> list[Command]:
+        """Asks all learners for a checkpoint at the same time."""
+        every_s = self._experiment.checkpoint.every_s
+        if every_s is None or now_s - self._saved_s < every_s:
+            return []
+        self._saved_s = now_s
+        return [
+            Send(address, CheckpointDue(standing=self._totals.standing_of(address, now_s)))
+            for address in self._awaited()
+            if role_of(address) == "learner"
+        ]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
         if self._phase is not _Phase.RUNNING or not self._fleet.give_up(host):
@@ -263,7 +285,10 @@ class CoordinatorRole:
         self._ended_training_s = now_s
         self._deadline_s = now_s + STOP_S
         self._roll.give_up(self._roll.missing)
-        stops = [Send(address, Stop()) for address in self._awaited()]
+        stops = [
+            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
+            for address in self._awaited()
+        ]
         return [self._note(now_s, "stopping", COORDINATOR, reason), *stops, *self._advance(now_s)]
 
     def _awaited(self) -> list[str]:
@@ -317,7 +342,8 @@ class CoordinatorRole:
         """Everyone's own count, or as much of it as is known."""
         if self._roll.gone:
             return self._roll.ledger_of_the_rest(self._totals, now_s)
-        return self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
+        own = self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
+        return self._totals.in_all(own)
 
     def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
         host = self._roll.host_of(role)

@@ -60,10 +60,10 @@ class Fleet:
         """Supervisors that never said anything: the way to their hosts may be closed."""
         return sorted(set(self._supervisors) - set(self._heard_s))
 
-    def start(self) -> None:
-        """The clock starts again at zero."""
-        self._heard_s = dict.fromkeys(self._heard_s, 0.0)
-        self._beat_at_s = 0.0
+    def start(self, now_s: float) -> None:
+        """The clock starts again, at `now_s`."""
+        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+        self._beat_at_s = now_s
 
     def hear(self, event: Alive, now_s: float) -> None:
         """Notes that a supervisor is there."""

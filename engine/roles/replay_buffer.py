@@ -49,11 +49,17 @@ class ReplayBufferRole:
         index: Its number.
         limiter: Who may go on.
         capacity: Env steps that the store holds.
-        step_limit: `stop.env_steps`.
+        step_limit: `stop.env_steps`, less what was consumed before the run went on.
+        version: Of the weights that the run begins with.
     """
 
     def __init__(
-        self, index: int, limiter: RateLimiter, capacity: int, step_limit: int | None
+        self,
+        index: int,
+        limiter: RateLimiter,
+        capacity: int,
+        step_limit: int | None,
+        version: int = 0,
     ) -> None:
         self.address = f"buffer-{index}"
         self._index = index
@@ -66,7 +72,7 @@ class ReplayBufferRole:
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._learner = ""
-        self._next_batch = 0
+        self._next_batch = version
         self._reported_steps = 0
         self._reported_samples = 0
         self._has_reached_limit = False

@@ -81,7 +81,8 @@ class RollCall:
         """
         collected, consumed = totals.collected.total, totals.consumed.total
         known = totals.ledger.dropped if totals.ledger else 0
-        dropped = max(sum(word.dropped for word in self.last_words.values()), known)
+        said = sum(word.dropped for word in self.last_words.values())
+        dropped = max(said + totals.before.env_steps_dropped, known)
         in_flight = collected - consumed - dropped
         return Ledger(
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight

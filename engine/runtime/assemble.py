@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.messages import COORDINATOR, role_of
-from engine.progress import Progress
+from engine.progress import Progress, steps_left
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command
@@ -81,6 +81,22 @@ class Assembly:
     arena: Arena | None = None
 
     @property
+    def resumes(self) -> int:
+        """How often the run has gone on from a checkpoint."""
+        return self.info.resumed.resumes if self.info.resumed else 0
+
+    @property
+    def version(self) -> int:
+        """Of the weights that it begins with."""
+        return self.info.resumed.version if self.info.resumed else 0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """JSON file of what it goes on from, if it does."""
+        resumed = self.info.resumed
+        return self.run_dir / CHECKPOINTS_NAME / resumed.checkpoint if resumed else None
+
+    @property
     def compiles(self) -> bool:
         """Inline, compiling must be asked for: when it is done depends on time, traces must not."""
         mode = self.blueprint.experiment.learner.compile
@@ -97,17 +113,17 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "actor":
             group = cut.group_of(index)
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
-            body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena)
+            body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena, run.resumes)
             return Hosted(actor, body)
         case "environment":
-            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
+            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0, run.resumes))
         case "learner":
             return _host_learner(index, run)
         case "buffer":
             return _host_buffer(index, run)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
-            return Hosted(reducer, ReducerBody(blueprint))
+            return Hosted(reducer, ReducerBody(blueprint, run.checkpoint))
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
@@ -125,12 +141,18 @@ def _host_coordinator(run: Assembly) -> Hosted:
 def _host_buffer(index: int, run: Assembly) -> Hosted:
     blueprint, experiment = run.blueprint, run.blueprint.experiment
     if blueprint.replay is None:
-        queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
+        per_batch = blueprint.rollouts_per_batch
+        queue = BufferRole(index, experiment.staleness, per_batch, run.version)
         return Hosted(queue, NoBody())
-    step_limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
-    capacity = blueprint.replay.capacity
-    store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
-    return Hosted(store, ReplayBody(blueprint, index, run.clock))
+    limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
+    store = ReplayBufferRole(
+        index,
+        make_limiter(blueprint),
+        blueprint.replay.capacity,
+        steps_left(limit, run.info.resumed),
+        run.version,
+    )
+    return Hosted(store, ReplayBody(blueprint, index, run.clock, run.resumes))
 
 
 def _host_learner(index: int, run: Assembly) -> Hosted:
@@ -147,5 +169,14 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
     compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
-    body = LearnerBody(blueprint, checkpoints, run.clock, meeting, compiles=compiles)
-    return Hosted(LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut), body)
+    origin = run.info.resumed
+    learner = LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut, origin)
+    body = LearnerBody(
+        blueprint,
+        checkpoints,
+        run.clock,
+        meeting,
+        compiles=compiles,
+        resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
+    )
+    return Hosted(learner, body)

@@ -37,6 +37,7 @@ class ActorBody:
         epoch: Its incarnation; a restarted actor continues with other random numbers.
         clock: The run's timeline.
         arena: Memory shared with the other roles of this host, if there is any.
+        resumes: How often the run has gone on from a checkpoint.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ActorBody:
         epoch: int,
         clock: Clock,
         arena: Arena | None = None,
+        resumes: int = 0,
     ) -> None:
         self._arena = arena
         if arena is not None:
@@ -57,7 +59,7 @@ class ActorBody:
         self._algorithm = blueprint.algorithm
         self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
-        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch)
+        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         self._generator = torch.Generator().manual_seed(of_actions)
         self._remote: RemoteEnv | None = None
         self._env: VectorEnvironment | None = None

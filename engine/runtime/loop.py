@@ -145,7 +145,7 @@ class Loop:
 
     def _start_run(self, command: StartRun) -> None:
         if not command.is_under_way:
-            self._clock.restart(time.monotonic_ns())
+            self._clock.restart(time.monotonic_ns() - round(command.elapsed_s * 1e9))
         for address in command.addresses:
             self._send(address, Start(origin_ns=self._clock.origin_ns))
 

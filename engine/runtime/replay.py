@@ -15,6 +15,7 @@ from engine.roles.commands import Command, DrawSamples, InsertRollout, SetPriori
 from engine.roles.events import Event, SamplesDrawn
 from engine.rollout import Priorities, Rollout, Samples, SamplesInfo
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.seeds import buffer_random
 from engine.wire.codec import allocate_framed
 
 
@@ -42,9 +43,12 @@ class ReplayBody:
         blueprint: The run; it must want samples from replay.
         index: Number of the buffer.
         clock: The run's timeline.
+        resumes: How often the run has gone on from a checkpoint; then its store begins empty.
     """
 
-    def __init__(self, blueprint: Blueprint, index: int, clock: Clock) -> None:
+    def __init__(
+        self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0
+    ) -> None:
         request = blueprint.replay
         assert request is not None
         self._clock = clock
@@ -58,7 +62,7 @@ class ReplayBody:
             request.discount,
             request.value_fields,
         )
-        random = np.random.default_rng([blueprint.experiment.seed, index])
+        random = buffer_random(blueprint.experiment.seed, index, resumes)
         self._sampler = _make_sampler(request, self._store.num_positions, random)
 
     def close(self) -> None:
