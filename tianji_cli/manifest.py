@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.progress import Resumed
 from engine.runtime.launch import HostFacts
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
@@ -40,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     clock_offsets_s: dict[str, float]
     clock_errors_s: dict[str, float]
+    resumed_from: Resumed | None = None
 
 
 def write_manifest(
@@ -48,6 +50,7 @@ def write_manifest(
     inventory: Inventory,
     hosts: dict[str, HostFacts],
     offsets: Mapping[str, ClockOffset],
+    resumed: Resumed | None = None,
 ) -> Manifest:
     """Writes the manifest of a run that is about to start.
 
@@ -55,6 +58,7 @@ def write_manifest(
         paths, experiment, inventory: The run.
         hosts: What each is, the coordinator's first.
         offsets: Their monotonic clocks minus that of the coordinator's host.
+        resumed: What it goes on from, if it does.
     """
     manifest = Manifest(
         run_id=paths.run_id,
@@ -68,6 +72,7 @@ def write_manifest(
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},
         clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
+        resumed_from=resumed,
     )
     paths.manifest.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest

@@ -92,7 +92,9 @@ class LearnerRole:
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
-        self._step_limit = steps_left(experiment.stop.env_steps, resumed) if cut.groups == 1 else None
+        self._step_limit = (
+            steps_left(experiment.stop.env_steps, resumed) if cut.groups == 1 else None
+        )
         """With several learners, only the coordinator knows what all of them have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
         self._version = resumed.version if resumed else 0
@@ -294,7 +296,9 @@ class LearnerRole:
 
     def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:
         commands: list[Command] = []
-        kind, detail = ("checkpoint-failed", event.error) if event.error else ("checkpoint", event.name)
+        kind, detail = (
+            ("checkpoint-failed", event.error) if event.error else ("checkpoint", event.name)
+        )
         if detail:
             row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
             commands.append(self._report(row))

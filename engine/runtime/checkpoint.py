@@ -159,7 +159,9 @@ def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -
         found = (header[name].dtype, tuple(header[name].shape))
         expected = (_DTYPES[tensor.dtype], tuple(tensor.shape))
         if found != expected:
-            problem = f"the tensor {name!r} is {found[0]} {found[1]}, not {expected[0]} {expected[1]}"
+            problem = (
+                f"the tensor {name!r} is {found[0]} {found[1]}, not {expected[0]} {expected[1]}"
+            )
             raise ConfigError(problem, where=str(file))
 
 

@@ -173,7 +173,9 @@ def verify(path: Path) -> CheckpointInfo:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     if digest.hexdigest() != info.sha256:
-        raise ConfigError(f"{tensors.name} does not have the checksum of its tensors", where=f"{path}")
+        raise ConfigError(
+            f"{tensors.name} does not have the checksum of its tensors", where=f"{path}"
+        )
     return info
 
 

@@ -133,10 +133,9 @@ class LearnerBody:
         vector.add_(target.to(vector.device) - self._offered)
 
     def _resume(self, resumed: Resumed, file: Path) -> None:
-        """Takes up everything that a checkpoint holds, and says so in the log."""
+        """Takes up everything that a checkpoint holds."""
         check_identity(self._blueprint.experiment, load_checkpoint(file, self._state))
         self._version, self._resumes = resumed.version, resumed.resumes
-        print(f"goes on from {file.name} of run {resumed.run_id}", flush=True)
 
     def _save(self, command: SaveCheckpoint) -> CheckpointWritten:
         """A disk that refuses ends nothing: earlier checkpoints are there, and a later may be."""
@@ -153,7 +152,6 @@ class LearnerBody:
                 ).name
             except OSError as failure:
                 error = str(failure)
-                print(f"no checkpoint of version {command.version}: {error}", flush=True)
         return CheckpointWritten(name, error, command.is_final)
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:

@@ -46,9 +46,7 @@ class ReplayBody:
         resumes: How often the run has gone on from a checkpoint; then its store begins empty.
     """
 
-    def __init__(
-        self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0
-    ) -> None:
+    def __init__(self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0) -> None:
         request = blueprint.replay
         assert request is not None
         self._clock = clock

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -190,10 +189,10 @@ def dies_in_a_child(action) -> int:
 
 
 @pytest.fixture
-def saved(tmp_path: Path, state: LearnerState, blueprint: Blueprint) -> Iterator[Path]:
+def saved(tmp_path: Path, state: LearnerState, blueprint: Blueprint) -> Path:
     """A directory with a whole checkpoint of version 1; the second is about to be written."""
     save(tmp_path, state, blueprint, 1)
-    yield tmp_path
+    return tmp_path
 
 
 def test_killed_at_any_byte_of_the_tensors_the_older_one_loads(
@@ -219,7 +218,6 @@ def test_killed_at_any_byte_of_the_tensors_the_older_one_loads(
         assert not found.refused, "an unfinished one is no checkpoint, so there is nothing to say"
     save(saved, state, blueprint, 2)
     assert len(names(saved)) == 4, "what the dead have left is removed"
-
 
 
 @pytest.mark.parametrize("version", [1, 2], ids=["again", "newer"])
@@ -319,7 +317,9 @@ def test_a_disk_that_refuses_leaves_earlier_checkpoints_alone(
 # ---------------------------------------------------------------- damaged and hostile files
 
 
-def two_checkpoints(directory: Path, state: LearnerState, blueprint: Blueprint) -> tuple[Path, Path]:
+def two_checkpoints(
+    directory: Path, state: LearnerState, blueprint: Blueprint
+) -> tuple[Path, Path]:
     """The newer one's JSON and tensors; version 1 is older."""
     save(directory, state, blueprint, 1)
     path = save(directory, state, blueprint, 2)
@@ -385,7 +385,7 @@ def test_a_pickle_is_never_executed(tmp_path: Path, state: LearnerState, bluepri
         with pytest.raises(ConfigError):
             load_checkpoint(path, state)
         assert not mark.exists()
-    pickle.loads(plain)
+    pickle.loads(plain)  # noqa: S301 - the test's own
     assert mark.exists(), "the bomb would have worked"
 
 
