@@ -314,6 +314,19 @@ def test_a_disk_that_refuses_leaves_earlier_checkpoints_alone(
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
+def test_tensors_without_a_description_do_not_stay_for_ever_nor_stop_anything(
+    saved: Path, state: LearnerState
+):
+    """What a crash between the two files leaves, and what somebody's `rm` does."""
+    one = make_blueprint(experiment(keep=1))
+    (saved / "v0000000001.json").unlink()
+    second = save(saved, state, one, 2)
+    assert len(names(saved)) == 2
+    second.with_name(read_info(second).tensors_name).unlink()
+    save(saved, state, one, 3)
+    assert len(names(saved)) == 2
+
+
 # ---------------------------------------------------------------- damaged and hostile files
 
 

@@ -166,7 +166,7 @@ def _run_processes(
 
     def started(paths: RunPaths) -> None:
         phases.close()
-        output.say(f"run {run_id} · {_headline(plan)}")
+        _say_begin(loaded, run_id, output)
         display.append(_display(output, run_id))
 
     spectator = Spectator(phases.show, started, lambda p: display[0].show(p), output.say)
