@@ -22,7 +22,7 @@ from engine.messages import (
     TicketRequested,
 )
 from engine.roles.books import Books
-from engine.roles.commands import Command, Quit, Send, Wake
+from engine.roles.commands import Command, ForgetActor, Quit, Send, Wake
 from engine.roles.events import Event, TimerFired
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
@@ -108,6 +108,8 @@ class BufferRole:
         commands = self._books.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
+            number = int(event.actor.rpartition("-")[2])
+            commands.append(ForgetActor(number, event.epoch))
             self._admission.lose(event.actor)
             self._held_versions.pop(event.actor, None)
         if self._stop:

@@ -133,6 +133,14 @@ class SetPriorities:
 
 
 @dataclass(frozen=True)
+class ForgetActor:
+    """Buffer: nothing more is taken in from this incarnation of an actor, nor from earlier ones."""
+
+    actor: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class SaveCheckpoint:
     """Learner: make what was learnt so far durable. Gives `CheckpointWritten`."""
 
@@ -215,6 +223,7 @@ Command: TypeAlias = (
     | InsertRollout
     | DrawSamples
     | SetPriorities
+    | ForgetActor
     | SaveCheckpoint
     | Evaluate
     | AbandonEvaluation

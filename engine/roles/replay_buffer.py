@@ -31,6 +31,7 @@ from engine.roles.buffer import DRAIN_S
 from engine.roles.commands import (
     Command,
     DrawSamples,
+    ForgetActor,
     InsertRollout,
     Quit,
     Send,
@@ -132,6 +133,8 @@ class ReplayBufferRole:
         commands = self._books.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
+            number = int(event.actor.rpartition("-")[2])
+            commands.append(ForgetActor(number, event.epoch))
             self._limiter.lose(event.actor)
             self._waiting.pop(event.actor, None)
         if self._stop:

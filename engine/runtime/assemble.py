@@ -10,11 +10,9 @@ from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, steps_left
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
-from engine.roles.commands import Command
 from engine.roles.coordinator import CoordinatorRole
 from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
-from engine.roles.events import Event
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
@@ -29,25 +27,11 @@ from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
+from engine.runtime.rollout_queue import QueueBody
 from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
-
-
-class NoBody:
-    """For a role that only decides and sends."""
-
-    is_busy = False
-
-    def perform(self, command: Command) -> list[Event]:
-        raise RuntimeError(f"nothing here can perform {type(command).__name__}")
-
-    def advance(self, budget_s: float) -> list[Event]:
-        raise RuntimeError("nothing here is ever busy")
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +127,7 @@ def _host_buffer(index: int, run: Assembly) -> Hosted:
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
         queue = BufferRole(index, experiment.staleness, per_batch, run.version)
-        return Hosted(queue, NoBody())
+        return Hosted(queue, QueueBody(run.arena))
     limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
     store = ReplayBufferRole(
         index,
@@ -152,7 +136,7 @@ def _host_buffer(index: int, run: Assembly) -> Hosted:
         steps_left(limit, run.info.resumed),
         run.version,
     )
-    return Hosted(store, ReplayBody(blueprint, index, run.clock, run.resumes))
+    return Hosted(store, ReplayBody(blueprint, index, run.clock, run.arena, run.resumes))
 
 
 def _host_learner(index: int, run: Assembly) -> Hosted:

@@ -178,7 +178,7 @@ class ActorBody:
 
     def _allocate(self, num_bytes: int) -> np.ndarray:
         """Memory for a rollout: shared if a slot is free, else this process's own."""
-        shared = None if self._arena is None else self._arena.take(self._index)
+        shared = None if self._arena is None else self._arena.take(self._index, self._epoch)
         return allocate_framed(num_bytes) if shared is None else shared
 
     def _learnt_reward(self, reward: np.ndarray) -> np.ndarray:
