@@ -228,6 +228,32 @@ class Restart(Message, frozen=True, kw_only=True):
     epoch: int
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """Coordinator to a process: does your loop still turn?"""
+
+    number: int
+
+
+class ProbeAnswered(Message, frozen=True, kw_only=True):
+    """The answer of a process, from its loop.
+
+    `longest_turn_s` is the longest that its loop ever took for one turn; `work` grows with
+    everything that it collects, steps, stores or trains.
+    """
+
+    process: str
+    number: int
+    longest_turn_s: float
+    work: int
+
+
+class StackWanted(Message, frozen=True, kw_only=True):
+    """Coordinator to a supervisor: this process has been silent for so long; what is it doing?"""
+
+    process: str
+    silent_s: float
+
+
 class ActorLost(Message, frozen=True, kw_only=True):
     """Coordinator to a buffer: incarnation `epoch` of this actor is gone. Idempotent.
 
@@ -238,6 +264,15 @@ class ActorLost(Message, frozen=True, kw_only=True):
     actor: str
     epoch: int
     collected: int
+
+
+class TicketVoided(Message, frozen=True, kw_only=True):
+    """Coordinator to a buffer: this actor lives and does not get on, so nobody waits for it.
+
+    What it still brings under its ticket is dropped and counted; its next ticket is as good as any.
+    """
+
+    actor: str
 
 
 class ProgressShown(Message, frozen=True, kw_only=True):
@@ -336,6 +371,10 @@ SmallMessage: TypeAlias = (
     | ProgressShown
     | GroupLost
     | CheckpointDue
+    | Probe
+    | ProbeAnswered
+    | StackWanted
+    | TicketVoided
     | StepRequested
     | StepTaken
 )

@@ -20,6 +20,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
 )
 from engine.roles.books import Books
 from engine.roles.commands import Command, ForgetActor, Quit, Send, Wake
@@ -72,6 +73,8 @@ class BufferRole:
                 return self._arrived(event, now_s)
             case ActorLost():
                 return self._lose(event, now_s)
+            case TicketVoided(actor=actor):
+                return self._void(actor, now_s)
             case BatchRequested():
                 return self._requested(event, now_s)
             case Stop():
@@ -115,6 +118,11 @@ class BufferRole:
         if self._stop:
             return [*commands, *self._finish_if_drained()]
         return [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _void(self, actor: str, now_s: float) -> list[Command]:
+        """Goes on without what an actor has in hand that does not get on."""
+        self._admission.lose(actor)
+        return [] if self._stop else [*self._deliver(now_s), *self._grant()]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)

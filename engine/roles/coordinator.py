@@ -18,10 +18,10 @@ from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Alive,
-    CheckpointDue,
     Exit,
     HostGone,
     Joined,
+    ProbeAnswered,
     Report,
     RoleExited,
     StepLimitReached,
@@ -46,6 +46,7 @@ from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
 from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.upkeep import Upkeep
 from engine.roles.view import describe
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
@@ -99,8 +100,9 @@ class CoordinatorRole:
         self._error: str | None = None
         self._stop_reason = ""
         self._deadline_s = JOIN_S
-        self._saved_s = 0.0
-        """When checkpoints were asked for last."""
+        self._upkeep = Upkeep(
+            experiment, addresses, self._groups, self._roll, self._fleet, self._totals
+        )
         self._ended_training_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -129,6 +131,8 @@ class CoordinatorRole:
                 return self._stop(event.reason, now_s)
             case HostGone():
                 return self._gone_host(event.host, now_s)
+            case ProbeAnswered():
+                return self._upkeep.answered(event, now_s)
             case TimerFired():
                 return self._tick(now_s)
         raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
@@ -153,7 +157,7 @@ class CoordinatorRole:
         self._phase = _Phase.RUNNING
         begin_s = self._totals.before.elapsed_s
         self._fleet.start(begin_s)
-        self._saved_s = begin_s
+        self._upkeep.start(begin_s)
         resumed = self._info.resumed
         words = f"version {resumed.version} of run {resumed.run_id}" if resumed else ""
         return [
@@ -178,6 +182,9 @@ class CoordinatorRole:
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
+        if stalled := self._upkeep.stalled(now_s):
+            self._fail(stalled)
+            return self._stop("stalled", now_s)
         return []
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
@@ -221,7 +228,9 @@ class CoordinatorRole:
         if self._phase is _Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
                 commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
-            return [*commands, *self._save_if_due(now_s), *self._check_stop_rules(now_s)]
+            excused = self._groups.dead | self._fleet.absent
+            commands += self._upkeep.tick(self._roll.living - excused, now_s)
+            return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
         waiting = self._awaited()
@@ -233,18 +242,6 @@ class CoordinatorRole:
         self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
         self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
-
-    def _save_if_due(self, now_s: float) -> list[Command]:
-        """Asks all learners for a checkpoint at the same time."""
-        every_s = self._experiment.checkpoint.every_s
-        if every_s is None or now_s - self._saved_s < every_s:
-            return []
-        self._saved_s = now_s
-        return [
-            Send(address, CheckpointDue(standing=self._totals.standing_of(address, now_s)))
-            for address in self._awaited()
-            if role_of(address) == "learner"
-        ]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
         if self._phase is not _Phase.RUNNING or not self._fleet.give_up(host):

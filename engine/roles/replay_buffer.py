@@ -24,6 +24,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
 )
 from engine.replay.limiter import RateLimiter
 from engine.roles.books import Books
@@ -99,6 +100,9 @@ class ReplayBufferRole:
                 return self._drawn(SamplesArrived(self._next_batch - 1, samples), now_s)
             case ActorLost():
                 return self._lose(event, now_s)
+            case TicketVoided(actor=actor):
+                self._limiter.lose(actor)
+                return [] if self._stop else self._grant()
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():

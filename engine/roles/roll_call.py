@@ -38,6 +38,11 @@ class RollCall:
         """Those that have not joined."""
         return sorted(set(self._addresses) - set(self._hosts))
 
+    @property
+    def living(self) -> set[str]:
+        """Those that have joined, are not gone and have not stopped."""
+        return set(self._hosts) - self.gone - set(self.last_words)
+
     def join(self, address: str, host: str) -> None:
         self._hosts[address] = host
 

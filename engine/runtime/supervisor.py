@@ -30,6 +30,7 @@ from engine.messages import (
     Report,
     Restart,
     RoleExited,
+    StackWanted,
     Start,
     StopRequested,
 )
@@ -59,6 +60,7 @@ from engine.runtime.launch import (
 )
 from engine.runtime.process import describe_returncode, log_tail, name_process
 from engine.runtime.scribe import Scribe
+from engine.runtime.stacks import report_stack
 from engine.runtime.upstream import Upstream
 
 SAMPLE_S = 2.0
@@ -224,6 +226,8 @@ class Supervisor:
                 self._upstream.start(origin_ns)
             case Alive():
                 self._upstream.hear()
+            case StackWanted():
+                report_stack(message, self._house, self._agenda, self._link, self._upstream)
             case Restart():
                 self._restart(self._house, message)
             case ProgressShown(progress=progress):
