@@ -63,6 +63,8 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
     from tianji_cli.render.tables import summary_table
 
     output.data.print(summary_table(summary))
+    if summary.trace_error:
+        output.say(f"traces end early: {summary.trace_error}")
     output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
 
 
@@ -87,7 +89,14 @@ def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> No
         stop_reason="killed",
         env_steps_in_flight=rebuilt.env_steps_collected - taken,
     )
-    write_summary(paths.summary, summary)
+    try:
+        write_summary(paths.summary, summary)
+    except OSError as error:
+        raise RunFailedError(
+            f"{cause}\n    and its summary cannot be written: {error.strerror}",
+            where=str(paths.summary),
+            fix=f"free space there, then: {resume_hint(paths) or 'start anew'}",
+        ) from error
 
 
 def _cause(outcome: Outcome) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import TianJiError
+from engine.runtime.log_cap import ASIDE
 from tianji_cli.connectors.base import Node
 
 CHECKPOINTS = "checkpoints/"
@@ -21,7 +22,9 @@ JOIN_S = 60.0
 
 def is_growing(path: str) -> bool:
     """Whether a file of a run, by its path in the run's directory, is only ever appended to."""
-    return path.startswith("logs/") or (path.startswith("trace/") and path.endswith(".jsonl"))
+    return (path.startswith("logs/") and path.endswith(".log")) or (
+        path.startswith("trace/") and path.endswith(".jsonl")
+    )
 
 
 def fetch(node: Node, remote: str, local: Path, *, everything: bool) -> None:
@@ -43,6 +46,9 @@ def fetch(node: Node, remote: str, local: Path, *, everything: bool) -> None:
             continue
         if is_growing(name):
             known = path.stat().st_size if path.exists() else 0
+            if size < known:  # it became too long over there, and was emptied
+                path.replace(path.with_name(path.name + ASIDE))
+                known = 0
             if size > known:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("ab") as file:

@@ -41,7 +41,7 @@ from engine.roles.commands import (
     Wake,
     WriteTrace,
 )
-from engine.roles.events import Event, TimerFired
+from engine.roles.events import Event, Noted, TimerFired
 from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
 from engine.roles.roll_call import RollCall
@@ -131,6 +131,8 @@ class CoordinatorRole:
                 return self._stop(event.reason, now_s)
             case HostGone():
                 return self._gone_host(event.host, now_s)
+            case Noted(kind=kind, detail=detail):
+                return [self._note(now_s, kind, COORDINATOR, detail)]
             case ProbeAnswered():
                 return self._upkeep.answered(event, now_s)
             case TimerFired():

@@ -58,6 +58,7 @@ from engine.runtime.launch import (
     StopRun,
     ToSupervisor,
 )
+from engine.runtime.log_cap import cap_logs
 from engine.runtime.process import describe_returncode, log_tail, name_process
 from engine.runtime.scribe import Scribe
 from engine.runtime.stacks import report_stack
@@ -158,8 +159,10 @@ class Supervisor:
             self._house.end_within(0.0)
 
     def _sample(self) -> None:
-        """Reports what each role has used."""
+        """Reports what each role has used, and keeps their logs small."""
         self._write_state()
+        if self._scribe is not None:
+            cap_logs(self._scribe.log.parent)
         assert self._upstream is not None
         assert self._house is not None
         if self._upstream.clock is not None:

@@ -189,6 +189,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"Lag reached {summary.lag.max} versions, above the bound of {bound}.")
     if summary.restarts:
         found.append(f"Roles restarted during the run: {summary.restarts}.")
+    if summary.trace_error:
+        found.append(f"Trace tables end early: {summary.trace_error}.")
     if disagreements:
         found.append(f"Its files contradict each other in {len(disagreements)} places (see Check).")
     if run.manifest.section("git").get("dirty") is True:
