@@ -56,7 +56,7 @@ class CoordinatorBody:
                 self._show(progress)
                 return self._look_at_disk()
             case EndRun(summary=summary):
-                self._writer.flush()
+                self._writer.finish()
                 whole = msgspec.structs.replace(summary, trace_error=self._writer.stopped)
                 write_summary(self._run_dir / SUMMARY_NAME, whole)
             case _:

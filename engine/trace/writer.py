@@ -11,6 +11,7 @@ from typing import Self
 import msgspec
 
 from engine.trace.records import RECORD_TYPES, Event, Record, table_of
+from engine.trace.thinning import DETAIL_BYTES, Thinner
 
 MAX_BUFFERED_BYTES = 1 << 20
 LOW_DISK_BYTES = 12 * 2**20
@@ -24,12 +25,13 @@ class TraceWriter:
 
     Args:
         directory: Must exist.
+        detail_bytes: Tables beyond this size are thinned out (`engine.trace.thinning`).
 
     Raises:
         OSError: The disk is full or not writable.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, detail_bytes: int = DETAIL_BYTES) -> None:
         self._directory = directory
         self.stopped: str | None = None
         """Why only events are written any more; None while everything is."""
@@ -40,6 +42,8 @@ class TraceWriter:
             record_type: (directory / f"{table_of(record_type)}.jsonl").open("ab", buffering=0)
             for record_type in RECORD_TYPES
         }
+        self._sizes = {kind: file.tell() for kind, file in self._files.items()}
+        self._thinners = {kind: Thinner(kind, detail_bytes) for kind in RECORD_TYPES}
 
     def __enter__(self) -> Self:
         return self
@@ -52,11 +56,25 @@ class TraceWriter:
         for record in records:
             if self.stopped is not None and not isinstance(record, Event):
                 continue
-            line = self._encoder.encode(record)
-            self._buffers[type(record)] += line + b"\n"
-            self._num_buffered += len(line)
+            kind = type(record)
+            for row in self._thinners[kind].take(record, self._sizes[kind]):
+                self._keep(row)
         if self._num_buffered > MAX_BUFFERED_BYTES:
             self.flush()
+
+    def _keep(self, row: Record) -> None:
+        line = self._encoder.encode(row) + b"\n"
+        self._buffers[type(row)] += line
+        self._sizes[type(row)] += len(line)
+        self._num_buffered += len(line)
+
+    def finish(self) -> None:
+        """Writes everything, also what was still being added up."""
+        for thinner in self._thinners.values():
+            for row in thinner.rest():
+                if self.stopped is None:
+                    self._keep(row)
+        self.flush()
 
     def flush(self) -> None:
         """Writes all tables up to the same moment, so that a crash leaves them in agreement.
@@ -90,6 +108,6 @@ class TraceWriter:
         return True
 
     def close(self) -> None:
-        self.flush()
+        self.finish()
         for file in self._files.values():
             file.close()

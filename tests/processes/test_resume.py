@@ -68,6 +68,7 @@ def test_a_killed_heart_names_the_next_command_and_that_goes_on(tianji, tmp_path
     assert json.loads(report.end(60)[1])["runs"][0]["disagreements"] == []
 
 
+@pytest.mark.slow
 def test_the_curve_goes_on(tianji, tmp_path):
     """What was learnt is there: the first episodes after it are as good as the last before it."""
     tianji("up", "--name", "run", *OFTEN, *limit(40_000)).end(100)
