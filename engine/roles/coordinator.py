@@ -241,8 +241,11 @@ class CoordinatorRole:
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
             self._roll.give_up(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
-        self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
-        self._roll.give_up(waiting)
+        for actor in self._upkeep.stuck_actors(waiting):  # that is known, and no reason to fail
+            commands += self._fleet.lose(actor)
+        if waiting := self._awaited():
+            self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
+            self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:

@@ -102,6 +102,16 @@ class Upkeep:
         actors = sorted({f"actor-{role.rpartition('-')[2]}" for role in roles})
         return [command for actor in actors for command in self._fleet.do_without(actor)]
 
+    def stuck_actors(self, roles: Iterable[str]) -> list[str]:
+        """Those of these roles that are nothing but actors and do not get on."""
+        return [
+            role
+            for role in roles
+            if role_of(role) == "actor"
+            and self._groups.roles_in(self._groups.process_of(role)) == [role]
+            and self._watchdog.is_stuck(self._groups.process_of(role))
+        ]
+
     def answered(self, answer: ProbeAnswered, now_s: float) -> list[Command]:
         """A process is at work; says so if it was named as stuck."""
         if not self._watchdog.answered(answer, now_s):

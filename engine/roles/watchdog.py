@@ -107,6 +107,10 @@ class Watchdog:
                 found.append(Silence(process, silence_s, item.heard_s))
         return sorted(found, key=lambda silence: silence.heard_s)
 
+    def is_stuck(self, process: str) -> bool:
+        """Whether a process has been named and has not answered since."""
+        return process in self._watched and self._watched[process].is_stuck
+
     def _limit_s(self, item: _Watched) -> float:
         if self._spec.stuck_s is None:
             return float("inf")

@@ -17,18 +17,21 @@ from coordinator_scenes import (
 )
 
 from engine.messages import (
+    ActorLost,
     Alive,
     CheckpointDue,
     Probe,
     ProbeAnswered,
     StackWanted,
+    StepLimitReached,
+    Stop,
     Stopped,
     StopRequested,
     TicketVoided,
 )
 from engine.progress import Resumed, RunCounters
 from engine.roles.commands import EndRun, StartRun
-from engine.roles.coordinator import CoordinatorRole
+from engine.roles.coordinator import STOP_S, CoordinatorRole
 from engine.roles.events import TimerFired
 from engine.spec import CheckpointSpec
 from engine.testing import make_experiment, only, sent
@@ -115,6 +118,25 @@ def test_a_process_that_does_not_answer_is_written_down_and_looked_at():
     assert sent(commands, TicketVoided, to="buffer-0"), "the others need not wait for it"
     back = ProbeAnswered(process="actor-0", number=1, longest_turn_s=61.0, work=2)
     assert notes(coordinator.handle(back, 64.0)) == ["recovered"]
+
+
+def test_an_actor_that_is_known_to_hang_does_not_fail_the_run_in_the_end():
+    coordinator = running()
+    coordinator.handle(TimerFired(), 2.0)
+    for now_s in range(4, 68, 2):
+        coordinator.handle(Alive(address="supervisor-0", host="box"), float(now_s))
+        commands = coordinator.handle(TimerFired(), float(now_s))
+    for address in ADDRESSES[1:]:
+        alive = ProbeAnswered(process=address, number=1, longest_turn_s=0.1, work=1)
+        coordinator.handle(alive, 68.0)
+    coordinator.handle(StepLimitReached(), 69.0)
+    answer(coordinator, "actor-1", "learner-0", now_s=70.0)
+    commands = coordinator.handle(TimerFired(), 69.0 + STOP_S)
+    assert sent(commands, ActorLost, to="buffer-0")
+    assert told(commands, Stop) == ["buffer-0"]
+    summary = only(answer(coordinator, "buffer-0", now_s=80.0), EndRun).summary
+    assert summary.stop_reason == "env_steps"
+    assert "actor-0" not in (summary.error or "")
 
 
 def test_a_run_that_gets_nowhere_fails_by_name():

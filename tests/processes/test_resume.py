@@ -85,6 +85,33 @@ def test_the_curve_goes_on(tianji, tmp_path):
     assert min(xs) > 40_000
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ("tianji", "-s", "groups=2"),
+        ("central",),
+        ("multi-learner", "-s", "algorithm.batch_steps=800"),
+        ("environments",),
+        ("impala", "-x", "cartpole_impala"),
+        ("apex", "-x", "cartpole_apex", "-s", "algorithm.min_replay_size=500"),
+    ],
+    ids=lambda policy: policy[0],
+)
+def test_every_kind_of_cut_goes_on(tianji, tmp_path, policy):
+    command = tianji("up", "--name", "run", "--policy", *policy, *OFTEN, *limit(5_000))
+    code, _, err = command.end(60)
+    assert code == 0, err
+    code, _, err = tianji("up", "--resume", "run", "--name", "second", *limit(10_000)).end(60)
+    assert code == 0, err
+    before, after = (summary(tmp_path / "results" / name) for name in ("run", "second"))
+    assert after["weights_version"] > before["weights_version"]
+    assert after["env_steps_consumed"] >= 10_000
+    assert balanced(tmp_path / "results/second")
+    report = tianji("report", "second", "--json")
+    assert json.loads(report.end(60)[1])["runs"][0]["disagreements"] == []
+
+
 def test_replay_and_the_debug_twin_go_on(tianji, tmp_path):
     dqn = ("-x", "cartpole_dqn", "--policy", "local", "-s", "algorithm.min_replay_size=500")
     tianji("up", "--name", "run", *dqn, *OFTEN, *limit(2_000)).end(60)
