@@ -201,7 +201,7 @@ def _refuse_running(paths: RunPaths) -> list[str]:
             )
         if answer.error is not None:
             notes.append(f"{host.name} cannot be asked for newer checkpoints: {answer.error.what}")
-        elif host.connection != "local":
+        elif host.connection != "local" and answer.findings and answer.findings.state:
             raise ConfigError(
                 f"files of it are still on {host.name}",
                 where=paths.run_id,
