@@ -10,9 +10,6 @@ every update together until one of them withdraws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
-
 import msgspec
 
 from engine.graph.cut import Cut, single_cut
@@ -37,6 +34,7 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.progress import Resumed, steps_left
+from engine.roles.batches import Batch, num_env_steps, staleness_row, update_with
 from engine.roles.commands import (
     BlendModel,
     Command,
@@ -45,8 +43,6 @@ from engine.roles.commands import (
     Quit,
     SaveCheckpoint,
     Send,
-    Update,
-    UpdateFromSamples,
     Withdraw,
 )
 from engine.roles.events import (
@@ -60,11 +56,10 @@ from engine.roles.events import (
     WeightsExported,
     Withdrawn,
 )
-from engine.rollout import Rollout, Weights
+from engine.rollout import Weights
 from engine.spec import Experiment
-from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.records import Consumption, Record, WeightsPublished
 from engine.trace.records import Event as TraceEvent
-from engine.trace.summary import weighted_percentile
 
 REDUCER = "reducer-0"
 
@@ -109,8 +104,8 @@ class LearnerRole:
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
         self._num_requested = self._version
-        self._staged: _Batch | None = None
-        self._training: _Batch | None = None
+        self._staged: Batch | None = None
+        self._training: Batch | None = None
         self._idle_since_s = 0.0
         self._started_update_s = 0.0
         self._wait_s = 0.0
@@ -164,7 +159,7 @@ class LearnerRole:
         """Asks for the next batch, unless the run will have had enough without it."""
         planned = self._consumed
         if self._training is not None:
-            planned += _num_env_steps(self._training)
+            planned += num_env_steps(self._training)
         if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
             return []
         request = BatchRequested(
@@ -204,17 +199,24 @@ class LearnerRole:
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
-        return [*self._request_next(), _update_with(self._training)]
+        return [*self._request_next(), update_with(self._training)]
 
     def _updated(self, event: Updated, now_s: float) -> list[Command]:
         assert self._training is not None
         batch, self._training = self._training, None
-        env_steps = _num_env_steps(batch)
+        env_steps = num_env_steps(batch)
         self._consumed += env_steps
         self._trained += event.samples_trained
         rows = (
             self._consumption(event, env_steps, now_s),
-            self._staleness(batch, event, now_s),
+            staleness_row(
+                self._index,
+                self._version,
+                batch,
+                event.samples_by_version,
+                self._started_update_s,
+                now_s,
+            ),
         )
         self._version = event.weights.version
         self._idle_since_s = now_s
@@ -255,28 +257,6 @@ class LearnerRole:
             metrics=event.metrics,
         )
 
-    def _staleness(self, batch: _Batch, event: Updated, now_s: float) -> Staleness:
-        """Lag over env steps, from the oldest behaviour version of each rollout or sample."""
-        versions = event.samples_by_version
-        if isinstance(batch, BatchArrived):
-            versions = _steps_by_version(batch.rollouts)
-        steps_by_lag = {self._version - version: steps for version, steps in versions.items()}
-        env_steps = sum(steps_by_lag.values())
-        age_mean_s, age_max_s = _ages_s(batch, self._started_update_s)
-        return Staleness(
-            t_s=now_s,
-            learner=self._index,
-            version=self._version,
-            env_steps=env_steps,
-            lag_min=min(steps_by_lag),
-            lag_mean=sum(lag * steps for lag, steps in steps_by_lag.items()) / max(env_steps, 1),
-            lag_p95=weighted_percentile(steps_by_lag, 0.95),
-            lag_max=max(steps_by_lag),
-            steps_by_lag=steps_by_lag,
-            age_mean_s=age_mean_s,
-            age_max_s=age_max_s,
-        )
-
     def _checkpoint_if_due(self, now_s: float) -> list[Command]:
         standing, self._due = self._due, None
         return [] if standing is None else [self._checkpoint(standing, now_s)]
@@ -311,37 +291,3 @@ class LearnerRole:
 
     def _finish(self, now_s: float) -> list[Command]:
         return [self._checkpoint(self._standing, now_s, is_final=True)]
-
-
-_Batch: TypeAlias = BatchArrived | SamplesArrived
-
-
-def _num_env_steps(batch: _Batch) -> int:
-    """Those that this batch consumes; samples from replay were counted when they went in."""
-    if isinstance(batch, SamplesArrived):
-        return 0
-    return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
-
-
-def _update_with(batch: _Batch) -> Command:
-    if isinstance(batch, SamplesArrived):
-        return UpdateFromSamples(batch.samples)
-    return Update(batch.rollouts)
-
-
-def _steps_by_version(rollouts: Sequence[Rollout]) -> dict[int, int]:
-    versions: dict[int, int] = {}
-    for rollout in rollouts:
-        version = rollout.info.version_min
-        versions[version] = versions.get(version, 0) + rollout.info.num_env_steps
-    return versions
-
-
-def _ages_s(batch: _Batch, now_s: float) -> tuple[float, float]:
-    """Mean and highest age in seconds: of rollouts, or of samples from replay."""
-    if isinstance(batch, SamplesArrived):
-        info = batch.samples.info
-        waited_s = now_s - info.drawn_s
-        return info.age_mean_s + waited_s, info.age_max_s + waited_s
-    ages_s = [now_s - rollout.info.end_s for rollout in batch.rollouts]
-    return sum(ages_s) / len(ages_s), max(ages_s)
