@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from engine.trace.summary import steady_rate_per_s
+from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
 
 MAX_MISCOUNT = 0.01
@@ -21,7 +21,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     first_sample_s: float | None = None
     first_update_s: float | None = None
     reached_s: float | None = None
-    """The mean return of a full window was first at least the threshold."""
+    """The mean return had held the threshold for as long as the task's `judge` wants."""
     last_sample_s: float | None = None
     time_to_threshold_s: float | None = None
     """From the first sample."""
@@ -49,7 +49,7 @@ def measure(rows: Sequence[Record], task: Task) -> Figures:
 
     Args:
         rows: Trace rows with `t_s` since launch.
-        task: Threshold and window.
+        task: Threshold and judge.
     """
     production = sorted((r for r in rows if isinstance(r, Production)), key=lambda r: r.t_s)
     consumption = sorted((r for r in rows if isinstance(r, Consumption)), key=lambda r: r.t_s)
@@ -59,19 +59,22 @@ def measure(rows: Sequence[Record], task: Task) -> Figures:
     first_s = min(row.t_s - row.collect_s for row in production)
     last_s = production[-1].t_s
     curve = _running([(row.t_s, row.env_steps) for row in production])
-    crossing = _crossing(episodes, task)
+    crossing = Crossing(task.judge, task.threshold)
+    for row in episodes:
+        crossing.hear(row.episode_return, row.t_s)
+    reached_s = crossing.reached_s
     claimed, miscount = _reconcile(rows, curve, task)
     return Figures(
         first_sample_s=first_s,
         first_update_s=consumption[0].t_s if consumption else None,
-        reached_s=crossing,
+        reached_s=reached_s,
         last_sample_s=last_s,
-        time_to_threshold_s=None if crossing is None else crossing - first_s,
-        steps_to_threshold=None if crossing is None else _at(curve, crossing),
+        time_to_threshold_s=None if reached_s is None else reached_s - first_s,
+        steps_to_threshold=None if reached_s is None else _at(curve, reached_s),
         trained_s=last_s - first_s,
         env_steps=curve[-1][1],
         episodes=len(episodes),
-        return_mean=_last_mean(episodes, task.return_window),
+        return_mean=crossing.mean,
         collect_per_s=steady_rate_per_s(curve),
         consume_per_s=steady_rate_per_s(
             _running([(row.t_s, row.env_steps) for row in consumption])
@@ -90,20 +93,6 @@ def _running(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
     return curve
 
 
-def _crossing(episodes: Sequence[Episode], task: Task) -> float | None:
-    window: deque[float] = deque(maxlen=task.return_window)
-    for row in episodes:
-        window.append(row.episode_return)
-        if len(window) == task.return_window and sum(window) / len(window) >= task.threshold:
-            return row.t_s
-    return None
-
-
-def _last_mean(episodes: Sequence[Episode], window: int) -> float | None:
-    returns = [row.episode_return for row in episodes[-window:]]
-    return sum(returns) / len(returns) if returns else None
-
-
 def _at(curve: Sequence[tuple[float, int]], t_s: float) -> int:
     """The running total at a time."""
     total = 0
@@ -119,14 +108,14 @@ def _reconcile(
 ) -> tuple[int | None, float | None]:
     """Compares the system's own last count with ours.
 
-    A system may learn of its env steps late: by `CLAIM_LAG_S`, and by two batches that are still
-    on their way. Only what lies outside of that is a difference.
+    A system may learn of its env steps late: by `CLAIM_LAG_S`, and by what is still on its
+    way. Only what lies outside of that is a difference.
     """
     claims = [r for r in rows if isinstance(r, Event) and r.kind == "claimed"]
     if not claims:
         return None, None
     claimed, t_s = int(claims[-1].detail), claims[-1].t_s
-    in_flight = 2 * task.algorithm.batch_steps
+    in_flight = task.algorithm.in_flight_steps
     lowest, highest = _at(curve, t_s - CLAIM_LAG_S) - in_flight, _at(curve, t_s) + in_flight
     difference = max(0, lowest - claimed, claimed - highest)
     return claimed, difference / max(_at(curve, t_s), 1)

@@ -45,8 +45,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     figures: Figures = Figures()
     started_at: str
     launched_s: float = 0.0
-    """CLOCK_MONOTONIC at launch; `origin_s` likewise at the zero of the system's own clock."""
-    origin_s: float | None = None
+    """CLOCK_MONOTONIC at launch."""
     stop_asked_s: float | None = None
     """Since launch."""
     ended_s: float | None = None
@@ -74,6 +73,8 @@ class BenchManifest(msgspec.Struct, frozen=True, kw_only=True):
     """In the order in which they run."""
     parity: dict[str, dict[str, list[ParityRow]]]
     """By task and peer."""
+    unable: dict[str, dict[str, str]] = {}
+    """By task and peer: why a peer of this benchmark has no part in that task."""
     caveats: list[str]
     machine: Machine
     git: GitState

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
+from tianji_cli.commands.options import optional
 from tianji_cli.output import Output
 from tianji_cli.render.tables import summary_table
 from tianji_cli.run_dir import RunPaths, resolve_run
@@ -34,11 +35,10 @@ RunsArgument = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(
+    optional(
         "--out",
         metavar="DIR",
         help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison.",
-        show_default=False,
     ),
 ]
 

@@ -180,8 +180,16 @@ def _parity(page: BenchPage, task: str) -> str:
     return (
         "<details open><summary>Parity: is it the same work?</summary>"
         f'<p class="soft">The task\'s value, and whether each system does the same.</p>{inside}'
+        f"{_unable(page.manifest.unable.get(task, {}))}"
         "</details>"
     )
+
+
+def _unable(reasons: Mapping[str, str]) -> str:
+    if not reasons:
+        return ""
+    items = "".join(f"<li>{esc(reason)}</li>" for reason in reasons.values())
+    return f"<p>Without a part in this task:</p><ul>{items}</ul>"
 
 
 def _cells(page: BenchPage, base: Path) -> str:

@@ -100,7 +100,7 @@ def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlim(left=0)
-    axes.set_ylabel(f"mean return of {curves.task.return_window} episodes")
+    axes.set_ylabel(f"mean return of {curves.task.judge.window} episodes")
     return has_data
 
 
