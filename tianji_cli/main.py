@@ -12,7 +12,7 @@ import typer
 from engine.errors import TianJiError
 from tianji_cli.commands import bench_options, lab
 from tianji_cli.commands.options import ResultsOption, optional, output_of
-from tianji_cli.commands.report import OutOption, RunsArgument
+from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
 from tianji_cli.output import Output
 
 EVERYWHERE = "Before or after every command: -v, -q, --json, --no-color."
@@ -208,12 +208,13 @@ def report(
     context: typer.Context,
     runs: RunsArgument = None,
     out: OutOption = None,
+    archive: ArchiveOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Draw tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
-    report_command(runs or [], results, out, output_of(context))
+    report_command(runs or [], results, out, output_of(context), archives=archive)
 
 
 @app.command(name="runs", epilog=EVERYWHERE)

@@ -10,6 +10,7 @@ from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
 from tianji_cli.bench.judge import Judge
 from tianji_cli.bench.measure import measure
+from tianji_cli.bench.work import Judging
 
 TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
 
@@ -43,6 +44,20 @@ def test_the_threshold_needs_a_full_window():
     assert judge.reached_s is None
     judge.hear(episodes(111.0, 500.0, 1), 111.0)
     assert judge.reached_s == 111.0
+
+
+def test_the_threshold_must_be_held():
+    """One lucky window is not enough, and harness and report say so alike."""
+    task = make_task(judge=Judging(window=2, sustained_episodes=3))
+    values = [300.0, 300.0, 0.0, 0.0, 300.0, 300.0, 300.0, 300.0, 0.0]
+    records = [Steps(t=100.0, source="a", total=1)]
+    for second, value in enumerate(values, start=101):
+        records.append(EpisodeEnd(t=float(second), source="a", episode_return=value, length=10))
+    judge = Judge(task, 100.0)
+    judge.hear(records, 110.0)
+    # means of 2: 300 after 102, 150 after 103, 0, 150 after 105, then 300; three in a row at 107
+    assert judge.reached_s == 107.0
+    assert measure(to_trace(records, 100.0), task).reached_s == 7.0
 
 
 def test_a_reached_threshold_ends_the_cell_only_after_min_s():

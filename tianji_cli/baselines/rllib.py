@@ -50,7 +50,6 @@ class Rllib(VenvPeer):
         TORCH,
         "ray[rllib]==2.60.0",
         "ale-py==0.12.1",
-        "opencv-python-headless==4.11.0.86",
         *GAMES,
     )
     modules = (
@@ -59,7 +58,6 @@ class Rllib(VenvPeer):
         "gymnasium",
         "ray.rllib.algorithms.ppo=rllib",
         "ale_py",
-        "cv2",
         "minatar",
     )
     caveats = (

@@ -27,6 +27,7 @@ class SampleFactory(VenvPeer):
     caveats = (
         "Sample Factory runs under Gymnasium 0.29, the newest that it supports; the dynamics of"
         " the classic environments are the same.",
+        "Sample Factory gets Atari from Gymnasium's preprocessing, the others from ale-py's own.",
         "Sample Factory acts for its workers in one process more than others have.",
     )
 

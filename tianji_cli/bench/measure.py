@@ -76,12 +76,17 @@ def measure(rows: Sequence[Record], task: Task) -> Figures:
         episodes=len(episodes),
         return_mean=crossing.mean,
         collect_per_s=steady_rate_per_s(curve),
-        consume_per_s=steady_rate_per_s(
-            _running([(row.t_s, row.env_steps) for row in consumption])
-        ),
+        consume_per_s=_rate(consumption),
         claimed_env_steps=claimed,
         miscount=miscount,
     )
+
+
+def _rate(rows: Sequence[Consumption]) -> float | None:
+    """Env steps/s that the learner took; None for one that learns from replay and counts none."""
+    if not any(row.env_steps for row in rows):
+        return None
+    return steady_rate_per_s(_running([(row.t_s, row.env_steps) for row in rows]))
 
 
 def _running(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:

@@ -172,8 +172,10 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
     unable = [word for word in wanted if word not in names]
     if unable:
         able = [peer for peer in suite.peers_of(PEERS) if peer != "tianji"]
+        reasons = {PEERS_BY_NAME[peer].refusal(t) for peer in unable for t in suite.tasks.values()}
+        known = "; ".join(sorted(reason for reason in reasons if reason))
         raise ConfigError(
-            f"the suite {suite.name!r} has no task for {', '.join(unable)}",
+            f"there is no task here for {', '.join(unable)}" + (f": {known}" if known else ""),
             where="--compare",
             fix=f"it has tasks for {', '.join(able)}",
         )

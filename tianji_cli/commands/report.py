@@ -43,6 +43,15 @@ OutOption = Annotated[
 ]
 
 
+ArchiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--archive",
+        help="With --out: keep a benchmark there, small and without this machine's paths.",
+    ),
+]
+
+
 class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
     """A figure that the files of a run contradict."""
 
@@ -177,7 +186,12 @@ def _document_of(
 
 
 def report_command(
-    runs: Sequence[str], results: Path, out: Path | None, output: Output
+    runs: Sequence[str],
+    results: Path,
+    out: Path | None,
+    output: Output,
+    *,
+    archives: bool = False,
 ) -> ReportResult | None:
     """Finds the runs, writes the report, and prints tables or one JSON document.
 
@@ -186,6 +200,7 @@ def report_command(
         results: The results directory.
         out: See `write_report`.
         output: Where words go.
+        archives: Whether to keep a benchmark at `out`.
 
     Returns:
         What was written; None for benchmarks and studies, whose reports are others.
@@ -197,11 +212,15 @@ def report_command(
     from tianji_cli.commands.bench_report import is_bench
     from tianji_cli.study.records import is_study
 
+    if benches := _places(results, runs, is_bench):
+        _report_benches(runs, benches, out, output, archives)
+        return None
+    if archives:
+        raise ConfigError(
+            "only a benchmark can be kept so", where="--archive", fix="copy the directory instead"
+        )
     if studies := _places(results, runs, is_study):
         _report_study(runs, studies, out, output)
-        return None
-    if benches := _places(results, runs, is_bench):
-        _report_benches(runs, benches, out, output)
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
@@ -248,9 +267,17 @@ def _report_study(
 
 
 def _report_benches(
-    names: Sequence[str], benches: Sequence[Path], out: Path | None, output: Output
+    names: Sequence[str],
+    benches: Sequence[Path],
+    out: Path | None,
+    output: Output,
+    archives: bool,
 ) -> None:
-    from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+    from tianji_cli.commands.bench_report import (
+        show_comparison,
+        write_archive,
+        write_bench_report,
+    )
 
     if len(benches) != len(names):
         raise ConfigError(
@@ -258,4 +285,5 @@ def _report_benches(
             where=", ".join(names),
             fix="report them one after the other",
         )
-    show_comparison(write_bench_report(benches, out), output)
+    write = write_archive if archives else write_bench_report
+    show_comparison(write(benches, out), output)

@@ -224,8 +224,13 @@ def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
         + ")"
         for item in result.leftovers
     )
-    files = [(root.result, "result"), (root.trace / "episodes.jsonl", "episodes")]
-    files += [(root.trace / "production.jsonl", "steps"), (root.output, "output")]
+    tables = (("episodes", "episodes"), ("production", "steps"))
+    files = [(root.result, "result"), (root.output, "output")]
+    files += [
+        (root.trace / f"{table}.jsonl{packed}", name)
+        for table, name in tables
+        for packed in ("", ".gz")
+    ]
     links = " · ".join(
         f'<a href="{link(path, base)}">{name}</a>' for path, name in files if path.is_file()
     )
@@ -267,6 +272,7 @@ def _paper() -> str:
 
 def _provenance(page: BenchPage, base: Path) -> str:
     manifest, (num_rebuilt, wrong) = page.manifest, page.rebuilt
+    machine = manifest.machine
     versions = "; ".join(
         f"{TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.versions.items())
         for name, found in manifest.peers.items()
@@ -282,8 +288,8 @@ def _provenance(page: BenchPage, base: Path) -> str:
         ("Command", shlex.join(manifest.argv)),
         ("Started at (UTC)", manifest.started_at),
         ("Git commit", f"{manifest.git.commit or 'unknown'}{dirty}"),
-        ("Machine", f"{manifest.machine.id} ({manifest.machine.hostname}), {manifest.machine.os}"),
-        ("CPU governor", manifest.machine.cpu_governor or units.NONE),
+        ("Machine", " · ".join(filter(None, (machine.id, machine.hostname, machine.os)))),
+        ("CPU governor", machine.cpu_governor or units.NONE),
         ("Versions", versions),
         ("Figures rebuilt from the raw traces", check),
         ("Order of the cells", ", ".join(cell.name for cell in manifest.cells)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ BOUND = (0, (6, 3))
 MARKERS = ("o", "s", "^", "D", "v")
 PHASES = (
     ("launch to first sample", "#d0d7de", ""),
+    ("to the first update", "#E69F00", "..."),
     ("to the threshold", "#0072B2", ""),
     ("on to the end", "#b3d4ea", "///"),
     ("stopping", "#6b6b6b", ""),
@@ -228,15 +230,16 @@ def _draw_phases(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> 
 
 
 def _phases(result: CellResult) -> list[float]:
-    """Lengths in seconds: launch, until the threshold, on until the stop, stopping."""
+    """Lengths in seconds, one for each of `PHASES`; without a threshold the stop ends learning."""
     figures = result.figures
     first_s = figures.first_sample_s or 0.0
     stop_s = result.stop_asked_s or figures.last_sample_s or first_s
-    reached_s = min(figures.reached_s, stop_s) if figures.reached_s is not None else None
-    learning = (stop_s if reached_s is None else reached_s) - first_s
-    rest = 0.0 if reached_s is None else stop_s - reached_s
-    ending = max(0.0, (result.ended_s or stop_s) - stop_s)
-    return [first_s, max(0.0, learning), max(0.0, rest), ending]
+    update_s = stop_s if figures.first_update_s is None else figures.first_update_s
+    reached_s = stop_s if figures.reached_s is None else figures.reached_s
+    ends = [0.0, first_s, update_s, reached_s, stop_s, result.ended_s or stop_s]
+    for index in range(1, len(ends) - 1):  # none ends after the stop, nor before its predecessor
+        ends[index] = max(ends[index - 1], min(ends[index], stop_s))
+    return [max(0.0, end - start) for start, end in itertools.pairwise(ends)]
 
 
 def _draw_lag(axes: Axes, curves: TaskCurves, _: TaskComparison) -> bool:

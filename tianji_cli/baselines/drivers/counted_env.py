@@ -103,12 +103,37 @@ def make_counted(env: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     return ClippedReward(counted) if env["clip_reward"] else counted
 
 
-def _make_atari(env_id: str) -> gymnasium.Env[Any, Any]:
-    """As ale-py's own vector environment, which TianJi steps, has it by default."""
-    import ale_py
+class OneOfAtari(gymnasium.Env):
+    """ale-py's own vector environment, which TianJi steps, with one game in it."""
 
-    if hasattr(gymnasium, "register_envs"):
+    def __init__(self, env_id: str) -> None:
+        import ale_py
+
         gymnasium.register_envs(ale_py)
+        options: dict[str, Any] = {"num_threads": 1, "reward_clipping": False}
+        self._games = gymnasium.make_vec(
+            env_id, num_envs=1, repeat_action_probability=0.0, **options
+        )
+        self.observation_space = self._games.single_observation_space
+        self.action_space = self._games.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:  # noqa: ANN401
+        observations, _ = self._games.reset(seed=seed)
+        return observations[0].copy(), {}
+
+    def step(self, action: Any) -> Any:  # noqa: ANN401
+        observations, reward, terminated, truncated, _ = self._games.step(np.array([action]))
+        ends = bool(terminated[0]), bool(truncated[0])
+        return observations[0].copy(), float(reward[0]), *ends, {}
+
+    def close(self) -> None:
+        self._games.close()
+
+
+def _make_atari(env_id: str) -> gymnasium.Env[Any, Any]:
+    """The same games for everybody: from ale-py's own pipeline, or one that does as it does."""
+    if int(gymnasium.__version__.partition(".")[0]) >= 1:
+        return OneOfAtari(env_id)
     game = gymnasium.make(env_id, frameskip=1, repeat_action_probability=0.0)
     skipped = gymnasium.wrappers.AtariPreprocessing(game, noop_max=30, frame_skip=4)
     return Stacked(FireAtStart(skipped))
