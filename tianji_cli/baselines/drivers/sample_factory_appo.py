@@ -107,10 +107,10 @@ def make_encoder(network: dict[str, Any], cfg: Any, observations: Any) -> Any:  
 def main() -> None:
     """Trains until a signal comes."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    from sample_factory.algo.utils.context import global_model_factory
     from sample_factory.algo.utils.misc import ExperimentStatus
     from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
     from sample_factory.envs.env_utils import register_env
-    from sample_factory.model.model_factory import global_model_factory
     from sample_factory.train import make_runner
 
     recorder = recorder_of_process("learner")
