@@ -139,7 +139,7 @@ def scalar_rows(task: Task) -> dict[str, Scalar]:
         **task.env.settings(),
         "algorithm": task.algorithm_name,
         **{name: getattr(algorithm, name) for name in algorithm.__struct_fields__},
-        "network": task.network.words(),
+        "network": task.network.words(has_policy=isinstance(algorithm, BenchPpo)),
         "workers": task.workers,
         "envs_per_worker": task.envs_per_worker,
         "rollout_steps": task.rollout_steps,

@@ -115,11 +115,11 @@ class BenchNetwork(Spec, frozen=True, kw_only=True):
     activation: Literal["tanh", "relu"] = "tanh"
     """Of `mlp`."""
 
-    def words(self) -> str:
-        """For the parity table."""
+    def words(self, *, has_policy: bool) -> str:
+        """For the parity table; `has_policy` is false where there are action values only."""
         if self.name == "mlp":
             sizes = " x ".join(map(str, self.hidden_sizes))
-            return f"{sizes}, {self.activation}, policy and value apart"
+            return f"{sizes}, {self.activation}" + (", policy and value apart" * has_policy)
         return {
             "nature_cnn": "convolutions 32 of 8/4, 64 of 4/2, 64 of 3/1, 512 units, relu, shared",
             "minatar_cnn": "convolution 16 of 3/1, 128 units, relu, shared",

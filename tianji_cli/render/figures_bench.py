@@ -27,6 +27,7 @@ from tianji_cli.render.figure_style import (
 )
 
 BOUND = (0, (6, 3))
+NUM_BARS = 12
 MARKERS = ("o", "s", "^", "D", "v")
 PHASES = (
     ("launch to first sample", "#d0d7de", ""),
@@ -175,13 +176,14 @@ def _draw_time(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bo
             axes.plot([peer.median_s] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
     axes.plot([], [], ">", mfc="white", mec=FAINT, markersize=8, label="not reached by then")
     axes.plot([], [], color=INK, linewidth=1.6, label="median")
-    axes.set_xlim(0, 1.05 * curves.task.budget_s if _is_censored(curves) else None)
+    latest_s = max([0.0, *(r.figures.trained_s or 0.0 for r in _censored(curves))])
+    axes.set_xlim(0, 1.05 * max(curves.task.budget_s, latest_s) if latest_s else None)
     axes.set_xlabel("time to the threshold from the first sample (s)")
     return has_data
 
 
-def _is_censored(curves: TaskCurves) -> bool:
-    return any(r.outcome == "censored" for rs in curves.results.values() for r in rs)
+def _censored(curves: TaskCurves) -> list[CellResult]:
+    return [r for rs in curves.results.values() for r in rs if r.outcome == "censored"]
 
 
 def _draw_survival(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bool:
@@ -246,12 +248,16 @@ def _draw_lag(axes: Axes, curves: TaskCurves, _: TaskComparison) -> bool:
     total = sum(curves.lag_steps.values())
     if not total:
         return False
-    lags, shares = zip(*((lag, n / total) for lag, n in curves.lag_steps.items()), strict=True)
-    bars = axes.bar(lags, shares, 0.6, color=colour_of(0))
-    axes.bar_label(bars, [f"{share:.1%}" for share in shares], padding=2, fontsize=8.5)
+    lags, counts = zip(*curves.lag_steps.items(), strict=True)
+    if max(lags) < NUM_BARS:
+        bars = axes.bar(lags, [n / total for n in counts], 0.6, color=colour_of(0))
+        axes.bar_label(bars, [f"{n / total:.1%}" for n in counts], padding=2, fontsize=8.5)
+        axes.set_ylim(0, 1.12)
+    else:  # as samples from a replay store have it
+        weights = [n / total for n in counts]
+        axes.hist(lags, NUM_BARS, weights=weights, color=colour_of(0), edgecolor="white")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylim(0, 1.12)
     axes.grid(False, axis="x")
     axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
     return True

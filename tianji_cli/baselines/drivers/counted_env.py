@@ -134,6 +134,8 @@ def _make_atari(env_id: str) -> gymnasium.Env[Any, Any]:
     """The same games for everybody: from ale-py's own pipeline, or one that does as it does."""
     if int(gymnasium.__version__.partition(".")[0]) >= 1:
         return OneOfAtari(env_id)
+    import ale_py  # noqa: F401 - its import registers the games there
+
     game = gymnasium.make(env_id, frameskip=1, repeat_action_probability=0.0)
     skipped = gymnasium.wrappers.AtariPreprocessing(game, noop_max=30, frame_skip=4)
     return Stacked(FireAtStart(skipped))
