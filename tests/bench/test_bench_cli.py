@@ -21,7 +21,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**environment, "NO_COLOR": "1", "TIANJI_PEERS": str(cwd / "no-peers")},
@@ -110,11 +110,11 @@ def assert_phases(path: Path) -> None:
 @pytest.mark.processes
 def test_dqn_and_images_are_learnt_by_whom_we_bring(tmp_path):
     pytest.importorskip("minatar")
-    task = ["tasks.dqn.budget_s=40", "tasks.dqn.min_s=0", "tasks.dqn.threshold=10"]
-    game = ["tasks.breakout.budget_s=40", "tasks.breakout.min_s=0", "tasks.breakout.threshold=0"]
-    for suite, settings in (("cartpole", task), ("minatar", game)):
-        words = [word for setting in settings for word in ("-s", setting)]
-        name = settings[0].split(".")[1]
+    dqn = ("budget_s=40", "min_s=0", "threshold=10")
+    ppo = ("algorithm.batch_steps=256", "algorithm.minibatch_steps=256", "algorithm.num_epochs=1")
+    breakout = ("budget_s=40", "min_s=0", "threshold=0", "rollout_steps=16", *ppo)
+    for suite, name, settings in (("cartpole", "dqn", dqn), ("minatar", "breakout", breakout)):
+        words = [word for setting in settings for word in ("-s", f"tasks.{name}.{setting}")]
         result = tianji(
             tmp_path, suite, "--task", name, "--seeds", "1", "--name", suite, "--yes", "--strict",
             "--json", *words,
