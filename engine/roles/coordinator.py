@@ -151,9 +151,7 @@ class CoordinatorRole:
             return []
         self._phase = _Phase.RUNNING
         self._fleet.start()
-        return [
-            StartRun((COORDINATOR, *self._addresses, *self._supervisors)),
-        ]
+        return [StartRun((COORDINATOR, *self._addresses, *self._supervisors))]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
