@@ -223,7 +223,7 @@ def _conclude(
     except TianJiError as error:
         return Verdict("garbage", error.what), Figures()
     write_trace(paths, rows)
-    figures = measure(rows, task)
+    figures = measure(rows, task, run.stop_asked_s)
     if verdict.outcome in ("reached", "censored"):
         if figures.miscount is not None and figures.miscount > MAX_MISCOUNT:
             detail = (

@@ -190,7 +190,7 @@ def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[s
         if not trace.is_dir():
             results[cell] = result
             continue
-        figures = measure(read_rows(trace), task)
+        figures = measure(read_rows(trace), task, result.stop_asked_s)
         if not _agree(figures, result.figures):
             wrong.append(cell.name)
         results[cell] = msgspec.structs.replace(result, figures=figures)

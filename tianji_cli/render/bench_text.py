@@ -31,7 +31,7 @@ PAPER = (
 COUNTING = (
     "Env steps and returns are counted by the environments themselves, by one wrapper for all"
     " peers; TianJi's actors count their own.",
-    "Throughput is taken over the last 80% of the time between first and last sample: the first"
+    "Throughput is taken over the last 80% of the time between first sample and stop: the first"
     " 20% hold start-up and compilation.",
     "The threshold is on training returns, exploration included, judged by the harness by one"
     " rule for all systems (row 'judge' of the parity table): the mean must hold it for several"
