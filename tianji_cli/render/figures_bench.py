@@ -34,7 +34,7 @@ PHASES = (
     ("to the first update", "#E69F00", "..."),
     ("to the threshold", "#0072B2", ""),
     ("on to the end", "#b3d4ea", "///"),
-    ("stopping", "#6b6b6b", ""),
+    ("stopping", "#6b6b6b", "xxx"),
 )
 
 
