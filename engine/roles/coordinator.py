@@ -23,6 +23,7 @@ from engine.messages import (
     Joined,
     Report,
     RoleExited,
+    Start,
     StepLimitReached,
     Stop,
     Stopped,
@@ -106,6 +107,9 @@ class CoordinatorRole:
         match event:
             case Joined():
                 return self._joined(event, now_s)
+            case Start():  # its own: so the trace says when its time zero was
+                origin_s = event.origin_ns * 1e-9
+                return [self._note(0.0, "started", COORDINATOR, "", origin_s=origin_s)]
             case Alive():
                 self._fleet.hear(event, now_s)
                 return self._start_if_complete(now_s)
@@ -147,10 +151,7 @@ class CoordinatorRole:
             return []
         self._phase = _Phase.RUNNING
         self._fleet.start()
-        return [
-            StartRun((*self._addresses, *self._supervisors)),
-            self._note(0.0, "started", COORDINATOR, ""),
-        ]
+        return [StartRun((COORDINATOR, *self._addresses, *self._supervisors))]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
@@ -319,9 +320,13 @@ class CoordinatorRole:
             return self._roll.ledger_of_the_rest(self._totals, now_s)
         return self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
 
-    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
+    def _note(
+        self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None
+    ) -> Command:
         host = self._roll.host_of(role)
-        record: Record = TraceEvent(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
+        record: Record = TraceEvent(
+            t_s=now_s, kind=kind, host=host, role=role, detail=detail, origin_s=origin_s
+        )
         return WriteTrace((record,))
 
     def _progress(self, now_s: float) -> Progress:

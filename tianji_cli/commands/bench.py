@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import typer
 
 from engine.config_file import suggest
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
 from tianji_cli.baselines.base import Peer, PeerOptions
-from tianji_cli.baselines.install import install
+from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
-from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
+from tianji_cli.bench.harness import (
+    Bench,
+    check_games,
+    create,
+    find_peers,
+    new_bench,
+    resume,
+    run_cells,
+)
 from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
@@ -35,6 +44,7 @@ class BenchRequest:
 
     suite: str
     compare: str
+    tasks: Sequence[str]
     seeds: int | None
     budget_s: float | None
     settings: Sequence[str]
@@ -107,9 +117,10 @@ def _check_answerable(request: BenchRequest) -> None:
 
 
 def _planned(request: BenchRequest, output: Output) -> Bench:
-    suite = load_suite(request.suite, request.settings)
+    suite = _only(load_suite(request.suite, request.settings), request.tasks)
     if request.budget_s is not None:
         suite = _with_budget(suite, request.budget_s)
+    check_games(suite)
     bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
     check_run_id(bench_id, "--name")
     names = _peer_names(request.compare, suite)
@@ -125,18 +136,23 @@ def _planned(request: BenchRequest, output: Output) -> Bench:
 
 def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
     """`--yes` also means: fetch what PyPI has."""
-    from tianji_cli.baselines.base import venv_python
-    from tianji_cli.baselines.install import PACKAGES
-
-    options = request.peer_options
+    peers_dir = request.peer_options.peers_dir
     for peer in peers:
-        if peer.name in PACKAGES and not venv_python(options.peers_dir, peer.name).is_file():
-            install(peer.name, options.peers_dir, output.say)
+        if peer.name in INSTALLABLE and not is_installed(peer.name, peers_dir):
+            install(peer.name, peers_dir, output.say)
+
+
+def _only(suite: Suite, names: Sequence[str]) -> Suite:
+    """The suite with these tasks alone; with all of them if none is named."""
+    for name in names:
+        if name not in suite.tasks:
+            fix = suggest(name, suite.tasks)
+            raise ConfigError(f"the suite has no task {name!r}", where="--task", fix=fix)
+    kept = {name: task for name, task in suite.tasks.items() if name in names or not names}
+    return msgspec.structs.replace(suite, tasks=kept)
 
 
 def _with_budget(suite: Suite, budget_s: float) -> Suite:
-    import msgspec
-
     if budget_s <= 0:
         raise ConfigError(f"{budget_s:g} is not a time", where="--budget", fix="seconds, above 0")
     tasks = {
@@ -156,8 +172,10 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
     unable = [word for word in wanted if word not in names]
     if unable:
         able = [peer for peer in suite.peers_of(PEERS) if peer != "tianji"]
+        reasons = {PEERS_BY_NAME[peer].refusal(t) for peer in unable for t in suite.tasks.values()}
+        known = "; ".join(sorted(reason for reason in reasons if reason))
         raise ConfigError(
-            f"the suite {suite.name!r} has no task for {', '.join(unable)}",
+            f"there is no task here for {', '.join(unable)}" + (f": {known}" if known else ""),
             where="--compare",
             fix=f"it has tasks for {', '.join(able)}",
         )
@@ -183,6 +201,9 @@ def _announce(bench: Bench, output: Output) -> None:
     output.say(f"{manifest.bench_id}: {suite.summary}")
     blocks = units.plural(len(manifest.seeds), "block")
     output.say(f"{names}; {blocks}, each in random order; one cell at a time")
+    for task, reasons in manifest.unable.items():
+        for reason in reasons.values():
+            output.say(f"  not in {task}: {reason}")
     longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
     done = f" ({len(bench.done)} of {len(manifest.cells)} done)" if bench.done else ""
     output.say(
