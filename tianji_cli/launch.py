@@ -47,6 +47,7 @@ class HostReady:
 
     facts: HostFacts
     endpoints: tuple[str, ...]
+    devices: tuple[str, ...]
 
 
 class Controller:
@@ -86,7 +87,9 @@ class Controller:
                     check_versions(self._sites[line.host].part, report)
                 case Prepared():
                     assert line is not None
-                    ready[line.host] = HostReady(report.facts, tuple(report.endpoints))
+                    ready[line.host] = HostReady(
+                        report.facts, tuple(report.endpoints), report.devices
+                    )
                 case Refused():
                     raise refusal(report)
             if len(ready) == len(self._sites):
@@ -109,6 +112,7 @@ class Controller:
             listen=self._plan.listen_of(spec),
             env=env,
             lease_s=LEASE_S if host in self._beats else None,
+            gpus=spec.gpus,
         )
 
     def measure_clocks(self) -> dict[str, ClockOffset]:

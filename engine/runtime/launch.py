@@ -76,6 +76,7 @@ class Prepare(Message, frozen=True, kw_only=True):
         listen: Address and half-open range of ports for them; None: Unix sockets.
         env: Added to the environment of all roles.
         lease_s: The controller sends something at least this often, or is gone.
+        gpus: Those that the inventory gives to the run; None if it does not say.
     """
 
     experiment: Experiment
@@ -87,6 +88,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     listen: tuple[str, int, int] | None = None
     env: dict[str, str] = msgspec.field(default_factory=dict)
     lease_s: float | None = None
+    gpus: tuple[int, ...] | None = None
 
 
 class Launch(Message, frozen=True, kw_only=True):
@@ -157,9 +159,14 @@ class Pong(Message, frozen=True, kw_only=True):
 
 
 class Prepared(Message, frozen=True, kw_only=True):
-    """The experiment can run here; `endpoints` are free for its servers."""
+    """The experiment can run here.
+
+    `endpoints` are free for its servers; loops that are fused on a device are dealt out to
+    `devices`.
+    """
 
     facts: HostFacts
+    devices: tuple[str, ...] = ("cpu",)
     endpoints: list[str] = msgspec.field(default_factory=list)
 
 

@@ -68,6 +68,45 @@ def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji,
     check_equal_to_local(*run, *shared, *fewer, "-s", "stop.env_steps=8000")
 
 
+def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(tianji, tmp_path):
+    """The same two actors: in one process with one learner, and each with a learner of its own."""
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(
+        "name: whole\nsummary: one loop with all actors\nfragments:\n  loop:"
+        " {functions: [act, env_step, store, update], replicas: 1, on_device: true}\n"
+        "staleness: {mode: block, max_lag: 0}\n"
+    )
+    settings = ("-s", "actors=2", "-s", "algorithm.batch_steps=800", "-s", "stop.env_steps=8000")
+    # Whole batches: in which order one process finishes its two rollouts must not matter.
+    fewer = ("-s", "algorithm.minibatch_steps=800", "-s", "algorithm.num_epochs=4")
+    one = train(tianji, "one", "--policy", str(whole), *settings, *fewer)
+    cut = train(tianji, "cut", "--policy", "gpu-only", *settings, *fewer)
+    assert one["weights_version"] == cut["weights_version"] >= 10
+    assert one["env_steps_consumed"] == cut["env_steps_consumed"]
+    results = tmp_path / "results"
+    torch.testing.assert_close(
+        final_weights(results / "cut"), final_weights(results / "one"), rtol=0, atol=1e-5
+    )
+
+
+def test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for(tianji, tmp_path):
+    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", "-s", "stop.env_steps=2000")
+    code, _, err = tianji("up", "--name", "run", *common).end(60)
+    assert code == 0, err
+    has_cuda = torch.cuda.is_available()
+    device = "cuda:0" if has_cuda else "cpu"
+    assert f"loop-0 on localhost runs on {device}" in err
+    manifest = json.loads((tmp_path / "results/run/manifest.json").read_text())
+    assert manifest["processes"]["loop-0"]["device"] == device
+    if has_cuda:
+        return
+    (tmp_path / "gpus.yaml").write_text("version: 1\nhosts: {localhost: {gpus: [0]}}\n")
+    code, _, err = tianji("up", "gpus.yaml", "--name", "asked", *common).end(60)
+    assert code == 3
+    assert "the GPUs 0, but PyTorch finds none" in err
+    assert not (tmp_path / "results/asked").exists()
+
+
 def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path):
     command = tianji(
         "--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3"
@@ -113,6 +152,8 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
             "synchronous does not suit dqn, which learns from replayed",
         ),
         ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
+        ("gpu-only", "cartpole_dqn", "gpu-only does not suit dqn, which learns from replayed"),
+        ("gpu-only", "acrobot_ppo", "Acrobot-v1 has no torch version"),
     ],
 )
 def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experiment, why):

@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from tianji_cli.output import Output
 from tianji_cli.placement import Placement
 from tianji_cli.plan import Plan
+from tianji_cli.seats import wanted_device
 
 PLAN_SCHEMA_VERSION = 1
 
@@ -99,4 +100,8 @@ def _process_label(placement: Placement, plan: Plan) -> str:
         return f"the command itself, one thread: {', '.join(placement.roles)}"
     if placement.roles == (placement.process,):
         return f"process {placement.process}"
-    return f"process {placement.process}: {', '.join(placement.roles)}"
+    words = f"process {placement.process}: {', '.join(placement.roles)}"
+    if plan.graph.cut.is_on_device and any(role.startswith("learner-") for role in placement.roles):
+        host = next(host for host in plan.hosts if host.name == placement.host)
+        words += f"; on {wanted_device(host)}"
+    return words
