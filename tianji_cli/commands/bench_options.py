@@ -13,7 +13,16 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="Suite: smoke, cartpole, classic; study: staleness, asynchrony, reference; or a file.",
+        help="Suite: smoke, cartpole, classic, scaling; study: staleness, asynchrony, reference;"
+        " or a file.",
+    ),
+]
+InventoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[INVENTORY]",
+        help="Hosts, for a suite of scaling. Default: the lab that is up.",
+        show_default=False,
     ),
 ]
 CompareOption = Annotated[
@@ -116,6 +125,7 @@ ResultsOption = Annotated[
 def bench(
     context: typer.Context,
     suite: SuiteArgument = "smoke",
+    inventory: InventoryArgument = None,
     compare: CompareOption = "single-process",
     seeds: SeedsOption = None,
     budget: BudgetOption = None,
@@ -132,8 +142,11 @@ def bench(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
+    from engine.errors import ConfigError
     from tianji_cli.baselines.base import PeerOptions, default_peers_dir
     from tianji_cli.commands import bench as command
+    from tianji_cli.commands.bench_scaling import ScalingRequest, scaling_command
+    from tianji_cli.scaling.suite import is_scaling_suite
 
     output = context.obj
     assert isinstance(output, Output)
@@ -141,6 +154,28 @@ def bench(
     if install:
         command.install_command(install, options, output)
         return
+    resumed = _resumed_scaling(resume, results)
+    if resumed is not None or (resume is None and is_scaling_suite(suite)):
+        scaling = ScalingRequest(
+            suite=suite,
+            inventory=inventory,
+            seeds=seeds,
+            budget_s=budget,
+            settings=settings or [],
+            results=results,
+            name=name,
+            resume=resumed,
+            yes=yes,
+            dry_run=dry_run,
+            strict=strict,
+        )
+        raise typer.Exit(scaling_command(scaling, output))
+    if inventory is not None:
+        raise ConfigError(
+            f"the suite {suite} compares systems on this machine and takes no inventory",
+            where=inventory,
+            fix="leave it out, or take the suite scaling",
+        )
     request = command.BenchRequest(
         suite=suite,
         compare=compare,
@@ -157,3 +192,11 @@ def bench(
         strict=strict,
     )
     raise typer.Exit(command.bench_command(request, output))
+
+
+def _resumed_scaling(resume: str | None, results: Path) -> Path | None:
+    """The benchmark of scaling that this id or path names, if it is one."""
+    from tianji_cli.scaling.records import is_scaling
+
+    places = (Path(resume), results / resume) if resume is not None else ()
+    return next((place for place in places if is_scaling(place)), None)
