@@ -135,9 +135,11 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     ready. `auto` does so where roles are processes of their own; with policy `local` only `on`
     does, because the moment of the exchange would make traces of equal seeds differ in the last
     digits.
+    `threads`: of PyTorch's arithmetic. More than one pays for large networks only.
     """
 
     compile: Literal["auto", "on", "off"] = "auto"
+    threads: PositiveInt = 1
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):

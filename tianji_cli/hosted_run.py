@@ -34,7 +34,7 @@ from tianji_cli.provision import (
     connect,
 )
 from tianji_cli.run_dir import RunPaths, create_run
-from tianji_cli.seats import Seat, seats_of, words_of_devices
+from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import make_run_directories
 from tianji_cli.watch import Outcome
 
@@ -104,17 +104,17 @@ class HostedRun:
         has_started = False
         try:
             ready = self._prepare(controller, sites, spectator)
-            cores = {host: item.facts.num_cores for host, item in ready.items()}
+            cores = {host: len(item.offer.cores) for host, item in ready.items()}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
             offsets = controller.measure_clocks()
-            seats = seats_of(self.plan, {host: item.devices for host, item in ready.items()})
+            seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
             for words in words_of_devices(seats, self.plan):
                 spectator.note(words)
             self._write_down(sites, ready, seats, offsets)
             has_started = True
             spectator.started(self.paths)
-            outcome = self._watch(controller, sites, ready, offsets, spectator)
+            outcome = self._watch(controller, sites, ready, offsets, seats, spectator)
         finally:
             if outcome.is_detached:
                 controller.let_go()
@@ -170,6 +170,7 @@ class HostedRun:
         sites: Mapping[str, Site],
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
+        seats: Mapping[str, Seat],
         spectator: Spectator,
     ) -> Outcome:
         setups = {
@@ -180,7 +181,7 @@ class HostedRun:
             )
             for host, item in ready.items()
         }
-        launches = wire(self.plan, setups, self.run_id)
+        launches = seated(wire(self.plan, setups, self.run_id), seats)
         parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
         mirror = Mirror(parts, self.paths.root)
         joining = Joining(self.plan.placements)

@@ -16,6 +16,7 @@ import time
 
 from engine.errors import TianJiError
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
+from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
 from engine.runtime.launch import (
     Exited,
@@ -83,7 +84,14 @@ class _Nursery:
             return Refused(
                 exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix
             )
-        return Prepared(facts=host_facts(), devices=self._blueprint.devices)
+        cores = allowed_cores(wanted.max_cores)
+        is_enough = wanted.cores_needed is not None and len(cores) >= wanted.cores_needed
+        return Prepared(
+            facts=host_facts(),
+            devices=self._blueprint.devices,
+            cores=cores,
+            idle_cores=idle_cores(cores) if is_enough else (),
+        )
 
     def _fork(self, worker: WorkerSpec) -> bool:
         """Forks a role. True in the child."""
