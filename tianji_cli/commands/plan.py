@@ -13,7 +13,7 @@ from rich.tree import Tree
 from engine.errors import ConfigError
 from tianji_cli.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.placement import Placement
+from tianji_cli.placement import Placement, crowded
 from tianji_cli.plan import Plan
 from tianji_cli.seats import planned_pinning, threads_of, wanted_device
 
@@ -46,6 +46,10 @@ def show_plan(plan: Plan, output: Output) -> None:
         output.document(_document(plan))
     else:
         output.data.print(_tree(plan))
+    cores = {host.name: known for host in plan.hosts if (known := _num_cores(host))}
+    warnings = [f"over-subscribed: {words}" for words in crowded(plan.placements, cores)]
+    for words in () if plan.graph.is_inline else warnings:
+        output.say(words)
 
 
 def draw_plan(plan: Plan, path: Path) -> None:
