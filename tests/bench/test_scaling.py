@@ -14,7 +14,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.trace.records import Resources
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.bench.results import write_json
+from tianji_cli.documents import write_json
 from tianji_cli.inventory import Inventory, load_inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.render.figures_scaling import scaling_figure
@@ -219,6 +219,8 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):
         (("scaling", hosts, "--yes"), "the inventory has 4 hosts"),
         (("smoke", hosts, "--dry-run"), "takes no inventory"),
         (("scaling", hosts, "-s", "nodes=[1, 4]"), "nobody is there to answer"),
+        (("scaling", hosts, "--compare", "rllib", "--yes"), "not systems"),
+        (("scaling", hosts, "--budget", "0", "--dry-run", "-s", "nodes=[1]"), "0 is not a time"),
     ):
         result = bench(tmp_path, *arguments)
         assert result.returncode == 2, result.stderr

@@ -142,11 +142,8 @@ def bench(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
-    from engine.errors import ConfigError
     from tianji_cli.baselines.base import PeerOptions, default_peers_dir
     from tianji_cli.commands import bench as command
-    from tianji_cli.commands.bench_scaling import ScalingRequest, scaling_command
-    from tianji_cli.scaling.suite import is_scaling_suite
 
     output = context.obj
     assert isinstance(output, Output)
@@ -154,30 +151,9 @@ def bench(
     if install:
         command.install_command(install, options, output)
         return
-    resumed = _resumed_scaling(resume, results)
-    if resumed is not None or (resume is None and is_scaling_suite(suite)):
-        scaling = ScalingRequest(
-            suite=suite,
-            inventory=inventory,
-            seeds=seeds,
-            budget_s=budget,
-            settings=settings or [],
-            results=results,
-            name=name,
-            resume=resumed,
-            yes=yes,
-            dry_run=dry_run,
-            strict=strict,
-        )
-        raise typer.Exit(scaling_command(scaling, output))
-    if inventory is not None:
-        raise ConfigError(
-            f"the suite {suite} compares systems on this machine and takes no inventory",
-            where=inventory,
-            fix="leave it out, or take the suite scaling",
-        )
     request = command.BenchRequest(
         suite=suite,
+        inventory=inventory,
         compare=compare,
         seeds=seeds,
         budget_s=budget,
@@ -192,11 +168,3 @@ def bench(
         strict=strict,
     )
     raise typer.Exit(command.bench_command(request, output))
-
-
-def _resumed_scaling(resume: str | None, results: Path) -> Path | None:
-    """The benchmark of scaling that this id or path names, if it is one."""
-    from tianji_cli.scaling.records import is_scaling
-
-    places = (Path(resume), results / resume) if resume is not None else ()
-    return next((place for place in places if is_scaling(place)), None)

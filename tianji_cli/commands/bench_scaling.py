@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
@@ -15,7 +14,7 @@ from rich.text import Text
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.bench.results import write_json
+from tianji_cli.documents import write_json
 from tianji_cli.inventory import load_inventory
 from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
@@ -26,38 +25,39 @@ from tianji_cli.scaling.records import (
     ScalingManifest,
     ScalingPaths,
     ScalingResult,
+    is_scaling,
     make_cells,
     read_manifest,
     read_results,
     write_result,
 )
 from tianji_cli.scaling.run_cell import run_cell
-from tianji_cli.scaling.suite import check_hosts, find_inventory, load_scaling_suite
+from tianji_cli.scaling.suite import (
+    check_hosts,
+    find_inventory,
+    is_scaling_suite,
+    load_scaling_suite,
+)
+
+if TYPE_CHECKING:
+    from tianji_cli.commands.bench import BenchRequest
 
 EXIT_STRICT = 8
+DEFAULT_PEERS = "single-process"
+"""What `--compare` is when it was not given."""
 LAUNCH_S = 15.0
 """Planned for launch and end of a run, beside its training."""
 SHOW_EVERY_S = 20.0
 
 
-@dataclass(frozen=True)
-class ScalingRequest:
-    """What the user asked for; see `tianji bench --help`."""
-
-    suite: str
-    inventory: str | None
-    seeds: int | None
-    budget_s: float | None
-    settings: Sequence[str]
-    results: Path
-    name: str | None
-    resume: Path | None
-    yes: bool
-    dry_run: bool
-    strict: bool
+def wants_scaling(request: BenchRequest) -> bool:
+    """Whether what is to be run, or to go on, is a benchmark of scaling."""
+    if request.resume is not None:
+        return is_scaling(_resumed_root(request))
+    return is_scaling_suite(request.suite)
 
 
-def scaling_command(request: ScalingRequest, output: Output) -> int:
+def scaling_command(request: BenchRequest, output: Output) -> int:
     """Plans, asks, runs, reports.
 
     Returns:
@@ -66,13 +66,13 @@ def scaling_command(request: ScalingRequest, output: Output) -> int:
     Raises:
         TianJiError: Nothing could be started; says why.
     """
-    if not (request.yes or request.dry_run or sys.stdin.isatty()):
+    if request.compare != DEFAULT_PEERS:
         raise ConfigError(
-            "it would ask whether to start, and nobody is there to answer",
-            where="bench",
-            fix="add --yes",
+            "scaling compares numbers of nodes, not systems",
+            where="--compare",
+            fix="leave it out, or choose another suite",
         )
-    manifest, paths = _resumed(request.resume) if request.resume else _planned(request)
+    manifest, paths = _resumed(request) if request.resume else _planned(request)
     done = read_results(paths, manifest) if request.resume else {}
     _announce(manifest, len(done), output)
     if request.dry_run:
@@ -139,9 +139,13 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
     return comparison
 
 
-def _planned(request: ScalingRequest) -> tuple[ScalingManifest, ScalingPaths]:
+def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
     suite = load_scaling_suite(request.suite, request.settings)
     if request.budget_s is not None:
+        if request.budget_s <= 0:
+            raise ConfigError(
+                f"{request.budget_s:g} is not a time", where="--budget", fix="seconds, above 0"
+            )
         suite = msgspec.structs.replace(suite, budget_s=request.budget_s)
     inventory = load_inventory(find_inventory(request.inventory))
     check_hosts(suite, inventory)
@@ -161,14 +165,21 @@ def _planned(request: ScalingRequest) -> tuple[ScalingManifest, ScalingPaths]:
     return manifest, ScalingPaths((request.results / bench_id).resolve())
 
 
-def _resumed(root: Path) -> tuple[ScalingManifest, ScalingPaths]:
+def _resumed_root(request: BenchRequest) -> Path:
+    assert request.resume is not None
+    place = Path(request.resume)
+    return place if is_scaling(place) else request.results / request.resume
+
+
+def _resumed(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
+    root = _resumed_root(request)
     paths = ScalingPaths(root.resolve())
     manifest = read_manifest(paths)
     check_machine(manifest.machine, this_machine(), root)
     return manifest, paths
 
 
-def _create(manifest: ScalingManifest, paths: ScalingPaths, request: ScalingRequest) -> None:
+def _create(manifest: ScalingManifest, paths: ScalingPaths, request: BenchRequest) -> None:
     probe_results(request.results)
     try:
         paths.root.mkdir(parents=True)

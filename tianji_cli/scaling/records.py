@@ -14,7 +14,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Load, Machine
-from tianji_cli.bench.results import write_json
+from tianji_cli.documents import write_json
 from tianji_cli.inventory import Inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.scaling.suite import ScalingSuite

@@ -51,7 +51,11 @@ class ScalingSuite(Spec, frozen=True, kw_only=True):
 
 
 def is_scaling_suite(name: str) -> bool:
-    """Whether a suite, by name or path, is one of scaling."""
+    """Whether a suite, by name or path, is one of scaling.
+
+    Raises:
+        ConfigError: There is no such suite.
+    """
     return "nodes" in read_yaml(find_file("experiments/bench", name)).data
 
 
