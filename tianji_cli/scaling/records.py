@@ -3,18 +3,17 @@ did."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Load, Machine
-from tianji_cli.documents import write_json
+from tianji_cli.documents import read_json, write_json
 from tianji_cli.inventory import Inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.scaling.suite import ScalingSuite
@@ -22,7 +21,6 @@ from tianji_cli.scaling.suite import ScalingSuite
 SCALING_SCHEMA_VERSION = 1
 RUN = "run"
 Outcome = Literal["reached", "censored", "failed"]
-T = TypeVar("T")
 
 
 class ScalingCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +136,9 @@ def read_manifest(paths: ScalingPaths) -> ScalingManifest:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    return _read(paths.manifest, ScalingManifest)
+    return read_json(
+        paths.manifest, ScalingManifest, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
+    )
 
 
 def read_results(
@@ -150,7 +150,9 @@ def read_results(
         ConfigError: A file is damaged, or was written on another machine.
     """
     found = {
-        cell: _read(paths.result(cell), ScalingResult)
+        cell: read_json(
+            paths.result(cell), ScalingResult, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
+        )
         for cell in manifest.cells
         if paths.result(cell).is_file()
     }
@@ -168,21 +170,3 @@ def read_results(
 def write_result(paths: ScalingPaths, result: ScalingResult) -> None:
     """Makes a cell finished."""
     write_json(paths.result(result.cell), result)
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    try:
-        data = path.read_bytes()
-        version = msgspec.json.decode(data, type=dict[str, object]).get("schema_version")
-        if isinstance(version, int) and version > SCALING_SCHEMA_VERSION:
-            raise ConfigError(
-                f"its schema_version {version} is newer than {SCALING_SCHEMA_VERSION}",
-                where=str(path),
-                fix="read it with the version of TianJi that wrote it",
-            )
-        return msgspec.json.decode(data, type=kind)
-    except OSError as error:
-        problem = error.strerror or os.strerror(error.errno or 0)
-        raise ConfigError(f"cannot be read: {problem}", where=str(path)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not a file of a benchmark: {error}", where=str(path)) from error
