@@ -92,12 +92,15 @@ def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(t
 
 
 def test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for(tianji, tmp_path):
-    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", "-s", "stop.env_steps=2000")
-    code, _, err = tianji("up", "--name", "run", *common).end(60)
+    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", "-s", "stop.env_steps=8000")
+    evaluated = ("-s", "evaluation.episodes=2", "-s", "evaluation.every_s=0.1")
+    code, _, err = tianji("up", "--name", "run", *common, *evaluated).end(60)
     assert code == 0, err
     has_cuda = torch.cuda.is_available()
     device = "cuda:0" if has_cuda else "cpu"
     assert f"loop-0 on localhost runs on {device}" in err
+    evaluations = rows(tmp_path / "results/run", "evaluations")
+    assert evaluations, "its weights reach an evaluator in another process"
     manifest = json.loads((tmp_path / "results/run/manifest.json").read_text())
     assert manifest["processes"]["loop-0"]["device"] == device
     if has_cuda:

@@ -123,3 +123,24 @@ def test_a_group_whose_host_loses_power_is_given_up_and_the_others_go_on(bench: 
     assert f"{victim}: " in command.said, "what could not be cleaned up is named"
     assert_books_balance(command)
     bench.assert_nothing_left(hosts=[host for host in bench.hosts if host != victim])
+
+
+def test_scaling_is_measured_on_as_many_hosts_as_there_are_nodes(bench: Bench) -> None:
+    quick = ("-s", "nodes=[1, 3]", "-s", "experiment.stop.return_threshold=30", "--seeds", "1")
+    command = bench.tianji(
+        *("--json", "bench", "scaling", str(bench.lab.inventory), *quick),
+        *("--name", "b", "--budget", "60", "--yes"),
+    )
+    assert command.wait(240) == 0, command.said
+    one, three = json.loads(bench.out(command))["rows"]
+    assert (one["num_reached"], three["num_reached"]) == (1, 1)
+    cells = bench.results / "b" / "cells"
+    for nodes in (1, 3):
+        run = cells / f"nodes-{nodes}-seed0" / "run"
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["num_hosts"], summary["num_groups"]) == (nodes, nodes)
+        manifest = json.loads((run / "manifest.json").read_text())
+        assert sorted(manifest["hosts"]) == bench.hosts[:nodes]
+    assert three["speedup"]["estimate"] > 2, "collection waits, so it adds up even on few cores"
+    assert (bench.results / "b" / "plots" / "scaling.svg").is_file()
+    bench.assert_nothing_left()
