@@ -16,6 +16,7 @@ from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.inventory import Inventory
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.seats import Seat
 
 
 class GitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     git: GitState
     versions: dict[str, str]
     hosts: dict[str, HostFacts]
+    processes: dict[str, Seat]
     seeds: list[int]
     started_at: str
     clock_offsets_s: dict[str, float]
@@ -47,6 +49,7 @@ def write_manifest(
     experiment: Experiment,
     inventory: Inventory,
     hosts: dict[str, HostFacts],
+    processes: dict[str, Seat],
     offsets: Mapping[str, ClockOffset],
 ) -> Manifest:
     """Writes the manifest of a run that is about to start.
@@ -54,6 +57,7 @@ def write_manifest(
     Args:
         paths, experiment, inventory: The run.
         hosts: What each is, the coordinator's first.
+        processes: What each gets of its host.
         offsets: Their monotonic clocks minus that of the coordinator's host.
     """
     manifest = Manifest(
@@ -64,6 +68,7 @@ def write_manifest(
         git=git_state(Path(__file__).resolve().parent.parent),
         versions=next(iter(hosts.values())).versions,
         hosts=hosts,
+        processes=processes,
         seeds=[experiment.seed],
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},

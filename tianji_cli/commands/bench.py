@@ -28,6 +28,7 @@ from tianji_cli.bench.harness import (
 from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
+from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
 from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
@@ -43,6 +44,7 @@ class BenchRequest:
     """What the user asked for; see `tianji bench --help`."""
 
     suite: str
+    inventory: str | None
     compare: str
     tasks: Sequence[str]
     seeds: int | None
@@ -70,6 +72,9 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     _check_answerable(request)
     if wants_study(request):
         return study_command(request, output)
+    if wants_scaling(request):
+        return scaling_command(request, output)
+    _check_no_inventory(request)
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
     if request.dry_run:
@@ -100,6 +105,15 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
     for name in names:
         python = install(name, options.peers_dir, output.say)
         output.say(f"{name}: {python}")
+
+
+def _check_no_inventory(request: BenchRequest) -> None:
+    if request.inventory is not None:
+        raise ConfigError(
+            f"the suite {request.suite} compares systems on this machine and takes no inventory",
+            where=request.inventory,
+            fix="leave it out, or take the suite scaling",
+        )
 
 
 def _check_answerable(request: BenchRequest) -> None:

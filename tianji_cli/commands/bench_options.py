@@ -13,8 +13,16 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="Suite: smoke, cartpole, classic, minatar, atari; study: staleness, asynchrony,"
-        " reference; or a file of your own.",
+        help="Suite: smoke, cartpole, classic, minatar, atari, scaling; study: staleness,"
+        " asynchrony, reference; or a file of your own.",
+    ),
+]
+InventoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[INVENTORY]",
+        help="Hosts, for a suite of scaling. Default: the lab that is up.",
+        show_default=False,
     ),
 ]
 CompareOption = Annotated[
@@ -104,6 +112,7 @@ XingtianOption = Annotated[
 def bench(
     context: typer.Context,
     suite: SuiteArgument = "smoke",
+    inventory: InventoryArgument = None,
     compare: CompareOption = "single-process",
     tasks: TaskOption = None,
     seeds: SeedsOption = None,
@@ -131,6 +140,7 @@ def bench(
         return
     request = command.BenchRequest(
         suite=suite,
+        inventory=inventory,
         compare=compare,
         tasks=tasks or [],
         seeds=seeds,

@@ -210,6 +210,7 @@ def report_command(
         PreflightError: As `write_report`.
     """
     from tianji_cli.commands.bench_report import is_bench
+    from tianji_cli.scaling.records import is_scaling
     from tianji_cli.study.records import is_study
 
     if benches := _places(results, runs, is_bench):
@@ -221,6 +222,9 @@ def report_command(
         )
     if studies := _places(results, runs, is_study):
         _report_study(runs, studies, out, output)
+        return None
+    if scalings := _places(results, runs, is_scaling):
+        _report_scaling(runs, scalings, out, output)
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
@@ -264,6 +268,16 @@ def _report_study(
             fix="report them one after the other",
         )
     show_study(write_study_report(studies[0], out), output)
+
+
+def _report_scaling(
+    names: Sequence[str], scalings: Sequence[Path], out: Path | None, output: Output
+) -> None:
+    from tianji_cli.commands.bench_scaling import report_scaling
+
+    if len(names) > 1:
+        raise ConfigError("benchmarks of scaling are reported one by one", where=", ".join(names))
+    report_scaling(scalings[0], out, output)
 
 
 def _report_benches(

@@ -36,6 +36,7 @@ from tianji_cli.run_dir import (
     probe_results,
     refuse_existing,
 )
+from tianji_cli.seats import HostOffer, seats_of
 from tianji_cli.watch import Outcome
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
@@ -212,7 +213,8 @@ def _create(results: Path, run_id: str, plan: Plan, facts: HostFacts) -> RunPath
         paths = create_run(results, run_id)
         (paths.logs / host).mkdir()
         zero = {host: ClockOffset(0, 0)}
-        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, zero)
+        seats = seats_of(plan, {host: HostOffer()})
+        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, seats, zero)
     except OSError as error:
         raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
     return paths
