@@ -10,9 +10,16 @@ from pathlib import Path
 from engine.algorithms.registry import register_algorithm
 from engine.algorithms.trunks import register_network
 from engine.envs.make import register_environment
+from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
 
-__all__ = ["import_modules", "register_algorithm", "register_environment", "register_network"]
+__all__ = [
+    "import_modules",
+    "register_algorithm",
+    "register_environment",
+    "register_network",
+    "register_torch_environment",
+]
 
 
 def import_modules(names: Sequence[str]) -> None:

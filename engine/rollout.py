@@ -175,5 +175,9 @@ class Weights:
     version: int
     buffer: npt.NDArray[np.uint8] = field(repr=False)
 
+    @property
+    def num_bytes(self) -> int:
+        return self.buffer.nbytes
+
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]

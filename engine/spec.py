@@ -92,6 +92,9 @@ class ReduceSpec(Spec, frozen=True, kw_only=True):
 
     every_updates: PositiveInt = 1
     """A learner offers its model after so many updates, if its last one was answered."""
+    gain: UnitInterval = 0.5
+    """Averaging: N groups move the common model by N to this times their mean progress. 0: the
+    mean. 0.5: as noisy as one group. 1: all progress adds up."""
     staleness_weight: NonNegativeFloat = 0.0
     """Averaging: a model that is d versions behind the newest weighs (1 + d) to minus this."""
 
@@ -132,9 +135,11 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     ready. `auto` does so where roles are processes of their own; with policy `local` only `on`
     does, because the moment of the exchange would make traces of equal seeds differ in the last
     digits.
+    `threads`: of PyTorch's arithmetic. More than one pays for large networks only.
     """
 
     compile: Literal["auto", "on", "off"] = "auto"
+    threads: PositiveInt = 1
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from tianji_cli.analysis.runs import RunRow
 from tianji_cli.commands.report import ReportDocument, RunReport, WrongFigure
 from tianji_cli.manifest import GitState, Manifest
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.seats import Seat
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results-format.md"
 
@@ -49,7 +50,7 @@ def test_every_field_of_the_summary_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("summary.json")) == []
 
 
-@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts])
+@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts, Seat])
 def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("manifest.json")) == []
 

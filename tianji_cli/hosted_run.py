@@ -35,6 +35,7 @@ from tianji_cli.provision import (
     connect,
 )
 from tianji_cli.run_dir import RunPaths, create_run
+from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import make_run_directories
 from tianji_cli.watch import Outcome
 
@@ -106,14 +107,17 @@ class HostedRun:
         has_started = False
         try:
             ready = self._prepare(controller, sites, spectator)
-            cores = {host: item.facts.num_cores for host, item in ready.items()}
+            cores = {host: len(item.offer.cores) for host, item in ready.items()}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
             offsets = controller.measure_clocks()
-            self._write_down(sites, ready, offsets)
+            seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
+            for words in words_of_devices(seats, self.plan):
+                spectator.note(words)
+            self._write_down(sites, ready, seats, offsets)
             has_started = True
             spectator.started(self.paths)
-            outcome = self._watch(controller, sites, ready, offsets, spectator)
+            outcome = self._watch(controller, sites, ready, offsets, seats, spectator)
         finally:
             if outcome.is_detached:
                 controller.let_go()
@@ -143,6 +147,7 @@ class HostedRun:
         self,
         sites: Mapping[str, Site],
         ready: Mapping[str, HostReady],
+        seats: dict[str, Seat],
         offsets: Mapping[str, ClockOffset],
     ) -> None:
         """Makes the run's directories: from now on the run exists."""
@@ -154,7 +159,7 @@ class HostedRun:
                 (paths.logs / host).mkdir()
             facts = {host: item.facts for host, item in ready.items()}
             plan, resumed = self.plan, self._resumed
-            write_manifest(paths, plan.experiment, plan.inventory, facts, offsets, resumed)
+            write_manifest(paths, plan.experiment, plan.inventory, facts, seats, offsets, resumed)
             parts = tuple(site.part for site in sites.values())
             write_deployment(paths.root, Deployment(run_id=self.run_id, parts=parts))
         except OSError as error:
@@ -177,6 +182,7 @@ class HostedRun:
         sites: Mapping[str, Site],
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
+        seats: Mapping[str, Seat],
         spectator: Spectator,
     ) -> Outcome:
         setups = {
@@ -187,7 +193,7 @@ class HostedRun:
             )
             for host, item in ready.items()
         }
-        launches = wire(self.plan, setups, self.run_id, self._resumed)
+        launches = seated(wire(self.plan, setups, self.run_id, self._resumed), seats)
         parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
         mirror = Mirror(parts, self.paths.root)
         joining = Joining(self.plan.placements)

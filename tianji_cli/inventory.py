@@ -18,7 +18,7 @@ import msgspec
 
 from engine.config_file import Document, KeyPath, convert, explain, read_yaml
 from engine.errors import ConfigError
-from engine.spec import NonNegativeInt, Spec
+from engine.spec import NonNegativeInt, PositiveInt, Spec
 from tianji_cli.host_ranges import expand_range
 
 DEFAULT_PORTS = "29500-29599"
@@ -69,6 +69,11 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
     """Numbers of the GPUs that the roles may use; without it all."""
+    cores: PositiveInt | None = None
+    """How many cores the roles may use; without it all. Placement goes by it."""
+    pin: bool | None = None
+    """Whether processes that compute get cores of their own where enough are idle; without it
+    they do."""
     roles: RolesSpec | None = None
     """How many of each role; without it the placement decides."""
 
@@ -113,6 +118,8 @@ class Host(Spec, frozen=True, kw_only=True):
     workdir: str = DEFAULT_WORKDIR
     env: dict[str, str] = msgspec.field(default_factory=dict)
     gpus: tuple[int, ...] | None = None
+    cores: int | None = None
+    pin: bool = True
     roles: dict[str, int] | None = None
 
 
@@ -248,6 +255,8 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
         workdir=spec.workdir or DEFAULT_WORKDIR,
         env={key: str(value) for key, value in spec.env.items()},
         gpus=spec.gpus,
+        cores=spec.cores,
+        pin=spec.pin is not False,
         roles=None if spec.roles is None else _counts(spec.roles),
     )
 

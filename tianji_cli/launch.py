@@ -33,6 +33,7 @@ from tianji_cli.lines import Line, Lines
 from tianji_cli.plan import Plan, servers_on
 from tianji_cli.probe import minor_of
 from tianji_cli.provision import Site
+from tianji_cli.seats import HostOffer, cores_needed, threads_of
 from tianji_cli.watch import END_S, Outcome, Watcher
 
 PREPARE_S = 120.0
@@ -47,6 +48,7 @@ class HostReady:
 
     facts: HostFacts
     endpoints: tuple[str, ...]
+    offer: HostOffer
 
 
 class Controller:
@@ -86,7 +88,7 @@ class Controller:
                     check_versions(self._sites[line.host].part, report)
                 case Prepared():
                     assert line is not None
-                    ready[line.host] = HostReady(report.facts, tuple(report.endpoints))
+                    ready[line.host] = _ready(report)
                 case Refused():
                     raise refusal(report)
             if len(ready) == len(self._sites):
@@ -96,6 +98,7 @@ class Controller:
 
     def _prepare(self, host: str, run_id: str) -> Prepare:
         spec = self._sites[host].part.host
+        here = [item for item in self._plan.placements if item.host == host]
         env = dict(spec.env)
         if spec.gpus is not None:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in spec.gpus)
@@ -109,6 +112,9 @@ class Controller:
             listen=self._plan.listen_of(spec),
             env=env,
             lease_s=LEASE_S if host in self._beats else None,
+            gpus=spec.gpus,
+            max_cores=spec.cores,
+            cores_needed=cores_needed(here, threads_of(self._plan)) if spec.pin else None,
         )
 
     def measure_clocks(self) -> dict[str, ClockOffset]:
@@ -191,6 +197,11 @@ class Controller:
     def let_go(self) -> None:
         """Leaves a detached run alone."""
         self._lines.close()
+
+
+def _ready(report: Prepared) -> HostReady:
+    offer = HostOffer(devices=report.devices, cores=report.cores, idle_cores=report.idle_cores)
+    return HostReady(report.facts, tuple(report.endpoints), offer)
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:

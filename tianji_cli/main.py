@@ -11,8 +11,7 @@ import typer
 
 from engine.errors import TianJiError
 from tianji_cli.commands import bench_options, lab
-from tianji_cli.commands.report import OutOption, RunsArgument
-from tianji_cli.options import (
+from tianji_cli.commands.options import (
     ExperimentOption,
     InventoryArgument,
     LimitOption,
@@ -21,7 +20,10 @@ from tianji_cli.options import (
     ResumeOption,
     RunArgument,
     SetOption,
+    optional,
+    output_of,
 )
+from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
 from tianji_cli.output import Output
 
 EVERYWHERE = "Before or after every command: -v, -q, --json, --no-color."
@@ -64,12 +66,8 @@ def up(
     experiment: ExperimentOption = None,
     settings: SetOption = None,
     policy: PolicyOption = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="RUN", help="Run id.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Random seed.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, optional("--name", metavar="RUN", help="Run id.")] = None,
+    seed: Annotated[int | None, optional("--seed", metavar="N", help="Random seed.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
@@ -85,7 +83,7 @@ def up(
     from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import show_plan
 
-    output = _output(context)
+    output = output_of(context)
     request = command.Request(
         inventory,
         experiment,
@@ -130,7 +128,7 @@ def plan(
     found = command.load(request).plan
     if svg is not None:
         draw_plan(found, svg)
-    show_plan(found, _output(context))
+    show_plan(found, output_of(context))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -142,7 +140,7 @@ def check(
     """Check that the hosts of an inventory are ready for a run, and say what mends the rest."""
     from tianji_cli.commands.check import check_command
 
-    raise typer.Exit(check_command(inventory, limit or (), _output(context)))
+    raise typer.Exit(check_command(inventory, limit or (), output_of(context)))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -152,7 +150,7 @@ def status(
     """Show what a run is doing on its hosts."""
     from tianji_cli.commands.status import status_command
 
-    raise typer.Exit(status_command(results, run, _output(context)))
+    raise typer.Exit(status_command(results, run, output_of(context)))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -175,7 +173,7 @@ def logs(
     from tianji_cli.commands import logs as command
 
     request = command.Request(run, role, follow, num_lines)
-    raise typer.Exit(command.logs_command(results, request, _output(context)))
+    raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -185,7 +183,7 @@ def down(
     """End a run everywhere, bring its results here, prove that nothing is left."""
     from tianji_cli.commands.down import down_command
 
-    raise typer.Exit(down_command(results, run, _output(context)))
+    raise typer.Exit(down_command(results, run, output_of(context)))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -193,12 +191,13 @@ def report(
     context: typer.Context,
     runs: RunsArgument = None,
     out: OutOption = None,
+    archive: ArchiveOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Draw tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
-    report_command(runs or [], results, out, _output(context))
+    report_command(runs or [], results, out, output_of(context), archives=archive)
 
 
 @app.command(name="runs", epilog=EVERYWHERE)
@@ -206,7 +205,7 @@ def list_past_runs(context: typer.Context, results: ResultsOption = Path("result
     """List past runs."""
     from tianji_cli.commands.runs import runs_command
 
-    runs_command(results, _output(context))
+    runs_command(results, output_of(context))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -214,12 +213,7 @@ def version(context: typer.Context) -> None:
     """Print versions."""
     from tianji_cli.commands.version import show_version
 
-    show_version(_output(context))
-
-
-def _output(context: typer.Context) -> Output:
-    assert isinstance(context.obj, Output)
-    return context.obj
+    show_version(output_of(context))
 
 
 def _settings(settings: Sequence[str] | None, policy: str | None, seed: int | None) -> list[str]:

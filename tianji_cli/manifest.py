@@ -17,6 +17,7 @@ from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.inventory import Inventory
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.seats import Seat
 
 
 class GitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     git: GitState
     versions: dict[str, str]
     hosts: dict[str, HostFacts]
+    processes: dict[str, Seat]
     seeds: list[int]
     started_at: str
     clock_offsets_s: dict[str, float]
@@ -49,6 +51,7 @@ def write_manifest(
     experiment: Experiment,
     inventory: Inventory,
     hosts: dict[str, HostFacts],
+    processes: dict[str, Seat],
     offsets: Mapping[str, ClockOffset],
     resumed: Resumed | None = None,
 ) -> Manifest:
@@ -57,6 +60,7 @@ def write_manifest(
     Args:
         paths, experiment, inventory: The run.
         hosts: What each is, the coordinator's first.
+        processes: What each gets of its host.
         offsets: Their monotonic clocks minus that of the coordinator's host.
         resumed: What it goes on from, if it does.
     """
@@ -68,6 +72,7 @@ def write_manifest(
         git=git_state(Path(__file__).resolve().parent.parent),
         versions=next(iter(hosts.values())).versions,
         hosts=hosts,
+        processes=processes,
         seeds=[experiment.seed],
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},

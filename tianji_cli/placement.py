@@ -1,10 +1,10 @@
 """Which process goes to which host.
 
 What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer, evaluator
-and coordinator on the first host that names GPUs (the first of all if none does), actors one by one
+and coordinator on the host that names most GPUs (the first of all if none does), actors one by one
 over the other hosts, over all hosts if there is only one or if the others are taken by name.
 Several compute groups are dealt out whole, one host after the other; their reducer stays with the
-coordinator.
+coordinator. Where the inventory states `cores`, actors and groups are dealt out by them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from engine.messages import COORDINATOR, role_of
 from engine.spec import Experiment
 from tianji_cli.inventory import Host, Inventory
 
+COMPUTING = ("actor", "learner", "environment")
+"""Roles that keep a core busy."""
 _RANK = ("learner", "buffer", "evaluator", "actor")
 
 
@@ -48,7 +50,7 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
         ConfigError: The inventory names more of a role than the run has, or fewer.
     """
     hosts = inventory.hosts
-    head = next((host for host in hosts if host.gpus), hosts[0])
+    head = max(hosts, key=lambda host: len(host.gpus or ()))
     if _has_groups(processes) and all(host.roles is None for host in hosts):
         return _place_groups(processes, hosts, head)
     kinds: dict[str, list[Process]] = {kind: [] for kind in _RANK}
@@ -83,9 +85,7 @@ def crowded(placements: Sequence[Placement], cores: Mapping[str, int]) -> list[s
     ['box runs 3 processes that compute on 2 cores; figures of such a run are those of the cores']
     """
     busy = Counter(
-        item.host
-        for item in placements
-        if any(role_of(role) in ("actor", "learner", "environment") for role in item.roles)
+        item.host for item in placements if any(role_of(role) in COMPUTING for role in item.roles)
     )
     return [
         f"{host} runs {count} processes that compute on {cores[host]} cores;"
@@ -102,13 +102,14 @@ def _has_groups(processes: Sequence[Process]) -> bool:
 def _place_groups(
     processes: Sequence[Process], hosts: Sequence[Host], head: Host
 ) -> list[Placement]:
-    """Group g goes to host g, counted round; what serves several groups goes to the first."""
+    """Whole groups are dealt out to the hosts; what serves several goes to the first."""
+    of_groups = dealt(1 + max(process.group or 0 for process in processes), hosts)
     return [
         Placement(COORDINATOR, head.name, (COORDINATOR,)),
         *(
             Placement(
                 process.name,
-                head.name if process.group is None else hosts[process.group % len(hosts)].name,
+                head.name if process.group is None else of_groups[process.group],
                 process.roles,
             )
             for process in processes
@@ -142,7 +143,25 @@ def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source:
             return [free[0].name] * count
         return [head.name] * count
     others = [host for host in free if host is not head] or free or list(hosts)
-    return [others[number % len(others)].name for number in range(count)]
+    return dealt(count, others)
+
+
+def dealt(count: int, hosts: Sequence[Host]) -> list[str]:
+    """Names of the hosts that so many equal things go to.
+
+    In turn, or, if the inventory states the cores of all of them, always to the one that has the
+    most cores for each thing that it would then have.
+    """
+    is_stated = all(host.cores is not None for host in hosts)
+    load: Counter[str] = Counter()
+    names = []
+    for _ in range(count):
+        chosen = min(
+            hosts, key=lambda host: (load[host.name] + 1) / (host.cores or 1 if is_stated else 1)
+        )
+        load[chosen.name] += 1
+        names.append(chosen.name)
+    return names
 
 
 def _count(names: list[str]) -> str:

@@ -84,6 +84,12 @@ class Plan:
         )
 
     @property
+    def learner_hosts(self) -> list[str]:
+        """Hosts with a learner, each once."""
+        found = (p.host for p in self.placements if any(map(_is_learner, p.roles)))
+        return list(dict.fromkeys(found))
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """All roles but the coordinator."""
         return tuple(role for process in self.graph.processes for role in process.roles)
@@ -99,7 +105,9 @@ def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
     graph = build_graph(load_policy(experiment.policy), experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     if not graph.is_inline:
-        return Plan(experiment, inventory, graph, tuple(place(graph.processes, inventory)))
+        plan = Plan(experiment, inventory, graph, tuple(place(graph.processes, inventory)))
+        _check_meeting(plan)
+        return plan
     host = inventory.hosts[0]
     if host.connection != "local":
         raise ConfigError(
@@ -110,6 +118,22 @@ def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
     only = graph.processes[0]
     placement = Placement(only.name, host.name, (*only.roles, COORDINATOR))
     return Plan(experiment, inventory, graph, (placement,))
+
+
+def _is_learner(role: str) -> bool:
+    return role.startswith("learner-")
+
+
+def _check_meeting(plan: Plan) -> None:
+    """Raises ConfigError if learners that update together are placed on several hosts."""
+    hosts = plan.learner_hosts
+    if plan.graph.cut.is_joint and len(hosts) > 1:
+        raise ConfigError(
+            f"learners that update together would be on {', '.join(hosts)}; between hosts their"
+            " gradients would travel by gloo, which is neither encrypted nor authenticated",
+            where=f"policy {plan.graph.policy.name}",
+            fix="--limit it to one host, or take the policy tianji with groups=N",
+        )
 
 
 class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,16 +231,10 @@ def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvou
     run's own directory."""
     if not plan.graph.cut.is_joint:
         return {}
-    if len(plan.hosts) > 1:
-        raise ConfigError(
-            "learners that update together have to run on one host",
-            where=f"policy {plan.graph.policy.name}",
-            fix="limit the run to one host, or take groups with the policy tianji",
-        )
-    (host,) = plan.hosts
+    (host,) = plan.learner_hosts
     secret = secrets.token_hex(16)
-    store = f"{setups[host.name].run_dir}/.meeting"
-    return {host.name: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
+    store = f"{setups[host].run_dir}/.meeting"
+    return {host: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
 
 
 def _neighbours(plan: Plan, process: str) -> frozenset[str]:

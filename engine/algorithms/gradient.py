@@ -125,7 +125,9 @@ class EagerSteps:
 
 def gather(samples: Samples, rows: Tensor) -> dict[str, Tensor]:
     """The minibatch of these rows, int64 [N]."""
-    return {name: values.index_select(0, rows) for name, values in samples.items()}
+    return {
+        name: values.index_select(0, rows.to(values.device)) for name, values in samples.items()
+    }
 
 
 class FunctionalStep:

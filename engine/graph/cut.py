@@ -22,6 +22,7 @@ class Cut(Spec, frozen=True, kw_only=True):
         has_evaluator: Whether a role evaluates, always the weights of the first group.
         staleness: The rule that holds.
         requires: What the algorithm must state of itself.
+        is_on_device: Whether act, environments and update exchange tensors on one device.
     """
 
     policy: str
@@ -32,6 +33,7 @@ class Cut(Spec, frozen=True, kw_only=True):
     has_evaluator: bool = False
     staleness: StalenessSpec
     requires: tuple[Trait, ...] = ()
+    is_on_device: bool = False
 
     @property
     def is_joint(self) -> bool:

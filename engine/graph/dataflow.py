@@ -51,8 +51,11 @@ class DataflowGraph:
 
     @property
     def is_inline(self) -> bool:
-        """A graph of a single process needs no other: it runs inside the command."""
-        return len(self.processes) == 1
+        """A graph of a single process needs no other: it runs inside the command.
+
+        A loop on a device does not, since the device may be another host's.
+        """
+        return len(self.processes) == 1 and not self.cut.is_on_device
 
     @property
     def process_of(self) -> dict[str, Process]:
@@ -137,6 +140,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
         has_evaluator="evaluate" in functions,
         staleness=policy.staleness_of(experiment.staleness),
         requires=policy.requires,
+        is_on_device=policy.is_on_device,
     )
 
 

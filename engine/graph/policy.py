@@ -34,6 +34,8 @@ class FragmentSpec(Spec, frozen=True, kw_only=True):
     """How many processes: a number, the experiment's `actors`, or its `groups`."""
     only_with_groups: bool = False
     """Left out, with its edges, where the experiment has one group."""
+    on_device: bool = False
+    """The whole loop, its environments included, on a GPU where there is one: see `gpu-only`."""
 
 
 class EdgeSpec(Spec, frozen=True, kw_only=True):
@@ -82,6 +84,11 @@ class Policy(Spec, frozen=True, kw_only=True):
             mode=rule.mode or wanted.mode,
             max_lag=wanted.max_lag if rule.max_lag is None else rule.max_lag,
         )
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether the loop exchanges tensors on one device."""
+        return any(item.on_device for item in self.fragments.values())
 
     @property
     def is_synchronous(self) -> bool:

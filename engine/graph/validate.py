@@ -14,8 +14,9 @@ from engine.graph.functions import (
     outputs_of,
     roles_of,
 )
-from engine.graph.policy import EdgeSpec, Policy
+from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
 
+LOOP = ("act", "env_step", "store", "update")
 BLOCKING = frozenset({"on_request", "barrier", "step", "all_reduce"})
 """Channels whose target waits for the value."""
 CHANNELS: Mapping[str, frozenset[str]] = {
@@ -60,6 +61,7 @@ def _check_functions(policy: Policy) -> None:
     for name, fragment in policy.fragments.items():
         if not roles_of(fragment.functions):
             raise _Wrong(f"fragment {name!r} holds no function")
+        _check_device(name, fragment)
     placed: list[str] = [
         function for item in policy.fragments.values() for function in item.functions
     ]
@@ -67,6 +69,15 @@ def _check_functions(policy: Policy) -> None:
         count = placed.count(function)
         if count != 1 and not (count == 0 and function in OPTIONAL):
             raise _Wrong(f"the function {function!r} is in {count} fragments, not in one")
+
+
+def _check_device(name: str, fragment: FragmentSpec) -> None:
+    lacking = [function for function in LOOP if function not in fragment.functions]
+    if fragment.on_device and lacking:
+        raise _Wrong(
+            f"fragment {name!r} is on_device, so it has to hold the whole loop, but it lacks"
+            f" {', '.join(lacking)}"
+        )
 
 
 def _check_edge(policy: Policy, edge: EdgeSpec) -> None:

@@ -24,6 +24,7 @@ from engine.messages import (
     ProbeAnswered,
     Report,
     RoleExited,
+    Start,
     StepLimitReached,
     Stop,
     Stopped,
@@ -111,6 +112,8 @@ class CoordinatorRole:
         match event:
             case Joined():
                 return self._joined(event, now_s)
+            case Start():  # its own: so the trace says when its time zero was
+                return self._started(event.origin_ns * 1e-9)
             case Alive():
                 self._fleet.hear(event, now_s)
                 return self._start_if_complete(now_s)
@@ -160,13 +163,16 @@ class CoordinatorRole:
         begin_s = self._totals.before.elapsed_s
         self._fleet.start(begin_s)
         self._upkeep.start(begin_s)
-        resumed = self._info.resumed
-        words = f"version {resumed.version} of run {resumed.run_id}" if resumed else ""
-        return [
-            StartRun((*self._addresses, *self._supervisors), elapsed_s=begin_s),
-            *([self._note(begin_s, "resumed", COORDINATOR, words)] if resumed else []),
-            self._note(begin_s, "started", COORDINATOR, ""),
-        ]
+        everybody = (COORDINATOR, *self._addresses, *self._supervisors)
+        return [StartRun(everybody, elapsed_s=begin_s)]
+
+    def _started(self, origin_s: float) -> list[Command]:
+        resumed, begin_s = self._info.resumed, self._totals.before.elapsed_s
+        started = self._note(begin_s, "started", COORDINATOR, "", origin_s=origin_s)
+        if resumed is None:
+            return [started]
+        words = f"version {resumed.version} of run {resumed.run_id}"
+        return [self._note(begin_s, "resumed", COORDINATOR, words), started]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
@@ -347,9 +353,13 @@ class CoordinatorRole:
         own = self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
         return self._totals.in_all(own)
 
-    def _note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
+    def _note(
+        self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None
+    ) -> Command:
         host = self._roll.host_of(role)
-        record: Record = TraceEvent(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
+        record: Record = TraceEvent(
+            t_s=now_s, kind=kind, host=host, role=role, detail=detail, origin_s=origin_s
+        )
         return WriteTrace((record,))
 
     def _progress(self, now_s: float) -> Progress:

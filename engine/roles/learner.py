@@ -184,7 +184,7 @@ class LearnerRole:
             t_s=now_s,
             learner=self._index,
             version=self._weights.version,
-            num_bytes=self._weights.buffer.nbytes,
+            num_bytes=self._weights.num_bytes,
             num_subscribers=len(self._subscribers),
         )
 

@@ -20,6 +20,8 @@ from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collect import ActorBody
+from engine.runtime.collect_on_device import DeviceActorBody
+from engine.runtime.collecting import CollectingBody
 from engine.runtime.coordinate import CoordinatorBody
 from engine.runtime.evaluate import EvaluatorBody
 from engine.runtime.learn import LearnerBody
@@ -97,8 +99,7 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "actor":
             group = cut.group_of(index)
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
-            body = ActorBody(blueprint, index, run.epoch, run.clock, run.arena, run.resumes)
-            return Hosted(actor, body)
+            return Hosted(actor, _actor_body(index, run))
         case "environment":
             return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0, run.resumes))
         case "learner":
@@ -113,6 +114,12 @@ def host_role(address: str, run: Assembly) -> Hosted:
             assert spec is not None
             return Hosted(EvaluatorRole(index, spec, "learner-0"), EvaluatorBody(blueprint, spec))
     raise ValueError(f"there is no role {address!r}")
+
+
+def _actor_body(index: int, run: Assembly) -> CollectingBody:
+    if run.blueprint.cut.is_on_device:
+        return DeviceActorBody(run.blueprint, index, run.epoch, run.clock, run.resumes)
+    return ActorBody(run.blueprint, index, run.epoch, run.clock, run.arena, run.resumes)
 
 
 def _host_coordinator(run: Assembly) -> Hosted:
@@ -161,6 +168,7 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
         run.clock,
         meeting,
         compiles=compiles,
+        device=blueprint.device_of(index) if cut.is_on_device else None,
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
     )
     return Hosted(learner, body)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from msgspec.structs import replace
 
 from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
 from engine.envs.make import make_vector_env, spaces_of
+from engine.envs.torch_envs import make_torch_env, torch_spaces_of
 from engine.errors import ConfigError
 from engine.extensions import import_modules
 from engine.graph.cut import Cut, single_cut
+from engine.graph.policy import Trait
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
+from engine.runtime.device import CPU, find_devices
 from engine.spec import Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
@@ -49,6 +54,7 @@ class Blueprint:
         rollouts_per_batch: Rollouts that one batch is made of (queue).
         replay: What is wanted from a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
+        devices: What loops that are fused on a device run on.
     """
 
     experiment: Experiment
@@ -60,26 +66,32 @@ class Blueprint:
     replay: ReplayRequest | None
     samples: Layout
     priorities: Layout
+    devices: tuple[str, ...] = (CPU,)
+
+    def device_of(self, replica: int) -> torch.device:
+        """The device of one replica of the loop; they are dealt out in turn."""
+        return torch.device(self.devices[replica % len(self.devices)])
 
 
-def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
+def make_blueprint(
+    experiment: Experiment, cut: Cut | None = None, gpus: Sequence[int] | None = None
+) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
 
     Args:
         experiment: The run.
         cut: How it is spread over processes; without it, one group.
+        gpus: Those that the inventory gives to this host; None if it does not say.
 
     Raises:
+        PreflightError: GPUs are given, and wanted, but not there.
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
     import_modules(experiment.modules)
     cut = cut or single_cut(experiment)
-    env = make_vector_env(experiment.env)
-    try:
-        algorithm = make_suitable(experiment, cut, spaces_of(env))
-    finally:
-        env.close()
+    devices = find_devices(gpus) if cut.is_on_device else (CPU,)
+    algorithm = make_suitable(experiment, cut, _spaces(experiment, cut))
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
     weights = flatten(algorithm.network())
@@ -95,7 +107,22 @@ def make_blueprint(experiment: Experiment, cut: Cut | None = None) -> Blueprint:
         request,
         Layout(samples.sample_fields, *shape),
         Layout(PRIORITY_FIELDS if request else (), *shape),
+        devices,
     )
+
+
+def _spaces(experiment: Experiment, cut: Cut) -> Spaces:
+    """Of one environment, made for the purpose as those of the run will be."""
+    of_tensors = None
+    if cut.is_on_device:
+        of_tensors = torch_spaces_of(make_torch_env(experiment.env, torch.device(CPU)))
+        if not cut.has_evaluator:
+            return of_tensors
+    env = make_vector_env(experiment.env)
+    try:
+        return of_tensors or spaces_of(env)
+    finally:
+        env.close()
 
 
 def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
@@ -119,7 +146,8 @@ def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm
 
 
 def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> None:
-    for trait in cut.requires:
+    shared: tuple[Trait, ...] = ("shares_batches",) if cut.is_joint else ()
+    for trait in (*cut.requires, *shared):
         if not getattr(samples, trait):
             raise ConfigError(
                 f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",

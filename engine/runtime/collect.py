@@ -1,41 +1,34 @@
 """What an actor does: steps environments and writes rollouts.
 
 The loop over steps is the hot path of an actor. It writes every value straight into the outgoing
-buffer and can be left and re-entered between any two steps, so that a stop or newer weights are
-noticed even where environments are slow.
+buffer.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from engine.algorithms.base import Lanes
 from engine.clock import Clock
 from engine.envs.make import VectorEnvironment, make_vector_env
-from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
-from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
-from engine.rollout import Rollout, RolloutInfo
+from engine.messages import StepTaken
+from engine.rollout import Rollout, Weights
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.collecting import CollectingBody, Steps
 from engine.runtime.remote_env import RemoteEnv
 from engine.runtime.seeds import actor_seeds
-from engine.trace.records import Episode
 from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
-class ActorBody:
-    """Performs an actor's commands.
+class ActorBody(CollectingBody):
+    """Collects with environments of NumPy arrays, its own ones or remote ones.
 
     Args:
-        blueprint: The run.
-        index: Number of the actor.
-        epoch: Its incarnation; a restarted actor continues with other random numbers.
-        clock: The run's timeline.
+        blueprint, index, epoch, clock: See `CollectingBody`.
         arena: Memory shared with the other roles of this host, if there is any.
         resumes: How often the run has gone on from a checkpoint.
     """
@@ -49,15 +42,10 @@ class ActorBody:
         arena: Arena | None = None,
         resumes: int = 0,
     ) -> None:
+        super().__init__(blueprint, index, epoch, clock)
         self._arena = arena
         if arena is not None:
             arena.reclaim(index)
-        self._blueprint = blueprint
-        self._index = index
-        self._epoch = epoch
-        self._clock = clock
-        self._algorithm = blueprint.algorithm
-        self._spec = blueprint.experiment.env
         self._network = blueprint.algorithm.network().requires_grad_(False)
         of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         self._generator = torch.Generator().manual_seed(of_actions)
@@ -70,76 +58,27 @@ class ActorBody:
             self._env = make_vector_env(blueprint.experiment.env)
             self._observation, _ = self._env.reset(seed=of_env)
         num_envs = blueprint.layout.num_envs
-        self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
         self._lives = np.zeros(num_envs, np.int64)
         self._continues = np.ones(num_envs, bool)
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
         self._done = np.zeros(num_envs, bool)
         self._earned = np.zeros(num_envs, np.float64)
-        self._episodes: list[Episode] = []
-        self._version = -1
-        self._sequence = 0
-        self._total_env_steps = 0
-        self._num_env_steps = 0
-        self._start_s = 0.0
-        self._steps: Iterator[Rollout | StepWanted | None] | None = None
-        self._awaits_step = False
 
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
 
-    @property
-    def is_busy(self) -> bool:
-        return self._steps is not None and not self._awaits_step
+    def _load(self, weights: Weights) -> None:
+        load_parameters(self._network, weights.buffer)
 
-    def perform(self, command: Command) -> list[Event]:
-        match command:
-            case LoadWeights(weights=weights):
-                load_parameters(self._network, weights.buffer)
-                self._version = weights.version
-            case CollectRollout(ticket=ticket):
-                self._start_s = self._clock.now_s()
-                self._num_env_steps = 0
-                self._steps = self._collect(ticket)
-            case TakeStep(taken=taken):
-                if self._remote is not None and self._remote.take(taken):
-                    self._awaits_step = False
-            case AbandonRollout():
-                return [self._abandon()]
-            case _:
-                raise RuntimeError(f"an actor cannot perform {type(command).__name__}")
-        return []
+    def _settle(self) -> None:
+        """The books are up to date after every step."""
 
-    def advance(self, budget_s: float) -> list[Event]:
-        """Goes on collecting for about `budget_s`, at least one step."""
-        assert self._steps is not None
-        deadline_s = time.monotonic() + budget_s
-        with torch.inference_mode():
-            for item in self._steps:
-                if isinstance(item, StepWanted):
-                    self._awaits_step = True
-                    return [item]
-                if item is not None:
-                    self._steps = None
-                    episodes, self._episodes = tuple(self._episodes), []
-                    return [RolloutCollected(item, episodes)]
-                if time.monotonic() >= deadline_s:
-                    break
-        return []
+    def _take(self, taken: StepTaken) -> bool:
+        return self._remote is not None and self._remote.take(taken)
 
-    def _abandon(self) -> RolloutAbandoned:
-        num_env_steps = self._num_env_steps if self._steps is not None else 0
-        self._steps = None
-        episodes, self._episodes = tuple(self._episodes), []
-        return RolloutAbandoned(num_env_steps, self._clock.now_s() - self._start_s, episodes)
-
-    def _collect(self, ticket: int) -> Generator[Rollout | StepWanted | None, None, None]:
-        """Collects one rollout; yields None after each step and the rollout at the end.
-
-        Where the environments are remote it also yields each step that it wants them to take.
-        """
+    def _collect(self, ticket: int) -> Steps:
         layout = self._blueprint.layout
         buffer = self._allocate(layout.num_bytes)
         views = layout.views(buffer)
@@ -207,34 +146,9 @@ class ActorBody:
     def _end_episodes(self, done: np.ndarray) -> None:
         now_s = self._clock.now_s()
         for env in np.flatnonzero(done):
-            self._episodes.append(
-                Episode(
-                    t_s=now_s,
-                    actor=self._index,
-                    episode_return=float(self._returns[env]),
-                    length_env_steps=int(self._lengths[env]),
-                    version=self._version,
-                )
-            )
+            self._note_episode(now_s, float(self._returns[env]), int(self._lengths[env]))
         self._returns[done] = 0.0
         self._lengths[done] = 0
-
-    def _describe(self, ticket: int) -> RolloutInfo:
-        self._total_env_steps += self._num_env_steps
-        info = RolloutInfo(
-            actor=self._index,
-            epoch=self._epoch,
-            sequence=self._sequence,
-            ticket=ticket,
-            version_min=self._version,
-            version_max=self._version,
-            num_env_steps=self._num_env_steps,
-            total_env_steps=self._total_env_steps,
-            start_s=self._start_s,
-            end_s=self._clock.now_s(),
-        )
-        self._sequence += 1
-        return info
 
 
 def load_parameters(network: nn.Module, buffer: np.ndarray) -> None:

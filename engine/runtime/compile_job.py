@@ -18,6 +18,7 @@ import msgspec
 
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.compiled import CompiledSteps, cache_directory, library_path, signature_path
+from engine.runtime.cores import release
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
@@ -101,6 +102,7 @@ class CompileJob:
                 stderr=log,
                 env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(self._workspace)},
             )
+        release(self._process.pid)  # not onto the core that the learner is pinned to
 
     @property
     def _log(self) -> Path:

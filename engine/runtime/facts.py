@@ -8,9 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
-import torch
 
 import engine
+from engine.runtime.device import visible_gpus
+from engine.runtime.host_probe import gpus
 from engine.runtime.launch import HostFacts
 
 _PACKAGES = ("torch", "gymnasium", "numpy", "pyzmq", "msgspec", "safetensors")
@@ -19,14 +20,15 @@ _PACKAGES = ("torch", "gymnasium", "numpy", "pyzmq", "msgspec", "safetensors")
 def host_facts() -> HostFacts:
     """Hardware and versions of this host as this process may use them."""
     versions = {name: metadata.version(name) for name in _PACKAGES}
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    # Not asked of torch.cuda: the nursery must not wake CUDA before it forks.
+    found = visible_gpus(gpus())
     return HostFacts(
         hostname=platform.node(),
         os=platform.platform(),
         cpu_model=_cpu_model(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         memory_bytes=psutil.virtual_memory().total,
-        gpus=gpus,
+        gpus=found,
         versions={
             "python": platform.python_version(),
             "tianji": engine.__version__,

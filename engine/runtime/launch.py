@@ -37,6 +37,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         rendezvous: Where learners that update together meet.
         epoch: Which life of this role.
         clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
+        threads: Of PyTorch's arithmetic.
+        cores: Numbers of the cores that it is kept to; none: it may use all.
     """
 
     address: str
@@ -51,6 +53,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     rendezvous: Rendezvous | None = None
     epoch: int = 0
     clock_offset_ns: int = 0
+    threads: int = 1
+    cores: tuple[int, ...] = ()
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,9 @@ class Prepare(Message, frozen=True, kw_only=True):
         listen: Address and half-open range of ports for them; None: Unix sockets.
         env: Added to the environment of all roles.
         lease_s: The controller sends something at least this often, or is gone.
+        gpus: Those that the inventory gives to the run; None if it does not say.
+        max_cores: So many cores the run may use; None: all.
+        cores_needed: Look for idle cores if the run may use at least so many; None: do not.
     """
 
     experiment: Experiment
@@ -87,6 +94,9 @@ class Prepare(Message, frozen=True, kw_only=True):
     listen: tuple[str, int, int] | None = None
     env: dict[str, str] = msgspec.field(default_factory=dict)
     lease_s: float | None = None
+    gpus: tuple[int, ...] | None = None
+    max_cores: int | None = None
+    cores_needed: int | None = None
 
 
 class Launch(Message, frozen=True, kw_only=True):
@@ -159,9 +169,16 @@ class Pong(Message, frozen=True, kw_only=True):
 
 
 class Prepared(Message, frozen=True, kw_only=True):
-    """The experiment can run here; `endpoints` are free for its servers."""
+    """The experiment can run here.
+
+    `endpoints` are free for its servers; loops that are fused on a device are dealt out to
+    `devices`; it may use `cores`, of which `idle_cores` were idle, if that was asked.
+    """
 
     facts: HostFacts
+    cores: tuple[int, ...] = ()
+    idle_cores: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
     endpoints: list[str] = msgspec.field(default_factory=list)
 
 

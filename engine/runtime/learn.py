@@ -37,6 +37,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
 from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
+from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.staging import SampleStaging, Staging
 from engine.wire.codec import allocate_framed
 
@@ -53,6 +54,7 @@ class LearnerBody:
         clock: The run's timeline.
         meeting: With the learners that take every update together with this one, if there are any.
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
+        device: The one that rollouts come from and weights stay on; None where they travel.
         resumed: The checkpoint that it goes on from, if any, and its JSON file.
 
     Raises:
@@ -67,13 +69,20 @@ class LearnerBody:
         meeting: Meeting | None = None,
         *,
         compiles: bool = False,
+        device: torch.device | None = None,
         resumed: tuple[Resumed, Path] | None = None,
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
         self._clock = clock
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
-        self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+        self._device = device
+        self._staging: Staging | DeviceStaging
+        if device is None:
+            self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+        else:
+            self._state = state_on(device, self._state)
+            self._staging = DeviceStaging()
         self._sample_staging = SampleStaging(blueprint.samples)
         self._version = self._resumes = 0
         if resumed is not None:
@@ -83,7 +92,7 @@ class LearnerBody:
         if meeting is not None:
             self._state.peers = meeting
             self._state.weights.complete = meeting.add_up
-        self._compiles = compiles
+        self._compiles = compiles and self._state.weights.vector.device.type == CPU
         self._compile_job: CompileJob | None = None
 
     def close(self) -> None:
@@ -217,6 +226,8 @@ class LearnerBody:
         return Priorities(buffer)
 
     def _export(self) -> Weights:
+        if self._device is not None:
+            return DeviceWeights(self._version, self._state.weights.vector.detach().clone())
         buffer = allocate_framed(self._blueprint.weights.num_bytes)
         buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
         return Weights(self._version, buffer)

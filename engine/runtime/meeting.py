@@ -60,4 +60,7 @@ class Meeting:
 
     def add_up(self, values: Tensor) -> None:
         """Replaces `values` by their sum over all learners."""
-        self._group.allreduce([values], op=c10d.ReduceOp.SUM).wait()
+        here = values.cpu()  # itself, if it is there already; gloo sums what lies in memory
+        self._group.allreduce([here], op=c10d.ReduceOp.SUM).wait()
+        if here is not values:
+            values.copy_(here)

@@ -30,12 +30,14 @@ class ReducerBody:
 
     def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
         self._num_bytes = blueprint.weights.num_bytes
-        state = blueprint.algorithm.init(blueprint.experiment.seed)
-        if checkpoint is not None:
-            load_checkpoint(checkpoint, state)
-        initial = state.weights.vector
-        accumulates = blueprint.cut.merge == "accumulate"
-        self._rule = Accumulation(initial.detach().cpu().numpy()) if accumulates else Mean()
+        self._rule: CommonModel | Accumulation
+        if blueprint.cut.merge == "accumulate":
+            state = blueprint.algorithm.init(blueprint.experiment.seed)
+            if checkpoint is not None:
+                load_checkpoint(checkpoint, state)
+            self._rule = Accumulation(state.weights.vector.detach().cpu().numpy())
+        else:
+            self._rule = CommonModel(blueprint.experiment.reduce.gain)
 
     def perform(self, command: Command) -> list[Event]:
         match command:
@@ -57,22 +59,38 @@ class ReducerBody:
         """Nothing to release."""
 
 
-class Mean:
-    """The weighted mean of the newest model of every group that has offered one."""
+class CommonModel:
+    """A model that every group moves by its share of what it has learnt since it was last told it.
 
-    def __init__(self) -> None:
-        self._models: dict[int, Vector] = {}
+    If all groups offer at once and `gain` is 0, this is the mean of their models. If they offer one
+    after the other, as they do, it goes just as fast; a mean of everybody's newest model would lag,
+    since the others' are always some way back: by a third of the speed for many groups.
+
+    Args:
+        gain: N groups move it N ** gain times as far. Their noise, which is independent, shrinks by
+            N ** 0.5 when they are averaged; so at 0.5 the noise is that of a single group (the
+            square-root rule for Adam: Malladi et al., 2022).
+    """
+
+    def __init__(self, gain: float) -> None:
+        self._gain = gain
+        self._centre: Vector | None = None
+        self._told: dict[int, Vector] = {}
 
     def merge(self, group: int, model: Vector, shares: Mapping[int, float]) -> Vector:
-        """Takes in a model [P] and returns the mean; `shares` add up to 1."""
-        self._models[group] = model
-        merged = np.zeros_like(model)
-        for number, share in shares.items():
-            merged += np.float32(share) * self._models[number]
-        return merged
+        """Takes in a model [P] and returns the common one; `shares` add up to 1."""
+        if self._centre is None:
+            self._centre = model.copy()
+        elif group in self._told:
+            weight = shares[group] * len(shares) ** self._gain
+            self._centre += np.float32(weight) * (model - self._told[group])
+        else:  # it was never told the common model, so nobody knows what it has learnt beyond it
+            self._centre += np.float32(shares[group]) * (model - self._centre)
+        self._told[group] = self._centre.copy()
+        return self._told[group]
 
     def forget(self, group: int) -> None:
-        self._models.pop(group, None)
+        self._told.pop(group, None)
 
 
 class Accumulation:

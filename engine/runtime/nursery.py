@@ -15,8 +15,8 @@ import sys
 import time
 
 from engine.errors import TianJiError
-from engine.graph.cut import Cut
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
+from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
 from engine.runtime.launch import (
     Exited,
@@ -33,7 +33,6 @@ from engine.runtime.launch import (
 )
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
 from engine.runtime.worker import run_worker
-from engine.spec import Experiment
 from engine.wire.arena import Arena
 
 
@@ -64,8 +63,8 @@ class _Nursery:
             self._reap()
             for message in self._reader.read():
                 match message:
-                    case Prepare(experiment=experiment, cut=cut):
-                        write_line(self._out, self._prepare(experiment, cut))
+                    case Prepare():
+                        write_line(self._out, self._prepare(message))
                     case Spawn(worker=worker):
                         if self._fork(worker):
                             assert self._blueprint is not None
@@ -77,15 +76,22 @@ class _Nursery:
             _kill_group(pid, signal.SIGKILL)
         return None
 
-    def _prepare(self, experiment: Experiment, cut: Cut) -> Prepared | Refused:
+    def _prepare(self, wanted: Prepare) -> Prepared | Refused:
         try:
-            self._blueprint = make_blueprint(experiment, cut)
+            self._blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
             self._arena = make_arena(self._blueprint)
         except TianJiError as error:
             return Refused(
                 exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix
             )
-        return Prepared(facts=host_facts())
+        cores = allowed_cores(wanted.max_cores)
+        is_enough = wanted.cores_needed is not None and len(cores) >= wanted.cores_needed
+        return Prepared(
+            facts=host_facts(),
+            devices=self._blueprint.devices,
+            cores=cores,
+            idle_cores=idle_cores(cores) if is_enough else (),
+        )
 
     def _fork(self, worker: WorkerSpec) -> bool:
         """Forks a role. True in the child."""

@@ -16,6 +16,7 @@ from engine.progress import Progress
 from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.cores import pin
 from engine.runtime.launch import WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.process import OrphanWatch
@@ -39,7 +40,8 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     faulthandler.enable()
     offer_stack()
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    torch.set_num_threads(1)
+    pin(spec.cores)
+    torch.set_num_threads(spec.threads)
     orphan_watch = OrphanWatch()
     clock = LoopClock(spec.clock_offset_ns)
     codec = Codec(

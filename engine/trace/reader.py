@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +50,7 @@ class _Versioned(msgspec.Struct):
 def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
     """All rows of one trace table, in the order in which they were written.
 
+    `<table>.jsonl.gz` in its place is read as well.
     A last line without its newline was cut by a crash and is skipped. Non-finite floats, which
     JSON cannot hold and the writer therefore stores as null, come back as NaN.
 
@@ -62,20 +64,26 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
     Raises:
         ConfigError: A complete line is not a row of this table; `where` is `file:line`.
     """
-    path = trace_dir / f"{table_of(record_type)}.jsonl"
+    path = _find(trace_dir / f"{table_of(record_type)}.jsonl")
     decoder = msgspec.json.Decoder(record_type)
     rows: list[R] = []
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 row = _decode(line, decoder, record_type, f"{path}:{number}")
                 if row is not None:
                     rows.append(row)
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     return rows
+
+
+def _find(path: Path) -> Path:
+    """The table itself, or a compressed one in its place."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
 
 
 def _decode(

@@ -162,6 +162,8 @@ class Event(_Row, frozen=True, kw_only=True, tag="events"):
     host: str
     role: str
     detail: str
+    origin_s: float | None = None
+    """Of `started`: CLOCK_MONOTONIC of the coordinator's host when `t_s` was 0."""
 
 
 Record: TypeAlias = (

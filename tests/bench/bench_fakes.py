@@ -6,17 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tianji_cli.baselines.base import (
-    DriverPeer,
-    Installed,
-    ParityRow,
-    PeerOptions,
-    parity_rows,
-)
+from tianji_cli.baselines.base import DriverPeer, Installed, PeerOptions
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.results import Cell, CellResult
-from tianji_cli.bench.suite import BenchEnv, BenchPpo, PeerOverrides, Suite, Task
+from tianji_cli.bench.suite import PeerOverrides, Suite, Task
+from tianji_cli.bench.work import BenchEnv, BenchPpo, Judging
 
 FAKE = Path(__file__).parent / "fake_system.py"
 
@@ -41,7 +36,7 @@ def make_task(peers: Sequence[str] = ("tianji", "rllib"), **changes: object) -> 
         "algorithm": PPO,
         "rollout_steps": 25,
         "threshold": 100.0,
-        "return_window": 10,
+        "judge": Judging(window=10, sustained_episodes=1),
         "budget_s": 1.0,
         "start_s": 20.0,
         "stall_s": 1.0,
@@ -63,14 +58,11 @@ class FakePeer(DriverPeer):
 
     def __init__(self, name: str, behaviour: str) -> None:
         self.name = name
-        self.driver = str(FAKE)
+        self.drivers = {"ppo": str(FAKE)}  # type: ignore[misc]
         self.behaviour = behaviour
 
     def prepare(self, options: PeerOptions) -> Installed:
         return Installed(python=sys.executable, versions={"fake": "1"})
-
-    def parity(self, task: Task) -> list[ParityRow]:
-        return parity_rows(task, self.name)
 
     def command(self, job, paths, installed):  # type: ignore[no-untyped-def]
         command = super().command(job, paths, installed)

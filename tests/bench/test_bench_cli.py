@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**environment, "NO_COLOR": "1", "TIANJI_PEERS": str(cwd / "no-peers")},
@@ -44,6 +45,12 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["TIANJI_XINGTIAN_PYTHON", "--skip-missing"],
         ),
         (["smoke", "--budget", "0", "--dry-run"], 2, ["0 is not a time"]),
+        (["smoke", "--task", "pp", "--dry-run"], 2, ["has no task 'pp'", "'ppo'"]),
+        (
+            ["cartpole", "--task", "dqn", "--compare", "sample-factory", "--dry-run"],
+            2,
+            ["no task here for sample-factory", "Sample Factory has no DQN"],
+        ),
         (["smoke", "--seeds", "0"], 2, ["--seeds"]),
         (["--resume", "nothing", "--yes"], 2, ["cannot be read", "nothing"]),
         (["--install", "xingtian"], 2, ["cannot be installed from here"]),
@@ -84,6 +91,35 @@ def test_a_real_benchmark_with_a_missing_system(tmp_path):
         "xingtian": {"missing": 1},
     }
     assert (tmp_path / "results" / "b" / "report.html").is_file()
+    for peer in ("tianji", "single-process"):
+        assert_phases(tmp_path / "results" / "b" / "cells" / "ppo" / f"{peer}-seed0" / "cell.json")
     again = tianji(tmp_path, "--resume", "b", "--yes")
     assert again.returncode == 0, again.stderr
     assert "0 cells (3 of 3 done)" in again.stderr
+
+
+def assert_phases(path: Path) -> None:
+    """Launch, first sample, first update, threshold, stop, end: in this order."""
+    cell = json.loads(path.read_text())
+    figures = cell["figures"]
+    moments = [figures[name] for name in ("first_sample_s", "first_update_s", "reached_s")]
+    moments = [0.0, *moments, cell["stop_asked_s"], cell["ended_s"]]
+    assert all(earlier < later for earlier, later in itertools.pairwise(moments)), moments
+
+
+@pytest.mark.processes
+def test_dqn_and_images_are_learnt_by_whom_we_bring(tmp_path):
+    pytest.importorskip("minatar")
+    dqn = ("budget_s=40", "min_s=0", "threshold=10")
+    ppo = ("algorithm.batch_steps=256", "algorithm.minibatch_steps=256", "algorithm.num_epochs=1")
+    breakout = ("budget_s=40", "min_s=0", "threshold=0", "rollout_steps=16", *ppo)
+    for suite, name, settings in (("cartpole", "dqn", dqn), ("minatar", "breakout", breakout)):
+        words = [word for setting in settings for word in ("-s", f"tasks.{name}.{setting}")]
+        result = tianji(
+            tmp_path, suite, "--task", name, "--seeds", "1", "--name", suite, "--yes", "--strict",
+            "--json", *words,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        for peer in ("tianji", "single-process"):
+            root = tmp_path / "results" / suite / "cells" / name / f"{peer}-seed0"
+            assert json.loads((root / "cell.json").read_text())["figures"]["first_update_s"] > 0

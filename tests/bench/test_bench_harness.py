@@ -12,11 +12,20 @@ import psutil
 import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench import run_cell as run_cell_module
-from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
+from tianji_cli.bench.harness import (
+    Bench,
+    check_games,
+    create,
+    find_peers,
+    new_bench,
+    resume,
+    run_cells,
+)
 from tianji_cli.bench.results import BenchPaths, CellResult, read_manifest
+from tianji_cli.bench.work import BenchEnv
 from tianji_cli.documents import write_json
 
 pytestmark = pytest.mark.processes
@@ -110,10 +119,43 @@ def test_what_a_system_leaves_behind_is_ended_and_reported(tmp_path):
     assert not members(tmp_path)
 
 
-def test_after_a_failure_the_bench_goes_on(tmp_path):
-    peers = FakePeer("tianji", "good"), FakePeer("rllib", "crash")
-    results = run(make_bench(tmp_path / "b", *peers, seeds=2, threshold=150.0), *peers)
-    assert sorted(r.outcome for r in results) == ["crashed", "crashed", "reached", "reached"]
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"), [("crash", "crashed"), ("garbage", "garbage"), ("stall", "hung")]
+)
+def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
+    peers = FakePeer("tianji", "good"), FakePeer("rllib", behaviour)
+    limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 1.0}
+    results = run(make_bench(tmp_path / "b", *peers, seeds=2, **limits), *peers)
+    by_peer = {(r.cell.peer, r.cell.seed): r.outcome for r in results}
+    assert by_peer == {
+        ("tianji", 0): "reached",
+        ("tianji", 1): "reached",
+        ("rllib", 0): outcome,
+        ("rllib", 1): outcome,
+    }
+    assert not members(tmp_path)
+
+
+def test_a_task_that_a_peer_cannot_do_is_refused_or_said(tmp_path):
+    fake = FakePeer("rllib", "good")
+    fake.drivers = {}
+    peers = FakePeer("tianji", "good"), fake
+    found = {peer.name: peer.prepare(PeerOptions(tmp_path)) for peer in peers}
+    with pytest.raises(ConfigError, match="fake has no PPO") as caught:
+        new_bench(make_suite(make_task(["tianji", "rllib"])), peers, found, [0], tmp_path / "b")
+    assert caught.value.where == "tasks.t.peers.rllib"
+    suite = make_suite(make_task(["tianji"]))
+    assert new_bench(suite, peers, found, [0], tmp_path / "b").manifest.unable == {
+        "t": {"rllib": "fake has no PPO"}
+    }
+
+
+def test_games_that_are_missing_here_are_named_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    check_games(make_suite(make_task()))
+    with pytest.raises(PreflightError, match="needs the package minatar") as caught:
+        check_games(make_suite(make_task(env=BenchEnv(id="MinAtar/Breakout-v1"))))
+    assert caught.value.fix == "pip install 'tianji-rl[minatar]'"
 
 
 def test_a_finished_cell_is_never_run_twice(tmp_path):

@@ -10,6 +10,7 @@ from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
 from tianji_cli.bench.judge import Judge
 from tianji_cli.bench.measure import measure
+from tianji_cli.bench.work import Judging
 
 TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
 
@@ -43,6 +44,20 @@ def test_the_threshold_needs_a_full_window():
     assert judge.reached_s is None
     judge.hear(episodes(111.0, 500.0, 1), 111.0)
     assert judge.reached_s == 111.0
+
+
+def test_the_threshold_must_be_held():
+    """One lucky window is not enough, and harness and report say so alike."""
+    task = make_task(judge=Judging(window=2, sustained_episodes=3))
+    values = [300.0, 300.0, 0.0, 0.0, 300.0, 300.0, 300.0, 300.0, 0.0]
+    records = [Steps(t=100.0, source="a", total=1)]
+    for second, value in enumerate(values, start=101):
+        records.append(EpisodeEnd(t=float(second), source="a", episode_return=value, length=10))
+    judge = Judge(task, 100.0)
+    judge.hear(records, 110.0)
+    # means of 2: 300 after 102, 150 after 103, 0, 150 after 105, then 300; three in a row at 107
+    assert judge.reached_s == 107.0
+    assert measure(to_trace(records, 100.0), task, stop_s=10.0).reached_s == 7.0
 
 
 def test_a_reached_threshold_ends_the_cell_only_after_min_s():
@@ -105,6 +120,35 @@ def test_the_figures_of_a_cell():
     assert figures.collect_per_s == pytest.approx(100.0)
     assert figures.env_steps == 4901
     assert figures.return_mean == 200.0
+
+
+def test_a_rate_has_the_pauses_in_it_and_nothing_after_the_stop():
+    """1000 env steps in the first second of each ten, as a system does that learns in between."""
+    records = [Steps(t=104.0, source="a", total=0)]
+    for burst in range(5):
+        t = 104.0 + 10 * burst
+        records += [Steps(t=t, source="a", total=1000 * burst)]
+        records += [Steps(t=t + 1, source="a", total=1000 * (burst + 1))]
+    records.append(Steps(t=170.0, source="a", total=9000))
+    figures = measure(to_trace(records, 100.0), TASK, stop_s=54.0)
+    assert figures.trained_s == pytest.approx(50.0)
+    # from 14 to 54 s: four whole bursts, and a share of what came while it was stopping
+    assert figures.collect_per_s == pytest.approx((4000 + 4000 * 9 / 25) / 40)
+
+
+def test_two_rows_at_almost_the_same_time_are_no_rate():
+    records = [
+        Steps(t=104.0, source="a", total=0),
+        Steps(t=104.0, source="b", total=0),
+        Steps(t=114.0, source="a", total=512),
+        Steps(t=114.01, source="b", total=512),
+    ]
+    assert measure(to_trace(records, 100.0), TASK).collect_per_s == pytest.approx(102.4, rel=0.01)
+
+
+def test_a_threshold_reached_after_the_stop_is_not_reached():
+    figures = measure(to_trace(steady_records(), 100.0), TASK, stop_s=22.0)
+    assert figures.reached_s is None
 
 
 @pytest.mark.parametrize(("claim", "is_wrong"), [(4901, False), (4200, False), (9000, True)])

@@ -15,17 +15,16 @@ from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode, Production
 from tianji_cli.baselines.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
 from tianji_cli.baselines.convert import to_trace
-from tianji_cli.baselines.install import PACKAGES, install
-from tianji_cli.baselines.raw import Claimed, GarbageError, RawFeed, Steps, Trained, decode
+from tianji_cli.baselines.install import INSTALLABLE, install
+from tianji_cli.baselines.raw import Claimed, GarbageError, RawFeed, Steps, decode
 from tianji_cli.baselines.registry import PEERS_BY_NAME
 from tianji_cli.baselines.rllib import parse_results
 from tianji_cli.baselines.tianji import TianjiFeed, experiment_of
-from tianji_cli.baselines.xingtian import (
-    PYTHON_VARIABLE,
-    StatisticsFeed,
-    configuration,
-    parse_statistics,
-)
+from tianji_cli.baselines.xingtian import PYTHON_VARIABLE
+from tianji_cli.baselines.xingtian_config import configuration
+from tianji_cli.baselines.xingtian_output import StatisticsFeed, parse_statistics
+from tianji_cli.bench.suite import load_suite
+from tianji_cli.bench.work import BenchEnv
 
 RECORDED = Path(__file__).parent / "recorded"
 DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
@@ -62,10 +61,10 @@ def test_xingtians_words_are_stamped_once_and_read_again_later(tmp_path):
     paths = CellPaths(tmp_path)
     paths.raw.mkdir()
     paths.output.write_text("".join(lines_of("xingtian-0.3.0.log")), encoding="utf-8")
-    feed = StatisticsFeed(paths, num_epochs=8)
+    feed = StatisticsFeed(paths)
     first = feed.poll()
     assert feed.poll() == []
-    assert [type(record) for record in first[:2]] == [Claimed, Trained]
+    assert {type(record) for record in first} == {Claimed}
     assert RawFeed(paths.raw).poll() == first
 
 
@@ -114,14 +113,40 @@ def test_xingtian_gets_the_tasks_settings(tmp_path):
     assert (model["LR"], model["NUM_SGD_ITER"], model["hidden_sizes"]) == (3e-4, 8, [64, 64])
     assert config["agent_para"]["agent_config"]["max_steps"] == 500
     assert config["env_num"] == 2
-    with pytest.raises(ConfigError, match="Nowhere-v0"):
-        configuration(make_task(["xingtian"], env=_env("Nowhere-v0")), tmp_path)
 
 
-def _env(name: str):
-    from tianji_cli.bench.suite import BenchEnv
+def test_xingtian_gets_dqn_and_atari_as_its_own_examples_have_them(tmp_path):
+    config = json.loads(json.dumps(configuration(of("cartpole", "dqn", "xingtian"), tmp_path)))
+    algorithm = config["alg_para"]["alg_config"]
+    assert config["alg_para"]["alg_name"] == "DQN"
+    assert (algorithm["prepare_times_per_train"], algorithm["learning_starts"]) == (4, 1000)
+    assert config["agent_para"]["agent_config"]["episode_count"] == 5000  # of each explorer
+    config = json.loads(json.dumps(configuration(of("atari", "assault", "xingtian"), tmp_path)))
+    assert config["env_para"]["env_info"]["name"] == "AssaultNoFrameskip-v4"
+    assert config["agent_para"]["agent_name"] == "AtariPpo"
+    assert config["model_para"]["actor"]["model_config"]["hidden_sizes"] == [512]
 
-    return BenchEnv(id=name)
+
+def of(suite: str, task: str, peer: str):
+    return load_suite(suite).tasks[task].of(peer)
+
+
+@pytest.mark.parametrize(
+    ("peer", "suite", "task", "words"),
+    [
+        ("sample-factory", "cartpole", "dqn", "Sample Factory has no DQN"),
+        ("xingtian", "minatar", "breakout", "those of MinAtar/Breakout-v1 are unknown"),
+    ],
+)
+def test_what_a_peer_cannot_do_it_says(peer, suite, task, words):
+    work = load_suite(suite).tasks[task]
+    assert peer not in work.peers
+    assert words in PEERS_BY_NAME[peer].refusal(work)
+
+
+def test_nobody_does_what_is_unknown_to_it():
+    task = make_task(["xingtian"], env=BenchEnv(id="Nowhere-v0"))
+    assert "Nowhere-v0" in PEERS_BY_NAME["xingtian"].refusal(task)
 
 
 def test_xingtian_kills_by_name_only_in_its_own_session(tmp_path):
@@ -144,23 +169,31 @@ def test_tianjis_experiment_is_a_real_one(tmp_path):
     assert (experiment.actors, experiment.env.num_envs, experiment.seed) == (2, 8, 3)
 
 
-def test_tianjis_clock_is_bounded_by_its_rows(tmp_path, monkeypatch):
-    row = (
-        '{"table":"production","t_s":%s,"actor":0,"epoch":0,"sequence":0,"env_steps":50,'
-        '"env_steps_total":%d,"version_min":0,"version_max":0,"collect_s":0.5,"wait_s":0.0}\n'
+def test_tianjis_rows_have_the_exact_time_of_its_clock(tmp_path):
+    (tmp_path / "production.jsonl").write_text(
+        '{"table":"production","t_s":1.0,"actor":0,"epoch":0,"sequence":0,"env_steps":50,'
+        '"env_steps_total":50,"version_min":0,"version_max":0,"collect_s":0.5,"wait_s":0.0}\n'
     )
-    path = tmp_path / "production.jsonl"
-    feed, now = TianjiFeed(tmp_path, None), [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    path.write_text(row % (1.0, 50))
-    first = feed.poll()
-    assert feed.origin_s == 99.0
-    assert [(record.t, record.total) for record in first] == [(99.5, 0), (100.0, 50)]
-    now[0] = 101.0
-    with path.open("a") as file:
-        file.write(row % (2.4, 100))
-    feed.poll()
-    assert feed.origin_s == pytest.approx(98.6)
+    feed = TianjiFeed(tmp_path)
+    assert feed.poll() == []
+    (tmp_path / "events.jsonl").write_text(
+        '{"table":"events","t_s":-1.0,"kind":"joined","host":"h","role":"actor-0","detail":""}\n'
+        '{"table":"events","t_s":0.0,"kind":"started","host":"","role":"coordinator","detail":"",'
+        '"origin_s":1234.5}\n'
+    )
+    assert [(record.t, record.total) for record in feed.poll()] == [(1235.0, 0), (1235.5, 50)]
+    assert feed.poll() == []
+
+
+def test_tianjis_dqn_is_the_tasks(tmp_path):
+    from engine.config_file import load_experiment
+
+    job = msgspec.structs.replace(job_of("tianji"), task=of("cartpole", "dqn", "tianji"))
+    path = tmp_path / "experiment.json"
+    path.write_bytes(msgspec.json.encode(experiment_of(job)))
+    experiment, _ = load_experiment(path)
+    assert experiment.staleness.mode == "unbounded"
+    assert (experiment.algorithm["replay_ratio"], experiment.actors) == (8.0, 2)
 
 
 @pytest.mark.parametrize("name", ["rllib", "sample-factory"])
@@ -188,8 +221,9 @@ def test_a_failed_installation_names_the_step(tmp_path, monkeypatch):
 
 
 def test_versions_are_pinned():
-    assert PACKAGES["rllib"] == ("torch==2.13.0", "ray[rllib]==2.60.0")
-    assert all(re.search(r"==\d", package) for names in PACKAGES.values() for package in names)
+    assert INSTALLABLE["rllib"].packages[:2] == ("torch==2.13.0", "ray[rllib]==2.60.0")
+    for peer in INSTALLABLE.values():
+        assert all(re.search(r"==\d", package) for package in peer.packages)
 
 
 @pytest.mark.parametrize("name", ["recorder.py", "xingtian_site/sitecustomize.py"])

@@ -8,7 +8,7 @@ from engine.errors import ConfigError
 from tianji_cli.baselines.registry import PEERS_BY_NAME
 from tianji_cli.bench.suite import PEERS, load_suite, scalar_rows
 
-SHIPPED = ("smoke", "cartpole", "classic")
+SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -16,7 +16,6 @@ def test_shipped_suites_can_be_used(name):
     suite = load_suite(name)
     assert suite.name == name
     for task in suite.tasks.values():
-        assert task.algorithm.batch_steps % task.algorithm.minibatch_steps == 0
         assert "tianji" in task.peers
         assert task.stall_s < task.start_s + task.budget_s
 
@@ -32,6 +31,23 @@ def test_the_parity_table_names_every_setting_of_every_peer(name):
             rows = PEERS_BY_NAME[peer].parity(task)
             assert {row.setting for row in rows} >= set(scalar_rows(task))
             assert all(row.note for row in rows if row.match != "equal")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_nobody_is_left_out_of_a_task_without_a_reason(name):
+    """Whoever is not named cannot do it, and whoever is named can."""
+    for task in load_suite(name).tasks.values():
+        for peer in PEERS:
+            is_unable = PEERS_BY_NAME[peer].refusal(task) is not None
+            assert (peer in task.peers) != (is_unable or peer in task.without)
+
+
+def test_all_are_judged_by_the_same_rule():
+    task = load_suite("smoke").tasks["ppo"]
+    for peer in PEERS:
+        (row,) = (row for row in PEERS_BY_NAME[peer].parity(task) if row.setting == "judge")
+        assert row.match == "equal"
+        assert "100 training episodes at least 150 after 10 episodes in a row" in row.wanted
 
 
 def test_overrides_are_differences():
@@ -51,7 +67,10 @@ def test_overrides_are_differences():
         ("tasks.ppo.budget_s=0", ["> 0"]),
         ("tasks.ppo.peers.rlib={}", ["unknown peer 'rlib'", "'rllib'"]),
         ("tasks.ppo.algorithm.minibatch_steps=300", ["300 does not divide the batch"]),
-        ("tasks.ppo.algorithm.name=dqn", ["only ppo"]),
+        ("tasks.ppo.algorithm.name=sac", ["sac"]),
+        ("tasks.ppo.algorithm.clip_rang=0.1", ["unknown key 'clip_rang'", "clip_range"]),
+        ("tasks.ppo.judge.windw=10", ["unknown key 'windw'", "window"]),
+        ("tasks.ppo.judge.returns=evaluation", ["evaluation"]),
         ("tasks.ppo.threshold=.nan", ["can never be reached"]),
         ("tasks.ppo.min_s=1000", ["longer than budget_s"]),
     ],

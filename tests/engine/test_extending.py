@@ -24,7 +24,7 @@ def code_blocks() -> dict[str, str]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("policy", ["local", "tianji"])
+@pytest.mark.parametrize("policy", ["local", "tianji", "gpu-only"])
 def test_the_worked_example_learns(policy: str, tmp_path: Path):
     blocks = code_blocks()
     (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")
@@ -32,7 +32,7 @@ def test_the_worked_example_learns(policy: str, tmp_path: Path):
     assert "tianji up -x corridor.yaml" in blocks["sh"]
     command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "corridor.yaml"]
     result = subprocess.run(
-        [*command, "--policy", policy],
+        [*command, "--policy", policy, *(("-s", "actors=1") if policy == "gpu-only" else ())],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

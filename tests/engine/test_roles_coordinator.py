@@ -21,6 +21,7 @@ from engine.messages import (
     COORDINATOR,
     Exit,
     Report,
+    Start,
     StepLimitReached,
     Stop,
     StopRequested,
@@ -39,8 +40,15 @@ def test_the_run_starts_once_everybody_has_joined():
     for address in ADDRESSES[:-1]:
         assert not has(join(coordinator, address), StartRun)
     commands = join(coordinator, ADDRESSES[-1])
-    assert only(commands, StartRun).addresses == (*ADDRESSES, "supervisor-0")
-    assert notes(commands) == ["joined", "started"]
+    assert only(commands, StartRun).addresses == (COORDINATOR, *ADDRESSES, "supervisor-0")
+    assert notes(commands) == ["joined"]
+
+
+def test_the_trace_says_when_its_time_zero_was():
+    commands = running().handle(Start(origin_ns=123456789), 0.0)
+    (row,) = only(commands, WriteTrace).records
+    assert (row.kind, row.t_s) == ("started", 0.0)
+    assert row.origin_s == pytest.approx(0.123456789)
 
 
 def test_joining_twice_is_no_substitute_for_a_missing_role():

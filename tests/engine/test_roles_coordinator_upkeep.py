@@ -23,6 +23,7 @@ from engine.messages import (
     Probe,
     ProbeAnswered,
     StackWanted,
+    Start,
     StepLimitReached,
     Stop,
     Stopped,
@@ -77,7 +78,7 @@ def test_a_resumed_run_goes_on_in_time_and_in_number():
     coordinator.handle(TimerFired(), 0.0)
     *_, last = [join(coordinator, address) for address in ADDRESSES]
     assert only(last, StartRun).elapsed_s == 100.0
-    assert notes(last) == ["joined", "resumed", "started"]
+    assert notes(coordinator.handle(Start(origin_ns=0), 100.0)) == ["resumed", "started"]
     coordinator.handle(StopRequested(reason="interrupted"), 105.0)
     summary = finish(coordinator)
     assert summary.resumed_from == "before"

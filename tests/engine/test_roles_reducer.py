@@ -10,7 +10,7 @@ from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, R
 from engine.roles.commands import ForgetModel, MergeModel
 from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
-from engine.runtime.merge import Accumulation, Mean
+from engine.runtime.merge import Accumulation, CommonModel
 from engine.spec import ReduceSpec, StalenessSpec
 from engine.testing import has, make_weights, only, sent
 from engine.trace.records import Merge
@@ -73,12 +73,44 @@ def vector(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_the_mean_is_weighted_by_shares():
-    mean = Mean()
-    mean.merge(0, vector(1, 2), {0: 1.0})
-    assert mean.merge(1, vector(5, 6), {0: 0.25, 1: 0.75}).tolist() == [4, 5]
-    mean.forget(0)
-    assert mean.merge(1, vector(7, 7), {1: 1.0}).tolist() == [7, 7]
+HALF = {0: 0.5, 1: 0.5}
+
+
+def test_first_models_are_averaged_by_their_shares():
+    common = CommonModel(gain=0.5)
+    assert common.merge(0, vector(1, 2), {0: 1.0}).tolist() == [1, 2]
+    assert common.merge(1, vector(5, 6), {0: 0.25, 1: 0.75}).tolist() == [4, 5]
+
+
+def test_without_gain_the_common_model_moves_by_the_mean_of_what_was_learnt():
+    common = CommonModel(gain=0.0)
+    for group in (0, 1):
+        common.merge(group, vector(0), {g: 1 / (group + 1) for g in range(group + 1)})
+    assert common.merge(0, vector(4), HALF).tolist() == [2]
+    assert common.merge(1, vector(2), HALF).tolist() == [3], "the mean of 4 and 2"
+    # Group 0 was told 2 and has learnt 1 since; the progress of group 1 is not taken back.
+    assert common.merge(0, vector(3), HALF).tolist() == [3.5]
+
+
+@pytest.mark.parametrize(("gain", "speed"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])
+def test_groups_that_offer_in_turn_move_it_as_fast_as_the_gain_says(gain: float, speed: float):
+    """Each of four groups learns +1 a round. A mean of newest models would go slower than 1."""
+    common, models = CommonModel(gain), [vector(0) for _ in range(4)]
+    shares = dict.fromkeys(range(4), 0.25)
+    for group in range(4):
+        models[group] = common.merge(group, models[group], shares)
+    for _ in range(50):
+        for group in range(4):
+            models[group] = common.merge(group, models[group] + 1, shares)
+    assert models[3][0] == pytest.approx(50 * speed)
+
+
+def test_a_group_that_is_lost_leaves_what_it_has_taught():
+    common = CommonModel(gain=0.0)
+    common.merge(0, vector(2), {0: 1.0})
+    common.merge(1, vector(4), HALF)
+    common.forget(0)
+    assert common.merge(1, vector(5), {1: 1.0}).tolist() == [5]
 
 
 def test_a_parameter_server_adds_up_what_every_worker_has_learnt():

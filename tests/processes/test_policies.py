@@ -12,6 +12,8 @@ import torch
 from running import ENDLESS, rows, wait_for
 from safetensors.torch import load_file
 
+from engine.graph.policy import built_in_policies
+
 pytestmark = pytest.mark.processes
 
 QUIET = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
@@ -68,6 +70,48 @@ def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji,
     check_equal_to_local(*run, *shared, *fewer, "-s", "stop.env_steps=8000")
 
 
+def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(tianji, tmp_path):
+    """The same two actors: in one process with one learner, and each with a learner of its own."""
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(
+        "name: whole\nsummary: one loop with all actors\nfragments:\n  loop:"
+        " {functions: [act, env_step, store, update], replicas: 1, on_device: true}\n"
+        "staleness: {mode: block, max_lag: 0}\n"
+    )
+    settings = ("-s", "actors=2", "-s", "algorithm.batch_steps=800", "-s", "stop.env_steps=8000")
+    # Whole batches: in which order one process finishes its two rollouts must not matter.
+    fewer = ("-s", "algorithm.minibatch_steps=800", "-s", "algorithm.num_epochs=4")
+    one = train(tianji, "one", "--policy", str(whole), *settings, *fewer)
+    cut = train(tianji, "cut", "--policy", "gpu-only", *settings, *fewer)
+    assert one["weights_version"] == cut["weights_version"] >= 10
+    assert one["env_steps_consumed"] == cut["env_steps_consumed"]
+    results = tmp_path / "results"
+    torch.testing.assert_close(
+        final_weights(results / "cut"), final_weights(results / "one"), rtol=0, atol=1e-5
+    )
+
+
+def test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for(tianji, tmp_path):
+    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", "-s", "stop.env_steps=8000")
+    evaluated = ("-s", "evaluation.episodes=2", "-s", "evaluation.every_s=0.1")
+    code, _, err = tianji("up", "--name", "run", *common, *evaluated).end(60)
+    assert code == 0, err
+    has_cuda = torch.cuda.is_available()
+    device = "cuda:0" if has_cuda else "cpu"
+    assert f"loop-0 on localhost runs on {device}" in err
+    evaluations = rows(tmp_path / "results/run", "evaluations")
+    assert evaluations, "its weights reach an evaluator in another process"
+    manifest = json.loads((tmp_path / "results/run/manifest.json").read_text())
+    assert manifest["processes"]["loop-0"]["device"] == device
+    if has_cuda:
+        return
+    (tmp_path / "gpus.yaml").write_text("version: 1\nhosts: {localhost: {gpus: [0]}}\n")
+    code, _, err = tianji("up", "gpus.yaml", "--name", "asked", *common).end(60)
+    assert code == 3
+    assert "the GPUs 0, but PyTorch finds none" in err
+    assert not (tmp_path / "results/asked").exists()
+
+
 def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path):
     command = tianji(
         "--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3"
@@ -113,6 +157,8 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
             "synchronous does not suit dqn, which learns from replayed",
         ),
         ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
+        ("gpu-only", "cartpole_dqn", "gpu-only does not suit dqn, which learns from replayed"),
+        ("gpu-only", "acrobot_ppo", "Acrobot-v1 has no torch version"),
     ],
 )
 def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experiment, why):
@@ -122,30 +168,37 @@ def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experim
     assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
 
 
-ON_POLICY = (
-    *("tianji", "single-learner-coarse", "synchronous", "single-learner-fine", "environments"),
-    *("central", "multi-learner", "local"),
+EVERYWHERE = (
+    *("tianji", "single-learner-coarse", "single-learner-fine", "environments"),
+    *("central", "local"),
 )
-ONLY_QUEUE = ("multi-learner", "synchronous")
+"""Policies that suit every algorithm; the rest are those that some do not."""
+SHARED = ("multi-learner", "gpu-only")
 MATRIX = [
-    *(("cartpole_ppo", policy) for policy in ON_POLICY),
-    *(("cartpole_impala", policy) for policy in (*ON_POLICY, "impala")),
-    *(
-        ("cartpole_dqn", policy)
-        for policy in ON_POLICY
-        if policy not in ("multi-learner", "synchronous")
-    ),
-    ("cartpole_dqn", "apex"),
+    *(("cartpole_ppo", policy) for policy in (*EVERYWHERE, "synchronous", *SHARED)),
+    *(("cartpole_impala", policy) for policy in (*EVERYWHERE, "synchronous", *SHARED, "impala")),
+    *(("cartpole_dqn", policy) for policy in (*EVERYWHERE, "apex")),
+    ("cartpole_apex", "apex"),
 ]
+NUM_FIRST = 50
+"""Episodes that say how well an untrained policy does; the last 100 say what was learnt."""
+
+
+def test_the_matrix_holds_every_policy():
+    assert {policy for _, policy in MATRIX} == set(built_in_policies())
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize(("experiment", "policy"), MATRIX)
 def test_every_suitable_pair_learns(tianji, tmp_path, experiment, policy):
-    """The mean return of the last episodes is well above that of the first, which is about 20."""
+    """The return at least doubles, from what the untrained policy gets."""
     settings = ["-s", "stop.env_steps=40000"]
-    if policy == "multi-learner":  # a batch has to have a rollout for each learner
+    if policy in SHARED:  # a batch has to have a rollout for each learner
         steps = {"cartpole_ppo": 800, "cartpole_impala": 320}[experiment]
         settings += ["-s", f"algorithm.batch_steps={steps}"]
     summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
-    assert summary["return_mean"] > 40
+    episodes = rows(tmp_path / "results" / "run", "episodes")
+    returns = [row["episode_return"] for row in sorted(episodes, key=lambda row: row["t_s"])]
+    assert len(returns) >= NUM_FIRST + 100
+    first = sum(returns[:NUM_FIRST]) / NUM_FIRST
+    assert summary["return_mean"] >= 2 * first

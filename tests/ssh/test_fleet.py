@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import PROTOCOL_VERSION
 from engine.config_file import load_experiment
 from engine.messages import (
+    COORDINATOR,
     ActorLost,
     Alive,
     Counters,
@@ -54,7 +55,7 @@ def running(restarts: int = 3) -> CoordinatorRole:
     for host, name in SUPERVISORS.items():
         commands += role.handle(Alive(address=name, host=host), 1.0)
     (start,) = [c for c in commands if isinstance(c, StartRun)]
-    assert start.addresses == (*ROLES, *SUPERVISORS.values())
+    assert start.addresses == (COORDINATOR, *ROLES, *SUPERVISORS.values())
     assert not start.is_under_way
     return role
 

@@ -52,6 +52,21 @@ def test_a_host_with_gpus_takes_the_learner() -> None:
     assert made.hosts[0].name == "b"
 
 
+def test_the_host_with_most_gpus_takes_the_learner() -> None:
+    made = plan(host("a", gpus=(0,)), host("b", gpus=(0, 1)), actors=1)
+    assert where(made)["b"] == ["coordinator", "buffer-0", "learner-0"]
+
+
+def test_actors_and_groups_are_dealt_out_by_cores_where_all_are_stated() -> None:
+    hosts = (host("a", cores=4), host("b", cores=2), host("c", cores=6))
+    found = where(plan(*hosts, actors=8))
+    assert (len(found["b"]), len(found["c"])) == (2, 6)
+    groups = where(plan(host("a", cores=2), host("b", cores=4), actors=3, more=("groups=3",)))
+    assert [len([p for p in groups[name] if "learner" in p]) for name in "ab"] == [1, 2]
+    unknown = (host("a"), host("b", cores=2), host("c"))
+    assert len(where(plan(*unknown, actors=8))["b"]) == 4, "in turn"
+
+
 def test_an_evaluator_stays_with_the_learner_unless_it_is_named() -> None:
     evaluates = ("evaluation.episodes=3",)
     made = plan(host("a"), host("b"), actors=1, more=evaluates)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,8 @@ from tianji_cli.bench.suite import Task, scalar_rows
 
 DRIVERS = Path(__file__).resolve().parent / "drivers"
 MatchKind = Literal["equal", "different", "not settable"]
+Deviations: TypeAlias = Mapping[str, tuple[MatchKind, str]]
+"""By setting: how it is met, and a note."""
 
 
 class PeerMissingError(PreflightError):
@@ -137,6 +139,10 @@ class Peer(Protocol):
         """
         ...
 
+    def refusal(self, task: Task) -> str | None:
+        """Why it cannot do the task at all; None if it can."""
+        ...
+
     def parity(self, task: Task) -> list[ParityRow]:
         """How each setting of the task (as written, without overrides) is met."""
         ...
@@ -145,17 +151,12 @@ class Peer(Protocol):
         """Writes what the system needs into the cell, and says how to start it."""
         ...
 
-    def feed(self, paths: CellPaths, origin_s: float | None) -> Feed:
-        """Follows what it reports.
-
-        Args:
-            paths: Of the cell.
-            origin_s: CLOCK_MONOTONIC at the zero of its own clock, if it has one and it is known.
-        """
+    def feed(self, paths: CellPaths) -> Feed:
+        """Follows what it reports."""
         ...
 
     def trace(
-        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float, origin_s: float
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float
     ) -> list[Record]:
         """What happened, as rows of the same trace tables for every system.
 
@@ -163,28 +164,54 @@ class Peer(Protocol):
             records: All that its feed gave.
             paths: Of the cell.
             launched_s: CLOCK_MONOTONIC at launch; `t_s` of the rows counts from there.
-            origin_s: As for `feed`.
         """
         ...
 
 
-class DriverPeer:
-    """A system whose driver is a file of ours that runs in its interpreter."""
+class AnyPeer:
+    """What is the same for all systems."""
 
     name: str
     title: str
-    driver: str
     caveats: Sequence[str] = ()
 
+    def refusal(self, task: Task) -> str | None:
+        """Why this system cannot do the task at all; None if it can."""
+        return None
+
+    def deviations(self, task: Task) -> Deviations:
+        """Which settings of the task this system does not meet as they are, or only just."""
+        return {}
+
+    def parity(self, task: Task) -> list[ParityRow]:
+        return parity_rows(task, self.name, self.deviations(task))
+
+
+class DriverPeer(AnyPeer):
+    """A system whose driver is a file of ours that runs in its interpreter."""
+
+    drivers: ClassVar[Mapping[str, str]]
+    """By algorithm; those that are not named it does not have."""
+
+    def refusal(self, task: Task) -> str | None:
+        if task.algorithm_name in self.drivers:
+            return None
+        return f"{self.title} has no {task.algorithm_name.upper()}"
+
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
-        argv = [installed.python, "-u", str(DRIVERS / self.driver), str(paths.job)]
+        argv = [
+            installed.python,
+            "-u",
+            str(DRIVERS / self.drivers[job.task.algorithm_name]),
+            str(paths.job),
+        ]
         return Command(argv, env={"PYTHONPATH": str(DRIVERS), **THREADS}, unset=("VIRTUAL_ENV",))
 
-    def feed(self, paths: CellPaths, origin_s: float | None) -> Feed:
+    def feed(self, paths: CellPaths) -> Feed:
         return RawFeed(paths.raw)
 
     def trace(
-        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float, origin_s: float
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float
     ) -> list[Record]:
         return to_trace(records, launched_s)
 
@@ -193,45 +220,22 @@ THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """One thread for arithmetic in each process: with small networks more only wait for each other."""
 
 
-def parity_rows(
-    task: Task,
-    peer: str,
-    *,
-    different: Mapping[str, str] | None = None,
-    not_settable: Mapping[str, str] | None = None,
-    extra: Sequence[tuple[str, str, MatchKind, str]] = (),
-) -> list[ParityRow]:
-    """The parity table of one peer: equal unless said otherwise.
+def parity_rows(task: Task, peer: str, deviations: Deviations) -> list[ParityRow]:
+    """The parity table of one peer: equal unless it says otherwise.
 
     Args:
         task: As written.
         peer: Its overrides count as different.
-        different: Notes by setting.
-        not_settable: Notes by setting.
-        extra: Settings beside the task's: name, what the others do, match, note.
+        deviations: By setting; an equal one is only a remark.
     """
     resolved = scalar_rows(task.of(peer))
     rows = []
     for name, wanted in scalar_rows(task).items():
-        match: MatchKind = "equal"
-        note = ""
-        if not_settable and name in not_settable:
-            match, note = "not settable", not_settable[name]
-        elif different and name in different:
-            match, note = "different", different[name]
-        elif resolved[name] != wanted:
+        match, note = deviations.get(name, ("equal", ""))
+        if name not in deviations and resolved[name] != wanted:
             match, note = "different", f"{resolved[name]}"
         rows.append(ParityRow(setting=name, wanted=f"{wanted}", match=match, note=note))
-    rows += [
-        ParityRow(setting=name, wanted=wanted, match=match, note=note)
-        for name, wanted, match, note in extra
-    ]
     return rows
-
-
-def venv_python(peers_dir: Path, name: str) -> Path:
-    """The interpreter of a virtual environment made by `--install`."""
-    return peers_dir / name / "bin" / "python"
 
 
 def default_peers_dir() -> Path:

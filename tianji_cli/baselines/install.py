@@ -10,20 +10,18 @@ from pathlib import Path
 
 from engine.config_file import suggest
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.baselines import rllib, sample_factory
-from tianji_cli.baselines.base import venv_python
+from tianji_cli.baselines.registry import PEERS_BY_NAME
+from tianji_cli.baselines.venv_peer import VenvPeer, venv_python
 
-TORCH = "torch==2.13.0"
-PACKAGES: dict[str, Sequence[str]] = {
-    "rllib": (TORCH, f"ray[rllib]=={rllib.VERSION}"),
-    "sample-factory": (
-        TORCH,
-        f"sample-factory=={sample_factory.VERSION}",
-        "gymnasium==0.29.1",
-        "numpy==1.26.4",
-    ),
-}
+INSTALLABLE = {name: peer for name, peer in PEERS_BY_NAME.items() if isinstance(peer, VenvPeer)}
 SIZE = "1 to 5 GB"
+
+
+def is_installed(name: str, peers_dir: Path) -> bool:
+    """Whether `install` has made this environment with all that it makes today."""
+    done = peers_dir / name / ".installed"
+    packages = list(INSTALLABLE[name].packages)
+    return done.is_file() and done.read_text(encoding="utf-8").split() == packages
 
 
 def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
@@ -36,26 +34,25 @@ def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
         ConfigError: PyPI does not have this peer.
         PreflightError: An installation step failed; the end of its output is in the error.
     """
-    if name not in PACKAGES:
+    if name not in INSTALLABLE:
         fix = (
             "docs/bench.md says how to name your own XingTian"
             if name == "xingtian"
-            else (suggest(name, PACKAGES))
+            else (suggest(name, INSTALLABLE))
         )
         raise ConfigError(f"{name!r} cannot be installed from here", where="--install", fix=fix)
-    place = peers_dir / name
-    done = place / ".installed"
-    if done.is_file() and done.read_text(encoding="utf-8").split() == list(PACKAGES[name]):
+    place, packages = peers_dir / name, INSTALLABLE[name].packages
+    if is_installed(name, peers_dir):
         say(f"{name} is installed in {place}")
         return venv_python(peers_dir, name)
-    say(f"installing {name} into {place} ({', '.join(PACKAGES[name])}; {SIZE} of disk)")
+    say(f"installing {name} into {place} ({', '.join(packages)}; {SIZE} of disk)")
     place.parent.mkdir(parents=True, exist_ok=True)
     _run([_base_python(), "-m", "venv", str(place)], place)
     python = venv_python(peers_dir, name)
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    _run([*pip, PACKAGES[name][0]], place)  # torch first, so that a CPU build is kept
-    _run([*pip, *PACKAGES[name]], place)
-    done.write_text("\n".join(PACKAGES[name]) + "\n", encoding="utf-8")
+    _run([*pip, packages[0]], place)  # torch first, so that a CPU build is kept
+    _run([*pip, *packages], place)
+    (place / ".installed").write_text("\n".join(packages) + "\n", encoding="utf-8")
     return python
 
 

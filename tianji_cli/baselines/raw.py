@@ -63,11 +63,6 @@ class GarbageError(RunFailedError):
 class Feed(Protocol):
     """What a system has reported since the last look."""
 
-    @property
-    def origin_s(self) -> float | None:
-        """CLOCK_MONOTONIC at the zero of the system's own clock; None if it has none."""
-        ...
-
     def poll(self) -> list[RawRecord]:
         """New records, in order within each process.
 
@@ -97,8 +92,6 @@ class RawFeed:
     Args:
         directory: May still be empty.
     """
-
-    origin_s: float | None = None
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import ClassVar
 
 import msgspec
 
-from tianji_cli.baselines.base import (
-    DriverPeer,
-    Installed,
-    ParityRow,
-    PeerOptions,
-    parity_rows,
-    venv_python,
-)
-from tianji_cli.baselines.probe import probe
+from tianji_cli.baselines.base import Deviations
+from tianji_cli.baselines.venv_peer import GAMES, TORCH, VenvPeer
 from tianji_cli.bench.suite import Task
-
-VERSION = "2.60.0"
+from tianji_cli.bench.work import BenchDqn
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,33 +40,35 @@ def parse_results(lines: Iterable[str]) -> list[RllibResult]:
     return found
 
 
-class Rllib(DriverPeer):
-    """`PPO` of `ray.rllib`; env runners are its workers."""
+class Rllib(VenvPeer):
+    """`PPO` and `DQN` of `ray.rllib`; env runners are its workers."""
 
     name = "rllib"
     title = "RLlib"
-    driver = "rllib_ppo.py"
+    drivers: ClassVar = {"ppo": "rllib_driver.py", "dqn": "rllib_driver.py"}
+    packages = (
+        TORCH,
+        "ray[rllib]==2.60.0",
+        "ale-py==0.12.1",
+        *GAMES,
+    )
+    modules = (
+        "ray",
+        "torch",
+        "gymnasium",
+        "ray.rllib.algorithms.ppo=rllib",
+        "ale_py",
+        "minatar",
+    )
     caveats = (
         "RLlib's KL loss and value clipping, on by default, are off here: nobody else has them.",
         "RLlib's learner lives in the driver process (num_learners 0), its default on one host.",
     )
 
-    def prepare(self, options: PeerOptions) -> Installed:
-        return probe(
-            venv_python(options.peers_dir, self.name),
-            ["ray", "torch", "gymnasium", "ray.rllib.algorithms.ppo=rllib"],
-            peer=self.title,
-            fix="tianji bench --install rllib, or leave it out with --skip-missing",
-        )
-
-    def parity(self, task: Task) -> list[ParityRow]:
-        return parity_rows(
-            task,
-            self.name,
-            extra=(
-                ("advantage normalisation", "per minibatch", "different", "per batch"),
-                ("value loss clipping", "off", "equal", "off; on by default"),
-                ("bootstrap at truncation", "on", "equal", ""),
-                ("seed", "the block's", "equal", ""),
-            ),
-        )
+    def deviations(self, task: Task) -> Deviations:
+        if isinstance(task.algorithm, BenchDqn):
+            return {"target_update_period": ("equal", "given in env steps")}
+        return {
+            "advantage normalisation": ("different", "per batch"),
+            "value loss clipping": ("equal", "off; on by default"),
+        }

@@ -1,14 +1,10 @@
-"""The plain loop: one process, one file, what a person would write first."""
+"""The plain loop: one process, one file for each algorithm, what a person would write first."""
 
 from __future__ import annotations
 
-from tianji_cli.baselines.base import (
-    DriverPeer,
-    Installed,
-    ParityRow,
-    PeerOptions,
-    parity_rows,
-)
+from typing import ClassVar
+
+from tianji_cli.baselines.base import Deviations, DriverPeer, Installed, PeerOptions
 from tianji_cli.baselines.probe import probe_here
 from tianji_cli.bench.suite import Task
 
@@ -18,22 +14,16 @@ class SingleProcess(DriverPeer):
 
     name = "single-process"
     title = "single process"
-    driver = "single_process_loop.py"
+    drivers: ClassVar = {"ppo": "single_process_ppo.py", "dqn": "single_process_dqn.py"}
     caveats = ("A plain loop of about a hundred lines; it exists to show what distribution costs.",)
 
     def prepare(self, options: PeerOptions) -> Installed:
         return probe_here(["torch", "gymnasium"])
 
-    def parity(self, task: Task) -> list[ParityRow]:
+    def deviations(self, task: Task) -> Deviations:
         total = task.workers * task.envs_per_worker
-        return parity_rows(
-            task,
-            self.name,
-            different={"workers": f"one process steps all {total} environments and learns"},
-            extra=(
-                ("advantage normalisation", "per minibatch", "equal", ""),
-                ("value loss clipping", "off", "equal", ""),
-                ("bootstrap at truncation", "on", "equal", ""),
-                ("seed", "the block's", "equal", ""),
-            ),
-        )
+        words = f"one process steps all {total} environments and learns"
+        rows: Deviations = {"workers": ("different", words)}
+        if task.algorithm_name == "dqn":
+            return {**rows, "rollout_steps": ("different", "learns after every step of all")}
+        return rows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -14,41 +14,54 @@ from engine.trace.records import (
     RECORD_TYPES,
     Consumption,
     Episode,
+    Event,
     Production,
     Record,
     table_of,
 )
 from tianji_cli.baselines.base import (
+    AnyPeer,
     CellPaths,
     Command,
     Installed,
     Job,
-    ParityRow,
     PeerOptions,
-    parity_rows,
 )
 from tianji_cli.baselines.probe import probe_here
 from tianji_cli.baselines.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
-from tianji_cli.bench.suite import Task
+from tianji_cli.bench.work import ATARI, BenchDqn
 
 RUN = "run"
 _ROOT = Path(__file__).resolve().parents[2]
 _DAY_S = 86400.0
+UPDATES_PER_BATCH = 16
+"""Optimiser steps of DQN for each message from the replay store."""
+Row = TypeVar("Row", Production, Episode, Consumption, Event)
 
 
 def experiment_of(job: Job) -> dict[str, object]:
     """The experiment file of a job; the harness stops it, so its own stop rule is far away."""
     task = job.task
-    algorithm = {**msgspec.to_builtins(task.algorithm), "rollout_steps": task.rollout_steps}
+    env, algorithm = task.env, msgspec.to_builtins(task.algorithm)
+    staleness = None
+    if isinstance(task.algorithm, BenchDqn):
+        algorithm["updates_per_batch"] = UPDATES_PER_BATCH
+        staleness = {"mode": "unbounded"}  # old samples are meant here
     return {
         "version": 1,
         "name": "bench",
         "seed": job.seed,
-        "env": {"id": task.env.id, "num_envs": task.envs_per_worker},
-        "algorithm": algorithm,
-        "network": {"name": "mlp", **msgspec.to_builtins(task.network)},
+        "env": {
+            "id": env.id,
+            "num_envs": task.envs_per_worker,
+            "clip_reward": env.clip_reward,
+            "kwargs": {"repeat_action_probability": 0.0} if env.namespace == ATARI else {},
+        },
+        "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
+        "network": msgspec.to_builtins(task.network),
         "policy": "tianji",
         "actors": task.workers,
+        **({"staleness": staleness} if staleness else {}),
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},
         "checkpoint": {"every_s": None},
     }
@@ -57,34 +70,33 @@ def experiment_of(job: Job) -> dict[str, object]:
 class TianjiFeed:
     """Follows the trace tables of a run.
 
-    TianJi's `t_s` begins when its roles have joined. A row is written after it happened, so each
-    look bounds that beginning from above by `now - t_s` of the newest row, and the smallest of
-    these is late by one look and one flush at most, about a tenth of a second.
+    Its event `started` says what CLOCK_MONOTONIC was at `t_s` 0, so every row has an exact time.
+    The coordinator writes that event before all rows of training.
 
     Args:
         trace: The run's `trace/`, which need not exist yet.
-        origin_s: The beginning on CLOCK_MONOTONIC if it is known already.
     """
 
-    def __init__(self, trace: Path, origin_s: float | None) -> None:
+    def __init__(self, trace: Path) -> None:
         self._trace = trace
-        self._is_known = origin_s is not None
-        self.origin_s = origin_s
+        self.origin_s: float | None = None
         self._offsets: dict[Path, int] = {}
         self._actors: set[str] = set()
 
     def poll(self) -> list[RawRecord]:
-        rows = [row for kind in (Production, Episode, Consumption) for row in self._new_rows(kind)]
-        if not rows:
+        if self.origin_s is None:
+            self.origin_s = origin_of(self._new_rows(Event))
+        if self.origin_s is None:
             return []
-        if not self._is_known:
-            newest = time.monotonic() - max(row.t_s for row in rows)
-            self.origin_s = newest if self.origin_s is None else min(self.origin_s, newest)
-        return [record for row in rows for record in self._records(row)]
+        origin_s = self.origin_s
+        rows: list[Production | Episode | Consumption] = [
+            *self._new_rows(Production),
+            *self._new_rows(Episode),
+            *self._new_rows(Consumption),
+        ]
+        return [record for row in rows for record in self._records(row, origin_s + row.t_s)]
 
-    def _new_rows(
-        self, kind: type[Production] | type[Episode] | type[Consumption]
-    ) -> list[Production | Episode | Consumption]:
+    def _new_rows(self, kind: type[Row]) -> list[Row]:
         path = self._trace / f"{table_of(kind)}.jsonl"
         if not path.is_file():
             return []
@@ -100,9 +112,7 @@ class TianjiFeed:
         except msgspec.DecodeError as error:
             raise GarbageError(f"{path.name} is not a trace table: {error}") from error
 
-    def _records(self, row: Production | Episode | Consumption) -> list[RawRecord]:
-        assert self.origin_s is not None
-        t = self.origin_s + row.t_s
+    def _records(self, row: Production | Episode | Consumption, t: float) -> list[RawRecord]:
         match row:
             case Episode():
                 length = row.length_env_steps
@@ -119,29 +129,21 @@ class TianjiFeed:
                 return [*records, Steps(t=t, source=source, total=row.env_steps_total)]
 
 
-class Tianji:
+def origin_of(events: Iterable[Event]) -> float | None:
+    """CLOCK_MONOTONIC at `t_s` 0, in seconds; None before the run has started."""
+    return next((row.origin_s for row in events if row.kind == "started"), None)
+
+
+class Tianji(AnyPeer):
     """`tianji up` with the policy `tianji`."""
 
     name = "tianji"
     title = "TianJi"
-    caveats: Sequence[str] = ()
 
     def prepare(self, options: PeerOptions) -> Installed:
         found = probe_here(["torch", "gymnasium"])
         return msgspec.structs.replace(
             found, versions={"tianji": engine.__version__, **found.versions}
-        )
-
-    def parity(self, task: Task) -> list[ParityRow]:
-        return parity_rows(
-            task,
-            self.name,
-            extra=(
-                ("advantage normalisation", "per minibatch", "equal", ""),
-                ("value loss clipping", "off", "equal", ""),
-                ("bootstrap at truncation", "on", "equal", ""),
-                ("seed", "the block's", "equal", ""),
-            ),
         )
 
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
@@ -151,16 +153,18 @@ class Tianji:
         argv = [installed.python, "-m", "tianji_cli.main", *words]
         return Command(argv, env={"PYTHONPATH": str(_ROOT)}, ok_codes=(0, 130))
 
-    def feed(self, paths: CellPaths, origin_s: float | None) -> TianjiFeed:
-        return TianjiFeed(paths.root / RUN / "trace", origin_s)
+    def feed(self, paths: CellPaths) -> TianjiFeed:
+        return TianjiFeed(paths.root / RUN / "trace")
 
     def trace(
-        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float, origin_s: float
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float
     ) -> list[Record]:
         """Its own tables, moved to the time since launch."""
-        shift_s = origin_s - launched_s
         own = paths.root / RUN / "trace"
-        rows: list[Record] = []
+        origin_s = origin_of(read_table(own, Event))
+        if origin_s is None:
+            return []
+        shift_s, rows = origin_s - launched_s, list[Record]()
         for kind in RECORD_TYPES:
             table: list[Record] = read_table(own, kind)  # type: ignore[type-var]
             rows += [msgspec.structs.replace(row, t_s=row.t_s + shift_s) for row in table]

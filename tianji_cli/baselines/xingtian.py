@@ -6,30 +6,29 @@ XingTian is not on PyPI and needs Python 3.7 with TensorFlow 1.15, so nothing he
 from __future__ import annotations
 
 import os
-import re
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from engine.errors import ConfigError
 from tianji_cli.baselines.base import (
     DRIVERS,
     THREADS,
     CellPaths,
     Command,
+    Deviations,
     DriverPeer,
     Installed,
     Job,
-    ParityRow,
+    MatchKind,
     PeerMissingError,
     PeerOptions,
-    parity_rows,
 )
 from tianji_cli.baselines.probe import probe
-from tianji_cli.baselines.raw import Claimed, Feed, RawFeed, RawRecord, Trained
+from tianji_cli.baselines.raw import Feed
+from tianji_cli.baselines.xingtian_config import SHAPES, configuration
+from tianji_cli.baselines.xingtian_output import StatisticsFeed
 from tianji_cli.bench.suite import Task
+from tianji_cli.bench.work import ATARI, BenchDqn, BenchPpo
 
 PYTHON_VARIABLE = "TIANJI_XINGTIAN_PYTHON"
 HOW_TO = (
@@ -37,157 +36,16 @@ HOW_TO = (
     f" pyarrow 0.17.1, gym 0.17.3 and numpy 1.18.5, then name its interpreter: {PYTHON_VARIABLE}="
     "/path/to/python or --xingtian-python; or leave it out with --skip-missing"
 )
-LIVE_NAME = "learner-statistics.jsonl"
-_TASK = re.compile(
-    r"Task: (?P<task>\S+)\s*\| Train_count:\s*(?P<train_count>\d+) \| Steps:\s*(?P<steps>\d+)"
-)
-_FIGURE = re.compile(r"(?P<name>[a-z_]+):\s*(?P<value>-?\d+(?:\.\d+)?|nan)")
-SHAPES = {"CartPole-v1": (4, 2), "Acrobot-v1": (6, 3), "MountainCar-v0": (2, 3)}
-"""Numbers of inputs and actions, which XingTian's configuration must state."""
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One block of statistics that XingTian prints every 10,000 steps."""
-
-    train_count: int
-    steps: int
-    """Env steps that its learner has received."""
-    figures: dict[str, float]
-    """Its own, such as `step_per_second` and `train_reward_avg`."""
-
-
-def parse_statistics(lines: Iterable[str]) -> list[Statistics]:
-    """All statistic blocks of XingTian's output, in order; everything else is passed over.
-
-    A block is a line that begins with `Task:` and the lines of figures below it; an empty line
-    ends it, and a block that the end of the output cuts is left out.
-    """
-    found: list[Statistics] = []
-    head: re.Match[str] | None = None
-    figures: dict[str, float] = {}
-    for line in lines:
-        if match := _TASK.search(line):
-            head, figures = match, {}
-        elif head is not None and line.strip():
-            figures |= {m["name"]: float(m["value"]) for m in _FIGURE.finditer(line)}
-        elif head is not None and line.endswith("\n"):
-            counts = int(head["train_count"]), int(head["steps"])
-            found.append(Statistics(train_count=counts[0], steps=counts[1], figures=figures))
-            head = None
-    return found
-
-
-class StatisticsFeed:
-    """Follows the counting environments, and writes down when XingTian said what.
-
-    XingTian's lines carry no usable time, so they are stamped when they are read; with the stamps
-    written into the raw files, reading those again later gives the same.
-
-    Args:
-        paths: Of the cell.
-        num_epochs: To turn env steps into samples.
-    """
-
-    origin_s: float | None = None
-
-    def __init__(self, paths: CellPaths, num_epochs: int) -> None:
-        self._raw = RawFeed(paths.raw)
-        self._output = paths.output
-        self._live = paths.raw / LIVE_NAME
-        self._num_epochs = num_epochs
-        self._num_known = 0
-
-    def poll(self) -> list[RawRecord]:
-        if self._output.is_file():
-            with self._output.open(encoding="utf-8", errors="replace") as file:
-                blocks = parse_statistics(file)
-            with self._live.open("ab") as live:
-                for block in blocks[self._num_known :]:
-                    live.write(self._lines(block))
-            self._num_known = len(blocks)
-        return self._raw.poll()
-
-    def _lines(self, block: Statistics) -> bytes:
-        now_s = round(time.monotonic(), 6)
-        records: tuple[RawRecord, ...] = (
-            Claimed(t=now_s, env_steps=block.steps),
-            Trained(
-                t=now_s,
-                env_steps=block.steps,
-                samples=block.steps * self._num_epochs,
-                updates=block.train_count,
-            ),
-        )
-        return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-
-
-def configuration(task: Task, archive: Path) -> dict[str, object]:
-    """XingTian's own configuration of a task; what is not named here is its default.
-
-    Raises:
-        ConfigError: An environment whose sizes are not known here.
-    """
-    if task.env.id not in SHAPES:
-        raise ConfigError(
-            f"XingTian's configuration must state sizes, and those of {task.env.id} are not known",
-            where="env.id",
-            fix=f"known: {', '.join(SHAPES)}",
-        )
-    agent_config = {"max_steps": task.rollout_steps, "complete_step": 10**12}
-    alg_config = {
-        "process_num": 1,
-        "save_model": False,
-        "prepare_times_per_train": task.workers,
-    }
-    return {
-        "alg_para": {"alg_name": "PPO", "alg_config": alg_config},
-        "env_para": {
-            "env_name": "GymEnv",
-            "env_info": {"name": task.env.id, "vision": False},
-        },
-        "agent_para": {"agent_name": "PPO", "agent_num": 1, "agent_config": agent_config},
-        "model_para": {"actor": _actor(task)},
-        "env_num": task.workers,
-        "speedup": False,
-        "benchmark": {"log_interval_to_train": 1, "archive_root": str(archive)},
-    }
-
-
-def _actor(task: Task) -> dict[str, object]:
-    """Network and optimiser."""
-    num_inputs, num_actions = SHAPES[task.env.id]
-    hp = task.algorithm
-    model_config = {
-        "BATCH_SIZE": hp.minibatch_steps,
-        "CRITIC_LOSS_COEF": 2 * hp.value_coefficient,  # its loss is half the squared error
-        "ENTROPY_LOSS": hp.entropy_coefficient,
-        "LR": hp.learning_rate,
-        "LOSS_CLIPPING": hp.clip_range,
-        "MAX_GRAD_NORM": hp.max_gradient_norm,
-        "NUM_SGD_ITER": hp.num_epochs,
-        "VF_CLIP": 1e9,
-        "SUMMARY": False,
-        "VF_SHARE_LAYERS": False,
-        "activation": task.network.activation,
-        "hidden_sizes": list(task.network.hidden_sizes),
-    }
-    return {
-        "model_name": "PpoMlp",
-        "state_dim": [num_inputs],
-        "action_dim": num_actions,
-        "input_dtype": "float32",
-        "model_config": model_config,
-    }
 
 
 class Xingtian(DriverPeer):
-    """XingTian's PPO; explorers are its workers."""
+    """XingTian's PPO and DQN; explorers are its workers."""
 
     name = "xingtian"
     title = "XingTian"
     caveats = (
         "XingTian is unmaintained: Python 3.7, TensorFlow 1.15, gym 0.17.",
-        "XingTian resets its environment after every fragment, so here a fragment is a whole"
+        "XingTian resets a classic environment after every fragment, so there a fragment is a whole"
         " episode, and a batch is one fragment of each explorer: its size varies.",
         "XingTian runs `pkill -9` by name; here a stand-in of that command first in its PATH"
         " confines this to its own session.",
@@ -203,26 +61,27 @@ class Xingtian(DriverPeer):
         modules = ["xt=xingtian", "tensorflow", "pyarrow", "gym", "numpy"]
         return probe(Path(named).expanduser(), modules, peer=self.title, fix=HOW_TO)
 
-    def parity(self, task: Task) -> list[ParityRow]:
-        return parity_rows(
-            task,
-            self.name,
-            different={
-                "rollout_steps": "one episode",
-                "batch_steps": f"{task.workers} episodes",
-            },
-            not_settable={
-                name: f"{fixed}, fixed in its code"
-                for name, fixed in (("discount", 0.99), ("gae_lambda", 0.95))
-                if getattr(task.algorithm, name) != fixed
-            },
-            extra=(
-                ("advantage normalisation", "per minibatch", "not settable", "none"),
-                ("value loss clipping", "off", "equal", "off; 5.0 by default"),
-                ("bootstrap at truncation", "on", "not settable", "truncation counts as the end"),
-                ("seed", "the block's", "not settable", "none"),
-            ),
-        )
+    def refusal(self, task: Task) -> str | None:
+        if task.env.id not in SHAPES:
+            return f"XingTian's configuration must state sizes; those of {task.env.id} are unknown"
+        has_dqn = task.env.namespace != ATARI and task.network.name == "mlp"
+        if isinstance(task.algorithm, BenchDqn) and not has_dqn:
+            return "XingTian's DQN is set up for fully connected networks here"
+        return None
+
+    def deviations(self, task: Task) -> Deviations:
+        if isinstance(task.algorithm, BenchPpo):
+            return _deviations_of_ppo(task, task.algorithm)
+        return {
+            "rollout_steps": ("different", "every step is a message of its own"),
+            "network": _dqn_network(task),
+            "max_gradient_norm": ("not settable", "no clipping"),
+            "epsilon_final": _fixed(task.algorithm.epsilon_final, 0.01),
+            "epsilon_decay_env_steps": ("different", "counted from the first step"),
+            "loss": ("not settable", "squared error, mean over samples and actions"),
+            "bootstrap at truncation": ("not settable", "truncation counts as the end"),
+            "seed": ("not settable", "none"),
+        }
 
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
         home = Path(job.scratch)
@@ -243,8 +102,45 @@ class Xingtian(DriverPeer):
         argv = [installed.python, "-u", "-m", "xt.main", "-f", str(config), "-t", "train"]
         return Command(argv, env=env, unset=("VIRTUAL_ENV",))
 
-    def feed(self, paths: CellPaths, origin_s: float | None) -> Feed:
-        if paths.result.is_file():
-            return RawFeed(paths.raw)
-        job = msgspec.json.decode(paths.job.read_bytes(), type=Job)
-        return StatisticsFeed(paths, job.task.algorithm.num_epochs)
+    def feed(self, paths: CellPaths) -> Feed:
+        return StatisticsFeed(paths)
+
+
+def _fixed(wanted: float, fixed: float) -> tuple[MatchKind, str]:
+    """A value that XingTian's code holds."""
+    note = f"{fixed:g}, fixed in its code"
+    return ("equal", note) if wanted == fixed else ("not settable", note)
+
+
+def _dqn_network(task: Task) -> tuple[MatchKind, str]:
+    sizes = task.network.hidden_sizes
+    if task.network.activation == "relu" and len(set(sizes)) == 1:
+        return "equal", "relu and layers of one size are fixed in its code"
+    return "not settable", f"{' x '.join([str(sizes[0])] * len(sizes))}, relu"
+
+
+def _deviations_of_ppo(task: Task, hp: BenchPpo) -> Deviations:
+    common: Deviations = {
+        "discount": _fixed(hp.discount, 0.99),
+        "gae_lambda": _fixed(hp.gae_lambda, 0.95),
+        "advantage normalisation": ("not settable", "none"),
+        "value loss clipping": ("equal", "off; 5.0 by default"),
+        "bootstrap at truncation": ("not settable", "truncation counts as the end"),
+        "seed": ("not settable", "none"),
+    }
+    if task.env.namespace != ATARI:
+        return {
+            **common,
+            "rollout_steps": ("different", "one episode"),
+            "batch_steps": ("different", f"{task.workers} episodes"),
+        }
+    return {
+        **common,
+        "observations": ("different", "frames averaged by area, RIGHT or UP after FIRE"),
+        "network": ("not settable", "its second convolution has 32 filters, not 64"),
+        "reward to learn from": (
+            ("equal", "fixed in its code; a lost life also ends what is learnt from")
+            if task.env.clip_reward
+            else ("not settable", "its sign")
+        ),
+    }

@@ -87,7 +87,7 @@ def load_curves(
 
 def _curve(episodes: Sequence[Episode], task: Task, result: CellResult) -> Curve:
     ordered = sorted(episodes, key=lambda row: row.t_s)
-    window = task.return_window
+    window = task.judge.window
     if len(ordered) < window:
         empty = np.zeros(0)
         return Curve(empty, empty, empty)

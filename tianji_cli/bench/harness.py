@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,12 @@ from tianji_cli.bench.results import (
 from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
 from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
+from tianji_cli.bench.work import ATARI, MINATAR
 from tianji_cli.documents import write_json
 from tianji_cli.manifest import git_state
+
+GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
+"""By namespace of the environment: the package, and the extra of TianJi that brings it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,11 @@ def new_bench(
         installed: From `find_peers`.
         seeds: One block each.
         root: `results/bench-<id>`.
+
+    Raises:
+        ConfigError: A task names a peer that cannot do it.
     """
+    unable = refusals(suite, peers)
     cells = make_cells(suite, [peer.name for peer in peers], seeds)
     manifest = BenchManifest(
         bench_id=root.name,
@@ -94,6 +103,7 @@ def new_bench(
             name: {peer.name: peer.parity(task) for peer in peers if peer.name in task.peers}
             for name, task in suite.tasks.items()
         },
+        unable=unable,
         caveats=[text for peer in peers for text in peer.caveats],
         machine=this_machine(),
         git=git_state(Path(__file__).resolve().parents[2]),
@@ -101,6 +111,41 @@ def new_bench(
         planned_s=planned_s(suite, cells),
     )
     return Bench(BenchPaths(root.resolve()), manifest, {})
+
+
+def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
+    """By task and peer: why a peer has no part in it; nobody is left out without a word.
+
+    Raises:
+        ConfigError: A task names a peer that cannot do it.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, task in suite.tasks.items():
+        for peer in peers:
+            reason = peer.refusal(task)
+            if peer.name in task.peers and reason is not None:
+                where = f"tasks.{name}.peers.{peer.name}"
+                raise ConfigError(reason, where=where, fix="leave it out of this task")
+            if peer.name not in task.peers:
+                said = task.without.get(peer.name, "the suite gives it no part")
+                found.setdefault(name, {})[peer.name] = reason or f"{peer.title}: {said}"
+    return found
+
+
+def check_games(suite: Suite) -> None:
+    """Checks that this interpreter, TianJi's, has the games of the suite.
+
+    Raises:
+        PreflightError: A package is missing; says how to get it.
+    """
+    for name, task in suite.tasks.items():
+        package, extra = GAMES.get(task.env.namespace, ("", ""))
+        if package and importlib.util.find_spec(package) is None:
+            raise PreflightError(
+                f"{task.env.id} needs the package {package.replace('_', '-')}",
+                where=f"tasks.{name}.env.id",
+                fix=f"pip install 'tianji-rl[{extra}]'",
+            )
 
 
 def create(bench: Bench) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from tianji_cli.baselines.raw import EpisodeEnd, RawRecord, Steps
+from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
 
 Outcome = Literal["reached", "censored", "crashed", "hung", "garbage", "missing"]
@@ -38,11 +38,10 @@ class Judge:
     def __init__(self, task: Task, launched_s: float) -> None:
         self._task = task
         self._launched_s = launched_s
-        self._returns: deque[float] = deque(maxlen=task.return_window)
+        self._crossing = Crossing(task.judge, task.threshold)
         self._totals: dict[str, int] = {}
         self._progressed_s = launched_s
         self.first_sample_s: float | None = None
-        self.reached_s: float | None = None
 
     @property
     def env_steps(self) -> int:
@@ -50,7 +49,12 @@ class Judge:
 
     @property
     def return_mean(self) -> float | None:
-        return sum(self._returns) / len(self._returns) if self._returns else None
+        return self._crossing.mean
+
+    @property
+    def reached_s(self) -> float | None:
+        """CLOCK_MONOTONIC when the threshold had been held for long enough."""
+        return self._crossing.reached_s
 
     def hear(self, records: Iterable[RawRecord], now_s: float) -> None:
         """Takes new records; processes are read one after the other, so times may go back."""
@@ -61,16 +65,9 @@ class Judge:
                     self.first_sample_s = record.t
                 self._totals[record.source] = record.total
             elif isinstance(record, EpisodeEnd):
-                self._hear_episode(record)
+                self._crossing.hear(record.episode_return, record.t)
         if self.env_steps > before:
             self._progressed_s = now_s
-
-    def _hear_episode(self, episode: EpisodeEnd) -> None:
-        self._returns.append(episode.episode_return)
-        is_full = len(self._returns) == self._task.return_window
-        mean = sum(self._returns) / len(self._returns)
-        if self.reached_s is None and is_full and mean >= self._task.threshold:
-            self.reached_s = episode.t
 
     def verdict(self, now_s: float) -> Verdict | None:
         """Whether the cell ends now; None if it goes on."""

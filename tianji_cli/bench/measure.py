@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
-from engine.trace.summary import steady_rate_per_s
+from engine.trace.summary import STEADY_SHARE
+from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
 
 MAX_MISCOUNT = 0.01
@@ -21,13 +22,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     first_sample_s: float | None = None
     first_update_s: float | None = None
     reached_s: float | None = None
-    """The mean return of a full window was first at least the threshold."""
+    """The mean return had held the threshold for as long as the task's `judge` wants."""
     last_sample_s: float | None = None
     time_to_threshold_s: float | None = None
     """From the first sample."""
     steps_to_threshold: int | None = None
     trained_s: float | None = None
-    """From the first sample to the last: how long it was observed."""
+    """From the first sample to the stop: how long it was observed."""
     env_steps: int = 0
     episodes: int = 0
     return_mean: float | None = None
@@ -40,16 +41,18 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Share by which the counted env steps differ from the system's own count at that moment."""
 
 
-def measure(rows: Sequence[Record], task: Task) -> Figures:
+def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> Figures:
     """Computes the figures of one cell.
 
     Env steps are counted by the environments themselves (TianJi: by its actors). Rates are taken
-    over the last 80 % of the time between the first and the last sample, so that start-up,
-    compilation and warm-up are left out for everybody by the same rule.
+    over the last 80 % of the time between the first sample and the stop, so that start-up,
+    compilation and warm-up are left out for everybody by the same rule, and pauses of a system
+    that collects and learns by turns are in it. What happens after the stop counts nowhere.
 
     Args:
         rows: Trace rows with `t_s` since launch.
-        task: Threshold and window.
+        task: Threshold and judge.
+        stop_s: When the system was asked to stop; None: it never was, so at its last sample.
     """
     production = sorted((r for r in rows if isinstance(r, Production)), key=lambda r: r.t_s)
     consumption = sorted((r for r in rows if isinstance(r, Consumption)), key=lambda r: r.t_s)
@@ -57,28 +60,51 @@ def measure(rows: Sequence[Record], task: Task) -> Figures:
     if not production:
         return Figures(episodes=len(episodes))
     first_s = min(row.t_s - row.collect_s for row in production)
-    last_s = production[-1].t_s
+    end_s = production[-1].t_s if stop_s is None else stop_s
     curve = _running([(row.t_s, row.env_steps) for row in production])
-    crossing = _crossing(episodes, task)
+    collected = [(row.t_s - row.collect_s, row.t_s, row.env_steps) for row in production]
+    consumed = [(row.t_s, row.t_s, row.env_steps) for row in consumption]
+    crossing = Crossing(task.judge, task.threshold)
+    for row in episodes:
+        if row.t_s <= end_s:
+            crossing.hear(row.episode_return, row.t_s)
+    reached_s = crossing.reached_s
     claimed, miscount = _reconcile(rows, curve, task)
     return Figures(
         first_sample_s=first_s,
         first_update_s=consumption[0].t_s if consumption else None,
-        reached_s=crossing,
-        last_sample_s=last_s,
-        time_to_threshold_s=None if crossing is None else crossing - first_s,
-        steps_to_threshold=None if crossing is None else _at(curve, crossing),
-        trained_s=last_s - first_s,
+        reached_s=reached_s,
+        last_sample_s=production[-1].t_s,
+        time_to_threshold_s=None if reached_s is None else reached_s - first_s,
+        steps_to_threshold=None if reached_s is None else _at(curve, reached_s),
+        trained_s=max(0.0, end_s - first_s),
         env_steps=curve[-1][1],
         episodes=len(episodes),
-        return_mean=_last_mean(episodes, task.return_window),
-        collect_per_s=steady_rate_per_s(curve),
-        consume_per_s=steady_rate_per_s(
-            _running([(row.t_s, row.env_steps) for row in consumption])
-        ),
+        return_mean=crossing.mean,
+        collect_per_s=_rate_per_s(collected, first_s, end_s),
+        consume_per_s=_rate_per_s(consumed, first_s, end_s),
         claimed_env_steps=claimed,
         miscount=miscount,
     )
+
+
+def _rate_per_s(
+    spans: Sequence[tuple[float, float, int]], first_s: float, end_s: float
+) -> float | None:
+    """Env steps per second over the last part of the time from `first_s` to `end_s`.
+
+    Args:
+        spans: Begin, end and env steps of what was collected; it came evenly in between.
+        first_s: The first sample.
+        end_s: The stop.
+    """
+    begin_s = first_s + (1 - STEADY_SHARE) * (end_s - first_s)
+    if end_s <= begin_s or not sum(count for _, _, count in spans):
+        return None
+    starts, ends, counts = (np.asarray(column) for column in zip(*spans, strict=True))
+    lengths = np.maximum(ends - starts, 1e-9)
+    shares = np.clip((ends - begin_s) / lengths, 0, 1) - np.clip((ends - end_s) / lengths, 0, 1)
+    return float(shares @ counts) / (end_s - begin_s)
 
 
 def _running(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
@@ -88,20 +114,6 @@ def _running(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
         total += count
         curve.append((t_s, total))
     return curve
-
-
-def _crossing(episodes: Sequence[Episode], task: Task) -> float | None:
-    window: deque[float] = deque(maxlen=task.return_window)
-    for row in episodes:
-        window.append(row.episode_return)
-        if len(window) == task.return_window and sum(window) / len(window) >= task.threshold:
-            return row.t_s
-    return None
-
-
-def _last_mean(episodes: Sequence[Episode], window: int) -> float | None:
-    returns = [row.episode_return for row in episodes[-window:]]
-    return sum(returns) / len(returns) if returns else None
 
 
 def _at(curve: Sequence[tuple[float, int]], t_s: float) -> int:
@@ -119,14 +131,14 @@ def _reconcile(
 ) -> tuple[int | None, float | None]:
     """Compares the system's own last count with ours.
 
-    A system may learn of its env steps late: by `CLAIM_LAG_S`, and by two batches that are still
-    on their way. Only what lies outside of that is a difference.
+    A system may learn of its env steps late: by `CLAIM_LAG_S`, and by what is still on its
+    way. Only what lies outside of that is a difference.
     """
     claims = [r for r in rows if isinstance(r, Event) and r.kind == "claimed"]
     if not claims:
         return None, None
     claimed, t_s = int(claims[-1].detail), claims[-1].t_s
-    in_flight = 2 * task.algorithm.batch_steps
+    in_flight = task.algorithm.in_flight_steps
     lowest, highest = _at(curve, t_s - CLAIM_LAG_S) - in_flight, _at(curve, t_s) + in_flight
     difference = max(0, lowest - claimed, claimed - highest)
     return claimed, difference / max(_at(curve, t_s), 1)

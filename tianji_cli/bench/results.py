@@ -10,6 +10,8 @@ from typing import TypeVar
 import msgspec
 
 from engine.errors import ConfigError
+from engine.trace.reader import read_table
+from engine.trace.records import Consumption, Episode, Event, Production, Record, Staleness
 from tianji_cli.baselines.base import CellPaths, Installed, ParityRow
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load, Machine
@@ -20,6 +22,8 @@ from tianji_cli.documents import read_json
 from tianji_cli.manifest import GitState
 
 BENCH_SCHEMA_VERSION = 1
+REPORT_TABLES = (Production, Consumption, Episode, Event, Staleness)
+"""All that a report is made of."""
 T = TypeVar("T")
 
 
@@ -45,8 +49,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     figures: Figures = Figures()
     started_at: str
     launched_s: float = 0.0
-    """CLOCK_MONOTONIC at launch; `origin_s` likewise at the zero of the system's own clock."""
-    origin_s: float | None = None
+    """CLOCK_MONOTONIC at launch."""
     stop_asked_s: float | None = None
     """Since launch."""
     ended_s: float | None = None
@@ -74,6 +77,8 @@ class BenchManifest(msgspec.Struct, frozen=True, kw_only=True):
     """In the order in which they run."""
     parity: dict[str, dict[str, list[ParityRow]]]
     """By task and peer."""
+    unable: dict[str, dict[str, str]] = {}
+    """By task and peer: why a peer of this benchmark has no part in that task."""
     caveats: list[str]
     machine: Machine
     git: GitState
@@ -140,6 +145,21 @@ def read_results(paths: BenchPaths, cells: Sequence[Cell]) -> dict[Cell, CellRes
             fix="times of different machines cannot be compared; run the whole suite on one",
         )
     return found
+
+
+def read_rows(trace: Path) -> list[Record]:
+    """The rows of all `REPORT_TABLES` of one cell.
+
+    Raises:
+        ConfigError: A table is damaged.
+    """
+    return [
+        *read_table(trace, Production),
+        *read_table(trace, Consumption),
+        *read_table(trace, Episode),
+        *read_table(trace, Event),
+        *read_table(trace, Staleness),
+    ]
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -165,7 +165,6 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
         figures=figures,
         started_at=started_at,
         launched_s=run.launched_s,
-        origin_s=run.feed.origin_s,
         stop_asked_s=run.stop_asked_s,
         ended_s=ended_s,
         exit_code=exit_code,
@@ -195,7 +194,7 @@ def _launch(work: Assignment, task: Task, command: Command) -> CellRun:
     }
     launched_s = time.monotonic()
     family = Family(command.argv, environment, paths.root, paths.output)
-    return CellRun(family, work.peer.feed(paths, None), Judge(task, launched_s), launched_s)
+    return CellRun(family, work.peer.feed(paths), Judge(task, launched_s), launched_s)
 
 
 @contextmanager
@@ -220,12 +219,11 @@ def _conclude(
     """Writes the trace tables and measures; what cannot be read is an outcome, not an error."""
     try:
         run.hear_last_words()
-        origin_s = run.feed.origin_s or run.launched_s
-        rows = peer.trace(run.records, paths, run.launched_s, origin_s)
+        rows = peer.trace(run.records, paths, run.launched_s)
     except TianJiError as error:
         return Verdict("garbage", error.what), Figures()
     write_trace(paths, rows)
-    figures = measure(rows, task)
+    figures = measure(rows, task, run.stop_asked_s)
     if verdict.outcome in ("reached", "censored"):
         if figures.miscount is not None and figures.miscount > MAX_MISCOUNT:
             detail = (

@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from engine.config_file import apply_settings, convert, read_yaml, suggest
 from engine.errors import ConfigError
-from engine.spec import (
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Scalar,
-    Spec,
+from engine.spec import NonNegativeFloat, PositiveFloat, PositiveInt, Scalar, Spec
+from tianji_cli.bench.work import (
+    Algorithm,
+    BenchEnv,
+    BenchNetwork,
+    BenchPpo,
+    Judging,
 )
 from tianji_cli.files import find_file, study_names
 
 PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 """Every system that a suite may name, in the order of tables and figures."""
-
-
-class BenchEnv(Spec, frozen=True, kw_only=True):
-    """The environment, by the id under which every peer knows it."""
-
-    id: str
-
-
-class BenchPpo(Spec, frozen=True, kw_only=True):
-    """PPO's hyperparameters, in TianJi's names; each adapter translates them."""
-
-    name: str = "ppo"
-    learning_rate: PositiveFloat
-    discount: PositiveFloat
-    gae_lambda: NonNegativeFloat
-    clip_range: PositiveFloat
-    entropy_coefficient: NonNegativeFloat
-    value_coefficient: NonNegativeFloat
-    max_gradient_norm: PositiveFloat
-    batch_steps: PositiveInt
-    minibatch_steps: PositiveInt
-    num_epochs: PositiveInt
-
-
-class BenchNetwork(Spec, frozen=True, kw_only=True):
-    """Fully connected layers, separate for policy and value: what every peer can build."""
-
-    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    activation: Literal["tanh", "relu"] = "tanh"
 
 
 class PeerOverrides(Spec, frozen=True, kw_only=True):
@@ -68,7 +39,7 @@ class Task(Spec, frozen=True, kw_only=True):
     """
 
     env: BenchEnv
-    algorithm: BenchPpo
+    algorithm: Algorithm
     network: BenchNetwork = BenchNetwork()
     workers: PositiveInt = 2
     """Processes that step environments, beside the learner."""
@@ -76,8 +47,8 @@ class Task(Spec, frozen=True, kw_only=True):
     rollout_steps: PositiveInt
     """Steps of each environment between two looks at new weights."""
     threshold: float
-    """Mean return of the last `return_window` finished training episodes."""
-    return_window: PositiveInt = 100
+    """For the mean return of training episodes, as `judge` says."""
+    judge: Judging = Judging()
     budget_s: PositiveFloat
     min_s: NonNegativeFloat = 0.0
     """Trains at least so long, so that throughput has a steady window."""
@@ -86,6 +57,14 @@ class Task(Spec, frozen=True, kw_only=True):
     stall_s: PositiveFloat = 45.0
     """A system without a new env step for so long has hung."""
     peers: dict[str, PeerOverrides]
+    """Who does it."""
+    without: dict[str, str] = msgspec.field(default_factory=dict)
+    """Who could and yet does not, and why."""
+
+    @property
+    def algorithm_name(self) -> str:
+        """`ppo` or `dqn`."""
+        return str(self.algorithm.__struct_config__.tag)
 
     def of(self, peer: str) -> Task:
         """The same task with the overrides of one peer applied."""
@@ -137,15 +116,14 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
     """What no single field can say: key, what is wrong, what to do."""
     found = [
         (f"peers.{peer}", f"unknown peer {peer!r}", suggest(peer, PEERS))
-        for peer in task.peers
+        for peer in (*task.peers, *task.without)
         if peer not in PEERS
     ]
     if not task.peers:
         found.append(("peers", "nobody is to do this task", f"known: {', '.join(PEERS)}"))
-    if task.algorithm.name != "ppo":
-        found.append(("algorithm.name", "only ppo can be compared", "name: ppo"))
-    if task.algorithm.batch_steps % task.algorithm.minibatch_steps:
-        problem = f"{task.algorithm.minibatch_steps} does not divide the batch"
+    algorithm = task.algorithm
+    if isinstance(algorithm, BenchPpo) and algorithm.batch_steps % algorithm.minibatch_steps:
+        problem = f"{algorithm.minibatch_steps} does not divide the batch"
         found.append(("algorithm.minibatch_steps", problem, "choose a divisor"))
     if not math.isfinite(task.threshold):
         found.append(("threshold", "can never be reached or is reached at once", "a number"))
@@ -154,18 +132,19 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
     return found
 
 
-def scalar_rows(task: Task) -> dict[str, Scalar | str]:
-    """Every setting of a task that a peer must match, flat, in the order of the parity table."""
-    rows: dict[str, Scalar | str] = {"environment": task.env.id, "algorithm": task.algorithm.name}
-    for name in task.algorithm.__struct_fields__[1:]:
-        rows[name] = getattr(task.algorithm, name)
-    rows["network"] = (
-        f"separate policy and value, {' x '.join(map(str, task.network.hidden_sizes))},"
-        f" {task.network.activation}"
-    )
-    rows |= {
+def scalar_rows(task: Task) -> dict[str, Scalar]:
+    """All that a peer must match, flat, in the order of the parity table."""
+    algorithm = task.algorithm
+    return {
+        **task.env.settings(),
+        "algorithm": task.algorithm_name,
+        **{name: getattr(algorithm, name) for name in algorithm.__struct_fields__},
+        "network": task.network.words(has_policy=isinstance(algorithm, BenchPpo)),
         "workers": task.workers,
         "envs_per_worker": task.envs_per_worker,
         "rollout_steps": task.rollout_steps,
+        **algorithm.practices,
+        "bootstrap at truncation": "on",
+        "seed": "the block's",
+        "judge": task.judge.words(task.threshold),
     }
-    return rows

@@ -2,7 +2,8 @@
 
 Members are found in two ways: by descent, as long as the parents live, and by a token in their
 environment, which they keep when their parents are gone. A process is only ever signalled by its
-pid together with its start time, never by name.
+pid together with its start time, never by name. A guardian (`guardian.py`) ends the family if this
+process dies before it could.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
+
+from tianji_cli.bundle import source_root
 
 TOKEN = "TIANJI_BENCH_TOKEN"
 TERMINATE_S = 3.0
@@ -52,6 +56,7 @@ class Family:
         self._token = uuid.uuid4().hex
         self._members: dict[int, psutil.Process] = {}
         self.peak_rss_bytes = 0
+        self._guardian = _start_guardian(self._token)
         with output.open("ab") as file:
             self.process = subprocess.Popen(
                 list(argv),
@@ -98,33 +103,56 @@ class Family:
             Who was still there although the first process had ended.
         """
         had_ended = self.process.poll() is not None
-        alive = self._alive()
-        leftovers = [_describe(process) for process in alive] if had_ended else []
-        for send in (signal.SIGTERM, signal.SIGKILL):
-            for process in alive:
-                _signal(process, send)
-            deadline_s = time.monotonic() + TERMINATE_S
-            while (alive := self._alive()) and time.monotonic() < deadline_s:
-                psutil.wait_procs(alive, timeout=0.2)
-            if not alive:
-                break
+        leftovers = [_describe(process) for process in self._alive()] if had_ended else []
+        end_all(self._alive)
         self.process.wait()
+        self._guardian.communicate()
         return leftovers
 
     def _alive(self) -> list[psutil.Process]:
         """Members that still run; a zombie has nothing left to do."""
         self.look()
-        for process in psutil.process_iter():
-            if process.pid not in self._members and self._has_token(process):
-                self._members[process.pid] = process
+        for process in marked(self._token):
+            self._members.setdefault(process.pid, process)
         own = [] if self.process.poll() is not None else [self._first]
         return own + [p for p in self._members.values() if p.pid != self.process.pid and _runs(p)]
 
-    def _has_token(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get(TOKEN) == self._token
-        except (psutil.Error, OSError):
-            return False
+
+def marked(token: str) -> list[psutil.Process]:
+    """All running processes with this token in their environment."""
+    return [p for p in psutil.process_iter() if _has_token(p, token) and _runs(p)]
+
+
+def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
+    """Ends processes first politely, then not; looks anew each time, as they may have children."""
+    for send in (signal.SIGTERM, signal.SIGKILL):
+        left = alive()
+        for process in left:
+            _signal(process, send)
+        deadline_s = time.monotonic() + TERMINATE_S
+        while left and time.monotonic() < deadline_s:
+            psutil.wait_procs(left, timeout=0.2)
+            left = alive()
+        if not left:
+            return
+
+
+def _start_guardian(token: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tianji_cli.bench.guardian", token],
+        env={**os.environ, "PYTHONPATH": str(source_root())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _has_token(process: psutil.Process, token: str) -> bool:
+    try:
+        return process.environ().get(TOKEN) == token
+    except (psutil.Error, OSError):
+        return False
 
 
 def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:

@@ -8,17 +8,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import typer
 
 from engine.config_file import suggest
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
 from tianji_cli.baselines.base import Peer, PeerOptions
-from tianji_cli.baselines.install import install
+from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
-from tianji_cli.bench.harness import Bench, create, find_peers, new_bench, resume, run_cells
+from tianji_cli.bench.harness import (
+    Bench,
+    check_games,
+    create,
+    find_peers,
+    new_bench,
+    resume,
+    run_cells,
+)
 from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
+from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
 from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
@@ -34,7 +44,9 @@ class BenchRequest:
     """What the user asked for; see `tianji bench --help`."""
 
     suite: str
+    inventory: str | None
     compare: str
+    tasks: Sequence[str]
     seeds: int | None
     budget_s: float | None
     settings: Sequence[str]
@@ -60,6 +72,9 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     _check_answerable(request)
     if wants_study(request):
         return study_command(request, output)
+    if wants_scaling(request):
+        return scaling_command(request, output)
+    _check_no_inventory(request)
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
     if request.dry_run:
@@ -92,6 +107,15 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
         output.say(f"{name}: {python}")
 
 
+def _check_no_inventory(request: BenchRequest) -> None:
+    if request.inventory is not None:
+        raise ConfigError(
+            f"the suite {request.suite} compares systems on this machine and takes no inventory",
+            where=request.inventory,
+            fix="leave it out, or take the suite scaling",
+        )
+
+
 def _check_answerable(request: BenchRequest) -> None:
     """Refuses to ask where nobody can answer, before anything takes time.
 
@@ -107,9 +131,10 @@ def _check_answerable(request: BenchRequest) -> None:
 
 
 def _planned(request: BenchRequest, output: Output) -> Bench:
-    suite = load_suite(request.suite, request.settings)
+    suite = _only(load_suite(request.suite, request.settings), request.tasks)
     if request.budget_s is not None:
         suite = _with_budget(suite, request.budget_s)
+    check_games(suite)
     bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
     check_run_id(bench_id, "--name")
     names = _peer_names(request.compare, suite)
@@ -125,18 +150,23 @@ def _planned(request: BenchRequest, output: Output) -> Bench:
 
 def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
     """`--yes` also means: fetch what PyPI has."""
-    from tianji_cli.baselines.base import venv_python
-    from tianji_cli.baselines.install import PACKAGES
-
-    options = request.peer_options
+    peers_dir = request.peer_options.peers_dir
     for peer in peers:
-        if peer.name in PACKAGES and not venv_python(options.peers_dir, peer.name).is_file():
-            install(peer.name, options.peers_dir, output.say)
+        if peer.name in INSTALLABLE and not is_installed(peer.name, peers_dir):
+            install(peer.name, peers_dir, output.say)
+
+
+def _only(suite: Suite, names: Sequence[str]) -> Suite:
+    """The suite with these tasks alone; with all of them if none is named."""
+    for name in names:
+        if name not in suite.tasks:
+            fix = suggest(name, suite.tasks)
+            raise ConfigError(f"the suite has no task {name!r}", where="--task", fix=fix)
+    kept = {name: task for name, task in suite.tasks.items() if name in names or not names}
+    return msgspec.structs.replace(suite, tasks=kept)
 
 
 def _with_budget(suite: Suite, budget_s: float) -> Suite:
-    import msgspec
-
     if budget_s <= 0:
         raise ConfigError(f"{budget_s:g} is not a time", where="--budget", fix="seconds, above 0")
     tasks = {
@@ -156,8 +186,10 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
     unable = [word for word in wanted if word not in names]
     if unable:
         able = [peer for peer in suite.peers_of(PEERS) if peer != "tianji"]
+        reasons = {PEERS_BY_NAME[peer].refusal(t) for peer in unable for t in suite.tasks.values()}
+        known = "; ".join(sorted(reason for reason in reasons if reason))
         raise ConfigError(
-            f"the suite {suite.name!r} has no task for {', '.join(unable)}",
+            f"there is no task here for {', '.join(unable)}" + (f": {known}" if known else ""),
             where="--compare",
             fix=f"it has tasks for {', '.join(able)}",
         )
@@ -183,6 +215,9 @@ def _announce(bench: Bench, output: Output) -> None:
     output.say(f"{manifest.bench_id}: {suite.summary}")
     blocks = units.plural(len(manifest.seeds), "block")
     output.say(f"{names}; {blocks}, each in random order; one cell at a time")
+    for task, reasons in manifest.unable.items():
+        for reason in reasons.values():
+            output.say(f"  not in {task}: {reason}")
     longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
     done = f" ({len(bench.done)} of {len(manifest.cells)} done)" if bench.done else ""
     output.say(

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from tianji_cli.output import Output
+from tianji_cli.commands.options import ResultsOption, optional, output_of
 
 SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="Suite: smoke, cartpole, classic; study: staleness, asynchrony, reference; or a file.",
+        help="Suite: smoke, cartpole, classic, minatar, atari, scaling; study: staleness,"
+        " asynchrony, reference; or a file of your own.",
+    ),
+]
+InventoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[INVENTORY]",
+        help="Hosts, for a suite of scaling. Default: the lab that is up.",
+        show_default=False,
     ),
 ]
 CompareOption = Annotated[
@@ -23,6 +32,10 @@ CompareOption = Annotated[
         metavar="PEERS",
         help="Systems beside TianJi, with commas: single-process, rllib, sample-factory, xingtian.",
     ),
+]
+TaskOption = Annotated[
+    list[str] | None,
+    optional("--task", metavar="TASK", help="Only this task of the suite. Repeatable."),
 ]
 SeedsOption = Annotated[
     int | None,
@@ -36,34 +49,26 @@ SeedsOption = Annotated[
 ]
 BudgetOption = Annotated[
     float | None,
-    typer.Option(
+    optional(
         "--budget",
         metavar="S",
         help="Seconds of training that a cell may use. Default: what the suite says.",
-        show_default=False,
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
+    optional(
         "-s",
         "--set",
         metavar="KEY=VALUE",
         help="Set a value of the suite, such as tasks.ppo.threshold=100. Repeatable.",
-        show_default=False,
     ),
 ]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", metavar="ID", help="Id of the benchmark.", show_default=False),
-]
+NameOption = Annotated[str | None, optional("--name", metavar="ID", help="Id of the benchmark.")]
 ResumeOption = Annotated[
     str | None,
-    typer.Option(
-        "--resume",
-        metavar="ID",
-        help="Go on with an interrupted benchmark; finished cells stay.",
-        show_default=False,
+    optional(
+        "--resume", metavar="ID", help="Go on with an interrupted benchmark; finished cells stay."
     ),
 ]
 YesOption = Annotated[
@@ -78,37 +83,28 @@ StrictOption = Annotated[
 ]
 InstallOption = Annotated[
     list[str] | None,
-    typer.Option(
+    optional(
         "--install",
         metavar="PEER",
         help="Only make the environment of rllib or sample-factory, from PyPI. Repeatable.",
-        show_default=False,
     ),
 ]
 PeersOption = Annotated[
     Path | None,
-    typer.Option(
+    optional(
         "--peers-dir",
         metavar="DIR",
         envvar="TIANJI_PEERS",
         help="Where installed peers are kept. Default: ~/.cache/tianji/peers.",
-        show_default=False,
     ),
 ]
 XingtianOption = Annotated[
     Path | None,
-    typer.Option(
+    optional(
         "--xingtian-python",
         metavar="PYTHON",
         envvar="TIANJI_XINGTIAN_PYTHON",
         help="Interpreter of your XingTian.",
-        show_default=False,
-    ),
-]
-ResultsOption = Annotated[
-    Path,
-    typer.Option(
-        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
     ),
 ]
 
@@ -116,7 +112,9 @@ ResultsOption = Annotated[
 def bench(
     context: typer.Context,
     suite: SuiteArgument = "smoke",
+    inventory: InventoryArgument = None,
     compare: CompareOption = "single-process",
+    tasks: TaskOption = None,
     seeds: SeedsOption = None,
     budget: BudgetOption = None,
     settings: SetOption = None,
@@ -135,15 +133,16 @@ def bench(
     from tianji_cli.baselines.base import PeerOptions, default_peers_dir
     from tianji_cli.commands import bench as command
 
-    output = context.obj
-    assert isinstance(output, Output)
+    output = output_of(context)
     options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
     if install:
         command.install_command(install, options, output)
         return
     request = command.BenchRequest(
         suite=suite,
+        inventory=inventory,
         compare=compare,
+        tasks=tasks or [],
         seeds=seeds,
         budget_s=budget,
         settings=settings or [],

@@ -11,8 +11,6 @@ import msgspec
 from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
-from engine.trace.reader import read_table
-from engine.trace.records import Consumption, Episode, Event, Production, Record
 from tianji_cli.bench.compare import Comparison, TaskComparison, compare
 from tianji_cli.bench.measure import Figures, measure
 from tianji_cli.bench.results import (
@@ -22,6 +20,7 @@ from tianji_cli.bench.results import (
     CellResult,
     read_manifest,
     read_results,
+    read_rows,
 )
 from tianji_cli.documents import write_json
 from tianji_cli.output import Output
@@ -90,6 +89,28 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
             fix="free space or permissions there, or give another place with --out DIR",
         ) from error
     return BenchReport(comparison, target.report)
+
+
+def write_archive(roots: Sequence[Path], out: Path | None) -> BenchReport:
+    """Keeps a benchmark in another place and writes its report there; see `bench.archive`.
+
+    Raises:
+        ConfigError: Several benchmarks, no place, or one that is taken.
+        PreflightError: It cannot be written.
+    """
+    from tianji_cli.bench.archive import archive
+
+    if len(roots) != 1 or out is None:
+        raise ConfigError(
+            "one benchmark and one place are needed to keep it there",
+            where="--archive",
+            fix="tianji report BENCH --archive --out DIR",
+        )
+    try:
+        archive(roots[0], out)
+    except OSError as error:
+        raise PreflightError(f"it cannot be kept: {error}", where=str(out)) from error
+    return write_bench_report([out], None)
 
 
 def show_comparison(report: BenchReport, output: Output) -> None:
@@ -169,13 +190,7 @@ def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[s
         if not trace.is_dir():
             results[cell] = result
             continue
-        rows: list[Record] = [
-            *read_table(trace, Production),
-            *read_table(trace, Consumption),
-            *read_table(trace, Episode),
-            *read_table(trace, Event),
-        ]
-        figures = measure(rows, task)
+        figures = measure(read_rows(trace), task, result.stop_asked_s)
         if not _agree(figures, result.figures):
             wrong.append(cell.name)
         results[cell] = msgspec.structs.replace(result, figures=figures)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from tianji_cli.commands.options import optional, output_of
 from tianji_cli.output import Output
 
 if TYPE_CHECKING:
@@ -42,15 +43,11 @@ LossOption = Annotated[
 ]
 HideOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--hide", metavar="DIR", help="Hosts must not have it. Repeatable.", show_default=False
-    ),
+    optional("--hide", metavar="DIR", help="Hosts must not have it. Repeatable."),
 ]
 ShareOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--share", metavar="DIR", help="Hosts see it, read-only. Repeatable.", show_default=False
-    ),
+    optional("--share", metavar="DIR", help="Hosts see it, read-only. Repeatable."),
 ]
 
 
@@ -77,7 +74,7 @@ def up(
         hide=hide or (),
         share=share or (),
     )
-    output = _output(context)
+    output = output_of(context)
     _show(lab, output)
     output.say(f"next: tianji up {lab.inventory}")
 
@@ -85,7 +82,7 @@ def up(
 @app.command()
 def status(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     """Show every host: address, state, processes, shaping."""
-    _show(_open(directory), _output(context))
+    _show(_open(directory), output_of(context))
 
 
 @app.command()
@@ -95,7 +92,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     from tianji_cli.lab.lab import down as take_down
     from tianji_cli.lab.quantities import count
 
-    output = _output(context)
+    output = output_of(context)
     state = take_down(directory)
     place = str(absolute(directory))
     if output.is_json:
@@ -112,7 +109,7 @@ def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     """End every process of a host at once; its disk stays."""
     lab = _open(directory)
     lab.kill(host)
-    _tell(lab, f"{host}: dead", _output(context))
+    _tell(lab, f"{host}: dead", output_of(context))
 
 
 @app.command()
@@ -120,7 +117,7 @@ def crash(context: typer.Context, host: HostArgument, directory: DirectoryOption
     """Take a host's power: as kill, but nobody hears of it."""
     lab = _open(directory)
     lab.crash(host)
-    _tell(lab, f"{host}: without power", _output(context))
+    _tell(lab, f"{host}: without power", output_of(context))
 
 
 @app.command()
@@ -128,7 +125,7 @@ def start(context: typer.Context, host: HostArgument, directory: DirectoryOption
     """Start a dead host again, with the same address, keys and disk."""
     lab = _open(directory)
     lab.start(host)
-    _tell(lab, f"{host}: up", _output(context))
+    _tell(lab, f"{host}: up", output_of(context))
 
 
 @app.command()
@@ -136,7 +133,7 @@ def cut(context: typer.Context, host: HostArgument, directory: DirectoryOption =
     """Unplug a host silently: its packets vanish."""
     lab = _open(directory)
     lab.cut(host)
-    _tell(lab, f"{host}: cut", _output(context))
+    _tell(lab, f"{host}: cut", output_of(context))
 
 
 @app.command()
@@ -144,7 +141,7 @@ def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     """Plug a host in again."""
     lab = _open(directory)
     lab.heal(host)
-    _tell(lab, f"{host}: plugged in", _output(context))
+    _tell(lab, f"{host}: plugged in", output_of(context))
 
 
 @app.command()
@@ -152,7 +149,7 @@ def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOptio
     """Stop every process of a host."""
     lab = _open(directory)
     lab.freeze(host)
-    _tell(lab, f"{host}: frozen", _output(context))
+    _tell(lab, f"{host}: frozen", output_of(context))
 
 
 @app.command()
@@ -160,7 +157,7 @@ def thaw(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     """Let a frozen host go on."""
     lab = _open(directory)
     lab.thaw(host)
-    _tell(lab, f"{host}: thawed", _output(context))
+    _tell(lab, f"{host}: thawed", output_of(context))
 
 
 class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,11 +210,6 @@ def _show(lab: Lab, output: Output) -> None:
             "hosts": rows,
         }
     )
-
-
-def _output(context: typer.Context) -> Output:
-    assert isinstance(context.obj, Output)
-    return context.obj
 
 
 def warnings(methods: Methods) -> list[str]:

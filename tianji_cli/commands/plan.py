@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,9 +11,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from engine.errors import ConfigError
+from tianji_cli.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.placement import Placement
+from tianji_cli.placement import Placement, crowded
 from tianji_cli.plan import Plan
+from tianji_cli.seats import planned_pinning, threads_of, wanted_device
 
 PLAN_SCHEMA_VERSION = 1
 
@@ -43,6 +46,10 @@ def show_plan(plan: Plan, output: Output) -> None:
         output.document(_document(plan))
     else:
         output.data.print(_tree(plan))
+    cores = {host.name: known for host in plan.hosts if (known := _num_cores(host))}
+    warnings = [f"over-subscribed: {words}" for words in crowded(plan.placements, cores)]
+    for words in () if plan.graph.is_inline else warnings:
+        output.say(words)
 
 
 def draw_plan(plan: Plan, path: Path) -> None:
@@ -87,11 +94,29 @@ def _tree(plan: Plan) -> RenderableType:
     if not policy.edges:
         channels.add("none: nothing crosses a process border")
     for host in plan.inventory.hosts:
+        cores = _num_cores(host)
         branch = tree.add(Text(f"host {host.name} ({host.connection})"))
+        if any(placement.host == host.name for placement in plan.placements):
+            branch.add(Text(_words_of_cores(plan, host, cores), style="dim"))
         for placement in plan.placements:
             if placement.host == host.name:
                 branch.add(Text(_process_label(placement, plan)))
     return tree
+
+
+def _num_cores(host: Host) -> int | None:
+    """As far as it is known without asking the host."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    known = here if host.connection == "local" else None
+    return min(known, host.cores or known) if known else host.cores
+
+
+def _words_of_cores(plan: Plan, host: Host, num_cores: int | None) -> str:
+    if plan.graph.is_inline:
+        return "1 thread, not pinned"
+    threads = max(threads_of(plan)[p.process] for p in plan.placements if p.host == host.name)
+    words = f"1 thread each{f', learners {threads}' if threads > 1 else ''}"
+    return f"{words}; {planned_pinning(plan, host, num_cores)}"
 
 
 def _process_label(placement: Placement, plan: Plan) -> str:
@@ -99,4 +124,8 @@ def _process_label(placement: Placement, plan: Plan) -> str:
         return f"the command itself, one thread: {', '.join(placement.roles)}"
     if placement.roles == (placement.process,):
         return f"process {placement.process}"
-    return f"process {placement.process}: {', '.join(placement.roles)}"
+    words = f"process {placement.process}: {', '.join(placement.roles)}"
+    if plan.graph.cut.is_on_device and any(role.startswith("learner-") for role in placement.roles):
+        host = next(host for host in plan.hosts if host.name == placement.host)
+        words += f"; on {wanted_device(host)}"
+    return words

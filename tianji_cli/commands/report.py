@@ -14,6 +14,7 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
+from tianji_cli.commands.options import optional
 from tianji_cli.output import Output
 from tianji_cli.render.tables import summary_table
 from tianji_cli.run_dir import RunPaths, resolve_run
@@ -34,11 +35,19 @@ RunsArgument = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(
+    optional(
         "--out",
         metavar="DIR",
         help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison.",
-        show_default=False,
+    ),
+]
+
+
+ArchiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--archive",
+        help="With --out: keep a benchmark there, small and without this machine's paths.",
     ),
 ]
 
@@ -177,7 +186,12 @@ def _document_of(
 
 
 def report_command(
-    runs: Sequence[str], results: Path, out: Path | None, output: Output
+    runs: Sequence[str],
+    results: Path,
+    out: Path | None,
+    output: Output,
+    *,
+    archives: bool = False,
 ) -> ReportResult | None:
     """Finds the runs, writes the report, and prints tables or one JSON document.
 
@@ -186,6 +200,7 @@ def report_command(
         results: The results directory.
         out: See `write_report`.
         output: Where words go.
+        archives: Whether to keep a benchmark at `out`.
 
     Returns:
         What was written; None for benchmarks and studies, whose reports are others.
@@ -195,13 +210,21 @@ def report_command(
         PreflightError: As `write_report`.
     """
     from tianji_cli.commands.bench_report import is_bench
+    from tianji_cli.scaling.records import is_scaling
     from tianji_cli.study.records import is_study
 
+    if benches := _places(results, runs, is_bench):
+        _report_benches(runs, benches, out, output, archives)
+        return None
+    if archives:
+        raise ConfigError(
+            "only a benchmark can be kept so", where="--archive", fix="copy the directory instead"
+        )
     if studies := _places(results, runs, is_study):
         _report_study(runs, studies, out, output)
         return None
-    if benches := _places(results, runs, is_bench):
-        _report_benches(runs, benches, out, output)
+    if scalings := _places(results, runs, is_scaling):
+        _report_scaling(runs, scalings, out, output)
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
@@ -247,10 +270,28 @@ def _report_study(
     show_study(write_study_report(studies[0], out), output)
 
 
-def _report_benches(
-    names: Sequence[str], benches: Sequence[Path], out: Path | None, output: Output
+def _report_scaling(
+    names: Sequence[str], scalings: Sequence[Path], out: Path | None, output: Output
 ) -> None:
-    from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+    from tianji_cli.commands.bench_scaling import report_scaling
+
+    if len(names) > 1:
+        raise ConfigError("benchmarks of scaling are reported one by one", where=", ".join(names))
+    report_scaling(scalings[0], out, output)
+
+
+def _report_benches(
+    names: Sequence[str],
+    benches: Sequence[Path],
+    out: Path | None,
+    output: Output,
+    archives: bool,
+) -> None:
+    from tianji_cli.commands.bench_report import (
+        show_comparison,
+        write_archive,
+        write_bench_report,
+    )
 
     if len(benches) != len(names):
         raise ConfigError(
@@ -258,4 +299,5 @@ def _report_benches(
             where=", ".join(names),
             fix="report them one after the other",
         )
-    show_comparison(write_bench_report(benches, out), output)
+    write = write_archive if archives else write_bench_report
+    show_comparison(write(benches, out), output)

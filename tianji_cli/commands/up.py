@@ -33,6 +33,7 @@ from tianji_cli.run_dir import (
     probe_results,
     refuse_existing,
 )
+from tianji_cli.seats import HostOffer, seats_of
 from tianji_cli.watch import Outcome
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
@@ -230,8 +231,9 @@ def _create(results: Path, run_id: str, loaded: Loaded, facts: HostFacts) -> Run
         paths = create_run(results, run_id)
         (paths.logs / host).mkdir()
         zero = {host: ClockOffset(0, 0)}
+        seats = seats_of(plan, {host: HostOffer()})
         resumed = origin.resumed if origin else None
-        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, zero, resumed)
+        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, seats, zero, resumed)
     except OSError as error:
         raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
     if origin is not None:

@@ -13,6 +13,7 @@ import msgspec
 from tianji_cli.bench.compare import Comparison, TaskComparison
 from tianji_cli.bench.results import BenchManifest, BenchPaths, Cell, CellResult
 from tianji_cli.render import units
+from tianji_cli.render.bench_page_cells import cells_section
 from tianji_cli.render.bench_text import (
     COUNTING,
     PAPER,
@@ -75,7 +76,7 @@ def render_bench_page(page: BenchPage, base: Path) -> str:
             "<main>",
             _warnings(comparison.warnings),
             sections,
-            _cells(page, base),
+            cells_section(page.results, page.places, base),
             _caveats(page),
             _paper(),
             _provenance(page, base),
@@ -123,11 +124,11 @@ def _summary(task: TaskComparison) -> str:
             units.number(peer.throughput_median, 0),
             success_text(peer),
             median_text(peer),
-            units.seconds(peer.restricted_mean_s),
-            units.seconds(peer.median_from_launch_s),
+            _tight(units.seconds(peer.restricted_mean_s)),
+            _tight(units.seconds(peer.median_from_launch_s)),
             units.number(peer.median_steps, 0),
-            units.seconds(peer.launch_s),
-            "–" if peer.peak_rss_bytes is None else units.size(peer.peak_rss_bytes),
+            _tight(units.seconds(peer.launch_s)),
+            "–" if peer.peak_rss_bytes is None else _tight(units.size(peer.peak_rss_bytes)),
             f"{peer.num_leftovers} processes, {peer.num_open_ports} ports",
             failures_text(peer),
         )
@@ -148,6 +149,11 @@ def _summary(task: TaskComparison) -> str:
         "failed",
     )
     return table(headings, rows, label=f"Summary of task {task.task}")
+
+
+def _tight(text: str) -> str:
+    """A number stays with its unit."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _figure(task: str, figure: PageFigure, base: Path) -> str:
@@ -180,65 +186,16 @@ def _parity(page: BenchPage, task: str) -> str:
     return (
         "<details open><summary>Parity: is it the same work?</summary>"
         f'<p class="soft">The task\'s value, and whether each system does the same.</p>{inside}'
+        f"{_unable(page.manifest.unable.get(task, {}))}"
         "</details>"
     )
 
 
-def _cells(page: BenchPage, base: Path) -> str:
-    head_cells = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in (
-            "cell",
-            "outcome",
-            "env steps/s",
-            "to threshold",
-            "env steps",
-            "left behind",
-            "raw",
-        )
-    )
-    rows = "".join(
-        _cell(cell, page.results[cell], page.places[cell], base)
-        for cell in sorted(page.results, key=lambda c: (c.task, c.seed, c.peer))
-    )
-    return (
-        '<section><h2>Every cell</h2><div class="card"><div class="scroll" role="region"'
-        ' tabindex="0" aria-label="Every cell"><table><thead><tr>'
-        f"{head_cells}</tr></thead><tbody>{rows}</tbody></table></div></div></section>"
-    )
-
-
-def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
-    figures, root = result.figures, paths.cell(cell)
-    left = "; ".join(
-        f"{item.name} ({units.size(item.rss_bytes)}"
-        + (f", {', '.join(item.listening)}" if item.listening else "")
-        + ")"
-        for item in result.leftovers
-    )
-    files = [(root.result, "result"), (root.trace / "episodes.jsonl", "episodes")]
-    files += [(root.trace / "production.jsonl", "steps"), (root.output, "output")]
-    links = " · ".join(
-        f'<a href="{link(path, base)}">{name}</a>' for path, name in files if path.is_file()
-    )
-    return (
-        f'<tr><th scope="row">{esc(cell.name)}</th><td>{_outcome(result)}</td>'
-        f"<td>{units.number(figures.collect_per_s, 0)}</td>"
-        f"<td>{units.seconds(figures.time_to_threshold_s)}</td>"
-        f"<td>{units.count(figures.env_steps)}</td><td>{esc(left or 'nothing')}</td>"
-        f"<td>{links}</td></tr>"
-    )
-
-
-def _outcome(result: CellResult) -> str:
-    """One word; for what went wrong also the cause, and behind it the system's last words."""
-    if result.outcome in ("reached", "censored"):
-        return esc(result.outcome)
-    cause, _, words = result.detail.partition("\n")
-    said = f'<strong class="bad">{esc(result.outcome)}</strong>: {esc(cause)}'
-    if not words:
-        return said
-    return f"{said}<details><summary>its last words</summary><pre>{esc(words)}</pre></details>"
+def _unable(reasons: Mapping[str, str]) -> str:
+    if not reasons:
+        return ""
+    items = "".join(f"<li>{esc(reason)}</li>" for reason in reasons.values())
+    return f"<p>Without a part in this task:</p><ul>{items}</ul>"
 
 
 def _caveats(page: BenchPage) -> str:
@@ -259,6 +216,7 @@ def _paper() -> str:
 
 def _provenance(page: BenchPage, base: Path) -> str:
     manifest, (num_rebuilt, wrong) = page.manifest, page.rebuilt
+    machine = manifest.machine
     versions = "; ".join(
         f"{TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.versions.items())
         for name, found in manifest.peers.items()
@@ -274,8 +232,8 @@ def _provenance(page: BenchPage, base: Path) -> str:
         ("Command", shlex.join(manifest.argv)),
         ("Started at (UTC)", manifest.started_at),
         ("Git commit", f"{manifest.git.commit or 'unknown'}{dirty}"),
-        ("Machine", f"{manifest.machine.id} ({manifest.machine.hostname}), {manifest.machine.os}"),
-        ("CPU governor", manifest.machine.cpu_governor or units.NONE),
+        ("Machine", " · ".join(filter(None, (machine.id, machine.hostname, machine.os)))),
+        ("CPU governor", machine.cpu_governor or units.NONE),
         ("Versions", versions),
         ("Figures rebuilt from the raw traces", check),
         ("Order of the cells", ", ".join(cell.name for cell in manifest.cells)),

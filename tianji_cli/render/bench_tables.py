@@ -25,12 +25,8 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     table.add_column("system", no_wrap=True)
     for heading in ("env steps/s", "reached", "median", "× throughput", "× time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    has_failures = any(failures_text(peer) != "none" for peer in task.peers)
-    if has_failures:
-        table.add_column("failed", style="red")
     for peer in task.peers:
         rate = None if peer.throughput is None else peer.throughput.estimate
-        failed = [failures_text(peer)] if has_failures else []
         table.add_row(
             Text(TITLES[peer.peer], style="bold"),
             units.number(rate, 0),
@@ -38,13 +34,19 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
             median_text(peer),
             _ratio(peer.throughput_ratio),
             _ratio(peer.time_ratio),
-            *failed,
         )
     table.caption_justify = "left"
     table.caption = Text(
         "env steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
         " times as fast as the system of that row, by block, with its 95% interval"
     )
+    failed = [
+        f"{TITLES[peer.peer]} {failures_text(peer)}"
+        for peer in task.peers
+        if failures_text(peer) != "none"
+    ]
+    if failed:
+        table.caption.append(f"\nfailed: {'; '.join(failed)}", style="red")
     return table
 
 

@@ -31,10 +31,11 @@ PAPER = (
 COUNTING = (
     "Env steps and returns are counted by the environments themselves, by one wrapper for all"
     " peers; TianJi's actors count their own.",
-    "Throughput is taken over the last 80% of the time between first and last sample: the first"
+    "Throughput is taken over the last 80% of the time between first sample and stop: the first"
     " 20% hold start-up and compilation.",
-    "The threshold is on the mean return of a full window of training episodes, exploration"
-    " included; it is not an evaluation on separate episodes.",
+    "The threshold is on training returns, exploration included, judged by the harness by one"
+    " rule for all systems (row 'judge' of the parity table): the mean must hold it for several"
+    " episodes in a row. It is not an evaluation on separate episodes: not every system has one.",
     "In the mean of the learning curves a run that has ended keeps its last value.",
     "A run that misses the threshold is right-censored at its end: it enters as 'longer than'.",
     "Seeds match labels, not random streams, across systems.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,14 @@ from tianji_cli.render.figure_style import (
 )
 
 BOUND = (0, (6, 3))
+NUM_BARS = 12
 MARKERS = ("o", "s", "^", "D", "v")
 PHASES = (
     ("launch to first sample", "#d0d7de", ""),
+    ("to the first update", "#E69F00", "..."),
     ("to the threshold", "#0072B2", ""),
     ("on to the end", "#b3d4ea", "///"),
-    ("stopping", "#6b6b6b", ""),
+    ("stopping", "#6b6b6b", "xxx"),
 )
 
 
@@ -100,7 +103,7 @@ def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlim(left=0)
-    axes.set_ylabel(f"mean return of {curves.task.return_window} episodes")
+    axes.set_ylabel(f"mean return of {curves.task.judge.window} episodes")
     return has_data
 
 
@@ -173,13 +176,14 @@ def _draw_time(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bo
             axes.plot([peer.median_s] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
     axes.plot([], [], ">", mfc="white", mec=FAINT, markersize=8, label="not reached by then")
     axes.plot([], [], color=INK, linewidth=1.6, label="median")
-    axes.set_xlim(0, 1.05 * curves.task.budget_s if _is_censored(curves) else None)
+    latest_s = max([0.0, *(r.figures.trained_s or 0.0 for r in _censored(curves))])
+    axes.set_xlim(0, 1.05 * max(curves.task.budget_s, latest_s) if latest_s else None)
     axes.set_xlabel("time to the threshold from the first sample (s)")
     return has_data
 
 
-def _is_censored(curves: TaskCurves) -> bool:
-    return any(r.outcome == "censored" for rs in curves.results.values() for r in rs)
+def _censored(curves: TaskCurves) -> list[CellResult]:
+    return [r for rs in curves.results.values() for r in rs if r.outcome == "censored"]
 
 
 def _draw_survival(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bool:
@@ -228,27 +232,32 @@ def _draw_phases(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> 
 
 
 def _phases(result: CellResult) -> list[float]:
-    """Lengths in seconds: launch, until the threshold, on until the stop, stopping."""
+    """Lengths in seconds, one for each of `PHASES`; without a threshold the stop ends learning."""
     figures = result.figures
     first_s = figures.first_sample_s or 0.0
     stop_s = result.stop_asked_s or figures.last_sample_s or first_s
-    reached_s = min(figures.reached_s, stop_s) if figures.reached_s is not None else None
-    learning = (stop_s if reached_s is None else reached_s) - first_s
-    rest = 0.0 if reached_s is None else stop_s - reached_s
-    ending = max(0.0, (result.ended_s or stop_s) - stop_s)
-    return [first_s, max(0.0, learning), max(0.0, rest), ending]
+    update_s = stop_s if figures.first_update_s is None else figures.first_update_s
+    reached_s = stop_s if figures.reached_s is None else figures.reached_s
+    ends = [0.0, first_s, update_s, reached_s, stop_s, result.ended_s or stop_s]
+    for index in range(1, len(ends) - 1):  # none ends after the stop, nor before its predecessor
+        ends[index] = max(ends[index - 1], min(ends[index], stop_s))
+    return [max(0.0, end - start) for start, end in itertools.pairwise(ends)]
 
 
 def _draw_lag(axes: Axes, curves: TaskCurves, _: TaskComparison) -> bool:
     total = sum(curves.lag_steps.values())
     if not total:
         return False
-    lags, shares = zip(*((lag, n / total) for lag, n in curves.lag_steps.items()), strict=True)
-    bars = axes.bar(lags, shares, 0.6, color=colour_of(0))
-    axes.bar_label(bars, [f"{share:.1%}" for share in shares], padding=2, fontsize=8.5)
+    lags, counts = zip(*curves.lag_steps.items(), strict=True)
+    if max(lags) < NUM_BARS:
+        bars = axes.bar(lags, [n / total for n in counts], 0.6, color=colour_of(0))
+        axes.bar_label(bars, [f"{n / total:.1%}" for n in counts], padding=2, fontsize=8.5)
+        axes.set_ylim(0, 1.12)
+    else:  # as samples from a replay store have it
+        weights = [n / total for n in counts]
+        axes.hist(lags, NUM_BARS, weights=weights, color=colour_of(0), edgecolor="white")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylim(0, 1.12)
     axes.grid(False, axis="x")
     axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
     return True

@@ -61,9 +61,14 @@ class Recorder:
         self._write("phase", name=name)
         self._flush(time.monotonic())
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Writes what is left."""
         self._flush(time.monotonic())
+
+    def close(self) -> None:
+        """Writes what is left and takes no more."""
+        self.flush()
+        self._file.close()
 
     def _write(self, kind: str, **fields: object) -> None:
         record: dict[str, object] = {"kind": kind, "t": round(time.monotonic(), 6)}

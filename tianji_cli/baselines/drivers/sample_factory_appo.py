@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder import recorder_of_process
+from torch_nets import is_shared, trunk
 
 ENV = "tianji-bench"
 
@@ -47,7 +48,7 @@ def arguments_of(task: dict[str, Any], seed: int, scratch: str) -> list[str]:
         "value_loss_coeff": hp["value_coefficient"],
         "max_grad_norm": hp["max_gradient_norm"],
         "nonlinearity": network["activation"],
-        "actor_critic_share_weights": False,
+        "actor_critic_share_weights": is_shared(network),
         "normalize_input": False,
         "normalize_returns": False,
         "reward_scale": 1.0,
@@ -78,16 +79,35 @@ class Claims:
         return Observer()
 
 
-def make_env(env_id: str, *_: Any, **__: Any) -> Any:  # noqa: ANN401
+def make_env(env: dict[str, Any], *_: Any, **__: Any) -> Any:  # noqa: ANN401
     """Sample Factory calls it in its workers, so it must be found by name there."""
     from counted_env import make_counted
 
-    return make_counted(env_id)
+    return make_counted(env)
+
+
+def make_encoder(network: dict[str, Any], cfg: Any, observations: Any) -> Any:  # noqa: ANN401
+    """The task's convolutions; Sample Factory's own differ from them."""
+    from sample_factory.model.encoder import Encoder
+
+    class TaskEncoder(Encoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(cfg)
+            self.trunk, self.num_features = trunk(network, observations["obs"].shape)
+
+        def forward(self, batch: Any) -> Any:  # noqa: ANN401
+            return self.trunk(batch["obs"])
+
+        def get_out_size(self) -> int:
+            return int(self.num_features)
+
+    return TaskEncoder()
 
 
 def main() -> None:
     """Trains until a signal comes."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    from sample_factory.algo.utils.context import global_model_factory
     from sample_factory.algo.utils.misc import ExperimentStatus
     from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
     from sample_factory.envs.env_utils import register_env
@@ -95,8 +115,10 @@ def main() -> None:
 
     recorder = recorder_of_process("learner")
     recorder.phase("imported")
-    env_id = job["task"]["env"]["id"]
-    register_env(ENV, functools.partial(make_env, env_id))
+    register_env(ENV, functools.partial(make_env, job["task"]["env"]))
+    network = job["task"]["network"]
+    if is_shared(network):
+        global_model_factory().register_encoder_factory(functools.partial(make_encoder, network))
     arguments = arguments_of(job["task"], job["seed"], job["scratch"])
     parser, _ = parse_sf_args(arguments, evaluation=False)
     _, runner = make_runner(parse_full_cfg(parser, arguments))

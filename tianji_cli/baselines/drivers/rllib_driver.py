@@ -1,6 +1,6 @@
-"""RLlib's PPO (new API stack) on one task. Runs in RLlib's interpreter.
+"""RLlib's PPO or DQN (new API stack) on one task. Runs in RLlib's interpreter.
 
-    python rllib_ppo.py job.json
+    python rllib_driver.py job.json
 
 It runs until it is asked to stop (SIGINT or SIGTERM).
 """
@@ -20,11 +20,9 @@ ENV = "tianji-bench"
 SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
 
 
-def training_of(hp: dict[str, Any]) -> dict[str, Any]:
-    """The hyperparameters in RLlib's names."""
+def ppo_settings(hp: dict[str, Any]) -> dict[str, Any]:
+    """PPO's hyperparameters in RLlib's names."""
     return {
-        "lr": hp["learning_rate"],
-        "gamma": hp["discount"],
         "lambda_": hp["gae_lambda"],
         "clip_param": hp["clip_range"],
         "entropy_coeff": hp["entropy_coefficient"],
@@ -32,30 +30,82 @@ def training_of(hp: dict[str, Any]) -> dict[str, Any]:
         "vf_clip_param": float("inf"),  # on by default, and nobody else has it
         "use_kl_loss": False,  # likewise
         "kl_coeff": 0.0,
-        "grad_clip": hp["max_gradient_norm"],
-        "grad_clip_by": "global_norm",
         "train_batch_size_per_learner": hp["batch_steps"],
         "minibatch_size": hp["minibatch_steps"],
         "num_epochs": hp["num_epochs"],
     }
 
 
+def dqn_settings(hp: dict[str, Any], num_workers: int) -> dict[str, Any]:
+    """DQN's hyperparameters in RLlib's names.
+
+    RLlib's `training_intensity` counts one worker more than collect, so it is lowered by as much.
+    """
+    until = hp["min_replay_size"], hp["min_replay_size"] + hp["epsilon_decay_env_steps"]
+    first, last = hp["epsilon_initial"], hp["epsilon_final"]
+    return {
+        "train_batch_size_per_learner": hp["batch_size"],
+        "training_intensity": hp["replay_ratio"] * num_workers / (num_workers + 1),
+        "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": hp["replay_capacity"]},
+        "num_steps_sampled_before_learning_starts": hp["min_replay_size"],
+        "target_network_update_freq": round(
+            hp["target_update_period"] * hp["batch_size"] / hp["replay_ratio"]
+        ),  # in env steps
+        "tau": 1.0,
+        "epsilon": [(0, first), (until[0], first), (until[1], last)],
+        "double_q": True,
+        "dueling": False,
+        "n_step": 1,
+        "num_atoms": 1,
+        "noisy": False,
+        "td_error_loss_fn": "huber",
+    }
+
+
+def settings_of(task: dict[str, Any]) -> dict[str, Any]:
+    """All hyperparameters in RLlib's names."""
+    hp = task["algorithm"]
+    own = ppo_settings(hp) if hp["name"] == "ppo" else dqn_settings(hp, task["workers"])
+    return {
+        "lr": hp["learning_rate"],
+        "gamma": hp["discount"],
+        "grad_clip": hp["max_gradient_norm"],
+        "grad_clip_by": "global_norm",
+        **own,
+    }
+
+
+def network_of(network: dict[str, Any]) -> dict[str, Any]:
+    """RLlib's own layers where it has the same ones, else a module with the task's."""
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    if network["name"] != "mlp":
+        from rllib_modules import SharedTrunk
+
+        return {"rl_module_spec": RLModuleSpec(module_class=SharedTrunk, model_config=network)}
+    model_config = DefaultModelConfig(
+        fcnet_hiddens=list(network["hidden_sizes"]),
+        fcnet_activation=network["activation"],
+        vf_share_layers=False,
+    )
+    return {"model_config": model_config}
+
+
 def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has no types here
     """RLlib's own configuration object; what is not named here is RLlib's default."""
+    from ray.rllib.algorithms.dqn import DQNConfig
     from ray.rllib.algorithms.ppo import PPOConfig
-    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
     from ray.tune.registry import register_env
-
-    env_id, hp, network = task["env"]["id"], task["algorithm"], task["network"]
 
     def make(_config: Any) -> Any:  # noqa: ANN401
         from counted_env import make_counted
 
-        return make_counted(env_id)
+        return make_counted(task["env"])
 
     register_env(ENV, make)
     return (
-        PPOConfig()
+        {"ppo": PPOConfig, "dqn": DQNConfig}[task["algorithm"]["name"]]()
         .environment(ENV)
         .env_runners(
             num_env_runners=task["workers"],
@@ -64,14 +114,8 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
             batch_mode="truncate_episodes",
         )
         .learners(num_learners=0)
-        .training(**training_of(hp))
-        .rl_module(
-            model_config=DefaultModelConfig(
-                fcnet_hiddens=list(network["hidden_sizes"]),
-                fcnet_activation=network["activation"],
-                vf_share_layers=False,
-            )
-        )
+        .training(**settings_of(task))
+        .rl_module(**network_of(task["network"]))
         .debugging(seed=seed, log_level="ERROR")
     )
 

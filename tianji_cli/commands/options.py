@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""What several commands share of the command line: words only, nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
+
+from tianji_cli.output import Output
+
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
+    ),
+]
+
+
+def optional(*words: str, metavar: str, help: str, envvar: str | None = None) -> OptionInfo:
+    """An option whose default is nothing; the help does not show that."""
+    option = typer.Option(*words, metavar=metavar, help=help, envvar=envvar, show_default=False)
+    assert isinstance(option, OptionInfo)
+    return option
+
 
 LOCAL = "inventories/local.yaml"
 CARTPOLE = "experiments/cartpole_ppo.yaml"
@@ -22,22 +40,16 @@ ExperimentOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
+    optional(
         "-s",
         "--set",
         metavar="KEY=VALUE",
         help="Set a value of the experiment; null switches a rule off. Repeatable.",
-        show_default=False,
     ),
 ]
 PolicyOption = Annotated[
     str | None,
-    typer.Option(
-        "--policy",
-        metavar="NAME",
-        help="Distribution policy: built in, or a YAML file.",
-        show_default=False,
-    ),
+    optional("--policy", metavar="NAME", help="Distribution policy: built in, or a YAML file."),
 ]
 RunArgument = Annotated[
     str | None,
@@ -47,26 +59,20 @@ RunArgument = Annotated[
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--limit",
-        metavar="HOSTS",
-        help="Only hosts that match this glob. Repeatable.",
-        show_default=False,
-    ),
-]
-ResultsOption = Annotated[
-    Path,
-    typer.Option(
-        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
-    ),
+    optional("--limit", metavar="HOSTS", help="Only hosts that match this glob. Repeatable."),
 ]
 ResumeOption = Annotated[
     str | None,
-    typer.Option(
+    optional(
         "--resume",
         metavar="RUN",
         help="Go on from the newest checkpoint of a run that has ended, as a new run; its"
         " experiment and inventory are taken unless others are given.",
-        show_default=False,
     ),
 ]
+
+
+def output_of(context: typer.Context) -> Output:
+    """Where this command's words go."""
+    assert isinstance(context.obj, Output)
+    return context.obj

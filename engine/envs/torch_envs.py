@@ -1,0 +1,129 @@
+"""Environments whose states are tensors: all copies step together on one device.
+
+They are for policies that fuse the whole loop on a device. Like all environments here they restart
+in next-step mode: what comes with the end of an episode is its true last observation, and the
+following step of that copy only resets, whatever the action; its reward counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.algorithms.base import Spaces
+from engine.envs.torch_cartpole import TorchCartPole
+from engine.errors import ConfigError
+from engine.spec import EnvSpec
+
+TorchStep: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Observation [B, ...], reward float32 [B], terminated bool [B], truncated bool [B]."""
+
+
+class TorchEnvironment(Protocol):
+    """B copies of an environment. It must not wait for its device: no `.item()`, no `.cpu()`."""
+
+    @property
+    def single_observation_space(self) -> gymnasium.spaces.Box: ...
+
+    @property
+    def single_action_space(self) -> gymnasium.Space[object]: ...
+
+    def reset(self, seed: int) -> Tensor:
+        """Begins anew; equal seeds give equal episodes.
+
+        Returns:
+            Observations, [B, ...].
+        """
+        ...
+
+    def step(self, action: Tensor) -> TorchStep:
+        """One step of every copy; actions [B, ...] as the action space has them."""
+        ...
+
+
+MakeTorchEnvironment: TypeAlias = Callable[..., TorchEnvironment]
+TORCH_ENVIRONMENTS: dict[str, MakeTorchEnvironment] = {"CartPole-v1": TorchCartPole}
+
+
+def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:
+    """Makes an own tensor version of an environment available as `env.id`.
+
+    Args:
+        env_id: Such as `Corridor-v0`.
+        make: Called as `make(num_envs, device, **env.kwargs)`.
+
+    Raises:
+        ConfigError: The id has a tensor version already.
+    """
+    if env_id in TORCH_ENVIRONMENTS:
+        raise ConfigError(f"a torch version of {env_id!r} exists already", where="modules")
+    TORCH_ENVIRONMENTS[env_id] = make
+
+
+def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
+    """Makes `spec.num_envs` copies on a device.
+
+    Raises:
+        ConfigError: There is no tensor version, or it refuses its arguments.
+    """
+    if spec.id not in TORCH_ENVIRONMENTS:
+        known = ", ".join(sorted(TORCH_ENVIRONMENTS))
+        raise ConfigError(
+            f"{spec.id} has no torch version, which a loop on one device needs; there is {known}",
+            where="env.id",
+            fix="take another policy, or bring one with register_torch_environment",
+        )
+    if spec.life_loss_terminates:
+        raise ConfigError(
+            "environments on a device tell nothing of lives", where="env.life_loss_terminates"
+        )
+    try:
+        env = TORCH_ENVIRONMENTS[spec.id](spec.num_envs, device, **spec.kwargs)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{spec.id} cannot be made: {error}", where="env") from error
+    is_continuous = isinstance(env.single_action_space, gymnasium.spaces.Box)
+    return TorchRangedActions(env, device) if is_continuous else env
+
+
+def torch_spaces_of(env: TorchEnvironment) -> Spaces:
+    """The spaces of one copy."""
+    return Spaces(env.single_observation_space, env.single_action_space)
+
+
+class TorchRangedActions:
+    """Continuous actions in units of their range, as `engine.envs.make.RangedActions` has them.
+
+    Args:
+        env: Its single action space is a Box.
+        device: Where it lives.
+    """
+
+    def __init__(self, env: TorchEnvironment, device: torch.device) -> None:
+        space = env.single_action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._env = env
+        self._is_bounded = space.is_bounded()
+        low, high = (space.low, space.high) if self._is_bounded else (-1.0, 1.0)
+        self._middle = torch.as_tensor(np.asarray(low + high) / 2, device=device)
+        self._half_range = torch.as_tensor(np.asarray(high - low) / 2, device=device)
+
+    @property
+    def single_observation_space(self) -> gymnasium.spaces.Box:
+        return self._env.single_observation_space
+
+    @property
+    def single_action_space(self) -> gymnasium.Space[object]:
+        return self._env.single_action_space
+
+    def reset(self, seed: int) -> Tensor:
+        return self._env.reset(seed)
+
+    def step(self, action: Tensor) -> TorchStep:
+        if self._is_bounded:
+            action = self._middle + self._half_range * action.clamp(-1.0, 1.0)
+        return self._env.step(action)

@@ -1,0 +1,40 @@
+"""Which cores a process may use, which are idle, and keeping a process to some of them (Linux)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import psutil
+
+LOOK_S = 0.1
+IDLE_SHARE = 0.2
+"""A core that was busy for a larger share of the look is somebody else's."""
+
+_before_pinning: set[int] = set()
+
+
+def allowed_cores(limit: int | None = None) -> tuple[int, ...]:
+    """Numbers of the cores that this process may use, at most `limit`; none where unknown."""
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    return tuple(sorted(os.sched_getaffinity(0)))[:limit]
+
+
+def idle_cores(cores: Sequence[int], over_s: float = LOOK_S) -> tuple[int, ...]:
+    """Those of these cores that nobody uses now; looks for `over_s`."""
+    busy = psutil.cpu_percent(interval=over_s, percpu=True)
+    return tuple(core for core in cores if core < len(busy) and busy[core] <= 100 * IDLE_SHARE)
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Keeps this process, and what it starts, to these cores; none of them: leaves it as it is."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        _before_pinning.update(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores)
+
+
+def release(pid: int) -> None:
+    """Gives a child of a pinned process the cores that its parent had before."""
+    if _before_pinning:
+        os.sched_setaffinity(pid, _before_pinning)

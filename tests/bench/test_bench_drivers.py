@@ -1,0 +1,173 @@
+"""Our files that run inside of the peers: environments, networks, and the hooks into XingTian."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from engine.algorithms.trunks import build_trunk
+from engine.envs.make import make_vector_env
+from engine.spec import EnvSpec, NetworkSpec
+
+DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Imports a driver's module as its own interpreter does."""
+    monkeypatch.setenv("TIANJI_BENCH_RAW", str(tmp_path))
+    monkeypatch.syspath_prepend(str(DRIVERS))
+
+    def load(name: str) -> ModuleType:
+        for stale in ("recorder", name):
+            monkeypatch.delitem(sys.modules, stale, raising=False)
+        return importlib.import_module(name)
+
+    yield load
+    for recorder in getattr(sys.modules.get("recorder"), "_of_process", {}).values():
+        recorder.close()
+
+
+def records(directory: Path, kind: str) -> list[dict[str, float]]:
+    lines = [line for path in directory.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mlp", (4,)), ("nature_cnn", (4, 84, 84)), ("minatar_cnn", (4, 10, 10))],
+)
+def test_peers_get_the_network_that_tianji_has(driver, name, shape):
+    network = {"name": name, "hidden_sizes": [64, 64], "activation": "tanh"}
+    theirs, num_features = driver("torch_nets").trunk(network, shape)
+    ours, wanted = build_trunk(shape, NetworkSpec(name=name))
+    assert num_features == wanted
+    sizes = [[tuple(p.shape) for p in net.parameters()] for net in (theirs, ours)]
+    assert sizes[0] == sizes[1]
+    batch = torch.zeros(3, *shape, dtype=torch.uint8 if name == "nature_cnn" else torch.float32)
+    assert theirs(batch).shape == (3, num_features)
+
+
+@pytest.mark.parametrize(
+    ("package", "env_id", "shape"),
+    [
+        ("ale_py", "ALE/Pong-v5", (4, 84, 84)),
+        ("ale_py", "ALE/Assault-v5", (4, 84, 84)),
+        ("minatar", "MinAtar/Breakout-v1", (4, 10, 10)),
+    ],
+)
+def test_a_peers_environment_is_tianjis(driver, package, env_id, shape):
+    pytest.importorskip(package)
+    env = driver("counted_env").make_counted({"id": env_id, "clip_reward": False})
+    ours = make_vector_env(EnvSpec(id=env_id, num_envs=1))
+    assert env.observation_space.shape == shape
+    assert env.action_space.n == ours.single_action_space.n
+    assert math.prod(shape) == math.prod(ours.single_observation_space.shape)
+    observation, _ = env.reset(seed=1)
+    assert env.observation_space.contains(observation)
+    assert env.observation_space.contains(env.step(0)[0])
+    ours.close()
+    env.close()
+
+
+def test_rewards_are_counted_before_they_are_clipped(driver, tmp_path):
+    gymnasium = pytest.importorskip("gymnasium")
+    counted_env = driver("counted_env")
+
+    class Rich(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 7.0, True, False, {}
+
+    env = counted_env.ClippedReward(counted_env.CountedEnv(Rich()))
+    env.reset()
+    assert env.step(0)[1] == 1.0
+    sys.modules["recorder"].recorder_of_process().flush()
+    (episode,) = records(tmp_path, "episode")
+    assert (episode["episode_return"], episode["length"]) == (7.0, 1)
+
+
+FAKE_XINGTIAN = {
+    "gym/__init__.py": """
+class Wrapper:
+    def __init__(self, env): self.env = env
+class Game:
+    def __init__(self): self.t = 0
+    def reset(self): self.t = 0; return 0
+    def step(self, action):
+        self.t += 1
+        return 0, 2.0, self.t % 5 == 0, {"real_done": self.t % 10 == 0}
+def make(name): return Game()
+""",
+    "xt/__init__.py": "",
+    "xt/environment/__init__.py": "",
+    "xt/environment/gym/__init__.py": "",
+    "xt/environment/gym/atari_wrappers.py": """
+import gym
+class Real:
+    def __init__(self, env): self.env, self.real_done = env, True
+    def reset(self): return self.env.reset() if self.real_done else 0
+    def step(self, action):
+        result = self.env.step(action)
+        self.real_done = result[3]["real_done"]
+        return result
+def make_atari(env_info): return Real(gym.make(env_info["name"]))
+""",
+    "xt/framework/__init__.py": "",
+    "xt/framework/learner.py": """
+class Algorithm:
+    def train(self, **options): return 0.5
+class TrainWorker:
+    def __init__(self, alg): self.alg, self.actual_step = alg, 64
+""",
+}
+
+
+def test_xingtian_is_counted_where_its_modules_are_imported(tmp_path):
+    for name, text in FAKE_XINGTIAN.items():
+        path = tmp_path / "site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (tmp_path / "job.json").write_text('{"task": {"algorithm": {"name": "dqn", "batch_size": 32}}}')
+    script = """
+from xt.environment.gym.atari_wrappers import make_atari
+from xt.framework.learner import Algorithm, TrainWorker
+env = make_atari({"name": "PongNoFrameskip-v4"})
+env.reset()
+for _ in range(20):
+    if env.step(0)[2]:
+        env.reset()
+worker = TrainWorker(Algorithm())
+assert [worker.alg.train(episode_num=1) for _ in range(2)] == [0.5, 0.5]
+import recorder
+recorder.recorder_of_process().flush()
+"""
+    folders = (DRIVERS / "xingtian_site", tmp_path / "site")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "TIANJI_BENCH_RAW": str(raw),
+    }
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    assert [record["total"] for record in records(raw, "steps")][-1] == 20
+    episodes = [(r["episode_return"], r["length"]) for r in records(raw, "episode")]
+    assert episodes == [(20.0, 10), (20.0, 10)]  # a lost life in the middle ends none
+    trained = [(r["env_steps"], r["samples"], r["updates"]) for r in records(raw, "trained")]
+    assert trained == [(64, 32, 1), (64, 64, 2)]

@@ -1,0 +1,71 @@
+"""The page of a benchmark in a real browser, without a screen; skipped where there is none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_bench import write_bench
+from matplotlib.image import imread
+
+from tianji_cli.commands.bench_report import write_bench_report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium"),
+]
+
+
+def browse(page: Path, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert BROWSER is not None
+    return subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--no-first-run",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            *arguments,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_bench(tmp_path_factory.mktemp("browser") / "bench-made")
+    return write_bench_report([root], None).page
+
+
+def test_the_browser_finds_nothing_to_complain_of(page, tmp_path):
+    result = browse(page, tmp_path / "profile", "--dump-dom")
+    assert re.findall(r".*CONSOLE.*", result.stderr) == []
+    assert result.stdout.count("<svg") == 7
+    assert "Parity: is it the same work?" in result.stdout
+
+
+@pytest.mark.parametrize("width", [400, 1240])
+def test_the_page_is_drawn(page, tmp_path, width):
+    shot = tmp_path / "shot.png"
+    size = f"--window-size={width},3000"
+    browse(page, tmp_path / "profile", size, f"--screenshot={shot}", "--hide-scrollbars")
+    pixels = imread(shot)[..., :3]
+    assert pixels.shape[1] == width
+    inked = np.abs(pixels - pixels[0, -1]).max(axis=-1) > 0.2
+    assert inked.any(axis=1).mean() > 0.4, "most rows of the page show something"

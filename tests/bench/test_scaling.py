@@ -1,0 +1,263 @@
+"""Scaling: suites, blocks, speed-up, efficiency, resumption, refusals; pure as far as it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.errors import ConfigError
+from engine.trace.records import Resources
+from tianji_cli.bench.machine import this_machine
+from tianji_cli.documents import write_json
+from tianji_cli.inventory import Inventory, load_inventory
+from tianji_cli.manifest import GitState
+from tianji_cli.render.figures_scaling import scaling_figure
+from tianji_cli.scaling.compare import ScalingComparison, compare
+from tianji_cli.scaling.measure import used_cores
+from tianji_cli.scaling.records import (
+    ScalingCell,
+    ScalingFigures,
+    ScalingManifest,
+    ScalingPaths,
+    ScalingResult,
+    make_cells,
+    read_manifest,
+    read_results,
+    write_result,
+)
+from tianji_cli.scaling.suite import check_hosts, is_scaling_suite, load_scaling_suite
+
+SEEDS = [0, 1, 2]
+
+
+def hosts_file(directory: Path, count: int) -> Path:
+    path = directory / "hosts.yaml"
+    path.write_text(f"version: 1\nhosts: {{'box[1-{count}]': {{address: 192.0.2.1}}}}\n")
+    return path
+
+
+def manifest_of(directory: Path, nodes: str = "[1, 8]") -> ScalingManifest:
+    suite = load_scaling_suite("scaling", [f"nodes={nodes}", "budget_s=100"])
+    return ScalingManifest(
+        bench_id="b",
+        argv=[],
+        suite=suite,
+        inventory=load_inventory(hosts_file(directory, 8)),
+        seeds=SEEDS,
+        cells=make_cells(suite, SEEDS),
+        machine=this_machine(),
+        git=GitState(commit=None, dirty=None),
+        started_at="",
+    )
+
+
+def result(
+    manifest: ScalingManifest, nodes: int, seed: int, rate: float, time_s: float | None
+) -> ScalingResult:
+    return ScalingResult(
+        cell=ScalingCell(nodes=nodes, seed=seed),
+        outcome="censored" if time_s is None else "reached",
+        figures=ScalingFigures(collect_per_s=rate, time_to_threshold_s=time_s, used_cores=0.5),
+        started_at="",
+        busy_share=0.1 * nodes,
+        machine_id=manifest.machine.id,
+    )
+
+
+def compared(manifest: ScalingManifest, times: dict[int, list[float | None]]) -> ScalingComparison:
+    results = [
+        result(manifest, nodes, seed, 100.0 * nodes * (0.98 if nodes > 1 else 1) + seed, time_s)
+        for nodes, of_seeds in times.items()
+        for seed, time_s in enumerate(of_seeds)
+    ]
+    return compare(manifest, {r.cell: r for r in results})
+
+
+def test_the_shipped_suite_grows_to_eight_nodes_and_leaves_each_group_as_it_is():
+    assert is_scaling_suite("scaling")
+    assert not is_scaling_suite("smoke")
+    suite = load_scaling_suite("scaling")
+    assert suite.nodes == (1, 2, 4, 8)
+    one, eight = suite.experiment_on(1, 3), suite.experiment_on(8, 3)
+    assert (one.groups, one.actors, eight.groups, eight.actors) == (1, 1, 8, 8)
+    assert (one.seed, one.stop.return_threshold) == (3, 475)
+    assert one.stop.seconds == eight.stop.seconds == suite.budget_s
+    same = {"groups": 1, "actors": 1}
+    assert msgspec.structs.replace(eight, **same) == one, "the same hyperparameters for each group"
+
+
+def test_blocks_hold_every_number_of_nodes_once_in_an_order_that_can_be_repeated():
+    suite = load_scaling_suite("scaling")
+    cells = make_cells(suite, SEEDS)
+    assert cells == make_cells(suite, SEEDS)
+    blocks = [cells[4 * i : 4 * i + 4] for i in range(3)]
+    for seed, block in enumerate(blocks):
+        assert {cell.seed for cell in block} == {seed}
+        assert sorted(cell.nodes for cell in block) == [1, 2, 4, 8]
+    assert len({tuple(cell.nodes for cell in block) for block in blocks}) > 1
+
+
+def test_speed_up_and_efficiency_are_paired_by_seed(tmp_path: Path):
+    manifest = manifest_of(tmp_path)
+    comparison = compared(manifest, {1: [80.0, 100.0, 90.0], 8: [40.0, 50.0, 45.0]})
+    one, eight = comparison.rows
+    assert one.speedup is None
+    assert one.time_ratio is None
+    assert eight.speedup is not None
+    assert eight.speedup.estimate == pytest.approx(7.8, rel=0.01)
+    assert eight.efficiency == pytest.approx(eight.speedup.estimate / 8)
+    assert eight.time_ratio is not None
+    assert eight.time_ratio.estimate == pytest.approx(2.0)
+    assert (one.median_time_s, eight.median_time_s) == (90.0, 45.0)
+
+
+def test_runs_that_miss_the_threshold_are_neither_dropped_nor_taken_for_reached(tmp_path: Path):
+    manifest = manifest_of(tmp_path)
+    _, eight = compared(manifest, {1: [80.0, None, 90.0], 8: [40.0, 50.0, 45.0]}).rows
+    assert eight.time_ratio is not None
+    assert eight.time_ratio.estimate == pytest.approx((80 + 100 + 90) / (40 + 50 + 45))
+    one, eight = compared(manifest, {1: [None, None, 90.0], 8: [40.0, 50.0, 45.0]}).rows
+    assert (one.num_reached, one.num_observed, one.median_time_s) == (1, 3, None)
+    assert eight.time_ratio is None
+
+
+def test_what_limits_the_figures_is_said(tmp_path: Path):
+    comparison = compared(manifest_of(tmp_path), {1: [9.0] * 3, 8: [3.0] * 3})
+    notes = " ".join(comparison.notes)
+    assert "environment latency is emulated" in notes
+    assert "at 8 nodes this machine was 80% busy" in notes
+    assert "at 1 nodes" not in notes
+    assert "3 seeds" in notes
+
+
+def test_the_figure_shows_every_run_and_the_ideal(tmp_path: Path):
+    comparison = compared(manifest_of(tmp_path), {1: [80.0, None, 90.0], 8: [40.0, 50.0, 45.0]})
+    left, right = scaling_figure(comparison).axes
+    assert "times as much" in left.get_title(loc="left")
+    drawn = sorted(len(line.get_xdata()) for line in left.lines)
+    assert drawn == [2, 2, 3, 3], "two curves, and a point for each run"
+    assert sorted(len(line.get_xdata()) for line in right.lines) == [2, 2, 3]
+
+
+def resources(host: str, process: str, *samples: tuple[float, float]) -> list[Resources]:
+    return [
+        Resources(
+            t_s=t_s, host=host, process=process, pid=7, cpu_s=cpu_s, rss_bytes=1, num_threads=1
+        )
+        for t_s, cpu_s in samples
+    ]
+
+
+def test_cores_are_added_up_over_hosts_each_over_its_own_time():
+    rows = resources("a", "actor-0", (0, 1.0), (5, 2.0), (10, 3.0))
+    rows += resources("b", "actor-0", (2, 0.0), (4, 0.6))
+    assert used_cores(rows) == pytest.approx(0.5)
+    assert used_cores(rows[:1]) is None
+
+
+def test_finished_cells_are_kept_and_other_machines_refused(tmp_path: Path):
+    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    done = result(manifest, 8, 1, 800.0, 4.0)
+    paths.cell(done.cell).mkdir(parents=True)
+    write_json(paths.manifest, manifest)
+    write_result(paths, done)
+    assert read_manifest(paths) == manifest
+    assert read_results(paths, manifest) == {done.cell: done}
+    write_result(paths, msgspec.structs.replace(done, machine_id="other"))
+    with pytest.raises(ConfigError, match="run on machine other"):
+        read_results(paths, manifest)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("nodes=[2, 1]", "does not grow"),
+        ("nodes=[0, 1]", ">= 1"),
+        ("experiment.stop.return_threshold=null", "threshold"),
+        ("experiment.env.num_env=3", "unknown key 'num_env'"),
+    ],
+)
+def test_a_suite_that_cannot_be_used_is_refused(setting: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        load_scaling_suite("scaling", [setting])
+
+
+def test_fewer_hosts_than_nodes_are_refused_with_what_to_do(tmp_path: Path):
+    suite, few = load_scaling_suite("scaling"), load_inventory(hosts_file(tmp_path, 4))
+    assert isinstance(few, Inventory)
+    with pytest.raises(
+        ConfigError, match="8 nodes are asked for, but the inventory has 4"
+    ) as error:
+        check_hosts(suite, few)
+    assert error.value.fix == "tianji lab up --hosts 8, or -s nodes=[1, 2, 4]"
+
+
+def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIANJI_")}
+    return subprocess.run(
+        [sys.executable, "-m", "tianji_cli.main", "bench", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**environment, "NO_COLOR": "1", "HOME": str(cwd)},
+    )
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):
+    hosts = str(hosts_file(tmp_path, 4))
+    for arguments, words in (
+        (("scaling", "--yes"), "no lab is up"),
+        (("scaling", hosts, "--yes"), "the inventory has 4 hosts"),
+        (("smoke", hosts, "--dry-run"), "takes no inventory"),
+        (("scaling", hosts, "-s", "nodes=[1, 4]"), "nobody is there to answer"),
+        (("scaling", hosts, "--compare", "rllib", "--yes"), "not systems"),
+        (("scaling", hosts, "--budget", "0", "--dry-run", "-s", "nodes=[1]"), "0 is not a time"),
+    ):
+        result = bench(tmp_path, *arguments)
+        assert result.returncode == 2, result.stderr
+        assert words in result.stderr
+    planned = bench(tmp_path, "scaling", hosts, "-s", "nodes=[1, 4]", "--dry-run", "-v")
+    assert planned.returncode == 0, planned.stderr
+    assert "nodes-4-seed2" in planned.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.processes
+def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: Path):
+    """The whole way with what every machine has; the lab's tests take several hosts."""
+    local = tmp_path / "here.yaml"
+    local.write_text("version: 1\nhosts: {localhost: {}}\n")
+    quick = ("-s", "nodes=[1]", "-s", "experiment.stop.return_threshold=15", "--seeds", "2")
+    fast = ("-s", "experiment.env.step_latency_ms=1", "--budget", "30")
+    first = bench(tmp_path, "--json", "scaling", str(local), *quick, *fast, "--name", "b", "--yes")
+    assert first.returncode == 0, first.stderr
+    (row,) = json.loads(first.stdout)["rows"]
+    assert (row["num_reached"], row["num_failed"]) == (2, 0)
+    assert row["throughput"]["estimate"] > 100
+    root = tmp_path / "results" / "b"
+    assert (root / "plots" / "scaling.png").stat().st_size > 5000
+    assert list((root / "cells" / "nodes-1-seed0" / "run" / "trace").glob("*.jsonl"))
+    (root / "cells" / "nodes-1-seed1" / "cell.json").unlink()
+    kept = (root / "cells" / "nodes-1-seed0" / "cell.json").stat().st_mtime_ns
+    again = bench(tmp_path, "--resume", "b", "--yes", "--strict")
+    assert again.returncode == 0, again.stderr
+    assert "1 runs" in again.stderr
+    assert (root / "cells" / "nodes-1-seed0" / "cell.json").stat().st_mtime_ns == kept
+    shown = subprocess.run(
+        [sys.executable, "-m", "tianji_cli.main", "report", "b"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "efficiency" in shown.stdout

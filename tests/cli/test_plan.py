@@ -1,0 +1,94 @@
+"""`tianji plan`: every policy as a tree and as a drawing, and what it warns of."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.graph.policy import built_in_policies
+from tianji_cli.main import app
+
+HOSTS = "version: 1\nhosts: {'box[1-3]': {address: 192.0.2.1, cores: 4}}\n"
+EXPERIMENTS = {"impala": "cartpole_impala", "apex": "cartpole_dqn"}
+
+
+def plan(directory: Path, *arguments: str, hosts: str = HOSTS) -> tuple[int, str, str]:
+    inventory = directory / "hosts.yaml"
+    inventory.write_text(hosts)
+    words = ["--no-color", "plan", str(inventory), *arguments]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"}, catch_exceptions=True)
+    return result.exit_code, result.stdout, result.stderr + str(result.exception or "")
+
+
+@pytest.mark.parametrize("policy", built_in_policies())
+def test_every_policy_is_drawn_with_its_processes_and_channels(policy: str, tmp_path: Path):
+    is_on_one_host = policy in ("local", "multi-learner", "gpu-only")
+    hosts = "version: 1\nhosts: {localhost: {}}\n" if is_on_one_host else HOSTS
+    groups = ("-s", "groups=2") if policy in ("tianji", "environments") else ()
+    experiment = EXPERIMENTS.get(policy, "cartpole_ppo")
+    drawing = tmp_path / "plan.svg"
+    arguments = ("-x", experiment, "--policy", policy, "-s", "actors=2", *groups)
+    code, tree, errors = plan(tmp_path, *arguments, "--svg", str(drawing), hosts=hosts)
+    assert code == 0, errors
+    root = ElementTree.parse(drawing).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    texts = {element.text for element in root.iter(f"{space}text")}
+    boxes = [e for e in root.iter(f"{space}rect") if e.get("class") == "box"]
+    channels = [line.split("── ")[1] for line in tree.splitlines() if " -> " in line]
+    named = [
+        line.split("process ")[1].split(":")[0] for line in tree.splitlines() if "process " in line
+    ]
+    processes = [name.strip() for name in named if not name.startswith(("coordinator", "border"))]
+    if policy == "local":
+        assert "nothing crosses a process border" in texts
+        assert len(boxes) == 1
+        return
+    assert set(processes) <= texts
+    assert len(boxes) == len(processes)
+    for channel in channels:
+        assert channel.replace("->", "→") in texts
+    width, height = (float(root.get(side, "0")) for side in ("width", "height"))
+    for box in boxes:
+        right = float(box.get("x", "")) + float(box.get("width", ""))
+        bottom = float(box.get("y", "")) + float(box.get("height", ""))
+        assert right <= width
+        assert bottom <= height
+
+
+def test_many_replicas_are_cut_short_and_counted(tmp_path: Path):
+    drawing = tmp_path / "plan.svg"
+    code, _, errors = plan(tmp_path, "-s", "actors=200", "--svg", str(drawing))
+    assert code == 0, errors
+    text = drawing.read_text()
+    assert "actor x 200" in text
+    assert "more" in text
+    assert "actor-199" not in text
+
+
+def test_a_drawing_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path):
+    code, _, errors = plan(tmp_path, "--svg", str(tmp_path / "no" / "plan.svg"))
+    assert code != 0
+    assert "plan.svg" in errors
+
+
+def test_cores_and_threads_are_shown_and_too_many_processes_warned_of(tmp_path: Path):
+    _, tree, errors = plan(tmp_path, "-s", "actors=12", "-s", "learner.threads=3")
+    assert "1 thread each, learners 3; pinned if 4 of 4 cores are idle" in tree
+    assert "not pinned: 4 cores for 6 processes" in tree
+    assert "over-subscribed: box2 runs 6 processes that compute on 4 cores" in errors
+    assert "box1 runs" not in errors
+
+
+@pytest.mark.parametrize("policy", ["multi-learner", "gpu-only"])
+def test_learners_that_update_together_are_refused_on_several_hosts(policy: str, tmp_path: Path):
+    together = ("--policy", policy, "-s", "algorithm.batch_steps=800", "-s", "actors=2")
+    code, _, errors = plan(tmp_path, *together)
+    assert code != 0
+    assert f"policy {policy}: learners that update together would be on box1, box2" in errors
+    assert "neither encrypted nor authenticated (--limit it to one host" in errors
+    code, tree, errors = plan(tmp_path, *together, "--limit", "box2")
+    assert code == 0, errors
+    assert tree.count("learner-") == 2

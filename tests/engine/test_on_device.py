@@ -1,0 +1,202 @@
+"""A loop that is fused on a device: the same rollouts and books, nothing copied, whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from engine.clock import ManualClock
+from engine.envs.torch_envs import TORCH_ENVIRONMENTS
+from engine.errors import PreflightError
+from engine.graph.dataflow import DataflowGraph, build_graph
+from engine.graph.policy import load_policy
+from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
+from engine.roles.events import RolloutCollected
+from engine.roles.totals import RunInfo
+from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.collect import ActorBody
+from engine.runtime.collect_on_device import DeviceActorBody
+from engine.runtime.device import (
+    DeviceRollout,
+    DeviceStaging,
+    DeviceWeights,
+    find_devices,
+    state_on,
+    visible_gpus,
+)
+from engine.runtime.inline import InlineRun
+from engine.spec import EnvSpec, Experiment, StopSpec
+from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment
+from engine.trace.reader import read_table
+from engine.trace.records import Episode, Ledger
+from engine.trace.summary import Summary
+
+CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
+
+
+class TorchScripted:
+    """The scripted environments, asked by tensors."""
+
+    def __init__(self, num_envs: int, device: torch.device, **kwargs: object) -> None:
+        self._env = ScriptedVectorEnv(num_envs)
+        self.single_observation_space = self._env.single_observation_space
+        self.single_action_space = self._env.single_action_space
+
+    def reset(self, seed: int) -> torch.Tensor:
+        return torch.from_numpy(self._env.reset(seed=seed)[0])
+
+    def step(self, action: torch.Tensor):
+        return tuple(torch.from_numpy(part) for part in self._env.step(action.numpy())[:4])
+
+
+def graph_of(experiment: Experiment) -> DataflowGraph:
+    return build_graph(load_policy("gpu-only"), experiment)
+
+
+def blueprint_of(experiment: Experiment) -> Blueprint:
+    return make_blueprint(experiment, graph_of(experiment).cut)
+
+
+def weights_of(blueprint: Blueprint) -> DeviceWeights:
+    return DeviceWeights(0, blueprint.algorithm.init(0).weights.vector.detach())
+
+
+def collect(body, weights, num_rollouts: int) -> list[RolloutCollected]:
+    body.perform(LoadWeights(weights))
+    found = []
+    for ticket in range(num_rollouts):
+        body.perform(CollectRollout(ticket))
+        while body.is_busy:
+            found += body.advance(0.0)
+    return found
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.setitem(TORCH_ENVIRONMENTS, SCRIPTED_ENV, TorchScripted)
+    env = EnvSpec(id=SCRIPTED_ENV, num_envs=4, reward_scale=0.5)
+    return make_experiment(actors=1, env=env)
+
+
+def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Experiment):
+    blueprint, clock = blueprint_of(scripted), ManualClock()
+    weights = weights_of(blueprint)
+    ours = collect(DeviceActorBody(blueprint, 0, 0, clock), weights, 3)
+    theirs = collect(ActorBody(blueprint, 0, 0, clock), weights, 3)
+    assert sum(len(event.episodes) for event in ours) > 5
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.rollout.info == other.rollout.info
+        assert one.episodes == other.episodes
+        assert isinstance(one.rollout, DeviceRollout)
+        views = blueprint.layout.views(other.rollout.buffer)
+        assert set(views) == set(one.rollout.tensors)
+        for name in ("observation", "reward", "terminated", "truncated", "valid"):
+            np.testing.assert_array_equal(one.rollout.tensors[name].numpy(), views[name])
+            assert one.rollout.tensors[name].numpy().dtype == views[name].dtype
+        log_prob = one.rollout.tensors["log_prob"]
+        assert log_prob.shape == views["log_prob"].shape
+        assert (log_prob < 0).all()
+
+
+def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment):
+    blueprint = blueprint_of(scripted)
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    body.perform(LoadWeights(weights_of(blueprint)))
+    body.perform(CollectRollout(0))
+    for _ in range(4):
+        body.advance(0.0)
+    (abandoned,) = body.perform(AbandonRollout())
+    # Environment 0 ended after 3 steps and then only reset, environment 1 after 4.
+    assert abandoned.num_env_steps == 3 + 3 * 4
+    assert [(e.episode_return, e.length_env_steps) for e in abandoned.episodes] == [
+        (6.0, 3),
+        (10.0, 4),
+    ]
+    (nothing,) = body.perform(AbandonRollout())
+    assert (nothing.num_env_steps, nothing.episodes) == (0, ())
+
+
+def test_a_learner_can_differentiate_through_what_was_collected(scripted: Experiment):
+    blueprint = blueprint_of(scripted)
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    rollouts = [event.rollout for event in collect(body, weights_of(blueprint), 2)]
+    batch = DeviceStaging().fill(rollouts)
+    assert batch["reward"].shape[1] == 2 * blueprint.layout.num_envs
+    assert torch.equal(batch["observation"][:, 4:], rollouts[1].tensors["observation"])
+    state = blueprint.algorithm.init(0)
+    before = state.weights.vector.detach().clone()
+    blueprint.algorithm.update(state, batch)
+    assert not torch.equal(state.weights.vector, before)
+
+
+def test_a_single_rollout_is_not_copied(scripted: Experiment):
+    blueprint = blueprint_of(scripted)
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    (event,) = collect(body, weights_of(blueprint), 1)
+    batch = DeviceStaging().fill([event.rollout])
+    assert batch["reward"].data_ptr() == event.rollout.tensors["reward"].data_ptr()
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "ppo"}, {"name": "impala"}])
+def test_a_whole_run_balances_its_books(tmp_path: Path, algorithm: dict[str, object]):
+    sizes = {"rollout_steps": 10, "batch_steps": 80}
+    if algorithm["name"] == "ppo":
+        sizes["minibatch_steps"] = 40
+    experiment = make_experiment(actors=1, env=CARTPOLE, stop=StopSpec(env_steps=1500))
+    experiment = msgspec.structs.replace(experiment, algorithm={**algorithm, **sizes})
+    graph = graph_of(experiment)
+    assert not graph.is_inline, "its device may be another host's"
+    experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
+    for name in ("trace", "checkpoints"):
+        (tmp_path / name).mkdir()
+    info = RunInfo(run_id="run", num_hosts=1, num_actors=1, num_groups=1)
+    addresses = graph.processes[0].roles
+    blueprint = make_blueprint(experiment, graph.cut)
+    InlineRun(blueprint, info, addresses, tmp_path, lambda progress: None).run()
+    summary = msgspec.json.decode((tmp_path / "summary.json").read_bytes(), type=Summary)
+    assert (summary.status, summary.lag.max) == ("ok", 0)
+    kept = summary.env_steps_consumed + summary.env_steps_dropped
+    assert summary.env_steps_collected == kept + summary.env_steps_in_flight
+    ledger = read_table(tmp_path / "trace", Ledger)
+    assert all(row.collected == row.consumed + row.dropped + row.in_flight for row in ledger)
+    episodes = read_table(tmp_path / "trace", Episode)
+    assert len(episodes) > 20
+    assert all(row.episode_return == row.length_env_steps for row in episodes)
+
+
+def test_gpus_that_were_asked_for_are_not_replaced_in_silence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert find_devices(None) == find_devices(()) == ("cpu",)
+    with pytest.raises(PreflightError, match="the GPUs 0, 1, but PyTorch finds none"):
+        find_devices((0, 1))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_devices((4, 5)) == find_devices(None) == ("cuda:0", "cuda:1")
+    assert find_devices(()) == ("cpu",)
+
+
+def test_gpus_are_named_without_waking_cuda(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(["a", "b", "c"]) == ["a", "b", "c"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,7")
+    assert visible_gpus(["a", "b", "c"]) == ["c", "a"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_state_and_rollouts_live_on_a_gpu():
+    experiment = make_experiment(actors=1, env=CARTPOLE)
+    blueprint = blueprint_of(experiment)
+    device = blueprint.device_of(0)
+    assert device.type == "cuda"
+    state = state_on(device, blueprint.algorithm.init(0))
+    weights = DeviceWeights(0, state.weights.vector.detach())
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    rollouts = [event.rollout for event in collect(body, weights, blueprint.rollouts_per_batch)]
+    batch = DeviceStaging().fill(rollouts)
+    assert {tensor.device.type for tensor in batch.values()} == {"cuda"}
+    result = blueprint.algorithm.update(state, batch)
+    assert all(np.isfinite(list(result.metrics.values())))
+    assert weights.buffer.nbytes == weights.num_bytes

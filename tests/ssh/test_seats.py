@@ -1,0 +1,125 @@
+"""What each process gets of its host: cores only where enough are idle, devices, threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from engine.config_file import load_experiment
+from engine.runtime import cores as engine_cores
+from tianji_cli.files import find_file
+from tianji_cli.inventory import Host, Inventory
+from tianji_cli.plan import HostSetup, Plan, make_plan, wire
+from tianji_cli.seats import (
+    HostOffer,
+    cores_needed,
+    planned_pinning,
+    seated,
+    seats_of,
+    threads_of,
+)
+
+
+def host(name: str = "a", **more: object) -> Host:
+    given = {"connection": "ssh", "ssh_host": name, "address": "192.0.2.1", "ports": (29500, 29600)}
+    return msgspec.convert({"name": name, **given, **more}, Host)
+
+
+def plan(*settings: str, on: Host | None = None) -> Plan:
+    experiment, _ = load_experiment(find_file("experiments", "cartpole_ppo"), settings)
+    return make_plan(experiment, Inventory(source="hosts.yaml", hosts=(on or host(),)))
+
+
+def offer(num_cores: int, num_idle: int | None = None) -> HostOffer:
+    idle = num_cores if num_idle is None else num_idle
+    return HostOffer(cores=tuple(range(num_cores)), idle_cores=tuple(range(num_cores))[-idle:])
+
+
+def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_rest():
+    made = plan("actors=2", "learner.threads=2")
+    seats = seats_of(made, {"a": offer(8)})
+    own = [seats[name].cores for name in ("actor-0", "actor-1", "learner-0")]
+    assert [len(cores or ()) for cores in own] == [1, 1, 2]
+    assert [seats[name].threads for name in ("actor-0", "learner-0")] == [1, 2]
+    taken = {core for cores in own for core in cores or ()}
+    assert len(taken) == 4
+    for name in ("coordinator", "buffer-0"):
+        assert set(seats[name].cores or ()) == set(range(8)) - taken
+    assert {seat.pinning for seat in seats.values()} == {"pinned"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (offer(2), "not pinned: 2 cores for 5 processes"),
+        (offer(8, num_idle=3), "not pinned: 3 of 8 cores are idle, 4 are needed"),
+    ],
+)
+def test_where_cores_do_not_suffice_nothing_is_pinned_and_it_is_said(given: HostOffer, words: str):
+    seats = seats_of(plan("actors=2"), {"a": given})
+    assert {(seat.cores, seat.pinning) for seat in seats.values()} == {(None, words)}
+
+
+def test_an_inventory_that_limits_cores_is_kept_to_and_one_that_forbids_pinning_too():
+    limited = host(cores=2)
+    seats = seats_of(plan("actors=2", on=limited), {"a": offer(2)})
+    assert {seat.cores for seat in seats.values()} == {(0, 1)}
+    free = host(pin=False)
+    seats = seats_of(plan("actors=2", on=free), {"a": offer(16)})
+    assert {seat.cores for seat in seats.values()} == {None}
+
+
+def test_what_a_plan_can_say_before_the_host_is_asked():
+    made = plan("actors=2")
+    (here,) = made.hosts
+    assert cores_needed(made.placements, threads_of(made)) == 4
+    assert planned_pinning(made, here, None) == "pinned if 4 cores are idle"
+    assert planned_pinning(made, here, 3) == "not pinned: 3 cores for 5 processes"
+    assert planned_pinning(made, here, 16) == "pinned if 4 of 16 cores are idle"
+
+
+def test_loops_on_devices_are_dealt_out_in_turn():
+    made = plan("policy=gpu-only", "actors=3", "algorithm.batch_steps=1200")
+    seats = seats_of(made, {"a": HostOffer(devices=("cuda:0", "cuda:1"), cores=(0,))})
+    assert [seats[f"loop-{i}"].device for i in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert seats["coordinator"].device == "cpu"
+
+
+def test_busy_cores_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+    busy = [3.0, 97.0, 0.0, 25.0]
+    monkeypatch.setattr(engine_cores.psutil, "cpu_percent", lambda interval, percpu: busy)
+    assert engine_cores.idle_cores((0, 1, 2, 3, 9)) == (0, 2)
+    assert len(engine_cores.allowed_cores(1)) == 1
+
+
+PINNED = """
+import os, subprocess, sys, time
+from engine.runtime.cores import pin, release
+allowed = os.sched_getaffinity(0)
+pin([min(allowed)])
+assert os.sched_getaffinity(0) == {min(allowed)}
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+assert os.sched_getaffinity(child.pid) == {min(allowed)}
+release(child.pid)
+assert os.sched_getaffinity(child.pid) == allowed
+child.communicate(b"\\n")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
+def test_a_pinned_process_keeps_to_its_cores_and_can_release_its_compiler():
+    subprocess.run([sys.executable, "-c", PINNED], check=True, timeout=60)
+
+
+def test_launches_tell_every_process_its_threads_and_cores():
+    made = plan("actors=1", "learner.threads=3")
+    seats = seats_of(made, {"a": offer(8)})
+    setup = {"a": HostSetup(endpoints=("e", "f", "g"), run_dir="/r")}
+    (launch,) = seated(wire(made, setup, "r"), seats).values()
+    workers = {worker.address: worker for worker in launch.workers}
+    assert (workers["learner-0"].threads, len(workers["learner-0"].cores)) == (3, 3)
+    assert (workers["actor-0"].threads, len(workers["actor-0"].cores)) == (1, 1)

@@ -1,0 +1,21 @@
+"""Ends what a benchmark leaves if it dies itself: `python -m tianji_cli.bench.guardian TOKEN`.
+
+Its standard input is a pipe that only the benchmark holds, so it ends with the benchmark, however
+that dies. Then whatever still carries the token is ended.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tianji_cli.bench.supervise import end_all, marked
+
+
+def main() -> None:
+    """Waits for the benchmark's end, then leaves nothing behind."""
+    sys.stdin.buffer.read()
+    end_all(lambda: marked(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What a task consists of: environment, algorithm, network, and who judges. Pure data."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeAlias
+
+from engine.spec import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Scalar,
+    Spec,
+    UnitInterval,
+)
+
+ATARI, MINATAR = "ALE", "MinAtar"
+OBSERVATIONS = {
+    ATARI: "84 x 84 grey, 4 frames stacked, frame skip 4 (maximum of the last 2), at most 30"
+    " no-ops and FIRE at the start, no sticky actions",
+    MINATAR: "10 x 10 x channels, sticky actions 0.1, useful actions only, at most 5000 steps",
+}
+"""By namespace of the environment's id; all others are Gymnasium's, unchanged."""
+
+
+class BenchEnv(Spec, frozen=True, kw_only=True):
+    """The environment, by the id that Gymnasium has for it."""
+
+    id: str
+    clip_reward: bool = False
+    """Learn from the sign of rewards; returns are always the environment's own."""
+
+    @property
+    def namespace(self) -> str:
+        """`ALE`, `MinAtar`, or empty."""
+        head, slash, _ = self.id.partition("/")
+        return head if slash else ""
+
+    def settings(self) -> dict[str, Scalar]:
+        """Rows of the parity table."""
+        return {
+            "environment": self.id,
+            "observations": OBSERVATIONS.get(self.namespace, "as Gymnasium has them"),
+            "reward to learn from": "its sign" if self.clip_reward else "the environment's",
+        }
+
+
+class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
+    """PPO's hyperparameters, in TianJi's names; each adapter translates them."""
+
+    learning_rate: PositiveFloat
+    discount: UnitInterval
+    gae_lambda: UnitInterval
+    clip_range: PositiveFloat
+    entropy_coefficient: NonNegativeFloat
+    value_coefficient: NonNegativeFloat
+    max_gradient_norm: PositiveFloat
+    batch_steps: PositiveInt
+    minibatch_steps: PositiveInt
+    num_epochs: PositiveInt
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        "advantage normalisation": "per minibatch",
+        "value loss clipping": "off",
+    }
+    """What no key says and yet all should do alike."""
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that may be on their way to the learner: two batches."""
+        return 2 * self.batch_steps
+
+
+class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
+    """DQN's hyperparameters, in TianJi's names."""
+
+    learning_rate: PositiveFloat
+    discount: UnitInterval
+    batch_size: PositiveInt
+    replay_ratio: PositiveFloat
+    """Samples trained for each env step collected."""
+    replay_capacity: PositiveInt
+    min_replay_size: PositiveInt
+    target_update_period: PositiveInt
+    """Optimiser steps between two copies into the target network."""
+    epsilon_initial: UnitInterval
+    epsilon_final: UnitInterval
+    epsilon_decay_env_steps: PositiveInt
+    max_gradient_norm: PositiveFloat
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        "double": "on",
+        "loss": "Huber, mean over samples",
+        "replay": "uniform, 1 step",
+    }
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that may be on their way to the replay store."""
+        return self.min_replay_size
+
+
+Algorithm: TypeAlias = BenchPpo | BenchDqn
+
+
+class BenchNetwork(Spec, frozen=True, kw_only=True):
+    """What every peer can build.
+
+    `mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
+    al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value.
+    """
+
+    name: Literal["mlp", "nature_cnn", "minatar_cnn"] = "mlp"
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+    """Of `mlp`."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Of `mlp`."""
+
+    def words(self, *, has_policy: bool) -> str:
+        """For the parity table; `has_policy` is false where there are action values only."""
+        if self.name == "mlp":
+            sizes = " x ".join(map(str, self.hidden_sizes))
+            return f"{sizes}, {self.activation}" + (", policy and value apart" * has_policy)
+        return {
+            "nature_cnn": "convolutions 32 of 8/4, 64 of 4/2, 64 of 3/1, 512 units, relu, shared",
+            "minatar_cnn": "convolution 16 of 3/1, 128 units, relu, shared",
+        }[self.name]
+
+
+class Judging(Spec, frozen=True, kw_only=True):
+    """Who says that the threshold was reached: the harness, by the same rule for all systems.
+
+    Training returns, because not every system can evaluate beside its training, and none should
+    be excused from it. One lucky episode is not enough: the mean must hold.
+    """
+
+    returns: Literal["training"] = "training"
+    window: PositiveInt = 100
+    """Finished training episodes, exploration included, whose mean return is taken."""
+    sustained_episodes: PositiveInt = 10
+    """Episodes one after the other, after each of which the mean is at the threshold."""
+
+    def words(self, threshold: float) -> str:
+        """For the parity table."""
+        return (
+            f"mean of the last {self.window} training episodes at least {threshold:g}"
+            f" after {self.sustained_episodes} episodes in a row"
+        )

@@ -1,0 +1,237 @@
+"""`tianji bench scaling`: the same work on more and more nodes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+from rich.text import Text
+
+from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from tianji_cli.bench.harness import check_machine
+from tianji_cli.bench.machine import this_machine
+from tianji_cli.documents import write_json
+from tianji_cli.inventory import load_inventory
+from tianji_cli.manifest import git_state
+from tianji_cli.output import Output
+from tianji_cli.render import units
+from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.scaling.compare import ScalingComparison, compare
+from tianji_cli.scaling.records import (
+    ScalingManifest,
+    ScalingPaths,
+    ScalingResult,
+    is_scaling,
+    make_cells,
+    read_manifest,
+    read_results,
+    write_result,
+)
+from tianji_cli.scaling.run_cell import run_cell
+from tianji_cli.scaling.suite import (
+    check_hosts,
+    find_inventory,
+    is_scaling_suite,
+    load_scaling_suite,
+)
+
+if TYPE_CHECKING:
+    from tianji_cli.commands.bench import BenchRequest
+
+EXIT_STRICT = 8
+DEFAULT_PEERS = "single-process"
+"""What `--compare` is when it was not given."""
+LAUNCH_S = 15.0
+"""Planned for launch and end of a run, beside its training."""
+SHOW_EVERY_S = 20.0
+
+
+def wants_scaling(request: BenchRequest) -> bool:
+    """Whether what is to be run, or to go on, is a benchmark of scaling."""
+    if request.resume is not None:
+        return is_scaling(_resumed_root(request))
+    return is_scaling_suite(request.suite)
+
+
+def scaling_command(request: BenchRequest, output: Output) -> int:
+    """Plans, asks, runs, reports.
+
+    Returns:
+        0; 8 with `--strict` and a run that failed or missed the threshold; 130 if interrupted.
+
+    Raises:
+        TianJiError: Nothing could be started; says why.
+    """
+    if request.compare != DEFAULT_PEERS:
+        raise ConfigError(
+            "scaling compares numbers of nodes, not systems",
+            where="--compare",
+            fix="leave it out, or choose another suite",
+        )
+    manifest, paths = _resumed(request) if request.resume else _planned(request)
+    done = read_results(paths, manifest) if request.resume else {}
+    _announce(manifest, len(done), output)
+    if request.dry_run:
+        return 0
+    is_open = len(done) < len(manifest.cells)
+    if is_open and not request.yes and not typer.confirm("Start?", default=True, err=True):
+        return EXIT_INTERRUPTED
+    if not request.resume:
+        _create(manifest, paths, request)
+    try:
+        _run(manifest, paths, output)
+    except KeyboardInterrupt:
+        output.say(
+            f"interrupted; go on with: tianji bench --resume {manifest.bench_id}"
+            f" --results {request.results}"
+        )
+        return EXIT_INTERRUPTED
+    comparison = report_scaling(paths.root, None, output)
+    is_complete = all(row.num_reached == len(manifest.seeds) for row in comparison.rows)
+    return EXIT_STRICT if request.strict and not is_complete else 0
+
+
+def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingComparison:
+    """Rebuilds tables and plot from files, and prints them.
+
+    Args:
+        root: The benchmark.
+        out: Where plot and `comparison.json` go; None: into the benchmark.
+
+    Raises:
+        ConfigError: Nothing to report, or a damaged file.
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.render.figure_style import save
+    from tianji_cli.render.figures_scaling import scaling_figure
+    from tianji_cli.render.scaling import scaling_table
+
+    paths = ScalingPaths(root.resolve())
+    manifest = read_manifest(paths)
+    results = read_results(paths, manifest)
+    if not results:
+        raise ConfigError(
+            "no run has been finished, so there is nothing to report",
+            where=str(root),
+            fix=f"tianji bench --resume {manifest.bench_id}",
+        )
+    comparison = compare(manifest, results)
+    target = ScalingPaths((out or root).resolve())
+    try:
+        target.plots.mkdir(parents=True, exist_ok=True)
+        png, _ = save(scaling_figure(comparison), target.plots, "scaling")
+        write_json(target.comparison, comparison)
+    except OSError as error:
+        raise PreflightError(
+            f"the report cannot be written: {error.strerror or error}", where=str(target.root)
+        ) from error
+    if output.is_json:
+        output.document(comparison)
+        return comparison
+    output.data.print(scaling_table(comparison))
+    for note in comparison.notes:
+        output.say(f"note: {note}")
+    output.data.print(Text(f"plot: {png}"), soft_wrap=True)
+    return comparison
+
+
+def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
+    suite = load_scaling_suite(request.suite, request.settings)
+    if request.budget_s is not None:
+        if request.budget_s <= 0:
+            raise ConfigError(
+                f"{request.budget_s:g} is not a time", where="--budget", fix="seconds, above 0"
+            )
+        suite = msgspec.structs.replace(suite, budget_s=request.budget_s)
+    inventory = load_inventory(find_inventory(request.inventory))
+    check_hosts(suite, inventory)
+    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    seeds = list(range(request.seeds or suite.seeds))
+    manifest = ScalingManifest(
+        bench_id=check_run_id(bench_id, "--name"),
+        argv=["tianji", *sys.argv[1:]],
+        suite=suite,
+        inventory=inventory,
+        seeds=seeds,
+        cells=make_cells(suite, seeds),
+        machine=this_machine(),
+        git=git_state(Path(__file__).resolve().parents[2]),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return manifest, ScalingPaths((request.results / bench_id).resolve())
+
+
+def _resumed_root(request: BenchRequest) -> Path:
+    assert request.resume is not None
+    place = Path(request.resume)
+    return place if is_scaling(place) else request.results / request.resume
+
+
+def _resumed(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
+    root = _resumed_root(request)
+    paths = ScalingPaths(root.resolve())
+    manifest = read_manifest(paths)
+    check_machine(manifest.machine, this_machine(), root)
+    return manifest, paths
+
+
+def _create(manifest: ScalingManifest, paths: ScalingPaths, request: BenchRequest) -> None:
+    probe_results(request.results)
+    try:
+        paths.root.mkdir(parents=True)
+        write_json(paths.manifest, manifest)
+    except FileExistsError:
+        raise ConfigError(
+            "a benchmark of this id exists and is not overwritten",
+            where=str(paths.root),
+            fix="choose another --name, or go on with it: --resume",
+        ) from None
+    except OSError as error:
+        raise PreflightError(
+            f"results cannot be written: {error}", where=str(paths.root)
+        ) from error
+
+
+def _announce(manifest: ScalingManifest, num_done: int, output: Output) -> None:
+    suite, num_open = manifest.suite, len(manifest.cells) - num_done
+    output.say(f"{manifest.bench_id}: {suite.summary}")
+    nodes = ", ".join(map(str, suite.nodes))
+    blocks = units.plural(len(manifest.seeds), "seed")
+    output.say(f"{nodes} nodes of {manifest.inventory.source}; {blocks}, each in random order")
+    longest_s = num_open * (suite.budget_s + LAUNCH_S)
+    output.say(f"{num_open} runs, up to {units.seconds(longest_s)} in all")
+    if output.verbosity > 0:
+        for cell in manifest.cells:
+            output.say(f"  {cell.name}")
+
+
+def _run(manifest: ScalingManifest, paths: ScalingPaths, output: Output) -> None:
+    for number, cell in enumerate(manifest.cells, start=1):
+        if paths.result(cell).is_file():
+            continue
+        shown_s = 0.0
+
+        def show(since_s: float, name: str = cell.name) -> None:
+            nonlocal shown_s
+            if since_s - shown_s >= SHOW_EVERY_S:
+                shown_s = since_s
+                output.say(f"  {name}: {units.seconds(since_s)} since launch")
+
+        result = run_cell(manifest, paths, cell, show)
+        write_result(paths, result)
+        output.say(f"{number}/{len(manifest.cells)} {_line(result)}")
+
+
+def _line(result: ScalingResult) -> str:
+    figures = result.figures
+    if result.outcome == "failed":
+        return f"{result.cell.name}: failed, {result.detail.partition(chr(10))[0]}"
+    return (
+        f"{result.cell.name}: {result.outcome},"
+        f" {units.rate(figures.collect_per_s)},"
+        f" threshold after {units.seconds(figures.time_to_threshold_s)}"
+    )

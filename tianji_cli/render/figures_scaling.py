@@ -1,0 +1,91 @@
+"""The figure of a scaling benchmark: throughput and time to the threshold over nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from tianji_cli.render.figure_style import BLUE, FAINT, INK, SIZE_INCHES, VERMILLION, in_style
+from tianji_cli.scaling.compare import ScalingComparison, ScalingRow
+
+IDEAL = (0, (6, 3))
+
+
+def scaling_figure(comparison: ScalingComparison) -> Figure:
+    """Two panels with one axis of nodes, both logarithmic, so that ideal scaling is straight."""
+    with in_style():
+        figure = Figure(figsize=(SIZE_INCHES[0] * 1.35, SIZE_INCHES[1]), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_throughput(left, comparison.rows)
+        _draw_time(right, comparison)
+        for axes in (left, right):
+            _label_nodes(axes, [row.nodes for row in comparison.rows])
+            axes.legend(loc="best")
+        figure.supxlabel(_caption(comparison), fontsize=8.5, color=FAINT)
+        return figure
+
+
+def _draw_throughput(axes: Axes, rows: Sequence[ScalingRow]) -> None:
+    known = [row for row in rows if row.throughput is not None]
+    for row in known:
+        count = len(row.throughput_values)
+        axes.plot([row.nodes] * count, row.throughput_values, "o", color=BLUE, ms=4, alpha=0.5)
+    estimates = [row.throughput.estimate for row in known if row.throughput]
+    nodes = [row.nodes for row in known]
+    axes.plot(nodes, estimates, color=BLUE, label="collected, mean over seeds")
+    if known:
+        ideal = [estimates[0] * n / nodes[0] for n in nodes]
+        label = f"{nodes[0]} node{'s' if nodes[0] > 1 else ''} × number of nodes"
+        axes.plot(nodes, ideal, color=INK, linestyle=IDEAL, linewidth=1.1, label=label)
+    last = known[-1] if known else None
+    axes.set_title(
+        f"{last.nodes} nodes collect {last.speedup.estimate:.2f} times as much"
+        if last is not None and last.speedup is not None
+        else "Throughput"
+    )
+    axes.set_yscale("log")
+    axes.set_ylabel("env steps/s over all nodes")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _draw_time(axes: Axes, comparison: ScalingComparison) -> None:
+    rows = comparison.rows
+    for row in rows:
+        times = [time for time in row.time_values_s if time is not None]
+        axes.plot([row.nodes] * len(times), times, "s", color=VERMILLION, ms=4, alpha=0.5)
+    known = [row for row in rows if row.median_time_s is not None]
+    axes.plot(
+        [row.nodes for row in known],
+        [row.median_time_s for row in known if row.median_time_s is not None],
+        color=VERMILLION,
+        label="median over seeds",
+    )
+    last = rows[-1]
+    axes.set_title(
+        f"{last.nodes} nodes reach {comparison.threshold:g} in {1 / last.time_ratio.estimate:.0%}"
+        " of the time"
+        if last.time_ratio is not None
+        else f"Time to {comparison.threshold:g}"
+    )
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"time to a mean return of {comparison.threshold:g} (s)")
+
+
+def _label_nodes(axes: Axes, nodes: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(list(nodes)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("nodes, each with a compute group")
+
+
+def _caption(comparison: ScalingComparison) -> str:
+    if not comparison.step_latency_ms:
+        return f"controller with {comparison.num_cores} cores"
+    return (
+        f"environment latency emulated: {comparison.step_latency_ms:g} ms per vector step;"
+        f" lab hosts share {comparison.num_cores} cores"
+    )

@@ -1,0 +1,48 @@
+"""The figures of one run of a scaling benchmark, from its own files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from engine.trace.reader import read_table
+from engine.trace.records import Resources
+from engine.trace.summary import Summary
+from tianji_cli.run_dir import RunPaths
+from tianji_cli.scaling.records import ScalingFigures
+
+COMPUTING = ("actor-", "learner-")
+
+
+def measure(run: RunPaths) -> ScalingFigures:
+    """Reads summary and trace of a run that ended well."""
+    summary = msgspec.json.decode(run.summary.read_bytes(), type=Summary)
+    resources = read_table(run.trace, Resources)
+    apart = [row for row in resources if not row.process.startswith(COMPUTING)]
+    return ScalingFigures(
+        collect_per_s=summary.collect_per_s,
+        time_to_threshold_s=summary.time_to_threshold_s,
+        steps_to_threshold=summary.steps_to_threshold,
+        return_mean=summary.return_mean,
+        wall_s=summary.wall_s,
+        lag_mean=summary.lag.mean,
+        lag_max=summary.lag.max,
+        used_cores=used_cores(resources),
+        used_cores_apart=used_cores(apart),
+    )
+
+
+def used_cores(rows: Iterable[Resources]) -> float | None:
+    """Processor seconds per second of all these processes, each between its own samples."""
+    spans: dict[tuple[str, str, int], list[Resources]] = {}
+    for row in rows:
+        spans.setdefault((row.host, row.process, row.pid), []).append(row)
+    total, is_known = 0.0, False
+    for samples in spans.values():
+        samples.sort(key=lambda row: row.t_s)
+        duration_s = samples[-1].t_s - samples[0].t_s
+        if duration_s > 0:
+            is_known = True
+            total += (samples[-1].cpu_s - samples[0].cpu_s) / duration_s
+    return round(total, 3) if is_known else None

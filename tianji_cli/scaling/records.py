@@ -1,0 +1,172 @@
+"""The files of a scaling benchmark: `scaling.json` says what it is, each `cell.json` what one run
+did."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from engine.errors import ConfigError
+from tianji_cli.bench.machine import Load, Machine
+from tianji_cli.documents import read_json, write_json
+from tianji_cli.inventory import Inventory
+from tianji_cli.manifest import GitState
+from tianji_cli.scaling.suite import ScalingSuite
+
+SCALING_SCHEMA_VERSION = 1
+RUN = "run"
+Outcome = Literal["reached", "censored", "failed"]
+
+
+class ScalingCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: so many nodes, this seed."""
+
+    nodes: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"nodes-{self.nodes}-seed{self.seed}"
+
+
+class ScalingFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run did, from its own summary and trace."""
+
+    collect_per_s: float | None = None
+    """Env steps over all nodes, in the steady window."""
+    time_to_threshold_s: float | None = None
+    steps_to_threshold: int | None = None
+    return_mean: float | None = None
+    wall_s: float = 0.0
+    lag_mean: float | None = None
+    lag_max: int | None = None
+    used_cores: float | None = None
+    """Processor time of the run's own processes, on all hosts, over the time that they ran."""
+    used_cores_apart: float | None = None
+    """Of them, what actors and learners did not use: coordinator, buffers, reducer."""
+
+
+class ScalingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a run; its own files are in `run/` beside it."""
+
+    schema_version: int = SCALING_SCHEMA_VERSION
+    cell: ScalingCell
+    outcome: Outcome
+    detail: str = ""
+    figures: ScalingFigures = ScalingFigures()
+    started_at: str
+    busy_share: float | None = None
+    """How busy this machine was during the run, by whatever ran on it: 1 is all its cores."""
+    load: Load | None = None
+    """Just before."""
+    exit_code: int | None = None
+    machine_id: str
+    command: list[str] = []
+
+
+class ScalingManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`scaling.json`."""
+
+    schema_version: int = SCALING_SCHEMA_VERSION
+    bench_id: str
+    argv: list[str]
+    suite: ScalingSuite
+    inventory: Inventory
+    seeds: list[int]
+    cells: list[ScalingCell]
+    """In the order in which they run."""
+    machine: Machine
+    git: GitState
+    started_at: str
+
+
+@dataclass(frozen=True)
+class ScalingPaths:
+    """Paths inside `results/<bench id>/`.
+
+    Args:
+        root: The benchmark's own directory.
+    """
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "scaling.json"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "comparison.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    def cell(self, cell: ScalingCell) -> Path:
+        return self.root / "cells" / cell.name
+
+    def result(self, cell: ScalingCell) -> Path:
+        """Written last: a cell without it is not finished."""
+        return self.cell(cell) / "cell.json"
+
+
+def make_cells(suite: ScalingSuite, seeds: Sequence[int]) -> list[ScalingCell]:
+    """Randomised blocks: all numbers of nodes run with one seed before the next seed begins."""
+    cells = []
+    for seed in seeds:
+        block = [ScalingCell(nodes=nodes, seed=seed) for nodes in suite.nodes]
+        random.Random(f"{suite.name} {seed}").shuffle(block)
+        cells += block
+    return cells
+
+
+def is_scaling(place: Path) -> bool:
+    """Whether a directory holds a benchmark of scaling."""
+    return ScalingPaths(place).manifest.is_file()
+
+
+def read_manifest(paths: ScalingPaths) -> ScalingManifest:
+    """Reads `scaling.json`.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or newer than this program.
+    """
+    return read_json(
+        paths.manifest, ScalingManifest, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
+    )
+
+
+def read_results(
+    paths: ScalingPaths, manifest: ScalingManifest
+) -> dict[ScalingCell, ScalingResult]:
+    """The finished cells.
+
+    Raises:
+        ConfigError: A file is damaged, or was written on another machine.
+    """
+    found = {
+        cell: read_json(
+            paths.result(cell), ScalingResult, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
+        )
+        for cell in manifest.cells
+        if paths.result(cell).is_file()
+    }
+    strangers = {r.machine_id for r in found.values()} - {manifest.machine.id}
+    if strangers:
+        raise ConfigError(
+            f"cells were run on machine {', '.join(strangers)}, the benchmark on"
+            f" {manifest.machine.id}",
+            where=str(paths.root),
+            fix="times of different machines cannot be compared",
+        )
+    return found
+
+
+def write_result(paths: ScalingPaths, result: ScalingResult) -> None:
+    """Makes a cell finished."""
+    write_json(paths.result(result.cell), result)

@@ -1,0 +1,121 @@
+"""Runs one cell of a scaling benchmark: `tianji up` on the first so many hosts, as a user would."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from tianji_cli.bench.machine import load_now
+from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.run_dir import RunPaths
+from tianji_cli.scaling.measure import measure
+from tianji_cli.scaling.records import (
+    RUN,
+    ScalingCell,
+    ScalingFigures,
+    ScalingManifest,
+    ScalingPaths,
+    ScalingResult,
+)
+
+LOOK_S = 0.5
+LAUNCH_S = 120.0
+"""Beyond the budget, for provisioning and the end; a run that takes longer has hung."""
+GRACE_S = 40.0
+TAIL_LINES = 15
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_cell(
+    manifest: ScalingManifest,
+    paths: ScalingPaths,
+    cell: ScalingCell,
+    show: Callable[[float], None],
+) -> ScalingResult:
+    """Runs one cell to its end; nothing of it is left running.
+
+    Args:
+        manifest, paths, cell: What and where.
+        show: Called now and then with the seconds since launch.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the run was ended, and nothing was concluded.
+    """
+    root = paths.cell(cell)
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    argv = _command(manifest, root, cell)
+    load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
+    environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
+    psutil.cpu_percent()  # from here on
+    family = Family(argv, environment, Path.cwd(), root / "output.log")
+    try:
+        exit_code = _wait(family, manifest.suite.budget_s + LAUNCH_S, show)
+        busy_share = psutil.cpu_percent() / 100
+    finally:
+        _stop(family)
+    run = RunPaths(root / RUN)
+    figures, problem = ScalingFigures(), ""
+    if exit_code == 0 and run.summary.is_file():
+        figures = measure(run)
+    else:
+        problem = _problem(exit_code, root / "output.log")
+    is_reached = figures.time_to_threshold_s is not None
+    return ScalingResult(
+        cell=cell,
+        outcome="failed" if problem else "reached" if is_reached else "censored",
+        detail=problem,
+        figures=figures,
+        started_at=started_at,
+        busy_share=round(busy_share, 3),
+        load=load,
+        exit_code=exit_code,
+        machine_id=manifest.machine.id,
+        command=argv,
+    )
+
+
+def _command(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list[str]:
+    """Writes experiment and inventory into the cell, so that it can be run again by hand."""
+    experiment = root / "experiment.json"  # JSON is YAML
+    work = manifest.suite.experiment_on(cell.nodes, cell.seed)
+    experiment.write_bytes(msgspec.json.format(msgspec.json.encode(work)) + b"\n")
+    limits = [
+        word for host in manifest.inventory.hosts[: cell.nodes] for word in ("--limit", host.name)
+    ]
+    inventory = str(Path(manifest.inventory.source).resolve())
+    words = ["up", inventory, *limits, "-x", str(experiment), "--name", RUN]
+    return [sys.executable, "-m", "tianji_cli.main", *words, "--results", str(root)]
+
+
+def _wait(family: Family, limit_s: float, show: Callable[[float], None]) -> int | None:
+    """The exit code; None if it has not ended within the limit."""
+    began_s = time.monotonic()
+    while (since_s := time.monotonic() - began_s) < limit_s:
+        exit_code = family.wait(LOOK_S)
+        if exit_code is not None:
+            return exit_code
+        family.look()
+        show(since_s)
+    return None
+
+
+def _stop(family: Family) -> None:
+    """In good order first: the command then ends its part on every host."""
+    if family.wait(0.0) is None:
+        family.ask_to_stop()
+        family.wait(GRACE_S)
+    family.end()
+
+
+def _problem(exit_code: int | None, output: Path) -> str:
+    head = "it did not end in time" if exit_code is None else f"its exit code was {exit_code}"
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n    ".join([head, *(line[:300] for line in lines[-TAIL_LINES:])])
