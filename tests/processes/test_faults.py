@@ -144,7 +144,10 @@ def kinds(run, kind) -> list[dict[str, object]]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False  # it went between the two questions
 
 
 def open_socket_dirs(command) -> set[str]:
