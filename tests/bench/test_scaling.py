@@ -142,7 +142,9 @@ def test_the_figure_shows_every_run_and_the_ideal(tmp_path: Path):
     assert "times as much" in left.get_title(loc="left")
     drawn = sorted(len(line.get_xdata()) for line in left.lines)
     assert drawn == [2, 2, 3, 3], "two curves, and a point for each run"
-    assert sorted(len(line.get_xdata()) for line in right.lines) == [2, 2, 3]
+    assert sorted(len(line.get_xdata()) for line in right.lines) == [0, 0, 1, 2, 2, 3]
+    (missed,) = [line for line in right.lines if len(line.get_xdata()) == 1]
+    assert list(missed.get_ydata()) == [100.0], "at its budget"
 
 
 def resources(host: str, process: str, *samples: tuple[float, float]) -> list[Resources]:
