@@ -274,7 +274,26 @@ def load_experiment(path: Path, settings: Sequence[str] = ()) -> tuple[Experimen
     Raises:
         ConfigError: The file or a setting cannot be used.
     """
-    document = apply_settings(read_yaml(path), settings)
+    return _experiment_of(apply_settings(read_yaml(path), settings))
+
+
+def overlaid_experiment(
+    base: Experiment, source: str, settings: Sequence[str] = ()
+) -> tuple[Experiment, Document]:
+    """Overlays and checks an experiment that is known already.
+
+    Args:
+        base: The experiment.
+        source: What to call it in errors.
+        settings: As on the command line.
+
+    Returns, Raises: As `load_experiment`.
+    """
+    data = msgspec.to_builtins(base)
+    return _experiment_of(apply_settings(Document(source, data, {}), settings))
+
+
+def _experiment_of(document: Document) -> tuple[Experiment, Document]:
     experiment = convert(document, Experiment)
     try:
         check_experiment(experiment)

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from engine.progress import Progress
+from engine.progress import Progress, RunCounters
 from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, Weights
 from engine.trace.records import Record
 
@@ -93,15 +93,36 @@ class Start(Message, frozen=True, kw_only=True):
     origin_ns: int
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the run is, for a checkpoint.
+
+    Attributes:
+        counters: What the coordinator knows.
+        consumed, trained: What of it this learner had reported, so that it can add the rest.
+    """
+
+    counters: RunCounters = RunCounters()
+    consumed: int = 0
+    trained: int = 0
+
+
+class CheckpointDue(Message, frozen=True, kw_only=True):
+    """Coordinator to learner: make durable what was learnt so far."""
+
+    standing: Standing
+
+
 class Stop(Message, frozen=True, kw_only=True):
     """Coordinator to one role: finish what must be finished, answer `Stopped`.
 
     `sent_rollouts` tells a buffer how many rollouts each actor has sent, so that it waits for
-    what is still on its way; `consumed_env_steps` is the learner's final count.
+    what is still on its way; `consumed_env_steps` is the learner's final count. `standing` is for
+    the last checkpoint of a learner.
     """
 
     sent_rollouts: dict[str, int] = {}
     consumed_env_steps: int = 0
+    standing: Standing = Standing()
 
 
 class Exit(Message, frozen=True, kw_only=True):
@@ -163,10 +184,11 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stopped(Message, frozen=True, kw_only=True):
-    """A role's answer to `Stop`."""
+    """A role's answer to `Stop`; `error` says what it could not do."""
 
     address: str
     counters: Counters
+    error: str = ""
 
 
 class Report(Message, frozen=True, kw_only=True):
@@ -206,6 +228,32 @@ class Restart(Message, frozen=True, kw_only=True):
     epoch: int
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """Coordinator to a process: does your loop still turn?"""
+
+    number: int
+
+
+class ProbeAnswered(Message, frozen=True, kw_only=True):
+    """The answer of a process, from its loop.
+
+    `longest_turn_s` is the longest that its loop ever took for one turn; `work` grows with
+    everything that it collects, steps, stores or trains.
+    """
+
+    process: str
+    number: int
+    longest_turn_s: float
+    work: int
+
+
+class StackWanted(Message, frozen=True, kw_only=True):
+    """Coordinator to a supervisor: this process has been silent for so long; what is it doing?"""
+
+    process: str
+    silent_s: float
+
+
 class ActorLost(Message, frozen=True, kw_only=True):
     """Coordinator to a buffer: incarnation `epoch` of this actor is gone. Idempotent.
 
@@ -216,6 +264,15 @@ class ActorLost(Message, frozen=True, kw_only=True):
     actor: str
     epoch: int
     collected: int
+
+
+class TicketVoided(Message, frozen=True, kw_only=True):
+    """Coordinator to a buffer: this actor lives and does not get on, so nobody waits for it.
+
+    What it still brings under its ticket is dropped and counted; its next ticket is as good as any.
+    """
+
+    actor: str
 
 
 class ProgressShown(Message, frozen=True, kw_only=True):
@@ -313,6 +370,11 @@ SmallMessage: TypeAlias = (
     | HostGone
     | ProgressShown
     | GroupLost
+    | CheckpointDue
+    | Probe
+    | ProbeAnswered
+    | StackWanted
+    | TicketVoided
     | StepRequested
     | StepTaken
 )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class RoleState(msgspec.Struct, frozen=True):
@@ -40,3 +45,46 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     env_steps_limit: int | None = None
     seconds_limit: float | None = None
     roles: dict[str, RoleState] = {}
+
+
+class RunCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run has done so far, counting what it did before it was resumed.
+
+    Attributes:
+        elapsed_s: On the run's timeline.
+    """
+
+    elapsed_s: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
+    env_steps_collected: Count = 0
+    env_steps_consumed: Count = 0
+    env_steps_dropped: Count = 0
+    samples_trained: Count = 0
+    episodes: Count = 0
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run goes on from.
+
+    Attributes:
+        run_id: The run that wrote the checkpoint.
+        checkpoint: Name of its JSON file, of which this run's `checkpoints/` holds a copy.
+        version: Of its weights.
+        updates: Optimiser steps taken by then.
+        counters: Of that run when the checkpoint was written, balanced: what had been collected
+            and neither consumed nor dropped by then was lost with it, so it counts as dropped.
+        resumes: How often this chain of runs was resumed, this time included.
+    """
+
+    run_id: str
+    checkpoint: str
+    version: Count
+    updates: Count
+    counters: RunCounters
+    resumes: Annotated[int, Meta(ge=1)]
+
+
+def steps_left(limit: int | None, resumed: Resumed | None) -> int | None:
+    """Of a limit on consumed env steps, what is left to a run; None where there is no limit."""
+    if limit is None or resumed is None:
+        return limit
+    return limit - resumed.counters.env_steps_consumed

@@ -149,6 +149,16 @@ class CheckpointSpec(Spec, frozen=True, kw_only=True):
     keep: PositiveInt = 3
 
 
+class WatchdogSpec(Spec, frozen=True, kw_only=True):
+    """What happens when processes live but do not get on; `null` switches a rule off."""
+
+    stuck_s: PositiveFloat | None = 60.0
+    """A process that has not answered for so long is reported, with its stack; it is not ended.
+    One that has been slower before is given five times as long as then, at most ten times this."""
+    stalled_s: PositiveFloat | None = 600.0
+    """The run fails when none of its processes has done any work for so long."""
+
+
 class Experiment(Spec, frozen=True, kw_only=True):
     """One run, completely described."""
 
@@ -173,6 +183,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     evaluation: EvaluationSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()
+    watchdog: WatchdogSpec = WatchdogSpec()
     restarts: NonNegativeInt = 3
     """How many times a dead actor is started again, over the whole run, before the run fails."""
 

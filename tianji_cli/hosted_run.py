@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import CleanupError, PreflightError, TianJiError
-from engine.progress import Progress
+from engine.progress import Progress, Resumed
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.deployment import Deployment, write_deployment
 from tianji_cli.host_control import end_part, remove_part
@@ -23,6 +23,7 @@ from tianji_cli.joining import Joining
 from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror
+from tianji_cli.origin import Origin, place_copy
 from tianji_cli.placement import crowded
 from tianji_cli.plan import HostSetup, Plan, wire
 from tianji_cli.provision import (
@@ -65,6 +66,7 @@ class HostedRun:
         run_id: Its name.
         results: Where its directory will be.
         detaches: Let go as soon as it has started.
+        origin: What it goes on from, if it does.
         unclean: What is left, filled in as it is found.
     """
 
@@ -73,6 +75,7 @@ class HostedRun:
     results: Path
     detaches: bool = False
     reach: Connect = connect
+    origin: Origin | None = None
     unclean: list[str] = field(default_factory=list)
 
     @property
@@ -156,14 +159,23 @@ class HostedRun:
             for host in sites:
                 (paths.logs / host).mkdir()
             facts = {host: item.facts for host, item in ready.items()}
-            plan = self.plan
-            write_manifest(paths, plan.experiment, plan.inventory, facts, seats, offsets)
+            plan, resumed = self.plan, self._resumed
+            write_manifest(paths, plan.experiment, plan.inventory, facts, seats, offsets, resumed)
             parts = tuple(site.part for site in sites.values())
             write_deployment(paths.root, Deployment(run_id=self.run_id, parts=parts))
         except OSError as error:
             raise PreflightError(
                 f"the run cannot be written: {error}", where=str(self.results)
             ) from error
+        if self.origin is not None:
+            place_copy(self.origin, paths)
+            for site in sites.values():
+                if site.node.is_remote:
+                    self.origin.ship(site.node, site.part.run_dir)
+
+    @property
+    def _resumed(self) -> Resumed | None:
+        return self.origin.resumed if self.origin else None
 
     def _watch(
         self,
@@ -182,7 +194,7 @@ class HostedRun:
             )
             for host, item in ready.items()
         }
-        launches = seated(wire(self.plan, setups, self.run_id), seats)
+        launches = seated(wire(self.plan, setups, self.run_id, self._resumed), seats)
         parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
         mirror = Mirror(parts, self.paths.root)
         joining = Joining(self.plan.placements)

@@ -11,13 +11,22 @@ import typer
 
 from engine.errors import TianJiError
 from tianji_cli.commands import bench_options, lab
-from tianji_cli.commands.options import ResultsOption, optional, output_of
+from tianji_cli.commands.options import (
+    ExperimentOption,
+    InventoryArgument,
+    LimitOption,
+    PolicyOption,
+    ResultsOption,
+    ResumeOption,
+    RunArgument,
+    SetOption,
+    optional,
+    output_of,
+)
 from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
 from tianji_cli.output import Output
 
 EVERYWHERE = "Before or after every command: -v, -q, --json, --no-color."
-LOCAL = "inventories/local.yaml"
-CARTPOLE = "experiments/cartpole_ppo.yaml"
 
 app = typer.Typer(
     name="tianji",
@@ -33,34 +42,6 @@ app = typer.Typer(
 
 app.add_typer(lab.app, epilog=EVERYWHERE)
 app.command(epilog=EVERYWHERE)(bench_options.bench)
-
-InventoryArgument = Annotated[str, typer.Argument(metavar="[INVENTORY]", help="Inventory file.")]
-ExperimentOption = Annotated[
-    str, typer.Option("-x", "--experiment", metavar="EXPERIMENT", help="Experiment file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    optional(
-        "-s",
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a value of the experiment; null switches a rule off. Repeatable.",
-    ),
-]
-PolicyOption = Annotated[
-    str | None,
-    optional("--policy", metavar="NAME", help="Distribution policy: built in, or a YAML file."),
-]
-RunArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]", help="Run id or a unique beginning; the newest.", show_default=False
-    ),
-]
-LimitOption = Annotated[
-    list[str] | None,
-    optional("--limit", metavar="HOSTS", help="Only hosts that match this glob. Repeatable."),
-]
 
 
 @app.callback()
@@ -81,8 +62,8 @@ def main_options(
 @app.command(epilog=EVERYWHERE)
 def up(
     context: typer.Context,
-    inventory: InventoryArgument = LOCAL,
-    experiment: ExperimentOption = CARTPOLE,
+    inventory: InventoryArgument = None,
+    experiment: ExperimentOption = None,
     settings: SetOption = None,
     policy: PolicyOption = None,
     name: Annotated[str | None, optional("--name", metavar="RUN", help="Run id.")] = None,
@@ -95,6 +76,7 @@ def up(
         bool,
         typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
     ] = False,
+    resume: ResumeOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, bring back traces."""
@@ -110,6 +92,7 @@ def up(
         name,
         detaches=detach,
         limit=limit or (),
+        resume=resume,
     )
     if dry_run:
         show_plan(command.check_only(request, output), output)
@@ -120,8 +103,8 @@ def up(
 @app.command(epilog=EVERYWHERE)
 def plan(
     context: typer.Context,
-    inventory: InventoryArgument = LOCAL,
-    experiment: ExperimentOption = CARTPOLE,
+    inventory: InventoryArgument = None,
+    experiment: ExperimentOption = None,
     settings: SetOption = None,
     policy: PolicyOption = None,
     limit: LimitOption = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.progress import Resumed
 from engine.runtime.launch import HostFacts
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
@@ -42,6 +43,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     clock_offsets_s: dict[str, float]
     clock_errors_s: dict[str, float]
+    resumed_from: Resumed | None = None
 
 
 def write_manifest(
@@ -51,6 +53,7 @@ def write_manifest(
     hosts: dict[str, HostFacts],
     processes: dict[str, Seat],
     offsets: Mapping[str, ClockOffset],
+    resumed: Resumed | None = None,
 ) -> Manifest:
     """Writes the manifest of a run that is about to start.
 
@@ -59,6 +62,7 @@ def write_manifest(
         hosts: What each is, the coordinator's first.
         processes: What each gets of its host.
         offsets: Their monotonic clocks minus that of the coordinator's host.
+        resumed: What it goes on from, if it does.
     """
     manifest = Manifest(
         run_id=paths.run_id,
@@ -73,6 +77,7 @@ def write_manifest(
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},
         clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
+        resumed_from=resumed,
     )
     paths.manifest.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest

@@ -1,7 +1,8 @@
 """Brings the files of a run here while it goes on: what is appended there is appended here.
 
-Traces and logs only ever grow, so their sizes say what is new. Everything else (summary,
-checkpoints, states) is replaced as a whole over there, and fetched once, at the end.
+Traces and logs only ever grow, so their sizes say what is new. A checkpoint never changes once it
+is whole, so each is brought when it is there: what is lost with its host can still be resumed.
+Everything else (summary, states) is replaced as a whole over there, and fetched once, at the end.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import TianJiError
+from engine.runtime.log_cap import ASIDE
 from tianji_cli.connectors.base import Node
 
+CHECKPOINTS = "checkpoints/"
 PERIOD_S = 1.0
 JOIN_S = 60.0
 
 
 def is_growing(path: str) -> bool:
     """Whether a file of a run, by its path in the run's directory, is only ever appended to."""
-    return path.startswith("logs/") or (path.startswith("trace/") and path.endswith(".jsonl"))
+    return (path.startswith("logs/") and path.endswith(".log")) or (
+        path.startswith("trace/") and path.endswith(".jsonl")
+    )
 
 
 def fetch(node: Node, remote: str, local: Path, *, everything: bool) -> None:
@@ -34,21 +39,42 @@ def fetch(node: Node, remote: str, local: Path, *, everything: bool) -> None:
     Raises:
         HostUnreachableError: The connection broke; what has come so far stays.
     """
-    for name, size in sorted(node.walk(remote).items()):
+    there = node.walk(remote)
+    for name, size in sorted(there.items()):  # so a checkpoint's tensors come before its JSON
         path = local / name
-        if ".." in Path(name).parts:
+        if ".." in Path(name).parts or Path(name).is_absolute():
             continue
         if is_growing(name):
             known = path.stat().st_size if path.exists() else 0
+            if size < known:  # it became too long over there, and was emptied
+                path.replace(path.with_name(path.name + ASIDE))
+                known = 0
             if size > known:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("ab") as file:
                     file.write(node.read(f"{remote}/{name}", known))
-        elif everything and not path.name.endswith(".tmp"):
+        elif not path.name.endswith(".tmp") and (everything or _is_new_checkpoint(name, path)):
+            data = node.read(f"{remote}/{name}")
+            if len(data) < size:
+                continue  # removed over there meanwhile, as an older checkpoint is
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(node.read(f"{remote}/{name}"))
+            temporary.write_bytes(data)
             temporary.replace(path)
+    _forget_old_checkpoints(there, local)
+
+
+def _is_new_checkpoint(name: str, path: Path) -> bool:
+    return name.startswith(CHECKPOINTS) and not path.exists()
+
+
+def _forget_old_checkpoints(there: dict[str, int], local: Path) -> None:
+    """Keeps as many as are kept over there; other hosts' groups are left alone."""
+    kept = {name for name in there if name.startswith(CHECKPOINTS)}
+    for directory in {Path(name).parent for name in kept if name.endswith(".json")}:
+        for path in (local / directory).glob("v*"):
+            if str(directory / path.name) not in kept:
+                path.unlink()
 
 
 class Mirror:

@@ -13,6 +13,7 @@ from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR
+from engine.progress import Resumed
 from engine.roles.totals import RunInfo
 from engine.runtime.launch import Launch, WorkerSpec
 from engine.spec import Experiment
@@ -72,19 +73,21 @@ class Plan:
             )
         return (host.address, *host.ports)
 
+    def info(self, run_id: str, resumed: Resumed | None = None) -> RunInfo:
+        """What the summary of a run of this plan says beside its traces."""
+        return RunInfo(
+            run_id=run_id,
+            num_hosts=len({placement.host for placement in self.placements}),
+            num_actors=self.graph.count("actor"),
+            num_groups=self.graph.count("learner"),
+            resumed=resumed,
+        )
+
     @property
     def learner_hosts(self) -> list[str]:
         """Hosts with a learner, each once."""
         found = (p.host for p in self.placements if any(map(_is_learner, p.roles)))
         return list(dict.fromkeys(found))
-
-    @property
-    def info_counts(self) -> dict[str, int]:
-        return {
-            "num_hosts": len({placement.host for placement in self.placements}),
-            "num_actors": self.graph.count("actor"),
-            "num_groups": self.graph.count("learner"),
-        }
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -147,13 +150,16 @@ class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
     clock_offset_ns: int = 0
 
 
-def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, Launch]:
+def wire(
+    plan: Plan, setups: Mapping[str, HostSetup], run_id: str, resumed: Resumed | None = None
+) -> dict[str, Launch]:
     """Gives every process its sockets, its log and, where there is TCP, its keys.
 
     Args:
         plan: What runs where.
         setups: By host; all hosts of the plan.
         run_id: The run.
+        resumed: What it goes on from, if it does.
 
     Returns:
         What each host's supervisor has to launch.
@@ -163,7 +169,7 @@ def wire(plan: Plan, setups: Mapping[str, HostSetup], run_id: str) -> dict[str, 
     is_tcp = any(endpoint.startswith("tcp:") for endpoint in endpoints.values())
     members = [*plan.host_of, *supervisors.values()]
     keyrings = make_keyrings(members) if is_tcp else {}
-    info = RunInfo(run_id=run_id, **plan.info_counts)
+    info = plan.info(run_id, resumed)
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
     routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
     roles_of = {placement.process: placement.roles for placement in plan.placements}

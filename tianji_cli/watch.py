@@ -18,6 +18,7 @@ from engine.runtime.launch import (
     Shown,
     Spawned,
     StopRun,
+    Stuck,
 )
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.lines import Line, Lines
@@ -102,6 +103,8 @@ class Watcher:
                 self._note(f"{report.address} on {line.host} {report.cause}")
                 if report.address == COORDINATOR:
                     self._kill("are ended, as the coordinator is gone")
+            case Stuck():
+                self._note(_words_of(report, line.host))
             case Finished():
                 self._done.add(line.host)
                 if line.host == self._head:
@@ -148,3 +151,10 @@ class Watcher:
         else:
             self._note("ending at once")
             self._kill("are ended")
+
+
+def _words_of(stuck: Stuck, host: str) -> str:
+    """Who is stuck, and where."""
+    stack = "".join(f"\n    {line}" for line in stuck.stack)
+    silence = f"{stuck.address} on {host} has not answered for {stuck.silent_s:.0f} s"
+    return f"{silence}; {stuck.state}{stack}"

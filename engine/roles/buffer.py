@@ -20,9 +20,10 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
 )
 from engine.roles.books import Books
-from engine.roles.commands import Command, Quit, Send, Wake
+from engine.roles.commands import Command, ForgetActor, Quit, Send, Wake
 from engine.roles.events import Event, TimerFired
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
@@ -39,12 +40,15 @@ class BufferRole:
         index: Its number.
         staleness: Mode and bound.
         rollouts_per_batch: Rollouts that one batch is made of.
+        version: Of the weights that the run begins with.
     """
 
-    def __init__(self, index: int, staleness: StalenessSpec, rollouts_per_batch: int) -> None:
+    def __init__(
+        self, index: int, staleness: StalenessSpec, rollouts_per_batch: int, version: int = 0
+    ) -> None:
         self.address = f"buffer-{index}"
         self._index = index
-        self._admission = Admission(staleness, rollouts_per_batch)
+        self._admission = Admission(staleness, rollouts_per_batch, next_batch=version)
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
@@ -69,6 +73,8 @@ class BufferRole:
                 return self._arrived(event, now_s)
             case ActorLost():
                 return self._lose(event, now_s)
+            case TicketVoided(actor=actor):
+                return self._void(actor, now_s)
             case BatchRequested():
                 return self._requested(event, now_s)
             case Stop():
@@ -105,11 +111,18 @@ class BufferRole:
         commands = self._books.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
+            number = int(event.actor.rpartition("-")[2])
+            commands.append(ForgetActor(number, event.epoch))
             self._admission.lose(event.actor)
             self._held_versions.pop(event.actor, None)
         if self._stop:
             return [*commands, *self._finish_if_drained()]
         return [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _void(self, actor: str, now_s: float) -> list[Command]:
+        """Goes on without what an actor has in hand that does not get on."""
+        self._admission.lose(actor)
+        return [] if self._stop else [*self._deliver(now_s), *self._grant()]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)

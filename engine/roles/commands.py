@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
-from engine.progress import Progress
+from engine.progress import Progress, RunCounters
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Record
 from engine.trace.summary import Summary
@@ -133,11 +133,20 @@ class SetPriorities:
 
 
 @dataclass(frozen=True)
+class ForgetActor:
+    """Buffer: nothing more is taken in from this incarnation of an actor, nor from earlier ones."""
+
+    actor: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class SaveCheckpoint:
-    """Learner: make what was learnt so far durable."""
+    """Learner: make what was learnt so far durable. Gives `CheckpointWritten`."""
 
     version: int
-    counters: Mapping[str, int]
+    counters: RunCounters
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,11 +170,13 @@ class Wake:
 class StartRun:
     """Coordinator: set the run's clock to zero and send `Start` to all of these.
 
-    While the run `is_under_way`, its clock goes on: these have come late.
+    A run that goes on from a checkpoint goes on in time as well, from `elapsed_s`. While the run
+    `is_under_way`, its clock goes on: these have come late.
     """
 
     addresses: tuple[str, ...]
     is_under_way: bool = False
+    elapsed_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,7 @@ Command: TypeAlias = (
     | InsertRollout
     | DrawSamples
     | SetPriorities
+    | ForgetActor
     | SaveCheckpoint
     | Evaluate
     | AbandonEvaluation

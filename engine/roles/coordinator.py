@@ -21,6 +21,7 @@ from engine.messages import (
     Exit,
     HostGone,
     Joined,
+    ProbeAnswered,
     Report,
     RoleExited,
     Start,
@@ -41,11 +42,12 @@ from engine.roles.commands import (
     Wake,
     WriteTrace,
 )
-from engine.roles.events import Event, TimerFired
+from engine.roles.events import Event, Noted, TimerFired
 from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
 from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.upkeep import Upkeep
 from engine.roles.view import describe
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
@@ -89,7 +91,7 @@ class CoordinatorRole:
         self._info = info
         self._addresses = addresses
         self._supervisors = supervisors
-        self._totals = RunTotals(experiment)
+        self._totals = RunTotals(experiment, info.resumed)
         self._groups = groups or Groups(single_cut(experiment), {})
         num_groups = self._groups.count
         self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
@@ -99,6 +101,9 @@ class CoordinatorRole:
         self._error: str | None = None
         self._stop_reason = ""
         self._deadline_s = JOIN_S
+        self._upkeep = Upkeep(
+            experiment, addresses, self._groups, self._roll, self._fleet, self._totals
+        )
         self._ended_training_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -108,8 +113,7 @@ class CoordinatorRole:
             case Joined():
                 return self._joined(event, now_s)
             case Start():  # its own: so the trace says when its time zero was
-                origin_s = event.origin_ns * 1e-9
-                return [self._note(0.0, "started", COORDINATOR, "", origin_s=origin_s)]
+                return self._started(event.origin_ns * 1e-9)
             case Alive():
                 self._fleet.hear(event, now_s)
                 return self._start_if_complete(now_s)
@@ -119,6 +123,8 @@ class CoordinatorRole:
                 return self._stop("env_steps", now_s)
             case Stopped():
                 self._roll.last_words[event.address] = event.counters
+                if event.error:
+                    self._fail(f"{event.address}: {event.error}")
                 return [*self._settle(), *self._advance(now_s)]
             case RoleExited():
                 return self._exited(event, now_s)
@@ -128,6 +134,10 @@ class CoordinatorRole:
                 return self._stop(event.reason, now_s)
             case HostGone():
                 return self._gone_host(event.host, now_s)
+            case Noted(kind=kind, detail=detail):
+                return [self._note(now_s, kind, COORDINATOR, detail)]
+            case ProbeAnswered():
+                return self._upkeep.answered(event, now_s)
             case TimerFired():
                 return self._tick(now_s)
         raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
@@ -150,8 +160,19 @@ class CoordinatorRole:
         if self._phase is not _Phase.JOINING or not is_complete:
             return []
         self._phase = _Phase.RUNNING
-        self._fleet.start()
-        return [StartRun((COORDINATOR, *self._addresses, *self._supervisors))]
+        begin_s = self._totals.before.elapsed_s
+        self._fleet.start(begin_s)
+        self._upkeep.start(begin_s)
+        everybody = (COORDINATOR, *self._addresses, *self._supervisors)
+        return [StartRun(everybody, elapsed_s=begin_s)]
+
+    def _started(self, origin_s: float) -> list[Command]:
+        resumed, begin_s = self._info.resumed, self._totals.before.elapsed_s
+        started = self._note(begin_s, "started", COORDINATOR, "", origin_s=origin_s)
+        if resumed is None:
+            return [started]
+        words = f"version {resumed.version} of run {resumed.run_id}"
+        return [self._note(begin_s, "resumed", COORDINATOR, words), started]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
@@ -169,6 +190,9 @@ class CoordinatorRole:
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
+        if stalled := self._upkeep.stalled(now_s):
+            self._fail(stalled)
+            return self._stop("stalled", now_s)
         return []
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
@@ -200,7 +224,7 @@ class CoordinatorRole:
         for group in groups:
             detail = f"{cause}; the other groups go on"
             commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
-            commands += self._groups.part_with(group)
+            commands += self._groups.part_with(group, self._totals, now_s)
         return [*commands, *self._settle()]
 
     def _settle(self) -> list[Command]:
@@ -212,6 +236,8 @@ class CoordinatorRole:
         if self._phase is _Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
                 commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
+            excused = self._groups.dead | self._fleet.absent
+            commands += self._upkeep.tick(self._roll.living - excused, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
         if now_s < self._deadline_s:
             return commands
@@ -221,8 +247,11 @@ class CoordinatorRole:
             self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
             self._roll.give_up(missing)
             return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
-        self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
-        self._roll.give_up(waiting)
+        for actor in self._upkeep.stuck_actors(waiting):  # that is known, and no reason to fail
+            commands += self._fleet.lose(actor)
+        if waiting := self._awaited():
+            self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
+            self._roll.give_up(waiting)
         return [*commands, *self._advance(now_s)]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
@@ -264,7 +293,10 @@ class CoordinatorRole:
         self._ended_training_s = now_s
         self._deadline_s = now_s + STOP_S
         self._roll.give_up(self._roll.missing)
-        stops = [Send(address, Stop()) for address in self._awaited()]
+        stops = [
+            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
+            for address in self._awaited()
+        ]
         return [self._note(now_s, "stopping", COORDINATOR, reason), *stops, *self._advance(now_s)]
 
     def _awaited(self) -> list[str]:
@@ -318,7 +350,8 @@ class CoordinatorRole:
         """Everyone's own count, or as much of it as is known."""
         if self._roll.gone:
             return self._roll.ledger_of_the_rest(self._totals, now_s)
-        return self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
+        own = self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
+        return self._totals.in_all(own)
 
     def _note(
         self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None

@@ -92,6 +92,18 @@ class EnvironmentStepped:
 
 
 @dataclass(frozen=True)
+class CheckpointWritten:
+    """A checkpoint was written, or could not be: then `error` says why; earlier ones are there.
+
+    `name` is empty where another learner writes the same one.
+    """
+
+    name: str
+    error: str = ""
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something happened that belongs in the trace, as an event of this kind."""
 
@@ -124,6 +136,7 @@ Event: TypeAlias = (
     | ModelsMerged
     | StepWanted
     | EnvironmentStepped
+    | CheckpointWritten
     | Noted
     | SamplesDrawn
     | Evaluated

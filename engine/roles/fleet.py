@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.messages import COORDINATOR, ActorLost, Alive, Restart, role_of, source_of
+from engine.messages import (
+    COORDINATOR,
+    ActorLost,
+    Alive,
+    Restart,
+    TicketVoided,
+    role_of,
+    source_of,
+)
 from engine.roles.commands import Command, Send
 from engine.trace.records import Production, Record
 
@@ -60,10 +68,20 @@ class Fleet:
         """Supervisors that never said anything: the way to their hosts may be closed."""
         return sorted(set(self._supervisors) - set(self._heard_s))
 
-    def start(self) -> None:
-        """The clock starts again at zero."""
-        self._heard_s = dict.fromkeys(self._heard_s, 0.0)
-        self._beat_at_s = 0.0
+    @property
+    def has_supervisors(self) -> bool:
+        """Whether the run has processes of its own."""
+        return bool(self._supervisors)
+
+    def supervisor_on(self, host: str) -> str | None:
+        """Address of a host's supervisor; None if it was never heard or is lost."""
+        name = self._supervisor_of.get(host)
+        return name if name in self._heard_s else None
+
+    def start(self, now_s: float) -> None:
+        """The clock starts again, at `now_s`."""
+        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+        self._beat_at_s = now_s
 
     def hear(self, event: Alive, now_s: float) -> None:
         """Notes that a supervisor is there."""
@@ -120,6 +138,14 @@ class Fleet:
         self._lost_sources[source] = (actor, epoch)
         return self._tell_buffer(source)
 
+    def do_without(self, actor: str) -> list[Command]:
+        """Waits no longer for what this actor has in hand, although it lives."""
+        voided = TicketVoided(actor=actor)
+        return [Send(self._buffer_of(actor), voided)] if self._has_buffers else []
+
+    def _buffer_of(self, actor: str) -> str:
+        return f"buffer-{int(actor.rpartition('-')[2]) % self._num_groups}"
+
     def note(self, records: Iterable[Record]) -> list[Command]:
         """Keeps count of what each incarnation says it has collected, also after its death."""
         late: list[str] = []
@@ -152,6 +178,5 @@ class Fleet:
 
     def _tell_buffer(self, source: str) -> list[Command]:
         actor, epoch = self._lost_sources[source]
-        group = int(actor.rpartition("-")[2]) % self._num_groups
         lost = ActorLost(actor=actor, epoch=epoch, collected=self._produced.get(source, 0))
-        return [Send(f"buffer-{group}", lost)] if self._has_buffers else []
+        return [Send(self._buffer_of(actor), lost)] if self._has_buffers else []

@@ -65,10 +65,10 @@ class Groups:
         self.dead.update(roles)
         return hit
 
-    def part_with(self, group: int) -> list[Command]:
+    def part_with(self, group: int, totals: RunTotals, now_s: float) -> list[Command]:
         """Stops what is left of a lost group."""
         commands: list[Command] = [
-            Send(address, Stop())
+            Send(address, Stop(standing=totals.standing_of(address, now_s)))
             for address in self._members[group]
             if address not in self.dead and role_of(address) != "buffer"
         ]

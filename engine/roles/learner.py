@@ -10,14 +10,14 @@ every update together until one of them withdraws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import msgspec
 
 from engine.graph.cut import Cut, single_cut
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
     BatchRequested,
+    CheckpointDue,
     Counters,
     Exit,
     ModelMerged,
@@ -25,6 +25,7 @@ from engine.messages import (
     PrioritiesArrived,
     Report,
     SamplesArrived,
+    Standing,
     Start,
     StepLimitReached,
     Stop,
@@ -32,6 +33,8 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
+from engine.progress import Resumed, steps_left
+from engine.roles.batches import Batch, num_env_steps, staleness_row, update_with
 from engine.roles.commands import (
     BlendModel,
     Command,
@@ -40,11 +43,10 @@ from engine.roles.commands import (
     Quit,
     SaveCheckpoint,
     Send,
-    Update,
-    UpdateFromSamples,
     Withdraw,
 )
 from engine.roles.events import (
+    CheckpointWritten,
     Event,
     ModelExported,
     Noted,
@@ -54,11 +56,10 @@ from engine.roles.events import (
     WeightsExported,
     Withdrawn,
 )
-from engine.rollout import Rollout, Weights
+from engine.rollout import Weights
 from engine.spec import Experiment
-from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.records import Consumption, Record, WeightsPublished
 from engine.trace.records import Event as TraceEvent
-from engine.trace.summary import weighted_percentile
 
 REDUCER = "reducer-0"
 
@@ -68,50 +69,64 @@ class LearnerRole:
 
     Args:
         index: Its number.
-        experiment: Stop and checkpoint rules.
+        experiment: Stop rules.
         buffer: Address that it takes batches from.
         cut: How many learners there are, and how they learn from each other.
+        resumed: Where the run goes on from, if it does. What a learner counts begins at zero.
     """
 
     def __init__(
-        self, index: int, experiment: Experiment, buffer: str, cut: Cut | None = None
+        self,
+        index: int,
+        experiment: Experiment,
+        buffer: str,
+        cut: Cut | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
         cut = cut or single_cut(experiment)
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
-        self._step_limit = experiment.stop.env_steps if cut.groups == 1 else None
+        self._step_limit = (
+            steps_left(experiment.stop.env_steps, resumed) if cut.groups == 1 else None
+        )
         """With several learners, only the coordinator knows what all of them have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
+        self._version = resumed.version if resumed else 0
         self._offer_every = experiment.reduce.every_updates
-        self._next_offer = self._offer_every
+        self._next_offer = self._version + self._offer_every
         self._awaits_merge = False
         self._is_joint = self._takes_part = cut.is_joint
-        self._checkpoint_every_s = experiment.checkpoint.every_s
-        self._last_checkpoint_s = 0.0
-        self._version = 0
+        self._due: Standing | None = None
+        """Set while a checkpoint is due that waits for the end of an update."""
+        self._standing = Standing()
+        """The last word of the coordinator on how far the run is."""
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
-        self._num_requested = 0
-        self._staged: _Batch | None = None
-        self._training: _Batch | None = None
+        self._num_requested = self._version
+        self._staged: Batch | None = None
+        self._training: Batch | None = None
         self._idle_since_s = 0.0
         self._started_update_s = 0.0
         self._wait_s = 0.0
         self._consumed = 0
         self._trained = 0
-        self._updates = 0
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         match event:
             case Start():
-                self._idle_since_s = self._last_checkpoint_s = now_s
+                self._idle_since_s = now_s
                 return [ExportWeights(self._version), *self._request_next()]
             case WeightsExported(weights=weights):
                 return [*self._publish(weights), self._report(self._published_row(now_s))]
             case WeightsRequested():
                 return self._subscribed(event)
+            case CheckpointDue(standing=standing):
+                self._due = standing
+                return self._checkpoint_if_due(now_s) if self._training is None else []
+            case CheckpointWritten():
+                return self._written(event, now_s)
             case BatchArrived() | SamplesArrived():
                 self._staged = event
                 return self._train_if_idle(now_s)
@@ -119,7 +134,7 @@ class LearnerRole:
                 return self._updated(event, now_s)
             case UpdateDeclined():
                 self._training, self._takes_part = None, False
-                return self._finish() if self._is_stopping else []
+                return self._finish(now_s) if self._is_stopping else []
             case ModelExported(weights=weights):
                 return [Send(REDUCER, ModelOffered(self._index, weights))]
             case ModelMerged(weights=weights):
@@ -128,12 +143,12 @@ class LearnerRole:
             case Noted(kind=kind, detail=detail):
                 row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
                 return [self._report(row)]
-            case Stop():
-                self._is_stopping = True
-                return self._withdraw() if self._training is None else []
+            case Stop(standing=standing):
+                self._is_stopping, self._standing = True, standing
+                return self._withdraw(now_s) if self._training is None else []
             case Withdrawn():
                 self._takes_part = False
-                return self._finish()
+                return self._finish(now_s)
             case TimerFired():
                 return []
             case Exit():
@@ -144,7 +159,7 @@ class LearnerRole:
         """Asks for the next batch, unless the run will have had enough without it."""
         planned = self._consumed
         if self._training is not None:
-            planned += _num_env_steps(self._training)
+            planned += num_env_steps(self._training)
         if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
             return []
         request = BatchRequested(
@@ -184,18 +199,24 @@ class LearnerRole:
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
-        return [*self._request_next(), _update_with(self._training)]
+        return [*self._request_next(), update_with(self._training)]
 
     def _updated(self, event: Updated, now_s: float) -> list[Command]:
         assert self._training is not None
         batch, self._training = self._training, None
-        env_steps = _num_env_steps(batch)
+        env_steps = num_env_steps(batch)
         self._consumed += env_steps
         self._trained += event.samples_trained
-        self._updates = event.num_updates
         rows = (
             self._consumption(event, env_steps, now_s),
-            self._staleness(batch, event, now_s),
+            staleness_row(
+                self._index,
+                self._version,
+                batch,
+                event.samples_by_version,
+                self._started_update_s,
+                now_s,
+            ),
         )
         self._version = event.weights.version
         self._idle_since_s = now_s
@@ -206,7 +227,7 @@ class LearnerRole:
         if self._step_limit is not None and self._consumed >= self._step_limit:
             commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:
-            return [*commands, *self._withdraw()]
+            return [*commands, *self._withdraw(now_s)]
         commands += self._offer_if_due()
         return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
 
@@ -217,9 +238,9 @@ class LearnerRole:
         self._awaits_merge = True
         return [ExportModel()]
 
-    def _withdraw(self) -> list[Command]:
+    def _withdraw(self, now_s: float) -> list[Command]:
         """Learners that update together must all know that this one will not."""
-        return [Withdraw()] if self._takes_part else self._finish()
+        return [Withdraw()] if self._takes_part else self._finish(now_s)
 
     def _consumption(self, event: Updated, env_steps: int, now_s: float) -> Consumption:
         return Consumption(
@@ -236,80 +257,37 @@ class LearnerRole:
             metrics=event.metrics,
         )
 
-    def _staleness(self, batch: _Batch, event: Updated, now_s: float) -> Staleness:
-        """Lag over env steps, from the oldest behaviour version of each rollout or sample."""
-        versions = event.samples_by_version
-        if isinstance(batch, BatchArrived):
-            versions = _steps_by_version(batch.rollouts)
-        steps_by_lag = {self._version - version: steps for version, steps in versions.items()}
-        env_steps = sum(steps_by_lag.values())
-        age_mean_s, age_max_s = _ages_s(batch, self._started_update_s)
-        return Staleness(
-            t_s=now_s,
-            learner=self._index,
-            version=self._version,
-            env_steps=env_steps,
-            lag_min=min(steps_by_lag),
-            lag_mean=sum(lag * steps for lag, steps in steps_by_lag.items()) / max(env_steps, 1),
-            lag_p95=weighted_percentile(steps_by_lag, 0.95),
-            lag_max=max(steps_by_lag),
-            steps_by_lag=steps_by_lag,
-            age_mean_s=age_mean_s,
-            age_max_s=age_max_s,
-        )
-
     def _checkpoint_if_due(self, now_s: float) -> list[Command]:
-        every_s = self._checkpoint_every_s
-        if every_s is None or now_s - self._last_checkpoint_s < every_s:
-            return []
-        self._last_checkpoint_s = now_s
-        return [self._checkpoint()]
+        standing, self._due = self._due, None
+        return [] if standing is None else [self._checkpoint(standing, now_s)]
 
-    def _checkpoint(self) -> Command:
-        counters = {
-            "env_steps_consumed": self._consumed,
-            "samples_trained": self._trained,
-            "updates": self._updates,
-        }
-        return SaveCheckpoint(self._version, counters)
+    def _checkpoint(self, standing: Standing, now_s: float, is_final: bool = False) -> Command:
+        """Counts what this learner did since the coordinator last heard of it."""
+        known = standing.counters
+        consumed = known.env_steps_consumed + self._consumed - standing.consumed
+        counters = msgspec.structs.replace(
+            known,
+            elapsed_s=now_s,
+            env_steps_consumed=consumed,
+            env_steps_collected=max(known.env_steps_collected, consumed + known.env_steps_dropped),
+            samples_trained=known.samples_trained + self._trained - standing.trained,
+        )
+        return SaveCheckpoint(self._version, counters, is_final)
 
-    def _finish(self) -> list[Command]:
-        counters = Counters(consumed=self._consumed)
-        return [
-            self._checkpoint(),
-            Send(COORDINATOR, Stopped(address=self.address, counters=counters)),
-        ]
+    def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:
+        commands: list[Command] = []
+        kind, detail = (
+            ("checkpoint-failed", event.error) if event.error else ("checkpoint", event.name)
+        )
+        if detail:
+            row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
+            commands.append(self._report(row))
+        if event.is_final:
+            counters = Counters(consumed=self._consumed)
+            error = f"its last checkpoint was not written: {event.error}" if event.error else ""
+            last = Stopped(address=self.address, counters=counters, error=error)
+            commands.append(Send(COORDINATOR, last))
+        return commands
 
-
-_Batch: TypeAlias = BatchArrived | SamplesArrived
-
-
-def _num_env_steps(batch: _Batch) -> int:
-    """Those that this batch consumes; samples from replay were counted when they went in."""
-    if isinstance(batch, SamplesArrived):
-        return 0
-    return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
-
-
-def _update_with(batch: _Batch) -> Command:
-    if isinstance(batch, SamplesArrived):
-        return UpdateFromSamples(batch.samples)
-    return Update(batch.rollouts)
-
-
-def _steps_by_version(rollouts: Sequence[Rollout]) -> dict[int, int]:
-    versions: dict[int, int] = {}
-    for rollout in rollouts:
-        version = rollout.info.version_min
-        versions[version] = versions.get(version, 0) + rollout.info.num_env_steps
-    return versions
-
-
-def _ages_s(batch: _Batch, now_s: float) -> tuple[float, float]:
-    """Mean and highest age in seconds: of rollouts, or of samples from replay."""
-    if isinstance(batch, SamplesArrived):
-        info = batch.samples.info
-        waited_s = now_s - info.drawn_s
-        return info.age_mean_s + waited_s, info.age_max_s + waited_s
-    ages_s = [now_s - rollout.info.end_s for rollout in batch.rollouts]
-    return sum(ages_s) / len(ages_s), max(ages_s)
+    def _finish(self, now_s: float) -> list[Command]:
+        return [self._checkpoint(self._standing, now_s, is_final=True)]

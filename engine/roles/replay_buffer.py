@@ -24,6 +24,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
 )
 from engine.replay.limiter import RateLimiter
 from engine.roles.books import Books
@@ -31,6 +32,7 @@ from engine.roles.buffer import DRAIN_S
 from engine.roles.commands import (
     Command,
     DrawSamples,
+    ForgetActor,
     InsertRollout,
     Quit,
     Send,
@@ -49,11 +51,17 @@ class ReplayBufferRole:
         index: Its number.
         limiter: Who may go on.
         capacity: Env steps that the store holds.
-        step_limit: `stop.env_steps`.
+        step_limit: `stop.env_steps`, less what was consumed before the run went on.
+        version: Of the weights that the run begins with.
     """
 
     def __init__(
-        self, index: int, limiter: RateLimiter, capacity: int, step_limit: int | None
+        self,
+        index: int,
+        limiter: RateLimiter,
+        capacity: int,
+        step_limit: int | None,
+        version: int = 0,
     ) -> None:
         self.address = f"buffer-{index}"
         self._index = index
@@ -66,7 +74,7 @@ class ReplayBufferRole:
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._learner = ""
-        self._next_batch = 0
+        self._next_batch = version
         self._reported_steps = 0
         self._reported_samples = 0
         self._has_reached_limit = False
@@ -92,6 +100,9 @@ class ReplayBufferRole:
                 return self._drawn(SamplesArrived(self._next_batch - 1, samples), now_s)
             case ActorLost():
                 return self._lose(event, now_s)
+            case TicketVoided(actor=actor):
+                self._limiter.lose(actor)
+                return [] if self._stop else self._grant()
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
@@ -126,6 +137,8 @@ class ReplayBufferRole:
         commands = self._books.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
+            number = int(event.actor.rpartition("-")[2])
+            commands.append(ForgetActor(number, event.epoch))
             self._limiter.lose(event.actor)
             self._waiting.pop(event.actor, None)
         if self._stop:

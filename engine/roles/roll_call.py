@@ -38,6 +38,11 @@ class RollCall:
         """Those that have not joined."""
         return sorted(set(self._addresses) - set(self._hosts))
 
+    @property
+    def living(self) -> set[str]:
+        """Those that have joined, are not gone and have not stopped."""
+        return set(self._hosts) - self.gone - set(self.last_words)
+
     def join(self, address: str, host: str) -> None:
         self._hosts[address] = host
 
@@ -81,7 +86,8 @@ class RollCall:
         """
         collected, consumed = totals.collected.total, totals.consumed.total
         known = totals.ledger.dropped if totals.ledger else 0
-        dropped = max(sum(word.dropped for word in self.last_words.values()), known)
+        said = sum(word.dropped for word in self.last_words.values())
+        dropped = max(said + totals.before.env_steps_dropped, known)
         in_flight = collected - consumed - dropped
         return Ledger(
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight

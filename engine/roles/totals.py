@@ -8,6 +8,8 @@ from collections import deque
 import msgspec
 
 from engine.balance import RateWindow
+from engine.messages import Standing, role_of
+from engine.progress import Resumed, RunCounters
 from engine.spec import Experiment
 from engine.trace.records import (
     Consumption,
@@ -35,17 +37,22 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_hosts: int
     num_actors: int
     num_groups: int
+    resumed: Resumed | None = None
 
 
 class Series:
-    """A growing counter over time, for its steady rate and its rate right now."""
+    """A growing counter over time, for its steady rate and its rate right now.
 
-    def __init__(self) -> None:
-        self.total = 0
+    Args:
+        begin_s, total: Where it goes on from.
+    """
+
+    def __init__(self, begin_s: float = 0.0, total: int = 0) -> None:
+        self.total = total
         self._times_s = array("d")
         self._totals = array("q")
         self._recent = RateWindow(RATE_WINDOW_S)
-        self._recent.add(0.0, 0)
+        self._recent.add(begin_s, total)
 
     def add(self, t_s: float, increase: int) -> None:
         self.total += increase
@@ -67,29 +74,35 @@ class RunTotals:
 
     Args:
         experiment: Threshold and window.
+        resumed: What the run goes on from. Counters go on; rates, lag and the window of returns
+            are of this run alone.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, resumed: Resumed | None = None) -> None:
         self._experiment = experiment
-        self.collected = Series()
-        self.consumed = Series()
-        self.trained = Series()
+        self.before = before = resumed.counters if resumed else RunCounters()
+        """What was done before this run went on."""
+        self.collected = Series(before.elapsed_s, before.env_steps_collected)
+        self.consumed = Series(before.elapsed_s, before.env_steps_consumed)
+        self.trained = Series(before.elapsed_s, before.samples_trained)
         self.steps_by_lag: dict[int, int] = {}
         self.recent_staleness: deque[Staleness] = deque(maxlen=20)
         self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
-        self.num_episodes = 0
+        self.num_episodes = before.episodes
         self.has_replay = False
         self.evaluation_return: float | None = None
         self._streak = 0
         """Episodes, or evaluations, since the mean last fell below the threshold."""
-        self.updates = 0
-        self.weights_version = 0
+        self.updates = resumed.updates if resumed else 0
+        self.weights_version = resumed.version if resumed else 0
         self.ledger: Ledger | None = None
         """The latest count, over all buffers."""
         self.collected_by: dict[int, int] = {}
         """Env steps that each actor has reported as collected."""
         self.consumed_by: dict[int, int] = {}
         """Env steps that each group has reported as consumed."""
+        self._trained_by: dict[int, int] = {}
+        """Samples that each learner has reported as trained."""
         self._ledgers: dict[int, Ledger] = {}
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
@@ -114,6 +127,7 @@ class RunTotals:
                 if record.env_steps:  # none from replay: there the buffer says what it took in
                     self.consumed.add(record.t_s, record.env_steps)
                 self.trained.add(record.t_s, record.samples_trained)
+                self._trained_by[record.learner] = record.samples_trained_total
                 if record.env_steps:
                     self.consumed_by[record.learner] = record.env_steps_total
                 self.updates = max(self.updates, record.updates_total)
@@ -141,14 +155,41 @@ class RunTotals:
         """Adds up the latest counts of all buffers; sums of rows that balance balance."""
         self._ledgers[record.buffer] = record
         rows = self._ledgers.values()
-        self.ledger = msgspec.structs.replace(
+        own = msgspec.structs.replace(
             record,
             collected=sum(row.collected for row in rows),
             consumed=sum(row.consumed for row in rows),
             dropped=sum(row.dropped for row in rows),
             in_flight=sum(row.in_flight for row in rows),
         )
+        self.ledger = self.in_all(own)
         return self.ledger
+
+    def in_all(self, own: Ledger) -> Ledger:
+        """A count of this run together with what was done before it."""
+        return msgspec.structs.replace(
+            own,
+            collected=own.collected + self.before.env_steps_collected,
+            consumed=own.consumed + self.before.env_steps_consumed,
+            dropped=own.dropped + self.before.env_steps_dropped,
+        )
+
+    def standing_of(self, address: str, now_s: float) -> Standing:
+        """What a role has to know to write a checkpoint; nothing, unless it is a learner."""
+        if role_of(address) != "learner":
+            return Standing()
+        number = int(address.rpartition("-")[2])
+        counters = RunCounters(
+            elapsed_s=now_s,
+            env_steps_collected=self.collected.total,
+            env_steps_consumed=self.consumed.total,
+            env_steps_dropped=self.ledger.dropped if self.ledger else self.before.env_steps_dropped,
+            samples_trained=self.trained.total,
+            episodes=self.num_episodes,
+        )
+        consumed = 0 if self.has_replay else self.consumed_by.get(number, 0)
+        trained = self._trained_by.get(number, 0)
+        return Standing(counters=counters, consumed=consumed, trained=trained)
 
     def dropped_by(self, buffer: int) -> int:
         """Env steps that a buffer has reported as dropped."""
@@ -244,6 +285,7 @@ class RunTotals:
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
             restarts=self.restarts,
+            resumed_from=info.resumed.run_id if info.resumed else None,
             judge=self._experiment.stop.judge,
             evaluation_return=self.evaluation_return,
             replay_ratio=self._replay_ratio(),

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.messages import COORDINATOR, role_of
-from engine.progress import Progress
+from engine.progress import Progress, steps_left
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
-from engine.roles.commands import Command
 from engine.roles.coordinator import CoordinatorRole
 from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
-from engine.roles.events import Event
 from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
@@ -31,25 +29,11 @@ from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
+from engine.runtime.rollout_queue import QueueBody
 from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
-
-
-class NoBody:
-    """For a role that only decides and sends."""
-
-    is_busy = False
-
-    def perform(self, command: Command) -> list[Event]:
-        raise RuntimeError(f"nothing here can perform {type(command).__name__}")
-
-    def advance(self, budget_s: float) -> list[Event]:
-        raise RuntimeError("nothing here is ever busy")
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +67,22 @@ class Assembly:
     arena: Arena | None = None
 
     @property
+    def resumes(self) -> int:
+        """How often the run has gone on from a checkpoint."""
+        return self.info.resumed.resumes if self.info.resumed else 0
+
+    @property
+    def version(self) -> int:
+        """Of the weights that it begins with."""
+        return self.info.resumed.version if self.info.resumed else 0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """JSON file of what it goes on from, if it does."""
+        resumed = self.info.resumed
+        return self.run_dir / CHECKPOINTS_NAME / resumed.checkpoint if resumed else None
+
+    @property
     def compiles(self) -> bool:
         """Inline, compiling must be asked for: when it is done depends on time, traces must not."""
         mode = self.blueprint.experiment.learner.compile
@@ -101,14 +101,14 @@ def host_role(address: str, run: Assembly) -> Hosted:
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
             return Hosted(actor, _actor_body(index, run))
         case "environment":
-            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0))
+            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0, run.resumes))
         case "learner":
             return _host_learner(index, run)
         case "buffer":
             return _host_buffer(index, run)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
-            return Hosted(reducer, ReducerBody(blueprint))
+            return Hosted(reducer, ReducerBody(blueprint, run.checkpoint))
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
@@ -118,8 +118,8 @@ def host_role(address: str, run: Assembly) -> Hosted:
 
 def _actor_body(index: int, run: Assembly) -> CollectingBody:
     if run.blueprint.cut.is_on_device:
-        return DeviceActorBody(run.blueprint, index, run.epoch, run.clock)
-    return ActorBody(run.blueprint, index, run.epoch, run.clock, run.arena)
+        return DeviceActorBody(run.blueprint, index, run.epoch, run.clock, run.resumes)
+    return ActorBody(run.blueprint, index, run.epoch, run.clock, run.arena, run.resumes)
 
 
 def _host_coordinator(run: Assembly) -> Hosted:
@@ -132,12 +132,18 @@ def _host_coordinator(run: Assembly) -> Hosted:
 def _host_buffer(index: int, run: Assembly) -> Hosted:
     blueprint, experiment = run.blueprint, run.blueprint.experiment
     if blueprint.replay is None:
-        queue = BufferRole(index, experiment.staleness, blueprint.rollouts_per_batch)
-        return Hosted(queue, NoBody())
-    step_limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
-    capacity = blueprint.replay.capacity
-    store = ReplayBufferRole(index, make_limiter(blueprint), capacity, step_limit)
-    return Hosted(store, ReplayBody(blueprint, index, run.clock))
+        per_batch = blueprint.rollouts_per_batch
+        queue = BufferRole(index, experiment.staleness, per_batch, run.version)
+        return Hosted(queue, QueueBody(run.arena))
+    limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
+    store = ReplayBufferRole(
+        index,
+        make_limiter(blueprint),
+        blueprint.replay.capacity,
+        steps_left(limit, run.info.resumed),
+        run.version,
+    )
+    return Hosted(store, ReplayBody(blueprint, index, run.clock, run.arena, run.resumes))
 
 
 def _host_learner(index: int, run: Assembly) -> Hosted:
@@ -154,6 +160,15 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
     compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
-    device = blueprint.device_of(index) if cut.is_on_device else None
-    body = LearnerBody(blueprint, checkpoints, run.clock, meeting, compiles=compiles, device=device)
-    return Hosted(LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut), body)
+    origin = run.info.resumed
+    learner = LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut, origin)
+    body = LearnerBody(
+        blueprint,
+        checkpoints,
+        run.clock,
+        meeting,
+        compiles=compiles,
+        device=blueprint.device_of(index) if cut.is_on_device else None,
+        resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
+    )
+    return Hosted(learner, body)

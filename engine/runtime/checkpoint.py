@@ -1,43 +1,72 @@
-"""Checkpoints: `v<version>.safetensors` with all tensors, `v<version>.json` with the rest.
+"""A learner's state to a checkpoint and back, exactly. The files: `engine.runtime.checkpoint_file`.
 
-Each file is written beside its place, flushed to disk and renamed. The JSON comes last and carries
-the tensors' checksum: a checkpoint exists once its JSON does, whatever crashed meanwhile.
+Nothing in a checkpoint is ever executed, and nothing is allocated for a file before its size, and
+the name, type and shape of every tensor in it, are known to be those of the state at hand.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import safetensors
 import safetensors.torch
 import torch
+from msgspec import Meta
 
 from engine.algorithms.base import LearnerState
+from engine.errors import ConfigError
+from engine.progress import RunCounters
+from engine.runtime.blueprint import Blueprint
+from engine.runtime.checkpoint_file import (
+    CheckpointInfo,
+    Setting,
+    identity_of,
+    identity_sha256,
+    open_regular,
+    read_info,
+    tidy,
+    write_durably,
+)
 
-SCHEMA_VERSION = 1
+MAX_HEADER_BYTES = 1 << 20
+_PREFIX = struct.Struct("<Q")
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+Size = Annotated[int, Meta(ge=0, le=2**62)]
 
 
-class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON part of a checkpoint."""
+class _TensorInfo(msgspec.Struct, forbid_unknown_fields=True):
+    """What a safetensors header says of one tensor."""
 
-    schema_version: int = SCHEMA_VERSION
-    version: int
-    counters: dict[str, int]
-    sha256: str
+    dtype: str
+    shape: list[Size]
+    data_offsets: tuple[Size, Size]
 
 
 def save_checkpoint(
     directory: Path,
     state: LearnerState,
+    blueprint: Blueprint,
     *,
     version: int,
-    counters: Mapping[str, int],
-    keep: int,
+    counters: RunCounters,
+    resumes: int = 0,
 ) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep`.
+    """Writes a checkpoint and removes all but the newest `checkpoint.keep`.
 
     Returns:
         The JSON file's path.
@@ -46,53 +75,128 @@ def save_checkpoint(
         OSError: The disk is full or not writable; earlier checkpoints are untouched.
     """
     data = safetensors.torch.save(_tensors(state))
+    identity = identity_of(blueprint.experiment)
     info = CheckpointInfo(
-        version=version, counters=dict(counters), sha256=hashlib.sha256(data).hexdigest()
+        version=version,
+        updates=state.num_updates,
+        counters=counters,
+        resumes=resumes,
+        identity=identity,
+        identity_sha256=identity_sha256(identity),
+        buffer=_buffer_policy(blueprint),
+        num_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
     )
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"v{version:010d}.json"
-    _write_durably(path.with_suffix(".safetensors"), data)
-    _write_durably(path, msgspec.json.format(msgspec.json.encode(info)) + b"\n")
-    _tidy(directory, keep)
+    path = directory / info.name
+    write_durably(directory / info.tensors_name, data)
+    write_durably(path, msgspec.json.format(msgspec.json.encode(info.sealed())) + b"\n")
+    tidy(directory, blueprint.experiment.checkpoint.keep)
     return path
 
 
-def _tidy(directory: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what crashes left of unfinished ones."""
-    for old in sorted(directory.glob("v*.json"))[:-keep]:
-        old.unlink()
-    complete = {path.stem for path in directory.glob("v*.json")}
-    for tensors in directory.glob("v*.safetensors"):
-        if tensors.stem not in complete:
-            tensors.unlink()
-    for temporary in directory.glob(".v*.tmp"):
-        temporary.unlink()
+def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
+    """Overwrites a learner's state with that of a checkpoint.
+
+    Args:
+        path: Its JSON file.
+        state: As `Algorithm.init` has made it, for the same algorithm, network and environment.
+
+    Raises:
+        ConfigError: The files are damaged or forged, or were written for another state.
+    """
+    info = read_info(path)
+    file = path.with_name(info.tensors_name)
+    wanted = _tensors(state)
+    saved = _read_tensors(file, info, wanted)
+    for name, tensor in _places(state).items():
+        tensor.copy_(saved[name])
+    try:
+        state.generator.set_state(saved["generator"])
+    except RuntimeError as error:
+        raise ConfigError(f"no state of a random generator: {error}", where=str(file)) from error
+    state.num_updates = info.updates
+    return info
 
 
-def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
+def _read_tensors(
+    file: Path, info: CheckpointInfo, wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """All tensors of a file, which must hold what is wanted and nothing else."""
+    num_bytes = sum(tensor.nbytes for tensor in wanted.values())
+    if not num_bytes < info.num_bytes <= num_bytes + _PREFIX.size + MAX_HEADER_BYTES:
+        raise ConfigError(
+            f"{info.num_bytes} bytes cannot hold the {num_bytes} of this network and optimiser",
+            where=str(file),
+            fix="it belongs to another network, algorithm or environment",
+        )
+    with open_regular(file, info.num_bytes) as opened:
+        data = opened.read(info.num_bytes)
+    if hashlib.sha256(data).hexdigest() != info.sha256:
+        raise ConfigError("its tensors do not have their checksum", where=str(file))
+    _check_header(file, data, wanted)
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
+
+
+def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises ConfigError unless the header lists exactly the wanted tensors."""
+    (size,) = _PREFIX.unpack_from(data) if len(data) >= _PREFIX.size else (0,)
+    if not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - _PREFIX.size):
+        raise ConfigError(f"a header of {size} bytes cannot be", where=str(file))
+    try:
+        header = msgspec.json.decode(
+            memoryview(data)[_PREFIX.size : _PREFIX.size + size], type=dict[str, _TensorInfo]
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
+    if strange := sorted(set(header) ^ set(wanted)):
+        kind = "unknown" if strange[0] in header else "missing"
+        raise ConfigError(f"the tensor {strange[0]!r} is {kind}", where=str(file))
+    for name, tensor in wanted.items():
+        found = (header[name].dtype, tuple(header[name].shape))
+        expected = (_DTYPES[tensor.dtype], tuple(tensor.shape))
+        if found != expected:
+            problem = (
+                f"the tensor {name!r} is {found[0]} {found[1]}, not {expected[0]} {expected[1]}"
+            )
+            raise ConfigError(problem, where=str(file))
+
+
+def _places(state: LearnerState) -> dict[str, torch.Tensor]:
+    """The tensors of a state, by the names that they have in a checkpoint; writing changes it."""
     tensors = {f"network.{name}": p.detach() for name, p in state.network.named_parameters()}
-    tensors["generator"] = state.generator.get_state()
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
     if state.target is not None:
         for name, parameter in state.target.network.named_parameters():
             tensors[f"target.{name}"] = parameter.detach()
+    return tensors
+
+
+def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
+    """Copies of all of it, with the state of the random generator."""
+    tensors = {"generator": state.generator.get_state(), **_places(state)}
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _buffer_policy(blueprint: Blueprint) -> dict[str, Setting]:
+    """How samples are kept between actors and learner."""
+    request, staleness = blueprint.replay, blueprint.experiment.staleness
+    if request is None:
+        bound = staleness.max_lag if staleness.mode in ("block", "drop") else None
+        return {
+            "kind": "queue",
+            "mode": staleness.mode,
+            "max_lag": bound,
+            "rollouts_per_batch": blueprint.rollouts_per_batch,
+        }
+    return {
+        "kind": "replay",
+        "capacity": request.capacity,
+        "min_size": request.min_size,
+        "replay_ratio": request.replay_ratio,
+        "priority_exponent": request.priority_exponent,
+    }

@@ -85,6 +85,10 @@ class Children:
         for address in self.running:
             self._tell(Signal(address=address, number=number))
 
+    def signal_alone(self, address: str, number: int) -> None:
+        """Signals a role, but none of its children."""
+        self._tell(Signal(address=address, number=number, is_alone=True))
+
     def identities(self) -> dict[str, ProcessId]:
         """All running roles by address."""
         found = {

@@ -30,6 +30,7 @@ class ActorBody(CollectingBody):
     Args:
         blueprint, index, epoch, clock: See `CollectingBody`.
         arena: Memory shared with the other roles of this host, if there is any.
+        resumes: How often the run has gone on from a checkpoint.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class ActorBody(CollectingBody):
         epoch: int,
         clock: Clock,
         arena: Arena | None = None,
+        resumes: int = 0,
     ) -> None:
         super().__init__(blueprint, index, epoch, clock)
         self._arena = arena
         if arena is not None:
             arena.reclaim(index)
         self._network = blueprint.algorithm.network().requires_grad_(False)
-        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch)
+        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         self._generator = torch.Generator().manual_seed(of_actions)
         self._remote: RemoteEnv | None = None
         self._env: VectorEnvironment | None = None
@@ -115,7 +117,7 @@ class ActorBody(CollectingBody):
 
     def _allocate(self, num_bytes: int) -> np.ndarray:
         """Memory for a rollout: shared if a slot is free, else this process's own."""
-        shared = None if self._arena is None else self._arena.take(self._index)
+        shared = None if self._arena is None else self._arena.take(self._index, self._epoch)
         return allocate_framed(num_bytes) if shared is None else shared
 
     def _learnt_reward(self, reward: np.ndarray) -> np.ndarray:

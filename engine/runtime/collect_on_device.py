@@ -28,17 +28,20 @@ class DeviceActorBody(CollectingBody):
 
     Args:
         blueprint, index, epoch, clock: See `CollectingBody`.
+        resumes: How often the run has gone on from a checkpoint.
     """
 
     # Rollouts go to a learner as they are; it could not differentiate through inference tensors.
     _keeps_no_gradient = torch.no_grad
 
-    def __init__(self, blueprint: Blueprint, index: int, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self, blueprint: Blueprint, index: int, epoch: int, clock: Clock, resumes: int = 0
+    ) -> None:
         super().__init__(blueprint, index, epoch, clock)
         self._device = blueprint.device_of(index)
         self._network = blueprint.algorithm.network().requires_grad_(False).to(self._device)
         self._parameters = flatten(self._network)
-        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch)
+        of_actions, of_env = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         self._generator = torch.Generator(device=self._device).manual_seed(of_actions)
         self._env = make_torch_env(self._spec, self._device)
         self._observation = self._env.reset(of_env)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +12,14 @@ import msgspec
 
 from engine.progress import Progress
 from engine.roles.commands import Command, EndRun, ShowProgress, WriteTrace
-from engine.roles.events import Event
+from engine.roles.events import Event, Noted
 from engine.trace.summary import Summary
 from engine.trace.writer import TraceWriter
 
 SUMMARY_NAME = "summary.json"
 TRACE_NAME = "trace"
+LOOK_S = 1.0
+"""How often the disk is looked at."""
 
 
 class CoordinatorBody:
@@ -30,6 +34,8 @@ class CoordinatorBody:
         self._run_dir = run_dir
         self._show = show
         self._writer = TraceWriter(run_dir / TRACE_NAME)
+        self._look_at_s = 0.0
+        self._has_told = False
 
     def close(self) -> None:
         self._writer.close()
@@ -48,12 +54,26 @@ class CoordinatorBody:
             case ShowProgress(progress=progress):
                 self._writer.flush()
                 self._show(progress)
+                return self._look_at_disk()
             case EndRun(summary=summary):
-                self._writer.flush()
-                write_summary(self._run_dir / SUMMARY_NAME, summary)
+                self._writer.finish()
+                whole = msgspec.structs.replace(summary, trace_error=self._writer.stopped)
+                write_summary(self._run_dir / SUMMARY_NAME, whole)
             case _:
                 raise RuntimeError(f"a coordinator cannot perform {type(command).__name__}")
         return []
+
+    def _look_at_disk(self) -> list[Event]:
+        """Now and then; when tables stop, that is an event of the run."""
+        now_s = time.monotonic()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            self._writer.stop_if_disk_is_low()
+        if self._writer.stopped is None or self._has_told:
+            return []
+        self._has_told = True
+        print(f"traces stop: {self._writer.stopped}", file=sys.stderr, flush=True)
+        return [Noted("traces-stopped", self._writer.stopped)]
 
 
 def write_summary(path: Path, summary: Summary) -> None:

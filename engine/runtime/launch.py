@@ -136,10 +136,12 @@ class Spawn(Message, frozen=True, kw_only=True):
 
 
 class Signal(Message, frozen=True, kw_only=True):
-    """Supervisor to nursery: send a signal to the process group of this role, if it still runs."""
+    """Supervisor to nursery: send a signal to this role, and to its children unless it `is_alone`,
+    if it still runs."""
 
     address: str
     number: int
+    is_alone: bool = False
 
 
 class StopRun(Message, frozen=True, kw_only=True):
@@ -224,13 +226,22 @@ class Failed(Message, frozen=True, kw_only=True):
     host: str = ""
 
 
+class Stuck(Message, frozen=True, kw_only=True):
+    """A role lives and does not answer; `stack` is where it is, if it could say so."""
+
+    address: str
+    silent_s: float
+    state: str
+    stack: list[str]
+
+
 class Finished(Message, frozen=True, kw_only=True):
     """No process of the run is left on this host."""
 
 
 ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | HostGone | StopRun | KillRun
 FromSupervisor: TypeAlias = (
-    Hello | Prepared | Refused | Pong | Spawned | Failed | Shown | Detached | Finished
+    Hello | Prepared | Refused | Pong | Spawned | Failed | Stuck | Shown | Detached | Finished
 )
 ToNursery: TypeAlias = Prepare | Spawn | Signal
 FromNursery: TypeAlias = Prepared | Refused | Spawned | Exited

@@ -11,6 +11,7 @@ import torch
 
 from engine.algorithms.base import UpdateResult
 from engine.clock import Clock
+from engine.progress import Resumed
 from engine.roles.commands import (
     BlendModel,
     Command,
@@ -22,6 +23,7 @@ from engine.roles.commands import (
     Withdraw,
 )
 from engine.roles.events import (
+    CheckpointWritten,
     Event,
     ModelExported,
     Noted,
@@ -32,7 +34,8 @@ from engine.roles.events import (
 )
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.runtime.blueprint import Blueprint
-from engine.runtime.checkpoint import save_checkpoint
+from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
+from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.staging import SampleStaging, Staging
@@ -52,6 +55,10 @@ class LearnerBody:
         meeting: With the learners that take every update together with this one, if there are any.
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
         device: The one that rollouts come from and weights stay on; None where they travel.
+        resumed: The checkpoint that it goes on from, if any, and its JSON file.
+
+    Raises:
+        ConfigError: That checkpoint is not one of this experiment.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class LearnerBody:
         *,
         compiles: bool = False,
         device: torch.device | None = None,
+        resumed: tuple[Resumed, Path] | None = None,
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
@@ -76,7 +84,9 @@ class LearnerBody:
             self._state = state_on(device, self._state)
             self._staging = DeviceStaging()
         self._sample_staging = SampleStaging(blueprint.samples)
-        self._version = 0
+        self._version = self._resumes = 0
+        if resumed is not None:
+            self._resume(*resumed)
         self._offered: torch.Tensor | None = None
         self._meeting = meeting
         if meeting is not None:
@@ -121,8 +131,7 @@ class LearnerBody:
                 self._blend(merged)
                 return []
             case SaveCheckpoint():
-                self._save(command)
-                return []
+                return [self._save(command)]
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
 
     def _blend(self, merged: Weights) -> None:
@@ -132,16 +141,27 @@ class LearnerBody:
         target = torch.from_numpy(merged.buffer.view(np.float32).copy())
         vector.add_(target.to(vector.device) - self._offered)
 
-    def _save(self, command: SaveCheckpoint) -> None:
-        if self._checkpoints is None:
-            return
-        save_checkpoint(
-            self._checkpoints,
-            self._state,
-            version=command.version,
-            counters=command.counters,
-            keep=self._blueprint.experiment.checkpoint.keep,
-        )
+    def _resume(self, resumed: Resumed, file: Path) -> None:
+        """Takes up everything that a checkpoint holds."""
+        check_identity(self._blueprint.experiment, load_checkpoint(file, self._state))
+        self._version, self._resumes = resumed.version, resumed.resumes
+
+    def _save(self, command: SaveCheckpoint) -> CheckpointWritten:
+        """A disk that refuses ends nothing: earlier checkpoints are there, and a later may be."""
+        name, error = "", ""
+        if self._checkpoints is not None:
+            try:
+                name = save_checkpoint(
+                    self._checkpoints,
+                    self._state,
+                    self._blueprint,
+                    version=command.version,
+                    counters=command.counters,
+                    resumes=self._resumes,
+                ).name
+            except OSError as failure:
+                error = str(failure)
+        return CheckpointWritten(name, error, command.is_final)
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()

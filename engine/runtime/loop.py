@@ -16,14 +16,28 @@ from typing import Protocol
 
 from engine.clock import Clock, RunClock
 from engine.errors import WireError
-from engine.messages import AnyMessage, Start, role_of
-from engine.roles.commands import Command, Quit, Send, StartRun, Wake
+from engine.messages import COORDINATOR, AnyMessage, Probe, ProbeAnswered, Start, role_of
+from engine.roles.commands import (
+    Command,
+    InsertRollout,
+    Quit,
+    Send,
+    StartRun,
+    StepEnvironment,
+    Update,
+    UpdateFromSamples,
+    Wake,
+)
 from engine.roles.events import Event, TimerFired
 from engine.roles.role import Role
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01
 """How long a busy body may go on before messages are looked at again."""
+
+
+WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
+"""Commands that get a run on; what is done beside them, such as saving, is no progress."""
 
 
 class Body(Protocol):
@@ -96,6 +110,9 @@ class Loop:
         self._is_orphan = is_orphan
         self._inbox: deque[tuple[str, Event]] = deque()
         self._turns = deque(hosted)
+        self._woke_at_s = time.monotonic()
+        self._longest_turn_s = 0.0
+        self._work = 0
 
     def post(self, to: str, event: Event) -> None:
         """Puts an event into the inbox of a role in this process."""
@@ -140,12 +157,13 @@ class Loop:
                     hosted.body.close()
                     del self._hosted[address]
                 case _:
+                    self._work += isinstance(command, WORK)
                     for event in hosted.body.perform(command):
                         self.post(address, event)
 
     def _start_run(self, command: StartRun) -> None:
         if not command.is_under_way:
-            self._clock.restart(time.monotonic_ns())
+            self._clock.restart(time.monotonic_ns() - round(command.elapsed_s * 1e9))
         for address in command.addresses:
             self._send(address, Start(origin_ns=self._clock.origin_ns))
 
@@ -161,12 +179,28 @@ class Loop:
             if timeout_s:
                 time.sleep(timeout_s)
             return
+        turn_s = time.monotonic() - self._woke_at_s
+        self._longest_turn_s = max(self._longest_turn_s, turn_s)
         for to, message in self._sockets.receive(timeout_s):
             if isinstance(message, WireError):
                 print(f"refused a frame: {message}", file=sys.stderr, flush=True)
                 continue
+            if isinstance(message, Probe):
+                self._answer(message, self._sockets)
+                continue
             for address in self._recipients(to):
                 self.post(address, message)
+        self._woke_at_s = time.monotonic()
+
+    def _answer(self, probe: Probe, sockets: Sockets) -> None:
+        """Tells the watchdog that this loop turns, and whether it gets anything done."""
+        answer = ProbeAnswered(
+            process=sockets.address,
+            number=probe.number,
+            longest_turn_s=self._longest_turn_s,
+            work=self._work,
+        )
+        sockets.send(COORDINATOR, answer)
 
     def _recipients(self, to: str) -> list[str]:
         """The roles here that a frame is for: one, or all of a kind."""
@@ -199,6 +233,7 @@ class Loop:
             self._turns.rotate(-1)  # whoever comes last now is first another time
             item = self._hosted.get(address)
             if item is not None and item.body.is_busy:
+                self._work += 1
                 for event in item.body.advance(budget_s):
                     self.post(address, event)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
 from engine.rollout import Weights
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.checkpoint import load_checkpoint
 from engine.wire.codec import allocate_framed
 
 Vector = npt.NDArray[np.float32]
@@ -21,16 +23,19 @@ class ReducerBody:
 
     Args:
         blueprint: The run; its cut says how to merge.
+        checkpoint: JSON file of what all learners go on from, if they do.
     """
 
     is_busy = False
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
         self._num_bytes = blueprint.weights.num_bytes
         self._rule: CommonModel | Accumulation
         if blueprint.cut.merge == "accumulate":
-            initial = blueprint.algorithm.init(blueprint.experiment.seed).weights.vector
-            self._rule = Accumulation(initial.detach().cpu().numpy())
+            state = blueprint.algorithm.init(blueprint.experiment.seed)
+            if checkpoint is not None:
+                load_checkpoint(checkpoint, state)
+            self._rule = Accumulation(state.weights.vector.detach().cpu().numpy())
         else:
             self._rule = CommonModel(blueprint.experiment.reduce.gain)
 

@@ -70,8 +70,8 @@ class _Nursery:
                             assert self._blueprint is not None
                             assert self._arena is not None
                             return worker, self._blueprint, self._arena
-                    case Signal(address=address, number=number):
-                        self._signal(address, number)
+                    case Signal():
+                        self._signal(message)
         for pid in self._children:
             _kill_group(pid, signal.SIGKILL)
         return None
@@ -124,11 +124,13 @@ class _Nursery:
         os.close(log)
         os.close(nothing)
 
-    def _signal(self, address: str, number: int) -> None:
+    def _signal(self, wanted: Signal) -> None:
         """Only to children that were not waited for yet, so never to a stranger."""
         for pid, child in self._children.items():
-            if child == address:
-                _kill_group(pid, number)
+            if child == wanted.address and wanted.is_alone:
+                os.kill(pid, wanted.number)
+            elif child == wanted.address:
+                _kill_group(pid, wanted.number)
 
     def _reap(self) -> None:
         try:

@@ -34,16 +34,17 @@ class EnvironmentBody:
         blueprint: The run.
         index: Number of the actor that they belong to.
         epoch: Its incarnation.
+        resumes: How often the run has gone on from a checkpoint.
     """
 
     is_busy = False
 
-    def __init__(self, blueprint: Blueprint, index: int, epoch: int) -> None:
+    def __init__(self, blueprint: Blueprint, index: int, epoch: int, resumes: int = 0) -> None:
         self._env = make_vector_env(blueprint.experiment.env)
         self._action = _field(blueprint.layout, "action")
         self._observation = _field(blueprint.layout, "observation")
         self._num_envs = blueprint.layout.num_envs
-        self._seed = actor_seeds(blueprint.experiment.seed, index, epoch)[1]
+        self._seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)[1]
 
     def perform(self, command: Command) -> list[Event]:
         if not isinstance(command, StepEnvironment):

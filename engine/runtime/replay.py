@@ -11,10 +11,19 @@ from engine.replay.prioritized import PrioritizedSampler
 from engine.replay.sampler import Sampler
 from engine.replay.store import RolloutStore
 from engine.replay.uniform import UniformSampler
-from engine.roles.commands import Command, DrawSamples, InsertRollout, SetPriorities
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    ForgetActor,
+    InsertRollout,
+    SetPriorities,
+)
 from engine.roles.events import Event, SamplesDrawn
 from engine.rollout import Priorities, Rollout, Samples, SamplesInfo
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.rollout_queue import forget_actor
+from engine.runtime.seeds import buffer_random
+from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
@@ -42,9 +51,19 @@ class ReplayBody:
         blueprint: The run; it must want samples from replay.
         index: Number of the buffer.
         clock: The run's timeline.
+        arena: Memory that actors of this host write rollouts to, if there is any.
+        resumes: How often the run has gone on from a checkpoint; then its store begins empty.
     """
 
-    def __init__(self, blueprint: Blueprint, index: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        clock: Clock,
+        arena: Arena | None = None,
+        resumes: int = 0,
+    ) -> None:
+        self._arena = arena
         request = blueprint.replay
         assert request is not None
         self._clock = clock
@@ -58,7 +77,7 @@ class ReplayBody:
             request.discount,
             request.value_fields,
         )
-        random = np.random.default_rng([blueprint.experiment.seed, index])
+        random = buffer_random(blueprint.experiment.seed, index, resumes)
         self._sampler = _make_sampler(request, self._store.num_positions, random)
 
     def close(self) -> None:
@@ -80,6 +99,9 @@ class ReplayBody:
                 return [SamplesDrawn(self._draw(env_steps))]
             case SetPriorities(priorities=priorities):
                 self._set_priorities(priorities)
+                return []
+            case ForgetActor():
+                forget_actor(command, self._arena)
                 return []
         raise RuntimeError(f"a replay buffer cannot perform {type(command).__name__}")
 

@@ -30,6 +30,7 @@ from engine.messages import (
     Report,
     Restart,
     RoleExited,
+    StackWanted,
     Start,
     StopRequested,
 )
@@ -57,8 +58,10 @@ from engine.runtime.launch import (
     StopRun,
     ToSupervisor,
 )
+from engine.runtime.log_cap import cap_logs
 from engine.runtime.process import describe_returncode, log_tail, name_process
 from engine.runtime.scribe import Scribe
+from engine.runtime.stacks import report_stack
 from engine.runtime.upstream import Upstream
 
 SAMPLE_S = 2.0
@@ -156,8 +159,10 @@ class Supervisor:
             self._house.end_within(0.0)
 
     def _sample(self) -> None:
-        """Reports what each role has used."""
+        """Reports what each role has used, and keeps their logs small."""
         self._write_state()
+        if self._scribe is not None:
+            cap_logs(self._scribe.log.parent)
         assert self._upstream is not None
         assert self._house is not None
         if self._upstream.clock is not None:
@@ -224,6 +229,8 @@ class Supervisor:
                 self._upstream.start(origin_ns)
             case Alive():
                 self._upstream.hear()
+            case StackWanted():
+                report_stack(message, self._house, self._agenda, self._link, self._upstream)
             case Restart():
                 self._restart(self._house, message)
             case ProgressShown(progress=progress):

@@ -20,6 +20,7 @@ from engine.runtime.cores import pin
 from engine.runtime.launch import WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.process import OrphanWatch
+from engine.runtime.stacks import offer_stack
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
@@ -37,6 +38,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
         TianJiError: Its socket cannot be bound, or the role broke.
     """
     faulthandler.enable()
+    offer_stack()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     pin(spec.cores)
     torch.set_num_threads(spec.threads)

@@ -65,6 +65,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Mean return of the last evaluation; null without one."""
     replay_ratio: float | None = None
     """Samples trained for each env step collected; null where samples come from a queue."""
+    trace_error: str | None = None
+    """Why trace tables end before the run did; null if they are whole."""
+    resumed_from: str | None = None
+    """The run whose checkpoint this one went on from; its counters are part of these."""
 
 
 def steady_rate_per_s(points: Sequence[tuple[float, int]]) -> float | None:

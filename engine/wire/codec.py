@@ -193,7 +193,7 @@ class Codec:
             return Rollout(info, _payload(frame)), held_version
         if self.arena is None:
             raise WireError("a rollout in shared memory, where none is shared")
-        return Rollout(info, self.arena.attach(slot)), held_version
+        return Rollout(info, self.arena.attach(slot, info.epoch)), held_version
 
     def free(self, frames: Sequence[Buffer]) -> None:
         """Frees the slots of frames that could not be sent, so that nobody else will."""

@@ -84,7 +84,7 @@ class Sockets:
     """
 
     def __init__(self, address: str, wiring: Wiring, codec: Codec) -> None:
-        self._address = address
+        self.address = address
         self._codec = codec
         self._keyring = wiring.keyring
         self._neighbours = wiring.neighbours
@@ -225,14 +225,14 @@ class Sockets:
         except zmq.ZMQError as error:
             socket.close()
             raise PreflightError(
-                f"{self._address} cannot listen: {os.strerror(error.errno or 0)}", where=endpoint
+                f"{self.address} cannot listen: {os.strerror(error.errno or 0)}", where=endpoint
             ) from error
         self._poller.register(socket, zmq.POLLIN)
         return socket
 
     def _connect(self, link: Link) -> zmq.Socket[bytes]:
         socket = self._socket(zmq.DEALER)
-        socket.set(zmq.IDENTITY, (self._address + _LATEST * link.latest_only).encode())
+        socket.set(zmq.IDENTITY, (self.address + _LATEST * link.latest_only).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):

@@ -195,6 +195,46 @@ def test_a_child_that_is_killed_leaves_its_finished_work_and_no_file():
     assert arena.num_free == 3
 
 
+def test_what_a_dead_actor_sent_and_nobody_took_in_is_free_again(arena: Arena):
+    """Of three rollouts of its first life one was taken in, one is on the wire, one never left."""
+    one = codec(arena)
+    frames = [
+        one.encode(RolloutArrived(shared_rollout(arena, n), 0), "buffer-0", shares_memory=True)
+        for n in range(3)
+    ]
+    held = one.decode(frames[0])
+    assert isinstance(held, RolloutArrived)
+    assert arena.reclaim_sent(0, epoch=0) == 2
+    assert arena.num_free == NUM_SLOTS - 1
+    assert (held.rollout.buffer == 0).all(), "what the buffer holds stays"
+    with pytest.raises(WireError, match="never sent"):
+        one.decode(frames[1])
+    again = [arena.take(0, epoch=1) for _ in range(2)]
+    assert all(buffer is not None for buffer in again), "the next life has its slots"
+    late = again[0]
+    assert late is not None
+    slot = arena.hand_over(late)
+    del late, again
+    with pytest.raises(WireError, match="another incarnation"):
+        one.decode(frames[1])
+    assert arena.reclaim_sent(0, epoch=0) == 0, "told again, it leaves the next life alone"
+    assert slot is not None
+    assert arena.attach(slot, epoch=1) is not None
+
+
+def test_what_is_on_its_way_to_the_learner_is_not_taken_for_lost(arena: Arena):
+    one = codec(arena)
+    frames = one.encode(RolloutArrived(shared_rollout(arena, 4), 0), "buffer-0", shares_memory=True)
+    arrived = one.decode(frames)
+    assert isinstance(arrived, RolloutArrived)
+    batch = one.encode(BatchArrived(0, (arrived.rollout,)), "learner-0", shares_memory=True)
+    del arrived
+    assert arena.reclaim_sent(0, epoch=0) == 0
+    trained = one.decode(batch)
+    assert isinstance(trained, BatchArrived)
+    assert (trained.rollouts[0].buffer == 4).all()
+
+
 def test_an_actor_writes_into_its_slots_and_then_into_its_own_memory():
     blueprint = make_blueprint(make_experiment(actors=2))
     arena = Arena(2, 1, blueprint.layout.num_bytes)

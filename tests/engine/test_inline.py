@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from engine.graph.policy import load_policy
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import make_blueprint
+from engine.runtime.checkpoint_file import newest_checkpoint
 from engine.runtime.inline import InlineRun
 from engine.spec import EnvSpec, Experiment, StalenessSpec, StopSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
@@ -102,7 +102,7 @@ def test_the_run_ends_well(finished: Result):
     assert (summary.status, summary.error, summary.stop_reason) == ("ok", None, "env_steps")
     assert 3000 <= summary.env_steps_consumed < 3000 + BATCH
     kinds = [row.kind for row in read_table(finished.trace, TraceEvent)]
-    assert kinds == [*["joined"] * 5, "started", "stopping", "ended"]
+    assert kinds == [*["joined"] * 5, "started", "stopping", "checkpoint", "ended"]
 
 
 def test_the_ledger_balances_in_every_row_and_in_the_summary(finished: Result):
@@ -145,12 +145,10 @@ def test_each_actor_counts_its_own_steps_without_a_gap(finished: Result):
 
 def test_the_final_checkpoint_is_that_of_the_last_version(finished: Result):
     version = finished.summary.weights_version
-    names = sorted(path.name for path in (finished.root / "checkpoints").iterdir())
-    assert names == [f"v{version:010d}.json", f"v{version:010d}.safetensors"]
-    info = msgspec.json.decode((finished.root / "checkpoints" / names[0]).read_bytes())
-    data = (finished.root / "checkpoints" / names[1]).read_bytes()
-    assert info["sha256"] == hashlib.sha256(data).hexdigest()
-    assert info["counters"]["env_steps_consumed"] == finished.summary.env_steps_consumed
+    found = newest_checkpoint(finished.root / "checkpoints").info
+    assert found is not None
+    assert found.version == version
+    assert found.counters.env_steps_consumed == finished.summary.env_steps_consumed
 
 
 @pytest.mark.parametrize("mode", ["block", "drop"])

@@ -12,10 +12,12 @@ import torch
 
 from engine.clock import ManualClock
 from engine.errors import ConfigError
+from engine.progress import RunCounters
 from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
-from engine.roles.events import Updated, WeightsExported
+from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.rollout import Field, Layout, Rollout
 from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.checkpoint_file import verify
 from engine.runtime.learn import LearnerBody, Staging
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment, make_rollout
@@ -115,11 +117,23 @@ def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, body: L
 
 
 def test_a_checkpoint_lands_where_it_was_told_to(body: LearnerBody, tmp_path: Path):
-    assert body.perform(SaveCheckpoint(4, {"updates": 9})) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "v0000000004.json",
-        "v0000000004.safetensors",
-    ]
+    counters = RunCounters(env_steps_collected=9)
+    written = body.perform(SaveCheckpoint(4, counters, is_final=True))
+    assert written == [CheckpointWritten("v0000000004.json", is_final=True)]
+    info = verify(tmp_path / "v0000000004.json")
+    assert (info.version, info.counters) == (4, counters)
+
+
+def test_a_disk_that_refuses_a_checkpoint_ends_nothing(
+    body: LearnerBody, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    (written,) = body.perform(SaveCheckpoint(4, RunCounters()))
+    assert isinstance(written, CheckpointWritten)
+    assert "No space left" in written.error
 
 
 def test_commands_of_other_roles_are_refused(body: LearnerBody):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import test_checkpoint as tc
 import test_roles_actor as ta
 import test_roles_buffer as tb
 from test_collect import make_bench
 from test_inline import run
 
-from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import read_config
 from engine.balance import Admission
 from engine.config_file import apply_settings, convert, parse_yaml
@@ -18,10 +16,9 @@ from engine.messages import BatchArrived, StopRequested, TicketGranted
 from engine.roles.commands import AbandonRollout, CollectRollout
 from engine.roles.events import TimerFired
 from engine.runtime import collect
-from engine.spec import EnvSpec, Experiment, NetworkSpec, StalenessSpec
+from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import (
     ScriptedVectorEnv,
-    discrete_spaces,
     has,
     make_experiment,
     sent,
@@ -137,31 +134,3 @@ def test_a_restarted_actor_without_weights_is_asked_for_the_present_version():
     for i in range(8):
         admission.admit(f"actor-{i}", 1_000_000)
     assert admission.admit("restarted", -1).min_version >= 999_999
-
-
-def test_failed_checkpoint_leaves_no_temporary_file(tmp_path, monkeypatch):
-    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
-
-    def refuse(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", refuse)
-    with pytest.raises(OSError, match="No space left"):
-        tc.save(tmp_path, state, 2)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_orphan_tensors_of_a_crash_between_the_two_files_do_not_stay_for_ever(tmp_path):
-    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
-    tc.save(tmp_path, state, 1)
-    (tmp_path / "v0000000001.json").unlink()
-    for v in (2, 3, 4, 5):
-        tc.save(tmp_path, state, v, keep=2)
-    assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_a_missing_tensor_file_does_not_stop_checkpointing(tmp_path):
-    state = Ppo(PpoConfig(), NetworkSpec(hidden_sizes=(4,)), discrete_spaces()).init(seed=1)
-    tc.save(tmp_path, state, 1)
-    (tmp_path / "v0000000001.safetensors").unlink()
-    tc.save(tmp_path, state, 2, keep=1)

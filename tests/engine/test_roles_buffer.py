@@ -16,6 +16,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
     WeightsArrived,
 )
 from engine.roles.buffer import DRAIN_S, BufferRole
@@ -79,6 +80,24 @@ def last_word(commands: list[Command]) -> Counters:
     (answer,) = sent(commands, Stopped, to=COORDINATOR)
     assert answer.address == "buffer-0"
     return answer.counters
+
+
+def test_nobody_waits_for_an_actor_that_does_not_get_on():
+    """In mode `block` its open ticket would hold the learner up for ever."""
+    buffer = make_buffer(max_lag=0)
+    for actor in range(3):
+        ask(buffer, actor)
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=0)
+    arrive(buffer, actor=1, ticket=1)
+    for actor in (0, 1):
+        arrive(buffer, actor=actor, ticket=3 + actor, sequence=1, version=1)
+    assert sent(want_batch(buffer, batch=1, consumed=16), BatchArrived) == []
+    commands = buffer.handle(TicketVoided(actor="actor-2"), 5.0)
+    assert sent(commands, BatchArrived, to="learner-0")
+    late = arrive(buffer, actor=2, ticket=2)
+    assert notes(late) == [("drop", "actor-2")]
+    assert sent(late, TicketGranted, to="actor-2"), "its next rollout is as good as any"
 
 
 def test_a_request_is_answered_with_a_ticket():

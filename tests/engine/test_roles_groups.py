@@ -58,7 +58,7 @@ def consumption(learner: int, env_steps: int) -> Consumption:
 def test_a_learner_s_death_loses_its_group_only():
     groups = Groups(cut(), {})
     assert groups.lose(["learner-1"]) == [1]
-    commands = groups.part_with(1)
+    commands = groups.part_with(1, RunTotals(make_experiment()), 1.0)
     assert [command.to for command in commands] == ["actor-1", "reducer-0"]
     assert sent(commands, GroupLost, "reducer-0")[0].group == 1
     assert groups.dead == {"learner-1"}
@@ -82,7 +82,9 @@ def test_a_process_with_a_whole_group_loses_it():
     roles = groups.roles_in("worker-1")
     assert sorted(roles) == ["actor-1", "buffer-1", "learner-1"]
     assert groups.lose(roles) == [1]
-    assert not sent(groups.part_with(1), Stop), "nobody is left to be stopped"
+    assert not sent(groups.part_with(1, RunTotals(make_experiment()), 1.0), Stop), (
+        "nobody is left to be stopped"
+    )
 
 
 def test_the_buffer_of_a_lost_group_is_stopped_once_its_actor_has_spoken():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
     BatchRequested,
+    CheckpointDue,
     Exit,
     Report,
+    Standing,
     Start,
     StepLimitReached,
     Stop,
@@ -18,26 +21,25 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.roles.commands import Command, ExportWeights, Quit, SaveCheckpoint, Send, Update
-from engine.roles.events import TimerFired, Updated, WeightsExported
+from engine.progress import Resumed, RunCounters
+from engine.roles.commands import Command, ExportWeights, Quit, SaveCheckpoint, Update
+from engine.roles.events import CheckpointWritten, TimerFired, Updated, WeightsExported
 from engine.roles.learner import LearnerRole
-from engine.spec import CheckpointSpec, StopSpec
+from engine.spec import StopSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
 from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
+from engine.trace.records import Event as TraceEvent
 
 STEPS = 16
 
 
-def make_learner(env_steps: int | None = None, every_s: float | None = None) -> LearnerRole:
-    experiment = make_experiment(
-        stop=StopSpec(env_steps=env_steps, return_threshold=1e9),
-        checkpoint=CheckpointSpec(every_s=every_s),
-    )
-    return LearnerRole(0, experiment, "buffer-0")
+def make_learner(env_steps: int | None = None, resumed: Resumed | None = None) -> LearnerRole:
+    experiment = make_experiment(stop=StopSpec(env_steps=env_steps, return_threshold=1e9))
+    return LearnerRole(0, experiment, "buffer-0", resumed=resumed)
 
 
-def started(env_steps: int | None = None, every_s: float | None = None) -> LearnerRole:
-    learner = make_learner(env_steps, every_s)
+def started(env_steps: int | None = None) -> LearnerRole:
+    learner = make_learner(env_steps)
     learner.handle(Start(origin_ns=0), 0.0)
     learner.handle(WeightsExported(make_weights(0)), 0.0)
     return learner
@@ -183,34 +185,72 @@ def last_word(commands: list[Command]) -> int:
     return answer.counters.consumed
 
 
-def test_stopped_while_idle_it_saves_and_answers_at_once():
+def standing(consumed: int = 0, trained: int = 0) -> Standing:
+    """What a coordinator knows of a run that was at 1000 env steps before this learner began."""
+    counters = RunCounters(
+        elapsed_s=1.0,
+        env_steps_collected=1000 + consumed,
+        env_steps_consumed=1000 + consumed,
+        samples_trained=5000 + trained,
+        episodes=7,
+    )
+    return Standing(counters=counters, consumed=consumed, trained=trained)
+
+
+def written(learner: LearnerRole, commands: list[Command], error: str = "") -> list[Command]:
+    """The checkpoint that the commands ask for is there, or could not be written."""
+    saved = only(commands, SaveCheckpoint)
+    return learner.handle(CheckpointWritten("v1.json", error, saved.is_final), 4.0)
+
+
+def test_stopped_while_idle_it_saves_and_then_says_its_last_word():
     learner = started()
-    commands = learner.handle(Stop(), 3.0)
-    assert last_word(commands) == 0
+    commands = learner.handle(Stop(standing=standing()), 3.0)
     saved = only(commands, SaveCheckpoint)
     assert saved.version == 0
-    assert saved.counters == {"env_steps_consumed": 0, "samples_trained": 0, "updates": 0}
+    assert saved.counters == msgspec.structs.replace(standing().counters, elapsed_s=3.0)
+    assert commands == [saved], "nothing is said before it is durable"
+    assert last_word(written(learner, commands)) == 0
 
 
 def test_stopped_while_training_it_finishes_that_update_and_leaves_the_staged_batch():
     learner = started()
     deliver(learner, 0)
     deliver(learner, 1)
-    assert learner.handle(Stop(), 3.0) == []
+    assert learner.handle(Stop(standing=standing()), 3.0) == []
     commands = finish(learner, 1)
-    assert last_word(commands) == STEPS
     assert not has(commands, Update)
     assert requests(commands) == []
     saved = only(commands, SaveCheckpoint)
     assert saved.version == 1
-    assert saved.counters["env_steps_consumed"] == STEPS
-    assert saved.counters["samples_trained"] == 2 * STEPS
-    assert saved.counters["updates"] == 4
+    assert saved.counters.env_steps_consumed == 1000 + STEPS, "what nobody was told of yet, too"
+    assert saved.counters.env_steps_collected == 1000 + STEPS
+    assert saved.counters.samples_trained == 5000 + 2 * STEPS
+    assert last_word(written(learner, commands)) == STEPS
 
 
-def test_the_checkpoint_is_durable_before_the_last_word_is_said():
-    commands = started().handle(Stop(), 3.0)
-    assert [type(c) for c in commands] == [SaveCheckpoint, Send]
+def test_what_the_coordinator_has_counted_already_is_not_counted_twice():
+    learner = started()
+    for number in range(3):
+        deliver(learner, number)
+        finish(learner, number + 1)
+    due = CheckpointDue(standing=standing(consumed=2 * STEPS, trained=4 * STEPS))
+    saved = only(learner.handle(due, 3.0), SaveCheckpoint)
+    assert saved.counters.env_steps_consumed == 1000 + 3 * STEPS
+    assert saved.counters.samples_trained == 5000 + 6 * STEPS
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_in_the_last_word():
+    learner = started()
+    commands = written(learner, learner.handle(Stop(), 3.0), "No space left")
+    (stopped,) = sent(commands, Stopped)
+    assert "No space left" in stopped.error
+    assert [row.kind for row in events(commands)] == ["checkpoint-failed"]
+
+
+def events(commands: list[Command]) -> list[TraceEvent]:
+    rows = [row for report in sent(commands, Report) for row in report.records]
+    return [row for row in rows if isinstance(row, TraceEvent)]
 
 
 def test_a_batch_that_comes_after_the_stop_is_not_trained():
@@ -219,20 +259,35 @@ def test_a_batch_that_comes_after_the_stop_is_not_trained():
     assert deliver(learner, 0) == []
 
 
-def test_periodic_checkpoints_come_between_updates():
-    learner = started(every_s=10.0)
-    saved_at = []
-    for version in range(1, 8):
-        deliver(learner, version - 1, now_s=4.0 * version - 1)
-        if has(finish(learner, version, now_s=4.0 * version), SaveCheckpoint):
-            saved_at.append(4.0 * version)
-    assert saved_at == [12.0, 24.0]
-
-
-def test_without_a_period_there_is_none_before_the_end():
-    learner = started(every_s=None)
+def test_a_checkpoint_that_becomes_due_during_an_update_waits_for_its_end():
+    learner = started()
     deliver(learner, 0)
-    assert not has(finish(learner, 1, now_s=1e6), SaveCheckpoint)
+    assert learner.handle(CheckpointDue(standing=standing()), 1.5) == []
+    saved = only(finish(learner, 1), SaveCheckpoint)
+    assert (saved.version, saved.is_final) == (1, False)
+    deliver(learner, 1)
+    assert not has(finish(learner, 2), SaveCheckpoint), "it was due once"
+    assert sent(written(learner, [saved]), Stopped) == []
+
+
+def test_a_resumed_learner_counts_on_from_its_checkpoint():
+    resumed = Resumed(
+        run_id="before",
+        checkpoint="v0000000040.json",
+        version=40,
+        updates=80,
+        counters=RunCounters(env_steps_collected=1000, env_steps_consumed=1000),
+        resumes=1,
+    )
+    learner = make_learner(1000 + 2 * STEPS, resumed)
+    commands = learner.handle(Start(origin_ns=0), 0.0)
+    assert only(commands, ExportWeights).version == 40
+    assert [r.batch for r in sent(commands, BatchRequested)] == [40]
+    learner.handle(WeightsExported(make_weights(40)), 0.0)
+    deliver(learner, 40)
+    assert sent(finish(learner, 41), StepLimitReached) == []
+    deliver(learner, 41)
+    assert sent(finish(learner, 42), StepLimitReached), "what was left of the limit"
 
 
 def test_exit_ends_it_and_a_timer_means_nothing():

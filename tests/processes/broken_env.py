@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 
@@ -26,3 +29,21 @@ class BrokenEnv(gymnasium.Env[np.ndarray, np.int64]):
 
 
 gymnasium.register("Broken-v0", BrokenEnv)
+
+
+class HangingEnv(gymnasium.Env):
+    """Works until somebody makes the file `hang` in the working directory."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        if Path("hang").exists():
+            threading.Event().wait()
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("Hanging-v0", HangingEnv, max_episode_steps=50)

@@ -93,8 +93,9 @@ def _check_ledger(run: RunData) -> list[Disagreement]:
     if not run.ledger or run.summary is None:  # a running count may lag behind the other tables
         return found
     where, last = f"trace/ledger.jsonl:{len(run.ledger)}", run.ledger[-1]
-    collected = sum(row.env_steps for row in run.production)
-    consumed = sum(row.env_steps for row in run.consumed)
+    before = run.manifest.before
+    collected = before.env_steps_collected + sum(row.env_steps for row in run.production)
+    consumed = before.env_steps_consumed + sum(row.env_steps for row in run.consumed)
     for name, written, rebuilt in (
         ("collected", last.collected, collected),
         ("consumed", last.consumed, consumed),
@@ -188,6 +189,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"Lag reached {summary.lag.max} versions, above the bound of {bound}.")
     if summary.restarts:
         found.append(f"Roles restarted during the run: {summary.restarts}.")
+    if summary.trace_error:
+        found.append(f"Trace tables end early: {summary.trace_error}.")
     if disagreements:
         found.append(f"Its files contradict each other in {len(disagreements)} places (see Check).")
     if run.manifest.section("git").get("dirty") is True:

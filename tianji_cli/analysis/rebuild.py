@@ -29,7 +29,7 @@ def rebuild_summary(run: RunData) -> Summary:
     What no table can know is taken from the summary, or from the manifest where there is none:
     names, status, `wall_s`, the number of hosts, actors and groups, the threshold.
     """
-    written = run.summary or _identity_of(run)
+    written, before = run.summary or _identity_of(run), run.manifest.before
     rates = steady_rates(
         to_frame(run.production, Production),
         to_frame(run.consumption, Consumption),
@@ -41,22 +41,28 @@ def rebuild_summary(run: RunData) -> Summary:
     last = run.ledger[-1] if run.ledger else None
     return msgspec.structs.replace(
         written,
-        env_steps_collected=sum(row.env_steps for row in run.production),
-        env_steps_consumed=sum(row.env_steps for row in run.consumed),
-        env_steps_dropped=last.dropped if last else 0,
+        env_steps_collected=before.env_steps_collected + sum(r.env_steps for r in run.production),
+        env_steps_consumed=before.env_steps_consumed + sum(r.env_steps for r in run.consumed),
+        env_steps_dropped=last.dropped if last else before.env_steps_dropped,
         env_steps_in_flight=last.in_flight if last else 0,
-        samples_trained=sum(row.samples_trained for row in run.consumption),
+        samples_trained=_samples_trained(run),
         collect_per_s=collect_per_s,
         consume_per_s=consume_per_s,
         trained_per_s=rates["trained_per_s"],
-        updates=max((row.updates_total for row in run.consumption), default=0),
-        weights_version=max((row.version for row in run.weights), default=0),
+        updates=max(
+            (row.updates_total for row in run.consumption),
+            default=int(run.manifest.number("resumed_from", "updates") or 0),
+        ),
+        weights_version=max(
+            (row.version for row in run.weights),
+            default=int(run.manifest.number("resumed_from", "version") or 0),
+        ),
         lag=summarise_lag(lag_counts(run.staleness)),
         balance=collect_per_s / consume_per_s
         if collect_per_s is not None and consume_per_s
         else None,
         return_mean=float(curve["return_mean"].iloc[-1]) if len(curve) else None,
-        episodes=len(run.episodes),
+        episodes=before.episodes + len(run.episodes),
         reached=None if written.threshold is None else crossing is not None,
         time_to_threshold_s=_heard_at_s(run, crossing),
         steps_to_threshold=crossing.env_steps if crossing else None,
@@ -77,10 +83,14 @@ def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> Cro
 
 
 def _replay_ratio(run: RunData) -> float | None:
-    collected = sum(row.env_steps for row in run.production)
-    if not run.replay or not collected:
-        return None
-    return sum(row.samples_trained for row in run.consumption) / collected
+    collected = run.manifest.before.env_steps_collected
+    collected += sum(row.env_steps for row in run.production)
+    return _samples_trained(run) / collected if run.replay and collected else None
+
+
+def _samples_trained(run: RunData) -> int:
+    own = sum(row.samples_trained for row in run.consumption)
+    return run.manifest.before.samples_trained + own
 
 
 def _heard_at_s(run: RunData, crossing: Crossing | None) -> float | None:
@@ -103,6 +113,7 @@ def _identity_of(run: RunData) -> Summary:
         env_id=manifest.text("experiment", "env", "id"),
         policy=manifest.text("experiment", "policy"),
         seed=int(manifest.number("experiment", "seed") or 0),
+        resumed_from=manifest.text("resumed_from", "run_id") or None,
         judge="evaluation" if manifest.judge == "evaluation" else "training",
         num_hosts=len(manifest.section("hosts")),
         num_actors=int(manifest.number("experiment", "actors") or 0),

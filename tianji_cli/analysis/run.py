@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import ConfigError
+from engine.progress import RunCounters
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import (
     Consumption,
@@ -77,6 +78,20 @@ class Manifest:
     def sustained(self) -> int:
         """For how many windows or evaluations the mean must hold the threshold."""
         return int(self.number("experiment", "stop", "sustained") or 1)
+
+    @property
+    def before(self) -> RunCounters:
+        """What had been done when the run went on from a checkpoint; zeros if it did not."""
+        written = self.section("resumed_from", "counters")
+        known = {
+            name: value
+            for name in RunCounters.__struct_fields__
+            if isinstance(value := written.get(name), int | float)
+        }
+        try:
+            return msgspec.convert(known, RunCounters)
+        except msgspec.ValidationError:
+            return RunCounters()
 
     @property
     def return_window(self) -> int:

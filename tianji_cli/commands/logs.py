@@ -98,10 +98,12 @@ def _print_tails(paths: RunPaths, request: Request) -> dict[Path, int]:
 def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) -> None:
     for path in select(paths, request.role):
         with path.open("rb") as file:
-            file.seek(positions.get(path, 0))
+            known = positions.get(path, 0)
+            begin = known if known <= path.stat().st_size else 0  # it was emptied meanwhile
+            file.seek(begin)
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
-        positions[path] = positions.get(path, 0) + len(complete)
+        positions[path] = begin + len(complete)
         _print(path, complete.decode("utf-8", "replace").splitlines())
 
 

@@ -25,6 +25,53 @@ def optional(*words: str, metavar: str, help: str, envvar: str | None = None) ->
     return option
 
 
+LOCAL = "inventories/local.yaml"
+CARTPOLE = "experiments/cartpole_ppo.yaml"
+
+InventoryArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[INVENTORY]", help="Inventory file.", show_default=LOCAL),
+]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option(
+        "-x", "--experiment", metavar="EXPERIMENT", help="Experiment file.", show_default=CARTPOLE
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    optional(
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the experiment; null switches a rule off. Repeatable.",
+    ),
+]
+PolicyOption = Annotated[
+    str | None,
+    optional("--policy", metavar="NAME", help="Distribution policy: built in, or a YAML file."),
+]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", help="Run id or a unique beginning; the newest.", show_default=False
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    optional("--limit", metavar="HOSTS", help="Only hosts that match this glob. Repeatable."),
+]
+ResumeOption = Annotated[
+    str | None,
+    optional(
+        "--resume",
+        metavar="RUN",
+        help="Go on from the newest checkpoint of a run that has ended, as a new run; its"
+        " experiment and inventory are taken unless others are given.",
+    ),
+]
+
+
 def output_of(context: typer.Context) -> Output:
     """Where this command's words go."""
     assert isinstance(context.obj, Output)

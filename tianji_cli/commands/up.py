@@ -9,21 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from engine.config_file import Document, load_experiment
-from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, RunFailedError, TianJiError
-from engine.roles.totals import RunInfo
-from engine.runtime.coordinate import write_summary
+from engine.config_file import Document, load_experiment, overlaid_experiment
+from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.runtime.launch import Failed, HostFacts
-from engine.trace.summary import RunStatus, Summary
+from engine.spec import Experiment
 from tianji_cli.clocks import ClockOffset
+from tianji_cli.conclusion import conclude, leave
 from tianji_cli.files import find_file
 from tianji_cli.hosted_run import HostedRun, Spectator, error_of
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.inventory import load_inventory
-from tianji_cli.laggards import words_of_laggards
+from tianji_cli.inventory import Inventory, load_inventory
 from tianji_cli.manifest import write_manifest
+from tianji_cli.origin import Origin, find_origin, place_copy
 from tianji_cli.output import Output
 from tianji_cli.plan import Plan, make_plan
 from tianji_cli.render.hosts import PhaseLog
@@ -45,15 +42,19 @@ DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What the user asked for.
 
-    inventory: str
-    experiment: str
+    Without inventory or experiment, those of the run to `resume`, or the defaults, are taken.
+    """
+
+    inventory: str | None
+    experiment: str | None
     settings: Sequence[str]
     results: Path
     name: str | None
     detaches: bool = False
     limit: Sequence[str] = ()
+    resume: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Loaded:
 
     plan: Plan
     document: Document
+    origin: Origin | None = None
 
 
 def load(request: Request) -> Loaded:
@@ -70,15 +72,30 @@ def load(request: Request) -> Loaded:
     Raises:
         ConfigError: One of them cannot be used.
     """
-    inventory = load_inventory(find_file("inventories", request.inventory))
-    inventory = inventory.limited(list(request.limit))
-    path = find_file("experiments", request.experiment)
-    experiment, document = load_experiment(path, request.settings)
+    origin = find_origin(request.results, request.resume) if request.resume else None
+    inventory = _inventory(request, origin).limited(list(request.limit))
+    experiment, document = _experiment(request, origin)
     try:
         plan = make_plan(experiment, inventory)
+        if origin is not None:
+            origin.check(plan.experiment)
     except ConfigError as error:
         raise locate(error, document) from error
-    return Loaded(plan, document)
+    return Loaded(plan, document, origin)
+
+
+def _inventory(request: Request, origin: Origin | None) -> Inventory:
+    if request.inventory is None and origin is not None:
+        return origin.inventory
+    return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
+
+
+def _experiment(request: Request, origin: Origin | None) -> tuple[Experiment, Document]:
+    if request.experiment is None and origin is not None:
+        source = f"run {origin.paths.run_id}"
+        return overlaid_experiment(origin.experiment, source, request.settings)
+    path = find_file("experiments", request.experiment or DEFAULT_EXPERIMENT)
+    return load_experiment(path, request.settings)
 
 
 def up(request: Request, output: Output) -> int:
@@ -105,8 +122,8 @@ def up(request: Request, output: Output) -> int:
         output.say("interrupted before anything was started")
         return EXIT_INTERRUPTED
     if outcome.is_detached:
-        return _leave(paths, output)
-    return _conclude(paths, outcome, interrupts.count > 0, output)
+        return leave(paths, output)
+    return conclude(paths, outcome, interrupts.count > 0, output)
 
 
 def check_only(request: Request, output: Output) -> Plan:
@@ -144,13 +161,13 @@ def _run_processes(
     loaded: Loaded, request: Request, run_id: str, interrupts: Interrupts, output: Output
 ) -> tuple[RunPaths, Outcome]:
     plan = loaded.plan
-    run = HostedRun(plan, run_id, request.results, request.detaches)
+    run = HostedRun(plan, run_id, request.results, request.detaches, origin=loaded.origin)
     display: list[Display] = []
     phases = PhaseLog(output, plan.hosts)
 
     def started(paths: RunPaths) -> None:
         phases.close()
-        output.say(f"run {run_id} · {_headline(plan)}")
+        _say_begin(loaded, run_id, output)
         display.append(_display(output, run_id))
 
     spectator = Spectator(phases.show, started, lambda p: display[0].show(p), output.say)
@@ -181,10 +198,10 @@ def _run_inline(
         blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:
         raise locate(error, loaded.document) from error
-    paths = _create(request.results, run_id, plan, host_facts())
-    output.say(f"run {run_id} · {_headline(plan)}")
+    paths = _create(request.results, run_id, loaded, host_facts())
+    _say_begin(loaded, run_id, output)
     display = _display(output, run_id)
-    info = RunInfo(run_id=run_id, **plan.info_counts)
+    info = plan.info(run_id, loaded.origin.resumed if loaded.origin else None)
     run = InlineRun(blueprint, info, plan.addresses, paths.root, display.show)
 
     def stop() -> None:
@@ -207,17 +224,27 @@ def _run_inline(
     return paths, outcome
 
 
-def _create(results: Path, run_id: str, plan: Plan, facts: HostFacts) -> RunPaths:
+def _create(results: Path, run_id: str, loaded: Loaded, facts: HostFacts) -> RunPaths:
+    plan, origin = loaded.plan, loaded.origin
     host = plan.inventory.hosts[0].name
     try:
         paths = create_run(results, run_id)
         (paths.logs / host).mkdir()
         zero = {host: ClockOffset(0, 0)}
         seats = seats_of(plan, {host: HostOffer()})
-        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, seats, zero)
+        resumed = origin.resumed if origin else None
+        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, seats, zero, resumed)
     except OSError as error:
         raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
+    if origin is not None:
+        place_copy(origin, paths)
     return paths
+
+
+def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
+    output.say(f"run {run_id} · {_headline(loaded.plan)}")
+    for line in loaded.origin.words() if loaded.origin else []:
+        output.say(line)
 
 
 def _headline(plan: Plan) -> str:
@@ -232,83 +259,3 @@ def _display(output: Output, title: str) -> Display:
     if output.verbosity < 0:
         return NoDisplay()
     return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)
-
-
-def _conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
-    """Prints the summary and chooses the exit code."""
-    for failure in outcome.failures:
-        note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
-        output.say(note, at_verbosity=1)
-    if not paths.summary.is_file():
-        status: RunStatus = "interrupted" if was_interrupted else "failed"
-        _write_missing_summary(paths, status, _cause(outcome))
-    summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
-    if output.is_json:
-        output.document(summary)
-    else:
-        from tianji_cli.render.tables import summary_table
-
-        output.data.print(summary_table(summary))
-        output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
-    if outcome.unclean is not None:
-        output.error(outcome.unclean)
-    if summary.status == "failed":
-        late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
-        cause = f"{summary.error or 'unknown cause'}{late}"
-        output.error(RunFailedError(cause, where=str(paths.logs)))
-    code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
-    return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
-
-
-def _leave(paths: RunPaths, output: Output) -> int:
-    """Says how to come back to a detached run."""
-    run_id = paths.run_id
-    if output.is_json:
-        output.document(DetachedDocument(run_id=run_id))
-    output.say(
-        f"run {run_id} goes on by itself; tianji status {run_id}, tianji logs {run_id} -f,"
-        f" tianji down {run_id}"
-    )
-    return 0
-
-
-class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up --detach --json` prints."""
-
-    schema_version: int = 1
-    run_id: str
-    status: str = "detached"
-
-
-def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
-    """The coordinator did not live to write it: rebuilds it from what was traced until then.
-
-    Raises:
-        RunFailedError: Nothing was traced.
-    """
-    from tianji_cli.analysis.rebuild import rebuild_summary
-    from tianji_cli.analysis.run import load_run
-
-    try:
-        rebuilt = rebuild_summary(load_run(paths))
-    except ConfigError as error:
-        raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
-    taken = rebuilt.env_steps_consumed + rebuilt.env_steps_dropped
-    summary = msgspec.structs.replace(
-        rebuilt,
-        status=status,
-        error=cause,
-        stop_reason="killed",
-        env_steps_in_flight=rebuilt.env_steps_collected - taken,
-    )
-    write_summary(paths.summary, summary)
-
-
-def _cause(outcome: Outcome) -> str:
-    if not outcome.failures:
-        for host, cause in outcome.lost.items():
-            return f"host {host} was lost: {cause}"
-        return "the run was ended before it could write its summary"
-    first = outcome.failures[0]
-    tail = "".join(f"\n    {text}" for text in first.log_tail)
-    return f"{first.address} {first.cause}{tail}"

@@ -1,0 +1,82 @@
+"""What a learner trains on at once, and how old it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from engine.messages import BatchArrived, SamplesArrived
+from engine.roles.commands import Command, Update, UpdateFromSamples
+from engine.rollout import Rollout
+from engine.trace.records import Staleness
+from engine.trace.summary import weighted_percentile
+
+Batch: TypeAlias = BatchArrived | SamplesArrived
+
+
+def num_env_steps(batch: Batch) -> int:
+    """Those that this batch consumes; samples from replay were counted when they went in."""
+    if isinstance(batch, SamplesArrived):
+        return 0
+    return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
+
+
+def update_with(batch: Batch) -> Command:
+    if isinstance(batch, SamplesArrived):
+        return UpdateFromSamples(batch.samples)
+    return Update(batch.rollouts)
+
+
+def staleness_row(
+    learner: int,
+    version: int,
+    batch: Batch,
+    samples_by_version: Mapping[int, int],
+    began_s: float,
+    now_s: float,
+) -> Staleness:
+    """Lag over env steps, from the oldest behaviour version of each rollout or sample.
+
+    Args:
+        learner, version: Who took the batch, and its version then.
+        batch: What was trained.
+        samples_by_version: Of samples from replay, how many were acted with which weights.
+        began_s, now_s: When training on it began and ended.
+    """
+    versions = samples_by_version
+    if isinstance(batch, BatchArrived):
+        versions = _steps_by_version(batch.rollouts)
+    steps_by_lag = {version - acted: steps for acted, steps in versions.items()}
+    env_steps = sum(steps_by_lag.values())
+    age_mean_s, age_max_s = _ages_s(batch, began_s)
+    return Staleness(
+        t_s=now_s,
+        learner=learner,
+        version=version,
+        env_steps=env_steps,
+        lag_min=min(steps_by_lag),
+        lag_mean=sum(lag * steps for lag, steps in steps_by_lag.items()) / max(env_steps, 1),
+        lag_p95=weighted_percentile(steps_by_lag, 0.95),
+        lag_max=max(steps_by_lag),
+        steps_by_lag=steps_by_lag,
+        age_mean_s=age_mean_s,
+        age_max_s=age_max_s,
+    )
+
+
+def _steps_by_version(rollouts: Sequence[Rollout]) -> dict[int, int]:
+    versions: dict[int, int] = {}
+    for rollout in rollouts:
+        version = rollout.info.version_min
+        versions[version] = versions.get(version, 0) + rollout.info.num_env_steps
+    return versions
+
+
+def _ages_s(batch: Batch, now_s: float) -> tuple[float, float]:
+    """Mean and highest age in seconds: of rollouts, or of samples from replay."""
+    if isinstance(batch, SamplesArrived):
+        info = batch.samples.info
+        waited_s = now_s - info.drawn_s
+        return info.age_mean_s + waited_s, info.age_max_s + waited_s
+    ages_s = [now_s - rollout.info.end_s for rollout in batch.rollouts]
+    return sum(ages_s) / len(ages_s), max(ages_s)

@@ -1,0 +1,132 @@
+"""The watchdog: which processes are alive but do not get on, and whether anything of the run does.
+
+Liveness is somebody else's business (`fleet.py`): a process that died or whose host fell silent is
+known within seconds. Here every process is asked now and then whether its loop still turns. One
+that only waits for others answers at once; one that hangs in an environment's step, in an update or
+under SIGSTOP does not. Whoever fell silent first is named first: the others may only wait for it.
+
+Pure, like the coordinator whose part it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from engine.messages import Probe, ProbeAnswered
+from engine.spec import WatchdogSpec
+
+PROBE_S = 5.0
+"""How often each process is asked. One that has not answered is not asked again."""
+PATIENCE = 5.0
+"""A process that once took so and so long may take this much longer, up to `MAX_PATIENCE` times
+`stuck_s`: slow environments are no alarm."""
+MAX_PATIENCE = 10.0
+
+
+@dataclass
+class _Watched:
+    heard_s: float
+    asked_s: float = 0.0
+    number: int = 0
+    is_asked: bool = False
+    longest_turn_s: float = 0.0
+    work: int = -1
+    is_stuck: bool = False
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A process that has not answered for so many seconds; when it was heard last."""
+
+    process: str
+    seconds: float
+    heard_s: float
+
+
+class Watchdog:
+    """Watches the processes of a run.
+
+    Args:
+        spec: How long is too long.
+        roles_of: The kinds of roles that each process plays, such as `actor`.
+    """
+
+    def __init__(self, spec: WatchdogSpec, roles_of: Mapping[str, frozenset[str]]) -> None:
+        self._spec = spec
+        self._counts = {
+            process for process, kinds in roles_of.items() if kinds - {"evaluator", "reducer"}
+        }
+        """Processes whose work is the run's progress; evaluating the same weights is not."""
+        self._watched: dict[str, _Watched] = {}
+        self._worked_s = 0.0
+
+    def start(self, now_s: float) -> None:
+        """The run begins."""
+        self._watched.clear()
+        self._worked_s = now_s
+
+    def probes(self, living: Iterable[str], now_s: float) -> list[tuple[str, Probe]]:
+        """Whom to ask now.
+
+        Args:
+            living: Processes that run; all others are forgotten.
+            now_s: On the run's timeline.
+        """
+        known, self._watched = self._watched, {}
+        for process in living:
+            self._watched[process] = known.get(process) or _Watched(heard_s=now_s)
+        asked = []
+        for process, item in self._watched.items():
+            is_due = item.number == 0 or now_s - item.heard_s >= PROBE_S
+            if is_due and not item.is_asked:
+                item.number += 1
+                item.is_asked, item.asked_s = True, now_s
+                asked.append((process, Probe(number=item.number)))
+        return asked
+
+    def answered(self, answer: ProbeAnswered, now_s: float) -> bool:
+        """Takes an answer in; True if that process had been named as stuck."""
+        item = self._watched.get(answer.process)
+        if item is None or answer.number != item.number:
+            return False
+        if answer.process in self._counts and answer.work != item.work:
+            self._worked_s = now_s
+        was_stuck = item.is_stuck
+        item.heard_s, item.is_asked, item.is_stuck = now_s, False, False
+        item.longest_turn_s, item.work = answer.longest_turn_s, answer.work
+        return was_stuck
+
+    def newly_stuck(self, now_s: float) -> list[Silence]:
+        """Who has been silent for too long since this was asked last; the longest silence first."""
+        found = []
+        for process, item in self._watched.items():
+            silence_s = now_s - item.asked_s
+            if item.is_asked and not item.is_stuck and silence_s > self._limit_s(item):
+                item.is_stuck = True
+                found.append(Silence(process, silence_s, item.heard_s))
+        return sorted(found, key=lambda silence: silence.heard_s)
+
+    def is_stuck(self, process: str) -> bool:
+        """Whether a process has been named and has not answered since."""
+        return process in self._watched and self._watched[process].is_stuck
+
+    def _limit_s(self, item: _Watched) -> float:
+        if self._spec.stuck_s is None:
+            return float("inf")
+        patient_s = min(PATIENCE * item.longest_turn_s, MAX_PATIENCE * self._spec.stuck_s)
+        return max(self._spec.stuck_s, patient_s)
+
+    def stalled(self, now_s: float) -> str | None:
+        """Why the run must end, if nothing of it has got on for too long."""
+        limit_s = self._spec.stalled_s
+        if limit_s is None or not self._watched or now_s - self._worked_s <= limit_s:
+            return None
+        silent = sorted(
+            (item.heard_s, process) for process, item in self._watched.items() if item.is_asked
+        )
+        words = f"no process has done any work for {now_s - self._worked_s:.0f} s"
+        if not silent:
+            return f"{words}, though all of them answer"
+        names = ", ".join(process for _, process in silent)
+        return f"{words}; silent, the longest first: {names}"

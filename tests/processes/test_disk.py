@@ -1,0 +1,104 @@
+"""A disk that fills up: traces stop first, old checkpoints stay, the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import EAGER, rows, wait_for
+
+from engine.runtime.checkpoint_file import newest_checkpoint
+from engine.trace.writer import LOW_DISK_BYTES
+
+pytestmark = pytest.mark.processes
+
+DISK_BYTES = 64 * 2**20
+SETTINGS = (
+    *EAGER,
+    *("-s", "stop.env_steps=null", "-s", "stop.return_threshold=null", "-s", "stop.seconds=300"),
+    *("-s", "checkpoint.every_s=0.5"),
+)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, small enough to be filled."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs root and the right to mount one")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path, leave_bytes: int) -> Path:
+    """Takes all room but so much; the fault is there when this returns."""
+    ballast = disk / "ballast"
+    state = os.statvfs(disk)
+    with ballast.open("ab") as file:
+        try:
+            left = state.f_bavail * state.f_frsize - leave_bytes
+            while left > 0:
+                left -= file.write(b"\0" * min(left, 1 << 16))
+                file.flush()
+        except OSError:
+            file.truncate(file.tell())  # what did not fit is not there
+    state = os.statvfs(disk)
+    assert state.f_bavail * state.f_frsize <= leave_bytes + 2**16
+    return ballast
+
+
+def kinds(run: Path, kind: str) -> list[dict[str, object]]:
+    return [row for row in rows(run, "events") if row["kind"] == kind]
+
+
+def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk):
+    run = disk / "run"
+    command = tianji("up", "--name", "run", "--results", str(disk), *SETTINGS)
+    wait_for(lambda: len(kinds(run, "checkpoint")) > 1, 60, "checkpoints are written")
+    assert kinds(run, "traces-stopped") == []
+
+    fill(disk, LOW_DISK_BYTES - 2**20)
+    wait_for(lambda: bool(kinds(run, "traces-stopped")), 20, "traces stop")
+    before = [(run / f"trace/{name}.jsonl").stat().st_size for name in ("consumption", "episodes")]
+    saved = len(kinds(run, "checkpoint"))
+    wait_for(lambda: len(kinds(run, "checkpoint")) > saved + 1, 30, "it trains and saves on")
+    after = [(run / f"trace/{name}.jsonl").stat().st_size for name in ("consumption", "episodes")]
+    assert after == before
+
+    ballast = fill(disk, 0)
+    wait_for(lambda: "No space left" in learner_log(run) or full_event(run), 30, "it is full")
+    found = newest_checkpoint(run / "checkpoints")
+    assert found.info is not None
+    assert not found.refused, "what could not be written is no checkpoint"
+    assert not list((run / "checkpoints").glob(".*")), "and leaves nothing"
+
+    ballast.unlink()
+    version = found.info.version
+    wait_for(
+        lambda: (newest_checkpoint(run / "checkpoints").info or found.info).version > version,
+        30,
+        "with room again it saves again",
+    )
+    command.process.send_signal(signal.SIGINT)
+    code, _, err = command.end()
+    assert code == 130, err
+    assert "traces end early: only" in err
+    summary = json.loads((run / "summary.json").read_text())
+    assert "MiB are free" in summary["trace_error"]
+    taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+
+
+def learner_log(run: Path) -> str:
+    return (run / "logs/localhost/learner-0.log").read_text(errors="replace")
+
+
+def full_event(run: Path) -> bool:
+    return bool(kinds(run, "checkpoint-failed"))

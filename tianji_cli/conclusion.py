@@ -1,0 +1,109 @@
+"""The end of `up`: the summary, what went wrong, the next command, the exit code."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
+from engine.runtime.coordinate import write_summary
+from engine.trace.summary import RunStatus, Summary
+from tianji_cli.laggards import words_of_laggards
+from tianji_cli.origin import resume_hint
+from tianji_cli.output import Output
+from tianji_cli.run_dir import RunPaths
+from tianji_cli.watch import Outcome
+
+
+class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up --detach --json` prints."""
+
+    schema_version: int = 1
+    run_id: str
+    status: str = "detached"
+
+
+def leave(paths: RunPaths, output: Output) -> int:
+    """Says how to come back to a detached run."""
+    run_id = paths.run_id
+    if output.is_json:
+        output.document(DetachedDocument(run_id=run_id))
+    output.say(
+        f"run {run_id} goes on by itself; tianji status {run_id}, tianji logs {run_id} -f,"
+        f" tianji down {run_id}"
+    )
+    return 0
+
+
+def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
+    """Prints the summary and chooses the exit code."""
+    for failure in outcome.failures:
+        note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
+        output.say(note, at_verbosity=1)
+    if not paths.summary.is_file():
+        status: RunStatus = "interrupted" if was_interrupted else "failed"
+        _write_missing_summary(paths, status, _cause(outcome))
+    summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
+    _print(summary, paths, output)
+    if outcome.unclean is not None:
+        output.error(outcome.unclean)
+    if summary.status == "failed":
+        late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
+        cause = f"{summary.error or 'unknown cause'}{late}"
+        output.error(RunFailedError(cause, where=str(paths.logs), fix=resume_hint(paths)))
+    elif summary.status == "interrupted" and (hint := resume_hint(paths)):
+        output.say(f"to go on: {hint}")
+    code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
+    return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
+
+
+def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
+    if output.is_json:
+        output.document(summary)
+        return
+    from tianji_cli.render.tables import summary_table
+
+    output.data.print(summary_table(summary))
+    if summary.trace_error:
+        output.say(f"traces end early: {summary.trace_error}")
+    output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
+
+
+def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
+    """The coordinator did not live to write it: rebuilds it from what was traced until then.
+
+    Raises:
+        RunFailedError: Nothing was traced.
+    """
+    from tianji_cli.analysis.rebuild import rebuild_summary
+    from tianji_cli.analysis.run import load_run
+
+    try:
+        rebuilt = rebuild_summary(load_run(paths))
+    except ConfigError as error:
+        raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
+    taken = rebuilt.env_steps_consumed + rebuilt.env_steps_dropped
+    summary = msgspec.structs.replace(
+        rebuilt,
+        status=status,
+        error=cause,
+        stop_reason="killed",
+        env_steps_in_flight=rebuilt.env_steps_collected - taken,
+    )
+    try:
+        write_summary(paths.summary, summary)
+    except OSError as error:
+        raise RunFailedError(
+            f"{cause}\n    and its summary cannot be written: {error.strerror}",
+            where=str(paths.summary),
+            fix=f"free space there, then: {resume_hint(paths) or 'start anew'}",
+        ) from error
+
+
+def _cause(outcome: Outcome) -> str:
+    if not outcome.failures:
+        for host, cause in outcome.lost.items():
+            return f"host {host} was lost: {cause}"
+        return "the run was ended before it could write its summary"
+    first = outcome.failures[0]
+    tail = "".join(f"\n    {text}" for text in first.log_tail)
+    return f"{first.address} {first.cause}{tail}"
