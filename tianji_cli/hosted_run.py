@@ -107,7 +107,8 @@ class HostedRun:
         has_started = False
         try:
             ready = self._prepare(controller, sites, spectator)
-            cores = {host: len(item.offer.cores) for host, item in ready.items()}
+            known = {host: len(item.offer.cores) for host, item in ready.items()}
+            cores = {host: count for host, count in known.items() if count}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
             offsets = controller.measure_clocks()

@@ -23,7 +23,7 @@ class HostOffer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         devices: What loops that are fused on a device are dealt out to.
-        cores: Numbers of the cores that the run may use.
+        cores: Numbers of the cores that the run may use; none where the system does not tell.
         idle_cores: Those of them that nobody uses now; looked for only where they could suffice.
     """
 
@@ -116,6 +116,8 @@ def _deal(
     within = {item.process: offer.cores for item in here} if host.cores is not None else {}
     if not host.pin:
         return within, "not pinned, as the inventory asks for"
+    if not num_cores:
+        return within, "not pinned: this system cannot keep processes to cores"
     if num_cores < needed:
         return within, f"not pinned: {num_cores} cores for {len(here)} processes"
     if len(offer.idle_cores) < needed:

@@ -14,9 +14,11 @@ import pytest
 from engine.errors import ConfigError
 from engine.trace.records import Resources
 from tianji_cli.bench.machine import this_machine
+from tianji_cli.commands.bench_scaling import report_scaling
 from tianji_cli.documents import write_json
 from tianji_cli.inventory import Inventory, load_inventory
 from tianji_cli.manifest import GitState
+from tianji_cli.output import Output
 from tianji_cli.render.figures_scaling import scaling_figure
 from tianji_cli.scaling.compare import ScalingComparison, compare
 from tianji_cli.scaling.measure import used_cores
@@ -26,6 +28,7 @@ from tianji_cli.scaling.records import (
     ScalingManifest,
     ScalingPaths,
     ScalingResult,
+    keep,
     make_cells,
     read_manifest,
     read_results,
@@ -142,7 +145,9 @@ def test_the_figure_shows_every_run_and_the_ideal(tmp_path: Path):
     assert "times as much" in left.get_title(loc="left")
     drawn = sorted(len(line.get_xdata()) for line in left.lines)
     assert drawn == [2, 2, 3, 3], "two curves, and a point for each run"
-    assert sorted(len(line.get_xdata()) for line in right.lines) == [2, 2, 3]
+    assert sorted(len(line.get_xdata()) for line in right.lines) == [0, 0, 1, 2, 2, 3]
+    (missed,) = [line for line in right.lines if len(line.get_xdata()) == 1]
+    assert list(missed.get_ydata()) == [100.0], "at its budget"
 
 
 def resources(host: str, process: str, *samples: tuple[float, float]) -> list[Resources]:
@@ -261,3 +266,12 @@ def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: P
     )
     assert shown.returncode == 0, shown.stderr
     assert "efficiency" in shown.stdout
+
+
+def test_a_kept_copy_is_reported_as_the_original_was(tmp_path: Path):
+    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    results = [result(manifest, n, seed, 100.0 * n, 9.0) for n in (1, 8) for seed in SEEDS]
+    keep(paths, manifest, {r.cell: r for r in results})
+    first = report_scaling(paths.root, tmp_path / "kept", Output(verbosity=-1))
+    assert len(list((tmp_path / "kept" / "cells").glob("*/cell.json"))) == 6
+    assert report_scaling(tmp_path / "kept", None, Output(verbosity=-1)) == first

@@ -36,7 +36,8 @@ def plan(*settings: str, on: Host | None = None) -> Plan:
 
 def offer(num_cores: int, num_idle: int | None = None) -> HostOffer:
     idle = num_cores if num_idle is None else num_idle
-    return HostOffer(cores=tuple(range(num_cores)), idle_cores=tuple(range(num_cores))[-idle:])
+    cores = tuple(range(num_cores))
+    return HostOffer(cores=cores, idle_cores=cores[num_cores - idle :])
 
 
 def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_rest():
@@ -55,6 +56,7 @@ def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_re
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        (offer(0), "not pinned: this system cannot keep processes to cores"),
         (offer(2), "not pinned: 2 cores for 5 processes"),
         (offer(8, num_idle=3), "not pinned: 3 of 8 cores are idle, 4 are needed"),
     ],

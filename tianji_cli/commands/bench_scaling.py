@@ -26,6 +26,7 @@ from tianji_cli.scaling.records import (
     ScalingPaths,
     ScalingResult,
     is_scaling,
+    keep,
     make_cells,
     read_manifest,
     read_results,
@@ -100,7 +101,8 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
 
     Args:
         root: The benchmark.
-        out: Where plot and `comparison.json` go; None: into the benchmark.
+        out: Where plot and `comparison.json` go, with all that is needed to make them again, which
+            are small files; None: into the benchmark.
 
     Raises:
         ConfigError: Nothing to report, or a damaged file.
@@ -125,6 +127,8 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
         target.plots.mkdir(parents=True, exist_ok=True)
         png, _ = save(scaling_figure(comparison), target.plots, "scaling")
         write_json(target.comparison, comparison)
+        if target != paths:
+            keep(target, manifest, results)
     except OSError as error:
         raise PreflightError(
             f"the report cannot be written: {error.strerror or error}", where=str(target.root)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from tianji_cli.render.figure_style import BLUE, FAINT, INK, SIZE_INCHES, VERMILLION, in_style
 from tianji_cli.scaling.compare import ScalingComparison, ScalingRow
 
 IDEAL = (0, (6, 3))
+CENSORED: dict[str, Any] = {
+    "marker": "^",
+    "linestyle": "none",
+    "color": VERMILLION,
+    "markerfacecolor": "none",
+    "markersize": 7,
+}
+"""A run that had not reached the threshold when its budget was used up."""
 
 
 def scaling_figure(comparison: ScalingComparison) -> Figure:
@@ -35,7 +44,7 @@ def _draw_throughput(axes: Axes, rows: Sequence[ScalingRow]) -> None:
         axes.plot([row.nodes] * count, row.throughput_values, "o", color=BLUE, ms=4, alpha=0.5)
     estimates = [row.throughput.estimate for row in known if row.throughput]
     nodes = [row.nodes for row in known]
-    axes.plot(nodes, estimates, color=BLUE, label="collected, mean over seeds")
+    axes.plot(nodes, estimates, color=BLUE, label="collected, IQM over seeds")
     if known:
         ideal = [estimates[0] * n / nodes[0] for n in nodes]
         label = f"{nodes[0]} node{'s' if nodes[0] > 1 else ''} × number of nodes"
@@ -48,7 +57,9 @@ def _draw_throughput(axes: Axes, rows: Sequence[ScalingRow]) -> None:
     )
     axes.set_yscale("log")
     axes.set_ylabel("env steps/s over all nodes")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_time(axes: Axes, comparison: ScalingComparison) -> None:
@@ -56,6 +67,10 @@ def _draw_time(axes: Axes, comparison: ScalingComparison) -> None:
     for row in rows:
         times = [time for time in row.time_values_s if time is not None]
         axes.plot([row.nodes] * len(times), times, "s", color=VERMILLION, ms=4, alpha=0.5)
+        censored = len(row.time_values_s) - len(times)
+        axes.plot([row.nodes] * censored, [comparison.budget_s] * censored, **CENSORED)
+    if any(None in row.time_values_s for row in rows):
+        axes.plot([], [], label=f"not reached in {comparison.budget_s:g} s", **CENSORED)
     known = [row for row in rows if row.median_time_s is not None]
     axes.plot(
         [row.nodes for row in known],
@@ -71,6 +86,8 @@ def _draw_time(axes: Axes, comparison: ScalingComparison) -> None:
         else f"Time to {comparison.threshold:g}"
     )
     axes.set_ylim(bottom=0)
+    if rows:
+        axes.set_xlim(rows[0].nodes * 0.9, rows[-1].nodes * 1.1)
     axes.set_ylabel(f"time to a mean return of {comparison.threshold:g} (s)")
 
 

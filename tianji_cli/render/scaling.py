@@ -15,14 +15,14 @@ def scaling_table(comparison: ScalingComparison) -> Table:
     title = f"{comparison.suite} · {units.plural(comparison.num_seeds, 'seed')}"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
-    headings = ("nodes", "env steps/s", "×", "efficiency", "reached", "median", "× sooner", "cores")
+    headings = ("nodes", "steps/s", "×", "efficiency", "reached", "median", "× sooner", "cores")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*(Text(text) for text in _cells(row)))
     table.caption_justify = "left"
     table.caption = Text(
-        f"env steps/s: over all nodes, steady window, IQM; median: time to a mean return of"
+        f"steps/s: env steps of all nodes, steady window, IQM; median: time to a mean return of"
         f" {comparison.threshold:g}; ×: against the first row, by seed, with 95% interval; cores:"
         f" used by the run's processes on all hosts together, of {comparison.num_cores}"
     )
@@ -45,10 +45,10 @@ def _cells(row: ScalingRow) -> tuple[str, ...]:
 def ratio_text(value: Interval | None) -> str:
     """
     >>> ratio_text(Interval(estimate=7.91, low=7.82, high=7.97)), ratio_text(None)
-    ('7.91 [7.82–7.97]', '–')
+    ('7.91 [7.8–8.0]', '–')
     """
     if value is None:
         return units.NONE
     if value.low is None or value.high is None:
         return f"{value.estimate:.2f}"
-    return f"{value.estimate:.2f} [{value.low:.2f}–{value.high:.2f}]"
+    return f"{value.estimate:.2f} [{value.low:.1f}–{value.high:.1f}]"

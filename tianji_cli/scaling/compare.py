@@ -58,6 +58,7 @@ class ScalingComparison(msgspec.Struct, frozen=True, kw_only=True):
     bench_id: str
     suite: str
     threshold: float
+    budget_s: float
     num_seeds: int
     num_cores: int
     step_latency_ms: float
@@ -82,6 +83,7 @@ def compare(
         bench_id=manifest.bench_id,
         suite=suite.name,
         threshold=suite.threshold,
+        budget_s=suite.budget_s,
         num_seeds=len(manifest.seeds),
         num_cores=manifest.machine.num_cores,
         step_latency_ms=suite.experiment.env.step_latency_ms,
@@ -174,14 +176,18 @@ def _notes(manifest: ScalingManifest, rows: Sequence[ScalingRow]) -> list[str]:
     for row in rows:
         if row.busy_share is not None and row.busy_share > MAX_BUSY_SHARE:
             notes.append(
-                f"at {row.nodes} nodes this machine was {row.busy_share:.0%} busy (the run itself"
+                f"at {_nodes(row.nodes)} this machine was {row.busy_share:.0%} busy (the run itself"
                 f" used {_cores(row.used_cores)} cores): part of that figure is the machine's"
             )
         if row.num_failed:
-            notes.append(f"at {row.nodes} nodes {row.num_failed} runs failed; see their cell.json")
+            notes.append(f"at {_nodes(row.nodes)} {row.num_failed} failed; see cell.json")
     if len(manifest.seeds) < FEW_BLOCKS:
         notes.append(f"{len(manifest.seeds)} seeds: the 95% intervals are too narrow")
     return notes
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _cores(value: float | None) -> str:

@@ -4,7 +4,7 @@ did."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -165,6 +165,21 @@ def read_results(
             fix="times of different machines cannot be compared",
         )
     return found
+
+
+def keep(
+    target: ScalingPaths, manifest: ScalingManifest, results: Mapping[ScalingCell, ScalingResult]
+) -> None:
+    """Writes what a report is made of to another place, without the runs themselves.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    target.root.mkdir(parents=True, exist_ok=True)
+    write_json(target.manifest, manifest)
+    for result in results.values():
+        target.cell(result.cell).mkdir(parents=True, exist_ok=True)
+        write_result(target, result)
 
 
 def write_result(paths: ScalingPaths, result: ScalingResult) -> None:
