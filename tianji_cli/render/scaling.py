@@ -22,10 +22,10 @@ def scaling_table(comparison: ScalingComparison) -> Table:
         table.add_row(*(Text(text) for text in _cells(row)))
     table.caption_justify = "left"
     table.caption = Text(
-        f"steps/s: env steps of all nodes, steady window, IQM; median: time to a mean return of"
-        f" {comparison.threshold:g}; ×: against the first row, by seed, with 95% interval; eff.: efficiency, that over"
-        " the ratio of nodes; cores:"
-        f" used by the run's processes on all hosts together, of {comparison.num_cores}"
+        "steps/s: env steps of all nodes, steady window, IQM; median: time to a mean return of"
+        f" {comparison.threshold:g}; ×: against the first row, by seed, with 95% interval; eff.:"
+        " efficiency, that over the ratio of nodes; cores: used by the run's processes on all"
+        f" hosts together, of {comparison.num_cores}"
     )
     return table
 
