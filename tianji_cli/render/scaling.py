@@ -15,16 +15,17 @@ def scaling_table(comparison: ScalingComparison) -> Table:
     title = f"{comparison.suite} · {units.plural(comparison.num_seeds, 'seed')}"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
-    headings = ("nodes", "steps/s", "×", "efficiency", "reached", "median", "× sooner", "cores")
+    headings = ("nodes", "steps/s", "×", "eff.", "reached", "median", "× sooner", "cores")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*(Text(text) for text in _cells(row)))
     table.caption_justify = "left"
     table.caption = Text(
-        f"steps/s: env steps of all nodes, steady window, IQM; median: time to a mean return of"
-        f" {comparison.threshold:g}; ×: against the first row, by seed, with 95% interval; cores:"
-        f" used by the run's processes on all hosts together, of {comparison.num_cores}"
+        "steps/s: env steps of all nodes, steady window, IQM; median: time to a mean return of"
+        f" {comparison.threshold:g}; ×: against the first row, by seed, with 95% interval; eff.:"
+        " efficiency, that over the ratio of nodes; cores: used by the run's processes on all"
+        f" hosts together, of {comparison.num_cores}"
     )
     return table
 
