@@ -13,7 +13,7 @@ from made_bench import write_bench
 from engine.errors import ConfigError
 from engine.trace.reader import read_table
 from engine.trace.records import Episode
-from tianji_cli.bench.archive import bare
+from tianji_cli.anonymous import bare
 from tianji_cli.bench.results import BenchPaths, read_manifest
 from tianji_cli.commands.bench_report import write_archive, write_bench_report
 from tianji_cli.commands.report import report_command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
+from tianji_cli.anonymous import anonymous, anonymous_json
 from tianji_cli.documents import write_json
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
@@ -74,11 +74,9 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
     try:
         target.plots.mkdir(parents=True, exist_ok=True)
         if target.root != root.resolve():
-            for one, other in (
-                (source.manifest, target.manifest),
-                (source.records, target.records),
-            ):
-                shutil.copyfile(one, other)
+            write_json(target.manifest, anonymous(manifest))
+            lines = source.records.read_bytes().splitlines()
+            target.records.write_bytes(b"".join(anonymous_json(line) + b"\n" for line in lines))
         page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
         write_json(target.comparison, comparison)
         target.page.write_text(render_study_html(page, target.root), encoding="utf-8")

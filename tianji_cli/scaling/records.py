@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from engine.errors import ConfigError
+from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.documents import read_json, write_json
 from tianji_cli.inventory import Inventory
@@ -170,16 +171,16 @@ def read_results(
 def keep(
     target: ScalingPaths, manifest: ScalingManifest, results: Mapping[ScalingCell, ScalingResult]
 ) -> None:
-    """Writes what a report is made of to another place, without the runs themselves.
+    """Writes what a report is made of to another place: without the runs, without paths.
 
     Raises:
         OSError: It cannot be written.
     """
     target.root.mkdir(parents=True, exist_ok=True)
-    write_json(target.manifest, manifest)
+    write_json(target.manifest, anonymous(manifest))
     for result in results.values():
         target.cell(result.cell).mkdir(parents=True, exist_ok=True)
-        write_result(target, result)
+        write_result(target, anonymous(result))
 
 
 def write_result(paths: ScalingPaths, result: ScalingResult) -> None:

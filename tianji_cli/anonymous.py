@@ -1,0 +1,42 @@
+"""Documents as anybody may read them: without what only the machine knows that they come from."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_PATH = re.compile(r"""(?<![^\s=,"'(\[])/(?:[^\s/"',:]+/)*([^\s/"',:]+)""")
+_HOST_NAME = "hostname"
+
+
+def anonymous(document: T) -> T:
+    """The same document; absolute paths become their last part, the machine's name is empty."""
+    return msgspec.convert(_without(msgspec.to_builtins(document)), type(document))
+
+
+def anonymous_json(line: bytes) -> bytes:
+    """Likewise for one JSON document of any shape."""
+    return msgspec.json.encode(_without(msgspec.json.decode(line)))
+
+
+def bare(text: str) -> str:
+    """Absolute paths in a text become their last part.
+
+    >>> bare("/home/me/bin/python -m x --file=/tmp/a.yaml"), bare("12 steps/s"), bare("https://a.b/c")
+    ('python -m x --file=a.yaml', '12 steps/s', 'https://a.b/c')
+    """
+    return _PATH.sub(r"\1", text)
+
+
+def _without(tree: object) -> object:
+    if isinstance(tree, str):
+        return bare(tree)
+    if isinstance(tree, (list, tuple)):
+        return [_without(item) for item in tree]
+    if isinstance(tree, dict):
+        return {key: "" if key == _HOST_NAME else _without(item) for key, item in tree.items()}
+    return tree
