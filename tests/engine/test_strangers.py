@@ -114,3 +114,26 @@ def test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end():
             stranger.sendall(greeting(b"CURVE")[:30])
             assert is_closed(stranger)
         assert codec.num_decoded == 0
+
+
+def test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served():
+    """One byte more than the largest frame of the run: refused before it is read."""
+    keyrings = make_keyrings(["buffer-0", "actor-0", "actor-1"])
+    with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-1"])
+        with Sockets("actor-1", wiring, make_codec()) as member:
+            (client,) = member._clients.values()
+            client.set(zmq.RECONNECT_IVL, -1)
+            monitor = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            assert member.send("buffer-0", HELLO)
+            assert receive(server) == ("buffer-0", HELLO)
+            assert not monitor.poll(0)
+            client.send(b"\0" * (codec.max_frame_bytes + 1))
+            assert monitor.poll(int(PATIENCE_S * 1000)), "it was never hung up on"
+            client.disable_monitor()
+            monitor.close(0)
+        other = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", other, make_codec()) as peer:
+            assert peer.send("buffer-0", HELLO)
+            assert receive(server) == ("buffer-0", HELLO)
+        assert codec.num_decoded == 2
