@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-slow check fmt clean
+.PHONY: help setup run test test-slow fuzz check fmt clean
+SECONDS_EACH ?= 60
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -27,6 +28,12 @@ test: setup ## Run the tests: logic, processes, documentation
 
 test-slow: setup ## Run the tests that take long: real compilers and, as root, real sshd hosts
 	$(BIN)/python -m pytest -m 'slow or lab'
+
+fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, YAML, traces
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	for target in frames yaml traces; do \
+	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
+	done
 
 check: setup ## Lint, formatting, types
 	$(BIN)/ruff check .

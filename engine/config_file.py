@@ -21,6 +21,8 @@ from engine.spec import Experiment, check_experiment
 
 T = TypeVar("T")
 KeyPath = tuple[str, ...]
+MAX_VALUES = 50_000
+"""Keys and values of one file, what aliases repeat included."""
 
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
@@ -104,6 +106,7 @@ def _parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
     """Any YAML value, and the line of each key in it."""
     try:
         node = yaml.compose(text, Loader=_Loader)
+        _refuse_bomb(node, source)
         lines = dict(_lines_of(node, (), source)) if node is not None else {}
         return yaml.load(text, Loader=_Loader), lines
     except yaml.MarkedYAMLError as error:
@@ -112,6 +115,20 @@ def _parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
         raise ConfigError(f"not valid YAML: {error.problem}", where=place) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not valid YAML: {error}", where=source) from error
+
+
+def _refuse_bomb(root: yaml.Node | None, source: str) -> None:
+    """A few aliases of aliases can stand for more values than any machine has room for."""
+    waiting, seen = [root], 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise ConfigError(f"stands for more than {MAX_VALUES} values", where=source)
+        if isinstance(node, yaml.MappingNode):
+            waiting += (part for pair in node.value for part in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def _lines_of(node: yaml.Node, path: KeyPath, source: str) -> Iterable[tuple[KeyPath, int]]:

@@ -198,7 +198,12 @@ def _add_last_rollout(trace: Trace, num_batches: int, speed: float) -> None:
     last = next(row for row in reversed(trace.rows) if isinstance(row, Production))
     trace.rows += [
         msgspec.structs.replace(
-            last, t_s=end_s, sequence=last.sequence + 1, env_steps=96, sent=False
+            last,
+            t_s=end_s,
+            sequence=last.sequence + 1,
+            env_steps=96,
+            env_steps_total=last.env_steps_total + 96,
+            sent=False,
         ),
         Ledger(t_s=end_s, collected=consumed + 96, consumed=consumed, dropped=0, in_flight=96),
         Resources(

@@ -30,6 +30,9 @@ _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
 T = TypeVar("T")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
+"""What no address or user needs, and `ProxyCommand` or `Match exec` of a user's own ssh
+configuration would hand to a shell; OpenSSH refuses it likewise."""
 
 
 class RolesSpec(Spec, frozen=True, kw_only=True):
@@ -265,7 +268,23 @@ def _counts(roles: RolesSpec) -> dict[str, int]:
     return {name: n for name in roles.__struct_fields__ if (n := getattr(roles, name))}
 
 
+def _check_words(spec: HostSpec, merged: _Merged) -> None:
+    """Words become arguments, files and environment variables of processes, here and there."""
+    for key in ("ssh_host", "user", "jump"):
+        for part in str(getattr(spec, key) or "").split(","):
+            if _UNSAFE.search(part.strip()):
+                raise ConfigError(
+                    f"{part.strip()!r} holds what no {key} can", where=merged.where(key)
+                )
+    for key in spec.__struct_fields__:
+        value = getattr(spec, key)
+        texts = value.values() if isinstance(value, dict) else (value,)
+        if any("\0" in text for text in texts if isinstance(text, str)):
+            raise ConfigError("a zero byte cannot be part of it", where=merged.where(key))
+
+
 def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:
+    _check_words(spec, merged)
     if spec.address is not None:
         try:
             ipaddress.ip_address(spec.address)

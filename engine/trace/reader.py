@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,7 +76,7 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
                     rows.append(row)
     except FileNotFoundError:
         return []
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     return rows
 
@@ -91,15 +92,11 @@ def _decode(
 ) -> R | None:
     try:
         return decoder.decode(line)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         row = _with_nan(line, record_type)
-        if row is None:
+        if row is None and line.endswith(b"\n"):
             raise _bad_line(error, where) from error
         return row
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if not line.endswith(b"\n"):
-            return None
-        raise _bad_line(error, where) from error
 
 
 def _with_nan(line: bytes, record_type: type[R]) -> R | None:
@@ -107,7 +104,7 @@ def _with_nan(line: bytes, record_type: type[R]) -> R | None:
     try:
         row = _nan_for_null(msgspec.json.decode(line))
         return msgspec.convert(row, record_type, str_keys=True)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -146,5 +143,5 @@ def read_summary(path: Path) -> Summary | None:
                 fix="read it with the version of TianJi that wrote it",
             )
         return msgspec.json.decode(data, type=Summary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a summary: {error}", where=str(path)) from error

@@ -157,7 +157,7 @@ class Codec:
             raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:

@@ -55,3 +55,18 @@ def test_links_lead_somewhere(page):
 def test_named_files_exist(page):
     for name in re.findall(r"`((?:engine|tianji_cli|tests|docs)/[\w/.-]+\.\w+)`", page.read_text()):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page):
+    for name, test in re.findall(r"`(tests/[\w/.-]+\.py)::(\w+)`", page.read_text()):
+        assert (ROOT / name).is_file(), f"{page.name} names {name}"
+        assert f"\ndef {test}(" in (ROOT / name).read_text(), f"{page.name} names {name}::{test}"
+
+
+def test_every_fault_has_a_test_or_says_that_it_has_none():
+    text = (ROOT / "docs/reliability.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    shown = [row[-2] for row in rows if "shown by" not in row[-2]]
+    assert len(shown) >= 27 + 7
+    assert all("`tests/" in cell or "Not tested" in cell for cell in shown)

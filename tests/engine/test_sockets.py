@@ -5,61 +5,37 @@ Nothing here waits for time to pass: a stranger's refusal is an event that its o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
+from socket_kit import (
+    HELLO,
+    LAYOUT,
+    PATIENCE_S,
+    CountingCodec,
+    link,
+    make_codec,
+    receive,
+    tcp_server,
+)
 from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import WireError
 from engine.messages import (
-    AnyMessage,
     BatchArrived,
-    Joined,
     RolloutArrived,
     Start,
     WeightsArrived,
     WeightsRequested,
 )
-from engine.rollout import Field, Layout
+from engine.rollout import Layout
 from engine.runtime.ports import find_free_ports
 from engine.testing import make_rollout, make_weights
-from engine.wire.codec import Codec, WeightsLayout
-from engine.wire.header import Buffer
+from engine.wire.codec import WeightsLayout
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.sockets import Link, Sockets, Wiring
-
-LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
-PATIENCE_S = 20.0
-HELLO = Joined(address="actor-0", host="box", pid=1, protocol=1)
-
-
-class CountingCodec(Codec):
-    """Knows how often it was asked to decode."""
-
-    num_decoded = 0
-
-    def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
-        self.num_decoded += 1
-        return super().decode(frames)
-
-
-def make_codec() -> CountingCodec:
-    return CountingCodec(LAYOUT, WeightsLayout(16, 7))
-
-
-def receive(sockets: Sockets) -> tuple[str, AnyMessage | WireError]:
-    """The next message, and the role that it is for."""
-    for item in sockets.receive(PATIENCE_S):
-        return item
-    raise AssertionError("nothing came")
-
-
-def link(peer: str, endpoint: str, *, latest_only: bool = False) -> Link:
-    return Link(peer=peer, endpoint=endpoint, latest_only=latest_only)
+from engine.wire.sockets import Sockets, Wiring
 
 
 def test_everything_travels_over_ipc_both_ways(tmp_path: Path):
@@ -192,17 +168,6 @@ def test_sending_to_nobody_is_no_error(tmp_path: Path):
     with Sockets("actor-0", Wiring(), make_codec()) as client:
         assert not client.send("buffer-0", HELLO)
         assert list(client.receive(0.0)) == []
-
-
-@contextmanager
-def tcp_server(keyring: Keyring) -> Iterator[tuple[Sockets, str, CountingCodec]]:
-    """A server on a free port of this host, its endpoint, and what counts its decoding."""
-    codec = make_codec()
-    wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyring)
-    with Sockets("buffer-0", wiring, codec) as server:
-        assert server._server is not None
-        endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
-        yield server, endpoint, codec
 
 
 def test_a_member_is_admitted_over_tcp():

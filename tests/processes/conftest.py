@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from histories import check_histories
 from running import ENDLESS, Command, rows, wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +21,10 @@ OWN_PATH = os.pathsep.join((str(HERE), str(HERE.parents[1])))
 
 @pytest.fixture
 def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts `tianji` with arguments; whatever is left of it afterwards is killed."""
+    """Starts `tianji` with arguments; whatever is left of it afterwards is killed.
+
+    Whatever a test did to its runs, their traces must tell a history that can have happened.
+    """
     commands: list[Command] = []
 
     def start(*arguments: str) -> Command:
@@ -45,6 +49,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
             except (psutil.NoSuchProcess, ProcessLookupError):
                 continue
         command.process.communicate()
+    check_histories(tmp_path / "results")
 
 
 @pytest.fixture

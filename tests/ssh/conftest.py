@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from histories import check_histories
 from ssh_kit import REPOSITORY, Bench, other_python
 
 from engine.errors import TianJiError
@@ -29,7 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def bench(lab: Lab, tmp_path: Path) -> Iterator[Bench]:
-    """The lab, healthy before and after each test."""
+    """The lab, healthy before and after each test; every run must tell a possible history."""
     bench = Bench(lab, tmp_path)
     yield bench
     for command in bench.started:
@@ -42,3 +43,4 @@ def bench(lab: Lab, tmp_path: Path) -> Iterator[Bench]:
         if host.state == "dead":
             lab.start(host.name)
     bench.forget_runs()
+    check_histories(bench.results)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import msgspec
-
 from engine.trace.summary import Summary
+from tianji_cli.analysis.disagreement import Disagreement, Number
+from tianji_cli.analysis.history import check_history
 from tianji_cli.analysis.rebuild import NO_SUMMARY, rebuild_summary
 from tianji_cli.analysis.run import RunData
-
-Number = int | float | bool | None
 
 EXACT = (
     "env_steps_collected",
@@ -37,24 +35,9 @@ TIME_TOLERANCE_S = 1.0
 """An episode's row holds when it ended, the summary when the coordinator heard of it."""
 
 
-class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that one file states and the others contradict.
-
-    Attributes:
-        where: File, and row (from 1) if it is a table.
-        name: The field, or the rule that is broken.
-        written: What the file says.
-        rebuilt: What follows from the other rows.
-    """
-
-    where: str
-    name: str
-    written: Number
-    rebuilt: Number
-
-
 def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disagreement]:
-    """Recomputes every counter of `summary.json` from the trace tables, and balances the ledger.
+    """Recomputes every counter of `summary.json` from the trace tables, balances the ledger, and
+    checks that what the tables tell can have happened (`history`).
 
     Counters and lags must agree exactly, means to rounding, rates to 0.1 %, times to 1 s.
 
@@ -67,6 +50,7 @@ def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disag
         compared with each other.
     """
     found = _check_ledger(run) + _check_running_totals(run) + _check_lag_steps(run)
+    found += check_history(run)
     if run.summary is not None:
         found += _check_summary(run.summary, rebuilt or rebuild_summary(run))
     return found

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.trace.summary import Summary
-from tianji_cli.analysis.check import Disagreement, num_checks, rebuild_counters, warnings_of
+from tianji_cli.analysis.check import num_checks, rebuild_counters, warnings_of
 from tianji_cli.analysis.curves import RunCurves, curves_of
+from tianji_cli.analysis.disagreement import Disagreement
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.run import RunData, load_run
 from tianji_cli.run_dir import RunPaths

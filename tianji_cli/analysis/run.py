@@ -163,7 +163,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest(msgspec.json.decode(path.read_bytes(), type=dict[str, object]))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a manifest: {error}", where=str(path)) from error
 
 

@@ -96,9 +96,7 @@ class SshNode:
         self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
     ) -> Bridge:
         channel = self._open_channel()
-        assignments = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
-        words = [f"cd {shlex.quote(directory)} &&"] if directory else []
-        line = " ".join([*words, "exec env", *assignments, shlex.join(command)])
+        line = spawn_line(command, env, directory)
         self._check(lambda: channel.exec_command(line))
         channel.settimeout(None)
         bridge = Bridge(self.name, channel)
@@ -187,6 +185,13 @@ class SshNode:
             raise HostUnreachableError(
                 f"the connection broke: {text}", where=self.name, fix="see `tianji check`"
             ) from error
+
+
+def spawn_line(command: Sequence[str], env: Mapping[str, str], directory: str | None) -> str:
+    """What the host's shell is given to start a command: every word of it quoted."""
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+    words = [f"cd -- {shlex.quote(directory)} &&"] if directory else []
+    return " ".join([*words, "exec env", *assignments, shlex.join(command)])
 
 
 def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed | None:
