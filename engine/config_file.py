@@ -1,8 +1,4 @@
-"""YAML files and `-s key=value` settings, turned into typed specs or into one clear error.
-
-YAML 1.1 as PyYAML reads it surprises people in three ways, all mended here: `1e-3` is a number,
-a key written twice is an error, and `on`/`yes`/`off`/`no` stay strings.
-"""
+"""YAML files and `-s key=value` settings, turned into typed specs or into one clear error."""
 
 from __future__ import annotations
 
@@ -14,41 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from engine.errors import ConfigError
 from engine.spec import Experiment, check_experiment
+from engine.yaml_text import KeyPath, parse_text
 
 T = TypeVar("T")
-KeyPath = tuple[str, ...]
-MAX_VALUES = 50_000
-"""Keys and values of one file, what aliases repeat included."""
-
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
 _PATH = re.compile(r" - at `(?P<path>\$?[^`]*)`$")
 _PATH_PART = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's numbers and booleans."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML declares it as an instance attribute
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
-)
 
 
 @dataclass(frozen=True)
@@ -95,55 +66,11 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, *, source: str) -> Document:
     """Parses one YAML mapping from text; errors as in `read_yaml`."""
-    data, lines = _parse(text, source)
+    data, lines = parse_text(text, source)
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"holds a {type(data).__name__}"
         raise ConfigError(f"a mapping of keys is needed, but the file {found}", where=source)
     return Document(source, data, lines)
-
-
-def _parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
-    """Any YAML value, and the line of each key in it."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        _refuse_bomb(node, source)
-        lines = dict(_lines_of(node, (), source)) if node is not None else {}
-        return yaml.load(text, Loader=_Loader), lines
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(f"not valid YAML: {error.problem}", where=place) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML: {error}", where=source) from error
-
-
-def _refuse_bomb(root: yaml.Node | None, source: str) -> None:
-    """A few aliases of aliases can stand for more values than any machine has room for."""
-    waiting, seen = [root], 0
-    while waiting:
-        node = waiting.pop()
-        seen += 1
-        if seen > MAX_VALUES:
-            raise ConfigError(f"stands for more than {MAX_VALUES} values", where=source)
-        if isinstance(node, yaml.MappingNode):
-            waiting += (part for pair in node.value for part in pair)
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-
-
-def _lines_of(node: yaml.Node, path: KeyPath, source: str) -> Iterable[tuple[KeyPath, int]]:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in seen:
-            raise ConfigError(
-                f"the key {key!r} stands here and on line {seen[key]}", where=f"{source}:{line}"
-            )
-        seen[key] = line
-        yield (*path, key), line
-        yield from _lines_of(value_node, (*path, key), source)
 
 
 def apply_settings(document: Document, settings: Sequence[str]) -> Document:
@@ -161,7 +88,7 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
             raise ConfigError(
                 "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
             )
-        value = _parse(text, source=f"-s {key}")[0]
+        value = parse_text(text, source=f"-s {key}")[0]
         section = data
         for part in path[:-1]:
             section = section.setdefault(part, {})

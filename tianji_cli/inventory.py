@@ -16,9 +16,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from engine.config_file import Document, KeyPath, convert, explain, read_yaml
+from engine.config_file import Document, convert, explain, read_yaml
 from engine.errors import ConfigError
 from engine.spec import NonNegativeInt, PositiveInt, Spec
+from engine.yaml_text import KeyPath
 from tianji_cli.host_ranges import expand_range
 
 DEFAULT_PORTS = "29500-29599"

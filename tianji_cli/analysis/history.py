@@ -202,10 +202,10 @@ def _is_thinned(run: RunData) -> bool:
                 return True
             last[key] = row.sequence
     for batch in run.staleness:
-        key = (Staleness, batch.learner, 0)
-        if batch.version > last.get(key, batch.version) + 1:
+        before = last.get((Staleness, batch.learner, 0), batch.version)
+        if batch.version > before + 1:
             return True
-        last[key] = batch.version
+        last[Staleness, batch.learner, 0] = batch.version
     return False
 
 
@@ -228,9 +228,8 @@ def _check_counts(run: RunData) -> Iterator[Disagreement]:
             max(counts[2], least[2]),
         )
     steps = before.env_steps_collected
-    for number, row in enumerate(run.episodes, start=1):
-        heard = row.env_steps_collected
-        yield from _broken(
-            Episode, number, ("env_steps_collected never falls", heard, steps, heard >= steps)
-        )
+    for number, episode in enumerate(run.episodes, start=1):
+        heard = episode.env_steps_collected
+        rule = ("env_steps_collected never falls", heard, steps, heard >= steps)
+        yield from _broken(Episode, number, rule)
         steps = max(heard, steps)
