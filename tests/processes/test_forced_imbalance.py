@@ -19,7 +19,7 @@ from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import RunData, load_run
 from tianji_cli.run_dir import RunPaths
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 FORCED = 10
 BOUND = 1

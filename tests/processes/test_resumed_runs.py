@@ -12,7 +12,7 @@ from running import EAGER, rows, wait_for
 
 from engine.runtime.checkpoint_file import newest_checkpoint, read_info
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 OFTEN = (*EAGER, "-s", "stop.return_threshold=null", "-s", "checkpoint.every_s=0.5")
 
@@ -138,7 +138,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tianji_cli.output import Output
 
     results = tmp_path_factory.mktemp("ended")
-    settings = ("policy=local", "stop.env_steps=4000", "checkpoint.every_s=0.05")
+    settings = ("policy=local", "stop.env_steps=12000", "checkpoint.every_s=0.05")
     request = Request(None, "cartpole_ppo", settings, results, "run")
     assert up(request, Output(verbosity=-1)) == 0
     return results
@@ -153,7 +153,7 @@ def own_copy(ended: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "of 4000 env steps already"),
+        ((), "of 12000 env steps already"),
         (("-s", "env.id=Acrobot-v1"), '"Acrobot-v1" here, but "CartPole-v1" in the checkpoint'),
         (("-s", "network.hidden_sizes=[8]"), "network.hidden_sizes"),
         (("-s", "algorithm.discount=0.5"), "algorithm.discount"),
@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tianji, own_c
     data = bytearray(tensors.read_bytes())
     data[-1] ^= 1
     tensors.write_bytes(data)
-    more = (*limit(5_000), "-s", "checkpoint.every_s=60")
+    more = (*limit(13_000), "-s", "checkpoint.every_s=60")
     code, _, err = tianji("up", "--resume", "run", "--name", "second", *more).end(60)
     assert code == 0, err
     assert "does not have the checksum" in err
@@ -191,9 +191,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tianji, own_c
 
 
 def test_without_a_whole_checkpoint_each_reason_is_told(tianji, own_copy):
-    for path in (own_copy / "run/checkpoints").glob("*.safetensors"):
+    tensors = list((own_copy / "run/checkpoints").glob("*.safetensors"))
+    for path in tensors:
         path.write_bytes(b"\x80\x04cposix\nsystem\n")
     code, _, err = tianji("up", "--resume", "run").end(30)
     assert code == 2
     assert "no checkpoint to go on from" in err
-    assert err.count("bytes where") == 3
+    assert err.count("bytes where") == len(tensors) >= 2

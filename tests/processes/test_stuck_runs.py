@@ -11,7 +11,7 @@ from running import ENDLESS, rows, wait_for
 
 from engine.roles.watchdog import PROBE_S
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 STUCK_S = 3.0
 PROMPT = ("-s", f"watchdog.stuck_s={STUCK_S}")
