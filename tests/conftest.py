@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 
 import pytest
 
 LAB_TESTS = pytest.StashKey[set[str]]()
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in tests of it, also where the suite was started in a shell's background.
+
+    Such a shell makes its children ignore SIGINT, and they theirs.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)  # after `-m` has chosen
