@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-slow fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow fuzz check fmt clean
 SECONDS_EACH ?= 60
 .DEFAULT_GOAL := help
 
@@ -26,8 +26,11 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 test: setup ## Run the tests: logic, processes, documentation
 	$(BIN)/python -m pytest
 
-test-slow: setup ## Run the tests that take long: real compilers and, as root, real sshd hosts
-	$(BIN)/python -m pytest -m 'slow or lab'
+test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
+	$(BIN)/python -m pytest -m lab
+
+test-slow: setup ## Run the tests that take long: real compilers, resumed, stuck and soaked runs
+	$(BIN)/python -m pytest -m 'slow and not lab'
 
 fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, YAML, traces
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
