@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 
 T = TypeVar("T")
 
@@ -18,6 +18,32 @@ def write_json(path: Path, document: object) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     os.replace(part, path)
+
+
+def begin(path: Path, document: object, what: str) -> None:
+    """Makes the directory of a piece of work and writes the document that says what it is.
+
+    Args:
+        path: Of the document; its directory must not exist.
+        document: Of the work.
+        what: It is, for errors: `a benchmark`.
+
+    Raises:
+        ConfigError: Work of that name exists.
+        PreflightError: It cannot be written.
+    """
+    root = path.parent
+    try:
+        root.mkdir(parents=True)
+        write_json(path, document)
+    except FileExistsError:
+        raise ConfigError(
+            f"{what} of this id exists and is not overwritten",
+            where=str(root),
+            fix="choose another --name, or go on with it: --resume",
+        ) from None
+    except OSError as error:
+        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
 
 
 def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:

@@ -65,7 +65,7 @@ def test_a_newer_study_is_refused(paths: StudyPaths):
 def test_machines_are_not_mixed(paths: StudyPaths):
     run = msgspec.structs.replace(next(iter(RUNS.values())), machine_id="m2")
     append_run(paths, run)
-    with pytest.raises(ConfigError, match="ran on machine m2, the study on m1"):
+    with pytest.raises(ConfigError, match="run on machine m2, it was begun on m1"):
         read_runs(paths, read_study(paths))
     with pytest.raises(ConfigError, match="it was begun on machine m1"):
         resume_study(paths.root)

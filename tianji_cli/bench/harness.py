@@ -24,7 +24,7 @@ from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
 from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
 from tianji_cli.bench.work import ATARI, MINATAR
-from tianji_cli.documents import write_json
+from tianji_cli.documents import begin, write_json
 from tianji_cli.manifest import git_state
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
@@ -155,18 +155,7 @@ def create(bench: Bench) -> None:
         ConfigError: A benchmark of that id exists.
         PreflightError: It cannot be written.
     """
-    root = bench.paths.root
-    try:
-        root.mkdir(parents=True)
-        write_json(bench.paths.manifest, bench.manifest)
-    except FileExistsError:
-        raise ConfigError(
-            "a benchmark of this id exists and is not overwritten",
-            where=str(root),
-            fix="choose another --name, or go on with it: --resume",
-        ) from None
-    except OSError as error:
-        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
+    begin(bench.paths.manifest, bench.manifest, "a benchmark")
 
 
 def resume(root: Path) -> Bench:

@@ -1,14 +1,17 @@
-"""Which machine this is, and how busy it is. Effects only; nothing is decided here."""
+"""Which machine this is, how busy it is, and that results of two are never mixed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import psutil
+
+from engine.errors import ConfigError
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,25 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     busy_cores: float
     """Cores that were busy during half a second just before launch."""
     frequency_mhz: float | None = None
+
+
+def check_same(machine: Machine, ids: Iterable[str], where: str) -> None:
+    """Refuses results of other machines.
+
+    Args:
+        machine: Where the work was begun.
+        ids: Where its parts were run.
+        where: They were read from.
+
+    Raises:
+        ConfigError: One of them is another machine.
+    """
+    if strangers := sorted(set(ids) - {machine.id}):
+        raise ConfigError(
+            f"parts of it were run on machine {', '.join(strangers)}, it was begun on {machine.id}",
+            where=where,
+            fix="times of different machines cannot be compared",
+        )
 
 
 def this_machine() -> Machine:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from tianji_cli.bench.results import Cell
 from tianji_cli.bench.suite import Suite
 
+SideT = TypeVar("SideT")
 LAUNCH_S = 12.0
 """Planned for launch and end of a cell, beside its training."""
 
@@ -28,8 +30,8 @@ def make_cells(suite: Suite, peers: Sequence[str], seeds: Sequence[int]) -> list
 
 
 def in_blocks(
-    name: str, sides: Mapping[str, Sequence[str]], seeds: Sequence[int]
-) -> list[tuple[str, str, int]]:
+    name: str, sides: Mapping[str, Sequence[SideT]], seeds: Sequence[int]
+) -> list[tuple[str, SideT, int]]:
     """(task, side, seed) of every cell; within a block the sides of each task are shuffled.
 
     Args:

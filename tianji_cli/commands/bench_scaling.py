@@ -14,7 +14,7 @@ from rich.text import Text
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.documents import write_json
+from tianji_cli.documents import begin, write_json
 from tianji_cli.inventory import load_inventory
 from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
@@ -185,19 +185,7 @@ def _resumed(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
 
 def _create(manifest: ScalingManifest, paths: ScalingPaths, request: BenchRequest) -> None:
     probe_results(request.results)
-    try:
-        paths.root.mkdir(parents=True)
-        write_json(paths.manifest, manifest)
-    except FileExistsError:
-        raise ConfigError(
-            "a benchmark of this id exists and is not overwritten",
-            where=str(paths.root),
-            fix="choose another --name, or go on with it: --resume",
-        ) from None
-    except OSError as error:
-        raise PreflightError(
-            f"results cannot be written: {error}", where=str(paths.root)
-        ) from error
+    begin(paths.manifest, manifest, "a benchmark")
 
 
 def _announce(manifest: ScalingManifest, num_done: int, output: Output) -> None:

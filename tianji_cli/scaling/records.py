@@ -3,7 +3,6 @@ did."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from engine.errors import ConfigError
 from tianji_cli.anonymous import anonymous
-from tianji_cli.bench.machine import Load, Machine
+from tianji_cli.bench.machine import Load, Machine, check_same
+from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.documents import read_json, write_json
 from tianji_cli.inventory import Inventory
 from tianji_cli.manifest import GitState
@@ -118,12 +117,8 @@ class ScalingPaths:
 
 def make_cells(suite: ScalingSuite, seeds: Sequence[int]) -> list[ScalingCell]:
     """Randomised blocks: all numbers of nodes run with one seed before the next seed begins."""
-    cells = []
-    for seed in seeds:
-        block = [ScalingCell(nodes=nodes, seed=seed) for nodes in suite.nodes]
-        random.Random(f"{suite.name} {seed}").shuffle(block)
-        cells += block
-    return cells
+    blocks = in_blocks(suite.name, {"nodes": suite.nodes}, seeds)
+    return [ScalingCell(nodes=nodes, seed=seed) for _, nodes, seed in blocks]
 
 
 def is_scaling(place: Path) -> bool:
@@ -157,14 +152,7 @@ def read_results(
         for cell in manifest.cells
         if paths.result(cell).is_file()
     }
-    strangers = {r.machine_id for r in found.values()} - {manifest.machine.id}
-    if strangers:
-        raise ConfigError(
-            f"cells were run on machine {', '.join(strangers)}, the benchmark on"
-            f" {manifest.machine.id}",
-            where=str(paths.root),
-            fix="times of different machines cannot be compared",
-        )
+    check_same(manifest.machine, [r.machine_id for r in found.values()], str(paths.root))
     return found
 
 

@@ -12,9 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from engine.errors import ConfigError
 from engine.trace.summary import Summary
-from tianji_cli.bench.machine import Load, Machine
+from tianji_cli.bench.machine import Load, Machine, check_same
 from tianji_cli.documents import decode, read_json
 from tianji_cli.manifest import GitState
 from tianji_cli.run_dir import RunPaths
@@ -145,13 +144,7 @@ def read_runs(paths: StudyPaths, manifest: StudyManifest) -> dict[StudyCell, Stu
             continue
         where = f"{paths.records}:{number}"
         run = decode(line, StudyRun, STUDY_SCHEMA_VERSION, "a study", where)
-        if run.machine_id != manifest.machine.id:
-            raise ConfigError(
-                f"{run.cell.run_id} ran on machine {run.machine_id}, the study on"
-                f" {manifest.machine.id}",
-                where=where,
-                fix="times of different machines cannot be compared",
-            )
+        check_same(manifest.machine, [run.machine_id], where)
         found[run.cell] = run
     return {cell: found[cell] for cell in manifest.cells if cell in found}
 

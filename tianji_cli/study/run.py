@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.errors import ConfigError, PreflightError
+from engine.errors import ConfigError
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import Load, load_now, this_machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.bench.supervise import Family
-from tianji_cli.documents import write_json
+from tianji_cli.documents import begin
 from tianji_cli.manifest import git_state
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.study.records import (
@@ -92,18 +92,7 @@ def create_study(work: StudyWork) -> None:
         ConfigError: A study of that id exists.
         PreflightError: It cannot be written.
     """
-    root = work.paths.root
-    try:
-        root.mkdir(parents=True)
-        write_json(work.paths.manifest, work.manifest)
-    except FileExistsError:
-        raise ConfigError(
-            "a study of this id exists and is not overwritten",
-            where=str(root),
-            fix="choose another --name, or go on with it: --resume",
-        ) from None
-    except OSError as error:
-        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
+    begin(work.paths.manifest, work.manifest, "a study")
 
 
 def resume_study(root: Path) -> StudyWork:
