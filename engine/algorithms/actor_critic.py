@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import ANY_LANES, Lanes, LearnerState, Spaces, initial_state
+from engine.algorithms.base import Lanes, LearnerState, Spaces, initial_state
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
     check_action_space,
+    draw_noise,
     observation_field,
 )
 from engine.rollout import Field
@@ -63,17 +64,15 @@ class ActorCritic:
         """See `Algorithm`."""
         return initial_state(self.network, seed)
 
-    def act(
-        self,
-        network: nn.Module,
-        observation: Tensor,
-        generator: torch.Generator,
-        lanes: Lanes = ANY_LANES,
-    ) -> dict[str, Tensor]:
+    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+        """What the policy is sampled with, [T, B, outputs of the policy]; see `Algorithm`."""
+        return draw_noise(self._spaces.action, generator, (num_steps, lanes.count))
+
+    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Samples the policy; see `Algorithm`."""
         assert isinstance(network, PolicyValueNetwork)
         policy = network.distribution(observation)
-        a_t = policy.sample(generator)
+        a_t = policy.sample(noise)
         return {"action": a_t, "log_prob": policy.log_prob(a_t)}
 
     def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:

@@ -53,9 +53,6 @@ class Lanes(msgspec.Struct, frozen=True):
     total: int
 
 
-ANY_LANES = Lanes(0, 1, 1)
-
-
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How an algorithm wants samples from a replay store.
 
@@ -209,20 +206,26 @@ class Algorithm(Protocol):
         """Initial parameters and optimiser; equal seeds give equal states."""
         ...
 
-    def act(
-        self,
-        network: nn.Module,
-        observation: Tensor,
-        generator: torch.Generator,
-        lanes: Lanes = ANY_LANES,
-    ) -> dict[str, Tensor]:
-        """Chooses actions, without gradients.
+    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+        """All randomness that acting for a rollout needs, drawn at once.
+
+        Args:
+            generator: Source of randomness; the noise is on its device.
+            num_steps: T.
+            lanes: Which B environments these are, for exploration that differs between them.
+
+        Returns:
+            Float32 [T, B, ...].
+        """
+        ...
+
+    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Chooses actions, without gradients: a pure function, so that it can be compiled.
 
         Args:
             network: As from `network()`.
             observation: s_t, [B, ...].
-            generator: Source of randomness.
-            lanes: Which environments these are.
+            noise: Of this step, [B, ...], a row of what `noise` gives.
 
         Returns:
             `action` [B, ...] and whatever else of a step the update wants back, by field name.

@@ -1,11 +1,13 @@
 """Distributions over actions: just what an actor and a loss need, without torch.distributions.
 
-Both draw from an explicit generator, so that an actor's actions can be repeated.
+An action is a function of a state and of noise that was drawn before, so that acting is pure and an
+actor's actions can be repeated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -17,8 +19,13 @@ LOG_2_PI = math.log(2 * math.pi)
 class Distribution(Protocol):
     """pi(. | s) for N states at once."""
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One action for each state, [N, ...]."""
+    def sample(self, noise: Tensor) -> Tensor:
+        """One action for each state, [N, ...], from noise as `draw` gives it."""
+        ...
+
+    @staticmethod
+    def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+        """Noise for samples: `shape` ends with the number of outputs that a policy has."""
         ...
 
     def mode(self) -> Tensor:
@@ -45,10 +52,14 @@ class Categorical:
         assert logits.ndim == 2, logits.shape
         self._log_probs = torch.log_softmax(logits, dim=-1)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, noise: Tensor) -> Tensor:
         # argmax(p / Exponential(1)) is a sample from p; cheaper than torch.multinomial.
-        noise = torch.empty_like(self._log_probs).exponential_(generator=generator)
         return (self._log_probs.exp() / noise).argmax(dim=-1)
+
+    @staticmethod
+    def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+        """Exponential with mean 1."""
+        return torch.empty(*shape, device=generator.device).exponential_(generator=generator)
 
     def mode(self) -> Tensor:
         return self._log_probs.argmax(dim=-1)
@@ -75,9 +86,13 @@ class DiagonalGaussian:
         self._mean = mean
         self._log_std = log_std
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        noise = torch.empty_like(self._mean).normal_(generator=generator)
+    def sample(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self._mean, self._log_std.exp(), noise)
+
+    @staticmethod
+    def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+        """Standard normal."""
+        return torch.randn(*shape, generator=generator, device=generator.device)
 
     def mode(self) -> Tensor:
         return self._mean

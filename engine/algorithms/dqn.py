@@ -17,7 +17,6 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from engine.algorithms.base import (
-    ANY_LANES,
     Batch,
     Lanes,
     LearnerState,
@@ -175,23 +174,27 @@ class Dqn:
         state.target = TargetNetwork(target, flatten(target))
         return state
 
-    def act(
-        self,
-        network: nn.Module,
-        observation: Tensor,
-        generator: torch.Generator,
-        lanes: Lanes = ANY_LANES,
-    ) -> dict[str, Tensor]:
-        """Epsilon-greedy; epsilon of each environment as in Horgan et al. (2018), section 4.1."""
+    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+        """Two numbers from 0 to 1 a step, [T, B, 2]: below epsilon explore; what to choose then.
+
+        Horgan et al. (2018), section 4.1, explore in environment i of N with epsilon^e_i, where
+        e_i = 1 + spread i / (N - 1). That u < epsilon^e_i is the same as u^(1 / e_i) < epsilon.
+        """
+        device = generator.device
+        drawn = torch.rand(num_steps, lanes.count, 2, generator=generator, device=device)
+        lane = torch.arange(lanes.first, lanes.first + lanes.count, device=device)
+        exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
+        drawn[..., 0].pow_(1 / exponent)
+        return drawn
+
+    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Epsilon-greedy; see `Algorithm`."""
         assert isinstance(network, QNetwork)
         q: Tensor = network(observation)
         best, greedy = q.max(dim=-1)
-        num_envs = len(greedy)
-        lane = torch.arange(lanes.first, lanes.first + num_envs)
-        exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
-        explores = torch.rand(num_envs, generator=generator) < network.epsilon**exponent
-        random = torch.randint(int(self._action.n), (num_envs,), generator=generator)
-        a_t = torch.where(explores, random, greedy)
+        explores, random = noise.unbind(-1)
+        any_action = (random * q.shape[-1]).to(torch.int64)
+        a_t = torch.where(explores < network.epsilon, any_action, greedy)
         if not self._sends_values:
             return {"action": a_t}
         taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)

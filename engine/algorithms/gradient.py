@@ -174,10 +174,7 @@ class FunctionalStep:
 
     def _gradient(self, vector: Tensor, minibatch: Samples) -> tuple[Tensor, Tensor]:
         """The clipped gradient [P], zero where nothing learns, and the metrics."""
-        pieces, position = {}, 0
-        for name, shape in self._shapes:
-            pieces[name] = vector[position : position + shape.numel()].view(shape)
-            position += shape.numel()
+        pieces = pieces_of(vector, self._shapes)
         learning = {name: piece for name, piece in pieces.items() if self._learns[name]}
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -192,6 +189,15 @@ class FunctionalStep:
         )
         norm = torch.linalg.vector_norm(gradient)
         return gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0), metrics
+
+
+def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[str, Tensor]:
+    """Views of a flat vector [P], one for each parameter, in order."""
+    pieces, position = {}, 0
+    for name, shape in shapes:
+        pieces[name] = vector[position : position + shape.numel()].view(shape)
+        position += shape.numel()
+    return pieces
 
 
 class _BoundLoss(nn.Module):

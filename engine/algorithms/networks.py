@@ -180,6 +180,14 @@ def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
     )
 
 
+def draw_noise(
+    action: gymnasium.Space[object], generator: torch.Generator, shape: tuple[int, ...]
+) -> Tensor:
+    """What policies on this action space are sampled with, [*shape, outputs of the policy]."""
+    kind = Categorical if isinstance(action, gymnasium.spaces.Discrete) else DiagonalGaussian
+    return kind.draw(generator, (*shape, num_policy_outputs(action)))
+
+
 def num_policy_outputs(action: gymnasium.Space[object]) -> int:
     """Logits of a Discrete space, means of a Box."""
     if isinstance(action, gymnasium.spaces.Discrete):

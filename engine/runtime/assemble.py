@@ -119,7 +119,15 @@ def host_role(address: str, run: Assembly) -> Hosted:
 def _actor_body(index: int, run: Assembly) -> CollectingBody:
     if run.blueprint.cut.is_on_device:
         return DeviceActorBody(run.blueprint, index, run.epoch, run.clock, run.resumes)
-    return ActorBody(run.blueprint, index, run.epoch, run.clock, run.arena, run.resumes)
+    return ActorBody(
+        run.blueprint,
+        index,
+        run.epoch,
+        run.clock,
+        run.arena,
+        run.resumes,
+        compiles=run.compiles,
+    )
 
 
 def _host_coordinator(run: Assembly) -> Hosted:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 
 import torch
+from torch import Tensor
 
 from engine.algorithms.base import Lanes
 from engine.clock import Clock
@@ -18,7 +19,10 @@ from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo, Weights
+from engine.runtime.acting import Acting
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.episode_books import Entries, EpisodeBooks
+from engine.runtime.seeds import actor_seeds
 from engine.trace.records import Episode
 
 Steps = Generator[Rollout | StepWanted | None, None, None]
@@ -33,22 +37,37 @@ class CollectingBody(ABC):
         index: Number of the actor.
         epoch: Its incarnation; a restarted actor continues with other random numbers.
         clock: The run's timeline.
+        resumes: How often the run has gone on from a checkpoint.
+        device: Where rollouts are; the processor by default.
     """
 
     _keeps_no_gradient: type[torch.inference_mode | torch.no_grad] = torch.inference_mode
 
-    def __init__(self, blueprint: Blueprint, index: int, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        *,
+        resumes: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
         self._blueprint = blueprint
         self._index = index
         self._epoch = epoch
         self._clock = clock
-        self._algorithm = blueprint.algorithm
         self._spec = blueprint.experiment.env
         num_envs = blueprint.layout.num_envs
-        self._lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
-        self._episodes: list[Episode] = []
+        lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
+        device = torch.device("cpu") if device is None else device
+        of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
+        generator = torch.Generator(device=device).manual_seed(of_actions)
+        self._acting = Acting(blueprint.algorithm, lanes, generator)
         self._version = -1
-        self._num_env_steps = 0
+        self._books = EpisodeBooks(num_envs, device)
+        self._moments_s: list[float] = []
+        self._episodes: tuple[Episode, ...] = ()
         self._steps: Iterator[Rollout | StepWanted | None] | None = None
         self._awaits_step = False
         self._sequence = 0
@@ -68,8 +87,8 @@ class CollectingBody(ABC):
         """Collects one rollout."""
 
     @abstractmethod
-    def _settle(self) -> None:
-        """Brings `_num_env_steps` and `_episodes` up to date for an unfinished rollout."""
+    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Rewards as the environment gave them and which episodes ended, both [num_rows, B]."""
 
     def _take(self, taken: StepTaken) -> bool:
         """Takes a remote step in; False if nobody waits for it."""
@@ -86,7 +105,7 @@ class CollectingBody(ABC):
                 self._version = weights.version
             case CollectRollout(ticket=ticket):
                 self._start_s = self._clock.now_s()
-                self._num_env_steps = 0
+                self._moments_s = []
                 self._steps = self._collect(ticket)
             case TakeStep(taken=taken):
                 if self._take(taken):
@@ -108,37 +127,36 @@ class CollectingBody(ABC):
                     return [item]
                 if item is not None:
                     self._steps = None
-                    return [RolloutCollected(item, self._take_episodes())]
+                    return [RolloutCollected(item, self._episodes)]
                 if time.monotonic() >= deadline_s:
                     break
         return []
 
     def _abandon(self) -> RolloutAbandoned:
-        if self._steps is None:
-            self._num_env_steps = 0
-        else:
-            self._settle()
-        self._steps = None
         duration_s = self._clock.now_s() - self._start_s
-        return RolloutAbandoned(self._num_env_steps, duration_s, self._take_episodes())
+        if self._steps is None:
+            return RolloutAbandoned(0, duration_s, ())
+        self._steps = None
+        entries = self._enter_books()
+        return RolloutAbandoned(entries.num_env_steps, duration_s, self._episodes)
 
-    def _take_episodes(self) -> tuple[Episode, ...]:
-        episodes, self._episodes = tuple(self._episodes), []
-        return episodes
-
-    def _note_episode(self, t_s: float, episode_return: float, length_env_steps: int) -> None:
-        self._episodes.append(
+    def _enter_books(self) -> Entries:
+        """Enters the steps taken since the rollout began, and notes the episodes that ended."""
+        entries = self._books.enter(*self._outcomes(len(self._moments_s)))
+        self._episodes = tuple(
             Episode(
-                t_s=t_s,
+                t_s=self._moments_s[row],
                 actor=self._index,
                 episode_return=episode_return,
-                length_env_steps=length_env_steps,
+                length_env_steps=length,
                 version=self._version,
             )
+            for row, episode_return, length in entries.ended
         )
+        return entries
 
-    def _describe(self, ticket: int) -> RolloutInfo:
-        self._total_env_steps += self._num_env_steps
+    def _describe(self, ticket: int, num_env_steps: int) -> RolloutInfo:
+        self._total_env_steps += num_env_steps
         info = RolloutInfo(
             actor=self._index,
             epoch=self._epoch,
@@ -146,7 +164,7 @@ class CollectingBody(ABC):
             ticket=ticket,
             version_min=self._version,
             version_max=self._version,
-            num_env_steps=self._num_env_steps,
+            num_env_steps=num_env_steps,
             total_env_steps=self._total_env_steps,
             start_s=self._start_s,
             end_s=self._clock.now_s(),

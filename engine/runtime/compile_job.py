@@ -1,24 +1,24 @@
 """Compiling beside training: starts the compiler, sees whether it is done, ends it.
 
-Nothing here ever waits: the learner asks between two updates. The outcome is told once, as a note
-for the trace; whatever goes wrong, training goes on eagerly.
+Nothing here ever waits: a learner asks between two updates, an actor between two rollouts. The
+outcome is told once; whatever goes wrong, training goes on eagerly.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import msgspec
 
 from engine.runtime.blueprint import Blueprint
-from engine.runtime.compiled import CompiledSteps, cache_directory, library_path, signature_path
 from engine.runtime.cores import release
+from engine.runtime.library import Kind, Library, library_path, signature_path
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
@@ -27,24 +27,29 @@ _COMPILERS = ("g++", "clang++", "c++")
 
 
 class CompileJob:
-    """Brings compiled steps about, from the cache or by a process of their own.
+    """Brings a compiled function about: from the cache, or by a process of its own.
+
+    Of all processes on a host that want the same function one compiles it; the others see it come.
 
     Args:
         blueprint: The experiment.
+        kind: Which function of it.
 
     Attributes:
-        steps: The compiled steps, once there are any.
+        library: The compiled function, once there is one.
         outcome: In one line, once it is known: what there is, or why not.
     """
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.steps: CompiledSteps | None = None
+    def __init__(self, blueprint: Blueprint, kind: Kind) -> None:
+        self.library: Library | None = None
         self.outcome = ""
-        self._library = library_path(blueprint)
+        self._path = library_path(blueprint, kind)
+        self._kind = kind
         self._started_at_s = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
-        self._workspace: Path | None = None
-        if signature_path(self._library).is_file():
+        self._workspace: Workspace | None = None
+        self._is_waiting = False
+        if signature_path(self._path).is_file():
             self._load("taken from the cache")
         elif (missing := _missing_compiler()) is not None:
             self.outcome = f"not compiled: {missing}"
@@ -53,6 +58,8 @@ class CompileJob:
 
     def poll(self) -> bool:
         """Whether the outcome became known just now."""
+        if self._is_waiting:
+            return self._look_out()
         process = self._process
         if process is None:
             return False
@@ -79,47 +86,102 @@ class CompileJob:
                 process.kill()
                 process.wait()
         if self._workspace is not None:
-            shutil.rmtree(self._workspace, ignore_errors=True)
+            self._workspace.remove()
+            self._workspace = None
+
+    def _look_out(self) -> bool:
+        """Whether the other process that compiles this has come to an end."""
+        if signature_path(self._path).is_file():
+            self._load("compiled by another process")
+        elif time.monotonic() - self._started_at_s > LIMIT_S:
+            self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
+        else:
+            return False
+        self._is_waiting = False
+        return True
 
     def _start(self, blueprint: Blueprint) -> None:
-        cache = cache_directory()
         try:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._workspace = Path(tempfile.mkdtemp(prefix="compiling-", dir=cache))
+            self._workspace = Workspace.claim(self._path)
+            if self._workspace is None:
+                self._is_waiting = True
+                return
+            self._launch(blueprint, self._workspace.path)
         except OSError as error:
             self.outcome = f"not compiled: {error}"
-            return
-        experiment = self._workspace / "experiment.json"
+
+    def _launch(self, blueprint: Blueprint, workspace: Path) -> None:
+        experiment = workspace / "experiment.json"
         experiment.write_bytes(msgspec.json.encode(blueprint.experiment))
-        with experiment.open("rb") as given, self._log.open("wb") as log:
+        with experiment.open("rb") as given, (workspace / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "engine.runtime.compiler"),
-                    *(str(self._library), str(self._workspace), str(os.getpid())),
+                    *(sys.executable, "-m", "engine.runtime.compiler", self._kind),
+                    *(str(self._path), str(workspace), str(os.getpid())),
                 ],
                 stdin=given,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(self._workspace)},
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace)},
             )
-        release(self._process.pid)  # not onto the core that the learner is pinned to
-
-    @property
-    def _log(self) -> Path:
-        assert self._workspace is not None
-        return self._workspace / "log"
+        release(self._process.pid)  # not onto the core that this process is pinned to
 
     def _last_line(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
         assert self._process is not None
+        assert self._workspace is not None
+        lines = (self._workspace.path / "log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else f"the compiler ended with {self._process.returncode}"
 
     def _load(self, how: str) -> None:
         try:
-            self.steps = CompiledSteps(self._library)
+            self.library = Library(self._path)
             self.outcome = how
         except (OSError, RuntimeError, AttributeError, msgspec.MsgspecError) as error:
             self.outcome = f"not compiled: {error}"
+
+
+class Workspace:
+    """A directory beside a library to be, and the right to compile it.
+
+    The right ends with the process that has it, whichever way that ends; what it left in the
+    directory is removed by the next one.
+
+    Args:
+        path: It exists.
+        lock: Descriptor of the directory, locked.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, library: Path) -> Workspace | None:
+        """None if another process has the right.
+
+        Raises:
+            OSError: The directory cannot be made.
+        """
+        path = library.with_suffix(".compiling")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(lock), path.stat())  # its owner may have ended now
+        except OSError:
+            is_there = False
+        if not is_there:
+            os.close(lock)
+            return None
+        for leftover in path.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return cls(path, lock)
+
+    def remove(self) -> None:
+        """Removes the directory with all that is in it, and gives up the right."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
 
 def _missing_compiler() -> str | None:

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import torch
 
+from engine.algorithms.flat import flatten
 from engine.envs.make import make_vector_env
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
 from engine.runtime.blueprint import Blueprint
-from engine.runtime.collect import load_parameters
 from engine.spec import EvaluationSpec
 
 
@@ -28,6 +28,7 @@ class EvaluatorBody:
     def __init__(self, blueprint: Blueprint, spec: EvaluationSpec) -> None:
         self._algorithm = blueprint.algorithm
         self._network = blueprint.algorithm.network().requires_grad_(False)
+        self._parameters = flatten(self._network).vector.detach().numpy()
         observation = next(f for f in blueprint.layout.fields if f.name == "observation")
         self._dtype = np.dtype(observation.dtype)
         self._spec = spec
@@ -46,7 +47,7 @@ class EvaluatorBody:
     def perform(self, command: Command) -> list[Event]:
         match command:
             case LoadWeights(weights=weights):
-                load_parameters(self._network, weights.buffer)
+                np.copyto(self._parameters, weights.buffer.view(np.float32))
             case Evaluate():
                 self._steps = self._evaluate()
             case AbandonEvaluation():

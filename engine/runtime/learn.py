@@ -37,6 +37,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
 from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
+from engine.runtime.compiled import CompiledSteps
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.staging import SampleStaging, Staging
 from engine.wire.codec import allocate_framed
@@ -200,7 +201,7 @@ class LearnerBody:
     def _start_compiling(self) -> list[Event]:
         if not self._compiles or self._compile_job is not None:
             return []
-        self._compile_job = CompileJob(self._blueprint)
+        self._compile_job = CompileJob(self._blueprint, "steps")
         return [self._tell_outcome()] if self._compile_job.outcome else []
 
     def _poll_compiler(self) -> list[Event]:
@@ -211,11 +212,12 @@ class LearnerBody:
     def _tell_outcome(self) -> Noted:
         """Takes what was compiled into use, and says what there is."""
         assert self._compile_job is not None
-        if self._compile_job.steps is not None:
-            self._state.steps = self._compile_job.steps
+        library = self._compile_job.library
+        if library is not None:
+            self._state.steps = CompiledSteps(library)
         detail = f"optimiser steps: {self._compile_job.outcome}"
         print(detail, flush=True)
-        return Noted("compiled" if self._compile_job.steps else "eager", detail)
+        return Noted("compiled" if library else "eager", detail)
 
     def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
         layout = self._blueprint.priorities

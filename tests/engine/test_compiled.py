@@ -14,17 +14,21 @@ import psutil
 import pytest
 import torch
 
+from engine.algorithms.base import Lanes
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.clock import RunClock
 from engine.roles.commands import ExportWeights, Update
 from engine.roles.events import Noted, Updated
-from engine.runtime import compiled
+from engine.runtime import library as libraries
+from engine.runtime.acting import Acting, as_tensors
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.compile_job import CompileJob
-from engine.runtime.compiled import CompiledSteps, library_path, signature_path
-from engine.runtime.compiler import Recorder, record, trace, write_library
+from engine.runtime.compiled import CompiledSteps
+from engine.runtime.compiler import write_library
 from engine.runtime.learn import LearnerBody
+from engine.runtime.library import Kind, library_path, signature_path
 from engine.runtime.staging import SampleStaging, Staging
+from engine.runtime.traced import TRACE, Recorder, record
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
 
@@ -141,17 +145,22 @@ def test_recording_an_update_finds_its_samples_and_minibatches():
 @EXPERIMENTS
 def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Path):
     blueprint = make_blueprint(experiment)
-    library = library_path(blueprint)
-    job = CompileJob(blueprint)
+    library = library_path(blueprint, "steps")
+    job = CompileJob(blueprint, "steps")
+    waiting = CompileJob(blueprint, "steps")
+    assert waiting._process is None, "one of them compiles"
+    assert not waiting.poll()
     assert job._process is not None
     job._process.wait(300)
     assert job.poll(), "the outcome is known"
     assert job.outcome.startswith("compiled in")
     assert sorted(library.parent.iterdir()) == [signature_path(library), library]
-    assert isinstance(job.steps, CompiledSteps)
+    assert job.library is not None
+    assert waiting.poll()
+    assert waiting.outcome == "compiled by another process"
     batch = random_batch(blueprint)
     eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
-    compiled.steps = job.steps
+    compiled.steps = CompiledSteps(job.library)
     for _ in range(5):
         one = blueprint.algorithm.update(eager, batch)
         other = blueprint.algorithm.update(compiled, batch)
@@ -159,8 +168,8 @@ def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Pat
     torch.testing.assert_close(
         compiled.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0
     )
-    check_that_others_stay_eager(blueprint, job.steps)
-    assert CompileJob(blueprint).outcome == "taken from the cache"
+    check_that_others_stay_eager(blueprint, CompiledSteps(job.library))
+    assert CompileJob(blueprint, "steps").outcome == "taken from the cache"
 
 
 def check_that_others_stay_eager(blueprint: Blueprint, steps: CompiledSteps) -> None:
@@ -176,13 +185,67 @@ def check_that_others_stay_eager(blueprint: Blueprint, steps: CompiledSteps) -> 
     torch.testing.assert_close(other.weights.vector, one.weights.vector, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("kind", TRACE)
 @EXPERIMENTS
-def test_the_traced_steps_read_their_arguments_only(experiment: Experiment):
+def test_what_is_traced_reads_its_arguments_only(kind: Kind, experiment: Experiment):
     """So what a library computes cannot depend on anything that was there when it was made."""
-    blueprint = make_blueprint(experiment)
-    state = blueprint.algorithm.init(0)
-    graph, _ = trace(record(blueprint, state), state)
+    graph = TRACE[kind](make_blueprint(experiment)).graph
     assert all(node.op != "get_attr" for node in graph.graph.nodes)
+
+
+def random_rows(blueprint: Blueprint, acting: Acting, seed: int) -> dict[str, torch.Tensor]:
+    """A rollout to be, with observations in it."""
+    tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
+    tensors["observation"].normal_(generator=torch.Generator().manual_seed(seed))
+    return tensors
+
+
+def make_acting(blueprint: Blueprint) -> Acting:
+    acting = Acting(blueprint.algorithm, Lanes(4, 4, 8), torch.Generator().manual_seed(2))
+    acting.parameters.load(blueprint.algorithm.init(3).weights.vector)
+    return acting
+
+
+@EXPERIMENTS
+def test_the_traced_act_is_the_eager_one(experiment: Experiment):
+    blueprint = make_blueprint(experiment)
+    eager, traced = make_acting(blueprint), make_acting(blueprint)
+    wanted, found = (random_rows(blueprint, acting, 5) for acting in (eager, traced))
+    graph = TRACE["act"](blueprint).graph
+    vector = traced.parameters.vector.detach()
+    for one, other in zip(eager.rows(wanted), traced.rows(found), strict=True):
+        eager.choose(one)
+        graph(vector, *other)
+    check_equal_choices(eager, wanted, found)
+
+
+def check_equal_choices(acting: Acting, wanted: dict, found: dict) -> None:
+    assert len(wanted["action"].unique()) > 1
+    for name in acting.names:
+        torch.testing.assert_close(found[name], wanted[name], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@EXPERIMENTS
+def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment):
+    blueprint = make_blueprint(experiment)
+    job = CompileJob(blueprint, "act")
+    assert job._process is not None
+    job._process.wait(300)
+    assert job.poll(), "the outcome is known"
+    assert job.library is not None, job.outcome
+    eager, compiled = make_acting(blueprint), make_acting(blueprint)
+    compiled.use(job.library)
+    wanted, found = (random_rows(blueprint, acting, 5) for acting in (eager, compiled))
+    for one, other in zip(eager.rows(wanted), compiled.rows(found), strict=True):
+        eager.choose(one)
+        compiled.choose(other)
+    assert compiled._is_compiled
+    check_equal_choices(eager, wanted, found)
+    compiled.rows({name: values[:, :2].clone() for name, values in found.items()})
+    assert not compiled._is_compiled, "another number of environments is acted in eagerly"
 
 
 def test_a_loss_that_reads_other_tensors_is_refused(tmp_path: Path):
@@ -199,7 +262,7 @@ def test_a_loss_that_reads_other_tensors_is_refused(tmp_path: Path):
     )
     blueprint.algorithm._step = impure
     with pytest.raises((AssertionError, RuntimeError), match=r"FakeTensors|not its arguments"):
-        write_library(blueprint, tmp_path / "steps.so", tmp_path)
+        write_library(blueprint, "steps", tmp_path / "steps.so", tmp_path)
 
 
 def test_without_a_compiler_training_stays_eager(
@@ -224,35 +287,35 @@ def test_a_compiler_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     blueprint = make_blueprint(ppo())
-    job = CompileJob(blueprint)
+    job = CompileJob(blueprint, "steps")
     assert job._process is not None
     job._process.wait(120)
     assert job.poll()
-    assert job.steps is None
+    assert job.library is None
     assert job.outcome.startswith("not compiled: ")
     assert not job.poll(), "told once"
-    assert list(library_path(blueprint).parent.iterdir()) == []
+    assert list(library_path(blueprint, "steps").parent.iterdir()) == []
 
 
 def test_a_broken_library_is_not_used(tmp_path: Path):
     blueprint = make_blueprint(ppo())
-    library = library_path(blueprint)
+    library = library_path(blueprint, "steps")
     library.parent.mkdir(parents=True)
-    signature_path(library).write_text('{"samples": {}, "rows": null, "num_parameters": 1}')
+    signature_path(library).write_text("{}")
     library.write_bytes(b"not a library")
-    job = CompileJob(blueprint)
-    assert job.steps is None
+    job = CompileJob(blueprint, "steps")
+    assert job.library is None
     assert job.outcome.startswith("not compiled: ")
 
 
 def test_closing_ends_the_compiler_and_removes_its_files():
     blueprint = make_blueprint(ppo())
-    job = CompileJob(blueprint)
+    job = CompileJob(blueprint, "steps")
     process = job._process
     assert process is not None
     job.close()
     assert process.poll() is not None
-    assert list(library_path(blueprint).parent.iterdir()) == []
+    assert list(library_path(blueprint, "steps").parent.iterdir()) == []
 
 
 LEARNER = """
@@ -261,7 +324,7 @@ from engine.runtime.blueprint import make_blueprint
 from engine.runtime.compile_job import CompileJob
 from engine.spec import Experiment
 import msgspec
-job = CompileJob(make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment)))
+job = CompileJob(make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment)), "steps")
 print(job._process.pid, flush=True)
 sys.stdin.read()
 """
@@ -290,18 +353,23 @@ def wait_until_gone(process: psutil.Process, within_s: float) -> None:
         time.sleep(0.05)
 
 
+def steps_path(experiment: Experiment) -> Path:
+    return library_path(make_blueprint(experiment), "steps")
+
+
 def test_the_library_depends_on_what_is_computed():
-    plain = library_path(make_blueprint(ppo()))
-    assert plain == library_path(make_blueprint(ppo()))
-    assert plain != library_path(make_blueprint(ppo(clip_range=0.1)))
-    assert plain != library_path(make_blueprint(ppo(minibatch_steps=80)))
+    plain = steps_path(ppo())
+    assert plain == steps_path(ppo())
+    assert plain != steps_path(ppo(clip_range=0.1))
+    assert plain != steps_path(ppo(minibatch_steps=80))
+    assert plain != library_path(make_blueprint(ppo()), "act")
 
 
 def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
     """A home directory may be shared by machines that do not run each other's instructions."""
-    here = library_path(make_blueprint(ppo()))
-    monkeypatch.setattr(compiled, "processor_features", lambda: ["flags: other"])
-    assert library_path(make_blueprint(ppo())) != here
+    here = steps_path(ppo())
+    monkeypatch.setattr(libraries, "processor_features", lambda: ["flags: other"])
+    assert steps_path(ppo()) != here
 
 
 def test_a_recorder_takes_the_steps_that_it_records():

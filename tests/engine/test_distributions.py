@@ -14,6 +14,10 @@ MEAN = torch.tensor([[0.5, -1.0], [2.0, 0.0]], dtype=torch.float64)
 LOG_STD = torch.tensor([0.3, -0.7], dtype=torch.float64)
 
 
+def sample(policy: DiagonalGaussian, num_states: int, seed: int) -> torch.Tensor:
+    return policy.sample(policy.draw(torch.Generator().manual_seed(seed), (num_states, 2)))
+
+
 def test_the_gaussian_density_is_that_of_the_textbook():
     action = torch.tensor([[0.0, -0.5], [2.5, 1.0]], dtype=torch.float64)
     wanted = np.zeros(2)
@@ -28,7 +32,7 @@ def test_the_gaussian_density_is_that_of_the_textbook():
 
 def test_the_gaussian_entropy_is_the_mean_surprise():
     policy = DiagonalGaussian(MEAN[:1].expand(200_000, 2), LOG_STD)
-    action = policy.sample(torch.Generator().manual_seed(0))
+    action = sample(policy, 200_000, 0)
     surprise = -policy.log_prob(action).mean().item()
     assert policy.entropy()[0].item() == pytest.approx(surprise, abs=0.01)
     wanted = sum(0.5 * math.log(2 * math.pi * math.e * math.exp(2 * s)) for s in (0.3, -0.7))
@@ -36,9 +40,7 @@ def test_the_gaussian_entropy_is_the_mean_surprise():
 
 
 def test_gaussian_samples_have_its_mean_and_deviation():
-    action = DiagonalGaussian(MEAN[:1].expand(200_000, 2), LOG_STD).sample(
-        torch.Generator().manual_seed(1)
-    )
+    action = sample(DiagonalGaussian(MEAN[:1].expand(200_000, 2), LOG_STD), 200_000, 1)
     torch.testing.assert_close(action.mean(0), MEAN[0], rtol=0, atol=0.02)
     torch.testing.assert_close(action.std(0), LOG_STD.exp(), rtol=0, atol=0.02)
 
@@ -57,5 +59,5 @@ def test_categorical_figures_are_those_of_the_softmax():
 
 def test_equal_generators_give_equal_actions():
     policy = DiagonalGaussian(MEAN, LOG_STD)
-    one, other = (policy.sample(torch.Generator().manual_seed(3)) for _ in range(2))
+    one, other = (sample(policy, 2, 3) for _ in range(2))
     assert torch.equal(one, other)

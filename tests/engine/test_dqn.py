@@ -133,13 +133,13 @@ def test_exploration_is_as_likely_as_epsilon_says_in_each_lane():
     config = ApexConfig(epsilon_initial=0.4, epsilon_spread=7.0)
     dqn = Dqn(config, NETWORK, SPACES)
     network = dqn.init(seed=1).network
-    observation, generator = torch.zeros(4, 4), torch.Generator().manual_seed(3)
+    observation, draws = torch.zeros(4, 4), 1500
+    noise = dqn.noise(torch.Generator().manual_seed(3), draws, Lanes(4, 4, 8))
     greedy = int(dqn.act_greedily(network, observation)[0])
-    draws = 1500
     others = torch.zeros(4)
     with torch.no_grad():
-        for _ in range(draws):
-            chosen = dqn.act(network, observation, generator, Lanes(4, 4, 8))["action"]
+        for noise_t in noise:
+            chosen = dqn.act(network, observation, noise_t)["action"]
             others += (chosen != greedy).float()
     wanted = [0.4 ** (1 + 7 * i / 7) * 2 / 3 for i in range(4, 8)]
     np.testing.assert_allclose((others / draws).numpy(), wanted, atol=0.015)
@@ -183,7 +183,8 @@ def test_actors_of_apex_send_the_values_that_priorities_begin_with():
     apex = Dqn(ApexConfig(), NETWORK, SPACES)
     network = apex.init(seed=1).network
     observation = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    chosen = apex.act(network, observation, torch.Generator().manual_seed(1), Lanes(0, 6, 6))
+    noise = apex.noise(torch.Generator().manual_seed(1), 1, Lanes(0, 6, 6))
+    chosen = apex.act(network, observation, noise[0])
     q = network(observation).detach()
     torch.testing.assert_close(chosen["q_best"].detach(), q.max(-1).values)
     taken = q[torch.arange(6), chosen["action"]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.algorithms.base import Algorithm, Batch, LearnerState
+from engine.algorithms.base import Algorithm, Batch, Lanes, LearnerState
 from engine.algorithms.peers import Alone, minibatch_rows
 from engine.algorithms.registry import make_algorithm
 from engine.spec import Experiment
@@ -73,7 +73,8 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     state = algorithm.init(0)
     observation = torch.randn((T + 1, B, 4), generator=generator)
     with torch.no_grad():
-        chosen = [algorithm.act(state.network, observation[t], generator) for t in range(T)]
+        noise = algorithm.noise(generator, T, Lanes(0, B, B))
+        chosen = [algorithm.act(state.network, observation[t], noise[t]) for t in range(T)]
     ended = torch.rand((T, B), generator=generator) < 0.15
     terminated = ended & (torch.rand((T, B), generator=generator) < 0.5)
     valid = torch.ones((T, B), dtype=torch.bool)

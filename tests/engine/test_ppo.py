@@ -11,7 +11,7 @@ import torch
 from test_returns import advantage_by_hand
 from torch import Tensor
 
-from engine.algorithms.base import LearnerState, Spaces
+from engine.algorithms.base import Lanes, LearnerState, Spaces
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.errors import ConfigError
@@ -215,13 +215,18 @@ def undecided_network(ppo: Ppo) -> PolicyValueNetwork:
     return network
 
 
+def noise_of(ppo: Ppo, num_states: int, seed: int) -> Tensor:
+    lanes = Lanes(0, num_states, num_states)
+    return ppo.noise(torch.Generator().manual_seed(seed), 1, lanes)[0]
+
+
 def test_act_returns_the_log_probability_of_the_action_that_it_chose():
     ppo = make_ppo()
     network = ppo.init(seed=1).network
     assert isinstance(network, PolicyValueNetwork)
     observation = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        chosen = ppo.act(network, observation, torch.Generator().manual_seed(1))
+        chosen = ppo.act(network, observation, noise_of(ppo, 64, 1))
         log_probs = network.distribution(observation).log_prob(chosen["action"])
     assert {f.name for f in ppo.samples().fields} == {"observation", *chosen}
     assert chosen["action"].dtype == torch.int64
@@ -232,7 +237,7 @@ def test_actions_follow_the_policy():
     ppo, num_samples = make_ppo(), 20_000
     network = undecided_network(ppo)
     observation = torch.zeros(num_samples, 4)
-    action = ppo.act(network, observation, torch.Generator().manual_seed(2))["action"]
+    action = ppo.act(network, observation, noise_of(ppo, num_samples, 2))["action"]
     expected = torch.softmax(torch.tensor([0.0, 1.0, 2.0]), 0).numpy() * num_samples
     found = np.bincount(action.numpy(), minlength=3)
     chi_square = float(((found - expected) ** 2 / expected).sum())
@@ -252,7 +257,7 @@ def test_a_rewarded_action_becomes_more_probable():
     observation = torch.ones(7, 4, 4)
     with torch.no_grad():
         before = probabilities(state.network, observation[0])
-        chosen = ppo.act(state.network, observation[:-1].reshape(-1, 4), state.generator)
+        chosen = ppo.act(state.network, observation[:-1].reshape(-1, 4), noise_of(ppo, 24, 3))
     batch = make_batch()
     batch["terminated"][:], batch["truncated"][:], batch["valid"][:] = True, False, True
     batch |= {name: values.view(6, 4) for name, values in chosen.items()}

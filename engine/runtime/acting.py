@@ -1,0 +1,82 @@
+"""Choosing actions: row after row, straight into the rollout that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.algorithms.base import Algorithm, Lanes
+from engine.algorithms.flat import FlatParameters, flatten
+from engine.runtime.compiled import act_signature
+from engine.runtime.library import Library
+
+Row: TypeAlias = tuple[Tensor, ...]
+"""Of one step: what is observed, the noise, and where each thing that is chosen goes."""
+
+
+class Acting:
+    """The policy that an actor plays, and the noise that it plays it with.
+
+    Args:
+        algorithm: Whose `act` it is.
+        lanes: The environments that it acts in.
+        generator: Source of randomness; everything is on its device.
+
+    Attributes:
+        parameters: Those that it acts with.
+        names: The fields that it fills in.
+    """
+
+    def __init__(self, algorithm: Algorithm, lanes: Lanes, generator: torch.Generator) -> None:
+        self._algorithm = algorithm
+        self._lanes = lanes
+        self._generator = generator
+        self._network: nn.Module = algorithm.network().requires_grad_(False)
+        self._network.to(generator.device)
+        self.parameters: FlatParameters = flatten(self._network)
+        self.names = chosen_names(algorithm)
+        self._vector = self.parameters.vector.detach()
+        self._library: Library | None = None
+        self._is_compiled = False
+
+    def use(self, library: Library) -> None:
+        """Has actions chosen by a library of the kind `act` wherever it fits."""
+        self._library = library
+
+    def rows(self, tensors: Mapping[str, Tensor]) -> list[Row]:
+        """The steps of a rollout to be, [T] rows, with fresh noise.
+
+        Args:
+            tensors: Its fields; the noise is drawn for as many steps as they have.
+        """
+        outputs = [tensors[name].unbind() for name in self.names]
+        noise = self._algorithm.noise(self._generator, len(outputs[0]), self._lanes)
+        rows = list(zip(tensors["observation"].unbind(), noise.unbind(), *outputs, strict=False))
+        if self._library is not None:
+            self._is_compiled = self._library.signature == act_signature(self._vector, rows[0])
+        return rows
+
+    def choose(self, row: Row) -> None:
+        """Fills one row in."""
+        if self._is_compiled and self._library is not None:
+            self._library.call([self._vector, *row])
+            return
+        observation, noise, *outputs = row
+        chosen = self._algorithm.act(self._network, observation, noise)
+        for name, output in zip(self.names, outputs, strict=True):
+            output.copy_(chosen[name])
+
+
+def chosen_names(algorithm: Algorithm) -> tuple[str, ...]:
+    """The fields of a rollout that acting fills in, `action` first."""
+    names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
+    return ("action", *(name for name in names if name != "action"))
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same memory as tensors."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,69 @@
+"""The books of an actor: which of its steps were env steps, and which episodes ended.
+
+They are kept once a rollout, from the arrays that it fills anyway, so stepping costs nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What some steps were worth.
+
+    Attributes:
+        valid: Which were env steps rather than resets, bool [T, B].
+        num_env_steps: How many.
+        ended: Row, return and length of each episode that ended, in the order of rows.
+    """
+
+    valid: Tensor
+    num_env_steps: int
+    ended: list[tuple[int, float, int]]
+
+
+class EpisodeBooks:
+    """Returns and lengths of the episodes under way.
+
+    Args:
+        num_envs: B.
+        device: Where rollouts are.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._continues = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self._return = torch.zeros(num_envs, dtype=torch.float64, device=device)
+        self._length = torch.zeros(num_envs, dtype=torch.int64, device=device)
+
+    def enter(self, reward: Tensor, done: Tensor) -> Entries:
+        """Enters T steps of all environments; a step after an episode's last one only resets.
+
+        Args:
+            reward: As the environment gave it, [T, B]; T may be 0.
+            done: Which episodes ended, bool [T, B].
+        """
+        if not len(done):
+            return Entries(done, 0, [])
+        valid = torch.cat((self._continues[None], ~done[:-1]))
+        total = torch.where(valid, reward, 0.0).to(torch.float64).cumsum(0) + self._return
+        length = valid.cumsum(0) + self._length
+        # Both count on over the ends of episodes; what stood at the last end is taken off.
+        row = torch.arange(len(done), device=done.device)[:, None]
+        last_end = torch.where(done, row, -1).cummax(0).values
+        before = torch.cat((torch.full_like(last_end[:1], -1), last_end[:-1]))
+        returns, lengths = _since(total, before), _since(length, before)
+        self._return = torch.where(done[-1], 0.0, returns[-1])
+        self._length = torch.where(done[-1], 0, lengths[-1])
+        self._continues = ~done[-1]
+        rows, _ = ended = done.nonzero(as_tuple=True)
+        episodes = zip(rows.tolist(), returns[ended].tolist(), lengths[ended].tolist(), strict=True)
+        return Entries(valid, int(valid.sum()), list(episodes))
+
+
+def _since(running: Tensor, row: Tensor) -> Tensor:
+    """How much was added since that row of each column; since ever where it is -1. All [T, B]."""
+    return running - torch.where(row >= 0, running.gather(0, row.clamp(min=0)), 0)

@@ -1,0 +1,112 @@
+"""Compiled functions: shared libraries in a cache, each beside a signature of what it may be given.
+
+A library holds one function with fixed shapes. Whoever calls one compares the signature first and
+does anything else eagerly, so a library can be unsuitable but never wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+import torch
+from torch import Tensor
+
+from engine.algorithms import gradient
+from engine.runtime.blueprint import Blueprint
+from engine.runtime.facts import processor_features
+
+Kind: TypeAlias = Literal["steps", "act"]
+"""What is compiled: a learner's optimiser step, or an actor's choice of actions."""
+
+
+class TensorSignature(msgspec.Struct, frozen=True):
+    """What a compiled function relies on in one argument."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSignature:
+        return cls(tuple(tensor.shape), tensor.stride(), str(tensor.dtype))
+
+
+Signature: TypeAlias = dict[str, TensorSignature]
+
+
+def describe(tensors: Mapping[str, Tensor]) -> Signature:
+    """The signature of a call with these tensors."""
+    return {name: TensorSignature.of(tensor) for name, tensor in tensors.items()}
+
+
+class Library:
+    """A compiled function.
+
+    Args:
+        path: As `engine.runtime.compiler` makes it; its signature beside it.
+
+    Attributes:
+        signature: What it may be called with.
+
+    Raises:
+        OSError: There is no such library, or no signature.
+        msgspec.DecodeError: The signature is not one.
+        RuntimeError: It does not fit this machine or this PyTorch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        encoded = signature_path(path).read_bytes()
+        self.signature: Signature = msgspec.json.decode(encoded, type=Signature)
+        self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+
+    def call(self, arguments: list[Tensor]) -> list[Tensor]:
+        """Calls it; what it is given must be as its signature says."""
+        results: list[Tensor] = self._runner.run(arguments)
+        return results
+
+
+def signature_path(library: Path) -> Path:
+    """Where the signature of a library lies. It is written last, so it says: complete."""
+    return library.with_suffix(".json")
+
+
+def cache_directory() -> Path:
+    """Where libraries are kept from run to run: `$XDG_CACHE_HOME/tianji`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tianji"
+
+
+def library_path(blueprint: Blueprint, kind: Kind) -> Path:
+    """The library of this experiment, for this machine, PyTorch and source code."""
+    experiment = blueprint.experiment
+    described = msgspec.json.encode(
+        (
+            experiment.algorithm,
+            experiment.network,
+            experiment.modules,
+            blueprint.layout.digest,
+            blueprint.rollouts_per_batch if kind == "steps" else 0,
+            blueprint.weights.digest,
+            str(torch.__version__),
+            processor_features(),
+            sys.version,
+        )
+    )
+    digest = hashlib.blake2b(described, digest_size=16)
+    for path in sorted(_sources(blueprint)):
+        digest.update(path.read_bytes())
+    return cache_directory() / f"{kind}-{digest.hexdigest()}.so"
+
+
+def _sources(blueprint: Blueprint) -> Iterable[Path]:
+    """Source files that decide what is computed."""
+    yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
+    for name in blueprint.experiment.modules:
+        path = Path(inspect.getfile(sys.modules[name]))
+        yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)
