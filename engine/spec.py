@@ -184,6 +184,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     evaluation: EvaluationSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()
     watchdog: WatchdogSpec = WatchdogSpec()
+    profile: bool = False
+    """Trace where the time of each role goes; `tianji up --profile` sets it."""
     restarts: NonNegativeInt = 3
     """How many times a dead actor is started again, over the whole run, before the run fails."""
 

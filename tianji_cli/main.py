@@ -77,6 +77,9 @@ def up(
         typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
     ] = False,
     resume: ResumeOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace where the time of each role goes.")
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, bring back traces."""
@@ -87,7 +90,7 @@ def up(
     request = command.Request(
         inventory,
         experiment,
-        _settings(settings, policy, seed),
+        _settings(settings, policy, seed, profile),
         results,
         name,
         detaches=detach,
@@ -216,13 +219,17 @@ def version(context: typer.Context) -> None:
     show_version(output_of(context))
 
 
-def _settings(settings: Sequence[str] | None, policy: str | None, seed: int | None) -> list[str]:
+def _settings(
+    settings: Sequence[str] | None, policy: str | None, seed: int | None, profile: bool = False
+) -> list[str]:
     """Options that stand for a setting come last, so that they win."""
     merged = list(settings or [])
     if policy is not None:
         merged.append(f"policy={policy}")
     if seed is not None:
         merged.append(f"seed={seed}")
+    if profile:
+        merged.append("profile=true")
     return merged
 
 

@@ -30,6 +30,7 @@ from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
 from engine.runtime.rollout_queue import QueueBody
+from engine.sections import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
 
@@ -52,6 +53,7 @@ class Assembly:
         rendezvous: Where learners that update together meet.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
+        sections: Where bodies count their time.
     """
 
     blueprint: Blueprint
@@ -65,6 +67,7 @@ class Assembly:
     rendezvous: Rendezvous | None = None
     epoch: int = 0
     arena: Arena | None = None
+    sections: Sections = OFF
 
     @property
     def resumes(self) -> int:
@@ -112,13 +115,16 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
-            return Hosted(EvaluatorRole(index, spec, "learner-0"), EvaluatorBody(blueprint, spec))
+            evaluator = EvaluatorBody(blueprint, spec, run.sections)
+            return Hosted(EvaluatorRole(index, spec, "learner-0"), evaluator)
     raise ValueError(f"there is no role {address!r}")
 
 
 def _actor_body(index: int, run: Assembly) -> CollectingBody:
     if run.blueprint.cut.is_on_device:
-        return DeviceActorBody(run.blueprint, index, run.epoch, run.clock, run.resumes)
+        return DeviceActorBody(
+            run.blueprint, index, run.epoch, run.clock, run.resumes, run.sections
+        )
     return ActorBody(
         run.blueprint,
         index,
@@ -127,6 +133,7 @@ def _actor_body(index: int, run: Assembly) -> CollectingBody:
         run.arena,
         run.resumes,
         compiles=run.compiles,
+        sections=run.sections,
     )
 
 
@@ -163,7 +170,7 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
         assert run.rendezvous is not None, "learners that update together need a meeting place"
         from engine.runtime.meeting import Meeting
 
-        meeting = Meeting(run.rendezvous, index, cut.groups)
+        meeting = Meeting(run.rendezvous, index, cut.groups, run.sections)
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
@@ -178,5 +185,6 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
         compiles=compiles,
         device=blueprint.device_of(index) if cut.is_on_device else None,
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
+        sections=run.sections,
     )
     return Hosted(learner, body)

@@ -6,6 +6,8 @@ buffer; whatever can be done once a rollout is not done there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ from engine.runtime.acting import as_tensors
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collecting import CollectingBody, Steps
 from engine.runtime.compile_job import CompileJob
-from engine.runtime.remote_env import RemoteEnv
+from engine.runtime.remote_env import Array, RemoteEnv, StepResult
+from engine.sections import ENVIRONMENT, OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
@@ -27,7 +30,7 @@ class ActorBody(CollectingBody):
     """Collects with environments of NumPy arrays, its own ones or remote ones.
 
     Args:
-        blueprint, index, epoch, clock, resumes: See `CollectingBody`.
+        blueprint, index, epoch, clock, resumes, sections: See `CollectingBody`.
         arena: Memory shared with the other roles of this host, if there is any.
         compiles: Whether to exchange eager acting for compiled acting when there is any.
     """
@@ -42,18 +45,21 @@ class ActorBody(CollectingBody):
         resumes: int = 0,
         *,
         compiles: bool = False,
+        sections: Sections = OFF,
     ) -> None:
-        super().__init__(blueprint, index, epoch, clock, resumes=resumes)
+        super().__init__(blueprint, index, epoch, clock, resumes=resumes, sections=sections)
         self._arena = arena
         if arena is not None:
             arena.reclaim(index)
         self._remote: RemoteEnv | None = None
         self._env: VectorEnvironment | None = None
+        self._step: Callable[[Array], StepResult] | None = None
         self._observation: np.ndarray | None = None
         if blueprint.cut.has_remote_env:
             self._remote = RemoteEnv(blueprint.layout)
         else:
             self._env = make_vector_env(self._spec)
+            self._step = sections.timed(ENVIRONMENT, self._env.step)
             self._observation, _ = self._env.reset(seed=self._env_seed)
         self._parameters = self._acting.parameters.vector.detach().numpy()
         layout = blueprint.layout
@@ -89,8 +95,8 @@ class ActorBody(CollectingBody):
         views = self._views = self._blueprint.layout.views(buffer)
         if self._observation is None:
             self._observation = yield from self._require_remote().reset()
-        step = None if self._env is None else self._env.step
-        choose, now_s, note = self._acting.choose, self._clock.now_s, self._moments_s.append
+        step, choose = self._step, self._choose
+        now_s, note = self._clock.now_s, self._moments_s.append
         observation, action, earned = views["observation"], views["action"], self._earned
         terminated, truncated = views["terminated"], views["truncated"]
         observation[0] = self._observation

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from engine.clock import Clock
-from engine.envs.torch_envs import make_torch_env
+from engine.envs.torch_envs import TorchStep, make_torch_env
 from engine.rollout import Layout, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collecting import CollectingBody, Steps
 from engine.runtime.device import DeviceRollout, DeviceWeights, allocate_on
+from engine.sections import ENVIRONMENT, OFF, Sections
 
 NO_BUFFER = Layout((), 0, 0).allocate()
 
@@ -25,19 +26,28 @@ class DeviceActorBody(CollectingBody):
     """Collects with environments of tensors; rollouts stay on the device.
 
     Args:
-        blueprint, index, epoch, clock, resumes: See `CollectingBody`.
+        blueprint, index, epoch, clock, resumes, sections: See `CollectingBody`.
     """
 
     # Rollouts go to a learner as they are; it could not differentiate through inference tensors.
     _keeps_no_gradient = torch.no_grad
 
     def __init__(
-        self, blueprint: Blueprint, index: int, epoch: int, clock: Clock, resumes: int = 0
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        resumes: int = 0,
+        sections: Sections = OFF,
     ) -> None:
         device = blueprint.device_of(index)
-        super().__init__(blueprint, index, epoch, clock, resumes=resumes, device=device)
+        super().__init__(
+            blueprint, index, epoch, clock, resumes=resumes, device=device, sections=sections
+        )
         self._device = device
         self._env = make_torch_env(self._spec, device)
+        self._step = sections.timed(ENVIRONMENT, self._take_step)
         self._observation = self._env.reset(self._env_seed)
         self._tensors: dict[str, Tensor] = {}
 
@@ -55,10 +65,8 @@ class DeviceActorBody(CollectingBody):
         terminated, truncated = tensors["terminated"], tensors["truncated"]
         observation[0] = self._observation
         for t, row in enumerate(self._acting.rows(tensors)):
-            self._acting.choose(row)
-            if self._spec.step_latency_ms:
-                time.sleep(self._spec.step_latency_ms / 1000)
-            result = self._env.step(tensors["action"][t])
+            self._choose(row)
+            result = self._step(tensors["action"][t])
             observation[t + 1], reward[t], terminated[t], truncated[t] = result
             self._moments_s.append(self._clock.now_s())
             yield None
@@ -71,6 +79,11 @@ class DeviceActorBody(CollectingBody):
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
         tensors, rows = self._tensors, slice(num_rows)
         return tensors["reward"][rows], tensors["terminated"][rows] | tensors["truncated"][rows]
+
+    def _take_step(self, action: Tensor) -> TorchStep:
+        if self._spec.step_latency_ms:
+            time.sleep(self._spec.step_latency_ms / 1000)
+        return self._env.step(action)
 
     def _learnt_reward(self, reward: Tensor) -> Tensor:
         if self._spec.clip_reward:

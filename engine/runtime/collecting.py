@@ -23,6 +23,7 @@ from engine.runtime.acting import Acting
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.episode_books import Entries, EpisodeBooks
 from engine.runtime.seeds import actor_seeds
+from engine.sections import INFERENCE, OFF, Sections
 from engine.trace.records import Episode
 
 Steps = Generator[Rollout | StepWanted | None, None, None]
@@ -39,6 +40,7 @@ class CollectingBody(ABC):
         clock: The run's timeline.
         resumes: How often the run has gone on from a checkpoint.
         device: Where rollouts are; the processor by default.
+        sections: Where its time is counted.
     """
 
     _keeps_no_gradient: type[torch.inference_mode | torch.no_grad] = torch.inference_mode
@@ -52,6 +54,7 @@ class CollectingBody(ABC):
         *,
         resumes: int = 0,
         device: torch.device | None = None,
+        sections: Sections = OFF,
     ) -> None:
         self._blueprint = blueprint
         self._index = index
@@ -64,6 +67,7 @@ class CollectingBody(ABC):
         of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         generator = torch.Generator(device=device).manual_seed(of_actions)
         self._acting = Acting(blueprint.algorithm, lanes, generator)
+        self._choose = sections.timed(INFERENCE, self._acting.choose)
         self._version = -1
         self._books = EpisodeBooks(num_envs, device)
         self._moments_s: list[float] = []

@@ -14,6 +14,7 @@ from engine.envs.make import make_vector_env
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
 from engine.runtime.blueprint import Blueprint
+from engine.sections import ENVIRONMENT, INFERENCE, OFF, Sections
 from engine.spec import EvaluationSpec
 
 
@@ -23,10 +24,13 @@ class EvaluatorBody:
     Args:
         blueprint: The run.
         spec: Episodes and seed.
+        sections: Where its time is counted.
     """
 
-    def __init__(self, blueprint: Blueprint, spec: EvaluationSpec) -> None:
-        self._algorithm = blueprint.algorithm
+    def __init__(
+        self, blueprint: Blueprint, spec: EvaluationSpec, sections: Sections = OFF
+    ) -> None:
+        self._act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
         self._network = blueprint.algorithm.network().requires_grad_(False)
         self._parameters = flatten(self._network).vector.detach().numpy()
         observation = next(f for f in blueprint.layout.fields if f.name == "observation")
@@ -35,6 +39,8 @@ class EvaluatorBody:
         self._env = make_vector_env(
             msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
         )
+        self._reset = sections.timed(ENVIRONMENT, self._env.reset)
+        self._step = sections.timed(ENVIRONMENT, self._env.step)
         self._steps: Iterator[Evaluated | None] | None = None
 
     def close(self) -> None:
@@ -70,7 +76,7 @@ class EvaluatorBody:
 
     def _evaluate(self) -> Iterator[Evaluated | None]:
         """Plays the first episode of each environment; yields None after each step."""
-        observation, _ = self._env.reset(seed=self._spec.seed)
+        observation, _ = self._reset(seed=self._spec.seed)
         num_envs = self._spec.episodes
         plays = np.ones(num_envs, np.bool_)
         returns = np.zeros(num_envs, np.float64)
@@ -78,8 +84,8 @@ class EvaluatorBody:
         while plays.any():
             with torch.inference_mode():
                 o_t = torch.from_numpy(np.asarray(observation, self._dtype))
-                action = self._algorithm.act_greedily(self._network, o_t)
-            observation, reward, terminated, truncated, _ = self._env.step(action.numpy())
+                action = self._act(self._network, o_t)
+            observation, reward, terminated, truncated, _ = self._step(action.numpy())
             returns += reward * plays
             lengths += plays
             plays &= ~(terminated | truncated)

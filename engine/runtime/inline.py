@@ -21,6 +21,11 @@ from engine.roles.totals import RunInfo
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.loop import Loop, LoopClock
+from engine.runtime.profile import profiled
+from engine.sections import OFF, Stopwatch
+
+PROCESS = "inline"
+"""What a profile calls the only process."""
 
 
 class InlineRun:
@@ -43,10 +48,14 @@ class InlineRun:
         show: Callable[[Progress], None],
     ) -> None:
         clock = LoopClock()
-        assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show)
+        stopwatch = Stopwatch() if blueprint.experiment.profile else None
+        sections = stopwatch or OFF
+        assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show, sections=sections)
         hosted = {address: host_role(address, assembly) for address in (*addresses, COORDINATOR)}
+        if stopwatch is not None:
+            hosted = profiled(hosted, PROCESS, stopwatch)
         self._addresses = addresses
-        self._loop = Loop(hosted, clock, sockets=None)
+        self._loop = Loop(hosted, clock, sockets=None, sections=sections)
 
     def request_stop(self) -> None:
         """Ends the run in good order, as the user's Ctrl-C does. Safe in a signal handler."""

@@ -40,6 +40,7 @@ from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.staging import SampleStaging, Staging
+from engine.sections import BATCHING, OFF, WEIGHTS, Sections
 from engine.wire.codec import allocate_framed
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class LearnerBody:
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
         device: The one that rollouts come from and weights stay on; None where they travel.
         resumed: The checkpoint that it goes on from, if any, and its JSON file.
+        sections: Where its time is counted.
 
     Raises:
         ConfigError: That checkpoint is not one of this experiment.
@@ -72,6 +74,7 @@ class LearnerBody:
         compiles: bool = False,
         device: torch.device | None = None,
         resumed: tuple[Resumed, Path] | None = None,
+        sections: Sections = OFF,
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
@@ -85,6 +88,9 @@ class LearnerBody:
             self._state = state_on(device, self._state)
             self._staging = DeviceStaging()
         self._sample_staging = SampleStaging(blueprint.samples)
+        self._fill = sections.timed(BATCHING, self._staging.fill)
+        self._fill_samples = sections.timed(BATCHING, self._sample_staging.fill)
+        self._export = sections.timed(WEIGHTS, self._copy_out)
         self._version = self._resumes = 0
         if resumed is not None:
             self._resume(*resumed)
@@ -166,12 +172,12 @@ class LearnerBody:
 
     def _update(self, rollouts: Sequence[Rollout]) -> Updated:
         start_s = self._clock.now_s()
-        result = self._blueprint.algorithm.update(self._state, self._staging.fill(rollouts))
+        result = self._blueprint.algorithm.update(self._state, self._fill(rollouts))
         return self._updated(result, start_s)
 
     def _update_from_samples(self, samples: Samples) -> Updated:
         start_s = self._clock.now_s()
-        batch = self._sample_staging.fill(samples)
+        batch = self._fill_samples(samples)
         result = self._blueprint.algorithm.update(self._state, batch)
         priorities = None
         if result.errors is not None:
@@ -227,7 +233,7 @@ class LearnerBody:
         views["error"][...] = error.numpy()
         return Priorities(buffer)
 
-    def _export(self) -> Weights:
+    def _copy_out(self) -> Weights:
         if self._device is not None:
             return DeviceWeights(self._version, self._state.weights.vector.detach().clone())
         buffer = allocate_framed(self._blueprint.weights.num_bytes)

@@ -30,6 +30,7 @@ from engine.roles.commands import (
 )
 from engine.roles.events import Event, TimerFired
 from engine.roles.role import Role
+from engine.sections import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01
@@ -95,6 +96,7 @@ class Loop:
         clock: The run's timeline, shared with the bodies.
         sockets: To the other processes; None if there are none.
         is_orphan: Asked now and then; True ends the process.
+        sections: Where its time is counted.
     """
 
     def __init__(
@@ -103,10 +105,13 @@ class Loop:
         clock: LoopClock,
         sockets: Sockets | None,
         is_orphan: Callable[[], bool] = lambda: False,
+        sections: Sections = OFF,
     ) -> None:
         self._hosted = hosted
         self._clock = clock
         self._sockets = sockets
+        self._send_out = sections.timed(SENDING, sockets.send) if sockets else None
+        self._sleep = sections.timed(WAITING, time.sleep)
         self._is_orphan = is_orphan
         self._inbox: deque[tuple[str, Event]] = deque()
         self._turns = deque(hosted)
@@ -170,14 +175,14 @@ class Loop:
     def _send(self, to: str, message: AnyMessage) -> None:
         if to in self._hosted:
             self.post(to, message)
-        elif self._sockets is not None:
-            self._sockets.send(to, message)
+        elif self._send_out is not None:
+            self._send_out(to, message)
 
     def _receive(self) -> None:
         timeout_s = self._timeout_s()
         if self._sockets is None:
             if timeout_s:
-                time.sleep(timeout_s)
+                self._sleep(timeout_s)
             return
         turn_s = time.monotonic() - self._woke_at_s
         self._longest_turn_s = max(self._longest_turn_s, turn_s)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C import _distributed_c10d as c10d
 from torch.distributed import ProcessGroupGloo
 
+from engine.sections import MEETING, OFF, Sections
 from engine.wire.rendezvous import Rendezvous
 
 MEET_S = 600.0
@@ -29,9 +30,10 @@ class Meeting:
         place: Where to meet.
         rank: Number of this learner.
         count: How many there are.
+        sections: Where the time of meeting is counted.
     """
 
-    def __init__(self, place: Rendezvous, rank: int, count: int) -> None:
+    def __init__(self, place: Rendezvous, rank: int, count: int, sections: Sections = OFF) -> None:
         self.rank = rank
         self.count = count
         self._store = c10d.FileStore(place.file, count)
@@ -41,6 +43,7 @@ class Meeting:
         options._timeout = timedelta(seconds=MEET_S)
         prefixed = c10d.PrefixStore(place.secret, self._store)
         self._group = gloo(prefixed, rank, count, options)
+        self._all_reduce = sections.timed(MEETING, self._wait_for_all)
 
     def close(self) -> None:
         """Leaves; the others must have made their last call, too."""
@@ -49,7 +52,7 @@ class Meeting:
     def agree(self, is_willing: bool) -> bool:
         """Whether every learner is willing."""
         vote = torch.tensor([1 if is_willing else 0])
-        self._group.allreduce([vote], op=c10d.ReduceOp.MIN).wait()
+        self._all_reduce(vote, c10d.ReduceOp.MIN)
         return bool(vote.item())
 
     def sum(self, values: Tensor) -> Tensor:
@@ -61,6 +64,9 @@ class Meeting:
     def add_up(self, values: Tensor) -> None:
         """Replaces `values` by their sum over all learners."""
         here = values.cpu()  # itself, if it is there already; gloo sums what lies in memory
-        self._group.allreduce([here], op=c10d.ReduceOp.SUM).wait()
+        self._all_reduce(here, c10d.ReduceOp.SUM)
         if here is not values:
             values.copy_(here)
+
+    def _wait_for_all(self, values: Tensor, operation: c10d.ReduceOp.RedOpType) -> None:
+        self._group.allreduce([values], op=operation).wait()

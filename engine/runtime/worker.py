@@ -20,7 +20,9 @@ from engine.runtime.cores import pin
 from engine.runtime.launch import WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.process import OrphanWatch
+from engine.runtime.profile import profiled
 from engine.runtime.stacks import offer_stack
+from engine.sections import OFF, Stopwatch
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
@@ -47,7 +49,9 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     codec = Codec(
         blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities, arena
     )
-    with Sockets(spec.address, spec.wiring, codec) as sockets:
+    stopwatch = Stopwatch() if blueprint.experiment.profile else None
+    sections = stopwatch or OFF
+    with Sockets(spec.address, spec.wiring, codec, sections) as sockets:
 
         def show(progress: Progress) -> None:
             sockets.send(spec.supervisors[0], ProgressShown(progress=progress))
@@ -64,9 +68,12 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
             rendezvous=spec.rendezvous,
             epoch=spec.epoch,
             arena=arena,
+            sections=sections,
         )
         hosted = {role: host_role(role, assembly) for role in spec.roles}
-        loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan)
+        if stopwatch is not None:
+            hosted = profiled(hosted, spec.address, stopwatch)
+        loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan, sections)
         for role in spec.roles:
             if role == COORDINATOR:
                 loop.post(COORDINATOR, TimerFired())

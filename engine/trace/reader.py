@@ -20,6 +20,7 @@ from engine.trace.records import (
     Ledger,
     Merge,
     Production,
+    Profile,
     Replay,
     Resources,
     Staleness,
@@ -40,6 +41,7 @@ R = TypeVar(
     Ledger,
     Merge,
     Resources,
+    Profile,
     Event,
 )
 

@@ -155,6 +155,18 @@ class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
     num_threads: int
 
 
+class Profile(_Row, frozen=True, kw_only=True, tag="profile"):
+    """Where the time of a role went since its last row; only `up --profile` writes any."""
+
+    role: str
+    process: str
+    wall_s: float
+    cpu_s: float
+    process_cpu_s: float
+    sections_s: dict[str, float]
+    """By section of `engine.sections`; they add up to `wall_s`."""
+
+
 class Event(_Row, frozen=True, kw_only=True, tag="events"):
     """Joins, starts, stops, exits, drops and errors."""
 
@@ -177,6 +189,7 @@ Record: TypeAlias = (
     | Ledger
     | Merge
     | Resources
+    | Profile
     | Event
 )
 RECORD_TYPES: tuple[type[Record], ...] = (
@@ -190,6 +203,7 @@ RECORD_TYPES: tuple[type[Record], ...] = (
     Ledger,
     Merge,
     Resources,
+    Profile,
     Event,
 )
 

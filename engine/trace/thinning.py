@@ -3,7 +3,7 @@
 A table is written in full detail up to `DETAIL_BYTES`. Beyond that, the rows of one role are added
 up for a second at a time; so a table grows by a row a second for each role, whatever the rates.
 Counts and sums are those of all rows, running totals and versions those of the last one, extremes
-those over all. Episodes, evaluations, events and resources are never merged.
+those over all. Episodes, evaluations, events, profiles and resources are never merged.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import PreflightError, WireError
 from engine.messages import AnyMessage, WeightsArrived, WeightsRequested
+from engine.sections import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
@@ -78,12 +79,15 @@ class Sockets:
         address: This process's own address; its peers see it as the sender.
         wiring: What to bind and where to connect.
         codec: Frames to messages and back.
+        sections: Where waiting and receiving are counted.
 
     Raises:
         PreflightError: The endpoint to bind is taken.
     """
 
-    def __init__(self, address: str, wiring: Wiring, codec: Codec) -> None:
+    def __init__(
+        self, address: str, wiring: Wiring, codec: Codec, sections: Sections = OFF
+    ) -> None:
         self.address = address
         self._codec = codec
         self._keyring = wiring.keyring
@@ -91,6 +95,8 @@ class Sockets:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
+        self._poll = sections.timed(WAITING, self._poller.poll)
+        self._take = sections.timed(RECEIVING, self._take_next)
         self._clients: dict[str, zmq.Socket[bytes]] = {}
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
@@ -168,15 +174,17 @@ class Sockets:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
-        for socket, _ in self._poller.poll(timeout_ms):
+        for socket, _ in self._poll(timeout_ms):
             if isinstance(socket, int):
                 continue
-            while True:
-                try:
-                    parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-                except zmq.Again:
-                    break
-                yield self._decode(socket, parts)
+            while (taken := self._take(socket)) is not None:
+                yield taken
+
+    def _take_next(self, socket: zmq.Socket[bytes]) -> tuple[str, AnyMessage | WireError] | None:
+        try:
+            return self._decode(socket, socket.recv_multipart(zmq.DONTWAIT, copy=False))
+        except zmq.Again:
+            return None
 
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
