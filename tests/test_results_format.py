@@ -12,7 +12,7 @@ from engine.runtime.launch import HostFacts
 from engine.trace.records import RECORD_TYPES, Record, table_of
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.analysis.runs import RunRow
-from tianji_cli.commands.report import ReportDocument, RunReport, WrongFigure
+from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.manifest import GitState, Manifest
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.seats import Seat

@@ -6,6 +6,8 @@ import msgspec
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
 from engine.runtime.coordinate import write_summary
+from engine.trace.reader import read_table
+from engine.trace.records import Profile
 from engine.trace.summary import RunStatus, Summary
 from tianji_cli.laggards import words_of_laggards
 from tianji_cli.origin import resume_hint
@@ -60,9 +62,13 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
     if output.is_json:
         output.document(summary)
         return
+    from tianji_cli.analysis.profile import profile_of
+    from tianji_cli.render.profile import profile_table
     from tianji_cli.render.tables import summary_table
 
     output.data.print(summary_table(summary))
+    if rows := read_table(paths.trace, Profile):
+        output.data.print(profile_table(profile_of(rows)))
     if summary.trace_error:
         output.say(f"traces end early: {summary.trace_error}")
     output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")

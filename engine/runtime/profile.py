@@ -32,7 +32,7 @@ from engine.trace.records import Profile
 REPORT_S = 1.0
 """A row covers at least so much, but for the last."""
 
-_SECTION_OF: dict[type[Command], str] = {
+SECTION_OF: dict[type[Command], str] = {
     c.CollectRollout: RECORDING,
     c.AbandonRollout: RECORDING,
     c.TakeStep: RECORDING,
@@ -139,7 +139,7 @@ class _ProfiledBody:
         self._stopwatch = stopwatch
         self._advance = stopwatch.timed(RECORDING, body.advance)
         self._perform = {
-            section: stopwatch.timed(section, body.perform) for section in set(_SECTION_OF.values())
+            section: stopwatch.timed(section, body.perform) for section in set(SECTION_OF.values())
         }
 
     @property
@@ -147,7 +147,7 @@ class _ProfiledBody:
         return self._body.is_busy
 
     def perform(self, command: Command) -> list[Event]:
-        return self._perform[_SECTION_OF[type(command)]](command)
+        return self._perform[SECTION_OF[type(command)]](command)
 
     def advance(self, budget_s: float) -> list[Event]:
         self._stopwatch.give_turn(self._address)

@@ -9,6 +9,7 @@ import pandas as pd
 from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
 from engine.trace.summary import Summary
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
+from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.replay import replay_ratio_over_time
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
@@ -33,6 +34,7 @@ class RunCurves:
         wanted_replay_ratio: What the algorithm was told to hold; None where samples come from a
             queue.
         max_lag: The bound in versions; None if the run had none.
+        profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
     """
 
@@ -47,6 +49,7 @@ class RunCurves:
     replay_ratio: pd.DataFrame
     wanted_replay_ratio: float | None
     max_lag: int | None
+    profile: list[RoleProfile]
     end_s: float
 
     @property
@@ -74,5 +77,6 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
         replay_ratio=replay_ratio_over_time(production, consumption if run.replay else nothing),
         wanted_replay_ratio=run.manifest.number("experiment", "algorithm", "replay_ratio"),
         max_lag=run.manifest.max_lag,
+        profile=profile_of(run.profile),
         end_s=run.end_s,
     )

@@ -18,6 +18,7 @@ from engine.trace.records import (
     Event,
     Ledger,
     Production,
+    Profile,
     Replay,
     Resources,
     Staleness,
@@ -115,6 +116,7 @@ class RunData:
     weights: list[WeightsPublished]
     ledger: list[Ledger]
     resources: list[Resources]
+    profile: list[Profile]
     events: list[Event]
 
     @property
@@ -130,6 +132,7 @@ class RunData:
             self.weights,
             self.ledger,
             self.resources,
+            self.profile,
             self.events,
         )
         return sum(len(table) for table in tables)
@@ -186,6 +189,7 @@ def load_run(paths: RunPaths) -> RunData:
         weights=read_table(paths.trace, WeightsPublished),
         ledger=read_table(paths.trace, Ledger),
         resources=read_table(paths.trace, Resources),
+        profile=read_table(paths.trace, Profile),
         events=read_table(paths.trace, Event),
     )
     if not run.num_rows:

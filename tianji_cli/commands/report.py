@@ -8,22 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
 from tianji_cli.commands.options import optional
+from tianji_cli.commands.report_document import ReportDocument, document_of
 from tianji_cli.output import Output
+from tianji_cli.render.profile import profile_table
 from tianji_cli.render.tables import summary_table
 from tianji_cli.run_dir import RunPaths, resolve_run
 
 if TYPE_CHECKING:
     from tianji_cli.analysis.examine import ExaminedRun
     from tianji_cli.render.page import PageFigure
-
-REPORT_SCHEMA_VERSION = 1
 
 RunsArgument = Annotated[
     list[str] | None,
@@ -50,36 +49,6 @@ ArchiveOption = Annotated[
         help="With --out: keep a benchmark there, small and without this machine's paths.",
     ),
 ]
-
-
-class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that the files of a run contradict."""
-
-    where: str
-    name: str
-    written: int | float | bool | None
-    rebuilt: int | float | bool | None
-
-
-class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `report --json` says of one run; `summary` is null if the run wrote none."""
-
-    run_id: str
-    path: str
-    summary: Summary | None
-    rebuilt: Summary
-    agrees: bool
-    disagreements: list[WrongFigure]
-    warnings: list[str]
-
-
-class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `report --json` prints."""
-
-    schema_version: int = REPORT_SCHEMA_VERSION
-    report: str
-    figures: list[str]
-    runs: list[RunReport]
 
 
 @dataclass(frozen=True)
@@ -135,7 +104,7 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
     return ReportResult(
         report=target.report,
         figures=files,
-        document=_document_of(examined, target.report, files),
+        document=document_of(examined, target.report, files),
         summaries=tuple(run.summary for run in examined),
     )
 
@@ -154,35 +123,6 @@ def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFig
         text = svg.read_text(encoding="utf-8")
         written.append(PageFigure(name=spec.name, title=spec.title(curves), svg=text, png=png))
     return written
-
-
-def _document_of(
-    runs: Sequence[ExaminedRun], report: Path, figures: Sequence[Path]
-) -> ReportDocument:
-    return ReportDocument(
-        report=str(report),
-        figures=[str(path) for path in figures],
-        runs=[
-            RunReport(
-                run_id=examined.run.paths.run_id,
-                path=str(examined.run.paths.root),
-                summary=examined.run.summary,
-                rebuilt=examined.rebuilt,
-                agrees=not examined.disagreements,
-                disagreements=[
-                    WrongFigure(
-                        where=item.where,
-                        name=item.name,
-                        written=item.written,
-                        rebuilt=item.rebuilt,
-                    )
-                    for item in examined.disagreements
-                ],
-                warnings=list(examined.warnings),
-            )
-            for examined in runs
-        ],
-    )
 
 
 def report_command(
@@ -233,6 +173,8 @@ def report_command(
         return result
     for run, summary in zip(result.document.runs, result.summaries, strict=True):
         output.data.print(summary_table(summary))
+        if run.profile:
+            output.data.print(profile_table(run.profile))
         wrong = len(run.disagreements)
         check = f"disagreements: {wrong}" if wrong else "agrees"
         style = "red" if wrong else "green"

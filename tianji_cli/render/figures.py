@@ -36,10 +36,13 @@ from tianji_cli.render.figures_age import (
     draw_sample_age,
 )
 from tianji_cli.render.figures_axes import BOUND, TIME, number_axes, say_no_data
+from tianji_cli.render.figures_profile import draw_profile, has_profile, profile_title
 
 MAX_VECTOR_DOTS = 1500
 """More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
 MAX_BARS = 12
+MAX_LEGEND = 84
+"""Characters beside each other, with room for the lines."""
 
 Runs = Sequence[RunCurves]
 
@@ -72,11 +75,15 @@ def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
         axes.set_title(spec.title(runs))
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            fits_one_row = sum(len(label) + 8 for label in labels) <= 84
-            figure.legend(
-                handles, labels, loc="outside lower left", ncols=len(labels) if fits_one_row else 2
-            )
+            figure.legend(handles, labels, loc="outside lower left", ncols=_num_columns(labels))
         return figure
+
+
+def _num_columns(labels: Sequence[str]) -> int:
+    """One row if it fits, else columns of equal width, at least two."""
+    if sum(len(label) + 8 for label in labels) <= MAX_LEGEND:
+        return len(labels)
+    return max(2, MAX_LEGEND // (max(len(label) for label in labels) + 8))
 
 
 def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
@@ -248,4 +255,5 @@ FIGURES = (
     FigureSpec("rollout_age", titles.rollout_age, draw_rollout_age, any_queue),
     FigureSpec("replay_ratio", titles.replay_ratio, draw_replay_ratio, any_replay),
     FigureSpec("sample_age", titles.sample_age, draw_sample_age, any_replay),
+    FigureSpec("profile", profile_title, draw_profile, has_profile),
 )

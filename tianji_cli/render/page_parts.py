@@ -14,6 +14,7 @@ from engine.trace.summary import Summary
 from tianji_cli.analysis.examine import ExaminedRun
 from tianji_cli.analysis.run import Manifest
 from tianji_cli.render import units
+from tianji_cli.render.profile import profile_cells
 from tianji_cli.render.rows import summary_rows
 
 MAX_EVENTS = 200
@@ -101,6 +102,26 @@ def summary_section(runs: Sequence[ExaminedRun]) -> str:
     headings = ["figure", *(examined.label for examined in runs), "meaning"]
     inside = table(headings, rows, label="Summary of every run")
     return f'<section><h2>Summary</h2><div class="card">{inside}</div></section>'
+
+
+def profile_section(runs: Sequence[ExaminedRun]) -> str:
+    """Where the time of each role went, for the runs that were profiled."""
+    parts = []
+    for examined in runs:
+        if not examined.curves.profile:
+            continue
+        heading = f"<h3>{esc(examined.label)}</h3>" if len(runs) > 1 else ""
+        headings, rows = profile_cells(examined.curves.profile)
+        cells = table(headings, rows, label=f"Profile of {examined.label}")
+        parts.append(f'{heading}<div class="card">{cells}</div>')
+    if not parts:
+        return ""
+    note = (
+        '<p class="soft">Shares of wall time. Busy: in a section where the role itself works; '
+        "processor: what it really computed. Where busy is far above it, the role waited for a "
+        "core, or its environment for something outside.</p>"
+    )
+    return f"<section><h2>Where the time went</h2>{''.join(parts)}{note}</section>"
 
 
 def check_section(runs: Sequence[ExaminedRun]) -> str:

@@ -1,0 +1,101 @@
+"""Where each role's time went, over the whole run. No pandas here: `tianji up` shows it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from engine.messages import role_of
+from engine.sections import IDLE, SECTIONS
+from engine.trace.records import Profile
+
+MAX_ROLES = 12
+"""Above so many, the roles of each kind are shown as their mean."""
+
+
+class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a role spent from the start of training until it stopped.
+
+    Attributes:
+        role: Its address; of several taken together, such as `actor ×64`.
+        wall_s: Wall time; `sections_s` adds up to it.
+        busy_s: Of that, in sections where the role itself does something.
+        cpu_s: Processor time of its thread.
+        sections_s: By section, in the order of `engine.sections.SECTIONS`.
+    """
+
+    role: str
+    wall_s: float
+    busy_s: float
+    cpu_s: float
+    sections_s: dict[str, float]
+
+    def share(self, section: str) -> float:
+        """Of the wall time, 0 to 1."""
+        return self.sections_s.get(section, 0.0) / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def busy_share(self) -> float:
+        return self.busy_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def cpu_share(self) -> float:
+        return self.cpu_s / self.wall_s if self.wall_s else 0.0
+
+
+def profile_of(rows: Iterable[Profile]) -> list[RoleProfile]:
+    """One for each role, in the order in which they were first heard of within their kind."""
+    by_role: dict[str, list[Profile]] = {}
+    for row in rows:
+        by_role.setdefault(row.role, []).append(row)
+    roles = sorted(by_role, key=lambda role: (role_of(role), len(role), role))
+    return [_sum(role, by_role[role]) for role in roles]
+
+
+def summarised(roles: Sequence[RoleProfile]) -> list[RoleProfile]:
+    """The same, or the mean of each kind where there are too many to be read."""
+    if len(roles) <= MAX_ROLES:
+        return list(roles)
+    by_kind: dict[str, list[RoleProfile]] = {}
+    for role in roles:
+        by_kind.setdefault(role_of(role.role), []).append(role)
+    return [
+        _mean(f"{kind} ×{len(same)}", same) if len(same) > 1 else same[0]
+        for kind, same in by_kind.items()
+    ]
+
+
+def _sum(name: str, rows: Sequence[Profile]) -> RoleProfile:
+    sections_s = _sections(row.sections_s for row in rows)
+    wall_s = sum(row.wall_s for row in rows)
+    idle_s = sum(sections_s.get(section, 0.0) for section in IDLE)
+    return RoleProfile(
+        role=name,
+        wall_s=wall_s,
+        busy_s=wall_s - idle_s,
+        cpu_s=sum(row.cpu_s for row in rows),
+        sections_s=sections_s,
+    )
+
+
+def _mean(name: str, roles: Sequence[RoleProfile]) -> RoleProfile:
+    count = len(roles)
+    total_s = _sections(role.sections_s for role in roles)
+    return RoleProfile(
+        role=name,
+        wall_s=sum(role.wall_s for role in roles) / count,
+        busy_s=sum(role.busy_s for role in roles) / count,
+        cpu_s=sum(role.cpu_s for role in roles) / count,
+        sections_s={section: seconds / count for section, seconds in total_s.items()},
+    )
+
+
+def _sections(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Sums by section, known ones first and in their order."""
+    totals: dict[str, float] = {}
+    for part in parts:
+        for section, seconds in part.items():
+            totals[section] = totals.get(section, 0.0) + seconds
+    order = {section: place for place, section in enumerate(SECTIONS)}
+    return dict(sorted(totals.items(), key=lambda item: order.get(item[0], len(order))))
