@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from engine.runtime.launch import HostFacts
+from engine.sections import SECTIONS
 from engine.trace.records import RECORD_TYPES, Record, table_of
 from engine.trace.summary import LagSummary, Summary
+from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.manifest import GitState, Manifest
@@ -55,7 +57,7 @@ def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct])
     assert missing_fields(struct, section("manifest.json")) == []
 
 
-@pytest.mark.parametrize("struct", [ReportDocument, RunReport, WrongFigure, RunRow])
+@pytest.mark.parametrize("struct", [ReportDocument, RunReport, WrongFigure, RunRow, RoleProfile])
 def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("Documents on standard output")) == []
 
@@ -74,3 +76,8 @@ def test_the_page_names_no_field_in_a_table_that_does_not_exist():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(f"{table_of(record_type)}.jsonl"), re.M)
         named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
         assert named <= {f.encode_name for f in msgspec.structs.fields(record_type)}
+
+
+def test_every_section_of_a_profile_is_explained():
+    rows = re.findall(r"^\| `(\w+)` \|", section("The sections of a profile"), re.M)
+    assert rows == list(SECTIONS)

@@ -54,7 +54,7 @@ def profiled(tianji, tmp_path, *arguments: str) -> tuple[dict[str, object], dict
         ),
         (
             "multi-learner",
-            (),
+            ("-s", "algorithm.batch_steps=800"),
             {"learner-0": ("updating", "meeting", "others"), "learner-1": ("meeting",)},
         ),
         (

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from engine.messages import role_of
 from engine.sections import IDLE, SECTIONS
 from engine.trace.records import Profile
 
@@ -31,6 +30,11 @@ class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     sections_s: dict[str, float]
 
+    @property
+    def kind(self) -> str:
+        """`actor` of `actor-3`."""
+        return self.role.partition("-")[0]
+
     def share(self, section: str) -> float:
         """Of the wall time, 0 to 1."""
         return self.sections_s.get(section, 0.0) / self.wall_s if self.wall_s else 0.0
@@ -45,12 +49,12 @@ class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def profile_of(rows: Iterable[Profile]) -> list[RoleProfile]:
-    """One for each role, in the order in which they were first heard of within their kind."""
+    """One for each role, by kind and number."""
     by_role: dict[str, list[Profile]] = {}
     for row in rows:
         by_role.setdefault(row.role, []).append(row)
-    roles = sorted(by_role, key=lambda role: (role_of(role), len(role), role))
-    return [_sum(role, by_role[role]) for role in roles]
+    roles = [_sum(role, same) for role, same in by_role.items()]
+    return sorted(roles, key=lambda role: (role.kind, len(role.role), role.role))
 
 
 def summarised(roles: Sequence[RoleProfile]) -> list[RoleProfile]:
@@ -59,7 +63,7 @@ def summarised(roles: Sequence[RoleProfile]) -> list[RoleProfile]:
         return list(roles)
     by_kind: dict[str, list[RoleProfile]] = {}
     for role in roles:
-        by_kind.setdefault(role_of(role.role), []).append(role)
+        by_kind.setdefault(role.kind, []).append(role)
     return [
         _mean(f"{kind} ×{len(same)}", same) if len(same) > 1 else same[0]
         for kind, same in by_kind.items()

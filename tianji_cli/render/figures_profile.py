@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from engine.messages import role_of
 from engine.sections import IDLE, SECTIONS
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.profile import RoleProfile, summarised
@@ -17,7 +16,7 @@ from tianji_cli.render.profile import percent
 Runs = Sequence[RunCurves]
 
 ORANGE, SKY, WHITE = "#E69F00", "#56B4E9", "#ffffff"
-_LOOK = {
+LOOK = {
     "environment": (GREEN, ""),
     "inference": (BLUE, "///"),
     "recording": (SKY, "..."),
@@ -52,7 +51,7 @@ def draw_profile(axes: Axes, runs: Runs) -> bool:
     places = [float(place) for place in range(len(roles))]
     left = [0.0] * len(roles)
     for section, shares in _shares(roles).items():
-        colour, hatch = _LOOK.get(section, _LOOK[REST])
+        colour, hatch = LOOK.get(section, LOOK[REST])
         bars = axes.barh(
             places,
             shares,
@@ -82,7 +81,7 @@ def draw_profile(axes: Axes, runs: Runs) -> bool:
 
 def profile_title(runs: Runs) -> str:
     """How busy the learners are, which is what all the others are there for."""
-    learners = [role for role in runs[0].profile if role_of(role.role) == "learner"]
+    learners = [role for role in runs[0].profile if role.kind == "learner"]
     if not learners:
         return "Where the time of each role went"
     busy = sum(role.busy_share for role in learners) / len(learners)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from engine.sections import SECTIONS
 from tianji_cli.analysis.profile import RoleProfile, summarised
 from tianji_cli.render import units
 
@@ -42,11 +43,7 @@ def _words(role: RoleProfile) -> str:
 def profile_cells(roles: Sequence[RoleProfile]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the page's table: a column for each section that somebody was in."""
     shown = summarised(roles)
-    sections = list(
-        dict.fromkeys(
-            name for role in shown for name in role.sections_s if role.share(name) >= MIN_SHARE
-        )
-    )
+    sections = [name for name in SECTIONS if any(role.share(name) >= MIN_SHARE for role in shown)]
     rows = [
         [
             role.role,
