@@ -100,7 +100,7 @@ class ActorBody(CollectingBody):
         observation, action, earned = views["observation"], views["action"], self._earned
         terminated, truncated = views["terminated"], views["truncated"]
         observation[0] = self._observation
-        for t, row in enumerate(self._acting.rows(as_tensors(views))):
+        for t, row in enumerate(self._rows(as_tensors(views))):
             choose(row)
             if step is not None:
                 result = step(action[t])

@@ -68,6 +68,7 @@ class CollectingBody(ABC):
         generator = torch.Generator(device=device).manual_seed(of_actions)
         self._acting = Acting(blueprint.algorithm, lanes, generator)
         self._choose = sections.timed(INFERENCE, self._acting.choose)
+        self._rows = sections.timed(INFERENCE, self._acting.rows)
         self._version = -1
         self._books = EpisodeBooks(num_envs, device)
         self._moments_s: list[float] = []
