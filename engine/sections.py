@@ -132,14 +132,20 @@ class Stopwatch:
         What it calls may be timed as well: then the inner section counts instead.
         """
         offset, is_shared = SECTIONS.index(section), section in _SHARED
+        spent, wall_ns = self._spent, self._wall_ns
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            before = self._slot
-            self._switch(offset if is_shared else self._base + offset)
+            # `_switch` twice, written out: this is called several times for an env step.
+            before, now_ns = self._slot, wall_ns()
+            spent[before] += now_ns - self._since_ns
+            self._slot = offset if is_shared else self._base + offset
+            self._since_ns = now_ns
             try:
                 return function(*args, **kwargs)
             finally:
-                self._switch(before)
+                now_ns = wall_ns()
+                spent[self._slot] += now_ns - self._since_ns
+                self._slot, self._since_ns = before, now_ns
 
         return call
 
