@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,26 +108,33 @@ def test_stop_ends_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
         end(stranger)
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """For Unix sockets, whose paths may have 107 characters; pytest's own may be longer."""
+    with tempfile.TemporaryDirectory(prefix="tj-") as name:
+        yield Path(name)
+
+
 def test_sockets_of_a_killed_supervisor_are_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
     namespace = Path("/proc/self/ns/pid").stat().st_ino
-    dead = tmp_path / f"tianji-{namespace}-{os.getpid()}-1-xyz"
-    strange = tmp_path / "tianji-something-else"
-    elsewhere = tmp_path / f"tianji-{namespace + 1}-{os.getpid()}-1-xyz"
+    dead = short_path / f"tianji-{namespace}-{os.getpid()}-1-xyz"
+    strange = short_path / "tianji-something-else"
+    elsewhere = short_path / f"tianji-{namespace + 1}-{os.getpid()}-1-xyz"
     for directory in (dead, strange, elsewhere):
         directory.mkdir()
     endpoints = Endpoints()
     first, second = endpoints.reserve(2, None)
     assert first != second
-    assert first.startswith(f"ipc://{tmp_path}/tianji-{namespace}-{os.getpid()}-")
+    assert first.startswith(f"ipc://{short_path}/tianji-{namespace}-{os.getpid()}-")
     assert not dead.exists()
     assert strange.exists()
     assert elsewhere.exists()
     assert sweep_stale() == []
     endpoints.release()
-    assert {item.name for item in tmp_path.iterdir()} == {strange.name, elsewhere.name}
+    assert {item.name for item in short_path.iterdir()} == {strange.name, elsewhere.name}
 
 
 def test_ports_are_reserved_at_the_address() -> None:
