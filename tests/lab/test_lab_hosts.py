@@ -285,6 +285,37 @@ def test_frozen_hosts_accept_and_do_not_answer(lab: Lab, is_killed: bool):
     assert ssh(lab, "tj3", "hostname") == "tj3"
 
 
+def test_full_disks_refuse_what_is_written_and_only_theirs(lab: Lab):
+    ssh(lab, "tj1", "echo before >/root/before")
+    lab.fill("tj1")
+    assert [row.is_full for row in lab.status()] == [True, False, False]
+    write = "dd if=/dev/zero of=/root/more bs=64k count=4 2>&1 || true"
+    assert "No space left on device" in ssh(lab, "tj1", write)
+    assert ssh(lab, "tj1", "cat /root/before; echo still >/tmp/still; cat /tmp/still") == (
+        "before\nstill"
+    )
+    assert "No space left" not in ssh(lab, "tj2", write)
+    lab.free("tj1")
+    assert "No space left" not in ssh(lab, "tj1", write)
+    lab.fill("tj1", leave="1mib")
+    assert not lab.status()[0].is_full
+    fill_up = "dd if=/dev/zero of=/root/most bs=64k count=64 2>/dev/null; wc -c </root/most"
+    assert 2**20 - 2**16 <= int(ssh(lab, "tj1", fill_up)) <= 2**20
+    assert lab.status()[0].is_full
+    ssh(lab, "tj1", "rm /root/most /root/more")
+    lab.free("tj1")
+
+
+def test_a_host_whose_disk_is_full_can_be_killed_and_started(lab: Lab):
+    lab.fill("tj2")
+    lab.kill("tj2")
+    lab.start("tj2")
+    assert ssh(lab, "tj2", "hostname") == "tj2"
+    assert lab.status()[1].is_full
+    lab.free("tj2")
+    assert not lab.status()[1].is_full
+
+
 # What is left
 
 
@@ -410,6 +441,7 @@ def test_commands_answer_with_documents_and_exit_codes(lab: Lab):
         "ssh_port": 22,
         "state": "cut",
         "is_cut": True,
+        "is_full": False,
         "num_processes": 0,
     }
     healed = command("heal", "tj3")

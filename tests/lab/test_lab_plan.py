@@ -66,6 +66,11 @@ def test_losses_are_per_cent(text):
     assert quantities.parse_loss(text) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize(("text", "size_bytes"), [("0", 0), ("8mib", 2**23), ("0.5 KiB", 512)])
+def test_sizes_are_read_in_bytes(text, size_bytes):
+    assert quantities.parse_size(text) == size_bytes
+
+
 @pytest.mark.parametrize(
     ("parse", "text", "where"),
     [
@@ -76,6 +81,7 @@ def test_losses_are_per_cent(text):
         (quantities.parse_delay, "11s", "--delay"),
         (quantities.parse_loss, "95", "--loss"),
         (quantities.parse_loss, "nan", "--loss"),
+        (quantities.parse_size, "8", "--leave"),
     ],
 )
 def test_what_cannot_be_read_names_its_option(parse, text, where):

@@ -49,6 +49,9 @@ ShareOption = Annotated[
     list[Path] | None,
     optional("--share", metavar="DIR", help="Hosts see it, read-only. Repeatable."),
 ]
+LeaveOption = Annotated[
+    str, typer.Option("--leave", metavar="SIZE", help="Room that is left, such as 8mib.")
+]
 
 
 @app.command()
@@ -158,6 +161,31 @@ def thaw(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     lab = _open(directory)
     lab.thaw(host)
     _tell(lab, f"{host}: thawed", output_of(context))
+
+
+@app.command()
+def fill(
+    context: typer.Context,
+    host: HostArgument,
+    leave: LeaveOption = "0",
+    directory: DirectoryOption = HOME,
+) -> None:
+    """Leave a host's disk no room."""
+    lab = _open(directory)
+    lab.fill(host, leave=leave)
+    _tell(
+        lab,
+        f"{host}: disk full" + ("" if leave == "0" else f" but for {leave}"),
+        output_of(context),
+    )
+
+
+@app.command()
+def free(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
+    """Give a full disk its room back."""
+    lab = _open(directory)
+    lab.free(host)
+    _tell(lab, f"{host}: disk has room", output_of(context))
 
 
 class DownDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Filling the upper layers of the hosts' disks, before the hosts start."""
+"""The hosts' disks: what lies on them before the hosts start, and how much room they have."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import shutil
 import stat
 from pathlib import Path
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunFailedError
 from tianji_cli.lab import texts
 from tianji_cli.lab.network import Command
 from tianji_cli.lab.plan import HostPlan, LabPaths, LabPlan
-from tianji_cli.lab.system import perform
+from tianji_cli.lab.system import attempt, perform
+
+ROOMY = "50%"
+"""Of this machine's memory: how much a disk may hold while it is not full."""
+_FILL_ATTEMPTS = 5
 
 
 def make_key(path: Path, comment: str) -> str:
@@ -23,12 +27,14 @@ def make_key(path: Path, comment: str) -> str:
 
 
 def prepare_disk(plan: LabPlan, host: HostPlan, paths: LabPaths) -> str:
-    """Fills the upper layer of a host's disk.
+    """Makes a host's disk, a file system of its own, and fills its upper layer.
 
     Returns:
         Its line for `known_hosts`.
     """
     disk = Path(host.disk)
+    disk.mkdir()
+    perform(Command(("mount", "-t", "tmpfs", "-o", f"size={ROOMY}", plan.lab_id, host.disk)))
     for part in ("upper", "work", "root"):
         (disk / part).mkdir(parents=True)
     upper = disk / "upper"
@@ -47,6 +53,35 @@ def prepare_disk(plan: LabPlan, host: HostPlan, paths: LabPaths) -> str:
         hide(upper, path)
     public_key = make_key(etc / "ssh_host_ed25519_key", host.name)
     return texts.known_hosts_line(host, public_key)
+
+
+def fill(host: HostPlan, leave_bytes: int) -> None:
+    """Leaves a host's disk so much room, by making it no larger than what is on it.
+
+    Raises:
+        RunFailedError: It is written to faster than it can be closed.
+    """
+    for _ in range(_FILL_ATTEMPTS):
+        state = os.statvfs(host.disk)
+        used_bytes = (state.f_blocks - state.f_bfree) * state.f_frsize
+        done = attempt(_resize(host, str(used_bytes + leave_bytes)))
+        if done.returncode == 0:
+            return
+    raise RunFailedError(f"the disk cannot be filled: {done.stderr.strip()}", where=host.name)
+
+
+def free(host: HostPlan) -> None:
+    """Undoes `fill`."""
+    perform(_resize(host, ROOMY))
+
+
+def is_full(host: HostPlan) -> bool:
+    """Whether nothing more can be written to a host's disk."""
+    return os.statvfs(host.disk).f_bavail == 0
+
+
+def _resize(host: HostPlan, size: str) -> Command:
+    return Command(("mount", "-o", f"remount,size={size}", host.disk))
 
 
 def _unlock_root(upper: Path) -> None:

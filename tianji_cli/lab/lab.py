@@ -11,11 +11,11 @@ from typing import Literal
 import msgspec
 
 from engine.errors import ConfigError
-from tianji_cli.lab import cgroups, hosts, network
+from tianji_cli.lab import cgroups, disks, hosts, network
 from tianji_cli.lab.build import build
 from tianji_cli.lab.plan import HostPlan, LabPaths, LabRequest
 from tianji_cli.lab.processes import HostProcess, inhabitants, read_table
-from tianji_cli.lab.quantities import parse_delay, parse_loss, parse_rate
+from tianji_cli.lab.quantities import parse_delay, parse_loss, parse_rate, parse_size
 from tianji_cli.lab.state import LabState, load_state, locked, require_state
 from tianji_cli.lab.system import perform, require_program
 from tianji_cli.lab.teardown import take_down
@@ -40,6 +40,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: The worst of what holds: dead, frozen, cut, up.
         is_cut: A dead or frozen host may be cut as well.
+        is_full: Nothing more can be written to its disk.
         num_processes: Inside it, sshd aside.
     """
 
@@ -48,6 +49,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     ssh_port: int
     state: HostState
     is_cut: bool
+    is_full: bool
     num_processes: int
 
 
@@ -193,6 +195,17 @@ class Lab:
         """Lets a frozen host go on."""
         self._change(host, "thaw")
 
+    def fill(self, host: str, *, leave: str = "0") -> None:
+        """Leaves a host's disk no room, or so much (`8mib`); costs no memory of this machine."""
+        leave_bytes = parse_size(leave)
+        with locked(self.paths.directory):
+            disks.fill(self.load().plan.host(host), leave_bytes)
+
+    def free(self, host: str) -> None:
+        """Gives a full disk its room back."""
+        with locked(self.paths.directory):
+            disks.free(self.load().plan.host(host))
+
     def _change(
         self, host: str, verb: Literal["kill", "crash", "start", "cut", "heal", "freeze", "thaw"]
     ) -> None:
@@ -225,6 +238,7 @@ class Lab:
             ssh_port=host.ssh_port,
             state=word,
             is_cut=is_cut,
+            is_full=disks.is_full(host),
             num_processes=len(self.processes(host.name)),
         )
 

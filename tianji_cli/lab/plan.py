@@ -55,7 +55,7 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
         ssh_port: Where its sshd listens.
         netns: Name of its network namespace.
         bridge_port: The other end of its cable, in the fabric.
-        disk: Directory of its disk: `upper`, `work`, `root`.
+        disk: Mount point of its disk: `upper`, `work`, `root`.
         log: What its sshd says.
     """
 
@@ -80,7 +80,7 @@ class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
         fabric: Network namespace of the bridge.
         link: The operator's cable to the bridge, in this machine's own network namespace.
         operator_address: Of that cable.
-        disks: Mount point of the tmpfs that holds all disks.
+        disks: Mount point of the tmpfs that the disks are mounted in.
         request: What the user asked for.
     """
 

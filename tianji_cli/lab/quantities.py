@@ -1,4 +1,4 @@
-"""Rates, delays and losses as people write them, and back. Pure."""
+"""Rates, delays, losses and sizes as people write them, and back. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _RATE = re.compile(_NUMBER + r"\s*(?P<unit>kbit|mbit|gbit)", re.IGNORECASE)
 _DELAY = re.compile(_NUMBER + r"\s*(?P<unit>us|ms|s)", re.IGNORECASE)
 _LOSS = re.compile(_NUMBER + r"\s*(?P<unit>%?)")
+_SIZE = re.compile(_NUMBER + r"\s*(?P<unit>kib|mib|gib)", re.IGNORECASE)
 _BITS: Mapping[str, float] = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _SECONDS: Mapping[str, float] = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _PERCENT: Mapping[str, float] = {"": 0.01, "%": 0.01}
+_BYTES: Mapping[str, float] = {"kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 _OFF = ("off", "none", "0")
 
 MIN_RATE_BITS_PER_S = 100_000
@@ -63,6 +65,15 @@ def parse_loss(text: str) -> float:
     if loss > MAX_LOSS:
         raise ConfigError(f"{text!r} is too much", where="--loss", fix="at most 90 (per cent)")
     return loss
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `8mib`; 0 for `0`.
+
+    Raises:
+        ConfigError: Not a size.
+    """
+    return round(_parse(text, _SIZE, _BYTES, where="--leave", example="8mib, 512kib or 0"))
 
 
 def format_rate(bits_per_s: int | None) -> str:

@@ -20,6 +20,7 @@ from tianji_cli.lab.plan import LabPaths, LabPlan
 from tianji_cli.lab.processes import ProcessId, is_alive, kill_all, read_table
 from tianji_cli.lab.state import LabState, load_state
 from tianji_cli.lab.system import NETNS_DIRECTORY, attempt, boot_id, mount_points
+from tianji_cli.lab.view import is_below
 
 UNMOUNT_TIMEOUT_S = 5.0
 _UNMOUNT_PAUSE_S = 0.05
@@ -107,7 +108,7 @@ def _unmount(disks: str) -> None:
     """A mount may be in use for a moment after the last process in it has ended."""
     deadline_s = time.monotonic() + UNMOUNT_TIMEOUT_S
     while disks in mount_points() and time.monotonic() < deadline_s:
-        if attempt(Command(("umount", disks))).returncode != 0:
+        if attempt(Command(("umount", "--recursive", disks))).returncode != 0:
             time.sleep(_UNMOUNT_PAUSE_S)
 
 
@@ -118,7 +119,7 @@ def find_leftovers(state: LabState) -> Leftovers:
         processes=[process.pid for process in residents(state)],
         namespaces=[name for name in plan.namespaces if (NETNS_DIRECTORY / name).exists()],
         links=[plan.link] if _alias(plan.link) == plan.fabric else [],
-        mounts=[point for point in mount_points() if point == plan.disks],
+        mounts=[point for point in mount_points() if is_below(point, plan.disks)],
         groups=[freezer.directory] if freezer and Path(freezer.directory).exists() else [],
     )
 

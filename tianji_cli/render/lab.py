@@ -27,6 +27,7 @@ def lab_table(rows: Sequence[HostStatus], request: LabRequest, methods: Methods)
     loss = "n/a" if methods.loss == "unavailable" else format_loss(request.loss)
     for row in rows:
         word = f"{row.state}, cut" if row.is_cut and row.state != "cut" else row.state
+        word += ", disk full" if row.is_full else ""
         table.add_row(
             Text(row.name),
             Text(row.address),
