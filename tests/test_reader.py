@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ import pytest
 from synthetic_run import make_trace, write_rows, write_synthetic_run
 
 from engine.errors import ConfigError
+from engine.trace import reader
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import (
     RECORD_TYPES,
@@ -135,6 +138,29 @@ def test_a_diverged_loss_comes_back_as_nan(tmp_path: Path):
     (stale,) = read_table(tmp_path, Staleness)
     assert math.isnan(stale.age_max_s)
     assert stale.steps_by_lag == staleness.steps_by_lag
+
+
+def test_a_packed_table_that_stands_for_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What comes out is bounded, in one line and in all; a small file can stand for gigabytes."""
+    monkeypatch.setattr(reader, "MAX_UNPACKED_BYTES", 2**20)
+    path = tmp_path / "ledger.jsonl.gz"
+    path.write_bytes(gzip.compress(LEDGER * (2**20 // len(LEDGER))))
+    assert len(read_table(tmp_path, Ledger)) == 2**20 // len(LEDGER)
+    path.write_bytes(gzip.compress(LEDGER * 2**17))
+    with pytest.raises(ConfigError, match="1 MiB come out"):
+        read_table(tmp_path, Ledger)
+    bomb = gzip.compress(bytes(reader.MAX_LINE_BYTES + 2**20))
+    assert len(bomb) < 2**15
+    path.write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="is not a row") as caught:
+        read_table(tmp_path, Ledger)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.where == f"{path}:1"
+    assert peak_bytes < 4 * reader.MAX_LINE_BYTES
 
 
 def test_a_summary_comes_back(tmp_path: Path):

@@ -6,7 +6,7 @@ import msgspec
 
 from engine.errors import CleanupError, TianJiError
 from engine.runtime.inspect import Findings
-from tianji_cli.connectors.base import Completed, Node
+from tianji_cli.connectors.base import Completed, Node, with_environment
 from tianji_cli.deployment import HostPart
 
 LOOK_S = 20.0
@@ -15,14 +15,9 @@ STEP_S = 30.0
 
 def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
     """Runs `engine.runtime.inspect` there, which imports nothing heavy."""
-    command = [
-        "env",
-        f"PYTHONPATH={part.source}",
-        part.python,
-        "-m",
-        "engine.runtime.inspect",
-        *arguments,
-    ]
+    command = with_environment(
+        [part.python, "-m", "engine.runtime.inspect", *arguments], {"PYTHONPATH": part.source}
+    )
     done = node.run(command, limit_s)
     return _decode(node, done)
 

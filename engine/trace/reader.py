@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -46,6 +47,11 @@ R = TypeVar(
 )
 
 
+MAX_LINE_BYTES = 2**24
+MAX_UNPACKED_BYTES = 2**29
+"""A table that was written in full detail has 64 MiB at most, and grows by 1.4 MiB an hour."""
+
+
 class _Versioned(msgspec.Struct):
     schema_version: int = 0
 
@@ -65,14 +71,15 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
         Empty if the table was never written.
 
     Raises:
-        ConfigError: A complete line is not a row of this table; `where` is `file:line`.
+        ConfigError: A complete line is not a row of this table; `where` is `file:line`. Or a line,
+            or what comes out of a packed table, is larger than any that TianJi writes.
     """
     path = _find(trace_dir / f"{table_of(record_type)}.jsonl")
     decoder = msgspec.json.Decoder(record_type)
     rows: list[R] = []
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(_lines(file, path), start=1):
                 row = _decode(line, decoder, record_type, f"{path}:{number}")
                 if row is not None:
                     rows.append(row)
@@ -81,6 +88,29 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     return rows
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a table; a small packed file can stand for any number of bytes.
+
+    Raises:
+        ConfigError: A line is longer than any row, or too much comes out of a packed table.
+    """
+    number, left_bytes = 0, MAX_UNPACKED_BYTES if path.suffix == ".gz" else None
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise ConfigError(
+                f"a line of more than {MAX_LINE_BYTES >> 20} MiB is not a row",
+                where=f"{path}:{number}",
+            )
+        if left_bytes is not None:
+            left_bytes -= len(line)
+            if left_bytes < 0:
+                raise ConfigError(
+                    f"more than {MAX_UNPACKED_BYTES >> 20} MiB come out of it", where=str(path)
+                )
+        yield line
 
 
 def _find(path: Path) -> Path:

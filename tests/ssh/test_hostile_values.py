@@ -127,6 +127,22 @@ def test_a_host_is_prepared_and_cleaned_below_any_directory(tmp_path: Path):
     assert Path(workdir).is_dir(), "nothing but the run's directory is removed"
 
 
+def test_an_interpreter_may_lie_below_a_directory_with_an_equals_sign(tmp_path: Path):
+    """env(1) takes every word with `=` in it for a variable until it meets one without."""
+    directory = tmp_path / "venv=1"
+    directory.mkdir()
+    python = directory / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    line = spawn_line([str(python), "-c", SHOW, "A=1"], {"VALUE": "2"}, None)
+    done = in_shell(line)
+    assert json.loads(done.stdout)[:2] == [["A=1"], "2"], done.stderr
+    host = Host(name="box", connection="local", address="127.0.0.1", ports=None)
+    source = str(Path(__file__).parents[2])
+    part = HostPart(host=host, python=str(python), source=source, run_dir=str(tmp_path / "run"))
+    assert look_at_part(ShellNode(), part, "run").marked == []
+
+
 @pytest.mark.parametrize("value", HOSTILE, ids=IDS)
 def test_advice_can_be_pasted_into_a_shell(tmp_path: Path, value: str):
     """Commands that errors print name hosts and files of the user's own configuration."""

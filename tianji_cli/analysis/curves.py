@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
 from engine.trace.summary import Summary
+from tianji_cli.analysis.ancestry import Ancestor
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
 from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.replay import replay_ratio_over_time
@@ -24,7 +26,7 @@ class RunCurves:
     Attributes:
         label: What legends call the run.
         summary: Written or rebuilt.
-        episodes: From `episode_curve`.
+        episodes: From `episode_curve`; of a resumed run, after those of the runs before it.
         evaluations: From `evaluation_curve`.
         window: Episodes in its moving mean.
         rates: From `rates_over_time`.
@@ -36,6 +38,7 @@ class RunCurves:
         max_lag: The bound in versions; None if the run had none.
         profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
+        joints: Where it goes on from another run: seconds, env steps collected by then.
     """
 
     label: str
@@ -51,6 +54,7 @@ class RunCurves:
     max_lag: int | None
     profile: list[RoleProfile]
     end_s: float
+    joints: tuple[tuple[float, int], ...] = ()
 
     @property
     def is_replay(self) -> bool:
@@ -58,8 +62,10 @@ class RunCurves:
         return len(self.replay_ratio) > 0
 
 
-def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
-    """Computes the curves of one run."""
+def curves_of(
+    run: RunData, summary: Summary, label: str, before: Sequence[Ancestor] = ()
+) -> RunCurves:
+    """Computes the curves of one run, and of those that it goes on from."""
     staleness = to_frame(run.staleness, Staleness)
     window = run.manifest.return_window
     production = to_frame(run.production, Production)
@@ -68,8 +74,18 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
     return RunCurves(
         label=label,
         summary=summary,
-        episodes=episode_curve(to_frame(run.episodes, Episode), window),
-        evaluations=evaluation_curve(to_frame(run.evaluations, Evaluation)),
+        episodes=_joined(
+            [
+                *(episode_curve(to_frame(one.episodes, Episode), one.window) for one in before),
+                episode_curve(to_frame(run.episodes, Episode), window),
+            ]
+        ),
+        evaluations=_joined(
+            [
+                *(evaluation_curve(to_frame(one.evaluations, Evaluation)) for one in before),
+                evaluation_curve(to_frame(run.evaluations, Evaluation)),
+            ]
+        ),
         window=window,
         rates=rates_over_time(production, consumption, run.end_s, to_frame(run.replay, Replay)),
         lags=lag_over_time(staleness, run.end_s),
@@ -79,4 +95,11 @@ def curves_of(run: RunData, summary: Summary, label: str) -> RunCurves:
         max_lag=run.manifest.max_lag,
         profile=profile_of(run.profile),
         end_s=run.end_s,
+        joints=tuple((one.until.elapsed_s, one.until.env_steps_collected) for one in before),
     )
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One after the other; without rows, the last, which has the columns."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[-1]

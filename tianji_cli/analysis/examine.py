@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.trace.summary import Summary
+from tianji_cli.analysis.ancestry import ancestors_of
 from tianji_cli.analysis.check import num_checks, rebuild_counters, warnings_of
 from tianji_cli.analysis.curves import RunCurves, curves_of
 from tianji_cli.analysis.disagreement import Disagreement
@@ -62,6 +63,10 @@ def _examine(run: RunData, label: str) -> ExaminedRun:
     summary = run.summary or rebuilt
     disagreements = rebuild_counters(run, rebuilt)
     num_fields, num_rows = num_checks(run)
+    before, trouble = ancestors_of(run.paths.root, run.manifest)
+    warnings = warnings_of(run, summary, disagreements)
+    if trouble:
+        warnings.append(f"A run that it goes on from cannot be read: {trouble}.")
     return ExaminedRun(
         run=run,
         summary=summary,
@@ -69,6 +74,6 @@ def _examine(run: RunData, label: str) -> ExaminedRun:
         disagreements=disagreements,
         num_fields_checked=num_fields,
         num_ledger_rows_checked=num_rows,
-        warnings=warnings_of(run, summary, disagreements),
-        curves=curves_of(run, summary, label),
+        warnings=warnings,
+        curves=curves_of(run, summary, label, before),
     )

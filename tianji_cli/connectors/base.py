@@ -9,6 +9,16 @@ from typing import Protocol
 import msgspec
 
 
+def with_environment(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """The words that start a command with these variables added to its environment.
+
+    env(1) takes every word with `=` in it for a variable until it meets one without, and a path
+    may hold one; so a shell stands between.
+    """
+    variables = [f"{name}={value}" for name, value in env.items()]
+    return ["env", *variables, "sh", "-c", 'exec "$0" "$@"', *command]
+
+
 @dataclass(frozen=True)
 class Completed:
     """A command that ended.

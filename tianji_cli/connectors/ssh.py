@@ -14,7 +14,7 @@ from typing import TypeVar
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import ConfigError, DeadlineError, HostUnreachableError
-from tianji_cli.connectors.base import AccessFacts, Completed
+from tianji_cli.connectors.base import AccessFacts, Completed, with_environment
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
 from tianji_cli.connectors.target import Target, resolve_target
@@ -189,9 +189,8 @@ class SshNode:
 
 def spawn_line(command: Sequence[str], env: Mapping[str, str], directory: str | None) -> str:
     """What the host's shell is given to start a command: every word of it quoted."""
-    assignments = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
     words = [f"cd -- {shlex.quote(directory)} &&"] if directory else []
-    return " ".join([*words, "exec env", *assignments, shlex.join(command)])
+    return " ".join([*words, "exec", shlex.join(with_environment(command, env))])
 
 
 def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed | None:

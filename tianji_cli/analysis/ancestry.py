@@ -1,0 +1,75 @@
+"""The runs that a resumed run goes on from, as far as their files are still beside it.
+
+Each counts until the checkpoint that the next one began with; what it did after that was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.progress import RunCounters
+from engine.trace.reader import read_table
+from engine.trace.records import Episode, Evaluation
+from tianji_cli.analysis.run import Manifest, read_manifest
+from tianji_cli.run_dir import RunPaths
+
+MAX_ANCESTORS = 1000
+"""Manifests are files like others: one that names its own descendant must not be followed."""
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A run until another one went on from its checkpoint.
+
+    Attributes:
+        run_id: Its id.
+        until: What had been done by then.
+        window: Episodes in its mean return.
+        episodes, evaluations: Its rows until then.
+    """
+
+    run_id: str
+    until: RunCounters
+    window: int
+    episodes: list[Episode]
+    evaluations: list[Evaluation]
+
+
+def ancestors_of(root: Path, manifest: Manifest) -> tuple[list[Ancestor], str]:
+    """The runs that a run goes on from, the first of them first.
+
+    Args:
+        root: The run's directory; its ancestors lie beside it.
+        manifest: Its own.
+
+    Returns:
+        Them, and why one cannot be read although it is there; empty if all can.
+    """
+    found: list[Ancestor] = []
+    seen = {root.name}
+    while len(found) < MAX_ANCESTORS:
+        name = manifest.text("resumed_from", "run_id")
+        paths = RunPaths(root.parent / name)
+        if not name or name in seen or Path(name).name != name or not paths.manifest.is_file():
+            break
+        seen.add(name)
+        until = manifest.before
+        try:
+            manifest = read_manifest(paths.manifest)
+            found.insert(0, _read(paths, manifest, until))
+        except ConfigError as error:
+            return found, str(error)
+    return found, ""
+
+
+def _read(paths: RunPaths, manifest: Manifest, until: RunCounters) -> Ancestor:
+    end_s = until.elapsed_s
+    return Ancestor(
+        run_id=paths.run_id,
+        until=until,
+        window=manifest.return_window,
+        episodes=[row for row in read_table(paths.trace, Episode) if row.t_s <= end_s],
+        evaluations=[row for row in read_table(paths.trace, Evaluation) if row.t_s <= end_s],
+    )
