@@ -1,4 +1,5 @@
-"""What holds for all tests: says how many ran on real hosts, and why others did not."""
+"""What holds for all tests: shared fixtures; says how many ran on real hosts, and why others did
+not."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+pytest_plugins = ["process_fixtures", "lab_fixtures", "fault_rows"]
 LAB_TESTS = pytest.StashKey[set[str]]()
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
+from engine.envs.checked import CheckedVectorEnv
 from engine.envs.minatar import register_minatar
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
@@ -53,8 +54,9 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
     Gymnasium's own vectorised implementation is taken where one is registered, and ale-py's C++
-    one for Atari; otherwise the copies are stepped one after the other in this process. Continuous
-    actions are in units of their range, -1 to 1: see `RangedActions`.
+    one for Atari; otherwise the copies are stepped one after the other in this process. What they
+    return is checked (`CheckedVectorEnv`). Continuous actions are in units of their range, -1 to 1:
+    see `RangedActions`.
 
     Raises:
         ConfigError: Unknown id, missing dependency, or constructor arguments that it refuses.
@@ -74,6 +76,7 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
+    env = CheckedVectorEnv(env, spec.id)
     if isinstance(env.single_action_space, gymnasium.spaces.Box):
         env = RangedActions(env)
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env

@@ -13,6 +13,7 @@ import psutil
 from engine.clock import RunClock
 from engine.runtime.identity import ProcessId, identify
 from engine.runtime.launch import (
+    Exited,
     FromNursery,
     LineReader,
     Prepare,
@@ -21,7 +22,8 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
-from engine.runtime.process import LOG_TAIL_LINES
+from engine.runtime.memory_watch import MemoryWatch
+from engine.runtime.process import LOG_TAIL_LINES, describe_returncode
 from engine.trace.records import Resources
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -53,6 +55,7 @@ class Children:
         )
         self.specs: dict[str, WorkerSpec] = {}
         self.running: dict[str, psutil.Process | None] = {}
+        self._memory = MemoryWatch()
 
     @property
     def pid(self) -> int:
@@ -75,10 +78,11 @@ class Children:
         except psutil.NoSuchProcess:
             return  # its exit is about to be reported
 
-    def exited(self, address: str) -> WorkerSpec:
-        """Forgets a role that is gone; returns what it was."""
-        del self.running[address]
-        return self.specs[address]
+    def exited(self, report: Exited) -> tuple[WorkerSpec, str]:
+        """Forgets a role that is gone; returns what it was, and all that is known of why."""
+        del self.running[report.address]
+        cause = self._memory.explain(report.address, report.cause)
+        return self.specs[report.address], cause
 
     def signal_all(self, number: int) -> None:
         """Signals the process groups of all roles."""
@@ -104,7 +108,9 @@ class Children:
         for address, process in self.running.items():
             if process is not None:
                 rows.append(self._measure(address, process, clock))
-        return [row for row in rows if row is not None]
+        measured = [row for row in rows if row is not None]
+        self._memory.note(measured)
+        return measured
 
     def _measure(self, address: str, process: psutil.Process, clock: RunClock) -> Resources | None:
         try:
@@ -122,12 +128,12 @@ class Children:
         except psutil.NoSuchProcess:
             return None  # its exit is about to be reported
 
-    def last_words(self) -> tuple[int, list[str]]:
-        """Exit code of the nursery, which is ending, and what it said last."""
-        code = self._nursery.wait()
+    def last_words(self) -> tuple[str, list[str]]:
+        """How the nursery, which is ending, ended, and what it said last."""
+        cause = self._memory.explain("", describe_returncode(self._nursery.wait()))
         self._errors.seek(0)
         text = self._errors.read().decode("utf-8", "replace")
-        return code, text.splitlines()[-LOG_TAIL_LINES:]
+        return cause, text.splitlines()[-LOG_TAIL_LINES:]
 
     def close(self) -> None:
         """Ends the nursery and every role that is left."""

@@ -160,7 +160,11 @@ def main() -> None:
     name_process("tj-nursery")
     child = _Nursery().serve()
     if child is not None:
-        run_worker(*child)
+        try:
+            run_worker(*child)
+        except TianJiError as error:  # it says what, where and why; a traceback would bury that
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
     # All is closed. Taking down a forked interpreter object by object would copy every page that
     # it shares with its siblings, which takes seconds; so a clean end leaves that to the kernel.
     sys.stdout.flush()

@@ -53,9 +53,7 @@ def describe_returncode(code: int) -> str:
     """The same for a return code, which is negative where a signal killed."""
     if code >= 0:
         return f"ended with code {code}"
-    name = signal.Signals(-code).name
-    hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {signal.Signals(-code).name}"
 
 
 def log_tail(path: Path) -> list[str]:

@@ -59,7 +59,7 @@ from engine.runtime.launch import (
     ToSupervisor,
 )
 from engine.runtime.log_cap import cap_logs
-from engine.runtime.process import describe_returncode, log_tail, name_process
+from engine.runtime.process import log_tail, name_process
 from engine.runtime.scribe import Scribe
 from engine.runtime.stacks import report_stack
 from engine.runtime.upstream import Upstream
@@ -189,14 +189,14 @@ class Supervisor:
                 self._exited(house, report)
 
     def _exited(self, house: Household, report: Exited) -> None:
-        worker = house.children.exited(report.address)
+        worker, cause = house.children.exited(report)
         is_coordinator = report.address == COORDINATOR
         is_wanted = report.is_clean and (self._is_over or is_coordinator)
         if not is_wanted and not house.is_ending:
             exited = RoleExited(
                 process=report.address,
                 host=worker.host,
-                cause=report.cause,
+                cause=cause,
                 log_tail=log_tail(Path(worker.log)),
             )
             if report.is_clean:  # maybe it was wanted, and the word for it is still on its way here
@@ -217,8 +217,7 @@ class Supervisor:
 
     def _lost_nursery(self, house: Household) -> None:
         """Its roles die with it; the kernel sees to that."""
-        code, words = house.children.last_words()
-        self._fail("the nursery of all roles", describe_returncode(code), words)
+        self._fail("the nursery of all roles", *house.children.last_words())
         self._is_done = True
 
     def _from_coordinator(self, message: AnyMessage) -> None:

@@ -6,8 +6,9 @@ import gzip
 import math
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -90,7 +91,7 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
     return rows
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+def _lines(file: BufferedIOBase, path: Path) -> Iterator[bytes]:
     """The lines of a table; a small packed file can stand for any number of bytes.
 
     Raises:

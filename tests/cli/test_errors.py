@@ -98,7 +98,7 @@ def test_an_inventory_with_an_unknown_key_is_refused(tmp_path):
     assert "did you mean 'address'?" in result.stderr
 
 
-def test_a_busy_port_is_a_failed_preflight_that_names_the_range(tmp_path):
+def test_a_busy_port_is_a_failed_preflight_that_names_the_range(tmp_path, witness):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -109,6 +109,7 @@ def test_a_busy_port_is_a_failed_preflight_that_names_the_range(tmp_path):
     assert result.returncode == 3, result.stderr
     assert f"{port}-{port}" in result.stderr
     assert not list(tmp_path.glob("results/*"))
+    witness("port taken", "exit 3, the range named, no run directory")
 
 
 def test_results_that_cannot_be_written_are_a_failed_preflight(tmp_path):
@@ -135,11 +136,12 @@ def test_a_full_disk_is_a_failed_preflight(tmp_path):
     assert "No space left on device" in result.stderr
 
 
-def test_a_run_is_never_overwritten(tmp_path):
+def test_a_run_is_never_overwritten(tmp_path, witness):
     (tmp_path / "results" / "mine").mkdir(parents=True)
     result = tianji(tmp_path, "up", "--name", "mine")
     assert result.returncode == 2
     assert "not overwritten" in result.stderr
+    witness("the same `up` twice", "exit 2, the run's directory left as it was")
 
 
 def test_report_and_runs_without_any_run_say_what_to_do(tmp_path):

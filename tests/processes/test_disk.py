@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,14 +59,16 @@ def kinds(run: Path, kind: str) -> list[dict[str, object]]:
     return [row for row in rows(run, "events") if row["kind"] == kind]
 
 
-def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk):
+def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk, witness):
     run = disk / "run"
     command = tianji("up", "--name", "run", "--results", str(disk), *SETTINGS)
     wait_for(lambda: len(kinds(run, "checkpoint")) > 1, 60, "checkpoints are written")
     assert kinds(run, "traces-stopped") == []
 
+    began_s = time.monotonic()
     fill(disk, LOW_DISK_BYTES - 2**20)
     wait_for(lambda: bool(kinds(run, "traces-stopped")), 20, "traces stop")
+    report_s = time.monotonic() - began_s
     before = [(run / f"trace/{name}.jsonl").stat().st_size for name in ("consumption", "episodes")]
     saved = len(kinds(run, "checkpoint"))
     wait_for(lambda: len(kinds(run, "checkpoint")) > saved + 1, 30, "it trains and saves on")
@@ -94,6 +97,12 @@ def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk)
     assert "MiB are free" in summary["trace_error"]
     taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
     assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+    witness(
+        "disk full",
+        "traces stopped, older checkpoints whole, with room again it saved again, exit as asked",
+        report_s=report_s,
+        summary=summary,
+    )
 
 
 def learner_log(run: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -14,13 +15,19 @@ from engine.runtime.endpoints import PREFIX
 
 pytestmark = pytest.mark.processes
 
+REPORTED_S = 10.0
+"""P2: within so much a death is reported."""
+
 
 @pytest.mark.parametrize("address", ["buffer-0", "learner-0", "coordinator"])
-def test_a_killed_role_ends_the_run_by_name(training, address):
+def test_a_killed_role_ends_the_run_by_name(training, witness, address):
     role = training.role(address)
+    began_s = time.monotonic()
     role.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(role), 5, "the role is dead")
     code, _, err = training.end()
+    report_s = time.monotonic() - began_s
+    assert report_s < REPORTED_S
     assert code == 1
     assert address in err
     assert "SIGKILL" in err
@@ -28,14 +35,24 @@ def test_a_killed_role_ends_the_run_by_name(training, address):
     summary = json.loads((training.cwd / "results/run/summary.json").read_text())
     assert summary["status"] == "failed"
     assert address in summary["error"]
+    role_name = address.removesuffix("-0")
+    witness(
+        f"`kill -9` of {'the' if role_name == 'coordinator' else 'a'} {role_name}",
+        "failed by name and signal, exit 1, no process left",
+        report_s=report_s,
+        summary=summary if role_name != "coordinator" else None,
+    )
 
 
-def test_a_killed_actor_is_replaced_and_training_goes_on(training):
+def test_a_killed_actor_is_replaced_and_training_goes_on(training, witness):
     run = training.cwd / "results/run"
     actor = training.role("actor-1")
+    began_s = time.monotonic()
     actor.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(actor), 5, "the actor is dead")
-    wait_for(lambda: kinds(run, "restarted"), 15, "it was replaced")
+    wait_for(lambda: kinds(run, "restarted"), REPORTED_S, "it was replaced")
+    report_s = time.monotonic() - began_s
+    assert "SIGKILL" in kinds(run, "restarted")[0]["detail"]
     wait_for(lambda: any(row["epoch"] == 1 for row in rows(run, "production")), 30, "it works")
     training.process.send_signal(signal.SIGINT)
     assert training.end()[0] == 130
@@ -44,6 +61,12 @@ def test_a_killed_actor_is_replaced_and_training_goes_on(training):
     taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
     assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
     assert not training.alive()
+    witness(
+        "`kill -9` of an actor",
+        "replaced once, the new one collects, books balance",
+        report_s=report_s,
+        summary=summary,
+    )
 
 
 def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
@@ -57,29 +80,45 @@ def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
-def test_a_killed_keeper_of_roles_leaves_no_role(training, name):
+def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
     training.look()
     keeper = next(process for process in training.family if process.name() == name)
+    began_s = time.monotonic()
     keeper.send_signal(signal.SIGKILL)
     code, _, err = training.end()
+    report_s = time.monotonic() - began_s
+    assert report_s < REPORTED_S
     assert code == 1
     assert "error:" in err
     wait_for(lambda: not training.alive(), 5, "no role is left")
+    witness(
+        "`kill -9` of a supervisor or nursery",
+        f"{name.removeprefix('tj-')}: failed by name, exit 1, no role left",
+        report_s=report_s,
+    )
 
 
-def test_a_role_that_raises_ends_the_run_with_its_traceback(tianji):
+def test_a_role_that_raises_ends_the_run_with_its_traceback(tianji, witness):
     command = tianji("up", "--name", "run", "-s", "env.id=broken_env:Broken-v0", *ENDLESS)
     code, _, err = command.end()
     assert code == 1
     assert "ValueError: the simulator fell over" in err
+    assert "broken_env:Broken-v0 raised this in step 30" in err
     assert "actor-" in err
     command.look()
     assert not command.alive()
+    witness(
+        "environment that raises",
+        "failed with traceback, id and step once its restarts were used up, exit 1",
+        summary=json.loads((command.cwd / "results/run/summary.json").read_text()),
+    )
 
 
-def test_ctrl_c_ends_the_run_in_good_order(training):
+def test_ctrl_c_ends_the_run_in_good_order(training, witness):
+    began_s = time.monotonic()
     training.process.send_signal(signal.SIGINT)
     code, out, _ = training.end()
+    report_s = time.monotonic() - began_s
     assert code == 130
     assert "interrupted" in out
     assert not training.alive()
@@ -88,28 +127,43 @@ def test_ctrl_c_ends_the_run_in_good_order(training):
     taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
     assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
     assert list(training.cwd.glob("results/run/checkpoints/*.json"))
+    witness(
+        "Ctrl-C once",
+        "interrupted in good order, checkpoint written, books balance, no process left",
+        report_s=report_s,
+        summary=summary,
+    )
 
 
-def test_ctrl_c_twice_ends_even_a_run_that_cannot_stop(training):
+def test_ctrl_c_twice_ends_even_a_run_that_cannot_stop(training, witness):
     learner = training.role("learner-0")
     learner.send_signal(signal.SIGSTOP)
     wait_for(lambda: learner.status() == psutil.STATUS_STOPPED, 5, "the learner is frozen")
     training.process.send_signal(signal.SIGINT)
     run = training.cwd / "results/run"
     wait_for(lambda: any(r["kind"] == "stopping" for r in rows(run, "events")), 5, "it stops")
+    began_s = time.monotonic()
     training.process.send_signal(signal.SIGINT)
     code, _, _ = training.end(5)
+    report_s = time.monotonic() - began_s
     assert code == 130
     wait_for(lambda: not training.alive(), 2, "no role is left")
+    witness("Ctrl-C twice", "ended with a frozen learner, no process left", report_s=report_s)
 
 
-def test_killing_the_command_leaves_nothing(training):
+def test_killing_the_command_leaves_nothing(training, witness):
     sockets = open_socket_dirs(training)
     assert sockets
+    began_s = time.monotonic()
     training.process.send_signal(signal.SIGKILL)
     training.process.wait(5)
     wait_for(lambda: not training.alive(), 10, "no process is left")
     assert not [path for path in sockets if os.path.exists(path)]
+    witness(
+        "`kill -9` of the controller",
+        "no process and no socket left on this machine",
+        report_s=time.monotonic() - began_s,
+    )
 
 
 def test_idle_roles_use_no_processor(training):

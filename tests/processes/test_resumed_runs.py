@@ -175,7 +175,7 @@ def test_an_unknown_run_is_refused(tianji, own_copy):
     assert "no such run" in err
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tianji, own_copy):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tianji, own_copy, witness):
     checkpoints = own_copy / "run/checkpoints"
     newest, before = sorted(checkpoints.glob("v*.json"), reverse=True)[:2]
     tensors = checkpoints / read_info(newest).tensors_name
@@ -188,6 +188,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tianji, own_c
     assert "does not have the checksum" in err
     assert newest.name in err
     assert f"version {read_info(before).version}:" in err
+    witness(
+        "damaged checkpoint", "named with its checksum, the one before was gone on from, exit 0"
+    )
 
 
 def test_without_a_whole_checkpoint_each_reason_is_told(tianji, own_copy):

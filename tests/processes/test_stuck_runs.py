@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -27,7 +28,7 @@ def named(run, role: str) -> bool:
     return any(row["role"] == role for row in kinds(run, "stack"))
 
 
-def test_a_frozen_actor_is_named_and_the_others_go_on(tianji, tmp_path):
+def test_a_frozen_actor_is_named_and_the_others_go_on(tianji, tmp_path, witness):
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", *PROMPT, *ENDLESS)
     wait_for(lambda: len(rows(run, "consumption")) > 10, 60, "training")
@@ -36,7 +37,8 @@ def test_a_frozen_actor_is_named_and_the_others_go_on(tianji, tmp_path):
     wait_for(lambda: actor.status() == psutil.STATUS_STOPPED, 5, "it is frozen")
     frozen_s = time.monotonic()
     wait_for(lambda: named(run, "actor-1"), 3 * LIMIT_S, "it is named")
-    assert time.monotonic() - frozen_s <= 2 * LIMIT_S
+    report_s = time.monotonic() - frozen_s
+    assert report_s <= 2 * LIMIT_S
     assert [row["role"] for row in kinds(run, "stuck")] == ["actor-1"]
     assert "stopped by a signal" in kinds(run, "stack")[0]["detail"]
     done = len(rows(run, "consumption"))
@@ -47,16 +49,27 @@ def test_a_frozen_actor_is_named_and_the_others_go_on(tianji, tmp_path):
     code, _, err = command.end()
     assert code == 130
     assert "actor-1 on localhost has not answered for" in err
+    witness(
+        "SIGSTOP of an actor",
+        f"named with its stack (stuck_s={STUCK_S:.0f}), its peer trained on, it recovered",
+        report_s=report_s,
+        summary=json.loads((run / "summary.json").read_text()),
+    )
 
 
-def test_an_environment_that_hangs_is_named_with_its_line_and_the_run_ends(tianji, tmp_path):
+def test_an_environment_that_hangs_is_named_with_its_line_and_the_run_ends(
+    tianji, tmp_path, witness
+):
     """Nobody gets on any more, so after `watchdog.stalled_s` the run fails by name."""
     run = tmp_path / "results/run"
     hanging = ("-s", "env.id=broken_env:Hanging-v0", "-s", "actors=1", "-s", "watchdog.stalled_s=8")
     command = tianji("up", "--name", "run", *PROMPT, *hanging, *ENDLESS)
     wait_for(lambda: len(rows(run, "consumption")) > 3, 60, "training")
     assert kinds(run, "stuck") == []
+    began_s = time.monotonic()
     (tmp_path / "hang").touch()
+    wait_for(lambda: named(run, "actor-0"), 3 * LIMIT_S, "it is named")
+    report_s = time.monotonic() - began_s
     code, _, err = command.end(90)
     assert code == 1
     ((stack),) = [row for row in kinds(run, "stack") if row["role"] == "actor-0"]
@@ -67,20 +80,36 @@ def test_an_environment_that_hangs_is_named_with_its_line_and_the_run_ends(tianj
     assert "no process has done any work for" in err
     assert "the longest first: actor-0" in err
     assert not command.alive()
+    witness(
+        "environment that hangs",
+        f"named with file and line (stuck_s={STUCK_S:.0f}), failed when all stood still, exit 1",
+        report_s=report_s,
+        summary=json.loads((run / "summary.json").read_text()),
+    )
 
 
-def test_a_frozen_learner_is_named_alone(tianji, tmp_path):
+def test_a_frozen_learner_is_named_alone(tianji, tmp_path, witness):
     """Actors and buffer only wait for it, and they answer."""
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", *PROMPT, *ENDLESS)
     wait_for(lambda: len(rows(run, "consumption")) > 10, 60, "training")
-    command.role("learner-0").send_signal(signal.SIGSTOP)
+    learner = command.role("learner-0")
+    began_s = time.monotonic()
+    learner.send_signal(signal.SIGSTOP)
+    wait_for(lambda: learner.status() == psutil.STATUS_STOPPED, 5, "it is frozen")
     wait_for(lambda: named(run, "learner-0"), 3 * LIMIT_S, "it is named")
+    report_s = time.monotonic() - began_s
     assert {row["role"] for row in kinds(run, "stuck")} == {"learner-0"}
-    command.role("learner-0").send_signal(signal.SIGCONT)
+    learner.send_signal(signal.SIGCONT)
     wait_for(lambda: bool(kinds(run, "recovered")), 30, "it is at work again")
     command.process.send_signal(signal.SIGINT)
     assert command.end()[0] == 130
+    witness(
+        "SIGSTOP of a learner",
+        f"named alone with its stack (stuck_s={STUCK_S:.0f}), it recovered",
+        report_s=report_s,
+        summary=json.loads((run / "summary.json").read_text()),
+    )
 
 
 def test_slow_environments_are_no_alarm(tianji, tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+from fault_rows import Witness
 from ssh_kit import SHORT, Bench, limits, wait_until
 
 from engine.runtime.checkpoint_file import newest_checkpoint
@@ -15,7 +17,9 @@ from tianji_cli.run_dir import RunPaths
 pytestmark = pytest.mark.lab
 
 
-def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(bench: Bench) -> None:
+def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
+    bench: Bench, witness: Witness
+) -> None:
     one, two, three, _ = bench.hosts
     settings = (*SHORT, "-s", "stop.env_steps=100000000", "-s", "checkpoint.every_s=1")
     command = bench.tianji("up", *settings, *limits(one, two), run="before")
@@ -24,9 +28,11 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(bench: Bench) -
     wait_until(lambda: len(list(here.glob("v*.json"))) > 1, 30, "checkpoints come here")
     host_of = {row["role"]: row["host"] for row in command.rows("events") if row["host"]}
     assert host_of["learner-0"] == one
+    began_s = time.monotonic()
     bench.lab.kill(one)
     wait_until(lambda: not bench.can_reach(two, one), 10, "its host is dead")
     assert command.wait(90) != 0
+    report_s = time.monotonic() - began_s
     assert "tianji up --resume before" in command.said
     saved = newest_checkpoint(here)
     assert saved.info is not None
@@ -45,6 +51,12 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(bench: Bench) -
     assert not rebuild_counters(load_run(RunPaths(again.run_dir)))
     manifest = json.loads((again.run_dir / "manifest.json").read_text())
     assert set(manifest["hosts"]) <= {two, three}
+    witness(
+        "power of the learner's host lost",
+        f"failed and named the next command; resumed from version {saved.info.version} elsewhere",
+        report_s=report_s,
+        summary=again.summary,
+    )
     bench.assert_nothing_left(hosts=[two, three])
 
 

@@ -1,4 +1,4 @@
-"""One lab of four real sshd hosts for all tests of this directory that need one."""
+"""One lab of four real sshd hosts for all tests that need one."""
 
 from __future__ import annotations
 

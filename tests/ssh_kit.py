@@ -16,7 +16,7 @@ from typing import Any
 
 from tianji_cli.lab import Lab
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 SHORT = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
 
 

@@ -15,19 +15,19 @@ from histories import check_histories
 from running import ENDLESS, Command, rows, wait_for
 
 HERE = Path(__file__).resolve().parent
-OWN_PATH = os.pathsep.join((str(HERE), str(HERE.parents[1])))
-"""Helpers beside this file, and the checkout that this file is in, whatever is installed."""
+OWN_PATH = os.pathsep.join((str(HERE / "faults"), str(HERE.parent)))
+"""Broken environments and saboteurs, and this checkout, whatever is installed."""
 
 
 @pytest.fixture
 def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts `tianji` with arguments; whatever is left of it afterwards is killed.
+    """Starts `tianji` with arguments and added variables; what is left of it is killed later.
 
     Whatever a test did to its runs, their traces must tell a history that can have happened.
     """
     commands: list[Command] = []
 
-    def start(*arguments: str) -> Command:
+    def start(*arguments: str, **env: str) -> Command:
         process = subprocess.Popen(
             [sys.executable, "-m", "tianji_cli.main", *arguments],
             cwd=tmp_path,
@@ -35,7 +35,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": OWN_PATH, "NO_COLOR": "1"},
+            env={**os.environ, "PYTHONPATH": OWN_PATH, "NO_COLOR": "1", **env},
         )
         commands.append(Command(tmp_path, process))
         return commands[-1]

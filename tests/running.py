@@ -50,7 +50,7 @@ class Command:
     def role(self, address: str) -> psutil.Process:
         """The process of a role, by the name that it shows."""
         self.look()
-        return next(p for p in self.family if p.name() == f"tj-{address}"[:15])
+        return next(p for p in self.alive() if p.name() == f"tj-{address}"[:15])
 
     def end(self, timeout_s: float = 30) -> tuple[int, str, str]:
         """Waits for the command; returns exit code, standard output, standard error."""

@@ -1,0 +1,183 @@
+"""Every fault that something is promised for, in the order of the table in docs/reliability.md.
+
+What came of a fault, and how soon, is in no word of this file: tests say so
+(`tests/fault_rows.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FAULTS = "tests/processes/test_faults.py"
+STUCK = "tests/processes/test_stuck_runs.py"
+LAB = "tests/ssh/test_lab_faults.py"
+CHECKPOINT = "tests/engine/test_checkpoint.py"
+STRANGERS = "tests/engine/test_strangers.py"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault.
+
+    Attributes:
+        promised: What TianJi does about it.
+        tests: Tests that show it beside those that report a row: of parts, or without a run.
+        untested: What of it no test shows, and why; empty if nothing.
+    """
+
+    promised: str
+    tests: tuple[str, ...] = ()
+    untested: str = ""
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "`kill -9` of an actor": Scenario(
+        "named with its signal, replaced under a budget, training goes on, books balance",
+        (f"{FAULTS}::test_without_a_budget_a_killed_actor_ends_the_run_by_name",),
+    ),
+    "actors that keep dying": Scenario("the budget of restarts ends the run by name"),
+    "`kill -9` of a buffer": Scenario("the run ends by name, exit 1"),
+    "`kill -9` of a learner": Scenario(
+        "the run ends by name, exit 1, and says how to go on; other groups go on without it",
+        (
+            "tests/processes/test_policies.py::test_a_learner_killed_in_one_group_leaves_the_others_going",
+            "tests/processes/test_resumed_runs.py::test_a_killed_heart_names_the_next_command_and_that_goes_on",
+        ),
+    ),
+    "`kill -9` of the coordinator": Scenario("the run ends by name, exit 1"),
+    "`kill -9` of the controller": Scenario(
+        "every host ends its part by itself; `down` cleans up",
+        ("tests/ssh/test_lab_detached.py::test_down_cleans_up_after_a_killed_controller",),
+    ),
+    "`kill -9` of a supervisor or nursery": Scenario(
+        "its roles die with it, and it is named",
+        untested="that no GPU memory is held",
+    ),
+    "power of the learner's host lost": Scenario("`--resume` goes on on other hosts"),
+    "SIGSTOP of an actor": Scenario(
+        "named with its stack, its peers go on; after SIGCONT what it brings is checked for lag"
+    ),
+    "SIGSTOP of a learner": Scenario("it alone is named, with its stack"),
+    "a whole host frozen": Scenario(
+        "given up by name, the others go on; thawed, it ends its roles by itself, unheard"
+    ),
+    "network cut of seconds": Scenario("survived without a restart"),
+    "network cut that lasts": Scenario(
+        "the host is given up by name and ends its roles itself; it does not rejoin"
+    ),
+    "10 % loss and 200 ms of delay": Scenario("slower, but nobody is taken for dead"),
+    "corrupt, cut or random frame": Scenario(
+        "refused, its sender named; the next frame is read",
+        (
+            "tests/engine/test_sockets.py::test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read",
+            "tests/engine/test_codec.py::test_a_header_with_any_byte_flipped_is_refused",
+            "tests/fuzz/test_fuzz.py::test_any_frames_are_decoded_or_refused",
+        ),
+        untested="shutting out who offends again and again: that is not done",
+    ),
+    "oversized message": Scenario(
+        "the connection is ended before the message is read, and made again",
+        (f"{STRANGERS}::test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served",),
+        untested="that a log says so: ZeroMQ tells neither side",
+    ),
+    "no key, wrong key, plaintext, HTTP, random bytes, slow loris": Scenario(
+        "hung up on, never decoded; members are served",
+        (
+            f"{STRANGERS}::test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded",
+            f"{STRANGERS}::test_strangers_that_hang_on_keep_nobody_out",
+            f"{STRANGERS}::test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end",
+            "tests/engine/test_sockets.py::test_a_stranger_never_reaches_the_decoder",
+        ),
+        untested="a line in the log for each: strangers are not logged",
+    ),
+    "rollout that comes twice": Scenario(
+        "dropped by actor, life and number, an event `duplicate`",
+        (
+            "tests/engine/test_roles_buffer.py::test_a_duplicate_is_never_trained",
+            "tests/engine/test_regressions.py::test_a_duplicate_does_not_upset_the_books",
+        ),
+    ),
+    "old rollout replayed": Scenario("dropped like one that comes twice"),
+    "disk full": Scenario(
+        "traces stop first, checkpoints stay whole, the run goes on, and says so",
+        (f"{CHECKPOINT}::test_a_disk_that_refuses_leaves_earlier_checkpoints_alone",),
+    ),
+    "`kill -9` while a checkpoint is written": Scenario(
+        "the one before loads; what is half is ignored and removed",
+        (
+            f"{CHECKPOINT}::test_killed_at_any_byte_of_the_tensors_the_older_one_loads",
+            f"{CHECKPOINT}::test_killed_between_any_two_steps_a_whole_one_loads",
+        ),
+    ),
+    "damaged checkpoint": Scenario("named; the one before is taken"),
+    "pickle as a checkpoint": Scenario(
+        "not executed", (f"{CHECKPOINT}::test_a_pickle_is_never_executed",)
+    ),
+    "wall clock set one hour forward, then back, while a run goes on": Scenario(
+        "durations and order of events are unaffected",
+        ("tests/ssh/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",),
+        untested="a warning while the run goes on: `check` shows the offset before it",
+    ),
+    "the same `up` twice": Scenario(
+        "refused, with the run's id",
+        ("tests/ssh/test_provision.py::test_a_run_of_this_name_on_the_host_is_refused",),
+    ),
+    "another version on a host": Scenario(
+        "refused with both versions",
+        (
+            "tests/ssh/test_fleet.py::test_another_protocol_is_refused_at_join",
+            "tests/ssh/test_lab_environment.py::test_a_host_of_another_protocol_is_refused_with_both_versions",
+            "tests/ssh/test_lab_environment.py::test_a_host_with_another_python_is_refused_with_both_versions",
+        ),
+    ),
+    "port taken": Scenario("a failed preflight that names the range, exit 3"),
+    "one unreachable host of four": Scenario(
+        "nothing is started, exit 4",
+        ("tests/ssh/test_provision.py::test_one_unreachable_host_closes_all_others",),
+    ),
+    "host key unknown or changed": Scenario(
+        "refused; an unknown one with the command that accepts it",
+        (
+            f"{LAB}::test_a_changed_host_key_is_refused",
+            f"{LAB}::test_an_unknown_host_key_is_an_error_that_says_how_to_accept_it",
+        ),
+    ),
+    "memory runs out (OOM kill)": Scenario(
+        "told apart from other SIGKILLs by the kernel's counter, with the memory last used",
+        ("tests/engine/test_memory_watch.py::test_a_kill_that_the_counter_knows_is_out_of_memory",),
+    ),
+    "environment that raises": Scenario("its traceback, its id and the step end the run"),
+    "environment that hangs": Scenario("named with its line; the run ends when nothing gets on"),
+    "environment that returns NaN": Scenario(
+        "one error names host, role, environment and step; nothing is learnt from it",
+        ("tests/engine/test_checked_env.py::test_what_is_no_number_is_refused_by_name",),
+        untested="environments of tensors (policy `gpu-only`): they are not checked",
+    ),
+    "environment that returns a wrong shape": Scenario(
+        "one error names host, role, environment and step",
+        ("tests/engine/test_checked_env.py::test_a_shape_that_was_not_announced_is_refused",),
+    ),
+    "GPU missing where one is named": Scenario(
+        "refused; without one named the processor is used, and said so",
+        (
+            "tests/processes/test_policies.py::test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for",
+        ),
+    ),
+    "Ctrl-C once": Scenario("the run ends in good order, exit 130; nothing is left"),
+    "Ctrl-C twice": Scenario("it ends at once, also where it cannot stop; nothing is left"),
+    "twelve hours": Scenario(
+        "memory and descriptors flat, logs bounded",
+        (
+            "tests/processes/test_soak.py::test_memory_and_descriptors_stay_flat",
+            "tests/engine/test_log_cap.py::test_a_log_is_emptied_and_its_end_kept_while_it_is_written_to",
+        ),
+        untested="twelve hours: the soak is minutes long",
+    ),
+    "a hundred faults in a random order, on actors and links": Scenario(
+        "training reaches its threshold all the same; books balance, nothing is left"
+    ),
+    "a random order of faults on everything": Scenario(
+        "each run goes on or fails by name, and `--resume` goes on; nothing is left"
+    ),
+}
+"""Fault, and what is promised."""

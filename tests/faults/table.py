@@ -1,0 +1,66 @@
+"""Writes the table of faults in docs/reliability.md from what the tests have seen.
+
+python tests/faults/table.py          writes it; `make fault-table` runs the tests first
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from fault_rows import Row, read_rows  # noqa: E402
+from faults.catalogue import SCENARIOS, Scenario  # noqa: E402
+
+ROWS = HERE / "observed.jsonl"
+PAGE = HERE.parents[1] / "docs/reliability.md"
+BEGIN = "<!-- written by `make fault-table`: begin -->\n"
+END = "<!-- written by `make fault-table`: end -->\n"
+HEADING = """\
+| fault | promised | observed | reported after | env steps lost | shown by |
+|---|---|---|---|---|---|
+"""
+
+
+def render(rows: list[Row]) -> str:
+    """The table: each fault, then what each test has seen of it."""
+    lines = []
+    for fault, scenario in SCENARIOS.items():
+        seen = [row for row in rows if row.fault == fault]
+        lines.append(_line(fault, scenario.promised, seen[0] if seen else None, _shown(scenario)))
+        lines += [_line("", "", row, "") for row in seen[1:]]
+    return HEADING + "".join(lines)
+
+
+def _line(fault: str, promised: str, row: Row | None, also: str) -> str:
+    cells = [fault, promised, "", "", "", also]
+    if row is not None:
+        cells[2] = row.observed
+        cells[3] = "" if row.report_s is None else f"{row.report_s:.1f} s"
+        cells[4] = "" if row.lost_env_steps is None else str(row.lost_env_steps)
+        cells[5] = ", ".join(part for part in (f"`{row.test}`", also) if part)
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _shown(scenario: Scenario) -> str:
+    named = ", ".join(f"`{test}`" for test in scenario.tests)
+    missing = f"Not tested: {scenario.untested}" if scenario.untested else ""
+    return ". ".join(part for part in (named, missing) if part)
+
+
+def replaced(page: str, table: str) -> str:
+    """The page with this table between the two marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table + END + after
+
+
+def main() -> None:
+    """Writes the page."""
+    PAGE.write_text(replaced(PAGE.read_text(), render(read_rows(ROWS))))
+
+
+if __name__ == "__main__":
+    main()
