@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-lab test-slow fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow fault-table chaos fuzz check fmt clean
 SECONDS_EACH ?= 60
+SEED ?= 1
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -31,6 +32,14 @@ test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 
 test-slow: setup ## Run the tests that take long: real compilers, resumed, stuck and soaked runs
 	$(BIN)/python -m pytest -m 'slow and not lab'
+
+fault-table: setup ## Run all tests of faults (root) and write the table in docs/reliability.md
+	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \
+	  tests/faults tests/processes tests/ssh tests/cli/test_errors.py
+	$(BIN)/python tests/faults/table.py
+
+chaos: setup ## Ten minutes of faults in a random order (SEED) on real hosts (root)
+	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)
 
 fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, YAML, traces
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'

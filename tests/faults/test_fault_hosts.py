@@ -87,7 +87,7 @@ def test_a_host_whose_disk_is_full_trains_on_and_saves_again_when_it_has_room(
     bench: Bench, witness: Witness
 ) -> None:
     one, two, *_ = bench.hosts
-    settings = ("-s", "stop.seconds=60", "-s", "checkpoint.every_s=1")
+    settings = ("-s", "stop.seconds=35", "-s", "checkpoint.every_s=1")
     command = bench.tianji("up", *ENDLESS, *settings, *limits(one, two), run="full")
     command.wait_for_training()
 
