@@ -49,7 +49,8 @@ SETTINGS = (
     *("-s", "checkpoint.every_s=5"),
 )
 PATIENCE_S = 15.0
-"""For an actor that is on its way back."""
+"""For an actor that is on its way back; until then it is tried again now and then."""
+RETRY_S = 0.5
 
 
 class NotNow(Exception):
@@ -70,6 +71,7 @@ class Chaos:
     schedule: Schedule
     log: Path
     began_s: float = field(default_factory=time.monotonic)
+    seen: set[int] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -83,18 +85,15 @@ class Chaos:
         return time.monotonic() - self.began_s
 
     @property
-    def num_seen(self) -> int:
-        """Faults that were done or skipped; they are taken in their order."""
-        return self.done.total() + self.skipped.total()
+    def is_over(self) -> bool:
+        """Whether every fault was done or skipped."""
+        return len(self.seen) == len(self.schedule.faults)
 
     def pursue(self, command: Command) -> None:
         """Performs what is due until the run has ended or nothing is left to do."""
         for planned in self.schedule.faults:
-            if planned.number > self.num_seen:
-                heapq.heappush(
-                    self._agenda,
-                    (planned.at_s, planned.number, lambda p=planned: self._perform(p, command)),
-                )
+            if planned.number not in self.seen:
+                self._plan(planned.at_s, planned, command)
         while self._agenda and command.process.poll() is None:
             at_s, _, act = self._agenda[0]
             if at_s > self.elapsed_s:
@@ -115,13 +114,23 @@ class Chaos:
                 self.lab.heal(host.name)
             self.lab.free(host.name)
 
+    def _plan(self, at_s: float, planned: Planned, command: Command) -> None:
+        heapq.heappush(
+            self._agenda, (at_s, planned.number, lambda: self._perform(planned, command))
+        )
+
     def _perform(self, planned: Planned, command: Command) -> None:
+        """Does it, or tries again soon; never waits, as others have to be undone in time."""
         try:
             proof = self._do(planned, command)
             self.done[planned.kind] += 1
         except NotNow as error:
+            if self.elapsed_s < planned.at_s + PATIENCE_S:
+                self._plan(self.elapsed_s + RETRY_S, planned, command)
+                return
             proof = f"skipped: {error}"
             self.skipped[planned.kind] += 1
+        self.seen.add(planned.number)
         self._write(planned, proof)
 
     def _write(self, planned: Planned, proof: str) -> None:
@@ -136,6 +145,8 @@ class Chaos:
     def _do(self, planned: Planned, command: Command) -> str:
         """Performs a fault; returns what proves that it happened."""
         host = planned.target
+        if host and self._state(host) == "dead":
+            raise NotNow(f"{host} is dead")
         match planned.kind:
             case "kill-actor":
                 return self._kill(host, *self._actor_on(host, command))
@@ -221,18 +232,13 @@ class Chaos:
             raise NotNow(f"{host} is {found}")
 
     def _actor_on(self, host: str, command: Command) -> tuple[str, int]:
-        """The actor of a host, as soon as it is there and not frozen."""
-        end_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end_s:
-            if command.process.poll() is not None:
-                break
-            there = {row["role"] for row in command.rows("events")
-                     if row["kind"] == "joined" and row["host"] == host}  # fmt: skip
-            for role in sorted(r for r in there if r.startswith("actor-")):
-                pid = self._pid(host, command.run_dir.name, role)
-                if pid and self._state(host) in ("up", "cut") and self.bench.is_alive(host, pid):
-                    return role, pid
-            time.sleep(0.2)
+        """The actor of a host, if it is there and not frozen with it."""
+        rows = command.rows("events")
+        there = {row["role"] for row in rows if row["kind"] == "joined" and row["host"] == host}
+        for role in sorted(role for role in there if role.startswith("actor-")):
+            pid = self._pid(host, command.run_dir.name, role)
+            if pid and self._state(host) in ("up", "cut") and self.bench.is_alive(host, pid):
+                return role, pid
         raise NotNow(f"no living actor on {host}")
 
     def _pid_of_role(self, role: str, command: Command) -> int:
@@ -302,13 +308,13 @@ def hit_everything(chaos: Chaos) -> dict[str, object]:
     settings = (*SETTINGS, "-s", "stop.seconds=100000")
     origin: tuple[str, ...] = ()
     at_s = 0.0
-    while chaos.num_seen < len(chaos.schedule.faults):
+    while not chaos.is_over:
         command = chaos.bench.tianji("up", *origin, *settings, run=f"random-{len(runs)}")
         command.wait_for_training()
         chaos.began_s = time.monotonic() - at_s  # the schedule waits while no run is under way
         chaos.pursue(command)
         at_s = chaos.elapsed_s
-        if chaos.num_seen == len(chaos.schedule.faults) and command.process.poll() is None:
+        if chaos.is_over and command.process.poll() is None:
             command.process.send_signal(signal.SIGINT)
         command.wait(120)
         chaos.recover()

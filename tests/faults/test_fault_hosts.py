@@ -76,8 +76,8 @@ def test_a_frozen_host_is_given_up_and_ends_its_roles_when_it_thaws(
     bench.assert_nothing_left()
     witness(
         "a whole host frozen",
-        f"given up by name, the others trained on, thawed it was empty at once, {late} late"
-        f" rollouts trained, exit {code}",
+        f"given up by name, the others trained on, thawed it ended its roles, {late} late"
+        f" rollouts of it were counted, exit {code}",
         report_s=report_s,
         summary=command.summary,
     )
