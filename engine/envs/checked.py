@@ -10,12 +10,11 @@ import math
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import VectorEnv
+from numpy import vdot
 
 from engine.errors import RunFailedError
 
-Array = npt.NDArray[np.generic]
 Info = dict[str, object]
 
 
@@ -35,6 +34,8 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         shape = env.single_observation_space.shape
         self._observation_shape = None if shape is None else (env.num_envs, *shape)
         self._row_shape = (env.num_envs,)
+        dtype = env.single_observation_space.dtype
+        self._is_whole = dtype is not None and dtype.kind in "biu"
 
     def reset(
         self, *, seed: int | None = None, options: Info | None = None
@@ -59,27 +60,29 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
             raise
         observation, reward, terminated, truncated, _ = result
-        self._check("observation", observation, self._observation_shape)
-        self._check("reward", reward, self._row_shape)
-        self._check("terminated", terminated, self._row_shape)
-        self._check("truncated", truncated, self._row_shape)
+        row = self._row_shape
+        is_sound = (
+            observation.shape == self._observation_shape
+            and reward.shape == row
+            and terminated.shape == row
+            and truncated.shape == row
+            and (self._is_whole or vdot(observation, observation) < math.inf)
+            and vdot(reward, reward) < math.inf
+        )
+        if not is_sound:  # which may be: a sum of squares overflows before its summands do
+            self._check("observation", observation, self._observation_shape)
+            self._check("reward", reward, row)
+            self._check("terminated", terminated, row)
+            self._check("truncated", truncated, row)
         return result
 
     def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...] | None) -> None:
-        if type(values) is not np.ndarray:
-            values = np.asarray(values)
         if shape is not None and values.shape != shape:
             raise self._refused(f"{name} has the shape {values.shape}, announced was {shape}")
-        # A sum of squares is not finite if a value is not; large finite ones only seem so.
-        if values.dtype.kind == "f" and not math.isfinite(np.vdot(values, values)):
-            self._look_closer(name, values)
-
-    def _look_closer(self, name: str, values: np.ndarray) -> None:
         is_bad = ~np.isfinite(values)
         if is_bad.any():
             env = int(np.argwhere(is_bad)[0][0])
-            found = values[is_bad][0]
-            raise self._refused(f"{name} of environment {env} is {found}")
+            raise self._refused(f"{name} of environment {env} is {values[is_bad][0]}")
 
     def _refused(self, what: str) -> RunFailedError:
         when = f"in step {self._num_steps}" if self._num_steps else "in reset"

@@ -342,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--faults", type=int, default=120)
+    parser.add_argument("--faults", type=int, default=125)
     parser.add_argument("--severe", action="store_true")
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--out", type=Path, required=True)
