@@ -28,10 +28,10 @@ test: setup ## Run the tests, two files at a time: logic, processes, documentati
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
-	$(BIN)/python -m pytest -m lab
+	$(BIN)/python -m pytest -m 'lab and not slow'
 
-test-slow: setup ## Run the tests that take long: real compilers, resumed, stuck and soaked runs
-	$(BIN)/python -m pytest -m 'slow and not lab'
+test-slow: setup ## Run the tests that take long: real compilers, resumed, stuck and soaked runs, bad networks
+	$(BIN)/python -m pytest -m slow
 
 fault-table: setup ## Run all tests of faults (root) and write the table in docs/reliability.md
 	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \

@@ -151,6 +151,7 @@ def bad_links(tmp_path: Path) -> Iterator[Bench]:
         check_histories(results)
 
 
+@pytest.mark.slow
 def test_a_bad_network_makes_it_slower_and_nobody_is_taken_for_dead(
     bad_links: Bench, witness: Witness
 ) -> None:

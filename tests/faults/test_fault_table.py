@@ -44,7 +44,8 @@ def test_every_fault_has_a_test_or_says_why_it_has_none():
 
 def test_every_test_that_witnesses_names_a_fault_of_the_catalogue():
     """So that a row cannot be lost by a misspelt name in a test that seldom runs."""
-    for path in (ROOT / "tests").rglob("test_*.py"):
+    here = Path(__file__)
+    for path in (path for path in (ROOT / "tests").rglob("test_*.py") if path != here):
         for fault in re.findall(r'witness\(\s*"([^"{]+)"', path.read_text()):
             assert fault in SCENARIOS, f"{path.name}: {fault}"
 
