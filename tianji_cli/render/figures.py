@@ -99,13 +99,13 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
             if len(runs) == 1
             else short_label(run.label)
         )
-        full = curve[curve["is_full"]]
-        early = curve[~curve["is_full"]]
+        full = curve["return_mean"].where(curve["is_full"])
+        early = curve["return_mean"].where(~curve["is_full"])
         colour = colour_of(index)
-        axes.plot(early[x], early["return_mean"], color=colour, linewidth=0.9, linestyle=":")
+        axes.plot(curve[x], early, color=colour, linewidth=0.9, linestyle=":")
         axes.plot(
-            full[x],
-            full["return_mean"],
+            curve[x],
+            full,
             label=label,
             color=colour_of(index),
             linestyle=dashes_of(index),
