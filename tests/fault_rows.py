@@ -66,6 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
+    if config.getoption(OPTION) is not None and config.getoption("numprocesses", None):
+        raise pytest.UsageError(f"{OPTION} needs all tests in one process: leave out -n")
 
 
 @pytest.hookimpl(wrapper=True)

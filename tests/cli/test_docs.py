@@ -65,7 +65,7 @@ def test_named_tests_exist(page):
 
 
 def test_every_fault_has_a_test_or_says_that_it_has_none():
-    text = (ROOT / "docs/reliability.md").read_text()
+    text = (ROOT / "docs/reliability.md").read_text().partition("## Random faults")[0]
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     shown = [row[-2] for row in rows if "shown by" not in row[-2]]
     assert len(shown) >= 27 + 7

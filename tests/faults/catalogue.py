@@ -35,7 +35,10 @@ SCENARIOS: dict[str, Scenario] = {
         "named with its signal, replaced under a budget, training goes on, books balance",
         (f"{FAULTS}::test_without_a_budget_a_killed_actor_ends_the_run_by_name",),
     ),
-    "actors that keep dying": Scenario("the budget of restarts ends the run by name"),
+    "actors that keep dying": Scenario(
+        "the budget of restarts ends the run by name",
+        (f"{LAB}::test_actors_that_keep_dying_end_the_run",),
+    ),
     "`kill -9` of a buffer": Scenario("the run ends by name, exit 1"),
     "`kill -9` of a learner": Scenario(
         "the run ends by name, exit 1, and says how to go on; other groups go on without it",
@@ -53,7 +56,12 @@ SCENARIOS: dict[str, Scenario] = {
         "its roles die with it, and it is named",
         untested="that no GPU memory is held",
     ),
-    "power of the learner's host lost": Scenario("`--resume` goes on on other hosts"),
+    "power of the learner's host lost": Scenario(
+        "`--resume` goes on on other hosts",
+        (
+            "tests/ssh/test_lab_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",
+        ),
+    ),
     "SIGSTOP of an actor": Scenario(
         "named with its stack, its peers go on; after SIGCONT what it brings is checked for lag"
     ),
@@ -61,9 +69,15 @@ SCENARIOS: dict[str, Scenario] = {
     "a whole host frozen": Scenario(
         "given up by name, the others go on; thawed, it ends its roles by itself, unheard"
     ),
-    "network cut of seconds": Scenario("survived without a restart"),
+    "network cut of seconds": Scenario(
+        "survived without a restart", (f"{LAB}::test_a_short_cut_is_survived",)
+    ),
     "network cut that lasts": Scenario(
-        "the host is given up by name and ends its roles itself; it does not rejoin"
+        "the host is given up by name and ends its roles itself; it does not rejoin",
+        (
+            f"{LAB}::test_a_host_that_stays_cut_off_is_given_up_by_name",
+            f"{LAB}::test_the_learner_cut_off_ends_the_run_on_all_hosts",
+        ),
     ),
     "10 % loss and 200 ms of delay": Scenario("slower, but nobody is taken for dead"),
     "corrupt, cut or random frame": Scenario(
@@ -174,10 +188,12 @@ SCENARIOS: dict[str, Scenario] = {
         untested="twelve hours: the soak is minutes long",
     ),
     "a hundred faults in a random order, on actors and links": Scenario(
-        "training reaches its threshold all the same; books balance, nothing is left"
+        "training reaches its threshold all the same; books balance, nothing is left",
+        ("tests/faults/test_random_faults.py::test_a_run_survives_a_minute_of_them",),
     ),
     "a random order of faults on everything": Scenario(
-        "each run goes on or fails by name, and `--resume` goes on; nothing is left"
+        "each run goes on or fails by name, and `--resume` goes on; nothing is left",
+        untested="in the suite: see below",
     ),
 }
 """Fault, and what is promised."""

@@ -29,23 +29,26 @@ def render(rows: list[Row]) -> str:
     lines = []
     for fault, scenario in SCENARIOS.items():
         seen = [row for row in rows if row.fault == fault]
-        lines.append(_line(fault, scenario.promised, seen[0] if seen else None, _shown(scenario)))
-        lines += [_line("", "", row, "") for row in seen[1:]]
+        first = seen[0] if seen else None
+        shown = _shown(scenario, [row.test for row in seen])
+        lines.append(_line(fault, scenario.promised, first, shown))
+        lines += [_line("", "", row, f"`{row.test}`") for row in seen[1:]]
     return HEADING + "".join(lines)
 
 
-def _line(fault: str, promised: str, row: Row | None, also: str) -> str:
-    cells = [fault, promised, "", "", "", also]
+def _line(fault: str, promised: str, row: Row | None, shown: str) -> str:
+    cells = [fault, promised, "", "", "", shown]
     if row is not None:
         cells[2] = row.observed
         cells[3] = "" if row.report_s is None else f"{row.report_s:.1f} s"
         cells[4] = "" if row.lost_env_steps is None else str(row.lost_env_steps)
-        cells[5] = ", ".join(part for part in (f"`{row.test}`", also) if part)
     return "| " + " | ".join(cells) + " |\n"
 
 
-def _shown(scenario: Scenario) -> str:
-    named = ", ".join(f"`{test}`" for test in scenario.tests)
+def _shown(scenario: Scenario, reported: list[str]) -> str:
+    """The test of the fault's first row, those that report none, and what none of them shows."""
+    tests = [*reported[:1], *(test for test in scenario.tests if test not in reported)]
+    named = ", ".join(f"`{test}`" for test in tests)
     missing = f"Not tested: {scenario.untested}" if scenario.untested else ""
     return ". ".join(part for part in (named, missing) if part)
 
