@@ -70,7 +70,8 @@ def make_bench(seed: int = 0, epoch: int = 0, num_envs: int = 2) -> Bench:
     body = ActorBody(blueprint, 3, epoch, clock)
     weights = np.zeros(blueprint.weights.num_bytes, np.uint8)
     body.perform(LoadWeights(Weights(6, weights)))
-    env = body._env
+    assert body._env is not None
+    env = body._env.unwrapped
     assert isinstance(env, ScriptedVectorEnv)
     return Bench(blueprint, body, env, clock)
 
