@@ -29,6 +29,16 @@ def role_of(address: str) -> str:
     return address.partition("-")[0]
 
 
+def index_of(address: str) -> int:
+    """`actor-3` -> 3; -1 if it has no number.
+
+    >>> index_of("actor-3"), index_of("coordinator")
+    (3, -1)
+    """
+    number = address.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
 def source_of(actor: int, epoch: int) -> str:
     """Names one incarnation of an actor.
 

@@ -18,8 +18,9 @@ from engine.roles.totals import RunInfo
 from engine.runtime.launch import Launch, WorkerSpec
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
+from engine.wire.opening import Link
 from engine.wire.rendezvous import Rendezvous
-from engine.wire.sockets import Link, Wiring
+from engine.wire.sockets import Wiring
 from tianji_cli.inventory import Host, Inventory
 from tianji_cli.placement import Placement, place, with_named_actors
 

@@ -21,6 +21,7 @@ from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.runtime.device import CPU, find_devices
 from engine.spec import Experiment, StalenessSpec
 from engine.wire.arena import Arena
+from engine.wire.board import Board
 from engine.wire.codec import WeightsLayout
 
 LACKS = {
@@ -188,4 +189,6 @@ def make_arena(blueprint: Blueprint) -> Arena:
     experiment = blueprint.experiment
     on_their_way = experiment.staleness.max_queued_rollouts + 2 * blueprint.rollouts_per_batch
     slots_per_actor = -(-on_their_way // experiment.actors) + 1
-    return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes)
+    buffers = [blueprint.cut.group_of(actor) for actor in range(experiment.actors)]
+    board = Board(blueprint.cut.groups, blueprint.weights.num_bytes)
+    return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)

@@ -51,7 +51,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     )
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
-    with Sockets(spec.address, spec.wiring, codec, sections) as sockets:
+    with Sockets(spec.address, spec.wiring, codec, spec.roles, sections) as sockets:
 
         def show(progress: Progress) -> None:
             sockets.send(spec.supervisors[0], ProgressShown(progress=progress))

@@ -14,57 +14,111 @@ its *lease*: the slot is free again when the array is garbage, unless it was han
 process by then. So each state has one writer at a time and needs no lock; that a message says
 which slot to read orders the bytes before it. An actor without a free slot uses ordinary memory.
 
-An actor may die when a slot is SENT and the message never leaves its process. Each slot therefore
-says which incarnation of its actor wrote it last: the buffer, the only one that takes SENT slots
-in, frees those of an incarnation that is lost, and a message that comes after all is refused.
+A buffer learns of slots by lanes in shared memory as well (`engine.wire.lanes`), so that sending
+takes no system call while it is awake; whoever else gets a slot is sent its header.
+
+An actor may die when a slot is SENT and not announced yet. Each slot therefore says which
+incarnation of its actor wrote it last: the buffer, the only one that takes SENT slots in, frees
+those of an incarnation that is lost, and an announcement that comes after all is refused.
+
+The slots of an actor are taken in turn as long as they fill a second-level cache at most: the two
+ends then seldom want the same cache lines, which is faster than the slot that was free last. Beyond
+that, the lowest free one is taken, so that memory is used only for as many as are needed.
 """
 
 from __future__ import annotations
 
 import mmap
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import WireError
+from engine.wire.board import Board
 from engine.wire.header import HEADER_BYTES
+from engine.wire.lanes import Lanes
 
 Bytes = npt.NDArray[np.uint8]
 
 FREE, WRITING, SENT, HELD, PASSED = range(5)
+_FREE = bytes([FREE])
 PAGE_BYTES = 4096
-_EPOCH = np.dtype(np.uint32)
+HUGE_PAGE_BYTES = 2**21
+TURN_BYTES = 2**20
+MIN_TURN = 4
+"""Slots are taken in turn up to this size altogether, and at least so many."""
+_EPOCH_BYTES = 4
+
+
+class _Lease(weakref.ref[Bytes]):
+    """Sees the end of the array that covers a slot."""
+
+    __slots__ = ("key", "slot")
+    key: int
+    """`id` of that array."""
+    slot: int
 
 
 class Arena:
     """Slots in memory that all processes forked after it share.
 
-    Memory is used only for pages that were written, lowest slots first.
+    Memory is used only for pages that were written.
 
     Args:
         num_owners: Actors.
         slots_per_owner: Slots that belong to each of them.
         slot_bytes: Size of a rollout.
+        buffers: For each actor, the number of the buffer that takes in what it sends; by default
+            the first one.
+        board: Where learners of this host put their weights, if anywhere.
+
+    Attributes:
+        lanes: From these actors to these buffers.
+        board: See above.
     """
 
-    def __init__(self, num_owners: int, slots_per_owner: int, slot_bytes: int) -> None:
+    def __init__(
+        self,
+        num_owners: int,
+        slots_per_owner: int,
+        slot_bytes: int,
+        buffers: Sequence[int] | None = None,
+        board: Board | None = None,
+    ) -> None:
+        self.board = board
         self._num_slots = num_owners * slots_per_owner
         self._slots_per_owner = slots_per_owner
         self._slot_bytes = HEADER_BYTES + slot_bytes
         self._stride = _pages(self._slot_bytes)
-        self._first = _pages(self._num_slots * (1 + _EPOCH.itemsize))
+        self._first = _pages(self._num_slots * (1 + _EPOCH_BYTES))
         self._memory = mmap.mmap(-1, self._first + self._num_slots * self._stride)
-        self._epochs = np.frombuffer(self._memory, _EPOCH, count=self._num_slots)
-        self._states = np.frombuffer(
-            self._memory, np.uint8, count=self._num_slots, offset=self._epochs.nbytes
-        )
-        self._leases: dict[int, tuple[weakref.finalize[[int], Bytes], int]] = {}
+        if len(self._memory) >= HUGE_PAGE_BYTES:
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = memoryview(self._memory)
+        self._epochs = whole[: self._num_slots * _EPOCH_BYTES].cast("I")
+        self._states_at = self._epochs.nbytes
+        self._states = whole[self._states_at : self._states_at + self._num_slots]
+        self._turn = max(MIN_TURN, TURN_BYTES // self._stride)
+        self._turn = min(slots_per_owner, self._turn)
+        self._next = 0
+        self._leases: dict[int, _Lease] = {}
         """By `id` of the array that covers a slot."""
+        self.lanes = Lanes(buffers or (0,) * num_owners, 4 * slots_per_owner)
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """All of it; `header_at` says where in it."""
+        return self._memory
+
+    def header_at(self, slot: int) -> int:
+        """Where the header room of a slot begins in `memory`."""
+        return self._first + slot * self._stride
 
     @property
     def num_free(self) -> int:
-        return int(np.count_nonzero(self._states == FREE))
+        return self._states.tobytes().count(FREE)
 
     def take(self, owner: int, epoch: int = 0) -> Bytes | None:
         """A slot to write a rollout to, as an array with room for a header in front.
@@ -76,21 +130,25 @@ class Arena:
         Returns:
             None if all slots of this owner are in use.
         """
-        if owner * self._slots_per_owner >= self._num_slots:
+        first = self._states_at + owner * self._slots_per_owner
+        end = first + self._slots_per_owner
+        if end > self._states_at + self._num_slots:
             return None
-        first = owner * self._slots_per_owner
-        free = np.flatnonzero(self._states[first : first + self._slots_per_owner] == FREE)
-        if not len(free):
+        find = self._memory.find
+        at = find(_FREE, first + self._next, first + self._turn)
+        if at < 0 and (at := find(_FREE, first, end)) < 0:
             return None
-        slot = first + int(free[0])
+        slot = at - self._states_at
+        self._next = (at + 1 - first) % self._turn
         self._epochs[slot] = epoch
         self._states[slot] = WRITING
         return self._lease(slot)
 
     def reclaim(self, owner: int) -> None:
         """Frees what an earlier incarnation of this owner was writing when it died."""
-        states, _ = self._slots_of(owner)
-        states[states == WRITING] = FREE
+        for slot in self._slots_of(owner):
+            if self._states[slot] == WRITING:
+                self._states[slot] = FREE
 
     def reclaim_sent(self, owner: int, epoch: int) -> int:
         """Frees what a lost incarnation of an actor has sent and nobody has taken in.
@@ -104,16 +162,20 @@ class Arena:
         Returns:
             How many slots were freed.
         """
-        states, epochs = self._slots_of(owner)
-        is_lost = (states == SENT) & (epochs <= epoch)
-        states[is_lost] = FREE
-        return int(np.count_nonzero(is_lost))
+        slots = self._slots_of(owner)
+        if (lane := self.lanes.of(owner)) is not None:
+            lane.forget(epoch)
+        lost = [s for s in slots if self._states[s] == SENT and self._epochs[s] <= epoch]
+        for slot in lost:
+            self._states[slot] = FREE
+        return len(lost)
 
-    def _slots_of(self, owner: int) -> tuple[Bytes, npt.NDArray[np.uint32]]:
-        """States and incarnations of an owner's slots, as views; empty for a stranger."""
+    def _slots_of(self, owner: int) -> range:
+        """An owner's slots; none of a stranger."""
         first = owner * self._slots_per_owner
-        mine = slice(first, first + self._slots_per_owner)
-        return self._states[mine], self._epochs[mine]
+        return range(
+            min(first, self._num_slots), min(first + self._slots_per_owner, self._num_slots)
+        )
 
     def hand_over(self, buffer: Bytes) -> int | None:
         """Gives the lease away: from now on another process frees the slot. So send it once.
@@ -121,10 +183,10 @@ class Arena:
         Returns:
             The slot; None if this process holds no lease of it, as of all other memory.
         """
-        finalizer, slot = self._leases.pop(id(buffer.base), (None, -1))
-        if finalizer is None:
+        lease = self._leases.pop(id(buffer.base), None)
+        if lease is None:
             return None
-        finalizer.detach()
+        slot = lease.slot
         self._states[slot] = SENT if self._states[slot] == WRITING else PASSED
         return slot
 
@@ -151,20 +213,16 @@ class Arena:
 
     def _lease(self, slot: int) -> Bytes:
         """The rollout's bytes in a slot; frees the slot when no view of them is left."""
-        whole = np.frombuffer(
-            self._memory,
-            np.uint8,
-            count=self._slot_bytes,
-            offset=self._first + slot * self._stride,
-        )
-        finalizer = weakref.finalize(whole, self._release, id(whole))
-        finalizer.atexit = False
-        self._leases[id(whole)] = (finalizer, slot)
+        at = self._first + slot * self._stride
+        whole: Bytes = np.ndarray((self._slot_bytes,), np.uint8, self._memory, at)
+        lease = _Lease(whole, self._release)
+        lease.slot, lease.key = slot, id(whole)
+        self._leases[lease.key] = lease
         return whole[HEADER_BYTES:]
 
-    def _release(self, key: int) -> None:
-        _, slot = self._leases.pop(key)
-        self.free(slot)
+    def _release(self, lease: _Lease) -> None:
+        del self._leases[lease.key]
+        self._states[lease.slot] = FREE
 
 
 def _pages(num_bytes: int) -> int:

@@ -26,6 +26,7 @@ from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
 from engine.wire.arena import Arena
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
+from engine.wire.lanes import FRAME
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 NOTHING = Layout((), 0, 0)
@@ -80,7 +81,9 @@ class Codec:
     def weights_frame_bytes(self) -> int:
         return HEADER_BYTES + self._weights.num_bytes
 
-    def encode(self, message: AnyMessage, to: str, *, shares_memory: bool = False) -> list[Buffer]:
+    def encode(
+        self, message: AnyMessage, to: str, *, shares_memory: bool = False, learner: int = -1
+    ) -> list[Buffer]:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
         Weights are for every actor of the process that gets them, so that one encoded buffer can
@@ -90,12 +93,18 @@ class Codec:
             message: What to encode.
             to: The role that it is for.
             shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
-                its header, and its slot belongs to the receiver from now on.
+                its header, and its slot belongs to the receiver from now on; weights are put on
+                the learner's board once for all.
+            learner: The one that sends, if it is one.
         """
         match message:
             case RolloutArrived(rollout=rollout, held_version=held):
                 return [self._rollout_frame(to, rollout, held, shares_memory)]
             case WeightsArrived(weights=weights):
+                if shares_memory and learner >= 0 and self.arena and self.arena.board:
+                    self.arena.board.publish(learner, weights.version, weights.buffer)
+                    kind = header.KIND_BOARD
+                    return [self._parameters_head(kind, role_of(to), weights.version, learner)]
                 return [self._parameters(header.KIND_WEIGHTS, role_of(to), weights, 0)]
             case ModelOffered(group=group, weights=weights):
                 return [self._parameters(header.KIND_MODEL, to, weights, group)]
@@ -140,6 +149,8 @@ class Codec:
                 return RolloutArrived(*self._rollout_of(frame))
             case header.KIND_WEIGHTS | header.KIND_MODEL | header.KIND_MERGED:
                 return self._parameters_of(frame, kind)
+            case header.KIND_BOARD:
+                return self._board_weights_of(frame)
             case header.KIND_SAMPLES:
                 layout = self._samples
                 batch, info = header.unpack_samples(frame, layout.digest, layout.num_bytes)
@@ -161,11 +172,19 @@ class Codec:
             raise WireError(f"not a message of this protocol: {error}") from error
 
     def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:
+        return self._join(self._parameters_head(kind, to, weights.version, group), weights.buffer)
+
+    def _parameters_head(self, kind: int, to: str, version: int, group: int) -> bytes:
         layout = self._weights
-        head = header.pack_parameters(
-            kind, to, weights.version, group, layout.digest, layout.num_bytes
-        )
-        return self._join(head, weights.buffer)
+        return header.pack_parameters(kind, to, version, group, layout.digest, layout.num_bytes)
+
+    def _board_weights_of(self, frame: Buffer) -> WeightsArrived:
+        layout = self._weights
+        kind = header.KIND_BOARD
+        version, learner = header.unpack_parameters(frame, kind, layout.digest, layout.num_bytes)
+        if self.arena is None or self.arena.board is None:
+            raise WireError("weights in shared memory, where none is shared")
+        return WeightsArrived(Weights(*self.arena.board.read(learner, version)))
 
     def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
         layout = self._weights
@@ -194,6 +213,35 @@ class Codec:
         if self.arena is None:
             raise WireError("a rollout in shared memory, where none is shared")
         return Rollout(info, self.arena.attach(slot, info.epoch)), held_version
+
+    def post(self, message: RolloutArrived, to: str) -> bool:
+        """Puts a rollout into its actor's lane to this buffer, which maps the same arena.
+
+        Returns:
+            False if it has to travel as a frame, which comes in its turn.
+        """
+        arena, info = self.arena, message.rollout.info
+        lane = arena.lanes.of(info.actor) if arena is not None else None
+        if arena is None or lane is None or lane.to != to:
+            return False
+        slot = arena.hand_over(message.rollout.buffer)
+        if slot is None:
+            lane.put(info.epoch, FRAME)
+            return False
+        header.write_rollout(arena.memory, arena.header_at(slot), info, message.held_version)
+        lane.put(info.epoch, slot)
+        return True
+
+    def take_in(self, epoch: int, slot: int) -> RolloutArrived:
+        """A rollout that a lane has announced.
+
+        Raises:
+            WireError: The slot holds something else by now.
+        """
+        assert self.arena is not None
+        buffer = self.arena.attach(slot, epoch)
+        info, held = header.read_rollout(self.arena.memory, self.arena.header_at(slot))
+        return RolloutArrived(Rollout(info, buffer), held)
 
     def free(self, frames: Sequence[Buffer]) -> None:
         """Frees the slots of frames that could not be sent, so that nobody else will."""

@@ -13,9 +13,10 @@ The checksum covers the header only: ipc cannot corrupt a frame, and TCP frames 
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from engine.errors import WireError
 from engine.rollout import RolloutInfo, SamplesInfo
@@ -35,6 +36,9 @@ KIND_SAMPLES = 6
 KIND_PRIORITIES = 7
 KIND_SLOT = 8
 """A rollout in shared memory: this header says where, and no payload follows."""
+
+KIND_BOARD = 9
+"""Weights on a board in shared memory: this header says whose, and no payload follows."""
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
 MAX_DESTINATION = 20
@@ -89,7 +93,35 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
     """
     kind = KIND_SLOT if kind_of(frame) == KIND_SLOT else KIND_ROLLOUT
     _check(frame, kind, digest, num_bytes)
-    fields = _ROLLOUT.unpack_from(frame, _PREFIX.size)
+    return _rollout_info(_ROLLOUT.unpack_from(frame, _PREFIX.size))
+
+
+def write_rollout(memory: mmap.mmap, at: int, info: RolloutInfo, held_version: int) -> None:
+    """Describes a rollout in front of it, in memory that only members of the run map."""
+    _ROLLOUT.pack_into(
+        memory,
+        at,
+        info.actor,
+        info.epoch,
+        info.sequence,
+        info.ticket,
+        info.version_min,
+        info.version_max,
+        held_version,
+        info.num_env_steps,
+        info.total_env_steps,
+        info.start_s,
+        info.end_s,
+    )
+
+
+def read_rollout(memory: mmap.mmap, at: int) -> tuple[RolloutInfo, int]:
+    """Reads what `write_rollout` wrote: the description and the actor's newest weights version."""
+    return _rollout_info(_ROLLOUT.unpack_from(memory, at))
+
+
+def _rollout_info(fields: tuple[Any, ...]) -> tuple[RolloutInfo, int]:
+    """Raises WireError if they contradict each other."""
     info = RolloutInfo(
         actor=fields[0],
         epoch=fields[1],
@@ -102,7 +134,7 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
         start_s=fields[9],
         end_s=fields[10],
     )
-    if not 0 <= info.version_min <= info.version_max:
+    if not 0 <= fields[4] <= fields[5]:
         raise WireError(f"behaviour versions {info.version_min}..{info.version_max} are impossible")
     return info, fields[6]
 
@@ -227,7 +259,7 @@ def _check(frame: Buffer, kind: int, digest: int, num_bytes: int) -> None:
     found = kind_of(frame)
     if found != kind:
         raise WireError(f"frame of kind {found} where {kind} was expected")
-    expected = HEADER_BYTES + (0 if kind == KIND_SLOT else num_bytes)
+    expected = HEADER_BYTES + (0 if kind in (KIND_SLOT, KIND_BOARD) else num_bytes)
     if len(frame) != expected:
         raise WireError(f"frame of {len(frame)} bytes, expected {expected}")
     end = HEADER_BYTES - _CHECKSUM.size

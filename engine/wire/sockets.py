@@ -12,42 +12,35 @@ and forgets older ones, so an actor that is busy collecting never queues weights
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from engine.errors import PreflightError, WireError
-from engine.messages import AnyMessage, WeightsArrived, WeightsRequested
+from engine.errors import WireError
+from engine.messages import (
+    AnyMessage,
+    RolloutArrived,
+    WeightsArrived,
+    WeightsRequested,
+    index_of,
+    role_of,
+)
 from engine.sections import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
+from engine.wire.lanes import Entry, Inbox
+from engine.wire.opening import LATEST, LINGER_MS, Link, Opening
 
-HIGH_WATER_MARK = 1024
-MAX_WAITING_BYTES = 64 * 2**20
-"""Weights that may wait for one actor. Its link can be slow; beyond this it misses versions, which
-newer ones supersede, and asks again if it needs one."""
-MIN_SEND_MARK = 4
-HEARTBEAT_MS = 2_000
-HEARTBEAT_TIMEOUT_MS = 10_000
-LINGER_MS = 2_000
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A connection that a process opens: to whom, where, and whether only the latest counts.
-
-    A connection for the latest only carries weights and requests for them, nothing else; a process
-    that has more to say to the same peer opens a second one.
-    """
-
-    peer: str
-    endpoint: str
-    latest_only: bool = False
+LINGER_S = 20e-6
+LOOKS_AT_SOCKETS_EVERY = 16
+"""While lanes give something each time."""
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +61,6 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     neighbours: frozenset[str] = frozenset()
 
 
-_LATEST = "~latest"
-"""Ends the identity of a connection that keeps only the latest."""
-
-
 class Sockets:
     """Sends and receives messages by address. Use as a context manager, in one thread.
 
@@ -79,14 +68,22 @@ class Sockets:
         address: This process's own address; its peers see it as the sender.
         wiring: What to bind and where to connect.
         codec: Frames to messages and back.
+        roles: That this process plays; by default the one that it is named after.
         sections: Where waiting and receiving are counted.
 
     Raises:
         PreflightError: The endpoint to bind is taken.
     """
 
+    opening: type[Opening] = Opening
+
     def __init__(
-        self, address: str, wiring: Wiring, codec: Codec, sections: Sections = OFF
+        self,
+        address: str,
+        wiring: Wiring,
+        codec: Codec,
+        roles: Sequence[str] = (),
+        sections: Sections = OFF,
     ) -> None:
         self.address = address
         self._codec = codec
@@ -95,14 +92,25 @@ class Sockets:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
-        self._poll = sections.timed(WAITING, self._poller.poll)
-        self._take = sections.timed(RECEIVING, self._take_next)
         self._clients: dict[str, zmq.Socket[bytes]] = {}
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
         self.num_refused = 0
+        arena = codec.arena
+        self._inbox = arena.lanes.inbox(roles or (address,)) if arena is not None else None
+        learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
+        self._learner = learners[0] if learners else -1
+        self._pending: deque[Entry] = deque()
+        self._num_taken = 0
+        """How many calls of `receive` in a row have taken something out of a lane."""
+        self._poll = sections.timed(WAITING, self._poller.poll)
+        self._linger = sections.timed(WAITING, self._look_for_a_moment)
+        self._take = sections.timed(RECEIVING, self._take_next)
+        self._take_in = sections.timed(RECEIVING, self._take_slot)
         try:
             self._open(wiring)
+            for bell in self._inbox.bells if self._inbox else ():
+                self.watch(bell)
         except BaseException:
             self.close(linger_ms=0)
             raise
@@ -137,12 +145,15 @@ class Sockets:
             found the way full; the next weights supersede it.
         """
         peer = self._routes.get(to, to)
-        frames = self._codec.encode(message, to, shares_memory=peer in self._neighbours)
+        is_near = peer in self._neighbours
+        if is_near and type(message) is RolloutArrived and self._codec.post(message, to):
+            return True
+        frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         client = self._clients.get(peer)
         if isinstance(message, WeightsRequested):
-            client = self._clients.get(peer + _LATEST, client)
+            client = self._clients.get(peer + LATEST, client)
         elif isinstance(message, WeightsArrived):
-            peer += _LATEST
+            peer += LATEST
         try:
             if client is not None:
                 client.send_multipart(frames, zmq.DONTWAIT, copy=False)
@@ -174,11 +185,38 @@ class Sockets:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
+        if self._inbox is None:
+            yield from self._receive_frames(timeout_ms)
+            return
+        if timeout_ms != 0 and self._num_taken:
+            self._linger(self._inbox)
+        self._pending.extend(self._inbox.take())
+        has_taken = bool(self._pending)
+        yield from self._take_pending()
+        self._num_taken = self._num_taken + 1 if has_taken else 0
+        if self._num_taken % LOOKS_AT_SOCKETS_EVERY:
+            return
+        sleeps = timeout_ms != 0 and not has_taken and self._inbox.fall_asleep()
+        yield from self._receive_frames(timeout_ms if sleeps else 0)
+        if sleeps:
+            self._inbox.wake_up()
+
+    def _receive_frames(
+        self, timeout_ms: int | None
+    ) -> Iterator[tuple[str, AnyMessage | WireError]]:
         for socket, _ in self._poll(timeout_ms):
             if isinstance(socket, int):
                 continue
             while (taken := self._take(socket)) is not None:
+                if self._inbox is not None and isinstance(taken[1], RolloutArrived):
+                    self._pending.extend(self._inbox.take_before_mark(taken[1].info.actor))
+                    yield from self._take_pending()
                 yield taken
+
+    def _take_pending(self) -> Iterator[tuple[str, AnyMessage | WireError]]:
+        """What came out of lanes; some is left if somebody looked at the first only."""
+        while self._pending:
+            yield self._take_in(*self._pending.popleft())
 
     def _take_next(self, socket: zmq.Socket[bytes]) -> tuple[str, AnyMessage | WireError] | None:
         try:
@@ -186,12 +224,26 @@ class Sockets:
         except zmq.Again:
             return None
 
+    def _take_slot(self, to: str, epoch: int, slot: int) -> tuple[str, AnyMessage | WireError]:
+        try:
+            return to, self._codec.take_in(epoch, slot)
+        except WireError as error:
+            self.num_refused += 1
+            return "", error
+
+    def _look_for_a_moment(self, inbox: Inbox) -> None:
+        """Where something has just come, the next is often near: looks for it for a moment, which
+        costs less than to sleep and be woken."""
+        deadline_s = time.perf_counter() + LINGER_S
+        while not inbox.can_take() and time.perf_counter() < deadline_s:
+            pass
+
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError]:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
-            member = sender.removesuffix(_LATEST)
+            member = sender.removesuffix(LATEST)
             if self._authenticator is not None and not self._is_member(member, parts[-1:]):
                 self.num_refused += 1
                 return "", WireError("its key belongs to another member", where=member)
@@ -203,7 +255,7 @@ class Sockets:
             return header.destination_of(frames[0]), message
         except WireError as error:
             self.num_refused += 1
-            return "", WireError(error.what, where=f"frame from {sender.removesuffix(_LATEST)}")
+            return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
 
     def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
         """Whether the connection's key is the one that the run gave to this address."""
@@ -211,79 +263,12 @@ class Sockets:
         return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
 
     def _open(self, wiring: Wiring) -> None:
-        self._authenticator = self._start_authenticator(wiring)
+        opening = self.opening(self.address, self._codec, self._context, wiring.keyring)
+        self._authenticator = opening.start_authenticator(wiring.bind)
         if wiring.bind:
-            self._server = self._bind(wiring.bind)
+            self._server = opening.bind(wiring.bind)
+            self._poller.register(self._server, zmq.POLLIN)
         for link in wiring.links:
-            self._clients[link.peer + _LATEST * link.latest_only] = self._connect(link)
-
-    def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._socket(zmq.ROUTER)
-        waiting = MAX_WAITING_BYTES // self._codec.weights_frame_bytes
-        socket.set(zmq.SNDHWM, max(MIN_SEND_MARK, min(HIGH_WATER_MARK, waiting)))
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.ROUTER_HANDOVER, 1)
-        if endpoint.startswith("tcp:"):
-            keyring = self._require_keyring(endpoint)
-            socket.set(zmq.CURVE_SERVER, 1)
-            socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-            socket.set(zmq.ZAP_DOMAIN, b"tianji")
-        try:
-            socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            socket.close()
-            raise PreflightError(
-                f"{self.address} cannot listen: {os.strerror(error.errno or 0)}", where=endpoint
-            ) from error
-        self._poller.register(socket, zmq.POLLIN)
-        return socket
-
-    def _connect(self, link: Link) -> zmq.Socket[bytes]:
-        socket = self._socket(zmq.DEALER)
-        socket.set(zmq.IDENTITY, (self.address + _LATEST * link.latest_only).encode())
-        if link.latest_only:
-            socket.set(zmq.CONFLATE, 1)
-        if link.endpoint.startswith("tcp:"):
-            keyring = self._require_keyring(link.endpoint)
-            socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
-            socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-            socket.set(zmq.CURVE_SERVERKEY, keyring.members[link.peer].encode())
-        socket.connect(link.endpoint)
-        self._poller.register(socket, zmq.POLLIN)
-        return socket
-
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
-        """Options bind only to later bind and connect calls, so all are set here, first."""
-        socket = self._context.socket(kind)
-        socket.set(zmq.LINGER, LINGER_MS)
-        socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
-        socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
-        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes)
-        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-        return socket
-
-    def _require_keyring(self, endpoint: str) -> Keyring:
-        if self._keyring is None:
-            raise WireError("a TCP socket without keys is never opened", where=endpoint)
-        return self._keyring
-
-    def _start_authenticator(self, wiring: Wiring) -> ThreadAuthenticator | None:
-        if not wiring.bind.startswith("tcp:"):
-            return None
-        keyring = self._require_keyring(wiring.bind)
-        authenticator = ThreadAuthenticator(self._context)
-        authenticator.start()
-        authenticator.configure_curve_callback("tianji", _AllowList(keyring))
-        return authenticator
-
-
-class _AllowList:
-    """ZAP's question, answered: is this public key a member of the run?"""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._members = {key.encode() for key in keyring.members.values()}
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """`key` is Z85 text, as in the keyring."""
-        return key in self._members
+            client = opening.connect(link)
+            self._clients[link.peer + LATEST * link.latest_only] = client
+            self._poller.register(client, zmq.POLLIN)

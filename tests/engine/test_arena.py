@@ -23,7 +23,8 @@ from engine.wire import header
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
-from engine.wire.sockets import Link, Sockets, Wiring
+from engine.wire.opening import Link
+from engine.wire.sockets import Sockets, Wiring
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
 NUM_SLOTS = 6

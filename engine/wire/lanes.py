@@ -1,0 +1,270 @@
+"""Lanes: how a buffer learns that rollouts lie in shared memory for it, without a system call.
+
+Each actor of a host has a lane to its buffer: a ring of slot numbers in memory that both map, with
+a counter of entries sent, which only the actor writes, and one of entries taken, which only the
+buffer writes. An actor that puts something in a lane rings the buffer's *bell* only if the buffer
+sleeps:
+
+    actor:   slot, entry | fence | sent += 1 | fence | asleep? -> bell
+    buffer:                  asleep = 1 | fence | sent > taken? -> take : wait for bell and sockets
+
+One of the two always sees what the other has written, because each writes, fences, then reads. So
+several rollouts cost one bell, or none. If an actor dies before it rings, its rollouts are found as
+soon as anything else wakes the buffer, such as the message that this actor is lost.
+
+A rollout that found no free slot travels as a frame, so that a later one could overtake it. It
+leaves a mark in the lane: what lies behind the mark waits until that frame has come.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from engine.errors import WireError
+
+LINE_BYTES = 64
+"""Counters of the two ends lie in cache lines of their own."""
+FRAME = 1 << 31
+"""In an entry, instead of a slot: the rollout comes as a frame."""
+_SLOT = FRAME - 1
+_WORD_BYTES = 8
+_LINE_WORDS = LINE_BYTES // _WORD_BYTES
+_SENT, _TAKEN, _ENTRIES = 0, _LINE_WORDS, 2 * _LINE_WORDS
+"""Words of a lane."""
+Entry: TypeAlias = tuple[str, int, int]
+"""Address of the buffer, incarnation of the actor, slot."""
+
+
+_STORES_IN_ORDER = platform.machine() in ("x86_64", "AMD64", "i686")
+"""Processors that let no store overtake a store, nor a load a load (Intel SDM, volume 3, 9.2)."""
+
+
+class Fence:
+    """Orders memory between processes.
+
+    Python has no fence of its own. Releasing a lock and taking it again is one on every processor:
+    a release, then an acquisition that reads what the release wrote.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def hold(self) -> None:
+        """Nothing moves across this in either direction."""
+        self._lock.release()
+        self._lock.acquire()
+
+    def order(self) -> None:
+        """No store moves across this before a store, nor a load before a load."""
+        if not _STORES_IN_ORDER:
+            self.hold()
+
+
+class Lane:
+    """From one actor to its buffer.
+
+    Args:
+        words: Its own: the counters `sent` and `taken`, then the entries.
+        asleep: One word, which is not zero while the buffer sleeps.
+        bell: The buffer's.
+        to: The buffer's address.
+    """
+
+    def __init__(self, words: memoryview, asleep: memoryview, bell: _Bell, to: str) -> None:
+        self._counters = words[: _TAKEN + 1]
+        self._entries = words[_ENTRIES:]
+        self._capacity = len(self._entries)
+        self._asleep = asleep
+        self._bell = bell
+        self._fence = Fence()
+        self.to = to
+
+    def put(self, epoch: int, slot: int) -> None:
+        """Announces a slot, or with `FRAME` that the next rollout comes as a frame.
+
+        Raises:
+            WireError: It would overwrite what nobody has taken.
+        """
+        counters = self._counters
+        sent = counters[_SENT]
+        if sent - counters[_TAKEN] == self._capacity:
+            raise WireError(f"the lane to {self.to} is full, which the protocol excludes")
+        self._entries[sent % self._capacity] = epoch << 32 | slot
+        if not _STORES_IN_ORDER:
+            self._fence.hold()
+        counters[_SENT] = sent + 1
+        self._fence.hold()
+        if self._asleep[0]:
+            self._asleep[0] = 0
+            self._bell.ring()
+
+    def can_take(self) -> bool:
+        """Whether `take` would give something."""
+        counters = self._counters
+        taken = counters[_TAKEN]
+        if counters[_SENT] == taken:
+            return False
+        self._fence.order()
+        return not self._entries[taken % self._capacity] & FRAME
+
+    def take(self) -> list[tuple[int, int]]:
+        """Takes what the actor has put so far, up to the first mark: (epoch, slot) each."""
+        counters = self._counters
+        sent, taken = counters[_SENT], counters[_TAKEN]
+        if sent == taken:
+            return []
+        self._fence.order()
+        found = []
+        while taken < sent:
+            entry = self._entries[taken % self._capacity]
+            if entry & FRAME:
+                break
+            taken += 1
+            found.append((entry >> 32, entry & _SLOT))
+        counters[_TAKEN] = taken
+        return found
+
+    def pass_mark(self) -> None:
+        """The frame has come for which everything behind a mark was waiting."""
+        counters = self._counters
+        taken = counters[_TAKEN]
+        if counters[_SENT] > taken and self._entries[taken % self._capacity] & FRAME:
+            counters[_TAKEN] = taken + 1
+
+    def forget(self, epoch: int) -> None:
+        """Skips what this incarnation, or an earlier one, has put. Only the buffer may do so."""
+        counters = self._counters
+        sent, taken = counters[_SENT], counters[_TAKEN]
+        self._fence.order()
+        while taken < sent and self._entries[taken % self._capacity] >> 32 <= epoch:
+            taken += 1
+        counters[_TAKEN] = taken
+
+
+class Lanes:
+    """A lane for each actor, a bell for each buffer; made before the processes are forked.
+
+    Args:
+        buffers: For each actor, the number of the buffer that takes in what it sends.
+        capacity: Entries of a lane: at least the slots of an actor, and as many marks.
+    """
+
+    def __init__(self, buffers: Sequence[int], capacity: int) -> None:
+        num_bells = max(buffers, default=-1) + 1
+        stride = _ENTRIES + -(-capacity // _LINE_WORDS) * _LINE_WORDS
+        first = num_bells * _LINE_WORDS
+        size = max(1, first + len(buffers) * stride) * _WORD_BYTES
+        self._memory = mmap.mmap(-1, size)
+        words = memoryview(self._memory).cast("Q")
+        self._asleep = [words[b * _LINE_WORDS : b * _LINE_WORDS + 1] for b in range(num_bells)]
+        self._bells = [_Bell() for _ in range(num_bells)]
+        self._fence = Fence()
+        self._lanes = [
+            Lane(
+                words[first + actor * stride :][: _ENTRIES + capacity],
+                self._asleep[buffer],
+                self._bells[buffer],
+                f"buffer-{buffer}",
+            )
+            for actor, buffer in enumerate(buffers)
+        ]
+
+    def of(self, actor: int) -> Lane | None:
+        """This actor's lane; None if it has none."""
+        return self._lanes[actor] if actor < len(self._lanes) else None
+
+    def inbox(self, addresses: Sequence[str]) -> Inbox | None:
+        """What the process of these roles takes in; None if no actor here sends to them."""
+        lanes = {a: lane for a, lane in enumerate(self._lanes) if lane.to in addresses}
+        if not lanes:
+            return None
+        numbers = sorted({int(lane.to.rpartition("-")[2]) for lane in lanes.values()})
+        asleep = [self._asleep[number] for number in numbers]
+        return Inbox(lanes, asleep, [self._bells[number] for number in numbers], self._fence)
+
+
+class Inbox:
+    """The lanes that end in one process.
+
+    Args:
+        lanes: By actor.
+        asleep, bells: Of the buffers that are here.
+        fence: To order what the two ends write and then read.
+
+    Attributes:
+        bells: Descriptors that can be read when a bell was rung.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[int, Lane],
+        asleep: Sequence[memoryview],
+        bells: Sequence[_Bell],
+        fence: Fence,
+    ) -> None:
+        self._by_actor = lanes
+        self._lanes = list(lanes.values())
+        self._asleep = asleep
+        self._bells = bells
+        self._fence = fence
+        self.bells = frozenset(bell.fd for bell in bells)
+
+    def can_take(self) -> bool:
+        """Whether `take` would give something."""
+        return any(lane.can_take() for lane in self._lanes)
+
+    def take(self) -> list[Entry]:
+        """Everything that is there, actor by actor."""
+        return [(lane.to, *entry) for lane in self._lanes for entry in lane.take()]
+
+    def take_before_mark(self, actor: int) -> list[Entry]:
+        """What came before a frame of this actor that has come now; then its mark is passed."""
+        lane = self._by_actor.get(actor)
+        if lane is None:
+            return []
+        entries = [(lane.to, *entry) for entry in lane.take()]
+        lane.pass_mark()
+        return entries
+
+    def fall_asleep(self) -> bool:
+        """Asks for the bell.
+
+        Returns:
+            False if there is something already: then the process must not wait.
+        """
+        for word in self._asleep:
+            word[0] = 1
+        self._fence.hold()
+        return not self.can_take()
+
+    def wake_up(self) -> None:
+        """No bell is needed any longer."""
+        for word in self._asleep:
+            word[0] = 0
+        for bell in self._bells:
+            bell.quiet()
+
+
+class _Bell:
+    """An event that all forked processes share; it has no name and dies with the last of them."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def quiet(self) -> None:
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            return  # nobody has rung
+
+    def __del__(self) -> None:
+        os.close(self.fd)

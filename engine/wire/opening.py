@@ -1,0 +1,141 @@
+"""How the sockets of a process are opened: their options, and who is admitted over TCP."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from engine.errors import PreflightError, WireError
+from engine.wire.codec import Codec
+from engine.wire.keys import Keyring
+
+HIGH_WATER_MARK = 1024
+MAX_WAITING_BYTES = 64 * 2**20
+"""Weights that may wait for one actor. Its link can be slow; beyond this it misses versions, which
+newer ones supersede, and asks again if it needs one."""
+MIN_SEND_MARK = 4
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 10_000
+LINGER_MS = 2_000
+LATEST = "~latest"
+"""Ends the identity of a connection that keeps only the latest."""
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that a process opens: to whom, where, and whether only the latest counts.
+
+    A connection for the latest only carries weights and requests for them, nothing else; a process
+    that has more to say to the same peer opens a second one.
+    """
+
+    peer: str
+    endpoint: str
+    latest_only: bool = False
+
+
+class Opening:
+    """Opens sockets.
+
+    Args:
+        address: This process's own; its peers see it as the sender.
+        codec: Says how large frames may be.
+        context: Of the sockets.
+        keyring: Needed as soon as one endpoint is TCP.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        codec: Codec,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keyring: Keyring | None,
+    ) -> None:
+        self._address = address
+        self._codec = codec
+        self._context = context
+        self._keyring = keyring
+
+    def bind(self, endpoint: str) -> zmq.Socket[bytes]:
+        """The server socket.
+
+        Raises:
+            PreflightError: The endpoint is taken.
+        """
+        socket = self._socket(zmq.ROUTER)
+        waiting = MAX_WAITING_BYTES // self._codec.weights_frame_bytes
+        socket.set(zmq.SNDHWM, max(MIN_SEND_MARK, min(HIGH_WATER_MARK, waiting)))
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.ROUTER_HANDOVER, 1)
+        if endpoint.startswith("tcp:"):
+            self._secure_server(socket, endpoint)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise PreflightError(
+                f"{self._address} cannot listen: {os.strerror(error.errno or 0)}", where=endpoint
+            ) from error
+        return socket
+
+    def connect(self, link: Link) -> zmq.Socket[bytes]:
+        """A client socket."""
+        socket = self._socket(zmq.DEALER)
+        socket.set(zmq.IDENTITY, (self._address + LATEST * link.latest_only).encode())
+        if link.latest_only:
+            socket.set(zmq.CONFLATE, 1)
+        if link.endpoint.startswith("tcp:"):
+            self._secure_client(socket, link)
+        socket.connect(link.endpoint)
+        return socket
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        """Options bind only to later bind and connect calls, so all are set here, first."""
+        socket = self._context.socket(kind)
+        socket.set(zmq.LINGER, LINGER_MS)
+        socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
+        socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes)
+        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        return socket
+
+    def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        keyring = self._require_keyring(endpoint)
+        socket.set(zmq.CURVE_SERVER, 1)
+        socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
+        socket.set(zmq.ZAP_DOMAIN, b"tianji")
+
+    def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
+        keyring = self._require_keyring(link.endpoint)
+        socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
+        socket.set(zmq.CURVE_SERVERKEY, keyring.members[link.peer].encode())
+
+    def _require_keyring(self, endpoint: str) -> Keyring:
+        if self._keyring is None:
+            raise WireError("a TCP socket without keys is never opened", where=endpoint)
+        return self._keyring
+
+    def start_authenticator(self, endpoint: str) -> ThreadAuthenticator | None:
+        """Admits members of the run alone to what will be bound; None where there are no others."""
+        if not endpoint.startswith("tcp:"):
+            return None
+        keyring = self._require_keyring(endpoint)
+        authenticator = ThreadAuthenticator(self._context)
+        authenticator.start()
+        authenticator.configure_curve_callback("tianji", _AllowList(keyring))
+        return authenticator
+
+
+class _AllowList:
+    """ZAP's question, answered: is this public key a member of the run?"""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._members = {key.encode() for key in keyring.members.values()}
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """`key` is Z85 text, as in the keyring."""
+        return key in self._members
