@@ -46,6 +46,8 @@ class EpisodeBooks:
             reward: As the environment gave it, [T, B]; T may be 0.
             done: Which episodes ended, bool [T, B].
         """
+        if not len(done):
+            return Entries(done, 0, [])
         if bool(self._continues.all()) and not bool(done.any()):
             self._return = self._return + reward.sum(0, dtype=torch.float64)
             self._length = self._length + len(done)

@@ -1,0 +1,56 @@
+"""Books kept once a rollout are those of a clerk who sits by and writes down every step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.runtime.episode_books import EpisodeBooks
+
+CPU = torch.device("cpu")
+
+
+class Clerk:
+    """Step by step, environment by environment."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.resets = [False] * num_envs
+        self.returns = [0.0] * num_envs
+        self.lengths = [0] * num_envs
+
+    def enter(self, reward: torch.Tensor, done: torch.Tensor):
+        valid, ended = torch.ones_like(done), []
+        for t in range(len(done)):
+            for env in range(done.shape[1]):
+                valid[t, env] = not self.resets[env]
+                if valid[t, env]:
+                    self.returns[env] += float(reward[t, env])
+                    self.lengths[env] += 1
+                self.resets[env] = bool(done[t, env])
+                if done[t, env]:
+                    ended.append((t, self.returns[env], self.lengths[env]))
+                    self.returns[env], self.lengths[env] = 0.0, 0
+        return valid, ended
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    num_envs=st.integers(1, 4),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, share: float):
+    random = torch.Generator().manual_seed(seed)
+    books, clerk = EpisodeBooks(num_envs, CPU), Clerk(num_envs)
+    for num_rows in rows:
+        reward = torch.randn(num_rows, num_envs, generator=random)
+        done = torch.rand(num_rows, num_envs, generator=random) < share
+        entries, (valid, ended) = books.enter(reward, done), clerk.enter(reward, done)
+        assert torch.equal(entries.valid, valid)
+        assert entries.num_env_steps == int(valid.sum())
+        assert [(t, length) for t, _, length in entries.ended] == [(t, n) for t, _, n in ended]
+        found = [total for _, total, _ in entries.ended]
+        assert found == pytest.approx([total for _, total, _ in ended], abs=1e-4)
