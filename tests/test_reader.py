@@ -20,6 +20,7 @@ from engine.trace.records import (
     Evaluation,
     Ledger,
     Merge,
+    Profile,
     Replay,
     Staleness,
     table_of,
@@ -51,6 +52,15 @@ REPLAY = Replay(
     sample_age_mean_s=2.5,
     sample_age_max_s=4.0,
 )
+PROFILE = Profile(
+    t_s=1.0,
+    role="actor-0",
+    process="actor-0",
+    wall_s=0.5,
+    cpu_s=0.4,
+    process_cpu_s=0.4,
+    sections_s={"environment": 0.3, "wait": 0.2},
+)
 
 EVALUATION = Evaluation(
     t_s=1.0,
@@ -71,7 +81,8 @@ def ledger_file(tmp_path: Path, content: bytes) -> Path:
 
 
 def test_every_table_comes_back_as_it_was_written(tmp_path: Path):
-    rows = [*make_trace(speed=1.0, threshold=450.0, num_batches=3).rows, REPLAY, MERGE, EVALUATION]
+    made = make_trace(speed=1.0, threshold=450.0, num_batches=3).rows
+    rows = [*made, REPLAY, MERGE, EVALUATION, PROFILE]
     write_rows(tmp_path, rows)
     for record_type in RECORD_TYPES:
         wanted = [row for row in rows if type(row) is record_type]
