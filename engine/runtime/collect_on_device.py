@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.clock import Clock
 from engine.envs.torch_envs import TorchStep, make_torch_env
+from engine.errors import RunFailedError
 from engine.rollout import Layout, Weights
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collecting import CollectingBody, Steps
@@ -71,10 +72,26 @@ class DeviceActorBody(CollectingBody):
             self._moments_s.append(self._clock.now_s())
             yield None
         self._observation = observation[-1]
+        self._check(observation, reward)
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)
         tensors["reward"] = self._learnt_reward(reward)
         yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
+
+    def _check(self, observation: Tensor, reward: Tensor) -> None:
+        """Refuses numbers that are none, once a rollout: the device is waited for then anyway.
+
+        Args:
+            observation: s_0 to s_T, [T+1, B, ...].
+            reward: [T, B].
+        """
+        for name, values in {"observation": observation, "reward": reward}.items():
+            if not bool(torch.isfinite(values).all()):
+                _, env, *_ = torch.nonzero(~torch.isfinite(values))[0].tolist()
+                raise RunFailedError(
+                    f"{name} of environment {env} is not finite; nothing is learnt from it",
+                    where=f"env.id {self._spec.id}",
+                )
 
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
         tensors, rows = self._tensors, slice(num_rows)

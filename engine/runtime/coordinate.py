@@ -13,13 +13,14 @@ import msgspec
 from engine.progress import Progress
 from engine.roles.commands import Command, EndRun, ShowProgress, WriteTrace
 from engine.roles.events import Event, Noted
+from engine.runtime.wall_clock import WallClock
 from engine.trace.summary import Summary
 from engine.trace.writer import TraceWriter
 
 SUMMARY_NAME = "summary.json"
 TRACE_NAME = "trace"
 LOOK_S = 1.0
-"""How often the disk is looked at."""
+"""How often disk and clock are looked at."""
 
 
 class CoordinatorBody:
@@ -35,6 +36,7 @@ class CoordinatorBody:
         self._show = show
         self._writer = TraceWriter(run_dir / TRACE_NAME)
         self._look_at_s = 0.0
+        self._wall_clock = WallClock()
         self._has_told = False
 
     def close(self) -> None:
@@ -54,7 +56,7 @@ class CoordinatorBody:
             case ShowProgress(progress=progress):
                 self._writer.flush()
                 self._show(progress)
-                return self._look_at_disk()
+                return self._look_around()
             case EndRun(summary=summary):
                 self._writer.finish()
                 whole = msgspec.structs.replace(summary, trace_error=self._writer.stopped)
@@ -63,17 +65,25 @@ class CoordinatorBody:
                 raise RuntimeError(f"a coordinator cannot perform {type(command).__name__}")
         return []
 
-    def _look_at_disk(self) -> list[Event]:
-        """Now and then; when tables stop, that is an event of the run."""
+    def _look_around(self) -> list[Event]:
+        """Now and then, at what may happen to this host; it is an event of the run."""
+        found: list[Event] = []
         now_s = time.monotonic()
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
             self._writer.stop_if_disk_is_low()
-        if self._writer.stopped is None or self._has_told:
-            return []
-        self._has_told = True
-        print(f"traces stop: {self._writer.stopped}", file=sys.stderr, flush=True)
-        return [Noted("traces-stopped", self._writer.stopped)]
+            if moved_s := self._wall_clock.moved_s():
+                found.append(_note("clock-set", f"the wall clock was set by {moved_s:+.1f} s"))
+        if self._writer.stopped is not None and not self._has_told:
+            self._has_told = True
+            found.append(_note("traces-stopped", self._writer.stopped))
+        return found
+
+
+def _note(kind: str, detail: str) -> Noted:
+    """For the trace and, at once, for the log."""
+    print(f"{kind}: {detail}", file=sys.stderr, flush=True)
+    return Noted(kind, detail)
 
 
 def write_summary(path: Path, summary: Summary) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from engine.clock import ManualClock
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
-from engine.errors import PreflightError
+from engine.errors import PreflightError, RunFailedError
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
@@ -100,6 +100,24 @@ def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Exper
         log_prob = one.rollout.tensors["log_prob"]
         assert log_prob.shape == views["log_prob"].shape
         assert (log_prob < 0).all()
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["observation", "reward"])
+def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part: int):
+    blueprint = blueprint_of(scripted)
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    sound_step = body._env.step
+
+    def step(action: torch.Tensor):
+        result = sound_step(action)
+        values = result[part].clone()
+        values[2] = float("nan")
+        return (*result[:part], values, *result[part + 1 :])
+
+    body._env.step = step
+    name = ["observation", "reward"][part]
+    with pytest.raises(RunFailedError, match=f"{name} of environment 2 is not finite"):
+        collect(body, weights_of(blueprint), 1)
 
 
 def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment):

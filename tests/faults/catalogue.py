@@ -128,9 +128,11 @@ SCENARIOS: dict[str, Scenario] = {
         "not executed", (f"{CHECKPOINT}::test_a_pickle_is_never_executed",)
     ),
     "wall clock set one hour forward, then back, while a run goes on": Scenario(
-        "durations and order of events are unaffected",
-        ("tests/ssh/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",),
-        untested="a warning while the run goes on: `check` shows the offset before it",
+        "durations and order of events are unaffected; an event `clock-set` says by how much",
+        (
+            "tests/engine/test_wall_clock.py::test_a_clock_that_is_set_is_told_once_and_by_how_much",
+            "tests/ssh/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",
+        ),
     ),
     "the same `up` twice": Scenario(
         "refused, with the run's id",
@@ -164,8 +166,10 @@ SCENARIOS: dict[str, Scenario] = {
     "environment that hangs": Scenario("named with its line; the run ends when nothing gets on"),
     "environment that returns NaN": Scenario(
         "one error names host, role, environment and step; nothing is learnt from it",
-        ("tests/engine/test_checked_env.py::test_what_is_no_number_is_refused_by_name",),
-        untested="environments of tensors (policy `gpu-only`): they are not checked",
+        (
+            "tests/engine/test_checked_env.py::test_what_is_no_number_is_refused_by_name",
+            "tests/engine/test_on_device.py::test_what_is_no_number_is_refused_on_a_device_too",
+        ),
     ),
     "environment that returns a wrong shape": Scenario(
         "one error names host, role, environment and step",

@@ -87,6 +87,10 @@ def test_a_role_that_runs_out_of_memory_is_told_apart(tianji, tmp_path, witness,
     )
 
 
+def told_of_clock(run: Path) -> list[str]:
+    return [str(row["detail"]) for row in rows(run, "events") if row["kind"] == "clock-set"]
+
+
 def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
     run, clock = tmp_path / "results/run", tmp_path / "clock"
     path = os.pathsep.join((str(STEPPED_CLOCK), OWN_PATH))
@@ -102,6 +106,7 @@ def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
         felt = tmp_path / f"felt-tj-nursery-{offset_s:+.0f}"
         wait_for(felt.exists, 20, "the run has seen the other time")
         begun_s = begun_s or time.monotonic()
+    wait_for(lambda: len(told_of_clock(run)) == 2, 20, "both are noted")
     wait_for(lambda: any(row["epoch"] == 2 for row in rows(run, "production")), 30, "it goes on")
     stepped_s = time.monotonic() - begun_s
     command.process.send_signal(signal.SIGINT)
@@ -113,8 +118,11 @@ def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
         times_s = [float(str(row["t_s"])) for row in rows(run, table)]
         assert min(times_s) >= 0
         assert max(times_s) < took_s
+    moved = [f"the wall clock was set by {moved_s:+.1f} s" for moved_s in (HOUR_S, -2 * HOUR_S)]
+    assert told_of_clock(run) == moved
     witness(
         "wall clock set one hour forward, then back, while a run goes on",
-        f"{summary['wall_s']:.0f} s of training counted in {took_s:.0f} s; no row out of time",
+        f"noted twice; {summary['wall_s']:.0f} s of training counted in {took_s:.0f} s, no row out"
+        " of time",
         summary=summary,
     )
