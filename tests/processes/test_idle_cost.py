@@ -1,0 +1,65 @@
+"""What a run costs that mostly waits for its environments: next to nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from running import Command, rows, wait_for
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+ACTORS = 8
+WINDOW_S = 60.0
+MAX_CORES = 0.05
+SLOW = (
+    *("-s", f"actors={ACTORS}"),
+    *("-s", "env.id=Metered-v0", "-s", "modules=[metered_env]"),
+    *("-s", "env.step_latency_ms=100"),
+    *("-s", "algorithm.batch_steps=3200"),
+    *("-s", "stop.env_steps=null", "-s", "stop.return_threshold=null", "-s", "stop.seconds=600"),
+)
+"""A batch takes one rollout of each actor, so that all of them are at work all the time."""
+
+
+def used_s(command: Command) -> float:
+    """Processor time of the command and of every process that it started, so far."""
+    command.look()
+    processes = [psutil.Process(command.process.pid), *command.alive()]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def used_by_environments_s(directory: Path) -> float:
+    return sum(float(file.read_text().splitlines()[-1]) for file in directory.iterdir())
+
+
+def knows_what_is_compiled(run: Path) -> bool:
+    """Whether each actor and the learner has said what there is; then nobody compiles any more."""
+    said = [
+        log.read_text() for kind in ("actor", "learner") for log in run.glob(f"logs/*/{kind}-*.log")
+    ]
+    return sum("acting: " in text or "optimiser steps: " in text for text in said) == ACTORS + 1
+
+
+def test_eight_actors_with_slow_environments_use_a_twentieth_of_a_core(
+    tianji, tmp_path, monkeypatch
+):
+    meters = tmp_path / "meters"
+    meters.mkdir()
+    monkeypatch.setenv("METERED_DIR", str(meters))
+    command = tianji("up", "--name", "run", *SLOW)
+    run = tmp_path / "results" / "run"
+    wait_for(lambda: len(rows(run, "consumption")) >= 2, 120, "training under way")
+    wait_for(lambda: knows_what_is_compiled(run), 400, "everything compiled")
+    before_s, before_env_s = used_s(command), used_by_environments_s(meters)
+    begin_s, collected = time.monotonic(), len(rows(run, "production"))
+    time.sleep(WINDOW_S)
+    span_s = time.monotonic() - begin_s
+    env_s = used_by_environments_s(meters) - before_env_s
+    cores = (used_s(command) - before_s - env_s) / span_s
+    rollouts = len(rows(run, "production")) - collected
+    assert rollouts >= 0.8 * ACTORS * span_s / 5.0, "a rollout is 50 steps of 0.1 s"
+    assert env_s > 0
+    assert cores < MAX_CORES, f"{cores:.4f} cores outside the environments, {env_s:.2f} s in them"
