@@ -29,6 +29,7 @@ from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
 from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
+from tianji_cli.commands.bench_transport import transport_command, wants_transport
 from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
@@ -74,6 +75,8 @@ def bench_command(request: BenchRequest, output: Output) -> int:
         return study_command(request, output)
     if wants_scaling(request):
         return scaling_command(request, output)
+    if wants_transport(request):
+        return transport_command(request, output)
     _check_no_inventory(request)
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
@@ -112,7 +115,7 @@ def _check_no_inventory(request: BenchRequest) -> None:
         raise ConfigError(
             f"the suite {request.suite} compares systems on this machine and takes no inventory",
             where=request.inventory,
-            fix="leave it out, or take the suite scaling",
+            fix="leave it out, or take the suite scaling or transport",
         )
 
 

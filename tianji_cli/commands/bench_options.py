@@ -13,16 +13,24 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="Suite: smoke, cartpole, classic, minatar, atari, scaling; study: staleness,"
-        " asynchrony, reference; or a file of your own.",
+        help="Suite: smoke, cartpole, classic, minatar, atari, scaling, transport; study:"
+        " staleness, asynchrony, reference; or a file of your own.",
     ),
 ]
 InventoryArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[INVENTORY]",
-        help="Hosts, for a suite of scaling. Default: the lab that is up.",
+        help="Hosts, for a suite of scaling (default: the lab that is up) or of transport.",
         show_default=False,
+    ),
+]
+HostsOption = Annotated[
+    str | None,
+    optional(
+        "--hosts",
+        metavar="INVENTORY",
+        help="The same as INVENTORY; `lab` is the lab that is up. Transport between hosts.",
     ),
 ]
 CompareOption = Annotated[
@@ -113,6 +121,7 @@ def bench(
     context: typer.Context,
     suite: SuiteArgument = "smoke",
     inventory: InventoryArgument = None,
+    hosts: HostsOption = None,
     compare: CompareOption = "single-process",
     tasks: TaskOption = None,
     seeds: SeedsOption = None,
@@ -140,7 +149,7 @@ def bench(
         return
     request = command.BenchRequest(
         suite=suite,
-        inventory=inventory,
+        inventory=hosts or inventory,
         compare=compare,
         tasks=tasks or [],
         seeds=seeds,

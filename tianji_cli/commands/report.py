@@ -152,6 +152,7 @@ def report_command(
     from tianji_cli.commands.bench_report import is_bench
     from tianji_cli.scaling.records import is_scaling
     from tianji_cli.study.records import is_study
+    from tianji_cli.transport.records import is_transport
 
     if benches := _places(results, runs, is_bench):
         _report_benches(runs, benches, out, output, archives)
@@ -165,6 +166,9 @@ def report_command(
         return None
     if scalings := _places(results, runs, is_scaling):
         _report_scaling(runs, scalings, out, output)
+        return None
+    if transports := _places(results, runs, is_transport):
+        _report_transport(runs, transports, out, output)
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
@@ -220,6 +224,16 @@ def _report_scaling(
     if len(names) > 1:
         raise ConfigError("benchmarks of scaling are reported one by one", where=", ".join(names))
     report_scaling(scalings[0], out, output)
+
+
+def _report_transport(
+    names: Sequence[str], transports: Sequence[Path], out: Path | None, output: Output
+) -> None:
+    from tianji_cli.commands.bench_transport import report_transport
+
+    if len(names) > 1:
+        raise ConfigError("benchmarks of transport are reported one by one", where=", ".join(names))
+    report_transport(transports[0], out, output)
 
 
 def _report_benches(

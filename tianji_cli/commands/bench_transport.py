@@ -1,0 +1,267 @@
+"""`tianji bench transport`: how fast messages get from several processes into the memory of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.text import Text
+
+from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from tianji_cli.baselines.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.harness import check_machine
+from tianji_cli.bench.machine import this_machine
+from tianji_cli.documents import begin, write_json
+from tianji_cli.files import find_file
+from tianji_cli.inventory import Host, load_inventory
+from tianji_cli.manifest import git_state
+from tianji_cli.output import Output
+from tianji_cli.render import units
+from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.scaling.suite import find_inventory
+from tianji_cli.transport.compare import TransportComparison, compare
+from tianji_cli.transport.hosts import Hosts
+from tianji_cli.transport.methods import METHODS, OWN, Found, Place, find
+from tianji_cli.transport.records import (
+    TransportManifest,
+    TransportPaths,
+    TransportResult,
+    is_transport,
+    keep,
+    make_cells,
+    read_manifest,
+    read_results,
+    write_result,
+)
+from tianji_cli.transport.run_cell import run_cell
+from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
+
+if TYPE_CHECKING:
+    from tianji_cli.commands.bench import BenchRequest
+
+EXIT_STRICT = 8
+DEFAULT_PEERS = "single-process"
+"""What `--compare` is when it was not given."""
+LAUNCH_S = 2.0
+"""Planned for the start and end of a cell, beside its measuring."""
+EFFORT = 2.5
+"""A size takes that many times `measure_s`: verification and growing counts come first."""
+
+
+def wants_transport(request: BenchRequest) -> bool:
+    """Whether what is to be run, or to go on, is a benchmark of transport."""
+    if request.resume is not None:
+        return is_transport(_resumed_root(request))
+    return is_transport_suite(request.suite)
+
+
+def transport_command(request: BenchRequest, output: Output) -> int:
+    """Plans, asks, runs, reports.
+
+    Returns:
+        0; 8 with `--strict` and a cell that failed; 130 if interrupted.
+
+    Raises:
+        TianJiError: Nothing could be started; says why.
+    """
+    if request.compare != DEFAULT_PEERS:
+        raise ConfigError(
+            "transport compares ways to transmit, and takes all that are installed",
+            where="--compare",
+            fix="leave it out, or choose with -s methods=[tianji,limit]",
+        )
+    manifest, paths = _resumed(request) if request.resume else _planned(request)
+    done = read_results(paths, manifest) if request.resume else {}
+    _announce(manifest, len(done), output)
+    if request.dry_run:
+        return 0
+    is_open = len(done) < len(manifest.cells)
+    if is_open and not request.yes and not typer.confirm("Start?", default=True, err=True):
+        return EXIT_INTERRUPTED
+    if not request.resume:
+        probe_results(request.results)
+        begin(paths.manifest, manifest, "a benchmark")
+    try:
+        _run(manifest, paths, output)
+    except KeyboardInterrupt:
+        output.say(
+            f"interrupted; go on with: tianji bench --resume {manifest.bench_id}"
+            f" --results {request.results}"
+        )
+        return EXIT_INTERRUPTED
+    comparison = report_transport(paths.root, None, output)
+    has_failed = any(row.num_failed for row in comparison.rows)
+    return EXIT_STRICT if request.strict and has_failed else 0
+
+
+def report_transport(root: Path, out: Path | None, output: Output) -> TransportComparison:
+    """Rebuilds tables and plot from files, and prints them.
+
+    Args:
+        root: The benchmark.
+        out: Where plot and `comparison.json` go, with all that is needed to make them again; None:
+            into the benchmark.
+
+    Raises:
+        ConfigError: Nothing to report, or a damaged file.
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.render.figure_style import save
+    from tianji_cli.render.figures_transport import transport_figure
+    from tianji_cli.render.transport import transport_tables
+
+    paths = TransportPaths(root.resolve())
+    manifest = read_manifest(paths)
+    results = read_results(paths, manifest)
+    if not results:
+        raise ConfigError(
+            "nothing has been measured, so there is nothing to report",
+            where=str(root),
+            fix=f"tianji bench --resume {manifest.bench_id}",
+        )
+    comparison = compare(manifest, results)
+    target = TransportPaths((out or root).resolve())
+    try:
+        target.plots.mkdir(parents=True, exist_ok=True)
+        png, _ = save(transport_figure(comparison), target.plots, "transport")
+        write_json(target.comparison, comparison)
+        if target != paths:
+            keep(target, manifest, results)
+    except OSError as error:
+        raise PreflightError(
+            f"the report cannot be written: {error.strerror or error}", where=str(target.root)
+        ) from error
+    if output.is_json:
+        output.document(comparison)
+        return comparison
+    for table in transport_tables(comparison):
+        output.data.print(table)
+    for note in comparison.notes:
+        output.say(f"note: {note}")
+    output.data.print(Text(f"plot: {png}"), soft_wrap=True)
+    return comparison
+
+
+def _planned(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
+    suite = load_transport_suite(request.suite, request.settings)
+    hosts = _hosts(request.inventory)
+    place: Place = "between hosts" if hosts else "one host"
+    wanted = [name for name in suite.methods if place in METHODS[name].places]
+    found, missing = _find(wanted, request.peer_options)
+    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    num_blocks = request.seeds or suite.blocks
+    if OWN not in found:
+        raise ConfigError(
+            "TianJi's own channel is not among the methods", where="methods", fix="add tianji"
+        )
+    manifest = TransportManifest(
+        bench_id=check_run_id(bench_id, "--name"),
+        argv=["tianji", *sys.argv[1:]],
+        suite=suite,
+        hosts=hosts,
+        num_blocks=num_blocks,
+        cells=make_cells(suite, place, list(found), num_blocks),
+        found=found,
+        missing=missing,
+        machine=this_machine(),
+        git=git_state(Path(__file__).resolve().parents[2]),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return manifest, TransportPaths((request.results / bench_id).resolve())
+
+
+def _hosts(name: str | None) -> list[Host]:
+    """Those of the inventory; `lab` is the lab that is up. None without one."""
+    if name is None:
+        return []
+    path = find_inventory(None) if name == "lab" else find_file("inventories", name)
+    inventory = load_inventory(path)
+    if len(inventory.hosts) < 2:
+        raise ConfigError(
+            "between hosts needs two hosts: the first receives, the others send",
+            where=inventory.source,
+            fix="tianji lab up --hosts 2",
+        )
+    return list(inventory.hosts)
+
+
+def _find(names: list[str], options: PeerOptions) -> tuple[dict[str, Found], dict[str, str]]:
+    """What is installed here, and why the rest is not measured."""
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = find(METHODS[name], options)
+        except PeerMissingError as error:
+            missing[name] = f"{error.what} ({error.fix})" if error.fix else error.what
+    return found, missing
+
+
+def _resumed_root(request: BenchRequest) -> Path:
+    assert request.resume is not None
+    place = Path(request.resume)
+    return place if is_transport(place) else request.results / request.resume
+
+
+def _resumed(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
+    root = _resumed_root(request)
+    paths = TransportPaths(root.resolve())
+    manifest = read_manifest(paths)
+    check_machine(manifest.machine, this_machine(), root)
+    return manifest, paths
+
+
+def _announce(manifest: TransportManifest, num_done: int, output: Output) -> None:
+    suite, num_open = manifest.suite, len(manifest.cells) - num_done
+    output.say(f"{manifest.bench_id}: {suite.summary}")
+    titles = ", ".join(METHODS[name].title for name in manifest.found)
+    blocks = units.plural(manifest.num_blocks, "block")
+    output.say(f"{titles}; {blocks}, each in random order")
+    for name, reason in manifest.missing.items():
+        output.say(f"  not measured: {METHODS[name].title}: {reason}")
+    if manifest.hosts:
+        receiver, *senders = (host.name for host in manifest.hosts)
+        output.say(f"from {', '.join(senders)} to {receiver}")
+    size_s = EFFORT * suite.measure_s * len(suite.sizes_bytes)
+    output.say(f"{num_open} cells, about {units.seconds(num_open * (LAUNCH_S + size_s))} in all")
+    if output.verbosity > 0:
+        for cell in manifest.cells:
+            output.say(f"  {cell.name}")
+
+
+def _run(manifest: TransportManifest, paths: TransportPaths, output: Output) -> None:
+    with ExitStack() as stack:
+        hosts = None
+        if manifest.hosts:
+            hosts = stack.enter_context(Hosts(manifest.hosts, manifest.bench_id))
+        lacking = _lacking(hosts, manifest)
+        for number, cell in enumerate(manifest.cells, start=1):
+            if paths.result(cell).is_file() or cell.method in lacking:
+                continue
+            if hosts is None:
+                result = run_cell(manifest, paths, cell)
+            else:
+                paths.cell(cell).mkdir(parents=True, exist_ok=True)
+                result = hosts.run_cell(manifest, cell)
+            write_result(paths, result)
+            output.say(f"{number}/{len(manifest.cells)} {_line(result)}")
+        for name, reason in lacking.items():
+            output.say(f"not measured: {METHODS[name].title}: {reason}")
+
+
+def _lacking(hosts: Hosts | None, manifest: TransportManifest) -> Mapping[str, str]:
+    if hosts is None:
+        return {}
+    reasons = {name: hosts.lacks(METHODS[name]) for name in manifest.found}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _line(result: TransportResult) -> str:
+    if result.outcome == "failed":
+        return f"{result.cell.name}: failed, {result.detail.partition(chr(10))[0]}"
+    rates = " / ".join(units.number(point.bytes_per_s / 1e6, 0) for point in result.points)
+    return f"{result.cell.name}: {rates} MB/s"

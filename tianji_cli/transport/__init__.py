@@ -1,0 +1,1 @@
+"""How fast bytes get from several processes into the memory of one: `tianji bench transport`."""

@@ -1,0 +1,388 @@
+"""The course that every way to transmit runs: the same messages, pacing, verification and clock.
+
+For each size, senders send as fast as they are let to one receiver. Each message is new: its sender
+writes it whole into the memory that it is sent from, as an actor writes a rollout, and it ends in
+the receiver's own memory, the same array each time. Both are part of the time. Before the clock
+runs, messages that differ from each other are compared byte by byte with what was sent; after it
+has stopped, the last message is.
+
+A message: number (8 bytes) or time stamp, sender (8 bytes), then bytes that are random by sender.
+
+Works with Python 3.7 and NumPy 1.17; knows nothing of TianJi.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+STAMP_BYTES = 8
+HEAD_BYTES = 16
+NUM_VERIFIED = 5
+"""Messages of each sender that are compared before the clock runs."""
+FIRST_COUNT = 2
+MOST_GROWTH = 16.0
+PATIENCE_S = 60.0
+EXIT_ALONE = 4
+_NUMBER = np.dtype("<i8")
+
+
+class WrongBytesError(Exception):
+    """A message arrived that differs from what was sent."""
+
+
+def pattern(sender: int, size_bytes: int) -> np.ndarray:
+    """What this sender sends, [size_bytes] uint8; the number is left zero."""
+    raw = np.random.RandomState(sender + 1).bytes(size_bytes - HEAD_BYTES)
+    message = np.zeros(size_bytes, np.uint8)
+    message[HEAD_BYTES:] = np.frombuffer(raw, np.uint8)
+    message[STAMP_BYTES:HEAD_BYTES].view(_NUMBER)[0] = sender
+    return message
+
+
+class Ends:
+    """One way to transmit messages of one size.
+
+    Made in the receiver; forked senders inherit it, others make it anew.
+
+    Args:
+        job: What is to be measured; see `Job` in `tianji_cli.transport.methods`.
+        size_bytes: Of a message.
+    """
+
+    forks = True
+    """Whether senders are forks of the receiver; otherwise they connect by themselves."""
+    is_pulled = False
+    """Whether `receive` also makes the senders send."""
+
+    def __init__(self, job: dict[str, Any], size_bytes: int) -> None:
+        self.job = job
+        self.size_bytes = size_bytes
+        self.senders = int(job["senders"])
+
+    def open_receiver(self) -> None:
+        """In the receiver, after forking, before any sender opens."""
+
+    def open_sender(self, index: int) -> None:
+        """In a sender."""
+
+    def send(self, source: np.ndarray, count: int) -> None:
+        """Writes `source` into memory that is sent from, and sends it, so many times."""
+        raise NotImplementedError
+
+    def receive(self, target: np.ndarray, count: int) -> None:
+        """Takes so many messages from whomever, each copied to `target`."""
+        raise NotImplementedError
+
+    def pull_stamped(self, target: np.ndarray) -> None:
+        """If pulled: one message that carries the time at which it was begun."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """At the end of either end."""
+
+
+class Line:
+    """JSON lines over a stream socket, between the receiver and one sender."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        stream.settimeout(PATIENCE_S)
+        self._stream = stream
+        self._reader = stream.makefile("rb")
+
+    def say(self, **words: Any) -> None:  # noqa: ANN401 - JSON
+        self._stream.sendall(json.dumps(words).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any]:
+        """Raises EOFError if the other end is gone."""
+        line = self._reader.readline()
+        if not line:
+            raise EOFError("the other end is gone")
+        words: dict[str, Any] = json.loads(line.decode())
+        return words
+
+    def close(self) -> None:
+        self._reader.close()
+        self._stream.close()
+
+
+class Crew:
+    """The senders of one size, as the receiver sees them.
+
+    Args:
+        ends: Of this size.
+        server: Where senders call.
+    """
+
+    def __init__(self, ends: Ends, server: socket.socket) -> None:
+        self._lines: list[Line] = []
+        self._pids: list[int] = []
+        self._server = server
+        if ends.forks:
+            self._fork(ends)
+
+    def _fork(self, ends: Ends) -> None:
+        for index in range(ends.senders):
+            pid = os.fork()
+            if pid == 0:
+                self._server.close()
+                _be_sender(ends, index)
+            self._pids.append(pid)
+
+    def gather(self, ends: Ends) -> None:
+        """Waits until every sender is there and open."""
+        self._server.settimeout(PATIENCE_S)
+        self._lines = [Line(self._server.accept()[0]) for _ in range(ends.senders)]
+        for line in self._lines:
+            line.hear()
+
+    def tell(self, **words: Any) -> None:  # noqa: ANN401 - JSON
+        for line in self._lines:
+            line.say(**words)
+
+    def tell_first(self, **words: Any) -> None:  # noqa: ANN401 - JSON
+        self._lines[0].say(**words)
+
+    def dismiss(self) -> None:
+        """Ends all senders, and waits for those that were forked."""
+        self.tell(op="end")
+        for line in self._lines:
+            line.close()
+        for pid in self._pids:
+            _, status = os.waitpid(pid, 0)
+            if status != 0:
+                raise RuntimeError(f"a sender ended with status {status}")
+
+
+def serve(ends: Ends, index: int) -> None:
+    """What a sender does until it is dismissed."""
+    line = Line(_connect(ends.job["control"]))
+    ends.open_sender(index)
+    source = pattern(index, ends.size_bytes)
+    number = source[:STAMP_BYTES].view(_NUMBER)
+    line.say(op="ready")
+    while True:
+        words = line.hear()
+        if words["op"] == "end":
+            break
+        if words["op"] == "differ":
+            for i in range(words["count"]):
+                number[0] = i + 1
+                ends.send(source, 1)
+            number[0] = 0
+        elif words["op"] == "stamp":
+            number[0] = time.monotonic_ns()
+            ends.send(source, 1)
+        else:
+            ends.send(source, words["count"])
+    line.close()
+    ends.close()
+
+
+def _be_sender(ends: Ends, index: int) -> None:
+    """The rest of a forked sender's life."""
+    status = 1
+    try:
+        die_with_parent()
+        serve(ends, index)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - said, and told by the status
+        sys.stderr.write(f"sender {index}: {error!r}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def measure(
+    ends_type: type[Ends],
+    job: dict[str, Any],
+    listening: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Runs the course over all sizes.
+
+    Args:
+        ends_type: The way to transmit.
+        job: What is wanted.
+        listening: Called when senders may call, for those that are not forked.
+
+    Returns:
+        One point for each size.
+
+    Raises:
+        WrongBytesError: Something arrived that was not sent.
+    """
+    with _listen(job["control"]) as server:
+        if listening is not None:
+            listening()
+        return [_measure_size(ends_type(job, size), job, server) for size in job["sizes_bytes"]]
+
+
+def _measure_size(ends: Ends, job: dict[str, Any], server: socket.socket) -> dict[str, Any]:
+    crew = Crew(ends, server) if not ends.is_pulled else None
+    ends.open_receiver()
+    if crew is not None:
+        crew.gather(ends)
+    target = np.zeros(ends.size_bytes, np.uint8)
+    gc.collect()
+    gc.freeze()
+    _verify(ends, crew, target)
+    count, seconds = _timed(ends, crew, target, float(job["measure_s"]))
+    latencies = []
+    if ends.size_bytes in job["latency_sizes_bytes"] and ends.senders == 1:
+        latencies = [_one_way_s(ends, crew, target) for _ in range(int(job["latency_repeats"]))]
+    if crew is not None:
+        crew.dismiss()
+    ends.close()
+    point = {
+        "size_bytes": ends.size_bytes,
+        "messages": count * ends.senders,
+        "seconds": seconds,
+        "latencies_s": latencies,
+    }
+    rate = count * ends.senders * ends.size_bytes / seconds / 1e6
+    sys.stderr.write(f"{ends.size_bytes} B: {rate:.0f} MB/s\n")
+    sys.stderr.flush()
+    return point
+
+
+def _verify(ends: Ends, crew: Crew | None, target: np.ndarray) -> None:
+    """Compares differing messages of all senders, whole."""
+    wanted = [pattern(index, ends.size_bytes) for index in range(ends.senders)]
+    if crew is not None:
+        crew.tell(op="differ", count=NUM_VERIFIED)
+    seen = []
+    for _ in range(NUM_VERIFIED * ends.senders):
+        target[:] = 0
+        ends.receive(target, 1)
+        seen.append(_check(target, wanted))
+    if not ends.is_pulled:
+        numbers = range(1, NUM_VERIFIED + 1)
+        if sorted(seen) != [(s, n) for s in range(ends.senders) for n in numbers]:
+            raise WrongBytesError(f"messages are missing or came twice: {seen!r}")
+
+
+def _check(target: np.ndarray, wanted: list[np.ndarray]) -> tuple[int, int]:
+    """Sender and number of a message. Raises WrongBytesError."""
+    sender = int(target[STAMP_BYTES:HEAD_BYTES].view(_NUMBER)[0])
+    number = int(target[:STAMP_BYTES].view(_NUMBER)[0])
+    is_known = 0 <= sender < len(wanted)
+    if not is_known or not np.array_equal(target[STAMP_BYTES:], wanted[sender][STAMP_BYTES:]):
+        raise WrongBytesError(f"a message of {len(target)} bytes differs from what was sent")
+    return sender, number
+
+
+def _timed(
+    ends: Ends, crew: Crew | None, target: np.ndarray, measure_s: float
+) -> tuple[int, float]:
+    """Sends more and more until it takes long enough; messages of each sender, and seconds."""
+    count = FIRST_COUNT
+    while True:
+        start_s = time.perf_counter()
+        if crew is not None:
+            crew.tell(op="send", count=count)
+        ends.receive(target, count * ends.senders)
+        seconds = time.perf_counter() - start_s
+        if seconds >= measure_s:
+            break
+        growth = min(MOST_GROWTH, max(1.3, 1.25 * measure_s / max(seconds, 1e-6)))
+        count = int(count * growth) + 1
+    _check(target, [pattern(index, ends.size_bytes) for index in range(ends.senders)])
+    return count, seconds
+
+
+def _one_way_s(ends: Ends, crew: Crew | None, target: np.ndarray) -> float:
+    """From the moment a sender begins until all bytes are in the receiver's memory, unloaded.
+
+    Where clocks differ, between hosts, from the moment the receiver asks for it over TCP.
+    """
+    asked_ns = time.monotonic_ns()
+    if crew is not None:
+        crew.tell_first(op="stamp")
+        ends.receive(target, 1)
+    else:
+        ends.pull_stamped(target)
+    done_ns = time.monotonic_ns()
+    if ends.job["shares_clock"]:
+        asked_ns = int(target[:STAMP_BYTES].view(_NUMBER)[0])
+    return (done_ns - asked_ns) / 1e9
+
+
+def main(
+    ends_type: type[Ends],
+    job: dict[str, Any],
+    listening: Callable[[], None] | None = None,
+) -> None:
+    """Runs the job in this process as the receiver and writes its output."""
+    write_points(job, measure(ends_type, job, listening))
+
+
+def write_points(job: dict[str, Any], points: list[dict[str, Any]]) -> None:
+    """The output: complete, or not there. To standard output where the file is called `-`."""
+    if job["output"] == "-":
+        print(json.dumps({"points": points}), flush=True)
+        return
+    part = job["output"] + ".part"
+    with open(part, "w") as file:
+        json.dump({"points": points}, file)
+    os.replace(part, job["output"])
+
+
+def read_job() -> dict[str, Any]:
+    """The job that the command line names; `-` is the first line of standard input, and then this
+    process ends when its standard input does: whoever started it is gone."""
+    if sys.argv[1] == "-":
+        job: dict[str, Any] = json.loads(sys.stdin.buffer.readline().decode())
+        threading.Thread(target=_end_with_input, daemon=True).start()
+        return job
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    return job
+
+
+def _end_with_input() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os._exit(EXIT_ALONE)
+
+
+def _listen(control: str) -> socket.socket:
+    """Control lines: a path, or `address:port`."""
+    if control.startswith("/"):
+        if os.path.exists(control):
+            os.unlink(control)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(control)
+    else:
+        address, _, port = control.rpartition(":")
+        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, int(port)))
+    server.listen(64)
+    return server
+
+
+def _connect(control: str) -> socket.socket:
+    if control.startswith("/"):
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.connect(control)
+        return stream
+    address, _, port = control.rpartition(":")
+    return socket.create_connection((address, int(port)), PATIENCE_S)
+
+
+def die_with_parent() -> None:
+    """The kernel ends this process if the one that has started it dies."""
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

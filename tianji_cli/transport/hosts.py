@@ -1,0 +1,200 @@
+"""Between hosts: the receiver on the first, senders on the others in turn. No terminal here.
+
+Programs get their job, keys included, over standard input, and end when it does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from engine.errors import ConfigError, PreflightError
+from engine.wire.keys import make_keyrings
+from tianji_cli.bundle import make_bundle, pinned_constraints, source_root
+from tianji_cli.connectors.base import Connection, Node
+from tianji_cli.deployment import HostPart
+from tianji_cli.environment import find_interpreter
+from tianji_cli.inventory import Host
+from tianji_cli.provision import Connect, connect, with_address
+from tianji_cli.shipping import ship
+from tianji_cli.transport.methods import ENDS, METHODS, Method
+from tianji_cli.transport.records import TransportCell, TransportManifest, TransportResult
+from tianji_cli.transport.run_cell import (
+    LAUNCH_S,
+    SIZE_S,
+    CellFailedError,
+    conclude,
+    make_job,
+    with_tail,
+)
+
+RECEIVER = "buffer-0"
+NUM_PORTS = 3
+DEFAULT_PORTS = (29500, 29600)
+PROBE_S = 20.0
+END_S = 5.0
+
+
+class Hosts:
+    """Connections to all hosts, with the sources on each. Use as a context manager.
+
+    Args:
+        hosts: The receiver's first.
+        bench_id: Of the benchmark.
+        reach: Makes a connection; tests give their own.
+
+    Raises:
+        TianJiError: One cannot be reached or made ready.
+    """
+
+    def __init__(self, hosts: Sequence[Host], bench_id: str, reach: Connect = connect) -> None:
+        self._nodes: list[Node] = []
+        self._parts: list[HostPart] = []
+        try:
+            for host in hosts:
+                self._add(host, bench_id, reach)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.close()
+
+    def _add(self, host: Host, bench_id: str, reach: Connect) -> None:
+        node = reach(host, threading.Event())
+        self._nodes.append(node)
+        host = with_address(host, node)
+        constraints = pinned_constraints()
+        interpreter = find_interpreter(node, host, constraints)
+        if interpreter.facts.missing:
+            raise PreflightError(
+                f"its Python lacks {', '.join(interpreter.facts.missing)}",
+                where=host.name,
+                fix="tianji up on this host once: it makes the environment",
+            )
+        workdir = node.expand(host.workdir)
+        bundle = make_bundle(source_root(), constraints)
+        source = f"{workdir}/bundles/{bundle.name}"
+        if not node.exists(source):
+            ship(node, workdir, bundle, bench_id)
+        part = HostPart(host=host, python=interpreter.path, source=source, run_dir=source)
+        self._parts.append(part)
+
+    def lacks(self, method: Method) -> str:
+        """Why this method cannot be measured here; empty if it can."""
+        if method.needs != "iperf3":
+            return ""
+        for node in self._nodes:
+            if node.run(["sh", "-c", "command -v iperf3"], PROBE_S).code != 0:
+                return f"iperf3 is not installed on {node.name}"
+        return ""
+
+    def run_cell(self, manifest: TransportManifest, cell: TransportCell) -> TransportResult:
+        """Runs one cell to its end; nothing of it is left running."""
+        method = METHODS[cell.method]
+        job = make_job(manifest.suite, cell, self._options(method, cell), "")
+        address, low = self._listen()
+        job |= {"control": f"{address}:{low}", "output": "-"}
+        limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
+        work = partial(self._transmit, method, cell.senders, job, limit_s)
+        return conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
+
+    def _listen(self) -> tuple[str, int]:
+        """The receiver's address, and the first of the three ports that it needs."""
+        host = self._parts[0].host
+        low, end = host.ports or DEFAULT_PORTS
+        if end - low < NUM_PORTS:
+            raise ConfigError(
+                f"{NUM_PORTS} ports are needed", where=host.name, fix="ports: 29500-29599"
+            )
+        return host.address or "127.0.0.1", low
+
+    def _options(self, method: Method, cell: TransportCell) -> dict[str, object]:
+        address, low = self._listen()
+        options: dict[str, object] = dict(method.options)
+        if method.needs == "iperf3":
+            return {**options, "address": address, "port": low + 2}
+        options["endpoint"] = f"tcp://{address}:{low + 1}"
+        if method.is_encrypted:
+            names = [RECEIVER, *(f"actor-{index}" for index in range(cell.senders))]
+            options["keyrings"] = make_keyrings(names)
+        return options
+
+    def _transmit(
+        self, method: Method, senders: int, job: Mapping[str, object], limit_s: float
+    ) -> bytes:
+        """What the end that measures has written. Raises CellFailedError."""
+        is_iperf = method.needs == "iperf3"
+        deadline_s = time.monotonic() + limit_s
+        programs: list[_Program] = []
+        try:
+            words = ["serve"] if is_iperf else []
+            receiver = self._start(0, method, job, words)
+            programs.append(receiver)
+            receiver.expect(b"listening", deadline_s)
+            for index in range(1 if is_iperf else senders):
+                place = 1 + index % (len(self._parts) - 1)
+                words = [] if is_iperf else [f"{index}"]
+                programs.append(self._start(place, method, job, words))
+            return (programs[-1] if is_iperf else receiver).expect(b'{"points"', deadline_s)
+        finally:
+            for program in programs:
+                program.close()
+
+    def _start(
+        self, place: int, method: Method, job: Mapping[str, object], words: Sequence[str]
+    ) -> _Program:
+        node, part = self._nodes[place], self._parts[place]
+        command = [part.python, "-u", "-m", f"{ENDS}.{method.module}", "-", *words]
+        connection = node.spawn(command, {"PYTHONPATH": part.source}, directory=part.source)
+        return _Program(connection, msgspec.json.encode(job))
+
+
+class _Program:
+    """One end that runs on a host."""
+
+    def __init__(self, connection: Connection, job: bytes) -> None:
+        self._connection = connection
+        self._said = b""
+        os.write(connection.to_supervisor, job + b"\n")
+
+    def expect(self, beginning: bytes, deadline_s: float) -> bytes:
+        """The first line that begins like this."""
+        while True:
+            *lines, self._said = self._said.split(b"\n")
+            for line in lines:
+                if line.startswith(beginning):
+                    return line
+            wait_s = deadline_s - time.monotonic()
+            ready, _, _ = select.select([self._connection.from_supervisor], [], [], max(0, wait_s))
+            if not ready:
+                raise CellFailedError("it did not end in time")
+            data = os.read(self._connection.from_supervisor, 1 << 16)
+            if not data:
+                self._connection.wait(END_S)
+                raise CellFailedError(with_tail("it ended early", self._connection.error_output()))
+            self._said += data
+
+    def close(self) -> None:
+        self._connection.close_input()
+        self._connection.wait(END_S)

@@ -1,0 +1,153 @@
+"""Runs one cell of a benchmark of transport on this machine: one method, all sizes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from tianji_cli.bench.machine import load_now
+from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.bundle import source_root
+from tianji_cli.transport.methods import ENDS, METHODS, Method
+from tianji_cli.transport.records import (
+    Point,
+    TransportCell,
+    TransportManifest,
+    TransportPaths,
+    TransportResult,
+)
+from tianji_cli.transport.suite import TransportSuite
+
+LOOK_S = 0.5
+LAUNCH_S = 60.0
+"""For libraries, beside measuring."""
+SIZE_S = 30.0
+"""For one size: what takes longer has hung."""
+TAIL_LINES = 10
+POINTS_NAME = "points.json"
+
+
+class CellFailedError(Exception):
+    """A program did not measure anything; says why."""
+
+
+class Points(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program writes."""
+
+    points: list[Point]
+
+
+def run_cell(
+    manifest: TransportManifest, paths: TransportPaths, cell: TransportCell
+) -> TransportResult:
+    """Runs one cell to its end; nothing of it is left running.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the cell was ended, and nothing was concluded.
+    """
+    method = METHODS[cell.method]
+    root = paths.cell(cell)
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="tianji-bench-") as scratch:
+        file = Path(scratch) / "job.json"
+        job = make_job(manifest.suite, cell, method.options, scratch)
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(job)))
+        words = [w.format(processes=1 + cell.senders) for w in manifest.found[method.name].command]
+        command = [*words, "-m", f"{ENDS}.{method.module}", str(file), *method.words]
+        limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
+        run = partial(_run, command, root, Path(scratch), limit_s)
+        return conclude(manifest, cell, command, run)
+
+
+def make_job(
+    suite: TransportSuite, cell: TransportCell, options: Mapping[str, object], scratch: str
+) -> dict[str, object]:
+    """What a program is told; see `tianji_cli.transport.ends.course`."""
+    method = METHODS[cell.method]
+    return {
+        "senders": cell.senders,
+        "sizes_bytes": sizes_of(suite, method),
+        "measure_s": suite.measure_s,
+        "latency_sizes_bytes": suite.latency_sizes_bytes if method.has_latency else (),
+        "latency_repeats": suite.latency_repeats,
+        "shares_clock": cell.place == "one host",
+        "scratch": scratch,
+        "control": f"{scratch}/control",
+        "output": f"{scratch}/{POINTS_NAME}",
+        "options": dict(options),
+    }
+
+
+def sizes_of(suite: TransportSuite, method: Method) -> list[int]:
+    """The sizes that a method can have."""
+    return [size for size in suite.sizes_bytes if size <= (method.max_bytes or size)]
+
+
+def conclude(
+    manifest: TransportManifest,
+    cell: TransportCell,
+    command: list[str],
+    run: Callable[[], bytes],
+) -> TransportResult:
+    """Runs it and reads what it measured.
+
+    Args:
+        manifest, cell, command: For the record.
+        run: Returns what the program wrote; raises `CellFailedError`.
+    """
+    load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
+    began_s = time.monotonic()
+    points, problem = [], ""
+    try:
+        points = msgspec.json.decode(run(), type=Points).points
+    except CellFailedError as error:
+        problem = str(error)
+    except msgspec.DecodeError as error:
+        problem = f"what it wrote cannot be read: {error}"
+    return TransportResult(
+        cell=cell,
+        outcome="failed" if problem else "ok",
+        detail=problem,
+        points=points,
+        started_at=started_at,
+        wall_s=round(time.monotonic() - began_s, 3),
+        load=load,
+        machine_id=manifest.machine.id,
+        command=command,
+    )
+
+
+def _run(command: list[str], root: Path, scratch: Path, limit_s: float) -> bytes:
+    """What it wrote. Raises CellFailedError."""
+    output = root / "output.log"
+    environment = {**clean_environment(), "PYTHONPATH": str(source_root())}
+    beside = str(Path(command[0]).parent)  # XingTian starts `plasma_store` by name
+    environment["PATH"] = f"{beside}:{environment.get('PATH', '')}"
+    family = Family(command, environment, scratch, output)
+    deadline_s = time.monotonic() + limit_s
+    exit_code = None
+    try:
+        while exit_code is None and time.monotonic() < deadline_s:
+            exit_code = family.wait(LOOK_S)
+            family.look()
+    finally:
+        family.end()
+    points = scratch / POINTS_NAME
+    if exit_code == 0 and points.is_file():
+        return points.read_bytes()
+    head = "it did not end in time" if exit_code is None else f"its exit code was {exit_code}"
+    said = output.read_text(encoding="utf-8", errors="replace")
+    raise CellFailedError(with_tail(head, said))
+
+
+def with_tail(head: str, said: str) -> str:
+    """What happened, and the last lines of what it said."""
+    return "\n    ".join([head, *(line[:300] for line in said.splitlines()[-TAIL_LINES:])])
