@@ -20,6 +20,9 @@ MIN_SEND_MARK = 4
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 10_000
 LINGER_MS = 2_000
+CURVE_BYTES = 64
+"""More than encryption adds to a frame on the wire, which is what the limit of its size is held
+against."""
 LATEST = "~latest"
 """Ends the identity of a connection that keeps only the latest."""
 
@@ -97,7 +100,7 @@ class Opening:
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
-        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes)
+        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + CURVE_BYTES)
         socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         return socket

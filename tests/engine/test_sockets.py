@@ -30,10 +30,10 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.rollout import Layout
+from engine.rollout import Field, Layout
 from engine.runtime.ports import find_free_ports
 from engine.testing import make_rollout, make_weights
-from engine.wire.codec import WeightsLayout
+from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 
@@ -110,6 +110,25 @@ def test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read(tmp_
         assert server.num_refused == 1
         client.send("buffer-0", HELLO)
         assert receive(server) == ("buffer-0", HELLO)
+
+
+def test_the_largest_frame_of_a_run_also_passes_encrypted():
+    """Encryption makes it larger on the wire, where its size is limited."""
+    layout = Layout((Field("observation", "uint8"),), 17 * 2**20, 1)
+    keyrings = make_keyrings(["buffer-0", "actor-0"])
+    rollout = make_rollout(layout=layout)
+    rollout.buffer[-1] = 7
+    wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyrings["buffer-0"])
+    codec = Codec(layout, WeightsLayout(16, 7))
+    with Sockets("buffer-0", wiring, codec) as server:
+        assert server._server is not None
+        endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", wiring, codec) as client:
+            assert client.send("buffer-0", RolloutArrived(rollout, 0))
+            _, message = receive(server)
+    assert isinstance(message, RolloutArrived)
+    assert message.rollout.buffer[-1] == 7
 
 
 def test_two_roles_of_one_process_are_reached_over_one_connection(tmp_path: Path):

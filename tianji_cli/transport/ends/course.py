@@ -326,6 +326,16 @@ def main(
     write_points(job, measure(ends_type, job, listening))
 
 
+def play(ends_type: type[Ends]) -> None:
+    """The program: `JOB` is the receiver, `JOB INDEX` a sender that was not forked."""
+    job = read_job()
+    if len(sys.argv) < 3:
+        main(ends_type, job, lambda: print("listening", flush=True))
+        return
+    for size_bytes in job["sizes_bytes"]:
+        serve(ends_type(job, size_bytes), int(sys.argv[2]))
+
+
 def write_points(job: dict[str, Any], points: list[dict[str, Any]]) -> None:
     """The output: complete, or not there. To standard output where the file is called `-`."""
     if job["output"] == "-":
@@ -350,7 +360,7 @@ def read_job() -> dict[str, Any]:
 
 
 def _end_with_input() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 4096):
         pass
     os._exit(EXIT_ALONE)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from tianji_cli.transport.ends.course import Ends, main, read_job
+from tianji_cli.transport.ends.course import Ends, play
 
 MAX_WAITING_BYTES = 64 * 2**20
 
@@ -85,4 +85,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main(Pipe, read_job())
+    play(Pipe)

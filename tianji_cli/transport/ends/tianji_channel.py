@@ -9,9 +9,8 @@ how many rollouts may have been sent.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.keys import Keyring
 from engine.wire.opening import Link, Opening
 from engine.wire.sockets import LINGER_S, Sockets, Wiring
-from tianji_cli.transport.ends.course import Ends, main, read_job, serve
+from tianji_cli.transport.ends.course import Ends, play
 from tianji_cli.transport.ends.memory import num_slots
 
 BUFFER = "buffer-0"
@@ -177,15 +176,5 @@ class Channel(Ends):
         self._sockets.close()
 
 
-def play(listening: Callable[[], None]) -> None:
-    """`JOB` is the receiver; `JOB INDEX` a sender that was not forked."""
-    job = read_job()
-    if len(sys.argv) < 3:
-        main(Channel, job, listening)
-        return
-    for size_bytes in job["sizes_bytes"]:
-        serve(Channel(job, size_bytes), int(sys.argv[2]))
-
-
 if __name__ == "__main__":
-    play(lambda: print("listening", flush=True))
+    play(Channel)
