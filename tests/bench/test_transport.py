@@ -26,7 +26,8 @@ from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.figures_transport import transport_figure
 from tianji_cli.transport.compare import compare
-from tianji_cli.transport.ends.course import Ends, WrongBytesError, measure
+from tianji_cli.transport.ends.course import WrongBytesError, measure
+from tianji_cli.transport.ends.crew import Ends, pattern
 from tianji_cli.transport.hosts import Hosts
 from tianji_cli.transport.methods import METHODS, Found, Place, find
 from tianji_cli.transport.records import (
@@ -216,8 +217,6 @@ class Damaging(Ends):
 
     def __init__(self, job: dict[str, Any], size_bytes: int) -> None:
         super().__init__(job, size_bytes)
-        from tianji_cli.transport.ends.course import pattern
-
         self._source = pattern(0, size_bytes)
         self._left = int(job["options"]["good"])
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 EXIT_STRICT = 8
 DEFAULT_PEERS = "single-process"
 """What `--compare` is when it was not given."""
-LAUNCH_S = 2.0
+LAUNCH_S = 4.5
 """Planned for the start and end of a cell, beside its measuring."""
 EFFORT = 2.5
 """A size takes that many times `measure_s`: verification and growing counts come first."""

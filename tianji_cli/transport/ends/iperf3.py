@@ -7,7 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from tianji_cli.transport.ends.course import die_with_parent, read_job, write_points
+from tianji_cli.transport.ends.course import read_job, write_points
+from tianji_cli.transport.ends.crew import die_with_parent
 
 PORT = 5201
 MIN_S = 1.0

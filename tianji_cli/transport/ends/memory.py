@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tianji_cli.transport.ends.course import Ends, main, pattern, read_job
+from tianji_cli.transport.ends.course import main, read_job
+from tianji_cli.transport.ends.crew import Ends, pattern
 
 PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2**21

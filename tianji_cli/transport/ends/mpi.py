@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from tianji_cli.transport.ends.course import Ends, main, read_job, serve
+from tianji_cli.transport.ends.course import main, read_job
+from tianji_cli.transport.ends.crew import Ends, serve
 
 
 class World(Ends):

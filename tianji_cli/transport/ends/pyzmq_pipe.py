@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from tianji_cli.transport.ends.course import Ends, play
+from tianji_cli.transport.ends.course import play
+from tianji_cli.transport.ends.crew import Ends
 
 MAX_WAITING_BYTES = 64 * 2**20
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from tianji_cli.transport.ends.course import Ends, main, pattern, read_job
+from tianji_cli.transport.ends.course import main, read_job
+from tianji_cli.transport.ends.crew import Ends, pattern
 
 UNDER_WAY = 2
 STORE_BYTES = 2**31

@@ -25,7 +25,8 @@ from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.keys import Keyring
 from engine.wire.opening import Link, Opening
 from engine.wire.sockets import LINGER_S, Sockets, Wiring
-from tianji_cli.transport.ends.course import Ends, play
+from tianji_cli.transport.ends.course import play
+from tianji_cli.transport.ends.crew import Ends
 from tianji_cli.transport.ends.memory import num_slots
 
 BUFFER = "buffer-0"
