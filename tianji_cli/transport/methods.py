@@ -136,7 +136,7 @@ def _find_mpi(options: PeerOptions) -> Found:
     python, mpiexec = venv_python(options.peers_dir, "mpi4py"), place / "bin" / "mpiexec"
     if not python.is_file():
         python, mpiexec = Path(sys.executable), Path(shutil.which("mpiexec") or "mpiexec")
-    found = probe(python, ["mpi4py", "numpy", "mpi4py.MPI=MPI"], peer="mpi4py", fix=fix)
+    found = probe(python, ["mpi4py", "numpy"], peer="mpi4py", fix=fix)
     if not mpiexec.is_file():
         raise PeerMissingError("there is no mpiexec", where=str(mpiexec), fix=fix)
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
