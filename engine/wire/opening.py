@@ -67,7 +67,7 @@ class Opening:
         Raises:
             PreflightError: The endpoint is taken.
         """
-        socket = self._socket(zmq.ROUTER)
+        socket = self._socket(zmq.ROUTER, endpoint)
         waiting = MAX_WAITING_BYTES // self._codec.weights_frame_bytes
         socket.set(zmq.SNDHWM, max(MIN_SEND_MARK, min(HIGH_WATER_MARK, waiting)))
         socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -85,7 +85,7 @@ class Opening:
 
     def connect(self, link: Link) -> zmq.Socket[bytes]:
         """A client socket."""
-        socket = self._socket(zmq.DEALER)
+        socket = self._socket(zmq.DEALER, link.endpoint)
         socket.set(zmq.IDENTITY, (self._address + LATEST * link.latest_only).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
@@ -94,13 +94,14 @@ class Opening:
         socket.connect(link.endpoint)
         return socket
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         """Options bind only to later bind and connect calls, so all are set here, first."""
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
-        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + CURVE_BYTES)
+        spare = CURVE_BYTES if endpoint.startswith("tcp:") else 0
+        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
         socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         return socket
