@@ -24,8 +24,8 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 	$(BIN)/tianji up
 	$(BIN)/tianji report
 
-test: setup ## Run the tests, two files at a time: logic, processes, documentation
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: setup ## Run the tests, two at a time: logic, processes, documentation
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 	$(BIN)/python -m pytest -m 'lab and not slow'

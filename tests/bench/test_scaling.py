@@ -236,6 +236,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: Path):
     """The whole way with what every machine has; the lab's tests take several hosts."""

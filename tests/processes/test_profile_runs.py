@@ -68,7 +68,8 @@ def test_every_role_accounts_for_its_time(tianji, tmp_path, policy, settings, ex
     summary, found = profiled(tianji, tmp_path, "--policy", policy, *settings)
     assert set(expected) <= set(found)
     for role, spent in found.items():
-        assert spent["wall_s"] == pytest.approx(summary["wall_s"], rel=0.05), role
+        # Of a run of seconds, the tenths in which it is begun and ended are some per cent.
+        assert abs(spent["wall_s"] - summary["wall_s"]) < 0.05 * summary["wall_s"] + 0.3, role
         assert 0 < spent["cpu_s"] <= 1.05 * min(spent["wall_s"], spent["process_cpu_s"]), role
     for role, sections in expected.items():
         assert set(sections) <= {name for name, seconds in found[role].items() if seconds}, role

@@ -45,6 +45,7 @@ def tianji(cwd: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_study_is_interrupted_resumed_and_reported(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(STUDY)
     first = tianji(tmp_path, "bench", "tiny.yaml", "--yes", "--name", "mine")
