@@ -75,6 +75,7 @@ def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_real_benchmark_with_a_missing_system(tmp_path):
     """TianJi and the plain loop for real; a missing peer is marked, and --strict says so."""

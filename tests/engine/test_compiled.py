@@ -281,6 +281,7 @@ def test_without_a_compiler_training_stays_eager(
     body.close()
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     compiler = tmp_path / "broken-compiler"
     compiler.write_text("#!/bin/sh\nexit 3\n")

@@ -52,6 +52,7 @@ def small_memory() -> Iterator[Path]:
     pytest.skip("no control group for memory can be made here")
 
 
+@pytest.mark.slow
 def test_a_role_that_runs_out_of_memory_is_told_apart(tianji, tmp_path, witness, small_memory):
     if (before := count_oom_kills()) is None:
         pytest.skip("this kernel does not count such kills")

@@ -43,7 +43,7 @@ def profiled(tianji, tmp_path, *arguments: str) -> tuple[dict[str, object], dict
                 "coordinator": ("tracing", "receiving", "control", "waiting"),
             },
         ),
-        (
+        pytest.param(
             "single-learner-fine",
             (),
             {
@@ -51,16 +51,19 @@ def profiled(tianji, tmp_path, *arguments: str) -> tuple[dict[str, object], dict
                 "actor-0": ("inference", "recording", "sending", "waiting", "others"),
                 "learner-0": ("updating", "others"),
             },
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "multi-learner",
             ("-s", "algorithm.batch_steps=800"),
             {"learner-0": ("updating", "meeting", "others"), "learner-1": ("meeting",)},
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "central",
             (),
             {"reducer-0": ("merging", "sending", "waiting"), "learner-1": ("weights",)},
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -96,6 +99,7 @@ def test_sections_agree_with_the_other_tables_and_the_table_is_shown(tianji, tmp
     assert "Where the time went" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_slow_environment_is_time_without_processor(tianji, tmp_path):
     _, found = profiled(tianji, tmp_path, "-s", "env.step_latency_ms=20")
     spent = found["actor-0"]
