@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.trace.records import Resources
+from tianji_cli.bench.cell_files import keep, write_result
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.commands.bench_scaling import report_scaling
 from tianji_cli.documents import write_json
@@ -28,11 +29,9 @@ from tianji_cli.scaling.records import (
     ScalingManifest,
     ScalingPaths,
     ScalingResult,
-    keep,
     make_cells,
     read_manifest,
     read_results,
-    write_result,
 )
 from tianji_cli.scaling.suite import check_hosts, is_scaling_suite, load_scaling_suite
 
@@ -272,7 +271,7 @@ def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: P
 def test_a_kept_copy_is_reported_as_the_original_was(tmp_path: Path):
     manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
     results = [result(manifest, n, seed, 100.0 * n, 9.0) for n in (1, 8) for seed in SEEDS]
-    keep(paths, manifest, {r.cell: r for r in results})
+    keep(paths, manifest, results)
     first = report_scaling(paths.root, tmp_path / "kept", Output(verbosity=-1))
     assert len(list((tmp_path / "kept" / "cells").glob("*/cell.json"))) == 6
     assert report_scaling(tmp_path / "kept", None, Output(verbosity=-1)) == first

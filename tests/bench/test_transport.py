@@ -17,6 +17,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.runtime.ports import find_free_ports
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.cell_files import write_result
 from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.commands.bench_transport import report_transport
 from tianji_cli.connectors.local import LocalNode
@@ -38,7 +39,6 @@ from tianji_cli.transport.records import (
     TransportResult,
     make_cells,
     read_results,
-    write_result,
 )
 from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
 

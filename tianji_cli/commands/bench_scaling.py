@@ -12,9 +12,10 @@ import typer
 from rich.text import Text
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.documents import begin, write_json
+from tianji_cli.documents import begin
 from tianji_cli.inventory import load_inventory
 from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
@@ -26,11 +27,9 @@ from tianji_cli.scaling.records import (
     ScalingPaths,
     ScalingResult,
     is_scaling,
-    keep,
     make_cells,
     read_manifest,
     read_results,
-    write_result,
 )
 from tianji_cli.scaling.run_cell import run_cell
 from tianji_cli.scaling.suite import (
@@ -108,7 +107,6 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
         ConfigError: Nothing to report, or a damaged file.
         PreflightError: The directory cannot be written.
     """
-    from tianji_cli.render.figure_style import save
     from tianji_cli.render.figures_scaling import scaling_figure
     from tianji_cli.render.scaling import scaling_table
 
@@ -124,11 +122,9 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
     comparison = compare(manifest, results)
     target = ScalingPaths((out or root).resolve())
     try:
-        target.plots.mkdir(parents=True, exist_ok=True)
-        png, _ = save(scaling_figure(comparison), target.plots, "scaling")
-        write_json(target.comparison, comparison)
+        png = write_report(target, comparison, scaling_figure(comparison))
         if target != paths:
-            keep(target, manifest, results)
+            keep(target, manifest, results.values())
     except OSError as error:
         raise PreflightError(
             f"the report cannot be written: {error.strerror or error}", where=str(target.root)

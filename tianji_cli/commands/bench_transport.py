@@ -14,9 +14,10 @@ from rich.text import Text
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.documents import begin, write_json
+from tianji_cli.documents import begin
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, load_inventory
 from tianji_cli.manifest import git_state
@@ -32,11 +33,9 @@ from tianji_cli.transport.records import (
     TransportPaths,
     TransportResult,
     is_transport,
-    keep,
     make_cells,
     read_manifest,
     read_results,
-    write_result,
 )
 from tianji_cli.transport.run_cell import run_cell
 from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
@@ -111,7 +110,6 @@ def report_transport(root: Path, out: Path | None, output: Output) -> TransportC
         ConfigError: Nothing to report, or a damaged file.
         PreflightError: The directory cannot be written.
     """
-    from tianji_cli.render.figure_style import save
     from tianji_cli.render.figures_transport import transport_figure
     from tianji_cli.render.transport import transport_tables
 
@@ -127,11 +125,9 @@ def report_transport(root: Path, out: Path | None, output: Output) -> TransportC
     comparison = compare(manifest, results)
     target = TransportPaths((out or root).resolve())
     try:
-        target.plots.mkdir(parents=True, exist_ok=True)
-        png, _ = save(transport_figure(comparison), target.plots, "transport")
-        write_json(target.comparison, comparison)
+        png = write_report(target, comparison, transport_figure(comparison))
         if target != paths:
-            keep(target, manifest, results)
+            keep(target, manifest, results.values())
     except OSError as error:
         raise PreflightError(
             f"the report cannot be written: {error.strerror or error}", where=str(target.root)

@@ -3,22 +3,22 @@ did."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from tianji_cli.anonymous import anonymous
-from tianji_cli.bench.machine import Load, Machine, check_same
+from tianji_cli.bench.cell_files import CellFiles, read_finished
+from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
-from tianji_cli.documents import read_json, write_json
+from tianji_cli.documents import read_json
 from tianji_cli.inventory import Inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.scaling.suite import ScalingSuite
 
 SCALING_SCHEMA_VERSION = 1
+WHAT = "a benchmark of scaling"
 RUN = "run"
 Outcome = Literal["reached", "censored", "failed"]
 
@@ -85,34 +85,10 @@ class ScalingManifest(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
 
 
-@dataclass(frozen=True)
-class ScalingPaths:
-    """Paths inside `results/<bench id>/`.
+class ScalingPaths(CellFiles):
+    """Where they lie."""
 
-    Args:
-        root: The benchmark's own directory.
-    """
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "scaling.json"
-
-    @property
-    def comparison(self) -> Path:
-        return self.root / "comparison.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.root / "plots"
-
-    def cell(self, cell: ScalingCell) -> Path:
-        return self.root / "cells" / cell.name
-
-    def result(self, cell: ScalingCell) -> Path:
-        """Written last: a cell without it is not finished."""
-        return self.cell(cell) / "cell.json"
+    kind = "scaling"
 
 
 def make_cells(suite: ScalingSuite, seeds: Sequence[int]) -> list[ScalingCell]:
@@ -132,9 +108,7 @@ def read_manifest(paths: ScalingPaths) -> ScalingManifest:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    return read_json(
-        paths.manifest, ScalingManifest, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
-    )
+    return read_json(paths.manifest, ScalingManifest, SCALING_SCHEMA_VERSION, WHAT)
 
 
 def read_results(
@@ -145,32 +119,8 @@ def read_results(
     Raises:
         ConfigError: A file is damaged, or was written on another machine.
     """
-    found = {
-        cell: read_json(
-            paths.result(cell), ScalingResult, SCALING_SCHEMA_VERSION, "a benchmark of scaling"
-        )
-        for cell in manifest.cells
-        if paths.result(cell).is_file()
-    }
-    check_same(manifest.machine, [r.machine_id for r in found.values()], str(paths.root))
-    return found
+    return read_finished(paths, manifest.cells, manifest.machine, _read_result)
 
 
-def keep(
-    target: ScalingPaths, manifest: ScalingManifest, results: Mapping[ScalingCell, ScalingResult]
-) -> None:
-    """Writes what a report is made of to another place: without the runs, without paths.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    target.root.mkdir(parents=True, exist_ok=True)
-    write_json(target.manifest, anonymous(manifest))
-    for result in results.values():
-        target.cell(result.cell).mkdir(parents=True, exist_ok=True)
-        write_result(target, anonymous(result))
-
-
-def write_result(paths: ScalingPaths, result: ScalingResult) -> None:
-    """Makes a cell finished."""
-    write_json(paths.result(result.cell), result)
+def _read_result(path: Path) -> ScalingResult:
+    return read_json(path, ScalingResult, SCALING_SCHEMA_VERSION, WHAT)

@@ -3,17 +3,16 @@ one run of a method did."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from tianji_cli.anonymous import anonymous
-from tianji_cli.bench.machine import Load, Machine, check_same
+from tianji_cli.bench.cell_files import CellFiles, read_finished
+from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
-from tianji_cli.documents import read_json, write_json
+from tianji_cli.documents import read_json
 from tianji_cli.inventory import Host
 from tianji_cli.manifest import GitState
 from tianji_cli.transport.methods import METHODS, Found, Place
@@ -93,34 +92,10 @@ class TransportManifest(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
 
 
-@dataclass(frozen=True)
-class TransportPaths:
-    """Paths inside `results/<bench id>/`.
+class TransportPaths(CellFiles):
+    """Where they lie."""
 
-    Args:
-        root: The benchmark's own directory.
-    """
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "transport.json"
-
-    @property
-    def comparison(self) -> Path:
-        return self.root / "comparison.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.root / "plots"
-
-    def cell(self, cell: TransportCell) -> Path:
-        return self.root / "cells" / cell.name
-
-    def result(self, cell: TransportCell) -> Path:
-        """Written last: a cell without it is not finished."""
-        return self.cell(cell) / "cell.json"
+    kind = "transport"
 
 
 def make_cells(
@@ -163,32 +138,8 @@ def read_results(
     Raises:
         ConfigError: A file is damaged, or was written on another machine.
     """
-    found = {
-        cell: read_json(paths.result(cell), TransportResult, TRANSPORT_SCHEMA_VERSION, WHAT)
-        for cell in manifest.cells
-        if paths.result(cell).is_file()
-    }
-    check_same(manifest.machine, [r.machine_id for r in found.values()], str(paths.root))
-    return found
+    return read_finished(paths, manifest.cells, manifest.machine, _read_result)
 
 
-def keep(
-    target: TransportPaths,
-    manifest: TransportManifest,
-    results: Mapping[TransportCell, TransportResult],
-) -> None:
-    """Writes what a report is made of to another place, without paths.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    target.root.mkdir(parents=True, exist_ok=True)
-    write_json(target.manifest, anonymous(manifest))
-    for result in results.values():
-        target.cell(result.cell).mkdir(parents=True, exist_ok=True)
-        write_result(target, anonymous(result))
-
-
-def write_result(paths: TransportPaths, result: TransportResult) -> None:
-    """Makes a cell finished."""
-    write_json(paths.result(result.cell), result)
+def _read_result(path: Path) -> TransportResult:
+    return read_json(path, TransportResult, TRANSPORT_SCHEMA_VERSION, WHAT)
