@@ -41,7 +41,7 @@ class Acting:
         self.names = chosen_names(algorithm)
         self._vector = self.parameters.vector.detach()
         self._library: Library | None = None
-        self._is_compiled = False
+        self._fitting: Library | None = None
 
     def use(self, library: Library) -> None:
         """Has actions chosen by a library of the kind `act` wherever it fits."""
@@ -56,14 +56,15 @@ class Acting:
         outputs = [tensors[name].unbind() for name in self.names]
         noise = self._algorithm.noise(self._generator, len(outputs[0]), self._lanes)
         rows = list(zip(tensors["observation"].unbind(), noise.unbind(), *outputs, strict=False))
-        if self._library is not None:
-            self._is_compiled = self._library.signature == act_signature(self._vector, rows[0])
+        library = self._library
+        fits = library and library.signature == act_signature(self._vector, rows[0])
+        self._fitting = library if fits else None
         return rows
 
     def choose(self, row: Row) -> None:
         """Fills one row in."""
-        if self._is_compiled and self._library is not None:
-            self._library.call([self._vector, *row])
+        if self._fitting is not None:
+            self._fitting.call([self._vector, *row])
             return
         observation, noise, *outputs = row
         chosen = self._algorithm.act(self._network, observation, noise)

@@ -65,19 +65,7 @@ def pack_rollout(
     kind = KIND_ROLLOUT if slot is None else KIND_SLOT
     return _seal(
         _prefix(kind, to, digest, num_bytes)
-        + _ROLLOUT.pack(
-            info.actor,
-            info.epoch,
-            info.sequence,
-            info.ticket,
-            info.version_min,
-            info.version_max,
-            held_version,
-            info.num_env_steps,
-            info.total_env_steps,
-            info.start_s,
-            info.end_s,
-        )
+        + _ROLLOUT.pack(*_values(info, held_version))
         + _SLOT.pack(slot or 0)
     )
 
@@ -98,9 +86,12 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
 
 def write_rollout(memory: mmap.mmap, at: int, info: RolloutInfo, held_version: int) -> None:
     """Describes a rollout in front of it, in memory that only members of the run map."""
-    _ROLLOUT.pack_into(
-        memory,
-        at,
+    _ROLLOUT.pack_into(memory, at, *_values(info, held_version))
+
+
+def _values(info: RolloutInfo, held_version: int) -> tuple[int | float, ...]:
+    """In the order of `_ROLLOUT`."""
+    return (
         info.actor,
         info.epoch,
         info.sequence,

@@ -242,10 +242,10 @@ def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment):
     for one, other in zip(eager.rows(wanted), compiled.rows(found), strict=True):
         eager.choose(one)
         compiled.choose(other)
-    assert compiled._is_compiled
+    assert compiled._fitting is job.library
     check_equal_choices(eager, wanted, found)
     compiled.rows({name: values[:, :2].clone() for name, values in found.items()})
-    assert not compiled._is_compiled, "another number of environments is acted in eagerly"
+    assert compiled._fitting is None, "another number of environments is acted in eagerly"
 
 
 def test_a_loss_that_reads_other_tensors_is_refused(tmp_path: Path):
