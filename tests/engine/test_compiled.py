@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from engine.roles.events import Noted, Updated
 from engine.runtime import library as libraries
 from engine.runtime.acting import Acting, as_tensors
 from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.compile_job import CompileJob
+from engine.runtime.compile_job import CompileJob, Workspace
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.compiler import write_library
 from engine.runtime.learn import LearnerBody
@@ -307,6 +308,33 @@ def test_a_broken_library_is_not_used(tmp_path: Path):
     job = CompileJob(blueprint, "steps")
     assert job.library is None
     assert job.outcome.startswith("not compiled: ")
+
+
+def test_whoever_waits_for_a_compiler_that_was_ended_compiles_instead():
+    blueprint = make_blueprint(ppo())
+    first, second, third = (CompileJob(blueprint, "steps") for _ in range(3))
+    first.close()
+    assert not second.poll(), "not done yet"
+    assert second._process is not None
+    assert not third.poll()
+    assert third._process is None, "one of them compiles"
+    second.close()
+    assert list(library_path(blueprint, "steps").parent.iterdir()) == []
+
+
+def test_a_compiler_keeps_its_workspace_until_it_has_ended():
+    blueprint = make_blueprint(ppo())
+    job = CompileJob(blueprint, "steps")
+    assert job._process is not None
+    assert job._workspace is not None
+    os.close(job._workspace.lock)  # as if the process that started it had died
+    job._process.send_signal(signal.SIGSTOP)
+    assert Workspace.claim(library_path(blueprint, "steps")) is None
+    job._process.kill()
+    job._process.wait()
+    claimed = Workspace.claim(library_path(blueprint, "steps"))
+    assert claimed is not None
+    claimed.remove()
 
 
 def test_closing_ends_the_compiler_and_removes_its_files():
