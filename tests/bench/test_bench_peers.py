@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from bench_fakes import make_task
 
+from engine.config_file import load_experiment
 from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode, Production
 from tianji_cli.baselines.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
@@ -135,6 +136,8 @@ def of(suite: str, task: str, peer: str):
     ("peer", "suite", "task", "words"),
     [
         ("sample-factory", "cartpole", "dqn", "Sample Factory has no DQN"),
+        ("xingtian", "atari", "pong-impala", "XingTian's IMPALA is not set up here"),
+        ("single-process", "atari", "pong-impala", "has no IMPALA"),
         ("xingtian", "minatar", "breakout", "those of MinAtar/Breakout-v1 are unknown"),
     ],
 )
@@ -159,12 +162,20 @@ def test_xingtian_kills_by_name_only_in_its_own_session(tmp_path):
     assert command.env["HOME"] == str(tmp_path / "home")
 
 
-def test_tianjis_experiment_is_a_real_one(tmp_path):
-    from engine.config_file import load_experiment
-
+def tianjis_experiment(job, tmp_path):
     path = tmp_path / "experiment.json"
-    path.write_bytes(msgspec.json.encode(experiment_of(job_of("tianji"))))
-    experiment, _ = load_experiment(path)
+    path.write_bytes(msgspec.json.encode(experiment_of(job)))
+    return load_experiment(path)[0]
+
+
+def test_as_many_batches_wait_for_tianjis_impala_as_for_rllibs(tmp_path):
+    job = msgspec.structs.replace(job_of("tianji"), task=of("atari", "pong-impala", "tianji"))
+    staleness = tianjis_experiment(job, tmp_path).staleness
+    assert (staleness.mode, staleness.max_queued_rollouts) == ("correct", 3 * 640 // (8 * 20))
+
+
+def test_tianjis_experiment_is_a_real_one(tmp_path):
+    experiment = tianjis_experiment(job_of("tianji"), tmp_path)
     assert experiment.algorithm["rollout_steps"] == 25
     assert (experiment.actors, experiment.env.num_envs, experiment.seed) == (2, 8, 3)
 
@@ -186,12 +197,8 @@ def test_tianjis_rows_have_the_exact_time_of_its_clock(tmp_path):
 
 
 def test_tianjis_dqn_is_the_tasks(tmp_path):
-    from engine.config_file import load_experiment
-
     job = msgspec.structs.replace(job_of("tianji"), task=of("cartpole", "dqn", "tianji"))
-    path = tmp_path / "experiment.json"
-    path.write_bytes(msgspec.json.encode(experiment_of(job)))
-    experiment, _ = load_experiment(path)
+    experiment = tianjis_experiment(job, tmp_path)
     assert experiment.staleness.mode == "unbounded"
     assert (experiment.algorithm["replay_ratio"], experiment.actors) == (8.0, 2)
 

@@ -11,7 +11,7 @@ import msgspec
 from tianji_cli.baselines.base import Deviations
 from tianji_cli.baselines.venv_peer import GAMES, TORCH, VenvPeer
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.work import BenchDqn
+from tianji_cli.bench.work import BenchDqn, BenchImpala
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +41,11 @@ def parse_results(lines: Iterable[str]) -> list[RllibResult]:
 
 
 class Rllib(VenvPeer):
-    """`PPO` and `DQN` of `ray.rllib`; env runners are its workers."""
+    """`PPO`, `IMPALA` and `DQN` of `ray.rllib`; env runners are its workers."""
 
     name = "rllib"
     title = "RLlib"
-    drivers: ClassVar = {"ppo": "rllib_driver.py", "dqn": "rllib_driver.py"}
+    drivers: ClassVar = dict.fromkeys(("ppo", "impala", "dqn"), "rllib_driver.py")
     packages = (
         TORCH,
         "ray[rllib]==2.60.0",
@@ -68,6 +68,8 @@ class Rllib(VenvPeer):
     def deviations(self, task: Task) -> Deviations:
         if isinstance(task.algorithm, BenchDqn):
             return {"target_update_period": ("equal", "given in env steps")}
+        if isinstance(task.algorithm, BenchImpala):
+            return {"value_coefficient": ("equal", "given doubled: RLlib halves the loss")}
         return {
             "advantage normalisation": ("different", "per batch"),
             "value loss clipping": ("equal", "off; on by default"),

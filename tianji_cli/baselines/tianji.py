@@ -29,13 +29,15 @@ from tianji_cli.baselines.base import (
 )
 from tianji_cli.baselines.probe import probe_here
 from tianji_cli.baselines.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
-from tianji_cli.bench.work import ATARI, BenchDqn
+from tianji_cli.bench.work import ATARI, BenchDqn, BenchImpala
 
 RUN = "run"
 _ROOT = Path(__file__).resolve().parents[2]
 _DAY_S = 86400.0
 UPDATES_PER_BATCH = 16
 """Optimiser steps of DQN for each message from the replay store."""
+WAITING_BATCHES = 3
+"""Of IMPALA: as many as RLlib's learner queue holds."""
 Row = TypeVar("Row", Production, Episode, Consumption, Event)
 
 
@@ -43,10 +45,15 @@ def experiment_of(job: Job) -> dict[str, object]:
     """The experiment file of a job; the harness stops it, so its own stop rule is far away."""
     task = job.task
     env, algorithm = task.env, msgspec.to_builtins(task.algorithm)
-    staleness = None
-    if isinstance(task.algorithm, BenchDqn):
-        algorithm["updates_per_batch"] = UPDATES_PER_BATCH
-        staleness = {"mode": "unbounded"}  # old samples are meant here
+    staleness: dict[str, object] | None = None
+    match task.algorithm:
+        case BenchDqn():
+            algorithm["updates_per_batch"] = UPDATES_PER_BATCH
+            staleness = {"mode": "unbounded"}  # old samples are meant here
+        case BenchImpala(batch_steps=batch_steps):
+            rollouts_per_batch = batch_steps // (task.envs_per_worker * task.rollout_steps)
+            waiting = WAITING_BATCHES * max(1, rollouts_per_batch)
+            staleness = {"mode": "correct", "max_queued_rollouts": waiting}
     return {
         "version": 1,
         "name": "bench",

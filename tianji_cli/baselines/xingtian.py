@@ -28,7 +28,7 @@ from tianji_cli.baselines.raw import Feed
 from tianji_cli.baselines.xingtian_config import SHAPES, configuration
 from tianji_cli.baselines.xingtian_output import StatisticsFeed
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.work import ATARI, BenchDqn, BenchPpo
+from tianji_cli.bench.work import ATARI, BenchDqn, BenchImpala, BenchPpo
 
 PYTHON_VARIABLE = "TIANJI_XINGTIAN_PYTHON"
 HOW_TO = (
@@ -64,6 +64,8 @@ class Xingtian(DriverPeer):
     def refusal(self, task: Task) -> str | None:
         if task.env.id not in SHAPES:
             return f"XingTian's configuration must state sizes; those of {task.env.id} are unknown"
+        if isinstance(task.algorithm, BenchImpala):
+            return "XingTian's IMPALA is not set up here"
         has_dqn = task.env.namespace != ATARI and task.network.name == "mlp"
         if isinstance(task.algorithm, BenchDqn) and not has_dqn:
             return "XingTian's DQN is set up for fully connected networks here"
@@ -72,6 +74,7 @@ class Xingtian(DriverPeer):
     def deviations(self, task: Task) -> Deviations:
         if isinstance(task.algorithm, BenchPpo):
             return _deviations_of_ppo(task, task.algorithm)
+        assert isinstance(task.algorithm, BenchDqn), "see refusal"
         return {
             "rollout_steps": ("different", "every step is a message of its own"),
             "network": _dqn_network(task),

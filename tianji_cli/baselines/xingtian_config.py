@@ -57,6 +57,7 @@ def _algorithm(task: Task) -> dict[str, object]:
     common = {"process_num": 1, "save_model": False}
     if isinstance(hp, BenchPpo):
         return {**common, "prepare_times_per_train": task.workers}
+    assert isinstance(hp, BenchDqn), f"XingTian is given no {task.algorithm_name}"
     return {
         **common,
         # one transition is one message, so many of them make a batch due
@@ -88,6 +89,7 @@ def _actor(task: Task) -> dict[str, object]:
         sizes = network.hidden_sizes
         model = {"HIDDEN_SIZE": sizes[0], "NUM_LAYERS": len(sizes), "LR": hp.learning_rate}
         return {"model_name": "DqnMlp", **common, "model_config": model}
+    assert isinstance(hp, BenchPpo), f"XingTian is given no {task.algorithm_name}"
     model_config = {
         "BATCH_SIZE": hp.minibatch_steps,
         "CRITIC_LOSS_COEF": 2 * hp.value_coefficient,  # its loss is half the squared error

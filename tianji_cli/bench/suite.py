@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 from engine.spec import NonNegativeFloat, PositiveFloat, PositiveInt, Scalar, Spec
 from tianji_cli.bench.work import (
     Algorithm,
+    BenchDqn,
     BenchEnv,
     BenchNetwork,
     BenchPpo,
@@ -63,7 +64,7 @@ class Task(Spec, frozen=True, kw_only=True):
 
     @property
     def algorithm_name(self) -> str:
-        """`ppo` or `dqn`."""
+        """`ppo`, `impala` or `dqn`."""
         return str(self.algorithm.__struct_config__.tag)
 
     def of(self, peer: str) -> Task:
@@ -139,7 +140,7 @@ def scalar_rows(task: Task) -> dict[str, Scalar]:
         **task.env.settings(),
         "algorithm": task.algorithm_name,
         **{name: getattr(algorithm, name) for name in algorithm.__struct_fields__},
-        "network": task.network.words(has_policy=isinstance(algorithm, BenchPpo)),
+        "network": task.network.words(has_policy=not isinstance(algorithm, BenchDqn)),
         "workers": task.workers,
         "envs_per_worker": task.envs_per_worker,
         "rollout_steps": task.rollout_steps,

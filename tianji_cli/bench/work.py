@@ -70,6 +70,29 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
         return 2 * self.batch_steps
 
 
+class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala"):
+    """IMPALA's hyperparameters, in TianJi's names."""
+
+    learning_rate: PositiveFloat
+    discount: UnitInterval
+    entropy_coefficient: NonNegativeFloat
+    value_coefficient: NonNegativeFloat
+    max_gradient_norm: PositiveFloat
+    batch_steps: PositiveInt
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        "correction": "V-trace, rho and c at most 1",
+        "loss": "mean over steps",
+        "optimiser": "Adam",
+        "waiting batches": 3,
+    }
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that may be on their way to the learner: waiting, and a batch at each end."""
+        return 5 * self.batch_steps
+
+
 class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
     """DQN's hyperparameters, in TianJi's names."""
 
@@ -99,7 +122,7 @@ class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
         return self.min_replay_size
 
 
-Algorithm: TypeAlias = BenchPpo | BenchDqn
+Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""RLlib's PPO or DQN (new API stack) on one task. Runs in RLlib's interpreter.
+"""RLlib's PPO, IMPALA or DQN (new API stack) on one task. Runs in RLlib's interpreter.
 
     python rllib_driver.py job.json
 
@@ -17,10 +17,12 @@ from typing import Any
 from recorder import Recorder, recorder_of_process
 
 ENV = "tianji-bench"
+REPORT_S = 1
+"""How often the asynchronous ones report, and see that they are to stop; 10 s by default."""
 SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
 
 
-def ppo_settings(hp: dict[str, Any]) -> dict[str, Any]:
+def ppo_settings(hp: dict[str, Any], _num_workers: int) -> dict[str, Any]:
     """PPO's hyperparameters in RLlib's names."""
     return {
         "lambda_": hp["gae_lambda"],
@@ -33,6 +35,15 @@ def ppo_settings(hp: dict[str, Any]) -> dict[str, Any]:
         "train_batch_size_per_learner": hp["batch_steps"],
         "minibatch_size": hp["minibatch_steps"],
         "num_epochs": hp["num_epochs"],
+    }
+
+
+def impala_settings(hp: dict[str, Any], _num_workers: int) -> dict[str, Any]:
+    """IMPALA's hyperparameters in RLlib's names; its value loss is half a square."""
+    return {
+        "entropy_coeff": hp["entropy_coefficient"],
+        "vf_loss_coeff": 2 * hp["value_coefficient"],
+        "train_batch_size_per_learner": hp["batch_steps"],
     }
 
 
@@ -65,13 +76,13 @@ def dqn_settings(hp: dict[str, Any], num_workers: int) -> dict[str, Any]:
 def settings_of(task: dict[str, Any]) -> dict[str, Any]:
     """All hyperparameters in RLlib's names."""
     hp = task["algorithm"]
-    own = ppo_settings(hp) if hp["name"] == "ppo" else dqn_settings(hp, task["workers"])
+    own = {"ppo": ppo_settings, "impala": impala_settings, "dqn": dqn_settings}[hp["name"]]
     return {
         "lr": hp["learning_rate"],
         "gamma": hp["discount"],
         "grad_clip": hp["max_gradient_norm"],
         "grad_clip_by": "global_norm",
-        **own,
+        **own(hp, task["workers"]),
     }
 
 
@@ -95,6 +106,7 @@ def network_of(network: dict[str, Any]) -> dict[str, Any]:
 def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has no types here
     """RLlib's own configuration object; what is not named here is RLlib's default."""
     from ray.rllib.algorithms.dqn import DQNConfig
+    from ray.rllib.algorithms.impala import IMPALAConfig
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.tune.registry import register_env
 
@@ -105,7 +117,7 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
 
     register_env(ENV, make)
     return (
-        {"ppo": PPOConfig, "dqn": DQNConfig}[task["algorithm"]["name"]]()
+        {"ppo": PPOConfig, "impala": IMPALAConfig, "dqn": DQNConfig}[task["algorithm"]["name"]]()
         .environment(ENV)
         .env_runners(
             num_env_runners=task["workers"],
@@ -116,6 +128,7 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
         .learners(num_learners=0)
         .training(**settings_of(task))
         .rl_module(**network_of(task["network"]))
+        .reporting(min_time_s_per_iteration=REPORT_S)
         .debugging(seed=seed, log_level="ERROR")
     )
 
