@@ -1,7 +1,9 @@
 """TianJi's own channel: the arena and the sockets that runs use, with the messages that runs send.
 
 Senders are actors that write rollouts and send `RolloutArrived`; the receiver is a buffer that
-copies each out. On one host rollouts lie in the arena, and a sender that finds no free slot for a
+copies each out. A rollout of a run holds the trajectories of several environments; here it holds
+several messages where they are small, each written and read by itself, as far as they are to be
+sent at once. On one host rollouts lie in the arena, and a sender that finds no free slot for a
 moment asks for a ticket and sleeps until it has one. Between hosts they travel as frames over TCP,
 encrypted by the keys of the job, and tickets are granted several at once: a ticket's number says
 how many rollouts may have been sent.
@@ -33,6 +35,8 @@ BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20
 """Between hosts, that much of each sender may be on its way."""
 MAX_WAITING = 512
+MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**18
+"""So many messages make a rollout, as far as they do not fill more than that."""
 
 
 class PlainOpening(Opening):
@@ -60,17 +64,18 @@ class Channel(Ends):
     def __init__(self, job: dict[str, Any], size_bytes: int) -> None:
         super().__init__(job, size_bytes)
         options = job["options"]
-        self._layout = Layout((Field("data", "uint8"),), size_bytes, 1)
+        self._most = max(1, min(MAX_MESSAGES, ROLLOUT_BYTES // size_bytes))
+        self._layout = Layout((Field("data", "uint8"),), size_bytes, self._most)
         self._endpoint: str = options.get("endpoint", f"ipc://{job['scratch']}/{BUFFER}")
         self._keyrings = msgspec.convert(options.get("keyrings", {}), dict[str, Keyring])
         self._sockets_type = PlainSockets if options.get("plain") else Sockets
         self._arena: Arena | None = None
-        self._window = num_slots(size_bytes)
+        self._window = num_slots(self._layout.num_bytes)
         if self._endpoint.startswith("ipc:"):
             self._arena = Arena(self.senders, self._window, self._layout.num_bytes)
         else:
             self.forks = False
-            self._window = max(4, min(MAX_WAITING, MAX_WAITING_BYTES // size_bytes))
+            self._window = max(4, min(MAX_WAITING, MAX_WAITING_BYTES // self._layout.num_bytes))
         self._grants = max(1, self._window // 4)
         self._taken = [0] * self.senders
         self._sent = 0
@@ -96,11 +101,19 @@ class Channel(Ends):
         self._sockets = self._open(self._actor, wiring)
 
     def send(self, source: np.ndarray, count: int) -> None:
-        for _ in range(count):
+        while count:
             buffer = self._allocate()
-            np.copyto(buffer[: self.size_bytes], source)
-            self._sockets.send(BUFFER, RolloutArrived(Rollout(self._describe(), buffer), 0))
+            messages = self._messages(buffer, min(count, self._most))
+            for message in messages:
+                np.copyto(message, source)
+            info = self._describe(len(messages))
+            self._sockets.send(BUFFER, RolloutArrived(Rollout(info, buffer), 0))
             self._sent += 1
+            count -= len(messages)
+
+    def _messages(self, buffer: np.ndarray, count: int) -> np.ndarray:
+        """The first messages of a rollout, [count, size_bytes]."""
+        return buffer[: count * self.size_bytes].reshape(count, self.size_bytes)
 
     def _hear(self) -> None:
         """Waits for more tickets."""
@@ -131,7 +144,7 @@ class Channel(Ends):
             buffer = arena.take(self._index)
         return buffer
 
-    def _describe(self) -> RolloutInfo:
+    def _describe(self, num_messages: int) -> RolloutInfo:
         return RolloutInfo(
             actor=self._index,
             epoch=0,
@@ -139,7 +152,7 @@ class Channel(Ends):
             ticket=self._sent,
             version_min=0,
             version_max=0,
-            num_env_steps=1,
+            num_env_steps=num_messages,
             total_env_steps=self._sent,
             start_s=0.0,
             end_s=0.0,
@@ -155,10 +168,12 @@ class Channel(Ends):
                 self._grant(index_of(message.actor))
             if not isinstance(message, RolloutArrived):
                 continue
-            np.copyto(target, message.rollout.buffer[: self.size_bytes])
-            actor = message.rollout.info.actor
-            del message  # which frees its slot
-            left -= 1
+            info = message.info
+            for one in self._messages(message.rollout.buffer, info.num_env_steps):
+                np.copyto(target, one)
+            left -= info.num_env_steps
+            actor = info.actor
+            del message, one  # which frees its slot
             self._taken[actor] += 1
             if self._arena is None and self._taken[actor] % self._grants == 0:
                 self._grant(actor)
