@@ -37,6 +37,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """A registered Gymnasium id."""
     num_envs: PositiveInt = 8
     """Environments per actor (the rollout's batch axis B)."""
+    num_splits: PositiveInt = 1
+    """Parts of them that step by turns, each in a thread of its own while actions are chosen for
+    another; 2 is double buffering. For slow environments that leave Python's lock alone."""
     step_latency_ms: NonNegativeFloat = 0.0
     """Emulated time that one vector step takes beside its computation."""
     reward_scale: PositiveFloat = 1.0
@@ -47,6 +50,13 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Atari: learn as if a lost life ended the episode; the game itself goes on."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
+
+    @property
+    def part(self) -> EnvSpec:
+        """One of the parts by itself."""
+        return msgspec.structs.replace(
+            self, num_envs=self.num_envs // self.num_splits, num_splits=1
+        )
 
 
 class NetworkSpec(Spec, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -47,17 +47,23 @@ class Acting:
         """Has actions chosen by a library of the kind `act` wherever it fits."""
         self._library = library
 
-    def rows(self, tensors: Mapping[str, Tensor]) -> list[Row]:
-        """The steps of a rollout to be, [T] rows, with fresh noise.
+    def rows(
+        self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
+    ) -> list[list[Row]]:
+        """The steps of a rollout to be, [T] rows for each part of it, with fresh noise.
 
         Args:
             tensors: Its fields; the noise is drawn for as many steps as they have.
+            columns: Of each part along axis B; all have the same size.
         """
-        outputs = [tensors[name].unbind() for name in self.names]
-        noise = self._algorithm.noise(self._generator, len(outputs[0]), self._lanes)
-        rows = list(zip(tensors["observation"].unbind(), noise.unbind(), *outputs, strict=False))
+        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._lanes)
+        fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
+        rows = [
+            list(zip(*(field[:, part].unbind() for field in fields), strict=False))
+            for part in columns
+        ]
         library = self._library
-        fits = library and library.signature == act_signature(self._vector, rows[0])
+        fits = library and library.signature == act_signature(self._vector, rows[0][0])
         self._fitting = library if fits else None
         return rows
 

@@ -91,6 +91,7 @@ def make_blueprint(
     """
     import_modules(experiment.modules)
     cut = cut or single_cut(experiment)
+    _check_splits(experiment, cut)
     devices = find_devices(gpus) if cut.is_on_device else (CPU,)
     algorithm = make_suitable(experiment, cut, _spaces(experiment, cut))
     samples = algorithm.samples()
@@ -124,6 +125,23 @@ def _spaces(experiment: Experiment, cut: Cut) -> Spaces:
         return of_tensors or spaces_of(env)
     finally:
         env.close()
+
+
+def _check_splits(experiment: Experiment, cut: Cut) -> None:
+    """Raises ConfigError if the environments cannot be split as wanted."""
+    num_envs, num_splits = experiment.env.num_envs, experiment.env.num_splits
+    if num_envs % num_splits:
+        raise ConfigError(
+            f"{num_envs} environments cannot be split into {num_splits} equal parts",
+            where="env.num_splits",
+            fix="take a divisor of env.num_envs",
+        )
+    if num_splits > 1 and (cut.has_remote_env or cut.is_on_device):
+        raise ConfigError(
+            f"with {cut.policy} an actor does not step environments by itself",
+            where="env.num_splits",
+            fix="set it to 1, or take another policy",
+        )
 
 
 def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:

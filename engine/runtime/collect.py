@@ -6,22 +6,24 @@ buffer; whatever can be done once a rollout is not done there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.clock import Clock
-from engine.envs.make import VectorEnvironment, make_vector_env
 from engine.messages import StepTaken
+from engine.roles.events import StepWanted
 from engine.rollout import Rollout, Weights
-from engine.runtime.acting import as_tensors
+from engine.runtime.acting import Row, as_tensors
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.collecting import CollectingBody, Steps
 from engine.runtime.compile_job import CompileJob
-from engine.runtime.remote_env import Array, RemoteEnv, StepResult
-from engine.sections import ENVIRONMENT, OFF, Sections
+from engine.runtime.env_parts import EnvPart, RemotePart, make_local_parts
+from engine.runtime.remote_env import RemoteEnv
+from engine.sections import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
@@ -52,17 +54,17 @@ class ActorBody(CollectingBody):
         if arena is not None:
             arena.reclaim(index)
         self._remote: RemoteEnv | None = None
-        self._env: VectorEnvironment | None = None
-        self._step: Callable[[Array], StepResult] | None = None
+        self._parts: Sequence[EnvPart]
         self._observation: np.ndarray | None = None
-        if blueprint.cut.has_remote_env:
-            self._remote = RemoteEnv(blueprint.layout)
-        else:
-            self._env = make_vector_env(self._spec)
-            self._step = sections.timed(ENVIRONMENT, self._env.step)
-            self._observation, _ = self._env.reset(seed=self._env_seed)
-        self._parameters = self._acting.parameters.vector.detach().numpy()
         layout = blueprint.layout
+        if blueprint.cut.has_remote_env:
+            self._remote = RemoteEnv(layout)
+            self._parts = [RemotePart(slice(layout.num_envs), self._remote)]
+        else:
+            self._parts = parts = make_local_parts(blueprint, self._env_seed, sections)
+            self._observation = np.concatenate([part.first_observation for part in parts])
+        self._columns = [part.columns for part in self._parts]
+        self._parameters = self._acting.parameters.vector.detach().numpy()
         self._compile_job = CompileJob(blueprint, "act") if compiles else None
         if self._compile_job is not None and self._compile_job.outcome:
             self._tell_outcome(self._compile_job)
@@ -71,8 +73,8 @@ class ActorBody(CollectingBody):
         self._lives = np.zeros((layout.num_steps + 1, layout.num_envs), np.int64)
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
+        for part in self._parts:
+            part.close()
         if self._compile_job is not None:
             self._compile_job.close()
 
@@ -93,31 +95,49 @@ class ActorBody(CollectingBody):
             self._tell_outcome(self._compile_job)
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
+        observation = views["observation"]
         if self._observation is None:
             self._observation = yield from self._require_remote().reset()
-        step, choose = self._step, self._choose
-        now_s, note = self._clock.now_s, self._moments_s.append
-        observation, action, earned = views["observation"], views["action"], self._earned
-        terminated, truncated = views["terminated"], views["truncated"]
         observation[0] = self._observation
-        for t, row in enumerate(self._rows(as_tensors(views))):
-            choose(row)
-            if step is not None:
-                result = step(action[t])
-            else:
-                result = yield from self._require_remote().step(action[t])
-            observation[t + 1], earned[t], terminated[t], truncated[t], info = result
-            if self._spec.life_loss_terminates:
-                self._lives[t + 1] = info.get("lives", self._lives[t])
-            note(now_s())
-            yield None
+        lives = self._lives if self._spec.life_loss_terminates else None
+        for part in self._parts:
+            part.bind(views, self._earned, lives)
+        rows = self._rows(as_tensors(views), self._columns)
+        yield from self._take_steps(rows)
         self._observation = observation[-1].copy()
         entries = self._enter_books()
         views["valid"][...] = entries.valid.numpy()
         views["reward"][...] = self._learnt_reward()
         if self._spec.life_loss_terminates:
+            terminated = views["terminated"]
             np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
         yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
+
+    def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
+        """All steps of a rollout; all parts but the one in turn may be stepping meanwhile.
+
+        Args:
+            rows: For each part, [T].
+        """
+        parts, choose, under_way = self._parts, self._choose, deque[EnvPart]()
+        num_ahead = len(parts) - 1
+        for t, row_of_parts in enumerate(zip(*rows, strict=True)):
+            for part, row in zip(parts, row_of_parts, strict=True):
+                choose(row)
+                part.begin(t)
+                under_way.append(part)
+                if len(under_way) > num_ahead:
+                    yield from self._finish(under_way.popleft())
+            yield None
+        for part in under_way:
+            yield from self._finish(part)
+
+    def _finish(self, part: EnvPart) -> Iterator[StepWanted]:
+        wanted = part.finish()
+        if wanted is not None:
+            yield from wanted
+        if part is self._parts[-1]:
+            self._moments_s.append(self._clock.now_s())
 
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
         views, rows = self._views, slice(num_rows)

@@ -65,7 +65,8 @@ class DeviceActorBody(CollectingBody):
         observation, reward = tensors["observation"], tensors["reward"]
         terminated, truncated = tensors["terminated"], tensors["truncated"]
         observation[0] = self._observation
-        for t, row in enumerate(self._rows(tensors)):
+        (rows,) = self._rows(tensors)
+        for t, row in enumerate(rows):
             self._choose(row)
             result = self._step(tensors["action"][t])
             observation[t + 1], reward[t], terminated[t], truncated[t] = result

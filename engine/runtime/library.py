@@ -91,7 +91,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             experiment.network,
             experiment.modules,
             blueprint.layout.digest,
-            blueprint.rollouts_per_batch if kind == "steps" else 0,
+            blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
             blueprint.weights.digest,
             str(torch.__version__),
             processor_features(),

@@ -25,6 +25,7 @@ from engine.algorithms.gradient import (
 from engine.runtime.acting import Acting, as_tensors
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.compiled import act_signature, step_arguments, steps_signature
+from engine.runtime.env_parts import columns_of
 from engine.runtime.library import Kind, Signature
 from engine.runtime.staging import SampleStaging, Staging
 
@@ -71,7 +72,8 @@ def trace_act(blueprint: Blueprint) -> Traced:
     num_envs = blueprint.layout.num_envs
     lanes = Lanes(0, num_envs, num_envs)
     acting = Acting(blueprint.algorithm, lanes, torch.Generator())
-    row = acting.rows(as_tensors(blueprint.layout.views(blueprint.layout.allocate())))[0]
+    tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
+    row = acting.rows(tensors, columns_of(blueprint.experiment.env))[0][0]
     vector = acting.parameters.vector.detach()
     function = _ActFunction(blueprint.algorithm, acting.names)
     return _trace(function, [vector, *row], act_signature(vector, row))

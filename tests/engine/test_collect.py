@@ -20,6 +20,7 @@ from engine.roles.events import Event, RolloutAbandoned, RolloutCollected
 from engine.rollout import Rollout, Weights
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.collect import ActorBody
+from engine.runtime.env_parts import LocalPart
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment
 from engine.trace.records import Episode
@@ -70,8 +71,9 @@ def make_bench(seed: int = 0, epoch: int = 0, num_envs: int = 2) -> Bench:
     body = ActorBody(blueprint, 3, epoch, clock)
     weights = np.zeros(blueprint.weights.num_bytes, np.uint8)
     body.perform(LoadWeights(Weights(6, weights)))
-    assert body._env is not None
-    env = body._env.unwrapped
+    (part,) = body._parts
+    assert isinstance(part, LocalPart)
+    env = part.env.unwrapped
     assert isinstance(env, ScriptedVectorEnv)
     return Bench(blueprint, body, env, clock)
 

@@ -214,7 +214,7 @@ def test_the_traced_act_is_the_eager_one(experiment: Experiment):
     wanted, found = (random_rows(blueprint, acting, 5) for acting in (eager, traced))
     graph = TRACE["act"](blueprint).graph
     vector = traced.parameters.vector.detach()
-    for one, other in zip(eager.rows(wanted), traced.rows(found), strict=True):
+    for one, other in zip(eager.rows(wanted)[0], traced.rows(found)[0], strict=True):
         eager.choose(one)
         graph(vector, *other)
     check_equal_choices(eager, wanted, found)
@@ -240,7 +240,7 @@ def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment):
     eager, compiled = make_acting(blueprint), make_acting(blueprint)
     compiled.use(job.library)
     wanted, found = (random_rows(blueprint, acting, 5) for acting in (eager, compiled))
-    for one, other in zip(eager.rows(wanted), compiled.rows(found), strict=True):
+    for one, other in zip(eager.rows(wanted)[0], compiled.rows(found)[0], strict=True):
         eager.choose(one)
         compiled.choose(other)
     assert compiled._fitting is job.library
