@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
+from tianji_cli.commands.report_kinds import report_other
 from tianji_cli.output import Output
 from tianji_cli.render.profile import profile_table
 from tianji_cli.render.tables import summary_table
@@ -146,35 +146,23 @@ def report_command(
         What was written; None for benchmarks and studies, whose reports are others.
 
     Raises:
-        ConfigError: As `resolve_run` and `write_report`.
+        ConfigError: As `resolve_run`, `write_report` and `report_other`.
         PreflightError: As `write_report`.
     """
-    from tianji_cli.commands.bench_report import is_bench
-    from tianji_cli.scaling.records import is_scaling
-    from tianji_cli.study.records import is_study
-    from tianji_cli.transport.records import is_transport
-
-    if benches := _places(results, runs, is_bench):
-        _report_benches(runs, benches, out, output, archives)
-        return None
-    if archives:
-        raise ConfigError(
-            "only a benchmark can be kept so", where="--archive", fix="copy the directory instead"
-        )
-    if studies := _places(results, runs, is_study):
-        _report_study(runs, studies, out, output)
-        return None
-    if scalings := _places(results, runs, is_scaling):
-        _report_scaling(runs, scalings, out, output)
-        return None
-    if transports := _places(results, runs, is_transport):
-        _report_transport(runs, transports, out, output)
+    if report_other(runs, results, out, output, archives=archives):
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
     result = write_report(paths, out)
     if output.is_json:
         output.document(result.document)
         return result
+    _show_runs(result, output)
+    output.data.print(Text(f"report: {result.report}"), soft_wrap=True)
+    return result
+
+
+def _show_runs(result: ReportResult, output: Output) -> None:
+    """Tables of each run, whether its traces say the same, and what to know about it."""
     for run, summary in zip(result.document.runs, result.summaries, strict=True):
         output.data.print(summary_table(summary))
         if run.profile:
@@ -185,75 +173,3 @@ def report_command(
         output.data.print(Text(f"rebuilt from traces: {check}\n", style=style))
         for warning in run.warnings:
             output.say(f"{run.run_id}: {warning}")
-    output.data.print(Text(f"report: {result.report}"), soft_wrap=True)
-    return result
-
-
-def _places(results: Path, names: Sequence[str], is_kind: Callable[[Path], bool]) -> list[Path]:
-    """The directories of one kind among these: paths, ids, or unique beginnings of ids."""
-    found = []
-    for name in names:
-        exact = [place for place in (Path(name), results / name) if is_kind(place)]
-        pattern = f"{glob.escape(name)}*"
-        is_id = Path(name).name == name
-        begins = [p for p in results.glob(pattern) if is_kind(p)] if is_id else []
-        if exact or len(begins) == 1:
-            found.append((exact or begins)[0])
-    return found
-
-
-def _report_study(
-    names: Sequence[str], studies: Sequence[Path], out: Path | None, output: Output
-) -> None:
-    from tianji_cli.commands.study_report import show_study, write_study_report
-
-    if len(names) != 1:
-        raise ConfigError(
-            "a study has a report of its own",
-            where=", ".join(names),
-            fix="report them one after the other",
-        )
-    show_study(write_study_report(studies[0], out), output)
-
-
-def _report_scaling(
-    names: Sequence[str], scalings: Sequence[Path], out: Path | None, output: Output
-) -> None:
-    from tianji_cli.commands.bench_scaling import report_scaling
-
-    if len(names) > 1:
-        raise ConfigError("benchmarks of scaling are reported one by one", where=", ".join(names))
-    report_scaling(scalings[0], out, output)
-
-
-def _report_transport(
-    names: Sequence[str], transports: Sequence[Path], out: Path | None, output: Output
-) -> None:
-    from tianji_cli.commands.bench_transport import report_transport
-
-    if len(names) > 1:
-        raise ConfigError("benchmarks of transport are reported one by one", where=", ".join(names))
-    report_transport(transports[0], out, output)
-
-
-def _report_benches(
-    names: Sequence[str],
-    benches: Sequence[Path],
-    out: Path | None,
-    output: Output,
-    archives: bool,
-) -> None:
-    from tianji_cli.commands.bench_report import (
-        show_comparison,
-        write_archive,
-        write_bench_report,
-    )
-
-    if len(benches) != len(names):
-        raise ConfigError(
-            "runs and benchmarks cannot share a report",
-            where=", ".join(names),
-            fix="report them one after the other",
-        )
-    write = write_archive if archives else write_bench_report
-    show_comparison(write(benches, out), output)

@@ -115,6 +115,11 @@ def _save(figure: Figure, target: StudyPaths, name: str, title: str) -> PageFigu
     return PageFigure(name=name, title=title, svg=svg.read_text(encoding="utf-8"), png=png)
 
 
+def report_study(root: Path, out: Path | None, output: Output) -> None:
+    """Writes the report of a study and shows it; see `write_study_report`."""
+    show_study(write_study_report(root, out), output)
+
+
 def show_study(report: StudyReport, output: Output) -> None:
     """Prints the table, or one JSON document."""
     if output.is_json:
