@@ -18,7 +18,7 @@ from tianji_cli.study.records import StudyPaths
 from tianji_cli.study.run import command_of, plan_cells
 from tianji_cli.study.spec import Study, StudyTask, find_study, load_study, setting_words
 
-SHIPPED = ("staleness", "asynchrony", "reference")
+SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
 
 
 def shipped_study(name: str, *settings: str) -> Study:

@@ -14,7 +14,7 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="[SUITE]",
         help="Suite: smoke, cartpole, classic, minatar, atari, scaling, transport; study:"
-        " staleness, asynchrony, reference; or a file of your own.",
+        " staleness, asynchrony, overlap, reference; or a file of your own.",
     ),
 ]
 InventoryArgument = Annotated[
