@@ -47,7 +47,7 @@ _FREE = bytes([FREE])
 PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2**21
 TURN_BYTES = 2**20
-MIN_TURN = 4
+MIN_TURN = 2
 """Slots are taken in turn up to this size altogether, and at least so many."""
 _EPOCH_BYTES = 4
 

@@ -2,11 +2,11 @@
 
 Senders are actors that write rollouts and send `RolloutArrived`; the receiver is a buffer that
 copies each out. A rollout of a run holds the trajectories of several environments; here it holds
-several messages where they are small, each written and read by itself, as far as they are to be
-sent at once. On one host rollouts lie in the arena, and a sender that finds no free slot for a
-moment asks for a ticket and sleeps until it has one. Between hosts they travel as frames over TCP,
-encrypted by the keys of the job, and tickets are granted several at once: a ticket's number says
-how many rollouts may have been sent.
+several messages on one host, each written and read by itself, as far as they are to be sent at
+once. There rollouts lie in the arena, and a sender that finds no free slot for a moment asks for a
+ticket and sleeps until it has one. Between hosts they travel as frames over TCP, encrypted by the
+keys of the job, and tickets are granted several at once: a ticket's number says how many rollouts
+may have been sent.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20
 """Between hosts, that much of each sender may be on its way."""
 MAX_WAITING = 512
-MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**18
-"""So many messages make a rollout, as far as they do not fill more than that."""
+MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**21
+"""On one host so many messages make a rollout, as far as they do not fill more than that."""
 
 
 class PlainOpening(Opening):
@@ -64,14 +64,15 @@ class Channel(Ends):
     def __init__(self, job: dict[str, Any], size_bytes: int) -> None:
         super().__init__(job, size_bytes)
         options = job["options"]
-        self._most = max(1, min(MAX_MESSAGES, ROLLOUT_BYTES // size_bytes))
-        self._layout = Layout((Field("data", "uint8"),), size_bytes, self._most)
         self._endpoint: str = options.get("endpoint", f"ipc://{job['scratch']}/{BUFFER}")
+        is_near = self._endpoint.startswith("ipc:")
+        self._most = max(1, min(MAX_MESSAGES, ROLLOUT_BYTES // size_bytes)) if is_near else 1
+        self._layout = Layout((Field("data", "uint8"),), size_bytes, self._most)
         self._keyrings = msgspec.convert(options.get("keyrings", {}), dict[str, Keyring])
         self._sockets_type = PlainSockets if options.get("plain") else Sockets
         self._arena: Arena | None = None
         self._window = num_slots(self._layout.num_bytes)
-        if self._endpoint.startswith("ipc:"):
+        if is_near:
             self._arena = Arena(self.senders, self._window, self._layout.num_bytes)
         else:
             self.forks = False
