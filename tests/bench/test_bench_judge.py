@@ -159,5 +159,12 @@ def test_counts_are_reconciled(claim, is_wrong):
     assert (figures.miscount > 0.01) == is_wrong
 
 
+@pytest.mark.parametrize(("claim", "is_wrong"), [(3, False), (4901, False), (9000, True)])
+def test_what_is_counted_on_arrival_may_be_late_by_anything(claim, is_wrong):
+    records = [*steady_records(), Claimed(t=153.0, env_steps=claim, is_received=True)]
+    figures = measure(to_trace(records, 100.0), TASK)
+    assert (figures.miscount > 0.01) == is_wrong
+
+
 def test_a_cell_without_a_sample_has_no_figures():
     assert measure([], TASK).collect_per_s is None

@@ -62,11 +62,23 @@ def test_xingtians_words_are_stamped_once_and_read_again_later(tmp_path):
     paths = CellPaths(tmp_path)
     paths.raw.mkdir()
     paths.output.write_text("".join(lines_of("xingtian-0.3.0.log")), encoding="utf-8")
-    feed = StatisticsFeed(paths)
+    feed = StatisticsFeed(paths, is_bounded=True)
     first = feed.poll()
     assert feed.poll() == []
     assert {type(record) for record in first} == {Claimed}
     assert RawFeed(paths.raw).poll() == first
+
+
+@pytest.mark.parametrize(("task", "is_received"), [("ppo-400", False), ("dqn", True)])
+def test_xingtians_dqn_counts_what_has_arrived(tmp_path, task, is_received):
+    paths = CellPaths(tmp_path)
+    paths.raw.mkdir()
+    job = msgspec.structs.replace(job_of("xingtian"), task=of("cartpole", task, "xingtian"))
+    paths.job.write_bytes(msgspec.json.encode(job))
+    paths.output.write_text("".join(lines_of("xingtian-0.3.0.log")), encoding="utf-8")
+    first = PEERS_BY_NAME["xingtian"].feed(paths).poll()
+    assert [record.is_received for record in first] == [is_received] * len(first)
+    assert first
 
 
 def test_rllibs_own_results_are_read_and_nan_is_unknown():

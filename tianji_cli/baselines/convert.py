@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
-from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, RawRecord, Steps, Trained
+from tianji_cli.baselines.raw import (
+    CLAIMED,
+    RECEIVED,
+    Claimed,
+    EpisodeEnd,
+    Phase,
+    RawRecord,
+    Steps,
+    Trained,
+)
 
 UNKNOWN = -1
 """The weights version of a system that states none."""
@@ -58,7 +67,8 @@ def to_trace(records: Sequence[RawRecord], launched_s: float) -> list[Record]:
             case Phase():
                 rows.append(_event(t_s, "phase", record.name))
             case Claimed():
-                rows.append(_event(t_s, "claimed", str(record.env_steps)))
+                kind = RECEIVED if record.is_received else CLAIMED
+                rows.append(_event(t_s, kind, str(record.env_steps)))
     return rows
 
 

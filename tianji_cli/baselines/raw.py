@@ -46,10 +46,19 @@ class Phase(_Raw, frozen=True, kw_only=True, tag="phase"):
     name: str
 
 
+CLAIMED, RECEIVED = "claimed", "received"
+"""Kinds of events that a system's own count becomes."""
+
+
 class Claimed(_Raw, frozen=True, kw_only=True, tag="claimed"):
-    """The system's own count of env steps so far."""
+    """The system's own count of env steps so far.
+
+    Attributes:
+        is_received: They are counted where they arrive, and nothing bounds what is on its way.
+    """
 
     env_steps: int
+    is_received: bool = False
 
 
 RawRecord: TypeAlias = Steps | EpisodeEnd | Trained | Phase | Claimed

@@ -10,7 +10,7 @@ import msgspec
 
 from tianji_cli.baselines.base import Deviations
 from tianji_cli.baselines.venv_peer import GAMES, TORCH, VenvPeer
-from tianji_cli.bench.suite import Task
+from tianji_cli.bench.suite import LAG_BOUND, Task
 from tianji_cli.bench.work import BenchDqn, BenchImpala
 
 
@@ -71,6 +71,7 @@ class Rllib(VenvPeer):
         if isinstance(task.algorithm, BenchImpala):
             return {"value_coefficient": ("equal", "given doubled: RLlib halves the loss")}
         return {
+            LAG_BOUND: ("different", "0: it collects and learns by turns"),
             "advantage normalisation": ("different", "per batch"),
             "value loss clipping": ("equal", "off; on by default"),
         }

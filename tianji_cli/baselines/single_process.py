@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tianji_cli.baselines.base import Deviations, DriverPeer, Installed, PeerOptions
 from tianji_cli.baselines.probe import probe_here
-from tianji_cli.bench.suite import Task
+from tianji_cli.bench.suite import LAG_BOUND, Task
 
 
 class SingleProcess(DriverPeer):
@@ -23,7 +23,10 @@ class SingleProcess(DriverPeer):
     def deviations(self, task: Task) -> Deviations:
         total = task.workers * task.envs_per_worker
         words = f"one process steps all {total} environments and learns"
-        rows: Deviations = {"workers": ("different", words)}
+        rows: Deviations = {
+            "workers": ("different", words),
+            LAG_BOUND: ("different", "0: it collects and learns by turns"),
+        }
         if task.algorithm_name == "dqn":
             return {**rows, "rollout_steps": ("different", "learns after every step of all")}
         return rows

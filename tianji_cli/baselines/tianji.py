@@ -29,7 +29,7 @@ from tianji_cli.baselines.base import (
 )
 from tianji_cli.baselines.probe import probe_here
 from tianji_cli.baselines.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
-from tianji_cli.bench.work import ATARI, BenchDqn, BenchImpala
+from tianji_cli.bench.work import ATARI, BenchDqn, BenchImpala, BenchPpo
 
 RUN = "run"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +45,10 @@ def experiment_of(job: Job) -> dict[str, object]:
     """The experiment file of a job; the harness stops it, so its own stop rule is far away."""
     task = job.task
     env, algorithm = task.env, msgspec.to_builtins(task.algorithm)
-    staleness: dict[str, object] | None = None
+    staleness: dict[str, object]
     match task.algorithm:
+        case BenchPpo():
+            staleness = {"mode": "block", "max_lag": task.max_lag}
         case BenchDqn():
             algorithm["updates_per_batch"] = UPDATES_PER_BATCH
             staleness = {"mode": "unbounded"}  # old samples are meant here
@@ -68,7 +70,7 @@ def experiment_of(job: Job) -> dict[str, object]:
         "network": msgspec.to_builtins(task.network),
         "policy": "tianji",
         "actors": task.workers,
-        **({"staleness": staleness} if staleness else {}),
+        "staleness": staleness,
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},
         "checkpoint": {"every_s": None},
     }

@@ -27,7 +27,7 @@ from tianji_cli.baselines.probe import probe
 from tianji_cli.baselines.raw import Feed
 from tianji_cli.baselines.xingtian_config import SHAPES, configuration
 from tianji_cli.baselines.xingtian_output import StatisticsFeed
-from tianji_cli.bench.suite import Task
+from tianji_cli.bench.suite import LAG_BOUND, Task
 from tianji_cli.bench.work import ATARI, BenchDqn, BenchImpala, BenchPpo
 
 PYTHON_VARIABLE = "TIANJI_XINGTIAN_PYTHON"
@@ -106,7 +106,9 @@ class Xingtian(DriverPeer):
         return Command(argv, env=env, unset=("VIRTUAL_ENV",))
 
     def feed(self, paths: CellPaths) -> Feed:
-        return StatisticsFeed(paths)
+        job = msgspec.json.decode(paths.job.read_bytes(), type=Job)
+        # With DQN every step is a message of its own, and its broker takes any number of them.
+        return StatisticsFeed(paths, is_bounded=isinstance(job.task.algorithm, BenchPpo))
 
 
 def _fixed(wanted: float, fixed: float) -> tuple[MatchKind, str]:
@@ -124,6 +126,7 @@ def _dqn_network(task: Task) -> tuple[MatchKind, str]:
 
 def _deviations_of_ppo(task: Task, hp: BenchPpo) -> Deviations:
     common: Deviations = {
+        LAG_BOUND: ("different", "0: explorers wait for the weights of each batch"),
         "discount": _fixed(hp.discount, 0.99),
         "gae_lambda": _fixed(hp.gae_lambda, 0.95),
         "advantage normalisation": ("not settable", "none"),

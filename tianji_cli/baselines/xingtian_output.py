@@ -57,9 +57,11 @@ class StatisticsFeed:
 
     Args:
         paths: Of the cell.
+        is_bounded: Whether its explorers wait for its learner, so that little is on its way.
     """
 
-    def __init__(self, paths: CellPaths) -> None:
+    def __init__(self, paths: CellPaths, *, is_bounded: bool) -> None:
+        self._is_bounded = is_bounded
         self._raw = RawFeed(paths.raw)
         self._output = paths.output
         self._live = paths.raw / LIVE_NAME
@@ -76,5 +78,6 @@ class StatisticsFeed:
         return self._raw.poll()
 
     def _line(self, block: Statistics) -> bytes:
-        record = Claimed(t=round(time.monotonic(), 6), env_steps=block.steps)
+        now_s = round(time.monotonic(), 6)
+        record = Claimed(t=now_s, env_steps=block.steps, is_received=not self._is_bounded)
         return msgspec.json.encode(record) + b"\n"

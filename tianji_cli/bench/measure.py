@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from engine.trace.summary import STEADY_SHARE
+from tianji_cli.baselines.raw import CLAIMED, RECEIVED
 from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
 
@@ -132,13 +133,16 @@ def _reconcile(
     """Compares the system's own last count with ours.
 
     A system may learn of its env steps late: by `CLAIM_LAG_S`, and by what is still on its
-    way. Only what lies outside of that is a difference.
+    way, of which there may be any number if it counts what it has received (`RECEIVED`). Only
+    what lies outside of that is a difference.
     """
-    claims = [r for r in rows if isinstance(r, Event) and r.kind == "claimed"]
+    claims = [r for r in rows if isinstance(r, Event) and r.kind in (CLAIMED, RECEIVED)]
     if not claims:
         return None, None
     claimed, t_s = int(claims[-1].detail), claims[-1].t_s
     in_flight = task.algorithm.in_flight_steps
     lowest, highest = _at(curve, t_s - CLAIM_LAG_S) - in_flight, _at(curve, t_s) + in_flight
+    if claims[-1].kind == RECEIVED:
+        lowest = 0
     difference = max(0, lowest - claimed, claimed - highest)
     return claimed, difference / max(_at(curve, t_s), 1)

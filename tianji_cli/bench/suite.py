@@ -9,7 +9,7 @@ import msgspec
 
 from engine.config_file import apply_settings, convert, read_yaml, suggest
 from engine.errors import ConfigError
-from engine.spec import NonNegativeFloat, PositiveFloat, PositiveInt, Scalar, Spec
+from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Scalar, Spec
 from tianji_cli.bench.work import (
     Algorithm,
     BenchDqn,
@@ -22,6 +22,9 @@ from tianji_cli.files import find_file, study_names
 
 PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 """Every system that a suite may name, in the order of tables and figures."""
+
+LAG_BOUND = "lag bound, in versions"
+"""A row of the parity table."""
 
 
 class PeerOverrides(Spec, frozen=True, kw_only=True):
@@ -47,6 +50,9 @@ class Task(Spec, frozen=True, kw_only=True):
     envs_per_worker: PositiveInt = 8
     rollout_steps: PositiveInt
     """Steps of each environment between two looks at new weights."""
+    max_lag: NonNegativeInt = 1
+    """PPO: weights versions by which a trained sample may be old, where collecting goes on while
+    the learner learns."""
     threshold: float
     """For the mean return of training episodes, as `judge` says."""
     judge: Judging = Judging()
@@ -144,6 +150,7 @@ def scalar_rows(task: Task) -> dict[str, Scalar]:
         "workers": task.workers,
         "envs_per_worker": task.envs_per_worker,
         "rollout_steps": task.rollout_steps,
+        **({LAG_BOUND: task.max_lag} if isinstance(algorithm, BenchPpo) else {}),
         **algorithm.practices,
         "bootstrap at truncation": "on",
         "seed": "the block's",
