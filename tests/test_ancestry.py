@@ -12,6 +12,7 @@ from tianji_cli.analysis.ancestry import ancestors_of
 from tianji_cli.analysis.examine import examine_runs
 from tianji_cli.analysis.run import load_run
 from tianji_cli.commands.report import write_report
+from tianji_cli.render.titles import return_over_steps
 from tianji_cli.run_dir import RunPaths
 
 JOINT_S = 4.0
@@ -82,3 +83,12 @@ def test_a_manifest_that_names_itself_or_another_place_is_not_followed(
     found, trouble = ancestors_of(chain[0].root, load_run(chain[0]).manifest)
     assert [one.run_id for one in found] == (["day2"] if origin == "day2" else [])
     assert trouble == ""
+
+
+def test_a_resumed_run_without_an_episode_of_its_own_says_so(chain: list[RunPaths]):
+    (chain[1].trace / "episodes.jsonl").write_text("")
+    summary = json.loads(chain[1].summary.read_bytes())
+    chain[1].summary.write_text(json.dumps({**summary, "return_mean": None, "reached": False}))
+    (examined,) = examine_runs(chain[1:2])
+    assert len(examined.curves.episodes)
+    assert "since the run was resumed" in return_over_steps([examined.curves])

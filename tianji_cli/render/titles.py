@@ -47,6 +47,8 @@ def _end_of_return(run: RunCurves) -> str:
     summary = run.summary
     if not len(run.episodes):
         return "Return: no episode has finished"
+    if summary.return_mean is None:
+        return "Return: no episode has finished since the run was resumed"
     text = f"Mean return ends at {units.number(summary.return_mean)}"
     if summary.threshold is not None:
         text += f", short of {units.short(summary.threshold)}"
