@@ -2,7 +2,8 @@
 
 While some parts step, each in a thread of its own, actions are chosen for another (Petrenko et al.,
 2020, section 3.2). That pays where stepping is slow and leaves Python's lock alone. With one part
-nothing is in a thread and nothing is ahead: choose, step, choose, step.
+nothing is in a thread and nothing is ahead: choose, step, choose, step. A rollout that is given up
+counts the steps that all parts have finished.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, WireError
 from engine.messages import BatchArrived, StopRequested, TicketGranted
 from engine.roles.commands import AbandonRollout, CollectRollout
 from engine.roles.events import TimerFired
-from engine.runtime import collect
+from engine.runtime import env_parts
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import (
     ScriptedVectorEnv,
@@ -44,7 +44,7 @@ def test_what_is_reported_as_collected_is_what_the_environments_did(tmp_path, mo
         made.append(ScriptedVectorEnv(spec.num_envs))
         return made[-1]
 
-    monkeypatch.setattr(collect, "make_vector_env", make)
+    monkeypatch.setattr(env_parts, "make_vector_env", make)
     result = run(tmp_path / "run", make_experiment(actors=3))
     assert result.summary.env_steps_collected == sum(env.num_env_steps for env in made)
 
