@@ -17,8 +17,8 @@ from typing import Any
 from recorder import Recorder, recorder_of_process
 
 ENV = "tianji-bench"
-REPORT_S = 1
-"""How often the asynchronous ones report, and see that they are to stop; 10 s by default."""
+IMPALA_REPORT_S = 1
+"""How often it reports, and sees that it is to stop; 10 s by default."""
 SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
 
 
@@ -116,8 +116,10 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
         return make_counted(task["env"])
 
     register_env(ENV, make)
+    name = task["algorithm"]["name"]
+    reports = {"min_time_s_per_iteration": IMPALA_REPORT_S} if name == "impala" else {}
     return (
-        {"ppo": PPOConfig, "impala": IMPALAConfig, "dqn": DQNConfig}[task["algorithm"]["name"]]()
+        {"ppo": PPOConfig, "impala": IMPALAConfig, "dqn": DQNConfig}[name]()
         .environment(ENV)
         .env_runners(
             num_env_runners=task["workers"],
@@ -128,7 +130,7 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
         .learners(num_learners=0)
         .training(**settings_of(task))
         .rl_module(**network_of(task["network"]))
-        .reporting(min_time_s_per_iteration=REPORT_S)
+        .reporting(**reports)
         .debugging(seed=seed, log_level="ERROR")
     )
 
