@@ -10,6 +10,7 @@ import pytest
 from study_fakes import MACHINE, SMALL, make_runs, manifest_of, run_of, summary
 
 from tianji_cli.bench.statistics import bootstrap_median, median_ratio
+from tianji_cli.render.figures_study import make_comparison
 from tianji_cli.render.study_text import interval_text, ratio_lines, result_rows, whole
 from tianji_cli.study.compare import VariantResult, compare_study
 
@@ -128,3 +129,17 @@ def test_rows_say_what_was_not_reached():
     assert rows["two", "a"][-1] == "10.0%"
     censored = bootstrap_median([1.0, 2.0, 3.0, 4.0, math.inf])
     assert interval_text(censored, whole).endswith("–not reached]")
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_panels", "verb"),
+    [(THREE, 2, "takes"), ({"a": [None] * 3, "b": [None] * 3}, 1, "consumes")],
+    ids=["reached", "never reached"],
+)
+def test_env_steps_to_a_threshold_are_drawn_where_some_run_reached_it(steps, num_panels, verb):
+    runs = make_runs(steps)
+    figure = make_comparison(compare_study(manifest_of(), runs).tasks[0], runs)
+    assert figure is not None
+    assert len(figure.axes) == num_panels
+    title = figure.axes[0].get_title(loc="left") or figure.axes[0].get_title()
+    assert title.startswith(f"b {verb} 1")

@@ -33,33 +33,52 @@ BOUND = (0, (6, 3))
 
 
 def make_comparison(task: TaskResult, runs: Runs) -> Figure | None:
-    """Throughput above env steps to the threshold, over the variants; None for a single variant."""
+    """Throughput over the variants, and below it env steps to the threshold, if any run reached it.
+
+    Returns:
+        None for a single variant.
+    """
     if len(task.variants) < 2 or not any(item.num_runs for item in task.variants):
         return None
+    has_steps = any(item.steps_to_threshold for item in task.variants)
+    num_panels = 2 if has_steps else 1
     with in_style():
-        figure = Figure(figsize=(SIZE_INCHES[0], 1.4 * SIZE_INCHES[1]), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True)
-        for index, item in enumerate(task.variants):
-            own = runs_of(runs, task.task, item.variant)
-            _draw_seeds(above, index, [throughput_of(run) for run in own])
-            _draw_median(above, index, item.consume_per_s)
-            _draw_seeds(below, index, [steps_of(run) for run in own])
-            _draw_median(below, index, item.steps_to_threshold)
-        above.set_ylabel("env steps/s consumed")
-        goal = "" if task.threshold is None else f" to {task.threshold:g}"
-        below.set_ylabel(f"env steps{goal}")
-        num_censored = sum(item.num_censored for item in task.variants)
-        _finish(above, HEADROOM)
-        _finish(below, HEADROOM_CENSORED if num_censored else HEADROOM)
-        _draw_censored(below, task)
-        below.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
-        below.set_xlim(-0.6, len(task.variants) - 0.4)
-        below.set_xlabel(task.axis)
-        above.set_title(title_of_comparison(task))
-        _legend(below, has_censored=num_censored > 0)
-        handles, labels = below.get_legend_handles_labels()
+        size = (SIZE_INCHES[0], 0.7 * num_panels * SIZE_INCHES[1])
+        figure = Figure(figsize=size, layout="constrained")
+        panels: list[Axes] = list(figure.subplots(num_panels, 1, sharex=True, squeeze=False)[:, 0])
+        _draw_throughput(panels[0], task, runs)
+        if has_steps:
+            _draw_steps(panels[1], task, runs)
+        lowest = panels[-1]
+        lowest.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
+        lowest.set_xlim(-0.6, len(task.variants) - 0.4)
+        lowest.set_xlabel(task.axis)
+        panels[0].set_title(title_of_comparison(task))
+        _legend(lowest, has_censored=has_steps and any(v.num_censored for v in task.variants))
+        handles, labels = lowest.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=3)
         return figure
+
+
+def _draw_throughput(axes: Axes, task: TaskResult, runs: Runs) -> None:
+    for index, item in enumerate(task.variants):
+        own = runs_of(runs, task.task, item.variant)
+        _draw_seeds(axes, index, [throughput_of(run) for run in own])
+        _draw_median(axes, index, item.consume_per_s)
+    axes.set_ylabel("env steps/s consumed")
+    _finish(axes, HEADROOM)
+
+
+def _draw_steps(axes: Axes, task: TaskResult, runs: Runs) -> None:
+    for index, item in enumerate(task.variants):
+        own = runs_of(runs, task.task, item.variant)
+        _draw_seeds(axes, index, [steps_of(run) for run in own])
+        _draw_median(axes, index, item.steps_to_threshold)
+    goal = "" if task.threshold is None else f" to {task.threshold:g}"
+    axes.set_ylabel(f"env steps{goal}")
+    is_censored = any(item.num_censored for item in task.variants)
+    _finish(axes, HEADROOM_CENSORED if is_censored else HEADROOM)
+    _draw_censored(axes, task)
 
 
 def _draw_seeds(axes: Axes, place: int, values: Sequence[float | None]) -> None:

@@ -162,12 +162,13 @@ def fact_rows(manifest: StudyManifest) -> list[tuple[str, str]]:
 
 
 def title_of_comparison(task: TaskResult) -> str:
-    """What the two panels show."""
-    divided = [item for item in task.variants if "steps_to_threshold" in item.ratios]
-    if divided:
-        versus = divided[-1]
-        times = _times(versus.ratios["steps_to_threshold"])
-        return f"{versus.variant} takes {times} × the env steps of {task.baseline}"
+    """What the panels show: of the last variant that has a ratio, else the best ones."""
+    for name, verb in (("steps_to_threshold", "takes"), ("consume_per_s", "consumes")):
+        divided = [item for item in task.variants if name in item.ratios]
+        if divided:
+            per_s = "/s" if verb == "consumes" else ""
+            times = _times(divided[-1].ratios[name])
+            return f"{divided[-1].variant} {verb} {times} × the env steps{per_s} of {task.baseline}"
     fast = [item for item in task.variants if item.consume_per_s]
     frugal = [item for item in task.variants if item.steps_to_threshold]
     parts = []
