@@ -92,9 +92,9 @@ class CompileJob:
         """Whether the other process that compiles this is done; if it gave up, goes on instead."""
         if time.monotonic() - self._started_at_s > LIMIT_S:
             self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
+            self._is_waiting = False
         else:
             self._start("compiled by another process")
-        self._is_waiting = self._process is None and not self.outcome
         return bool(self.outcome)
 
     def _start(self, how_found: str) -> None:
@@ -102,7 +102,6 @@ class CompileJob:
         try:
             if not self._is_there():
                 self._workspace = Workspace.claim(self._path)
-                self._is_waiting = self._workspace is None
             if self._is_there():  # also if its owner was done just before the claim
                 self.close()
                 self._load(how_found)
@@ -111,6 +110,7 @@ class CompileJob:
         except OSError as error:
             self.close()
             self.outcome = f"not compiled: {error}"
+        self._is_waiting = self._process is None and not self.outcome
 
     def _is_there(self) -> bool:
         return signature_path(self._path).is_file()

@@ -85,3 +85,9 @@ def test_what_cannot_be_used_is_refused(setting, words):
 def test_an_unknown_suite_suggests_one():
     with pytest.raises(ConfigError, match="did you mean 'cartpole'"):
         load_suite("cartpol")
+
+
+def test_a_lag_bound_is_refused_where_it_would_do_nothing():
+    assert load_suite("cartpole", ["tasks.ppo-400.max_lag=2"]).tasks["ppo-400"].max_lag == 2
+    with pytest.raises(ConfigError, match="dqn has no lag bound"):
+        load_suite("cartpole", ["tasks.dqn.max_lag=2"])

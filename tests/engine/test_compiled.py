@@ -322,6 +322,22 @@ def test_whoever_waits_for_a_compiler_that_was_ended_compiles_instead():
     assert list(library_path(blueprint, "steps").parent.iterdir()) == []
 
 
+def test_a_library_that_comes_just_before_the_wait_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    blueprint = make_blueprint(ppo())
+    library = library_path(blueprint, "steps")
+
+    def claim(_path: Path) -> None:
+        """Another process has the right, and is done at this moment."""
+        library.parent.mkdir(parents=True, exist_ok=True)
+        library.write_bytes(b"not a library")
+        signature_path(library).write_text("{}")
+
+    monkeypatch.setattr(Workspace, "claim", claim)
+    job = CompileJob(blueprint, "steps")
+    assert job.outcome
+    assert not job.poll(), "told already"
+
+
 def test_a_compiler_keeps_its_workspace_until_it_has_ended():
     blueprint = make_blueprint(ppo())
     job = CompileJob(blueprint, "steps")

@@ -25,6 +25,7 @@ PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 
 LAG_BOUND = "lag bound, in versions"
 """A row of the parity table."""
+DEFAULT_MAX_LAG = 1
 
 
 class PeerOverrides(Spec, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class Task(Spec, frozen=True, kw_only=True):
     envs_per_worker: PositiveInt = 8
     rollout_steps: PositiveInt
     """Steps of each environment between two looks at new weights."""
-    max_lag: NonNegativeInt = 1
+    max_lag: NonNegativeInt = DEFAULT_MAX_LAG
     """PPO: weights versions by which a trained sample may be old, where collecting goes on while
     the learner learns."""
     threshold: float
@@ -132,6 +133,9 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
     if isinstance(algorithm, BenchPpo) and algorithm.batch_steps % algorithm.minibatch_steps:
         problem = f"{algorithm.minibatch_steps} does not divide the batch"
         found.append(("algorithm.minibatch_steps", problem, "choose a divisor"))
+    if task.max_lag != DEFAULT_MAX_LAG and not isinstance(algorithm, BenchPpo):
+        problem = f"{task.algorithm_name} has no lag bound here"
+        found.append(("max_lag", problem, "leave it out"))
     if not math.isfinite(task.threshold):
         found.append(("threshold", "can never be reached or is reached at once", "a number"))
     if task.min_s > task.budget_s:
