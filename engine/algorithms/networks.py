@@ -92,8 +92,8 @@ class ObservationInput(nn.Module):
     def _scaled(self, observation: Tensor) -> Tensor:
         if observation.is_floating_point():
             return observation
-        values = observation.to(torch.float32)
-        return values if self._scale == 1.0 else values * self._scale
+        values = observation.to(torch.float32)  # a new tensor, so it may be written to
+        return values if self._scale == 1.0 else values.mul_(self._scale)
 
 
 class PolicyValueNetwork(nn.Module):
@@ -224,6 +224,7 @@ def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor], returns: T
     """
     assert isinstance(network, PolicyValueNetwork)
     valid = batch["valid"]
-    network.input.learn(batch["observation"][:-1][valid])
+    if network.input.statistics is not None:
+        network.input.learn(batch["observation"][:-1][valid])
     if network.returns is not None:
         network.returns.learn(returns[valid] / network.reward_scale)

@@ -187,16 +187,18 @@ class _Bfloat16(nn.Module):
 
 
 class _ChannelsLastInMemory(nn.Module):
-    """The same values; where gradients are wanted in float32, each pixel's channels together.
+    """The same values; where gradients are wanted, each pixel's channels together.
 
     Convolutions keep that order through the whole network, and their gradients are a third faster
-    on CPUs. Inference is not, nor is bfloat16.
+    on CPUs. Inference is not.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        if not torch.is_grad_enabled():
             return x
-        return x.contiguous(memory_format=torch.channels_last)
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        return x.to(dtype, memory_format=torch.channels_last)
 
 
 class _ChannelsFirst(nn.Module):

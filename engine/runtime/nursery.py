@@ -18,6 +18,7 @@ from engine.errors import TianJiError
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
 from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
+from engine.runtime.heap import keep_freed_memory
 from engine.runtime.launch import (
     Exited,
     LineReader,
@@ -158,6 +159,7 @@ def main() -> None:
     """Serves as nursery, or, in a forked child, plays a role."""
     die_with_parent()
     name_process("tj-nursery")
+    keep_freed_memory()
     child = _Nursery().serve()
     if child is not None:
         try:

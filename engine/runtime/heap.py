@@ -1,0 +1,30 @@
+"""The heap of the C library: memory that was freed is kept for the next one who asks.
+
+By default glibc maps every block above 32 MB anew, gives it back when it is freed, and hands back
+the top of its heap as well. A batch of images makes dozens of such blocks in each update, and the
+kernel then fills in and zeroes page after page: a third of the time of a learner of images.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MAPPED_BYTES = 2**30
+_MOST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Keeps blocks of up to 1 GiB in this process and those forked from it.
+
+    Such a process stays as large as it once was.
+
+    Returns:
+        Whether this C library can do so; where it cannot, nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False  # not glibc
+    settings = ((_M_MMAP_THRESHOLD, _MAPPED_BYTES), (_M_TRIM_THRESHOLD, _MOST))
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)
