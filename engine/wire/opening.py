@@ -100,10 +100,12 @@ class Opening:
         socket.set(zmq.LINGER, LINGER_MS)
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
-        spare = CURVE_BYTES if endpoint.startswith("tcp:") else 0
+        is_between_hosts = endpoint.startswith("tcp:")
+        spare = CURVE_BYTES if is_between_hosts else 0
         socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
-        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        if is_between_hosts:  # on one host the kernel says who died; who stands still is waited for
+            socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         return socket
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
