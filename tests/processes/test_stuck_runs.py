@@ -11,11 +11,14 @@ import pytest
 from running import ENDLESS, rows, wait_for
 
 from engine.roles.watchdog import PROBE_S
+from engine.wire.opening import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 STUCK_S = 3.0
 PROMPT = ("-s", f"watchdog.stuck_s={STUCK_S}")
+FROZEN_S = (HEARTBEAT_MS + HEARTBEAT_TIMEOUT_MS) / 1000 + 3.0
+"""Longer than hosts wait for each other's heartbeat; it must be that long, so it is waited for."""
 LIMIT_S = STUCK_S + PROBE_S + 3.0
 """To be named, and for the stack to be taken."""
 
@@ -89,7 +92,7 @@ def test_an_environment_that_hangs_is_named_with_its_line_and_the_run_ends(
 
 
 def test_a_frozen_learner_is_named_alone(tianji, tmp_path, witness):
-    """Actors and buffer only wait for it, and they answer."""
+    """Actors and buffer only wait for it, and they answer; what was on its way to it is kept."""
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", *PROMPT, *ENDLESS)
     wait_for(lambda: len(rows(run, "consumption")) > 10, 60, "training")
@@ -100,8 +103,11 @@ def test_a_frozen_learner_is_named_alone(tianji, tmp_path, witness):
     wait_for(lambda: named(run, "learner-0"), 3 * LIMIT_S, "it is named")
     report_s = time.monotonic() - began_s
     assert {row["role"] for row in kinds(run, "stuck")} == {"learner-0"}
+    time.sleep(max(0.0, began_s + FROZEN_S - time.monotonic()))
+    done = len(rows(run, "consumption"))
     learner.send_signal(signal.SIGCONT)
     wait_for(lambda: bool(kinds(run, "recovered")), 30, "it is at work again")
+    wait_for(lambda: len(rows(run, "consumption")) > done + 5, 30, "the run goes on")
     command.process.send_signal(signal.SIGINT)
     assert command.end()[0] == 130
     witness(

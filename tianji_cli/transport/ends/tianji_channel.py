@@ -22,6 +22,7 @@ import zmq
 from engine.errors import WireError
 from engine.messages import AnyMessage, RolloutArrived, TicketGranted, TicketRequested, index_of
 from engine.rollout import Field, Layout, Rollout, RolloutInfo
+from engine.runtime.heap import keep_freed_memory
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.keys import Keyring
@@ -35,7 +36,7 @@ BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20
 """Between hosts, that much of each sender may be on its way."""
 MAX_WAITING = 512
-MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**21
+MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**22
 """On one host so many messages make a rollout, as far as they do not fill more than that."""
 
 
@@ -194,4 +195,5 @@ class Channel(Ends):
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as every role does
     play(Channel)
