@@ -66,6 +66,9 @@ SCENARIOS: dict[str, Scenario] = {
         "named with its stack, its peers go on; after SIGCONT what it brings is checked for lag"
     ),
     "SIGSTOP of a learner": Scenario("it alone is named, with its stack"),
+    "SIGSTOP of a learner, longer than heartbeats": Scenario(
+        "what becomes ready for it meanwhile waits for it"
+    ),
     "a whole host frozen": Scenario(
         "given up by name, the others go on; thawed, it ends its roles by itself, unheard"
     ),
