@@ -186,6 +186,16 @@ class _Bfloat16(nn.Module):
         return features.to(torch.float32)
 
 
+def names_in_bfloat16(network: nn.Module) -> frozenset[str]:
+    """The parameters of `network` that it computes with in bfloat16."""
+    return frozenset(
+        f"{path}.{name}"
+        for path, module in network.named_modules()
+        if isinstance(module, _Bfloat16)
+        for name, _ in module.named_parameters()
+    )
+
+
 class _ChannelsLastInMemory(nn.Module):
     """The same values; where gradients are wanted, each pixel's channels together.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from engine.algorithms.base import Algorithm, Lanes
 from engine.algorithms.flat import FlatParameters, flatten
+from engine.algorithms.gradient import pieces_of
+from engine.algorithms.trunks import names_in_bfloat16
 from engine.runtime.compiled import act_signature
 from engine.runtime.library import Library
 
@@ -29,6 +31,7 @@ class Acting:
     Attributes:
         parameters: Those that it acts with.
         names: The fields that it fills in.
+        weights: What it computes with: the flat parameters, and them rounded if any are.
     """
 
     def __init__(self, algorithm: Algorithm, lanes: Lanes, generator: torch.Generator) -> None:
@@ -39,9 +42,15 @@ class Acting:
         self._network.to(generator.device)
         self.parameters: FlatParameters = flatten(self._network)
         self.names = chosen_names(algorithm)
-        self._vector = self.parameters.vector.detach()
+        vector = self.parameters.vector.detach()
+        self._rounding = Rounding(self._network)
+        self.weights = self._rounding.weights(vector)
         self._library: Library | None = None
         self._fitting: Library | None = None
+
+    def refresh(self) -> None:
+        """To be called when `parameters` have been written to: acts with these from now on."""
+        self._rounding.round(*self.weights)
 
     def use(self, library: Library) -> None:
         """Has actions chosen by a library of the kind `act` wherever it fits."""
@@ -63,19 +72,61 @@ class Acting:
             for part in columns
         ]
         library = self._library
-        fits = library and library.signature == act_signature(self._vector, rows[0][0])
+        fits = library and library.signature == act_signature(self.weights, rows[0][0])
         self._fitting = library if fits else None
         return rows
 
     def choose(self, row: Row) -> None:
         """Fills one row in."""
         if self._fitting is not None:
-            self._fitting.call([self._vector, *row])
+            self._fitting.call([*self.weights, *row])
             return
         observation, noise, *outputs = row
         chosen = self._algorithm.act(self._network, observation, noise)
         for name, output in zip(self.names, outputs, strict=True):
             output.copy_(chosen[name])
+
+
+class Rounding:
+    """Parameters that a network computes with in bfloat16, rounded once instead of in every step.
+
+    Args:
+        network: It is made to act with what is rounded; its parameters must be flat.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._shapes = [(name, p.shape) for name, p in network.named_parameters()]
+        self._names = names_in_bfloat16(network)
+
+    def weights(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """The flat parameters float32 [P], and them rounded, bfloat16 [P], if any are."""
+        if not self._names:
+            return (vector,)
+        rounded = vector.to(torch.bfloat16)
+        pieces = pieces_of(rounded, self._shapes)
+        for name, parameter in self._network.named_parameters():
+            if name in self._names:
+                parameter.grad, parameter.data = None, pieces[name]
+        return vector, rounded
+
+    def round(self, vector: Tensor, rounded: Tensor | None = None) -> None:
+        """Writes to `rounded` what `vector` is now."""
+        if rounded is not None:
+            rounded.copy_(vector)
+
+    def pieces(self, vector: Tensor, rounded: Tensor | None = None) -> dict[str, Tensor]:
+        """Each parameter, from where the network takes it."""
+        pieces = pieces_of(vector, self._shapes)
+        if rounded is not None:
+            low = pieces_of(rounded, self._shapes)
+            pieces |= {name: low[name] for name in self._names}
+        return pieces
+
+    @property
+    def num_weights(self) -> int:
+        """How many tensors `weights` are."""
+        return 2 if self._names else 1
 
 
 def chosen_names(algorithm: Algorithm) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ class ActorBody(CollectingBody):
 
     def _load(self, weights: Weights) -> None:
         np.copyto(self._parameters, weights.buffer.view(np.float32))
+        self._acting.refresh()
 
     def _take(self, taken: StepTaken) -> bool:
         return self._remote is not None and self._remote.take(taken)

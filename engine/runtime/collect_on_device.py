@@ -58,6 +58,7 @@ class DeviceActorBody(CollectingBody):
     def _load(self, weights: Weights) -> None:
         assert isinstance(weights, DeviceWeights), "the learner is on another device"
         self._acting.parameters.load(weights.vector)
+        self._acting.refresh()
 
     def _collect(self, ticket: int) -> Steps:
         layout = self._blueprint.layout

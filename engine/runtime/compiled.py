@@ -55,6 +55,6 @@ def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> 
     return describe({"vector": state.weights.vector, **named, **rows})
 
 
-def act_signature(vector: Tensor, row: Sequence[Tensor]) -> Signature:
+def act_signature(weights: Sequence[Tensor], row: Sequence[Tensor]) -> Signature:
     """What compiled acting relies on: all parameters, and one row of a rollout."""
-    return describe({"vector": vector, **{str(i): tensor for i, tensor in enumerate(row)}})
+    return describe({str(i): tensor for i, tensor in enumerate((*weights, *row))})

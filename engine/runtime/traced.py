@@ -20,9 +20,8 @@ from engine.algorithms.gradient import (
     Samples,
     Trainable,
     gather,
-    pieces_of,
 )
-from engine.runtime.acting import Acting, as_tensors
+from engine.runtime.acting import Acting, Rounding, as_tensors
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.compiled import act_signature, step_arguments, steps_signature
 from engine.runtime.env_parts import columns_of
@@ -74,9 +73,8 @@ def trace_act(blueprint: Blueprint) -> Traced:
     acting = Acting(blueprint.algorithm, lanes, torch.Generator())
     tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
     row = acting.rows(tensors, columns_of(blueprint.experiment.env))[0][0]
-    vector = acting.parameters.vector.detach()
     function = _ActFunction(blueprint.algorithm, acting.names)
-    return _trace(function, [vector, *row], act_signature(vector, row))
+    return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 
 
 TRACE: Mapping[Kind, Callable[[Blueprint], Traced]] = {"steps": trace_steps, "act": trace_act}
@@ -151,12 +149,13 @@ class _ActFunction:
 
     def __init__(self, algorithm: Algorithm, names: tuple[str, ...]) -> None:
         self._bound = _BoundAct(algorithm)
-        self._shapes = [(name, p.shape) for name, p in self._bound.named_parameters()]
+        self._rounding = Rounding(self._bound)
         self._names = names
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        vector, observation, noise, *outputs = arguments
-        pieces = pieces_of(vector, self._shapes)
+        num_weights = self._rounding.num_weights
+        observation, noise, *outputs = arguments[num_weights:]
+        pieces = self._rounding.pieces(*arguments[:num_weights])
         with torch.no_grad():
             chosen: dict[str, Tensor] = functional_call(self._bound, pieces, (observation, noise))
         for name, output in zip(self._names, outputs, strict=True):

@@ -68,6 +68,11 @@ def dqn() -> Experiment:
     return msgspec.structs.replace(experiment, algorithm=algorithm)
 
 
+def in_bfloat16(experiment: Experiment) -> Experiment:
+    network = msgspec.structs.replace(experiment.network, precision="bfloat16")
+    return msgspec.structs.replace(experiment, network=network)
+
+
 EXPERIMENTS = pytest.mark.parametrize(
     "experiment", [ppo(), impala(), dqn()], ids=lambda e: e.algorithm_name
 )
@@ -204,20 +209,44 @@ def random_rows(blueprint: Blueprint, acting: Acting, seed: int) -> dict[str, to
 def make_acting(blueprint: Blueprint) -> Acting:
     acting = Acting(blueprint.algorithm, Lanes(4, 4, 8), torch.Generator().manual_seed(2))
     acting.parameters.load(blueprint.algorithm.init(3).weights.vector)
+    acting.refresh()
     return acting
 
 
-@EXPERIMENTS
+ACTING = pytest.mark.parametrize(
+    "experiment",
+    [ppo(), impala(), dqn(), in_bfloat16(ppo())],
+    ids=lambda e: f"{e.algorithm_name}-{e.network.precision}",
+)
+
+
+@ACTING
 def test_the_traced_act_is_the_eager_one(experiment: Experiment):
     blueprint = make_blueprint(experiment)
     eager, traced = make_acting(blueprint), make_acting(blueprint)
     wanted, found = (random_rows(blueprint, acting, 5) for acting in (eager, traced))
     graph = TRACE["act"](blueprint).graph
-    vector = traced.parameters.vector.detach()
     for one, other in zip(eager.rows(wanted)[0], traced.rows(found)[0], strict=True):
         eager.choose(one)
-        graph(vector, *other)
+        graph(*traced.weights, *other)
     check_equal_choices(eager, wanted, found)
+
+
+def test_what_is_rounded_once_acts_like_what_is_rounded_in_every_step():
+    blueprint = make_blueprint(in_bfloat16(ppo()))
+    acting = make_acting(blueprint)
+    state = blueprint.algorithm.init(3)
+    rows = acting.rows(random_rows(blueprint, acting, 5))[0]
+    for observation, noise, *outputs in rows:
+        acting.choose((observation, noise, *outputs))
+        wanted = blueprint.algorithm.act(state.network, observation, noise)
+        for name, output in zip(acting.names, outputs, strict=True):
+            torch.testing.assert_close(output, wanted[name], rtol=0, atol=0)
+    before = [tensor.clone() for tensor in acting.weights]
+    acting.parameters.load(blueprint.algorithm.init(4).weights.vector)
+    acting.refresh()
+    assert all(not torch.equal(a, b) for a, b in zip(before, acting.weights, strict=True))
+    assert acting.weights[1].dtype == torch.bfloat16
 
 
 def check_equal_choices(acting: Acting, wanted: dict, found: dict) -> None:
@@ -229,7 +258,7 @@ def check_equal_choices(acting: Acting, wanted: dict, found: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@EXPERIMENTS
+@ACTING
 def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment):
     blueprint = make_blueprint(experiment)
     job = CompileJob(blueprint, "act")
