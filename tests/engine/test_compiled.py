@@ -258,7 +258,7 @@ def check_equal_choices(acting: Acting, wanted: dict, found: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@ACTING
+@EXPERIMENTS
 def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment):
     blueprint = make_blueprint(experiment)
     job = CompileJob(blueprint, "act")
