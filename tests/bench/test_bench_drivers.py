@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ import torch
 from engine.algorithms.trunks import build_trunk
 from engine.envs.make import make_vector_env
 from engine.spec import EnvSpec, NetworkSpec
+from tianji_cli.bench.work import BenchNetwork
 
 DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
 
@@ -43,19 +45,25 @@ def records(directory: Path, kind: str) -> list[dict[str, float]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("mlp", (4,)), ("nature_cnn", (4, 84, 84)), ("minatar_cnn", (4, 10, 10))],
 )
-def test_peers_get_the_network_that_tianji_has(driver, name, shape):
-    network = {"name": name, "hidden_sizes": [64, 64], "activation": "tanh"}
-    theirs, num_features = driver("torch_nets").trunk(network, shape)
-    ours, wanted = build_trunk(shape, NetworkSpec(name=name))
+def test_peers_get_the_network_that_tianji_has(driver, name, shape, precision):
+    spec = BenchNetwork(name=name, precision=precision)
+    theirs, num_features = driver("torch_nets").trunk(msgspec.to_builtins(spec), shape)
+    ours, wanted = build_trunk(shape, NetworkSpec(name=name, precision=precision))
     assert num_features == wanted
     sizes = [[tuple(p.shape) for p in net.parameters()] for net in (theirs, ours)]
     assert sizes[0] == sizes[1]
-    batch = torch.zeros(3, *shape, dtype=torch.uint8 if name == "nature_cnn" else torch.float32)
-    assert theirs(batch).shape == (3, num_features)
+    batch = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    batch = (255 * batch).to(torch.uint8) if name == "nature_cnn" else batch
+    features = theirs(batch)
+    assert (features.shape, features.dtype) == ((3, num_features), torch.float32)
+    if name != "mlp":
+        is_rounded = torch.equal(features, features.to(torch.bfloat16).float())
+        assert is_rounded == (precision == "bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ class Xingtian(DriverPeer):
             return f"XingTian's configuration must state sizes; those of {task.env.id} are unknown"
         if isinstance(task.algorithm, BenchImpala):
             return "XingTian's IMPALA is not set up here"
+        if task.network.precision != "float32":
+            return "XingTian's networks compute in float32"
         has_dqn = task.env.namespace != ATARI and task.network.name == "mlp"
         if isinstance(task.algorithm, BenchDqn) and not has_dqn:
             return "XingTian's DQN is set up for fully connected networks here"

@@ -136,6 +136,9 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
     if task.max_lag != DEFAULT_MAX_LAG and not isinstance(algorithm, BenchPpo):
         problem = f"{task.algorithm_name} has no lag bound here"
         found.append(("max_lag", problem, "leave it out"))
+    if task.network.precision != "float32" and task.network.name == "mlp":
+        problem = "only convolutional networks are set up for other precisions"
+        found.append(("network.precision", problem, "leave it out"))
     if not math.isfinite(task.threshold):
         found.append(("threshold", "can never be reached or is reached at once", "a number"))
     if task.min_s > task.budget_s:

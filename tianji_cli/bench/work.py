@@ -137,16 +137,19 @@ class BenchNetwork(Spec, frozen=True, kw_only=True):
     """Of `mlp`."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Of `mlp`."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic in convolutional trunks; all else is float32."""
 
     def words(self, *, has_policy: bool) -> str:
         """For the parity table; `has_policy` is false where there are action values only."""
         if self.name == "mlp":
             sizes = " x ".join(map(str, self.hidden_sizes))
             return f"{sizes}, {self.activation}" + (", policy and value apart" * has_policy)
-        return {
+        layers = {
             "nature_cnn": "convolutions 32 of 8/4, 64 of 4/2, 64 of 3/1, 512 units, relu, shared",
             "minatar_cnn": "convolution 16 of 3/1, 128 units, relu, shared",
         }[self.name]
+        return layers + (", in bfloat16" * (self.precision == "bfloat16"))
 
 
 class Judging(Spec, frozen=True, kw_only=True):

@@ -19,6 +19,19 @@ class Scaled(nn.Module):
         return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
+class InBfloat16(nn.Module):
+    """Computes in bfloat16 what lies within; gives float32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            features: Tensor = self.inner(x)
+        return features.float()
+
+
 def linear(num_in: int, num_out: int, gain: float) -> nn.Linear:
     """Orthogonal weights, no bias at first."""
     layer = nn.Linear(num_in, num_out)
@@ -32,7 +45,7 @@ def is_shared(network: dict[str, Any]) -> bool:
     return bool(network["name"] != "mlp")
 
 
-def trunk(network: dict[str, Any], shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+def trunk(network: dict[str, Any], shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """From observations to features.
 
     Args:
@@ -63,4 +76,5 @@ def trunk(network: dict[str, Any], shape: tuple[int, ...]) -> tuple[nn.Sequentia
     flat = nn.Sequential(*layers, nn.Flatten())
     with torch.no_grad():
         num_flat = int(flat(torch.zeros(1, *shape)).shape[-1])
-    return nn.Sequential(flat, linear(num_flat, num_units, 2**0.5), nn.ReLU()), num_units
+    whole: nn.Module = nn.Sequential(flat, linear(num_flat, num_units, 2**0.5), nn.ReLU())
+    return (InBfloat16(whole) if network["precision"] == "bfloat16" else whole), num_units
