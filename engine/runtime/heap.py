@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _MAPPED_BYTES = 2**30
 _MOST = 2**31 - 1
 
@@ -26,5 +26,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False  # not glibc
-    settings = ((_M_MMAP_THRESHOLD, _MAPPED_BYTES), (_M_TRIM_THRESHOLD, _MOST))
+    settings = (
+        (_M_MMAP_THRESHOLD, _MAPPED_BYTES),
+        (_M_TRIM_THRESHOLD, _MOST),
+        (_M_ARENA_MAX, 1),
+    )
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)

@@ -37,7 +37,7 @@ from tianji_cli.transport.run_cell import (
 )
 
 RECEIVER = "buffer-0"
-NUM_PORTS = 3
+NUM_PORTS = 4
 DEFAULT_PORTS = (29500, 29600)
 PROBE_S = 20.0
 END_S = 5.0
@@ -120,7 +120,7 @@ class Hosts:
         return conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
 
     def _listen(self) -> tuple[str, int]:
-        """The receiver's address, and the first of the three ports that it needs."""
+        """The receiver's address, and the first of the four ports that it needs."""
         host = self._parts[0].host
         low, end = host.ports or DEFAULT_PORTS
         if end - low < NUM_PORTS:
@@ -135,6 +135,7 @@ class Hosts:
         if method.needs == "iperf3":
             return {**options, "address": address, "port": low + 2}
         options["endpoint"] = f"tcp://{address}:{low + 1}"
+        options["single_endpoint"] = f"tcp://{address}:{low + 3}"
         if method.is_encrypted:
             names = [RECEIVER, *(f"actor-{index}" for index in range(cell.senders))]
             options["keyrings"] = make_keyrings(names)

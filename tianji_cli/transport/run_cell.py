@@ -31,6 +31,8 @@ LAUNCH_S = 60.0
 SIZE_S = 30.0
 """For one size: what takes longer has hung."""
 TAIL_LINES = 10
+MIN_APART_S = 1.0
+"""Between hosts everybody sends at least as long as iperf3, which knows no less."""
 POINTS_NAME = "points.json"
 
 
@@ -72,13 +74,14 @@ def make_job(
 ) -> dict[str, object]:
     """What a program is told; see `tianji_cli.transport.ends.course`."""
     method = METHODS[cell.method]
+    is_apart = cell.place == "between hosts"
     return {
         "senders": cell.senders,
         "sizes_bytes": sizes_of(suite, method),
-        "measure_s": suite.measure_s,
+        "measure_s": max(suite.measure_s, MIN_APART_S if is_apart else 0.0),
         "latency_sizes_bytes": suite.latency_sizes_bytes if method.has_latency else (),
         "latency_repeats": suite.latency_repeats,
-        "shares_clock": cell.place == "one host",
+        "shares_clock": not is_apart,
         "scratch": scratch,
         "control": f"{scratch}/control",
         "output": f"{scratch}/{POINTS_NAME}",

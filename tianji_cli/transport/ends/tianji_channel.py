@@ -36,6 +36,9 @@ BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20
 """Between hosts, that much of each sender may be on its way."""
 MAX_WAITING = 512
+GRANTS = 16
+"""So often while that much is sent the receiver says how much more may come: senders that get it
+in small parts keep the link busy without a break."""
 MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**22
 """On one host so many messages make a rollout, as far as they do not fill more than that."""
 
@@ -60,26 +63,65 @@ class PlainSockets(Sockets):
 
 
 class Channel(Ends):
-    """Options of the job: none on one host; `endpoint`, `plain` and `keyrings` between hosts."""
+    """Options of the job: none on one host; `endpoint`, `single_endpoint`, `plain` and `keyrings`
+    between hosts."""
 
     def __init__(self, job: dict[str, Any], size_bytes: int) -> None:
         super().__init__(job, size_bytes)
         options = job["options"]
-        self._endpoint: str = options.get("endpoint", f"ipc://{job['scratch']}/{BUFFER}")
-        is_near = self._endpoint.startswith("ipc:")
-        self._most = max(1, min(MAX_MESSAGES, ROLLOUT_BYTES // size_bytes)) if is_near else 1
-        self._layout = Layout((Field("data", "uint8"),), size_bytes, self._most)
+        endpoint = options.get("endpoint", f"ipc://{job['scratch']}/{BUFFER}")
+        most = max(1, min(MAX_MESSAGES, ROLLOUT_BYTES // size_bytes))
+        self._several = self._single = _Pipe(job, size_bytes, endpoint, most)
+        if "single_endpoint" in options:
+            # A frame is as long as its layout, so a message that travels alone has one of its own.
+            self.forks = False
+            self._single = _Pipe(job, size_bytes, options["single_endpoint"], 1)
+        self._pipes = {self._several, self._single}
+
+    def open_receiver(self) -> None:
+        for pipe in self._pipes:
+            pipe.open_receiver()
+
+    def open_sender(self, index: int) -> None:
+        for pipe in self._pipes:
+            pipe.open_sender(index)
+
+    def send(self, source: np.ndarray, count: int) -> None:
+        (self._single if count == 1 else self._several).send(source, count)
+
+    def receive(self, target: np.ndarray, count: int) -> None:
+        (self._single if count == 1 else self._several).receive(target, count)
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+
+
+class _Pipe:
+    """From all senders to the receiver, in rollouts of one layout.
+
+    Args:
+        job, size_bytes: See `Ends`.
+        endpoint: Where the receiver is.
+        most: So many messages make a rollout.
+    """
+
+    def __init__(self, job: dict[str, Any], size_bytes: int, endpoint: str, most: int) -> None:
+        options = job["options"]
+        self._size_bytes = size_bytes
+        self._endpoint, self._most = endpoint, most
+        self._layout = Layout((Field("data", "uint8"),), size_bytes, most)
         self._keyrings = msgspec.convert(options.get("keyrings", {}), dict[str, Keyring])
         self._sockets_type = PlainSockets if options.get("plain") else Sockets
         self._arena: Arena | None = None
-        self._window = num_slots(self._layout.num_bytes)
-        if is_near:
-            self._arena = Arena(self.senders, self._window, self._layout.num_bytes)
+        senders = int(job["senders"])
+        if endpoint.startswith("ipc:"):
+            self._window = num_slots(self._layout.num_bytes)
+            self._arena = Arena(senders, self._window, self._layout.num_bytes)
         else:
-            self.forks = False
             self._window = max(4, min(MAX_WAITING, MAX_WAITING_BYTES // self._layout.num_bytes))
-        self._grants = max(1, self._window // 4)
-        self._taken = [0] * self.senders
+        self._grants = max(1, self._window // GRANTS)
+        self._taken = [0] * senders
         self._sent = 0
         self._granted = self._window
 
@@ -115,7 +157,7 @@ class Channel(Ends):
 
     def _messages(self, buffer: np.ndarray, count: int) -> np.ndarray:
         """The first messages of a rollout, [count, size_bytes]."""
-        return buffer[: count * self.size_bytes].reshape(count, self.size_bytes)
+        return buffer[: count * self._size_bytes].reshape(count, self._size_bytes)
 
     def _hear(self) -> None:
         """Waits for more tickets."""
