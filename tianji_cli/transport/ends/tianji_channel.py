@@ -40,7 +40,7 @@ GRANTS = 16
 """So often while that much is sent the receiver says how much more may come: senders that get it
 in small parts keep the link busy without a break."""
 MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**22
-"""On one host so many messages make a rollout, as far as they do not fill more than that."""
+"""So many messages make a rollout, as far as they do not fill more than that."""
 
 
 class PlainOpening(Opening):
