@@ -24,6 +24,8 @@ from tianji_cli.transport.methods import LIMIT, OWN
 
 MARKERS = "osD^vPX*<>"
 PANEL_INCHES = SIZE_INCHES[0] * 0.72
+LEAST_SPAN = 20.0
+"""Of an axis of rates, or differences of some per cent would fill it."""
 
 
 def transport_figure(comparison: TransportComparison) -> Figure:
@@ -76,6 +78,8 @@ def _draw(
     axes.xaxis.set_major_locator(FixedLocator(comparison.sizes_bytes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(int(value))))
+    lowest, highest = axes.get_ylim()
+    axes.set_ylim(min(lowest, highest / LEAST_SPAN))
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_minor_locator(NullLocator())
