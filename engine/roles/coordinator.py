@@ -11,6 +11,7 @@ learner say what they did, then the buffer, told how much to expect, counts what
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from engine import PROTOCOL_VERSION
@@ -32,6 +33,7 @@ from engine.messages import (
     role_of,
 )
 from engine.progress import Progress, RoleState
+from engine.roles.closing import close_books
 from engine.roles.commands import (
     Command,
     EndRun,
@@ -51,7 +53,7 @@ from engine.roles.upkeep import Upkeep
 from engine.roles.view import describe
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
-from engine.trace.records import Ledger, Record
+from engine.trace.records import Record
 from engine.trace.summary import RunStatus
 
 JOIN_S = 60.0
@@ -211,7 +213,7 @@ class CoordinatorRole:
         if lost:
             cause = f"{event.process} on {event.host} {event.cause}"
             return [*commands, *self._lost_groups(lost, cause, now_s)]
-        self._roll.give_up(roles)
+        commands += self._give_up(roles)
         if self._roll.have_stopped(roles):
             return [*commands, *self._advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
@@ -251,7 +253,7 @@ class CoordinatorRole:
             commands += self._fleet.lose(actor)
         if waiting := self._awaited():
             self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
-            self._roll.give_up(waiting)
+            commands += self._give_up(waiting)
         return [*commands, *self._advance(now_s)]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
@@ -274,9 +276,16 @@ class CoordinatorRole:
         lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
         if lost:
             return [*commands, *self._lost_groups(lost, f"host {host} is lost", now_s)]
-        self._roll.give_up(there)
+        commands += self._give_up(there)
         self._fail(f"host {host} is lost: {detail}")
         return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
+
+    def _give_up(self, roles: Iterable[str]) -> list[Command]:
+        """Expects no last word of these. What actors among them had sent, their buffer knows."""
+        silent = sorted(set(roles) - set(self._roll.last_words) - self._fleet.absent)
+        self._roll.give_up(roles)
+        actors = [role for role in silent if role_of(role) == "actor"]
+        return [command for actor in actors for command in self._fleet.lose(actor)]
 
     def _fail(self, error: str) -> None:
         """Keeps the first cause: later errors are mostly its consequences."""
@@ -319,14 +328,9 @@ class CoordinatorRole:
 
     def _end(self, now_s: float) -> list[Command]:
         self._phase = _Phase.ENDED
-        unreported = self._fleet.unreported(self._roll.lost_collected, now_s)
-        for row in unreported:
-            self._totals.add(row, now_s)
-        final = self._final_ledger(now_s)
-        self._totals.close_ledger(final)
-        imbalance = final.collected - final.consumed - final.dropped - final.in_flight
-        if imbalance and not self._roll.gone:
-            self._fail(f"the ledger is {imbalance} env steps off: {final}")
+        closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
+        if closed.imbalance:
+            self._fail(f"the ledger is {closed.imbalance} env steps off: {closed.ledger}")
         summary = self._totals.summary(
             self._info,
             status=self._status,
@@ -335,7 +339,7 @@ class CoordinatorRole:
             now_s=self._ended_training_s,
         )
         return [
-            WriteTrace((*unreported, final)),
+            WriteTrace((*closed.unreported, closed.ledger)),
             self._note(now_s, "ended", COORDINATOR, self._status),
             EndRun(summary),
             *(
@@ -345,13 +349,6 @@ class CoordinatorRole:
             ),
             Quit(),
         ]
-
-    def _final_ledger(self, now_s: float) -> Ledger:
-        """Everyone's own count, or as much of it as is known."""
-        if self._roll.gone:
-            return self._roll.ledger_of_the_rest(self._totals, now_s)
-        own = self._groups.final_ledger(self._roll.last_words, self._totals, now_s)
-        return self._totals.in_all(own)
 
     def _note(
         self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None

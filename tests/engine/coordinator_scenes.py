@@ -19,7 +19,7 @@ from engine.roles.events import TimerFired
 from engine.roles.totals import RunInfo
 from engine.spec import StopSpec
 from engine.testing import make_experiment, only
-from engine.trace.records import Episode
+from engine.trace.records import Episode, Production
 from engine.trace.records import Event as TraceEvent
 from engine.trace.summary import Summary
 
@@ -90,3 +90,18 @@ def episodes(*returns: float) -> Report:
 def notes(commands: list[Command]) -> list[str]:
     rows = [row for c in commands if isinstance(c, WriteTrace) for row in c.records]
     return [row.kind for row in rows if isinstance(row, TraceEvent)]
+
+
+def production(actor: int, env_steps: int) -> Production:
+    return Production(
+        t_s=1.0,
+        actor=actor,
+        epoch=0,
+        sequence=0,
+        env_steps=env_steps,
+        env_steps_total=env_steps,
+        version_min=0,
+        version_max=0,
+        collect_s=0.1,
+        wait_s=0.0,
+    )

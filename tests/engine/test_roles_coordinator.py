@@ -13,6 +13,7 @@ from coordinator_scenes import (
     join,
     make_coordinator,
     notes,
+    production,
     running,
     told,
 )
@@ -32,7 +33,7 @@ from engine.roles.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
 from engine.roles.events import TimerFired
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
-from engine.trace.records import Episode, Production
+from engine.trace.records import Episode
 
 
 def test_the_run_starts_once_everybody_has_joined():
@@ -123,21 +124,10 @@ def test_a_threshold_that_is_not_reached_is_said_so():
 
 def test_episodes_are_written_with_how_far_the_run_was():
     coordinator = running()
-    production = Production(
-        t_s=1.0,
-        actor=0,
-        epoch=0,
-        sequence=0,
-        env_steps=8,
-        env_steps_total=8,
-        version_min=0,
-        version_max=0,
-        collect_s=0.1,
-        wait_s=0.0,
-    )
-    report = Report(address="actor-0", records=[production, *episodes(3.0).records])
+    produced = production(0, 8)
+    report = Report(address="actor-0", records=[produced, *episodes(3.0).records])
     written = only(coordinator.handle(report, 2.0), WriteTrace).records
-    assert written[0] is production
+    assert written[0] is produced
     assert isinstance(written[1], Episode)
     assert written[1].env_steps_collected == 8
 

@@ -8,17 +8,21 @@ from coordinator_scenes import (
     answer,
     exited,
     notes,
+    production,
     running,
     told,
 )
 
 from engine.messages import (
+    ActorLost,
     Counters,
     Exit,
+    Report,
     StepLimitReached,
     Stop,
     Stopped,
     StopRequested,
+    source_of,
 )
 from engine.roles.commands import EndRun, Quit, Send, WriteTrace
 from engine.roles.coordinator import STOP_S
@@ -68,6 +72,24 @@ def test_a_role_s_death_fails_the_run_with_host_cause_and_log():
     for part in ("actor-1", "box", "killed by SIGKILL", "\n    last words"):
         assert part in summary.error
     assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
+
+
+def test_what_a_dead_actor_had_sent_but_not_reported_is_in_the_last_count():
+    coordinator = running()
+    reported = production(1, 16)
+    coordinator.handle(Report(address="actor-1", records=[reported]), 4.0)
+    commands = coordinator.handle(exited("actor-1"), 5.0)
+    assert Send("buffer-0", ActorLost(actor="actor-1", epoch=0, collected=16)) in commands
+    answer(coordinator, "actor-0", "learner-0")
+    known = Counters(queued=12, staged=16, lost_collected={source_of(1, 0): 20})
+    commands = coordinator.handle(Stopped(address="buffer-0", counters=known), 7.0)
+    ledger = Ledger(t_s=7.0, collected=44, consumed=16, dropped=0, in_flight=28)
+    row, last = commands[0].records
+    assert last == ledger
+    assert (row.actor, row.env_steps, row.env_steps_total) == (1, 4, 20)
+    summary = only(commands, EndRun).summary
+    assert "actor-1" in summary.error
+    assert "ledger" not in summary.error
 
 
 def test_of_several_deaths_the_first_is_the_cause():

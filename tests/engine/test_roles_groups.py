@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coordinator_scenes import production
+
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, Counters, GroupLost, ModelMerged, ModelOffered, Stop
 from engine.roles.commands import BlendModel, Command, ExportModel
@@ -11,7 +13,7 @@ from engine.roles.learner import LearnerRole
 from engine.roles.totals import RunTotals
 from engine.spec import StalenessSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
-from engine.trace.records import Consumption, Ledger, Production
+from engine.trace.records import Consumption, Ledger
 
 
 def cut(groups: int = 3, merge: str = "average") -> Cut:
@@ -21,21 +23,6 @@ def cut(groups: int = 3, merge: str = "average") -> Cut:
         groups=groups,
         merge=merge,  # type: ignore[arg-type]
         staleness=StalenessSpec(),
-    )
-
-
-def production(actor: int, env_steps: int) -> Production:
-    return Production(
-        t_s=1.0,
-        actor=actor,
-        epoch=0,
-        sequence=0,
-        env_steps=env_steps,
-        env_steps_total=env_steps,
-        version_min=0,
-        version_max=0,
-        collect_s=0.1,
-        wait_s=0.0,
     )
 
 
