@@ -41,9 +41,9 @@ fault-table: setup ## Run all tests of faults (root) and write the table in docs
 chaos: setup ## Ten minutes of faults in a random order (SEED) on real hosts (root)
 	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)
 
-fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, YAML, traces
+fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	for target in frames yaml traces; do \
+	for target in frames parts yaml traces; do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
 	done
 

@@ -221,6 +221,12 @@ def kind_of(frame: Buffer) -> int:
     return int(kind)
 
 
+def frame_bytes_of(frame: Buffer) -> int:
+    """Size of a frame with a payload, as its header says. Raises WireError as `kind_of`."""
+    kind_of(frame)
+    return HEADER_BYTES + int(_PREFIX.unpack_from(frame)[4])
+
+
 def destination_of(frame: Buffer) -> str:
     """The role that a frame is for.
 

@@ -37,6 +37,7 @@ from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 from engine.wire.lanes import Entry, Inbox
 from engine.wire.opening import LATEST, LINGER_MS, Link, Opening
+from engine.wire.parts import cut, join
 
 LINGER_S = 20e-6
 LOOKS_AT_SOCKETS_EVERY = 16
@@ -154,13 +155,15 @@ class Sockets:
             client = self._clients.get(peer + LATEST, client)
         elif isinstance(message, WeightsArrived):
             peer += LATEST
+        whole = is_near or self._keyring is None or isinstance(message, WeightsArrived)
+        parts = frames if whole else cut(frames)
         try:
             if client is not None:
-                client.send_multipart(frames, zmq.DONTWAIT, copy=False)
+                client.send_multipart(parts, zmq.DONTWAIT, copy=False)
                 return True
             if self._server is None:
                 return self._give_up(frames)
-            self._server.send_multipart([peer.encode(), *frames], zmq.DONTWAIT, copy=False)
+            self._server.send_multipart([peer.encode(), *parts], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
             if isinstance(message, WeightsArrived):
@@ -250,7 +253,9 @@ class Sockets:
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
-            frames = [part.buffer for part in parts]
+            frames: Sequence[Buffer] = [part.buffer for part in parts]
+            if len(frames) > 1:
+                frames = join(frames, self._codec.max_frame_bytes)
             message = self._codec.decode(frames)
             return header.destination_of(frames[0]), message
         except WireError as error:

@@ -34,7 +34,9 @@ from engine.rollout import Field, Layout
 from engine.runtime.ports import find_free_ports
 from engine.testing import make_rollout, make_weights
 from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.header import HEADER_BYTES
 from engine.wire.keys import Keyring, make_keyrings
+from engine.wire.parts import PART_BYTES
 from engine.wire.sockets import Sockets, Wiring
 
 
@@ -112,14 +114,14 @@ def test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read(tmp_
         assert receive(server) == ("buffer-0", HELLO)
 
 
-def test_the_largest_frame_of_a_run_also_passes_encrypted():
-    """Encryption makes it larger on the wire, where its size is limited."""
-    layout = Layout((Field("observation", "uint8"),), 17 * 2**20, 1)
+def test_the_largest_frames_of_a_run_pass_encrypted_both_ways():
+    """Encryption makes them larger on the wire, where size is limited; there they go in parts."""
+    layout = Layout((Field("observation", "uint8"),), 17 * 2**20 + 5, 1)
     keyrings = make_keyrings(["buffer-0", "actor-0"])
     rollout = make_rollout(layout=layout)
-    rollout.buffer[-1] = 7
+    rollout.buffer[:] = np.arange(rollout.buffer.nbytes) % 251
     wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyrings["buffer-0"])
-    codec = Codec(layout, WeightsLayout(16, 7))
+    codec = Codec(layout, WeightsLayout(17 * 2**20, 7))
     with Sockets("buffer-0", wiring, codec) as server:
         assert server._server is not None
         endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
@@ -127,8 +129,34 @@ def test_the_largest_frame_of_a_run_also_passes_encrypted():
         with Sockets("actor-0", wiring, codec) as client:
             assert client.send("buffer-0", RolloutArrived(rollout, 0))
             _, message = receive(server)
-    assert isinstance(message, RolloutArrived)
-    assert message.rollout.buffer[-1] == 7
+            assert isinstance(message, RolloutArrived)
+            assert np.array_equal(message.rollout.buffer, rollout.buffer)
+            assert server.send("actor-0", BatchArrived(4, (message.rollout, rollout)))
+            _, batch = receive(client)
+            assert isinstance(batch, BatchArrived)
+            assert all(np.array_equal(r.buffer, rollout.buffer) for r in batch.rollouts)
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_large_frames_are_cut_only_where_they_are_encrypted(is_encrypted: bool, tmp_path: Path):
+    layout = Layout((Field("observation", "uint8"),), 3 * PART_BYTES, 1)
+    keyring = make_keyrings(["buffer-0", "actor-0"])["actor-0"]
+    endpoint = "tcp://127.0.0.1:*" if is_encrypted else f"ipc://{tmp_path / 's'}"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as server:
+        if is_encrypted:
+            server.set(zmq.CURVE_SERVER, 1)
+            public, secret = zmq.curve_keypair()
+            server.set(zmq.CURVE_SECRETKEY, secret)
+            keyring.members["buffer-0"] = public.decode()
+        server.bind(endpoint)
+        where = server.get_string(zmq.LAST_ENDPOINT)
+        wiring = Wiring(links=(link("buffer-0", where),), keyring=keyring if is_encrypted else None)
+        with Sockets("actor-0", wiring, Codec(layout, WeightsLayout(16, 7))) as client:
+            client.send("buffer-0", RolloutArrived(make_rollout(layout=layout), 0))
+            assert server.poll(PATIENCE_S * 1000)
+            _, *parts = server.recv_multipart()
+    assert len(parts) == (4 if is_encrypted else 1)
+    assert sum(map(len, parts)) == 3 * PART_BYTES + HEADER_BYTES
 
 
 def test_two_roles_of_one_process_are_reached_over_one_connection(tmp_path: Path):

@@ -47,6 +47,7 @@ from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.parts import cut, join
 from tianji_cli.inventory import load_inventory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,6 +196,33 @@ def decode_frames(data: bytes, scratch: Path) -> None:
             return
 
 
+PART_BYTES = header.HEADER_BYTES
+"""So small, a header fits in, and small frames have several parts."""
+
+
+def parts_of(data: bytes) -> list[bytes]:
+    """The parts that a program of bytes makes of frames that were cut; some lost, some twice."""
+    choices = Choices(data)
+    chosen = [FRAMES[choices.below(len(FRAMES))] for _ in range(1 + choices.below(3))]
+    parts = [bytearray(part) for frame in chosen if frame for part in cut([frame], PART_BYTES)]
+    for _ in range(choices.below(4)):
+        at = choices.below(len(parts) + 1)
+        parts[at : at + choices.below(3)] = parts[: choices.below(3)]
+    for _ in range(choices.below(3) if parts else 0):
+        edit(parts[choices.below(len(parts))], choices, PACKED)
+    return [bytes(part) for part in parts]
+
+
+def join_parts(data: bytes, scratch: Path) -> None:
+    """Parts are put together and decoded, or refused with WireError."""
+    parts = [memoryview(part) for part in parts_of(data)]
+    with bounded(FRAME_BYTES, sum(map(len, parts))):
+        try:
+            CODEC.decode(join(parts, CODEC.max_frame_bytes, PART_BYTES))
+        except WireError:
+            return
+
+
 def _texts(*patterns: str) -> list[bytes]:
     return [path.read_bytes() for pattern in patterns for path in sorted(ROOT.glob(pattern))]
 
@@ -271,6 +299,7 @@ def read_trace_file(data: bytes, scratch: Path) -> None:
 assert all(kind in RECORD_TYPES for kind, _ in ROWS)
 TARGETS: dict[str, Target] = {
     "frames": decode_frames,
+    "parts": join_parts,
     "yaml": read_yaml_file,
     "traces": read_trace_file,
 }

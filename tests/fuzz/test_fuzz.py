@@ -12,10 +12,13 @@ import pytest
 from fuzz_targets import (
     CODEC,
     FRAMES,
+    PART_BYTES,
     TARGETS,
     bounded,
     decode_frames,
     frames_of,
+    join_parts,
+    parts_of,
     read_trace_file,
     read_yaml_file,
 )
@@ -27,6 +30,7 @@ from engine.errors import ConfigError, WireError
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Ledger
 from engine.wire import header
+from engine.wire.parts import join
 from tianji_cli.analysis.run import read_manifest
 from tianji_cli.host_ranges import expand_range
 from tianji_cli.inventory import load_inventory
@@ -48,6 +52,12 @@ def search(num_inputs: int) -> settings:
 @given(data=st.binary(max_size=120))
 def test_any_frames_are_decoded_or_refused(data: bytes, tmp_path: Path):
     decode_frames(data, tmp_path)
+
+
+@search(1000)
+@given(data=st.binary(max_size=120))
+def test_any_parts_are_put_together_or_refused(data: bytes, tmp_path: Path):
+    join_parts(data, tmp_path)
 
 
 @search(300)
@@ -80,6 +90,18 @@ def test_the_mutations_reach_behind_the_first_check():
         except WireError:
             continue
     assert {"RolloutArrived", "WeightsArrived", "SamplesArrived", "Report", "Start"} <= decoded
+
+
+def test_what_is_cut_and_not_changed_is_decoded():
+    decoded = set()
+    for number in range(len(FRAMES)):
+        parts = parts_of(bytes([0, number]))
+        try:
+            joined = join(parts, CODEC.max_frame_bytes, PART_BYTES)
+            decoded.add((type(CODEC.decode(joined)).__name__, len(parts) > 1))
+        except WireError:
+            continue
+    assert {("RolloutArrived", True), ("SamplesArrived", True), ("Report", False)} <= decoded
 
 
 def test_the_bounds_can_be_broken():
