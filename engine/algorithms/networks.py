@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
-from engine.algorithms.trunks import build_trunk, find_trunk, linear
+from engine.algorithms.trunks import build_trunk, find_trunk, linear, takes_bytes
 from engine.errors import ConfigError
 from engine.rollout import Field
 from engine.spec import NetworkSpec
@@ -67,17 +67,23 @@ class ObservationInput(nn.Module):
         shape: Of one observation.
         dtype: NumPy name of its element type.
         normalizes: Whether to keep running statistics.
+        passes_bytes: Whether what follows wants bytes as they are, if they are not normalised.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, normalizes: bool) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, normalizes: bool, passes_bytes: bool = False
+    ) -> None:
         super().__init__()
+        self._passes_bytes = passes_bytes and dtype == "uint8" and not normalizes
         self._shape = shape
         self._scale = 1 / 255 if dtype == "uint8" else 1.0
         self.statistics = RunningStatistics(shape) if normalizes else None
 
     def forward(self, observation: Tensor) -> Tensor:
-        """[N, ...] -> float32 [N, ...]."""
+        """[N, ...] -> float32 [N, ...], or bytes as they came."""
         assert observation.shape[1:] == self._shape, observation.shape
+        if self._passes_bytes:
+            return observation
         scaled = self._scaled(observation)
         if self.statistics is None:
             return scaled
@@ -94,6 +100,17 @@ class ObservationInput(nn.Module):
             return observation
         values = observation.to(torch.float32)  # a new tensor, so it may be written to
         return values if self._scale == 1.0 else values.mul_(self._scale)
+
+
+def observation_input(observation: gymnasium.spaces.Box, spec: NetworkSpec) -> ObservationInput:
+    """What stands in front of the trunks of a network.
+
+    Raises:
+        ConfigError: The trunk is unknown.
+    """
+    shape = observation.shape
+    passes_bytes = takes_bytes(shape, spec)
+    return ObservationInput(shape, str(observation.dtype), spec.normalize_observation, passes_bytes)
 
 
 class PolicyValueNetwork(nn.Module):
@@ -121,7 +138,7 @@ class PolicyValueNetwork(nn.Module):
         shape = observation.shape
         self._is_shared = find_trunk(shape, spec).is_shared
         self._is_discrete = isinstance(action, gymnasium.spaces.Discrete)
-        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
+        self.input = observation_input(observation, spec)
         self.policy_trunk, num_features = build_trunk(shape, spec)
         self.policy_head = linear(num_features, num_policy_outputs(action), POLICY_GAIN)
         if not self._is_shared:

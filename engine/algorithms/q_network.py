@@ -6,7 +6,7 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.networks import ObservationInput
+from engine.algorithms.networks import observation_input
 from engine.algorithms.trunks import build_trunk, linear
 from engine.spec import NetworkSpec
 
@@ -29,9 +29,8 @@ class QNetwork(nn.Module):
         dueling: bool,
     ) -> None:
         super().__init__()
-        shape = observation.shape
-        self.input = ObservationInput(shape, str(observation.dtype), spec.normalize_observation)
-        self.trunk, num_features = build_trunk(shape, spec)
+        self.input = observation_input(observation, spec)
+        self.trunk, num_features = build_trunk(observation.shape, spec)
         self.advantage = linear(num_features, num_actions, 1.0)
         self.value = linear(num_features, 1, 1.0) if dueling else None
         self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)

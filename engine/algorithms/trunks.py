@@ -15,6 +15,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from engine.algorithms.pixels import (
+    PATCH,
+    ChannelsFirst,
+    ChannelsLastInMemory,
+    PatchConv2d,
+    fits_patches,
+)
 from engine.config_file import suggest
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
@@ -28,10 +35,11 @@ TrunkBuilder: TypeAlias = Callable[[tuple[int, ...], NetworkSpec], nn.Module]
 
 @dataclass(frozen=True)
 class TrunkEntry:
-    """How to build a trunk, and whether policy and value share one."""
+    """How to build a trunk, whether policy and value share one, and if it takes pixels as bytes."""
 
     build: TrunkBuilder
     is_shared: bool
+    takes_bytes: bool = False
 
 
 def register_network(name: str, build: TrunkBuilder, *, is_shared: bool = True) -> None:
@@ -76,6 +84,22 @@ def find_trunk(observation_shape: Sequence[int], spec: NetworkSpec) -> TrunkEntr
             f"unknown network {name!r}", where="network.name", fix=suggest(name, TRUNKS)
         )
     return TRUNKS[name]
+
+
+def takes_bytes(observation_shape: tuple[int, ...], spec: NetworkSpec) -> bool:
+    """Whether the trunk wants unsigned bytes as they are rather than scaled to [0, 1].
+
+    Raises:
+        ConfigError: Unknown name.
+    """
+    entry = find_trunk(observation_shape, spec)
+    is_half = spec.precision == "bfloat16"
+    return (
+        entry.takes_bytes
+        and is_half
+        and _is_channels_first(observation_shape)
+        and fits_patches(observation_shape)
+    )
 
 
 def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[nn.Module, int]:
@@ -124,7 +148,7 @@ def nature_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
     """The network of Mnih et al. (2015), up to its last hidden layer of 512 units."""
     image, (channels, height, width) = _image(observation_shape)
     convolutions = nn.Sequential(
-        _conv(channels, 32, 8, stride=4),
+        _conv(channels, 32, 8, stride=PATCH, kind=PatchConv2d),
         nn.ReLU(),
         _conv(32, 64, 4, stride=2),
         nn.ReLU(),
@@ -132,7 +156,7 @@ def nature_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
         nn.ReLU(),
         nn.Flatten(),
     )
-    image = nn.Sequential(image, _ChannelsLastInMemory())
+    image = nn.Sequential(image, ChannelsLastInMemory())
     return _with_hidden(image, convolutions, (channels, height, width), 512)
 
 
@@ -157,7 +181,7 @@ def impala_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
         ]
         channels = depth
     convolutions = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
-    return _with_hidden(nn.Sequential(image, _ChannelsLastInMemory()), convolutions, shape, 256)
+    return _with_hidden(nn.Sequential(image, ChannelsLastInMemory()), convolutions, shape, 256)
 
 
 class _Residual(nn.Module):
@@ -196,26 +220,8 @@ def names_in_bfloat16(network: nn.Module) -> frozenset[str]:
     )
 
 
-class _ChannelsLastInMemory(nn.Module):
-    """The same values; where gradients are wanted, each pixel's channels together.
-
-    Convolutions keep that order through the whole network, and their gradients are a third faster
-    on CPUs. Inference is not.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return x
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        return x.to(dtype, memory_format=torch.channels_last)
-
-
-class _ChannelsFirst(nn.Module):
-    """[N, H, W, C] -> [N, C, H, W]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2)
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] <= shape[2]
 
 
 def _image(observation_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -231,13 +237,21 @@ def _image(observation_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, in
             fix="network.name: mlp",
         )
     first, second, third = observation_shape
-    if first <= third:
+    if _is_channels_first(observation_shape):
         return nn.Identity(), (first, second, third)
-    return _ChannelsFirst(), (third, first, second)
+    return ChannelsFirst(), (third, first, second)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, *, stride: int, padding: int = 0) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+def _conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int,
+    padding: int = 0,
+    kind: type[nn.Conv2d] = nn.Conv2d,
+) -> nn.Conv2d:
+    layer = kind(inputs, outputs, kernel, stride, padding)
     nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -261,7 +275,7 @@ def _with_hidden(
 
 TRUNKS: dict[str, TrunkEntry] = {
     "mlp": TrunkEntry(mlp_trunk, is_shared=False),
-    "nature_cnn": TrunkEntry(nature_cnn, is_shared=True),
+    "nature_cnn": TrunkEntry(nature_cnn, is_shared=True, takes_bytes=True),
     "impala_cnn": TrunkEntry(impala_cnn, is_shared=True),
     "minatar_cnn": TrunkEntry(minatar_cnn, is_shared=True),
 }
