@@ -69,8 +69,9 @@ def _patches(x: Tensor) -> Tensor:
 
 
 def _patched(weight: Tensor) -> Tensor:
-    """[O, C, K, K] -> [O, C * 16, K / 4, K / 4], as `_patches` orders its channels."""
+    """[O, C, K, K] -> [O, C * 16, K / 4, K / 4], as `_patches` orders its channels and memory."""
     outputs, channels, height, width = weight.shape
     rows, columns = height // PATCH, width // PATCH
-    split = weight.view(outputs, channels, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4)
-    return split.reshape(outputs, channels * PATCH * PATCH, rows, columns)
+    split = weight.view(outputs, channels, rows, PATCH, columns, PATCH).permute(0, 2, 4, 1, 3, 5)
+    together = split.contiguous().view(outputs, rows, columns, channels * PATCH * PATCH)
+    return together.permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from engine.algorithms.networks import (
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.trunks import register_network, trunk_name
+from engine.algorithms.trunks import WideLinear, register_network, trunk_name
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
 
@@ -56,6 +56,29 @@ def test_the_deep_residual_network_has_the_papers_size():
 def test_bytes_are_scaled_inside_the_network():
     scaled = ObservationInput((2,), "uint8", False)(torch.tensor([[0, 255]], dtype=torch.uint8))
     assert scaled.tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 8, 33])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_wide_layer_gives_the_same_with_and_without_gradients(num_rows: int, precision: str):
+    torch.manual_seed(0)
+    layer = WideLinear(300, 70)
+    x = torch.randn(num_rows, 300)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        wanted = layer(x)
+        with torch.no_grad():
+            found = layer(x)
+    assert found.shape == wanted.shape == (num_rows, 70)
+    assert found.dtype == wanted.dtype == getattr(torch, precision)
+    atol = 1e-5 if precision == "float32" else 0.02
+    torch.testing.assert_close(found, wanted.detach(), rtol=0, atol=atol)
+
+
+def test_only_layers_too_large_for_a_core_s_cache_are_wide():
+    spaces = [box((4, 84, 84), np.uint8), box((4, 10, 10), np.uint8)]
+    found = [PolicyValueNetwork(space, ACTIONS, NetworkSpec()) for space in spaces]
+    wide = [[m for m in net.modules() if isinstance(m, WideLinear)] for net in found]
+    assert [len(layers) for layers in wide] == [1, 0]
 
 
 def test_an_unknown_trunk_is_named_with_the_nearest():
