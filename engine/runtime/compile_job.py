@@ -1,11 +1,12 @@
 """Compiling beside training: starts the compiler, sees whether it is done, ends it.
 
-Nothing here ever waits: a learner asks between two updates, an actor between two rollouts. The
+Training never waits: a learner asks between two updates, an actor between two rollouts. The
 outcome is told once; whatever goes wrong, training goes on eagerly.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -73,6 +74,16 @@ class CompileJob:
             self.outcome = f"not compiled: {self._last_line()}"
         self.close()
         return True
+
+    def wait(self) -> None:
+        """Returns when the outcome is known; for who has nothing else to do."""
+        while not self.outcome:
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(LIMIT_S)
+            else:
+                Workspace.await_release(self._path)
+            self.poll()
 
     def close(self) -> None:
         """Ends the compiler if it runs, and removes its files."""
@@ -184,6 +195,18 @@ class Workspace:
         for leftover in path.iterdir():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return cls(path, lock)
+
+    @staticmethod
+    def await_release(library: Path) -> None:
+        """Returns when nobody has the right to compile this library."""
+        try:
+            lock = os.open(library.with_suffix(".compiling"), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        finally:
+            os.close(lock)
 
     def remove(self) -> None:
         """Removes the directory with all that is in it, and gives up the right."""

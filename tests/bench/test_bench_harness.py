@@ -13,7 +13,7 @@ import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
+from tianji_cli.baselines.base import Command, Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench import run_cell as run_cell_module
 from tianji_cli.bench.harness import (
     Bench,
@@ -134,6 +134,28 @@ def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
         ("rllib", 1): outcome,
     }
     assert not members(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("print('made in 3 s'); print('and 4')", ["made in 3 s", "and 4"]),
+        ("raise SystemExit('no room')", ["no room"]),
+        ("raise SystemExit(3)", ["ended with code 3"]),
+    ],
+)
+def test_what_is_done_before_the_first_cell_is_done_once_and_told(tmp_path, program, said):
+    class Rehearsing(FakePeer):
+        def rehearsal(self, job, scratch, installed):  # type: ignore[no-untyped-def]
+            assert job.task_name == "t"
+            return Command([installed.python, "-c", program])
+
+    peer = Rehearsing("rllib", "good")
+    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0, budget_s=20.0, min_s=1.0)
+    lines: list[str] = []
+    results = run_cells(bench, {"rllib": peer}, lambda *_: None, lambda _: None, lines.append)
+    assert lines == [f"  fake, t: {line}" for line in said]
+    assert {result.outcome for result in results.values()} == {"reached"}
 
 
 def test_a_task_that_a_peer_cannot_do_is_refused_or_said(tmp_path):

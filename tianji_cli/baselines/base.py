@@ -147,6 +147,11 @@ class Peer(Protocol):
         """How each setting of the task (as written, without overrides) is met."""
         ...
 
+    def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command | None:
+        """What is to be done once, before the first cell of a task, as installing is; each line of
+        its output is shown. None if nothing is."""
+        ...
+
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
         """Writes what the system needs into the cell, and says how to start it."""
         ...
@@ -182,6 +187,10 @@ class AnyPeer:
     def deviations(self, task: Task) -> Deviations:
         """Which settings of the task this system does not meet as they are, or only just."""
         return {}
+
+    def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command | None:
+        """Nothing."""
+        return None
 
     def parity(self, task: Task) -> list[ParityRow]:
         return parity_rows(task, self.name, self.deviations(task))

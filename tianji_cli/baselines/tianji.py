@@ -148,12 +148,22 @@ class Tianji(AnyPeer):
 
     name = "tianji"
     title = "TianJi"
+    caveats = (
+        "TianJi's compiled functions are made once, before its first cell; the other systems have"
+        " nothing to compile as they are set up here.",
+    )
 
     def prepare(self, options: PeerOptions) -> Installed:
         found = probe_here(["torch", "gymnasium"])
         return msgspec.structs.replace(
             found, versions={"tianji": engine.__version__, **found.versions}
         )
+
+    def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command:
+        experiment = scratch / "experiment.json"
+        experiment.write_bytes(msgspec.json.encode(experiment_of(job)))
+        argv = [installed.python, "-m", "engine.runtime.precompile", str(experiment)]
+        return Command(argv, env={"PYTHONPATH": str(_ROOT)})
 
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
         experiment = paths.root / "experiment.json"  # JSON is YAML

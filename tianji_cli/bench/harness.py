@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
 from tianji_cli.bench.machine import Machine, load_now, this_machine
+from tianji_cli.bench.rehearse import rehearse
 from tianji_cli.bench.results import (
     BenchManifest,
     BenchPaths,
@@ -190,6 +191,7 @@ def run_cells(
     peers: dict[str, Peer],
     show: Callable[[Cell, Seen], None],
     finished: Callable[[CellResult], None],
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[Cell, CellResult]:
     """Runs what is still open.
 
@@ -198,6 +200,7 @@ def run_cells(
         peers: By name.
         show: Called while a cell runs.
         finished: Called after each.
+        say: Shows a line about what is done before a cell.
 
     Returns:
         All results, those of earlier sittings included.
@@ -206,7 +209,13 @@ def run_cells(
         KeyboardInterrupt: The user stopped it; the cell under way will be run again.
     """
     results = dict(bench.done)
+    rehearsed: set[tuple[str, str]] = set()
     for cell in bench.open_cells:
+        installed = bench.manifest.peers[cell.peer]
+        if installed is not None and (cell.task, cell.peer) not in rehearsed:
+            rehearsed.add((cell.task, cell.peer))
+            task = bench.manifest.suite.tasks[cell.task]
+            rehearse(cell, task, peers[cell.peer], installed, say)
         results[cell] = result = _run(bench, cell, peers[cell.peer], show)
         write_json(bench.paths.cell(cell).result, result)
         finished(result)

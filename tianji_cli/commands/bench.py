@@ -249,7 +249,7 @@ def _run(bench: Bench, output: Output) -> None:
             )
 
     try:
-        run_cells(bench, PEERS_BY_NAME, display.show, finished)
+        run_cells(bench, PEERS_BY_NAME, display.show, finished, output.say)
     finally:
         display.close()
 
