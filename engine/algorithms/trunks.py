@@ -33,6 +33,7 @@ SMALL_IMAGE_PIXELS = 36
 WIDE = 900_000
 """Weights; fewer stay in a core's own cache."""
 MIN_ROWS = 4
+"""From so many rows on `WideLinear` is multiplied from the left; two in float32 lose by it."""
 
 TrunkBuilder: TypeAlias = Callable[[tuple[int, ...], NetworkSpec], nn.Module]
 
