@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -24,6 +25,7 @@ import torch
 
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.library import Kind, signature_path
+from engine.runtime.priority import COMPILING
 from engine.runtime.process import die_with_parent, name_process
 from engine.runtime.traced import TRACE
 from engine.spec import Experiment
@@ -39,7 +41,9 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     traced = TRACE[kind](blueprint)
     with torch.no_grad():
         torch._inductor.aot_compile(
-            traced.graph, traced.arguments, options={"aot_inductor.output_path": str(made)}
+            traced.graph,
+            traced.arguments,
+            options={**_OPTIONS, "aot_inductor.output_path": str(made)},
         )
     made.replace(library)
     temporary = workspace / "signature.json"
@@ -47,9 +51,15 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     temporary.replace(signature_path(library))
 
 
-NICENESS = 19
-"""Training comes first: at equal priority a run of ten seconds on two cores lost a quarter of its
-speed to a compiler whose work it could not wait for."""
+_OPTIONS: Mapping[str, bool] = {
+    # Whether the processor has them is asked in any case; this would compile PyTorch's vector
+    # headers four times to see that they can be.
+    "cpp.vec_isa_ok": True,
+    # Compiled before they are wanted, headers cost more than one library can gain from it.
+    "aot_inductor.precompile_headers": False,
+    "cpp_cache_precompile_headers": False,
+    "aot_inductor.enable_line_tables": False,
+}
 
 
 def main() -> None:
@@ -57,13 +67,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     die_with_parent(signal.SIGTERM)
     name_process("tj-compiler")
-    os.nice(NICENESS)
     kind, library, workspace, parent = sys.argv[1:]
+    os.nice(COMPILING[cast(Kind, kind)])
     if os.getppid() != int(parent):  # it died before the line above asked to be told
         return
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1
-    torch._inductor.config.cpp_cache_precompile_headers = False
     experiment = msgspec.json.decode(sys.stdin.buffer.read(), type=Experiment)
     blueprint = make_blueprint(experiment)
     write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))

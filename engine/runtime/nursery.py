@@ -108,8 +108,8 @@ class _Nursery:
         return False
 
     def _become_role(self, worker: WorkerSpec) -> None:
-        """In the child: its own session, its own log, nothing of the nursery's."""
-        os.setsid()
+        """In the child: its own group, its own log, nothing of the nursery's."""
+        os.setpgid(0, 0)
         die_with_parent()
         name_process(f"tj-{worker.address}")
         signal.set_wakeup_fd(-1)

@@ -19,6 +19,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import pin
 from engine.runtime.launch import WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
+from engine.runtime.priority import give_way
 from engine.runtime.process import OrphanWatch
 from engine.runtime.profile import profiled
 from engine.runtime.stacks import offer_stack
@@ -43,6 +44,7 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     offer_stack()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     pin(spec.cores)
+    give_way(spec.roles)
     torch.set_num_threads(spec.threads)
     orphan_watch = OrphanWatch()
     clock = LoopClock(spec.clock_offset_ns)
