@@ -15,8 +15,8 @@ from histories import check_histories
 from running import ENDLESS, Command, rows, wait_for
 
 HERE = Path(__file__).resolve().parent
-OWN_PATH = os.pathsep.join((str(HERE / "faults"), str(HERE.parent)))
-"""Broken environments and saboteurs, and this checkout, whatever is installed."""
+OWN_PATH = os.pathsep.join(map(str, (HERE / "faults", HERE / "processes", HERE.parent)))
+"""Broken environments, saboteurs and the metered one; this checkout, whatever is installed."""
 
 
 @pytest.fixture
