@@ -17,8 +17,8 @@ GIVES_WAY: Mapping[str, int] = {"actor": 5, "environment": 5, "evaluator": 5}
 then waits beside an idle core if the learner, which has one thread, does not get a whole one."""
 
 COMPILING: Mapping[Kind, int] = {"steps": 10, "act": 19}
-"""Niceness of the compiler: training comes first, and a learner gains more than an actor. With 17
-instead of 10, PPO on CartPole on two cores had no compiled steps after a minute; with 10 after 43 s."""
+"""Niceness of the compiler: training comes first, and a learner gains more than an actor. With 17,
+PPO on CartPole on two cores had no compiled steps after a minute; with 10 after 43 s."""
 
 
 def niceness(roles: Sequence[str]) -> int:
