@@ -1,7 +1,7 @@
 """CartPole that says how much processor time its steps take; `modules: [metered_env]`.
 
-Each environment appends the processor time of all its steps so far, in seconds, to a file of its
-own in `$METERED_DIR`, about once a second.
+Each environment appends to a file of its own in `$METERED_DIR`, about once a second, the processor
+time of all its steps so far in seconds, and their number.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class MeteredVectorEnv(CartPoleVectorEnv):
     def __init__(self, num_envs: int = 1) -> None:
         super().__init__(num_envs)
         self._used_s = 0.0
+        self._num_steps = 0
         self._write_at_s = 0.0
         self._file = Path(os.environ["METERED_DIR"]) / f"{os.getpid()}-{id(self)}"
 
@@ -31,10 +32,11 @@ class MeteredVectorEnv(CartPoleVectorEnv):
         begin_s = time.thread_time()
         result = super().step(action)
         self._used_s += time.thread_time() - begin_s
+        self._num_steps += 1
         if time.monotonic() >= self._write_at_s:
             self._write_at_s = time.monotonic() + WRITE_S
             with self._file.open("a") as file:
-                file.write(f"{self._used_s}\n")
+                file.write(f"{self._used_s} {self._num_steps}\n")
         return result
 
 

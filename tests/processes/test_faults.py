@@ -17,6 +17,10 @@ pytestmark = pytest.mark.processes
 
 REPORTED_S = 10.0
 """P2: within so much a death is reported."""
+MAX_IDLE_CORES = 0.1
+"""Of one role. One that spins takes a whole core, or what it gets of it."""
+MAX_IDLE_WAKES_PER_S = {"buffer-0": 2.0, "learner-0": 2.0, "coordinator": 10.0, "supervisor": 10.0}
+"""Nobody asks the first two but a probe; the others beat, and show progress four times a second."""
 
 
 @pytest.mark.parametrize("address", ["buffer-0", "learner-0", "coordinator"])
@@ -166,22 +170,34 @@ def test_killing_the_command_leaves_nothing(training, witness):
     )
 
 
-def test_idle_roles_use_no_processor(training):
-    """With the actors frozen nobody has anything to do; waiting must cost nothing."""
+def test_idle_roles_neither_spin_nor_poll(training):
+    """With the actors frozen nobody has anything to do but to beat, to probe and to show progress.
+
+    Wake-ups are counted because what one costs says more about the machine than about the role: a
+    shared one takes a sleeping process's caches away.
+    """
     for address in ("actor-0", "actor-1"):
         training.role(address).send_signal(signal.SIGSTOP)
-    idle = [training.role(address) for address in ("buffer-0", "learner-0", "coordinator")]
+    idle = {name: training.role(name) for name in MAX_IDLE_WAKES_PER_S}
     run = training.cwd / "results/run"
     count = -1
     while count != (count := len(rows(run, "consumption"))):
-        learner_rests(idle[1])
-    before_s = [cpu_s(process) for process in idle]
+        learner_rests(idle["learner-0"])
+    before = {name: (cpu_s(process), wakes(process)) for name, process in idle.items()}
     seconds = 3.0
     psutil.Process(training.process.pid).cpu_percent(interval=seconds)
-    used = [(cpu_s(p) - b) / seconds for p, b in zip(idle, before_s, strict=True)]
-    assert max(used) < 0.01, used
+    cores = {name: (cpu_s(idle[name]) - used_s) / seconds for name, (used_s, _) in before.items()}
+    wakes_per_s = {name: (wakes(idle[name]) - num) / seconds for name, (_, num) in before.items()}
+    assert max(cores.values()) < MAX_IDLE_CORES, cores
+    for name, limit_per_s in MAX_IDLE_WAKES_PER_S.items():
+        assert wakes_per_s[name] < limit_per_s, wakes_per_s
     for address in ("actor-0", "actor-1"):
         training.role(address).send_signal(signal.SIGCONT)
+
+
+def wakes(process: psutil.Process) -> int:
+    """How often its main thread has gone to sleep so far."""
+    return int(process.num_ctx_switches().voluntary)
 
 
 def learner_rests(process: psutil.Process) -> None:
