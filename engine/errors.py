@@ -9,10 +9,14 @@ TianJiError
 ├── VersionMismatchError    6
 ├── CleanupError            7   something of the run is left
 └── WireError               -   a frame that must not be decoded; never ends a process by itself
+
+With `--strict`, a benchmark in which something is missing, censored or failed ends with 8; who
+interrupts a command gets 130.
 """
 
 from __future__ import annotations
 
+EXIT_INCOMPLETE = 8
 EXIT_INTERRUPTED = 130
 
 

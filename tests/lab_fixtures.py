@@ -38,9 +38,10 @@ def bench(lab: Lab, tmp_path: Path) -> Iterator[Bench]:
             command.process.kill()
             command.process.wait()
     for host in lab.status():
-        if host.is_cut:
-            lab.heal(host.name)
         if host.state == "dead":
             lab.start(host.name)
+    for host in lab.status():
+        if host.is_cut:
+            lab.heal(host.name)
     bench.forget_runs()
     check_histories(bench.results)

@@ -14,11 +14,28 @@ from engine.trace.records import RECORD_TYPES, Record, table_of
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
+from tianji_cli.commands.bench import InstalledDocument
+from tianji_cli.commands.check import CheckDocument
+from tianji_cli.commands.down import DownDocument, HostDown
+from tianji_cli.commands.lab import DownDocument as LabDownDocument
+from tianji_cli.commands.logs import LogsDocument, RoleLog
+from tianji_cli.commands.plan import Channel, PlanDocument
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
+from tianji_cli.commands.status import RoleStatus, StatusDocument
+from tianji_cli.commands.version import VersionDocument
+from tianji_cli.conclusion import DetachedDocument
 from tianji_cli.manifest import GitState, Manifest
+from tianji_cli.placement import Placement
+from tianji_cli.preflight import Finding
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.seats import Seat
 
+DOCUMENTS = [
+    *(ReportDocument, RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
+    *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
+    *(CheckDocument, Finding, PlanDocument, Placement, Channel, InstalledDocument),
+    *(LabDownDocument, VersionDocument),
+]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results-format.md"
 
 
@@ -57,7 +74,7 @@ def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct])
     assert missing_fields(struct, section("manifest.json")) == []
 
 
-@pytest.mark.parametrize("struct", [ReportDocument, RunReport, WrongFigure, RunRow, RoleProfile])
+@pytest.mark.parametrize("struct", DOCUMENTS)
 def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("Documents on standard output")) == []
 

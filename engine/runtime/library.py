@@ -22,6 +22,9 @@ from engine.algorithms import gradient
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.facts import processor_features
 
+MAKERS = ("acting", "compiled", "compiler", "env_parts", "staging", "traced")
+"""Modules beside this one that decide what a library computes and how it is called."""
+
 Kind: TypeAlias = Literal["steps", "act"]
 """What is compiled: a learner's optimiser step, or an actor's choice of actions."""
 
@@ -107,6 +110,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
 def _sources(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that decide what is computed."""
     yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
+    yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     for name in blueprint.experiment.modules:
         path = Path(inspect.getfile(sys.modules[name]))
         yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

@@ -55,6 +55,13 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--resume", "nothing", "--yes"], 2, ["cannot be read", "nothing"]),
         (["--install", "xingtian"], 2, ["cannot be installed from here"]),
         (["smoke", "--name", "../up", "--dry-run"], 2, ["cannot name a directory"]),
+        (["smoke", "--hosts", "lab", "--dry-run"], 2, ["--hosts", "takes no inventory"]),
+        (["overlap", "--hosts", "lab", "--dry-run"], 2, ["--hosts", "takes no inventory"]),
+        (["overlap", "--task", "pog", "--dry-run"], 2, ["has no task 'pog'"]),
+        (["scaling", "--task", "ppo", "--dry-run"], 2, ["--task", "one task"]),
+        (["transport", "--task", "ppo", "--dry-run"], 2, ["--task", "sizes_bytes"]),
+        (["transport", "--budget", "9", "--dry-run"], 2, ["--budget", "measure_s"]),
+        (["transport", "--compare", "rllib", "--dry-run"], 2, ["--compare", "methods"]),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
@@ -73,6 +80,24 @@ def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
     assert "4 cells, between 80.0 s and 2 min 48 s in all" in result.stderr
     assert "ppo/single-process-seed1" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["smoke", "--name", "it"], "bench_id"),
+        (["staleness", "--task", "ppo", "--name", "it"], "study_id"),
+        (["transport", "-s", "methods=[tianji]", "--name", "it"], "bench_id"),
+    ],
+)
+def test_a_dry_run_as_a_document_is_the_manifest(tmp_path, arguments, name):
+    result = tianji(tmp_path, *arguments, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads(result.stdout)
+    assert manifest[name] == "it"
+    if "--task" in arguments:
+        assert {cell["task"] for cell in manifest["cells"]} == {"ppo"}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -336,7 +336,7 @@ def test_the_command_measures_reports_and_can_go_on(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--compare", "rllib"], "takes all that are installed"),
+        (["--compare", "rllib"], "choose with -s methods"),
         (["--hosts", "one.yaml"], "needs two hosts"),
         (["-s", "methods=[limit]"], "TianJi's own channel is not among"),
     ],

@@ -51,6 +51,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["-s", "stop.return_threshold=.nan"], ["stop.return_threshold"]),
         (["--name", "../up"], ["'../up' cannot name a directory", "--name"]),
         (["--frobnicate"], ["No such option"]),
+        (["--policy", "local", "--detach"], ["--detach", "ends with it"]),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(tmp_path, arguments, words):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from engine.clock import RunClock
 from engine.roles.commands import ExportWeights, Update
 from engine.roles.events import Noted, Updated
 from engine.runtime import library as libraries
+from engine.runtime import traced
 from engine.runtime.acting import Acting, as_tensors
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.compile_job import CompileJob, Workspace
@@ -444,6 +447,12 @@ def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
     here = steps_path(ppo())
     monkeypatch.setattr(libraries, "processor_features", lambda: ["flags: other"])
     assert steps_path(ppo()) != here
+
+
+def test_the_library_depends_on_how_it_is_made_and_called():
+    used = re.findall(r"^from engine\.runtime\.(\w+)", inspect.getsource(traced), re.MULTILINE)
+    described_by_value = {"blueprint", "library"}
+    assert set(used) - described_by_value < set(libraries.MAKERS)
 
 
 def test_a_recorder_takes_the_steps_that_it_records():

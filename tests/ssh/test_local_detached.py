@@ -41,6 +41,10 @@ def test_up_detached_status_logs_down(tmp_path: Path) -> None:
         assert all(psutil.pid_exists(pid) for pid in pids)
         logs = tianji(tmp_path, "logs", "mine", "learner", "-n", "1")
         assert logs.stdout.startswith("learner-0@localhost | ")
+        logs = tianji(tmp_path, "logs", "mine", "learner", "-n", "1", "--json")
+        (log,) = json.loads(logs.stdout)["logs"]
+        assert (log["role"], log["host"], len(log["lines"])) == ("learner-0", "localhost", 1)
+        assert tianji(tmp_path, "logs", "mine", "-f", "--json").returncode == 2
     finally:
         down = tianji(tmp_path, "down", "mine")
     assert down.returncode == 0, down.stderr

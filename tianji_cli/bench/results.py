@@ -117,6 +117,11 @@ class BenchPaths:
         return CellPaths(self.root / "cells" / cell.task / f"{cell.peer}-seed{cell.seed}")
 
 
+def is_bench(place: Path) -> bool:
+    """Whether a directory holds a comparison of systems."""
+    return BenchPaths(place).manifest.is_file()
+
+
 def read_manifest(paths: BenchPaths) -> BenchManifest:
     """Reads `bench.json`.
 

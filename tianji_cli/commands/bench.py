@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
-import typer
 
 from engine.config_file import suggest
-from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Peer, PeerOptions
 from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
@@ -25,40 +22,26 @@ from tianji_cli.bench.harness import (
     resume,
     run_cells,
 )
-from tianji_cli.bench.results import CellResult
+from tianji_cli.bench.results import CellResult, is_bench
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
+from tianji_cli.commands.bench_request import BenchRequest, Undertaking, chosen, conduct
 from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
 from tianji_cli.commands.bench_transport import transport_command, wants_transport
 from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.render.bench_live import BenchDisplay
-from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.run_dir import check_run_id
 
-EXIT_STRICT = 8
 BUSY_CORES = 0.3
 
 
-@dataclass(frozen=True)
-class BenchRequest:
-    """What the user asked for; see `tianji bench --help`."""
+class InstalledDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `bench --install --json` prints: the interpreter of each peer."""
 
-    suite: str
-    inventory: str | None
-    compare: str
-    tasks: Sequence[str]
-    seeds: int | None
-    budget_s: float | None
-    settings: Sequence[str]
-    results: Path
-    name: str | None
-    resume: str | None
-    peer_options: PeerOptions
-    yes: bool
-    dry_run: bool
-    skip_missing: bool
-    strict: bool
+    schema_version: int = 1
+    pythons: dict[str, str]
 
 
 def bench_command(request: BenchRequest, output: Output) -> int:
@@ -77,25 +60,19 @@ def bench_command(request: BenchRequest, output: Output) -> int:
         return scaling_command(request, output)
     if wants_transport(request):
         return transport_command(request, output)
-    _check_no_inventory(request)
+    what = f"the suite {request.suite} compares systems on this machine and takes no inventory"
+    request.refuse({"--hosts": what})
     bench = _resumed(request) if request.resume else _planned(request, output)
     _announce(bench, output)
-    if request.dry_run:
-        return 0
-    if not request.yes and bench.open_cells and not typer.confirm("Start?", default=True, err=True):
-        return EXIT_INTERRUPTED
-    if not request.resume:
-        probe_results(request.results)
-        create(bench)
-    try:
-        _run(bench, output)
-    except KeyboardInterrupt:
-        output.say(
-            f"interrupted; go on with: tianji bench --resume {bench.manifest.bench_id}"
-            f" --results {request.results}"
-        )
-        return EXIT_INTERRUPTED
-    return _conclude(bench, request, output)
+    undertaking = Undertaking(
+        name=bench.manifest.bench_id,
+        manifest=bench.manifest,
+        num_open=len(bench.open_cells),
+        create=lambda: create(bench),
+        run=lambda: _run(bench, output),
+        report=lambda: _report(bench, output),
+    )
+    return conduct(undertaking, request, output)
 
 
 def install_command(names: Sequence[str], options: PeerOptions, output: Output) -> None:
@@ -105,18 +82,12 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
         ConfigError: A name that cannot be installed.
         PreflightError: An installation failed.
     """
+    pythons = {}
     for name in names:
-        python = install(name, options.peers_dir, output.say)
-        output.say(f"{name}: {python}")
-
-
-def _check_no_inventory(request: BenchRequest) -> None:
-    if request.inventory is not None:
-        raise ConfigError(
-            f"the suite {request.suite} compares systems on this machine and takes no inventory",
-            where=request.inventory,
-            fix="leave it out, or take the suite scaling or transport",
-        )
+        pythons[name] = str(install(name, options.peers_dir, output.say))
+        output.say(f"{name}: {pythons[name]}")
+    if output.is_json:
+        output.document(InstalledDocument(pythons=pythons))
 
 
 def _check_answerable(request: BenchRequest) -> None:
@@ -135,8 +106,9 @@ def _check_answerable(request: BenchRequest) -> None:
 
 def _planned(request: BenchRequest, output: Output) -> Bench:
     suite = _only(load_suite(request.suite, request.settings), request.tasks)
-    if request.budget_s is not None:
-        suite = _with_budget(suite, request.budget_s)
+    budget_s = request.checked_budget_s()
+    if budget_s is not None:
+        suite = _with_budget(suite, budget_s)
     check_games(suite)
     bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
     check_run_id(bench_id, "--name")
@@ -160,18 +132,10 @@ def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Outpu
 
 
 def _only(suite: Suite, names: Sequence[str]) -> Suite:
-    """The suite with these tasks alone; with all of them if none is named."""
-    for name in names:
-        if name not in suite.tasks:
-            fix = suggest(name, suite.tasks)
-            raise ConfigError(f"the suite has no task {name!r}", where="--task", fix=fix)
-    kept = {name: task for name, task in suite.tasks.items() if name in names or not names}
-    return msgspec.structs.replace(suite, tasks=kept)
+    return msgspec.structs.replace(suite, tasks=chosen(suite.tasks, names))
 
 
 def _with_budget(suite: Suite, budget_s: float) -> Suite:
-    if budget_s <= 0:
-        raise ConfigError(f"{budget_s:g} is not a time", where="--budget", fix="seconds, above 0")
     tasks = {
         name: msgspec.structs.replace(task, budget_s=budget_s, min_s=min(task.min_s, budget_s))
         for name, task in suite.tasks.items()
@@ -200,9 +164,7 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
 
 
 def _resumed(request: BenchRequest) -> Bench:
-    assert request.resume is not None
-    place = Path(request.resume)
-    root = place if (place / "bench.json").is_file() else request.results / request.resume
+    root = request.resumed_root(is_bench)
     bench = resume(root)
     missing = [name for name in bench.manifest.peers if name not in PEERS_BY_NAME]
     if missing:
@@ -254,7 +216,7 @@ def _run(bench: Bench, output: Output) -> None:
         display.close()
 
 
-def _conclude(bench: Bench, request: BenchRequest, output: Output) -> int:
+def _report(bench: Bench, output: Output) -> bool:
     from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 
     try:
@@ -262,9 +224,8 @@ def _conclude(bench: Bench, request: BenchRequest, output: Output) -> int:
     except OSError as error:
         raise PreflightError(f"the report cannot be written: {error}") from error
     show_comparison(report, output)
-    is_complete = all(
+    return all(
         peer.outcomes.get("reached", 0) == peer.num_cells
         for task in report.comparison.tasks
         for peer in task.peers
     )
-    return EXIT_STRICT if request.strict and not is_complete else 0

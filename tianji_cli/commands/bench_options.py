@@ -141,13 +141,14 @@ def bench(
     """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
     from tianji_cli.baselines.base import PeerOptions, default_peers_dir
     from tianji_cli.commands import bench as command
+    from tianji_cli.commands.bench_request import BenchRequest
 
     output = output_of(context)
     options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
     if install:
         command.install_command(install, options, output)
         return
-    request = command.BenchRequest(
+    request = BenchRequest(
         suite=suite,
         inventory=hosts or inventory,
         compare=compare,

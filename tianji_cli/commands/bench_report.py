@@ -52,11 +52,6 @@ class _Loaded:
     places: dict[Cell, BenchPaths]
 
 
-def is_bench(place: Path) -> bool:
-    """Whether a directory holds a benchmark."""
-    return (place / "bench.json").is_file()
-
-
 def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
     """Rebuilds everything from the raw traces and writes page, plots and `comparison.json`.
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
-import typer
 from rich.text import Text
 
-from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
+from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
 from tianji_cli.documents import begin
 from tianji_cli.inventory import load_inventory
 from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.run_dir import check_run_id
 from tianji_cli.scaling.compare import ScalingComparison, compare
 from tianji_cli.scaling.records import (
     ScalingManifest,
@@ -39,12 +38,6 @@ from tianji_cli.scaling.suite import (
     load_scaling_suite,
 )
 
-if TYPE_CHECKING:
-    from tianji_cli.commands.bench import BenchRequest
-
-EXIT_STRICT = 8
-DEFAULT_PEERS = "single-process"
-"""What `--compare` is when it was not given."""
 LAUNCH_S = 15.0
 """Planned for launch and end of a run, beside its training."""
 SHOW_EVERY_S = 20.0
@@ -53,7 +46,7 @@ SHOW_EVERY_S = 20.0
 def wants_scaling(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a benchmark of scaling."""
     if request.resume is not None:
-        return is_scaling(_resumed_root(request))
+        return is_scaling(request.resumed_root(is_scaling))
     return is_scaling_suite(request.suite)
 
 
@@ -66,33 +59,30 @@ def scaling_command(request: BenchRequest, output: Output) -> int:
     Raises:
         TianJiError: Nothing could be started; says why.
     """
-    if request.compare != DEFAULT_PEERS:
-        raise ConfigError(
-            "scaling compares numbers of nodes, not systems",
-            where="--compare",
-            fix="leave it out, or choose another suite",
-        )
+    request.refuse(
+        {
+            "--compare": "scaling compares numbers of nodes, not systems",
+            "--task": "a suite of scaling is one task",
+            "--skip-missing": "scaling needs no other system",
+        }
+    )
     manifest, paths = _resumed(request) if request.resume else _planned(request)
     done = read_results(paths, manifest) if request.resume else {}
     _announce(manifest, len(done), output)
-    if request.dry_run:
-        return 0
-    is_open = len(done) < len(manifest.cells)
-    if is_open and not request.yes and not typer.confirm("Start?", default=True, err=True):
-        return EXIT_INTERRUPTED
-    if not request.resume:
-        _create(manifest, paths, request)
-    try:
-        _run(manifest, paths, output)
-    except KeyboardInterrupt:
-        output.say(
-            f"interrupted; go on with: tianji bench --resume {manifest.bench_id}"
-            f" --results {request.results}"
-        )
-        return EXIT_INTERRUPTED
+    undertaking = Undertaking(
+        name=manifest.bench_id,
+        manifest=manifest,
+        num_open=len(manifest.cells) - len(done),
+        create=lambda: begin(paths.manifest, manifest, "a benchmark"),
+        run=lambda: _run(manifest, paths, output),
+        report=lambda: _report(manifest, paths, output),
+    )
+    return conduct(undertaking, request, output)
+
+
+def _report(manifest: ScalingManifest, paths: ScalingPaths, output: Output) -> bool:
     comparison = report_scaling(paths.root, None, output)
-    is_complete = all(row.num_reached == len(manifest.seeds) for row in comparison.rows)
-    return EXIT_STRICT if request.strict and not is_complete else 0
+    return all(row.num_reached == len(manifest.seeds) for row in comparison.rows)
 
 
 def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingComparison:
@@ -141,12 +131,9 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
 
 def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
     suite = load_scaling_suite(request.suite, request.settings)
-    if request.budget_s is not None:
-        if request.budget_s <= 0:
-            raise ConfigError(
-                f"{request.budget_s:g} is not a time", where="--budget", fix="seconds, above 0"
-            )
-        suite = msgspec.structs.replace(suite, budget_s=request.budget_s)
+    budget_s = request.checked_budget_s()
+    if budget_s is not None:
+        suite = msgspec.structs.replace(suite, budget_s=budget_s)
     inventory = load_inventory(find_inventory(request.inventory))
     check_hosts(suite, inventory)
     bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
@@ -165,23 +152,12 @@ def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
     return manifest, ScalingPaths((request.results / bench_id).resolve())
 
 
-def _resumed_root(request: BenchRequest) -> Path:
-    assert request.resume is not None
-    place = Path(request.resume)
-    return place if is_scaling(place) else request.results / request.resume
-
-
 def _resumed(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
-    root = _resumed_root(request)
+    root = request.resumed_root(is_scaling)
     paths = ScalingPaths(root.resolve())
     manifest = read_manifest(paths)
     check_machine(manifest.machine, this_machine(), root)
     return manifest, paths
-
-
-def _create(manifest: ScalingManifest, paths: ScalingPaths, request: BenchRequest) -> None:
-    probe_results(request.results)
-    begin(paths.manifest, manifest, "a benchmark")
 
 
 def _announce(manifest: ScalingManifest, num_done: int, output: Output) -> None:

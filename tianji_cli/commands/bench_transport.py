@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import typer
 from rich.text import Text
 
-from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
 from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
+from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
 from tianji_cli.documents import begin
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, load_inventory
 from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.run_dir import check_run_id
 from tianji_cli.scaling.suite import find_inventory
 from tianji_cli.transport.compare import TransportComparison, compare
 from tianji_cli.transport.hosts import Hosts
@@ -40,12 +39,6 @@ from tianji_cli.transport.records import (
 from tianji_cli.transport.run_cell import run_cell
 from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
 
-if TYPE_CHECKING:
-    from tianji_cli.commands.bench import BenchRequest
-
-EXIT_STRICT = 8
-DEFAULT_PEERS = "single-process"
-"""What `--compare` is when it was not given."""
 LAUNCH_S = 4.5
 """Planned for the start and end of a cell, beside its measuring."""
 EFFORT = 2.5
@@ -55,7 +48,7 @@ EFFORT = 2.5
 def wants_transport(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a benchmark of transport."""
     if request.resume is not None:
-        return is_transport(_resumed_root(request))
+        return is_transport(request.resumed_root(is_transport))
     return is_transport_suite(request.suite)
 
 
@@ -68,34 +61,32 @@ def transport_command(request: BenchRequest, output: Output) -> int:
     Raises:
         TianJiError: Nothing could be started; says why.
     """
-    if request.compare != DEFAULT_PEERS:
-        raise ConfigError(
-            "transport compares ways to transmit, and takes all that are installed",
-            where="--compare",
-            fix="leave it out, or choose with -s methods=[tianji,limit]",
-        )
+    request.refuse(
+        {
+            "--compare": "transport compares methods: choose with -s methods=[tianji,limit]",
+            "--task": "transport has no tasks: choose with -s sizes_bytes=[1024]",
+            "--budget": "transport has no budget: set measure_s",
+            "--skip-missing": "transport measures what is installed and names the rest",
+        }
+    )
     manifest, paths = _resumed(request) if request.resume else _planned(request)
     done = read_results(paths, manifest) if request.resume else {}
     _announce(manifest, len(done), output)
-    if request.dry_run:
-        return 0
-    is_open = len(done) < len(manifest.cells)
-    if is_open and not request.yes and not typer.confirm("Start?", default=True, err=True):
-        return EXIT_INTERRUPTED
-    if not request.resume:
-        probe_results(request.results)
-        begin(paths.manifest, manifest, "a benchmark")
-    try:
-        _run(manifest, paths, output)
-    except KeyboardInterrupt:
-        output.say(
-            f"interrupted; go on with: tianji bench --resume {manifest.bench_id}"
-            f" --results {request.results}"
-        )
-        return EXIT_INTERRUPTED
+    undertaking = Undertaking(
+        name=manifest.bench_id,
+        manifest=manifest,
+        num_open=len(manifest.cells) - len(done),
+        create=lambda: begin(paths.manifest, manifest, "a benchmark"),
+        run=lambda: _run(manifest, paths, output),
+        report=lambda: _report(manifest, paths, output),
+    )
+    return conduct(undertaking, request, output)
+
+
+def _report(manifest: TransportManifest, paths: TransportPaths, output: Output) -> bool:
     comparison = report_transport(paths.root, None, output)
-    has_failed = any(row.num_failed for row in comparison.rows)
-    return EXIT_STRICT if request.strict and has_failed else 0
+    is_whole = len(read_results(paths, manifest)) == len(manifest.cells)
+    return is_whole and not any(row.num_failed for row in comparison.rows)
 
 
 def report_transport(root: Path, out: Path | None, output: Output) -> TransportComparison:
@@ -197,14 +188,8 @@ def _find(names: list[str], options: PeerOptions) -> tuple[dict[str, Found], dic
     return found, missing
 
 
-def _resumed_root(request: BenchRequest) -> Path:
-    assert request.resume is not None
-    place = Path(request.resume)
-    return place if is_transport(place) else request.results / request.resume
-
-
 def _resumed(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
-    root = _resumed_root(request)
+    root = request.resumed_root(is_transport)
     paths = TransportPaths(root.resolve())
     manifest = read_manifest(paths)
     check_machine(manifest.machine, this_machine(), root)

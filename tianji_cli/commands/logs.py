@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from engine.config_file import suggest
 from engine.errors import ConfigError
 from tianji_cli.detached import DetachedRun
@@ -35,17 +37,45 @@ class Request:
     num_lines: int
 
 
+class RoleLog(msgspec.Struct, frozen=True, kw_only=True):
+    """One log of `logs --json`."""
+
+    role: str
+    host: str
+    lines: list[str]
+
+
+class LogsDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `logs --json` prints."""
+
+    schema_version: int = 1
+    run_id: str
+    logs: list[RoleLog]
+
+
 def logs_command(results: Path, request: Request, output: Output) -> int:
     """Prints logs, each line with its role and host.
 
     Raises:
-        ConfigError: No such run or role.
+        ConfigError: No such run or role; or one document of what has no end.
     """
+    if request.follows and output.is_json:
+        raise ConfigError(
+            "one document cannot follow a run", where="--json", fix="leave out --follow or --json"
+        )
     run = DetachedRun(resolve_run(results, request.run))
     is_local = run.deployment.is_collected
     if not is_local:
         run.look()
-    positions = _print_tails(run.paths, request)
+    paths = select(run.paths, request.role)
+    tails = {path: _tail(path, request.num_lines) for path in paths}
+    if output.is_json:
+        logs = [log for log, _ in tails.values()]
+        output.document(LogsDocument(run_id=run.paths.run_id, logs=logs))
+        return 0
+    for path, (log, _) in tails.items():
+        _print(path, log.lines)
+    positions = {path: end for path, (_, end) in tails.items()}
     if not request.follows or is_local:
         return 0
     interrupts = Interrupts()
@@ -84,15 +114,12 @@ def select(paths: RunPaths, role: str | None) -> list[Path]:
     return chosen
 
 
-def _print_tails(paths: RunPaths, request: Request) -> dict[Path, int]:
-    """Prints the end of each log; returns how far each was read."""
-    positions = {}
-    for path in select(paths, request.role):
-        data = path.read_bytes()
-        positions[path] = data.rfind(b"\n") + 1
-        lines = data[: positions[path]].decode("utf-8", "replace").splitlines()
-        _print(path, lines[-request.num_lines :] if request.num_lines else [])
-    return positions
+def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
+    """The last complete lines of a log, and where in the file they end."""
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].decode("utf-8", "replace").splitlines()[-num_lines:] if num_lines else []
+    return RoleLog(role=path.stem, host=path.parent.name, lines=lines), end
 
 
 def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) -> None:

@@ -45,7 +45,7 @@ def report_other(
         ConfigError: Kinds that cannot share a report, or that cannot be kept; see also the kinds.
         PreflightError: The directory cannot be written.
     """
-    from tianji_cli.commands.bench_report import is_bench
+    from tianji_cli.bench.results import is_bench
 
     if benches := _places(results, names, is_bench):
         _report_benches(names, benches, out, output, archives)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
-import typer
 
-from engine.errors import EXIT_INTERRUPTED, ConfigError
+from tianji_cli.commands.bench_request import BenchRequest, Undertaking, chosen, conduct
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.run_dir import check_run_id
 from tianji_cli.study.records import StudyRun, is_study
 from tianji_cli.study.run import (
     StudyWork,
@@ -23,18 +20,11 @@ from tianji_cli.study.run import (
 )
 from tianji_cli.study.spec import find_study, load_study
 
-if TYPE_CHECKING:
-    from tianji_cli.commands.bench import BenchRequest
-
-EXIT_STRICT = 8
-DEFAULT_PEERS = "single-process"
-"""What `--compare` is when it was not given."""
-
 
 def wants_study(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a study rather than a comparison of systems."""
     if request.resume is not None:
-        return is_study(_resumed_root(request))
+        return is_study(request.resumed_root(is_study))
     return find_study(request.suite) is not None
 
 
@@ -47,55 +37,42 @@ def study_command(request: BenchRequest, output: Output) -> int:
     Raises:
         TianJiError: Nothing could be started; says why.
     """
-    if request.compare != DEFAULT_PEERS:
-        raise ConfigError(
-            "a study compares settings of TianJi, not systems",
-            where="--compare",
-            fix="leave it out, or choose a suite",
-        )
-    work = resume_study(_resumed_root(request)) if request.resume else _planned(request)
+    request.refuse(
+        {
+            "--compare": "a study compares settings of TianJi, not systems",
+            "--hosts": "a study runs on this machine and takes no inventory",
+            "--skip-missing": "a study needs no other system",
+        }
+    )
+    work = resume_study(request.resumed_root(is_study)) if request.resume else _planned(request)
     _announce(work, output)
-    if request.dry_run:
-        return 0
-    if not request.yes and work.open_cells and not typer.confirm("Start?", default=True, err=True):
-        return EXIT_INTERRUPTED
-    if not request.resume:
-        probe_results(request.results)
-        create_study(work)
-    try:
-        _run(work, output)
-    except KeyboardInterrupt:
-        name = work.manifest.study_id
-        output.say(
-            f"interrupted; go on with: tianji bench --resume {name} --results {request.results}"
-        )
-        return EXIT_INTERRUPTED
-    return _conclude(work, request, output)
-
-
-def _resumed_root(request: BenchRequest) -> Path:
-    place = Path(request.resume or "")
-    return place if is_study(place) else request.results / place
+    undertaking = Undertaking(
+        name=work.manifest.study_id,
+        manifest=work.manifest,
+        num_open=len(work.open_cells),
+        create=lambda: create_study(work),
+        run=lambda: _run(work, output),
+        report=lambda: _report(work, output),
+    )
+    return conduct(undertaking, request, output)
 
 
 def _planned(request: BenchRequest) -> StudyWork:
     path = find_study(request.suite)
     assert path is not None
     study = load_study(path, request.settings)
+    study = msgspec.structs.replace(study, tasks=chosen(study.tasks, request.tasks))
     if request.seeds is not None:
         tasks = {
             name: msgspec.structs.replace(task, seeds=None) for name, task in study.tasks.items()
         }
         study = msgspec.structs.replace(study, seeds=request.seeds, tasks=tasks)
-    if request.budget_s is not None:
-        if request.budget_s <= 0:
-            raise ConfigError(
-                f"{request.budget_s:g} is not a time", where="--budget", fix="seconds, above 0"
-            )
+    budget_s = request.checked_budget_s()
+    if budget_s is not None:
         tasks = {
             name: msgspec.structs.replace(task, budget_s=None) for name, task in study.tasks.items()
         }
-        study = msgspec.structs.replace(study, budget_s=request.budget_s, tasks=tasks)
+        study = msgspec.structs.replace(study, budget_s=budget_s, tasks=tasks)
     study_id = request.name or f"study-{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.name}"
     check_run_id(study_id, "--name")
     return new_study(study, request.results / study_id)
@@ -138,14 +115,13 @@ def _words(run: StudyRun) -> str:
     return f"{run.outcome} at a mean return of {mean} after {wall}, {rate}"
 
 
-def _conclude(work: StudyWork, request: BenchRequest, output: Output) -> int:
+def _report(work: StudyWork, output: Output) -> bool:
     from tianji_cli.commands.study_report import show_study, write_study_report
 
     report = write_study_report(work.paths.root, None)
     show_study(report, output)
-    is_complete = all(
+    return all(
         item.num_failed == item.num_censored == 0
         for task in report.comparison.tasks
         for item in task.variants
     )
-    return EXIT_STRICT if request.strict and not is_complete else 0

@@ -70,7 +70,7 @@ def load(request: Request) -> Loaded:
     """Reads experiment, inventory and policy, and makes the plan.
 
     Raises:
-        ConfigError: One of them cannot be used.
+        ConfigError: One of them cannot be used, or not so.
     """
     origin = find_origin(request.results, request.resume) if request.resume else None
     inventory = _inventory(request, origin).limited(list(request.limit))
@@ -81,6 +81,12 @@ def load(request: Request) -> Loaded:
             origin.check(plan.experiment)
     except ConfigError as error:
         raise locate(error, document) from error
+    if request.detaches and plan.graph.is_inline:
+        raise ConfigError(
+            f"a run of policy {plan.experiment.policy} is this very process and ends with it",
+            where="--detach",
+            fix="leave it out, or take another policy",
+        )
     return Loaded(plan, document, origin)
 
 
