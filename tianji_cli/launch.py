@@ -80,7 +80,8 @@ class Controller:
         for host in self._sites:
             self._lines.by_host[host].tell(self._prepare(host, run_id))
         ready: dict[str, HostReady] = {}
-        for line, report in self._lines.reports(time.monotonic() + PREPARE_S):
+        deadline_s = time.monotonic() + PREPARE_S
+        for line, report in self._lines.reports(lambda: deadline_s):
             self._check_alive(line, report)
             match report:
                 case Hello():
@@ -132,7 +133,8 @@ class Controller:
 
         for host in self._sites:
             ask(self._lines.by_host[host])
-        for line, report in self._lines.reports(time.monotonic() + CLOCK_S):
+        deadline_s = time.monotonic() + CLOCK_S
+        for line, report in self._lines.reports(lambda: deadline_s):
             heard_ns = time.monotonic_ns()
             self._check_alive(line, report)
             if isinstance(report, Pong):

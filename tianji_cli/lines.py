@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -72,16 +72,19 @@ class Lines:
         self._selector.register(interrupts.fd, selectors.EVENT_READ)
 
     def reports(
-        self, deadline_s: float | None
+        self, deadline: Callable[[], float | None]
     ) -> Iterator[tuple[Line | None, FromSupervisor | None]]:
         """Yields every report with its line; (line, None) once, when a line ends; (None, None)
-        after an interrupt. Ends at the deadline (monotonic), and when no line is open.
+        after an interrupt. Ends at the deadline, and when no line is open.
+
+        Args:
+            deadline: Asked in every turn, as a report may bring one (monotonic seconds).
 
         Raises:
             RunFailedError: A supervisor says what cannot be understood.
         """
         while any(line.is_open for line in self.by_host.values()):
-            now_s = time.monotonic()
+            now_s, deadline_s = time.monotonic(), deadline()
             if deadline_s is not None and now_s >= deadline_s:
                 return
             self._beat(now_s)

@@ -74,7 +74,7 @@ class Watcher:
 
     def watch(self) -> Outcome:
         while not self._is_complete():
-            for line, report in self._lines.reports(self._deadline_s):
+            for line, report in self._lines.reports(lambda: self._deadline_s):
                 if line is not None:
                     self._take(line, report)
                 self._obey()

@@ -1,0 +1,88 @@
+"""The command follows a run to its end, whatever a host does or does not say."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from engine.runtime.launch import Finished, KillRun, LineReader, StopRun, ToSupervisor, write_line
+from tianji_cli import watch
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.lines import Lines
+from tianji_cli.watch import Watcher
+
+
+class PipedConnection:
+    """A host whose supervisor is this test."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._heard_fd, self.to_supervisor = os.pipe()
+        self.from_supervisor, self._said_fd = os.pipe()
+
+    def close_input(self) -> None:
+        raise AssertionError("nobody asked for this")
+
+    def wait(self, timeout_s: float) -> bool:
+        return timeout_s < 0
+
+    def error_output(self) -> str:
+        return ""
+
+    def say(self, message: Finished) -> None:
+        write_line(self._said_fd, message)
+
+    def heard(self) -> list[ToSupervisor]:
+        """What it was told."""
+        return list(LineReader(self._heard_fd, ToSupervisor).read())
+
+    def close(self) -> None:
+        for fd in (self._heard_fd, self.to_supervisor, self.from_supervisor, self._said_fd):
+            os.close(fd)
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PipedConnection]]:
+    """The coordinator's host, and one that never says anything."""
+    monkeypatch.setattr(watch, "END_S", 0.05)
+    hosts = [PipedConnection("head"), PipedConnection("silent")]
+    yield hosts
+    for host in hosts:
+        host.close()
+
+
+def follow(
+    hosts: list[PipedConnection], interrupts: Interrupts, note: Callable[[str], None]
+) -> None:
+    lines = Lines({host.host: host for host in hosts}, interrupts, set())
+    Watcher(lines, "head", interrupts, lambda _: None, note, detaches=False).watch()
+
+
+def test_a_host_that_does_not_end_after_the_coordinators_is_ended(hosts: list[PipedConnection]):
+    head, silent = hosts
+    notes: list[str] = []
+    head.say(Finished())
+    follow(hosts, Interrupts(), notes.append)
+    assert silent.heard() == [KillRun()]
+    assert notes == ["silent did not end in time, so they are ended now"]
+
+
+def test_ctrl_c_twice_ends_the_command_though_no_host_answers(hosts: list[PipedConnection]):
+    interrupts = Interrupts()
+    notes: list[str] = []
+
+    def note_and_interrupt(text: str) -> None:
+        notes.append(text)
+        if text.startswith("stopping"):
+            signal.raise_signal(signal.SIGINT)
+
+    with interrupts.installed():
+        signal.raise_signal(signal.SIGINT)
+        follow(hosts, interrupts, note_and_interrupt)
+    assert "ending at once" in notes
+    head, silent = hosts
+    assert head.heard() == [StopRun(), KillRun()]
+    assert silent.heard() == [KillRun()]
