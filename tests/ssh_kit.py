@@ -152,7 +152,7 @@ class Bench:
 
     def role_pid(self, host: str, run: str, address: str) -> int:
         """The pid of a role, asked on its host."""
-        done = self.lab.exec(host, ["cat", f"/root/.tianji/runs/{run}/state/{host}.json"])
+        done = self.lab.exec(host, ["cat", f"/root/.tianji/runs/{run}@{host}/state/{host}.json"])
         return int(json.loads(done.stdout)["roles"][address]["pid"])
 
     def supervisor_pid(self, host: str) -> int:

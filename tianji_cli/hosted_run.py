@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import CleanupError, PreflightError, TianJiError
+from engine.messages import role_of
 from engine.progress import Progress, Resumed
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.deployment import Deployment, write_deployment
@@ -169,8 +170,9 @@ class HostedRun:
             ) from error
         if self.origin is not None:
             place_copy(self.origin, paths)
-            for site in sites.values():
-                if site.node.is_remote:
+            learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
+            for host, site in sites.items():
+                if site.node.is_remote and host in learning:
                     self.origin.ship(site.node, site.part.run_dir)
 
     @property

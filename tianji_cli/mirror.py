@@ -2,14 +2,18 @@
 
 Traces and logs only ever grow, so their sizes say what is new. A checkpoint never changes once it
 is whole, so each is brought when it is there: what is lost with its host can still be resumed.
-Everything else (summary, states) is replaced as a whole over there, and fetched once, at the end.
+Everything else (summary, states) is replaced as a whole over there, and fetched once, at the end;
+so is a log that was emptied over there, as it may have grown past what was known of it here.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
 from engine.errors import TianJiError
 from engine.runtime.log_cap import ASIDE
@@ -41,40 +45,77 @@ def fetch(node: Node, remote: str, local: Path, *, everything: bool) -> None:
     """
     there = node.walk(remote)
     for name, size in sorted(there.items()):  # so a checkpoint's tensors come before its JSON
-        path = local / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
+        path, source = local / name, f"{remote}/{name}"
+        if ".." in Path(name).parts or Path(name).is_absolute() or name.endswith(".tmp"):
             continue
-        if is_growing(name):
-            known = path.stat().st_size if path.exists() else 0
-            if size < known:  # it became too long over there, and was emptied
-                path.replace(path.with_name(path.name + ASIDE))
-                known = 0
-            if size > known:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab") as file:
-                    file.write(node.read(f"{remote}/{name}", known))
-        elif not path.name.endswith(".tmp") and (everything or _is_new_checkpoint(name, path)):
-            data = node.read(f"{remote}/{name}")
-            if len(data) < size:
-                continue  # removed over there meanwhile, as an older checkpoint is
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+        is_last_word = everything and f"{name}{ASIDE}" in there
+        if is_growing(name) and not is_last_word:
+            _append(node, source, path, size)
+        elif is_last_word or _is_wanted(name, path, everything):
+            _replace(node, source, path, size)
     _forget_old_checkpoints(there, local)
 
 
-def _is_new_checkpoint(name: str, path: Path) -> bool:
-    return name.startswith(CHECKPOINTS) and not path.exists()
+def _append(node: Node, source: str, path: Path, size: int) -> None:
+    """Brings what a file has grown by. One that is shorter there was too long, and was emptied."""
+    if path.exists() and path.stat().st_size == size:
+        return
+    with _alone_in(path.parent):
+        known = path.stat().st_size if path.exists() else 0
+        if size < known:  # or another command has brought what came since we looked
+            size = node.walk(str(PurePosixPath(source).parent)).get(path.name, known)
+        if size < known:
+            path.replace(path.with_name(path.name + ASIDE))
+            known = 0
+        if size > known:
+            with path.open("ab") as file:
+                file.write(node.read(source, known))
+
+
+def _replace(node: Node, source: str, path: Path, size: int) -> None:
+    data = node.read(source)
+    if len(data) < size:
+        return  # removed over there meanwhile, as an older checkpoint is
+    with _alone_in(path.parent):
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Lets one command and one thread at a time change the files of a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_wanted(name: str, path: Path, everything: bool) -> bool:
+    """Of a checkpoint, whether it is newer than all that are here: it may be an old one that was
+    forgotten here, and was put there only to go on from."""
+    if not name.startswith(CHECKPOINTS):
+        return everything
+    newest = max(map(_version_of, path.parent.glob("v*.json")), default="")
+    return not path.exists() and _version_of(path) >= newest
+
+
+def _version_of(path: Path) -> str:
+    """`v0000000012-<digits>.safetensors` -> `v0000000012`; versions sort as words."""
+    return path.stem.partition("-")[0]
 
 
 def _forget_old_checkpoints(there: dict[str, int], local: Path) -> None:
-    """Keeps as many as are kept over there; other hosts' groups are left alone."""
-    kept = {name for name in there if name.startswith(CHECKPOINTS)}
-    for directory in {Path(name).parent for name in kept if name.endswith(".json")}:
+    """Goes without what is older than all that is kept over there; others' are left alone."""
+    kept = [Path(name) for name in there if name.startswith(CHECKPOINTS)]
+    for directory in {path.parent for path in kept if path.suffix == ".json"}:
+        oldest = min(_version_of(path) for path in kept if path.parent == directory)
         for path in (local / directory).glob("v*"):
-            if str(directory / path.name) not in kept:
-                path.unlink()
+            if _version_of(path) < oldest:
+                path.unlink(missing_ok=True)
 
 
 class Mirror:

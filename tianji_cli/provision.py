@@ -208,7 +208,8 @@ class Provisioner:
         self._enter(host, "verify", node.access.endpoint)
         workdir = node.expand(host.workdir)
         interpreter = find_interpreter(node, host, self._constraints)
-        run_dir = f"{workdir}/runs/{self._order.run_id}"
+        # Its own, as hosts may share a home directory.
+        run_dir = f"{workdir}/runs/{self._order.run_id}@{host.name}"
         if node.exists(run_dir):
             raise ConfigError(
                 f"a run of this name exists there ({run_dir})",
@@ -220,7 +221,7 @@ class Provisioner:
         is_there = node.exists(source)
         self._enter(host, "ship", f"{bundle.name} is there" if is_there else bundle.name)
         if not is_there:
-            ship(node, workdir, bundle, self._order.run_id)
+            ship(node, workdir, bundle, f"{self._order.run_id}@{host.name}")
         python = self._choose_python(host, node, interpreter, workdir, source)
         return HostPart(host=host, python=python, source=source, run_dir=run_dir)
 

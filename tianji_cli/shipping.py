@@ -36,14 +36,17 @@ def make_directories(node: Node, directories: Sequence[str]) -> None:
         raise PreflightError(f"directories cannot be made{done.last_words}", where=node.name)
 
 
-def ship(node: Node, workdir: str, bundle: Bundle, run_id: str) -> None:
+def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
     """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
+
+    Args:
+        mark: Names this attempt, of which there may be several at a time.
 
     Raises:
         PreflightError: It cannot be unpacked.
     """
     place = f"{workdir}/bundles/{bundle.name}"
-    beside = f"{workdir}/bundles/.{bundle.name}.{run_id}"
+    beside = f"{workdir}/bundles/.{bundle.name}.{mark}"
     make_directories(node, [beside])
     node.put(f"{beside}.tar", bundle.data)
     for command in (

@@ -223,7 +223,7 @@ class Chaos:
         return pid
 
     def _pid(self, host: str, run: str, role: str) -> int:
-        done = self.lab.exec(host, ["cat", f"/root/.tianji/runs/{run}/state/{host}.json"])
+        done = self.lab.exec(host, ["cat", f"/root/.tianji/runs/{run}@{host}/state/{host}.json"])
         try:
             return int(json.loads(done.stdout)["roles"][role]["pid"])
         except (ValueError, KeyError):

@@ -103,7 +103,7 @@ def test_a_host_whose_disk_is_full_trains_on_and_saves_again_when_it_has_room(
     wait_until(lambda: num("checkpoint") > saved, 20, "checkpoints are still written")
     bench.lab.fill(one)
     assert next(host.is_full for host in bench.lab.status() if host.name == one)
-    log = f"/root/.tianji/runs/full/logs/{one}/learner-0.log"
+    log = f"/root/.tianji/runs/full@{one}/logs/{one}/learner-0.log"
 
     def has_failed() -> bool:
         there = bench.lab.exec(one, ["cat", log]).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fake_node import FakeNode
@@ -65,6 +66,56 @@ def test_a_log_that_was_emptied_over_there_goes_on_here(tmp_path: Path) -> None:
         "logs/a/actor-0.log": b"new\n",
         "logs/a/actor-0.log.1": b"many lines\n" * 9,
     }
+
+
+def test_a_host_that_was_given_an_old_checkpoint_takes_no_newer_one_away(tmp_path: Path) -> None:
+    old = {"checkpoints/v0000000001-aa.safetensors": b"T1", "checkpoints/v0000000001.json": b"J1"}
+    new = {"checkpoints/v0000000012-bb.safetensors": b"T2", "checkpoints/v0000000012.json": b"J2"}
+    for files in (old, {**old, **new}, old):
+        fetch(make_node(files), REMOTE, tmp_path, everything=True)
+    assert here(tmp_path) == {**old, **new}
+    for files in (new, old, new):
+        fetch(make_node(files), REMOTE, tmp_path, everything=True)
+        assert here(tmp_path) == new, "and brings back none that was forgotten"
+
+
+def test_a_log_that_was_emptied_and_grew_again_comes_whole_in_the_end(tmp_path: Path) -> None:
+    log = "logs/a/actor-0.log"
+    fetch(make_node({log: b"old\n" * 9}), REMOTE, tmp_path, everything=False)
+    files = {log: b"new\n" * 12, f"{log}.1": b"old\n" * 20}
+    fetch(make_node(files), REMOTE, tmp_path, everything=True)
+    assert here(tmp_path) == files
+
+
+def test_two_commands_that_follow_a_run_bring_each_row_once(tmp_path: Path) -> None:
+    """Each has looked before the other wrote."""
+    name = "trace/events.jsonl"
+    node = make_node({name: b"one\n"})
+    fetch(node, REMOTE, tmp_path, everything=False)
+    seen = node.walk(REMOTE)
+    node.files = make_node({name: b"one\ntwo\n"}).files
+    fetch(node, REMOTE, tmp_path, everything=False)
+    walk = node.walk
+    node.walk = lambda root: seen if root == REMOTE else walk(root)  # type: ignore[method-assign]
+    fetch(node, REMOTE, tmp_path, everything=False)
+    assert here(tmp_path) == {name: b"one\ntwo\n"}
+
+
+def test_many_threads_that_follow_a_run_bring_each_row_once(tmp_path: Path) -> None:
+    name, rows = "trace/events.jsonl", [f"{number}\n".encode() for number in range(300)]
+    node = make_node({name: b""})
+
+    def follow(_: int) -> None:
+        while len(node.files[f"{REMOTE}/{name}"]) < sum(map(len, rows)):
+            fetch(node, REMOTE, tmp_path, everything=False)
+        fetch(node, REMOTE, tmp_path, everything=False)
+
+    with ThreadPoolExecutor(3) as pool:
+        followers = pool.map(follow, range(3))
+        for row in rows:
+            node.files[f"{REMOTE}/{name}"] += row
+        list(followers)
+    assert here(tmp_path) == {name: b"".join(rows)}
 
 
 def test_a_host_cannot_write_outside_the_run(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_phases_in_order_and_what_is_started() -> None:
     part = sites["a"].part
     bundle = make_bundle(source_root(), pinned_constraints())
     assert part.source == f"/home/ann/.tianji/bundles/{bundle.name}"
-    assert part.run_dir == "/home/ann/.tianji/runs/r"
+    assert part.run_dir == "/home/ann/.tianji/runs/r@a"
     assert part.host.address == "192.0.2.9"
     ((command, env),) = node.spawned
     assert command == [f"python{MINOR}", "-m", "engine.runtime.supervisor"]
@@ -146,7 +146,7 @@ def test_a_full_disk() -> None:
 def test_a_run_of_this_name_on_the_host_is_refused() -> None:
     a = host("a")
     node = FakeNode(a, GOOD)
-    node.files["/home/ann/.tianji/runs/r"] = b""
+    node.files["/home/ann/.tianji/runs/r@a"] = b""
     with pytest.raises(ConfigError, match="a run of this name exists"):
         World(a=node).provision(a)
 
