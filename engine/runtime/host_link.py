@@ -13,8 +13,12 @@ from types import FrameType
 
 import engine
 from engine.messages import Message
-from engine.runtime.launch import Hello, LineReader, ToSupervisor, write_line
+from engine.runtime.launch import Hello, LineReader, ToSupervisor
+from engine.runtime.outlet import Outlet
 from engine.runtime.process import take_stdout
+
+LAST_WORDS_S = 1.0
+"""How long a controller that is lost may still take to read what was reported."""
 
 
 def hello() -> Hello:
@@ -35,7 +39,7 @@ class HostLink:
     """
 
     def __init__(self) -> None:
-        self._out: int | None = take_stdout()
+        self._outlet = Outlet(take_stdout())
         self._reader: LineReader[ToSupervisor] = LineReader(0, ToSupervisor)
         self._heard_s = time.monotonic()
         self._is_attached = True
@@ -79,13 +83,33 @@ class HostLink:
         return new
 
     def report(self, message: Message) -> None:
-        """Tells the controller, if there is one."""
-        if self._out is None:
-            return
-        try:
-            write_line(self._out, message)
-        except BrokenPipeError:
-            self._out = None  # its end of input says the same and ends the run
+        """Tells the controller, if there is one; does not wait for it to read."""
+        self._outlet.put(message)
+
+    @property
+    def unwritten_fd(self) -> int | None:
+        """What to wait for, until it can be written, while reports wait for their reader."""
+        return self._outlet.fd
+
+    def flush(self) -> None:
+        """Writes what waits, as far as its reader takes it."""
+        self._outlet.flush()
+
+    def drain(self) -> None:
+        """Waits until all reports are written: a controller that is only stopped has its time."""
+        give_up_s: float | None = None
+        while self._outlet.fd is not None:
+            for _ in self.read():
+                pass  # that it came says that the controller lives
+            is_over = self.take_signals() > 0 or not self._is_attached or self.is_lost()
+            now_s = time.monotonic()
+            if is_over and give_up_s is None:
+                self.leave()
+                give_up_s = now_s + LAST_WORDS_S
+            if give_up_s is not None and now_s >= give_up_s:
+                return
+            self._outlet.wait(LAST_WORDS_S, *self.fds)  # so that silence is noticed
+            self._outlet.flush()
 
     def leave(self) -> list[int]:
         """Listens to no controller any more; returns the descriptors not to wait for."""
@@ -101,7 +125,5 @@ class HostLink:
             os.dup2(source, target)
         os.close(descriptor)
         os.close(nothing)
-        if self._out is not None:
-            os.close(self._out)
-            self._out = None
+        self._outlet.close_when_empty()
         return fds

@@ -99,16 +99,19 @@ class Supervisor:
             for _ in range(self._link.take_signals()):
                 self._asked_to_end()
             self._agenda.run_due()
+            self._link.flush()
             self._finish_if_empty()
         self._close()
 
     def _wait(self) -> Iterator[AnyMessage]:
         timeout_s = self._agenda.timeout_s()
+        unwritten = self._link.unwritten_fd
         if self._upstream is not None:
+            self._upstream.watch_writable(unwritten)
             yield from self._upstream.receive(timeout_s)
             return
         fds = [*self._link.fds, *([self._house.children.reader.fd] if self._house else [])]
-        select.select(fds, [], [], timeout_s)
+        select.select(fds, [] if unwritten is None else [unwritten], [], timeout_s)
 
     def _instructed(self, instruction: ToSupervisor) -> None:
         match instruction:
@@ -314,6 +317,7 @@ class Supervisor:
             self._scribe.end()
         if self._upstream is not None:
             self._link.report(Finished())
+        self._link.drain()
 
 
 def main() -> None:

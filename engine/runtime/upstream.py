@@ -75,6 +75,10 @@ class Upstream:
         for fd in fds:
             self._sockets.unwatch(fd)
 
+    def watch_writable(self, fd: int | None) -> None:
+        """Wakes `receive` up also when this descriptor can be written."""
+        self._sockets.watch_writable(fd)
+
     def close(self) -> None:
         """Closes the sockets; what was not sent yet is lost."""
         self._sockets.close(linger_ms=0)

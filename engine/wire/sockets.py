@@ -93,6 +93,7 @@ class Sockets:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
+        self._writable: int | None = None
         self._clients: dict[str, zmq.Socket[bytes]] = {}
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
@@ -137,6 +138,16 @@ class Sockets:
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
+
+    def watch_writable(self, fd: int | None) -> None:
+        """Makes `receive` return also when this descriptor, not the last, can be written."""
+        if fd == self._writable:
+            return
+        if self._writable is not None:
+            self._poller.unregister(self._writable)
+        if fd is not None:
+            self._poller.register(fd, zmq.POLLOUT)
+        self._writable = fd
 
     def send(self, to: str, message: AnyMessage) -> bool:
         """Sends without ever blocking.

@@ -1,0 +1,113 @@
+"""Messages on their way to a reader that may be slow, or stopped, without ever waiting for it.
+
+Whoever reads a supervisor's reports is a command that a user can stop (Ctrl-Z) and whose terminal
+can be held (Ctrl-S, a pager). The run must not notice: what cannot be written yet waits here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+
+import msgspec
+
+from engine.messages import Message
+from engine.runtime.launch import Detached, Finished, Shown
+
+MAX_WAITING = 1000
+"""Messages. A run comes nowhere near it, as of progress only the latest waits."""
+LAST_WORDS = (Detached, Finished)
+"""Each is said once, and the reader waits for it: taken even beyond that."""
+
+
+class Backlog:
+    """What is still to be written, in order; progress that was overtaken is left out."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._line = memoryview(b"")
+
+    def add(self, message: Message) -> None:
+        """Takes a message; beyond `MAX_WAITING` only last words, since the first failures explain
+        the later ones."""
+        if isinstance(message, Shown):
+            self._messages = deque(m for m in self._messages if not isinstance(m, Shown))
+        if len(self._messages) < MAX_WAITING or isinstance(message, LAST_WORDS):
+            self._messages.append(message)
+
+    def head(self, max_bytes: int) -> memoryview:
+        """The next bytes; none if nothing waits."""
+        if not self._line and self._messages:
+            self._line = memoryview(msgspec.json.encode(self._messages.popleft()) + b"\n")
+        return self._line[:max_bytes]
+
+    def written(self, num_bytes: int) -> None:
+        """So many bytes of the head are on their way."""
+        self._line = self._line[num_bytes:]
+
+    def __bool__(self) -> bool:
+        return bool(self._line or self._messages)
+
+
+class Outlet:
+    """Writes messages to a pipe or socket, as far as it takes them at once.
+
+    The descriptor stays a blocking one, since others may share it. A piece of at most `PIPE_BUF`
+    bytes does not block where `poll` has said that it can be written.
+
+    Args:
+        fd: Closed by `close_when_empty`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+        self._backlog = Backlog()
+        self._is_last = False
+
+    @property
+    def fd(self) -> int | None:
+        """What to wait for until it can be written; None if nothing waits for that."""
+        return self._fd if self._backlog else None
+
+    def put(self, message: Message) -> None:
+        """Writes a message now or, if its reader is slow, by a later `flush`."""
+        if self._fd is not None and not self._is_last:
+            self._backlog.add(message)
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what can be written without waiting."""
+        try:
+            while self.wait(0.0):
+                assert self._fd is not None
+                self._backlog.written(os.write(self._fd, self._backlog.head(select.PIPE_BUF)))
+        except BrokenPipeError:
+            self._close()  # its end of input says the same and ends the run
+        if self._is_last and not self._backlog:
+            self._close()
+
+    def wait(self, timeout_s: float | None, *others: int) -> bool:
+        """Waits until something that waits can be written, or until one of the others can be read.
+
+        Returns:
+            Whether it can.
+        """
+        if self.fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        for fd in others:
+            poll.register(fd, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return any(fd == self.fd for fd, _ in ready)
+
+    def close_when_empty(self) -> None:
+        """Takes no more messages, and closes the descriptor once all are written."""
+        self._is_last = True
+        self.flush()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
