@@ -139,9 +139,10 @@ class CollectingBody(ABC):
 
     def _abandon(self) -> RolloutAbandoned:
         duration_s = self._clock.now_s() - self._start_s
-        if self._steps is None:
-            return RolloutAbandoned(0, duration_s, ())
+        is_under_way = self._steps is not None and bool(self._moments_s)
         self._steps = None
+        if not is_under_way:  # before its first step the very first rollout has no memory yet
+            return RolloutAbandoned(0, duration_s, ())
         entries = self._enter_books()
         return RolloutAbandoned(entries.num_env_steps, duration_s, self._episodes)
 

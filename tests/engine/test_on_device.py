@@ -120,6 +120,16 @@ def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part
         collect(body, weights_of(blueprint), 1)
 
 
+def test_a_first_rollout_can_be_abandoned_before_its_first_step(scripted: Experiment):
+    blueprint = blueprint_of(scripted)
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    body.perform(LoadWeights(weights_of(blueprint)))
+    body.perform(CollectRollout(0))
+    (nothing,) = body.perform(AbandonRollout())
+    assert (nothing.num_env_steps, nothing.episodes) == (0, ())
+    assert not body.is_busy
+
+
 def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment):
     blueprint = blueprint_of(scripted)
     body = DeviceActorBody(blueprint, 0, 0, ManualClock())

@@ -28,9 +28,11 @@ from engine.trace.records import Production
 from engine.wire.codec import Codec
 
 
-def test_giving_up_before_the_first_step_loses_nothing():
+@pytest.mark.parametrize("rollouts", [0, 1])
+def test_giving_up_before_the_first_step_loses_nothing(rollouts: int):
     bench = make_bench()
-    bench.collect()
+    for _ in range(rollouts):
+        bench.collect()
     bench.begin()
     (event,) = bench.body.perform(AbandonRollout())
     assert event.num_env_steps == 0
