@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from io import FileIO
@@ -42,6 +43,8 @@ class TraceWriter:
             record_type: (directory / f"{table_of(record_type)}.jsonl").open("ab", buffering=0)
             for record_type in RECORD_TYPES
         }
+        self._whole_bytes = {kind: file.tell() for kind, file in self._files.items()}
+        """Of each file, the lines that are there in full."""
         self._sizes = {kind: file.tell() for kind, file in self._files.items()}
         self._thinners = {kind: Thinner(kind, detail_bytes) for kind in RECORD_TYPES}
 
@@ -83,13 +86,39 @@ class TraceWriter:
         """
         self._num_buffered = 0
         for kind, buffer in self._buffers.items():
-            rest = bytes(buffer)
+            lines = bytes(buffer)
             buffer.clear()
             try:
-                while rest:  # an unbuffered write may take less than all of it
-                    rest = rest[self._files[kind].write(rest) :]
+                self._append(kind, lines)
             except OSError as error:
                 self.stopped = self.stopped or f"traces cannot be written: {error.strerror}"
+
+    def _append(self, kind: type[Record], lines: bytes) -> None:
+        """Appends lines, as many as fit.
+
+        Raises:
+            OSError: Not all did. What was written of the next one is cut off again, if need be
+                before the next write: no later line may be glued to it.
+        """
+        if not lines:
+            return
+        file, rest = self._files[kind], lines
+        self._cut_fragment(kind)
+        try:
+            while rest:  # an unbuffered write may take less than all of it
+                rest = rest[file.write(rest) :]
+        finally:
+            num_written = len(lines) - len(rest)
+            self._whole_bytes[kind] += lines.rfind(b"\n", 0, num_written) + 1
+            if rest:
+                with contextlib.suppress(OSError):  # the next write tries again, and tells
+                    self._cut_fragment(kind)
+
+    def _cut_fragment(self, kind: type[Record]) -> None:
+        file, whole_bytes = self._files[kind], self._whole_bytes[kind]
+        if file.tell() > whole_bytes:
+            os.ftruncate(file.fileno(), whole_bytes)
+            file.seek(whole_bytes)
 
     def stop_if_disk_is_low(self, least_bytes: int = LOW_DISK_BYTES) -> bool:
         """Stops all tables but `events` for good if so little is free that others need it more.
