@@ -173,15 +173,25 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
                 where="policy",
                 fix="take another policy, such as tianji, or another algorithm",
             )
+    _check_statistics(experiment, cut)
+
+
+def _check_statistics(experiment: Experiment, cut: Cut) -> None:
+    """Raises ConfigError if learners that are merged keep running statistics.
+
+    These lie among the parameters, and are no progress that could be added up: of variances that
+    several learners have each brought down, the sum is negative.
+    """
+    is_merged = cut.groups > 1 and cut.merge != "none"
     statistics = {
         "network.normalize_observation": experiment.network.normalize_observation,
         "algorithm.normalize_reward": bool(experiment.algorithm.get("normalize_reward")),
     }
-    if cut.is_joint and any(statistics.values()):
+    if is_merged and any(statistics.values()):
         raise ConfigError(
-            f"{cut.policy} cannot share running statistics between learners",
+            f"{cut.policy} with {cut.groups} learners cannot share running statistics between them",
             where=next(key for key, is_on in statistics.items() if is_on),
-            fix="set it to false, or take another policy",
+            fix="set it to false, or train with one learner: one group, or another policy",
         )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
+from engine.errors import ConfigError
 from engine.graph.cut import Cut
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, Report, Stop, Stopped
 from engine.roles.commands import ForgetModel, MergeModel
 from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
+from engine.runtime.blueprint import make_blueprint
 from engine.runtime.merge import Accumulation, CommonModel
-from engine.spec import ReduceSpec, StalenessSpec
-from engine.testing import has, make_weights, only, sent
+from engine.spec import Experiment, ReduceSpec, StalenessSpec
+from engine.testing import has, make_experiment, make_weights, only, sent
 from engine.trace.records import Merge
 
 
@@ -131,3 +136,29 @@ def test_addresses_of_a_cut_name_every_role_once():
         staleness=StalenessSpec(),
     )
     assert len(set(cut.addresses)) == len(cut.addresses) == 3 + 2 + 2 + 3 + 1
+
+
+def normalizing(key: str, groups: int, actors: int) -> Experiment:
+    if key == "algorithm.normalize_reward":
+        return make_experiment(groups=groups, actors=actors, normalize_reward=True)
+    experiment = make_experiment(groups=groups, actors=actors)
+    network = msgspec.structs.replace(experiment.network, normalize_observation=True)
+    return msgspec.structs.replace(experiment, network=network)
+
+
+@pytest.mark.parametrize("key", ["network.normalize_observation", "algorithm.normalize_reward"])
+@pytest.mark.parametrize(
+    ("policy", "groups"), [("central", 1), ("tianji", 2), ("multi-learner", 1)]
+)
+def test_statistics_are_no_progress_so_no_reducer_is_given_any(policy: str, groups: int, key: str):
+    experiment = normalizing(key, groups, actors=2)
+    cut = build_graph(load_policy(policy), experiment).cut
+    with pytest.raises(ConfigError, match=f"{policy} with 2 learners cannot share running") as info:
+        make_blueprint(experiment, cut)
+    assert info.value.where == key
+
+
+@pytest.mark.parametrize("policy", ["central", "tianji", "local"])
+def test_a_single_learner_may_normalise_with_every_policy(policy: str):
+    experiment = normalizing("network.normalize_observation", 1, actors=1)
+    make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
