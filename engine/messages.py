@@ -18,6 +18,10 @@ from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, Weights
 from engine.trace.records import Record
 
 COORDINATOR = "coordinator"
+TAKERS = "takers"
+"""Whom weights are for: all roles of a process that take weights. One encoded buffer is on its way
+to many processes, so nothing in it may differ from one to another."""
+TAKES_WEIGHTS = frozenset({"actor", "evaluator"})
 
 
 def role_of(address: str) -> str:

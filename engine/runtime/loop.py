@@ -16,7 +16,16 @@ from typing import Protocol
 
 from engine.clock import Clock, RunClock
 from engine.errors import WireError
-from engine.messages import COORDINATOR, AnyMessage, Probe, ProbeAnswered, Start, role_of
+from engine.messages import (
+    COORDINATOR,
+    TAKERS,
+    TAKES_WEIGHTS,
+    AnyMessage,
+    Probe,
+    ProbeAnswered,
+    Start,
+    role_of,
+)
 from engine.roles.commands import (
     Command,
     InsertRollout,
@@ -208,10 +217,10 @@ class Loop:
         sockets.send(COORDINATOR, answer)
 
     def _recipients(self, to: str) -> list[str]:
-        """The roles here that a frame is for: one, or all of a kind."""
-        if to in self._hosted:
-            return [to]
-        return [address for address in self._hosted if role_of(address) == to]
+        """The roles here that a frame is for: one, or all that take weights."""
+        if to == TAKERS:
+            return [address for address in self._hosted if role_of(address) in TAKES_WEIGHTS]
+        return [to] if to in self._hosted else []
 
     def _timeout_s(self) -> float | None:
         if self._inbox or not self._hosted:

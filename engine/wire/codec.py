@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from engine.errors import WireError
 from engine.messages import (
+    TAKERS,
     AnyMessage,
     BatchArrived,
     ModelMerged,
@@ -20,7 +21,6 @@ from engine.messages import (
     SamplesArrived,
     SmallMessage,
     WeightsArrived,
-    role_of,
 )
 from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
@@ -86,8 +86,8 @@ class Codec:
     ) -> list[Buffer]:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
-        Weights are for every actor of the process that gets them, so that one encoded buffer can
-        be on its way to many processes.
+        Weights are for every role of the process that gets them and takes any, whatever `to` is:
+        the same frame is on its way to many processes, and what is queued must not change.
 
         Args:
             message: What to encode.
@@ -104,8 +104,8 @@ class Codec:
                 if shares_memory and learner >= 0 and self.arena and self.arena.board:
                     self.arena.board.publish(learner, weights.version, weights.buffer)
                     kind = header.KIND_BOARD
-                    return [self._parameters_head(kind, role_of(to), weights.version, learner)]
-                return [self._parameters(header.KIND_WEIGHTS, role_of(to), weights, 0)]
+                    return [self._parameters_head(kind, TAKERS, weights.version, learner)]
+                return [self._parameters(header.KIND_WEIGHTS, TAKERS, weights, 0)]
             case ModelOffered(group=group, weights=weights):
                 return [self._parameters(header.KIND_MODEL, to, weights, group)]
             case ModelMerged(weights=weights):
@@ -251,7 +251,11 @@ class Codec:
                 self.arena.free(slot)
 
     def _join(self, head: bytes, buffer: npt.NDArray[np.uint8]) -> Buffer:
-        """Header and buffer as one frame; free if the buffer was allocated with room in front."""
+        """Header and buffer as one frame; free if the buffer was allocated with room in front.
+
+        An earlier frame of the same buffer may still be queued, and shares that room. So a buffer
+        that is sent several times is sent under the same header each time.
+        """
         room = buffer.base
         if isinstance(room, np.ndarray) and room.nbytes == HEADER_BYTES + buffer.nbytes:
             room[:HEADER_BYTES] = np.frombuffer(head, np.uint8)

@@ -4,7 +4,7 @@
     4s     H       H     Q              Q              20s          (see below)            I
 
 The destination is the role that the frame is for, as a process can play several: its address, or
-only its kind (`actor`) where the frame is for all roles of that kind.
+`takers` on weights, which are for all roles of a process that take any.
 
 One frame is this header and the buffer, nothing else. A frame is refused before anything is
 allocated or interpreted unless magic, schema, digest, size and checksum are exactly as agreed.

@@ -12,7 +12,7 @@ import pytest
 from socket_kit import LAYOUT, PATIENCE_S
 
 from engine.errors import WireError
-from engine.messages import WeightsArrived, WeightsRequested
+from engine.messages import TAKERS, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.wire.arena import Arena
 from engine.wire.board import Board
@@ -83,7 +83,7 @@ def test_all_actors_of_a_host_read_one_copy(tmp_path: Path):
             assert next(iter(learner.receive(PATIENCE_S)))
             assert learner.send(name, WeightsArrived(Weights(3, full(3))))
             ((to, message),) = list(actor.receive(PATIENCE_S))
-            assert to == "actor"
+            assert to == TAKERS
             assert isinstance(message, WeightsArrived)
             assert message.weights.version == 3
             assert (message.weights.buffer == 3).all()

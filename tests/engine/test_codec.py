@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.messages import (
+    TAKERS,
     AnyMessage,
     BatchArrived,
     BatchRequested,
@@ -131,7 +132,7 @@ def test_a_frame_says_which_role_it_is_for():
         assert header.destination_of(frames_of(message)[0]) == "buffer-0"
     weights = WeightsArrived(make_weights(4, WEIGHTS.num_bytes))
     (frame,) = CODEC.encode(weights, "actor-7")
-    assert header.destination_of(frame) == "actor", "one encoded buffer serves all actors"
+    assert header.destination_of(frame) == TAKERS, "one encoded buffer serves all"
     with pytest.raises(WireError, match="longer than 20"):
         CODEC.encode(Start(origin_ns=1), "environment-1234567890")
 

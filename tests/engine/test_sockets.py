@@ -24,6 +24,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import WireError
 from engine.messages import (
+    TAKERS,
     BatchArrived,
     RolloutArrived,
     Start,
@@ -188,7 +189,7 @@ def test_weights_have_a_connection_of_their_own_beside_another(tmp_path: Path):
         assert sum(isinstance(message, Start) for message in found) == 20, "none was conflated"
         assert learner.send("actor-0", WeightsArrived(make_weights(1, 16)))
         to, message = receive(actor)
-        assert to == "actor"
+        assert to == TAKERS
         assert isinstance(message, WeightsArrived)
 
 
@@ -206,7 +207,7 @@ def test_the_connection_for_weights_is_a_member_s_too_over_tcp():
         actor.send("learner-0", request)
         assert receive(it) == ("learner-0", request)
         assert it.send("actor-0", WeightsArrived(make_weights(1, 16)))
-        assert receive(actor)[0] == "actor"
+        assert receive(actor)[0] == TAKERS
 
 
 def test_sending_to_nobody_is_no_error(tmp_path: Path):
