@@ -13,10 +13,7 @@ from engine.wire.codec import Codec
 from engine.wire.keys import Keyring
 
 HIGH_WATER_MARK = 1024
-MAX_WAITING_BYTES = 64 * 2**20
-"""Weights that may wait for one actor. Its link can be slow; beyond this it misses versions, which
-newer ones supersede, and asks again if it needs one."""
-MIN_SEND_MARK = 4
+"""Messages that may wait for one peer; the protocol never sends so many at once."""
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 10_000
 LINGER_MS = 2_000
@@ -68,8 +65,6 @@ class Opening:
             PreflightError: The endpoint is taken.
         """
         socket = self._socket(zmq.ROUTER, endpoint)
-        waiting = MAX_WAITING_BYTES // self._codec.weights_frame_bytes
-        socket.set(zmq.SNDHWM, max(MIN_SEND_MARK, min(HIGH_WATER_MARK, waiting)))
         socket.set(zmq.ROUTER_MANDATORY, 1)
         socket.set(zmq.ROUTER_HANDOVER, 1)
         if endpoint.startswith("tcp:"):

@@ -4,9 +4,11 @@ A process can play several roles, so a frame says which of them it is for, and a
 which process plays each role that it talks to.
 
 A process that others ask something of binds one ROUTER; whoever wants something connects a DEALER
-to it. All flows are bounded by the protocol above (tickets, batch requests), so high-water marks
-are only a second fence. Weights come in through a CONFLATE socket: the I/O thread keeps the latest
-and forgets older ones, so an actor that is busy collecting never queues weights.
+to it. All flows but weights are bounded by the protocol above (tickets, batch requests), so
+high-water marks are only a second fence. Weights come in through a CONFLATE socket: the I/O thread
+keeps the latest and forgets older ones, so an actor that is busy collecting never queues weights.
+Those that wait here for a slow link are counted (`engine.wire.waiting`); a mark of the socket would
+hold for every other message as well.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from engine.wire.keys import Keyring
 from engine.wire.lanes import Entry, Inbox
 from engine.wire.opening import LATEST, LINGER_MS, Link, Opening
 from engine.wire.parts import cut, join
+from engine.wire.waiting import Waiting
 
 LINGER_S = 20e-6
 LOOKS_AT_SOCKETS_EVERY = 16
@@ -102,6 +105,7 @@ class Sockets:
         self._inbox = arena.lanes.inbox(roles or (address,)) if arena is not None else None
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
+        self._waiting = Waiting(codec.weights_frame_bytes)
         self._pending: deque[Entry] = deque()
         self._num_taken = 0
         """How many calls of `receive` in a row have taken something out of a lane."""
@@ -153,21 +157,20 @@ class Sockets:
         """Sends without ever blocking.
 
         Returns:
-            False if there is no way to `to` (never connected, or gone), or if a weights message
-            found the way full; the next weights supersede it.
+            False if there is no way to `to` (never connected, or gone), or if too many weights wait
+            for it; the next ones supersede these.
         """
         peer = self._routes.get(to, to)
         is_near = peer in self._neighbours
         if is_near and type(message) is RolloutArrived and self._codec.post(message, to):
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
+        if isinstance(message, WeightsArrived):
+            return self._send_weights(peer + LATEST, frames)
         client = self._clients.get(peer)
         if isinstance(message, WeightsRequested):
             client = self._clients.get(peer + LATEST, client)
-        elif isinstance(message, WeightsArrived):
-            peer += LATEST
-        whole = is_near or self._keyring is None or isinstance(message, WeightsArrived)
-        parts = frames if whole else cut(frames)
+        parts = frames if is_near or self._keyring is None else cut(frames)
         try:
             if client is not None:
                 client.send_multipart(parts, zmq.DONTWAIT, copy=False)
@@ -177,13 +180,26 @@ class Sockets:
             self._server.send_multipart([peer.encode(), *parts], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
-            if isinstance(message, WeightsArrived):
-                return self._give_up(frames)
             raise WireError(f"the way to {to} is full, which the protocol excludes") from error
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 return self._give_up(frames)
             raise
+
+    def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:
+        """Sends them whole, by the connection that keeps only the latest."""
+        if self._server is None or not self._waiting.has_room(connection):
+            return False
+        parts = [connection.encode(), *frames]
+        try:
+            tracker = self._server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        assert tracker is not None
+        self._waiting.add(connection, tracker)
+        return True
 
     def _give_up(self, frames: list[Buffer]) -> bool:
         self._codec.free(frames)

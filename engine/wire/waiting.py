@@ -1,0 +1,46 @@
+"""How many weights wait for a peer whose link is slow."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+MAX_WAITING_BYTES = 64 * 2**20
+"""Weights that may wait for one peer. Beyond this it misses versions, which newer ones supersede,
+and asks again if it needs one. Frames of less than 64 KiB are not counted, since ZeroMQ copies them
+and is done with them at once; as many as its high-water mark lets wait are no more than this."""
+MIN_WAITING = 4
+"""Also of weights that are larger than that."""
+
+
+class Tracker(Protocol):
+    """Of one frame that was sent."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has left this process, or was dropped with its connection."""
+        ...
+
+
+class Waiting:
+    """Counts what was sent to each peer and has not left yet.
+
+    Args:
+        frame_bytes: Size of the weights.
+    """
+
+    def __init__(self, frame_bytes: int) -> None:
+        self._most = max(MIN_WAITING, MAX_WAITING_BYTES // frame_bytes)
+        self._sent: dict[str, deque[Tracker]] = {}
+
+    def has_room(self, peer: str) -> bool:
+        """Whether another one may be sent to this peer."""
+        sent = self._sent.get(peer)
+        while sent and sent[0].done:  # they leave in the order in which they were sent
+            sent.popleft()
+        return sent is None or len(sent) < self._most
+
+    def add(self, peer: str, tracker: Tracker) -> None:
+        """One was sent."""
+        if not tracker.done:
+            self._sent.setdefault(peer, deque()).append(tracker)
