@@ -43,6 +43,11 @@ class HostAnswer:
             self.findings.is_supervised or self.findings.marked
         )
 
+    @property
+    def problem(self) -> str:
+        """The error as what the host does; empty if there is none."""
+        return f"does not answer: {self.error.what}" if self.error is not None else ""
+
 
 class DetachedRun:
     """A run by its directory here.

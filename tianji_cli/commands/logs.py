@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import msgspec
 
 from engine.config_file import suggest
 from engine.errors import ConfigError
-from tianji_cli.detached import DetachedRun
+from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.run_dir import RunPaths, resolve_run
@@ -65,8 +66,7 @@ def logs_command(results: Path, request: Request, output: Output) -> int:
         )
     run = DetachedRun(resolve_run(results, request.run))
     is_local = run.deployment.is_collected
-    if not is_local:
-        run.look()
+    silent = set() if is_local else _say_changes(run.look(), set(), output)
     paths = select(run.paths, request.role)
     tails = {path: _tail(path, request.num_lines) for path in paths}
     if output.is_json:
@@ -76,18 +76,54 @@ def logs_command(results: Path, request: Request, output: Output) -> int:
     for path, (log, _) in tails.items():
         _print(path, log.lines)
     positions = {path: end for path, (_, end) in tails.items()}
-    if not request.follows or is_local:
-        return 0
+    if request.follows and not is_local:
+        _follow(run, request, positions, silent, output)
+    return 0
+
+
+def changes(answers: Sequence[HostAnswer], silent: Collection[str]) -> list[str]:
+    """What is new about hosts that do not answer.
+
+    Args:
+        answers: Of all hosts, now.
+        silent: Those that did not answer the last time.
+    """
+    news = []
+    for answer in answers:
+        host = answer.part.host.name
+        if answer.error is not None and host not in silent:
+            news.append(f"{host} {answer.problem}")
+        elif answer.error is None and host in silent:
+            news.append(f"{host} answers again")
+    return news
+
+
+def has_ended(answers: Sequence[HostAnswer]) -> bool:
+    """Whether a run is over for sure: a host that does not answer may still be at work."""
+    return not any(answer.error is not None or answer.is_running for answer in answers)
+
+
+def _follow(
+    run: DetachedRun, request: Request, positions: dict[Path, int], silent: set[str], output: Output
+) -> None:
+    """Prints what is new, until the run has ended or the user has seen enough."""
     interrupts = Interrupts()
     stop = threading.Event()
     with interrupts.installed(stop.set):
         while not stop.wait(FOLLOW_S):
-            is_running = any(answer.is_running for answer in run.look())
+            answers = run.look()
+            silent = _say_changes(answers, silent, output)
             _print_new(run.paths, request, positions)
-            if not is_running:
+            if has_ended(answers):
                 output.say("the run has ended")
-                return 0
-    return 0
+                return
+
+
+def _say_changes(answers: Sequence[HostAnswer], silent: set[str], output: Output) -> set[str]:
+    """Says which hosts stopped or began to answer; returns those that do not answer now."""
+    for text in changes(answers, silent):
+        output.say(text)
+    return {answer.part.host.name for answer in answers if answer.error is not None}
 
 
 def select(paths: RunPaths, role: str | None) -> list[Path]:

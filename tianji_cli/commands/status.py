@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -17,6 +19,8 @@ from tianji_cli.output import Output
 from tianji_cli.render.live import line
 from tianji_cli.run_dir import resolve_run
 
+Phase = Literal["running", "ended", "lost", "unknown"]
+
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One role of `status --json`."""
@@ -27,14 +31,15 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `status --json` prints; `phase` is `running`, `ended` or `lost`.
+    """What `status --json` prints; `phase` is `running`, `ended`, `lost` or `unknown`.
 
-    A run is lost if no process of it is left and it wrote no summary.
+    A run is lost if no process of it is left and it wrote no summary. That cannot be known, nor
+    whether it has ended, while the hosts that could tell do not answer.
     """
 
     schema_version: int = 1
     run_id: str
-    phase: str
+    phase: Phase
     is_collected: bool
     roles: dict[str, RoleStatus]
     hosts: dict[str, str]
@@ -61,6 +66,8 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
         output.data.print(_table(document), soft_wrap=True)
         if document.phase == "running":
             output.say(f"tianji logs {document.run_id} -f follows it")
+        elif document.phase == "unknown":
+            output.say(f"once the hosts answer: tianji status {document.run_id}")
         elif not document.is_collected:
             output.say(f"tianji down {document.run_id} brings its results here")
     return 0
@@ -69,11 +76,9 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
 def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
     summary = _summary(run.paths.summary)
     states = [a.findings.state for a in answers if a.findings and a.findings.state]
-    is_running = any(answer.is_running for answer in answers)
-    has_ended = summary is not None or any(state.phase == "ended" for state in states)
     return StatusDocument(
         run_id=run.deployment.run_id,
-        phase="running" if is_running else "ended" if has_ended else "lost",
+        phase=phase_of(answers, has_summary=summary is not None),
         is_collected=run.deployment.is_collected,
         roles={
             address: RoleStatus(
@@ -96,13 +101,37 @@ def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
     )
 
 
+def phase_of(answers: Sequence[HostAnswer], *, has_summary: bool) -> Phase:
+    """What a run is doing, as far as its hosts say.
+
+    A host's part can end alone. So the coordinator's host knows whether the run has ended; while a
+    host is silent, what another's part did says nothing of the whole.
+
+    Args:
+        answers: The coordinator's host first; empty if everything was brought here.
+        has_summary: Whether the run's summary is here.
+    """
+    if any(answer.is_running for answer in answers):
+        return "running"
+    if has_summary or any(_has_ended(answer) for answer in answers[:1]):
+        return "ended"
+    if any(answer.findings is None for answer in answers):
+        return "unknown"
+    return "ended" if any(_has_ended(answer) for answer in answers) else "lost"
+
+
+def _has_ended(answer: HostAnswer) -> bool:
+    state = answer.findings.state if answer.findings else None
+    return state is not None and state.phase == "ended"
+
+
 def _summary(path: Path) -> Summary | None:
     return msgspec.json.decode(path.read_bytes(), type=Summary) if path.is_file() else None
 
 
 def _host_words(answer: HostAnswer) -> str:
     if answer.error is not None:
-        return f"does not answer: {answer.error.what}"
+        return answer.problem
     assert answer.findings is not None
     if answer.findings.is_supervised:
         return "running"
