@@ -76,7 +76,9 @@ class Connection(Protocol):
 
 
 class Node(Protocol):
-    """A host that can be reached. Every method may raise `HostUnreachableError`.
+    """A host that can be reached.
+
+    Every method may raise `HostUnreachableError`, and `PreflightError` for what the host refuses.
 
     Attributes:
         name: In the inventory.

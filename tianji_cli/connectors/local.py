@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.errors import DeadlineError
+from engine.errors import DeadlineError, PreflightError
 from tianji_cli.connectors.base import AccessFacts, Completed
 
 
@@ -92,6 +92,8 @@ class LocalNode:
             ) from None
         except FileNotFoundError:
             return Completed(127, "", f"{command[0]}: not found")
+        except PermissionError:
+            return Completed(126, "", f"{command[0]}: permission denied")
         out, err = (
             result.stdout.decode("utf-8", "replace"),
             result.stderr.decode("utf-8", "replace"),
@@ -107,7 +109,10 @@ class LocalNode:
         Path(path).write_bytes(data)
 
     def exists(self, path: str) -> bool:
-        return Path(path).exists()
+        try:
+            return Path(path).exists()
+        except OSError as error:
+            raise PreflightError(f"{path}: {error.strerror or error}", where=self.name) from error
 
     def read(self, path: str, offset: int = 0) -> bytes:
         try:

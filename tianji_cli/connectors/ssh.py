@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
-from engine.errors import ConfigError, DeadlineError, HostUnreachableError
+from engine.errors import ConfigError, DeadlineError, HostUnreachableError, PreflightError
 from tianji_cli.connectors.base import AccessFacts, Completed, with_environment
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
@@ -65,7 +65,7 @@ class SshNode:
         try:
             for hop in (*target.jumps, target):
                 self._clients.append(open_client(hop, self._clients, cancel or threading.Event()))
-            self._home = self._check(lambda: self._open_sftp().normalize("."))
+            self._home = self._check(lambda: self._open_sftp().normalize("."), "~")
         except BaseException:
             self.close()
             raise
@@ -111,7 +111,7 @@ class SshNode:
                 for start in range(0, len(data), PUT_CHUNK_BYTES):
                     file.write(bytes(view[start : start + PUT_CHUNK_BYTES]))
 
-        self._check(write)
+        self._check(write, path)
 
     def exists(self, path: str) -> bool:
         def look() -> bool:
@@ -121,7 +121,7 @@ class SshNode:
                 return False
             return True
 
-        return self._check(look)
+        return self._check(look, path)
 
     def read(self, path: str, offset: int = 0) -> bytes:
         def read() -> bytes:
@@ -132,7 +132,7 @@ class SshNode:
             except FileNotFoundError:
                 return b""
 
-        return self._check(read)
+        return self._check(read, path)
 
     def walk(self, root: str) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -146,7 +146,7 @@ class SshNode:
                     found[f"{prefix}{entry.filename}"] = entry.st_size or 0
 
         try:
-            self._check(lambda: look(""))
+            self._check(lambda: look(""), root)
         except FileNotFoundError:
             return {}
         return found
@@ -174,17 +174,58 @@ class SshNode:
 
         return self._check(open_it)
 
-    def _check(self, action: Callable[[], T]) -> T:
-        """Runs an action; a broken connection is told apart from what the host answered."""
+    def _check(self, action: Callable[[], T], path: str = "") -> T:
+        """Runs an action; a broken connection is told apart from what the host answered.
+
+        Args:
+            action: What to do.
+            path: The file there that it is about, if any.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            HostUnreachableError: The connection broke.
+            PreflightError: The host refused.
+        """
         try:
             return action()
         except FileNotFoundError:
             raise
         except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
-            text = str(error) or type(error).__name__
-            raise HostUnreachableError(
-                f"the connection broke: {text}", where=self.name, fix="see `tianji check`"
-            ) from error
+            raise _broken(self.name, error) from error
+        except paramiko.SFTPError as error:
+            raise _no_sftp(self.name, error) from error
+        except OSError as error:
+            if not self._is_connected():  # paramiko passes on what ended the connection
+                raise _broken(self.name, error) from error
+            raise _refused(self.name, path, error) from error
+
+    def _is_connected(self) -> bool:
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
+
+
+def _broken(host: str, error: Exception) -> HostUnreachableError:
+    text = str(error) or type(error).__name__
+    return HostUnreachableError(
+        f"the connection broke: {text}", where=host, fix="see `tianji check`"
+    )
+
+
+def _no_sftp(host: str, error: Exception) -> PreflightError:
+    """Most often the user's own shell has put words between the packets."""
+    return PreflightError(
+        f"files cannot be exchanged over SFTP: {error}",
+        where=host,
+        fix="make ~/.bashrc there print nothing where there is no terminal",
+    )
+
+
+def _refused(host: str, path: str, error: OSError) -> PreflightError:
+    return PreflightError(
+        f"{path or 'it'}: {error.strerror or error}",
+        where=host,
+        fix="give another `workdir:`, or permissions there",
+    )
 
 
 def spawn_line(command: Sequence[str], env: Mapping[str, str], directory: str | None) -> str:
