@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.errors import TianJiError
+from engine.errors import CleanupError, TianJiError
 from engine.runtime.inspect import Findings
 from tianji_cli.connectors.base import Node
 from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
@@ -31,7 +31,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """What a host says of its part; `error` if it does not answer."""
+    """What a host says of its part.
+
+    Attributes:
+        part: The host's.
+        findings: What is there; None if it does not answer.
+        error: Why it does not answer, or what could not be done with its files.
+    """
 
     part: HostPart
     findings: Findings | None
@@ -45,8 +51,11 @@ class HostAnswer:
 
     @property
     def problem(self) -> str:
-        """The error as what the host does; empty if there is none."""
-        return f"does not answer: {self.error.what}" if self.error is not None else ""
+        """What is wrong, to be said after the host's name; empty if nothing is."""
+        if self.error is None:
+            return ""
+        verb = "answers, but " if self.findings else "does not answer: "
+        return verb + self.error.what
 
 
 class DetachedRun:
@@ -70,9 +79,8 @@ class DetachedRun:
 
         def ask(node: Node, part: HostPart) -> HostAnswer:
             findings = look_at_part(node, part, self.deployment.run_id)
-            if collects and node.is_remote:
-                fetch(node, part.run_dir, self.paths.root, everything=False)
-            return HostAnswer(part, findings)
+            error = self._bring(node, part, everything=False) if collects else None
+            return HostAnswer(part, findings, error)
 
         return self._ask_all(ask)
 
@@ -81,21 +89,53 @@ class DetachedRun:
 
         Every supervisor is asked at the same time: the one beside the coordinator stops the run in
         good order, which ends the others' roles as well.
+
+        Raises:
+            CleanupError: All is well, but that could not be noted.
         """
 
         def stop(node: Node, part: HostPart) -> HostAnswer:
             findings = end_part(node, part, self.deployment.run_id, STOP_S)
-            if node.is_remote:
-                fetch(node, part.run_dir, self.paths.root, everything=True)
-                if not findings.marked:
-                    remove_part(node, part)
-            return HostAnswer(part, findings)
+            error = self._bring(node, part, everything=True, removes=not findings.marked)
+            return HostAnswer(part, findings, error)
 
         answers = self._ask_all(stop)
         if all(answer.error is None and not answer.is_running for answer in answers):
-            done = msgspec.structs.replace(self.deployment, is_collected=True)
-            write_deployment(self.paths.root, done)
+            self._note_collected()
         return answers
+
+    def _bring(
+        self, node: Node, part: HostPart, *, everything: bool, removes: bool = False
+    ) -> TianJiError | None:
+        """Brings a host's files here; removes them there only once they have come.
+
+        Returns:
+            What went wrong. It takes nothing from what the host has answered.
+        """
+        if not node.is_remote:
+            return None
+        try:
+            fetch(node, part.run_dir, self.paths.root, everything=everything)
+            if removes:
+                remove_part(node, part)
+        except CleanupError as error:
+            return error
+        except TianJiError as error:
+            return TianJiError(f"its files did not come: {error.what}", where=node.name)
+        except OSError as error:
+            return TianJiError(f"its files cannot be kept here: {error}", where=node.name)
+        return None
+
+    def _note_collected(self) -> None:
+        done = msgspec.structs.replace(self.deployment, is_collected=True)
+        try:
+            write_deployment(self.paths.root, done)
+        except OSError as error:
+            raise CleanupError(
+                f"nothing is left on any host, but this cannot be noted here: {error}",
+                where=str(self.paths.root),
+                fix=f"free space or permissions there, then: tianji down {done.run_id}",
+            ) from error
 
     def _ask_all(self, ask: Callable[[Node, HostPart], HostAnswer]) -> list[HostAnswer]:
         def one(part: HostPart) -> HostAnswer:
@@ -107,6 +147,9 @@ class DetachedRun:
                     node.close()
             except TianJiError as error:
                 return HostAnswer(part, None, error)
+            except OSError as error:  # of this machine: no descriptor, no memory for a process
+                failed = TianJiError(f"it cannot be asked: {error}", where=part.host.name)
+                return HostAnswer(part, None, failed)
 
         with ThreadPoolExecutor(max_workers=len(self.deployment.parts)) as pool:
             return list(pool.map(one, self.deployment.parts))

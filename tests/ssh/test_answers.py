@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
+from fake_node import FakeNode
 
-from engine.errors import HostUnreachableError
+from engine.errors import CleanupError, HostUnreachableError
 from engine.runtime.identity import ProcessId
 from engine.runtime.inspect import Findings
 from engine.runtime.state import HostState
-from tianji_cli.commands import logs
+from tianji_cli import detached
+from tianji_cli.commands import down, logs, status
 from tianji_cli.commands.logs import Request, changes, has_ended, logs_command
 from tianji_cli.commands.status import Phase, phase_of, status_command
+from tianji_cli.connectors.base import Completed, Node
 from tianji_cli.deployment import Deployment, HostPart, write_deployment
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.inventory import Host
+from tianji_cli.mirror import fetch
 from tianji_cli.output import Output
+from tianji_cli.run_dir import RunPaths
 
 
 def part_of(name: str) -> HostPart:
@@ -130,3 +136,84 @@ def test_logs_are_followed_while_hosts_do_not_answer(
         "a answers again",
         "the run has ended",
     ]
+
+
+class Box(FakeNode):
+    """A host with one log, on which the run has ended."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(part_of(name).host, {})
+        self.files = {f"/w/runs/r/logs/{name}/learner-0.log": b"one\n"}
+
+    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
+        done = super().run(command, timeout_s)
+        if "engine.runtime.inspect" in command:
+            findings = answer(self.name, "ended").findings
+            return Completed(0, msgspec.json.encode(findings).decode(), "")
+        return done
+
+
+@pytest.fixture
+def boxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Box]:
+    nodes = {name: Box(name) for name in "ab"}
+
+    def run_on_boxes(paths: RunPaths) -> DetachedRun:
+        return DetachedRun(paths, lambda host, _cancel: nodes[host.name])
+
+    for module in (down, status):
+        monkeypatch.setattr(module, "DetachedRun", run_on_boxes)
+    return nodes
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, host: str = "") -> None:
+    """Nothing more can be kept here; with `host`, nothing of that host."""
+
+    def fetch_or_fail(node: Node, remote: str, local: Path, *, everything: bool) -> None:
+        if host in ("", node.name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fetch(node, remote, local, everything=everything)
+
+    monkeypatch.setattr(detached, "fetch", fetch_or_fail)
+
+
+def test_a_full_disk_here_leaves_the_files_there_and_the_others_their_end(
+    results: Path,
+    boxes: dict[str, Box],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as full:
+        fill_the_disk(full, "a")
+        with pytest.raises(CleanupError, match="not all of it is here") as caught:
+            down.down_command(results, "r", Output())
+    words = "a: no process is left, but its files cannot be kept here: [Errno 28] No space left"
+    assert words in str(caught.value)
+    assert "b: nothing is left" in capsys.readouterr().err
+    removed = {name: any(c[0] == "rm" for c in box.commands) for name, box in boxes.items()}
+    assert removed == {"a": False, "b": True}
+    assert down.down_command(results, "r", Output()) == 0
+    assert (results / "r/logs/a/learner-0.log").read_text() == "one\n"
+
+
+def test_an_end_that_cannot_be_noted_is_an_unfinished_clean_up(
+    results: Path, boxes: dict[str, Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(detached, "write_deployment", refuse)
+    with pytest.raises(CleanupError, match=r"cannot be noted here.*Read-only"):
+        down.down_command(results, "r", Output())
+
+
+def test_status_goes_on_without_room_for_the_files(
+    results: Path,
+    boxes: dict[str, Box],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fill_the_disk(monkeypatch)
+    assert status_command(results, "r", Output(is_json=True)) == 0
+    document = msgspec.json.decode(capsys.readouterr().out)
+    assert document["phase"] == "ended"
+    assert document["hosts"]["a"].startswith("ended, but its files cannot be kept here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -41,37 +42,46 @@ def down_command(results: Path, name: str | None, output: Output) -> int:
         output.say(f"run {run_id} has ended and nothing of it is on any host")
     else:
         answers = run.end()
-    hosts = {answer.part.host.name: _row(answer) for answer in answers}
-    is_clean = not any(row.left or row.error for row in hosts.values())
+    is_clean = not any(_is_bad(answer) for answer in answers)
     if output.is_json:
+        hosts = {answer.part.host.name: _row(answer) for answer in answers}
         output.document(DownDocument(run_id=run_id, is_clean=is_clean, hosts=hosts))
     else:
-        for host, row in hosts.items():
-            output.say(f"{host}: {_words(row)}")
+        for answer in answers:
+            output.say(f"{answer.part.host.name}: {_words(answer)}")
     if not is_clean:
-        bad = "".join(f"\n    {host}: {_words(row)}" for host, row in hosts.items() if _is_bad(row))
-        raise CleanupError(
-            f"the run may not have ended everywhere{bad}",
-            where=run_id,
-            fix=f"once the host is back: tianji down {run_id}",
-        )
+        raise _unclean(run_id, [answer for answer in answers if _is_bad(answer)])
     if answers:
         output.say(f"results: {run.paths.root}")
     return 0
 
 
 def _row(answer: HostAnswer) -> HostDown:
-    if answer.error is not None:
-        return HostDown(left=[], error=str(answer.error))
-    assert answer.findings is not None
-    return HostDown(left=answer.findings.marked)
+    left = answer.findings.marked if answer.findings else []
+    return HostDown(left=left, error=str(answer.error or ""))
 
 
-def _is_bad(row: HostDown) -> bool:
-    return bool(row.left or row.error)
+def _is_bad(answer: HostAnswer) -> bool:
+    return answer.error is not None or answer.is_running
 
 
-def _words(row: HostDown) -> str:
-    if row.error:
-        return f"not asked: {row.error}"
-    return f"processes {row.left} are left" if row.left else "nothing is left"
+def _words(answer: HostAnswer) -> str:
+    if answer.findings is None:
+        return f"not asked: {answer.error}"
+    if answer.findings.marked:
+        state = f"processes {answer.findings.marked} are left"
+    elif answer.is_running:
+        state = "its supervisor is left"
+    else:
+        state = "nothing is left" if answer.error is None else "no process is left"
+    return f"{state}, but {answer.error.what}" if answer.error is not None else state
+
+
+def _unclean(run_id: str, bad: Sequence[HostAnswer]) -> CleanupError:
+    """The error that names the hosts whose part is not over, or not here."""
+    words = "".join(f"\n    {answer.part.host.name}: {_words(answer)}" for answer in bad)
+    if all(answer.findings and not answer.is_running for answer in bad):
+        what, first = "the run has ended, but not all of it is here", "after that is mended"
+    else:
+        what, first = "the run may not have ended everywhere", "once the host is back"
+    return CleanupError(f"{what}{words}", where=run_id, fix=f"{first}: tianji down {run_id}")

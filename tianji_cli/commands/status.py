@@ -56,7 +56,7 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
     """
     run = DetachedRun(resolve_run(results, name))
     answers = [] if run.deployment.is_collected else run.look()
-    if answers and all(answer.error is not None for answer in answers):
+    if answers and all(answer.findings is None for answer in answers):
         assert answers[0].error is not None
         raise HostUnreachableError(answers[0].error.what, where=answers[0].error.where)
     document = _document(run, answers)
@@ -130,14 +130,15 @@ def _summary(path: Path) -> Summary | None:
 
 
 def _host_words(answer: HostAnswer) -> str:
-    if answer.error is not None:
+    if answer.findings is None:
         return answer.problem
-    assert answer.findings is not None
     if answer.findings.is_supervised:
-        return "running"
-    return (
-        f"processes {answer.findings.marked} without a supervisor" if answer.is_running else "ended"
-    )
+        state = "running"
+    elif answer.is_running:
+        state = f"processes {answer.findings.marked} without a supervisor"
+    else:
+        state = "ended"
+    return f"{state}, but {answer.error.what}" if answer.error is not None else state
 
 
 def _table(document: StatusDocument) -> RenderableType:
