@@ -54,7 +54,8 @@ def read_deployment(run_root: Path) -> Deployment:
     """Where the parts of a run are.
 
     Raises:
-        ConfigError: The run was not started by a release that writes this, or ran in one process.
+        ConfigError: The run was not started by a release that writes this, or ran in one process;
+            or the file cannot be read.
     """
     path = run_root / DEPLOYMENT_NAME
     try:
@@ -63,5 +64,5 @@ def read_deployment(run_root: Path) -> Deployment:
         raise ConfigError(
             "this run had no processes of its own", where=str(run_root), fix="tianji runs"
         ) from None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error

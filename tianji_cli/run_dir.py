@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,11 +128,31 @@ def create_run(results: Path, run_id: str) -> RunPaths:
 
 
 def find_runs(results: Path) -> list[RunPaths]:
-    """All runs in a results directory, oldest first by their manifest's time of writing."""
-    if not results.is_dir():
+    """All runs in a results directory, oldest first by their manifest's time of writing.
+
+    An entry that may not be looked into, as another user's may be, hides no other run.
+
+    Raises:
+        ConfigError: The directory itself may not be read.
+    """
+    try:
+        entries = list(results.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [RunPaths(entry) for entry in results.iterdir() if (entry / "manifest.json").is_file()]
-    return sorted(found, key=lambda paths: (paths.manifest.stat().st_mtime_ns, paths.run_id))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(results)) from error
+    times_ns = ((_written_ns(entry), entry) for entry in entries)
+    found = [(time_ns, entry.name, entry) for time_ns, entry in times_ns if time_ns is not None]
+    return [RunPaths(entry) for _, _, entry in sorted(found)]
+
+
+def _written_ns(root: Path) -> int | None:
+    """When the manifest in a directory was written; None if there is none that can be seen."""
+    try:
+        found = (root / "manifest.json").stat()
+    except (OSError, ValueError):  # not there, not for us, or no name at all
+        return None
+    return found.st_mtime_ns if stat.S_ISREG(found.st_mode) else None
 
 
 def resolve_run(results: Path, name: str | None) -> RunPaths:
@@ -145,7 +166,7 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
         if not runs:
             raise ConfigError("no run here yet", where=str(results), fix="tianji up")
         return runs[-1]
-    if (Path(name) / "manifest.json").is_file():
+    if _written_ns(Path(name)) is not None:
         return RunPaths(Path(name).resolve())
     matches = [paths for paths in runs if paths.run_id == name] or [
         paths for paths in runs if paths.run_id.startswith(name)

@@ -85,12 +85,19 @@ def _kinds() -> list[Kind]:
 
 def _places(results: Path, names: Sequence[str], is_kind: Callable[[Path], bool]) -> list[Path]:
     """The directories of one kind among these: paths, ids, or unique beginnings of ids."""
+
+    def is_one(place: Path) -> bool:
+        try:
+            return is_kind(place)
+        except OSError:
+            return False  # it may not be looked into, as another user's may be
+
     found = []
     for name in names:
-        exact = [place for place in (Path(name), results / name) if is_kind(place)]
+        exact = [place for place in (Path(name), results / name) if is_one(place)]
         pattern = f"{glob.escape(name)}*"
         is_id = Path(name).name == name
-        begins = [p for p in results.glob(pattern) if is_kind(p)] if is_id else []
+        begins = [p for p in results.glob(pattern) if is_one(p)] if is_id else []
         if exact or len(begins) == 1:
             found.append((exact or begins)[0])
     return found
