@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from fake_node import FakeNode
 
-from engine.errors import CleanupError, HostUnreachableError
+from engine.errors import CleanupError, ConfigError, HostUnreachableError
 from engine.runtime.identity import ProcessId
 from engine.runtime.inspect import Findings
 from engine.runtime.state import HostState
@@ -217,3 +217,10 @@ def test_status_goes_on_without_room_for_the_files(
     document = msgspec.json.decode(capsys.readouterr().out)
     assert document["phase"] == "ended"
     assert document["hosts"]["a"].startswith("ended, but its files cannot be kept here")
+
+
+def test_a_damaged_summary_is_named(results: Path, boxes: dict[str, Box]) -> None:
+    (results / "r" / "summary.json").write_text('{"run_id": ')
+    with pytest.raises(ConfigError, match="not a summary") as caught:
+        status_command(results, "r", Output())
+    assert caught.value.where == str(results / "r" / "summary.json")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from engine.errors import HostUnreachableError
 from engine.progress import Progress
-from engine.trace.summary import Summary
+from engine.trace.reader import read_summary
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
@@ -52,6 +52,7 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
     """Prints the state of a run.
 
     Raises:
+        ConfigError: No such run, or its summary is damaged.
         HostUnreachableError: No host of it answers.
     """
     run = DetachedRun(resolve_run(results, name))
@@ -74,7 +75,7 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
 
 
 def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
-    summary = _summary(run.paths.summary)
+    summary = read_summary(run.paths.summary)
     states = [a.findings.state for a in answers if a.findings and a.findings.state]
     return StatusDocument(
         run_id=run.deployment.run_id,
@@ -123,10 +124,6 @@ def phase_of(answers: Sequence[HostAnswer], *, has_summary: bool) -> Phase:
 def _has_ended(answer: HostAnswer) -> bool:
     state = answer.findings.state if answer.findings else None
     return state is not None and state.phase == "ended"
-
-
-def _summary(path: Path) -> Summary | None:
-    return msgspec.json.decode(path.read_bytes(), type=Summary) if path.is_file() else None
 
 
 def _host_words(answer: HostAnswer) -> str:
