@@ -48,6 +48,13 @@ def test_a_line_that_a_crash_has_cut_is_no_run_and_does_no_harm(paths: StudyPath
     assert read_runs(paths, manifest) == RUNS
 
 
+def test_a_kept_report_leaves_a_cut_line_out(paths: StudyPaths, tmp_path: Path):
+    whole = paths.records.read_bytes()
+    paths.records.write_bytes(whole + b'{"schema_version": 1, "cell": {"ta')
+    write_study_report(paths.root, tmp_path / "kept")
+    assert read_runs(StudyPaths(tmp_path / "kept"), manifest_of()) == RUNS
+
+
 def test_a_damaged_line_is_named(paths: StudyPaths):
     with paths.records.open("ab") as file:
         file.write(b'{"cell": 1}\n')

@@ -22,6 +22,7 @@ from tianji_cli.study.records import (
     StudyRun,
     read_runs,
     read_study,
+    whole_lines,
 )
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
         target.plots.mkdir(parents=True, exist_ok=True)
         if target.root != root.resolve():
             write_json(target.manifest, anonymous(manifest))
-            lines = source.records.read_bytes().splitlines()
-            target.records.write_bytes(b"".join(anonymous_json(line) + b"\n" for line in lines))
+            lines = [anonymous_json(line) + b"\n" for line in whole_lines(source)]
+            target.records.write_bytes(b"".join(lines))
         page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
         write_json(target.comparison, comparison)
         target.page.write_text(render_study_html(page, target.root), encoding="utf-8")

@@ -137,16 +137,19 @@ def read_runs(paths: StudyPaths, manifest: StudyManifest) -> dict[StudyCell, Stu
     Raises:
         ConfigError: A line is damaged, or a run was made on another machine.
     """
-    lines = paths.records.read_bytes().splitlines(True) if paths.records.is_file() else []
     found = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            continue
+    for number, line in enumerate(whole_lines(paths), start=1):
         where = f"{paths.records}:{number}"
         run = decode(line, StudyRun, STUDY_SCHEMA_VERSION, "a study", where)
         check_same(manifest.machine, [run.machine_id], where)
         found[run.cell] = run
     return {cell: found[cell] for cell in manifest.cells if cell in found}
+
+
+def whole_lines(paths: StudyPaths) -> list[bytes]:
+    """The lines of `runs.jsonl`, without one that a crash has cut."""
+    data = paths.records.read_bytes() if paths.records.is_file() else b""
+    return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 def append_run(paths: StudyPaths, run: StudyRun) -> None:
