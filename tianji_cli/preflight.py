@@ -244,6 +244,7 @@ def measure_clock(node: Node, python: str) -> ClockOffset:
     finally:
         connection.close_input()
         connection.wait(5.0)
+        connection.close()
     return estimate(answers)
 
 

@@ -72,6 +72,7 @@ def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Fin
             connection.close_input()
         for connection in listeners.values():
             connection.wait(5.0)
+            connection.close()
     for name, target in targets.items():
         detail = f"{target} answers all {len(hosts) - 1} other hosts"
         findings[name] = (

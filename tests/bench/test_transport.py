@@ -351,7 +351,6 @@ def test_wrong_words_are_refused(tmp_path: Path, words: list[str], expected: str
 
 
 @pytest.mark.processes
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its open pipes
 @pytest.mark.parametrize("method", ["tianji", "tianji-plain", "pyzmq-tcp"])
 def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path, method: str):
     """Both hosts are this machine; the connector is the real one for it."""
@@ -369,7 +368,11 @@ def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path,
     )
     cell = next(cell for cell in manifest.cells if cell.method == method)
     with Hosts(manifest.hosts, "b", lambda host, _: LocalNode(host.name)) as hosts:
+        num_open = psutil.Process().num_fds()
         found = hosts.run_cell(manifest, cell)
+        assert psutil.Process().num_fds() == num_open, (
+            "cells add up to more than a process may have"
+        )
     assert found.outcome == "ok", found.detail
     assert [point.size_bytes for point in found.points] == [SMALL, LARGE]
     module = f"tianji_cli.transport.ends.{METHODS[method].module}"

@@ -49,6 +49,9 @@ class FakeConnection:
     def error_output(self) -> str:
         return ""
 
+    def close(self) -> None:
+        self.is_closed = True
+
 
 class FakeNode:
     """A host.

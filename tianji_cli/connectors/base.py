@@ -74,6 +74,10 @@ class Connection(Protocol):
         """What it said on standard error."""
         ...
 
+    def close(self) -> None:
+        """Gives back all descriptors; its streams end. Nothing can be asked of it any more."""
+        ...
+
 
 class Node(Protocol):
     """A host that can be reached.

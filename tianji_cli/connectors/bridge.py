@@ -56,6 +56,7 @@ class Bridge:
         self.from_supervisor, self._output = os.pipe()
         self._errors = bytearray()
         self._is_input_closed = False
+        self._is_closed = False
         self._input_is_open = True
         self._thread = threading.Thread(target=self._pump, name=f"ssh {host}", daemon=True)
         self._thread.start()
@@ -74,15 +75,16 @@ class Bridge:
         return bytes(self._errors).decode("utf-8", "replace").strip()
 
     def close(self) -> None:
-        """Ends the channel, and with it the pumping thread."""
-        self._channel.close()
-        self._thread.join(5.0)
+        """Ends the channel, and with it the pumping thread.
+
+        Our ends go first: the thread may wait for more input, or for room for what nobody reads.
+        """
         self.close_input()
         if not self._is_closed:
             self._is_closed = True
             os.close(self.from_supervisor)
-
-    _is_closed = False
+        self._channel.close()
+        self._thread.join(5.0)
 
     def _pump(self) -> None:
         try:

@@ -61,6 +61,12 @@ class LocalConnection:
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace").strip()
 
+    def close(self) -> None:
+        self.close_input()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
 
 class LocalNode:
     """This machine as a host of a run.

@@ -197,5 +197,7 @@ class _Program:
             self._said += data
 
     def close(self) -> None:
+        """Ends it; a program that was ended so often must leave no descriptor open."""
         self._connection.close_input()
         self._connection.wait(END_S)
+        self._connection.close()

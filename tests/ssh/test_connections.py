@@ -1,0 +1,115 @@
+"""What a started program holds here is given back, over SSH and on this machine."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from tianji_cli.connectors.base import Connection
+from tianji_cli.connectors.bridge import Bridge
+from tianji_cli.connectors.local import LocalConnection
+
+NUM_PROGRAMS = 3
+
+
+class FakeChannel:
+    """A remote program that says what it hears, and ends with its input.
+
+    Its own descriptors are the same from its beginning to `dispose`.
+    """
+
+    eof_received = False
+
+    def __init__(self) -> None:
+        self._said, self._says = socket.socketpair()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._said.fileno()
+
+    def recv(self, nbytes: int) -> bytes:
+        return self._said.recv(nbytes)
+
+    def recv_ready(self) -> bool:
+        return bool(select.select([self._said], [], [], 0)[0])
+
+    def recv_stderr(self, nbytes: int) -> bytes:
+        return b""
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def sendall(self, s: bytes) -> None:
+        self._says.sendall(s)
+
+    def shutdown_write(self) -> None:
+        self._says.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.closed = True
+        self.shutdown_write()
+
+    def dispose(self) -> None:
+        self._said.close()
+        self._says.close()
+
+
+@pytest.fixture(params=["over ssh", "on this machine"])
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Connection]]:
+    channels = [FakeChannel() for _ in range(NUM_PROGRAMS)]
+    fresh = iter(channels)
+    if request.param == "over ssh":
+        yield lambda: Bridge("a", next(fresh))
+    else:
+        yield lambda: LocalConnection("a", ["cat"], {})
+    for channel in channels:
+        channel.dispose()
+
+
+def test_ended_programs_leave_no_descriptor(start: Callable[[], Connection]) -> None:
+    num_open = psutil.Process().num_fds()
+    for _ in range(NUM_PROGRAMS):
+        connection = start()
+        os.write(connection.to_supervisor, b"word")
+        assert os.read(connection.from_supervisor, 4) == b"word"
+        connection.close_input()
+        assert connection.wait(5.0)
+        connection.close()
+    assert psutil.Process().num_fds() == num_open
+
+
+class LoudChannel(FakeChannel):
+    """Says more than a pipe holds."""
+
+    def recv_ready(self) -> bool:
+        return True
+
+    def recv(self, nbytes: int) -> bytes:
+        return b"" if self.closed else bytes(1 << 20)
+
+
+def test_a_program_that_nobody_reads_from_is_let_go_at_once() -> None:
+    channel = LoudChannel()
+    bridge = Bridge("a", channel)
+    os.write(bridge.to_supervisor, b"begin")
+    assert select.select([bridge.from_supervisor], [], [], 10)[0], "more than half is still to come"
+    began_s = time.monotonic()
+    bridge.close()
+    assert time.monotonic() - began_s < 3
+    assert bridge.wait(0)
+    channel.dispose()
+
+
+def test_a_program_that_still_runs_is_let_go(start: Callable[[], Connection]) -> None:
+    num_open = psutil.Process().num_fds()
+    connection = start()
+    connection.close()
+    connection.close()
+    assert connection.wait(5.0), "its input has ended"
+    assert psutil.Process().num_fds() == num_open
