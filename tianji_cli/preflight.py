@@ -241,6 +241,9 @@ def measure_clock(node: Node, python: str) -> ClockOffset:
                 raise TianJiError(f"its clock does not answer: {connection.error_output()}")
             answer = msgspec.json.decode(line, type=_ClockAnswer)
             answers.append(Answer(sent_ns, answer.unix_ns, heard_ns))
+    except (OSError, msgspec.DecodeError) as error:
+        said = connection.error_output() or str(error)
+        raise TianJiError(f"its clock does not answer: {said}", where=node.name) from error
     finally:
         connection.close_input()
         connection.wait(5.0)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
+from engine.errors import TianJiError
 from tianji_cli.connectors.base import Connection
 from tianji_cli.connectors.bridge import Bridge
-from tianji_cli.connectors.local import LocalConnection
+from tianji_cli.connectors.local import LocalConnection, LocalNode
+from tianji_cli.preflight import measure_clock
 
 NUM_PROGRAMS = 3
 
@@ -113,3 +115,17 @@ def test_a_program_that_still_runs_is_let_go(start: Callable[[], Connection]) ->
     connection.close()
     assert connection.wait(5.0), "its input has ended"
     assert psutil.Process().num_fds() == num_open
+
+
+@pytest.mark.parametrize("words", [":", "echo welcome; cat"], ids=["ends at once", "says else"])
+def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
+        connection = LocalConnection("a", ["sh", "-c", words], {})
+        assert words != ":" or connection.wait(10)
+        return connection
+
+    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    with pytest.raises(TianJiError, match="its clock does not answer"):
+        measure_clock(LocalNode("a"), "python3")
