@@ -45,6 +45,8 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["TIANJI_XINGTIAN_PYTHON", "--skip-missing"],
         ),
         (["smoke", "--budget", "0", "--dry-run"], 2, ["0 is not a time"]),
+        (["smoke", "--budget", "inf", "--dry-run"], 2, ["inf is not a time"]),
+        (["overlap", "--budget", "nan", "--dry-run"], 2, ["nan is not a time"]),
         (["smoke", "--task", "pp", "--dry-run"], 2, ["has no task 'pp'", "'ppo'"]),
         (
             ["cartpole", "--task", "dqn", "--compare", "sample-factory", "--dry-run"],

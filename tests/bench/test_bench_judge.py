@@ -67,6 +67,24 @@ def test_a_reached_threshold_ends_the_cell_only_after_min_s():
     assert judge.verdict(114.1).outcome == "reached"
 
 
+def test_what_is_heard_late_counts_at_its_time_as_it_does_in_the_traces():
+    """Two actors report whole rollouts, one after the other: their episodes lay in between."""
+    task = make_task(judge=Judging(window=4, sustained_episodes=2), stall_s=60.0, budget_s=60.0)
+    judge = Judge(task, 100.0)
+    begin = [Steps(t=101.0, source=name, total=1) for name in "ab"]
+    ours = [EpisodeEnd(t=102.0 + i, source="a", episode_return=200.0, length=1) for i in range(5)]
+    theirs = [EpisodeEnd(t=102.5 + i, source="b", episode_return=-9.0, length=1) for i in range(5)]
+    later = [EpisodeEnd(t=110.0 + i, source="a", episode_return=200.0, length=1) for i in range(5)]
+    for heard, now_s in ((begin, 101.0), (theirs, 107.0), (ours, 107.1)):
+        judge.hear(heard, now_s)
+        assert judge.verdict(now_s) is None
+    assert measure(to_trace([*begin, *theirs, *ours], 100.0), task, 8.0).reached_s is None
+    judge.hear(later, 115.0)
+    assert judge.verdict(115.0).outcome == "reached"
+    figures = measure(to_trace([*begin, *theirs, *ours, *later], 100.0), task, 15.0)
+    assert judge.reached_s == pytest.approx(100.0 + figures.reached_s)
+
+
 def test_no_new_env_step_is_a_hang():
     judge = started()
     judge.hear([Steps(t=106.0, source="a", total=1)], 106.0)

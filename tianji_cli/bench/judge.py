@@ -39,6 +39,7 @@ class Judge:
         self._task = task
         self._launched_s = launched_s
         self._crossing = Crossing(task.judge, task.threshold)
+        self._episodes: list[EpisodeEnd] = []
         self._totals: dict[str, int] = {}
         self._progressed_s = launched_s
         self.first_sample_s: float | None = None
@@ -65,6 +66,7 @@ class Judge:
                     self.first_sample_s = record.t
                 self._totals[record.source] = record.total
             elif isinstance(record, EpisodeEnd):
+                self._episodes.append(record)
                 self._crossing.hear(record.episode_return, record.t)
         if self.env_steps > before:
             self._progressed_s = now_s
@@ -77,10 +79,21 @@ class Judge:
                 return Verdict("hung", f"no first sample within {task.start_s:.0f} s of launch")
             return None
         trained_s = now_s - self.first_sample_s
-        if self.reached_s is not None and trained_s >= task.min_s:
+        if self.reached_s is not None and trained_s >= task.min_s and self._holds_in_order():
             return Verdict("reached", "the threshold was reached")
         if trained_s >= task.budget_s:
             return Verdict("censored", f"the budget of {task.budget_s:.0f} s was used up")
         if now_s - self._progressed_s > task.stall_s:
             return Verdict("hung", f"no new env step for {task.stall_s:.0f} s")
         return None
+
+    def _holds_in_order(self) -> bool:
+        """Whether it was reached as `measure` will see it: with all episodes in order of time.
+
+        A poll may bring episodes that ended before those of an earlier one, so what was heard may
+        be another sequence. If it does not hold, judging goes on from the true one.
+        """
+        self._crossing = Crossing(self._task.judge, self._task.threshold)
+        for episode in sorted(self._episodes, key=lambda each: each.t):
+            self._crossing.hear(episode.episode_return, episode.t)
+        return self.reached_s is not None

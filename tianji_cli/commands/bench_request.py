@@ -16,6 +16,7 @@ import typer
 
 from engine.config_file import suggest
 from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError
+from engine.spec import MAX_FLOAT
 from tianji_cli.baselines.base import PeerOptions
 from tianji_cli.output import Output
 from tianji_cli.run_dir import probe_results
@@ -70,9 +71,9 @@ class BenchRequest:
         """Of `--budget`.
 
         Raises:
-            ConfigError: It is not above 0.
+            ConfigError: It is not above 0, or no number that a manifest can hold.
         """
-        if self.budget_s is not None and self.budget_s <= 0:
+        if self.budget_s is not None and not 0 < self.budget_s <= MAX_FLOAT:
             what = f"{self.budget_s:g} is not a time"
             raise ConfigError(what, where="--budget", fix="seconds, above 0")
         return self.budget_s
