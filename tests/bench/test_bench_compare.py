@@ -73,6 +73,31 @@ def test_some_censoring_makes_it_a_ratio_of_restricted_means(tmp_path):
     assert peer.success.estimate == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(
+    ("times", "median_s", "from_launch_s"),
+    [
+        ([10, 20, 50, None, None], 50.0, 52.0),
+        ([10, 20, 30, 50, None], 30.0, 32.0),
+        ([10, 20, None, None, None], None, None),
+        ([None] * 5, None, None),
+    ],
+)
+def test_every_median_counts_censored_runs_as_longer_than_all(
+    tmp_path, times, median_s, from_launch_s
+):
+    results = both([5, 6, 5, 6, 5], times)
+    found = {}
+    for result in results:
+        reached_s = result.figures.time_to_threshold_s
+        steps = None if reached_s is None else 100 * int(reached_s)
+        figures = msgspec.structs.replace(result.figures, steps_to_threshold=steps)
+        found[result.cell] = msgspec.structs.replace(result, figures=figures)
+    peer = peer_of(list(found.values()), tmp_path)
+    assert peer.median_s == median_s
+    assert peer.median_from_launch_s == from_launch_s
+    assert peer.median_steps == (None if median_s is None else 100 * median_s)
+
+
 def test_a_failed_cell_takes_its_block_out_and_is_counted(tmp_path):
     results = both([5, 6, 5], [20, 22, 21])
     results[-1] = msgspec.structs.replace(results[-1], outcome="crashed")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.results import BenchManifest, Cell, CellResult
 from tianji_cli.bench.statistics import (
     Interval,
@@ -57,7 +59,7 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Share of observed cells that reached the threshold, with Wilson's interval."""
     survival: list[SurvivalStep]
     median_s: float | None
-    """Null: not reached by half of the runs."""
+    """This and the next medians: over all observed runs; null if half of them missed the threshold."""
     restricted_mean_s: float | None
     median_from_launch_s: float | None
     median_steps: float | None
@@ -164,9 +166,6 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         if observed
         else []
     )
-    is_typical = len(reached) * 2 >= len(observed) and bool(reached)
-    from_launch = [r.figures.reached_s for r in reached if r.figures.reached_s is not None]
-    num_steps = [r.figures.steps_to_threshold for r in reached]
     launches = [r.figures.first_sample_s for r in observed if r.figures.first_sample_s is not None]
     return PeerSummary(
         peer=peer,
@@ -179,13 +178,22 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         survival=curve,
         median_s=survival_median(curve) if curve else None,
         restricted_mean_s=restricted_mean(curve, horizon_s) if curve else None,
-        median_from_launch_s=_median(from_launch) if is_typical else None,
-        median_steps=_median([float(n) for n in num_steps if n]) if is_typical else None,
+        median_from_launch_s=_median_until_reached(observed, lambda f: f.reached_s),
+        median_steps=_median_until_reached(observed, lambda f: f.steps_to_threshold or None),
         launch_s=_median(launches),
         peak_rss_bytes=max((r.peak_rss_bytes for r in cells), default=0) or None,
         num_leftovers=sum(len(r.leftovers) for r in cells),
         num_open_ports=sum(len(item.listening) for r in cells for item in r.leftovers),
     )
+
+
+def _median_until_reached(
+    observed: Sequence[CellResult], figure: Callable[[Figures], float | None]
+) -> float | None:
+    """Over all observed runs; a censored one took longer than any, so there may be no number."""
+    values = [math.inf if r.outcome == "censored" else figure(r.figures) for r in observed]
+    median = _median([float(value) for value in values if value is not None])
+    return median if median is not None and math.isfinite(median) else None
 
 
 def _blocks(
