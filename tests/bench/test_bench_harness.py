@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import types
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
 from engine.errors import ConfigError, PreflightError
+from engine.trace.records import Episode
+from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import Command, Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench import run_cell as run_cell_module
 from tianji_cli.bench.harness import (
@@ -24,7 +27,7 @@ from tianji_cli.bench.harness import (
     resume,
     run_cells,
 )
-from tianji_cli.bench.results import BenchPaths, CellResult, read_manifest
+from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest
 from tianji_cli.bench.work import BenchEnv
 from tianji_cli.documents import write_json
 
@@ -213,6 +216,34 @@ def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
     thread.join()
     assert not members(tmp_path)
     assert resume(tmp_path / "b").open_cells == bench.manifest.cells
+
+
+def test_a_cell_whose_traces_find_no_room_ends_the_bench_and_is_run_again(tmp_path, monkeypatch):
+    class FullDisk(TraceWriter):
+        def __init__(self, directory: Path) -> None:
+            super().__init__(directory)
+            self._files[Episode].close()
+            self._files[Episode] = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+
+    peer = FakePeer("rllib", "good")
+    bench = make_bench(tmp_path / "b", peer, min_s=0.1, budget_s=10.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_cell_module, "TraceWriter", FullDisk)
+        with pytest.raises(PreflightError, match=r"No space left.*--resume"):
+            run(bench, peer)
+    again = resume(tmp_path / "b")
+    assert again.open_cells == bench.manifest.cells
+    (result,) = run(again, peer)
+    assert result.outcome == "reached"
+
+
+def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
+    paths = BenchPaths(tmp_path).cell(Cell(task="t", peer="rllib", seed=0))
+    paths.trace.mkdir(parents=True)
+    full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr("engine.trace.writer.os.statvfs", lambda _: full)
+    with pytest.raises(PreflightError, match=r"MiB are free"):
+        run_cell_module.write_trace(paths, [])
 
 
 def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):

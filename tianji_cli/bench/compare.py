@@ -59,7 +59,7 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Share of observed cells that reached the threshold, with Wilson's interval."""
     survival: list[SurvivalStep]
     median_s: float | None
-    """This and the next medians: over all observed runs; null if half of them missed the threshold."""
+    """Of all observed runs, as the next medians; null if half of them missed the threshold."""
     restricted_mean_s: float | None
     median_from_launch_s: float | None
     median_steps: float | None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import TianJiError
+from engine.errors import PreflightError, TianJiError
 from engine.trace.records import Record
 from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import CellPaths, Command, Installed, Job, Peer
@@ -144,7 +144,7 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
         What became of it. The caller writes it down; the trace tables are written here.
 
     Raises:
-        TianJiError: The cell cannot be prepared.
+        TianJiError: The cell cannot be prepared, or its traces cannot be written.
         KeyboardInterrupt: The user stopped it; the system was ended, and nothing was concluded.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -242,9 +242,22 @@ def _conclude(
 
 
 def write_trace(paths: CellPaths, rows: list[Record]) -> None:
-    """Writes the trace tables of a cell."""
-    with TraceWriter(paths.trace) as writer:
-        writer.write(rows)
+    """Writes the trace tables of a cell.
+
+    Raises:
+        PreflightError: The disk has not taken all of them, or has hardly any room left; then what
+            the system wrote may be cut short as well, and nothing can be concluded.
+    """
+    try:
+        with TraceWriter(paths.trace) as writer:
+            writer.write(rows)
+            writer.stop_if_disk_is_low()
+        stopped = writer.stopped
+    except OSError as error:
+        stopped = f"traces cannot be written: {error.strerror}"
+    if stopped is not None:
+        fix = "free space there, then go on with --resume; this cell will be run again"
+        raise PreflightError(stopped, where=str(paths.trace), fix=fix)
 
 
 def _with_tail(verdict: Verdict, paths: CellPaths) -> str:
