@@ -197,6 +197,8 @@ def test_a_finished_cell_is_never_run_twice(tmp_path):
     run(again, peer)
     assert bench.paths.cell(first).result.stat().st_mtime_ns == stamp
     assert not (bench.paths.cell(second).root / "rest").exists()
+    run(bench, peer)  # as a command that has read what is open before that was done
+    assert bench.paths.cell(first).result.stat().st_mtime_ns == stamp
     assert resume(tmp_path / "b").open_cells == []
 
 

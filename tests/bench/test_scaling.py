@@ -33,6 +33,7 @@ from tianji_cli.scaling.records import (
     read_manifest,
     read_results,
 )
+from tianji_cli.scaling.run_cell import command_of
 from tianji_cli.scaling.suite import check_hosts, is_scaling_suite, load_scaling_suite
 
 SEEDS = [0, 1, 2]
@@ -214,6 +215,27 @@ def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         env={**environment, "NO_COLOR": "1", "HOME": str(cwd)},
     )
+
+
+MIXED = """version: 1
+defaults: {user: me, env: {A: 1}}
+hosts:
+  box[1-2]: {address: 192.0.2.1, key: ~/k, jump: "me@gate:22", ports: 29000, gpus: [0], cores: 3}
+  far: {known_hosts: /k, port: 2222, pin: false, env: {B: x}, roles: {actor: 2}, python: /p}
+  localhost: {workdir: /w, ports: 29500-29510, address: 127.0.0.2}
+"""
+
+
+def test_a_cell_is_run_on_the_hosts_of_the_manifest_whatever_the_file_says_by_now(tmp_path: Path):
+    manifest, source = manifest_of(tmp_path, nodes="[1, 2]"), tmp_path / "mixed.yaml"
+    source.write_text(MIXED)
+    manifest = msgspec.structs.replace(manifest, inventory=load_inventory(source))
+    source.write_text("version: 1\nhosts: {stranger: {address: 192.0.2.9}}\n")
+    (root := tmp_path / "cell").mkdir()
+    argv = command_of(manifest, root, ScalingCell(nodes=2, seed=0))
+    assert (given := Path(argv[argv.index("up") + 1])).parent == root
+    assert load_inventory(given).hosts == manifest.inventory.hosts
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "--limit"] == ["box1", "box2"]
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):

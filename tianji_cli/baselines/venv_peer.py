@@ -34,3 +34,9 @@ class VenvPeer(DriverPeer):
 def venv_python(peers_dir: Path, name: str) -> Path:
     """The interpreter of a virtual environment made by `--install`."""
     return peers_dir / name / "bin" / "python"
+
+
+def options_of(python: str) -> PeerOptions:
+    """With which a system is found again that was found at this interpreter."""
+    path = Path(python)
+    return PeerOptions(peers_dir=path.parent.parent.parent, xingtian_python=path)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
+from tianji_cli.baselines.venv_peer import options_of
+from tianji_cli.bench.conditions import check_versions, code_state
 from tianji_cli.bench.machine import Machine, load_now, this_machine
 from tianji_cli.bench.rehearse import rehearse
 from tianji_cli.bench.results import (
@@ -26,7 +30,6 @@ from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
 from tianji_cli.bench.work import ATARI, MINATAR
 from tianji_cli.documents import begin, write_json
-from tianji_cli.manifest import git_state
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
 """By namespace of the environment: the package, and the extra of TianJi that brings it."""
@@ -107,7 +110,7 @@ def new_bench(
         unable=unable,
         caveats=[text for peer in peers for text in peer.caveats],
         machine=this_machine(),
-        git=git_state(Path(__file__).resolve().parents[2]),
+        git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         planned_s=planned_s(suite, cells),
     )
@@ -172,6 +175,29 @@ def resume(root: Path) -> Bench:
     return Bench(paths, manifest, read_results(paths, manifest.cells))
 
 
+def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
+    """The same benchmark, with the systems of its open cells as they are found again.
+
+    Raises:
+        PeerMissingError: One is no longer there.
+        ConfigError: One has changed since the benchmark was begun.
+    """
+    wanted = {cell.peer for cell in bench.open_cells}
+    earlier = {
+        name: installed
+        for name, installed in bench.manifest.peers.items()
+        if name in wanted and installed is not None
+    }
+    found = {name: peers[name].prepare(options_of(one.python)) for name, one in earlier.items()}
+    check_versions(
+        {name: installed.versions for name, installed in earlier.items()},
+        {name: installed.versions for name, installed in found.items()},
+        str(bench.paths.root),
+    )
+    manifest = msgspec.structs.replace(bench.manifest, peers={**bench.manifest.peers, **found})
+    return replace(bench, manifest=manifest)
+
+
 def check_machine(earlier: Machine, here: Machine, root: Path) -> None:
     """Refuses to mix machines.
 
@@ -211,6 +237,9 @@ def run_cells(
     results = dict(bench.done)
     rehearsed: set[tuple[str, str]] = set()
     for cell in bench.open_cells:
+        results.update(read_results(bench.paths, [cell]))  # done by another command meanwhile
+        if cell in results:
+            continue
         installed = bench.manifest.peers[cell.peer]
         if installed is not None and (cell.task, cell.peer) not in rehearsed:
             rehearsed.add((cell.task, cell.peer))

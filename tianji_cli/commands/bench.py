@@ -21,6 +21,7 @@ from tianji_cli.bench.harness import (
     new_bench,
     resume,
     run_cells,
+    with_peers_of_now,
 )
 from tianji_cli.bench.results import CellResult, is_bench
 from tianji_cli.bench.schedule import planned_s, shortest_s
@@ -66,7 +67,9 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     _announce(bench, output)
     undertaking = Undertaking(
         name=bench.manifest.bench_id,
+        root=bench.paths.root,
         manifest=bench.manifest,
+        git=bench.manifest.git,
         num_open=len(bench.open_cells),
         create=lambda: create(bench),
         run=lambda: _run(bench, output),
@@ -169,7 +172,7 @@ def _resumed(request: BenchRequest) -> Bench:
     missing = [name for name in bench.manifest.peers if name not in PEERS_BY_NAME]
     if missing:
         raise ConfigError(f"unknown peers: {', '.join(missing)}", where=str(root))
-    return bench
+    return with_peers_of_now(bench, PEERS_BY_NAME)
 
 
 def _announce(bench: Bench, output: Output) -> None:

@@ -7,6 +7,7 @@ reports it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,9 @@ from engine.config_file import suggest
 from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError
 from engine.spec import MAX_FLOAT
 from tianji_cli.baselines.base import PeerOptions
+from tianji_cli.bench.conditions import check_code, code_state, note_on_code
+from tianji_cli.bench.exclusive import exclusively
+from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 from tianji_cli.run_dir import probe_results
 
@@ -103,7 +107,9 @@ class Undertaking:
 
     Attributes:
         name: Its id.
+        root: Its directory.
         manifest: What it is, as its directory says.
+        git: The code that it was begun with.
         num_open: Cells that are still to be done.
         create: Makes its directory; called unless it goes on.
         run: Does the open cells.
@@ -111,7 +117,9 @@ class Undertaking:
     """
 
     name: str
+    root: Path
     manifest: msgspec.Struct
+    git: GitState
     num_open: int
     create: Callable[[], None]
     run: Callable[[], None]
@@ -123,22 +131,39 @@ def conduct(undertaking: Undertaking, request: BenchRequest, output: Output) -> 
 
     Returns:
         0; 8 with `--strict` and something missing, censored or failed; 130 if interrupted.
+
+    Raises:
+        ConfigError: It was begun by other code, or another command is running it.
     """
+    goes_on = request.resume is not None
+    if goes_on and undertaking.num_open > 0:
+        _check_code(undertaking, output)
     if request.dry_run:
         if output.is_json:
             output.document(undertaking.manifest)
         return 0
-    is_asked = undertaking.num_open > 0 and not request.yes
-    if is_asked and not typer.confirm("Start?", default=True, err=True):
-        return EXIT_INTERRUPTED
-    if not request.resume:
-        probe_results(request.results)
-        undertaking.create()
-    try:
-        undertaking.run()
-    except KeyboardInterrupt:
-        again = f"tianji bench --resume {undertaking.name} --results {request.results}"
-        output.say(f"interrupted; go on with: {again}")
-        return EXIT_INTERRUPTED
+    with ExitStack() as held:
+        if goes_on:  # before asking: what is open must still be open when the answer comes
+            held.enter_context(exclusively(undertaking.root))
+        is_asked = undertaking.num_open > 0 and not request.yes
+        if is_asked and not typer.confirm("Start?", default=True, err=True):
+            return EXIT_INTERRUPTED
+        if not goes_on:
+            probe_results(request.results)
+            undertaking.create()
+            held.enter_context(exclusively(undertaking.root))
+        try:
+            undertaking.run()
+        except KeyboardInterrupt:
+            again = f"tianji bench --resume {undertaking.name} --results {request.results}"
+            output.say(f"interrupted; go on with: {again}")
+            return EXIT_INTERRUPTED
     is_complete = undertaking.report()
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
+
+
+def _check_code(undertaking: Undertaking, output: Output) -> None:
+    here = code_state()
+    check_code(undertaking.git, here, str(undertaking.root))
+    if note := note_on_code(undertaking.git, here):
+        output.say(note)

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cell_files import keep, write_report, write_result
+from tianji_cli.bench.conditions import code_state
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
 from tianji_cli.documents import begin
 from tianji_cli.inventory import load_inventory
-from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.run_dir import check_run_id
@@ -71,7 +71,9 @@ def scaling_command(request: BenchRequest, output: Output) -> int:
     _announce(manifest, len(done), output)
     undertaking = Undertaking(
         name=manifest.bench_id,
+        root=paths.root,
         manifest=manifest,
+        git=manifest.git,
         num_open=len(manifest.cells) - len(done),
         create=lambda: begin(paths.manifest, manifest, "a benchmark"),
         run=lambda: _run(manifest, paths, output),
@@ -146,7 +148,7 @@ def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
         seeds=seeds,
         cells=make_cells(suite, seeds),
         machine=this_machine(),
-        git=git_state(Path(__file__).resolve().parents[2]),
+        git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return manifest, ScalingPaths((request.results / bench_id).resolve())

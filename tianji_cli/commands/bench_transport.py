@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
+from tianji_cli.baselines.venv_peer import options_of
 from tianji_cli.bench.cell_files import keep, write_report, write_result
+from tianji_cli.bench.conditions import check_versions, code_state
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
 from tianji_cli.documents import begin
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, load_inventory
-from tianji_cli.manifest import git_state
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.run_dir import check_run_id
@@ -28,6 +30,7 @@ from tianji_cli.transport.compare import TransportComparison, compare
 from tianji_cli.transport.hosts import Hosts
 from tianji_cli.transport.methods import METHODS, OWN, Found, Place, find
 from tianji_cli.transport.records import (
+    TransportCell,
     TransportManifest,
     TransportPaths,
     TransportResult,
@@ -71,10 +74,14 @@ def transport_command(request: BenchRequest, output: Output) -> int:
     )
     manifest, paths = _resumed(request) if request.resume else _planned(request)
     done = read_results(paths, manifest) if request.resume else {}
+    if request.resume:
+        manifest = _with_methods_of_now(manifest, done, paths.root)
     _announce(manifest, len(done), output)
     undertaking = Undertaking(
         name=manifest.bench_id,
+        root=paths.root,
         manifest=manifest,
+        git=manifest.git,
         num_open=len(manifest.cells) - len(done),
         create=lambda: begin(paths.manifest, manifest, "a benchmark"),
         run=lambda: _run(manifest, paths, output),
@@ -156,7 +163,7 @@ def _planned(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
         found=found,
         missing=missing,
         machine=this_machine(),
-        git=git_state(Path(__file__).resolve().parents[2]),
+        git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return manifest, TransportPaths((request.results / bench_id).resolve())
@@ -194,6 +201,28 @@ def _resumed(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
     manifest = read_manifest(paths)
     check_machine(manifest.machine, this_machine(), root)
     return manifest, paths
+
+
+def _with_methods_of_now(
+    manifest: TransportManifest, done: Collection[TransportCell], root: Path
+) -> TransportManifest:
+    """The same, with the methods of its open cells as they are found again.
+
+    Raises:
+        PeerMissingError: One is no longer there.
+        ConfigError: One has changed since the benchmark was begun.
+    """
+    wanted = {cell.method for cell in manifest.cells if cell not in done}
+    earlier = {name: found for name, found in manifest.found.items() if name in wanted}
+    now = {
+        name: find(METHODS[name], options_of(found.command[-1])) for name, found in earlier.items()
+    }
+    check_versions(
+        {name: found.versions for name, found in earlier.items()},
+        {name: found.versions for name, found in now.items()},
+        str(root),
+    )
+    return msgspec.structs.replace(manifest, found={**manifest.found, **now})
 
 
 def _announce(manifest: TransportManifest, num_done: int, output: Output) -> None:

@@ -48,7 +48,9 @@ def study_command(request: BenchRequest, output: Output) -> int:
     _announce(work, output)
     undertaking = Undertaking(
         name=work.manifest.study_id,
+        root=work.paths.root,
         manifest=work.manifest,
+        git=work.manifest.git,
         num_open=len(work.open_cells),
         create=lambda: create_study(work),
         run=lambda: _run(work, output),

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import psutil
 
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.documents import write_json
+from tianji_cli.inventory_file import as_file
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.scaling.measure import measure
 from tianji_cli.scaling.records import (
@@ -51,7 +52,7 @@ def run_cell(
     root = paths.cell(cell)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    argv = _command(manifest, root, cell)
+    argv = command_of(manifest, root, cell)
     load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
     environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
     psutil.cpu_percent()  # from here on
@@ -82,16 +83,19 @@ def run_cell(
     )
 
 
-def _command(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list[str]:
-    """Writes experiment and inventory into the cell, so that it can be run again by hand."""
-    experiment = root / "experiment.json"  # JSON is YAML
+def command_of(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list[str]:
+    """Writes experiment and inventory into the cell, so that it can be run again by hand.
+
+    Both are those of the manifest: files that a user has changed since are another benchmark's.
+    """
+    experiment, inventory = root / "experiment.json", root / "inventory.json"  # JSON is YAML
     work = manifest.suite.experiment_on(cell.nodes, cell.seed)
-    experiment.write_bytes(msgspec.json.format(msgspec.json.encode(work)) + b"\n")
+    write_json(experiment, work)
+    write_json(inventory, as_file(manifest.inventory))
     limits = [
         word for host in manifest.inventory.hosts[: cell.nodes] for word in ("--limit", host.name)
     ]
-    inventory = str(Path(manifest.inventory.source).resolve())
-    words = ["up", inventory, *limits, "-x", str(experiment), "--name", RUN]
+    words = ["up", str(inventory), *limits, "-x", str(experiment), "--name", RUN]
     return [sys.executable, "-m", "tianji_cli.main", *words, "--results", str(root)]
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
+from tianji_cli.bench.conditions import code_state
 from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import Load, load_now, this_machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.bench.supervise import Family
 from tianji_cli.documents import begin
-from tianji_cli.manifest import git_state
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.study.records import (
     Outcome,
@@ -79,7 +79,7 @@ def new_study(study: Study, root: Path) -> StudyWork:
         study=study,
         cells=plan_cells(study),
         machine=this_machine(),
-        git=git_state(_ROOT),
+        git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return StudyWork(StudyPaths(root), manifest, {})
@@ -118,6 +118,8 @@ def run_study(work: StudyWork, finished: Callable[[StudyRun], None]) -> None:
         KeyboardInterrupt: The user stopped it; the run under way will be made again.
     """
     for cell in work.open_cells:
+        if cell in read_runs(work.paths, work.manifest):  # made by another command meanwhile
+            continue
         run = _run_cell(work, cell)
         append_run(work.paths, run)
         finished(run)

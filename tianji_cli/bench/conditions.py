@@ -1,0 +1,70 @@
+"""Under which conditions a benchmark may go on: with the code and the systems it was begun with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.errors import ConfigError
+from tianji_cli.manifest import GitState, git_state
+
+Versions = Mapping[str, Mapping[str, str]]
+"""By system, those of its packages."""
+ANEW = "or begin anew with another --name"
+
+
+def code_state() -> GitState:
+    """Of the code that is running."""
+    return git_state(Path(__file__).resolve().parents[2])
+
+
+def check_code(earlier: GitState, here: GitState, where: str) -> None:
+    """Refuses to mix what different code has done.
+
+    Raises:
+        ConfigError: The commits differ.
+    """
+    if earlier.commit != here.commit:
+        raise ConfigError(
+            f"it was begun by {_named(earlier)}, this is {_named(here)}",
+            where=where,
+            fix=f"go back to {_named(earlier)}, {ANEW}",
+        )
+
+
+def note_on_code(earlier: GitState, here: GitState) -> str | None:
+    """What the commit does not tell; None if it tells all."""
+    if not (earlier.dirty or here.dirty):
+        return None
+    both = earlier.dirty and here.dirty
+    when = "at its begin and now" if both else "at its begin" if earlier.dirty else "now"
+    return (
+        f"note: TianJi's working tree has uncommitted changes ({when}); only commits are compared"
+    )
+
+
+def check_versions(earlier: Versions, here: Versions, where: str) -> None:
+    """Refuses to mix results of different versions of a system.
+
+    Raises:
+        ConfigError: A package of one of them has another version than at the begin.
+    """
+    changes = [
+        f"{system}: {package} was {_version(before, package)}, is {_version(now, package)}"
+        for system, before in earlier.items()
+        for now in (here.get(system, {}),)
+        for package in sorted({*before, *now})
+        if before.get(package) != now.get(package)
+    ]
+    if changes:
+        raise ConfigError(
+            "; ".join(changes), where=where, fix=f"install what it was begun with, {ANEW}"
+        )
+
+
+def _named(state: GitState) -> str:
+    return f"commit {state.commit[:12]}" if state.commit else "a TianJi outside a checkout"
+
+
+def _version(versions: Mapping[str, str], package: str) -> str:
+    return versions.get(package, "not there")
