@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from study_fakes import SMALL
+from study_fakes import SMALL, manifest_of
 
 from engine.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.spec import Experiment
 from tianji_cli.bench.suite import load_suite
 from tianji_cli.files import find_file, shipped
-from tianji_cli.study.records import StudyPaths
-from tianji_cli.study.run import command_of, plan_cells
+from tianji_cli.study.records import StudyPaths, read_study
+from tianji_cli.study.run import command_of, create_study, new_study, plan_cells, write_experiment
 from tianji_cli.study.spec import Study, StudyTask, find_study, load_study, setting_words
 
 SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
@@ -144,10 +144,29 @@ def test_the_order_within_a_block_changes():
 
 
 def test_a_run_is_started_as_a_user_would():
-    cell = plan_cells(SMALL)[0]
-    words = command_of(SMALL, cell, StudyPaths(Path("results/study-1")))
+    manifest = manifest_of()
+    cell = manifest.cells[0]
+    words = command_of(manifest, cell, StudyPaths(Path("results/study-1")))
     assert words[:4] == ["-q", "up", "-x", SMALL.tasks[cell.task].experiment]
     assert words[-6:] == [
         *("--seed", str(cell.seed), "--name", cell.run_id),
         *("--results", "results/study-1/runs"),
     ]
+
+
+def test_runs_are_those_of_the_manifest_whatever_the_experiment_file_says_by_now(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(find_file("experiments", "cartpole_ppo").read_text())
+    task = StudyTask(experiment=str(file), variants={"a": {"staleness.max_lag": 3}})
+    study = msgspec.structs.replace(SMALL, tasks={"t": task})
+    before, _ = load_experiment(file, study.settings_of("t", "a"))
+    work = new_study(study, tmp_path / "s")
+    create_study(work)
+    file.write_text("version: 1\nname: another\n")
+    again = read_study(work.paths)
+    cell = again.cells[0]
+    words = command_of(again, cell, work.paths)
+    work.paths.runs.mkdir()
+    write_experiment(work.paths, again, cell.task)
+    given = [words[i + 1] for i, word in enumerate(words) if word == "-s"]
+    assert load_experiment(Path(words[words.index("-x") + 1]), given)[0] == before

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -42,6 +42,9 @@ class StudyManifest(msgspec.Struct, frozen=True, kw_only=True):
     study_id: str
     argv: list[str]
     study: Study
+    experiments: dict[str, dict[str, Any]] = {}
+    """By task: its experiment file as it was at the begin, without settings. Studies of before
+    have none and read the file."""
     cells: list[StudyCell]
     """In the order in which they run."""
     machine: Machine
@@ -96,6 +99,10 @@ class StudyPaths:
     def runs(self) -> Path:
         """The runs' own directories."""
         return self.root / "runs"
+
+    def experiment(self, task: str) -> Path:
+        """What the runs of a task are started with: its experiment, from the manifest."""
+        return self.runs / f"{task}.experiment.json"
 
     @property
     def comparison(self) -> Path:

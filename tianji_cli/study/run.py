@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.config_file import read_yaml
 from engine.errors import ConfigError
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
@@ -19,7 +20,8 @@ from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import Load, load_now, this_machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.bench.supervise import Family
-from tianji_cli.documents import begin
+from tianji_cli.documents import begin, write_json
+from tianji_cli.files import find_file
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.study.records import (
     Outcome,
@@ -77,6 +79,10 @@ def new_study(study: Study, root: Path) -> StudyWork:
         study_id=root.name,
         argv=["tianji", *sys.argv[1:]],
         study=study,
+        experiments={
+            name: read_yaml(find_file("experiments", task.experiment)).data
+            for name, task in study.tasks.items()
+        },
         cells=plan_cells(study),
         machine=this_machine(),
         git=code_state(),
@@ -125,26 +131,36 @@ def run_study(work: StudyWork, finished: Callable[[StudyRun], None]) -> None:
         finished(run)
 
 
-def command_of(study: Study, cell: StudyCell, paths: StudyPaths) -> list[str]:
+def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyPaths) -> list[str]:
     """The words after `tianji` that make one run."""
+    study, task = manifest.study, cell.task
+    is_kept = task in manifest.experiments
+    experiment = str(paths.experiment(task)) if is_kept else study.tasks[task].experiment
     settings = [
-        word for setting in study.settings_of(cell.task, cell.variant) for word in ("-s", setting)
+        word for setting in study.settings_of(task, cell.variant) for word in ("-s", setting)
     ]
     return [
-        *("-q", "up", "-x", study.tasks[cell.task].experiment),
+        *("-q", "up", "-x", experiment),
         *settings,
         *("--seed", str(cell.seed), "--name", cell.run_id, "--results", str(paths.runs)),
     ]
+
+
+def write_experiment(paths: StudyPaths, manifest: StudyManifest, task: str) -> None:
+    """Writes what `command_of` names, if the manifest has it."""
+    if task in manifest.experiments:
+        write_json(paths.experiment(task), manifest.experiments[task])
 
 
 def _run_cell(work: StudyWork, cell: StudyCell) -> StudyRun:
     paths, study = work.paths, work.manifest.study
     shutil.rmtree(paths.run(cell).root, ignore_errors=True)  # what an interrupted attempt left
     paths.runs.mkdir(parents=True, exist_ok=True)
+    write_experiment(paths, work.manifest, cell.task)
     output = paths.runs / f"{cell.run_id}.log"
     output.unlink(missing_ok=True)
     load = load_now()
-    argv = [sys.executable, "-m", "tianji_cli.main", *command_of(study, cell, paths)]
+    argv = [sys.executable, "-m", "tianji_cli.main", *command_of(work.manifest, cell, paths)]
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     family = Family(argv, {**os.environ, "PYTHONPATH": path}, Path.cwd(), output)
     budget_s = study.tasks[cell.task].budget_s or study.budget_s
