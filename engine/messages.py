@@ -57,10 +57,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class TicketRequested(Message, frozen=True, kw_only=True):
-    """Actor to buffer: I could collect, and hold these weights. Idempotent."""
+    """Actor to buffer: I could collect, and hold these weights. Idempotent.
+
+    `epoch` says which incarnation asks: one that was given up may still be heard, and gets nothing.
+    """
 
     actor: str
     held_version: int
+    epoch: int = 0
 
 
 class TicketGranted(Message, frozen=True, kw_only=True):
@@ -283,7 +287,8 @@ class ActorLost(Message, frozen=True, kw_only=True):
 class TicketVoided(Message, frozen=True, kw_only=True):
     """Coordinator to a buffer: this actor lives and does not get on, so nobody waits for it.
 
-    What it still brings under its ticket is dropped and counted; its next ticket is as good as any.
+    What it still brings under its ticket is dropped and counted. It gets no other before it asks
+    again, which shows that it gets on; that ticket is as good as any.
     """
 
     actor: str

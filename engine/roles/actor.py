@@ -122,8 +122,9 @@ class ActorRole:
             Wake(RETRY_S),
         ]
         if self._ticket is None:
-            held = self._held_version
-            request = TicketRequested(actor=self.address, held_version=held)
+            request = TicketRequested(
+                actor=self.address, held_version=self._held_version, epoch=self._epoch
+            )
             requests.append(Send(self._buffer, request))
         return requests
 

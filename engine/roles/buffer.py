@@ -67,8 +67,7 @@ class BufferRole:
             case Start():
                 return []
             case TicketRequested():
-                self._held_versions[event.actor] = event.held_version
-                return self._grant()
+                return self._asked(event)
             case RolloutArrived():
                 return self._arrived(event, now_s)
             case ActorLost():
@@ -90,6 +89,12 @@ class BufferRole:
     @property
     def _queued(self) -> int:
         return sum(rollout.info.num_env_steps for rollout in self._queue.values())
+
+    def _asked(self, event: TicketRequested) -> list[Command]:
+        if event.epoch <= self._lost_epochs.get(event.actor, -1):
+            return []  # nobody would ever take back a ticket of an incarnation that is given up
+        self._held_versions[event.actor] = event.held_version
+        return self._grant()
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
@@ -120,8 +125,9 @@ class BufferRole:
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _void(self, actor: str, now_s: float) -> list[Command]:
-        """Goes on without what an actor has in hand that does not get on."""
+        """Goes on without what an actor has in hand, or would get next, that does not get on."""
         self._admission.lose(actor)
+        self._held_versions.pop(actor, None)
         return [] if self._stop else [*self._deliver(now_s), *self._grant()]
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:

@@ -88,8 +88,7 @@ class ReplayBufferRole:
             case Start():
                 return []
             case TicketRequested():
-                self._waiting[event.actor] = None
-                return self._grant()
+                return self._asked(event)
             case RolloutArrived():
                 return self._arrived(event, now_s)
             case BatchRequested():
@@ -101,8 +100,7 @@ class ReplayBufferRole:
             case ActorLost():
                 return self._lose(event, now_s)
             case TicketVoided(actor=actor):
-                self._limiter.lose(actor)
-                return [] if self._stop else self._grant()
+                return self._void(actor)
             case PrioritiesArrived(priorities=priorities):
                 return [SetPriorities(priorities)]
             case Stop():
@@ -113,6 +111,18 @@ class ReplayBufferRole:
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    def _asked(self, event: TicketRequested) -> list[Command]:
+        if event.epoch <= self._lost_epochs.get(event.actor, -1):
+            return []  # nobody would ever take back a ticket of an incarnation that is given up
+        self._waiting[event.actor] = None
+        return self._grant()
+
+    def _void(self, actor: str) -> list[Command]:
+        """Goes on without what an actor has in hand, or would get next, that does not get on."""
+        self._limiter.lose(actor)
+        self._waiting.pop(actor, None)
+        return [] if self._stop else self._grant()
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info

@@ -81,6 +81,13 @@ def test_at_the_start_it_asks_for_weights_and_a_ticket():
     ]
 
 
+def test_it_says_which_incarnation_asks():
+    (request,) = sent(
+        ActorRole(0, 3, "buffer-0", "learner-0").handle(Start(origin_ns=0), 0.0), TicketRequested
+    )
+    assert request.epoch == 3
+
+
 def test_it_needs_both_a_ticket_and_weights():
     for first, second in ((ticket(), weights(0)), (weights(0), ticket())):
         actor = started()

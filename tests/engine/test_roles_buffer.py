@@ -6,6 +6,7 @@ import pytest
 
 from engine.messages import (
     COORDINATOR,
+    ActorLost,
     BatchArrived,
     BatchRequested,
     Counters,
@@ -98,6 +99,40 @@ def test_nobody_waits_for_an_actor_that_does_not_get_on():
     late = arrive(buffer, actor=2, ticket=2)
     assert notes(late) == [("drop", "actor-2")]
     assert sent(late, TicketGranted, to="actor-2"), "its next rollout is as good as any"
+
+
+def test_who_does_not_get_on_is_not_given_the_next_ticket_either():
+    """It waits in line when it hangs; nobody would take that ticket back a second time."""
+    buffer = make_buffer(max_queued=2)
+    for actor in range(3):
+        ask(buffer, actor)
+    buffer.handle(TicketVoided(actor="actor-2"), 5.0)
+    want_batch(buffer)
+    arrive(buffer, actor=0, ticket=0)
+    commands = arrive(buffer, actor=1, ticket=1)
+    assert sent(commands, BatchArrived, to="learner-0")
+    assert sent(commands, TicketGranted, to="actor-2") == []
+    ask(buffer, 2)
+    arrive(buffer, actor=0, ticket=2, sequence=1)
+    arrive(buffer, actor=1, ticket=3, sequence=1)
+    commands = want_batch(buffer, batch=1, consumed=16)
+    assert sent(commands, TicketGranted, to="actor-2"), "it gets on again: it has asked"
+
+
+def test_an_actor_that_was_given_up_is_granted_nothing():
+    """It may be heard after it was frozen and before it is ended; its ticket would never come."""
+    buffer = make_buffer(max_lag=0)
+    buffer.handle(ActorLost(actor="actor-2", epoch=1, collected=0), 1.0)
+    for epoch in (0, 1):
+        request = TicketRequested(actor="actor-2", held_version=0, epoch=epoch)
+        assert buffer.handle(request, 1.0) == []
+    for number in range(3):  # in mode `block` an open ticket would end this after one batch
+        for actor in (0, 1):
+            ask(buffer, actor, number)
+            arrive(buffer, actor=actor, ticket=2 * number + actor, sequence=number, version=number)
+        assert sent(want_batch(buffer, number, consumed=16 * number), BatchArrived)
+    successor = TicketRequested(actor="actor-2", held_version=0, epoch=2)
+    assert sent(buffer.handle(successor, 2.0), TicketGranted, to="actor-2")
 
 
 def test_a_request_is_answered_with_a_ticket():

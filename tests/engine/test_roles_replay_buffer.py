@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.messages import (
+    ActorLost,
     BatchRequested,
     Exit,
     PrioritiesArrived,
@@ -18,6 +19,7 @@ from engine.messages import (
     Stopped,
     TicketGranted,
     TicketRequested,
+    TicketVoided,
 )
 from engine.replay.limiter import RateLimiter
 from engine.roles.commands import Command, DrawSamples, InsertRollout, Quit, SetPriorities
@@ -129,6 +131,24 @@ def test_what_never_arrived_is_dropped_and_counted():
     assert rows(commands, Event)[0].kind == "loss"
     (ledger,) = rows(commands, Ledger)
     assert (ledger.collected, ledger.consumed, ledger.dropped) == (24, 8, 16)
+
+
+def test_an_actor_that_was_given_up_is_granted_nothing():
+    role = make_role()
+    role.handle(ActorLost(actor="actor-0", epoch=0, collected=0), 1.0)
+    assert ask(role) == []
+    successor = TicketRequested(actor="actor-0", held_version=0, epoch=1)
+    assert sent(role.handle(successor, 2.0), TicketGranted, "actor-0")
+
+
+def test_who_does_not_get_on_is_not_given_the_next_ticket_either():
+    role, sequence = make_role(), 0
+    while sent(insert(role, sequence), TicketGranted):
+        sequence += 1
+    role.handle(TicketVoided(actor="actor-0"), 5.0)
+    request(role, 0)
+    assert not sent(role.handle(SamplesDrawn(SAMPLES), 6.0), TicketGranted)
+    assert ask(role), "it gets on again: it has asked"
 
 
 def test_the_step_limit_is_reported_once():

@@ -234,8 +234,9 @@ def counters_of(buffer: BufferRole) -> Counters:
     return stopped.counters
 
 
-def ask(buffer: BufferRole, actor: str) -> list[TicketGranted]:
-    commands = buffer.handle(TicketRequested(actor=actor, held_version=0), 1.0)
+def ask(buffer: BufferRole, actor: str, epoch: int = 0) -> list[TicketGranted]:
+    request = TicketRequested(actor=actor, held_version=0, epoch=epoch)
+    commands = buffer.handle(request, 1.0)
     return [m for _, m in sends(commands) if isinstance(m, TicketGranted)]
 
 
@@ -256,7 +257,7 @@ def test_the_buffer_books_what_never_arrives_as_dropped() -> None:
     buffer.handle(ActorLost(actor="actor-0", epoch=0, collected=300), 3.0)
     late = buffer.handle(rollout(0, 0, 7, total=300, steps=100), 4.0)
     assert not late
-    (ticket,) = ask(buffer, "actor-0")
+    (ticket,) = ask(buffer, "actor-0", epoch=1)
     buffer.handle(rollout(0, 1, ticket.ticket, total=50, steps=50), 5.0)
     counters = counters_of(buffer)
     assert counters.dropped == 200
