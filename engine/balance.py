@@ -134,6 +134,22 @@ class Admission:
         if number is not None:
             del self._admitted[number]
 
+    def lose_sent(self, owner: str, last_sent: int) -> bool:
+        """Forgets the ticket in hand if `owner` has sent its rollout: it was lost on its way.
+
+        Args:
+            owner: Who asks for its next ticket.
+            last_sent: Number of the newest ticket whose rollout it has sent.
+
+        Returns:
+            Whether there was such a ticket. Should its rollout come late, it has no ticket.
+        """
+        number = self._in_hand(owner)
+        if number is None or number > last_sent:
+            return False
+        del self._admitted[number]
+        return True
+
     def take_batch(self) -> Batch | None:
         """Takes the next B rollouts, oldest deadline first, if that breaks no bound.
 

@@ -60,11 +60,14 @@ class TicketRequested(Message, frozen=True, kw_only=True):
     """Actor to buffer: I could collect, and hold these weights. Idempotent.
 
     `epoch` says which incarnation asks: one that was given up may still be heard, and gets nothing.
+    `last_ticket` is the newest ticket whose rollout it has sent, -1 before the first: if the buffer
+    still waits for that rollout, it was lost on its way.
     """
 
     actor: str
     held_version: int
     epoch: int = 0
+    last_ticket: int = -1
 
 
 class TicketGranted(Message, frozen=True, kw_only=True):

@@ -99,6 +99,17 @@ class RateLimiter:
         """Forgets the ticket that a dead actor had in hand."""
         self._open = {ticket: holder for ticket, holder in self._open.items() if holder != owner}
 
+    def lose_sent(self, owner: str, last_sent: int) -> None:
+        """Forgets the ticket in hand if `owner` has sent its rollout: it was lost on its way.
+
+        Should that rollout come late, it has no ticket.
+        """
+        self._open = {
+            ticket: holder
+            for ticket, holder in self._open.items()
+            if holder != owner or ticket > last_sent
+        }
+
     def take_batch(self) -> bool:
         """Counts one batch as drawn, if that does not put the learner too far ahead."""
         if self.inserted < self._min_size:

@@ -74,6 +74,7 @@ class ActorRole:
         self._state = _State.JOINED
         self._ticket: TicketGranted | None = None
         self._last_ticket = -1
+        """The newest ticket that was used; while it waits, its rollout has been sent."""
         self._newest: Weights | None = None
         self._loaded_version = -1
         self._waiting_since_s = 0.0
@@ -123,7 +124,10 @@ class ActorRole:
         ]
         if self._ticket is None:
             request = TicketRequested(
-                actor=self.address, held_version=self._held_version, epoch=self._epoch
+                actor=self.address,
+                held_version=self._held_version,
+                epoch=self._epoch,
+                last_ticket=self._last_ticket,
             )
             requests.append(Send(self._buffer, request))
         return requests

@@ -67,7 +67,7 @@ class BufferRole:
             case Start():
                 return []
             case TicketRequested():
-                return self._asked(event)
+                return self._asked(event, now_s)
             case RolloutArrived():
                 return self._arrived(event, now_s)
             case ActorLost():
@@ -90,11 +90,12 @@ class BufferRole:
     def _queued(self) -> int:
         return sum(rollout.info.num_env_steps for rollout in self._queue.values())
 
-    def _asked(self, event: TicketRequested) -> list[Command]:
+    def _asked(self, event: TicketRequested, now_s: float) -> list[Command]:
         if event.epoch <= self._lost_epochs.get(event.actor, -1):
             return []  # nobody would ever take back a ticket of an incarnation that is given up
         self._held_versions[event.actor] = event.held_version
-        return self._grant()
+        has_lost = self._admission.lose_sent(event.actor, event.last_ticket)
+        return [*(self._deliver(now_s) if has_lost else ()), *self._grant()]
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info

@@ -116,6 +116,7 @@ class ReplayBufferRole:
         if event.epoch <= self._lost_epochs.get(event.actor, -1):
             return []  # nobody would ever take back a ticket of an incarnation that is given up
         self._waiting[event.actor] = None
+        self._limiter.lose_sent(event.actor, event.last_ticket)
         return self._grant()
 
     def _void(self, actor: str) -> list[Command]:

@@ -13,7 +13,8 @@ several rollouts cost one bell, or none. If an actor dies before it rings, its r
 soon as anything else wakes the buffer, such as the message that this actor is lost.
 
 A rollout that found no free slot travels as a frame, so that a later one could overtake it. It
-leaves a mark in the lane: what lies behind the mark waits until that frame has come.
+leaves a mark in the lane: what lies behind the mark waits until that frame has come. A request for
+a ticket says which rollouts were sent before, so lanes are emptied before one is handed on.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from engine.errors import WireError
 from engine.messages import (
     AnyMessage,
     RolloutArrived,
+    TicketRequested,
     WeightsArrived,
     WeightsRequested,
     index_of,
@@ -238,8 +239,8 @@ class Sockets:
             if isinstance(socket, int):
                 continue
             while (taken := self._take(socket)) is not None:
-                if self._inbox is not None and isinstance(taken[1], RolloutArrived):
-                    self._pending.extend(self._inbox.take_before_mark(taken[1].info.actor))
+                if self._inbox is not None:
+                    self._pending.extend(_sent_before(taken[1], self._inbox))
                     yield from self._take_pending()
                 yield taken
 
@@ -304,3 +305,13 @@ class Sockets:
             client = opening.connect(link)
             self._clients[link.peer + LATEST * link.latest_only] = client
             self._poller.register(client, zmq.POLLIN)
+
+
+def _sent_before(message: AnyMessage | WireError, inbox: Inbox) -> list[Entry]:
+    """What lies in lanes although its actor sent it before this frame."""
+    match message:
+        case RolloutArrived(info=info):
+            return inbox.take_before_mark(info.actor)
+        case TicketRequested():  # says which rollouts were sent: what is not here then is lost
+            return inbox.take()
+    return []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import WireError
-from engine.messages import RolloutArrived, Start, index_of
+from engine.messages import RolloutArrived, Start, TicketRequested, index_of
 from engine.rollout import Field, Layout, Rollout
 from engine.testing import make_rollout
 from engine.wire.arena import Arena
@@ -177,6 +177,25 @@ def test_rollouts_stay_in_order_where_some_find_no_slot(
         assert actor.send("buffer-0", RolloutArrived(rollout(arena, sequence), 0))
     assert arrivals(buffer, 3) == [5, 6, 7]
     assert arena.num_free == 2
+
+
+@pytest.mark.processes
+def test_a_request_for_a_ticket_never_overtakes_the_rollout_before_it(
+    arena: Arena, ends: tuple[Sockets, Sockets]
+):
+    """The rollout comes into the lane while frames are read: it would look lost."""
+    actor, buffer = ends
+    assert actor.send("buffer-0", Start(origin_ns=5))
+    heard = buffer.receive(PATIENCE_S)
+    assert next(heard) == ("buffer-0", Start(origin_ns=5))
+    request = TicketRequested(actor="actor-0", held_version=0, last_ticket=0)
+    assert actor.send("buffer-0", RolloutArrived(rollout(arena, 0), 0))
+    assert actor.send("buffer-0", request)
+    assert buffer._server is not None
+    assert buffer._server.poll(PATIENCE_S * 1000)
+    (_, first), (_, second) = heard
+    assert isinstance(first, RolloutArrived)
+    assert second == request
 
 
 @pytest.mark.processes

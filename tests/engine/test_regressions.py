@@ -12,7 +12,7 @@ from engine.algorithms.registry import read_config
 from engine.balance import Admission
 from engine.config_file import apply_settings, convert, parse_yaml
 from engine.errors import ConfigError, WireError
-from engine.messages import BatchArrived, StopRequested, TicketGranted
+from engine.messages import BatchArrived, StopRequested, TicketGranted, TicketRequested
 from engine.roles.commands import AbandonRollout, CollectRollout
 from engine.roles.events import TimerFired
 from engine.runtime import env_parts
@@ -94,6 +94,32 @@ def test_the_late_answer_to_a_repeated_request_does_not_start_a_second_rollout()
     actor = ta.collecting()  # under ticket 0
     ta.finish(actor)  # sent under ticket 0
     assert not has(actor.handle(ta.ticket(0), 2.0), CollectRollout)
+
+
+def test_a_rollout_lost_on_its_way_is_no_dead_end_for_its_actor():
+    """The buffer gave it the same ticket again and again, which it had used."""
+    buffer, actor = tb.make_buffer(), ta.collecting()  # under ticket 0
+    tb.ask(buffer, 0)
+    ta.finish(actor)  # sent, and lost
+    (request,) = sent(actor.handle(TimerFired(), 9.0), TicketRequested)
+    (granted,) = sent(buffer.handle(request, 9.0), TicketGranted)
+    assert has(actor.handle(granted, 9.0), CollectRollout)
+    late = tb.arrive(buffer, actor=0, ticket=0)
+    assert tb.notes(late) == [("drop", "actor-0")], "if it was not lost after all, it counts once"
+
+
+def test_a_ticket_whose_rollout_was_lost_holds_up_nobody():
+    buffer = tb.make_buffer(max_lag=0)
+    for actor in range(3):
+        tb.ask(buffer, actor)
+    tb.want_batch(buffer)
+    for number in range(2):
+        for actor in range(2):
+            ticket = 3 * number + actor
+            tb.arrive(buffer, actor=actor, ticket=ticket, sequence=number, version=number)
+    assert sent(tb.want_batch(buffer, 1, consumed=16), BatchArrived) == []
+    request = TicketRequested(actor="actor-2", held_version=1, last_ticket=2)
+    assert sent(buffer.handle(request, 5.0), BatchArrived)
 
 
 def test_losing_actors_for_good_is_no_dead_end():

@@ -85,7 +85,14 @@ def test_it_says_which_incarnation_asks():
     (request,) = sent(
         ActorRole(0, 3, "buffer-0", "learner-0").handle(Start(origin_ns=0), 0.0), TicketRequested
     )
-    assert request.epoch == 3
+    assert (request.epoch, request.last_ticket) == (3, -1)
+
+
+def test_it_says_which_rollout_it_has_sent_when_it_asks_again():
+    actor = collecting()
+    finish(actor)
+    (request,) = sent(actor.handle(TimerFired(), 2.0 + RETRY_S), TicketRequested)
+    assert request.last_ticket == 0
 
 
 def test_it_needs_both_a_ticket_and_weights():

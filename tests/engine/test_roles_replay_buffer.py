@@ -151,6 +151,19 @@ def test_who_does_not_get_on_is_not_given_the_next_ticket_either():
     assert ask(role), "it gets on again: it has asked"
 
 
+def test_a_rollout_lost_on_its_way_costs_a_ticket_and_not_its_actor():
+    role = make_role()
+    (lost,) = ask(role)
+    again = TicketRequested(actor="actor-0", held_version=0, last_ticket=lost.ticket)
+    (granted,) = sent(role.handle(again, 2.0), TicketGranted, "actor-0")
+    assert granted.ticket > lost.ticket
+    assert not has(role.handle(rollout_arrival(ticket=lost.ticket), 3.0), InsertRollout)
+    commands = role.handle(rollout_arrival(sequence=1, ticket=granted.ticket), 4.0)
+    assert has(commands, InsertRollout)
+    (ledger,) = rows(commands, Ledger)
+    assert (ledger.collected, ledger.consumed, ledger.dropped) == (16, 8, 8)
+
+
 def test_the_step_limit_is_reported_once():
     role = make_role(step_limit=16)
     assert not sent(insert(role, 0), StepLimitReached)
