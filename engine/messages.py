@@ -137,11 +137,13 @@ class Stop(Message, frozen=True, kw_only=True):
     """Coordinator to one role: finish what must be finished, answer `Stopped`.
 
     `sent_rollouts` tells a buffer how many rollouts each actor has sent, so that it waits for
-    what is still on its way; `consumed_env_steps` is the learner's final count. `standing` is for
+    what is still on its way, and `sent_env_steps` how many env steps these are, so that it can
+    count what does not come; `consumed_env_steps` is the learner's final count. `standing` is for
     the last checkpoint of a learner.
     """
 
     sent_rollouts: dict[str, int] = {}
+    sent_env_steps: dict[str, int] = {}
     consumed_env_steps: int = 0
     standing: Standing = Standing()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.messages import COORDINATOR, ActorLost, Report, source_of
+from engine.messages import COORDINATOR, ActorLost, Report, index_of, source_of
 from engine.roles.commands import Command, Send
 from engine.rollout import RolloutInfo
 from engine.trace.records import Event
@@ -63,25 +63,38 @@ class Books:
         if source not in self._lost:
             self._lost.add(source)
             self._received.pop(event.actor, None)
-        return self._write_off(source, event.collected, now_s)
+        return self._write_off(source, event.collected, now_s, "were lost with it")
+
+    def close(self, sent_env_steps: Mapping[str, int], now_s: float) -> list[Command]:
+        """Counts what living actors say they have sent and what has not arrived by now.
+
+        No rollout may be entered any more.
+        """
+        commands = []
+        for actor, total in sent_env_steps.items():
+            number = index_of(actor)
+            epoch = 1 + max((lost for index, lost in self._lost if index == number), default=-1)
+            commands += self._write_off((number, epoch), total, now_s, "never arrived")
+        return commands
 
     def _write_off(
-        self, source: tuple[int, int], total_env_steps: int, now_s: float
+        self, source: tuple[int, int], total_env_steps: int, now_s: float, how: str
     ) -> list[Command]:
-        """Counts as dropped what a lost incarnation had collected beyond what arrived in time."""
+        """Counts as dropped what an incarnation has collected beyond what arrived in time."""
         missing = total_env_steps - self._totals.get(source, 0)
         if missing <= 0:
             return []
         self._totals[source] = total_env_steps
         self.dropped += missing
-        detail = f"{missing} env steps were lost with it"
+        detail = f"{missing} env steps {how}"
         return [self.note(now_s, "loss", f"actor-{source[0]}", detail)]
 
     def enter(self, info: RolloutInfo, now_s: float) -> Entry:
         """Enters a rollout; a gap before it in its actor's total counts as dropped."""
         actor, source = f"actor-{info.actor}", (info.actor, info.epoch)
         if source in self._lost:
-            return Entry(False, tuple(self._write_off(source, info.total_env_steps, now_s)))
+            total = info.total_env_steps
+            return Entry(False, tuple(self._write_off(source, total, now_s, "were lost with it")))
         if info.sequence < self._next_sequence.get(source, 0):
             detail = f"rollout {info.sequence} came again"
             return Entry(False, (self.note(now_s, "duplicate", actor, detail),))

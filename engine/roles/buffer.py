@@ -79,9 +79,9 @@ class BufferRole:
             case Stop():
                 self._stop = event
                 self._consumed = event.consumed_env_steps
-                return [*self._finish_if_drained(), Wake(DRAIN_S)]
+                return [*self._finish_if_drained(now_s), Wake(DRAIN_S)]
             case TimerFired():
-                return self._finish() if self._stop else []
+                return self._finish(now_s) if self._stop else []
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
@@ -108,7 +108,7 @@ class BufferRole:
         else:
             commands.append(self._books.drop(info, now_s, "it has no open ticket"))
         if self._stop:
-            return [*commands, *self._finish_if_drained()]
+            return [*commands, *self._finish_if_drained(now_s)]
         self._held_versions[f"actor-{info.actor}"] = event.held_version
         return [*commands, *self._deliver(now_s), *self._grant()]
 
@@ -122,7 +122,7 @@ class BufferRole:
             self._admission.lose(event.actor)
             self._held_versions.pop(event.actor, None)
         if self._stop:
-            return [*commands, *self._finish_if_drained()]
+            return [*commands, *self._finish_if_drained(now_s)]
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _void(self, actor: str, now_s: float) -> list[Command]:
@@ -183,16 +183,18 @@ class BufferRole:
     def _report(self, now_s: float) -> Command:
         return Send(COORDINATOR, Report(address=self.address, records=[self._ledger(now_s)]))
 
-    def _finish_if_drained(self) -> list[Command]:
+    def _finish_if_drained(self, now_s: float) -> list[Command]:
         assert self._stop is not None
-        return self._finish() if self._books.has_all(self._stop.sent_rollouts) else []
+        return self._finish(now_s) if self._books.has_all(self._stop.sent_rollouts) else []
 
-    def _finish(self) -> list[Command]:
+    def _finish(self, now_s: float) -> list[Command]:
+        assert self._stop is not None
         self._is_finished = True
+        notes = self._books.close(self._stop.sent_env_steps, now_s)
         counters = Counters(
             queued=self._queued,
             staged=self._delivered - self._consumed,
             dropped=self._books.dropped,
             lost_collected=self._books.lost_collected,
         )
-        return [Send(COORDINATOR, Stopped(address=self.address, counters=counters))]
+        return [*notes, Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

@@ -99,13 +99,12 @@ class Groups:
     def last_stop(self, buffer: str, counters: Mapping[str, Counters], totals: RunTotals) -> Stop:
         """What a buffer has to know to close its books: what its own group did."""
         group = int(buffer.rpartition("-")[2])
-        sent = {
-            address: counters[address].sent_rollouts
-            for address in self._actors(group)
-            if address in counters
-        }
-        consumed = self._consumed(group, counters, totals)
-        return Stop(sent_rollouts=sent, consumed_env_steps=consumed)
+        words = {a: counters[a] for a in self._actors(group) if a in counters}
+        return Stop(
+            sent_rollouts={actor: word.sent_rollouts for actor, word in words.items()},
+            sent_env_steps={actor: word.collected - word.unsent for actor, word in words.items()},
+            consumed_env_steps=self._consumed(group, counters, totals),
+        )
 
     def final_ledger(
         self, counters: Mapping[str, Counters], totals: RunTotals, now_s: float

@@ -221,13 +221,16 @@ class ReplayBufferRole:
         return self._finish(now_s) if has_all else []
 
     def _finish(self, now_s: float) -> list[Command]:
+        assert self._stop is not None
         self._is_finished = True
+        notes = self._books.close(self._stop.sent_env_steps, now_s)
         counters = Counters(
             consumed=self._limiter.inserted,
             dropped=self._books.dropped,
             lost_collected=self._books.lost_collected,
         )
         return [
+            *notes,
             self._report(now_s),
             Send(COORDINATOR, Stopped(address=self.address, counters=counters)),
         ]

@@ -20,8 +20,8 @@ from engine.messages import (
     TicketVoided,
     WeightsArrived,
 )
-from engine.roles.buffer import DRAIN_S, BufferRole
-from engine.roles.commands import Command, Quit, Send, Wake
+from engine.roles.buffer import BufferRole
+from engine.roles.commands import Command, Quit, Send
 from engine.roles.events import TimerFired
 from engine.spec import StalenessSpec
 from engine.testing import has, make_weights, rollout_arrival, sent
@@ -264,51 +264,6 @@ def test_drop_goes_on_without_a_straggler_and_counts_what_it_brings_later():
     assert notes(commands) == [("drop", "actor-0")]
     (row,) = ledgers(commands)
     assert (row.collected, row.consumed, row.dropped, row.in_flight) == (24, 16, 8, 0)
-
-
-def test_stopping_it_tells_what_is_queued_and_what_the_learner_did_not_train_on():
-    buffer = filled()
-    want_batch(buffer)
-    arrive(buffer, actor=0, ticket=2, sequence=1)
-    counters = last_word(stop(buffer, consumed=0, actor_0=2, actor_1=1))
-    assert (counters.queued, counters.staged, counters.dropped) == (8, 16, 0)
-
-
-def test_stopping_it_believes_the_learner_s_final_count():
-    buffer = filled()
-    want_batch(buffer)
-    counters = last_word(stop(buffer, consumed=16, actor_0=1, actor_1=1))
-    assert (counters.queued, counters.staged) == (0, 0)
-
-
-def test_stopping_it_waits_for_rollouts_that_are_still_on_their_way():
-    buffer = filled()
-    commands = stop(buffer, actor_0=2, actor_1=1)
-    assert sent(commands, Stopped) == []
-    assert Wake(DRAIN_S) in commands
-    commands = arrive(buffer, actor=0, ticket=2, sequence=1)
-    assert last_word(commands).queued == 24
-    assert sent(commands, TicketGranted) == []
-    assert sent(buffer.handle(TimerFired(), 20.0), Stopped) == [], "it has said so already"
-
-
-def test_stopping_it_does_not_wait_for_ever():
-    buffer = filled()
-    stop(buffer, actor_0=5)
-    counters = last_word(buffer.handle(TimerFired(), 9.0 + DRAIN_S))
-    assert counters.queued == 16
-
-
-def test_stopping_it_hands_out_no_batch():
-    buffer = make_buffer()
-    ask(buffer, 0)
-    ask(buffer, 1)
-    want_batch(buffer)
-    arrive(buffer, actor=0, ticket=0)
-    stop(buffer, actor_0=1, actor_1=1)
-    commands = arrive(buffer, actor=1, ticket=1)
-    assert sent(commands, BatchArrived) == []
-    assert last_word(commands).queued == 16
 
 
 def test_a_timer_while_it_runs_means_nothing():
