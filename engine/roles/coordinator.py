@@ -124,10 +124,7 @@ class CoordinatorRole:
             case StepLimitReached():
                 return self._stop("env_steps", now_s)
             case Stopped():
-                self._roll.last_words[event.address] = event.counters
-                if event.error:
-                    self._fail(f"{event.address}: {event.error}")
-                return [*self._settle(), *self._advance(now_s)]
+                return self._stopped(event, now_s)
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
@@ -196,6 +193,14 @@ class CoordinatorRole:
             self._fail(stalled)
             return self._stop("stalled", now_s)
         return []
+
+    def _stopped(self, event: Stopped, now_s: float) -> list[Command]:
+        if event.address in self._fleet.absent:
+            return []  # it was given up, so its buffer counts what it had done: once is enough
+        self._roll.last_words[event.address] = event.counters
+        if event.error:
+            self._fail(f"{event.address}: {event.error}")
+        return [*self._settle(), *self._advance(now_s)]
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]

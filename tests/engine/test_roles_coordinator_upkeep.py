@@ -20,6 +20,7 @@ from engine.messages import (
     ActorLost,
     Alive,
     CheckpointDue,
+    Counters,
     Probe,
     ProbeAnswered,
     StackWanted,
@@ -29,6 +30,7 @@ from engine.messages import (
     Stopped,
     StopRequested,
     TicketVoided,
+    source_of,
 )
 from engine.progress import Resumed, RunCounters
 from engine.roles.commands import EndRun, StartRun
@@ -121,7 +123,8 @@ def test_a_process_that_does_not_answer_is_written_down_and_looked_at():
     assert notes(coordinator.handle(back, 64.0)) == ["recovered"]
 
 
-def test_an_actor_that_is_known_to_hang_does_not_fail_the_run_in_the_end():
+def stopping_without_a_stuck_actor() -> CoordinatorRole:
+    """Actor 0 was known to hang and is given up; the buffer is asked for its last word."""
     coordinator = running()
     coordinator.handle(TimerFired(), 2.0)
     for now_s in range(4, 68, 2):
@@ -135,9 +138,25 @@ def test_an_actor_that_is_known_to_hang_does_not_fail_the_run_in_the_end():
     commands = coordinator.handle(TimerFired(), 69.0 + STOP_S)
     assert sent(commands, ActorLost, to="buffer-0")
     assert told(commands, Stop) == ["buffer-0"]
+    return coordinator
+
+
+def test_an_actor_that_is_known_to_hang_does_not_fail_the_run_in_the_end():
+    coordinator = stopping_without_a_stuck_actor()
     summary = only(answer(coordinator, "buffer-0", now_s=80.0), EndRun).summary
     assert summary.stop_reason == "env_steps"
     assert "actor-0" not in (summary.error or "")
+
+
+def test_the_last_word_of_an_actor_that_was_given_up_is_not_counted_again():
+    coordinator = stopping_without_a_stuck_actor()
+    late = Stopped(address="actor-0", counters=COUNTERS["actor-0"], error="it hung")
+    assert coordinator.handle(late, 79.5) == []
+    known = Counters(staged=16, queued=8, lost_collected={source_of(0, 0): 24})
+    commands = coordinator.handle(Stopped(address="buffer-0", counters=known), 80.0)
+    summary = only(commands, EndRun).summary
+    assert (summary.status, summary.error) == ("ok", None)
+    assert summary.env_steps_collected == 44
 
 
 def test_a_run_that_gets_nowhere_fails_by_name():
