@@ -51,6 +51,7 @@ from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.upkeep import Upkeep
 from engine.roles.view import describe
+from engine.roles.watchdog import PATIENCE
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Record
@@ -58,6 +59,8 @@ from engine.trace.summary import RunStatus
 
 JOIN_S = 60.0
 STOP_S = 10.0
+"""How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
+MAX_STOP_S = 600.0
 PROGRESS_S = 0.25
 
 
@@ -102,7 +105,7 @@ class CoordinatorRole:
         self._status: RunStatus = "ok"
         self._error: str | None = None
         self._stop_reason = ""
-        self._deadline_s = JOIN_S
+        self._phase_began_s = 0.0
         self._upkeep = Upkeep(
             experiment, addresses, self._groups, self._roll, self._fleet, self._totals
         )
@@ -246,7 +249,7 @@ class CoordinatorRole:
             excused = self._groups.dead | self._fleet.absent
             commands += self._upkeep.tick(self._roll.living - excused, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
-        if now_s < self._deadline_s:
+        if now_s < self._phase_began_s + self._limit_s(now_s):
             return commands
         waiting = self._awaited()
         if self._phase is _Phase.JOINING:
@@ -257,9 +260,17 @@ class CoordinatorRole:
         for actor in self._upkeep.stuck_actors(waiting):  # that is known, and no reason to fail
             commands += self._fleet.lose(actor)
         if waiting := self._awaited():
-            self._fail(f"{', '.join(waiting)} did not stop within {STOP_S:.0f} s")
+            waited_s = now_s - self._phase_began_s
+            self._fail(f"{', '.join(waiting)} did not stop within {waited_s:.0f} s")
             commands += self._give_up(waiting)
         return [*commands, *self._advance(now_s)]
+
+    def _limit_s(self, now_s: float) -> float:
+        """How long this phase may last; a role hears of its end only between two of its turns."""
+        if self._phase is _Phase.JOINING:
+            return JOIN_S
+        turn_s = self._upkeep.longest_turn_s(self._awaited(), now_s)
+        return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
         if self._phase is not _Phase.RUNNING or not self._fleet.give_up(host):
@@ -305,7 +316,7 @@ class CoordinatorRole:
         self._phase = _Phase.STOPPING
         self._stop_reason = reason
         self._ended_training_s = now_s
-        self._deadline_s = now_s + STOP_S
+        self._phase_began_s = now_s
         self._roll.give_up(self._roll.missing)
         stops = [
             Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
@@ -322,7 +333,7 @@ class CoordinatorRole:
         commands: list[Command] = []
         if self._phase is _Phase.STOPPING and not self._awaited():
             self._phase = _Phase.DRAINING
-            self._deadline_s = now_s + STOP_S
+            self._phase_began_s = now_s
             commands += [
                 Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
                 for buffer in self._awaited()

@@ -110,6 +110,11 @@ class Fleet:
         """Counts a host as lost; says whether it was there until now."""
         return self._heard_s.pop(self._supervisor_of.get(host, ""), None) is not None
 
+    def is_heard(self, host: str, now_s: float) -> bool:
+        """Whether this host's supervisor is there and has not been silent for too long."""
+        heard_s = self._heard_s.get(self._supervisor_of.get(host, ""))
+        return heard_s is not None and now_s - heard_s <= HOST_LOST_S
+
     def is_lost(self, host: str) -> bool:
         """Whether this host has been given up."""
         return host in self._supervisor_of and self._supervisor_of[host] not in self._heard_s

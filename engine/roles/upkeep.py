@@ -112,6 +112,15 @@ class Upkeep:
             and self._watchdog.is_stuck(self._groups.process_of(role))
         ]
 
+    def longest_turn_s(self, roles: Iterable[str], now_s: float) -> float:
+        """The longest turn known of the processes of these roles, as far as they get on."""
+        processes = {
+            self._groups.process_of(role)
+            for role in roles
+            if self._fleet.is_heard(self._roll.host_of(role), now_s)
+        }
+        return max(map(self._watchdog.longest_turn_s, processes), default=0.0)
+
     def answered(self, answer: ProbeAnswered, now_s: float) -> list[Command]:
         """A process is at work; says so if it was named as stuck."""
         if not self._watchdog.answered(answer, now_s):

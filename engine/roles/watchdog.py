@@ -111,6 +111,11 @@ class Watchdog:
         """Whether a process has been named and has not answered since."""
         return process in self._watched and self._watched[process].is_stuck
 
+    def longest_turn_s(self, process: str) -> float:
+        """The longest turn known of a process; 0 if it is stuck."""
+        item = self._watched.get(process)
+        return 0.0 if item is None or item.is_stuck else item.longest_turn_s
+
     def _limit_s(self, item: _Watched) -> float:
         if self._spec.stuck_s is None:
             return float("inf")

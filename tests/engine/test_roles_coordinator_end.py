@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from coordinator_scenes import (
     ADDRESSES,
     WORKERS,
@@ -15,8 +16,10 @@ from coordinator_scenes import (
 
 from engine.messages import (
     ActorLost,
+    Alive,
     Counters,
     Exit,
+    ProbeAnswered,
     Report,
     StepLimitReached,
     Stop,
@@ -25,8 +28,10 @@ from engine.messages import (
     source_of,
 )
 from engine.roles.commands import EndRun, Quit, Send, WriteTrace
-from engine.roles.coordinator import STOP_S
+from engine.roles.coordinator import MAX_STOP_S, STOP_S, CoordinatorRole
 from engine.roles.events import TimerFired
+from engine.roles.fleet import HOST_LOST_S
+from engine.roles.watchdog import PATIENCE
 from engine.testing import has, only
 from engine.trace.records import Ledger
 
@@ -142,6 +147,58 @@ def test_who_does_not_stop_in_time_is_named():
     summary = only(commands, EndRun).summary
     assert summary.error == "actor-1 did not stop within 10 s"
     assert told(commands, Exit) == ["supervisor-0", "actor-0", "buffer-0", "learner-0"]
+
+
+def slow_learner(longest_turn_s: float) -> CoordinatorRole:
+    """It stops, and the learner's updates take long."""
+    coordinator = running()
+    coordinator.handle(TimerFired(), 2.0)
+    for address in ADDRESSES:
+        turn_s = longest_turn_s if address == "learner-0" else 0.1
+        said = ProbeAnswered(process=address, number=1, longest_turn_s=turn_s, work=1)
+        coordinator.handle(said, 3.0)
+    coordinator.handle(StepLimitReached(), 5.0)
+    return coordinator
+
+
+def error_when_it_waits_no_longer(
+    coordinator: CoordinatorRole, begin_s: float, end_s: float
+) -> str | None:
+    """Goes on in steps of a second; None if it still waits in the end."""
+    now_s = begin_s
+    while now_s < end_s:
+        now_s += 1.0
+        coordinator.handle(Alive(address="supervisor-0", host="box"), now_s)
+        if told(coordinator.handle(TimerFired(), now_s), Stop):
+            return only(answer(coordinator, "buffer-0", now_s=now_s), EndRun).summary.error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("longest_turn_s", "limit_s"), [(1.0, STOP_S), (20.0, PATIENCE * 20.0), (500.0, MAX_STOP_S)]
+)
+def test_who_takes_long_for_a_turn_has_longer_to_stop(longest_turn_s: float, limit_s: float):
+    coordinator = slow_learner(longest_turn_s)
+    answer(coordinator, "actor-0", "actor-1")
+    error = error_when_it_waits_no_longer(coordinator, 5.0, 1000.0)
+    assert error == f"learner-0 did not stop within {limit_s:.0f} s"
+
+
+def test_once_the_slow_ones_have_stopped_the_others_have_no_longer_than_ever():
+    coordinator = slow_learner(20.0)
+    answer(coordinator, "actor-0")
+    assert error_when_it_waits_no_longer(coordinator, 5.0, 30.0) is None
+    answer(coordinator, "learner-0", now_s=30.0)
+    error = error_when_it_waits_no_longer(coordinator, 30.0, 40.0)
+    assert error == "actor-1 did not stop within 26 s"
+
+
+def test_nobody_waits_for_a_slow_one_whose_host_has_fallen_silent():
+    coordinator = slow_learner(20.0)
+    answer(coordinator, "actor-0", "actor-1")
+    coordinator.handle(Alive(address="supervisor-0", host="box"), 6.0)
+    assert told(coordinator.handle(TimerFired(), 6.0 + HOST_LOST_S), Stop) == []
+    assert told(coordinator.handle(TimerFired(), 6.1 + HOST_LOST_S), Stop) == ["buffer-0"]
 
 
 def test_a_buffer_that_does_not_stop_has_a_deadline_of_its_own():
