@@ -94,6 +94,9 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
             it can do without a bound on lag.
         shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
             batch, so that several learners can take one update together.
+        unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, does not read
+            but through shapes: runs that differ in them alone share what was compiled. The
+            learning rate is one, as a compiled step is told it.
     """
 
     rollout_steps: int
@@ -102,6 +105,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     replay: ReplayRequest | None = None
     corrects_staleness: bool = False
     shares_batches: bool = False
+    unread_by_act: tuple[str, ...] = ()
+    unread_by_step: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["queue", "replay"]:

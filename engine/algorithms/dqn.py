@@ -48,6 +48,16 @@ VALUE_FIELDS = ("q_taken", "q_best")
 PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
+_UNREAD_BY_STEP = (
+    *("learning_rate", "learning_rate_final", "learning_rate_decay_env_steps"),
+    *("discount", "n_step", "replay_ratio", "replay_capacity", "min_replay_size"),
+    *("prioritized", "priority_exponent", "importance_exponent", "initial_priorities"),
+    *("target_update_period", "target_update_rate"),
+    *("epsilon_initial", "epsilon_final", "epsilon_decay_env_steps", "epsilon_spread"),
+)
+"""Hyperparameters of what is collected, kept, drawn and copied; discounts come with samples."""
+
+
 class DqnConfig(Spec, frozen=True, kw_only=True):
     """Hyperparameters of DQN."""
 
@@ -159,6 +169,8 @@ class Dqn:
                 importance_exponent=config.importance_exponent,
                 value_fields=VALUE_FIELDS if self._sends_values else None,
             ),
+            unread_by_act=DqnConfig.__struct_fields__,
+            unread_by_step=_UNREAD_BY_STEP,
         )
 
     def network(self) -> QNetwork:

@@ -150,7 +150,7 @@ class FunctionalStep:
         mean: Tensor,
         variance: Tensor,
         num_steps: Tensor,
-        rate: Tensor,
+        learning_rate: Tensor,
         minibatch: Samples,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Takes one step.
@@ -158,7 +158,7 @@ class FunctionalStep:
         Args:
             vector: All parameters, float32 [P].
             mean, variance, num_steps: Adam's state; [P], [P] and a scalar.
-            rate: As in `StepTaker.take`, a scalar.
+            learning_rate: Of this step, a scalar; an argument, so that it can be any.
             minibatch: What the loss wants.
 
         Returns:
@@ -168,7 +168,7 @@ class FunctionalStep:
         num_steps = num_steps + 1
         mean = torch.lerp(mean, gradient, 1 - BETA_1)
         variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
-        step_size = self._step.learning_rate * rate / (1 - BETA_1**num_steps)
+        step_size = learning_rate / (1 - BETA_1**num_steps)
         deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + self._step.epsilon
         return vector - step_size * (mean / deviation), mean, variance, num_steps, metrics
 

@@ -83,6 +83,8 @@ class Impala(ActorCritic):
             fields=self.fields,
             corrects_staleness=True,
             shares_batches=True,
+            unread_by_act=ImpalaConfig.__struct_fields__,
+            unread_by_step=("learning_rate",),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:

@@ -81,6 +81,8 @@ class Ppo(ActorCritic):
             batch_steps=self._config.batch_steps,
             fields=self.fields,
             shares_batches=True,
+            unread_by_act=PpoConfig.__struct_fields__,
+            unread_by_step=("learning_rate", "discount", "gae_lambda", "num_epochs"),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:

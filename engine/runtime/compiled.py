@@ -37,15 +37,15 @@ class CompiledSteps:
             return self._eager.take(state, step, samples, order, rate)
         self._step = step
         with torch.no_grad():
-            arguments = step_arguments(state, samples, rate)
+            arguments = step_arguments(state, samples, step.learning_rate * rate)
             minibatches = [[]] if order is None else [[rows] for rows in order]
             return torch.stack([self._library.call(arguments + rows)[0] for rows in minibatches])
 
 
-def step_arguments(state: Trainable, samples: Samples, rate: float) -> list[Tensor]:
+def step_arguments(state: Trainable, samples: Samples, learning_rate: float) -> list[Tensor]:
     """What a compiled step is called with, less the rows of its minibatch."""
     changed = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-    return [*changed, torch.tensor(rate), *(samples[name] for name in sorted(samples))]
+    return [*changed, torch.tensor(learning_rate), *(samples[name] for name in sorted(samples))]
 
 
 def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> Signature:

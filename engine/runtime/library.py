@@ -86,11 +86,13 @@ def cache_directory() -> Path:
 
 
 def library_path(blueprint: Blueprint, kind: Kind) -> Path:
-    """The library of this experiment, for this machine, PyTorch and source code."""
-    experiment = blueprint.experiment
+    """The library of this experiment, and of all that differ only in what it does not read, for
+    this machine, PyTorch and source code."""
+    experiment, request = blueprint.experiment, blueprint.algorithm.samples()
+    unread = request.unread_by_step if kind == "steps" else request.unread_by_act
     described = msgspec.json.encode(
         (
-            experiment.algorithm,
+            {name: value for name, value in experiment.algorithm.items() if name not in unread},
             experiment.network,
             experiment.modules,
             blueprint.layout.digest,

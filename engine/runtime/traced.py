@@ -134,11 +134,11 @@ class _StepFunction:
         self._has_rows = recorder.order is not None
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        vector, mean, variance, num_steps, rate, *rest = arguments
+        vector, mean, variance, num_steps, learning_rate, *rest = arguments
         minibatch = dict(zip(self._names, rest, strict=False))
         if self._has_rows:
             minibatch = gather(minibatch, rest[-1])
-        *new, metrics = self._step.take(vector, mean, variance, num_steps, rate, minibatch)
+        *new, metrics = self._step.take(vector, mean, variance, num_steps, learning_rate, minibatch)
         for old, values in zip(arguments, new, strict=False):
             old.copy_(values)
         return (metrics,)

@@ -19,6 +19,7 @@ import torch
 
 from engine.algorithms.base import Lanes
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
+from engine.algorithms.registry import read_config
 from engine.clock import RunClock
 from engine.roles.commands import ExportWeights, Update
 from engine.roles.events import Noted, Updated
@@ -112,7 +113,9 @@ class FunctionalTaker:
         for rows in [None] if order is None else order:
             minibatch = samples if rows is None else {n: v[rows] for n, v in samples.items()}
             tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-            *new, metric = self._step.take(*tensors, torch.tensor(rate), minibatch)
+            *new, metric = self._step.take(
+                *tensors, torch.tensor(step.learning_rate * rate), minibatch
+            )
             for old, values in zip(tensors, new, strict=True):
                 old.copy_(values)
             metrics.append(metric)
@@ -440,6 +443,40 @@ def test_the_library_depends_on_what_is_computed():
     assert plain != steps_path(ppo(clip_range=0.1))
     assert plain != steps_path(ppo(minibatch_steps=80))
     assert plain != library_path(make_blueprint(ppo()), "act")
+
+
+def apex() -> Experiment:
+    experiment = dqn()
+    return msgspec.structs.replace(experiment, algorithm={**experiment.algorithm, "name": "apex"})
+
+
+def with_others(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
+    """Other values of these hyperparameters, as far as the experiment may have them."""
+    config = read_config(experiment)
+    other_of = {bool: lambda v: not v, int: lambda v: 2 * v, float: lambda v: v / 2 or 1.0}
+    values = {name: getattr(config, name) for name in names}
+    others = {name: other_of[type(value)](value) for name, value in values.items()}
+    return msgspec.structs.replace(experiment, algorithm={**experiment.algorithm, **others})
+
+
+SHAPING = {
+    *("rollout_steps", "batch_steps", "minibatch_steps", "batch_size", "updates_per_batch"),
+    *("normalize_reward", "dueling", "prioritized", "initial_priorities"),
+}
+"""What is read as well, as the shapes of rollouts, weights and minibatches."""
+
+
+@pytest.mark.parametrize("kind", ["steps", "act"])
+@pytest.mark.parametrize("make", [ppo, impala, dqn, apex])
+def test_runs_that_differ_in_what_is_not_read_share_a_library(make, kind: Kind):
+    blueprint = make_blueprint(make())
+    request = blueprint.algorithm.samples()
+    unread = request.unread_by_step if kind == "steps" else request.unread_by_act
+    names = tuple(name for name in unread if name not in SHAPING)
+    assert "learning_rate" in names
+    other = make_blueprint(with_others(make(), names))
+    assert library_path(other, kind) == library_path(blueprint, kind)
+    assert TRACE[kind](other).graph.code == TRACE[kind](blueprint).graph.code
 
 
 def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
