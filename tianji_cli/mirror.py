@@ -8,8 +8,6 @@ so is a log that was emptied over there, as it may have grown past what was know
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from engine.errors import TianJiError
 from engine.runtime.log_cap import ASIDE
 from tianji_cli.connectors.base import Node
+from tianji_cli.locks import locked
 
 CHECKPOINTS = "checkpoints/"
 PERIOD_S = 1.0
@@ -86,12 +85,8 @@ def _replace(node: Node, source: str, path: Path, size: int) -> None:
 def _alone_in(directory: Path) -> Iterator[None]:
     """Lets one command and one thread at a time change the files of a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locked(directory):
         yield
-    finally:
-        os.close(fd)
 
 
 def _is_wanted(name: str, path: Path, everything: bool) -> bool:

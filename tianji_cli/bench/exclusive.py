@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
-
-LOCK = ".lock"
-"""In the benchmark's directory; empty, and held only as long as the command lives."""
+from tianji_cli.locks import locked
 
 
 @contextmanager
@@ -24,23 +21,14 @@ def exclusively(root: Path) -> Iterator[None]:
         ConfigError: A command is running it.
         PreflightError: It cannot be locked.
     """
-    try:
-        file = (root / LOCK).open("ab")
-    except OSError as error:
-        raise PreflightError(f"cannot be locked: {error.strerror}", where=str(root)) from error
-    with file:
-        _lock(file.fileno(), root)
+    busy = ConfigError(
+        "another command is running it",
+        where=str(root),
+        fix="wait for it, or interrupt it and go on with --resume",
+    )
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(root, busy))
+        except OSError as error:
+            raise PreflightError(f"cannot be locked: {error.strerror}", where=str(root)) from error
         yield
-
-
-def _lock(descriptor: int, root: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            "another command is running it",
-            where=str(root),
-            fix="wait for it, or interrupt it and go on with --resume",
-        ) from None
-    except OSError as error:
-        raise PreflightError(f"cannot be locked: {error.strerror}", where=str(root)) from error

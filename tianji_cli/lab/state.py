@@ -6,7 +6,6 @@ command that builds the lab is killed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from engine.errors import CleanupError, ConfigError
+from tianji_cli import locks
 from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan
@@ -124,16 +124,6 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         ConfigError: One is at work there.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                "another `tianji lab` command is at work here",
-                where=str(directory),
-                fix="wait for it",
-            ) from None
+    what = "another `tianji lab` command is at work here"
+    with locks.locked(directory, ConfigError(what, where=str(directory), fix="wait for it")):
         yield
-    finally:
-        os.close(descriptor)
