@@ -171,6 +171,10 @@ class Admission:
             self._next_batch += 1
         return Batch(taken, tuple(too_old)) if taken or too_old else None
 
+    def lose_batch(self) -> None:
+        """The last batch was lost before it was consumed: another takes its number."""
+        self._next_batch -= 1
+
     def _earliest_deadline(self, wanted: int) -> int:
         """The lowest deadline >= `wanted` that leaves the schedule feasible."""
         others = sorted(item.deadline for item in self._admitted.values())

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from engine.progress import Progress, RunCounters
+from engine.progress import Progress, Standing
 from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, Weights
 from engine.trace.records import Record
 
@@ -80,12 +80,21 @@ class TicketGranted(Message, frozen=True, kw_only=True):
 class BatchRequested(Message, frozen=True, kw_only=True):
     """Learner to buffer: I want batch number `batch`. Idempotent.
 
-    `consumed_env_steps` is what the learner has trained on so far, over the whole run.
+    `consumed_env_steps` is what the learner has trained on so far, over the whole run. `attempt`
+    grows when a batch of this number was sent and lost: I want another in its place.
     """
 
     learner: str
     batch: int
     consumed_env_steps: int
+    attempt: int = 0
+
+
+class BatchSent(Message, frozen=True, kw_only=True):
+    """Buffer to learner: the batch that you ask for again was sent to you before this."""
+
+    batch: int
+    attempt: int
 
 
 class WeightsRequested(Message, frozen=True, kw_only=True):
@@ -112,19 +121,6 @@ class Start(Message, frozen=True, kw_only=True):
     """
 
     origin_ns: int
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the run is, for a checkpoint.
-
-    Attributes:
-        counters: What the coordinator knows.
-        consumed, trained: What of it this learner had reported, so that it can add the rest.
-    """
-
-    counters: RunCounters = RunCounters()
-    consumed: int = 0
-    trained: int = 0
 
 
 class CheckpointDue(Message, frozen=True, kw_only=True):
@@ -159,7 +155,7 @@ class GroupLost(Message, frozen=True, kw_only=True):
 
 
 class StepRequested(Message, frozen=True, kw_only=True):
-    """Actor to environment: take this step, or reset if `action` is empty.
+    """Actor to environment: take this step, or reset if `action` is empty. Idempotent.
 
     `action` holds the raw values of [B, ...] in the layout's type; `number` counts requests.
     """
@@ -361,10 +357,15 @@ class WeightsArrived:
 
 @dataclass(frozen=True)
 class ModelOffered:
-    """Learner to reducer: the model of this group. Answered by `ModelMerged`."""
+    """Learner to reducer: the model of this group. Answered by `ModelMerged`.
+
+    `answered` is the version of the last model that it offered and got an answer to, -1 before the
+    first: what was answered after that one was lost on its way.
+    """
 
     group: int
     weights: Weights
+    answered: int = -1
 
 
 @dataclass(frozen=True)
@@ -378,6 +379,7 @@ SmallMessage: TypeAlias = (
     TicketRequested
     | TicketGranted
     | BatchRequested
+    | BatchSent
     | WeightsRequested
     | Joined
     | Start

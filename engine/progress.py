@@ -1,4 +1,4 @@
-"""How far a run is, for people who watch it."""
+"""How far a run is: for people who watch it, for checkpoints, and for those who go on from one."""
 
 from __future__ import annotations
 
@@ -60,6 +60,31 @@ class RunCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     env_steps_dropped: Count = 0
     samples_trained: Count = 0
     episodes: Count = 0
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the run is, for a learner that writes a checkpoint.
+
+    Attributes:
+        counters: What the coordinator knows.
+        consumed, trained: What of it this learner had reported, so that it can add the rest.
+    """
+
+    counters: RunCounters = RunCounters()
+    consumed: int = 0
+    trained: int = 0
+
+    def brought_up(self, consumed: int, trained: int, now_s: float) -> RunCounters:
+        """With all that this learner has done since: env steps consumed, samples trained."""
+        known = self.counters
+        consumed = known.env_steps_consumed + consumed - self.consumed
+        return msgspec.structs.replace(
+            known,
+            elapsed_s=now_s,
+            env_steps_consumed=consumed,
+            env_steps_collected=max(known.env_steps_collected, consumed + known.env_steps_dropped),
+            samples_trained=known.samples_trained + trained - self.trained,
+        )
 
 
 class Resumed(msgspec.Struct, frozen=True, kw_only=True):

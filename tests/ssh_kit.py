@@ -168,6 +168,21 @@ class Bench:
         done = self.lab.exec(host, ["kill", f"-{int(number)}", str(pid)])
         assert done.returncode == 0, done.stderr
 
+    def reset_connections(self, host: str) -> int:
+        """Resets what goes between a host's roles and others, as a firewall does that restarts.
+
+        Returns:
+            How many packets were answered by a reset.
+        """
+        rule = "iptables -w -{} INPUT ! -i lo -p tcp --{} 29500:29599 -j REJECT"
+        rule += " --reject-with tcp-reset"
+        on, off = ([rule.format(do, side) for side in ("sport", "dport")] for do in "ID")
+        count = "iptables -w -nvxL INPUT | awk '/tcp-reset/ {n += $1} END {print n}'"
+        script = "; ".join(["set -e", *on, "sleep 0.3", count, *off])
+        done = self.lab.exec(host, ["sh", "-c", script])
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
     def assert_nothing_left(self, within_s: float = 5.0, hosts: list[str] | None = None) -> None:
         """No process, no socket, no temporary file of a run on any host."""
         for host in hosts or self.hosts:

@@ -110,6 +110,10 @@ class RateLimiter:
             if holder != owner or ticket > last_sent
         }
 
+    def lose_batch(self) -> None:
+        """The last batch was lost before it was trained on: it counts as not drawn."""
+        self.sampled -= self._batch_samples
+
     def take_batch(self) -> bool:
         """Counts one batch as drawn, if that does not put the learner too far ahead."""
         if self.inserted < self._min_size:

@@ -77,6 +77,8 @@ class ActorRole:
         """The newest ticket that was used; while it waits, its rollout has been sent."""
         self._newest: Weights | None = None
         self._loaded_version = -1
+        self._step: StepRequested | None = None
+        """Asked of its remote environments, and not yet answered."""
         self._waiting_since_s = 0.0
         self._wait_s = 0.0
         self._collected = 0
@@ -99,14 +101,14 @@ class ActorRole:
                     self._newest = weights
                 return self._try_to_collect(now_s)
             case StepWanted(number=number, action=action):
-                request = StepRequested(actor=self.address, number=number, action=action)
-                return [Send(self._environment, request)]
+                self._step = StepRequested(actor=self.address, number=number, action=action)
+                return self._ask_for_step()
             case StepTaken():
-                return [TakeStep(event)] if self._state is _State.COLLECTING else []
+                return self._step_taken(event)
             case RolloutCollected():
                 return self._collected_rollout(event, now_s)
             case TimerFired():
-                return self._ask() if self._state is _State.WAITING else []
+                return self._ask() if self._state is _State.WAITING else self._ask_for_step()
             case Stop():
                 return [AbandonRollout()]
             case RolloutAbandoned():
@@ -131,6 +133,17 @@ class ActorRole:
             )
             requests.append(Send(self._buffer, request))
         return requests
+
+    def _ask_for_step(self) -> list[Command]:
+        if self._step is None:
+            return []
+        return [Send(self._environment, self._step), Wake(RETRY_S)]
+
+    def _step_taken(self, taken: StepTaken) -> list[Command]:
+        if self._step is None or taken.number != self._step.number:
+            return []  # the answer to a request that was repeated, or given up
+        self._step = None
+        return [TakeStep(taken)] if self._state is _State.COLLECTING else []
 
     def _granted(self, ticket: TicketGranted, now_s: float) -> list[Command]:
         if self._state is not _State.WAITING or ticket.ticket <= self._last_ticket:
@@ -180,7 +193,7 @@ class ActorRole:
         ]
 
     def _stopped(self, event: RolloutAbandoned, now_s: float) -> list[Command]:
-        self._state = _State.STOPPED
+        self._state, self._step = _State.STOPPED, None
         commands: list[Command] = []
         self._collected += event.num_env_steps
         if event.num_env_steps:

@@ -113,6 +113,12 @@ class Books:
         detail = f"{info.num_env_steps} env steps of version {info.version_min}: {reason}"
         return self.note(now_s, "drop", f"actor-{info.actor}", detail)
 
+    def lose_batch(self, batch: int, env_steps: int, now_s: float) -> Command:
+        """Counts a batch as dropped that never reached its learner."""
+        self.dropped += env_steps
+        detail = f"{env_steps} env steps of batch {batch} never reached the learner"
+        return self.note(now_s, "loss", self._address, detail)
+
     def has_all(self, sent_rollouts: Mapping[str, int]) -> bool:
         """Whether as many rollouts have arrived as each actor says it has sent."""
         return all(self._received.get(actor, 0) >= sent for actor, sent in sent_rollouts.items())

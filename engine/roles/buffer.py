@@ -11,6 +11,7 @@ from engine.messages import (
     ActorLost,
     BatchArrived,
     BatchRequested,
+    BatchSent,
     Counters,
     Exit,
     Report,
@@ -56,6 +57,9 @@ class BufferRole:
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._delivered = 0
+        self._last_delivery = BatchSent(batch=version - 1, attempt=0)
+        self._last_delivered = 0
+        """Env steps of the last batch."""
         self._consumed = 0
         self._stop: Stop | None = None
         self._is_finished = False
@@ -133,10 +137,23 @@ class BufferRole:
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)
+        commands: list[Command] = []
         if event.batch < self._admission.next_batch:
-            return []  # repeated: that batch is already under way
+            last = self._last_delivery
+            if event.batch != last.batch or event.attempt < last.attempt:
+                return []  # it is here by now
+            if event.attempt == last.attempt:
+                return [Send(event.learner, last)]
+            commands.append(self._lose_batch(now_s))
         self._request = event
-        return [*self._deliver(now_s), *self._grant()]
+        return [*commands, *self._deliver(now_s), *self._grant()]
+
+    def _lose_batch(self, now_s: float) -> Command:
+        """The last batch was lost on its way, so another takes its place."""
+        env_steps, self._last_delivered = self._last_delivered, 0
+        self._delivered -= env_steps
+        self._admission.lose_batch()
+        return self._books.lose_batch(self._last_delivery.batch, env_steps, now_s)
 
     def _deliver(self, now_s: float) -> list[Command]:
         """Hands a batch to the learner if it wants one and the bound allows it."""
@@ -152,8 +169,10 @@ class BufferRole:
         ]
         if decision.taken:
             rollouts = tuple(self._queue.pop(ticket) for ticket in decision.taken)
-            self._delivered += sum(rollout.info.num_env_steps for rollout in rollouts)
+            self._last_delivered = sum(rollout.info.num_env_steps for rollout in rollouts)
+            self._delivered += self._last_delivered
             commands.append(Send(self._request.learner, BatchArrived(number, rollouts)))
+            self._last_delivery = BatchSent(batch=number, attempt=self._request.attempt)
             self._request = None
         return [*commands, self._report(now_s)]
 

@@ -76,11 +76,13 @@ class MergeModel:
     """Reducer: take in the model of a group, then merge all. Gives `ModelsMerged`.
 
     `shares` says how much each group weighs in a mean; a parameter server does not need it.
+    `has_answer` says whether the group has taken in what came of the model that it offered before.
     """
 
     group: int
     weights: Weights
     shares: Mapping[int, float]
+    has_answer: bool
 
 
 @dataclass(frozen=True)

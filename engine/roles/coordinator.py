@@ -1,25 +1,18 @@
 """The coordinator: starts a run, watches it, stops it, and writes down what the roles report.
 
-    JOINING --all joined--> RUNNING --stop rule, failure, request--> STOPPING --actors and
-    learner have stopped--> DRAINING --buffer has stopped--> ENDED
+    JOINING --all joined--> RUNNING --stop rule, failure, request--> the ending (`ending.py`)
 
 A group whose learner or buffer dies is lost, and the run goes on while there is another.
-
-No sample and no weights pass through it. Stopping is a protocol with acknowledgements: actors and
-learner say what they did, then the buffer, told how much to expect, counts what is left.
+No sample and no weights pass through it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from enum import Enum
 
 from engine import PROTOCOL_VERSION
 from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
     Alive,
-    Exit,
     HostGone,
     Joined,
     ProbeAnswered,
@@ -27,23 +20,13 @@ from engine.messages import (
     RoleExited,
     Start,
     StepLimitReached,
-    Stop,
     Stopped,
     StopRequested,
     role_of,
 )
 from engine.progress import Progress, RoleState
-from engine.roles.closing import close_books
-from engine.roles.commands import (
-    Command,
-    EndRun,
-    Quit,
-    Send,
-    ShowProgress,
-    StartRun,
-    Wake,
-    WriteTrace,
-)
+from engine.roles.commands import Command, ShowProgress, StartRun, Wake, WriteTrace
+from engine.roles.ending import Ending, Phase, Verdict
 from engine.roles.events import Event, Noted, TimerFired
 from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
@@ -51,25 +34,12 @@ from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.upkeep import Upkeep
 from engine.roles.view import describe
-from engine.roles.watchdog import PATIENCE
 from engine.spec import Experiment
 from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Record
-from engine.trace.summary import RunStatus
 
 JOIN_S = 60.0
-STOP_S = 10.0
-"""How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
-MAX_STOP_S = 600.0
 PROGRESS_S = 0.25
-
-
-class _Phase(Enum):
-    JOINING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    DRAINING = "draining"
-    ENDED = "ended"
 
 
 class CoordinatorRole:
@@ -100,19 +70,29 @@ class CoordinatorRole:
         self._groups = groups or Groups(single_cut(experiment), {})
         num_groups = self._groups.count
         self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
-        self._phase = _Phase.JOINING
         self._roll = RollCall(addresses)
-        self._status: RunStatus = "ok"
-        self._error: str | None = None
-        self._stop_reason = ""
-        self._phase_began_s = 0.0
         self._upkeep = Upkeep(
             experiment, addresses, self._groups, self._roll, self._fleet, self._totals
         )
-        self._ended_training_s = 0.0
+        self._verdict = Verdict()
+        self._ending = Ending(
+            (*supervisors, *addresses),
+            info,
+            self._groups,
+            self._roll,
+            self._fleet,
+            self._totals,
+            self._upkeep,
+            self._verdict,
+        )
+        self._is_under_way = False
+
+    @property
+    def _phase(self) -> Phase:
+        return self._ending.phase or (Phase.RUNNING if self._is_under_way else Phase.JOINING)
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
-        if self._phase is _Phase.ENDED:
+        if self._phase is Phase.ENDED:
             return []
         match event:
             case Joined():
@@ -131,8 +111,8 @@ class CoordinatorRole:
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
-                if self._phase in (_Phase.JOINING, _Phase.RUNNING):
-                    self._status = "interrupted"
+                if self._ending.phase is None:
+                    self._verdict.interrupt()
                 return self._stop(event.reason, now_s)
             case HostGone():
                 return self._gone_host(event.host, now_s)
@@ -150,18 +130,18 @@ class CoordinatorRole:
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
         if event.protocol != PROTOCOL_VERSION:
             versions = f"protocol {event.protocol}, the coordinator protocol {PROTOCOL_VERSION}"
-            self._fail(f"{event.address} on {event.host} speaks {versions}")
+            self._verdict.fail(f"{event.address} on {event.host} speaks {versions}")
             return [*commands, *self._stop("version-mismatch", now_s)]
-        if self._phase is _Phase.RUNNING and event.address in self._fleet.absent:
+        if self._phase is Phase.RUNNING and event.address in self._fleet.absent:
             self._fleet.absent.remove(event.address)
             return [*commands, StartRun((event.address,), is_under_way=True)]
         return [*commands, *self._start_if_complete(now_s)]
 
     def _start_if_complete(self, now_s: float) -> list[Command]:
         is_complete = self._roll.is_complete and self._fleet.is_complete
-        if self._phase is not _Phase.JOINING or not is_complete:
+        if self._phase is not Phase.JOINING or not is_complete:
             return []
-        self._phase = _Phase.RUNNING
+        self._is_under_way = True
         begin_s = self._totals.before.elapsed_s
         self._fleet.start(begin_s)
         self._upkeep.start(begin_s)
@@ -179,7 +159,7 @@ class CoordinatorRole:
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
         commands: list[Command] = [WriteTrace(records), *self._fleet.note(event.records)]
-        if self._phase is _Phase.RUNNING:
+        if self._phase is Phase.RUNNING:
             commands += self._check_stop_rules(now_s)
         return commands
 
@@ -187,13 +167,13 @@ class CoordinatorRole:
         if self._totals.reached_at_s is not None:
             return self._stop("return_threshold", now_s)
         limit = self._experiment.stop.env_steps
-        if self._groups.count > 1 and limit and self._totals.consumed.total >= limit:
+        if limit and self._totals.consumed.total >= limit:
             return self._stop("env_steps", now_s)
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
         if stalled := self._upkeep.stalled(now_s):
-            self._fail(stalled)
+            self._verdict.fail(stalled)
             return self._stop("stalled", now_s)
         return []
 
@@ -202,13 +182,13 @@ class CoordinatorRole:
             return []  # it was given up, so its buffer counts what it had done: once is enough
         self._roll.last_words[event.address] = event.counters
         if event.error:
-            self._fail(f"{event.address}: {event.error}")
-        return [*self._settle(), *self._advance(now_s)]
+            self._verdict.fail(f"{event.address}: {event.error}")
+        return [*self._settle(), *self._ending.advance(now_s)]
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
         roles = self._groups.roles_in(event.process)
-        is_running = self._phase is _Phase.RUNNING
+        is_running = self._phase is Phase.RUNNING
         is_alone = roles == [event.process]
         if is_running and is_alone and self._fleet.may_restart(event.process, event.host):
             self._totals.restarts += 1
@@ -221,12 +201,12 @@ class CoordinatorRole:
         if lost:
             cause = f"{event.process} on {event.host} {event.cause}"
             return [*commands, *self._lost_groups(lost, cause, now_s)]
-        commands += self._give_up(roles)
+        commands += self._ending.give_up(roles)
         if self._roll.have_stopped(roles):
-            return [*commands, *self._advance(now_s)]
+            return [*commands, *self._ending.advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
-        self._fail(f"{event.process} on {event.host} {event.cause}{tail}")
-        return [*commands, *self._stop("role-exited", now_s), *self._advance(now_s)]
+        self._verdict.fail(f"{event.process} on {event.host} {event.cause}{tail}")
+        return [*commands, *self._stop("role-exited", now_s), *self._ending.advance(now_s)]
 
     def _lost_groups(self, groups: list[int], cause: str, now_s: float) -> list[Command]:
         """The other groups go on."""
@@ -243,37 +223,22 @@ class CoordinatorRole:
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
         commands += self._fleet.beat(now_s)
-        if self._phase is _Phase.RUNNING:
+        if self._phase is Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
                 commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
             excused = self._groups.dead | self._fleet.absent
             commands += self._upkeep.tick(self._roll.living - excused, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
-        if now_s < self._phase_began_s + self._limit_s(now_s):
+        if self._ending.phase is not None:
+            return [*commands, *self._ending.tick(now_s)]
+        if now_s < JOIN_S:
             return commands
-        waiting = self._awaited()
-        if self._phase is _Phase.JOINING:
-            missing = self._roll.missing or self._fleet.unheard
-            self._fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
-            self._roll.give_up(missing)
-            return [*commands, *self._stop("join-deadline", now_s), *self._advance(now_s)]
-        for actor in self._upkeep.stuck_actors(waiting):  # that is known, and no reason to fail
-            commands += self._fleet.lose(actor)
-        if waiting := self._awaited():
-            waited_s = now_s - self._phase_began_s
-            self._fail(f"{', '.join(waiting)} did not stop within {waited_s:.0f} s")
-            commands += self._give_up(waiting)
-        return [*commands, *self._advance(now_s)]
-
-    def _limit_s(self, now_s: float) -> float:
-        """How long this phase may last; a role hears of its end only between two of its turns."""
-        if self._phase is _Phase.JOINING:
-            return JOIN_S
-        turn_s = self._upkeep.longest_turn_s(self._awaited(), now_s)
-        return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
+        missing = self._roll.missing or self._fleet.unheard
+        self._verdict.fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
+        return [*commands, *self._stop("join-deadline", now_s)]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
-        if self._phase is not _Phase.RUNNING or not self._fleet.give_up(host):
+        if self._phase is not Phase.RUNNING or not self._fleet.give_up(host):
             return []
         return self._lost_host(host, "the command has lost its supervisor", now_s)
 
@@ -289,82 +254,15 @@ class CoordinatorRole:
             for actor in sorted(there - self._fleet.absent):
                 commands += self._fleet.lose(actor)
             return commands
-        lost = self._groups.lose(sorted(there)) if self._phase is _Phase.RUNNING else []
+        lost = self._groups.lose(sorted(there)) if self._phase is Phase.RUNNING else []
         if lost:
             return [*commands, *self._lost_groups(lost, f"host {host} is lost", now_s)]
-        commands += self._give_up(there)
-        self._fail(f"host {host} is lost: {detail}")
-        return [*commands, *self._stop("host-lost", now_s), *self._advance(now_s)]
-
-    def _give_up(self, roles: Iterable[str]) -> list[Command]:
-        """Expects no last word of these. What actors among them had sent, their buffer knows."""
-        silent = sorted(set(roles) - set(self._roll.last_words) - self._fleet.absent)
-        self._roll.give_up(roles)
-        actors = [role for role in silent if role_of(role) == "actor"]
-        return [command for actor in actors for command in self._fleet.lose(actor)]
-
-    def _fail(self, error: str) -> None:
-        """Keeps the first cause: later errors are mostly its consequences."""
-        if self._error is None:
-            self._error = error
-        if self._status == "ok":
-            self._status = "failed"
+        commands += self._ending.give_up(there)
+        self._verdict.fail(f"host {host} is lost: {detail}")
+        return [*commands, *self._stop("host-lost", now_s), *self._ending.advance(now_s)]
 
     def _stop(self, reason: str, now_s: float) -> list[Command]:
-        if self._phase not in (_Phase.JOINING, _Phase.RUNNING):
-            return []
-        self._phase = _Phase.STOPPING
-        self._stop_reason = reason
-        self._ended_training_s = now_s
-        self._phase_began_s = now_s
-        self._roll.give_up(self._roll.missing)
-        stops = [
-            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
-            for address in self._awaited()
-        ]
-        return [self._note(now_s, "stopping", COORDINATOR, reason), *stops, *self._advance(now_s)]
-
-    def _awaited(self) -> list[str]:
-        """Roles whose last word is still missing in this phase."""
-        excused = self._groups.dead | self._fleet.absent
-        return self._roll.awaited(buffers=self._phase is _Phase.DRAINING, excused=excused)
-
-    def _advance(self, now_s: float) -> list[Command]:
-        commands: list[Command] = []
-        if self._phase is _Phase.STOPPING and not self._awaited():
-            self._phase = _Phase.DRAINING
-            self._phase_began_s = now_s
-            commands += [
-                Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
-                for buffer in self._awaited()
-            ]
-        if self._phase is _Phase.DRAINING and not self._awaited():
-            commands += self._end(now_s)
-        return commands
-
-    def _end(self, now_s: float) -> list[Command]:
-        self._phase = _Phase.ENDED
-        closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
-        if closed.imbalance:
-            self._fail(f"the ledger is {closed.imbalance} env steps off: {closed.ledger}")
-        summary = self._totals.summary(
-            self._info,
-            status=self._status,
-            error=self._error,
-            stop_reason=self._stop_reason,
-            now_s=self._ended_training_s,
-        )
-        return [
-            WriteTrace((*closed.unreported, closed.ledger)),
-            self._note(now_s, "ended", COORDINATOR, self._status),
-            EndRun(summary),
-            *(
-                Send(address, Exit())
-                for address in (*self._supervisors, *self._addresses)
-                if address not in self._roll.gone | self._groups.dead
-            ),
-            Quit(),
-        ]
+        return [] if self._ending.phase else self._ending.begin(reason, now_s)
 
     def _note(
         self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None

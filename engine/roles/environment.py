@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from engine.messages import COORDINATOR, Counters, Exit, Start, StepRequested, Stop, Stopped
+from engine.messages import (
+    COORDINATOR,
+    Counters,
+    Exit,
+    Start,
+    StepRequested,
+    StepTaken,
+    Stop,
+    Stopped,
+)
 from engine.roles.commands import Command, Quit, Send, StepEnvironment
 from engine.roles.events import EnvironmentStepped, Event, TimerFired
 
 
 class EnvironmentRole:
-    """Decides for the environments of one actor: every request is answered once, in order.
+    """Decides for the environments of one actor: every step is taken once, in order.
+
+    A request that is repeated was lost on its way, or its answer was.
 
     Args:
         index: Its number, which is that of its actor.
@@ -17,6 +28,9 @@ class EnvironmentRole:
     def __init__(self, index: int) -> None:
         self.address = f"environment-{index}"
         self._actor = f"actor-{index}"
+        self._requested: StepRequested | None = None
+        self._taken: StepTaken | None = None
+        """The answer to it, once there is one."""
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -24,8 +38,9 @@ class EnvironmentRole:
             case Start() | TimerFired():
                 return []
             case StepRequested():
-                return [] if self._is_stopping else [StepEnvironment(event)]
+                return [] if self._is_stopping else self._asked(event)
             case EnvironmentStepped(taken=taken):
+                self._taken = taken
                 return [Send(self._actor, taken)]
             case Stop():
                 self._is_stopping = True
@@ -33,3 +48,9 @@ class EnvironmentRole:
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+
+    def _asked(self, request: StepRequested) -> list[Command]:
+        if self._requested is None or request.number != self._requested.number:
+            self._requested, self._taken = request, None
+            return [StepEnvironment(request)]
+        return [] if self._taken is None else [Send(self._actor, self._taken)]

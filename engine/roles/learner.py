@@ -10,13 +10,12 @@ every update together until one of them withdraws.
 
 from __future__ import annotations
 
-import msgspec
-
 from engine.graph.cut import Cut, single_cut
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
     BatchRequested,
+    BatchSent,
     CheckpointDue,
     Counters,
     Exit,
@@ -25,7 +24,6 @@ from engine.messages import (
     PrioritiesArrived,
     Report,
     SamplesArrived,
-    Standing,
     Start,
     StepLimitReached,
     Stop,
@@ -33,7 +31,8 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.progress import Resumed, steps_left
+from engine.progress import Resumed, Standing, steps_left
+from engine.roles.asking import ASK_AGAIN_S, BatchRequests, Offers
 from engine.roles.batches import Batch, num_env_steps, staleness_row, update_with
 from engine.roles.commands import (
     BlendModel,
@@ -43,6 +42,7 @@ from engine.roles.commands import (
     Quit,
     SaveCheckpoint,
     Send,
+    Wake,
     Withdraw,
 )
 from engine.roles.events import (
@@ -93,9 +93,7 @@ class LearnerRole:
         """With several learners, only the coordinator knows what all of them have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
         self._version = resumed.version if resumed else 0
-        self._offer_every = experiment.reduce.every_updates
-        self._next_offer = self._version + self._offer_every
-        self._awaits_merge = False
+        self._offers = Offers(experiment.reduce.every_updates, self._version)
         self._is_joint = self._takes_part = cut.is_joint
         self._due: Standing | None = None
         """Set while a checkpoint is due that waits for the end of an update."""
@@ -103,7 +101,7 @@ class LearnerRole:
         """The last word of the coordinator on how far the run is."""
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
-        self._num_requested = self._version
+        self._requests = BatchRequests(self.address, first=self._version)
         self._staged: Batch | None = None
         self._training: Batch | None = None
         self._idle_since_s = 0.0
@@ -128,18 +126,20 @@ class LearnerRole:
             case CheckpointWritten():
                 return self._written(event, now_s)
             case BatchArrived() | SamplesArrived():
-                self._staged = event
-                return self._train_if_idle(now_s)
+                return self._arrived(event, now_s)
+            case BatchSent():
+                return self._ask(self._requests.missed(event, self._consumed))
             case Updated():
                 return self._updated(event, now_s)
             case UpdateDeclined():
                 self._training, self._takes_part = None, False
                 return self._finish(now_s) if self._is_stopping else []
             case ModelExported(weights=weights):
-                return [Send(REDUCER, ModelOffered(self._index, weights))]
+                offer = ModelOffered(self._index, weights, self._offers.answered)
+                return [Send(REDUCER, offer)]
             case ModelMerged(weights=weights):
-                self._awaits_merge = False
-                return [BlendModel(weights)]
+                is_current = self._offers.take(weights.version, now_s)
+                return [BlendModel(weights)] if is_current else []
             case Noted(kind=kind, detail=detail):
                 row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
                 return [self._report(row)]
@@ -150,7 +150,7 @@ class LearnerRole:
                 self._takes_part = False
                 return self._finish(now_s)
             case TimerFired():
-                return []
+                return self._remind()
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
@@ -162,11 +162,28 @@ class LearnerRole:
             planned += num_env_steps(self._training)
         if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
             return []
-        request = BatchRequested(
-            learner=self.address, batch=self._num_requested, consumed_env_steps=self._consumed
-        )
-        self._num_requested += 1
-        return [Send(self._buffer, request)]
+        return self._ask(self._requests.new(self._consumed))
+
+    def _ask(self, request: BatchRequested | None) -> list[Command]:
+        if request is None or self._is_stopping:
+            return []
+        return [Send(self._buffer, request), Wake(ASK_AGAIN_S)]
+
+    def _remind(self) -> list[Command]:
+        """Says again what may have been lost on its way."""
+        if self._has_enough and not self._is_stopping:
+            return [Send(COORDINATOR, StepLimitReached()), Wake(ASK_AGAIN_S)]
+        return self._ask(self._requests.again(self._consumed))
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._step_limit is not None and self._consumed >= self._step_limit
+
+    def _arrived(self, batch: Batch, now_s: float) -> list[Command]:
+        if not self._requests.arrived(batch.batch):
+            return []
+        self._staged = batch
+        return self._train_if_idle(now_s)
 
     def _subscribed(self, event: WeightsRequested) -> list[Command]:
         self._subscribers.add(event.actor)
@@ -224,19 +241,13 @@ class LearnerRole:
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
         commands.append(self._report(*rows, self._published_row(now_s)))
-        if self._step_limit is not None and self._consumed >= self._step_limit:
-            commands.append(Send(COORDINATOR, StepLimitReached()))
+        if self._has_enough:
+            commands += [Send(COORDINATOR, StepLimitReached()), Wake(ASK_AGAIN_S)]
         if self._is_stopping:
             return [*commands, *self._withdraw(now_s)]
-        commands += self._offer_if_due()
+        if self._has_reducer and self._offers.is_due(self._version, now_s):
+            commands.append(ExportModel())
         return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
-
-    def _offer_if_due(self) -> list[Command]:
-        if not self._has_reducer or self._awaits_merge or self._version < self._next_offer:
-            return []
-        self._next_offer = self._version + self._offer_every
-        self._awaits_merge = True
-        return [ExportModel()]
 
     def _withdraw(self, now_s: float) -> list[Command]:
         """Learners that update together must all know that this one will not."""
@@ -262,16 +273,7 @@ class LearnerRole:
         return [] if standing is None else [self._checkpoint(standing, now_s)]
 
     def _checkpoint(self, standing: Standing, now_s: float, is_final: bool = False) -> Command:
-        """Counts what this learner did since the coordinator last heard of it."""
-        known = standing.counters
-        consumed = known.env_steps_consumed + self._consumed - standing.consumed
-        counters = msgspec.structs.replace(
-            known,
-            elapsed_s=now_s,
-            env_steps_consumed=consumed,
-            env_steps_collected=max(known.env_steps_collected, consumed + known.env_steps_dropped),
-            samples_trained=known.samples_trained + self._trained - standing.trained,
-        )
+        counters = standing.brought_up(self._consumed, self._trained, now_s)
         return SaveCheckpoint(self._version, counters, is_final)
 
     def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:

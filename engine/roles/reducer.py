@@ -39,6 +39,7 @@ class ReducerRole:
         self.address = f"reducer-{index}"
         self._power = spec.staleness_weight
         self._versions: dict[int, int] = {}
+        """Of the newest model of each group."""
         self._lost: set[int] = set()
         self._num_merges = 0
         self._is_stopping = False
@@ -65,6 +66,7 @@ class ReducerRole:
     def _offered(self, event: ModelOffered, now_s: float) -> list[Command]:
         if self._is_stopping or event.group in self._lost:
             return []
+        has_answer = event.answered == self._versions.get(event.group, event.answered)
         self._versions[event.group] = event.weights.version
         self._num_merges += 1
         shares = merge_shares(self._versions, self._power)
@@ -80,7 +82,8 @@ class ReducerRole:
             merges_total=self._num_merges,
         )
         report = Report(address=self.address, records=[row])
-        return [MergeModel(event.group, event.weights, shares), Send(COORDINATOR, report)]
+        merge = MergeModel(event.group, event.weights, shares, has_answer)
+        return [merge, Send(COORDINATOR, report)]
 
 
 def merge_shares(versions: dict[int, int], power: float) -> dict[int, float]:

@@ -12,6 +12,7 @@ from engine.messages import (
     COORDINATOR,
     ActorLost,
     BatchRequested,
+    BatchSent,
     Counters,
     Exit,
     PrioritiesArrived,
@@ -73,7 +74,9 @@ class ReplayBufferRole:
         self._books = Books(self.address)
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
-        self._learner = ""
+        self._drawing: BatchRequested | None = None
+        """The request that was answered last, or is being answered."""
+        self._last_delivery = BatchSent(batch=version - 1, attempt=0)
         self._next_batch = version
         self._reported_steps = 0
         self._reported_samples = 0
@@ -92,9 +95,7 @@ class ReplayBufferRole:
             case RolloutArrived():
                 return self._arrived(event, now_s)
             case BatchRequested():
-                if event.batch == self._next_batch:
-                    self._request = event
-                return self._draw()
+                return self._requested(event)
             case SamplesDrawn(samples=samples):
                 return self._drawn(SamplesArrived(self._next_batch - 1, samples), now_s)
             case ActorLost():
@@ -163,17 +164,32 @@ class ReplayBufferRole:
         self._has_reached_limit = True
         return [Send(COORDINATOR, StepLimitReached())]
 
+    def _requested(self, event: BatchRequested) -> list[Command]:
+        last = self._last_delivery
+        if event.batch == last.batch and event.attempt == last.attempt:
+            return [Send(event.learner, last)]
+        if event.batch == last.batch and event.attempt > last.attempt:
+            self._limiter.lose_batch()
+            self._next_batch -= 1
+            self._last_delivery = BatchSent(batch=event.batch - 1, attempt=0)
+        if event.batch == self._next_batch:
+            self._request = event
+        return self._draw()
+
     def _draw(self) -> list[Command]:
         """Draws a batch if the learner wants one and has not trained too much already."""
         if self._request is None or self._stop or not self._limiter.take_batch():
             return []
-        self._learner, self._request = self._request.learner, None
+        self._drawing, self._request = self._request, None
         self._next_batch += 1
         return [DrawSamples(self._limiter.inserted)]
 
     def _drawn(self, message: SamplesArrived, now_s: float) -> list[Command]:
+        assert self._drawing is not None
+        learner, attempt = self._drawing.learner, self._drawing.attempt
+        self._last_delivery = BatchSent(batch=message.batch, attempt=attempt)
         return [
-            Send(self._learner, message),
+            Send(learner, message),
             self._report(now_s, message.samples.info),
             *self._grant(),
         ]

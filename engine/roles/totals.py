@@ -8,8 +8,8 @@ from collections import deque
 import msgspec
 
 from engine.balance import RateWindow
-from engine.messages import Standing, role_of
-from engine.progress import Resumed, RunCounters
+from engine.messages import role_of
+from engine.progress import Resumed, RunCounters, Standing
 from engine.spec import Experiment
 from engine.trace.records import (
     Consumption,

@@ -43,7 +43,7 @@ class ReducerBody:
         match command:
             case MergeModel(group=group, weights=weights, shares=shares):
                 model = weights.buffer.view(np.float32).copy()
-                merged = self._rule.merge(group, model, shares)
+                merged = self._rule.merge(group, model, shares, has_answer=command.has_answer)
                 buffer = allocate_framed(self._num_bytes)
                 buffer.view(np.float32)[:] = merged
                 return [ModelsMerged(group, Weights(weights.version, buffer))]
@@ -57,6 +57,25 @@ class ReducerBody:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class _Bases:
+    """What each group has learnt from: what it was told, or its own model if that was lost."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, Vector] = {}
+        self._offered: dict[int, Vector] = {}
+
+    def of(self, group: int, has_answer: bool) -> Vector | None:
+        """None if it has never been told anything."""
+        return (self._told if has_answer else self._offered).get(group)
+
+    def keep(self, group: int, offered: Vector, told: Vector) -> None:
+        self._offered[group], self._told[group] = offered, told
+
+    def forget(self, group: int) -> None:
+        self._offered.pop(group, None)
+        self._told.pop(group, None)
 
 
 class CommonModel:
@@ -75,22 +94,33 @@ class CommonModel:
     def __init__(self, gain: float) -> None:
         self._gain = gain
         self._centre: Vector | None = None
-        self._told: dict[int, Vector] = {}
+        self._bases = _Bases()
 
-    def merge(self, group: int, model: Vector, shares: Mapping[int, float]) -> Vector:
-        """Takes in a model [P] and returns the common one; `shares` add up to 1."""
+    def merge(
+        self, group: int, model: Vector, shares: Mapping[int, float], *, has_answer: bool = True
+    ) -> Vector:
+        """Takes in a model [P] and returns the common one.
+
+        Args:
+            group: Whose model it is.
+            model: Is kept.
+            shares: Add up to 1.
+            has_answer: Whether the group has taken in what it was told last.
+        """
+        base = self._bases.of(group, has_answer)
         if self._centre is None:
             self._centre = model.copy()
-        elif group in self._told:
+        elif base is not None:
             weight = shares[group] * len(shares) ** self._gain
-            self._centre += np.float32(weight) * (model - self._told[group])
+            self._centre += np.float32(weight) * (model - base)
         else:  # it was never told the common model, so nobody knows what it has learnt beyond it
             self._centre += np.float32(shares[group]) * (model - self._centre)
-        self._told[group] = self._centre.copy()
-        return self._told[group]
+        told = self._centre.copy()
+        self._bases.keep(group, model, told)
+        return told
 
     def forget(self, group: int) -> None:
-        self._told.pop(group, None)
+        self._bases.forget(group)
 
 
 class Accumulation:
@@ -103,13 +133,17 @@ class Accumulation:
     def __init__(self, initial: Vector) -> None:
         self._centre = initial.copy()
         self._initial = initial.copy()
-        self._known: dict[int, Vector] = {}
+        self._bases = _Bases()
 
-    def merge(self, group: int, model: Vector, shares: Mapping[int, float]) -> Vector:
-        """Adds the worker's progress to the centre and returns it, [P]."""
-        self._centre += model - self._known.get(group, self._initial)
-        self._known[group] = self._centre.copy()
-        return self._known[group]
+    def merge(
+        self, group: int, model: Vector, shares: Mapping[int, float], *, has_answer: bool = True
+    ) -> Vector:
+        """Adds the worker's progress to the centre and returns it, [P]; see `CommonModel`."""
+        base = self._bases.of(group, has_answer)
+        self._centre += model - (self._initial if base is None else base)
+        told = self._centre.copy()
+        self._bases.keep(group, model, told)
+        return told
 
     def forget(self, group: int) -> None:
-        self._known.pop(group, None)
+        self._bases.forget(group)

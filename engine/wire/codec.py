@@ -105,11 +105,11 @@ class Codec:
                     self.arena.board.publish(learner, weights.version, weights.buffer)
                     kind = header.KIND_BOARD
                     return [self._parameters_head(kind, TAKERS, weights.version, learner)]
-                return [self._parameters(header.KIND_WEIGHTS, TAKERS, weights, 0)]
-            case ModelOffered(group=group, weights=weights):
-                return [self._parameters(header.KIND_MODEL, to, weights, group)]
+                return [self._parameters(header.KIND_WEIGHTS, TAKERS, weights)]
+            case ModelOffered(group=group, weights=weights, answered=answered):
+                return [self._parameters(header.KIND_MODEL, to, weights, group, answered)]
             case ModelMerged(weights=weights):
-                return [self._parameters(header.KIND_MERGED, to, weights, 0)]
+                return [self._parameters(header.KIND_MERGED, to, weights)]
             case SamplesArrived(batch=batch, samples=samples):
                 layout = self._samples
                 head = header.pack_samples(to, batch, samples.info, layout.digest, layout.num_bytes)
@@ -171,28 +171,38 @@ class Codec:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"not a message of this protocol: {error}") from error
 
-    def _parameters(self, kind: int, to: str, weights: Weights, group: int) -> Buffer:
-        return self._join(self._parameters_head(kind, to, weights.version, group), weights.buffer)
+    def _parameters(
+        self, kind: int, to: str, weights: Weights, group: int = 0, answered: int = 0
+    ) -> Buffer:
+        head = self._parameters_head(kind, to, weights.version, group, answered)
+        return self._join(head, weights.buffer)
 
-    def _parameters_head(self, kind: int, to: str, version: int, group: int) -> bytes:
+    def _parameters_head(
+        self, kind: int, to: str, version: int, group: int, answered: int = 0
+    ) -> bytes:
         layout = self._weights
-        return header.pack_parameters(kind, to, version, group, layout.digest, layout.num_bytes)
+        return header.pack_parameters(
+            kind, to, version, group, answered, layout.digest, layout.num_bytes
+        )
 
     def _board_weights_of(self, frame: Buffer) -> WeightsArrived:
         layout = self._weights
-        kind = header.KIND_BOARD
-        version, learner = header.unpack_parameters(frame, kind, layout.digest, layout.num_bytes)
+        version, learner, _ = header.unpack_parameters(
+            frame, header.KIND_BOARD, layout.digest, layout.num_bytes
+        )
         if self.arena is None or self.arena.board is None:
             raise WireError("weights in shared memory, where none is shared")
         return WeightsArrived(Weights(*self.arena.board.read(learner, version)))
 
     def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
         layout = self._weights
-        version, group = header.unpack_parameters(frame, kind, layout.digest, layout.num_bytes)
+        version, group, answered = header.unpack_parameters(
+            frame, kind, layout.digest, layout.num_bytes
+        )
         weights = Weights(version, _payload(frame))
-        if kind == header.KIND_WEIGHTS:
-            return WeightsArrived(weights)
-        return ModelOffered(group, weights) if kind == header.KIND_MODEL else ModelMerged(weights)
+        if kind == header.KIND_MODEL:
+            return ModelOffered(group, weights, answered)
+        return WeightsArrived(weights) if kind == header.KIND_WEIGHTS else ModelMerged(weights)
 
     def _rollout_frame(
         self, to: str, rollout: Rollout, held_version: int, shares_memory: bool

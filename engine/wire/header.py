@@ -43,6 +43,7 @@ KIND_BOARD = 9
 _PREFIX = struct.Struct("<4sHHQQ20s")
 MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
+_PARAMETERS = struct.Struct("<qIq")
 _SAMPLES = struct.Struct("<qQddd")
 _SLOT = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")
@@ -131,10 +132,14 @@ def _rollout_info(fields: tuple[Any, ...]) -> tuple[RolloutInfo, int]:
 
 
 def pack_parameters(
-    kind: int, to: str, version: int, group: int, digest: int, num_bytes: int
+    kind: int, to: str, version: int, group: int, answered: int, digest: int, num_bytes: int
 ) -> bytes:
-    """Header of a parameter tensor: weights, a group's model, or a merged one."""
-    return _seal(_prefix(kind, to, digest, num_bytes) + struct.pack("<qI", version, group))
+    """Header of a parameter tensor: weights, a group's model, or a merged one.
+
+    `group` and `answered` are those of `ModelOffered`, and 0 on others.
+    """
+    fields = _PARAMETERS.pack(version, group, answered)
+    return _seal(_prefix(kind, to, digest, num_bytes) + fields)
 
 
 def slot_of(frame: Buffer) -> int | None:
@@ -144,13 +149,15 @@ def slot_of(frame: Buffer) -> int | None:
     return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
 
 
-def unpack_parameters(frame: Buffer, kind: int, digest: int, num_bytes: int) -> tuple[int, int]:
-    """Reads and checks such a header; returns version and group. Raises WireError as above."""
+def unpack_parameters(
+    frame: Buffer, kind: int, digest: int, num_bytes: int
+) -> tuple[int, int, int]:
+    """Returns (version, group, answered). Raises WireError as above."""
     _check(frame, kind, digest, num_bytes)
-    version, group = struct.unpack_from("<qI", frame, _PREFIX.size)
+    version, group, answered = _PARAMETERS.unpack_from(frame, _PREFIX.size)
     if version < 0:
         raise WireError(f"weights version {version} is impossible")
-    return int(version), int(group)
+    return version, group, answered
 
 
 def pack_batch(to: str, batch: int, num_rollouts: int) -> bytes:

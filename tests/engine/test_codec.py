@@ -119,9 +119,9 @@ def test_weights_come_back():
 
 def test_models_come_back_with_their_group():
     weights = make_weights(4, WEIGHTS.num_bytes)
-    offered = CODEC.decode(frames_of(ModelOffered(3, weights)))
+    offered = CODEC.decode(frames_of(ModelOffered(3, weights, answered=7)))
     assert isinstance(offered, ModelOffered)
-    assert (offered.group, offered.weights.version) == (3, 4)
+    assert (offered.group, offered.weights.version, offered.answered) == (3, 4, 7)
     merged = CODEC.decode(frames_of(ModelMerged(weights)))
     assert isinstance(merged, ModelMerged)
     assert merged.weights.version == 4

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from coordinator_scenes import production
+from coordinator_scenes import consumption, production
 
 from engine.graph.cut import Cut
-from engine.messages import BatchArrived, Counters, GroupLost, ModelMerged, ModelOffered, Stop
+from engine.messages import (
+    BatchArrived,
+    Counters,
+    GroupLost,
+    ModelMerged,
+    ModelOffered,
+    Start,
+    Stop,
+)
 from engine.roles.commands import BlendModel, Command, ExportModel
 from engine.roles.events import ModelExported, Updated
 from engine.roles.groups import Groups
@@ -13,7 +21,7 @@ from engine.roles.learner import LearnerRole
 from engine.roles.totals import RunTotals
 from engine.spec import StalenessSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
-from engine.trace.records import Consumption, Ledger
+from engine.trace.records import Ledger
 
 
 def cut(groups: int = 3, merge: str = "average") -> Cut:
@@ -23,22 +31,6 @@ def cut(groups: int = 3, merge: str = "average") -> Cut:
         groups=groups,
         merge=merge,  # type: ignore[arg-type]
         staleness=StalenessSpec(),
-    )
-
-
-def consumption(learner: int, env_steps: int) -> Consumption:
-    return Consumption(
-        t_s=1.0,
-        learner=learner,
-        version=0,
-        env_steps=env_steps,
-        env_steps_total=env_steps,
-        samples_trained=env_steps,
-        samples_trained_total=env_steps,
-        updates_total=1,
-        wait_s=0.0,
-        update_s=0.1,
-        metrics={},
     )
 
 
@@ -118,7 +110,9 @@ def test_rows_of_several_buffers_are_added_up():
 
 
 def after_update(role: LearnerRole, version: int) -> list[Command]:
-    """What the learner does when its batch has made this version."""
+    """What the learner does when its batch has made this version, the first or the next."""
+    if version == 1:
+        role.handle(Start(origin_ns=0), 0.0)
     role.handle(BatchArrived(version - 1, (make_rollout(),)), 1.0)
     return role.handle(Updated(make_weights(version), 8, version, 0.1, {}), 1.0)
 

@@ -12,7 +12,6 @@ from engine.messages import (
     CheckpointDue,
     Exit,
     Report,
-    Standing,
     Start,
     StepLimitReached,
     Stop,
@@ -21,9 +20,9 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.progress import Resumed, RunCounters
+from engine.progress import Resumed, RunCounters, Standing
 from engine.roles.commands import Command, ExportWeights, Quit, SaveCheckpoint, Update
-from engine.roles.events import CheckpointWritten, TimerFired, Updated, WeightsExported
+from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.roles.learner import LearnerRole
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
@@ -290,10 +289,8 @@ def test_a_resumed_learner_counts_on_from_its_checkpoint():
     assert sent(finish(learner, 42), StepLimitReached), "what was left of the limit"
 
 
-def test_exit_ends_it_and_a_timer_means_nothing():
-    learner = started()
-    assert learner.handle(TimerFired(), 1.0) == []
-    assert learner.handle(Exit(), 1.0) == [Quit()]
+def test_exit_ends_it():
+    assert started().handle(Exit(), 1.0) == [Quit()]
 
 
 def test_what_is_not_meant_for_it_shows_that_the_program_is_wrong():

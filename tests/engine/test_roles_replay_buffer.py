@@ -10,6 +10,7 @@ import pytest
 from engine.messages import (
     ActorLost,
     BatchRequested,
+    BatchSent,
     Exit,
     PrioritiesArrived,
     Report,
@@ -53,8 +54,10 @@ def insert(role: ReplayBufferRole, sequence: int) -> list[Command]:
     return role.handle(rollout_arrival(sequence=sequence, ticket=sequence), 1.0)
 
 
-def request(role: ReplayBufferRole, batch: int) -> list[Command]:
-    message = BatchRequested(learner="learner-0", batch=batch, consumed_env_steps=0)
+def request(role: ReplayBufferRole, batch: int, attempt: int = 0) -> list[Command]:
+    message = BatchRequested(
+        learner="learner-0", batch=batch, consumed_env_steps=0, attempt=attempt
+    )
     return role.handle(message, 2.0)
 
 
@@ -94,7 +97,25 @@ def test_one_request_is_answered_once():
     assert not has(request(role, 0), DrawSamples), "repeated before the samples were drawn"
     assert not has(insert(role, 1), DrawSamples), "a rollout came before the samples were drawn"
     role.handle(SamplesDrawn(SAMPLES), 3.0)
-    assert request(role, 0) == [], "a repeated request for a batch that is under way"
+    repeated = request(role, 0)
+    assert sent(repeated, BatchSent, "learner-0") == [BatchSent(batch=0, attempt=0)]
+    assert not has(repeated, DrawSamples)
+    assert has(request(role, 1), DrawSamples)
+
+
+def test_samples_that_were_lost_on_their_way_are_drawn_again_and_count_once():
+    role = make_role()
+    insert(role, 0)
+    request(role, 0)
+    role.handle(SamplesDrawn(SAMPLES), 3.0)
+    assert has(request(role, 0, attempt=1), DrawSamples)
+    assert not has(request(role, 0, attempt=1), DrawSamples), "repeated"
+    commands = role.handle(SamplesDrawn(SAMPLES), 4.0)
+    assert sent(commands, SamplesArrived, "learner-0")[0].batch == 0
+    (replay,) = rows(commands, Replay)
+    assert (replay.samples, replay.samples_total) == (0, 16)
+    again = sent(request(role, 0, attempt=1), BatchSent, "learner-0")
+    assert again == [BatchSent(batch=0, attempt=1)]
     assert has(request(role, 1), DrawSamples)
 
 

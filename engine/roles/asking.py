@@ -1,0 +1,108 @@
+"""What a learner has asked others for: when it asks again, and which answer counts.
+
+Where a connection between hosts breaks, what was on its way is lost and nobody is told. So whoever
+waits for an answer asks again, and an answer that was given up is not taken when it comes late.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.messages import BatchRequested, BatchSent
+
+ASK_AGAIN_S = 5.0
+"""A learner that has waited so long for a batch asks again."""
+FIRST_PATIENCE_S = 10.0
+"""How long the first answer of a reducer may take; then twice as long, and so on."""
+ROUND_TRIPS = 5.0
+"""An answer may take so many times as long as the last one took."""
+
+
+class BatchRequests:
+    """The one batch that a learner waits for.
+
+    A buffer says of a batch that is asked for again that it was sent. As nothing overtakes anything
+    on a connection, that batch is lost if this comes first; then another is asked for in its place.
+
+    Args:
+        learner: Who asks.
+        first: Number of the first batch.
+    """
+
+    def __init__(self, learner: str, first: int) -> None:
+        self._learner = learner
+        self._next = first
+        self._open: BatchRequested | None = None
+
+    def new(self, consumed_env_steps: int) -> BatchRequested:
+        """Asks for the next batch."""
+        self._open = BatchRequested(
+            learner=self._learner, batch=self._next, consumed_env_steps=consumed_env_steps
+        )
+        self._next += 1
+        return self._open
+
+    def again(self, consumed_env_steps: int) -> BatchRequested | None:
+        """The same request once more; None if nothing is waited for."""
+        if self._open is None:
+            return None
+        return msgspec.structs.replace(self._open, consumed_env_steps=consumed_env_steps)
+
+    def arrived(self, batch: int) -> bool:
+        """A batch is here; False if it is not the one that is waited for."""
+        if self._open is None or self._open.batch != batch:
+            return False
+        self._open = None
+        return True
+
+    def missed(self, sent: BatchSent, consumed_env_steps: int) -> BatchRequested | None:
+        """Asks for another batch in place of one that was sent and is not here.
+
+        Returns:
+            None if it is here, or if another has been asked for already.
+        """
+        request = self._open
+        if request is None or (request.batch, request.attempt) != (sent.batch, sent.attempt):
+            return None
+        self._open = msgspec.structs.replace(
+            request, attempt=request.attempt + 1, consumed_env_steps=consumed_env_steps
+        )
+        return self._open
+
+
+class Offers:
+    """When a learner offers its model to the reducer: one at a time, and again if none answers.
+
+    Args:
+        every_updates: So many versions lie between two offers at least.
+        version: Of the model that the run begins with.
+    """
+
+    def __init__(self, every_updates: int, version: int) -> None:
+        self._every_updates = every_updates
+        self._next_version = version + every_updates
+        self._offered: int | None = None
+        self._offered_s = 0.0
+        self._patience_s = FIRST_PATIENCE_S
+        self.answered = -1
+        """Version of the last model that was offered and whose answer was taken in."""
+
+    def is_due(self, version: int, now_s: float) -> bool:
+        """Whether to offer the model of this version now; if so, it counts as offered."""
+        if version < self._next_version:
+            return False
+        if self._offered is not None:
+            if now_s < self._offered_s + self._patience_s:
+                return False
+            self._patience_s *= 2
+        self._next_version = version + self._every_updates
+        self._offered, self._offered_s = version, now_s
+        return True
+
+    def take(self, version: int, now_s: float) -> bool:
+        """Whether an answer is one to the last offer."""
+        if version != self._offered:
+            return False
+        self._patience_s = max(FIRST_PATIENCE_S, ROUND_TRIPS * (now_s - self._offered_s))
+        self._offered, self.answered = None, version
+        return True

@@ -1,0 +1,178 @@
+"""The end of a run: everyone says a last word, buffers after the others, and the books are closed.
+
+    STOPPING --all but the buffers have stopped--> DRAINING --the buffers have stopped--> ENDED
+
+Actors and learners say what they did; then the buffers, told how much to expect, count what is
+left. Whoever does not answer is asked again, and given up in the end.
+
+Pure, like the coordinator whose part it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from engine.messages import COORDINATOR, Exit, Stop, role_of
+from engine.roles.closing import close_books
+from engine.roles.commands import Command, EndRun, Quit, Send, WriteTrace
+from engine.roles.fleet import Fleet
+from engine.roles.groups import Groups
+from engine.roles.roll_call import RollCall
+from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.upkeep import Upkeep
+from engine.roles.watchdog import PATIENCE
+from engine.trace.records import Event
+from engine.trace.summary import RunStatus
+
+STOP_S = 10.0
+"""How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
+MAX_STOP_S = 600.0
+REMIND_S = 2.0
+"""How often those that have not answered are asked again."""
+
+
+class Phase(Enum):
+    """Where a run is."""
+
+    JOINING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Verdict:
+    """Whether a run went well, as far as is known."""
+
+    def __init__(self) -> None:
+        self.status: RunStatus = "ok"
+        self.error: str | None = None
+
+    def fail(self, error: str) -> None:
+        """Keeps the first cause: later errors are mostly its consequences."""
+        if self.error is None:
+            self.error = error
+        if self.status == "ok":
+            self.status = "failed"
+
+    def interrupt(self) -> None:
+        """Somebody wanted it to end."""
+        self.status = "interrupted"
+
+
+class Ending:
+    """Ends one run.
+
+    Args:
+        everybody: Roles and supervisors, who are told when all is over.
+        info: What the summary says beside the traces.
+        groups, roll, fleet, totals, upkeep, verdict: The coordinator's own.
+
+    Attributes:
+        phase: None before the end has begun.
+    """
+
+    def __init__(
+        self,
+        everybody: tuple[str, ...],
+        info: RunInfo,
+        groups: Groups,
+        roll: RollCall,
+        fleet: Fleet,
+        totals: RunTotals,
+        upkeep: Upkeep,
+        verdict: Verdict,
+    ) -> None:
+        self.phase: Phase | None = None
+        self._everybody = everybody
+        self._info = info
+        self._groups, self._roll, self._fleet = groups, roll, fleet
+        self._totals, self._upkeep, self._verdict = totals, upkeep, verdict
+        self._reason = ""
+        self._ended_training_s = 0.0
+        self._began_s = 0.0
+        """When this phase did."""
+        self._asked_s = 0.0
+
+    def begin(self, reason: str, now_s: float) -> list[Command]:
+        """The run is to end."""
+        self.phase, self._began_s = Phase.STOPPING, now_s
+        self._reason, self._ended_training_s = reason, now_s
+        self._roll.give_up(self._roll.missing)
+        return [self._note("stopping", reason, now_s), *self._ask(now_s), *self.advance(now_s)]
+
+    def give_up(self, roles: Iterable[str]) -> list[Command]:
+        """Expects no last word of these. What actors among them had sent, their buffer knows."""
+        silent = sorted(set(roles) - set(self._roll.last_words) - self._fleet.absent)
+        self._roll.give_up(roles)
+        actors = [role for role in silent if role_of(role) == "actor"]
+        return [command for actor in actors for command in self._fleet.lose(actor)]
+
+    def advance(self, now_s: float) -> list[Command]:
+        """Goes on to the next phase if nobody is waited for in this one."""
+        commands: list[Command] = []
+        if self.phase is Phase.STOPPING and not self._awaited():
+            self.phase, self._began_s = Phase.DRAINING, now_s
+            commands += self._ask(now_s)
+        if self.phase is Phase.DRAINING and not self._awaited():
+            commands += self._end(now_s)
+        return commands
+
+    def tick(self, now_s: float) -> list[Command]:
+        """What is due now: to remind those that are silent, or to go on without them."""
+        if now_s < self._began_s + self._limit_s(now_s):
+            return self._ask(now_s) if now_s >= self._asked_s + REMIND_S else []
+        commands: list[Command] = []
+        for actor in self._upkeep.stuck_actors(self._awaited()):  # known, and no reason to fail
+            commands += self._fleet.lose(actor)
+        if waiting := self._awaited():
+            waited_s = now_s - self._began_s
+            self._verdict.fail(f"{', '.join(waiting)} did not stop within {waited_s:.0f} s")
+            commands += self.give_up(waiting)
+        return [*commands, *self.advance(now_s)]
+
+    def _ask(self, now_s: float) -> list[Command]:
+        """Tells all that are waited for to stop."""
+        self._asked_s = now_s
+        return [Send(address, self._stop_for(address, now_s)) for address in self._awaited()]
+
+    def _stop_for(self, address: str, now_s: float) -> Stop:
+        if self.phase is Phase.DRAINING:
+            return self._groups.last_stop(address, self._roll.last_words, self._totals)
+        return Stop(standing=self._totals.standing_of(address, now_s))
+
+    def _awaited(self) -> list[str]:
+        """Roles whose last word is still missing in this phase."""
+        excused = self._groups.dead | self._fleet.absent
+        return self._roll.awaited(buffers=self.phase is Phase.DRAINING, excused=excused)
+
+    def _limit_s(self, now_s: float) -> float:
+        """How long this phase may last; a role hears of its end only between two of its turns."""
+        turn_s = self._upkeep.longest_turn_s(self._awaited(), now_s)
+        return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
+
+    def _end(self, now_s: float) -> list[Command]:
+        self.phase = Phase.ENDED
+        closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
+        if closed.imbalance:
+            self._verdict.fail(f"the ledger is {closed.imbalance} env steps off: {closed.ledger}")
+        summary = self._totals.summary(
+            self._info,
+            status=self._verdict.status,
+            error=self._verdict.error,
+            stop_reason=self._reason,
+            now_s=self._ended_training_s,
+        )
+        gone = self._roll.gone | self._groups.dead
+        return [
+            WriteTrace((*closed.unreported, closed.ledger)),
+            self._note("ended", self._verdict.status, now_s),
+            EndRun(summary),
+            *(Send(address, Exit()) for address in self._everybody if address not in gone),
+            Quit(),
+        ]
+
+    def _note(self, kind: str, detail: str, now_s: float) -> Command:
+        row = Event(t_s=now_s, kind=kind, host="", role=COORDINATOR, detail=detail)
+        return WriteTrace((row,))
