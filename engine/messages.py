@@ -77,6 +77,16 @@ class TicketGranted(Message, frozen=True, kw_only=True):
     min_version: int
 
 
+class Receipt(Message, frozen=True, kw_only=True):
+    """From process to process: of your letters of this session all before `next_number` have come.
+
+    It is for no role (`engine.wire.letters`).
+    """
+
+    session: int
+    next_number: int
+
+
 class BatchRequested(Message, frozen=True, kw_only=True):
     """Learner to buffer: I want batch number `batch`. Idempotent.
 
@@ -378,6 +388,7 @@ class ModelMerged:
 SmallMessage: TypeAlias = (
     TicketRequested
     | TicketGranted
+    | Receipt
     | BatchRequested
     | BatchSent
     | WeightsRequested

@@ -123,6 +123,10 @@ class Codec:
                 return [header.pack_batch(to, batch, len(frames)), *frames]
         return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
+    def encode_letter(self, message: SmallMessage, to: str, session: int, number: int) -> Buffer:
+        """One frame for a message that is to have a receipt."""
+        return header.pack_letter_prefix(to, session, number) + self._encoder.encode(message)
+
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """Decodes what `encode` made.
 
@@ -159,13 +163,15 @@ class Codec:
                 layout = self._priorities
                 header.check_priorities(frame, layout.digest, layout.num_bytes)
                 return PrioritiesArrived(Priorities(_payload(frame)))
-            case header.KIND_MESSAGE:
+            case header.KIND_LETTER:
                 return self._message_of(frame)
+            case header.KIND_MESSAGE if header.is_message_prefix(frame):
+                return self._message_of(frame)
+            case header.KIND_MESSAGE:
+                raise WireError("a message with the prefix of a raw buffer")
         raise WireError(f"frame of unknown kind {kind}")
 
     def _message_of(self, frame: Buffer) -> SmallMessage:
-        if not header.is_message_prefix(frame):
-            raise WireError("a message with the prefix of a raw buffer")
         try:
             return self._decoder.decode(memoryview(frame)[PREFIX_BYTES:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

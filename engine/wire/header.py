@@ -40,6 +40,9 @@ KIND_SLOT = 8
 KIND_BOARD = 9
 """Weights on a board in shared memory: this header says whose, and no payload follows."""
 
+KIND_LETTER = 10
+"""A message that has a receipt: its number stands for the digest, its session for the size."""
+
 _PREFIX = struct.Struct("<4sHHQQ20s")
 MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
@@ -201,6 +204,17 @@ def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
 def pack_message_prefix(to: str) -> bytes:
     """What stands in front of a MessagePack message."""
     return _prefix(KIND_MESSAGE, to, 0, 0)
+
+
+def pack_letter_prefix(to: str, session: int, number: int) -> bytes:
+    """What stands in front of a MessagePack message that is a letter."""
+    return _prefix(KIND_LETTER, to, number, session)
+
+
+def unpack_letter_prefix(frame: Buffer) -> tuple[int, int]:
+    """Returns (session, number)."""
+    _, _, _, number, session, _ = _PREFIX.unpack_from(frame)
+    return session, number
 
 
 def is_message_prefix(frame: Buffer) -> bool:

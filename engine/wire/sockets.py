@@ -14,8 +14,6 @@ hold for every other message as well.
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -27,7 +25,6 @@ from engine.errors import WireError
 from engine.messages import (
     AnyMessage,
     RolloutArrived,
-    TicketRequested,
     WeightsArrived,
     WeightsRequested,
     index_of,
@@ -37,15 +34,12 @@ from engine.sections import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
+from engine.wire.intake import Intake
 from engine.wire.keys import Keyring
-from engine.wire.lanes import Entry, Inbox
+from engine.wire.mail import Mail
 from engine.wire.opening import LATEST, LINGER_MS, Link, Opening
 from engine.wire.parts import cut, join
 from engine.wire.waiting import Waiting
-
-LINGER_S = 20e-6
-LOOKS_AT_SOCKETS_EVERY = 16
-"""While lanes give something each time."""
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,22 +95,20 @@ class Sockets:
         self._clients: dict[str, zmq.Socket[bytes]] = {}
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
-        self.num_refused = 0
+        self._num_refused = 0
         arena = codec.arena
-        self._inbox = arena.lanes.inbox(roles or (address,)) if arena is not None else None
+        self._intake: Intake | None = None
+        if arena is not None and (inbox := arena.lanes.inbox(roles or (address,))) is not None:
+            self._intake = Intake(inbox, codec, sections)
+        self._mail = None if wiring.keyring is None else Mail(codec)
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
         self._waiting = Waiting(codec.weights_frame_bytes)
-        self._pending: deque[Entry] = deque()
-        self._num_taken = 0
-        """How many calls of `receive` in a row have taken something out of a lane."""
         self._poll = sections.timed(WAITING, self._poller.poll)
-        self._linger = sections.timed(WAITING, self._look_for_a_moment)
         self._take = sections.timed(RECEIVING, self._take_next)
-        self._take_in = sections.timed(RECEIVING, self._take_slot)
         try:
             self._open(wiring)
-            for bell in self._inbox.bells if self._inbox else ():
+            for bell in self._intake.fds if self._intake else ():
                 self.watch(bell)
         except BaseException:
             self.close(linger_ms=0)
@@ -136,6 +128,11 @@ class Sockets:
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.term()
+
+    @property
+    def num_refused(self) -> int:
+        """Frames and slots that were not decoded."""
+        return self._num_refused + (self._intake.num_refused if self._intake else 0)
 
     def watch(self, fd: int) -> None:
         """Makes `receive` return also when this descriptor can be read."""
@@ -165,27 +162,41 @@ class Sockets:
         is_near = peer in self._neighbours
         if is_near and type(message) is RolloutArrived and self._codec.post(message, to):
             return True
+        mail = None if is_near else self._mail
+        if mail is not None and mail.put(message, to):
+            self._send_mail(mail)
+            return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
             return self._send_weights(peer + LATEST, frames)
         client = self._clients.get(peer)
         if isinstance(message, WeightsRequested):
             client = self._clients.get(peer + LATEST, client)
-        parts = frames if is_near or self._keyring is None else cut(frames)
+        parts = frames if mail is None else cut(frames)
+        return self._hand_over(peer, client, parts) or self._give_up(frames)
+
+    def _hand_over(self, peer: str, client: zmq.Socket[bytes] | None, parts: list[Buffer]) -> bool:
+        """Gives it to the connection; False if there is none."""
         try:
             if client is not None:
                 client.send_multipart(parts, zmq.DONTWAIT, copy=False)
                 return True
             if self._server is None:
-                return self._give_up(frames)
+                return False
             self._server.send_multipart([peer.encode(), *parts], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
-            raise WireError(f"the way to {to} is full, which the protocol excludes") from error
+            raise WireError(f"the way to {peer} is full, which the protocol excludes") from error
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
-                return self._give_up(frames)
+                return False
             raise
+
+    def _send_mail(self, mail: Mail) -> None:
+        """What is lost of it is sent again in time."""
+        for to, frame in mail.due():
+            peer = self._routes.get(to, to)
+            self._hand_over(peer, self._clients.get(peer), cut([frame]))
 
     def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:
         """Sends them whole, by the connection that keeps only the latest."""
@@ -215,22 +226,21 @@ class Sockets:
         Args:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
+        if self._mail is not None:
+            self._send_mail(self._mail)
+            timeout_s = self._mail.wait_s(timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
-        if self._inbox is None:
+        intake = self._intake
+        if intake is None:
             yield from self._receive_frames(timeout_ms)
             return
-        if timeout_ms != 0 and self._num_taken:
-            self._linger(self._inbox)
-        self._pending.extend(self._inbox.take())
-        has_taken = bool(self._pending)
-        yield from self._take_pending()
-        self._num_taken = self._num_taken + 1 if has_taken else 0
-        if self._num_taken % LOOKS_AT_SOCKETS_EVERY:
+        yield from intake.take(may_wait=timeout_ms != 0)
+        if intake.comes_first:
             return
-        sleeps = timeout_ms != 0 and not has_taken and self._inbox.fall_asleep()
+        sleeps = timeout_ms != 0 and intake.fall_asleep()
         yield from self._receive_frames(timeout_ms if sleeps else 0)
         if sleeps:
-            self._inbox.wake_up()
+            intake.wake_up()
 
     def _receive_frames(
         self, timeout_ms: int | None
@@ -239,44 +249,28 @@ class Sockets:
             if isinstance(socket, int):
                 continue
             while (taken := self._take(socket)) is not None:
-                if self._inbox is not None:
-                    self._pending.extend(_sent_before(taken[1], self._inbox))
-                    yield from self._take_pending()
+                if self._intake is not None:
+                    yield from self._intake.take_sent_before(taken[1])
                 yield taken
 
-    def _take_pending(self) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """What came out of lanes; some is left if somebody looked at the first only."""
-        while self._pending:
-            yield self._take_in(*self._pending.popleft())
-
     def _take_next(self, socket: zmq.Socket[bytes]) -> tuple[str, AnyMessage | WireError] | None:
+        """The next message for a role; None if there is none."""
         try:
-            return self._decode(socket, socket.recv_multipart(zmq.DONTWAIT, copy=False))
+            while True:
+                taken = self._decode(socket, socket.recv_multipart(zmq.DONTWAIT, copy=False))
+                if taken is not None:
+                    return taken
         except zmq.Again:
             return None
 
-    def _take_slot(self, to: str, epoch: int, slot: int) -> tuple[str, AnyMessage | WireError]:
-        try:
-            return to, self._codec.take_in(epoch, slot)
-        except WireError as error:
-            self.num_refused += 1
-            return "", error
-
-    def _look_for_a_moment(self, inbox: Inbox) -> None:
-        """Where something has just come, the next is often near: looks for it for a moment, which
-        costs less than to sleep and be woken."""
-        deadline_s = time.perf_counter() + LINGER_S
-        while not inbox.can_take() and time.perf_counter() < deadline_s:
-            pass
-
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
-    ) -> tuple[str, AnyMessage | WireError]:
+    ) -> tuple[str, AnyMessage | WireError] | None:
         if socket is self._server:
             sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
             member = sender.removesuffix(LATEST)
             if self._authenticator is not None and not self._is_member(member, parts[-1:]):
-                self.num_refused += 1
+                self._num_refused += 1
                 return "", WireError("its key belongs to another member", where=member)
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
@@ -285,9 +279,11 @@ class Sockets:
             if len(frames) > 1:
                 frames = join(frames, self._codec.max_frame_bytes)
             message = self._codec.decode(frames)
+            if self._mail is not None and not self._mail.enter(sender, frames[0], message):
+                return None
             return header.destination_of(frames[0]), message
         except WireError as error:
-            self.num_refused += 1
+            self._num_refused += 1
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
 
     def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
@@ -305,13 +301,3 @@ class Sockets:
             client = opening.connect(link)
             self._clients[link.peer + LATEST * link.latest_only] = client
             self._poller.register(client, zmq.POLLIN)
-
-
-def _sent_before(message: AnyMessage | WireError, inbox: Inbox) -> list[Entry]:
-    """What lies in lanes although its actor sent it before this frame."""
-    match message:
-        case RolloutArrived(info=info):
-            return inbox.take_before_mark(info.actor)
-        case TicketRequested():  # says which rollouts were sent: what is not here then is lost
-            return inbox.take()
-    return []

@@ -82,6 +82,14 @@ SCENARIOS: dict[str, Scenario] = {
             f"{LAB}::test_the_learner_cut_off_ends_the_run_on_all_hosts",
         ),
     ),
+    "connections between hosts reset": Scenario(
+        "what was under way is asked for again or counted as lost; nobody is taken for dead",
+        (
+            "tests/engine/test_lost_messages.py::test_a_queue_gets_on_within_its_bound_and_its_books_balance",
+            "tests/engine/test_lost_messages.py::test_every_group_goes_on_merging_and_each_update_counts_once",
+            "tests/engine/test_lost_rollouts.py::test_the_run_gets_on_and_the_books_balance",
+        ),
+    ),
     "10 % loss and 200 ms of delay": Scenario("slower, but nobody is taken for dead"),
     "corrupt, cut or random frame": Scenario(
         "refused, its sender named; the next frame is read",

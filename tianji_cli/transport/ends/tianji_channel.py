@@ -25,9 +25,10 @@ from engine.rollout import Field, Layout, Rollout, RolloutInfo
 from engine.runtime.heap import keep_freed_memory
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.intake import LINGER_S
 from engine.wire.keys import Keyring
 from engine.wire.opening import Link, Opening
-from engine.wire.sockets import LINGER_S, Sockets, Wiring
+from engine.wire.sockets import Sockets, Wiring
 from tianji_cli.transport.ends.course import play
 from tianji_cli.transport.ends.crew import Ends
 from tianji_cli.transport.ends.memory import num_slots

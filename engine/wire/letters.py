@@ -1,0 +1,124 @@
+"""Messages to the coordinator that arrive once and in order, also where a connection breaks.
+
+What roles report becomes the trace, from which every figure is made, so none of it may be missing.
+Between hosts it therefore travels as letters: numbered, and kept until there is a receipt.
+
+    sender  4 5 6 ->              receiver  -> next is 5       4 is done with; 5 and 6 are kept
+    nothing more for a while:     5 once more
+                                            -> next is 7       both have come, the receipt was lost
+                                            -> next is 6       6 was lost with 5: goes on from 6
+
+As nothing overtakes anything on a connection, whatever was sent before a repeated letter has come
+before it or is lost. At most `WINDOW` letters are with the connection; others wait here, so that a
+host that is cut off for a while fills no queue beyond its mark.
+
+Pure: no sockets, no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+from engine.wire.header import Buffer
+
+WINDOW = 256
+REPEAT_S = 2.0
+"""A letter that has no receipt after so long is sent once more."""
+RECEIPT_S = 0.5
+"""So long a receipt may wait for further letters; one for what came out of turn does not wait."""
+
+
+class Outbox:
+    """Letters of one process to one other.
+
+    Args:
+        session: Grows with each incarnation of this process, so that the receiver begins anew.
+    """
+
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self._kept: deque[Buffer] = deque()
+        """All without a receipt, the oldest first."""
+        self._first = 0
+        """Number of the oldest."""
+        self._next = 0
+        """Number of the first that was not handed to the connection."""
+        self._repeated: int | None = None
+        self._since_s = 0.0
+        """Since when the oldest waits, or was sent again."""
+
+    @property
+    def next_number(self) -> int:
+        """Of the next letter that is put in."""
+        return self._first + len(self._kept)
+
+    def put(self, letter: Buffer) -> None:
+        """A letter, sealed with `session` and `next_number`."""
+        self._kept.append(letter)
+
+    def due(self, now_s: float) -> list[Buffer]:
+        """What to hand to the connection now."""
+        if self._first < self._next and now_s >= self._since_s + REPEAT_S:
+            self._repeated, self._since_s = self._first, now_s
+            return [self._kept[0]]
+        end = min(self.next_number, self._first + WINDOW)
+        if self._repeated is not None or self._next >= end:
+            return []
+        if self._next == self._first:
+            self._since_s = now_s
+        letters = list(islice(self._kept, self._next - self._first, end - self._first))
+        self._next = end
+        return letters
+
+    def receipt(self, session: int, next_number: int, now_s: float) -> None:
+        """All letters before `next_number` have come."""
+        if session != self.session or not self._first < next_number <= self._next:
+            return
+        for _ in range(next_number - self._first):
+            self._kept.popleft()
+        if self._repeated is not None and next_number == self._repeated + 1:
+            self._next = next_number
+        self._first, self._repeated, self._since_s = next_number, None, now_s
+
+    def wait_s(self, now_s: float) -> float | None:
+        """When to look for what is due again; None if nothing waits for a receipt."""
+        return max(0.0, self._since_s + REPEAT_S - now_s) if self._kept else None
+
+
+class _Sender:
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self.next_number = 0
+        self.due_s: float | None = None
+
+
+class Receipts:
+    """What has come of the letters of all others."""
+
+    def __init__(self) -> None:
+        self._senders: dict[str, _Sender] = {}
+
+    def take(self, sender: str, session: int, number: int, now_s: float) -> bool:
+        """A letter is here; False if it came before, or something before it has not come."""
+        item = self._senders.get(sender)
+        if item is None or item.session < session:
+            item = self._senders[sender] = _Sender(session)
+        if item.session != session:
+            return False
+        is_next = number == item.next_number
+        item.next_number += is_next
+        if not is_next:
+            item.due_s = now_s
+        elif item.due_s is None:
+            item.due_s = now_s + RECEIPT_S
+        return is_next
+
+    def due(self, now_s: float) -> list[tuple[str, int, int]]:
+        """Receipts to send now: to whom, session, and the number that is waited for."""
+        found = []
+        for sender, item in self._senders.items():
+            if item.due_s is not None and now_s >= item.due_s:
+                item.due_s = None
+                found.append((sender, item.session, item.next_number))
+        return found

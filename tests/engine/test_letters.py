@@ -1,0 +1,230 @@
+"""Letters arrive once and in order, whatever becomes of the connection."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import zmq
+from socket_kit import make_codec
+
+from engine.errors import WireError
+from engine.messages import COORDINATOR, Alive, Report
+from engine.trace.records import Event
+from engine.wire.keys import make_keyrings
+from engine.wire.letters import RECEIPT_S, REPEAT_S, WINDOW, Outbox, Receipts
+from engine.wire.opening import Link
+from engine.wire.sockets import Sockets, Wiring
+
+NUM_LETTERS = 200
+
+
+class Line:
+    """An outbox, receipts, and a connection that keeps the order and breaks now and then.
+
+    Args:
+        seed: Of what happens.
+        breaks: How probable it is at each turn that the connection breaks.
+    """
+
+    def __init__(self, seed: int, breaks: float) -> None:
+        self.choose, self.breaks = random.Random(seed), breaks
+        self.now_s = 0.0
+        self.outbox, self.receipts = Outbox(session=7), Receipts()
+        self.letters: deque[bytes] = deque()
+        self.answers: deque[tuple[int, int]] = deque()
+        self.num_sent = self.num_lost = 0
+        self.arrived: list[int] = []
+
+    def run(self) -> None:
+        for number in range(NUM_LETTERS):
+            assert self.outbox.next_number == number
+            self.outbox.put(str(number).encode())
+            for _ in range(self.choose.randint(0, 3)):
+                self.turn()
+        while self.outbox.wait_s(self.now_s) is not None:
+            self.turn()
+            assert self.now_s < 10_000, "it does not get on"
+
+    def turn(self) -> None:
+        self.now_s += 0.1
+        due = [bytes(letter) for letter in self.outbox.due(self.now_s)]
+        self.num_sent += len(due)
+        self.letters += due
+        self.answers += [(s, n) for _, s, n in self.receipts.due(self.now_s)]
+        if self.choose.random() < self.breaks:
+            for queue in (self.letters, self.answers):
+                for _ in range(self.choose.randint(0, len(queue))):
+                    queue.popleft()
+                    self.num_lost += 1
+        for _ in range(self.choose.randint(0, 3)):
+            if self.letters:
+                number = int(self.letters.popleft())
+                if self.receipts.take("actor-0", 7, number, self.now_s):
+                    self.arrived.append(number)
+        if self.answers:
+            self.outbox.receipt(*self.answers.popleft(), self.now_s)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_lost_is_sent_again_until_all_has_come_once_and_in_order(seed: int):
+    line = Line(seed, breaks=0.05)
+    line.run()
+    assert line.num_lost > 0
+    assert line.arrived == list(range(NUM_LETTERS))
+
+
+def test_without_a_break_each_is_sent_once():
+    line = Line(0, breaks=0.0)
+    line.run()
+    assert line.arrived == list(range(NUM_LETTERS))
+    assert line.num_sent == NUM_LETTERS
+
+
+def test_no_more_than_a_window_is_with_the_connection():
+    outbox = Outbox(session=1)
+    for _ in range(WINDOW + 10):
+        outbox.put(b"")
+    assert len(outbox.due(0.0)) == WINDOW
+    assert outbox.due(1.0) == []
+    assert len(outbox.due(REPEAT_S)) == 1, "the oldest once more, and only that"
+    assert outbox.due(REPEAT_S + 1) == []
+    outbox.receipt(1, WINDOW, REPEAT_S + 1)
+    assert len(outbox.due(REPEAT_S + 1)) == 10
+
+
+def test_a_new_incarnation_begins_anew_and_the_old_one_is_not_heard_again():
+    receipts = Receipts()
+    assert receipts.take("actor-0", 1, 0, 0.0)
+    assert receipts.take("actor-0", 2, 0, 0.0)
+    assert not receipts.take("actor-0", 1, 1, 0.0)
+    assert receipts.take("actor-0", 2, 1, 0.0)
+    assert receipts.due(RECEIPT_S) == [("actor-0", 2, 2)]
+    assert receipts.due(RECEIPT_S) == []
+
+
+def test_receipts_wait_for_more_unless_something_is_missing():
+    receipts = Receipts()
+    assert receipts.take("actor-0", 1, 0, 0.0)
+    assert receipts.due(0.0) == []
+    assert not receipts.take("actor-0", 1, 2, 0.1)
+    assert receipts.due(0.1) == [("actor-0", 1, 1)]
+
+
+class Proxy:
+    """Passes bytes on between one client at a time and a server, until it resets both.
+
+    Args:
+        port: Of the server, on this host.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return  # closed
+            with self._lock:
+                self._ends += [near, far]
+            for pair in ((near, far), (far, near)):
+                thread = threading.Thread(target=self._pass_on, args=pair, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            return  # reset
+
+    def reset(self) -> int:
+        """Resets all connections; what lies in them is lost. Returns how many there were."""
+        with self._lock:
+            ends, self._ends = self._ends, []
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.shutdown(socket.SHUT_RD)
+            end.close()
+        return len(ends) // 2
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.reset()
+        for thread in self._threads:
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def through_a_proxy() -> Iterator[tuple[Sockets, Sockets, Proxy]]:
+    """A coordinator, an actor on another host, and what lies between them."""
+    keyrings = make_keyrings([COORDINATOR, "actor-0"])
+    at_home = Wiring(bind="tcp://127.0.0.1:*", keyring=keyrings[COORDINATOR])
+    with Sockets(COORDINATOR, at_home, make_codec()) as coordinator:
+        assert coordinator._server is not None
+        endpoint = coordinator._server.get_string(zmq.LAST_ENDPOINT)
+        proxy = Proxy(int(endpoint.rpartition(":")[2]))
+        link = Link(peer=COORDINATOR, endpoint=f"tcp://127.0.0.1:{proxy.port}")
+        away = Wiring(links=(link,), keyring=keyrings["actor-0"])
+        try:
+            with Sockets("actor-0", away, make_codec()) as actor:
+                yield coordinator, actor, proxy
+        finally:
+            proxy.close()
+
+
+def report(number: int) -> Report:
+    row = Event(t_s=float(number), kind="note", host="", role="actor-0", detail="x" * 20_000)
+    return Report(address="actor-0", records=[row])
+
+
+def test_no_report_is_missing_though_the_connection_is_reset_again_and_again():
+    """Real sockets, encrypted; enough bytes for some to be under way whenever it breaks."""
+    heard: list[float] = []
+    num_reset = 0
+    with through_a_proxy() as (coordinator, actor, proxy):
+        give_up_s = time.monotonic() + 60.0
+        for number in range(300):
+            actor.send(COORDINATOR, report(number))
+            if number % 60 == 59:
+                num_reset += proxy.reset()
+        while len(heard) < 300 and time.monotonic() < give_up_s:
+            list(actor.receive(0.01))
+            for to, message in coordinator.receive(0.01):
+                assert not isinstance(message, WireError), message
+                assert isinstance(message, Report)
+                assert to == COORDINATOR
+                heard += [row.t_s for row in message.records if isinstance(row, Event)]
+                if len(heard) in (50, 150):
+                    num_reset += proxy.reset()
+        assert list(actor.receive(0.0)) == [], "receipts are for nobody"
+    assert num_reset >= 2
+    assert heard == [float(number) for number in range(300)]
+
+
+def test_what_is_said_again_and_again_needs_no_receipt():
+    with through_a_proxy() as (coordinator, actor, _):
+        actor.send(COORDINATOR, Alive(address="supervisor-0", host="box"))
+        (item,) = coordinator.receive(20.0)
+        assert item == (COORDINATOR, Alive(address="supervisor-0", host="box"))
+        assert actor._mail is not None
+        assert actor._mail.wait_s(None) is None
