@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
@@ -16,10 +17,15 @@ from engine.runtime.checkpoint import load_checkpoint
 from engine.wire.codec import allocate_framed
 
 Vector = npt.NDArray[np.float32]
+_NOTHING = np.float32(0)
 
 
 class ReducerBody:
     """Performs a reducer's commands.
+
+    Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that
+    could be added up: where several learners follow one schedule the sum overshoots, each takes
+    that back, and the sums of this grow without end. So each learner is told its own of them.
 
     Args:
         blueprint: The run; its cut says how to merge.
@@ -30,12 +36,14 @@ class ReducerBody:
 
     def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
         self._num_bytes = blueprint.weights.num_bytes
+        self._learns = _learns(blueprint.algorithm.network())
         self._rule: CommonModel | Accumulation
         if blueprint.cut.merge == "accumulate":
             state = blueprint.algorithm.init(blueprint.experiment.seed)
             if checkpoint is not None:
                 load_checkpoint(checkpoint, state)
-            self._rule = Accumulation(state.weights.vector.detach().cpu().numpy())
+            initial = state.weights.vector.detach().cpu().numpy()
+            self._rule = Accumulation(np.where(self._learns, initial, _NOTHING))
         else:
             self._rule = CommonModel(blueprint.experiment.reduce.gain)
 
@@ -43,9 +51,10 @@ class ReducerBody:
         match command:
             case MergeModel(group=group, weights=weights, shares=shares):
                 model = weights.buffer.view(np.float32).copy()
-                merged = self._rule.merge(group, model, shares, has_answer=command.has_answer)
+                learnt, has_answer = np.where(self._learns, model, _NOTHING), command.has_answer
+                merged = self._rule.merge(group, learnt, shares, has_answer=has_answer)
                 buffer = allocate_framed(self._num_bytes)
-                buffer.view(np.float32)[:] = merged
+                buffer.view(np.float32)[:] = np.where(self._learns, merged, model)
                 return [ModelsMerged(group, Weights(weights.version, buffer))]
             case ForgetModel(group=group):
                 self._rule.forget(group)
@@ -57,6 +66,12 @@ class ReducerBody:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _learns(network: nn.Module) -> npt.NDArray[np.bool_]:
+    """Which of all parameters a gradient reaches, [P], in the order of the flat vector."""
+    parameters = list(network.parameters())
+    return np.repeat([p.requires_grad for p in parameters], [p.numel() for p in parameters])
 
 
 class _Bases:

@@ -14,8 +14,9 @@ from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, R
 from engine.roles.commands import ForgetModel, MergeModel
 from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
+from engine.rollout import Weights
 from engine.runtime.blueprint import make_blueprint
-from engine.runtime.merge import Accumulation, CommonModel
+from engine.runtime.merge import Accumulation, CommonModel, ReducerBody
 from engine.spec import Experiment, ReduceSpec, StalenessSpec
 from engine.testing import has, make_experiment, make_weights, only, sent
 from engine.trace.records import Merge
@@ -124,6 +125,27 @@ def test_a_parameter_server_adds_up_what_every_worker_has_learnt():
     assert server.merge(1, vector(10, 13), {}).tolist() == [11, 13], "it started from the same"
     # Worker 0 has gone on from (11, 10), which it knows, by (+1, 0).
     assert server.merge(0, vector(12, 10), {}).tolist() == [12, 13]
+
+
+@pytest.mark.parametrize(("policy", "groups"), [("central", 1), ("tianji", 4)])
+def test_what_no_gradient_reaches_is_not_merged(policy: str, groups: int):
+    """Four learners lower their epsilon alike. Added up as progress it overshot, and the sums of
+    what they went back by grew until they were infinite, in checkpoints and in compiled steps."""
+    experiment = make_experiment(actors=4, groups=groups, staleness=StalenessSpec(mode="unbounded"))
+    experiment = msgspec.structs.replace(experiment, algorithm={"name": "dqn"})
+    cut = build_graph(load_policy(policy), experiment).cut
+    blueprint = make_blueprint(experiment, cut)
+    network = blueprint.algorithm.network()
+    model = np.concatenate([p.detach().numpy().reshape(-1) for p in network.parameters()])
+    frozen = [not p.requires_grad for p in network.parameters() for _ in range(p.numel())]
+    assert sum(frozen) == 1
+    body, shares = ReducerBody(blueprint), dict.fromkeys(range(4), 0.25)
+    for step in range(40):
+        model[frozen] = epsilon = np.float32(1 - 0.02 * step)
+        for group in range(4):
+            weights = Weights(step, model.copy().view(np.uint8))
+            (answer,) = body.perform(MergeModel(group, weights, shares, has_answer=True))
+            assert answer.weights.buffer.view(np.float32)[frozen] == epsilon
 
 
 def test_addresses_of_a_cut_name_every_role_once():
