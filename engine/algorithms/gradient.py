@@ -184,9 +184,10 @@ class FunctionalStep:
             return result
 
         gradients, metrics = torch.func.grad(loss, has_aux=True)(learning)
-        gradient = torch.cat(
-            [gradients.get(name, pieces[name].mul(0.0)).reshape(-1) for name, _ in self._shapes]
-        )
+        gradients |= {
+            name: torch.zeros_like(pieces[name]) for name in pieces if name not in learning
+        }
+        gradient = torch.cat([gradients[name].reshape(-1) for name, _ in self._shapes])
         norm = torch.linalg.vector_norm(gradient)
         return gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0), metrics
 

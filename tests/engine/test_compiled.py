@@ -143,6 +143,18 @@ def test_the_functional_step_is_the_eager_one(experiment: Experiment):
     assert functional.num_updates == eager.num_updates
 
 
+def test_a_parameter_that_no_gradient_reaches_may_be_infinite():
+    """A mask of -inf, say. Its gradient was 0 times itself, so one such number was in all steps."""
+    blueprint = make_blueprint(dqn())
+    state = blueprint.algorithm.init(3)
+    recorder = record(blueprint, blueprint.algorithm.init(0))
+    assert recorder.step is not None
+    state.steps = FunctionalTaker(recorder.step, state.network)
+    state.network.epsilon.fill_(float("-inf"))
+    blueprint.algorithm.update(state, random_batch(blueprint))
+    assert state.weights.vector.isfinite().all()
+
+
 def test_recording_an_update_finds_its_samples_and_minibatches():
     blueprint = make_blueprint(ppo())
     recorder = record(blueprint, blueprint.algorithm.init(0))
