@@ -118,21 +118,23 @@ class ActorRole:
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
 
     def _ask(self) -> list[Command]:
-        requests: list[Command] = [
-            Send(
-                self._learner, WeightsRequested(actor=self.address, held_version=self._held_version)
-            ),
+        """Asks for what it waits for; with a ticket in hand, whether that has become easier.
+
+        Its weights may never come: another actor, whose rollout they were to be made of, may be
+        lost for good. Its buffer then answers with the same ticket, for older weights.
+        """
+        held = self._held_version
+        request = TicketRequested(
+            actor=self.address,
+            held_version=held,
+            epoch=self._epoch,
+            last_ticket=self._last_ticket,
+        )
+        return [
+            Send(self._learner, WeightsRequested(actor=self.address, held_version=held)),
             Wake(RETRY_S),
+            Send(self._buffer, request),
         ]
-        if self._ticket is None:
-            request = TicketRequested(
-                actor=self.address,
-                held_version=self._held_version,
-                epoch=self._epoch,
-                last_ticket=self._last_ticket,
-            )
-            requests.append(Send(self._buffer, request))
-        return requests
 
     def _ask_for_step(self) -> list[Command]:
         if self._step is None:

@@ -12,7 +12,15 @@ from engine.algorithms.registry import read_config
 from engine.balance import Admission
 from engine.config_file import apply_settings, convert, parse_yaml
 from engine.errors import ConfigError, WireError
-from engine.messages import BatchArrived, StopRequested, TicketGranted, TicketRequested
+from engine.messages import (
+    ActorLost,
+    BatchArrived,
+    Start,
+    StopRequested,
+    TicketGranted,
+    TicketRequested,
+)
+from engine.roles.actor import ActorRole
 from engine.roles.commands import AbandonRollout, CollectRollout
 from engine.roles.events import TimerFired
 from engine.runtime import env_parts
@@ -130,6 +138,22 @@ def test_losing_actors_for_good_is_no_dead_end():
     admission.lose("actor-0")
     admission.lose("actor-1")
     assert any(admission.admit(f"actor-{i}", 0).min_version <= admission.next_batch for i in (2, 3))
+
+
+@pytest.mark.parametrize("mode", ["block", "drop"])
+def test_an_actor_with_a_ticket_for_weights_that_will_never_come_is_told_so(mode):
+    """B = 2, bound 0: its ticket asks for version 1, to be made of a rollout of one that dies."""
+    buffer, actor = tb.make_buffer(mode, max_lag=0), ActorRole(2, 0, "buffer-0", "learner-0")
+    for other in range(2):
+        tb.ask(buffer, other)
+    (request,) = sent(actor.handle(Start(origin_ns=0), 0.0), TicketRequested)
+    (granted,) = sent(buffer.handle(request, 0.0), TicketGranted)
+    actor.handle(granted, 0.0)
+    assert not has(actor.handle(ta.weights(0), 0.0), CollectRollout)
+    buffer.handle(ActorLost(actor="actor-0", epoch=0, collected=0), 1.0)
+    (request,) = sent(actor.handle(TimerFired(), 2.0), TicketRequested)
+    (granted,) = sent(buffer.handle(request, 2.0), TicketGranted)
+    assert has(actor.handle(granted, 2.0), CollectRollout)
 
 
 def test_after_its_last_word_a_buffer_hands_out_nothing():

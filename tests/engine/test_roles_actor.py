@@ -190,14 +190,15 @@ def test_requests_are_repeated_while_it_waits():
     )
 
 
-def test_with_a_ticket_in_hand_only_the_weights_are_asked_for_again():
+def test_with_a_ticket_in_hand_it_asks_whether_older_weights_will_do():
     actor = started()
     actor.handle(ticket(0, min_version=2), 1.0)
     actor.handle(weights(1), 1.0)
     commands = actor.handle(TimerFired(), RETRY_S)
     assert sent(commands, WeightsRequested) == [WeightsRequested(actor="actor-0", held_version=1)]
-    assert sent(commands, TicketRequested) == []
+    assert sent(commands, TicketRequested) == [TicketRequested(actor="actor-0", held_version=1)]
     assert has(commands, Wake)
+    assert has(actor.handle(ticket(0, min_version=1), RETRY_S), CollectRollout)
 
 
 def test_a_timer_while_collecting_or_stopped_does_nothing():
