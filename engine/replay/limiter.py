@@ -116,7 +116,7 @@ class RateLimiter:
 
     def take_batch(self) -> bool:
         """Counts one batch as drawn, if that does not put the learner too far ahead."""
-        if self.inserted < self._min_size:
+        if self.inserted < max(self._min_size, 1):
             return False
         if self.error - self._batch_samples < -self._tolerance:
             return False

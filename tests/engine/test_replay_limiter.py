@@ -78,6 +78,16 @@ def test_nothing_is_drawn_before_there_is_enough():
     assert limiter.take_batch()
 
 
+def test_nothing_is_drawn_from_an_empty_store():
+    """Without a least size a batch was drawn before anything had come: the store's error."""
+    limiter = make_limiter(min_size=0)
+    assert not limiter.take_batch()
+    ticket = limiter.admit("actor-0")
+    assert ticket is not None
+    assert limiter.arrive(ticket, 1)
+    assert limiter.take_batch()
+
+
 def test_a_ticket_is_kept_until_its_rollout_comes():
     limiter = make_limiter()
     ticket = limiter.admit("actor-0")
