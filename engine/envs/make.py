@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -42,12 +43,21 @@ def register_environment(
             together. It must restart in next-step mode.
         max_episode_steps: Longer episodes are truncated; applied to `make` only.
     """
+    if make_vector is not None and max_episode_steps is not None:
+        # Gymnasium would hand the limit to `make_vector` as an argument that it need not know.
+        make, max_episode_steps = partial(_make_limited, make, max_episode_steps), None
     gymnasium.register(
         env_id,
         entry_point=make,
         vector_entry_point=make_vector,
         max_episode_steps=max_episode_steps,
     )
+
+
+def _make_limited(
+    make: Callable[..., gymnasium.Env[Any, Any]], max_episode_steps: int, **kwargs: object
+) -> gymnasium.Env[Any, Any]:
+    return gymnasium.wrappers.TimeLimit(make(**kwargs), max_episode_steps)
 
 
 def make_vector_env(spec: EnvSpec) -> VectorEnvironment:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from engine.envs.make import RangedActions, make_vector_env, spaces_of
+from engine.envs.make import RangedActions, make_vector_env, register_environment, spaces_of
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
 
@@ -48,6 +48,26 @@ def test_an_unbounded_range_is_left_alone():
     env = RangedActions(gymnasium.vector.SyncVectorEnv([Unbounded]))
     env.reset()
     assert env.step(np.array([[9.0]], np.float32))[1].tolist() == [9.0]
+
+
+def test_an_own_vector_version_is_made_with_what_is_promised_whatever_limits_single_copies():
+    """Gymnasium handed it `max_episode_steps`, which it had no parameter for."""
+
+    def make(step_cost: float) -> gymnasium.Env:
+        return gymnasium.make("CartPole-v1").unwrapped
+
+    def make_vector(num_envs: int, step_cost: float) -> gymnasium.vector.VectorEnv:
+        return gymnasium.vector.SyncVectorEnv([lambda: make(step_cost)] * num_envs)
+
+    register_environment("Limited-v0", make, make_vector, max_episode_steps=3)
+    try:
+        env = make_vector_env(EnvSpec(id="Limited-v0", num_envs=2, kwargs={"step_cost": 1.0}))
+        assert env.num_envs == 2
+        single = gymnasium.make("Limited-v0", step_cost=1.0)
+        single.reset(seed=0)
+        assert [single.step(t % 2)[3] for t in range(3)] == [False, False, True]
+    finally:
+        del gymnasium.registry["Limited-v0"]
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1"])
