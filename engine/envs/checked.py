@@ -6,8 +6,6 @@ over a batch without a word.
 
 from __future__ import annotations
 
-import math
-
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -16,6 +14,8 @@ from numpy import vdot
 from engine.errors import RunFailedError
 
 Info = dict[str, object]
+LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
+"""Rollouts are in single precision: what is larger would be infinite there."""
 
 
 class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
@@ -66,8 +66,8 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             and reward.shape == row
             and terminated.shape == row
             and truncated.shape == row
-            and (self._is_whole or vdot(observation, observation) < math.inf)
-            and vdot(reward, reward) < math.inf
+            and (self._is_whole or float(vdot(observation, observation)) < LARGEST_SQUARE)
+            and float(vdot(reward, reward)) < LARGEST_SQUARE
         )
         if not is_sound:  # which may be: a sum of squares overflows before its summands do
             self._check("observation", observation, self._observation_shape)
@@ -79,7 +79,8 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
     def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and values.shape != shape:
             raise self._refused(f"{name} has the shape {values.shape}, announced was {shape}")
-        is_bad = ~np.isfinite(values)
+        with np.errstate(over="ignore"):
+            is_bad = ~np.isfinite(values.astype(np.float32))
         if is_bad.any():
             env = int(np.argwhere(is_bad)[0][0])
             raise self._refused(f"{name} of environment {env} is {values[is_bad][0]}")

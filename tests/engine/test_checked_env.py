@@ -46,6 +46,18 @@ def env(inner: Scripted) -> CheckedVectorEnv:
 ACTIONS = np.zeros(B, np.int64)
 
 
+@pytest.mark.parametrize("name", ["observation", "reward"])
+def test_what_is_infinite_in_single_precision_is_refused(inner: Scripted, env, name: str):
+    """A simulation that blows up passes through such numbers before it comes to infinity."""
+    inner.observation = np.zeros((B, 2), np.float64)
+    values = inner.observation if name == "observation" else inner.row[0]
+    values[1] = 3e38
+    env.step(ACTIONS)
+    values[1] = -1e39
+    with pytest.raises(RunFailedError, match=rf"{name} of environment 1 is -1e\+39"):
+        env.step(ACTIONS)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["observation", "reward"])
 def test_what_is_no_number_is_refused_by_name(inner: Scripted, env, name: str, value: float):
@@ -70,7 +82,7 @@ def test_a_first_observation_is_checked_as_well(inner: Scripted, env):
 def test_large_numbers_are_numbers(inner: Scripted, env):
     """The quick check overflows with them, and the exact one decides."""
     inner.observation[:] = np.finfo(np.float32).max
-    inner.row[0][:] = -np.finfo(np.float64).max
+    inner.row[0][:] = -np.finfo(np.float32).max
     env.reset()
     assert env.step(ACTIONS)[0] is inner.observation
 
