@@ -87,7 +87,8 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     `correct`: no bound; the algorithm weighs each sample by its importance, as V-trace does. Only
     algorithms that do so accept it.
     `unbounded`: no bound and no correction is asked for.
-    Without a bound, rollouts are trained in the order in which they came.
+    Rollouts that began with the oldest weights are trained first, also without a bound; of equal
+    ones, those that were admitted first.
     """
 
     mode: Literal["block", "drop", "correct", "unbounded"] = "block"
