@@ -167,7 +167,7 @@ class CoordinatorRole:
         if self._totals.reached_at_s is not None:
             return self._stop("return_threshold", now_s)
         limit = self._experiment.stop.env_steps
-        if limit and self._totals.consumed.total >= limit:
+        if self._groups.count > 1 and limit and self._totals.consumed.total >= limit:
             return self._stop("env_steps", now_s)
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:

@@ -3,7 +3,7 @@
     STOPPING --all but the buffers have stopped--> DRAINING --the buffers have stopped--> ENDED
 
 Actors and learners say what they did; then the buffers, told how much to expect, count what is
-left. Whoever does not answer is asked again, and given up in the end.
+left. Whoever does not answer in time is given up.
 
 Pure, like the coordinator whose part it is.
 """
@@ -28,8 +28,6 @@ from engine.trace.summary import RunStatus
 STOP_S = 10.0
 """How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
 MAX_STOP_S = 600.0
-REMIND_S = 2.0
-"""How often those that have not answered are asked again."""
 
 
 class Phase(Enum):
@@ -93,14 +91,17 @@ class Ending:
         self._ended_training_s = 0.0
         self._began_s = 0.0
         """When this phase did."""
-        self._asked_s = 0.0
 
     def begin(self, reason: str, now_s: float) -> list[Command]:
         """The run is to end."""
         self.phase, self._began_s = Phase.STOPPING, now_s
         self._reason, self._ended_training_s = reason, now_s
         self._roll.give_up(self._roll.missing)
-        return [self._note("stopping", reason, now_s), *self._ask(now_s), *self.advance(now_s)]
+        stops = [
+            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
+            for address in self._awaited()
+        ]
+        return [self._note("stopping", reason, now_s), *stops, *self.advance(now_s)]
 
     def give_up(self, roles: Iterable[str]) -> list[Command]:
         """Expects no last word of these. What actors among them had sent, their buffer knows."""
@@ -114,15 +115,18 @@ class Ending:
         commands: list[Command] = []
         if self.phase is Phase.STOPPING and not self._awaited():
             self.phase, self._began_s = Phase.DRAINING, now_s
-            commands += self._ask(now_s)
+            commands += [
+                Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
+                for buffer in self._awaited()
+            ]
         if self.phase is Phase.DRAINING and not self._awaited():
             commands += self._end(now_s)
         return commands
 
     def tick(self, now_s: float) -> list[Command]:
-        """What is due now: to remind those that are silent, or to go on without them."""
+        """Goes on without those that are silent, once they have had their time."""
         if now_s < self._began_s + self._limit_s(now_s):
-            return self._ask(now_s) if now_s >= self._asked_s + REMIND_S else []
+            return []
         commands: list[Command] = []
         for actor in self._upkeep.stuck_actors(self._awaited()):  # known, and no reason to fail
             commands += self._fleet.lose(actor)
@@ -131,16 +135,6 @@ class Ending:
             self._verdict.fail(f"{', '.join(waiting)} did not stop within {waited_s:.0f} s")
             commands += self.give_up(waiting)
         return [*commands, *self.advance(now_s)]
-
-    def _ask(self, now_s: float) -> list[Command]:
-        """Tells all that are waited for to stop."""
-        self._asked_s = now_s
-        return [Send(address, self._stop_for(address, now_s)) for address in self._awaited()]
-
-    def _stop_for(self, address: str, now_s: float) -> Stop:
-        if self.phase is Phase.DRAINING:
-            return self._groups.last_stop(address, self._roll.last_words, self._totals)
-        return Stop(standing=self._totals.standing_of(address, now_s))
 
     def _awaited(self) -> list[str]:
         """Roles whose last word is still missing in this phase."""

@@ -150,7 +150,7 @@ class LearnerRole:
                 self._takes_part = False
                 return self._finish(now_s)
             case TimerFired():
-                return self._remind()
+                return self._ask(self._requests.again(self._consumed))
             case Exit():
                 return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
@@ -168,16 +168,6 @@ class LearnerRole:
         if request is None or self._is_stopping:
             return []
         return [Send(self._buffer, request), Wake(ASK_AGAIN_S)]
-
-    def _remind(self) -> list[Command]:
-        """Says again what may have been lost on its way."""
-        if self._has_enough and not self._is_stopping:
-            return [Send(COORDINATOR, StepLimitReached()), Wake(ASK_AGAIN_S)]
-        return self._ask(self._requests.again(self._consumed))
-
-    @property
-    def _has_enough(self) -> bool:
-        return self._step_limit is not None and self._consumed >= self._step_limit
 
     def _arrived(self, batch: Batch, now_s: float) -> list[Command]:
         if not self._requests.arrived(batch.batch):
@@ -241,8 +231,8 @@ class LearnerRole:
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
         commands.append(self._report(*rows, self._published_row(now_s)))
-        if self._has_enough:
-            commands += [Send(COORDINATOR, StepLimitReached()), Wake(ASK_AGAIN_S)]
+        if self._step_limit is not None and self._consumed >= self._step_limit:
+            commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:
             return [*commands, *self._withdraw(now_s)]
         if self._has_reducer and self._offers.is_due(self._version, now_s):

@@ -17,7 +17,7 @@ from engine.messages import Probe, ProbeAnswered
 from engine.spec import WatchdogSpec
 
 PROBE_S = 5.0
-"""How often each process is asked, and asked again while it is silent: a question can be lost."""
+"""How often each process is asked. One that has not answered is not asked again."""
 PATIENCE = 5.0
 """A process that once took so and so long may take this much longer, up to `MAX_PATIENCE` times
 `stuck_s`: slow environments are no alarm."""
@@ -28,8 +28,6 @@ MAX_PATIENCE = 10.0
 class _Watched:
     heard_s: float
     asked_s: float = 0.0
-    """When it was first asked what it has not answered."""
-    sent_s: float = 0.0
     number: int = 0
     is_asked: bool = False
     longest_turn_s: float = 0.0
@@ -80,14 +78,11 @@ class Watchdog:
             self._watched[process] = known.get(process) or _Watched(heard_s=now_s)
         asked = []
         for process, item in self._watched.items():
-            since_s = item.sent_s if item.is_asked else item.heard_s
-            if item.number and now_s - since_s < PROBE_S:
-                continue
-            if not item.is_asked:
+            is_due = item.number == 0 or now_s - item.heard_s >= PROBE_S
+            if is_due and not item.is_asked:
                 item.number += 1
                 item.is_asked, item.asked_s = True, now_s
-            item.sent_s = now_s
-            asked.append((process, Probe(number=item.number)))
+                asked.append((process, Probe(number=item.number)))
         return asked
 
     def answered(self, answer: ProbeAnswered, now_s: float) -> bool:

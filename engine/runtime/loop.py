@@ -24,8 +24,6 @@ from engine.messages import (
     Probe,
     ProbeAnswered,
     Start,
-    Stop,
-    Stopped,
     role_of,
 )
 from engine.roles.commands import (
@@ -97,8 +95,6 @@ class Hosted:
     role: Role
     body: Body
     wake_at_s: float | None = field(default=None)
-    is_told_to_stop: bool = False
-    last_word: Stopped | None = None
 
 
 class Loop:
@@ -159,24 +155,13 @@ class Loop:
                 continue  # it has quit
             if isinstance(event, Start):
                 self._clock.restart(event.origin_ns)
-            if isinstance(event, Stop) and self._was_told(hosted):
-                continue
             self._perform(address, hosted.role.handle(event, self._clock.now_s()))
-
-    def _was_told(self, hosted: Hosted) -> bool:
-        """Whether this role knows already that it is to stop; says its last word again then."""
-        if hosted.is_told_to_stop and hosted.last_word is not None:
-            self._send(COORDINATOR, hosted.last_word)
-        was_told, hosted.is_told_to_stop = hosted.is_told_to_stop, True
-        return was_told
 
     def _perform(self, address: str, commands: list[Command]) -> None:
         hosted = self._hosted[address]
         for command in commands:
             match command:
                 case Send(to=to, message=message):
-                    if isinstance(message, Stopped):
-                        hosted.last_word = message
                     self._send(to, message)
                 case Wake(after_s=after_s):
                     hosted.wake_at_s = time.monotonic() + after_s

@@ -1,7 +1,8 @@
-"""Messages to the coordinator that arrive once and in order, also where a connection breaks.
+"""Messages to and from the coordinator, once and in order also where a connection breaks.
 
-What roles report becomes the trace, from which every figure is made, so none of it may be missing.
-Between hosts it therefore travels as letters: numbered, and kept until there is a receipt.
+What roles report becomes the trace, from which every figure is made, and what the coordinator says
+starts and ends things. Between hosts all of it travels as letters: numbered, and kept until there
+is a receipt.
 
     sender  4 5 6 ->              receiver  -> next is 5       4 is done with; 5 and 6 are kept
     nothing more for a while:     5 once more
@@ -99,6 +100,11 @@ class Receipts:
     def __init__(self) -> None:
         self._senders: dict[str, _Sender] = {}
 
+    def is_successor(self, sender: str, session: int) -> bool:
+        """Whether a letter of this session shows that an earlier incarnation is gone."""
+        item = self._senders.get(sender)
+        return item is not None and item.session < session
+
     def take(self, sender: str, session: int, number: int, now_s: float) -> bool:
         """A letter is here; False if it came before, or something before it has not come."""
         item = self._senders.get(sender)
@@ -122,3 +128,8 @@ class Receipts:
                 item.due_s = None
                 found.append((sender, item.session, item.next_number))
         return found
+
+    def wait_s(self, now_s: float) -> float | None:
+        """When the next receipt is due; None if none is."""
+        waits = [item.due_s - now_s for item in self._senders.values() if item.due_s is not None]
+        return max(0.0, min(waits)) if waits else None

@@ -6,63 +6,71 @@ import time
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from engine.messages import COORDINATOR, Alive, AnyMessage, Message, ProbeAnswered, Receipt
-from engine.messages import SmallMessage as Small
+from engine.messages import COORDINATOR, Alive, AnyMessage, Message, Receipt, SmallMessage
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.letters import Outbox, Receipts
 
-REPEATED = (Alive, ProbeAnswered)
-"""Said to the coordinator again and again, so that it does not matter if one is lost."""
-
 
 class Mail:
-    """What a process sends to the coordinator on another host, and what comes of it.
+    """What a process and the coordinator of another host say to each other.
 
     Args:
         codec: Messages to frames.
+        is_coordinator: Whether this process is the one that all others write to.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, *, is_coordinator: bool) -> None:
         self._codec = codec
-        self._outbox = Outbox(session=time.monotonic_ns())
+        self._is_coordinator = is_coordinator
+        self._outboxes: dict[str, Outbox] = {}
         self._receipts = Receipts()
 
-    def put(self, message: AnyMessage, to: str) -> bool:
-        """Keeps a message until it has come; False if it is none that has to."""
-        if to != COORDINATOR or not _is_letter(message):
+    def put(self, message: AnyMessage, to: str, peer: str) -> bool:
+        """Keeps a message to a role of this process until it has come.
+
+        Returns:
+            False if it is none that has to come.
+        """
+        if not (self._is_coordinator or to == COORDINATOR) or not _is_letter(message):
             return False
-        box = self._outbox
+        box = self._outboxes.get(peer)
+        if box is None:
+            box = self._outboxes[peer] = Outbox(session=time.monotonic_ns())
         box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
         return True
 
     def due(self) -> Iterator[tuple[str, Buffer]]:
-        """What to send now, and to whom."""
+        """What to send now, and to which process."""
         now_s = time.monotonic()
-        for letter in self._outbox.due(now_s):
-            yield COORDINATOR, letter
+        for peer, box in self._outboxes.items():
+            yield from ((peer, letter) for letter in box.due(now_s))
         for sender, session, next_number in self._receipts.due(now_s):
             receipt = Receipt(session=session, next_number=next_number)
             yield from ((sender, frame) for frame in self._codec.encode(receipt, sender))
 
     def wait_s(self, timeout_s: float | None) -> float | None:
         """How long to wait for messages, if that long at most: then something may be due."""
-        due_s = self._outbox.wait_s(time.monotonic())
-        if due_s is None or timeout_s is None:
-            return timeout_s if due_s is None else due_s
-        return min(timeout_s, due_s)
+        now_s = time.monotonic()
+        waits = [self._receipts.wait_s(now_s), *(b.wait_s(now_s) for b in self._outboxes.values())]
+        return min((wait for wait in (timeout_s, *waits) if wait is not None), default=None)
 
     def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
         """Keeps count of what has come; False if it is for no role."""
+        now_s = time.monotonic()
         if isinstance(message, Receipt):
-            self._outbox.receipt(message.session, message.next_number, time.monotonic())
+            if (box := self._outboxes.get(sender)) is not None:
+                box.receipt(message.session, message.next_number, now_s)
             return False
         if header.kind_of(frame) != header.KIND_LETTER:
             return True
         session, number = header.unpack_letter_prefix(frame)
-        return self._receipts.take(sender, session, number, time.monotonic())
+        if self._receipts.is_successor(sender, session):
+            self._outboxes.pop(sender, None)  # that was for the one that is gone
+        return self._receipts.take(sender, session, number, now_s)
 
 
-def _is_letter(message: AnyMessage) -> TypeGuard[Small]:
-    return isinstance(message, Message) and not isinstance(message, REPEATED)
+def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:
+    """All small ones, but not what is said again and again and means nothing later."""
+    return isinstance(message, Message) and not isinstance(message, Alive)

@@ -23,6 +23,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import WireError
 from engine.messages import (
+    COORDINATOR,
     AnyMessage,
     RolloutArrived,
     WeightsArrived,
@@ -100,7 +101,9 @@ class Sockets:
         self._intake: Intake | None = None
         if arena is not None and (inbox := arena.lanes.inbox(roles or (address,))) is not None:
             self._intake = Intake(inbox, codec, sections)
-        self._mail = None if wiring.keyring is None else Mail(codec)
+        self._mail: Mail | None = None
+        if wiring.keyring is not None:
+            self._mail = Mail(codec, is_coordinator=COORDINATOR in (roles or (address,)))
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
         self._waiting = Waiting(codec.weights_frame_bytes)
@@ -163,7 +166,7 @@ class Sockets:
         if is_near and type(message) is RolloutArrived and self._codec.post(message, to):
             return True
         mail = None if is_near else self._mail
-        if mail is not None and mail.put(message, to):
+        if mail is not None and mail.put(message, to, peer):
             self._send_mail(mail)
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
@@ -194,8 +197,7 @@ class Sockets:
 
     def _send_mail(self, mail: Mail) -> None:
         """What is lost of it is sent again in time."""
-        for to, frame in mail.due():
-            peer = self._routes.get(to, to)
+        for peer, frame in mail.due():
             self._hand_over(peer, self._clients.get(peer), cut([frame]))
 
     def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:

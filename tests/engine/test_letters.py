@@ -8,15 +8,15 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import zmq
-from socket_kit import make_codec
+from socket_kit import HELLO, make_codec
 
 from engine.errors import WireError
-from engine.messages import COORDINATOR, Alive, Report
+from engine.messages import COORDINATOR, Alive, AnyMessage, Report, Start, Stop
 from engine.trace.records import Event
 from engine.wire.keys import make_keyrings
 from engine.wire.letters import RECEIPT_S, REPEAT_S, WINDOW, Outbox, Receipts
@@ -190,6 +190,49 @@ def through_a_proxy() -> Iterator[tuple[Sockets, Sockets, Proxy]]:
                 yield coordinator, actor, proxy
         finally:
             proxy.close()
+
+
+@contextmanager
+def on_two_hosts() -> Iterator[tuple[Sockets, Callable[[], Sockets]]]:
+    """A coordinator, and what begins an incarnation of an actor elsewhere."""
+    keyrings = make_keyrings([COORDINATOR, "actor-0"])
+    at_home = Wiring(bind="tcp://127.0.0.1:*", keyring=keyrings[COORDINATOR])
+    with Sockets(COORDINATOR, at_home, make_codec()) as coordinator:
+        assert coordinator._server is not None
+        link = Link(peer=COORDINATOR, endpoint=coordinator._server.get_string(zmq.LAST_ENDPOINT))
+        away = Wiring(links=(link,), keyring=keyrings["actor-0"])
+        yield coordinator, lambda: Sockets("actor-0", away, make_codec())
+
+
+def heard_by(listener: Sockets, other: Sockets) -> tuple[str, AnyMessage | WireError]:
+    """The next message that it gets for a role; both go on meanwhile."""
+    give_up_s = time.monotonic() + 20.0
+    while time.monotonic() < give_up_s:
+        assert list(other.receive(0.0)) == []
+        for item in listener.receive(0.01):
+            return item
+    raise AssertionError("nothing came")
+
+
+def test_what_the_coordinator_says_to_one_that_is_gone_does_not_reach_its_successor():
+    with on_two_hosts() as (coordinator, begin):
+        with begin() as first:
+            first.send(COORDINATOR, HELLO)
+            assert heard_by(coordinator, first) == (COORDINATOR, HELLO)
+            coordinator.send("actor-0", Start(origin_ns=1))
+            assert heard_by(first, coordinator) == ("actor-0", Start(origin_ns=1))
+        coordinator.send("actor-0", Stop())
+        with begin() as second:
+            second.send(COORDINATOR, HELLO)
+            assert heard_by(coordinator, second) == (COORDINATOR, HELLO)
+            coordinator.send("actor-0", Start(origin_ns=2))
+            assert heard_by(second, coordinator) == ("actor-0", Start(origin_ns=2))
+            deadline_s = time.monotonic() + REPEAT_S + RECEIPT_S
+            while time.monotonic() < deadline_s:
+                assert list(second.receive(0.05)) == []
+                assert list(coordinator.receive(0.0)) == []
+        assert coordinator._mail is not None
+        assert coordinator._mail.wait_s(None) is None, "nothing waits for a receipt"
 
 
 def report(number: int) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator_scenes import consumption, production
+from coordinator_scenes import production
 
 from engine.graph.cut import Cut
 from engine.messages import (
@@ -21,7 +21,7 @@ from engine.roles.learner import LearnerRole
 from engine.roles.totals import RunTotals
 from engine.spec import StalenessSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
-from engine.trace.records import Ledger
+from engine.trace.records import Consumption, Ledger
 
 
 def cut(groups: int = 3, merge: str = "average") -> Cut:
@@ -31,6 +31,22 @@ def cut(groups: int = 3, merge: str = "average") -> Cut:
         groups=groups,
         merge=merge,  # type: ignore[arg-type]
         staleness=StalenessSpec(),
+    )
+
+
+def consumption(learner: int, env_steps: int) -> Consumption:
+    return Consumption(
+        t_s=1.0,
+        learner=learner,
+        version=0,
+        env_steps=env_steps,
+        env_steps_total=env_steps,
+        samples_trained=env_steps,
+        samples_trained_total=env_steps,
+        updates_total=1,
+        wait_s=0.0,
+        update_s=0.1,
+        metrics={},
     )
 
 

@@ -136,15 +136,3 @@ def test_null_switches_both_off():
     watchdog = make_watchdog(None, None)
     assert run(watchdog, 0, 500, silent=frozenset(PROCESSES)) == []
     assert watchdog.stalled(500.0) is None
-
-
-def test_a_question_that_was_lost_is_put_again():
-    watchdog = make_watchdog()
-    ((_, probe), *_) = watchdog.probes(["actor-0"], 0.0)
-    assert watchdog.probes(["actor-0"], PROBE_S - 1) == []
-    assert watchdog.probes(["actor-0"], PROBE_S) == [("actor-0", probe)]
-    assert watchdog.probes(["actor-0"], PROBE_S + 1) == []
-    late = ProbeAnswered(process="actor-0", number=probe.number, longest_turn_s=0.1, work=1)
-    watchdog.answered(late, STUCK_S)
-    assert watchdog.newly_stuck(STUCK_S + 1) == []
-    assert watchdog.probes(["actor-0"], STUCK_S + 1) == [], "it has just answered"
