@@ -20,13 +20,12 @@ def write_json(path: Path, document: object) -> None:
     os.replace(part, path)
 
 
-def begin(path: Path, document: object, what: str) -> None:
+def begin(path: Path, document: object) -> None:
     """Makes the directory of a piece of work and writes the document that says what it is.
 
     Args:
         path: Of the document; its directory must not exist.
         document: Of the work.
-        what: It is, for errors: `a benchmark`.
 
     Raises:
         ConfigError: Work of that name exists.
@@ -38,7 +37,7 @@ def begin(path: Path, document: object, what: str) -> None:
         write_json(path, document)
     except FileExistsError:
         raise ConfigError(
-            f"{what} of this id exists and is not overwritten",
+            "a benchmark or study of this id exists and is not overwritten",
             where=str(root),
             fix="choose another --name, or go on with it: --resume",
         ) from None

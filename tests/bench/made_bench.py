@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,14 +12,14 @@ from engine.trace.records import Staleness
 from tianji_cli.baselines.base import Installed
 from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import EpisodeEnd, Steps, Trained
-from tianji_cli.bench.harness import create, new_bench
+from tianji_cli.bench.harness import new_bench
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import measure
 from tianji_cli.bench.results import BenchPaths, Cell, CellResult
 from tianji_cli.bench.run_cell import write_trace
 from tianji_cli.bench.supervise import Leftover
-from tianji_cli.documents import write_json
+from tianji_cli.documents import begin, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
 PEERS = ("tianji", "rllib", "xingtian")
@@ -34,8 +35,8 @@ def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path
     if machine is not None:
         elsewhere = msgspec.structs.replace(bench.manifest.machine, id=machine)
         manifest = msgspec.structs.replace(bench.manifest, machine=elsewhere)
-        bench = type(bench)(bench.paths, manifest, {})
-    create(bench)
+        bench = replace(bench, manifest=manifest)
+    begin(bench.paths.manifest, bench.manifest)
     for cell in bench.manifest.cells:
         outcome: Outcome = "censored" if cell.peer == "xingtian" else "reached"
         if cell.peer == "xingtian" and cell.seed == max(seeds):
@@ -45,7 +46,7 @@ def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path
 
 
 def write_cell(paths: BenchPaths, cell: Cell, outcome: Outcome, machine: str) -> None:
-    place, task = paths.cell(cell), make_task(PEERS, budget_s=40.0)
+    place, task = paths.files(cell), make_task(PEERS, budget_s=40.0)
     place.trace.mkdir(parents=True)
     place.output.write_text("said\n")
     speed = SPEEDS[cell.peer] * (1 + 0.01 * cell.seed)

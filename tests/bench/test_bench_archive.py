@@ -39,7 +39,7 @@ def make(root: Path) -> Path:
     changed = msgspec.structs.replace(manifest, peers=peers, argv=argv, machine=machine)
     write_json(BenchPaths(root).manifest, changed)
     for cell in manifest.cells:
-        place = BenchPaths(root).cell(cell)
+        place = BenchPaths(root).files(cell)
         place.output.write_text("/secret/said")
         document = json.loads(place.result.read_text())
         write_json(place.result, {**document, "command": ["/secret/bin/python", "-u"]})

@@ -54,7 +54,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["no task here for sample-factory", "Sample Factory has no DQN"],
         ),
         (["smoke", "--seeds", "0"], 2, ["--seeds"]),
-        (["--resume", "nothing", "--yes"], 2, ["cannot be read", "nothing"]),
+        (["--resume", "nothing", "--yes"], 2, ["no benchmark or study to go on with", "nothing"]),
         (["--install", "xingtian"], 2, ["cannot be installed from here"]),
         (["smoke", "--name", "../up", "--dry-run"], 2, ["cannot name a directory"]),
         (["smoke", "--hosts", "lab", "--dry-run"], 2, ["--hosts", "takes no inventory"]),

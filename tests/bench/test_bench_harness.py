@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,15 +22,14 @@ from tianji_cli.bench import run_cell as run_cell_module
 from tianji_cli.bench.harness import (
     Bench,
     check_games,
-    create,
     find_peers,
     new_bench,
-    resume,
+    read_bench,
     run_cells,
 )
 from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest
 from tianji_cli.bench.work import BenchEnv
-from tianji_cli.documents import write_json
+from tianji_cli.documents import begin, write_json
 
 pytestmark = pytest.mark.processes
 
@@ -38,14 +38,14 @@ def make_bench(root: Path, *peers: FakePeer, seeds: int = 1, **limits: object) -
     task = make_task([peer.name for peer in peers], **limits)
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     bench = new_bench(make_suite(task, seeds), peers, installed, range(seeds), root)
-    create(bench)
+    begin(bench.paths.manifest, bench.manifest)
     return bench
 
 
 def run(bench: Bench, *peers: FakePeer) -> list[CellResult]:
     by_name = {peer.name: peer for peer in peers}
     results = run_cells(bench, by_name, lambda *_: None, lambda _: None)
-    return [results[cell] for cell in bench.manifest.cells]
+    return [results[cell] for cell in bench.open_cells]
 
 
 def run_one(root: Path, behaviour: str, **limits: object) -> CellResult:
@@ -187,19 +187,16 @@ def test_a_finished_cell_is_never_run_twice(tmp_path):
     peer = FakePeer("rllib", "good")
     bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0)
     first, second = bench.manifest.cells
-    once = Bench(bench.paths, msgspec.structs.replace(bench.manifest, cells=[first]), {})
-    run(once, peer)
-    stamp = bench.paths.cell(first).result.stat().st_mtime_ns
-    bench.paths.cell(second).root.mkdir(parents=True)
-    (bench.paths.cell(second).root / "rest").write_text("of an interrupted attempt")
-    again = resume(tmp_path / "b")
+    run(replace(bench, open_cells=[first]), peer)
+    stamp = bench.paths.files(first).result.stat().st_mtime_ns
+    bench.paths.files(second).root.mkdir(parents=True)
+    (bench.paths.files(second).root / "rest").write_text("of an interrupted attempt")
+    again = read_bench(tmp_path / "b")
     assert again.open_cells == [second]
     run(again, peer)
-    assert bench.paths.cell(first).result.stat().st_mtime_ns == stamp
-    assert not (bench.paths.cell(second).root / "rest").exists()
-    run(bench, peer)  # as a command that has read what is open before that was done
-    assert bench.paths.cell(first).result.stat().st_mtime_ns == stamp
-    assert resume(tmp_path / "b").open_cells == []
+    assert bench.paths.files(first).result.stat().st_mtime_ns == stamp
+    assert not (bench.paths.files(second).root / "rest").exists()
+    assert read_bench(tmp_path / "b").open_cells == []
 
 
 def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
@@ -217,7 +214,7 @@ def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
         run_cells(bench, {"rllib": peer}, lambda *_: seen.set(), lambda _: None)
     thread.join()
     assert not members(tmp_path)
-    assert resume(tmp_path / "b").open_cells == bench.manifest.cells
+    assert read_bench(tmp_path / "b").open_cells == bench.manifest.cells
 
 
 def test_a_cell_whose_traces_find_no_room_ends_the_bench_and_is_run_again(tmp_path, monkeypatch):
@@ -233,14 +230,14 @@ def test_a_cell_whose_traces_find_no_room_ends_the_bench_and_is_run_again(tmp_pa
         patch.setattr(run_cell_module, "TraceWriter", FullDisk)
         with pytest.raises(PreflightError, match=r"No space left.*--resume"):
             run(bench, peer)
-    again = resume(tmp_path / "b")
+    again = read_bench(tmp_path / "b")
     assert again.open_cells == bench.manifest.cells
     (result,) = run(again, peer)
     assert result.outcome == "reached"
 
 
 def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
-    paths = BenchPaths(tmp_path).cell(Cell(task="t", peer="rllib", seed=0))
+    paths = BenchPaths(tmp_path).files(Cell(task="t", peer="rllib", seed=0))
     paths.trace.mkdir(parents=True)
     full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
     monkeypatch.setattr("engine.trace.writer.os.statvfs", lambda _: full)
@@ -261,7 +258,7 @@ def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
     assert found == {"rllib": None}
     assert "do this" in said[0]
     bench = new_bench(make_suite(make_task(["rllib"])), [peer], found, [0], tmp_path / "b")
-    create(bench)
+    begin(bench.paths.manifest, bench.manifest)
     (result,) = run(bench, peer)
     assert result.outcome == "missing"
 
@@ -270,10 +267,10 @@ def test_a_benchmark_is_never_overwritten_and_never_mixes_machines(tmp_path):
     peer = FakePeer("rllib", "good")
     bench = make_bench(tmp_path / "b", peer)
     with pytest.raises(ConfigError, match="not overwritten"):
-        create(bench)
-    paths = BenchPaths(tmp_path / "b")
-    manifest = read_manifest(paths)
+        begin(bench.paths.manifest, bench.manifest)
+    run(bench, peer)
+    manifest = read_manifest(bench.paths)
     elsewhere = msgspec.structs.replace(manifest.machine, id="other")
-    write_json(paths.manifest, msgspec.structs.replace(manifest, machine=elsewhere))
-    with pytest.raises(ConfigError, match="begun on machine other"):
-        resume(tmp_path / "b")
+    write_json(bench.paths.manifest, msgspec.structs.replace(manifest, machine=elsewhere))
+    with pytest.raises(ConfigError, match="it was begun on other"):
+        read_bench(tmp_path / "b")

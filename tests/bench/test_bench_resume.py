@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,10 +13,14 @@ from bench_fakes import FakePeer, make_suite, make_task
 from engine.errors import ConfigError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of, venv_python
+from tianji_cli.bench.cell_files import CellFiles
 from tianji_cli.bench.conditions import check_code, check_versions, code_state, note_on_code
 from tianji_cli.bench.exclusive import exclusively
-from tianji_cli.bench.harness import Bench, create, new_bench, with_peers_of_now
-from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
+from tianji_cli.bench.harness import Bench, new_bench, with_peers_of_now
+from tianji_cli.bench.machine import Machine, this_machine
+from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
+from tianji_cli.documents import begin, read_json
 from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 
@@ -31,34 +36,89 @@ def request_for(root: Path, *, resume: bool) -> BenchRequest:
     )  # fmt: skip
 
 
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """The least that says what an undertaking is."""
+
+    schema_version: int = 1
+    cells: tuple[str, ...] = ("a", "b")
+    machine: Machine
+    git: GitState
+
+
+class Files(CellFiles):
+    kind = "least"
+
+
+Least = Undertaking[Files, Document, str]
+
+
 def conducted(
     root: Path,
     *,
     resume: bool = True,
     git: GitState | None = None,
-    num_open: int = 1,
-    run: Callable[[], None] = lambda: None,
+    machine: Machine | None = None,
+    resume_as: str | None = None,
+    is_asked: bool = False,
+    verbosity: int = -1,
+    before_reading: Callable[[], None] = lambda: None,
+    run: Callable[[Least], None] = lambda work: finish(work, *work.open_cells),
 ) -> int:
-    undertaking = Undertaking(
-        name=root.name,
-        root=root,
-        manifest=msgspec.Struct(),
-        git=git or code_state(),
-        num_open=num_open,
-        create=root.mkdir,
-        run=run,
-        report=lambda: True,
+    """Of an undertaking whose cells are done when a file of their name is there."""
+    document = Document(git=git or code_state(), machine=machine or this_machine())
+
+    def read(place: Path) -> Least:
+        before_reading()
+        found = read_json(Files(place).manifest, Document, 1, "a test")
+        still = [cell for cell in found.cells if not (place / cell).exists()]
+        return Undertaking(Files(place), found, still)
+
+    kind = Kind[Least](
+        is_one=lambda place: Files(place).manifest.is_file(),
+        plan=lambda request, output: Undertaking(Files(root), document, document.cells),
+        read=read,
+        renew=lambda work: work,
+        announce=lambda work, output: None,
+        run=lambda work, output: run(work),
+        report=lambda work, output: True,
     )
-    return conduct(undertaking, request_for(root, resume=resume), Output(verbosity=-1))
+    request = replace(request_for(root, resume=resume), yes=not is_asked)
+    if resume_as is not None:
+        request = replace(request, resume=resume_as)
+    return conduct(kind, request, Output(verbosity=verbosity))
+
+
+def finish(work: Least, *cells: str) -> None:
+    for cell in cells:
+        (work.paths.root / cell).touch()
+
+
+def interrupted(root: Path, *, git: GitState | None = None, machine: Machine | None = None) -> Path:
+    """An undertaking that was begun under these conditions and is half done."""
+
+    def run(work: Least) -> None:
+        finish(work, "a")
+        raise KeyboardInterrupt
+
+    assert conducted(root, resume=False, run=run, git=git, machine=machine) == 130
+    return root
 
 
 def test_other_code_may_not_go_on_but_may_report(tmp_path: Path):
+    root = interrupted(tmp_path / "b", git=OLD)
     with pytest.raises(ConfigError, match="begun by commit 0123456789ab, this is commit") as error:
-        conducted(tmp_path, git=OLD)
+        conducted(root)
     assert "go back to commit 0123456789ab" in error.value.fix
     assert "another --name" in error.value.fix
-    assert conducted(tmp_path, git=OLD, num_open=0) == 0
-    assert conducted(tmp_path) == 0
+    (root / "b").touch()
+    assert conducted(root) == 0
+    assert conducted(interrupted(tmp_path / "c")) == 0
+
+
+def test_another_machine_may_not_go_on(tmp_path: Path):
+    elsewhere = msgspec.structs.replace(this_machine(), id="other")
+    with pytest.raises(ConfigError, match="begun on machine other"):
+        conducted(interrupted(tmp_path / "b", machine=elsewhere))
 
 
 def test_the_commit_decides_and_changes_beside_it_are_told():
@@ -77,9 +137,9 @@ def test_the_commit_decides_and_changes_beside_it_are_told():
 def test_a_benchmark_under_way_is_left_alone(tmp_path: Path):
     other_runs = []
 
-    def run_meanwhile() -> None:
+    def run_meanwhile(_: Least) -> None:
         with pytest.raises(ConfigError, match="another command is running it"):
-            conducted(root, run=lambda: other_runs.append(1))
+            conducted(root, run=lambda _: other_runs.append(1))
 
     root = tmp_path / "new"
     assert conducted(root, resume=False, run=run_meanwhile) == 0
@@ -87,6 +147,33 @@ def test_a_benchmark_under_way_is_left_alone(tmp_path: Path):
     assert other_runs == []
     with exclusively(root):  # it is let go at the end
         pass
+
+
+def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, seen = interrupted(tmp_path / "b"), []
+
+    def assert_locked() -> None:
+        with pytest.raises(ConfigError, match="another command"), exclusively(root):
+            pass
+        seen.append("locked")
+
+    def confirm(*_: object, **__: object) -> bool:
+        assert_locked()
+        return True
+
+    monkeypatch.setattr("tianji_cli.commands.bench_request.typer.confirm", confirm)
+    done = conducted(
+        root, is_asked=True, before_reading=assert_locked, run=lambda w: seen.extend(w.open_cells)
+    )
+    assert (done, seen) == (0, ["locked", "locked", "b"])
+
+
+def test_what_was_never_begun_cannot_go_on(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no benchmark or study to go on with") as caught:
+        conducted(tmp_path / "b")
+    assert caught.value.where == str(tmp_path / "b")
 
 
 def test_every_package_that_has_changed_is_named():
@@ -106,7 +193,7 @@ def begun(root: Path, *peers: FakePeer) -> Bench:
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     suite = make_suite(make_task([peer.name for peer in peers]), 1)
     bench = new_bench(suite, peers, installed, [0], root)
-    create(bench)
+    begin(bench.paths.manifest, bench.manifest)
     return bench
 
 
@@ -131,8 +218,7 @@ def test_only_systems_with_open_cells_must_be_there(tmp_path: Path):
     now = {"tianji": FakePeer("tianji", ""), "rllib": Gone("rllib", "")}
     with pytest.raises(PeerMissingError, match="it is gone"):
         with_peers_of_now(bench, now)
-    done = {cell: None for cell in bench.manifest.cells if cell.peer == "rllib"}
-    almost = Bench(bench.paths, bench.manifest, done)  # type: ignore[arg-type]
+    almost = replace(bench, open_cells=[c for c in bench.open_cells if c.peer == "tianji"])
     assert with_peers_of_now(almost, now) == almost
 
 
@@ -140,3 +226,17 @@ def test_a_system_is_looked_for_where_it_was_found(tmp_path: Path):
     python = venv_python(tmp_path / "peers", "rllib")
     assert venv_python(options_of(str(python)).peers_dir, "rllib") == python
     assert options_of("/opt/xt/bin/python").xingtian_python == Path("/opt/xt/bin/python")
+
+
+def test_an_interrupted_one_says_how_it_is_found_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(work: Least) -> None:
+        raise KeyboardInterrupt
+
+    conducted(tmp_path / "b", resume=False, run=interrupt, verbosity=0)
+    assert f"tianji bench --resume b --results {tmp_path}" in capsys.readouterr().err
+    elsewhere = (tmp_path / "b").rename(tmp_path / "kept")
+    monkeypatch.chdir(tmp_path)
+    conducted(Path("results/kept"), resume_as=str(elsewhere), run=interrupt, verbosity=0)
+    assert f"--resume {elsewhere} --results results" in capsys.readouterr().err

@@ -13,9 +13,10 @@ from engine.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.spec import Experiment
 from tianji_cli.bench.suite import load_suite
+from tianji_cli.documents import begin
 from tianji_cli.files import find_file, shipped
 from tianji_cli.study.records import StudyPaths, read_study
-from tianji_cli.study.run import command_of, create_study, new_study, plan_cells, write_experiment
+from tianji_cli.study.run import command_of, new_study, plan_cells, write_experiment
 from tianji_cli.study.spec import Study, StudyTask, find_study, load_study, setting_words
 
 SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
@@ -161,7 +162,7 @@ def test_runs_are_those_of_the_manifest_whatever_the_experiment_file_says_by_now
     study = msgspec.structs.replace(SMALL, tasks={"t": task})
     before, _ = load_experiment(file, study.settings_of("t", "a"))
     work = new_study(study, tmp_path / "s")
-    create_study(work)
+    begin(work.paths.manifest, work.manifest)
     file.write_text("version: 1\nname: another\n")
     again = read_study(work.paths)
     cell = again.cells[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.trace.records import table_of
 from tianji_cli.anonymous import anonymous
+from tianji_cli.bench.cell_files import write_result
 from tianji_cli.bench.results import (
     REPORT_TABLES,
     BenchPaths,
@@ -40,12 +41,12 @@ def archive(root: Path, target: Path) -> None:
             fix="give another --out, or remove it",
         )
     manifest = read_manifest(source)
-    for cell, result in read_results(source, manifest.cells).items():
-        there = kept.cell(cell)
+    for cell, result in read_results(source, manifest).items():
+        there = kept.files(cell)
         there.trace.mkdir(parents=True)
         for kind in REPORT_TABLES:
-            _pack(source.cell(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
-        write_json(there.result, anonymous(result))
+            _pack(source.files(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
+        write_result(kept, anonymous(result))
     write_json(kept.manifest, anonymous(manifest))
 
 

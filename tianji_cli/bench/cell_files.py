@@ -3,14 +3,14 @@ directory for each cell one that says what that did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Machine, check_same
-from tianji_cli.documents import write_json
+from tianji_cli.documents import read_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,9 @@ def read_finished(
     files: CellFiles,
     cells: Sequence[CellT],
     machine: Machine,
-    read: Callable[[Path], ResultT],
+    kind: type[ResultT],
+    newest: int,
+    what: str,
 ) -> dict[CellT, ResultT]:
     """What the finished cells did.
 
@@ -81,12 +83,16 @@ def read_finished(
         files: Of the benchmark.
         cells: Of its document.
         machine: That it was begun on.
-        read: Reads one result.
+        kind, newest, what: Of a result; see `read_json`.
 
     Raises:
         ConfigError: A file is damaged, or was written on another machine.
     """
-    found = {cell: read(files.result(cell)) for cell in cells if files.result(cell).is_file()}
+    found = {
+        cell: read_json(files.result(cell), kind, newest, what)
+        for cell in cells
+        if files.result(cell).is_file()
+    }
     check_same(machine, [result.machine_id for result in found.values()], str(files.root))
     return found
 

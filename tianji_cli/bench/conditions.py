@@ -1,4 +1,5 @@
-"""Under which conditions a benchmark may go on: with the code and the systems it was begun with."""
+"""Under which conditions a benchmark may go on: on the machine, with the code and
+the systems that it was begun with."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import ConfigError
+from tianji_cli.bench.machine import Machine
 from tianji_cli.manifest import GitState, git_state
 
 Versions = Mapping[str, Mapping[str, str]]
@@ -16,6 +18,20 @@ ANEW = "or begin anew with another --name"
 def code_state() -> GitState:
     """Of the code that is running."""
     return git_state(Path(__file__).resolve().parents[2])
+
+
+def check_machine(earlier: Machine, here: Machine, where: str) -> None:
+    """Refuses to mix machines.
+
+    Raises:
+        ConfigError: They are not the same.
+    """
+    if earlier.id != here.id:
+        raise ConfigError(
+            f"it was begun on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
+            where=where,
+            fix="times of different machines cannot be compared; run the whole suite on one",
+        )
 
 
 def check_code(earlier: GitState, here: GitState, where: str) -> None:

@@ -75,7 +75,7 @@ def load_curves(
         if cell.task != name:
             continue
         found.results.setdefault(cell.peer, []).append(result)
-        trace = places[cell].cell(cell).trace
+        trace = places[cell].files(cell).trace
         if result.outcome in ("reached", "censored"):
             episodes = read_table(trace, Episode)
             found.curves.setdefault(cell.peer, []).append(_curve(episodes, task, result))

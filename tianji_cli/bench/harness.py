@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
+from tianji_cli.bench.cell_files import write_result
 from tianji_cli.bench.conditions import check_versions, code_state
-from tianji_cli.bench.machine import Machine, load_now, this_machine
+from tianji_cli.bench.machine import load_now, this_machine
 from tianji_cli.bench.rehearse import rehearse
 from tianji_cli.bench.results import (
     BenchManifest,
@@ -28,31 +30,14 @@ from tianji_cli.bench.results import (
 from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
 from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
+from tianji_cli.bench.undertaking import Undertaking
 from tianji_cli.bench.work import ATARI, MINATAR
-from tianji_cli.documents import begin, write_json
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
 """By namespace of the environment: the package, and the extra of TianJi that brings it."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A benchmark that may start or go on.
-
-    Attributes:
-        paths: Its files.
-        manifest: Written already.
-        done: Cells with a result.
-    """
-
-    paths: BenchPaths
-    manifest: BenchManifest
-    done: dict[Cell, CellResult]
-
-    @property
-    def open_cells(self) -> list[Cell]:
-        """Cells that are still to be run, in order."""
-        return [cell for cell in self.manifest.cells if cell not in self.done]
+Bench: TypeAlias = Undertaking[BenchPaths, BenchManifest, Cell]
 
 
 def find_peers(
@@ -114,7 +99,7 @@ def new_bench(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         planned_s=planned_s(suite, cells),
     )
-    return Bench(BenchPaths(root.resolve()), manifest, {})
+    return Undertaking(BenchPaths(root.resolve()), manifest, cells)
 
 
 def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
@@ -152,27 +137,16 @@ def check_games(suite: Suite) -> None:
             )
 
 
-def create(bench: Bench) -> None:
-    """Makes the directory and writes the manifest.
+def read_bench(root: Path) -> Bench:
+    """A benchmark that was begun; its finished cells are not run again.
 
     Raises:
-        ConfigError: A benchmark of that id exists.
-        PreflightError: It cannot be written.
-    """
-    begin(bench.paths.manifest, bench.manifest, "a benchmark")
-
-
-def resume(root: Path) -> Bench:
-    """An interrupted benchmark; its finished cells are not run again.
-
-    Raises:
-        ConfigError: There is none, or it was begun on another machine.
+        ConfigError: There is none, a file is damaged, or cells were run on another machine.
     """
     paths = BenchPaths(root.resolve())
     manifest = read_manifest(paths)
-    here = this_machine()
-    check_machine(manifest.machine, here, root)
-    return Bench(paths, manifest, read_results(paths, manifest.cells))
+    done = read_results(paths, manifest)
+    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
 
 
 def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
@@ -198,20 +172,6 @@ def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
     return replace(bench, manifest=manifest)
 
 
-def check_machine(earlier: Machine, here: Machine, root: Path) -> None:
-    """Refuses to mix machines.
-
-    Raises:
-        ConfigError: They are not the same.
-    """
-    if earlier.id != here.id:
-        raise ConfigError(
-            f"it was begun on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
-            where=str(root),
-            fix="times of different machines cannot be compared; run the whole suite on one",
-        )
-
-
 def run_cells(
     bench: Bench,
     peers: dict[str, Peer],
@@ -219,40 +179,37 @@ def run_cells(
     finished: Callable[[CellResult], None],
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[Cell, CellResult]:
-    """Runs what is still open.
+    """Runs what is still open, while nobody else does; see `Undertaking`.
 
     Args:
-        bench: From `new_bench` or `resume`.
+        bench: From `new_bench` or `read_bench`.
         peers: By name.
         show: Called while a cell runs.
         finished: Called after each.
         say: Shows a line about what is done before a cell.
 
     Returns:
-        All results, those of earlier sittings included.
+        The results of these cells.
 
     Raises:
         KeyboardInterrupt: The user stopped it; the cell under way will be run again.
     """
-    results = dict(bench.done)
+    results: dict[Cell, CellResult] = {}
     rehearsed: set[tuple[str, str]] = set()
     for cell in bench.open_cells:
-        results.update(read_results(bench.paths, [cell]))  # done by another command meanwhile
-        if cell in results:
-            continue
         installed = bench.manifest.peers[cell.peer]
         if installed is not None and (cell.task, cell.peer) not in rehearsed:
             rehearsed.add((cell.task, cell.peer))
             task = bench.manifest.suite.tasks[cell.task]
             rehearse(cell, task, peers[cell.peer], installed, say)
         results[cell] = result = _run(bench, cell, peers[cell.peer], show)
-        write_json(bench.paths.cell(cell).result, result)
+        write_result(bench.paths, result)
         finished(result)
     return results
 
 
 def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None]) -> CellResult:
-    manifest, paths = bench.manifest, bench.paths.cell(cell)
+    manifest, paths = bench.manifest, bench.paths.files(cell)
     installed = manifest.peers[cell.peer]
     if installed is None:
         paths.root.mkdir(parents=True, exist_ok=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from engine.errors import ConfigError
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Episode, Event, Production, Record, Staleness
 from tianji_cli.baselines.base import CellPaths, Installed, ParityRow
+from tianji_cli.bench.cell_files import CellFiles, read_finished
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.measure import Figures
@@ -22,9 +19,9 @@ from tianji_cli.documents import read_json
 from tianji_cli.manifest import GitState
 
 BENCH_SCHEMA_VERSION = 1
+WHAT = "a benchmark"
 REPORT_TABLES = (Production, Consumption, Episode, Event, Staleness)
 """All that a report is made of."""
-T = TypeVar("T")
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,35 +83,18 @@ class BenchManifest(msgspec.Struct, frozen=True, kw_only=True):
     planned_s: float
 
 
-@dataclass(frozen=True)
-class BenchPaths:
-    """Paths inside `results/bench-<id>/`.
+class BenchPaths(CellFiles):
+    """Paths inside `results/bench-<id>/`."""
 
-    Args:
-        root: The benchmark's own directory.
-    """
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "bench.json"
+    kind = "bench"
 
     @property
     def report(self) -> Path:
         return self.root / "report.html"
 
-    @property
-    def comparison(self) -> Path:
-        return self.root / "comparison.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.root / "plots"
-
-    def cell(self, cell: Cell) -> CellPaths:
+    def files(self, cell: Cell) -> CellPaths:
         """Of one cell."""
-        return CellPaths(self.root / "cells" / cell.task / f"{cell.peer}-seed{cell.seed}")
+        return CellPaths(self.cell(cell))
 
 
 def is_bench(place: Path) -> bool:
@@ -128,28 +108,17 @@ def read_manifest(paths: BenchPaths) -> BenchManifest:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    return _read(paths.manifest, BenchManifest)
+    return read_json(paths.manifest, BenchManifest, BENCH_SCHEMA_VERSION, WHAT)
 
 
-def read_results(paths: BenchPaths, cells: Sequence[Cell]) -> dict[Cell, CellResult]:
-    """The finished cells; an unfinished one has no `cell.json`.
+def read_results(paths: BenchPaths, manifest: BenchManifest) -> dict[Cell, CellResult]:
+    """The finished cells.
 
     Raises:
-        ConfigError: A file is damaged, or cells were run on different machines.
+        ConfigError: A file is damaged, or was written on another machine.
     """
-    found = {
-        cell: _read(paths.cell(cell).result, CellResult)
-        for cell in cells
-        if paths.cell(cell).result.is_file()
-    }
-    machines = {result.machine_id for result in found.values()}
-    if len(machines) > 1:
-        raise ConfigError(
-            f"its cells were run on {len(machines)} machines ({', '.join(sorted(machines))})",
-            where=str(paths.root),
-            fix="times of different machines cannot be compared; run the whole suite on one",
-        )
-    return found
+    cells, machine = manifest.cells, manifest.machine
+    return read_finished(paths, cells, machine, CellResult, BENCH_SCHEMA_VERSION, WHAT)
 
 
 def read_rows(trace: Path) -> list[Record]:
@@ -165,7 +134,3 @@ def read_rows(trace: Path) -> list[Record]:
         *read_table(trace, Event),
         *read_table(trace, Staleness),
     ]
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    return read_json(path, kind, BENCH_SCHEMA_VERSION, "a benchmark")

@@ -9,24 +9,23 @@ from datetime import UTC, datetime
 import msgspec
 
 from engine.config_file import suggest
-from engine.errors import ConfigError, PreflightError
+from engine.errors import ConfigError
 from tianji_cli.baselines.base import Peer, PeerOptions
 from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
 from tianji_cli.bench.harness import (
     Bench,
     check_games,
-    create,
     find_peers,
     new_bench,
-    resume,
+    read_bench,
     run_cells,
     with_peers_of_now,
 )
 from tianji_cli.bench.results import CellResult, is_bench
 from tianji_cli.bench.schedule import planned_s, shortest_s
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
-from tianji_cli.commands.bench_request import BenchRequest, Undertaking, chosen, conduct
+from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
 from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
 from tianji_cli.commands.bench_transport import transport_command, wants_transport
 from tianji_cli.commands.study import study_command, wants_study
@@ -63,19 +62,8 @@ def bench_command(request: BenchRequest, output: Output) -> int:
         return transport_command(request, output)
     what = f"the suite {request.suite} compares systems on this machine and takes no inventory"
     request.refuse({"--hosts": what})
-    bench = _resumed(request) if request.resume else _planned(request, output)
-    _announce(bench, output)
-    undertaking = Undertaking(
-        name=bench.manifest.bench_id,
-        root=bench.paths.root,
-        manifest=bench.manifest,
-        git=bench.manifest.git,
-        num_open=len(bench.open_cells),
-        create=lambda: create(bench),
-        run=lambda: _run(bench, output),
-        report=lambda: _report(bench, output),
-    )
-    return conduct(undertaking, request, output)
+    kind = Kind(is_bench, _planned, read_bench, _with_peers_of_now, _announce, _run, _report)
+    return conduct(kind, request, output)
 
 
 def install_command(names: Sequence[str], options: PeerOptions, output: Output) -> None:
@@ -166,12 +154,10 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
     return names
 
 
-def _resumed(request: BenchRequest) -> Bench:
-    root = request.resumed_root(is_bench)
-    bench = resume(root)
+def _with_peers_of_now(bench: Bench) -> Bench:
     missing = [name for name in bench.manifest.peers if name not in PEERS_BY_NAME]
     if missing:
-        raise ConfigError(f"unknown peers: {', '.join(missing)}", where=str(root))
+        raise ConfigError(f"unknown peers: {', '.join(missing)}", where=str(bench.paths.root))
     return with_peers_of_now(bench, PEERS_BY_NAME)
 
 
@@ -187,7 +173,7 @@ def _announce(bench: Bench, output: Output) -> None:
         for reason in reasons.values():
             output.say(f"  not in {task}: {reason}")
     longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
-    done = f" ({len(bench.done)} of {len(manifest.cells)} done)" if bench.done else ""
+    done = f" ({bench.num_done} of {len(manifest.cells)} done)" if bench.num_done else ""
     output.say(
         f"{len(cells)} cells{done}, between {units.seconds(shortest)} and"
         f" {units.seconds(longest)} in all"
@@ -201,7 +187,7 @@ def _run(bench: Bench, output: Output) -> None:
     display = BenchDisplay(
         output.notes,
         len(bench.manifest.cells),
-        len(bench.done),
+        bench.num_done,
         is_animated=output.is_animated,
         is_quiet=output.verbosity < 0,
     )
@@ -222,10 +208,7 @@ def _run(bench: Bench, output: Output) -> None:
 def _report(bench: Bench, output: Output) -> bool:
     from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 
-    try:
-        report = write_bench_report([bench.paths.root], None)
-    except OSError as error:
-        raise PreflightError(f"the report cannot be written: {error}") from error
+    report = write_bench_report([bench.paths.root], None)
     show_comparison(report, output)
     return all(
         peer.outcomes.get("reached", 0) == peer.num_cells

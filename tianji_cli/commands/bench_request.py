@@ -10,22 +10,39 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-import msgspec
 import typer
 
 from engine.config_file import suggest
 from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError
 from engine.spec import MAX_FLOAT
 from tianji_cli.baselines.base import PeerOptions
-from tianji_cli.bench.conditions import check_code, code_state, note_on_code
+from tianji_cli.bench.conditions import check_code, check_machine, code_state, note_on_code
 from tianji_cli.bench.exclusive import exclusively
-from tianji_cli.manifest import GitState
+from tianji_cli.bench.machine import this_machine
+from tianji_cli.bench.undertaking import AnyFiles, AnyManifest
+from tianji_cli.documents import begin
 from tianji_cli.output import Output
 from tianji_cli.run_dir import probe_results
 
 T = TypeVar("T")
+
+
+class AnyWork(Protocol):
+    """An `Undertaking`, whatever its cells are."""
+
+    @property
+    def paths(self) -> AnyFiles: ...
+
+    @property
+    def manifest(self) -> AnyManifest: ...
+
+    @property
+    def open_cells(self) -> Sequence[object]: ...
+
+
+WorkT = TypeVar("WorkT", bound=AnyWork)
 
 DEFAULT_PEERS = "single-process"
 """What `--compare` is when it was not given."""
@@ -102,68 +119,87 @@ def chosen(tasks: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
 
 
 @dataclass(frozen=True)
-class Undertaking:
-    """A benchmark or study that may start or go on.
+class Kind(Generic[WorkT]):
+    """What one kind of undertaking does in the course that is common to all.
 
     Attributes:
-        name: Its id.
-        root: Its directory.
-        manifest: What it is, as its directory says.
-        git: The code that it was begun with.
-        num_open: Cells that are still to be done.
-        create: Makes its directory; called unless it goes on.
+        is_one: Whether a directory holds one.
+        plan: Thinks one up; writes nothing yet.
+        read: Reads one that was begun.
+        renew: The same with what its open cells need as it is now; raises if that has changed.
+        announce: Says what will be done and how long it takes, before anything starts.
         run: Does the open cells.
         report: Says what was found, and returns whether nothing is missing, censored or failed.
     """
 
-    name: str
-    root: Path
-    manifest: msgspec.Struct
-    git: GitState
-    num_open: int
-    create: Callable[[], None]
-    run: Callable[[], None]
-    report: Callable[[], bool]
+    is_one: Callable[[Path], bool]
+    plan: Callable[[BenchRequest, Output], WorkT]
+    read: Callable[[Path], WorkT]
+    renew: Callable[[WorkT], WorkT]
+    announce: Callable[[WorkT, Output], None]
+    run: Callable[[WorkT, Output], None]
+    report: Callable[[WorkT, Output], bool]
 
 
-def conduct(undertaking: Undertaking, request: BenchRequest, output: Output) -> int:
-    """Asks, runs, reports; with `--dry-run`, nothing of it.
+def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
+    """Plans or reads it, asks, runs, reports; with `--dry-run`, it only says what would be done.
 
     Returns:
         0; 8 with `--strict` and something missing, censored or failed; 130 if interrupted.
 
     Raises:
-        ConfigError: It was begun by other code, or another command is running it.
+        ConfigError: It was begun under other conditions, or another command is running it.
+        TianJiError: Nothing could be started, or it cannot go on; says why.
     """
-    goes_on = request.resume is not None
-    if goes_on and undertaking.num_open > 0:
-        _check_code(undertaking, output)
-    if request.dry_run:
-        if output.is_json:
-            output.document(undertaking.manifest)
-        return 0
     with ExitStack() as held:
-        if goes_on:  # before asking: what is open must still be open when the answer comes
-            held.enter_context(exclusively(undertaking.root))
-        is_asked = undertaking.num_open > 0 and not request.yes
+        if request.resume is None:
+            work = kind.plan(request, output)
+        else:
+            root = _begun(kind, request)
+            if not request.dry_run:  # before reading: what is open then stays open
+                held.enter_context(exclusively(root))
+            work = _read(kind, root, output)
+        kind.announce(work, output)
+        if request.dry_run:
+            if output.is_json:
+                output.document(work.manifest)
+            return 0
+        is_asked = len(work.open_cells) > 0 and not request.yes
         if is_asked and not typer.confirm("Start?", default=True, err=True):
             return EXIT_INTERRUPTED
-        if not goes_on:
+        if request.resume is None:
             probe_results(request.results)
-            undertaking.create()
-            held.enter_context(exclusively(undertaking.root))
+            begin(work.paths.manifest, work.manifest)
+            held.enter_context(exclusively(work.paths.root))
         try:
-            undertaking.run()
+            kind.run(work, output)
         except KeyboardInterrupt:
-            again = f"tianji bench --resume {undertaking.name} --results {request.results}"
-            output.say(f"interrupted; go on with: {again}")
+            output.say(f"interrupted; go on with: {_again(work.paths.root, request)}")
             return EXIT_INTERRUPTED
-    is_complete = undertaking.report()
+    is_complete = kind.report(work, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
 
 
-def _check_code(undertaking: Undertaking, output: Output) -> None:
-    here = code_state()
-    check_code(undertaking.git, here, str(undertaking.root))
-    if note := note_on_code(undertaking.git, here):
+def _begun(kind: Kind[WorkT], request: BenchRequest) -> Path:
+    root = request.resumed_root(kind.is_one)
+    if not kind.is_one(root):
+        what = "there is no benchmark or study to go on with"
+        raise ConfigError(what, where=str(root), fix="--resume ID, and --results DIR if not here")
+    return root
+
+
+def _read(kind: Kind[WorkT], root: Path, output: Output) -> WorkT:
+    """What was begun, if it may go on here and now."""
+    work = kind.read(root)
+    check_machine(work.manifest.machine, this_machine(), str(root))
+    if not work.open_cells:
+        return work
+    earlier, here = work.manifest.git, code_state()
+    check_code(earlier, here, str(root))
+    if note := note_on_code(earlier, here):
         output.say(note)
+    return kind.renew(work)
+
+
+def _again(root: Path, request: BenchRequest) -> str:
+    return f"tianji bench --resume {request.resume or root.name} --results {request.results}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 from rich.text import Text
@@ -12,16 +13,16 @@ from rich.text import Text
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.conditions import code_state
-from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
-from tianji_cli.documents import begin
+from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.inventory import load_inventory
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.run_dir import check_run_id
 from tianji_cli.scaling.compare import ScalingComparison, compare
 from tianji_cli.scaling.records import (
+    ScalingCell,
     ScalingManifest,
     ScalingPaths,
     ScalingResult,
@@ -41,6 +42,7 @@ from tianji_cli.scaling.suite import (
 LAUNCH_S = 15.0
 """Planned for launch and end of a run, beside its training."""
 SHOW_EVERY_S = 20.0
+ScalingWork: TypeAlias = Undertaking[ScalingPaths, ScalingManifest, ScalingCell]
 
 
 def wants_scaling(request: BenchRequest) -> bool:
@@ -66,25 +68,13 @@ def scaling_command(request: BenchRequest, output: Output) -> int:
             "--skip-missing": "scaling needs no other system",
         }
     )
-    manifest, paths = _resumed(request) if request.resume else _planned(request)
-    done = read_results(paths, manifest) if request.resume else {}
-    _announce(manifest, len(done), output)
-    undertaking = Undertaking(
-        name=manifest.bench_id,
-        root=paths.root,
-        manifest=manifest,
-        git=manifest.git,
-        num_open=len(manifest.cells) - len(done),
-        create=lambda: begin(paths.manifest, manifest, "a benchmark"),
-        run=lambda: _run(manifest, paths, output),
-        report=lambda: _report(manifest, paths, output),
-    )
-    return conduct(undertaking, request, output)
+    kind = Kind(is_scaling, _planned, _read, lambda work: work, _announce, _run, _report)
+    return conduct(kind, request, output)
 
 
-def _report(manifest: ScalingManifest, paths: ScalingPaths, output: Output) -> bool:
-    comparison = report_scaling(paths.root, None, output)
-    return all(row.num_reached == len(manifest.seeds) for row in comparison.rows)
+def _report(work: ScalingWork, output: Output) -> bool:
+    comparison = report_scaling(work.paths.root, None, output)
+    return all(row.num_reached == len(work.manifest.seeds) for row in comparison.rows)
 
 
 def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingComparison:
@@ -131,7 +121,7 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
     return comparison
 
 
-def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
+def _planned(request: BenchRequest, output: Output) -> ScalingWork:
     suite = load_scaling_suite(request.suite, request.settings)
     budget_s = request.checked_budget_s()
     if budget_s is not None:
@@ -151,34 +141,32 @@ def _planned(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
         git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return manifest, ScalingPaths((request.results / bench_id).resolve())
+    paths = ScalingPaths((request.results / bench_id).resolve())
+    return Undertaking(paths, manifest, manifest.cells)
 
 
-def _resumed(request: BenchRequest) -> tuple[ScalingManifest, ScalingPaths]:
-    root = request.resumed_root(is_scaling)
+def _read(root: Path) -> ScalingWork:
     paths = ScalingPaths(root.resolve())
     manifest = read_manifest(paths)
-    check_machine(manifest.machine, this_machine(), root)
-    return manifest, paths
+    done = read_results(paths, manifest)
+    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
 
 
-def _announce(manifest: ScalingManifest, num_done: int, output: Output) -> None:
-    suite, num_open = manifest.suite, len(manifest.cells) - num_done
+def _announce(work: ScalingWork, output: Output) -> None:
+    manifest, suite = work.manifest, work.manifest.suite
     output.say(f"{manifest.bench_id}: {suite.summary}")
     nodes = ", ".join(map(str, suite.nodes))
     blocks = units.plural(len(manifest.seeds), "seed")
     output.say(f"{nodes} nodes of {manifest.inventory.source}; {blocks}, each in random order")
-    longest_s = num_open * (suite.budget_s + LAUNCH_S)
-    output.say(f"{num_open} runs, up to {units.seconds(longest_s)} in all")
-    if output.verbosity > 0:
-        for cell in manifest.cells:
-            output.say(f"  {cell.name}")
+    longest_s = len(work.open_cells) * (suite.budget_s + LAUNCH_S)
+    output.say(f"{len(work.open_cells)} runs, up to {units.seconds(longest_s)} in all")
+    for cell in work.open_cells:
+        output.say(f"  {cell.name}", at_verbosity=1)
 
 
-def _run(manifest: ScalingManifest, paths: ScalingPaths, output: Output) -> None:
-    for number, cell in enumerate(manifest.cells, start=1):
-        if paths.result(cell).is_file():
-            continue
+def _run(work: ScalingWork, output: Output) -> None:
+    manifest, paths = work.manifest, work.paths
+    for number, cell in enumerate(work.open_cells, start=work.num_done + 1):
         shown_s = 0.0
 
         def show(since_s: float, name: str = cell.name) -> None:

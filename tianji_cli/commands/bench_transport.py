@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 from rich.text import Text
@@ -16,10 +18,9 @@ from tianji_cli.baselines.base import PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
 from tianji_cli.bench.cell_files import keep, write_report, write_result
 from tianji_cli.bench.conditions import check_versions, code_state
-from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_request import BenchRequest, Undertaking, conduct
-from tianji_cli.documents import begin
+from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, load_inventory
 from tianji_cli.output import Output
@@ -46,6 +47,7 @@ LAUNCH_S = 4.5
 """Planned for the start and end of a cell, beside its measuring."""
 EFFORT = 2.5
 """A size takes that many times `measure_s`: verification and growing counts come first."""
+TransportWork: TypeAlias = Undertaking[TransportPaths, TransportManifest, TransportCell]
 
 
 def wants_transport(request: BenchRequest) -> bool:
@@ -72,27 +74,13 @@ def transport_command(request: BenchRequest, output: Output) -> int:
             "--skip-missing": "transport measures what is installed and names the rest",
         }
     )
-    manifest, paths = _resumed(request) if request.resume else _planned(request)
-    done = read_results(paths, manifest) if request.resume else {}
-    if request.resume:
-        manifest = _with_methods_of_now(manifest, done, paths.root)
-    _announce(manifest, len(done), output)
-    undertaking = Undertaking(
-        name=manifest.bench_id,
-        root=paths.root,
-        manifest=manifest,
-        git=manifest.git,
-        num_open=len(manifest.cells) - len(done),
-        create=lambda: begin(paths.manifest, manifest, "a benchmark"),
-        run=lambda: _run(manifest, paths, output),
-        report=lambda: _report(manifest, paths, output),
-    )
-    return conduct(undertaking, request, output)
+    kind = Kind(is_transport, _planned, _read, with_methods_of_now, _announce, _run, _report)
+    return conduct(kind, request, output)
 
 
-def _report(manifest: TransportManifest, paths: TransportPaths, output: Output) -> bool:
-    comparison = report_transport(paths.root, None, output)
-    is_whole = len(read_results(paths, manifest)) == len(manifest.cells)
+def _report(work: TransportWork, output: Output) -> bool:
+    comparison = report_transport(work.paths.root, None, output)
+    is_whole = len(read_results(work.paths, work.manifest)) == len(work.manifest.cells)
     return is_whole and not any(row.num_failed for row in comparison.rows)
 
 
@@ -141,7 +129,7 @@ def report_transport(root: Path, out: Path | None, output: Output) -> TransportC
     return comparison
 
 
-def _planned(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
+def _planned(request: BenchRequest, output: Output) -> TransportWork:
     suite = load_transport_suite(request.suite, request.settings)
     hosts = _hosts(request.inventory)
     place: Place = "between hosts" if hosts else "one host"
@@ -166,7 +154,8 @@ def _planned(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
         git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return manifest, TransportPaths((request.results / bench_id).resolve())
+    paths = TransportPaths((request.results / bench_id).resolve())
+    return Undertaking(paths, manifest, manifest.cells)
 
 
 def _hosts(name: str | None) -> list[Host]:
@@ -195,24 +184,21 @@ def _find(names: list[str], options: PeerOptions) -> tuple[dict[str, Found], dic
     return found, missing
 
 
-def _resumed(request: BenchRequest) -> tuple[TransportManifest, TransportPaths]:
-    root = request.resumed_root(is_transport)
+def _read(root: Path) -> TransportWork:
     paths = TransportPaths(root.resolve())
     manifest = read_manifest(paths)
-    check_machine(manifest.machine, this_machine(), root)
-    return manifest, paths
+    done = read_results(paths, manifest)
+    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
 
 
-def _with_methods_of_now(
-    manifest: TransportManifest, done: Collection[TransportCell], root: Path
-) -> TransportManifest:
+def with_methods_of_now(work: TransportWork) -> TransportWork:
     """The same, with the methods of its open cells as they are found again.
 
     Raises:
         PeerMissingError: One is no longer there.
         ConfigError: One has changed since the benchmark was begun.
     """
-    wanted = {cell.method for cell in manifest.cells if cell not in done}
+    manifest, wanted = work.manifest, {cell.method for cell in work.open_cells}
     earlier = {name: found for name, found in manifest.found.items() if name in wanted}
     now = {
         name: find(METHODS[name], options_of(found.command[-1])) for name, found in earlier.items()
@@ -220,13 +206,14 @@ def _with_methods_of_now(
     check_versions(
         {name: found.versions for name, found in earlier.items()},
         {name: found.versions for name, found in now.items()},
-        str(root),
+        str(work.paths.root),
     )
-    return msgspec.structs.replace(manifest, found={**manifest.found, **now})
+    changed = msgspec.structs.replace(manifest, found={**manifest.found, **now})
+    return replace(work, manifest=changed)
 
 
-def _announce(manifest: TransportManifest, num_done: int, output: Output) -> None:
-    suite, num_open = manifest.suite, len(manifest.cells) - num_done
+def _announce(work: TransportWork, output: Output) -> None:
+    manifest, suite, num_open = work.manifest, work.manifest.suite, len(work.open_cells)
     output.say(f"{manifest.bench_id}: {suite.summary}")
     titles = ", ".join(METHODS[name].title for name in manifest.found)
     blocks = units.plural(manifest.num_blocks, "block")
@@ -238,19 +225,19 @@ def _announce(manifest: TransportManifest, num_done: int, output: Output) -> Non
         output.say(f"from {', '.join(senders)} to {receiver}")
     size_s = EFFORT * suite.measure_s * len(suite.sizes_bytes)
     output.say(f"{num_open} cells, about {units.seconds(num_open * (LAUNCH_S + size_s))} in all")
-    if output.verbosity > 0:
-        for cell in manifest.cells:
-            output.say(f"  {cell.name}")
+    for cell in work.open_cells:
+        output.say(f"  {cell.name}", at_verbosity=1)
 
 
-def _run(manifest: TransportManifest, paths: TransportPaths, output: Output) -> None:
+def _run(work: TransportWork, output: Output) -> None:
+    manifest, paths = work.manifest, work.paths
     with ExitStack() as stack:
         hosts = None
         if manifest.hosts:
             hosts = stack.enter_context(Hosts(manifest.hosts, manifest.bench_id))
         lacking = _lacking(hosts, manifest)
-        for number, cell in enumerate(manifest.cells, start=1):
-            if paths.result(cell).is_file() or cell.method in lacking:
+        for number, cell in enumerate(work.open_cells, start=work.num_done + 1):
+            if cell.method in lacking:
                 continue
             if hosts is None:
                 result = run_cell(manifest, paths, cell)

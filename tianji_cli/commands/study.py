@@ -6,16 +6,15 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from tianji_cli.commands.bench_request import BenchRequest, Undertaking, chosen, conduct
+from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.run_dir import check_run_id
 from tianji_cli.study.records import StudyRun, is_study
 from tianji_cli.study.run import (
     StudyWork,
-    create_study,
     new_study,
-    resume_study,
+    read_work,
     run_study,
 )
 from tianji_cli.study.spec import find_study, load_study
@@ -44,22 +43,11 @@ def study_command(request: BenchRequest, output: Output) -> int:
             "--skip-missing": "a study needs no other system",
         }
     )
-    work = resume_study(request.resumed_root(is_study)) if request.resume else _planned(request)
-    _announce(work, output)
-    undertaking = Undertaking(
-        name=work.manifest.study_id,
-        root=work.paths.root,
-        manifest=work.manifest,
-        git=work.manifest.git,
-        num_open=len(work.open_cells),
-        create=lambda: create_study(work),
-        run=lambda: _run(work, output),
-        report=lambda: _report(work, output),
-    )
-    return conduct(undertaking, request, output)
+    kind = Kind(is_study, _planned, read_work, lambda work: work, _announce, _run, _report)
+    return conduct(kind, request, output)
 
 
-def _planned(request: BenchRequest) -> StudyWork:
+def _planned(request: BenchRequest, output: Output) -> StudyWork:
     path = find_study(request.suite)
     assert path is not None
     study = load_study(path, request.settings)
@@ -84,7 +72,7 @@ def _announce(work: StudyWork, output: Output) -> None:
     """What will be done and how long it may take, before anything starts."""
     manifest, study = work.manifest, work.manifest.study
     output.say(f"{manifest.study_id}: {study.summary}")
-    done = f" ({len(work.done)} of {len(manifest.cells)} done)" if work.done else ""
+    done = f" ({work.num_done} of {len(manifest.cells)} done)" if work.num_done else ""
     longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in work.open_cells)
     output.say(
         f"{len(work.open_cells)} runs{done}, one after the other, at most"
@@ -95,7 +83,7 @@ def _announce(work: StudyWork, output: Output) -> None:
 
 
 def _run(work: StudyWork, output: Output) -> None:
-    total, count = len(work.manifest.cells), len(work.done)
+    total, count = len(work.manifest.cells), work.num_done
 
     def finished(run: StudyRun) -> None:
         nonlocal count

@@ -44,7 +44,7 @@ def cells_section(
 
 
 def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
-    figures, root = result.figures, paths.cell(cell)
+    figures, root = result.figures, paths.files(cell)
     left = "; ".join(
         f"{item.name} ({units.size(item.rss_bytes)}"
         + (f", {', '.join(item.listening)}" if item.listening else "")

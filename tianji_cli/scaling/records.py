@@ -119,8 +119,5 @@ def read_results(
     Raises:
         ConfigError: A file is damaged, or was written on another machine.
     """
-    return read_finished(paths, manifest.cells, manifest.machine, _read_result)
-
-
-def _read_result(path: Path) -> ScalingResult:
-    return read_json(path, ScalingResult, SCALING_SCHEMA_VERSION, WHAT)
+    cells, machine = manifest.cells, manifest.machine
+    return read_finished(paths, cells, machine, ScalingResult, SCALING_SCHEMA_VERSION, WHAT)

@@ -7,20 +7,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from engine.config_file import read_yaml
 from engine.errors import ConfigError
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.conditions import code_state
-from tianji_cli.bench.harness import check_machine
 from tianji_cli.bench.machine import Load, load_now, this_machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.bench.supervise import Family
-from tianji_cli.documents import begin, write_json
+from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.documents import write_json
 from tianji_cli.files import find_file
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.study.records import (
@@ -43,23 +43,7 @@ PATIENCE_S = 20.0
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class StudyWork:
-    """A study that may start or go on.
-
-    Attributes:
-        paths: Its files.
-        manifest: What it is.
-        done: Finished runs.
-    """
-
-    paths: StudyPaths
-    manifest: StudyManifest
-    done: dict[StudyCell, StudyRun]
-
-    @property
-    def open_cells(self) -> list[StudyCell]:
-        return [cell for cell in self.manifest.cells if cell not in self.done]
+StudyWork: TypeAlias = Undertaking[StudyPaths, StudyManifest, StudyCell]
 
 
 def plan_cells(study: Study) -> list[StudyCell]:
@@ -88,44 +72,32 @@ def new_study(study: Study, root: Path) -> StudyWork:
         git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return StudyWork(StudyPaths(root), manifest, {})
+    return Undertaking(StudyPaths(root), manifest, manifest.cells)
 
 
-def create_study(work: StudyWork) -> None:
-    """Makes the directory and writes `study.json`.
-
-    Raises:
-        ConfigError: A study of that id exists.
-        PreflightError: It cannot be written.
-    """
-    begin(work.paths.manifest, work.manifest, "a study")
-
-
-def resume_study(root: Path) -> StudyWork:
-    """An interrupted study; its finished runs are not made again.
+def read_work(root: Path) -> StudyWork:
+    """A study that was begun; its finished runs are not made again.
 
     Raises:
-        ConfigError: There is none, or it was begun on another machine.
+        ConfigError: There is none, it is damaged, or runs were made on another machine.
     """
     paths = StudyPaths(root)
     manifest = read_study(paths)
-    check_machine(manifest.machine, this_machine(), root)
-    return StudyWork(paths, manifest, read_runs(paths, manifest))
+    done = read_runs(paths, manifest)
+    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
 
 
 def run_study(work: StudyWork, finished: Callable[[StudyRun], None]) -> None:
-    """Makes the runs that are missing.
+    """Makes the runs that are missing, while nobody else does; see `Undertaking`.
 
     Args:
-        work: From `new_study` or `resume_study`.
+        work: From `new_study` or `read_work`.
         finished: Called after each.
 
     Raises:
         KeyboardInterrupt: The user stopped it; the run under way will be made again.
     """
     for cell in work.open_cells:
-        if cell in read_runs(work.paths, work.manifest):  # made by another command meanwhile
-            continue
         run = _run_cell(work, cell)
         append_run(work.paths, run)
         finished(run)
