@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +22,20 @@ def write_json(path: Path, document: object) -> None:
     os.replace(part, path)
 
 
+@contextmanager
+def writing(what: str, root: Path, fix: str = "") -> Iterator[None]:
+    """Makes a disk that refuses one error that says so.
+
+    Raises:
+        PreflightError: What is to be written below `root` meanwhile cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"{what} cannot be written: {error.strerror or error}"
+        raise PreflightError(problem, where=str(root), fix=fix) from error
+
+
 def begin(path: Path, document: object) -> None:
     """Makes the directory of a piece of work and writes the document that says what it is.
 
@@ -32,17 +48,16 @@ def begin(path: Path, document: object) -> None:
         PreflightError: It cannot be written.
     """
     root = path.parent
-    try:
-        root.mkdir(parents=True)
+    with writing("results", root):
+        try:
+            root.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                "a benchmark or study of this id exists and is not overwritten",
+                where=str(root),
+                fix="choose another --name, or go on with it: --resume",
+            ) from None
         write_json(path, document)
-    except FileExistsError:
-        raise ConfigError(
-            "a benchmark or study of this id exists and is not overwritten",
-            where=str(root),
-            fix="choose another --name, or go on with it: --resume",
-        ) from None
-    except OSError as error:
-        raise PreflightError(f"results cannot be written: {error}", where=str(root)) from error
 
 
 def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from engine.errors import TianJiError
 
@@ -43,6 +45,20 @@ class Output:
     def document(self, document: object) -> None:
         """The one JSON document of `--json`."""
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+
+    def findings(
+        self, document: object, tables: Iterable[RenderableType], notes: Iterable[str], place: str
+    ) -> None:
+        """What was found: tables and lines, what limits them, and where more lies; or the one
+        document."""
+        if self.is_json:
+            self.document(document)
+            return
+        for table in tables:
+            self.data.print(table, soft_wrap=isinstance(table, Text))
+        for note in notes:
+            self.say(f"note: {note}")
+        self.data.print(Text(place), soft_wrap=True)
 
     def error(self, error: TianJiError) -> None:
         """What failed, where, why, and the next command."""

@@ -148,7 +148,7 @@ def test_an_unfinished_benchmark_is_reported_as_such(tmp_path):
     assert any("Unfinished: 1 of 9" in warning for warning in report.comparison.warnings)
     for result in (root / "cells").rglob("cell.json"):
         result.unlink()
-    with pytest.raises(ConfigError, match="no cell has been finished"):
+    with pytest.raises(ConfigError, match="nothing has been finished"):
         write_bench_report([root], None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Machine, check_same
-from tianji_cli.documents import read_json, write_json
+from tianji_cli.documents import read_json, write_json, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +35,10 @@ class AnyResult(Protocol):
 
 CellT = TypeVar("CellT", bound=AnyCell)
 ResultT = TypeVar("ResultT", bound=AnyResult)
+
+
+ANOTHER_PLACE = "free space or permissions there, or give another place with --out DIR"
+"""What mends a report that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,41 @@ def write_result(files: CellFiles, result: AnyResult) -> None:
     write_json(files.result(result.cell), result)
 
 
+def write_report(
+    source: CellFiles,
+    out: Path | None,
+    manifest: object,
+    results: Iterable[AnyResult],
+    comparison: object,
+    figure: Figure,
+) -> Path:
+    """Writes figures and plot.
+
+    Args:
+        source: The benchmark.
+        out: Where they go, with all that is needed to make them again, which are small files
+            without the runs and without paths; None: into the benchmark.
+        manifest, results: What they are made of.
+        comparison, figure: What is written.
+
+    Returns:
+        The PNG.
+
+    Raises:
+        PreflightError: The directory cannot be written.
+    """
+    from tianji_cli.render.figure_style import save
+
+    target = type(source)((out or source.root).resolve())
+    with writing("the report", target.root, ANOTHER_PLACE):
+        target.plots.mkdir(parents=True, exist_ok=True)
+        png, _ = save(figure, target.plots, target.kind)
+        write_json(target.comparison, comparison)
+        if target != source:
+            keep(target, manifest, results)
+    return png
+
+
 def keep(files: CellFiles, manifest: object, results: Iterable[AnyResult]) -> None:
     """Writes what a report is made of to another place: without the runs, without paths.
 
@@ -113,20 +152,3 @@ def keep(files: CellFiles, manifest: object, results: Iterable[AnyResult]) -> No
     for result in results:
         files.cell(result.cell).mkdir(parents=True, exist_ok=True)
         write_result(files, anonymous(result))
-
-
-def write_report(files: CellFiles, comparison: object, figure: Figure) -> Path:
-    """Writes figures and plot.
-
-    Returns:
-        The PNG.
-
-    Raises:
-        OSError: They cannot be written.
-    """
-    from tianji_cli.render.figure_style import save
-
-    files.plots.mkdir(parents=True, exist_ok=True)
-    png, _ = save(figure, files.plots, files.kind)
-    write_json(files.comparison, comparison)
-    return png

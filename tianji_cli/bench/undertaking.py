@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from engine.errors import ConfigError
 from tianji_cli.bench.machine import Machine
 from tianji_cli.manifest import GitState
 
@@ -59,3 +60,13 @@ class Undertaking(Generic[FilesT, ManifestT, CellT]):
     @property
     def num_done(self) -> int:
         return len(self.manifest.cells) - len(self.open_cells)
+
+
+def check_finished(results: Collection[object], root: Path) -> None:
+    """Raises ConfigError if nothing of what lies at `root` has been finished yet."""
+    if not results:
+        raise ConfigError(
+            "nothing has been finished, so there is nothing to report",
+            where=str(root),
+            fix=f"tianji bench --resume {root}",
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -32,7 +31,6 @@ from tianji_cli.commands.study import study_command, wants_study
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.render.bench_live import BenchDisplay
-from tianji_cli.run_dir import check_run_id
 
 BUSY_CORES = 0.3
 
@@ -101,8 +99,7 @@ def _planned(request: BenchRequest, output: Output) -> Bench:
     if budget_s is not None:
         suite = _with_budget(suite, budget_s)
     check_games(suite)
-    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
-    check_run_id(bench_id, "--name")
+    bench_id = request.new_id("bench", suite.name)
     names = _peer_names(request.compare, suite)
     peers = [PEERS_BY_NAME[name] for name in names]
     if request.yes and not request.skip_missing and not request.dry_run:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.text import Text
 
-from engine.errors import ConfigError, PreflightError
+from engine.errors import ConfigError
+from tianji_cli.bench.cell_files import ANOTHER_PLACE
 from tianji_cli.bench.compare import Comparison, TaskComparison, compare
 from tianji_cli.bench.measure import Figures, measure
 from tianji_cli.bench.results import (
@@ -22,7 +22,8 @@ from tianji_cli.bench.results import (
     read_results,
     read_rows,
 )
-from tianji_cli.documents import write_json
+from tianji_cli.bench.undertaking import check_finished
+from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.bench_tables import task_table
 
@@ -69,7 +70,7 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
     results, rebuilt = _rebuild(loaded)
     comparison = compare(loaded.manifest, results, [root.name for root in roots])
     target = BenchPaths((out or roots[0]).resolve())
-    try:
+    with writing("the report", target.root, ANOTHER_PLACE):
         target.plots.mkdir(parents=True, exist_ok=True)
         figures = {
             task.task: _draw(task, loaded, results, target.plots) for task in comparison.tasks
@@ -77,12 +78,6 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
         write_json(target.comparison, comparison)
         page = BenchPage(loaded.manifest, comparison, results, loaded.places, figures, rebuilt)
         target.report.write_text(render_bench_page(page, target.root), encoding="utf-8")
-    except OSError as error:
-        raise PreflightError(
-            f"the report cannot be written: {error.strerror or error}",
-            where=str(target.root),
-            fix="free space or permissions there, or give another place with --out DIR",
-        ) from error
     return BenchReport(comparison, target.report)
 
 
@@ -101,24 +96,16 @@ def write_archive(roots: Sequence[Path], out: Path | None) -> BenchReport:
             where="--archive",
             fix="tianji report BENCH --archive --out DIR",
         )
-    try:
+    with writing("what is kept", out, ANOTHER_PLACE):
         archive(roots[0], out)
-    except OSError as error:
-        raise PreflightError(f"it cannot be kept: {error}", where=str(out)) from error
     return write_bench_report([out], None)
 
 
 def show_comparison(report: BenchReport, output: Output) -> None:
     """Prints the tables, or one JSON document."""
-    if output.is_json:
-        output.document(report.comparison)
-        return
-    for task in report.comparison.tasks:
-        output.data.print(task_table(report.comparison, task))
-        output.data.print()
-    for warning in report.comparison.warnings:
-        output.say(f"note: {warning}")
-    output.data.print(Text(f"report: {report.page}"), soft_wrap=True)
+    found = report.comparison
+    tables = (part for task in found.tasks for part in (task_table(found, task), ""))
+    output.findings(found, tables, found.warnings, f"report: {report.page}")
 
 
 def _load(roots: Sequence[Path]) -> _Loaded:
@@ -142,12 +129,7 @@ def _load(roots: Sequence[Path]) -> _Loaded:
                     fix="merge benchmarks with different seeds, or report them one by one",
                 )
             results[cell], places[cell] = result, paths
-    if not results:
-        raise ConfigError(
-            "no cell has been finished, so there is nothing to report",
-            where=str(roots[0]),
-            fix=f"tianji bench --resume {first.bench_id}",
-        )
+    check_finished(results, roots[0])
     seeds = sorted({seed for manifest in manifests for seed in manifest.seeds})
     cells = [cell for manifest in manifests for cell in manifest.cells]
     return _Loaded(msgspec.structs.replace(first, seeds=seeds, cells=cells), results, places)

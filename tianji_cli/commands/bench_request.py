@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.undertaking import AnyFiles, AnyManifest
 from tianji_cli.documents import begin
 from tianji_cli.output import Output
-from tianji_cli.run_dir import probe_results
+from tianji_cli.run_dir import check_run_id, probe_results
 
 T = TypeVar("T")
 
@@ -98,6 +99,26 @@ class BenchRequest:
             what = f"{self.budget_s:g} is not a time"
             raise ConfigError(what, where="--budget", fix="seconds, above 0")
         return self.budget_s
+
+    def new_id(self, kind: str, suite: str) -> str:
+        """`--name`, or one that sorts by time: `bench-20260131-235959-smoke`.
+
+        Raises:
+            ConfigError: It cannot name a directory.
+        """
+        made = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite}"
+        return check_run_id(self.name or made, "--name")
+
+    def wants(self, is_one: Callable[[Path], bool], is_suite: Callable[[str], bool]) -> bool:
+        """Whether what is to be run, or to go on, is of this kind.
+
+        Args:
+            is_one: Whether a directory holds one.
+            is_suite: Whether a suite, by name or path, describes one.
+        """
+        if self.resume is None:
+            return is_suite(self.suite)
+        return is_one(self.resumed_root(is_one))
 
     def resumed_root(self, is_one: Callable[[Path], bool]) -> Path:
         """The directory that `--resume` means: a path if there is something, else a name."""

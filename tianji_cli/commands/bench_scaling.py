@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-from rich.text import Text
 
-from engine.errors import ConfigError, PreflightError
-from tianji_cli.bench.cell_files import keep, write_report, write_result
+from tianji_cli.bench.cell_files import write_report, write_result
 from tianji_cli.bench.conditions import code_state
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.bench.undertaking import Undertaking, check_finished
 from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.inventory import load_inventory
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id
 from tianji_cli.scaling.compare import ScalingComparison, compare
 from tianji_cli.scaling.records import (
     ScalingCell,
@@ -47,9 +44,7 @@ ScalingWork: TypeAlias = Undertaking[ScalingPaths, ScalingManifest, ScalingCell]
 
 def wants_scaling(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a benchmark of scaling."""
-    if request.resume is not None:
-        return is_scaling(request.resumed_root(is_scaling))
-    return is_scaling_suite(request.suite)
+    return request.wants(is_scaling, is_scaling_suite)
 
 
 def scaling_command(request: BenchRequest, output: Output) -> int:
@@ -95,29 +90,11 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
     paths = ScalingPaths(root.resolve())
     manifest = read_manifest(paths)
     results = read_results(paths, manifest)
-    if not results:
-        raise ConfigError(
-            "no run has been finished, so there is nothing to report",
-            where=str(root),
-            fix=f"tianji bench --resume {manifest.bench_id}",
-        )
+    check_finished(results, root)
     comparison = compare(manifest, results)
-    target = ScalingPaths((out or root).resolve())
-    try:
-        png = write_report(target, comparison, scaling_figure(comparison))
-        if target != paths:
-            keep(target, manifest, results.values())
-    except OSError as error:
-        raise PreflightError(
-            f"the report cannot be written: {error.strerror or error}", where=str(target.root)
-        ) from error
-    if output.is_json:
-        output.document(comparison)
-        return comparison
-    output.data.print(scaling_table(comparison))
-    for note in comparison.notes:
-        output.say(f"note: {note}")
-    output.data.print(Text(f"plot: {png}"), soft_wrap=True)
+    figure = scaling_figure(comparison)
+    png = write_report(paths, out, manifest, results.values(), comparison, figure)
+    output.findings(comparison, [scaling_table(comparison)], comparison.notes, f"plot: {png}")
     return comparison
 
 
@@ -128,10 +105,10 @@ def _planned(request: BenchRequest, output: Output) -> ScalingWork:
         suite = msgspec.structs.replace(suite, budget_s=budget_s)
     inventory = load_inventory(find_inventory(request.inventory))
     check_hosts(suite, inventory)
-    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    bench_id = request.new_id("bench", suite.name)
     seeds = list(range(request.seeds or suite.seeds))
     manifest = ScalingManifest(
-        bench_id=check_run_id(bench_id, "--name"),
+        bench_id=bench_id,
         argv=["tianji", *sys.argv[1:]],
         suite=suite,
         inventory=inventory,

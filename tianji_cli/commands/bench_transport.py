@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-from rich.text import Text
 
-from engine.errors import ConfigError, PreflightError
+from engine.errors import ConfigError
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
-from tianji_cli.bench.cell_files import keep, write_report, write_result
+from tianji_cli.bench.cell_files import write_report, write_result
 from tianji_cli.bench.conditions import check_versions, code_state
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.bench.undertaking import Undertaking, check_finished
 from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, load_inventory
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id
 from tianji_cli.scaling.suite import find_inventory
 from tianji_cli.transport.compare import TransportComparison, compare
 from tianji_cli.transport.hosts import Hosts
@@ -52,9 +50,7 @@ TransportWork: TypeAlias = Undertaking[TransportPaths, TransportManifest, Transp
 
 def wants_transport(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a benchmark of transport."""
-    if request.resume is not None:
-        return is_transport(request.resumed_root(is_transport))
-    return is_transport_suite(request.suite)
+    return request.wants(is_transport, is_transport_suite)
 
 
 def transport_command(request: BenchRequest, output: Output) -> int:
@@ -102,30 +98,11 @@ def report_transport(root: Path, out: Path | None, output: Output) -> TransportC
     paths = TransportPaths(root.resolve())
     manifest = read_manifest(paths)
     results = read_results(paths, manifest)
-    if not results:
-        raise ConfigError(
-            "nothing has been measured, so there is nothing to report",
-            where=str(root),
-            fix=f"tianji bench --resume {manifest.bench_id}",
-        )
+    check_finished(results, root)
     comparison = compare(manifest, results)
-    target = TransportPaths((out or root).resolve())
-    try:
-        png = write_report(target, comparison, transport_figure(comparison))
-        if target != paths:
-            keep(target, manifest, results.values())
-    except OSError as error:
-        raise PreflightError(
-            f"the report cannot be written: {error.strerror or error}", where=str(target.root)
-        ) from error
-    if output.is_json:
-        output.document(comparison)
-        return comparison
-    for table in transport_tables(comparison):
-        output.data.print(table)
-    for note in comparison.notes:
-        output.say(f"note: {note}")
-    output.data.print(Text(f"plot: {png}"), soft_wrap=True)
+    figure = transport_figure(comparison)
+    png = write_report(paths, out, manifest, results.values(), comparison, figure)
+    output.findings(comparison, transport_tables(comparison), comparison.notes, f"plot: {png}")
     return comparison
 
 
@@ -135,14 +112,14 @@ def _planned(request: BenchRequest, output: Output) -> TransportWork:
     place: Place = "between hosts" if hosts else "one host"
     wanted = [name for name in suite.methods if place in METHODS[name].places]
     found, missing = _find(wanted, request.peer_options)
-    bench_id = request.name or f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite.name}"
+    bench_id = request.new_id("bench", suite.name)
     num_blocks = request.seeds or suite.blocks
     if OWN not in found:
         raise ConfigError(
             "TianJi's own channel is not among the methods", where="methods", fix="add tianji"
         )
     manifest = TransportManifest(
-        bench_id=check_run_id(bench_id, "--name"),
+        bench_id=bench_id,
         argv=["tianji", *sys.argv[1:]],
         suite=suite,
         hosts=hosts,

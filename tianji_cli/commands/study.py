@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.run_dir import check_run_id
 from tianji_cli.study.records import StudyRun, is_study
 from tianji_cli.study.run import (
     StudyWork,
@@ -22,9 +19,7 @@ from tianji_cli.study.spec import find_study, load_study
 
 def wants_study(request: BenchRequest) -> bool:
     """Whether what is to be run, or to go on, is a study rather than a comparison of systems."""
-    if request.resume is not None:
-        return is_study(request.resumed_root(is_study))
-    return find_study(request.suite) is not None
+    return request.wants(is_study, lambda name: find_study(name) is not None)
 
 
 def study_command(request: BenchRequest, output: Output) -> int:
@@ -63,9 +58,7 @@ def _planned(request: BenchRequest, output: Output) -> StudyWork:
             name: msgspec.structs.replace(task, budget_s=None) for name, task in study.tasks.items()
         }
         study = msgspec.structs.replace(study, budget_s=budget_s, tasks=tasks)
-    study_id = request.name or f"study-{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.name}"
-    check_run_id(study_id, "--name")
-    return new_study(study, request.results / study_id)
+    return new_study(study, request.results / request.new_id("study", study.name))
 
 
 def _announce(work: StudyWork, output: Output) -> None:

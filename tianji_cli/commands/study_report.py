@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import ConfigError, PreflightError
 from tianji_cli.anonymous import anonymous, anonymous_json
-from tianji_cli.documents import write_json
+from tianji_cli.bench.cell_files import ANOTHER_PLACE
+from tianji_cli.bench.undertaking import check_finished
+from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
 from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
@@ -65,14 +67,9 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
     source, target = StudyPaths(root), StudyPaths((out or root).resolve())
     manifest = read_study(source)
     runs = read_runs(source, manifest)
-    if not runs:
-        raise ConfigError(
-            "no run has been finished, so there is nothing to report",
-            where=str(root),
-            fix=f"tianji bench --resume {manifest.study_id}",
-        )
+    check_finished(runs, root)
     comparison = compare_study(manifest, runs)
-    try:
+    with writing("the report", target.root, ANOTHER_PLACE):
         target.plots.mkdir(parents=True, exist_ok=True)
         if target.root != root.resolve():
             write_json(target.manifest, anonymous(manifest))
@@ -82,12 +79,6 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
         write_json(target.comparison, comparison)
         target.page.write_text(render_study_html(page, target.root), encoding="utf-8")
         target.readme.write_text(render_study_markdown(page, target.root), encoding="utf-8")
-    except OSError as error:
-        raise PreflightError(
-            f"the report cannot be written: {error.strerror or error}",
-            where=str(target.root),
-            fix="free space or permissions there, or give another place with --out DIR",
-        ) from error
     return StudyReport(comparison, target.page)
 
 
@@ -123,16 +114,10 @@ def report_study(root: Path, out: Path | None, output: Output) -> None:
 
 def show_study(report: StudyReport, output: Output) -> None:
     """Prints the table, or one JSON document."""
-    if output.is_json:
-        output.document(report.comparison)
-        return
-    for task in report.comparison.tasks:
-        output.data.print(_task_table(report.comparison.study_id, task))
-    for line in ratio_lines(report.comparison):
-        output.data.print(Text(line), soft_wrap=True)
-    for warning in report.comparison.warnings:
-        output.say(f"note: {warning}")
-    output.data.print(Text(f"report: {report.page}"), soft_wrap=True)
+    found = report.comparison
+    tables = (_task_table(found.study_id, task) for task in found.tasks)
+    lines = (Text(line) for line in ratio_lines(found))
+    output.findings(found, itertools.chain(tables, lines), found.warnings, f"report: {report.page}")
 
 
 def _task_table(study_id: str, task: TaskResult) -> Table:
