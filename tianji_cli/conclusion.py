@@ -6,7 +6,7 @@ import msgspec
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
 from engine.runtime.coordinate import write_summary
-from engine.trace.reader import read_table
+from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Profile
 from engine.trace.summary import RunStatus, Summary
 from tianji_cli.laggards import words_of_laggards
@@ -44,10 +44,12 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
     if not paths.summary.is_file():
         status: RunStatus = "interrupted" if was_interrupted else "failed"
         _write_missing_summary(paths, status, _cause(outcome))
-    summary = msgspec.json.decode(paths.summary.read_bytes(), type=Summary)
-    _print(summary, paths, output)
-    if outcome.unclean is not None:
-        output.error(outcome.unclean)
+    try:
+        summary = _read(paths)
+        _print(summary, paths, output)
+    finally:
+        if outcome.unclean is not None:
+            output.error(outcome.unclean)
     if summary.status == "failed":
         late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
         cause = f"{summary.error or 'unknown cause'}{late}"
@@ -56,6 +58,21 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
         output.say(f"to go on: {hint}")
     code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
     return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
+
+
+def _read(paths: RunPaths) -> Summary:
+    """The summary, which is there.
+
+    Raises:
+        RunFailedError: It is cut short, or something else lies in its place.
+    """
+    try:
+        summary = read_summary(paths.summary)
+    except ConfigError as error:
+        fix = f"remove it; tianji report {paths.run_id} then makes do with the traces"
+        raise RunFailedError(error.what, where=error.where, fix=fix) from error
+    assert summary is not None
+    return summary
 
 
 def _print(summary: Summary, paths: RunPaths, output: Output) -> None:

@@ -89,5 +89,5 @@ def decode(data: bytes, kind: type[T], newest: int, what: str, where: str) -> T:
                 fix="read it with the version of TianJi that wrote it",
             )
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a file of {what}: {error}", where=where) from error

@@ -167,3 +167,10 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(("TianJi", "RLlib", "XingTian")) for line in rows) == 3
     assert all(len(line) <= 80 for line in rows if "report:" not in line)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"a":' * 100_000, b'{"cells": ["\xff"]}'])
+def test_a_document_that_cannot_be_read_is_one_error(tmp_path, content):
+    (tmp_path / "bench.json").write_bytes(content)
+    with pytest.raises(ConfigError, match="not a file of a benchmark"):
+        read_manifest(BenchPaths(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of, venv_python
 from tianji_cli.bench.cell_files import CellFiles
@@ -240,3 +241,17 @@ def test_an_interrupted_one_says_how_it_is_found_again(
     monkeypatch.chdir(tmp_path)
     conducted(Path("results/kept"), resume_as=str(elsewhere), run=interrupt, verbosity=0)
     assert f"--resume {elsewhere} --results results" in capsys.readouterr().err
+
+
+def test_a_disk_that_refuses_ends_it_with_one_error_and_nothing_is_lost(tmp_path: Path):
+    def fill_the_disk(work: Least) -> None:
+        finish(work, "a")
+        raise OSError(errno.ENOSPC, "No space left on device", str(work.paths.root / "b"))
+
+    with pytest.raises(PreflightError, match="No space left on device") as caught:
+        conducted(tmp_path / "b", resume=False, run=fill_the_disk)
+    assert caught.value.where == str(tmp_path / "b" / "b")
+    assert f"tianji bench --resume b --results {tmp_path}" in caught.value.fix
+    still = []
+    assert conducted(tmp_path / "b", run=lambda work: still.extend(work.open_cells)) == 0
+    assert still == ["b"]

@@ -33,7 +33,7 @@ from tianji_cli.scaling.records import (
     read_manifest,
     read_results,
 )
-from tianji_cli.scaling.run_cell import command_of
+from tianji_cli.scaling.run_cell import command_of, run_cell
 from tianji_cli.scaling.suite import check_hosts, is_scaling_suite, load_scaling_suite
 
 SEEDS = [0, 1, 2]
@@ -236,6 +236,22 @@ def test_a_cell_is_run_on_the_hosts_of_the_manifest_whatever_the_file_says_by_no
     assert (given := Path(argv[argv.index("up") + 1])).parent == root
     assert load_inventory(given).hosts == manifest.inventory.hosts
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--limit"] == ["box1", "box2"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("summary", ['{"run_id": "cut', '{"schema_version": 99}', "[]"])
+def test_a_summary_that_cannot_be_read_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: str
+):
+    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    cell = manifest.cells[0]
+    place = paths.cell(cell) / "run" / "summary.json"
+    program = f"import pathlib; p = pathlib.Path({str(place)!r}); p.parent.mkdir(); "
+    command = [sys.executable, "-c", f"{program}p.write_text({summary!r})"]
+    monkeypatch.setattr("tianji_cli.scaling.run_cell.command_of", lambda *_: command)
+    found = run_cell(manifest, paths, cell, lambda _: None)
+    assert (found.outcome, found.exit_code, found.figures) == ("failed", 0, ScalingFigures())
+    assert str(place) in found.detail
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):

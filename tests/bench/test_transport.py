@@ -40,6 +40,7 @@ from tianji_cli.transport.records import (
     make_cells,
     read_results,
 )
+from tianji_cli.transport.run_cell import conclude
 from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +180,16 @@ def test_the_figure_draws_every_method_and_a_report_can_be_made_again(tmp_path: 
     assert (tmp_path / "kept/plots/transport.svg").is_file()
     axes = transport_figure(first).axes
     assert [len(each.get_legend_handles_labels()[1]) for each in axes] == [11, 10]
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff", b'{"points": 1}', b'{"a":' * 100_000, b'{"points": ["\xff"]}']
+)
+def test_what_cannot_be_read_is_a_failed_cell(said: bytes):
+    manifest = manifest_of()
+    found = conclude(manifest, manifest.cells[0], [], lambda: said)
+    assert (found.outcome, found.points) == ("failed", [])
+    assert "cannot be read" in found.detail
 
 
 def test_results_of_another_machine_are_refused(tmp_path: Path):

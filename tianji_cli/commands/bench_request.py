@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import typer
 
 from engine.config_file import suggest
-from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError
+from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError, PreflightError
 from engine.spec import MAX_FLOAT
 from tianji_cli.baselines.base import PeerOptions
 from tianji_cli.bench.conditions import check_code, check_machine, code_state, note_on_code
@@ -176,10 +176,7 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
         if request.resume is None:
             work = kind.plan(request, output)
         else:
-            root = _begun(kind, request)
-            if not request.dry_run:  # before reading: what is open then stays open
-                held.enter_context(exclusively(root))
-            work = _read(kind, root, output)
+            work = _resumed(kind, request, output, held)
         kind.announce(work, output)
         if request.dry_run:
             if output.is_json:
@@ -192,25 +189,28 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
             probe_results(request.results)
             begin(work.paths.manifest, work.manifest)
             held.enter_context(exclusively(work.paths.root))
+        again = f"--resume {request.resume or work.paths.root.name} --results {request.results}"
         try:
             kind.run(work, output)
         except KeyboardInterrupt:
-            output.say(f"interrupted; go on with: {_again(work.paths.root, request)}")
+            output.say(f"interrupted; go on with: tianji bench {again}")
             return EXIT_INTERRUPTED
+        except OSError as error:  # such as a full disk; the cell under way will be run again
+            what, where = error.strerror or error, error.filename or work.paths.root
+            fix = f"mend that, then: tianji bench {again}"
+            raise PreflightError(f"it cannot go on: {what}", where=str(where), fix=fix) from error
     is_complete = kind.report(work, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
 
 
-def _begun(kind: Kind[WorkT], request: BenchRequest) -> Path:
+def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: ExitStack) -> WorkT:
+    """What was begun, if it may go on here and now; what is open then stays open while `held`."""
     root = request.resumed_root(kind.is_one)
     if not kind.is_one(root):
         what = "there is no benchmark or study to go on with"
         raise ConfigError(what, where=str(root), fix="--resume ID, and --results DIR if not here")
-    return root
-
-
-def _read(kind: Kind[WorkT], root: Path, output: Output) -> WorkT:
-    """What was begun, if it may go on here and now."""
+    if not request.dry_run:
+        held.enter_context(exclusively(root))
     work = kind.read(root)
     check_machine(work.manifest.machine, this_machine(), str(root))
     if not work.open_cells:
@@ -220,7 +220,3 @@ def _read(kind: Kind[WorkT], root: Path, output: Output) -> WorkT:
     if note := note_on_code(earlier, here):
         output.say(note)
     return kind.renew(work)
-
-
-def _again(root: Path, request: BenchRequest) -> str:
-    return f"tianji bench --resume {request.resume or root.name} --results {request.results}"

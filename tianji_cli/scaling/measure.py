@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
-from engine.trace.reader import read_table
+from engine.errors import ConfigError
+from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Resources
-from engine.trace.summary import Summary
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.scaling.records import ScalingFigures
 
@@ -16,8 +14,14 @@ COMPUTING = ("actor-", "learner-")
 
 
 def measure(run: RunPaths) -> ScalingFigures:
-    """Reads summary and trace of a run that ended well."""
-    summary = msgspec.json.decode(run.summary.read_bytes(), type=Summary)
+    """Reads summary and trace of a run that ended well.
+
+    Raises:
+        ConfigError: One is missing or damaged.
+    """
+    summary = read_summary(run.summary)
+    if summary is None:
+        raise ConfigError("it wrote no summary", where=str(run.root))
     resources = read_table(run.trace, Resources)
     apart = [row for row in resources if not row.process.startswith(COMPUTING)]
     return ScalingFigures(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.errors import ConfigError
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.supervise import Family, clean_environment
 from tianji_cli.documents import write_json
@@ -62,12 +63,7 @@ def run_cell(
         busy_share = psutil.cpu_percent() / 100
     finally:
         _stop(family)
-    run = RunPaths(root / RUN)
-    figures, problem = ScalingFigures(), ""
-    if exit_code == 0 and run.summary.is_file():
-        figures = measure(run)
-    else:
-        problem = _problem(exit_code, root / "output.log")
+    figures, problem = _conclude(exit_code, root)
     is_reached = figures.time_to_threshold_s is not None
     return ScalingResult(
         cell=cell,
@@ -117,6 +113,16 @@ def _stop(family: Family) -> None:
         family.ask_to_stop()
         family.wait(GRACE_S)
     family.end()
+
+
+def _conclude(exit_code: int | None, root: Path) -> tuple[ScalingFigures, str]:
+    """What it did, or what went wrong."""
+    if exit_code != 0:
+        return ScalingFigures(), _problem(exit_code, root / "output.log")
+    try:
+        return measure(RunPaths(root / RUN)), ""
+    except ConfigError as error:
+        return ScalingFigures(), str(error)
 
 
 def _problem(exit_code: int | None, output: Path) -> str:

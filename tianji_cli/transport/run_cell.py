@@ -113,7 +113,7 @@ def conclude(
         points = msgspec.json.decode(run(), type=Points).points
     except CellFailedError as error:
         problem = str(error)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = f"what it wrote cannot be read: {error}"
     return TransportResult(
         cell=cell,
