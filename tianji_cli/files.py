@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from engine.config_file import suggest
 from engine.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; what no file can be called, or may not be looked at, is none.
+
+    `Path.is_file` raises for a name that is too long.
+    """
+    return os.path.isfile(path)
 
 
 def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
@@ -23,11 +32,11 @@ def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
         ConfigError: There is no such file.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     own = shipped(kind)
     for candidate in (own / path.name, own / f"{path.name}.yaml"):
-        if candidate.is_file() and str(path.parent) in (".", kind):
+        if is_file(candidate) and str(path.parent) in (".", kind):
             return candidate
     known = [*(file.stem for file in own.glob("*.yaml")), *also]
     raise ConfigError("no such file", where=name, fix=suggest(path.stem, known))

@@ -55,6 +55,8 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (["smoke", "--seeds", "0"], 2, ["--seeds"]),
         (["--resume", "nothing", "--yes"], 2, ["no benchmark or study to go on with", "nothing"]),
+        (["--resume", "n" * 300, "--yes"], 2, ["no benchmark or study to go on with"]),
+        (["n" * 300, "--yes"], 2, ["no such file"]),
         (["--install", "xingtian"], 2, ["cannot be installed from here"]),
         (["smoke", "--name", "../up", "--dry-run"], 2, ["cannot name a directory"]),
         (["smoke", "--hosts", "lab", "--dry-run"], 2, ["--hosts", "takes no inventory"]),

@@ -237,10 +237,10 @@ def test_an_interrupted_one_says_how_it_is_found_again(
 
     conducted(tmp_path / "b", resume=False, run=interrupt, verbosity=0)
     assert f"tianji bench --resume b --results {tmp_path}" in capsys.readouterr().err
-    elsewhere = (tmp_path / "b").rename(tmp_path / "kept")
+    elsewhere = (tmp_path / "b").rename(tmp_path / "kept here")
     monkeypatch.chdir(tmp_path)
-    conducted(Path("results/kept"), resume_as=str(elsewhere), run=interrupt, verbosity=0)
-    assert f"--resume {elsewhere} --results results" in capsys.readouterr().err
+    conducted(Path("results/kept here"), resume_as=str(elsewhere), run=interrupt, verbosity=0)
+    assert f"tianji bench --resume '{elsewhere}' --results results" in capsys.readouterr().err
 
 
 def test_a_disk_that_refuses_ends_it_with_one_error_and_nothing_is_lost(tmp_path: Path):

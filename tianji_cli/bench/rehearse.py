@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tianji_cli.baselines.base import Installed, Job, Peer
+from tianji_cli.baselines.base import Installed, Peer
 from tianji_cli.bench.results import Cell
 from tianji_cli.bench.suite import Task
 from tianji_cli.bench.supervise import clean_environment
@@ -26,9 +26,7 @@ def rehearse(
     """
     with tempfile.TemporaryDirectory(prefix="tjb-") as name:
         scratch = Path(name)
-        own = task.of(cell.peer)
-        job = Job(peer=cell.peer, task_name=cell.task, task=own, seed=cell.seed, scratch=name)
-        command = peer.rehearsal(job, scratch, installed)
+        command = peer.rehearsal(cell.job(task.of(cell.peer), scratch), scratch, installed)
         if command is None:
             return
         done = subprocess.run(

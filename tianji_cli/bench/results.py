@@ -8,14 +8,15 @@ import msgspec
 
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Episode, Event, Production, Record, Staleness
-from tianji_cli.baselines.base import CellPaths, Installed, ParityRow
+from tianji_cli.baselines.base import CellPaths, Installed, Job, ParityRow
 from tianji_cli.bench.cell_files import CellFiles, read_finished
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.measure import Figures
-from tianji_cli.bench.suite import Suite
+from tianji_cli.bench.suite import Suite, Task
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.documents import read_json
+from tianji_cli.files import is_file
 from tianji_cli.manifest import GitState
 
 BENCH_SCHEMA_VERSION = 1
@@ -34,6 +35,16 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return f"{self.task}/{self.peer}-seed{self.seed}"
+
+    def job(self, task: Task, scratch: Path) -> Job:
+        """What its driver is told; `task` is with the overrides of its system."""
+        return Job(
+            peer=self.peer,
+            task_name=self.task,
+            task=task,
+            seed=self.seed,
+            scratch=str(scratch),
+        )
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +110,7 @@ class BenchPaths(CellFiles):
 
 def is_bench(place: Path) -> bool:
     """Whether a directory holds a comparison of systems."""
-    return BenchPaths(place).manifest.is_file()
+    return is_file(BenchPaths(place).manifest)
 
 
 def read_manifest(paths: BenchPaths) -> BenchManifest:

@@ -17,7 +17,7 @@ import msgspec
 from engine.errors import PreflightError, TianJiError
 from engine.trace.records import Record
 from engine.trace.writer import TraceWriter
-from tianji_cli.baselines.base import CellPaths, Command, Installed, Job, Peer
+from tianji_cli.baselines.base import CellPaths, Command, Installed, Peer
 from tianji_cli.baselines.raw import Feed, GarbageError, RawRecord
 from tianji_cli.bench.judge import Judge, Verdict
 from tianji_cli.bench.machine import Load
@@ -184,8 +184,7 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
 
 def _write_job(work: Assignment, task: Task, scratch: Path) -> Command:
     """Writes `job.json` and whatever else the system needs."""
-    cell = work.cell
-    job = Job(peer=cell.peer, task_name=cell.task, task=task, seed=cell.seed, scratch=str(scratch))
+    job = work.cell.job(task, scratch)
     work.paths.job.write_bytes(msgspec.json.encode(job))
     return work.peer.command(job, work.paths, work.installed)
 

@@ -6,6 +6,7 @@ reports it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -189,16 +190,19 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
             probe_results(request.results)
             begin(work.paths.manifest, work.manifest)
             held.enter_context(exclusively(work.paths.root))
-        again = f"--resume {request.resume or work.paths.root.name} --results {request.results}"
+        where = "--resume", request.resume or work.paths.root.name, "--results", request.results
+        again = shlex.join(("tianji", "bench", *map(str, where)))
         try:
             kind.run(work, output)
         except KeyboardInterrupt:
-            output.say(f"interrupted; go on with: tianji bench {again}")
+            output.say(f"interrupted; go on with: {again}")
             return EXIT_INTERRUPTED
         except OSError as error:  # such as a full disk; the cell under way will be run again
-            what, where = error.strerror or error, error.filename or work.paths.root
-            fix = f"mend that, then: tianji bench {again}"
-            raise PreflightError(f"it cannot go on: {what}", where=str(where), fix=fix) from error
+            raise PreflightError(
+                f"it cannot go on: {error.strerror or error}",
+                where=str(error.filename or work.paths.root),
+                fix=f"mend that, then: {again}",
+            ) from error
     is_complete = kind.report(work, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
 

@@ -13,6 +13,7 @@ from tianji_cli.bench.cell_files import CellFiles, read_finished
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.documents import read_json
+from tianji_cli.files import is_file
 from tianji_cli.inventory import Inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.scaling.suite import ScalingSuite
@@ -99,7 +100,7 @@ def make_cells(suite: ScalingSuite, seeds: Sequence[int]) -> list[ScalingCell]:
 
 def is_scaling(place: Path) -> bool:
     """Whether a directory holds a benchmark of scaling."""
-    return ScalingPaths(place).manifest.is_file()
+    return is_file(ScalingPaths(place).manifest)
 
 
 def read_manifest(paths: ScalingPaths) -> ScalingManifest:

@@ -15,6 +15,7 @@ import msgspec
 from engine.trace.summary import Summary
 from tianji_cli.bench.machine import Load, Machine, check_same
 from tianji_cli.documents import decode, read_json
+from tianji_cli.files import is_file
 from tianji_cli.manifest import GitState
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.study.spec import Study
@@ -126,7 +127,7 @@ class StudyPaths:
 
 def is_study(place: Path) -> bool:
     """Whether a directory holds a study."""
-    return StudyPaths(place).manifest.is_file()
+    return is_file(StudyPaths(place).manifest)
 
 
 def read_study(paths: StudyPaths) -> StudyManifest:

@@ -13,7 +13,7 @@ import msgspec
 from engine.config_file import Document, apply_settings, convert, load_experiment, read_yaml
 from engine.errors import ConfigError
 from engine.spec import PositiveFloat, PositiveInt, Scalar, Spec
-from tianji_cli.files import find_file, study_file, study_names
+from tianji_cli.files import find_file, is_file, study_file, study_names
 from tianji_cli.run_dir import check_run_id
 
 Settings = dict[str, Scalar]
@@ -76,7 +76,7 @@ def setting_words(settings: Mapping[str, Scalar]) -> list[str]:
 def find_study(name: str) -> Path | None:
     """The file of a study by path or by the name of one that comes with TianJi; None: no study."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path if read_yaml(path).data.get("kind") == "study" else None
     return study_file(name) if name in study_names() else None
 

@@ -13,6 +13,7 @@ from tianji_cli.bench.cell_files import CellFiles, read_finished
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.documents import read_json
+from tianji_cli.files import is_file
 from tianji_cli.inventory import Host
 from tianji_cli.manifest import GitState
 from tianji_cli.transport.methods import METHODS, Found, Place
@@ -118,7 +119,7 @@ def make_cells(
 
 def is_transport(place: Path) -> bool:
     """Whether a directory holds a benchmark of transport."""
-    return TransportPaths(place).manifest.is_file()
+    return is_file(TransportPaths(place).manifest)
 
 
 def read_manifest(paths: TransportPaths) -> TransportManifest:
