@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,35 @@ def test_wrong_words_are_refused(tmp_path: Path, words: list[str], expected: str
     done = tianji(tmp_path, "bench", "transport", "--dry-run", *words)
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
+
+
+@pytest.mark.processes
+def test_a_program_that_ended_before_it_got_its_job_is_a_failed_cell(tmp_path: Path):
+    path, python = tmp_path / "hosts.yaml", tmp_path / "python"
+    path.write_text(
+        f"version: 1\ndefaults: {{address: 127.0.0.1, workdir: {tmp_path}/work,"
+        f" python: {sys.executable}}}\nhosts: {{a: , b: }}\n"
+    )
+    python.write_text("#!/bin/sh\nexec <&-\necho no room for it >&2\nsleep 0.2\n")
+    python.chmod(0o755)
+
+    class LateNode(LocalNode):
+        """Its programs are gone, or deaf, by the time that they are spoken to."""
+
+        def spawn(self, command, env, directory=None):  # type: ignore[no-untyped-def]
+            started = super().spawn([str(python), *command[1:]], env, directory)
+            time.sleep(0.1)
+            return started
+
+    manifest = msgspec.structs.replace(
+        manifest_of("between hosts", "[2]"), hosts=list(load_inventory(path).hosts)
+    )
+    with Hosts(manifest.hosts, "b", lambda host, _: LateNode(host.name)) as hosts:
+        num_open = psutil.Process().num_fds()
+        found = hosts.run_cell(manifest, manifest.cells[0])
+        assert psutil.Process().num_fds() == num_open
+    assert found.outcome == "failed"
+    assert "no room for it" in found.detail
 
 
 @pytest.mark.processes

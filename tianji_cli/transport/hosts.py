@@ -172,12 +172,21 @@ class Hosts:
 
 
 class _Program:
-    """One end that runs on a host."""
+    """One end that runs on a host.
+
+    Raises:
+        CellFailedError: It has ended already.
+    """
 
     def __init__(self, connection: Connection, job: bytes) -> None:
         self._connection = connection
         self._said = b""
-        os.write(connection.to_supervisor, job + b"\n")
+        try:
+            os.write(connection.to_supervisor, job + b"\n")
+        except OSError:
+            failure = self._ended()
+            self.close()
+            raise failure from None
 
     def expect(self, beginning: bytes, deadline_s: float) -> bytes:
         """The first line that begins like this."""
@@ -192,9 +201,13 @@ class _Program:
                 raise CellFailedError("it did not end in time")
             data = os.read(self._connection.from_supervisor, 1 << 16)
             if not data:
-                self._connection.wait(END_S)
-                raise CellFailedError(with_tail("it ended early", self._connection.error_output()))
+                raise self._ended()
             self._said += data
+
+    def _ended(self) -> CellFailedError:
+        """Before it was asked to; says its last words."""
+        self._connection.wait(END_S)
+        return CellFailedError(with_tail("it ended early", self._connection.error_output()))
 
     def close(self) -> None:
         """Ends it; a program that was ended so often must leave no descriptor open."""
