@@ -38,6 +38,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if behaviour == "orphan":
         leave_a_child()
+    if behaviour == "litter":
+        with open(f"/dev/shm/torch_{os.getpid()}_1_0", "wb") as file:
+            file.write(bytes(1000))
     recorder = recorder_of_process()
     level = {"slow": 5.0, "stall": 5.0, "crash": 5.0}.get(behaviour, 200.0)
     for index in range(100_000):

@@ -18,6 +18,7 @@ from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import measure
 from tianji_cli.bench.results import BenchPaths, Cell, CellResult
 from tianji_cli.bench.run_cell import write_trace
+from tianji_cli.bench.shared_memory import LeftFile
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.documents import begin, write_json
 
@@ -71,6 +72,7 @@ def write_cell(paths: BenchPaths, cell: Cell, outcome: Outcome, machine: str) ->
         stop_asked_s=44.0,
         ended_s=46.0,
         leftovers=[left] if cell.peer == "xingtian" else [],
+        left_files=[LeftFile(name="torch_1_2_3", size_bytes=2**20)] * 3,
         load=Load(average_1min=0.1, busy_cores=0.1),
         machine_id=machine,
     )

@@ -21,7 +21,7 @@ family = Family([sys.executable, "-c", script], os.environ, Path.cwd(), Path(sys
 while not Path(sys.argv[1]).read_text():
     family.wait(0.05)
 family.look()
-print(*(process.pid for process in (family._first, *family._members.values())), flush=True)
+print(*family._members, flush=True)
 family.process.wait()
 """
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,8 @@ from tianji_cli.bench.harness import (
     run_cells,
 )
 from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest
+from tianji_cli.bench.shared_memory import LeftFile, remove_left
+from tianji_cli.bench.supervise import Family
 from tianji_cli.bench.work import BenchEnv
 from tianji_cli.documents import begin, write_json
 
@@ -120,6 +124,40 @@ def test_what_a_system_leaves_behind_is_ended_and_reported(tmp_path):
     (left,) = result.leftovers
     assert left.listening[0].startswith("127.0.0.1:")
     assert not members(tmp_path)
+
+
+def test_shared_memory_that_a_system_leaves_is_removed_and_reported(tmp_path):
+    result = run_one(tmp_path / "b", "litter", budget_s=10.0)
+    assert result.outcome == "reached"
+    assert [left.size_bytes for left in result.left_files] == [1000]
+    assert not (Path("/dev/shm") / result.left_files[0].name).exists()
+
+
+def test_memory_of_a_system_that_is_ended_by_force_is_counted_once(tmp_path):
+    program = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
+    )
+    output = tmp_path / "out"
+    family = Family(
+        [sys.executable, "-c", f"{program}; time.sleep(60)"], os.environ, tmp_path, output
+    )
+    while not output.read_text():
+        time.sleep(0.02)
+    family.look()
+    grown_bytes = 1.5 * family.peak_rss_bytes
+    family.end()
+    assert family.peak_rss_bytes < grown_bytes
+
+
+def test_shared_memory_of_others_is_left_alone(tmp_path):
+    now_s = time.time()
+    names = ("torch_7_1_0", "torch_8_1_0", "torch_77_1_0", "torch_7_1_0.part", "sem.7")
+    for name in names:
+        (tmp_path / name).write_bytes(b"12345")
+    births_s = {7: now_s, 8: now_s + 60}  # 8 is another process than the one that made its file
+    assert remove_left(births_s, tmp_path) == [LeftFile(name="torch_7_1_0", size_bytes=5)]
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+    assert remove_left(births_s, tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_the_page_says_what_must_be_said(bench):
         "Parity: is it the same work?",
         "right-censored",
         "1 crashed",
+        "3 files of shared memory (3.0 MiB)",
         "3 processes, 3 ports",
         "more than half of the peer&#x27;s runs did not reach",
         "TianJi&#x27;s trained env steps are at most 1 version old",

@@ -13,6 +13,7 @@ from tianji_cli.bench.cell_files import CellFiles, read_finished
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.measure import Figures
+from tianji_cli.bench.shared_memory import LeftFile
 from tianji_cli.bench.suite import Suite, Task
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.documents import read_json
@@ -65,6 +66,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     peak_rss_bytes: int = 0
     leftovers: list[Leftover] = []
+    left_files: list[LeftFile] = []
     load: Load | None = None
     machine_id: str
     command: list[str] = []

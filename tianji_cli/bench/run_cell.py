@@ -175,6 +175,7 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
         exit_code=exit_code,
         peak_rss_bytes=run.family.peak_rss_bytes,
         leftovers=leftovers,
+        left_files=run.family.left_files,
         load=work.load,
         machine_id=work.machine_id,
         command=list(command.argv),

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
 
+from tianji_cli.bench.shared_memory import LeftFile, remove_left
 from tianji_cli.bundle import source_root
 
 TOKEN = "TIANJI_BENCH_TOKEN"
@@ -56,7 +57,9 @@ class Family:
     ) -> None:
         self._token = uuid.uuid4().hex
         self._members: dict[int, psutil.Process] = {}
+        self._births_s: dict[int, float] = {}
         self.peak_rss_bytes = 0
+        self.left_files: list[LeftFile] = []
         self._guardian = _start_guardian(self._token)
         with output.open("ab") as file:
             self.process = subprocess.Popen(
@@ -68,7 +71,7 @@ class Family:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._first = psutil.Process(self.process.pid)
+        self._remember([psutil.Process(self.process.pid)])
         self.look()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -80,9 +83,8 @@ class Family:
 
     def look(self) -> None:
         """Remembers all present descendants, and how much memory the whole family has."""
-        for process in _descendants([self._first, *self._members.values()]):
-            self._members.setdefault(process.pid, process)
-        resident = _rss(self._first) + sum(_rss(process) for process in self._members.values())
+        self._remember(_descendants(list(self._members.values())))
+        resident = sum(_rss(process) for process in self._members.values())
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
 
     def ask_to_stop(self) -> None:
@@ -91,7 +93,7 @@ class Family:
             self.process.send_signal(signal.SIGINT)
 
     def end(self) -> list[Leftover]:
-        """Ends whatever is left: first politely, then not.
+        """Ends whatever is left: first politely, then not. Removes its shared memory.
 
         Returns:
             Who was still there although the first process had ended.
@@ -101,15 +103,21 @@ class Family:
         end_all(self._alive)
         self.process.wait()
         self._guardian.communicate()
+        self.left_files = remove_left(self._births_s)
         return leftovers
 
     def _alive(self) -> list[psutil.Process]:
         """Members that still run; a zombie has nothing left to do."""
         self.look()
-        for process in marked(self._token):
-            self._members.setdefault(process.pid, process)
-        own = [] if self.process.poll() is not None else [self._first]
-        return own + [p for p in self._members.values() if p.pid != self.process.pid and _runs(p)]
+        self._remember(marked(self._token))
+        return [process for process in self._members.values() if _runs(process)]
+
+    def _remember(self, processes: Iterable[psutil.Process]) -> None:
+        for process in processes:
+            if process.pid not in self._members:
+                with contextlib.suppress(psutil.Error):
+                    self._births_s[process.pid] = process.create_time()
+                self._members[process.pid] = process
 
 
 def marked(token: str) -> list[psutil.Process]:

@@ -45,12 +45,6 @@ def cells_section(
 
 def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
     figures, root = result.figures, paths.files(cell)
-    left = "; ".join(
-        f"{item.name} ({units.size(item.rss_bytes)}"
-        + (f", {', '.join(item.listening)}" if item.listening else "")
-        + ")"
-        for item in result.leftovers
-    )
     tables = (("episodes", "episodes"), ("production", "steps"))
     files = [(root.result, "result"), (root.output, "output")]
     files += [
@@ -65,9 +59,23 @@ def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
         f'<tr><th scope="row">{esc(cell.name)}</th><td>{_outcome(result)}</td>'
         f"<td>{units.number(figures.collect_per_s, 0)}</td>"
         f"<td>{units.seconds(figures.time_to_threshold_s)}</td>"
-        f"<td>{units.count(figures.env_steps)}</td><td>{esc(left or 'nothing')}</td>"
+        f"<td>{units.count(figures.env_steps)}</td><td>{esc(_left_behind(result))}</td>"
         f"<td>{links}</td></tr>"
     )
+
+
+def _left_behind(result: CellResult) -> str:
+    """Processes, and what shared memory was left when they had ended."""
+    left = [
+        f"{item.name} ({units.size(item.rss_bytes)}"
+        + (f", {', '.join(item.listening)}" if item.listening else "")
+        + ")"
+        for item in result.leftovers
+    ]
+    if files := result.left_files:
+        size = units.size(sum(file.size_bytes for file in files))
+        left.append(f"{units.plural(len(files), 'file')} of shared memory ({size})")
+    return "; ".join(left) or "nothing"
 
 
 def _outcome(result: CellResult) -> str:
