@@ -36,6 +36,12 @@ class ProbeFacts(msgspec.Struct, frozen=True, kw_only=True):
         return minor_of(self.python)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Of Python, and of the packages that are there."""
+        there = {name: version for name, version in self.packages.items() if version is not None}
+        return {"python": self.python, **there}
+
+    @property
     def missing(self) -> list[str]:
         """Packages that were asked for and are not there."""
         return [name for name, version in self.packages.items() if version is None]

@@ -10,31 +10,32 @@ from pathlib import Path
 import msgspec
 import pytest
 from bench_fakes import FakePeer, make_suite, make_task
+from bench_requests import request_for
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of, venv_python
 from tianji_cli.bench.cell_files import CellFiles
-from tianji_cli.bench.conditions import check_code, check_versions, code_state, note_on_code
+from tianji_cli.bench.conditions import (
+    check_code,
+    check_host_versions,
+    check_own_versions,
+    check_versions,
+    code_state,
+    note_on_code,
+    own_versions,
+)
 from tianji_cli.bench.exclusive import exclusively
 from tianji_cli.bench.harness import Bench, new_bench, with_peers_of_now
 from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.undertaking import Undertaking
-from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
+from tianji_cli.commands.bench_request import Kind, conduct
 from tianji_cli.documents import begin, read_json
 from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 
 OLD = GitState(commit="0123456789abcdef", dirty=False)
 NEW = GitState(commit="fedcba9876543210", dirty=False)
-
-
-def request_for(root: Path, *, resume: bool) -> BenchRequest:
-    return BenchRequest(
-        suite="", inventory=None, compare="", tasks=(), seeds=None, budget_s=None, settings=(),
-        results=root.parent, name=None, resume=root.name if resume else None,
-        peer_options=PeerOptions(root), yes=True, dry_run=False, skip_missing=False, strict=False,
-    )  # fmt: skip
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +189,24 @@ def test_every_package_that_has_changed_is_named():
         " rllib: torch was 2.13.0, is not there"
     )
     assert "install what it was begun with" in error.value.fix
+
+
+def test_hosts_are_compared_with_themselves_as_far_as_both_are_known():
+    old, new = {"torch": "2.12.0"}, {"torch": "2.13.0"}
+    check_host_versions([], {"a": new}, "b")
+    check_host_versions([{}, {"a": new}], {"a": new, "b": old}, "b")
+    check_host_versions([{"a": new, "b": old}], {"a": new}, "b")
+    with pytest.raises(ConfigError, match=r"b: torch was 2.12.0, is 2.13.0"):
+        check_host_versions([{"a": new, "b": old}, {"a": new}], {"a": new, "b": new}, "b")
+
+
+def test_own_packages_are_compared_unless_the_document_is_of_before():
+    here = own_versions()
+    assert {"tianji", "python", "torch", "numpy"} <= set(here)
+    check_own_versions({}, "b")
+    check_own_versions(here, "b")
+    with pytest.raises(ConfigError, match=r"numpy was 1\.0, is "):
+        check_own_versions({**here, "numpy": "1.0"}, "b")
 
 
 def begun(root: Path, *peers: FakePeer) -> Bench:

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bench_requests import request_for
 
 from engine.errors import ConfigError
 from engine.trace.records import Resources
 from tianji_cli.bench.cell_files import keep, write_result
+from tianji_cli.bench.conditions import code_state, own_versions
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_scaling import report_scaling
-from tianji_cli.documents import write_json
+from tianji_cli.commands.bench_scaling import report_scaling, scaling_command
+from tianji_cli.documents import begin, write_json
 from tianji_cli.inventory import Inventory, load_inventory
 from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.figures_scaling import scaling_figure
+from tianji_cli.run_dir import RunPaths
 from tianji_cli.scaling.compare import ScalingComparison, compare
-from tianji_cli.scaling.measure import used_cores
+from tianji_cli.scaling.measure import used_cores, versions_of
 from tianji_cli.scaling.records import (
     ScalingCell,
     ScalingFigures,
@@ -236,6 +239,51 @@ def test_a_cell_is_run_on_the_hosts_of_the_manifest_whatever_the_file_says_by_no
     assert (given := Path(argv[argv.index("up") + 1])).parent == root
     assert load_inventory(given).hosts == manifest.inventory.hosts
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--limit"] == ["box1", "box2"]
+
+
+def resumed(root: Path) -> int:
+    return scaling_command(request_for(root), Output(verbosity=-1))
+
+
+def test_a_host_that_has_other_packages_by_now_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    begin(paths.manifest, msgspec.structs.replace(manifest, git=code_state()))
+    runs: list[ScalingCell] = []
+
+    def run(_: ScalingManifest, paths: ScalingPaths, cell: ScalingCell, *__: object):
+        runs.append(cell)
+        paths.cell(cell).mkdir(parents=True, exist_ok=True)
+        versions = {"box1": {"torch": f"2.{len(runs) // 3}"}}
+        done = result(manifest, cell.nodes, cell.seed, 100.0, 9.0)
+        return msgspec.structs.replace(done, versions=versions)
+
+    monkeypatch.setattr("tianji_cli.commands.bench_scaling.run_cell", run)
+    with pytest.raises(ConfigError, match=r"box1: torch was 2.0, is 2.1"):
+        resumed(paths.root)
+    assert list(read_results(paths, manifest)) == manifest.cells[:2]
+    with pytest.raises(ConfigError, match=r"box1: torch was 2.0, is 2.1"):
+        resumed(paths.root)
+    assert runs == [*manifest.cells[:3], manifest.cells[2]]
+
+
+def test_other_packages_here_may_not_go_on(tmp_path: Path):
+    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    changed = msgspec.structs.replace(
+        manifest, git=code_state(), versions={**own_versions(), "torch": "1.0"}
+    )
+    begin(paths.manifest, changed)
+    with pytest.raises(ConfigError, match=r"here: torch was 1\.0, is"):
+        resumed(paths.root)
+
+
+def test_versions_are_those_that_the_run_found_on_its_hosts(tmp_path: Path):
+    run = RunPaths(tmp_path)
+    assert versions_of(run) == {}
+    hosts = {"box1": {"versions": {"torch": "2.13.0"}}, "box2": {"hostname": "x"}}
+    write_json(run.manifest, {"hosts": hosts})
+    assert versions_of(run) == {"box1": {"torch": "2.13.0"}}
 
 
 @pytest.mark.processes

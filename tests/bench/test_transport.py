@@ -415,6 +415,8 @@ def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path,
             "cells add up to more than a process may have"
         )
     assert found.outcome == "ok", found.detail
+    assert set(found.versions) == {"a", "b"}
+    assert found.versions["a"]["numpy"] == np.__version__
     assert [point.size_bytes for point in found.points] == [SMALL, LARGE]
     module = f"tianji_cli.transport.ends.{METHODS[method].module}"
     mine = [p for p in psutil.process_iter(["cmdline"]) if module in (p.info["cmdline"] or [])]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bench_requests import request_for
 from study_fakes import make_runs, manifest_of, write_study
 from synthetic_run import write_synthetic_run
 
@@ -17,7 +18,10 @@ from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
 from tianji_cli.analysis.tables import to_frame
 from tianji_cli.analysis.thin import thin_curve
+from tianji_cli.bench.conditions import code_state, own_versions
+from tianji_cli.bench.machine import this_machine
 from tianji_cli.commands.report import report_command
+from tianji_cli.commands.study import study_command
 from tianji_cli.commands.study_report import write_study_report
 from tianji_cli.documents import write_json
 from tianji_cli.output import Output
@@ -150,3 +154,21 @@ def test_a_kept_curve_is_small_and_keeps_its_end(tmp_path: Path):
 def test_a_run_without_a_full_window_has_no_curve(tmp_path: Path):
     run = load_run(write_synthetic_run(tmp_path / "run", num_batches=3))
     assert thin_curve(run) == LearningCurve()
+
+
+def test_a_study_goes_on_with_the_packages_that_it_was_begun_with(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tianji_cli.commands.study.run_study", lambda *_: None)
+    request = request_for(paths.root)
+    here = msgspec.structs.replace(manifest_of(), machine=this_machine(), git=code_state())
+    runs = [msgspec.structs.replace(run, machine_id=here.machine.id) for run in RUNS.values()]
+    paths.records.unlink()
+    append_run(paths, runs[0])
+    for versions in ({}, own_versions()):
+        write_json(paths.manifest, msgspec.structs.replace(here, versions=versions))
+        assert study_command(request, Output(verbosity=-1)) == 0
+    changed = msgspec.structs.replace(here, versions={**own_versions(), "torch": "1.0"})
+    write_json(paths.manifest, changed)
+    with pytest.raises(ConfigError, match=r"here: torch was 1\.0, is"):
+        study_command(request, Output(verbosity=-1))

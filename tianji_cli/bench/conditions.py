@@ -3,15 +3,20 @@ the systems that it was begun with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 
+import engine
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Machine
+from tianji_cli.bundle import OPTIONAL, REQUIREMENTS
 from tianji_cli.manifest import GitState, git_state
 
 Versions = Mapping[str, Mapping[str, str]]
-"""By system, those of its packages."""
+"""By system or host, those of its packages."""
 ANEW = "or begin anew with another --name"
 
 
@@ -76,6 +81,44 @@ def check_versions(earlier: Versions, here: Versions, where: str) -> None:
         raise ConfigError(
             "; ".join(changes), where=where, fix=f"install what it was begun with, {ANEW}"
         )
+
+
+def own_versions() -> dict[str, str]:
+    """Of TianJi and of the packages that it computes with, in the interpreter that is running."""
+    found = {"tianji": engine.__version__, "python": platform.python_version()}
+    for package in (*REQUIREMENTS, *OPTIONAL, "box2d"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def check_own_versions(earlier: Mapping[str, str], where: str) -> None:
+    """Refuses to go on with other packages than a study or benchmark of TianJi was begun with.
+
+    Args:
+        earlier: As its document says; one of before lists none, and is not compared.
+        where: It lies.
+
+    Raises:
+        ConfigError: A package has another version than at the begin.
+    """
+    if earlier:
+        check_versions({"here": earlier}, {"here": own_versions()}, where)
+
+
+def check_host_versions(earlier: Iterable[Versions], here: Versions, where: str) -> None:
+    """Refuses to mix what hosts have done with different packages.
+
+    Args:
+        earlier: By host, of each cell that was run before.
+        here: By host, those of a cell.
+        where: They were run for.
+
+    Raises:
+        ConfigError: A host has another version of a package than it had then.
+    """
+    known = {host: packages for cell in earlier for host, packages in cell.items()}
+    check_versions({host: known[host] for host in here if host in known}, here, where)
 
 
 def _named(state: GitState) -> str:

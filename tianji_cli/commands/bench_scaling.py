@@ -10,7 +10,12 @@ from typing import TypeAlias
 import msgspec
 
 from tianji_cli.bench.cell_files import write_report, write_result
-from tianji_cli.bench.conditions import code_state
+from tianji_cli.bench.conditions import (
+    check_host_versions,
+    check_own_versions,
+    code_state,
+    own_versions,
+)
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.undertaking import Undertaking, check_finished
 from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
@@ -63,7 +68,7 @@ def scaling_command(request: BenchRequest, output: Output) -> int:
             "--skip-missing": "scaling needs no other system",
         }
     )
-    kind = Kind(is_scaling, _planned, _read, lambda work: work, _announce, _run, _report)
+    kind = Kind(is_scaling, _planned, _read, _checked, _announce, _run, _report)
     return conduct(kind, request, output)
 
 
@@ -98,6 +103,11 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
     return comparison
 
 
+def _checked(work: ScalingWork) -> ScalingWork:
+    check_own_versions(work.manifest.versions, str(work.paths.root))
+    return work
+
+
 def _planned(request: BenchRequest, output: Output) -> ScalingWork:
     suite = load_scaling_suite(request.suite, request.settings)
     budget_s = request.checked_budget_s()
@@ -115,6 +125,7 @@ def _planned(request: BenchRequest, output: Output) -> ScalingWork:
         seeds=seeds,
         cells=make_cells(suite, seeds),
         machine=this_machine(),
+        versions=own_versions(),
         git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -143,6 +154,7 @@ def _announce(work: ScalingWork, output: Output) -> None:
 
 def _run(work: ScalingWork, output: Output) -> None:
     manifest, paths = work.manifest, work.paths
+    versions = [done.versions for done in read_results(paths, manifest).values()]
     for number, cell in enumerate(work.open_cells, start=work.num_done + 1):
         shown_s = 0.0
 
@@ -153,6 +165,8 @@ def _run(work: ScalingWork, output: Output) -> None:
                 output.say(f"  {name}: {units.seconds(since_s)} since launch")
 
         result = run_cell(manifest, paths, cell, show)
+        check_host_versions(versions, result.versions, str(paths.cell(cell)))
+        versions.append(result.versions)
         write_result(paths, result)
         output.say(f"{number}/{len(manifest.cells)} {_line(result)}")
 

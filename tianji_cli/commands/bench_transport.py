@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
 from tianji_cli.bench.cell_files import write_report, write_result
-from tianji_cli.bench.conditions import check_versions, code_state
+from tianji_cli.bench.conditions import check_host_versions, check_versions, code_state
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.undertaking import Undertaking, check_finished
 from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
@@ -212,6 +212,8 @@ def _run(work: TransportWork, output: Output) -> None:
         hosts = None
         if manifest.hosts:
             hosts = stack.enter_context(Hosts(manifest.hosts, manifest.bench_id))
+            earlier = (done.versions for done in read_results(paths, manifest).values())
+            check_host_versions(earlier, hosts.versions, str(paths.root))
         lacking = _lacking(hosts, manifest)
         for number, cell in enumerate(work.open_cells, start=work.num_done + 1):
             if cell.method in lacking:

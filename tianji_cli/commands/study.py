@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tianji_cli.bench.conditions import check_own_versions
 from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
 from tianji_cli.output import Output
 from tianji_cli.render import units
@@ -38,8 +39,13 @@ def study_command(request: BenchRequest, output: Output) -> int:
             "--skip-missing": "a study needs no other system",
         }
     )
-    kind = Kind(is_study, _planned, read_work, lambda work: work, _announce, _run, _report)
+    kind = Kind(is_study, _planned, read_work, _checked, _announce, _run, _report)
     return conduct(kind, request, output)
+
+
+def _checked(work: StudyWork) -> StudyWork:
+    check_own_versions(work.manifest.versions, str(work.paths.root))
+    return work
 
 
 def _planned(request: BenchRequest, output: Output) -> StudyWork:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from engine.errors import ConfigError
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Resources
+from tianji_cli.analysis.run import read_manifest
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.scaling.records import ScalingFigures
 
@@ -35,6 +36,19 @@ def measure(run: RunPaths) -> ScalingFigures:
         used_cores=used_cores(resources),
         used_cores_apart=used_cores(apart),
     )
+
+
+def versions_of(run: RunPaths) -> dict[str, dict[str, str]]:
+    """By host, of the packages that it ran with; none if the run did not come so far."""
+    try:
+        manifest = read_manifest(run.manifest)
+    except ConfigError:
+        return {}
+    return {
+        host: {name: str(version) for name, version in found.items()}
+        for host in manifest.section("hosts")
+        if (found := manifest.section("hosts", host, "versions"))
+    }
 
 
 def used_cores(rows: Iterable[Resources]) -> float | None:

@@ -68,6 +68,8 @@ class ScalingResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     machine_id: str
     command: list[str] = []
+    versions: dict[str, dict[str, str]] = {}
+    """By host, of its packages; cells of before list none."""
 
 
 class ScalingManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,8 @@ class ScalingManifest(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[ScalingCell]
     """In the order in which they run."""
     machine: Machine
+    versions: dict[str, str] = {}
+    """Of TianJi and its packages here; documents of before list none."""
     git: GitState
     started_at: str
 

@@ -17,7 +17,7 @@ from tianji_cli.bench.supervise import Family, clean_environment
 from tianji_cli.documents import write_json
 from tianji_cli.inventory_file import as_file
 from tianji_cli.run_dir import RunPaths
-from tianji_cli.scaling.measure import measure
+from tianji_cli.scaling.measure import measure, versions_of
 from tianji_cli.scaling.records import (
     RUN,
     ScalingCell,
@@ -76,6 +76,7 @@ def run_cell(
         exit_code=exit_code,
         machine_id=manifest.machine.id,
         command=argv,
+        versions=versions_of(RunPaths(root / RUN)),
     )
 
 

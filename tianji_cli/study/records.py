@@ -49,6 +49,8 @@ class StudyManifest(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[StudyCell]
     """In the order in which they run."""
     machine: Machine
+    versions: dict[str, str] = {}
+    """Of TianJi and its packages here; documents of before list none."""
     git: GitState
     started_at: str
 

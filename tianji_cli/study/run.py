@@ -15,7 +15,7 @@ from engine.config_file import read_yaml
 from engine.errors import ConfigError
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
-from tianji_cli.bench.conditions import code_state
+from tianji_cli.bench.conditions import code_state, own_versions
 from tianji_cli.bench.machine import Load, load_now, this_machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.bench.supervise import Family
@@ -69,6 +69,7 @@ def new_study(study: Study, root: Path) -> StudyWork:
         },
         cells=plan_cells(study),
         machine=this_machine(),
+        versions=own_versions(),
         git=code_state(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -51,6 +51,9 @@ class Hosts:
         bench_id: Of the benchmark.
         reach: Makes a connection; tests give their own.
 
+    Attributes:
+        versions: By host, of its packages.
+
     Raises:
         TianJiError: One cannot be reached or made ready.
     """
@@ -58,6 +61,7 @@ class Hosts:
     def __init__(self, hosts: Sequence[Host], bench_id: str, reach: Connect = connect) -> None:
         self._nodes: list[Node] = []
         self._parts: list[HostPart] = []
+        self.versions: dict[str, dict[str, str]] = {}
         try:
             for host in hosts:
                 self._add(host, bench_id, reach)
@@ -92,6 +96,7 @@ class Hosts:
                 where=host.name,
                 fix="tianji up on this host once: it makes the environment",
             )
+        self.versions[host.name] = interpreter.facts.versions
         workdir = node.expand(host.workdir)
         bundle = make_bundle(source_root(), constraints)
         source = f"{workdir}/bundles/{bundle.name}"
@@ -117,7 +122,8 @@ class Hosts:
         job |= {"control": f"{address}:{low}", "output": "-"}
         limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
         work = partial(self._transmit, method, cell.senders, job, limit_s)
-        return conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
+        result = conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
+        return msgspec.structs.replace(result, versions=self.versions)
 
     def _listen(self) -> tuple[str, int]:
         """The receiver's address, and the first of the four ports that it needs."""

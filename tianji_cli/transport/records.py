@@ -69,6 +69,8 @@ class TransportResult(msgspec.Struct, frozen=True, kw_only=True):
     """Just before."""
     machine_id: str
     command: list[str] = []
+    versions: dict[str, dict[str, str]] = {}
+    """Between hosts: by host, of its packages; cells of before list none."""
 
 
 class TransportManifest(msgspec.Struct, frozen=True, kw_only=True):
