@@ -67,7 +67,7 @@ class ActorBody(CollectingBody):
         self._parameters = self._acting.parameters.vector.detach().numpy()
         self._compile_job = CompileJob(blueprint, "act") if compiles else None
         if self._compile_job is not None and self._compile_job.outcome:
-            self._tell_outcome(self._compile_job)
+            self._compile_job.tell(self._acting.use)
         self._views: dict[str, np.ndarray] = {}
         self._earned = np.zeros((layout.num_steps, layout.num_envs), np.float64)
         self._lives = np.zeros((layout.num_steps + 1, layout.num_envs), np.int64)
@@ -85,15 +85,9 @@ class ActorBody(CollectingBody):
     def _take(self, taken: StepTaken) -> bool:
         return self._remote is not None and self._remote.take(taken)
 
-    def _tell_outcome(self, job: CompileJob) -> None:
-        """Takes what was compiled into use, and says what there is."""
-        if job.library is not None:
-            self._acting.use(job.library)
-        print(f"acting: {job.outcome}", flush=True)
-
     def _collect(self, ticket: int) -> Steps:
         if self._compile_job is not None and self._compile_job.poll():
-            self._tell_outcome(self._compile_job)
+            self._compile_job.tell(self._acting.use)
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
         observation = views["observation"]

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from engine.runtime.library import Kind, Library, library_path, signature_path
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
 END_S = 2.0
+NAMES: dict[Kind, str] = {"steps": "optimiser steps", "act": "acting"}
 _COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -84,6 +86,18 @@ class CompileJob:
             else:
                 Workspace.await_release(self._path)
             self.poll()
+
+    def tell(self, use: Callable[[Library], None]) -> str:
+        """Takes what was compiled into use, and writes what there is into the log.
+
+        Returns:
+            That line.
+        """
+        if self.library is not None:
+            use(self.library)
+        line = f"{NAMES[self._kind]}: {self.outcome}"
+        print(line, flush=True)
+        return line
 
     def close(self) -> None:
         """Ends the compiler if it runs, and removes its files."""

@@ -39,6 +39,7 @@ from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
+from engine.runtime.library import Library
 from engine.runtime.staging import SampleStaging, Staging
 from engine.sections import BATCHING, OFF, WEIGHTS, Sections
 from engine.wire.codec import allocate_framed
@@ -207,23 +208,18 @@ class LearnerBody:
     def _start_compiling(self) -> list[Event]:
         if not self._compiles or self._compile_job is not None:
             return []
-        self._compile_job = CompileJob(self._blueprint, "steps")
-        return [self._tell_outcome()] if self._compile_job.outcome else []
+        self._compile_job = job = CompileJob(self._blueprint, "steps")
+        return [self._tell_outcome(job)] if job.outcome else []
 
     def _poll_compiler(self) -> list[Event]:
-        if self._compile_job is None or not self._compile_job.poll():
-            return []
-        return [self._tell_outcome()]
+        job = self._compile_job
+        return [self._tell_outcome(job)] if job is not None and job.poll() else []
 
-    def _tell_outcome(self) -> Noted:
-        """Takes what was compiled into use, and says what there is."""
-        assert self._compile_job is not None
-        library = self._compile_job.library
-        if library is not None:
-            self._state.steps = CompiledSteps(library)
-        detail = f"optimiser steps: {self._compile_job.outcome}"
-        print(detail, flush=True)
-        return Noted("compiled" if library else "eager", detail)
+    def _tell_outcome(self, job: CompileJob) -> Noted:
+        return Noted("compiled" if job.library else "eager", job.tell(self._use))
+
+    def _use(self, library: Library) -> None:
+        self._state.steps = CompiledSteps(library)
 
     def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
         layout = self._blueprint.priorities

@@ -17,12 +17,10 @@ from typing import get_args
 import msgspec
 
 from engine.runtime.blueprint import make_blueprint
-from engine.runtime.compile_job import CompileJob
+from engine.runtime.compile_job import NAMES, CompileJob
 from engine.runtime.library import Kind
 from engine.runtime.process import die_with_parent
 from engine.spec import Experiment
-
-NAMES: dict[Kind, str] = {"steps": "optimiser steps", "act": "acting"}
 
 
 def precompile(experiment: Experiment) -> list[str]:
