@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,11 @@ def begin(path: Path, document: object) -> None:
                 where=str(root),
                 fix="choose another --name, or go on with it: --resume",
             ) from None
-        write_json(path, document)
+        try:
+            write_json(path, document)
+        except OSError:
+            shutil.rmtree(root, ignore_errors=True)  # else its name would be taken by nothing
+            raise
 
 
 def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:

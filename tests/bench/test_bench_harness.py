@@ -183,6 +183,7 @@ def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
         ("print('made in 3 s'); print('and 4')", ["made in 3 s", "and 4"]),
         ("raise SystemExit('no room')", ["no room"]),
         ("raise SystemExit(3)", ["ended with code 3"]),
+        ("import os; os.write(1, b'caf\\xe9\\n')", ["caf\ufffd"]),
     ],
 )
 def test_what_is_done_before_the_first_cell_is_done_once_and_told(tmp_path, program, said):

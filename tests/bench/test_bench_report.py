@@ -6,13 +6,17 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_bench import write_bench
 
 from engine.errors import ConfigError
+from tianji_cli.baselines.base import Installed
 from tianji_cli.bench.results import BenchPaths, read_manifest
 from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 from tianji_cli.commands.report import report_command
+from tianji_cli.documents import write_json
+from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 
 
@@ -126,6 +130,34 @@ def test_blocks_of_one_machine_can_be_merged(bench, tmp_path):
     assert comparison.tasks[0].peers[0].num_cells == 5
     with pytest.raises(ConfigError, match="in several of these"):
         write_bench_report([more, more], tmp_path / "out")
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_what_other_code_or_other_systems_did_is_not_merged(tmp_path):
+    first, more = write_bench(tmp_path / "b"), write_bench(tmp_path / "more", seeds=(3, 4))
+    paths = BenchPaths(more)
+    manifest = read_manifest(paths)
+    newer = Installed(python="python", versions={"fake": "2"})
+    others = {**manifest.peers, "rllib": newer}, {**manifest.peers, "rllib": None}
+    for changed, words in (
+        (msgspec.structs.replace(manifest, git=GitState(commit="f" * 40, dirty=False)), "commit f"),
+        (msgspec.structs.replace(manifest, peers=others[0]), "rllib: fake was 1, is 2"),
+        (msgspec.structs.replace(manifest, peers=others[1]), "rllib: fake was 1, is not there"),
+    ):
+        write_json(paths.manifest, changed)
+        with pytest.raises(ConfigError, match=words) as caught:
+            write_bench_report([first, more], tmp_path / "out")
+        assert "report each on its own" in caught.value.fix
+        write_bench_report([more], tmp_path / "out")
+
+
+def test_a_system_that_is_not_known_here_is_one_error(tmp_path):
+    root = write_bench(tmp_path / "b")
+    manifest = read_manifest(BenchPaths(root))
+    peers = {**manifest.peers, "ape-x": None}
+    write_json(BenchPaths(root).manifest, msgspec.structs.replace(manifest, peers=peers))
+    with pytest.raises(ConfigError, match="unknown peers: ape-x"):
+        write_bench_report([root], None)
 
 
 def test_machines_are_never_mixed(bench, tmp_path):

@@ -274,3 +274,16 @@ def test_a_disk_that_refuses_ends_it_with_one_error_and_nothing_is_lost(tmp_path
     still = []
     assert conducted(tmp_path / "b", run=lambda work: still.extend(work.open_cells)) == 0
     assert still == ["b"]
+
+
+def test_what_could_not_be_begun_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tianji_cli.documents.write_json", full)
+        with pytest.raises(PreflightError, match="No space left"):
+            conducted(tmp_path / "b", resume=False)
+    assert conducted(tmp_path / "b", resume=False) == 0

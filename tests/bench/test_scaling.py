@@ -361,3 +361,20 @@ def test_a_kept_copy_is_reported_as_the_original_was(tmp_path: Path):
     first = report_scaling(paths.root, tmp_path / "kept", Output(verbosity=-1))
     assert len(list((tmp_path / "kept" / "cells").glob("*/cell.json"))) == 6
     assert report_scaling(tmp_path / "kept", None, Output(verbosity=-1)) == first
+
+
+def test_a_kept_copy_is_renewed_but_never_mixed_with_another(tmp_path: Path):
+    manifest, kept = manifest_of(tmp_path), tmp_path / "kept"
+    results = [result(manifest, n, seed, 100.0 * n, 9.0) for n in (1, 8) for seed in SEEDS]
+    keep(ScalingPaths(tmp_path / "b"), manifest, results[:2])
+    report_scaling(tmp_path / "b", kept, Output(verbosity=-1))
+    keep(ScalingPaths(tmp_path / "b"), manifest, results)
+    report_scaling(tmp_path / "b", kept, Output(verbosity=-1))
+    assert len(list((kept / "cells").glob("*/cell.json"))) == 6
+    other = msgspec.structs.replace(manifest, bench_id="other")
+    keep(ScalingPaths(tmp_path / "other"), other, results[:1])
+    before = (kept / "comparison.json").read_bytes()
+    with pytest.raises(ConfigError, match="kept there and is not overwritten"):
+        report_scaling(tmp_path / "other", kept, Output(verbosity=-1))
+    assert (kept / "comparison.json").read_bytes() == before
+    assert read_manifest(ScalingPaths(kept)).bench_id == manifest.bench_id

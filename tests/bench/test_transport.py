@@ -193,6 +193,20 @@ def test_what_cannot_be_read_is_a_failed_cell(said: bytes):
     assert "cannot be read" in found.detail
 
 
+def test_a_method_that_is_not_known_here_is_one_error(tmp_path: Path):
+    paths, manifest = TransportPaths(tmp_path), manifest_of()
+    (cell, *_) = manifest.cells
+    strange = msgspec.structs.replace(cell, method="carrier-pigeon")
+    for changed in (
+        msgspec.structs.replace(manifest, cells=[strange]),
+        msgspec.structs.replace(manifest, found={"carrier-pigeon": HERE}),
+        msgspec.structs.replace(manifest, missing={"carrier-pigeon": "it is winter"}),
+    ):
+        write_json(paths.manifest, changed)
+        with pytest.raises(ConfigError, match="unknown methods: carrier-pigeon"):
+            report_transport(tmp_path, None, Output(verbosity=-1))
+
+
 def test_results_of_another_machine_are_refused(tmp_path: Path):
     manifest = manifest_of()
     paths = TransportPaths(tmp_path)

@@ -3,11 +3,14 @@ directory for each cell one that says what that did."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+import msgspec
+
+from engine.errors import ConfigError
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Machine, check_same
 from tianji_cli.documents import read_json, write_json, writing
@@ -31,6 +34,24 @@ class AnyResult(Protocol):
 
     @property
     def machine_id(self) -> str: ...
+
+
+class AnyManifest(Protocol):
+    """What the document of a benchmark says of which one it is."""
+
+    @property
+    def schema_version(self) -> int: ...
+
+    @property
+    def bench_id(self) -> str: ...
+
+    @property
+    def started_at(self) -> str: ...
+
+
+class _Identity(msgspec.Struct):
+    bench_id: str
+    started_at: str
 
 
 CellT = TypeVar("CellT", bound=AnyCell)
@@ -73,6 +94,16 @@ class CellFiles:
         return self.cell(cell) / "cell.json"
 
 
+def check_known(kind: str, names: Iterable[str], known: Collection[str], path: Path) -> None:
+    """Raises ConfigError if a document names what this version of TianJi does not have."""
+    if unknown := sorted(set(names).difference(known)):
+        raise ConfigError(
+            f"unknown {kind}: {', '.join(unknown)}",
+            where=str(path),
+            fix="read it with the version of TianJi that wrote it",
+        )
+
+
 def read_finished(
     files: CellFiles,
     cells: Sequence[CellT],
@@ -109,7 +140,7 @@ def write_result(files: CellFiles, result: AnyResult) -> None:
 def write_report(
     source: CellFiles,
     out: Path | None,
-    manifest: object,
+    manifest: AnyManifest,
     results: Iterable[AnyResult],
     comparison: object,
     figure: Figure,
@@ -127,28 +158,45 @@ def write_report(
         The PNG.
 
     Raises:
+        ConfigError: Another benchmark is kept there.
         PreflightError: The directory cannot be written.
     """
     from tianji_cli.render.figure_style import save
 
     target = type(source)((out or source.root).resolve())
     with writing("the report", target.root, ANOTHER_PLACE):
+        if target != source:
+            keep(target, manifest, results)
         target.plots.mkdir(parents=True, exist_ok=True)
         png, _ = save(figure, target.plots, target.kind)
         write_json(target.comparison, comparison)
-        if target != source:
-            keep(target, manifest, results)
     return png
 
 
-def keep(files: CellFiles, manifest: object, results: Iterable[AnyResult]) -> None:
+def keep(files: CellFiles, manifest: AnyManifest, results: Iterable[AnyResult]) -> None:
     """Writes what a report is made of to another place: without the runs, without paths.
 
     Raises:
+        ConfigError: Another benchmark is kept there.
         OSError: It cannot be written.
     """
+    manifest = anonymous(manifest)
+    _check_free(files, manifest)
     files.root.mkdir(parents=True, exist_ok=True)
-    write_json(files.manifest, anonymous(manifest))
+    write_json(files.manifest, manifest)
     for result in results:
         files.cell(result.cell).mkdir(parents=True, exist_ok=True)
         write_result(files, anonymous(result))
+
+
+def _check_free(files: CellFiles, manifest: AnyManifest) -> None:
+    """A copy may be renewed; cells of two benchmarks have the same names and would be mixed."""
+    if not files.manifest.exists():
+        return
+    kept = read_json(files.manifest, _Identity, manifest.schema_version, "a benchmark")
+    if (kept.bench_id, kept.started_at) != (manifest.bench_id, manifest.started_at):
+        raise ConfigError(
+            "another benchmark is kept there and is not overwritten",
+            where=str(files.root),
+            fix="give another --out, or remove it",
+        )

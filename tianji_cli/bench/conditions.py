@@ -25,6 +25,11 @@ def code_state() -> GitState:
     return git_state(Path(__file__).resolve().parents[2])
 
 
+def code_name(state: GitState) -> str:
+    """For people."""
+    return f"commit {state.commit[:12]}" if state.commit else "a TianJi outside a checkout"
+
+
 def check_machine(earlier: Machine, here: Machine, where: str) -> None:
     """Refuses to mix machines.
 
@@ -47,9 +52,9 @@ def check_code(earlier: GitState, here: GitState, where: str) -> None:
     """
     if earlier.commit != here.commit:
         raise ConfigError(
-            f"it was begun by {_named(earlier)}, this is {_named(here)}",
+            f"it was begun by {code_name(earlier)}, this is {code_name(here)}",
             where=where,
-            fix=f"go back to {_named(earlier)}, {ANEW}",
+            fix=f"go back to {code_name(earlier)}, {ANEW}",
         )
 
 
@@ -70,17 +75,21 @@ def check_versions(earlier: Versions, here: Versions, where: str) -> None:
     Raises:
         ConfigError: A package of one of them has another version than at the begin.
     """
-    changes = [
+    if changes := version_changes(earlier, here):
+        raise ConfigError(
+            "; ".join(changes), where=where, fix=f"install what it was begun with, {ANEW}"
+        )
+
+
+def version_changes(earlier: Versions, here: Versions) -> list[str]:
+    """Every package of one of the earlier systems that has another version here, in words."""
+    return [
         f"{system}: {package} was {_version(before, package)}, is {_version(now, package)}"
         for system, before in earlier.items()
         for now in (here.get(system, {}),)
         for package in sorted({*before, *now})
         if before.get(package) != now.get(package)
     ]
-    if changes:
-        raise ConfigError(
-            "; ".join(changes), where=where, fix=f"install what it was begun with, {ANEW}"
-        )
 
 
 def own_versions() -> dict[str, str]:
@@ -119,10 +128,6 @@ def check_host_versions(earlier: Iterable[Versions], here: Versions, where: str)
     """
     known = {host: packages for cell in earlier for host, packages in cell.items()}
     check_versions({host: known[host] for host in here if host in known}, here, where)
-
-
-def _named(state: GitState) -> str:
-    return f"commit {state.commit[:12]}" if state.commit else "a TianJi outside a checkout"
 
 
 def _version(versions: Mapping[str, str], package: str) -> str:

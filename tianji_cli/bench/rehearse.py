@@ -35,7 +35,8 @@ def rehearse(
             cwd=scratch,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
     lines = done.stdout.splitlines()

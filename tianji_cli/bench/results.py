@@ -9,12 +9,12 @@ import msgspec
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Episode, Event, Production, Record, Staleness
 from tianji_cli.baselines.base import CellPaths, Installed, Job, ParityRow
-from tianji_cli.bench.cell_files import CellFiles, read_finished
+from tianji_cli.bench.cell_files import CellFiles, check_known, read_finished
 from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.shared_memory import LeftFile
-from tianji_cli.bench.suite import Suite, Task
+from tianji_cli.bench.suite import PEERS, Suite, Task
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.documents import read_json
 from tianji_cli.files import is_file
@@ -121,7 +121,10 @@ def read_manifest(paths: BenchPaths) -> BenchManifest:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    return read_json(paths.manifest, BenchManifest, BENCH_SCHEMA_VERSION, WHAT)
+    manifest = read_json(paths.manifest, BenchManifest, BENCH_SCHEMA_VERSION, WHAT)
+    names = {*manifest.peers, *(cell.peer for cell in manifest.cells)}
+    check_known("peers", names, PEERS, paths.manifest)
+    return manifest
 
 
 def read_results(paths: BenchPaths, manifest: BenchManifest) -> dict[Cell, CellResult]:

@@ -152,9 +152,6 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
 
 
 def _with_peers_of_now(bench: Bench) -> Bench:
-    missing = [name for name in bench.manifest.peers if name not in PEERS_BY_NAME]
-    if missing:
-        raise ConfigError(f"unknown peers: {', '.join(missing)}", where=str(bench.paths.root))
     return with_peers_of_now(bench, PEERS_BY_NAME)
 
 

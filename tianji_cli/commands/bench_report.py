@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import msgspec
 from engine.errors import ConfigError
 from tianji_cli.bench.cell_files import ANOTHER_PLACE
 from tianji_cli.bench.compare import Comparison, TaskComparison, compare
+from tianji_cli.bench.conditions import code_name, version_changes
 from tianji_cli.bench.measure import Figures, measure
 from tianji_cli.bench.results import (
     BenchManifest,
@@ -149,6 +150,22 @@ def _check_mergeable(first: BenchManifest, other: BenchManifest, root: Path) -> 
             where=str(root),
             fix="only the same work can be compared; report each on its own",
         )
+    names = {*first.peers, *other.peers}
+    changes = version_changes(_versions(first, names), _versions(other, names))
+    if first.git.commit != other.git.commit:
+        changes.append(f"TianJi was {code_name(first.git)}, is {code_name(other.git)}")
+    if changes:
+        raise ConfigError(
+            f"its systems differ from those of {first.bench_id}: {'; '.join(changes)}",
+            where=str(root),
+            fix="only the same systems can be compared; report each on its own",
+        )
+
+
+def _versions(manifest: BenchManifest, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """By system; empty for one that is missing."""
+    peers = {name: manifest.peers.get(name) for name in names}
+    return {name: peer.versions if peer else {} for name, peer in peers.items()}
 
 
 def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[str]]]:

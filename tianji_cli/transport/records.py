@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from tianji_cli.bench.cell_files import CellFiles, read_finished
+from tianji_cli.bench.cell_files import CellFiles, check_known, read_finished
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.documents import read_json
@@ -130,7 +130,11 @@ def read_manifest(paths: TransportPaths) -> TransportManifest:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    return read_json(paths.manifest, TransportManifest, TRANSPORT_SCHEMA_VERSION, WHAT)
+    manifest = read_json(paths.manifest, TransportManifest, TRANSPORT_SCHEMA_VERSION, WHAT)
+    named = (manifest.found, manifest.missing, manifest.suite.methods)
+    names = {cell.method for cell in manifest.cells}.union(*named)
+    check_known("methods", names, METHODS, paths.manifest)
+    return manifest
 
 
 def read_results(
