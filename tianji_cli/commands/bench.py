@@ -52,6 +52,8 @@ def bench_command(request: BenchRequest, output: Output) -> int:
         TianJiError: Nothing could be started; says why.
     """
     _check_answerable(request)
+    if request.resume is not None:
+        request.refuse(dict.fromkeys(request.given, "it goes on as it was begun"), "begin anew")
     if wants_study(request):
         return study_command(request, output)
     if wants_scaling(request):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from engine.errors import ConfigError
 from tianji_cli.commands.options import ResultsOption, optional, output_of
 
 SuiteArgument = Annotated[
@@ -150,7 +151,7 @@ def bench(
         return
     request = BenchRequest(
         suite=suite,
-        inventory=hosts or inventory,
+        inventory=_only(hosts, inventory),
         compare=compare,
         tasks=tasks or [],
         seeds=seeds,
@@ -166,3 +167,11 @@ def bench(
         strict=strict,
     )
     raise typer.Exit(command.bench_command(request, output))
+
+
+def _only(hosts: str | None, inventory: str | None) -> str | None:
+    """The inventory, which may be given in two ways."""
+    if hosts is not None and inventory is not None:
+        what = f"two inventories are given, {hosts} and {inventory}"
+        raise ConfigError(what, where="--hosts", fix="give one of them")
+    return hosts if inventory is None else inventory

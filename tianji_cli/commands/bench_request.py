@@ -7,8 +7,8 @@ reports it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,25 +70,33 @@ class BenchRequest:
     skip_missing: bool
     strict: bool
 
-    def refuse(self, unused: Mapping[str, str]) -> None:
+    @property
+    def given(self) -> dict[str, bool]:
+        """By option that says what is to be done: whether the user gave it."""
+        return {
+            "--hosts": self.inventory is not None,
+            "--compare": self.compare != DEFAULT_PEERS,
+            "--task": bool(self.tasks),
+            "--seeds": self.seeds is not None,
+            "--budget": self.budget_s is not None,
+            "-s": bool(self.settings),
+            "--name": self.name is not None,
+            "--skip-missing": self.skip_missing,
+        }
+
+    def refuse(self, unused: Mapping[str, str], instead: str = "take another suite") -> None:
         """Refuses options that a kind of suite makes no use of.
 
         Args:
             unused: By option, why not.
+            instead: What else is to be done for them.
 
         Raises:
             ConfigError: One of them was given.
         """
-        given = {
-            "--hosts": self.inventory is not None,
-            "--compare": self.compare != DEFAULT_PEERS,
-            "--task": bool(self.tasks),
-            "--budget": self.budget_s is not None,
-            "--skip-missing": self.skip_missing,
-        }
         for option, reason in unused.items():
-            if given[option]:
-                raise ConfigError(reason, where=option, fix="leave it out, or take another suite")
+            if self.given[option]:
+                raise ConfigError(reason, where=option, fix=f"leave it out, or {instead}")
 
     def checked_budget_s(self) -> float | None:
         """Of `--budget`.
@@ -190,21 +198,29 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
             probe_results(request.results)
             begin(work.paths.manifest, work.manifest)
             held.enter_context(exclusively(work.paths.root))
-        where = "--resume", request.resume or work.paths.root.name, "--results", request.results
-        again = shlex.join(("tianji", "bench", *map(str, where)))
+        where = request.resume or work.paths.root.name, "--results", str(request.results)
+        again = shlex.join(("tianji", "bench", "--resume", *where))
         try:
-            kind.run(work, output)
+            with _as_one_error(work.paths.root, again):
+                kind.run(work, output)
         except KeyboardInterrupt:
             output.say(f"interrupted; go on with: {again}")
             return EXIT_INTERRUPTED
-        except OSError as error:  # such as a full disk; the cell under way will be run again
-            raise PreflightError(
-                f"it cannot go on: {error.strerror or error}",
-                where=str(error.filename or work.paths.root),
-                fix=f"mend that, then: {again}",
-            ) from error
     is_complete = kind.report(work, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
+
+
+@contextmanager
+def _as_one_error(root: Path, again: str) -> Iterator[None]:
+    """What a machine refuses, such as a full disk, ends it; the cell under way is run again."""
+    try:
+        yield
+    except OSError as error:
+        raise PreflightError(
+            f"it cannot go on: {error.strerror or error}",
+            where=str(error.filename or root),
+            fix=f"mend that, then: {again}",
+        ) from error
 
 
 def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: ExitStack) -> WorkT:
