@@ -55,14 +55,7 @@ def run_cell(
     root.mkdir(parents=True)
     argv = command_of(manifest, root, cell)
     load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
-    environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
-    psutil.cpu_percent()  # from here on
-    family = Family(argv, environment, Path.cwd(), root / "output.log")
-    try:
-        exit_code = _wait(family, manifest.suite.budget_s + LAUNCH_S, show)
-        busy_share = psutil.cpu_percent() / 100
-    finally:
-        _stop(family)
+    exit_code, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
     figures, problem = _conclude(exit_code, root)
     is_reached = figures.time_to_threshold_s is not None
     return ScalingResult(
@@ -94,6 +87,20 @@ def command_of(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list
     ]
     words = ["up", str(inventory), *limits, "-x", str(experiment), "--name", RUN]
     return [sys.executable, "-m", "tianji_cli.main", *words, "--results", str(root)]
+
+
+def _run(
+    argv: list[str], root: Path, limit_s: float, show: Callable[[float], None]
+) -> tuple[int | None, float]:
+    """The exit code, None if it has not ended within the limit; how busy this machine was."""
+    environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
+    psutil.cpu_percent()  # from here on
+    family = Family(argv, environment, Path.cwd(), root / "output.log")
+    try:
+        exit_code = _wait(family, limit_s, show)
+        return exit_code, psutil.cpu_percent() / 100
+    finally:
+        _stop(family)
 
 
 def _wait(family: Family, limit_s: float, show: Callable[[float], None]) -> int | None:
