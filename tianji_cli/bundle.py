@@ -24,7 +24,7 @@ REQUIREMENTS = (
     "torch",
 )
 """What the engine imports; the command line's own needs stay where the user sits."""
-OPTIONAL = ("ale-py", "minatar", "mujoco")
+OPTIONAL = ("ale-py", "box2d", "minatar", "mujoco", "pygame")
 """Environments: pinned on the hosts if they are installed here."""
 CONSTRAINTS_NAME = "constraints.txt"
 _SUFFIXES = frozenset({".py", ".yaml", ".sh"})

@@ -5,12 +5,20 @@ from __future__ import annotations
 import ast
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
-from tianji_cli.bundle import environment_name, make_bundle, pinned_constraints, source_root
+from tianji_cli.bundle import (
+    OPTIONAL,
+    environment_name,
+    make_bundle,
+    pinned_constraints,
+    source_root,
+)
 from tianji_cli.probe import probe_command
 
 
@@ -49,6 +57,17 @@ def test_constraints_pin_what_the_engine_imports() -> None:
     assert all(line.count("==") == 1 and "+" not in line for line in lines)
     assert any(line.startswith("torch==") for line in lines)
     assert environment_name("a", "3.11") != environment_name("a", "3.12")
+
+
+def test_every_extra_with_environments_is_pinned_on_hosts_too() -> None:
+    project = tomllib.loads((source_root() / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        need for name, needs in extras.items() if name not in ("dev", "fuzz") for need in needs
+    ]
+    names = {re.split(r"[><=]", need)[0] for need in wanted}
+    as_package = {"gymnasium[mujoco]": "mujoco"}
+    assert {as_package.get(name, name) for name in names} == set(OPTIONAL)
 
 
 def test_the_shipped_supervisor_runs_from_the_bundle_alone(tmp_path: Path) -> None:
