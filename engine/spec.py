@@ -18,6 +18,8 @@ from engine.errors import ConfigError
 Scalar: TypeAlias = bool | int | float | str | None
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
+MAX_REPLICAS = 10_000
+"""Of one role, in one run: more than anybody has cores, and less than a plan needs minutes for."""
 MAX_FLOAT = 1e300
 """Bounds what is called finite: infinity is nobody's intention in a configuration."""
 NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
@@ -184,9 +186,9 @@ class Experiment(Spec, frozen=True, kw_only=True):
     """Distribution policy: a built-in name, or the path of a YAML file."""
     modules: tuple[str, ...] = ()
     """Python modules to import first, which register own environments, networks, algorithms."""
-    actors: PositiveInt = 2
+    actors: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 2
     """Over all groups."""
-    groups: PositiveInt = 1
+    groups: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 1
     """Compute groups: learners with a buffer and actors of their own, merged by a reducer."""
     reduce: ReduceSpec = ReduceSpec()
     staleness: StalenessSpec = StalenessSpec()

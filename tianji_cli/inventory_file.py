@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from tianji_cli.inventory import Host, Inventory, InventoryFile
+from tianji_cli.inventory import Host, Inventory
+from tianji_cli.inventory_keys import InventoryFile
 
 
 def as_file(inventory: Inventory) -> InventoryFile:

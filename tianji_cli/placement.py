@@ -17,7 +17,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.graph.dataflow import Process
 from engine.messages import COORDINATOR, role_of
-from engine.spec import Experiment
+from engine.spec import MAX_REPLICAS, Experiment
 from tianji_cli.inventory import Host, Inventory
 
 COMPUTING = ("actor", "learner", "environment")
@@ -34,12 +34,21 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 def with_named_actors(experiment: Experiment, inventory: Inventory) -> Experiment:
-    """The experiment with as many actors as the inventory names; unchanged if it names none."""
+    """The experiment with as many actors as the inventory names; unchanged if it names none.
+
+    Raises:
+        ConfigError: It names more than a run can have.
+    """
     named = [
         host.roles["actor"] for host in inventory.hosts if host.roles and "actor" in host.roles
     ]
     if not sum(named):
         return experiment
+    if sum(named) > MAX_REPLICAS:
+        raise ConfigError(
+            f"{sum(named)} actors are named, a run has at most {MAX_REPLICAS}",
+            where=f"{inventory.source}: roles",
+        )
     return msgspec.structs.replace(experiment, actors=sum(named))
 
 
@@ -66,11 +75,12 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
         placements += [Placement(process.name, name, process.roles) for process, name in pairs]
     where = {placement.roles[0]: placement.host for placement in placements}
     learner_host = next((host for role, host in where.items() if role_of(role) == "learner"), None)
+    order = {process.name: number for number, process in enumerate(processes)}
     named = _named(COORDINATOR, hosts)
     coordinator_host = named[0] if named else learner_host or head.name
     return [
         Placement(COORDINATOR, coordinator_host, (COORDINATOR,)),
-        *sorted(placements, key=lambda item: [p.name for p in processes].index(item.process)),
+        *sorted(placements, key=lambda item: order[item.process]),
     ]
 
 
