@@ -42,6 +42,9 @@ class Document:
         """`file:line: key.path`, with the line of the nearest key in the file; or `-s key.path`."""
         if any(path[: len(setting)] == setting for setting in self.settings):
             return f"-s {'.'.join(path)}"
+        made = [s for s in self.settings if path and s[: len(path)] == path]
+        if made and path not in self.lines:  # a section that is there for a setting only
+            return f"-s {'.'.join(min(made))}"
         known = path
         while known and known not in self.lines:
             known = known[:-1]

@@ -74,3 +74,18 @@ def test_a_deployment_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "deployment.json").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_deployment(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ('{"schema_version": 1, "run_id": "r", "parts": []}', "length >= 1"),
+        ('{"schema_version": 2, "run_id": "r", "parts": []}', "newer than 1"),
+        ('{"schema_version": 1, "run_id": ', "not a file of a run"),
+    ],
+)
+def test_a_deployment_that_is_no_use_is_refused(tmp_path: Path, document: str, words: str) -> None:
+    (tmp_path / "deployment.json").write_text(document)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_deployment(tmp_path)
+    assert "deployment.json" in caught.value.where

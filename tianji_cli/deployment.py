@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from engine.errors import ConfigError
+from tianji_cli.documents import read_json, write_json
 from tianji_cli.inventory import Host
 
 SCHEMA_VERSION = 1
@@ -39,15 +41,12 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     is_collected: bool = False
-    parts: tuple[HostPart, ...]
+    parts: Annotated[tuple[HostPart, ...], msgspec.Meta(min_length=1)]
 
 
 def write_deployment(run_root: Path, deployment: Deployment) -> None:
     """Replaces the file in `results/<run-id>`."""
-    path = run_root / DEPLOYMENT_NAME
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(deployment)) + b"\n")
-    temporary.replace(path)
+    write_json(run_root / DEPLOYMENT_NAME, deployment)
 
 
 def read_deployment(run_root: Path) -> Deployment:
@@ -55,14 +54,13 @@ def read_deployment(run_root: Path) -> Deployment:
 
     Raises:
         ConfigError: The run was not started by a release that writes this, or ran in one process;
-            or the file cannot be read.
+            or the file cannot be read, is damaged, or newer than this program.
     """
     path = run_root / DEPLOYMENT_NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Deployment)
-    except FileNotFoundError:
+    if not path.exists():
         raise ConfigError(
-            "this run had no processes of its own", where=str(run_root), fix="tianji runs"
-        ) from None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+            f"this run had no processes of its own: it has no {DEPLOYMENT_NAME}",
+            where=str(run_root),
+            fix="tianji runs",
+        )
+    return read_json(path, Deployment, SCHEMA_VERSION, "a run")

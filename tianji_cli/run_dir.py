@@ -169,7 +169,7 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
     if _written_ns(Path(name)) is not None:
         return RunPaths(Path(name).resolve())
     matches = [paths for paths in runs if paths.run_id == name] or [
-        paths for paths in runs if paths.run_id.startswith(name)
+        paths for paths in runs if name and paths.run_id.startswith(name)
     ]
     if len(matches) == 1:
         return matches[0]

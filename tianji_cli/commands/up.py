@@ -72,7 +72,7 @@ def load(request: Request) -> Loaded:
     Raises:
         ConfigError: One of them cannot be used, or not so.
     """
-    origin = find_origin(request.results, request.resume) if request.resume else None
+    origin = _origin(request)
     inventory = _inventory(request, origin).limited(list(request.limit))
     experiment, document = _experiment(request, origin)
     try:
@@ -88,6 +88,10 @@ def load(request: Request) -> Loaded:
             fix="leave it out, or take another policy",
         )
     return Loaded(plan, document, origin)
+
+
+def _origin(request: Request) -> Origin | None:
+    return None if request.resume is None else find_origin(request.results, request.resume)
 
 
 def _inventory(request: Request, origin: Origin | None) -> Inventory:
@@ -115,8 +119,8 @@ def up(request: Request, output: Output) -> int:
     """
     loaded = load(request)
     run_id = check_run_id(
-        request.name or new_run_id(loaded.plan.experiment.name),
-        "--name" if request.name else loaded.document.where(("name",)),
+        new_run_id(loaded.plan.experiment.name) if request.name is None else request.name,
+        loaded.document.where(("name",)) if request.name is None else "--name",
     )
     probe_results(request.results)
     refuse_existing(request.results, run_id)
