@@ -25,7 +25,7 @@ class Interrupts:
 
     @contextmanager
     def installed(self, on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
-        """Handles SIGINT, SIGTERM and SIGHUP within the block."""
+        """Handles SIGINT, SIGTERM and SIGHUP within the block; not SIGHUP under `nohup`."""
         self.on_interrupt = on_interrupt
 
         def handle(_number: int, _frame: FrameType | None) -> None:
@@ -33,7 +33,9 @@ class Interrupts:
             if self.on_interrupt is not None:
                 self.on_interrupt()
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
         earlier = {number: signal.signal(number, handle) for number in numbers}
         earlier_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:

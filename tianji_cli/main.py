@@ -25,6 +25,7 @@ from tianji_cli.commands.options import (
 )
 from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
 from tianji_cli.output import Output
+from tianji_cli.streams import safe_streams
 
 EVERYWHERE = "Before or after every command: -v, -q, --json, --no-color."
 
@@ -252,7 +253,10 @@ def main() -> None:
     """Runs the command line and ends the process with the documented exit code."""
     arguments = sort_arguments(sys.argv[1:])
     try:
-        app(args=arguments)
+        with safe_streams():
+            app(args=arguments)
+    except BrokenPipeError:
+        sys.exit(1)
     except TianJiError as error:
         Output(no_color="--no-color" in arguments).error(error)
         sys.exit(error.exit_code)

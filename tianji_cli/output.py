@@ -43,8 +43,9 @@ class Output:
             self.notes.print(text, markup=False, soft_wrap=True)
 
     def document(self, document: object) -> None:
-        """The one JSON document of `--json`."""
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        """The one JSON document of `--json`: UTF-8, as JSON is, wherever it goes."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
 
     def findings(
         self, document: object, tables: Iterable[RenderableType], notes: Iterable[str], place: str

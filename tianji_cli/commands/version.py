@@ -37,5 +37,6 @@ def show_version(output: Output) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in document.packages.items())
     output.data.print(
         f"tianji {document.tianji} (protocol {document.protocol}, Python {document.python};"
-        f" {packages})"
+        f" {packages})",
+        soft_wrap=True,
     )
