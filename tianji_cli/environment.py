@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from engine.errors import PreflightError, VersionMismatchError
 from tianji_cli.bundle import CONSTRAINTS_NAME, REQUIREMENTS, environment_name
-from tianji_cli.connectors.base import Node
+from tianji_cli.connectors.base import Completed, Node
 from tianji_cli.inventory import Host
 from tianji_cli.probe import ProbeFacts, minor_of, probe
+from tianji_cli.shipping import discard, sweep
 
 VENV_S = 60.0
 INSTALL_S = 900.0
@@ -91,9 +92,15 @@ def _check_disk(node: Node, workdir: str, facts: ProbeFacts) -> None:
 
 
 def make_environment(
-    node: Node, base: Interpreter, workdir: str, bundle: str, constraints: str
+    node: Node, base: Interpreter, workdir: str, bundle: str, constraints: str, mark: str
 ) -> str:
     """Makes a virtual environment from the pinned constraints; left alone if it is complete.
+
+    It is made beside its place and renamed: hosts that share a home directory, and commands that
+    run at the same time, may all make it, and none takes it from under another's processes.
+
+    Args:
+        mark: Names this attempt, of which there may be several at a time.
 
     Returns:
         Its interpreter.
@@ -101,7 +108,8 @@ def make_environment(
     Raises:
         PreflightError: It cannot be made; the last words of what failed are given.
     """
-    directory = f"{workdir}/venvs/{environment_name(constraints, base.facts.minor)}"
+    name = environment_name(constraints, base.facts.minor)
+    directory = f"{workdir}/venvs/{name}"
     python = f"{directory}/bin/python"
     if node.exists(f"{directory}/{COMPLETE_NAME}"):
         return python
@@ -112,22 +120,40 @@ def make_environment(
             where=node.name,
             fix=f"apt install python{base.facts.minor}-venv there, or give another `python:`",
         )
-    steps = (
-        ([base.path, "-m", "venv", "--clear", directory], VENV_S),
-        (
-            [python, "-m", "pip", "install", *PIP_OPTIONS, f"{bundle}/{CONSTRAINTS_NAME}"],
-            INSTALL_S,
-        ),
-        (["touch", f"{directory}/{COMPLETE_NAME}"], VENV_S),
-    )
-    for command, limit_s in steps:
+    sweep(node, f"{workdir}/venvs")
+    beside = f"{workdir}/venvs/.{name}.{mark}"
+    for command, limit_s in _steps(base.path, beside, directory, f"{bundle}/{CONSTRAINTS_NAME}"):
         done = node.run(command, limit_s)
         if done.code != 0:
-            raise PreflightError(
-                f"its environment cannot be made: {' '.join(command[:4])} ended with code"
-                f" {done.code}{done.last_words}",
-                where=node.name,
-                fix="give a `python:` in the inventory that has "
-                + ", ".join(base.facts.missing or REQUIREMENTS),
-            )
+            discard(node, beside)
+            if node.exists(f"{directory}/{COMPLETE_NAME}"):
+                return python  # somebody else was faster
+            raise _not_made(node, base, directory, command, done)
     return python
+
+
+def _steps(base: str, beside: str, place: str, constraints: str) -> list[tuple[list[str], float]]:
+    """What makes an environment, and how long each step may take."""
+    pip = [f"{beside}/bin/python", "-m", "pip", "install", *PIP_OPTIONS, constraints]
+    return [
+        ([base, "-m", "venv", "--clear", beside], VENV_S),
+        (pip, INSTALL_S),
+        (["touch", f"{beside}/{COMPLETE_NAME}"], VENV_S),
+        (["mv", "-T", "--", beside, place], VENV_S),
+    ]
+
+
+def _not_made(
+    node: Node, base: Interpreter, place: str, command: list[str], done: Completed
+) -> PreflightError:
+    if command[0] == "mv":  # made by hand, or left by a release that made it in its place
+        fix = f"if no run there uses it, remove {place}"
+    else:
+        fix = "give a `python:` in the inventory that has "
+        fix += ", ".join(base.facts.missing or REQUIREMENTS)
+    return PreflightError(
+        f"its environment cannot be made: {' '.join(command[:4])} ended with code"
+        f" {done.code}{done.last_words}",
+        where=node.name,
+        fix=fix,
+    )

@@ -209,7 +209,7 @@ class Provisioner:
         workdir = node.expand(host.workdir)
         interpreter = find_interpreter(node, host, self._constraints)
         # Its own, as hosts may share a home directory.
-        run_dir = f"{workdir}/runs/{self._order.run_id}@{host.name}"
+        run_dir = f"{workdir}/runs/{self._attempt(host)}"
         if node.exists(run_dir):
             raise ConfigError(
                 f"a run of this name exists there ({run_dir})",
@@ -221,7 +221,7 @@ class Provisioner:
         is_there = node.exists(source)
         self._enter(host, "ship", f"{bundle.name} is there" if is_there else bundle.name)
         if not is_there:
-            ship(node, workdir, bundle, f"{self._order.run_id}@{host.name}")
+            ship(node, workdir, bundle, self._attempt(host))
         python = self._choose_python(host, node, interpreter, workdir, source)
         return HostPart(host=host, python=python, source=source, run_dir=run_dir)
 
@@ -232,7 +232,12 @@ class Provisioner:
             self._enter(host, "environment", interpreter.path)
             return interpreter.path
         self._enter(host, "environment", f"lacks {', '.join(interpreter.facts.missing)}")
-        return make_environment(node, interpreter, workdir, source, self._constraints)
+        constraints, attempt = self._constraints, self._attempt(host)
+        return make_environment(node, interpreter, workdir, source, constraints, attempt)
+
+    def _attempt(self, host: Host) -> str:
+        """Tells this host's files on their way from others', also on a disk that hosts share."""
+        return f"{self._order.run_id}@{host.name}"
 
     def _get_bundle(self) -> Bundle:
         with self._lock:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
-from engine.errors import PreflightError
+from engine.errors import PreflightError, TianJiError
 from engine.runtime.identity import RUN_VARIABLE, mark
 from tianji_cli.bundle import Bundle
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
 
 STEP_S = 30.0
+REMOVE_S = 300.0
+"""An environment has tens of thousands of files, and may lie on a network's disk."""
+STALE_MINUTES = 60
+"""No attempt takes so long: what is older was left by a command that was killed."""
 RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 
@@ -47,6 +52,7 @@ def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
     """
     place = f"{workdir}/bundles/{bundle.name}"
     beside = f"{workdir}/bundles/.{bundle.name}.{mark}"
+    sweep(node, f"{workdir}/bundles")
     make_directories(node, [beside])
     node.put(f"{beside}.tar", bundle.data)
     for command in (
@@ -60,7 +66,20 @@ def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
                 f" {done.code}{done.last_words}",
                 where=node.name,
             )
-    node.run(["rm", "-rf", "--", f"{beside}.tar", beside], STEP_S)
+    discard(node, f"{beside}.tar", beside)
+
+
+def discard(node: Node, *paths: str) -> None:
+    """Removes what an attempt has made; what cannot be removed harms nobody, so nothing is said."""
+    with contextlib.suppress(TianJiError):
+        node.run(["rm", "-rf", "--", *paths], REMOVE_S)
+
+
+def sweep(node: Node, directory: str) -> None:
+    """Removes what killed attempts have left in a directory: hidden, and not touched for long."""
+    old = ["-maxdepth", "1", "-name", ".*.*", "-mmin", f"+{STALE_MINUTES}"]
+    with contextlib.suppress(TianJiError):
+        node.run(["find", directory, *old, "-exec", "rm", "-rf", "--", "{}", "+"], REMOVE_S)
 
 
 def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:

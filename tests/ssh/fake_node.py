@@ -94,7 +94,10 @@ class FakeNode:
             if " ".join(command).startswith(start):
                 return Completed(1, "", words)
         if command[0] == "mv":
-            self.files[command[-1]] = b""
+            source, place = command[-2:]
+            inside = {p for p in self.files if p.startswith(f"{source}/")}
+            self.files |= {place + p.removeprefix(source): self.files.pop(p) for p in inside}
+            self.files[place] = b""
         if command[0] == "touch":
             self.files[command[1]] = b""
         return Completed(0, "", "")
