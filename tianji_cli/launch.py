@@ -190,15 +190,22 @@ class Controller:
         for line in self._lines.by_host.values():
             line.connection.close_input()
         end_s = time.monotonic() + END_S
-        return [
+        late = [
             host
             for host, line in self._lines.by_host.items()
             if not line.connection.wait(max(0.0, end_s - time.monotonic()))
         ]
+        self._close_connections()
+        return late
 
     def let_go(self) -> None:
         """Leaves a detached run alone."""
         self._lines.close()
+        self._close_connections()
+
+    def _close_connections(self) -> None:
+        for line in self._lines.by_host.values():
+            line.connection.close()
 
 
 def _ready(report: Prepared) -> HostReady:

@@ -57,10 +57,7 @@ def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Fin
         for name, item in hosts.items():
             listeners[name] = _listen(item)
         for name, item in hosts.items():
-            answer = msgspec.json.decode(
-                read_line(listeners[name].from_supervisor) or b'{"port":0,"error":"it ended"}',
-                type=_Listening,
-            )
+            answer = _answer(listeners[name])
             if answer.port:
                 targets[name] = f"{item.host.address}:{answer.port}"
             else:
@@ -91,6 +88,16 @@ def _listen(item: Reachable) -> Connection:
     first, end = item.host.ports or _default_range()
     command = probe_command(item.python, "listen", item.host.address, str(first), str(end))
     return item.node.spawn(command, {})
+
+
+def _answer(listener: Connection) -> _Listening:
+    """What a host's listener says first."""
+    line = read_line(listener.from_supervisor)
+    try:
+        return msgspec.json.decode(line, type=_Listening)
+    except msgspec.DecodeError:
+        said = line.decode("utf-8", "replace").strip() or listener.error_output()
+        return _Listening(port=0, error=f"its answer cannot be understood: {said or 'it ended'}")
 
 
 def _default_range() -> tuple[int, int]:

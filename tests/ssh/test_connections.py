@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 
 from engine.errors import TianJiError
+from engine.messages import COORDINATOR
 from tianji_cli.connectors.base import Connection
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.local import LocalConnection, LocalNode
+from tianji_cli.deployment import HostPart
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.inventory import Host
+from tianji_cli.launch import Controller
+from tianji_cli.plan import Plan
 from tianji_cli.preflight import measure_clock
+from tianji_cli.provision import Site
+from tianji_cli.reachability import Reachable, check_ports
 
 NUM_PROGRAMS = 3
 
@@ -129,3 +140,48 @@ def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
     monkeypatch.setattr(LocalNode, "spawn", spawn)
     with pytest.raises(TianJiError, match="its clock does not answer"):
         measure_clock(LocalNode("a"), "python3")
+
+
+def test_this_machine_lets_go_of_what_it_has_started() -> None:
+    num_open = psutil.Process().num_fds()
+    node = LocalNode("a")
+    connections = [node.spawn(["cat"], {}) for _ in range(NUM_PROGRAMS)]
+    node.close()
+    assert all(connection.wait(5.0) for connection in connections), "their input has ended"
+    assert psutil.Process().num_fds() == num_open
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "let go"])
+def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
+    interrupts = Interrupts()
+    num_open = psutil.Process().num_fds()
+    connection = LocalConnection("a", ["cat"], {})
+    host = Host(name="a", connection="local", address="", ports=None)
+    part = HostPart(host=host, python="", source="", run_dir="")
+    sites = {"a": Site(LocalNode("a"), part, connection)}
+    plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
+    controller = Controller(plan, sites, interrupts)
+    assert (controller.close() if ends else controller.let_go()) in ([], None)
+    assert connection.wait(5.0)
+    assert psutil.Process().num_fds() == num_open
+
+
+@pytest.mark.parametrize("words", ["Welcome to the cluster", ""], ids=["says else", "says nothing"])
+def test_a_host_whose_listener_says_something_else_is_a_finding(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
+        return LocalConnection("a", ["echo", words], {})
+
+    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    hosts = {
+        name: Reachable(
+            LocalNode(name),
+            Host(name=name, connection="local", address="127.0.0.1", ports=None),
+            sys.executable,
+        )
+        for name in ("a", "b")
+    }
+    for finding in check_ports(hosts, 2).values():
+        assert finding.verdict == "failed"
+        assert f"cannot be understood: {words or 'it ended'}" in finding.detail

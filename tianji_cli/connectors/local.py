@@ -79,6 +79,7 @@ class LocalNode:
         self.name = name
         self.is_remote = False
         self.access = AccessFacts(user=getpass.getuser(), endpoint="this machine")
+        self._connections: list[LocalConnection] = []
 
     def expand(self, path: str) -> str:
         return str(Path(path).expanduser().absolute())
@@ -109,7 +110,9 @@ class LocalNode:
     def spawn(
         self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
     ) -> LocalConnection:
-        return LocalConnection(self.name, command, env, directory)
+        connection = LocalConnection(self.name, command, env, directory)
+        self._connections.append(connection)
+        return connection
 
     def put(self, path: str, data: bytes) -> None:
         Path(path).write_bytes(data)
@@ -134,4 +137,5 @@ class LocalNode:
         return {str(path.relative_to(base)): path.stat().st_size for path in files}
 
     def close(self) -> None:
-        """Nothing is held open."""
+        for connection in self._connections:
+            connection.close()
