@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -65,8 +71,17 @@ def log_tail(path: Path) -> list[str]:
         return [f"(its log cannot be read: {error})"]
 
 
+class _Log(io.FileIO):
+    """A standard stream whose disk may be full, or whose reader gone: no word is worth a process."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
 def take_stdout() -> int:
-    """Keeps standard output for messages: whatever else prints goes to standard error.
+    """Keeps standard output for messages: whatever else prints goes to standard error, if it can.
 
     Returns:
         The descriptor to write messages to.
@@ -74,4 +89,12 @@ def take_stdout() -> int:
     descriptor = os.dup(1)
     os.set_inheritable(descriptor, False)
     os.dup2(2, 1)
+    sys.stdout, sys.stderr = (_forgiving(number) for number in (1, 2))
     return descriptor
+
+
+def _forgiving(descriptor: int) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(
+        buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

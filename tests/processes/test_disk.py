@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from running import EAGER, rows, wait_for
 
 from engine.runtime.checkpoint_file import newest_checkpoint
+from engine.runtime.supervisor import SAMPLE_S
 from engine.trace.writer import LOW_DISK_BYTES
 
 pytestmark = pytest.mark.processes
@@ -42,14 +44,10 @@ def fill(disk: Path, leave_bytes: int) -> Path:
     """Takes all room but so much; the fault is there when this returns."""
     ballast = disk / "ballast"
     state = os.statvfs(disk)
-    with ballast.open("ab") as file:
-        try:
-            left = state.f_bavail * state.f_frsize - leave_bytes
-            while left > 0:
-                left -= file.write(b"\0" * min(left, 1 << 16))
-                file.flush()
-        except OSError:
-            file.truncate(file.tell())  # what did not fit is not there
+    left = state.f_bavail * state.f_frsize - leave_bytes
+    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):  # others write, too
+        while left > 0:
+            left -= file.write(b"\0" * min(left, 1 << 16))
     state = os.statvfs(disk)
     assert state.f_bavail * state.f_frsize <= leave_bytes + 2**16
     return ballast
@@ -103,6 +101,25 @@ def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk,
         report_s=report_s,
         summary=summary,
     )
+
+
+def test_a_full_disk_does_not_end_a_detached_run(tianji, disk):
+    """What its supervisor prints goes to that disk, too: its first word finds no room there."""
+    run = disk / "run"
+    where = ("--results", str(disk))
+    assert tianji("up", "-d", "--name", "run", *where, *SETTINGS).end(60)[0] == 0
+    ballast = fill(disk, 0)
+    state = run / "state/localhost.json"
+    known = state.stat().st_mtime_ns
+    time.sleep(3 * SAMPLE_S)
+    assert state.stat().st_mtime_ns == known, "it cannot be written"
+    code, out, err = tianji("status", "run", "--json", *where).end()
+    assert json.loads(out)["phase"] == "running", err
+    ballast.unlink()
+    wait_for(lambda: state.stat().st_mtime_ns > known, 10, "with room again it is")
+    code, _, err = tianji("down", "run", *where).end(60)
+    assert code == 0, err
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
 
 def learner_log(run: Path) -> str:
