@@ -12,7 +12,7 @@ from engine.trace.summary import RunStatus, Summary
 from tianji_cli.laggards import words_of_laggards
 from tianji_cli.origin import resume_hint
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.run_dir import RunPaths, command_for
 from tianji_cli.watch import Outcome
 
 
@@ -27,12 +27,10 @@ class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
 def leave(paths: RunPaths, output: Output) -> int:
     """Says how to come back to a detached run."""
     run_id = paths.run_id
+    status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
+    output.say(f"run {run_id} goes on by itself; {status}, {logs}, {down}")
     if output.is_json:
         output.document(DetachedDocument(run_id=run_id))
-    output.say(
-        f"run {run_id} goes on by itself; tianji status {run_id}, tianji logs {run_id} -f,"
-        f" tianji down {run_id}"
-    )
     return 0
 
 
@@ -88,7 +86,7 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
         output.data.print(profile_table(profile_of(rows)))
     if summary.trace_error:
         output.say(f"traces end early: {summary.trace_error}")
-    output.say(f"results: {paths.root}   plots: tianji report {paths.run_id}")
+    output.say(f"results: {paths.root}   plots: {command_for('report', paths.root)}")
 
 
 def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:

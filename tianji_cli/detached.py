@@ -21,10 +21,15 @@ from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_d
 from tianji_cli.host_control import end_part, look_at_part, remove_part
 from tianji_cli.mirror import fetch
 from tianji_cli.provision import Connect, connect
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.run_dir import RunPaths, command_for
 
 STOP_S = 25.0
-"""How long a run may take to end in good order before it is ended by force."""
+"""How long a run may take to end in good order before it is ended by force.
+
+A learner may be within an update that takes longer, and its run would wait for that; but nothing
+of a run is to be left 30 s after `down`, and what is lost is only what came after the newest
+checkpoint.
+"""
 
 T = TypeVar("T")
 
@@ -131,10 +136,11 @@ class DetachedRun:
         try:
             write_deployment(self.paths.root, done)
         except OSError as error:
+            root = self.paths.root
             raise CleanupError(
                 f"nothing is left on any host, but this cannot be noted here: {error}",
-                where=str(self.paths.root),
-                fix=f"free space or permissions there, then: tianji down {done.run_id}",
+                where=str(root),
+                fix=f"free space or permissions there, then: {command_for('down', root)}",
             ) from error
 
     def _ask_all(self, ask: Callable[[Node, HostPart], HostAnswer]) -> list[HostAnswer]:

@@ -35,7 +35,7 @@ from tianji_cli.provision import (
     Site,
     connect,
 )
-from tianji_cli.run_dir import RunPaths, create_run
+from tianji_cli.run_dir import RunPaths, command_for, create_run
 from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import make_run_directories
 from tianji_cli.watch import Outcome
@@ -254,15 +254,10 @@ class HostedRun:
             raise CleanupError("the supervisor does not end", where=", ".join(late))
 
 
-def error_of(unclean: list[str], run_id: str) -> CleanupError:
+def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:
     """What to say if something is left."""
     return CleanupError(
         "something of the run may be left" + "".join(f"\n    {text}" for text in unclean),
-        where=run_id,
-        fix=f"once the host is back: tianji down {run_id}",
+        where=paths.run_id,
+        fix=f"once the host is back: {command_for('down', paths.root)}",
     )
-
-
-def detached_headline(deployment: Deployment) -> str:
-    """Which hosts a detached run goes on on."""
-    return ", ".join(part.host.name for part in deployment.parts)

@@ -6,7 +6,6 @@ after the checkpoint included; the new one's manifest names it, and its counters
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ from tianji_cli.connectors.base import Node
 from tianji_cli.deployment import DEPLOYMENT_NAME
 from tianji_cli.detached import DetachedRun
 from tianji_cli.inventory import Inventory
-from tianji_cli.run_dir import RunPaths, resolve_run
+from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
-DEFAULT_RESULTS = Path("results")
 GROUPS = "group-*"
 
 
@@ -164,9 +162,7 @@ def resume_hint(paths: RunPaths) -> str:
     patterns = ("v*.json", f"{GROUPS}/v*.json")
     if not any(any(paths.checkpoints.glob(pattern)) for pattern in patterns):
         return ""
-    results = paths.root.parent
-    elsewhere = "" if results == DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
-    return f"tianji up --resume {paths.run_id}{elsewhere}"
+    return command_for("up --resume", paths.root)
 
 
 def _newest(checkpoints: Path) -> tuple[Path, Found]:
@@ -197,7 +193,7 @@ def _refuse_running(paths: RunPaths) -> list[str]:
             raise ConfigError(
                 f"it still runs on {host.name}",
                 where=paths.run_id,
-                fix=f"tianji down {paths.run_id}",
+                fix=command_for("down", paths.root),
             )
         if answer.error is not None:
             notes.append(f"{host.name} cannot be asked for newer checkpoints: {answer.error.what}")
@@ -205,7 +201,7 @@ def _refuse_running(paths: RunPaths) -> list[str]:
             raise ConfigError(
                 f"files of it are still on {host.name}",
                 where=paths.run_id,
-                fix=f"tianji down {paths.run_id} brings them here",
+                fix=f"{command_for('down', paths.root)} brings them here",
             )
     return notes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 from rich.console import Console, RenderableType
@@ -28,8 +29,9 @@ class Output:
         self.is_json = is_json
         self.verbosity = verbosity
         plain = no_color or bool(os.environ.get("NO_COLOR"))
-        self.data = Console(no_color=plain, highlight=False)
-        self.notes = Console(stderr=True, no_color=plain, highlight=False)
+        colours: Literal["auto"] | None = None if plain else "auto"  # None: nor bold, nor dim
+        self.data = Console(color_system=colours, highlight=False)
+        self.notes = Console(stderr=True, color_system=colours, highlight=False)
 
     @property
     def is_animated(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from engine.errors import ConfigError, PreflightError
 
 MIN_FREE_BYTES = 16 * 2**20
+RESULTS_VARIABLE = "TIANJI_RESULTS"
+DEFAULT_RESULTS = "results"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -57,6 +60,17 @@ class RunPaths:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+
+def elsewhere(results: Path) -> str:
+    """What a command needs to look for runs there: nothing, where it looks by itself."""
+    is_usual = results == Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))
+    return "" if is_usual else f" --results {shlex.quote(str(results))}"
+
+
+def command_for(verb: str, root: Path) -> str:
+    """The command that does something with the run in a directory, as it can be typed here."""
+    return f"tianji {verb} {shlex.quote(root.name)}{elsewhere(root.parent)}"
 
 
 def new_run_id(name: str, now: datetime | None = None) -> str:
@@ -109,7 +123,7 @@ def refuse_existing(results: Path, run_id: str) -> None:
         raise ConfigError(
             "a run of this name exists and is not overwritten",
             where=str(root),
-            fix=f"choose another --name; tianji status {run_id} says whether it still runs",
+            fix=f"choose another --name; {command_for('status', root)} says whether it still runs",
         )
 
 
@@ -174,4 +188,8 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
     if len(matches) == 1:
         return matches[0]
     problem = "several runs begin like that" if matches else "no such run"
-    raise ConfigError(f"{problem}: {name!r}", where=str(results), fix="tianji runs lists them")
+    raise ConfigError(
+        f"{problem}: {name!r}",
+        where=str(results),
+        fix=f"tianji runs{elsewhere(results)} lists them",
+    )

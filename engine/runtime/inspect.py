@@ -31,12 +31,14 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         is_supervised: Whether that supervisor still lives.
         alive: Roles that run, by address.
         marked: Pids of all processes that belong to the run, the supervisor's among them.
+        was_forced: It was asked to end, did not in time, and was killed.
     """
 
     state: HostState | None
     is_supervised: bool
     alive: list[str]
     marked: list[int]
+    was_forced: bool = False
 
 
 def look(run_dir: Path, run_id: str, host: str) -> Findings:
@@ -58,13 +60,12 @@ def stop(run_dir: Path, run_id: str, host: str, within_s: float) -> Findings:
     state = read_state(state_path(run_dir, host))
     if state is not None and send_signal(state.supervisor, signal.SIGTERM):
         _wait(state.supervisor.pid, within_s)
-    if state is not None:
-        send_signal(state.supervisor, signal.SIGKILL)
+    was_forced = state is not None and send_signal(state.supervisor, signal.SIGKILL)
     killed = kill_marked(mark(run_id, host, str(run_dir)), spare=set())
     for pid in killed:
         _wait(pid, KILL_S)
     sweep_stale()
-    return look(run_dir, run_id, host)
+    return msgspec.structs.replace(look(run_dir, run_id, host), was_forced=was_forced)
 
 
 def _wait(pid: int, seconds: float) -> None:

@@ -72,7 +72,7 @@ def log_tail(path: Path) -> list[str]:
 
 
 class _Log(io.FileIO):
-    """A standard stream whose disk may be full, or whose reader gone: no word is worth a process."""
+    """A standard stream whose disk may be full, or reader gone: no word is worth a process."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         with contextlib.suppress(OSError):

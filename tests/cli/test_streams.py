@@ -91,6 +91,22 @@ def test_json_is_utf_8_whatever_the_terminal_knows(results: Path) -> None:
     assert json.loads(done.stdout)["run_id"] == "ünï"
 
 
+@pytest.mark.parametrize("words", [("--no-color",), ()], ids=["option", "variable"])
+def test_plain_text_is_plain_on_a_terminal(words: tuple[str, ...], tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+    env |= {} if words else {"NO_COLOR": "1"}
+    command = [sys.executable, "-m", "tianji_cli", *words, "status", "nothing"]
+    try:
+        subprocess.run(command, cwd=tmp_path, env=env, stderr=terminal, timeout=60, check=False)
+        said = os.read(controller, 4096)
+    finally:
+        os.close(terminal)
+        os.close(controller)
+    assert b"no such run" in said
+    assert b"\x1b" not in said
+
+
 def test_ctrl_c_while_libraries_are_read_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import pathlib, time\npathlib.Path('reading').touch()\ntime.sleep(30)\n"

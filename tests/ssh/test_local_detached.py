@@ -12,6 +12,14 @@ import psutil
 import pytest
 from ssh_kit import REPOSITORY
 
+from engine.runtime.identity import identify
+from engine.runtime.inspect import stop
+from engine.runtime.state import HostState, state_path, write_state
+from tianji_cli.commands.down import _words
+from tianji_cli.deployment import HostPart
+from tianji_cli.detached import HostAnswer
+from tianji_cli.inventory import Host
+
 pytestmark = pytest.mark.processes
 
 
@@ -60,3 +68,31 @@ def test_an_inline_run_has_nothing_to_look_at(tmp_path: Path) -> None:
     status = tianji(tmp_path, "status", "x")
     assert status.returncode == 2
     assert "no processes of its own" in status.stderr
+
+
+def test_who_does_not_end_in_time_is_killed_and_that_is_said(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, 1); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        supervisor = identify(process.pid)
+        assert supervisor is not None
+        path = state_path(tmp_path, "here")
+        write_state(path, HostState(run_id="r", host="here", supervisor=supervisor))
+        findings = stop(tmp_path, "r", "here", 0.2)
+        assert (findings.was_forced, findings.is_supervised) == (True, False)
+        assert not stop(tmp_path, "r", "here", 0.2).was_forced, "it is gone already"
+    host = Host(name="here", connection="local", address="", ports=None)
+    part = HostPart(host=host, python="", source="", run_dir=str(tmp_path))
+    words = _words(HostAnswer(part, findings))
+    assert words == "nothing is left; it did not end within 25 s, so it was killed"
+
+
+def test_what_is_to_be_typed_next_finds_a_run_elsewhere(tmp_path: Path) -> None:
+    place = ("--results", "my runs")
+    short = ("-s", "stop.env_steps=800", "-s", "stop.return_threshold=null")
+    up = tianji(tmp_path, "up", "--policy", "local", "--name", "x", *short, *place)
+    assert "tianji report x --results 'my runs'" in up.stderr
+    again = tianji(tmp_path, "up", "--name", "x", *place)
+    assert "tianji status x --results 'my runs' says" in again.stderr
+    assert "tianji runs --results 'my runs' lists" in tianji(tmp_path, "down", "y", *place).stderr

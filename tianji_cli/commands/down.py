@@ -8,15 +8,17 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import CleanupError
-from tianji_cli.detached import DetachedRun, HostAnswer
+from tianji_cli.detached import STOP_S, DetachedRun, HostAnswer
+from tianji_cli.origin import resume_hint
 from tianji_cli.output import Output
-from tianji_cli.run_dir import resolve_run
+from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
 
 class HostDown(msgspec.Struct, frozen=True, kw_only=True):
     """One host of `down --json`."""
 
     left: list[int]
+    was_forced: bool = False
     error: str = ""
 
 
@@ -50,15 +52,22 @@ def down_command(results: Path, name: str | None, output: Output) -> int:
         for answer in answers:
             output.say(f"{answer.part.host.name}: {_words(answer)}")
     if not is_clean:
-        raise _unclean(run_id, [answer for answer in answers if _is_bad(answer)])
+        raise _unclean(run.paths, [answer for answer in answers if _is_bad(answer)])
     if answers:
         output.say(f"results: {run.paths.root}")
+    if any(_was_forced(answer) for answer in answers) and (hint := resume_hint(run.paths)):
+        output.say(f"to go on from its newest checkpoint: {hint}")
     return 0
 
 
 def _row(answer: HostAnswer) -> HostDown:
     left = answer.findings.marked if answer.findings else []
-    return HostDown(left=left, error=str(answer.error or ""))
+    forced = _was_forced(answer)
+    return HostDown(left=left, was_forced=forced, error=str(answer.error or ""))
+
+
+def _was_forced(answer: HostAnswer) -> bool:
+    return answer.findings is not None and answer.findings.was_forced
 
 
 def _is_bad(answer: HostAnswer) -> bool:
@@ -74,14 +83,17 @@ def _words(answer: HostAnswer) -> str:
         state = "its supervisor is left"
     else:
         state = "nothing is left" if answer.error is None else "no process is left"
+    if answer.findings.was_forced:
+        state += f"; it did not end within {STOP_S:.0f} s, so it was killed"
     return f"{state}, but {answer.error.what}" if answer.error is not None else state
 
 
-def _unclean(run_id: str, bad: Sequence[HostAnswer]) -> CleanupError:
+def _unclean(paths: RunPaths, bad: Sequence[HostAnswer]) -> CleanupError:
     """The error that names the hosts whose part is not over, or not here."""
     words = "".join(f"\n    {answer.part.host.name}: {_words(answer)}" for answer in bad)
     if all(answer.findings and not answer.is_running for answer in bad):
         what, first = "the run has ended, but not all of it is here", "after that is mended"
     else:
         what, first = "the run may not have ended everywhere", "once the host is back"
-    return CleanupError(f"{what}{words}", where=run_id, fix=f"{first}: tianji down {run_id}")
+    fix = f"{first}: {command_for('down', paths.root)}"
+    return CleanupError(f"{what}{words}", where=paths.run_id, fix=fix)

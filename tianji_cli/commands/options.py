@@ -9,11 +9,12 @@ import typer
 from typer.models import OptionInfo
 
 from tianji_cli.output import Output
+from tianji_cli.run_dir import RESULTS_VARIABLE
 
 ResultsOption = Annotated[
     Path,
     typer.Option(
-        "--results", metavar="DIR", envvar="TIANJI_RESULTS", help="Where results are kept."
+        "--results", metavar="DIR", envvar=RESULTS_VARIABLE, help="Where results are kept."
     ),
 ]
 

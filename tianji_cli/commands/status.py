@@ -17,7 +17,7 @@ from engine.trace.reader import read_summary
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
-from tianji_cli.run_dir import resolve_run
+from tianji_cli.run_dir import command_for, resolve_run
 
 Phase = Literal["running", "ended", "lost", "unknown"]
 
@@ -66,11 +66,11 @@ def status_command(results: Path, name: str | None, output: Output) -> int:
     else:
         output.data.print(_table(document), soft_wrap=True)
         if document.phase == "running":
-            output.say(f"tianji logs {document.run_id} -f follows it")
+            output.say(f"{command_for('logs -f', run.paths.root)} follows it")
         elif document.phase == "unknown":
-            output.say(f"once the hosts answer: tianji status {document.run_id}")
+            output.say(f"once the hosts answer: {command_for('status', run.paths.root)}")
         elif not document.is_collected:
-            output.say(f"tianji down {document.run_id} brings its results here")
+            output.say(f"{command_for('down', run.paths.root)} brings its results here")
     return 0
 
 

@@ -191,7 +191,7 @@ def _run_processes(
             for item in display:
                 item.close()
     if run.unclean:
-        outcome.unclean = error_of(run.unclean, run_id)
+        outcome.unclean = error_of(run.unclean, run.paths)
     return run.paths, outcome
 
 
