@@ -194,6 +194,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "Ctrl-C once": Scenario("the run ends in good order, exit 130; nothing is left"),
     "Ctrl-C twice": Scenario("it ends at once, also where it cannot stop; nothing is left"),
+    "Ctrl-Z, and `fg` later": Scenario(
+        "on this machine the run goes on, and the command finds it again, or how it ended; over SSH"
+        " each host ends its part once it has heard nothing for 15 s: `--detach` is for that",
+        (f"{FAULTS}::test_a_command_stopped_until_its_run_has_ended_still_tells",),
+        untested="the same over SSH",
+    ),
     "twelve hours": Scenario(
         "memory and descriptors flat, logs bounded",
         (

@@ -155,6 +155,45 @@ def test_ctrl_c_twice_ends_even_a_run_that_cannot_stop(training, witness):
     witness("Ctrl-C twice", "ended with a frozen learner, no process left", report_s=report_s)
 
 
+def test_a_command_that_is_stopped_and_continued_finds_its_run_again(training, witness):
+    """As Ctrl-Z and `fg` do; SIGSTOP, as SIGTSTP stops nobody outside of a shell's job control."""
+    run, command = training.cwd / "results/run", psutil.Process(training.process.pid)
+    command.send_signal(signal.SIGSTOP)
+    wait_for(lambda: command.status() == psutil.STATUS_STOPPED, 5, "the command is stopped")
+    known = len(rows(run, "consumption"))
+    wait_for(lambda: len(rows(run, "consumption")) > known + 20, 30, "it trains on")
+    assert command.status() == psutil.STATUS_STOPPED
+    command.send_signal(signal.SIGCONT)
+    training.process.send_signal(signal.SIGINT)
+    code, _, err = training.end()
+    assert code == 130, err
+    assert "lost" not in err
+    assert not training.alive()
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["restarts"]) == ("interrupted", 0)
+    taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+    witness(
+        "Ctrl-Z, and `fg` later",
+        "trained on while the command was stopped; continued, it obeyed Ctrl-C, books balance",
+        summary=summary,
+    )
+
+
+def test_a_command_stopped_until_its_run_has_ended_still_tells(training):
+    command = psutil.Process(training.process.pid)
+    command.send_signal(signal.SIGSTOP)
+    wait_for(lambda: command.status() == psutil.STATUS_STOPPED, 5, "the command is stopped")
+    training.role("supervisor").send_signal(signal.SIGTERM)
+    summary = training.cwd / "results/run/summary.json"
+    wait_for(summary.is_file, 30, "the run has ended")
+    wait_for(lambda: not training.alive(), 10, "its roles are gone")
+    command.send_signal(signal.SIGCONT)
+    code, out, err = training.end(20)
+    assert code == 130, err
+    assert "interrupted" in out
+
+
 def test_killing_the_command_leaves_nothing(training, witness):
     sockets = open_socket_dirs(training)
     assert sockets
