@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
 _PATH = re.compile(r" - at `(?P<path>\$?[^`]*)`$")
+_BAD_KEY = re.compile(r" - at `key` in (?=`[^`]*`$)")
 _PATH_PART = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
@@ -122,9 +124,10 @@ def explain(
     error: msgspec.ValidationError, target: type, document: Document, prefix: KeyPath = ()
 ) -> ConfigError:
     """Turns a validation error into one that names file, line, key and fix."""
-    text = str(error)
+    text = _BAD_KEY.sub(" for a key - at ", str(error))
     found = _PATH.search(text)
-    path = prefix + _name_keys(_key_path(found["path"] if found else ""), target, document.data)
+    inside = _key_path(found["path"] if found else "")
+    path = prefix + _name_keys(inside, target, _below(document.data, prefix))
     problem = _PATH.sub("", text)
     if unknown := _UNKNOWN_KEY.search(problem):
         key = unknown["key"]
@@ -139,6 +142,12 @@ def explain(
             f"the key {missing['key']!r} is missing", where=document.where(path), fix="add it"
         )
     return ConfigError(problem[0].lower() + problem[1:], where=document.where(path))
+
+
+def _below(data: Any, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -168,9 +177,10 @@ def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN4
 
 def _suits(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
     info = _unwrap(info)
+    if isinstance(info, msgspec.inspect.UnionType):
+        return any(isinstance(value, _PLAIN.get(type(kind), object)) for kind in info.types)
     if not isinstance(info, msgspec.inspect.StructType):
-        is_collection = isinstance(value, (dict, list))
-        return not (is_collection and isinstance(info, msgspec.inspect.UnionType))
+        return isinstance(value, _PLAIN.get(type(info), object))
     try:
         msgspec.convert(value, info.cls)
     except msgspec.ValidationError:
@@ -187,6 +197,16 @@ def _known_keys(target: type, path: KeyPath) -> list[str]:
     return [f.encode_name for f in info.fields] if isinstance(info, _STRUCTS) else []
 
 
+_PLAIN: Mapping[type[msgspec.inspect.Type], type | tuple[type, ...]] = {
+    msgspec.inspect.NoneType: NoneType,
+    msgspec.inspect.BoolType: bool,
+    msgspec.inspect.IntType: int,
+    msgspec.inspect.FloatType: (int, float),
+    msgspec.inspect.StrType: str,
+    msgspec.inspect.DictType: dict,
+    msgspec.inspect.ListType: list,
+}
+"""What YAML gives for a type; of others, anything may be right."""
 _STRUCTS = (msgspec.inspect.StructType,)
 
 

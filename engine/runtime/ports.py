@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
 import psutil
@@ -14,7 +15,8 @@ def find_free_ports(address: str, ports: range, count: int) -> list[int]:
     """The first `count` ports of a range on which nobody listens at `address`.
 
     Raises:
-        PreflightError: There are not so many; the owner of a taken one is named where it can be.
+        PreflightError: There are not so many, and the owner of a taken one is named where it can
+            be; or the address is not this host's.
     """
     free: list[int] = []
     for port in ports:
@@ -26,7 +28,9 @@ def find_free_ports(address: str, ports: range, count: int) -> list[int]:
                 probe.bind((address, port))
             except OverflowError:
                 break
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise _not_here(address) from error
                 continue
             free.append(port)
     if len(free) == count:
@@ -37,6 +41,14 @@ def find_free_ports(address: str, ports: range, count: int) -> list[int]:
         f"{_owners(ports)}",
         where=address,
         fix="end that process or give a wider range with `ports:` in the inventory",
+    )
+
+
+def _not_here(address: str) -> PreflightError:
+    return PreflightError(
+        "the run cannot listen there, as no network of this host has that address",
+        where=address,
+        fix="give one of its own with `address:` in the inventory",
     )
 
 

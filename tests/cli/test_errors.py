@@ -103,6 +103,26 @@ def test_an_inventory_with_an_unknown_key_is_refused(tmp_path):
     assert "did you mean 'address'?" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("hosts", "words", "code"),
+    [
+        ("a: {connection: local, roles: {learner: 2}}", "where: hosts.yaml: roles", 2),
+        ("a: {connection: local}, b: {connection: local}", "where: hosts.yaml: host a", 2),
+        (
+            "a: {connection: local, address: 203.0.113.9, ports: 29500}",
+            "no network of this host has that address",
+            3,
+        ),
+    ],
+)
+def test_an_error_of_a_host_is_not_blamed_on_the_experiment(tmp_path, hosts, words, code):
+    (tmp_path / "hosts.yaml").write_text(f"version: 1\nhosts: {{{hosts}}}\n")
+    result = tianji(tmp_path, "up", "hosts.yaml")
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert "experiment" not in result.stderr
+
+
 def test_a_busy_port_is_a_failed_preflight_that_names_the_range(tmp_path, witness):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

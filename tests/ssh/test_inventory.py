@@ -103,6 +103,9 @@ def test_localhost_with_an_ssh_host_is_behind_ssh(load) -> None:
         ("hosts: {a: {roles: {actr: 1}}}", "hosts.a.roles.actr", "unknown key"),
         ("hosts: {a: {connection: local, ssh_host: b}}", "hosts.a.ssh_host", "this machine"),
         ("hosts: {}", "hosts", "no host"),
+        ("hosts:\n  a:\n  b: 3", "4: hosts.b", "expected `object | null`"),
+        ("hosts:\n  a: {env: {A: x, B: [1]}}", "3: hosts.a.env.B", "got `array`"),
+        ("hosts: {1: {}}", "2: hosts", "expected `str`, got `int` for a key"),
     ],
 )
 def test_refusals_name_file_and_key(load, text: str, where: str, what: str) -> None:

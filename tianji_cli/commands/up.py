@@ -164,6 +164,8 @@ def locate(error: TianJiError, document: Document) -> TianJiError:
         where = document.where(("policy",))
         return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
     path = tuple(error.where.split("."))
+    if path[0] not in Experiment.__struct_fields__:
+        return error  # it is about a host or the inventory
     return type(error)(error.what, where=document.where(path), fix=error.fix)
 
 
