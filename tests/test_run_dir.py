@@ -11,6 +11,7 @@ import pytest
 from engine.errors import ConfigError
 from tianji_cli.commands.report_kinds import report_other
 from tianji_cli.deployment import read_deployment
+from tianji_cli.origin import find_origin
 from tianji_cli.output import Output
 from tianji_cli.run_dir import find_runs, resolve_run
 
@@ -74,6 +75,13 @@ def test_a_deployment_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "deployment.json").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_deployment(tmp_path)
+
+
+def test_a_run_of_a_newer_release_is_not_gone_on_from(tmp_path: Path) -> None:
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "manifest.json").write_text('{"schema_version": 2}')
+    with pytest.raises(ConfigError, match="schema_version 2 is newer than 1"):
+        find_origin(tmp_path, "newer")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from engine.errors import ConfigError, PreflightError
 from engine.progress import Resumed, steps_left
 from engine.runtime.checkpoint_file import CheckpointInfo, Found, check_identity, newest_checkpoint
 from engine.spec import Experiment
+from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.connectors.base import Node
 from tianji_cli.deployment import DEPLOYMENT_NAME
 from tianji_cli.detached import DetachedRun
+from tianji_cli.documents import read_json
 from tianji_cli.inventory import Inventory
 from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
@@ -138,10 +140,7 @@ def find_origin(results: Path, name: str) -> Origin:
         ConfigError: There is no such run, it still runs, or it has no whole checkpoint here.
     """
     paths = resolve_run(results, name)
-    try:
-        recorded = msgspec.json.decode(paths.manifest.read_bytes(), type=_Recorded)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(paths.manifest)) from error
+    recorded = read_json(paths.manifest, _Recorded, SCHEMA_VERSION, "a run")
     notes = _refuse_running(paths)
     directory, found = _newest(paths.checkpoints)
     if found.info is None:
