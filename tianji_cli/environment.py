@@ -97,7 +97,8 @@ def make_environment(
     """Makes a virtual environment from the pinned constraints; left alone if it is complete.
 
     It is made beside its place and renamed: hosts that share a home directory, and commands that
-    run at the same time, may all make it, and none takes it from under another's processes.
+    run at the same time, may all make it, and none takes it from under another's processes. Its
+    scripts name the place where they were made: `bin/python -m pip` works, `bin/pip` does not.
 
     Args:
         mark: Names this attempt, of which there may be several at a time.

@@ -89,7 +89,9 @@ def test_a_host_without_packages_gets_an_environment_of_the_pinned_versions(benc
     listed = bench.lab.exec(
         host,
         [
-            f"{venv}/bin/pip",
+            f"{venv}/bin/python",
+            "-m",
+            "pip",
             "list",
             "--path",
             f"{venv}/lib/python{MINOR}/site-packages",
