@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 from synthetic_run import write_rows, write_synthetic_run
 
-from engine.trace.reader import read_table
+from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Consumption, Replay
 from tianji_cli.analysis.curves import RunCurves, curves_of
 from tianji_cli.analysis.rebuild import rebuild_summary
@@ -44,6 +46,13 @@ def replayed(root: Path) -> RunPaths:
     return paths
 
 
+def amend(paths: RunPaths, **figures: float) -> None:
+    """Writes other figures into a run's summary."""
+    summary = read_summary(paths.summary)
+    assert summary is not None
+    paths.summary.write_bytes(msgspec.json.encode(replace(summary, **figures)))
+
+
 def curves(paths: RunPaths) -> RunCurves:
     run = load_run(paths)
     return curves_of(run, rebuild_summary(run), paths.run_id)
@@ -72,6 +81,22 @@ def test_runs_of_both_kinds_share_a_report(tmp_path: Path):
     both = [replayed(tmp_path / "replay"), write_synthetic_run(tmp_path / "queue")]
     result = write_report(both, None)
     assert {"replay_ratio", "sample_age", "rollout_age"} <= names(result.figures)
+
+
+def test_figures_that_only_some_runs_have_are_dashes_in_the_others(tmp_path: Path):
+    first, second = (write_synthetic_run(tmp_path / name) for name in ("first", "second"))
+    amend(first, replay_ratio=3.25)
+    amend(second, evaluation_return=417.5)
+    text = write_report([first, second], None).report.read_text(encoding="utf-8")
+    assert '<th scope="row">Replay ratio</th><td>3.25</td><td>–</td>' in text
+    assert '<th scope="row">Evaluation</th><td>–</td><td>417.5</td>' in text
+
+
+def test_a_figure_that_no_run_has_is_left_out(tmp_path: Path):
+    runs = [write_synthetic_run(tmp_path / name) for name in ("first", "second")]
+    text = write_report(runs, None).report.read_text(encoding="utf-8")
+    assert ">Replay ratio<" not in text
+    assert ">Evaluation<" not in text
 
 
 def test_the_ratio_counts_what_was_collected_by_then():

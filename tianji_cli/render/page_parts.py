@@ -15,7 +15,7 @@ from tianji_cli.analysis.examine import ExaminedRun
 from tianji_cli.analysis.run import Manifest
 from tianji_cli.render import units
 from tianji_cli.render.profile import profile_cells
-from tianji_cli.render.rows import summary_rows
+from tianji_cli.render.rows import rows_side_by_side
 
 MAX_EVENTS = 200
 MAX_FILES = 60
@@ -94,10 +94,9 @@ def warnings(runs: Sequence[ExaminedRun]) -> str:
 
 def summary_section(runs: Sequence[ExaminedRun]) -> str:
     """All figures of all runs, one column per run."""
-    columns = [summary_rows(examined.summary) for examined in runs]
     rows = [
         [same[0].label, *(row.text for row in same), same[0].note]
-        for same in zip(*columns, strict=True)
+        for same in rows_side_by_side([examined.summary for examined in runs])
     ]
     headings = ["figure", *(examined.label for examined in runs), "meaning"]
     inside = table(headings, rows, label="Summary of every run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.trace.summary import Summary
@@ -16,11 +17,17 @@ class Row:
         label: What it is.
         text: The value with its unit.
         note: What the number means, for readers who meet it first.
+        is_optional: Left out where it says nothing.
     """
 
     label: str
     text: str
     note: str = ""
+    is_optional: bool = False
+
+    @property
+    def is_left_out(self) -> bool:
+        return self.is_optional and self.text == units.NONE
 
 
 def verdict(summary: Summary) -> str:
@@ -46,6 +53,16 @@ def judged_return(summary: Summary) -> str:
 
 def summary_rows(summary: Summary) -> list[Row]:
     """All of a summary with units, most important first."""
+    return [row for row in _all_rows(summary) if not row.is_left_out]
+
+
+def rows_side_by_side(summaries: Sequence[Summary]) -> list[tuple[Row, ...]]:
+    """The same of several summaries, one row of each; what one of them says is in all."""
+    rows = zip(*map(_all_rows, summaries), strict=True)
+    return [same for same in rows if not all(row.is_left_out for row in same)]
+
+
+def _all_rows(summary: Summary) -> list[Row]:
     return [*_outcome(summary), *_throughput(summary), *_ledger(summary), *_layout(summary)]
 
 
@@ -66,17 +83,14 @@ _JUDGES = {
 
 
 def _outcome(summary: Summary) -> list[Row]:
+    evaluation = units.number(summary.evaluation_return)
     return [
         Row("Status", summary.status),
         Row("Stopped by", summary.stop_reason, "the rule or event that ended training"),
         Row("Threshold", threshold_text(summary), _JUDGES[summary.judge]),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
         Row("Mean return", units.number(summary.return_mean), "of the last episodes"),
-        *(
-            [Row("Evaluation", units.number(summary.evaluation_return), "mean of the last one")]
-            if summary.evaluation_return is not None
-            else []
-        ),
+        Row("Evaluation", evaluation, "mean of the last one", is_optional=True),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
     ]
@@ -84,14 +98,12 @@ def _outcome(summary: Summary) -> list[Row]:
 
 def _throughput(summary: Summary) -> list[Row]:
     trained = units.rate(summary.trained_per_s, "samples")
-    replay = [
-        Row("Replay ratio", units.number(summary.replay_ratio, 2), "samples trained per env step")
-    ]
+    ratio = units.number(summary.replay_ratio, 2)
     return [
         Row("Collected", units.rate(summary.collect_per_s), "by the actors, steady window"),
         Row("Consumed", units.rate(summary.consume_per_s), "by the learner, each step once"),
         Row("Trained", trained, "by the learner, reuse counted"),
-        *(replay if summary.replay_ratio is not None else []),
+        Row("Replay ratio", ratio, "samples trained per env step", is_optional=True),
         Row("Balance P/C", units.number(summary.balance, 2), "collected per consumed; 1 is even"),
         Row("Lag", units.lag(summary.lag), "versions: min / mean / p95 / max"),
     ]
