@@ -100,7 +100,7 @@ def _words(run: StudyRun) -> str:
     if run.outcome == "reached":
         when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
         return f"reached in {when} and {units.count(steps)} env steps, {rate}"
-    mean, wall = units.number(summary.return_mean), units.seconds(summary.wall_s)
+    mean, wall = units.mean_return(summary.return_mean), units.seconds(summary.wall_s)
     return f"{run.outcome} at a mean return of {mean} after {wall}, {rate}"
 
 

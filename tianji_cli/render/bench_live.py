@@ -80,7 +80,7 @@ def seen_text(seen: Seen) -> str:
     """
     if seen.trained_s is None:
         return f"launching, {seen.since_launch_s:.0f} s"
-    mean = units.number(seen.return_mean)
+    mean = units.mean_return(seen.return_mean)
     return f"{seen.trained_s:.0f} s, {units.count(seen.env_steps)} env steps, return {mean}"
 
 
@@ -92,7 +92,7 @@ def result_text(result: CellResult) -> str:
             when = units.seconds(figures.time_to_threshold_s)
             end = f"reached in {when}, {units.count(figures.steps_to_threshold)} env steps"
         else:
-            mean = units.number(figures.return_mean)
+            mean = units.mean_return(figures.return_mean)
             end = f"not reached in {units.seconds(figures.trained_s)} (return {mean})"
         text = f"{name}: {end}; {units.rate(figures.collect_per_s)}"
     else:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.progress import Progress, RoleState
+from tianji_cli.render import units
 
 PLAIN_EVERY_S = 5.0
 _BAR_WIDTH = 40
@@ -94,7 +95,7 @@ def line(progress: Progress) -> str:
         f" {progress.env_steps_consumed:>6,} env steps"
         f"  collect {progress.collect_per_s:,.0f}/s  train {progress.trained_per_s:,.0f}/s"
         f"  lag {_number(progress.lag_mean, 1)}  balance {_number(progress.balance, 2)}"
-        f"  return {_number(progress.return_mean, 1)}"
+        f"  return {_mean_return(progress)}"
     )
 
 
@@ -102,7 +103,7 @@ def panel(title: str, progress: Progress) -> RenderableType:
     """The live panel: progress to each stop rule, rates, lag, balance, version, roles."""
     figures = Table.grid(padding=(0, 2))
     for _ in _LABELS:
-        figures.add_column(justify="right", min_width=11)
+        figures.add_column(justify="right", min_width=10)
     figures.add_row(*(Text(label, style="dim") for label in _LABELS))
     figures.add_row(*_cells(progress))
     body = Group(_rules(progress), Text(), figures, Text(), _roles(progress))
@@ -132,9 +133,9 @@ def _rules(progress: Progress) -> RenderableType:
     of_limit = f" of {limit:,}" if limit else ""
     rows.add_row("env steps", _bar(steps, limit), f"{steps:,}{of_limit}")
     threshold = progress.threshold
-    of_threshold = f" of {threshold:,.1f}" if threshold is not None else ""
+    of_threshold = f" of {units.short(threshold)}" if threshold is not None else ""
     episodes = f", {progress.episodes:,} episodes" if progress.episodes else ""
-    mean = _number(progress.return_mean, 1)
+    mean = _mean_return(progress)
     rows.add_row("return", _bar(progress.return_mean, threshold), f"{mean}{of_threshold}{episodes}")
     if progress.seconds_limit is not None:
         seconds = f"{progress.t_s:,.0f} of {progress.seconds_limit:,.0f}"
@@ -161,6 +162,10 @@ def _role(address: str, role: RoleState) -> Text:
     cores = "" if role.cores is None else f" {role.cores:.0%} of a core"
     dot = ("● ", _STATE_STYLES.get(role.state, ""))
     return Text.assemble(dot, f"{address} {role.state}{cores}", no_wrap=True)
+
+
+def _mean_return(progress: Progress) -> str:
+    return "-" if progress.return_mean is None else units.mean_return(progress.return_mean)
 
 
 def _number(value: float | None, digits: int) -> str:

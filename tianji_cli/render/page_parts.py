@@ -53,7 +53,7 @@ def tiles(examined: ExaminedRun) -> str:
     bound = examined.run.manifest.max_lag
     items = (
         _threshold_tile(summary),
-        ("Mean return", units.number(summary.return_mean), "of the last episodes, at the end"),
+        ("Mean return", units.mean_return(summary.return_mean), "of the last episodes, at the end"),
         (
             "Collected",
             units.rate(summary.collect_per_s),

@@ -77,19 +77,19 @@ def threshold_text(summary: Summary) -> str:
 
 
 _JUDGES = {
-    "training": "mean return of the last episodes",
-    "evaluation": "mean return of an evaluation",
+    "training": "mean of the last episodes",
+    "evaluation": "mean of an evaluation",
 }
 
 
 def _outcome(summary: Summary) -> list[Row]:
-    evaluation = units.number(summary.evaluation_return)
+    evaluation = units.mean_return(summary.evaluation_return)
     return [
         Row("Status", summary.status),
-        Row("Stopped by", summary.stop_reason, "the rule or event that ended training"),
+        Row("Stopped by", summary.stop_reason, "what ended training"),
         Row("Threshold", threshold_text(summary), _JUDGES[summary.judge]),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
-        Row("Mean return", units.number(summary.return_mean), "of the last episodes"),
+        Row("Mean return", units.mean_return(summary.return_mean), "of the last episodes"),
         Row("Evaluation", evaluation, "mean of the last one", is_optional=True),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
@@ -104,8 +104,8 @@ def _throughput(summary: Summary) -> list[Row]:
         Row("Consumed", units.rate(summary.consume_per_s), "by the learner, each step once"),
         Row("Trained", trained, "by the learner, reuse counted"),
         Row("Replay ratio", ratio, "samples trained per env step", is_optional=True),
-        Row("Balance P/C", units.number(summary.balance, 2), "collected per consumed; 1 is even"),
-        Row("Lag", units.lag(summary.lag), "versions: min / mean / p95 / max"),
+        Row("Balance P/C", units.number(summary.balance, 2), "collected ÷ consumed; 1 is even"),
+        Row("Lag", units.lag(summary.lag), "versions: min, mean, p95, max"),
     ]
 
 

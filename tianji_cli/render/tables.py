@@ -48,7 +48,7 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
             Text(row.status, style=_STATUS_STYLE.get(row.status, "yellow")),
             Text(work or row.problem or ""),
             units.number(row.collect_per_s, 0),
-            units.number(row.return_mean),
+            units.mean_return(row.return_mean),
             _reached_in(row),
         )
     return table

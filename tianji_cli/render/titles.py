@@ -38,8 +38,9 @@ def _reached_by(runs: Runs) -> str:
     if not judged:
         return "Mean return"
     num_reached = sum(bool(summary.reached) for summary in judged)
+    if len(thresholds) > 1:
+        return f"{num_reached} of {len(runs)} runs reach their own threshold"
     goal = units.short(min(t for t in thresholds if t is not None))
-    goal = goal if len(thresholds) == 1 else "its own threshold"
     return f"{num_reached} of {len(runs)} runs reach a mean return of {goal}"
 
 
@@ -49,7 +50,7 @@ def _end_of_return(run: RunCurves) -> str:
         return "Return: no episode has finished"
     if summary.return_mean is None:
         return "Return: no episode has finished since the run was resumed"
-    text = f"Mean return ends at {units.number(summary.return_mean)}"
+    text = f"Mean return ends at {units.mean_return(summary.return_mean)}"
     if summary.threshold is not None:
         text += f", short of {units.short(summary.threshold)}"
     return text

@@ -63,6 +63,17 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:,.{digits}f}"
 
 
+def mean_return(value: float | None) -> str:
+    """Small ones with more digits: the returns of many environments lie between 0 and 1.
+
+    >>> mean_return(487.25), mean_return(-9.375), mean_return(0.7964), mean_return(0.0)
+    ('487.2', '-9.38', '0.796', '0')
+    """
+    if not value:
+        return NONE if value is None else "0"
+    return number(value, 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3)
+
+
 def short(value: float) -> str:
     """A return or threshold without needless zeros.
 
