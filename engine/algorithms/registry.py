@@ -52,12 +52,26 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     """Makes the algorithm that an experiment names, from checked hyperparameters.
 
     Raises:
-        ConfigError: Unknown name, unknown or impossible hyperparameter, unsuitable spaces.
+        ConfigError: Unknown name, unknown or impossible hyperparameter, unsuitable spaces, or a
+            method of the contract is missing.
     """
     entry = _entry(experiment)
     algorithm = entry.make(read_config(experiment), experiment.network, spaces)
+    _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
     return algorithm
+
+
+def _check_methods(name: str, algorithm: object) -> None:
+    """Said before anything starts, not when a role comes to call it."""
+    methods = [method for method in vars(Algorithm) if not method.startswith("_")]
+    lacking = [method for method in methods if not callable(getattr(algorithm, method, None))]
+    if lacking:
+        raise ConfigError(
+            f"{name} lacks {', '.join(lacking)}",
+            where="algorithm.name",
+            fix="engine.algorithms.base.Algorithm says what an algorithm has",
+        )
 
 
 def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:

@@ -13,6 +13,7 @@ from engine.algorithms.base import Algorithm, Lanes
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import pieces_of
 from engine.algorithms.trunks import names_in_bfloat16
+from engine.errors import RunFailedError
 from engine.runtime.compiled import act_signature
 from engine.runtime.library import Library
 
@@ -47,6 +48,7 @@ class Acting:
         self.weights = self._rounding.weights(vector)
         self._library: Library | None = None
         self._fitting: Library | None = None
+        self._is_checked = False
 
     def refresh(self) -> None:
         """To be called when `parameters` have been written to: acts with these from now on."""
@@ -64,6 +66,9 @@ class Acting:
         Args:
             tensors: Its fields; the noise is drawn for as many steps as they have.
             columns: Of each part along axis B; all have the same size.
+
+        Raises:
+            RunFailedError: `act` does not give what the fields of a rollout want.
         """
         noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._lanes)
         fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
@@ -71,10 +76,26 @@ class Acting:
             list(zip(*(field[:, part].unbind() for field in fields), strict=False))
             for part in columns
         ]
+        if not self._is_checked:
+            self._check(rows[0][0])
+            self._is_checked = True
         library = self._library
         fits = library and library.signature == act_signature(self.weights, rows[0][0])
         self._fitting = library if fits else None
         return rows
+
+    def _check(self, row: Row) -> None:
+        """Copying into a row would spread a value of a wrong shape over it without a word."""
+        observation, noise, *outputs = row
+        chosen = self._algorithm.act(self._network, observation, noise)
+        for name, output in zip(self.names, outputs, strict=True):
+            if name not in chosen:
+                raise RunFailedError(f"act gives no {name}, which is one of samples().fields")
+            if chosen[name].shape != output.shape:
+                raise RunFailedError(
+                    f"act gives {name} in the shape {tuple(chosen[name].shape)},"
+                    f" by samples().fields it is {tuple(output.shape)}"
+                )
 
     def choose(self, row: Row) -> None:
         """Fills one row in."""

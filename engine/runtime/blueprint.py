@@ -50,9 +50,9 @@ class Blueprint:
         algorithm: Made from it.
         layout: Of a rollout.
         weights: Of the flat parameters.
-        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of.
+        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of
+            (queue); 0 for replay.
         cut: How the run is spread over processes.
-        rollouts_per_batch: Rollouts that one batch is made of (queue).
         replay: What is wanted from a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
         devices: What loops that are fused on a device run on.
