@@ -2,12 +2,13 @@
 
 A table is written in full detail up to `DETAIL_BYTES`. Beyond that, the rows of one role are added
 up for a second at a time; so a table grows by a row a second for each role, whatever the rates.
-Counts and sums are those of all rows, running totals and versions those of the last one, extremes
-those over all. Episodes, evaluations, events, profiles and resources are never merged.
+Counts, sums and means are those over all rows, running totals and versions those of the last one,
+extremes those over all. Episodes, evaluations, events, profiles and resources are never merged.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
@@ -113,7 +114,16 @@ def _stalenesses(a: Staleness, b: Staleness) -> Staleness:
 
 
 def _replays(a: Replay, b: Replay) -> Replay:
-    return replace(b, env_steps=a.env_steps + b.env_steps, samples=a.samples + b.samples)
+    drawn = [row for row in (a, b) if row.samples]  # the others know of no age
+    samples = a.samples + b.samples
+    age_s = sum(row.sample_age_mean_s * row.samples for row in drawn)
+    return replace(
+        b,
+        env_steps=a.env_steps + b.env_steps,
+        samples=samples,
+        sample_age_mean_s=age_s / samples if samples else math.nan,
+        sample_age_max_s=max((row.sample_age_max_s for row in drawn), default=math.nan),
+    )
 
 
 def _merges(a: Merge, b: Merge) -> Merge:

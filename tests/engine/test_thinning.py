@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.trace.records import (
     Ledger,
     Production,
     Record,
+    Replay,
     Staleness,
     WeightsPublished,
     table_of,
@@ -93,6 +95,29 @@ def test_the_lag_of_the_run_is_the_same(detailed: Result, thinned: Path):
 
     before, after = both(detailed, thinned, Staleness)
     assert lag(after) == lag(before) == detailed.summary.lag
+
+
+def test_ages_of_replayed_samples_are_means_and_extremes_over_all(tmp_path: Path):
+    """A row from before the first batch has no samples, hence no age."""
+    ages = [(0, math.nan, math.nan), (100, 2.0, 9.0), (300, 1.0, 3.0), (0, math.nan, math.nan)]
+    with TraceWriter(tmp_path, detail_bytes=0) as writer:
+        for number, (samples, mean_s, max_s) in enumerate(ages):
+            row = Replay(
+                t_s=number * 0.1,
+                buffer=0,
+                env_steps=10,
+                env_steps_total=10 * (number + 1),
+                samples=samples,
+                samples_total=samples,
+                size_env_steps=10,
+                replay_ratio=0.0,
+                sample_age_mean_s=mean_s,
+                sample_age_max_s=max_s,
+            )
+            writer.write([row])
+    (merged,) = read_table(tmp_path, Replay)
+    assert (merged.samples, merged.env_steps) == (400, 40)
+    assert (merged.sample_age_mean_s, merged.sample_age_max_s) == (1.25, 9.0)
 
 
 def test_a_large_table_grows_with_time_and_not_with_work(tmp_path: Path):
