@@ -134,6 +134,7 @@ class StopSpec(Spec, frozen=True, kw_only=True):
     return_threshold: float | None = None
     """Mean return of the last `return_window` finished training episodes, or of an evaluation."""
     return_window: PositiveInt = 100
+    """Episodes in that mean, which must all have finished before it counts."""
     judge: Literal["training", "evaluation"] = "training"
     """Whose returns the threshold is held against."""
     sustained: PositiveInt = 1
@@ -156,10 +157,12 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):
-    """A checkpoint is always written at the end; `every_s` adds periodic ones."""
+    """When learners write what a run can go on from (`tianji up --resume`)."""
 
     every_s: PositiveFloat | None = 60.0
+    """Time between two of them; `null`: only the one that is always written at the end."""
     keep: PositiveInt = 3
+    """So many of the newest stay."""
 
 
 class WatchdogSpec(Spec, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 It hosts the roles of one process (`engine.runtime.worker`), or all roles of a run without any
 sockets (`engine.runtime.inline`). Roles of one process call each other through its inbox; nothing
-is serialised. Waiting is one poll on sockets and timers; nothing spins or sleeps.
+is serialised. Waiting is one poll on sockets and timers; a loop without sockets, where nothing can
+come, sleeps until its next timer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.clock import Clock, RunClock
+from engine.clock import RunClock
 from engine.errors import WireError
 from engine.messages import (
     COORDINATOR,
@@ -44,7 +45,6 @@ from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01
 """How long a busy body may go on before messages are looked at again."""
-
 
 WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
 """Commands that get a run on; what is done beside them, such as saving, is no progress."""
@@ -250,6 +250,3 @@ class Loop:
                 self._work += 1
                 for event in item.body.advance(budget_s):
                     self.post(address, event)
-
-
-__all__ = ["Body", "Clock", "Hosted", "Loop", "LoopClock"]

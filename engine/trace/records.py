@@ -40,7 +40,7 @@ class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
     length_mean_env_steps: float
     evaluate_s: float
     env_steps_collected: int = 0
-    """For training, by the whole run when the coordinator heard of it; written by it."""
+    """By all actors when the coordinator heard of it; written by the coordinator."""
 
 
 class Production(_Row, frozen=True, kw_only=True, tag="production"):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import WireError
-from engine.wire.lanes import LINE_BYTES, Fence
+from engine.wire.fence import LINE_BYTES, Fence
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -6,9 +6,11 @@
 The destination is the role that the frame is for, as a process can play several: its address, or
 `takers` on weights, which are for all roles of a process that take any.
 
-One frame is this header and the buffer, nothing else. A frame is refused before anything is
-allocated or interpreted unless magic, schema, digest, size and checksum are exactly as agreed.
-The checksum covers the header only: ipc cannot corrupt a frame, and TCP frames are authenticated.
+One frame is this header and the buffer, nothing else; where the buffer lies in shared memory, it is
+the header alone. A frame is refused before anything is allocated or interpreted unless magic,
+schema, digest, size and checksum are exactly as agreed. The checksum covers the header only: ipc
+cannot corrupt a frame, and TCP frames are authenticated. A small message is MessagePack behind the
+fields up to the destination, without the rest.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ KIND_LETTER = 10
 """A message that has a receipt: its number stands for the digest, its session for the size."""
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
+PREFIX_BYTES = _PREFIX.size
 MAX_DESTINATION = 20
 _ROLLOUT = struct.Struct("<IIQQqqqIQdd")
 _PARAMETERS = struct.Struct("<qIq")
+_BATCH = struct.Struct("<qI")
 _SAMPLES = struct.Struct("<qQddd")
 _SLOT = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")
@@ -86,6 +90,13 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
     kind = KIND_SLOT if kind_of(frame) == KIND_SLOT else KIND_ROLLOUT
     _check(frame, kind, digest, num_bytes)
     return _rollout_info(_ROLLOUT.unpack_from(frame, _PREFIX.size))
+
+
+def slot_of(frame: Buffer) -> int | None:
+    """Where the rollout lies, if not in the frame itself. The frame was unpacked before."""
+    if kind_of(frame) != KIND_SLOT:
+        return None
+    return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
 
 
 def write_rollout(memory: mmap.mmap, at: int, info: RolloutInfo, held_version: int) -> None:
@@ -145,13 +156,6 @@ def pack_parameters(
     return _seal(_prefix(kind, to, digest, num_bytes) + fields)
 
 
-def slot_of(frame: Buffer) -> int | None:
-    """Where the rollout lies, if not in the frame itself. The frame was unpacked before."""
-    if kind_of(frame) != KIND_SLOT:
-        return None
-    return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
-
-
 def unpack_parameters(
     frame: Buffer, kind: int, digest: int, num_bytes: int
 ) -> tuple[int, int, int]:
@@ -165,13 +169,13 @@ def unpack_parameters(
 
 def pack_batch(to: str, batch: int, num_rollouts: int) -> bytes:
     """Header of a batch, whose rollouts follow as frames of their own."""
-    return _seal(_prefix(KIND_BATCH, to, 0, 0) + struct.pack("<qI", batch, num_rollouts))
+    return _seal(_prefix(KIND_BATCH, to, 0, 0) + _BATCH.pack(batch, num_rollouts))
 
 
 def unpack_batch(frame: Buffer) -> tuple[int, int]:
     """Returns (batch number, number of rollout frames). Raises WireError as above."""
     _check(frame, KIND_BATCH, 0, 0)
-    batch, num_rollouts = struct.unpack_from("<qI", frame, _PREFIX.size)
+    batch, num_rollouts = _BATCH.unpack_from(frame, _PREFIX.size)
     return batch, num_rollouts
 
 
@@ -221,9 +225,6 @@ def is_message_prefix(frame: Buffer) -> bool:
     """Whether nothing but the destination differs from what stands in front of every message."""
     magic, schema, kind, digest, num_bytes, _ = _PREFIX.unpack_from(frame)
     return (magic, schema, kind, digest, num_bytes) == (MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
-
-
-PREFIX_BYTES = _PREFIX.size
 
 
 def kind_of(frame: Buffer) -> int:

@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import platform
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from engine.errors import WireError
+from engine.wire.fence import LINE_BYTES, Fence
 
-LINE_BYTES = 64
-"""Counters of the two ends lie in cache lines of their own."""
 FRAME = 1 << 31
 """In an entry, instead of a slot: the rollout comes as a frame."""
 _SLOT = FRAME - 1
@@ -39,32 +36,6 @@ _SENT, _TAKEN, _ENTRIES = 0, _LINE_WORDS, 2 * _LINE_WORDS
 """Words of a lane."""
 Entry: TypeAlias = tuple[str, int, int]
 """Address of the buffer, incarnation of the actor, slot."""
-
-
-_STORES_IN_ORDER = platform.machine() in ("x86_64", "AMD64", "i686")
-"""Processors that let no store overtake a store, nor a load a load (Intel SDM, volume 3, 9.2)."""
-
-
-class Fence:
-    """Orders memory between processes.
-
-    Python has no fence of its own. Releasing a lock and taking it again is one on every processor:
-    a release, then an acquisition that reads what the release wrote.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def hold(self) -> None:
-        """Nothing moves across this in either direction."""
-        self._lock.release()
-        self._lock.acquire()
-
-    def order(self) -> None:
-        """No store moves across this before a store, nor a load before a load."""
-        if not _STORES_IN_ORDER:
-            self.hold()
 
 
 class Lane:
@@ -97,8 +68,7 @@ class Lane:
         if sent - counters[_TAKEN] == self._capacity:
             raise WireError(f"the lane to {self.to} is full, which the protocol excludes")
         self._entries[sent % self._capacity] = epoch << 32 | slot
-        if not _STORES_IN_ORDER:
-            self._fence.hold()
+        self._fence.order()
         counters[_SENT] = sent + 1
         self._fence.hold()
         if self._asleep[0]:
