@@ -71,13 +71,17 @@ def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Fin
             connection.wait(5.0)
             connection.close()
     for name, target in targets.items():
-        detail = f"{target} answers all {len(hosts) - 1} other hosts"
         findings[name] = (
             _failed("; ".join(problems[name]))
             if problems[name]
-            else Finding(probe="ports", verdict="ok", detail=detail)
+            else _answered(target, len(hosts) - 1)
         )
     return findings
+
+
+def _answered(target: str, num_others: int) -> Finding:
+    others = "the other host" if num_others == 1 else f"all {num_others} other hosts"
+    return Finding(probe="ports", verdict="ok", detail=f"{target} answers {others}")
 
 
 def _failed(detail: str) -> Finding:

@@ -165,7 +165,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"Unfinished: {NO_SUMMARY}. Its figures are rebuilt from the traces.")
     elif summary.status != "ok":
         reason = summary.error or summary.stop_reason
-        found.append(f"The run {_ENDED[summary.status]}: {reason}")
+        says_more = reason != summary.status
+        found.append(f"The run {_ENDED[summary.status]}" + (f": {reason}" if says_more else "."))
     if summary.reached is False:
         found.append(f"The threshold of {summary.threshold:g} was not reached.")
     bound = run.manifest.max_lag
@@ -176,7 +177,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
     if summary.trace_error:
         found.append(f"Trace tables end early: {summary.trace_error}.")
     if disagreements:
-        found.append(f"Its files contradict each other in {len(disagreements)} places (see Check).")
+        places = f"{len(disagreements)} place{'s' if len(disagreements) > 1 else ''}"
+        found.append(f"Its files contradict each other in {places} (see Check).")
     if run.manifest.section("git").get("dirty") is True:
         found.append("The working tree had uncommitted changes, so the commit is not all of it.")
     return found

@@ -192,9 +192,8 @@ def with_methods_of_now(work: TransportWork) -> TransportWork:
 def _announce(work: TransportWork, output: Output) -> None:
     manifest, suite, num_open = work.manifest, work.manifest.suite, len(work.open_cells)
     output.say(f"{manifest.bench_id}: {suite.summary}")
-    titles = ", ".join(METHODS[name].title for name in manifest.found)
-    blocks = units.plural(manifest.num_blocks, "block")
-    output.say(f"{titles}; {blocks}, each in random order")
+    output.say("; ".join(METHODS[name].title for name in manifest.found))  # which hold commas
+    output.say(f"{units.plural(manifest.num_blocks, 'block')}, each in random order")
     for name, reason in manifest.missing.items():
         output.say(f"  not measured: {METHODS[name].title}: {reason}")
     if manifest.hosts:
