@@ -91,7 +91,8 @@ class Controller:
                     assert line is not None
                     ready[line.host] = _ready(report)
                 case Refused():
-                    raise refusal(report)
+                    assert line is not None
+                    raise refusal(report, line.host if line.host in self._beats else None)
             if len(ready) == len(self._sites):
                 return ready
         late = sorted(set(self._sites) - set(ready))
@@ -232,10 +233,11 @@ def check_versions(part: HostPart, hello: Hello) -> None:
         )
 
 
-def refusal(report: Refused) -> TianJiError:
-    """The error that a host reported, as it was."""
-    error = TianJiError(report.what, where=report.where, fix=report.fix)
+def refusal(report: Refused, host: str | None = None) -> TianJiError:
+    """The error that a host reported; what is wrong on another machine than this names it."""
+    what = report.what if host is None else f"{host}: {report.what}"
+    error = TianJiError(what, where=report.where, fix=report.fix)
     for kind in TianJiError.__subclasses__():
         if kind.exit_code == report.exit_code and kind.__name__ != "WireError":
-            error = kind(report.what, where=report.where, fix=report.fix)
+            error = kind(what, where=report.where, fix=report.fix)
     return error

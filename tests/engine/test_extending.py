@@ -41,6 +41,7 @@ def test_the_worked_example_learns(policy: str, tmp_path: Path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
     summary = json.loads(result.stdout)
     assert summary["reached"] is True
     assert summary["algorithm"] == "reinforce"

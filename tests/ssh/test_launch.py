@@ -11,12 +11,12 @@ from fake_node import FakeNode
 
 import engine
 from engine.errors import ConfigError, VersionMismatchError
-from engine.runtime.launch import Hello
+from engine.runtime.launch import Hello, Refused
 from tianji_cli.commands.logs import select
 from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
 from tianji_cli.inventory import Host
 from tianji_cli.laggards import words_of_laggards
-from tianji_cli.launch import check_versions
+from tianji_cli.launch import check_versions, refusal
 from tianji_cli.mirror import fetch, is_growing
 from tianji_cli.preflight import NAMES, Finding, complete
 from tianji_cli.run_dir import RunPaths
@@ -51,6 +51,14 @@ def test_another_python_names_both() -> None:
     assert "3.8.1" in caught.value.what
     assert platform.python_version() in caught.value.what
     assert "`python:`" in caught.value.fix
+
+
+def test_what_a_host_refuses_names_it() -> None:
+    report = Refused(exit_code=2, what="no module 'own'", where="modules", fix="install it")
+    error = refusal(report, "a")
+    assert isinstance(error, ConfigError)
+    assert (error.what, error.where, error.fix) == ("a: no module 'own'", "modules", "install it")
+    assert refusal(report).what == "no module 'own'", "on this machine nobody asks where"
 
 
 def test_growing_files_come_by_what_is_new(tmp_path: Path) -> None:
