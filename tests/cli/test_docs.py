@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "experiments").rglob("*.md")),
+    ROOT / "results/README.md",
+    *sorted((ROOT / "results/reference").glob("**/README.md")),
+]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def console_commands(page: Path) -> list[str]:
@@ -27,7 +38,7 @@ def console_commands(page: Path) -> list[str]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_documented_commands_run(page, tmp_path):
     """In one directory and in order, as a reader would; `# exit N` states another code than 0."""
     for command in console_commands(page):
@@ -45,19 +56,19 @@ def test_documented_commands_run(page, tmp_path):
         assert result.returncode == int(expected or 0), f"{command}\n{result.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_files_exist(page):
     for name in re.findall(r"`((?:engine|tianji_cli|tests|docs)/[\w/.-]+\.\w+)`", page.read_text()):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_tests_exist(page):
     for name, test in re.findall(r"`(tests/[\w/.-]+\.py)::(\w+)`", page.read_text()):
         assert (ROOT / name).is_file(), f"{page.name} names {name}"
