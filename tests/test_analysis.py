@@ -259,14 +259,6 @@ def test_a_run_without_summary_is_rebuilt(run: RunData):
     assert rebuild_counters(changed(run, summary=None)) == []
 
 
-def test_an_interruption_is_said_once(run: RunData):
-    assert run.summary is not None
-    summary = msgspec.structs.replace(
-        run.summary, status="interrupted", stop_reason="interrupted", reached=True
-    )
-    assert warnings_of(changed(run, summary=summary), summary, []) == ["The run was interrupted."]
-
-
 def test_warnings_name_what_a_reader_must_know(run: RunData):
     broken = with_summary(
         run, status="failed", error="learner-0 was killed", reached=False, restarts=2

@@ -194,13 +194,14 @@ class LearnerBody:
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
     ) -> Updated:
+        """What an algorithm counts in tensors becomes numbers, which is what traces hold."""
         self._version += 1
         return Updated(
             weights=self._export(),
-            samples_trained=result.samples_trained,
+            samples_trained=int(result.samples_trained),
             num_updates=self._state.num_updates,
             update_s=self._clock.now_s() - start_s,
-            metrics=result.metrics,
+            metrics={name: float(value) for name, value in result.metrics.items()},
             samples_by_version=samples_by_version or {},
             priorities=priorities,
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from engine.algorithms.base import UpdateResult
 from engine.clock import ManualClock
 from engine.errors import ConfigError
 from engine.progress import RunCounters
@@ -95,6 +98,17 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
     for before, after in itertools.pairwise(exported):
         assert not np.array_equal(before, after), "no buffer is written to again"
     assert set(events[0].metrics) == {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+
+
+def test_figures_that_an_algorithm_gives_as_tensors_become_numbers(
+    blueprint: Blueprint, body: LearnerBody, monkeypatch: pytest.MonkeyPatch
+):
+    metrics: dict[str, Any] = {"loss": torch.tensor(0.5), "norm": np.float32(2.0)}
+    result = UpdateResult(torch.tensor(80), metrics)  # type: ignore[arg-type]
+    monkeypatch.setattr(blueprint.algorithm, "update", lambda state, batch: result)
+    event = train(body, random_rollout(blueprint, 0), random_rollout(blueprint, 1))
+    row = msgspec.json.encode([event.samples_trained, event.metrics])
+    assert row == b'[80,{"loss":0.5,"norm":2.0}]'
 
 
 def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, body: LearnerBody):

@@ -174,6 +174,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"Lag reached {summary.lag.max} versions, above the bound of {bound}.")
     if summary.restarts:
         found.append(f"Roles restarted during the run: {summary.restarts}.")
+    if names := _not_finite(run):
+        found.append(f"No finite number at the end: {names}. The training may have diverged.")
     if summary.trace_error:
         found.append(f"Trace tables end early: {summary.trace_error}.")
     if disagreements:
@@ -182,6 +184,13 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
     if run.manifest.section("git").get("dirty") is True:
         found.append("The working tree had uncommitted changes, so the commit is not all of it.")
     return found
+
+
+def _not_finite(run: RunData) -> str:
+    """Metrics of each learner's last update that are no number any more."""
+    last = {row.learner: row.metrics for row in run.consumption}
+    values = [item for metrics in last.values() for item in metrics.items()]
+    return ", ".join(sorted({name for name, value in values if not math.isfinite(value)}))
 
 
 _ENDED = {"ok": "ended well", "failed": "failed", "interrupted": "was interrupted"}
