@@ -123,7 +123,7 @@ def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[
     try:
         with torch.no_grad():
             features: Tensor = trunk(torch.zeros(1, *observation_shape))
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ConfigError(
             f"{trunk_name(observation_shape, spec)} cannot take observations of shape"
             f" {observation_shape}: {error}",

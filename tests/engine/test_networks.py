@@ -87,6 +87,11 @@ def test_an_unknown_trunk_is_named_with_the_nearest():
     assert error.value.where == "network.name"
 
 
+def test_an_observation_without_axes_is_refused():
+    with pytest.raises(ConfigError, match=r"mlp cannot take observations of shape \(\)"):
+        PolicyValueNetwork(box((), np.float32), ACTIONS, NetworkSpec())
+
+
 @pytest.mark.parametrize("shape", [(4,), (10, 10, 4)])
 def test_a_network_that_cannot_take_the_observations_says_so(shape: tuple[int, ...]):
     with pytest.raises(ConfigError) as error:
