@@ -29,7 +29,7 @@ from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.run import RunData, load_run
 from tianji_cli.analysis.staleness import lag_counts, lag_histogram, lag_over_time
 from tianji_cli.analysis.tables import to_frame
-from tianji_cli.analysis.throughput import bin_edges_s, rates_over_time, steady_rates
+from tianji_cli.analysis.throughput import rates_over_time, steady_rates
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +106,6 @@ def test_rates_add_up_to_what_was_collected(run: RunData):
         edges.append(2 * middle - edges[-1])
     for column, table in (("collect_per_s", production), ("consume_per_s", consumption)):
         assert (rates[column] * np.diff(edges)).sum() == pytest.approx(table["env_steps"].sum())
-
-
-@pytest.mark.parametrize(("end_s", "width_s"), [(0.0, 1.0), (0.3, 0.5), (10.0, 0.5), (10.1, 0.5)])
-def test_bins_cover_the_run_and_none_is_tiny(end_s: float, width_s: float):
-    edges = bin_edges_s(end_s, width_s)
-    assert edges[0] == 0.0
-    assert edges[-1] >= end_s
-    assert (np.diff(edges) >= width_s / 2).all()
 
 
 def test_steady_rates_count_rows_as_they_arrived():

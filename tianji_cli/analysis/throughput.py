@@ -12,6 +12,8 @@ from engine.trace.summary import STEADY_SHARE, steady_rate_per_s
 TARGET_BINS = 60
 MIN_GAPS_PER_BIN = 16
 """A bin holds several batches, or its rate would only show how the batches fall into bins."""
+MIN_BINS = 5
+"""Of a run with few batches, whose bins hold fewer of them: a line needs points."""
 
 
 def nice_width_s(width_s: float) -> float:
@@ -30,7 +32,8 @@ def nice_width_s(width_s: float) -> float:
 def bin_width_s(times_s: pd.Series, end_s: float) -> float:
     """A width for time bins over [0, end_s]: about 60 of them, none shorter than a few batches."""
     gap_s = float(times_s.diff().median()) if len(times_s) > 1 else 0.0
-    return nice_width_s(max(end_s / TARGET_BINS, MIN_GAPS_PER_BIN * gap_s))
+    shortest_s = min(MIN_GAPS_PER_BIN * gap_s, end_s / MIN_BINS)
+    return nice_width_s(max(end_s / TARGET_BINS, shortest_s))
 
 
 def bin_edges_s(end_s: float, width_s: float) -> np.ndarray:
