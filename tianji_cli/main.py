@@ -41,9 +41,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(lab.app, epilog=EVERYWHERE)
-app.command(epilog=EVERYWHERE)(bench_options.bench)
-
 
 @app.callback()
 def main_options(
@@ -104,7 +101,7 @@ def up(
     raise typer.Exit(command.up(request, output))
 
 
-@app.command(epilog=EVERYWHERE)
+@app.command(epilog=EVERYWHERE, short_help="Show the fragments, processes and channels of a run.")
 def plan(
     context: typer.Context,
     inventory: InventoryArgument = None,
@@ -135,7 +132,9 @@ def plan(
     show_plan(found, output_of(context))
 
 
-@app.command(epilog=EVERYWHERE)
+@app.command(
+    epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; say what mends the rest."
+)
 def check(
     context: typer.Context,
     inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
@@ -180,7 +179,9 @@ def logs(
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
-@app.command(epilog=EVERYWHERE)
+@app.command(
+    epilog=EVERYWHERE, short_help="End a run everywhere, bring its results here, leave nothing."
+)
 def down(
     context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
 ) -> None:
@@ -190,7 +191,7 @@ def down(
     raise typer.Exit(down_command(results, run, output_of(context)))
 
 
-@app.command(epilog=EVERYWHERE)
+@app.command(epilog=EVERYWHERE, short_help="Draw tables, plots and a page from the files of a run.")
 def report(
     context: typer.Context,
     runs: RunsArgument = None,
@@ -210,6 +211,14 @@ def list_past_runs(context: typer.Context, results: ResultsOption = Path("result
     from tianji_cli.commands.runs import runs_command
 
     runs_command(results, output_of(context))
+
+
+app.command(
+    epilog=EVERYWHERE, short_help="Compare with other systems, run studies, measure the channel."
+)(bench_options.bench)
+app.add_typer(
+    lab.app, epilog=EVERYWHERE, short_help="A throw-away cluster of hosts on this machine."
+)
 
 
 @app.command(epilog=EVERYWHERE)

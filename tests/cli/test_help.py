@@ -41,6 +41,11 @@ def test_help_reads_no_heavy_library():
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_commands_are_told_whole_in_80_columns_and_the_first_is_up():
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+    assert commands()[0] == "up"
+
+
 def test_every_command_has_help():
     assert {"up", "plan", "report", "runs", "version"} <= set(commands())
     for command in commands():
