@@ -209,17 +209,22 @@ class Inbox:
         Returns:
             False if there is something already: then the process must not wait.
         """
-        for word in self._asleep:
-            word[0] = 1
+        self._say_asleep(1)
         self._fence.hold()
-        return not self.can_take()
+        if not self.can_take():
+            return True
+        self._say_asleep(0)
+        return False
 
     def wake_up(self) -> None:
         """No bell is needed any longer."""
-        for word in self._asleep:
-            word[0] = 0
+        self._say_asleep(0)
         for bell in self._bells:
             bell.quiet()
+
+    def _say_asleep(self, value: int) -> None:
+        for word in self._asleep:
+            word[0] = value
 
 
 class _Bell:

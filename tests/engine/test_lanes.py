@@ -103,7 +103,9 @@ def test_the_bell_rings_once_and_only_for_a_buffer_that_sleeps():
     lane_of(lanes).put(0, 1)
     assert not rung(inbox)
     assert not inbox.fall_asleep(), "there is something already"
-    assert inbox.take() == [("buffer-0", 0, 1)]
+    lane_of(lanes).put(0, 5)
+    assert not rung(inbox), "so it did not sleep"
+    assert inbox.take() == [("buffer-0", 0, 1), ("buffer-0", 0, 5)]
     assert inbox.fall_asleep()
     lane_of(lanes, 1).put(0, 1)
     assert not rung(inbox), "that is for another buffer"
