@@ -27,7 +27,8 @@ WINDOW = 256
 REPEAT_S = 2.0
 """A letter that has no receipt after so long is sent once more."""
 RECEIPT_S = 0.5
-"""So long a receipt may wait for further letters; one for what came out of turn does not wait."""
+RECEIPT_LETTERS = WINDOW // 4
+"""So long, and for so many letters, a receipt may wait; one for what came out of turn does not."""
 
 
 class Outbox:
@@ -91,6 +92,8 @@ class _Sender:
     def __init__(self, session: int) -> None:
         self.session = session
         self.next_number = 0
+        self.said = 0
+        """Of the last receipt."""
         self.due_s: float | None = None
 
 
@@ -114,7 +117,7 @@ class Receipts:
             return False
         is_next = number == item.next_number
         item.next_number += is_next
-        if not is_next:
+        if not is_next or item.next_number - item.said >= RECEIPT_LETTERS:
             item.due_s = now_s
         elif item.due_s is None:
             item.due_s = now_s + RECEIPT_S
@@ -125,7 +128,7 @@ class Receipts:
         found = []
         for sender, item in self._senders.items():
             if item.due_s is not None and now_s >= item.due_s:
-                item.due_s = None
+                item.due_s, item.said = None, item.next_number
                 found.append((sender, item.session, item.next_number))
         return found
 

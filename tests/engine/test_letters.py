@@ -118,6 +118,18 @@ def test_receipts_wait_for_more_unless_something_is_missing():
     assert receipts.due(0.1) == [("actor-0", 1, 1)]
 
 
+def test_nobody_waits_for_a_receipt_while_many_letters_come():
+    outbox, receipts = Outbox(session=1), Receipts()
+    for number in range(10 * WINDOW):
+        outbox.put(str(number).encode())
+        for letter in outbox.due(0.0):
+            assert receipts.take("actor-0", 1, int(bytes(letter)), 0.0)
+        for _, session, next_number in receipts.due(0.0):
+            outbox.receipt(session, next_number, 0.0)
+    assert receipts.wait_s(0.0) is None or receipts.wait_s(0.0) > 0
+    assert len(outbox._kept) < WINDOW, "no time has passed, and all but the last have receipts"
+
+
 class Proxy:
     """Passes bytes on between one client at a time and a server, until it resets both.
 
