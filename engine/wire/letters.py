@@ -73,6 +73,10 @@ class Outbox:
         self._next = end
         return letters
 
+    def defer(self) -> None:
+        """There is no connection: all without a receipt is handed over once there is one."""
+        self._next, self._repeated = self._first, None
+
     def receipt(self, session: int, next_number: int, now_s: float) -> None:
         """All letters before `next_number` have come."""
         if session != self.session or not self._first < next_number <= self._next:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TypeGuard
 
-from engine.messages import COORDINATOR, Alive, AnyMessage, Message, Receipt, SmallMessage
+from engine.messages import (
+    COORDINATOR,
+    Alive,
+    AnyMessage,
+    Message,
+    ProgressShown,
+    Receipt,
+    SmallMessage,
+)
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
@@ -41,14 +49,19 @@ class Mail:
         box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
         return True
 
-    def due(self) -> Iterator[tuple[str, Buffer]]:
-        """What to send now, and to which process."""
+    def send(self, hand_over: Callable[[str, list[Buffer]], bool]) -> None:
+        """Sends what is due now.
+
+        Args:
+            hand_over: Gives frames to the connection to a process; False if there is none.
+        """
         now_s = time.monotonic()
         for peer, box in self._outboxes.items():
-            yield from ((peer, letter) for letter in box.due(now_s))
+            if not all(hand_over(peer, [letter]) for letter in box.due(now_s)):
+                box.defer()
         for sender, session, next_number in self._receipts.due(now_s):
             receipt = Receipt(session=session, next_number=next_number)
-            yield from ((sender, frame) for frame in self._codec.encode(receipt, sender))
+            hand_over(sender, self._codec.encode(receipt, sender))
 
     def wait_s(self, timeout_s: float | None) -> float | None:
         """How long to wait for messages, if that long at most: then something may be due."""
@@ -73,4 +86,4 @@ class Mail:
 
 def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:
     """All small ones, but not what is said again and again and means nothing later."""
-    return isinstance(message, Message) and not isinstance(message, Alive)
+    return isinstance(message, Message) and not isinstance(message, Alive | ProgressShown)

@@ -167,7 +167,7 @@ class Sockets:
             return True
         mail = None if is_near else self._mail
         if mail is not None and mail.put(message, to, peer):
-            self._send_mail(mail)
+            mail.send(self._send_far)
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
@@ -195,10 +195,8 @@ class Sockets:
                 return False
             raise
 
-    def _send_mail(self, mail: Mail) -> None:
-        """What is lost of it is sent again in time."""
-        for peer, frame in mail.due():
-            self._hand_over(peer, self._clients.get(peer), cut([frame]))
+    def _send_far(self, peer: str, frames: list[Buffer]) -> bool:
+        return self._hand_over(peer, self._clients.get(peer), cut(frames))
 
     def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:
         """Sends them whole, by the connection that keeps only the latest."""
@@ -229,7 +227,7 @@ class Sockets:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
         if self._mail is not None:
-            self._send_mail(self._mail)
+            self._mail.send(self._send_far)
             timeout_s = self._mail.wait_s(timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
         intake = self._intake

@@ -100,6 +100,15 @@ def test_no_more_than_a_window_is_with_the_connection():
     assert len(outbox.due(REPEAT_S + 1)) == 10
 
 
+def test_without_a_connection_nothing_counts_as_sent():
+    outbox = Outbox(session=1)
+    for number in range(3):
+        outbox.put(str(number).encode())
+    assert outbox.due(0.0) == [b"0", b"1", b"2"]
+    outbox.defer()
+    assert outbox.due(0.1) == [b"0", b"1", b"2"], "at once, not after a while"
+
+
 def test_a_new_incarnation_begins_anew_and_the_old_one_is_not_heard_again():
     receipts = Receipts()
     assert receipts.take("actor-0", 1, 0, 0.0)
@@ -245,6 +254,19 @@ def test_what_the_coordinator_says_to_one_that_is_gone_does_not_reach_its_succes
                 assert list(coordinator.receive(0.0)) == []
         assert coordinator._mail is not None
         assert coordinator._mail.wait_s(None) is None, "nothing waits for a receipt"
+
+
+def test_what_is_said_before_there_is_a_connection_arrives_as_soon_as_there_is_one():
+    with on_two_hosts() as (coordinator, begin):
+        coordinator.send("actor-0", Start(origin_ns=1))
+        with begin() as actor:
+            actor.send(COORDINATOR, Alive(address="actor-0", host="box"))
+            began_s = time.monotonic()
+            while not list(coordinator.receive(0.05)):
+                assert time.monotonic() < began_s + 20.0
+            connected_s = time.monotonic()
+            assert heard_by(actor, coordinator) == ("actor-0", Start(origin_ns=1))
+            assert time.monotonic() - connected_s < REPEAT_S / 2
 
 
 def report(number: int) -> Report:
