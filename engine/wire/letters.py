@@ -18,6 +18,7 @@ Pure: no sockets, no clock.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import islice
 
@@ -26,6 +27,8 @@ from engine.wire.header import Buffer
 WINDOW = 256
 REPEAT_S = 2.0
 """A letter that has no receipt after so long is sent once more."""
+RECONNECT_S = 0.1
+"""So often a connection is looked for where there is none."""
 RECEIPT_S = 0.5
 RECEIPT_LETTERS = WINDOW // 4
 """So long, and for so many letters, a receipt may wait; one for what came out of turn does not."""
@@ -49,6 +52,7 @@ class Outbox:
         self._repeated: int | None = None
         self._since_s = 0.0
         """Since when the oldest waits, or was sent again."""
+        self._is_deferred = False
 
     @property
     def next_number(self) -> int:
@@ -61,6 +65,7 @@ class Outbox:
 
     def due(self, now_s: float) -> list[Buffer]:
         """What to hand to the connection now."""
+        self._is_deferred = False
         if self._first < self._next and now_s >= self._since_s + REPEAT_S:
             self._repeated, self._since_s = self._first, now_s
             return [self._kept[0]]
@@ -73,9 +78,10 @@ class Outbox:
         self._next = end
         return letters
 
-    def defer(self) -> None:
+    def defer(self, now_s: float) -> None:
         """There is no connection: all without a receipt is handed over once there is one."""
         self._next, self._repeated = self._first, None
+        self._since_s, self._is_deferred = now_s, True
 
     def receipt(self, session: int, next_number: int, now_s: float) -> None:
         """All letters before `next_number` have come."""
@@ -89,7 +95,8 @@ class Outbox:
 
     def wait_s(self, now_s: float) -> float | None:
         """When to look for what is due again; None if nothing waits for a receipt."""
-        return max(0.0, self._since_s + REPEAT_S - now_s) if self._kept else None
+        after_s = RECONNECT_S if self._is_deferred else REPEAT_S
+        return max(0.0, self._since_s + after_s - now_s) if self._kept else None
 
 
 class _Sender:
@@ -126,6 +133,11 @@ class Receipts:
         elif item.due_s is None:
             item.due_s = now_s + RECEIPT_S
         return is_next
+
+    def due_s(self, sender: str) -> float:
+        """When the receipt for this sender is to be sent; infinite if none is."""
+        due_s = self._senders[sender].due_s
+        return math.inf if due_s is None else due_s
 
     def due(self, now_s: float) -> list[tuple[str, int, int]]:
         """Receipts to send now: to whom, session, and the number that is waited for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeGuard
@@ -34,6 +35,8 @@ class Mail:
         self._is_coordinator = is_coordinator
         self._outboxes: dict[str, Outbox] = {}
         self._receipts = Receipts()
+        self._due_s = math.inf
+        """Before then nothing is to be sent; looked at in each turn of a loop."""
 
     def put(self, message: AnyMessage, to: str, peer: str) -> bool:
         """Keeps a message to a role of this process until it has come.
@@ -47,41 +50,55 @@ class Mail:
         if box is None:
             box = self._outboxes[peer] = Outbox(session=time.monotonic_ns())
         box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
+        self._due_s = 0.0
         return True
 
-    def send(self, hand_over: Callable[[str, list[Buffer]], bool]) -> None:
+    def tend(
+        self, hand_over: Callable[[str, list[Buffer]], bool], timeout_s: float | None = None
+    ) -> float | None:
         """Sends what is due now.
 
         Args:
             hand_over: Gives frames to the connection to a process; False if there is none.
+            timeout_s: How long the caller would wait for messages; None: for ever.
+
+        Returns:
+            How long it may wait.
         """
         now_s = time.monotonic()
+        if now_s >= self._due_s:
+            self._send(hand_over, now_s)
+        wait_s = max(0.0, self._due_s - now_s)
+        if timeout_s is None:
+            return None if wait_s == math.inf else wait_s
+        return min(timeout_s, wait_s)
+
+    def _send(self, hand_over: Callable[[str, list[Buffer]], bool], now_s: float) -> None:
         for peer, box in self._outboxes.items():
             if not all(hand_over(peer, [letter]) for letter in box.due(now_s)):
-                box.defer()
+                box.defer(now_s)
         for sender, session, next_number in self._receipts.due(now_s):
             receipt = Receipt(session=session, next_number=next_number)
             hand_over(sender, self._codec.encode(receipt, sender))
-
-    def wait_s(self, timeout_s: float | None) -> float | None:
-        """How long to wait for messages, if that long at most: then something may be due."""
-        now_s = time.monotonic()
         waits = [self._receipts.wait_s(now_s), *(b.wait_s(now_s) for b in self._outboxes.values())]
-        return min((wait for wait in (timeout_s, *waits) if wait is not None), default=None)
+        self._due_s = now_s + min((wait for wait in waits if wait is not None), default=math.inf)
 
     def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
         """Keeps count of what has come; False if it is for no role."""
-        now_s = time.monotonic()
         if isinstance(message, Receipt):
             if (box := self._outboxes.get(sender)) is not None:
-                box.receipt(message.session, message.next_number, now_s)
+                box.receipt(message.session, message.next_number, time.monotonic())
+                self._due_s = 0.0
             return False
         if header.kind_of(frame) != header.KIND_LETTER:
             return True
         session, number = header.unpack_letter_prefix(frame)
         if self._receipts.is_successor(sender, session):
             self._outboxes.pop(sender, None)  # that was for the one that is gone
-        return self._receipts.take(sender, session, number, now_s)
+        now_s = time.monotonic()
+        is_new = self._receipts.take(sender, session, number, now_s)
+        self._due_s = min(self._due_s, self._receipts.due_s(sender))
+        return is_new
 
 
 def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:

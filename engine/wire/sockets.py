@@ -167,7 +167,7 @@ class Sockets:
             return True
         mail = None if is_near else self._mail
         if mail is not None and mail.put(message, to, peer):
-            mail.send(self._send_far)
+            mail.tend(self._send_far)
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
@@ -227,8 +227,7 @@ class Sockets:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
         if self._mail is not None:
-            self._mail.send(self._send_far)
-            timeout_s = self._mail.wait_s(timeout_s)
+            timeout_s = self._mail.tend(self._send_far, timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
         intake = self._intake
         if intake is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import struct
@@ -19,7 +20,7 @@ from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage, Report, Start, Stop
 from engine.trace.records import Event
 from engine.wire.keys import make_keyrings
-from engine.wire.letters import RECEIPT_S, REPEAT_S, WINDOW, Outbox, Receipts
+from engine.wire.letters import RECEIPT_S, RECONNECT_S, REPEAT_S, WINDOW, Outbox, Receipts
 from engine.wire.opening import Link
 from engine.wire.sockets import Sockets, Wiring
 
@@ -105,7 +106,8 @@ def test_without_a_connection_nothing_counts_as_sent():
     for number in range(3):
         outbox.put(str(number).encode())
     assert outbox.due(0.0) == [b"0", b"1", b"2"]
-    outbox.defer()
+    outbox.defer(0.0)
+    assert outbox.wait_s(0.0) == RECONNECT_S
     assert outbox.due(0.1) == [b"0", b"1", b"2"], "at once, not after a while"
 
 
@@ -253,7 +255,7 @@ def test_what_the_coordinator_says_to_one_that_is_gone_does_not_reach_its_succes
                 assert list(second.receive(0.05)) == []
                 assert list(coordinator.receive(0.0)) == []
         assert coordinator._mail is not None
-        assert coordinator._mail.wait_s(None) is None, "nothing waits for a receipt"
+        assert coordinator._mail._due_s == math.inf, "nothing waits for a receipt"
 
 
 def test_what_is_said_before_there_is_a_connection_arrives_as_soon_as_there_is_one():
@@ -304,4 +306,4 @@ def test_what_is_said_again_and_again_needs_no_receipt():
         (item,) = coordinator.receive(20.0)
         assert item == (COORDINATOR, Alive(address="supervisor-0", host="box"))
         assert actor._mail is not None
-        assert actor._mail.wait_s(None) is None
+        assert actor._mail._due_s == math.inf
