@@ -12,7 +12,7 @@ import pytest
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR, Counters, Exit, Report, Start, Stop, Stopped
-from engine.roles.commands import Command, Quit, Send, StartRun, Wake
+from engine.roles.commands import Command, Quit, Send, StartRun, Wake, WriteTrace
 from engine.roles.events import Event
 from engine.roles.totals import RunInfo
 from engine.runtime.blueprint import make_blueprint
@@ -144,3 +144,21 @@ def test_rows_cover_the_time_from_start_to_stop_without_gap_or_overlap():
     assert [row.t_s for row in rows] == [1.1, 1.3]
     assert [row.wall_s for row in rows] == pytest.approx([0.002, 0.002])
     assert [row.sections_s for row in rows] == [{"control": 0.002}] * 2
+
+
+class Idle:
+    """A coordinator that has nothing to say."""
+
+    address = COORDINATOR
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        return []
+
+
+def test_the_coordinator_writes_its_rows_itself():
+    """It used to report to itself, and a report that was due at the very end was lost."""
+    role = ProfiledRole(Idle(), "coordinator", Stopwatch())
+    role.handle(Start(origin_ns=0), 0.0)
+    (command,) = role.handle(Stop(), REPORT_S)
+    assert isinstance(command, WriteTrace)
+    assert [type(row) for row in command.records] == [Profile]
