@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.spec import Experiment, check_experiment
+from engine.whole_numbers import with_integers
 from engine.yaml_text import KeyPath, parse_text
 
 T = TypeVar("T")
@@ -33,12 +34,14 @@ class Document:
         data: The mapping as plain Python values.
         lines: Line (from 1) of each key, by its path.
         settings: Keys that a `-s` setting has overlaid.
+        written: How the file writes its numbers and booleans, by path.
     """
 
     source: str
     data: dict[str, Any]
     lines: Mapping[KeyPath, int]
     settings: frozenset[KeyPath] = frozenset()
+    written: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """`file:line: key.path`, with the line of the nearest key in the file; or `-s key.path`."""
@@ -71,11 +74,12 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, *, source: str) -> Document:
     """Parses one YAML mapping from text; errors as in `read_yaml`."""
-    data, lines = parse_text(text, source)
+    parsed = parse_text(text, source)
+    data = parsed.value
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"holds a {type(data).__name__}"
         raise ConfigError(f"a mapping of keys is needed, but the file {found}", where=source)
-    return Document(source, data, lines)
+    return Document(source, data, parsed.lines, written=parsed.written)
 
 
 def apply_settings(document: Document, settings: Sequence[str]) -> Document:
@@ -93,7 +97,7 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
             raise ConfigError(
                 "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
             )
-        value = parse_text(text, source=f"-s {key}")[0]
+        value = parse_text(text, source=f"-s {key}").value
         section = data
         for part in path[:-1]:
             section = section.setdefault(part, {})
@@ -114,10 +118,15 @@ def convert(document: Document, target: type[T]) -> T:
     Raises:
         ConfigError: Unknown key (with the nearest known one), missing key, wrong type or range.
     """
+    return convert_part(document.data, target, document)
+
+
+def convert_part(data: object, target: type[T], document: Document, path: KeyPath = ()) -> T:
+    """The same for values that stand at `path` of a document."""
     try:
-        return msgspec.convert(document.data, target, str_keys=True)
+        return msgspec.convert(with_integers(data, target), target, str_keys=True)
     except msgspec.ValidationError as error:
-        raise explain(error, target, document) from error
+        raise explain(error, target, document, path) from error
 
 
 def explain(
@@ -178,14 +187,19 @@ def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN4
 def _suits(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
     info = _unwrap(info)
     if isinstance(info, msgspec.inspect.UnionType):
-        return any(isinstance(value, _PLAIN.get(type(kind), object)) for kind in info.types)
+        return any(_is_plain(value, kind) for kind in info.types)
     if not isinstance(info, msgspec.inspect.StructType):
-        return isinstance(value, _PLAIN.get(type(info), object))
+        return _is_plain(value, info)
     try:
-        msgspec.convert(value, info.cls)
+        msgspec.convert(with_integers(value, info.cls), info.cls)
     except msgspec.ValidationError:
         return False
     return True
+
+
+def _is_plain(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
+    kinds = _PLAIN.get(type(info), object)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or kinds in (bool, object))
 
 
 def _known_keys(target: type, path: KeyPath) -> list[str]:

@@ -221,6 +221,13 @@ def check_experiment(experiment: Experiment) -> Experiment:
     """
     if not isinstance(experiment.algorithm.get("name"), str):
         raise ConfigError("an algorithm needs a name", where="algorithm.name", fix="name: ppo")
+    for section, values in (
+        ("algorithm", experiment.algorithm),
+        ("env.kwargs", experiment.env.kwargs),
+    ):
+        for key, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{value} is not a finite number", where=f"{section}.{key}")
     stop = experiment.stop
     if stop.env_steps is None and stop.seconds is None and stop.return_threshold is None:
         raise ConfigError(

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
-from engine.config_file import Document, convert, explain, read_yaml
+from engine.config_file import Document, convert, convert_part, read_yaml
 from engine.errors import ConfigError
 from engine.spec import Spec
 from engine.yaml_text import KeyPath
@@ -29,7 +29,6 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
-T = TypeVar("T")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
@@ -116,25 +115,18 @@ def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer
     own: dict[str, list[_Layer]] = {}
     for pattern, values in written.hosts.items():
         path: KeyPath = ("hosts", pattern)
-        _convert(values or {}, HostSpec, path, document)
+        convert_part(values or {}, HostSpec, document, path)
         for name in _expand(pattern, path, document):
             own.setdefault(name, []).append((path, values or {}))
     in_groups: dict[str, list[_Layer]] = {}
     for group, values in written.groups.items():
-        spec = _convert(values, GroupSpec, ("groups", group), document)
+        spec = convert_part(values, GroupSpec, document, ("groups", group))
         for pattern in spec.hosts:
             for name in _expand(pattern, ("groups", group, "hosts"), document):
                 in_groups.setdefault(name, []).append((("groups", group), values))
     defaults: _Layer = (("defaults",), document.data.get("defaults") or {})
     names = dict.fromkeys([*own, *in_groups])
     return {name: [defaults, *in_groups.get(name, []), *own.get(name, [])] for name in names}
-
-
-def _convert(values: object, target: type[T], path: KeyPath, document: Document) -> T:
-    try:
-        return msgspec.convert(values, target, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise explain(error, target, document, path) from error
 
 
 def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
@@ -165,9 +157,14 @@ class _Merged:
                     continue
                 self._paths[key] = (*path, key)
                 if key == "env":
-                    value = {**self.values.get("env", {}), **value}
+                    value = {**self.values.get("env", {}), **self._as_written(value, (*path, key))}
                 self.values[key] = value
         self._default_path = layers[-1][0]
+
+    def _as_written(self, values: dict[str, Any], path: KeyPath) -> dict[str, str]:
+        """Environment variables are text: `0077` and `1e3` stay what they look like."""
+        written = self._document.written
+        return {key: written.get((*path, key), str(value)) for key, value in values.items()}
 
     def where(self, key: str) -> str:
         return self._document.where(self._paths.get(key, self._default_path))
@@ -175,7 +172,7 @@ class _Merged:
 
 def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
     merged = _Merged(layers, document)
-    spec = msgspec.convert(merged.values, HostSpec)
+    spec = convert_part(merged.values, HostSpec, document)
     is_named_local = name in LOCAL_NAMES and spec.ssh_host is None
     connection = spec.connection or ("local" if is_named_local else "ssh")
     _check(spec, connection, merged)

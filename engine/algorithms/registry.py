@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from engine.algorithms.base import Algorithm, Spaces
 from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
-from engine.config_file import Document, explain, suggest
+from engine.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
 from engine.spec import Experiment, Scalar, Spec
 
@@ -98,11 +96,8 @@ def read_config(experiment: Experiment) -> Spec:
     hyperparameters: dict[str, Scalar] = {
         key: value for key, value in experiment.algorithm.items() if key != "name"
     }
-    try:
-        return msgspec.convert(hyperparameters, entry.config)
-    except msgspec.ValidationError as error:
-        document = Document("", {"algorithm": hyperparameters}, {})
-        raise explain(error, entry.config, document, prefix=("algorithm",)) from error
+    document = Document("", {"algorithm": hyperparameters}, {})
+    return convert_part(hyperparameters, entry.config, document, ("algorithm",))
 
 
 def _entry(experiment: Experiment) -> Entry:
