@@ -49,6 +49,8 @@ _PATTERNS: Mapping[str, tuple[re.Pattern[str], str]] = {
 _UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 """Line breaks in YAML 1.1, text in YAML 1.2."""
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True)
 class YamlText:
@@ -219,6 +221,8 @@ def _key(node: yaml.Node, path: KeyPath) -> str:
 def _scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
     text: str = node.value
     if node.tag == _STR:
+        if found := _SURROGATES.search(text):
+            raise _Refusal(f"\\u{ord(found[0]):04x} is half a character: write it as itself", node)
         return text
     if not _PATTERNS[node.tag][0].fullmatch(text) and not (
         node.tag == _FLOAT and _PATTERNS[_INT][0].fullmatch(text)

@@ -110,6 +110,7 @@ def test_what_only_yaml_1_1_knows_is_text(text: str):
         ('"\x07"', "U+0007"),
         ('"b\u2028c"', "U+2028"),
         ("b\x85c", "U+0085"),
+        ('"\\ud83d\\ude00"', "half a character"),
     ],
 )
 def test_what_no_configuration_can_hold_is_refused_with_its_line(text: str, what: str):

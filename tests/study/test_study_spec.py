@@ -11,7 +11,8 @@ from study_fakes import SMALL, manifest_of
 
 from engine.config_file import load_experiment
 from engine.errors import ConfigError
-from engine.spec import Experiment
+from engine.spec import Experiment, Scalar
+from engine.yaml_text import parse_text
 from tianji_cli.bench.suite import load_suite
 from tianji_cli.documents import begin
 from tianji_cli.files import find_file, shipped
@@ -171,3 +172,12 @@ def test_runs_are_those_of_the_manifest_whatever_the_experiment_file_says_by_now
     write_experiment(work.paths, again, cell.task)
     given = [words[i + 1] for i, word in enumerate(words) if word == "-s"]
     assert load_experiment(Path(words[words.index("-x") + 1]), given)[0] == before
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1.5, 1e30, True, None, "010", "yes", "1e3", "a: b", "é😀", "'\""]
+)
+def test_settings_are_read_back_as_the_same_values(value: Scalar):
+    (word,) = setting_words({"key": value})
+    found = parse_text(word.removeprefix("key="), "f").value
+    assert (type(found), found) == (type(value), value)

@@ -66,11 +66,12 @@ class Study(Spec, frozen=True, kw_only=True):
 
 
 def setting_words(settings: Mapping[str, Scalar]) -> list[str]:
-    """
+    """Words that are read back as the same values: JSON is YAML, except for halves of characters.
+
     >>> setting_words({"staleness.mode": "block", "stop.seconds": None})
     ['staleness.mode="block"', 'stop.seconds=null']
     """
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]  # JSON is YAML
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
 
 
 def find_study(name: str) -> Path | None:
