@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.envs.torch_batch import Moved, TorchBatch
+
 GRAVITY, CART_MASS, POLE_MASS, HALF_POLE_LENGTH, FORCE = 9.8, 1.0, 0.1, 0.5, 10.0
 TOTAL_MASS = CART_MASS + POLE_MASS
 POLE_MOMENT = POLE_MASS * HALF_POLE_LENGTH
@@ -22,7 +24,7 @@ MAX_EPISODE_STEPS = 500
 RESET_RANGE = 0.05
 
 
-class TorchCartPole:
+class TorchCartPole(TorchBatch):
     """Copies of CartPole-v1 that step together.
 
     Args:
@@ -37,50 +39,25 @@ class TorchCartPole:
     def __init__(
         self, num_envs: int, device: torch.device, sutton_barto_reward: bool = False
     ) -> None:
+        super().__init__(num_envs, 4, torch.float64, device, MAX_EPISODE_STEPS)
         limits = [MAX_POSITION * 2, np.inf, MAX_ANGLE * 2, np.inf]
         high = np.array(limits, dtype=np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(2)
         self._sutton_barto_reward = sutton_barto_reward
-        self._generator = torch.Generator(device=device)
-        self.state = torch.zeros((num_envs, 4), dtype=torch.float64, device=device)
-        self._age = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self._has_ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
-    def reset(self, seed: int) -> Tensor:
-        """See `TorchEnvironment`."""
-        self._generator.manual_seed(seed)
-        self.state = self._fresh()
-        self._age = torch.zeros_like(self._age)
-        self._has_ended = torch.zeros_like(self._has_ended)
-        return self.state.to(torch.float32)
+    def _begin(self) -> Tensor:
+        return self._uniform(RESET_RANGE)
 
-    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `TorchEnvironment`; copies whose episode has ended reset."""
-        resets = self._has_ended
+    def _move(self, action: Tensor) -> Moved:
         moved = move(self.state, action)
-        self.state = torch.where(resets.unsqueeze(-1), self._fresh(), moved)
-        self._age = torch.where(resets, 0, self._age + 1)
-        has_failed = (self.state[:, 0].abs() > MAX_POSITION) | (self.state[:, 2].abs() > MAX_ANGLE)
-        terminated = has_failed & ~resets
-        truncated = (self._age >= MAX_EPISODE_STEPS) & ~resets
-        self._has_ended = terminated | truncated
-        observation = self.state.to(torch.float32)
-        return observation, self._reward(terminated, resets), terminated, truncated
-
-    def _fresh(self) -> Tensor:
-        uniform = torch.rand(
-            self.state.shape,
-            dtype=self.state.dtype,
-            device=self.state.device,
-            generator=self._generator,
-        )
-        return (2 * uniform - 1) * RESET_RANGE
-
-    def _reward(self, terminated: Tensor, resets: Tensor) -> Tensor:
+        has_failed = (moved[:, 0].abs() > MAX_POSITION) | (moved[:, 2].abs() > MAX_ANGLE)
         if self._sutton_barto_reward:
-            return -terminated.to(torch.float32)
-        return (~resets).to(torch.float32)
+            return moved, -has_failed.to(torch.float32), has_failed
+        return moved, torch.ones_like(has_failed, dtype=torch.float32), has_failed
+
+    def _observe(self) -> Tensor:
+        return self.state.to(torch.float32)
 
 
 def move(state: Tensor, action: Tensor) -> Tensor:

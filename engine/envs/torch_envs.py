@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Spaces
+from engine.envs.torch_acrobot import TorchAcrobot
+from engine.envs.torch_breakout import TorchBreakout
 from engine.envs.torch_cartpole import TorchCartPole
+from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
 
@@ -47,7 +50,12 @@ class TorchEnvironment(Protocol):
 
 
 MakeTorchEnvironment: TypeAlias = Callable[..., TorchEnvironment]
-TORCH_ENVIRONMENTS: dict[str, MakeTorchEnvironment] = {"CartPole-v1": TorchCartPole}
+TORCH_ENVIRONMENTS: dict[str, MakeTorchEnvironment] = {
+    "Acrobot-v1": TorchAcrobot,
+    "CartPole-v1": TorchCartPole,
+    "MinAtar/Breakout-v1": TorchBreakout,
+    "Pendulum-v1": TorchPendulum,
+}
 
 
 def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:

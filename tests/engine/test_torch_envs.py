@@ -149,7 +149,7 @@ def test_an_own_one_is_registered_and_its_continuous_actions_are_in_units_of_the
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (EnvSpec(id="Acrobot-v1"), "Acrobot-v1 has no torch version"),
+        (EnvSpec(id="LunarLander-v3"), "LunarLander-v3 has no torch version"),
         (EnvSpec(id="CartPole-v1", kwargs={"colour": 1}), "CartPole-v1 cannot be made"),
         (EnvSpec(id="CartPole-v1", life_loss_terminates=True), "nothing of lives"),
     ],

@@ -158,7 +158,7 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
         ),
         ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
         ("gpu-only", "cartpole_dqn", "gpu-only does not suit dqn, which learns from replayed"),
-        ("gpu-only", "acrobot_ppo", "Acrobot-v1 has no torch version"),
+        ("gpu-only", "lunarlander_ppo", "LunarLander-v3 has no torch version"),
     ],
 )
 def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experiment, why):
