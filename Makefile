@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-lab test-slow fault-table chaos fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow fault-table chaos ends fuzz check fmt clean
 SECONDS_EACH ?= 60
 SEED ?= 1
+ROUNDS ?= 200
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -40,6 +41,9 @@ fault-table: setup ## Run all tests of faults (root) and write the table in docs
 
 chaos: setup ## Ten minutes of faults in a random order (SEED) on real hosts (root)
 	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)
+
+ends: setup ## Start, kill and end ROUNDS (200) runs at random (SEED) on this machine
+	$(BIN)/python tests/faults/random_ends.py --seed $(SEED) --rounds $(ROUNDS) --out results/ends-$(SEED)
 
 fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'

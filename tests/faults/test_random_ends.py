@@ -1,0 +1,42 @@
+"""Random rounds of starts and ends can be planned; a few of them are gone through for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from faults.ends_schedule import COMMAND, KEEPERS, LAYOUTS, MOMENTS, ROLES, make_rounds
+from faults.random_ends import main
+
+
+def test_a_seed_makes_one_list_of_rounds_and_another_seed_another():
+    assert make_rounds(1, 50) == make_rounds(1, 50)
+    assert make_rounds(1, 50) != make_rounds(2, 50)
+    assert make_rounds(1, 50)[:20] == make_rounds(1, 20)
+
+
+def test_every_process_is_hit_in_every_phase():
+    runs = [run for planned in make_rounds(3, 4000) for run in planned.runs]
+    targets = {COMMAND, *KEEPERS, *(role for roles in ROLES.values() for role in roles)}
+    wanted = {(target, moment) for target in targets for moment in MOMENTS}
+    assert wanted <= {(run.target, run.moment) for run in runs}
+    assert {run.layout for run in runs} == set(LAYOUTS)
+    assert {run.is_detached for run in runs} == {True, False}
+
+
+def test_what_runs_in_one_process_is_neither_detached_nor_hit_elsewhere():
+    runs = [run for planned in make_rounds(4, 2000) for run in planned.runs]
+    alone = [run for run in runs if run.layout == "local"]
+    assert alone
+    assert not any(run.is_detached or run.target != COMMAND for run in alone)
+
+
+@pytest.mark.slow
+def test_a_few_rounds_break_no_rule(tmp_path: Path):
+    """`make ends` goes through two hundred."""
+    out = tmp_path / "ends"
+    assert main(["--seed", "7", "--rounds", "4", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    assert len(rows) >= 4
+    assert any(not row["happened"].startswith("missed") for row in rows)
