@@ -5,5 +5,5 @@ It runs on every node and knows neither SSH nor a terminal. `docs/architecture.m
 
 __version__ = "0.1.0"
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 """Raised whenever two processes of different releases could no longer understand each other."""

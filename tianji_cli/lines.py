@@ -10,7 +10,8 @@ import msgspec
 
 from engine.errors import RunFailedError
 from engine.messages import Message
-from engine.runtime.launch import Beat, FromSupervisor, LineReader, write_line
+from engine.runtime.launch import Beat, FromSupervisor, LineReader
+from engine.runtime.outlet import Outlet
 from tianji_cli.connectors.base import Connection
 from tianji_cli.interrupts import Interrupts
 
@@ -19,7 +20,8 @@ BEAT_S = 3.0
 
 
 class Line:
-    """One supervisor.
+    """One supervisor. What it is told waits here while it does not read, so that neither waits for
+    the other and Ctrl-C is heard whatever it does.
 
     Attributes:
         host: Its name in the inventory.
@@ -30,17 +32,18 @@ class Line:
         self.host = connection.host
         self.connection = connection
         self.is_open = True
+        self.outlet = Outlet(connection.to_supervisor, owns=False)
         self.reader: LineReader[FromSupervisor] = LineReader(
             connection.from_supervisor, FromSupervisor
         )
 
     def tell(self, message: Message) -> bool:
-        """Sends a message. False if nobody listens any more."""
+        """Sends a message, without ever waiting. False if nobody listens any more."""
         try:
-            write_line(self.connection.to_supervisor, message)
+            self.outlet.put(message)
         except OSError:
-            return False
-        return True
+            self.outlet.close()
+        return self.outlet.is_open
 
     def died(self, cause: str) -> RunFailedError:
         """The error that this supervisor's death is, with its last words."""
@@ -66,6 +69,7 @@ class Lines:
         self._interrupts = interrupts
         self._beats = beats
         self._beat_at_s = 0.0
+        self._writable: set[int] = set()
         self._selector = selectors.DefaultSelector()
         for line in self.by_host.values():
             self._selector.register(line.reader.fd, selectors.EVENT_READ, line)
@@ -88,8 +92,11 @@ class Lines:
             if deadline_s is not None and now_s >= deadline_s:
                 return
             self._beat(now_s)
-            for key, _ in self._selector.select(self._timeout_s(now_s, deadline_s)):
-                if key.data is None:
+            self._watch_writable()
+            for key, events in self._selector.select(self._timeout_s(now_s, deadline_s)):
+                if events & selectors.EVENT_WRITE:
+                    key.data.outlet.flush()
+                elif key.data is None:
                     self._interrupts.drain()
                     yield None, None
                 else:
@@ -105,6 +112,15 @@ class Lines:
             line.is_open = False
             self._selector.unregister(line.reader.fd)
             yield line, None
+
+    def _watch_writable(self) -> None:
+        """Waits also for supervisors that have not read all they were told."""
+        wanted = {fd: line for line in self.by_host.values() if (fd := line.outlet.fd) is not None}
+        for fd in self._writable - wanted.keys():
+            self._selector.unregister(fd)
+        for fd in wanted.keys() - self._writable:
+            self._selector.register(fd, selectors.EVENT_WRITE, wanted[fd])
+        self._writable = set(wanted)
 
     def _beat(self, now_s: float) -> None:
         if not self._beats or now_s < self._beat_at_s:

@@ -15,7 +15,7 @@ from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR
 from engine.progress import Resumed
 from engine.roles.totals import RunInfo
-from engine.runtime.launch import Launch, WorkerSpec
+from engine.runtime.launch import CommonSpec, Launch, WorkerSpec
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
 from engine.wire.opening import Link
@@ -170,52 +170,65 @@ def wire(
     is_tcp = any(endpoint.startswith("tcp:") for endpoint in endpoints.values())
     members = [*plan.host_of, *supervisors.values()]
     keyrings = make_keyrings(members) if is_tcp else {}
-    info = plan.info(run_id, resumed)
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
-    routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
-    roles_of = {placement.process: placement.roles for placement in plan.placements}
-    meeting = _meeting(plan, setups)
+    commons = _commons(plan, setups, run_id, resumed, tuple(supervisors.values()))
+    links = _links(plan, endpoints)
 
-    def worker(process: str, host: str) -> WorkerSpec:
-        links = _links(plan, process, endpoints)
-        if process != COORDINATOR:
-            links.append(to_coordinator)
-        setup = setups[host]
+    def worker(placement: Placement) -> WorkerSpec:
+        process = placement.process
+        upward = () if process == COORDINATOR else (to_coordinator,)
         return WorkerSpec(
             address=process,
-            roles=roles_of[process],
-            host=host,
-            run_dir=setup.run_dir,
-            log=f"{setup.run_dir}/logs/{host}/{process}.log",
-            wiring=Wiring(
-                bind=endpoints.get(process, ""),
-                links=tuple(links),
-                routes=routes,
-                keyring=keyrings.get(process),
-                neighbours=_neighbours(plan, process),
-            ),
-            info=info,
-            addresses=plan.addresses,
-            supervisors=tuple(supervisors.values()),
-            clock_offset_ns=setup.clock_offset_ns,
-            rendezvous=meeting.get(host),
+            roles=placement.roles,
+            bind=endpoints.get(process, ""),
+            links=(*links.get(process, ()), *upward),
+            keys=keyrings[process].own if is_tcp else None,
         )
 
     return {
         host: Launch(
             address=supervisor,
             wiring=Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor)),
-            workers=tuple(worker(p, at) for p, at in plan.host_of.items() if at == host),
-            run_dir=setups[host].run_dir,
-            clock_offset_ns=setups[host].clock_offset_ns,
+            common=msgspec.structs.replace(
+                commons[host], members=keyrings[supervisor].members if is_tcp else {}
+            ),
+            workers=tuple(worker(item) for item in plan.placements if item.host == host),
         )
         for host, supervisor in supervisors.items()
     }
 
 
+def _commons(
+    plan: Plan,
+    setups: Mapping[str, HostSetup],
+    run_id: str,
+    resumed: Resumed | None,
+    supervisors: tuple[str, ...],
+) -> dict[str, CommonSpec]:
+    """What the processes of each host have in common."""
+    meeting = _meeting(plan, setups)
+    info = plan.info(run_id, resumed)
+    routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
+    return {
+        host: CommonSpec(
+            host=host,
+            run_dir=setup.run_dir,
+            info=info,
+            addresses=plan.addresses,
+            supervisors=supervisors,
+            routes=routes,
+            neighbours=frozenset(item.process for item in plan.placements if item.host == host),
+            rendezvous=meeting.get(host),
+            clock_offset_ns=setup.clock_offset_ns,
+        )
+        for host, setup in setups.items()
+    }
+
+
 def servers_on(plan: Plan, host: str) -> list[str]:
     """The servers of a run that listen on this host."""
-    return [server for server in plan.servers if plan.host_of[server] == host]
+    host_of = plan.host_of
+    return [server for server in plan.servers if host_of[server] == host]
 
 
 def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
@@ -238,16 +251,10 @@ def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvou
     return {host: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
 
 
-def _neighbours(plan: Plan, process: str) -> frozenset[str]:
-    """The other processes of its host: forked from one nursery, they share memory."""
-    host = plan.host_of[process]
-    return frozenset(p for p, at in plan.host_of.items() if at == host and p != process)
-
-
-def _links(plan: Plan, process: str, endpoints: Mapping[str, str]) -> list[Link]:
-    """The servers that a process connects to."""
-    return [
-        Link(peer=server, endpoint=endpoints[server], latest_only=is_latest)
-        for client, server, is_latest in connections(plan.graph)
-        if client == process
-    ]
+def _links(plan: Plan, endpoints: Mapping[str, str]) -> dict[str, list[Link]]:
+    """The servers that each process connects to."""
+    found: dict[str, list[Link]] = {}
+    for client, server, is_latest in connections(plan.graph):
+        link = Link(peer=server, endpoint=endpoints[server], latest_only=is_latest)
+        found.setdefault(client, []).append(link)
+    return found

@@ -7,23 +7,26 @@ import os
 import subprocess
 import sys
 import tempfile
-
-import psutil
+from pathlib import Path
 
 from engine.clock import RunClock
 from engine.runtime.identity import ProcessId, identify
 from engine.runtime.launch import (
+    CommonSpec,
     Exited,
     FromNursery,
+    Introduce,
     LineReader,
     Prepare,
     Signal,
     Spawn,
     WorkerSpec,
-    write_line,
 )
 from engine.runtime.memory_watch import MemoryWatch
+from engine.runtime.outlet import Outlet
 from engine.runtime.process import LOG_TAIL_LINES, describe_returncode
+from engine.runtime.tether import tethered
+from engine.runtime.usage import usage_of
 from engine.trace.records import Resources
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -40,7 +43,7 @@ class Children:
         # Not the supervisor's own: its channel has to be able to close while roles go on.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the nursery
         self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "engine.runtime.nursery"],
+            tethered("engine.runtime.nursery"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -49,12 +52,16 @@ class Children:
         )
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
-        self._to_nursery = self._nursery.stdin.fileno()
+        # Nothing of this is dropped: it is as much as there are roles, and some signals.
+        self._outlet = Outlet(os.dup(self._nursery.stdin.fileno()), max_waiting=sys.maxsize)
+        self._nursery.stdin.close()
         self.reader: LineReader[FromNursery] = LineReader(
             self._nursery.stdout.fileno(), FromNursery
         )
+        self.common: CommonSpec
         self.specs: dict[str, WorkerSpec] = {}
-        self.running: dict[str, psutil.Process | None] = {}
+        self.running: dict[str, ProcessId | None] = {}
+        """By address; None until the nursery has forked it."""
         self._memory = MemoryWatch()
 
     @property
@@ -62,71 +69,78 @@ class Children:
         """Of the nursery."""
         return self._nursery.pid
 
+    @property
+    def unwritten_fd(self) -> int | None:
+        """What to wait for, until it can be written, while the nursery has yet to read what it was
+        told: it writes itself, so that neither may wait for the other."""
+        return self._outlet.fd
+
+    def flush(self) -> None:
+        """Tells the nursery what waits, as far as it reads it."""
+        self._outlet.flush()
+
     def prepare(self, instruction: Prepare) -> None:
-        self._tell(instruction)
+        self._outlet.put(instruction)
+
+    def introduce(self, common: CommonSpec) -> None:
+        """Says once what all roles have in common."""
+        self.common = common
+        self._outlet.put(Introduce(common=common))
 
     def spawn(self, worker: WorkerSpec) -> None:
         """Starts a role."""
         self.specs[worker.address] = worker
         self.running[worker.address] = None
-        self._tell(Spawn(worker=worker))
+        self._outlet.put(Spawn(worker=worker))
 
     def spawned(self, address: str, pid: int) -> None:
         """Notes that the nursery has started a role."""
-        try:
-            self.running[address] = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            return  # its exit is about to be reported
+        self.running[address] = identify(pid)  # None: its exit is about to be reported
 
-    def exited(self, report: Exited) -> tuple[WorkerSpec, str]:
-        """Forgets a role that is gone; returns what it was, and all that is known of why."""
+    def exited(self, report: Exited) -> str:
+        """Forgets a role that is gone; returns all that is known of why."""
         del self.running[report.address]
-        cause = self._memory.explain(report.address, report.cause)
-        return self.specs[report.address], cause
+        return self._memory.explain(report.address, report.cause)
+
+    def log_of(self, address: str) -> Path:
+        """Where a role writes what it has to say."""
+        return Path(self.common.log_of(address))
 
     def signal_all(self, number: int) -> None:
         """Signals the process groups of all roles."""
         for address in self.running:
-            self._tell(Signal(address=address, number=number))
+            self._outlet.put(Signal(address=address, number=number))
 
     def signal_alone(self, address: str, number: int) -> None:
         """Signals a role, but none of its children."""
-        self._tell(Signal(address=address, number=number, is_alone=True))
+        self._outlet.put(Signal(address=address, number=number, is_alone=True))
 
     def identities(self) -> dict[str, ProcessId]:
         """All running roles by address."""
-        found = {
-            address: identify(process.pid)
-            for address, process in self.running.items()
-            if process is not None
+        return {
+            address: process for address, process in self.running.items() if process is not None
         }
-        return {address: process for address, process in found.items() if process is not None}
 
     def measure(self, clock: RunClock) -> list[Resources]:
         """What each role has used so far."""
         rows = []
         for address, process in self.running.items():
-            if process is not None:
-                rows.append(self._measure(address, process, clock))
-        measured = [row for row in rows if row is not None]
-        self._memory.note(measured)
-        return measured
-
-    def _measure(self, address: str, process: psutil.Process, clock: RunClock) -> Resources | None:
-        try:
-            with process.oneshot():
-                times = process.cpu_times()
-                return Resources(
+            used = usage_of(process) if process is not None else None
+            if process is None or used is None:
+                continue  # its exit is about to be reported
+            rows.append(
+                Resources(
                     t_s=clock.now_s(),
-                    host=self.specs[address].host,
+                    host=self.common.host,
                     process=address,
                     pid=process.pid,
-                    cpu_s=times.user + times.system,
-                    rss_bytes=process.memory_info().rss,
-                    num_threads=process.num_threads(),
+                    cpu_s=used.cpu_s,
+                    rss_bytes=used.rss_bytes,
+                    num_threads=used.num_threads,
                 )
-        except psutil.NoSuchProcess:
-            return None  # its exit is about to be reported
+            )
+        self._memory.note(rows)
+        return rows
 
     def last_words(self) -> tuple[str, list[str]]:
         """How the nursery, which is ending, ended, and what it said last."""
@@ -137,12 +151,8 @@ class Children:
 
     def close(self) -> None:
         """Ends the nursery and every role that is left."""
-        assert self._nursery.stdin is not None
-        self._nursery.stdin.close()
+        self._outlet.close()
         self._nursery.wait()
-
-    def _tell(self, instruction: Prepare | Spawn | Signal) -> None:
-        try:
-            write_line(self._to_nursery, instruction)
-        except BrokenPipeError:
-            print("the nursery is gone", file=sys.stderr, flush=True)  # its output ends, too
+        assert self._nursery.stdout is not None
+        self._nursery.stdout.close()
+        self._errors.close()

@@ -10,8 +10,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import release
 from engine.runtime.library import Kind, Library, library_path, signature_path
+from engine.runtime.tether import tethered
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
@@ -145,10 +146,11 @@ class CompileJob:
         experiment.write_bytes(msgspec.json.encode(self._experiment))
         with experiment.open("rb") as given, (workspace.path / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "engine.runtime.compiler", self._kind),
-                    *(str(self._path), str(workspace.path), str(os.getpid())),
-                ],
+                tethered(
+                    "engine.runtime.compiler",
+                    *(self._kind, str(self._path), str(workspace.path)),
+                    number=signal.SIGTERM,
+                ),
                 stdin=given,
                 stdout=log,
                 stderr=log,

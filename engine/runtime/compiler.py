@@ -1,6 +1,6 @@
 """The compiler: a process that turns part of an experiment into a shared library.
 
-`python -m engine.runtime.compiler KIND LIBRARY WORKSPACE PARENT < experiment.json`
+`engine.runtime.compiler KIND LIBRARY WORKSPACE < experiment.json`, by `engine.runtime.tether`
 
 `steps` plays one update on an empty batch and records what the algorithm asks `state.steps` to do;
 `act` is an actor's step. Either is traced as one computation with fixed shapes, of which PyTorch's
@@ -26,7 +26,7 @@ import torch
 from engine.runtime.blueprint import Blueprint, make_blueprint
 from engine.runtime.library import Kind, signature_path
 from engine.runtime.priority import COMPILING
-from engine.runtime.process import die_with_parent, name_process
+from engine.runtime.process import name_process
 from engine.runtime.traced import TRACE
 from engine.spec import Experiment
 
@@ -65,12 +65,9 @@ _OPTIONS: Mapping[str, bool] = {
 def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
     signal.signal(signal.SIGTERM, _end)
-    die_with_parent(signal.SIGTERM)
     name_process("tj-compiler")
-    kind, library, workspace, parent = sys.argv[1:]
+    kind, library, workspace = sys.argv[1:]
     os.nice(COMPILING[cast(Kind, kind)])
-    if os.getppid() != int(parent):  # it died before the line above asked to be told
-        return
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1
     experiment = msgspec.json.decode(sys.stdin.buffer.read(), type=Experiment)

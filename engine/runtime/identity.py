@@ -30,17 +30,31 @@ class ProcessId(msgspec.Struct, frozen=True):
     pid: int
     started: int
 
+    @classmethod
+    def of_stat(cls, pid: int, fields: list[str]) -> ProcessId | None:
+        """The process of these fields of `stat_fields`; None if it is only a zombie."""
+        return None if fields[0] in ("Z", "X") else cls(pid, int(fields[_STARTED_FIELD]))
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """What follows the command's name in `/proc/<pid>/stat`.
+
+    Returns:
+        None if there is no such process; an empty list where there is no /proc.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None if _PROC.joinpath("self", "stat").exists() else []
+
 
 def identify(pid: int) -> ProcessId | None:
     """The process that has this pid now; None if there is none, or if it is only a zombie."""
-    if not _PROC.joinpath("self", "stat").exists():
-        return _identify_with_psutil(pid)
-    try:
-        stat = _PROC.joinpath(str(pid), "stat").read_text()
-    except OSError:
+    fields = stat_fields(pid)
+    if fields is None:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else ProcessId(pid, int(fields[_STARTED_FIELD]))
+    return ProcessId.of_stat(pid, fields) if fields else _identify_with_psutil(pid)
 
 
 def _identify_with_psutil(pid: int) -> ProcessId | None:

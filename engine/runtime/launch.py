@@ -17,8 +17,55 @@ from engine.messages import HostGone, Message
 from engine.progress import Progress
 from engine.roles.totals import RunInfo
 from engine.spec import Experiment
+from engine.wire.keys import KeyPair, Keyring
+from engine.wire.opening import Link
 from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Wiring
+
+
+class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What all role processes of one host have in common.
+
+    It is sent once. What is said of each role does not grow with the number of the others, so a
+    launch grows with the number of roles and not with its square.
+
+    Attributes:
+        host: Name of the host in the inventory.
+        run_dir: The run's directory on that host.
+        info: For the summary (coordinator).
+        addresses: All roles but the coordinator.
+        supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
+        routes: The process that plays each role, where the names differ.
+        members: Public keys of all processes, if there is TCP.
+        neighbours: The processes of this host; they share memory.
+        rendezvous: Where learners that update together meet.
+        clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
+    """
+
+    host: str
+    run_dir: str
+    info: RunInfo
+    addresses: tuple[str, ...]
+    supervisors: tuple[str, ...]
+    routes: dict[str, str] = {}
+    members: dict[str, str] = {}
+    neighbours: frozenset[str] = frozenset()
+    rendezvous: Rendezvous | None = None
+    clock_offset_ns: int = 0
+
+    def log_of(self, process: str) -> str:
+        """File for the standard output and error of a process."""
+        return f"{self.run_dir}/logs/{self.host}/{process}.log"
+
+    def wiring_of(self, worker: WorkerSpec) -> Wiring:
+        """All sockets of a process."""
+        return Wiring(
+            bind=worker.bind,
+            links=worker.links,
+            routes=self.routes,
+            keyring=Keyring(worker.keys, self.members) if worker.keys else None,
+            neighbours=self.neighbours,
+        )
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,32 +74,20 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         address: Its name.
         roles: Addresses of the roles that it plays.
-        host: Name of the host in the inventory.
-        run_dir: The run's directory on that host.
-        log: File for its standard output and error.
-        wiring: Its sockets.
-        info: For the summary (coordinator).
-        addresses: All roles but the coordinator.
-        supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
-        rendezvous: Where learners that update together meet.
+        bind: Endpoint of its own server socket; empty if nobody connects to it.
+        links: The servers that it connects to.
+        keys: Its own, if there is TCP.
         epoch: Which life of this role.
-        clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
         threads: Of PyTorch's arithmetic.
         cores: Numbers of the cores that it is kept to; none: it may use all.
     """
 
     address: str
     roles: tuple[str, ...]
-    host: str
-    run_dir: str
-    log: str
-    wiring: Wiring
-    info: RunInfo
-    addresses: tuple[str, ...]
-    supervisors: tuple[str, ...]
-    rendezvous: Rendezvous | None = None
+    bind: str = ""
+    links: tuple[Link, ...] = ()
+    keys: KeyPair | None = None
     epoch: int = 0
-    clock_offset_ns: int = 0
     threads: int = 1
     cores: tuple[int, ...] = ()
 
@@ -100,19 +135,13 @@ class Prepare(Message, frozen=True, kw_only=True):
 
 
 class Launch(Message, frozen=True, kw_only=True):
-    """Start these roles; `wiring` is the supervisor's own way to the coordinator.
-
-    Attributes:
-        address: The supervisor's own.
-        run_dir: The run's directory on this host; it exists.
-        clock_offset_ns: As in `WorkerSpec`.
-    """
+    """Start these roles; `wiring` is the supervisor's own way to the coordinator, `address` its own
+    name."""
 
     address: str
     wiring: Wiring
+    common: CommonSpec
     workers: tuple[WorkerSpec, ...]
-    run_dir: str
-    clock_offset_ns: int = 0
 
 
 class Ping(Message, frozen=True, kw_only=True):
@@ -127,6 +156,12 @@ class Beat(Message, frozen=True, kw_only=True):
 
 class Detach(Message, frozen=True, kw_only=True):
     """Go on without a controller: from now on SIGTERM asks for the end of the run."""
+
+
+class Introduce(Message, frozen=True, kw_only=True):
+    """Supervisor to nursery, before the first `Spawn`: what holds for all roles."""
+
+    common: CommonSpec
 
 
 class Spawn(Message, frozen=True, kw_only=True):
@@ -243,7 +278,7 @@ ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | HostGone | S
 FromSupervisor: TypeAlias = (
     Hello | Prepared | Refused | Pong | Spawned | Failed | Stuck | Shown | Detached | Finished
 )
-ToNursery: TypeAlias = Prepare | Spawn | Signal
+ToNursery: TypeAlias = Prepare | Introduce | Spawn | Signal
 FromNursery: TypeAlias = Prepared | Refused | Spawned | Exited
 
 T = TypeVar("T")
@@ -262,7 +297,8 @@ class LineReader(Generic[T]):
         self.fd = fd
         self.at_end = False
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)
-        self._partial = b""
+        self._partial: list[bytes] = []
+        """Pieces of the line that has not ended; joined once, however long it gets."""
 
     def read(self) -> Iterator[T]:
         """All complete lines that are there; sets `at_end` once the writer is gone.
@@ -278,8 +314,11 @@ class LineReader(Generic[T]):
             if not data:
                 self.at_end = True
                 return
-            *lines, self._partial = (self._partial + data).split(b"\n")
-            for line in lines:
+            first, *rest = data.split(b"\n")
+            self._partial.append(first)
+            for begin in rest:
+                line = b"".join(self._partial)
+                self._partial = [begin]
                 yield self._decoder.decode(line)
 
 

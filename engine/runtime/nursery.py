@@ -20,7 +20,9 @@ from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
 from engine.runtime.heap import keep_freed_memory
 from engine.runtime.launch import (
+    CommonSpec,
     Exited,
+    Introduce,
     LineReader,
     Prepare,
     Prepared,
@@ -42,6 +44,8 @@ class _Nursery:
         self._out = take_stdout()
         self._reader: LineReader[ToNursery] = LineReader(0, ToNursery)
         self._children: dict[int, str] = {}
+        self._pids: dict[str, int] = {}
+        self._common: CommonSpec | None = None
         self._blueprint: Blueprint | None = None
         self._arena: Arena | None = None
         self._selector = selectors.DefaultSelector()
@@ -53,7 +57,7 @@ class _Nursery:
         signal.set_wakeup_fd(self._wake_write)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
 
-    def serve(self) -> tuple[WorkerSpec, Blueprint, Arena] | None:
+    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena] | None:
         """Serves until the supervisor is gone.
 
         Returns:
@@ -66,11 +70,14 @@ class _Nursery:
                 match message:
                     case Prepare():
                         write_line(self._out, self._prepare(message))
+                    case Introduce(common=common):
+                        self._common = common
                     case Spawn(worker=worker):
-                        if self._fork(worker):
+                        assert self._common is not None
+                        if self._fork(worker, self._common):
                             assert self._blueprint is not None
                             assert self._arena is not None
-                            return worker, self._blueprint, self._arena
+                            return worker, self._common, self._blueprint, self._arena
                     case Signal():
                         self._signal(message)
         for pid in self._children:
@@ -94,31 +101,33 @@ class _Nursery:
             idle_cores=idle_cores(cores) if is_enough else (),
         )
 
-    def _fork(self, worker: WorkerSpec) -> bool:
+    def _fork(self, worker: WorkerSpec, common: CommonSpec) -> bool:
         """Forks a role. True in the child."""
         sys.stderr.flush()
         started_at_s = time.time()
+        own = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_role(worker)
+            self._become_role(worker.address, common.log_of(worker.address), own)
             return True
         self._children[pid] = worker.address
+        self._pids[worker.address] = pid
         spawned = Spawned(address=worker.address, pid=pid, started_at_s=started_at_s)
         write_line(self._out, spawned)
         return False
 
-    def _become_role(self, worker: WorkerSpec) -> None:
+    def _become_role(self, address: str, log_path: str, parent: int) -> None:
         """In the child: its own group, its own log, nothing of the nursery's."""
         os.setpgid(0, 0)
-        die_with_parent()
-        name_process(f"tj-{worker.address}")
+        die_with_parent(parent)
+        name_process(f"tj-{address}")
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.close()
         for fd in (self._wake_read, self._wake_write, self._out):
             os.close(fd)
-        log = os.open(worker.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
@@ -127,11 +136,13 @@ class _Nursery:
 
     def _signal(self, wanted: Signal) -> None:
         """Only to children that were not waited for yet, so never to a stranger."""
-        for pid, child in self._children.items():
-            if child == wanted.address and wanted.is_alone:
-                os.kill(pid, wanted.number)
-            elif child == wanted.address:
-                _kill_group(pid, wanted.number)
+        pid = self._pids.get(wanted.address)
+        if pid is None:
+            return
+        if wanted.is_alone:
+            os.kill(pid, wanted.number)
+        else:
+            _kill_group(pid, wanted.number)
 
     def _reap(self) -> None:
         try:
@@ -144,6 +155,8 @@ class _Nursery:
                 return
             cause, is_clean = describe_exit(status)
             address = self._children.pop(pid)
+            if self._pids.get(address) == pid:
+                del self._pids[address]
             write_line(self._out, Exited(address=address, cause=cause, is_clean=is_clean))
 
 
@@ -156,8 +169,7 @@ def _kill_group(pid: int, number: int) -> None:
 
 
 def main() -> None:
-    """Serves as nursery, or, in a forked child, plays a role."""
-    die_with_parent()
+    """Serves as nursery, or, in a forked child, plays a role. Start it with `tethered`."""
     name_process("tj-nursery")
     keep_freed_memory()
     child = _Nursery().serve()

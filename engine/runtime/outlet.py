@@ -15,25 +15,30 @@ import msgspec
 from engine.messages import Message
 from engine.runtime.launch import Detached, Finished, Shown
 
-MAX_WAITING = 1000
+MAX_WAITING = 10_000
 """Messages. A run comes nowhere near it, as of progress only the latest waits."""
 LAST_WORDS = (Detached, Finished)
 """Each is said once, and the reader waits for it: taken even beyond that."""
 
 
 class Backlog:
-    """What is still to be written, in order; progress that was overtaken is left out."""
+    """What is still to be written, in order; progress that was overtaken is left out.
 
-    def __init__(self) -> None:
+    Args:
+        max_waiting: So many messages may wait.
+    """
+
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
         self._messages: deque[Message] = deque()
         self._line = memoryview(b"")
 
     def add(self, message: Message) -> None:
-        """Takes a message; beyond `MAX_WAITING` only last words, since the first failures explain
+        """Takes a message; beyond `max_waiting` only last words, since the first failures explain
         the later ones."""
         if isinstance(message, Shown):
             self._messages = deque(m for m in self._messages if not isinstance(m, Shown))
-        if len(self._messages) < MAX_WAITING or isinstance(message, LAST_WORDS):
+        if len(self._messages) < self._max_waiting or isinstance(message, LAST_WORDS):
             self._messages.append(message)
 
     def head(self, max_bytes: int) -> memoryview:
@@ -57,13 +62,21 @@ class Outlet:
     bytes does not block where `poll` has said that it can be written.
 
     Args:
-        fd: Closed by `close_when_empty`.
+        fd: Closed by `close` and `close_when_empty`, and where its reader is gone.
+        owns: Whether it is closed then; somebody else's is only let go.
+        max_waiting: So many messages may wait; later ones are dropped.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, owns: bool = True, max_waiting: int = MAX_WAITING) -> None:
         self._fd: int | None = fd
-        self._backlog = Backlog()
+        self._owns = owns
+        self._backlog = Backlog(max_waiting)
         self._is_last = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a reader, as far as is known."""
+        return self._fd is not None
 
     @property
     def fd(self) -> int | None:
@@ -83,9 +96,9 @@ class Outlet:
                 assert self._fd is not None
                 self._backlog.written(os.write(self._fd, self._backlog.head(select.PIPE_BUF)))
         except BrokenPipeError:
-            self._close()  # its end of input says the same and ends the run
+            self.close()  # its end of input says the same and ends the run
         if self._is_last and not self._backlog:
-            self._close()
+            self.close()
 
     def wait(self, timeout_s: float | None, *others: int) -> bool:
         """Waits until something that waits can be written, or until one of the others can be read.
@@ -107,7 +120,8 @@ class Outlet:
         self._is_last = True
         self.flush()
 
-    def _close(self) -> None:
-        if self._fd is not None:
+    def close(self) -> None:
+        """Takes no more messages; what waits is lost."""
+        if self._fd is not None and self._owns:
             os.close(self._fd)
-            self._fd = None
+        self._fd = None

@@ -1,6 +1,6 @@
 """Compiles what a run of an experiment will want, and waits for it.
 
-`python -m engine.runtime.precompile EXPERIMENT.json`
+`engine.runtime.precompile EXPERIMENT.json`, by `engine.runtime.tether`
 
 A run never waits for its compiler; who measures runs of seconds wants it to be done before. Says in
 one line for each function what became of it, and ends with code 0 also where nothing can be
@@ -9,7 +9,6 @@ compiled: then runs are eager.
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import get_args
@@ -19,7 +18,6 @@ import msgspec
 from engine.runtime.blueprint import make_blueprint
 from engine.runtime.compile_job import NAMES, CompileJob
 from engine.runtime.library import Kind
-from engine.runtime.process import die_with_parent
 from engine.spec import Experiment
 
 
@@ -43,7 +41,6 @@ def precompile(experiment: Experiment) -> list[str]:
 
 def main() -> None:
     """See the module's first lines."""
-    die_with_parent(signal.SIGTERM)
     experiment = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Experiment)
     for line in precompile(experiment):
         print(line, flush=True)

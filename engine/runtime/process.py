@@ -20,13 +20,19 @@ _PR_SET_NAME = 15
 LOG_TAIL_LINES = 50
 
 
-def die_with_parent(number: int = signal.SIGKILL) -> None:
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Asks the kernel to send this process a signal as soon as its parent is gone (Linux).
 
-    Elsewhere, and in the moment before the call, `is_orphan` is the second fence.
+    Ends it at once if that has happened before. Elsewhere `is_orphan` is the only fence.
+
+    Args:
+        parent: Pid of the process that has started this one, as that one knows it.
+        number: The signal.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(128 + number)
 
 
 def name_process(name: str) -> None:

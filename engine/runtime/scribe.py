@@ -6,9 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-from engine.runtime.identity import ProcessId, identify
-from engine.runtime.launch import Prepare
+from engine.runtime.agenda import Agenda
+from engine.runtime.household import Household
+from engine.runtime.identity import identify
 from engine.runtime.state import HostState, state_path, write_state
+
+SOON_S = 0.1
 
 
 class Scribe:
@@ -16,22 +19,34 @@ class Scribe:
 
     Args:
         run_dir: The run's directory on this host.
-        prepare: The run.
-        socket_dir: Of the Unix sockets; empty if there are none.
+        house: What there is of the run here.
+        agenda: For what is written a moment later.
     """
 
-    def __init__(self, run_dir: Path, prepare: Prepare, socket_dir: str) -> None:
+    def __init__(self, run_dir: Path, house: Household, agenda: Agenda) -> None:
         own = identify(os.getpid())
         assert own is not None
+        prepare = house.prepare
+        self._house = house
+        self._agenda = agenda
+        self._is_due = False
         self._path = state_path(run_dir, prepare.host)
         self.log = run_dir / "logs" / prepare.host / "supervisor.log"
         self.state = HostState(
-            run_id=prepare.run_id, host=prepare.host, supervisor=own, socket_dir=socket_dir
+            run_id=prepare.run_id, host=prepare.host, supervisor=own, socket_dir=house.socket_dir
         )
 
-    def write(self, roles: dict[str, ProcessId]) -> None:
+    def write_soon(self) -> None:
+        """Has it written once for all that changes within the next moment: it is written as a
+        whole, and a thousand roles start, and end, one by one."""
+        if not self._is_due:
+            self._is_due = True
+            self._agenda.add(SOON_S, self.write)
+
+    def write(self) -> None:
         """Writes what is known now; a full disk is reported and does not end the run."""
-        self.state.roles = roles
+        self._is_due = False
+        self.state.roles = self._house.children.identities()
         self._write()
 
     def end(self) -> None:

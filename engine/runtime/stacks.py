@@ -16,6 +16,7 @@ from engine.messages import Report, StackWanted
 from engine.runtime.agenda import Agenda
 from engine.runtime.host_link import HostLink
 from engine.runtime.household import Household
+from engine.runtime.identity import ProcessId
 from engine.runtime.launch import Stuck
 from engine.runtime.upstream import Upstream
 from engine.trace.records import Event
@@ -46,7 +47,7 @@ def report_stack(
     address, children = wanted.process, house.children
     if address not in children.running:
         return
-    log, process = Path(children.specs[address].log), children.running[address]
+    log, process = children.log_of(address), children.running[address]
     begin = log.stat().st_size if log.exists() else 0
     children.signal_alone(address, STACK_SIGNAL)
 
@@ -62,9 +63,9 @@ def report_stack(
     agenda.add(DUMP_S, tell)
 
 
-def _state(process: psutil.Process | None) -> str:
+def _state(process: ProcessId | None) -> str:
     try:
-        status = "unknown" if process is None else process.status()
+        status = "unknown" if process is None else psutil.Process(process.pid).status()
     except psutil.NoSuchProcess:
         return "its process is gone"
     if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):

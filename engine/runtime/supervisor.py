@@ -100,18 +100,21 @@ class Supervisor:
                 self._asked_to_end()
             self._agenda.run_due()
             self._link.flush()
+            if self._house is not None:
+                self._house.children.flush()
             self._finish_if_empty()
         self._close()
 
     def _wait(self) -> Iterator[AnyMessage]:
         timeout_s = self._agenda.timeout_s()
-        unwritten = self._link.unwritten_fd
+        to_nursery = self._house.children.unwritten_fd if self._house else None
+        unwritten = {fd for fd in (self._link.unwritten_fd, to_nursery) if fd is not None}
         if self._upstream is not None:
             self._upstream.watch_writable(unwritten)
             yield from self._upstream.receive(timeout_s)
             return
         fds = [*self._link.fds, *([self._house.children.reader.fd] if self._house else [])]
-        select.select(fds, [] if unwritten is None else [unwritten], [], timeout_s)
+        select.select(fds, list(unwritten), [], timeout_s)
 
     def _instructed(self, instruction: ToSupervisor) -> None:
         match instruction:
@@ -142,9 +145,10 @@ class Supervisor:
     def _launch(self, launch: Launch) -> None:
         house = self._house
         assert house is not None
-        self._scribe = Scribe(Path(launch.run_dir), house.prepare, house.socket_dir)
+        self._scribe = Scribe(Path(launch.common.run_dir), house, self._agenda)
         fds = [*self._link.fds, house.children.reader.fd]
-        self._upstream = Upstream(launch, house.prepare.host, fds)
+        self._upstream = Upstream(launch, fds)
+        house.children.introduce(launch.common)
         for worker in launch.workers:
             house.children.spawn(worker)
         self._agenda.every(BEAT_S, self._beat)
@@ -163,8 +167,8 @@ class Supervisor:
 
     def _sample(self) -> None:
         """Reports what each role has used, and keeps their logs small."""
-        self._write_state()
         if self._scribe is not None:
+            self._scribe.write()
             cap_logs(self._scribe.log.parent)
         assert self._upstream is not None
         assert self._house is not None
@@ -187,20 +191,20 @@ class Supervisor:
             case Spawned(address=address, pid=pid):
                 house.children.spawned(address, pid)
                 self._link.report(report)
-                self._write_state()
+                self._state_changed()
             case Exited():
                 self._exited(house, report)
 
     def _exited(self, house: Household, report: Exited) -> None:
-        worker, cause = house.children.exited(report)
+        cause = house.children.exited(report)
         is_coordinator = report.address == COORDINATOR
         is_wanted = report.is_clean and (self._is_over or is_coordinator)
         if not is_wanted and not house.is_ending:
             exited = RoleExited(
                 process=report.address,
-                host=worker.host,
+                host=house.prepare.host,
                 cause=cause,
-                log_tail=log_tail(Path(worker.log)),
+                log_tail=log_tail(house.children.log_of(report.address)),
             )
             if report.is_clean:  # maybe it was wanted, and the word for it is still on its way here
                 self._agenda.add(TERMINATE_S, lambda: self._explain(exited))
@@ -209,7 +213,7 @@ class Supervisor:
         if is_coordinator:
             self._is_over = True
             house.end_within(EXIT_S if report.is_clean else 0.0)
-        self._write_state()
+        self._state_changed()
 
     def _explain(self, exited: RoleExited) -> None:
         """Reports a death that nobody wanted."""
@@ -286,7 +290,7 @@ class Supervisor:
         self._link.report(Detached())
         self._unwatch(self._link.detach(self._scribe.log))
         self._scribe.state.is_detached = True
-        self._write_state()
+        self._scribe.write()
 
     def _fail(self, address: str, cause: str, tail: list[str] | None = None) -> None:
         host = self._house.prepare.host if self._house else ""
@@ -295,9 +299,9 @@ class Supervisor:
             self._scribe.state.failures.append(failed)
         self._link.report(failed)
 
-    def _write_state(self) -> None:
-        if self._scribe is not None and self._house is not None:
-            self._scribe.write(self._house.children.identities())
+    def _state_changed(self) -> None:
+        if self._scribe is not None:
+            self._scribe.write_soon()
 
     def _send(self, message: AnyMessage) -> None:
         """To the coordinator, unless it has ended the run."""

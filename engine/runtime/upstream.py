@@ -23,17 +23,16 @@ class Upstream:
 
     Args:
         launch: The supervisor's address and wiring.
-        host: Its host's name in the inventory.
         fds: Wake `receive` up as well.
 
     Attributes:
         clock: The run's timeline; None before the start.
     """
 
-    def __init__(self, launch: Launch, host: str, fds: list[int]) -> None:
+    def __init__(self, launch: Launch, fds: list[int]) -> None:
         self.address = launch.address
-        self._host = host
-        self._offset_ns = launch.clock_offset_ns
+        self._host = launch.common.host
+        self._offset_ns = launch.common.clock_offset_ns
         self._sockets = Sockets(launch.address, launch.wiring, Codec.for_messages())
         self._lease_ends_s = time.monotonic() + FIRST_WORD_S
         self.clock: RunClock | None = None
@@ -75,9 +74,9 @@ class Upstream:
         for fd in fds:
             self._sockets.unwatch(fd)
 
-    def watch_writable(self, fd: int | None) -> None:
-        """Wakes `receive` up also when this descriptor can be written."""
-        self._sockets.watch_writable(fd)
+    def watch_writable(self, fds: set[int]) -> None:
+        """Wakes `receive` up also when one of these descriptors, not the last, can be written."""
+        self._sockets.watch_writable(fds)
 
     def close(self) -> None:
         """Closes the sockets; what was not sent yet is lost."""

@@ -17,7 +17,7 @@ from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import pin
-from engine.runtime.launch import WorkerSpec
+from engine.runtime.launch import CommonSpec, WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.priority import give_way
 from engine.runtime.process import OrphanWatch
@@ -29,11 +29,14 @@ from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
 
 
-def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = None) -> None:
+def run_worker(
+    spec: WorkerSpec, common: CommonSpec, blueprint: Blueprint, arena: Arena | None = None
+) -> None:
     """Plays its roles until they are told to exit, or until its supervisor is gone.
 
     Args:
         spec: The role and its sockets.
+        common: What it has in common with the others of its host.
         blueprint: The run.
         arena: Memory that this process shares with its neighbours.
 
@@ -47,27 +50,28 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
     give_way(spec.roles)
     torch.set_num_threads(spec.threads)
     orphan_watch = OrphanWatch()
-    clock = LoopClock(spec.clock_offset_ns)
+    clock = LoopClock(common.clock_offset_ns)
     codec = Codec(
         blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities, arena
     )
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
-    with Sockets(spec.address, spec.wiring, codec, spec.roles, sections) as sockets:
+    wiring = common.wiring_of(spec)
+    with Sockets(spec.address, wiring, codec, spec.roles, sections) as sockets:
 
         def show(progress: Progress) -> None:
-            sockets.send(spec.supervisors[0], ProgressShown(progress=progress))
+            sockets.send(common.supervisors[0], ProgressShown(progress=progress))
 
         assembly = Assembly(
             blueprint,
-            spec.info,
-            spec.addresses,
-            spec.supervisors,
-            Path(spec.run_dir),
+            common.info,
+            common.addresses,
+            common.supervisors,
+            Path(common.run_dir),
             clock,
             show,
-            process_of=spec.wiring.routes,
-            rendezvous=spec.rendezvous,
+            process_of=common.routes,
+            rendezvous=common.rendezvous,
             epoch=spec.epoch,
             arena=arena,
             sections=sections,
@@ -81,10 +85,10 @@ def run_worker(spec: WorkerSpec, blueprint: Blueprint, arena: Arena | None = Non
                 loop.post(COORDINATOR, TimerFired())
                 continue
             joined = Joined(
-                address=role, host=spec.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
+                address=role, host=common.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
             )
             sockets.send(COORDINATOR, joined)
-        print(f"{spec.address} is process {os.getpid()} on {spec.host}", flush=True)
+        print(f"{spec.address} is process {os.getpid()} on {common.host}", flush=True)
         loop.run()
 
 

@@ -51,7 +51,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
         links: The servers that it connects to.
         routes: The process that plays each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
-        neighbours: Other processes of the same host, which share memory with this one.
+        neighbours: The processes of the same host, which share memory with this one.
     """
 
     bind: str = ""
@@ -92,7 +92,7 @@ class Sockets:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
-        self._writable: int | None = None
+        self._writable: set[int] = set()
         self._clients: dict[str, zmq.Socket[bytes]] = {}
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
@@ -144,15 +144,14 @@ class Sockets:
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
 
-    def watch_writable(self, fd: int | None) -> None:
-        """Makes `receive` return also when this descriptor, not the last, can be written."""
-        if fd == self._writable:
-            return
-        if self._writable is not None:
-            self._poller.unregister(self._writable)
-        if fd is not None:
+    def watch_writable(self, fds: set[int]) -> None:
+        """Makes `receive` return also when one of these descriptors, not the last, can be
+        written."""
+        for fd in self._writable - fds:
+            self._poller.unregister(fd)
+        for fd in fds - self._writable:
             self._poller.register(fd, zmq.POLLOUT)
-        self._writable = fd
+        self._writable = fds
 
     def send(self, to: str, message: AnyMessage) -> bool:
         """Sends without ever blocking.

@@ -122,12 +122,12 @@ def test_sockets_wake_up_as_soon_as_a_full_pipe_can_be_written(tmp_path: Path, p
     with Sockets("supervisor-0", wiring, Codec.for_messages()) as sockets:
         for number in range(MANY):
             pipe.outlet.put(failed(number))
-        sockets.watch_writable(pipe.outlet.fd)
+        sockets.watch_writable({pipe.write_end})
         assert list(sockets.receive(0.0)) == []
         assert len(list(pipe.reader.read())) > 100
         assert list(sockets.receive(None)) == [], "it returned"
         assert pipe.outlet.wait(0.0)
-        sockets.watch_writable(None)
+        sockets.watch_writable(set())
         assert list(sockets.receive(0.0)) == []
 
 

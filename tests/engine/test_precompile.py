@@ -26,7 +26,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_compiler_it_says_so_at_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(module, "die_with_parent", lambda _: None)  # this process has another
     path = tmp_path / "experiment.json"
     path.write_bytes(msgspec.json.encode(EXPERIMENT))
     monkeypatch.setattr("sys.argv", ["precompile", str(path)])

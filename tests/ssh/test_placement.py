@@ -132,11 +132,12 @@ def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None
     launches = wire(made, setups, "r")
     assert [w.address for w in launches["b"].workers] == ["actor-0"]
     (actor,) = launches["b"].workers
-    assert actor.clock_offset_ns == launches["b"].clock_offset_ns == 5
-    assert actor.log == "/r/logs/b/actor-0.log"
-    assert actor.supervisors == ("supervisor-0", "supervisor-1")
-    assert {link.peer for link in actor.wiring.links} == {"buffer-0", "learner-0", "coordinator"}
-    keyring = actor.wiring.keyring
+    common = launches["b"].common
+    assert common.clock_offset_ns == 5
+    assert common.log_of(actor.address) == "/r/logs/b/actor-0.log"
+    assert common.supervisors == ("supervisor-0", "supervisor-1")
+    assert {link.peer for link in actor.links} == {"buffer-0", "learner-0", "coordinator"}
+    keyring = common.wiring_of(actor).keyring
     assert keyring is not None
     assert set(keyring.members) == {
         *("coordinator", "buffer-0", "learner-0", "actor-0", "supervisor-0", "supervisor-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 import engine
+from engine.runtime.tether import tethered
 from engine.trace.reader import read_table
 from engine.trace.records import (
     RECORD_TYPES,
@@ -162,7 +164,8 @@ class Tianji(AnyPeer):
     def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command:
         experiment = scratch / "experiment.json"
         experiment.write_bytes(msgspec.json.encode(experiment_of(job)))
-        argv = [installed.python, "-m", "engine.runtime.precompile", str(experiment)]
+        words = tethered("engine.runtime.precompile", str(experiment), number=signal.SIGTERM)
+        argv = [installed.python, *words[1:]]
         return Command(argv, env={"PYTHONPATH": str(_ROOT)})
 
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:

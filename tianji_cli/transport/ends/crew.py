@@ -114,11 +114,12 @@ class Crew:
             self._fork(ends)
 
     def _fork(self, ends: Ends) -> None:
+        own = os.getpid()
         for index in range(ends.senders):
             pid = os.fork()
             if pid == 0:
                 self._server.close()
-                _be_sender(ends, index)
+                _be_sender(ends, index, own)
             self._pids.append(pid)
 
     def gather(self, ends: Ends) -> None:
@@ -171,11 +172,13 @@ def serve(ends: Ends, index: int) -> None:
     ends.close()
 
 
-def _be_sender(ends: Ends, index: int) -> None:
+def _be_sender(ends: Ends, index: int, parent: int) -> None:
     """The rest of a forked sender's life."""
     status = 1
     try:
         die_with_parent()
+        if os.getppid() != parent:
+            raise RuntimeError("its parent is gone")
         serve(ends, index)
         status = 0
     except BaseException as error:  # noqa: BLE001 - said, and told by the status

@@ -1,0 +1,41 @@
+"""Runs a module as a child that does not outlive its parent, from its very first moment on.
+
+    python -m engine.runtime.tether PARENT SIGNAL MODULE [ARGUMENT...]
+
+A child that imports PyTorch first and asks the kernel afterwards is on its own for seconds: if its
+parent is killed meanwhile, it goes on for nobody. So this asks before anything heavy is imported,
+looks whether the parent is still the one that started it, and only then becomes that module.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+
+from engine.runtime.process import die_with_parent
+
+
+def tethered(module: str, *arguments: str, number: int = signal.SIGKILL) -> list[str]:
+    """The command that runs a module as a child that this process takes with it.
+
+    Args:
+        module: Its dotted name.
+        arguments: As `sys.argv[1:]` there.
+        number: The signal that it gets when this process, or the thread that starts it, is gone.
+    """
+    words = [sys.executable, "-m", "engine.runtime.tether", str(os.getpid()), str(int(number))]
+    return [*words, module, *arguments]
+
+
+def main() -> None:
+    """See the module's first lines."""
+    parent, number, module, *arguments = sys.argv[1:]
+    die_with_parent(int(parent), int(number))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""A thousand roles on a host: what is said, written and looked at grows with their number and not
+with its square, and neither end of a pipe waits for the other. Counted, not timed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+import engine.runtime.children as children_module
+import engine.runtime.scribe as scribe_module
+from engine.graph.cut import single_cut
+from engine.roles.totals import RunInfo
+from engine.runtime.agenda import Agenda
+from engine.runtime.children import Children
+from engine.runtime.household import Household
+from engine.runtime.identity import identify
+from engine.runtime.launch import (
+    Beat,
+    CommonSpec,
+    FromSupervisor,
+    LineReader,
+    Prepare,
+    WorkerSpec,
+    write_line,
+)
+from engine.runtime.scribe import Scribe
+from engine.runtime.state import HostState
+from engine.runtime.tether import tethered
+from engine.runtime.usage import usage_of
+from engine.spec import EnvSpec, Experiment
+from tianji_cli.connectors.local import LocalConnection
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.inventory import Host, Inventory
+from tianji_cli.lines import Lines
+from tianji_cli.plan import HostSetup, make_plan, wire
+
+PATIENCE_S = 30.0
+DEAF = [sys.executable, "-c", "import time; time.sleep(600)"]
+"""A process that reads nothing."""
+
+
+def experiment(actors: int, policy: str = "tianji") -> Experiment:
+    return Experiment(
+        name="many",
+        env=EnvSpec(id="CartPole-v1"),
+        algorithm={"name": "ppo"},
+        policy=policy,
+        actors=actors,
+    )
+
+
+def launch_bytes(actors: int, *, tcp: bool, policy: str = "tianji") -> int:
+    host = Host(name="a", address="127.0.0.1", connection="local", ports=(20_000, 40_000))
+    made = make_plan(experiment(actors, policy), Inventory(source="test", hosts=(host,)))
+    endpoint = "tcp://127.0.0.1:20000" if tcp else "ipc:///tmp/tianji-0-1-2-x/s100"
+    setup = HostSetup(endpoints=(endpoint,) * len(made.servers), run_dir="/results/run")
+    return sum(len(msgspec.json.encode(item)) for item in wire(made, {"a": setup}, "r").values())
+
+
+@pytest.mark.parametrize("policy", ["tianji", "environments"])
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_launch_grows_with_the_number_of_roles_and_not_with_its_square(tcp: bool, policy: str):
+    small, large = (launch_bytes(100 * n, tcp=tcp, policy=policy) for n in (1, 10))
+    assert large < 10.5 * small
+    assert large < 1000 * (2600 if policy == "environments" else 1300)
+
+
+@pytest.fixture
+def deaf_children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    monkeypatch.setattr(children_module, "tethered", lambda _: DEAF)
+    children = Children({})
+    yield children
+    os.kill(children.pid, signal.SIGKILL)
+    children.close()
+
+
+def introduce(children: Children) -> None:
+    children.introduce(
+        CommonSpec(
+            host="a",
+            run_dir="/r",
+            info=RunInfo(run_id="r", num_hosts=1, num_actors=1, num_groups=1),
+            addresses=(),
+            supervisors=(),
+        )
+    )
+
+
+def test_a_supervisor_never_waits_for_its_nursery(deaf_children: Children):
+    introduce(deaf_children)
+    for number in range(10_000):
+        deaf_children.spawn(WorkerSpec(address=f"actor-{number}", roles=(f"actor-{number}",)))
+    deaf_children.signal_all(signal.SIGTERM)
+    deaf_children.flush()
+    assert deaf_children.unwritten_fd is not None
+    assert len(deaf_children.running) == 10_000
+
+
+def test_what_a_nursery_has_not_read_yet_comes_in_order(monkeypatch: pytest.MonkeyPatch):
+    """Far more than a pipe holds, to a process that writes each line back before it reads on."""
+    echo = "import sys\nfor line in sys.stdin.buffer:\n sys.stdout.buffer.write(line)\n"
+    monkeypatch.setattr(children_module, "tethered", lambda _: [sys.executable, "-c", echo])
+    children = Children({})
+    echoed: LineReader[dict[str, object]] = LineReader(children.reader.fd, dict)
+    for number in range(5000):
+        children.spawn(WorkerSpec(address=f"actor-{number}", roles=(f"actor-{number}",)))
+    seen: list[dict[str, object]] = []
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(seen) < 5000:
+        children.flush()
+        seen.extend(echoed.read())
+        assert time.monotonic() < deadline_s
+    children.close()
+    workers = [msgspec.convert(line["worker"], WorkerSpec) for line in seen]
+    assert [worker.address for worker in workers] == [f"actor-{n}" for n in range(5000)]
+
+
+class _Deaf(LocalConnection):
+    def __init__(self) -> None:
+        super().__init__("a", DEAF, {})
+
+    def kill(self) -> None:
+        os.kill(self._process.pid, signal.SIGKILL)
+        self.wait(PATIENCE_S)
+        self.close()
+
+
+def test_a_command_whose_supervisor_reads_nothing_hears_ctrl_c():
+    connection = _Deaf()
+    try:
+        interrupts = Interrupts()
+        with interrupts.installed():
+            lines = Lines({"a": connection}, interrupts, set())
+            for _ in range(20_000):
+                assert lines.by_host["a"].tell(Beat())
+            os.kill(os.getpid(), signal.SIGINT)
+            assert next(iter(lines.reports(lambda: None))) == (None, None)
+            assert interrupts.count == 1
+            lines.close()
+    finally:
+        connection.kill()
+
+
+def test_a_supervisor_that_is_gone_is_said():
+    connection = _Deaf()
+    lines = Lines({"a": connection}, Interrupts(), set())
+    os.kill(connection._process.pid, signal.SIGKILL)
+    connection.wait(PATIENCE_S)
+    assert not lines.by_host["a"].tell(Beat())
+    lines.close()
+    connection.close()
+
+
+def test_a_line_in_many_pieces_is_put_together_once():
+    reading, writing = os.pipe()
+    reader: LineReader[FromSupervisor] = LineReader(reading, list[str])
+    words = ["x" * 1000] * 3000
+    pid = os.fork()
+    if pid == 0:
+        write_line(writing, words)  # type: ignore[arg-type]
+        write_line(writing, ["end"])  # type: ignore[arg-type]
+        os._exit(0)
+    os.close(writing)
+    seen: list[object] = []
+    while not reader.at_end:
+        seen.extend(reader.read())
+    os.waitpid(pid, 0)
+    os.close(reading)
+    assert seen == [words, ["end"]]
+
+
+def test_the_state_is_written_once_for_all_that_changes_within_a_moment(
+    deaf_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written: list[int] = []
+
+    def write(_: Path, state: HostState) -> None:
+        written.append(len(state.roles))
+
+    monkeypatch.setattr(scribe_module, "write_state", write)
+    clock = [0.0]
+    agenda = Agenda(lambda: clock[0])
+    house = Household.__new__(Household)
+    house.children = deaf_children
+    house.prepare = Prepare(
+        experiment=experiment(1),
+        cut=single_cut(experiment(1)),
+        run_id="r",
+        run_dir=str(tmp_path),
+        host="a",
+    )
+    monkeypatch.setattr(Household, "socket_dir", "")
+    scribe = Scribe(tmp_path, house, agenda)
+    introduce(deaf_children)
+    for number in range(1000):
+        deaf_children.spawn(WorkerSpec(address=f"actor-{number}", roles=()))
+        deaf_children.spawned(f"actor-{number}", os.getpid())
+        scribe.write_soon()
+    assert written == []
+    clock[0] = scribe_module.SOON_S
+    agenda.run_due()
+    assert written == [1000]
+    scribe.write_soon()
+    clock[0] += scribe_module.SOON_S
+    agenda.run_due()
+    assert written == [1000, 1000]
+
+
+def test_what_a_process_has_used_is_what_psutil_says():
+    own = identify(os.getpid())
+    assert own is not None
+    used, process = usage_of(own), psutil.Process()
+    assert used is not None
+    assert abs(used.rss_bytes - process.memory_info().rss) < 2**24
+    assert used.num_threads == process.num_threads()
+    times = process.cpu_times()
+    assert abs(used.cpu_s - times.user - times.system) < 1.0
+
+
+def test_a_process_that_is_gone_or_another_one_has_used_nothing():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    known = identify(child.pid)
+    assert known is not None
+    child.wait()
+    assert usage_of(known) is None
+    own = identify(os.getpid())
+    assert own is not None
+    assert usage_of(msgspec.structs.replace(own, started=own.started - 1)) is None
+
+
+def test_a_tethered_child_whose_parent_is_gone_does_not_begin():
+    command = tethered("no.such.module")
+    position = command.index(str(os.getpid()))
+    done = subprocess.run(
+        [*command[:position], "1", *command[position + 1 :]], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGKILL, b"")
+
+
+def test_a_tethered_child_is_the_module_with_its_arguments():
+    done = subprocess.run(tethered("json.tool", "--help"), capture_output=True, check=True)
+    assert b"usage" in done.stdout
+
+
+PARENT = """
+import os, sys
+from engine.runtime.children import Children
+print(Children({}).pid, flush=True)
+sys.stdin.read()
+"""
+HANGS = "import os\nopen(os.environ['BEGUN'], 'w').close()\nimport time\ntime.sleep(600)\n"
+
+
+def test_a_nursery_that_is_still_importing_dies_with_its_supervisor(tmp_path: Path):
+    """An import of PyTorch that takes for ever stands for one that takes seconds."""
+    (tmp_path / "torch.py").write_text(HANGS)
+    begun = tmp_path / "begun"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "BEGUN": str(begun)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    )
+    assert parent.stdout is not None
+    nursery = psutil.Process(int(parent.stdout.readline()))
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not begun.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    parent.kill()
+    try:
+        nursery.wait(PATIENCE_S)
+    except psutil.TimeoutExpired:
+        nursery.kill()
+        raise
+    finally:
+        parent.communicate()
