@@ -38,7 +38,8 @@ class Updated:
     """An update is done.
 
     `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
-    samples from replay, `samples_by_version` counts them by behaviour version.
+    samples from replay, `samples_by_version` counts them by behaviour version. Where several
+    learners take an update together, `env_steps_of_others` are those in the shares of the others.
     """
 
     weights: Weights
@@ -48,6 +49,7 @@ class Updated:
     metrics: dict[str, float]
     samples_by_version: Mapping[int, int] = field(default_factory=dict)
     priorities: Priorities | None = None
+    env_steps_of_others: int = 0
 
 
 @dataclass(frozen=True)

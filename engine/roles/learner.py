@@ -87,10 +87,9 @@ class LearnerRole:
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
-        self._step_limit = (
-            steps_left(experiment.stop.env_steps, resumed) if cut.groups == 1 else None
-        )
-        """With several learners, only the coordinator knows what all of them have consumed."""
+        knows_all = cut.groups == 1 or cut.is_joint
+        self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
+        """Of learners that a reducer merges, only the coordinator knows what all have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
         self._version = resumed.version if resumed else 0
         self._offers = Offers(experiment.reduce.every_updates, self._version)
@@ -108,6 +107,8 @@ class LearnerRole:
         self._started_update_s = 0.0
         self._wait_s = 0.0
         self._consumed = 0
+        self._consumed_by_all = 0
+        """With the shares of learners that take every update together with this one."""
         self._trained = 0
         self._is_stopping = False
 
@@ -157,12 +158,15 @@ class LearnerRole:
 
     def _request_next(self) -> list[Command]:
         """Asks for the next batch, unless the run will have had enough without it."""
-        planned = self._consumed
+        planned = self._consumed_by_all
         if self._training is not None:
             planned += num_env_steps(self._training)
-        if self._is_stopping or (self._step_limit is not None and planned >= self._step_limit):
+        if self._is_stopping or self._is_enough(planned):
             return []
         return self._ask(self._requests.new(self._consumed))
+
+    def _is_enough(self, env_steps: int) -> bool:
+        return self._step_limit is not None and env_steps >= self._step_limit
 
     def _ask(self, request: BatchRequested | None) -> list[Command]:
         if request is None or self._is_stopping:
@@ -203,6 +207,8 @@ class LearnerRole:
             return []
         if self._is_joint and not self._takes_part:
             return []
+        if self._is_enough(self._consumed_by_all):
+            return []  # the others count the same, so none of them begins another update either
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
@@ -213,6 +219,7 @@ class LearnerRole:
         batch, self._training = self._training, None
         env_steps = num_env_steps(batch)
         self._consumed += env_steps
+        self._consumed_by_all += env_steps + event.env_steps_of_others
         self._trained += event.samples_trained
         rows = (
             self._consumption(event, env_steps, now_s),
@@ -231,7 +238,7 @@ class LearnerRole:
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
         commands.append(self._report(*rows, self._published_row(now_s)))
-        if self._step_limit is not None and self._consumed >= self._step_limit:
+        if self._is_enough(self._consumed_by_all):
             commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:
             return [*commands, *self._withdraw(now_s)]

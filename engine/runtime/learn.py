@@ -122,13 +122,13 @@ class LearnerBody:
                 self._version = version
                 return [WeightsExported(self._export()), *self._start_compiling()]
             case Update(rollouts=rollouts):
-                has_all = self._meeting is None or self._meeting.agree(True)
-                if not has_all:
+                env_steps_of_others = self._meet(rollouts)
+                if env_steps_of_others is None:
                     return [UpdateDeclined()]
-                return [*self._poll_compiler(), self._update(rollouts)]
+                return [*self._poll_compiler(), self._update(rollouts, env_steps_of_others)]
             case Withdraw():
                 assert self._meeting is not None
-                self._meeting.agree(False)
+                self._meeting.withdraw()
                 return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
                 return [*self._poll_compiler(), self._update_from_samples(samples)]
@@ -171,10 +171,22 @@ class LearnerBody:
                 error = str(failure)
         return CheckpointWritten(name, error, command.is_final)
 
-    def _update(self, rollouts: Sequence[Rollout]) -> Updated:
+    def _meet(self, rollouts: Sequence[Rollout]) -> int | None:
+        """Waits for those who take this update together with this learner.
+
+        Returns:
+            Env steps of their shares; None if it does not take place.
+        """
+        if self._meeting is None:
+            return 0
+        own = sum(rollout.info.num_env_steps for rollout in rollouts)
+        total = self._meeting.agree(own)
+        return None if total is None else total - own
+
+    def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> Updated:
         start_s = self._clock.now_s()
         result = self._blueprint.algorithm.update(self._state, self._fill(rollouts))
-        return self._updated(result, start_s)
+        return self._updated(result, start_s, env_steps_of_others=env_steps_of_others)
 
     def _update_from_samples(self, samples: Samples) -> Updated:
         start_s = self._clock.now_s()
@@ -193,6 +205,7 @@ class LearnerBody:
         start_s: float,
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
+        env_steps_of_others: int = 0,
     ) -> Updated:
         """What an algorithm counts in tensors becomes numbers, which is what traces hold."""
         self._version += 1
@@ -204,6 +217,7 @@ class LearnerBody:
             metrics={name: float(value) for name, value in result.metrics.items()},
             samples_by_version=samples_by_version or {},
             priorities=priorities,
+            env_steps_of_others=env_steps_of_others,
         )
 
     def _start_compiling(self) -> list[Event]:

@@ -49,11 +49,26 @@ class Meeting:
         """Leaves; the others must have made their last call, too."""
         del self._group
 
-    def agree(self, is_willing: bool) -> bool:
-        """Whether every learner is willing."""
-        vote = torch.tensor([1 if is_willing else 0])
-        self._all_reduce(vote, c10d.ReduceOp.MIN)
-        return bool(vote.item())
+    def agree(self, env_steps: int) -> int | None:
+        """Whether every learner takes part in the next update, and how large it is.
+
+        Args:
+            env_steps: Of this learner's share.
+
+        Returns:
+            Env steps of all shares; None if a learner has withdrawn.
+        """
+        num_withdrawn, total = self._vote(0, env_steps)
+        return None if num_withdrawn else total
+
+    def withdraw(self) -> None:
+        """Takes part no longer; none of the others does then."""
+        self._vote(1, 0)
+
+    def _vote(self, *values: int) -> list[int]:
+        votes = torch.tensor(values)
+        self._all_reduce(votes, c10d.ReduceOp.SUM)
+        return [int(value) for value in votes.tolist()]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all learners, as a new tensor without gradient."""

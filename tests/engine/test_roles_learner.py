@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from engine.graph.cut import MergeRule, single_cut
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
@@ -21,7 +22,14 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.progress import Resumed, RunCounters, Standing
-from engine.roles.commands import Command, ExportWeights, Quit, SaveCheckpoint, Update
+from engine.roles.commands import (
+    Command,
+    ExportWeights,
+    Quit,
+    SaveCheckpoint,
+    Update,
+    Withdraw,
+)
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.roles.learner import LearnerRole
 from engine.spec import StopSpec
@@ -32,13 +40,19 @@ from engine.trace.records import Event as TraceEvent
 STEPS = 16
 
 
-def make_learner(env_steps: int | None = None, resumed: Resumed | None = None) -> LearnerRole:
+def make_learner(
+    env_steps: int | None = None, resumed: Resumed | None = None, merge: MergeRule | None = None
+) -> LearnerRole:
+    """With `merge`, one of two learners."""
     experiment = make_experiment(stop=StopSpec(env_steps=env_steps, return_threshold=1e9))
-    return LearnerRole(0, experiment, "buffer-0", resumed=resumed)
+    cut = single_cut(experiment)
+    if merge is not None:
+        cut = msgspec.structs.replace(cut, groups=2, merge=merge)
+    return LearnerRole(0, experiment, "buffer-0", cut, resumed)
 
 
-def started(env_steps: int | None = None) -> LearnerRole:
-    learner = make_learner(env_steps)
+def started(env_steps: int | None = None, merge: MergeRule | None = None) -> LearnerRole:
+    learner = make_learner(env_steps, merge=merge)
     learner.handle(Start(origin_ns=0), 0.0)
     learner.handle(WeightsExported(make_weights(0)), 0.0)
     return learner
@@ -50,7 +64,9 @@ def deliver(learner: LearnerRole, number: int, *versions: int, now_s: float = 1.
     return learner.handle(BatchArrived(number, rollouts), now_s)
 
 
-def finish(learner: LearnerRole, version: int, now_s: float = 2.0) -> list[Command]:
+def finish(
+    learner: LearnerRole, version: int, now_s: float = 2.0, of_others: int = 0
+) -> list[Command]:
     """The update that makes `version` is done; each sample was used twice."""
     event = Updated(
         weights=make_weights(version),
@@ -58,6 +74,7 @@ def finish(learner: LearnerRole, version: int, now_s: float = 2.0) -> list[Comma
         num_updates=4 * version,
         update_s=0.5,
         metrics={"loss": 1.0},
+        env_steps_of_others=of_others,
     )
     return learner.handle(event, now_s)
 
@@ -245,6 +262,32 @@ def test_a_last_checkpoint_that_cannot_be_written_is_in_the_last_word():
     (stopped,) = sent(commands, Stopped)
     assert "No space left" in stopped.error
     assert [row.kind for row in events(commands)] == ["checkpoint-failed"]
+
+
+def test_of_learners_that_update_together_none_begins_an_update_beyond_the_limit_of_all():
+    learner = started(env_steps=4 * STEPS, merge="all_reduce")
+    deliver(learner, 0)
+    deliver(learner, 1)
+    assert has(finish(learner, 1, of_others=STEPS), Update)
+    deliver(learner, 2)
+    commands = finish(learner, 2, of_others=STEPS)
+    assert not has(commands, Update), "it is staged, but both have had enough"
+    assert len(sent(commands, StepLimitReached, to=COORDINATOR)) == 1
+    assert requests(commands) == []
+    assert has(learner.handle(Stop(standing=standing()), 3.0), Withdraw)
+
+
+def test_of_shares_that_differ_all_count():
+    learner = started(env_steps=4 * STEPS, merge="all_reduce")
+    deliver(learner, 0)
+    assert sent(finish(learner, 1, of_others=3 * STEPS - 1), StepLimitReached) == []
+    assert has(deliver(learner, 1), Update), "one env step is missing"
+
+
+def test_learners_that_a_reducer_merges_do_not_know_what_all_have_consumed():
+    learner = started(env_steps=STEPS, merge="average")
+    deliver(learner, 0)
+    assert sent(finish(learner, 1), StepLimitReached) == []
 
 
 def events(commands: list[Command]) -> list[TraceEvent]:

@@ -1,0 +1,41 @@
+"""Where learners that take every update together meet: real gloo, two threads of one process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.runtime.meeting import Meeting
+from engine.wire.rendezvous import Rendezvous
+
+LIMIT_S = 60.0
+
+
+def together(place: Rendezvous, learn: Callable[[Meeting], list[int | None]]) -> list[object]:
+    """What each of two learners gets."""
+    found: list[object] = [None, None]
+
+    def play(rank: int) -> None:
+        meeting = Meeting(place, rank, 2)
+        found[rank] = learn(meeting)
+
+    threads = [threading.Thread(target=play, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    return found
+
+
+def test_all_learn_how_large_an_update_is_or_that_there_is_none(tmp_path: Path):
+    def learn(meeting: Meeting) -> list[int | None]:
+        sizes = [meeting.agree(100 + meeting.rank), meeting.agree(2**40)]
+        if meeting.rank == 1:
+            meeting.withdraw()
+            return sizes
+        return [*sizes, meeting.agree(100)]
+
+    place = Rendezvous(file=str(tmp_path / "meeting"), address="127.0.0.1", secret="s")
+    assert together(place, learn) == [[201, 2**41, None], [201, 2**41]]
