@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import psutil
 
 RUN_VARIABLE = "TIANJI_RUN"
+KILL_S = 5.0
+"""How long a killed process may take to be gone."""
+LOOK_AGAIN_S = 0.01
 _PROC = Path("/proc")
 _STARTED_FIELD = 19
 """Of what follows the command's name in `/proc/<pid>/stat`: start time in ticks since boot."""
@@ -80,6 +85,20 @@ def send_signal(process: ProcessId, number: int) -> bool:
     return True
 
 
+def await_end(processes: Iterable[ProcessId], within_s: float) -> list[ProcessId]:
+    """Waits until processes have ended. A zombie has, also one that nobody takes the status of.
+
+    Returns:
+        Those that are still there after so many seconds.
+    """
+    deadline_s = time.monotonic() + within_s
+    left = [process for process in processes if is_alive(process)]
+    while left and time.monotonic() < deadline_s:
+        time.sleep(LOOK_AGAIN_S)  # who is no child of ours sends no event
+        left = [process for process in left if is_alive(process)]
+    return left
+
+
 def mark(run_id: str, host: str, run_dir: str) -> str:
     """The value of `RUN_VARIABLE` for the processes of a run on a host.
 
@@ -118,19 +137,29 @@ def find_marked(value: str | None = None) -> dict[int, str]:
     return found
 
 
-def kill_marked(value: str, spare: set[int]) -> list[int]:
-    """Kills everything that carries this mark.
+def kill_marked(value: str, spare: set[int], within_s: float = KILL_S) -> list[int]:
+    """Kills everything that carries this mark, and waits for its end.
+
+    A signal is only a request: a process of much memory takes a while to be gone, and others may
+    have started more meanwhile. So this looks again until it finds nothing.
 
     Args:
         value: From `mark`.
         spare: Pids to leave alone.
+        within_s: How long it may take.
 
     Returns:
-        The pids that were killed.
+        The pids that were killed; the caller looks again if some may be left.
     """
-    killed = []
-    for pid in find_marked(value):
-        process = identify(pid)
-        if pid not in spare and process is not None and send_signal(process, signal.SIGKILL):
-            killed.append(pid)
-    return killed
+    killed: list[int] = []
+    deadline_s = time.monotonic() + within_s
+    while True:
+        found = [identify(pid) for pid in find_marked(value) if pid not in spare]
+        processes = [process for process in found if process is not None]
+        for process in processes:
+            if send_signal(process, signal.SIGKILL) and process.pid not in killed:
+                killed.append(process.pid)
+        left_s = deadline_s - time.monotonic()
+        if not processes or left_s <= 0:
+            return killed
+        await_end(processes, left_s)

@@ -14,13 +14,18 @@ import sys
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from engine.runtime.endpoints import sweep_stale
-from engine.runtime.identity import find_marked, is_alive, kill_marked, mark, send_signal
+from engine.runtime.identity import (
+    KILL_S,
+    await_end,
+    find_marked,
+    is_alive,
+    kill_marked,
+    mark,
+    send_signal,
+)
 from engine.runtime.state import HostState, read_state, state_path
-
-KILL_S = 5.0
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,21 +63,14 @@ def look(run_dir: Path, run_id: str, host: str) -> Findings:
 def stop(run_dir: Path, run_id: str, host: str, within_s: float) -> Findings:
     """Asks the supervisor to end the run, waits for it, then kills whatever is left."""
     state = read_state(state_path(run_dir, host))
+    was_forced = False
     if state is not None and send_signal(state.supervisor, signal.SIGTERM):
-        _wait(state.supervisor.pid, within_s)
-    was_forced = state is not None and send_signal(state.supervisor, signal.SIGKILL)
-    killed = kill_marked(mark(run_id, host, str(run_dir)), spare=set())
-    for pid in killed:
-        _wait(pid, KILL_S)
+        await_end([state.supervisor], within_s)
+        was_forced = send_signal(state.supervisor, signal.SIGKILL)
+        await_end([state.supervisor], KILL_S)
+    kill_marked(mark(run_id, host, str(run_dir)), spare=set())
     sweep_stale()
     return msgspec.structs.replace(look(run_dir, run_id, host), was_forced=was_forced)
-
-
-def _wait(pid: int, seconds: float) -> None:
-    try:
-        psutil.Process(pid).wait(seconds)
-    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-        return  # gone before, or still there: the caller looks again
 
 
 def main(arguments: list[str]) -> None:

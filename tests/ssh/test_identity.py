@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.clock import ManualClock
@@ -18,6 +19,7 @@ from engine.runtime.agenda import Agenda
 from engine.runtime.endpoints import Endpoints, sweep_stale
 from engine.runtime.identity import (
     ProcessId,
+    await_end,
     find_marked,
     identify,
     is_alive,
@@ -32,9 +34,17 @@ from tianji_cli.clocks import Answer, ClockOffset, estimate, relative_to
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 
 
-def sleeper(run: str, run_dir: Path = Path("/runs")) -> subprocess.Popen[bytes]:
+HOLD = [*SLEEP[:2], "held = bytearray(300 << 20); " + SLEEP[2]]
+"""Touches so much memory that the kernel needs a while to end it."""
+NEVER_REAP = "import subprocess, time; c = subprocess.Popen(['true'], stdout=-3)"
+NEVER_REAP += "; print(c.pid, flush=True); time.sleep(60)"
+
+
+def sleeper(
+    run: str, run_dir: Path = Path("/runs"), command: list[str] = SLEEP
+) -> subprocess.Popen[bytes]:
     env = {**os.environ, "TIANJI_RUN": mark(run, "h", str(run_dir))}
-    process = subprocess.Popen(SLEEP, env=env, stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()
     return process
@@ -63,6 +73,58 @@ def test_a_zombie_is_gone() -> None:
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not is_alive(known)
+    end(process)
+
+
+def test_who_was_killed_is_gone_when_that_is_said() -> None:
+    """One look right after the signal would find a process of much memory still there."""
+    large = sleeper("large", command=HOLD)
+    known = identify(large.pid)
+    assert known is not None
+    try:
+        assert kill_marked(mark("large", "h", "/runs"), spare=set()) == [large.pid]
+        assert not is_alive(known)
+    finally:
+        end(large)
+
+
+def test_what_the_killed_had_started_meanwhile_is_killed_too(monkeypatch) -> None:
+    """It was not there yet when the table of processes was read."""
+    first, later = sleeper("fleeing"), []
+
+    def forks_before_it_dies(process: ProcessId, number: int) -> bool:
+        if not later:
+            later.append(sleeper("fleeing"))
+        return send_signal(process, number)
+
+    monkeypatch.setattr("engine.runtime.identity.send_signal", forks_before_it_dies)
+    try:
+        killed = kill_marked(mark("fleeing", "h", "/runs"), spare=set())
+        assert killed == [first.pid, later[0].pid]
+        assert not find_marked(mark("fleeing", "h", "/runs"))
+    finally:
+        for process in (first, *later):
+            end(process)
+
+
+def test_a_zombie_that_nobody_reaps_is_not_waited_for() -> None:
+    """As where process 1 of a container takes no statuses."""
+    parent = subprocess.Popen([*SLEEP[:2], NEVER_REAP], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    try:
+        pid = int(parent.stdout.readline())
+        while (child := identify(pid)) is not None:
+            assert await_end([child], 10.0) == []
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    finally:
+        end(parent)
+
+
+def test_who_does_not_end_is_named_when_its_time_is_over() -> None:
+    process = sleeper("stays")
+    known = identify(process.pid)
+    assert known is not None
+    assert await_end([known], 0.05) == [known]
     end(process)
 
 

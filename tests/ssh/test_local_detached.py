@@ -71,7 +71,8 @@ def test_an_inline_run_has_nothing_to_look_at(tmp_path: Path) -> None:
 
 
 def test_who_does_not_end_in_time_is_killed_and_that_is_said(tmp_path: Path) -> None:
-    deaf = "import signal, time; signal.signal(15, 1); print(flush=True); time.sleep(60)"
+    deaf = "import signal, time; signal.signal(15, 1); held = bytearray(300 << 20)"
+    deaf += "; print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
