@@ -36,7 +36,7 @@ def import_modules(names: Sequence[str]) -> None:
             importlib.import_module(name)
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise ConfigError(
                 f"the module {name!r} cannot be imported: {type(error).__name__}: {error}",
                 where="modules",

@@ -8,7 +8,7 @@ from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
 from engine.runtime.coordinate import write_summary
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Profile
-from engine.trace.summary import RunStatus, Summary
+from engine.trace.summary import KILLED, RunStatus, Summary
 from tianji_cli.laggards import words_of_laggards
 from tianji_cli.origin import resume_hint
 from tianji_cli.output import Output
@@ -93,23 +93,16 @@ def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> No
     """The coordinator did not live to write it: rebuilds it from what was traced until then.
 
     Raises:
-        RunFailedError: Nothing was traced.
+        RunFailedError: A file is damaged.
     """
     from tianji_cli.analysis.rebuild import rebuild_summary
-    from tianji_cli.analysis.run import load_run
+    from tianji_cli.analysis.run import read_run
 
     try:
-        rebuilt = rebuild_summary(load_run(paths))
+        rebuilt = rebuild_summary(read_run(paths))
     except ConfigError as error:
         raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
-    taken = rebuilt.env_steps_consumed + rebuilt.env_steps_dropped
-    summary = msgspec.structs.replace(
-        rebuilt,
-        status=status,
-        error=cause,
-        stop_reason="killed",
-        env_steps_in_flight=rebuilt.env_steps_collected - taken,
-    )
+    summary = msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)
     try:
         write_summary(paths.summary, summary)
     except OSError as error:

@@ -13,6 +13,9 @@ import selectors
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from engine.errors import TianJiError
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
@@ -35,7 +38,7 @@ from engine.runtime.launch import (
     write_line,
 )
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
-from engine.runtime.worker import run_worker
+from engine.runtime.worker import Terminated, run_worker
 from engine.wire.arena import Arena
 
 
@@ -168,17 +171,32 @@ def _kill_group(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+@contextmanager
+def _no_silent_end() -> Iterator[None]:
+    """Whatever leaves the block ends the process as a failure that its log explains.
+
+    Left alone, `sys.exit()` in the code of an environment would look like a role that is done.
+    """
+    try:
+        yield
+    except TianJiError as error:  # it says what, where and why; a traceback would bury that
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    except Terminated:
+        raise
+    except BaseException:  # noqa: BLE001 - user code may raise anything
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
 def main() -> None:
     """Serves as nursery, or, in a forked child, plays a role. Start it with `tethered`."""
     name_process("tj-nursery")
     keep_freed_memory()
-    child = _Nursery().serve()
-    if child is not None:
-        try:
+    with _no_silent_end():
+        child = _Nursery().serve()
+        if child is not None:
             run_worker(*child)
-        except TianJiError as error:  # it says what, where and why; a traceback would bury that
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            os._exit(error.exit_code)
     # All is closed. Taking down a forked interpreter object by object would copy every page that
     # it shares with its siblings, which takes seconds; so a clean end leaves that to the kernel.
     sys.stdout.flush()

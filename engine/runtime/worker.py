@@ -29,6 +29,10 @@ from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
 
 
+class Terminated(SystemExit):
+    """SIGTERM came. Any other SystemExit is one of the code that a user has brought."""
+
+
 def run_worker(
     spec: WorkerSpec, common: CommonSpec, blueprint: Blueprint, arena: Arena | None = None
 ) -> None:
@@ -93,4 +97,4 @@ def run_worker(
 
 
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)

@@ -24,6 +24,11 @@ class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
     max: int | None = None
 
 
+KILLED = "killed"
+"""`stop_reason` of a summary that `up` has rebuilt, because the coordinator did not live to write
+one."""
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What other programs read first. Every figure can be rebuilt from the trace tables."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -96,3 +98,48 @@ class HungryEnv(gymnasium.Env):
 
 
 gymnasium.register("Hungry-v0", HungryEnv, max_episode_steps=50)
+
+
+class LeavingEnv(gymnasium.Env):
+    """Ends its process, or tries to, at its first reset or at step 30.
+
+    Args:
+        how: A name in `WAYS_OUT`.
+        at_reset: When.
+    """
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, how: str, at_reset: bool = False) -> None:
+        self._leave, self._at_reset = WAYS_OUT[how], at_reset
+        self._num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        if self._at_reset:
+            self._leave()
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        self._num_steps += 1
+        if self._num_steps == RAISES_AT_STEP:
+            self._leave()
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+WAYS_OUT = {
+    "SystemExit": sys.exit,
+    "SystemExit: 0": lambda: sys.exit(0),
+    "SystemExit: no licence": lambda: sys.exit("no licence"),
+    "KeyboardInterrupt": lambda: _raise(KeyboardInterrupt()),
+    "GeneratorExit": lambda: _raise(GeneratorExit()),
+    "MemoryError": lambda: _raise(MemoryError()),
+    "RecursionError": lambda: _raise(RecursionError("too deep")),
+    "os._exit(0)": lambda: os._exit(0),
+    "os._exit(3)": lambda: os._exit(3),
+}
+gymnasium.register("Leaving-v0", LeavingEnv, max_episode_steps=50)

@@ -24,7 +24,7 @@ from engine.trace.records import (
     Staleness,
     WeightsPublished,
 )
-from engine.trace.summary import Summary
+from engine.trace.summary import KILLED, Summary
 from tianji_cli.run_dir import RunPaths
 
 
@@ -120,6 +120,17 @@ class RunData:
     events: list[Event]
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the coordinator lived to close the books. Without that its tables may end at
+        different moments, and a summary is what `up` has rebuilt from them."""
+        return self.summary is not None and self.summary.stop_reason != KILLED
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the tables hold all of the run: its last rows were written, too."""
+        return self.is_closed and self.summary is not None and not self.summary.trace_error
+
+    @property
     def num_rows(self) -> int:
         """Rows over all tables."""
         tables = (
@@ -176,7 +187,23 @@ def load_run(paths: RunPaths) -> RunData:
     Raises:
         ConfigError: A file is damaged, or no trace table has any row.
     """
-    run = RunData(
+    run = read_run(paths)
+    if not run.num_rows:
+        raise ConfigError(
+            "no trace table has a row, so there is nothing to report",
+            where=str(paths.trace),
+            fix=f"the logs in {paths.logs} say why it ended so early",
+        )
+    return run
+
+
+def read_run(paths: RunPaths) -> RunData:
+    """As `load_run`, also of a run that ended before it had traced anything.
+
+    Raises:
+        ConfigError: A file is damaged.
+    """
+    return RunData(
         paths=paths,
         manifest=read_manifest(paths.manifest),
         summary=read_summary(paths.summary),
@@ -192,10 +219,3 @@ def load_run(paths: RunPaths) -> RunData:
         profile=read_table(paths.trace, Profile),
         events=read_table(paths.trace, Event),
     )
-    if not run.num_rows:
-        raise ConfigError(
-            "no trace table has a row, so there is nothing to report",
-            where=str(paths.trace),
-            fix=f"the logs in {paths.logs} say why it ended so early",
-        )
-    return run

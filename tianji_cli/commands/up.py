@@ -203,7 +203,7 @@ def _run_inline(
     """The debug twin: in this process, so the heavy imports are here."""
     from engine.runtime.blueprint import make_blueprint
     from engine.runtime.facts import host_facts
-    from engine.runtime.inline import InlineRun
+    from engine.runtime.inline import InlineRun, no_silent_exit
 
     plan = loaded.plan
     try:
@@ -214,23 +214,25 @@ def _run_inline(
     _say_begin(loaded, run_id, output)
     display = _display(output, run_id)
     info = plan.info(run_id, loaded.origin.resumed if loaded.origin else None)
-    run = InlineRun(blueprint, info, plan.addresses, paths.root, display.show)
+    run: InlineRun | None = None
 
     def stop() -> None:
-        if interrupts.count == 1:
+        if interrupts.count == 1 and run is not None:
             run.request_stop()
         else:
             signal.default_int_handler(signal.SIGINT, None)
 
     outcome = Outcome()
     try:
-        with interrupts.installed(stop):
+        with interrupts.installed(stop), no_silent_exit():
+            run = InlineRun(blueprint, info, plan.addresses, paths.root, display.show)
             run.run()
-    except KeyboardInterrupt:
-        output.say("ended at once")
-    except Exception:  # noqa: BLE001 - whatever user code raised ends the run by name, as a role's
-        tail = traceback.format_exc().splitlines()
-        outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too
+        if isinstance(error, KeyboardInterrupt) and interrupts.count:
+            output.say("ended at once")
+        else:
+            tail = traceback.format_exc().splitlines()
+            outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
     return paths, outcome
