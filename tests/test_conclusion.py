@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from synthetic_run import write_synthetic_run
 
 from engine.errors import CleanupError, RunFailedError
+from engine.runtime.coordinate import write_summary
+from engine.runtime.launch import Failed
+from engine.trace.reader import read_summary
+from engine.trace.summary import KILLED
+from tianji_cli.analysis.examine import examine_runs
 from tianji_cli.conclusion import conclude
 from tianji_cli.output import Output
 from tianji_cli.watch import Outcome
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("writes", [True, False])
+def test_what_a_killed_coordinator_leaves_is_accused_of_nothing(
+    tmp_path: Path, seed: int, writes: bool
+):
+    """Its tables end anywhere, each at its own row; `up` rebuilds a summary, if it lives itself."""
+    paths = write_synthetic_run(tmp_path / "r")
+    paths.summary.unlink()
+    draw = random.Random(seed)
+    for table in sorted(paths.trace.glob("*.jsonl")):
+        lines = table.read_bytes().splitlines(keepends=True)
+        table.write_bytes(b"".join(lines[: draw.randint(0, len(lines))]) + b'{"t_s": 1.')
+    if writes:
+        died = Failed(address="coordinator", cause="was killed by SIGKILL", log_tail=[])
+        assert conclude(paths, Outcome([died]), False, Output(verbosity=-1)) == 1
+        summary = read_summary(paths.summary)
+        assert summary is not None
+        assert (summary.status, summary.stop_reason) == ("failed", KILLED)
+        taken = summary.env_steps_consumed + summary.env_steps_dropped
+        assert summary.env_steps_in_flight == summary.env_steps_collected - taken >= 0
+    (examined,) = examine_runs([paths])
+    assert examined.disagreements == []
+    assert not [words for words in examined.warnings if "contradict" in words]
+
+
+def test_of_a_run_that_could_not_write_all_its_rows_the_rest_is_not_missed(tmp_path: Path):
+    paths = write_synthetic_run(tmp_path / "r")
+    summary = read_summary(paths.summary)
+    assert summary is not None
+    write_summary(paths.summary, replace(summary, trace_error="disk full"))
+    production = paths.trace / "production.jsonl"
+    production.write_bytes(b"".join(production.read_bytes().splitlines(keepends=True)[:-3]))
+    (examined,) = examine_runs([paths])
+    assert examined.disagreements == []
+    assert examined.summary.env_steps_collected == summary.env_steps_collected
+
+
+def test_rows_that_are_missing_though_the_books_were_closed_are_named(tmp_path: Path):
+    paths = write_synthetic_run(tmp_path / "r")
+    production = paths.trace / "production.jsonl"
+    production.write_bytes(b"".join(production.read_bytes().splitlines(keepends=True)[:-3]))
+    (examined,) = examine_runs([paths])
+    assert "env_steps_collected" in {item.name for item in examined.disagreements}
 
 
 @pytest.mark.parametrize("summary", [b'{"run_id": "cut', b'{"schema_version": 99}', b"\xff"])

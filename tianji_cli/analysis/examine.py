@@ -60,7 +60,7 @@ def examine_runs(paths: Sequence[RunPaths]) -> list[ExaminedRun]:
 
 def _examine(run: RunData, label: str) -> ExaminedRun:
     rebuilt = rebuild_summary(run)
-    summary = run.summary or rebuilt
+    summary = run.summary if run.is_closed and run.summary else rebuilt
     disagreements = rebuild_counters(run, rebuilt)
     num_fields, num_rows = num_checks(run)
     before, trouble = ancestors_of(run.paths.root, run.manifest)

@@ -38,7 +38,7 @@ def check_history(run: RunData) -> list[Disagreement]:
     have, or the least or greatest one that it may have.
 
     Args:
-        run: Its files. Without a summary the tables may end at different moments, so what was
+        run: Its files. If they are not whole, the tables may end at different moments, so what was
             trained is not compared with what was collected.
     """
     return [
@@ -167,9 +167,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
     A rollout that was trained twice shows here as soon as the others of its version were trained
     too, and where everything else was dropped, in the ledger. Samples from replay are used often.
     """
-    if run.replay or run.summary is None or run.summary.trace_error:
-        return
-    if _is_thinned(run):
+    if run.replay or not run.is_whole or _is_thinned(run):
         return
     left, unknown = _collected_by_version(run.production)
     for number, batch in enumerate(run.staleness, start=1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay
+from engine.trace.records import Consumption, Episode, Evaluation, Ledger, Production, Replay
 from engine.trace.summary import LagSummary, Summary, summarise_lag
 from tianji_cli.analysis.convergence import (
     Crossing,
@@ -38,13 +38,14 @@ def rebuild_summary(run: RunData) -> Summary:
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
     curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
     crossing = _crossing(run, curve, written.threshold)
-    last = run.ledger[-1] if run.ledger else None
+    ledger = _last_ledger(run)
     return msgspec.structs.replace(
         written,
-        env_steps_collected=before.env_steps_collected + sum(r.env_steps for r in run.production),
-        env_steps_consumed=before.env_steps_consumed + sum(r.env_steps for r in run.consumed),
-        env_steps_dropped=last.dropped if last else before.env_steps_dropped,
-        env_steps_in_flight=last.in_flight if last else 0,
+        wall_s=written.wall_s if run.is_closed else run.end_s,
+        env_steps_collected=ledger.collected,
+        env_steps_consumed=ledger.consumed,
+        env_steps_dropped=ledger.dropped,
+        env_steps_in_flight=ledger.in_flight,
         samples_trained=_samples_trained(run),
         collect_per_s=collect_per_s,
         consume_per_s=consume_per_s,
@@ -69,6 +70,26 @@ def rebuild_summary(run: RunData) -> Summary:
         restarts=sum(event.kind == RESTART_KIND for event in run.events),
         evaluation_return=run.evaluations[-1].return_mean if run.evaluations else None,
         replay_ratio=_replay_ratio(run),
+    )
+
+
+def _last_ledger(run: RunData) -> Ledger:
+    """What was collected and consumed by the tables of that, the rest by the last ledger row.
+
+    If the coordinator could not close the books, that row may be older than the others, and the
+    tables may end at different moments: what was consumed had been collected, and what is not
+    accounted for was in flight.
+    """
+    before, last = run.manifest.before, run.ledger[-1] if run.ledger else None
+    collected = before.env_steps_collected + sum(row.env_steps for row in run.production)
+    consumed = before.env_steps_consumed + sum(row.env_steps for row in run.consumed)
+    dropped = last.dropped if last else before.env_steps_dropped
+    in_flight = last.in_flight if last else 0
+    if not run.is_whole:
+        collected = max(collected, consumed + dropped)
+        in_flight = collected - consumed - dropped
+    return Ledger(
+        t_s=run.end_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
     )
 
 
