@@ -202,7 +202,7 @@ class CoordinatorRole:
             cause = f"{event.process} on {event.host} {event.cause}"
             return [*commands, *self._lost_groups(lost, cause, now_s)]
         commands += self._ending.give_up(roles)
-        if self._roll.have_stopped(roles):
+        if self._roll.have_stopped(roles) or self._ending.can_spare(roles):
             return [*commands, *self._ending.advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
         self._verdict.fail(f"{event.process} on {event.host} {event.cause}{tail}")

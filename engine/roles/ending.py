@@ -28,6 +28,9 @@ from engine.trace.summary import RunStatus
 STOP_S = 10.0
 """How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
 MAX_STOP_S = 600.0
+SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
+"""Once a run is to end, all that it loses with one of these is what that had in hand. A learner has
+yet to write a checkpoint, and a buffer to count."""
 
 
 class Phase(Enum):
@@ -110,6 +113,10 @@ class Ending:
         actors = [role for role in silent if role_of(role) == "actor"]
         return [command for actor in actors for command in self._fleet.lose(actor)]
 
+    def can_spare(self, roles: Iterable[str]) -> bool:
+        """Whether a run that has reached its end ends well without a last word of these."""
+        return self.phase is not None and all(role_of(role) in SPARE for role in roles)
+
     def advance(self, now_s: float) -> list[Command]:
         """Goes on to the next phase if nobody is waited for in this one."""
         commands: list[Command] = []
@@ -130,9 +137,12 @@ class Ending:
         commands: list[Command] = []
         for actor in self._upkeep.stuck_actors(self._awaited()):  # known, and no reason to fail
             commands += self._fleet.lose(actor)
+        waited_s = now_s - self._began_s
+        words = f"did not stop within {waited_s:.0f} s"
+        for role in filter(lambda role: self.can_spare([role]), self._awaited()):
+            commands += [self._note("given-up", words, now_s, role), *self.give_up([role])]
         if waiting := self._awaited():
-            waited_s = now_s - self._began_s
-            self._verdict.fail(f"{', '.join(waiting)} did not stop within {waited_s:.0f} s")
+            self._verdict.fail(f"{', '.join(waiting)} {words}")
             commands += self.give_up(waiting)
         return [*commands, *self.advance(now_s)]
 
@@ -167,6 +177,7 @@ class Ending:
             Quit(),
         ]
 
-    def _note(self, kind: str, detail: str, now_s: float) -> Command:
-        row = Event(t_s=now_s, kind=kind, host="", role=COORDINATOR, detail=detail)
+    def _note(self, kind: str, detail: str, now_s: float, role: str = COORDINATOR) -> Command:
+        host = self._roll.host_of(role)
+        row = Event(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
         return WriteTrace((row,))

@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from running import ENDLESS, rows, wait_for
+from running import EAGER, ENDLESS, rows, wait_for
 
 from engine.runtime.endpoints import PREFIX
 
@@ -81,6 +81,32 @@ def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
     assert code == 1
     assert "actor-1" in err
     assert "SIGKILL" in err
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_an_actor_lost_after_the_stop_rule_fails_no_run_that_has_reached_its_end(
+    tianji, tmp_path, kill
+):
+    """It is frozen so that it cannot say its last word before it is killed, or at all."""
+    limit = ("-s", "stop.env_steps=30000", "-s", "stop.return_threshold=null")
+    slow = ("-s", "env.step_latency_ms=1", "-s", "staleness.mode=unbounded")
+    command = tianji("--json", "up", "--name", "run", *EAGER, *limit, *slow)
+    run = tmp_path / "results/run"
+    wait_for(lambda: len(rows(run, "consumption")) > 5, 60, "training")
+    actor = command.role("actor-1")
+    actor.send_signal(signal.SIGSTOP)
+    wait_for(lambda: actor.status() == psutil.STATUS_STOPPED, 5, "the actor is frozen")
+    wait_for(lambda: kinds(run, "stopping"), 60, "the stop rule holds")
+    if kill:
+        actor.send_signal(signal.SIGKILL)
+    code, out, err = command.end(60)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["status"], summary["stop_reason"]) == ("ok", "env_steps")
+    taken = summary["env_steps_consumed"] + summary["env_steps_dropped"]
+    assert summary["env_steps_collected"] == taken + summary["env_steps_in_flight"]
+    assert [row["role"] for row in kinds(run, "exited" if kill else "given-up")] == ["actor-1"]
+    assert not command.alive()
 
 
 @pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
