@@ -318,7 +318,10 @@ class StopRequested(Message, frozen=True, kw_only=True):
 
 
 class HostGone(Message, frozen=True, kw_only=True):
-    """The command has lost this host: its supervisor is dead, or nothing reaches it any more."""
+    """Nothing passes between the command and this host any more, as either of them may find.
+
+    The supervisor there is dead, or about to end its part of the run.
+    """
 
     host: str
 

@@ -238,23 +238,27 @@ class CoordinatorRole:
         return [*commands, *self._stop("join-deadline", now_s)]
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
-        if self._phase is not Phase.RUNNING or not self._fleet.give_up(host):
-            return []
-        return self._lost_host(host, "the command has lost its supervisor", now_s)
+        was_there = self._fleet.give_up(host)
+        if self._phase is Phase.JOINING or (self._phase is Phase.RUNNING and was_there):
+            return self._lost_host(host, "the command has lost its supervisor", now_s)
+        return []
 
     def _lost_host(self, host: str, why: str, now_s: float) -> list[Command]:
         """Goes on without a host that is cut off, if it ran actors only and others are left."""
         there = self._roll.on_host(host)
-        detail = f"{why}; it ran {', '.join(sorted(there))}"
+        detail = f"{why}; it ran {', '.join(sorted(there)) or 'nothing yet'}"
         commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
         others = set(self._addresses) - there - self._roll.gone - self._fleet.absent
         has_actors = any(role_of(address) == "actor" for address in others)
-        is_spare = has_actors and all(role_of(address) == "actor" for address in there)
+        is_running = self._phase is Phase.RUNNING
+        is_spare = (
+            is_running and has_actors and all(role_of(address) == "actor" for address in there)
+        )
         if is_spare:
             for actor in sorted(there - self._fleet.absent):
                 commands += self._fleet.lose(actor)
             return commands
-        lost = self._groups.lose(sorted(there)) if self._phase is Phase.RUNNING else []
+        lost = self._groups.lose(sorted(there)) if is_running else []
         if lost:
             return [*commands, *self._lost_groups(lost, f"host {host} is lost", now_s)]
         commands += self._ending.give_up(there)

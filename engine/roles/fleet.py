@@ -50,6 +50,8 @@ class Fleet:
         self._supervisors = supervisors
         self._heard_s: dict[str, float] = {}
         self._supervisor_of: dict[str, str] = {}
+        self._lost: set[str] = set()
+        """Supervisors of hosts that were given up: what they still say changes nothing."""
         self._restarts_left = restarts
         self._epochs: dict[str, int] = {}
         self._produced: dict[str, int] = {}
@@ -85,8 +87,9 @@ class Fleet:
 
     def hear(self, event: Alive, now_s: float) -> None:
         """Notes that a supervisor is there."""
-        self._heard_s[event.address] = now_s
-        self._supervisor_of[event.host] = event.address
+        if event.address not in self._lost:
+            self._heard_s[event.address] = now_s
+            self._supervisor_of[event.host] = event.address
 
     def beat(self, now_s: float) -> list[Command]:
         """Tells the supervisors that the coordinator is there, if it is time to."""
@@ -102,13 +105,13 @@ class Fleet:
             for host, name in self._supervisor_of.items()
             if name in self._heard_s and now_s - self._heard_s[name] > HOST_LOST_S
         ]
-        for host in silent:
-            del self._heard_s[self._supervisor_of[host]]
-        return silent
+        return [host for host in silent if self.give_up(host)]
 
     def give_up(self, host: str) -> bool:
         """Counts a host as lost; says whether it was there until now."""
-        return self._heard_s.pop(self._supervisor_of.get(host, ""), None) is not None
+        supervisor = self._supervisor_of.get(host, "")
+        self._lost.add(supervisor)
+        return self._heard_s.pop(supervisor, None) is not None
 
     def is_heard(self, host: str, now_s: float) -> bool:
         """Whether this host's supervisor is there and has not been silent for too long."""

@@ -1,7 +1,8 @@
 """The node supervisor: one for each host; starts, watches, restarts and ends the roles there.
 
 It takes instructions on standard input and reports on standard output, so it works the same under
-a local parent and behind SSH. The run ends here, whatever happens elsewhere, as soon as
+a local parent and behind SSH. Only the supervisor beside the coordinator asks for the end of all of
+the run; the others end their host's part. That happens, whatever happens elsewhere, as soon as
 
 - standard input ends or stays silent for too long (whoever started it is gone, or cut off),
 - the coordinator stays silent for too long (this host is cut off, or the other one is dead), or
@@ -17,6 +18,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -67,6 +69,8 @@ from engine.runtime.upstream import Upstream
 SAMPLE_S = 2.0
 LOST_CONTROLLER_S = 4.0
 """How long a run whose controller is gone may take to end in good order."""
+ASKED_S = 20.0
+"""The same for one whose supervisors were asked to end it; `tianji down` waits a little longer."""
 EXIT_S = 5.0
 """How long roles may take to exit once the coordinator has."""
 
@@ -258,20 +262,39 @@ class Supervisor:
         if house is not None and house.is_ending and not house.children.running:
             self._is_done = True
 
-    def _request_stop(self, reason: str) -> None:
+    @property
+    def _is_head(self) -> bool:
+        """Whether the coordinator is on this host."""
+        return self._house is not None and COORDINATOR in self._house.children.specs
+
+    def _request_stop(self, reason: Literal["interrupted", "controller-lost"]) -> None:
         if self._upstream is None:
             self._is_done = True  # nothing was started, so nothing is to be stopped
-        elif reason == "interrupted":
-            self._send(StopRequested(reason="interrupted"))
         else:
-            self._send(StopRequested(reason="controller-lost"))
+            self._send(StopRequested(reason=reason))
+
+    def _leave_within(self, seconds: float) -> None:
+        """Ends the part of the run on this host, which goes on without it; unless by then all of it
+        has ended in good order, as it does when the supervisor beside the coordinator is told the
+        same."""
+        if self._upstream is None:
+            self._is_done = True
+        self._agenda.add(seconds, self._leave)
+
+    def _leave(self) -> None:
+        house = self._house
+        if house is not None and not house.is_ending:
+            self._send(HostGone(host=house.prepare.host))
+            house.end_within(0.0)
 
     def _asked_to_end(self) -> None:
         """SIGTERM: once in good order, twice at once."""
         if self._link.num_signals > 1:
             self._kill()
-        else:
+        elif self._is_head:
             self._request_stop("interrupted")
+        else:
+            self._leave_within(ASKED_S)
 
     def _kill(self) -> None:
         if self._house is None:
@@ -281,9 +304,12 @@ class Supervisor:
 
     def _lost_controller(self) -> None:
         self._unwatch(self._link.leave())
-        self._request_stop("controller-lost")
-        if self._house is not None:
-            self._house.end_within(LOST_CONTROLLER_S)
+        if not self._is_head:
+            self._leave_within(LOST_CONTROLLER_S)
+        else:
+            self._request_stop("controller-lost")
+            if self._house is not None:
+                self._house.end_within(LOST_CONTROLLER_S)
 
     def _detach(self) -> None:
         assert self._scribe is not None

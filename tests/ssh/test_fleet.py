@@ -156,6 +156,25 @@ def test_a_host_that_the_command_has_lost_is_done_without_at_once() -> None:
     assert kinds(role.handle(TimerFired(), HOST_LOST_S + 2.0)) == []
 
 
+def test_a_host_that_was_given_up_does_not_come_back_by_what_it_still_says() -> None:
+    role = running()
+    role.handle(HostGone(host="two"), 3.0)
+    role.handle(Alive(address=SUPERVISORS["two"], host="two"), 3.1)
+    for host in ("one", "three"):
+        role.handle(Alive(address=SUPERVISORS[host], host=host), 15.0)
+    assert kinds(role.handle(TimerFired(), 16.0)) == [], "it is not lost a second time"
+
+
+def test_a_host_that_is_lost_before_the_start_fails_the_run_at_once() -> None:
+    role = coordinator()
+    role.handle(TimerFired(), 0.0)
+    commands = role.handle(HostGone(host="two"), 1.0)
+    assert kinds(commands)[:2] == ["host-lost", "stopping"]
+    summary = next(c.summary for c in commands if isinstance(c, EndRun))
+    assert summary.status == "failed"
+    assert "host two is lost" in (summary.error or "")
+
+
 def test_a_silent_host_with_the_learner_ends_the_run() -> None:
     role = running()
     for host in ("two", "three"):
