@@ -8,9 +8,11 @@ anywhere is named.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from engine.errors import CleanupError, PreflightError, TianJiError
@@ -23,8 +25,9 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.joining import Joining
 from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
-from tianji_cli.mirror import Mirror
+from tianji_cli.mirror import Mirror, fetch
 from tianji_cli.origin import Origin, place_copy
+from tianji_cli.parallel import in_parallel
 from tianji_cli.placement import crowded
 from tianji_cli.plan import HostSetup, Plan, wire
 from tianji_cli.provision import (
@@ -39,6 +42,9 @@ from tianji_cli.run_dir import RunPaths, command_for, create_run
 from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import make_run_directories
 from tianji_cli.watch import Outcome
+
+CLEAN_S = 30.0
+"""How long it may take to end and remove what is left of a run, on all hosts together."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class HostedRun:
     reach: Connect = connect
     origin: Origin | None = None
     unclean: list[str] = field(default_factory=list)
+    _missing: dict[str, TianJiError] = field(default_factory=dict)
+    """Hosts whose files have not all come, and why."""
 
     @property
     def paths(self) -> RunPaths:
@@ -119,14 +127,13 @@ class HostedRun:
             self._write_down(sites, ready, seats, offsets)
             has_started = True
             spectator.started(self.paths)
-            outcome = self._watch(controller, sites, ready, offsets, seats, spectator)
+            outcome = self._watch(controller, sites, ready, offsets, seats, spectator, interrupts)
         finally:
             if outcome.is_detached:
                 controller.let_go()
-                for site in sites.values():
-                    site.node.close()
+                _close_all(sites)
             else:
-                self._end(controller, sites, outcome, has_started)
+                self._end(controller, sites, outcome, has_started, interrupts)
         return outcome
 
     def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
@@ -187,6 +194,7 @@ class HostedRun:
         offsets: Mapping[str, ClockOffset],
         seats: Mapping[str, Seat],
         spectator: Spectator,
+        interrupts: Interrupts,
     ) -> Outcome:
         setups = {
             host: HostSetup(
@@ -212,8 +220,7 @@ class HostedRun:
         try:
             return controller.run(launches, show, spectator.note, detaches=self.detaches)
         finally:
-            for host, error in mirror.finish().items():
-                self.unclean.append(f"{host}: {error.what}")
+            self._missing = mirror.finish(interrupts.is_urgent)
 
     def _end(
         self,
@@ -221,37 +228,54 @@ class HostedRun:
         sites: Mapping[str, Site],
         outcome: Outcome,
         has_started: bool,
+        interrupts: Interrupts,
     ) -> None:
         """Leaves nothing on any host; what cannot be reached is named."""
-        late = set(controller.close())
-        incomplete = {text.partition(":")[0] for text in self.unclean}
-        for host, site in sites.items():
-            try:
-                if host in late or host in outcome.lost:
-                    self._end_by_force(site)
-                if site.node.is_remote and host not in incomplete:
-                    remove_part(site.node, site.part)
-            except TianJiError as error:
-                if host not in incomplete:
-                    self.unclean.append(f"{host}: {error.what}")
-            site.node.close()
+        lost = {*controller.close(outcome.silent), *outcome.lost}
+        ends = {host: partial(self._end_part, site, host in lost) for host, site in sites.items()}
+        for host, error in in_parallel(ends, CLEAN_S, interrupts.is_urgent).items():
+            cause = self._missing.get(host, error)
+            self.unclean.append(f"{host}: {cause.what}")
         if has_started and not self.unclean:
             parts = tuple(site.part for site in sites.values())
             done = Deployment(run_id=self.run_id, is_collected=True, parts=parts)
             write_deployment(self.paths.root, done)
 
-    def _end_by_force(self, site: Site) -> None:
-        """Its supervisor gave no last word, so somebody else has to look."""
-        findings = end_part(site.node, site.part, self.run_id, within_s=1.0)
-        if findings.marked:
-            self.unclean.append(f"{site.part.host.name}: processes {findings.marked} are left")
+    def _end_part(self, site: Site, is_lost: bool) -> None:
+        """Leaves nothing on one host, over a new connection if the first one may be what is broken.
+
+        Args:
+            site: The host.
+            is_lost: Its supervisor gave no last word, so somebody else has to look.
+
+        Raises:
+            TianJiError: It could not be done, or processes are left.
+        """
+        node, is_missing = site.node, site.part.host.name in self._missing
+        try:
+            if is_lost or is_missing:
+                node.close()
+                node = self.reach(site.part.host, threading.Event())
+            if is_lost:
+                findings = end_part(node, site.part, self.run_id, within_s=1.0)
+                if findings.marked:
+                    raise CleanupError(f"processes {findings.marked} are left")
+            if is_missing:
+                fetch(node, site.part.run_dir, self.paths.root, everything=True)
+            if node.is_remote:
+                remove_part(node, site.part)
+        finally:
+            node.close()
 
     def _release(self, controller: Controller, sites: Mapping[str, Site]) -> None:
         late = controller.close()
-        for site in sites.values():
-            site.node.close()
+        _close_all(sites)
         if late:
             raise CleanupError("the supervisor does not end", where=", ".join(late))
+
+
+def _close_all(sites: Mapping[str, Site]) -> None:
+    in_parallel({host: site.node.close for host, site in sites.items()}, CLEAN_S)
 
 
 def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:

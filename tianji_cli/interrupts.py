@@ -23,6 +23,10 @@ class Interrupts:
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
 
+    def is_urgent(self) -> bool:
+        """Whether the user wants the end at once."""
+        return self.count > 1
+
     @contextmanager
     def installed(self, on_interrupt: Callable[[], None] | None = None) -> Iterator[None]:
         """Handles SIGINT, SIGTERM and SIGHUP within the block; not SIGHUP under `nohup`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import engine
@@ -30,6 +30,7 @@ from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate, relative
 from tianji_cli.deployment import HostPart
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.lines import Line, Lines
+from tianji_cli.parallel import in_parallel
 from tianji_cli.plan import Plan, servers_on
 from tianji_cli.probe import minor_of
 from tianji_cli.provision import Site
@@ -38,6 +39,7 @@ from tianji_cli.watch import END_S, Outcome, Watcher
 
 PREPARE_S = 120.0
 CLOCK_S = 20.0
+CLOSE_S = 5.0
 LEASE_S = 15.0
 """A supervisor behind SSH that has not heard from us for so long ends its part of the run."""
 
@@ -181,8 +183,11 @@ class Controller:
                 raise self._lines.by_host[host].died("it no longer listens")
         return watcher.watch()
 
-    def close(self) -> list[str]:
+    def close(self, gave_up: Collection[str] = ()) -> list[str]:
         """Ends the supervisors, and with them whatever is left of the run.
+
+        Args:
+            gave_up: Hosts that had their time to end, and are not waited for again.
 
         Returns:
             Hosts whose supervisor has not ended in time.
@@ -194,7 +199,9 @@ class Controller:
         late = [
             host
             for host, line in self._lines.by_host.items()
-            if not line.connection.wait(max(0.0, end_s - time.monotonic()))
+            if not line.connection.wait(
+                0.0 if host in gave_up else max(0.0, end_s - time.monotonic())
+            )
         ]
         self._close_connections()
         return late
@@ -205,8 +212,9 @@ class Controller:
         self._close_connections()
 
     def _close_connections(self) -> None:
-        for line in self._lines.by_host.values():
-            line.connection.close()
+        """One that cannot be closed in time ends with its host's connection."""
+        closing = {host: line.connection.close for host, line in self._lines.by_host.items()}
+        in_parallel(closing, CLOSE_S)
 
 
 def _ready(report: Prepared) -> HostReady:

@@ -9,18 +9,20 @@ so is a log that was emptied over there, as it may have grown past what was know
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from engine.errors import TianJiError
+from engine.errors import HostUnreachableError, TianJiError
 from engine.runtime.log_cap import ASIDE
 from tianji_cli.connectors.base import Node
 from tianji_cli.locks import locked
+from tianji_cli.parallel import join_all
 
 CHECKPOINTS = "checkpoints/"
 PERIOD_S = 1.0
-JOIN_S = 60.0
+FINISH_S = 60.0
+"""How long the rest of all hosts' files may take, together; `tianji down` brings what is late."""
 
 
 def is_growing(path: str) -> bool:
@@ -135,18 +137,22 @@ class Mirror:
         for thread in self._threads.values():
             thread.start()
 
-    def finish(self) -> dict[str, TianJiError]:
+    def finish(self, is_urgent: Callable[[], bool] = lambda: False) -> dict[str, TianJiError]:
         """Brings the rest.
+
+        Args:
+            is_urgent: Asked meanwhile; see `parallel.in_parallel`.
 
         Returns:
             By host, why not everything could be brought.
         """
         self._stop.set()
+        join_all(list(self._threads.values()), FINISH_S, is_urgent)
+        found = dict(self.errors)
         for name, thread in self._threads.items():
-            thread.join(JOIN_S)
             if thread.is_alive():
-                self.errors[name] = TianJiError("its files did not come in time", where=name)
-        return self.errors
+                found[name] = TianJiError("its files did not come in time", where=name)
+        return found
 
     def _follow(self, node: Node, remote: str) -> None:
         while True:
@@ -154,6 +160,9 @@ class Mirror:
             try:
                 fetch(node, remote, self._local, everything=is_last)
                 self.errors.pop(node.name, None)
+            except HostUnreachableError as error:
+                self.errors[node.name] = error
+                is_last = is_last or self._stop.is_set()  # this connection brings nothing any more
             except TianJiError as error:
                 self.errors[node.name] = error
             except OSError as error:

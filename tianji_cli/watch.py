@@ -35,6 +35,7 @@ class Outcome:
         failures: In the order in which they happened.
         pids: Of all role processes that were started, by address.
         lost: Hosts whose supervisor ended without a last word, with what is known of it.
+        silent: Hosts whose supervisor said no last word although it had time, and was told to end.
         is_detached: The run goes on without us.
         unclean: What may be left of it on a host.
     """
@@ -42,6 +43,7 @@ class Outcome:
     failures: list[Failed] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     is_detached: bool = False
     unclean: CleanupError | None = None
 
@@ -83,6 +85,8 @@ class Watcher:
             if self._is_killing or self._deadline_s is None:
                 break
             self._kill("did not end in time, so they are ended now")
+        settled = self._done | self._detached | set(self._outcome.lost)
+        self._outcome.silent = set(self._lines.by_host) - settled
         return self._outcome
 
     def _is_complete(self) -> bool:

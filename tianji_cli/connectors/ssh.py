@@ -22,6 +22,8 @@ from tianji_cli.inventory import Host
 
 PUT_CHUNK_BYTES = 1 << 18
 READ_BYTES = 1 << 16
+SILENCE_S = 15.0
+"""A connection over which files are exchanged is broken if nothing comes for so long."""
 
 T = TypeVar("T")
 
@@ -162,7 +164,7 @@ class SshNode:
             self._sftp = self._client.open_sftp()
             channel = self._sftp.get_channel()
             assert channel is not None
-            channel.settimeout(30.0)
+            channel.settimeout(SILENCE_S)
         return self._sftp
 
     def _open_channel(self) -> paramiko.Channel:
