@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from engine.errors import CleanupError, RunFailedError
 from engine.runtime.coordinate import write_summary
 from engine.runtime.launch import Failed
 from engine.trace.reader import read_summary
-from engine.trace.summary import KILLED
+from engine.trace.summary import KILLED, Summary
 from tianji_cli.analysis.examine import examine_runs
+from tianji_cli.analysis.rebuild import rebuild_summary
+from tianji_cli.analysis.remains import summary_of_remains
+from tianji_cli.analysis.run import load_run
 from tianji_cli.conclusion import conclude
 from tianji_cli.output import Output
 from tianji_cli.watch import Outcome
@@ -43,6 +48,38 @@ def test_what_a_killed_coordinator_leaves_is_accused_of_nothing(
     (examined,) = examine_runs([paths])
     assert examined.disagreements == []
     assert not [words for words in examined.warnings if "contradict" in words]
+
+
+def test_both_ways_to_count_what_is_left_agree(tmp_path: Path):
+    """The one that is quick, for who waits for `up`, and the report's."""
+    paths = write_synthetic_run(tmp_path / "r", threshold=20.0)
+    paths.summary.unlink()
+    run = load_run(paths)
+    quick, thorough = summary_of_remains(run), rebuild_summary(run)
+    assert quick.reached
+    for name in set(Summary.__struct_fields__) - {"time_to_threshold_s", "steps_to_threshold"}:
+        if isinstance(value := getattr(thorough, name), float):
+            assert getattr(quick, name) == pytest.approx(value, rel=1e-6), name
+        else:
+            assert getattr(quick, name) == value, name
+
+
+def test_who_waits_for_the_end_does_not_wait_for_pandas(tmp_path: Path):
+    """Loading it takes seconds on a busy machine, and Ctrl-C twice means at once."""
+    paths = write_synthetic_run(tmp_path / "r")
+    paths.summary.unlink()
+    code = f"""
+import sys
+from pathlib import Path
+from tianji_cli.conclusion import conclude
+from tianji_cli.output import Output
+from tianji_cli.run_dir import RunPaths
+from tianji_cli.watch import Outcome
+assert conclude(RunPaths(Path({str(paths.root)!r})), Outcome(), True, Output()) == 130
+assert not {{"pandas", "torch", "matplotlib"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert paths.summary.is_file()
 
 
 def test_of_a_run_that_could_not_write_all_its_rows_the_rest_is_not_missed(tmp_path: Path):

@@ -95,11 +95,11 @@ def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> No
     Raises:
         RunFailedError: A file is damaged.
     """
-    from tianji_cli.analysis.rebuild import rebuild_summary
+    from tianji_cli.analysis.remains import summary_of_remains
     from tianji_cli.analysis.run import read_run
 
     try:
-        rebuilt = rebuild_summary(read_run(paths))
+        rebuilt = summary_of_remains(read_run(paths))
     except ConfigError as error:
         raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
     summary = msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from engine.trace.summary import Summary
 from tianji_cli.analysis.disagreement import Disagreement, Number
 from tianji_cli.analysis.history import check_history
-from tianji_cli.analysis.rebuild import NO_SUMMARY, rebuild_summary
+from tianji_cli.analysis.rebuild import rebuild_summary
+from tianji_cli.analysis.remains import NO_SUMMARY
 from tianji_cli.analysis.run import RunData
 
 EXACT = (

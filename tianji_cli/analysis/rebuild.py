@@ -5,22 +5,21 @@ from __future__ import annotations
 import msgspec
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Evaluation, Ledger, Production, Replay
-from engine.trace.summary import LagSummary, Summary, summarise_lag
+from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay
+from engine.trace.summary import Summary, summarise_lag
 from tianji_cli.analysis.convergence import (
     Crossing,
     episode_curve,
     evaluation_curve,
     threshold_crossing,
 )
-from tianji_cli.analysis.run import Manifest, RunData
+from tianji_cli.analysis.remains import RESTART_KIND, identity_of, last_ledger
+from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_counts
 from tianji_cli.analysis.tables import to_frame
 from tianji_cli.analysis.throughput import steady_rates
 
-RESTART_KIND = "restarted"
 STOP_KIND = "stopping"
-NO_SUMMARY = "there is no summary.json: the run is still going, or its controller died"
 
 
 def rebuild_summary(run: RunData) -> Summary:
@@ -29,7 +28,7 @@ def rebuild_summary(run: RunData) -> Summary:
     What no table can know is taken from the summary, or from the manifest where there is none:
     names, status, `wall_s`, the number of hosts, actors and groups, the threshold.
     """
-    written, before = run.summary or _identity_of(run), run.manifest.before
+    written, before = run.summary or identity_of(run), run.manifest.before
     rates = steady_rates(
         to_frame(run.production, Production),
         to_frame(run.consumption, Consumption),
@@ -38,7 +37,7 @@ def rebuild_summary(run: RunData) -> Summary:
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
     curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
     crossing = _crossing(run, curve, written.threshold)
-    ledger = _last_ledger(run)
+    ledger = last_ledger(run)
     return msgspec.structs.replace(
         written,
         wall_s=written.wall_s if run.is_closed else run.end_s,
@@ -73,26 +72,6 @@ def rebuild_summary(run: RunData) -> Summary:
     )
 
 
-def _last_ledger(run: RunData) -> Ledger:
-    """What was collected and consumed by the tables of that, the rest by the last ledger row.
-
-    If the coordinator could not close the books, that row may be older than the others, and the
-    tables may end at different moments: what was consumed had been collected, and what is not
-    accounted for was in flight.
-    """
-    before, last = run.manifest.before, run.ledger[-1] if run.ledger else None
-    collected = before.env_steps_collected + sum(row.env_steps for row in run.production)
-    consumed = before.env_steps_consumed + sum(row.env_steps for row in run.consumed)
-    dropped = last.dropped if last else before.env_steps_dropped
-    in_flight = last.in_flight if last else 0
-    if not run.is_whole:
-        collected = max(collected, consumed + dropped)
-        in_flight = collected - consumed - dropped
-    return Ledger(
-        t_s=run.end_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
-    )
-
-
 def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> Crossing | None:
     """By whom the experiment chose as its judge."""
     manifest = run.manifest
@@ -120,43 +99,3 @@ def _heard_at_s(run: RunData, crossing: Crossing | None) -> float | None:
         return None
     stops = (e.t_s for e in run.events if (e.kind, e.detail) == (STOP_KIND, "return_threshold"))
     return next(stops, crossing.t_s)
-
-
-def _identity_of(run: RunData) -> Summary:
-    """A summary of an unfinished run whose counters are still to be filled in."""
-    manifest: Manifest = run.manifest
-    return Summary(
-        run_id=run.paths.run_id,
-        status="interrupted",
-        error=NO_SUMMARY,
-        stop_reason="unknown",
-        algorithm=manifest.text("experiment", "algorithm", "name"),
-        env_id=manifest.text("experiment", "env", "id"),
-        policy=manifest.text("experiment", "policy"),
-        seed=int(manifest.number("experiment", "seed") or 0),
-        resumed_from=manifest.text("resumed_from", "run_id") or None,
-        judge="evaluation" if manifest.judge == "evaluation" else "training",
-        num_hosts=len(manifest.section("hosts")),
-        num_actors=int(manifest.number("experiment", "actors") or 0),
-        num_groups=int(manifest.number("experiment", "groups") or 1),
-        wall_s=run.end_s,
-        env_steps_collected=0,
-        env_steps_consumed=0,
-        env_steps_dropped=0,
-        env_steps_in_flight=0,
-        samples_trained=0,
-        collect_per_s=None,
-        consume_per_s=None,
-        trained_per_s=None,
-        updates=0,
-        weights_version=0,
-        lag=LagSummary(),
-        balance=None,
-        return_mean=None,
-        episodes=0,
-        threshold=manifest.threshold,
-        reached=None,
-        time_to_threshold_s=None,
-        steps_to_threshold=None,
-        restarts=0,
-    )
