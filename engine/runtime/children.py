@@ -29,6 +29,8 @@ from engine.runtime.tether import tethered
 from engine.runtime.usage import usage_of
 from engine.trace.records import Resources
 
+CLOSE_S = 3.0
+"""How long a nursery may take to end once it has been told to."""
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
@@ -150,9 +152,13 @@ class Children:
         return cause, text.splitlines()[-LOG_TAIL_LINES:]
 
     def close(self) -> None:
-        """Ends the nursery and every role that is left."""
+        """Ends the nursery and every role that is left; with force, if it does not react."""
         self._outlet.close()
-        self._nursery.wait()
+        try:
+            self._nursery.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._nursery.kill()  # also one that is stopped; its roles die with it
+            self._nursery.wait()
         assert self._nursery.stdout is not None
         self._nursery.stdout.close()
         self._errors.close()

@@ -16,6 +16,8 @@ from engine.runtime.launch import Prepare, Prepared, Refused
 
 TERMINATE_S = 3.0
 """Between SIGTERM and SIGKILL."""
+GONE_S = 3.0
+"""After SIGKILL. A nursery that says by then of no role that it is gone does not work itself."""
 
 
 class Household:
@@ -28,6 +30,7 @@ class Household:
     Attributes:
         children: The nursery and the roles.
         is_ending: Whether the end has begun; from then on exits are expected.
+        is_overdue: Whether all roles should be gone by now; whatever is left, `close` ends.
     """
 
     def __init__(self, prepare: Prepare, agenda: Agenda) -> None:
@@ -37,7 +40,7 @@ class Household:
         self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir)
         self.children = Children({**prepare.env, RUN_VARIABLE: self._mark})
         self.children.prepare(prepare)
-        self.is_ending = False
+        self.is_ending = self.is_overdue = False
 
     @property
     def socket_dir(self) -> str:
@@ -64,12 +67,16 @@ class Household:
             return
         self.is_ending = True
         self._agenda.add(seconds, lambda: self.children.signal_all(signal.SIGTERM))
-        self._agenda.add(seconds + TERMINATE_S, lambda: self.children.signal_all(signal.SIGKILL))
+        self._agenda.add(seconds + TERMINATE_S, self.end_now)
 
     def end_now(self) -> None:
         """SIGKILL to all roles."""
         self.is_ending = True
         self.children.signal_all(signal.SIGKILL)
+        self._agenda.add(GONE_S, self._note_overdue)
+
+    def _note_overdue(self) -> None:
+        self.is_overdue = True
 
     def close(self) -> None:
         """Proves the end: whatever carries the run's mark and is not this process is killed."""

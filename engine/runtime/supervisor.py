@@ -259,7 +259,9 @@ class Supervisor:
     def _finish_if_empty(self) -> None:
         """The end of the run here; while it goes on elsewhere, an actor may still come back."""
         house = self._house
-        if house is not None and house.is_ending and not house.children.running:
+        if house is None or not house.is_ending:
+            return
+        if house.is_overdue or not house.children.running:
             self._is_done = True
 
     @property

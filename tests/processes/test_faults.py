@@ -128,6 +128,20 @@ def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
     )
 
 
+@pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
+def test_a_keeper_of_roles_that_is_frozen_keeps_nobody_from_ending_the_run(training, name):
+    training.look()
+    keeper = next(process for process in training.family if process.name() == name)
+    keeper.send_signal(signal.SIGSTOP)
+    wait_for(lambda: keeper.status() == psutil.STATUS_STOPPED, 5, "it is frozen")
+    training.process.send_signal(signal.SIGINT)
+    if name == "tj-supervisor":  # it cannot hear of it
+        training.process.send_signal(signal.SIGTERM)
+    code, _, err = training.end(50)
+    assert code == 130, err
+    assert not training.alive()
+
+
 def test_a_role_that_raises_ends_the_run_with_its_traceback(tianji, witness):
     command = tianji("up", "--name", "run", "-s", "env.id=broken_env:Broken-v0", *ENDLESS)
     code, _, err = command.end()
