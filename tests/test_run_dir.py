@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,16 @@ from tianji_cli.commands.report_kinds import report_other
 from tianji_cli.deployment import read_deployment
 from tianji_cli.origin import find_origin
 from tianji_cli.output import Output
-from tianji_cli.run_dir import find_runs, resolve_run
+from tianji_cli.run_dir import (
+    MAX_RUN_ID,
+    claim_new_run,
+    claim_run,
+    find_runs,
+    give_back,
+    make_run_tree,
+    resolve_run,
+    undone_unless_begun,
+)
 
 
 def make_run(results: Path, run_id: str, *, written_s: int) -> None:
@@ -97,3 +108,69 @@ def test_a_deployment_that_is_no_use_is_refused(tmp_path: Path, document: str, w
     with pytest.raises(ConfigError, match=words) as caught:
         read_deployment(tmp_path)
     assert "deployment.json" in caught.value.where
+
+
+NOW = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
+
+
+def test_a_name_is_had_by_one_command_only(tmp_path: Path) -> None:
+    def claim(_: int) -> str:
+        try:
+            return claim_run(tmp_path / "results", "mine").run_id
+        except ConfigError:
+            return ""
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        assert sorted(pool.map(claim, range(8))) == [*[""] * 7, "mine"]
+
+
+def test_automatic_names_of_one_second_differ(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        claimed = list(pool.map(lambda _: claim_new_run(tmp_path, "ppo", NOW), range(8)))
+    first = "20260131-235959-ppo"
+    wanted = {first, *(f"{first}-{number}" for number in range(2, 9))}
+    assert {paths.run_id for paths in claimed} == wanted
+    assert all(list(paths.root.iterdir()) == [] for paths in claimed)
+
+
+def test_an_automatic_name_never_grows_too_long(tmp_path: Path) -> None:
+    name = "x" * (MAX_RUN_ID - len("20260131-235959-"))
+    ids = [claim_new_run(tmp_path, name, NOW).run_id for _ in range(12)]
+    assert len(set(ids)) == 12
+    assert {len(run_id) for run_id in ids} == {MAX_RUN_ID}
+
+
+@pytest.mark.parametrize("what", ["file", "dangling link", "run", "empty directory"])
+def test_whatever_has_the_name_is_left_alone(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "mine"
+    if what == "file":
+        root.write_text("kept")
+    elif what == "dangling link":
+        root.symlink_to(tmp_path / "nowhere")
+    else:
+        root.mkdir()
+    if what == "run":
+        (root / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="exists and is not overwritten") as caught:
+        claim_run(tmp_path, "mine")
+    assert ("rmdir" in caught.value.fix) == (what == "empty directory")
+    assert os.path.lexists(root)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_run_that_does_not_begin_gives_its_name_back(tmp_path: Path) -> None:
+    paths = claim_run(tmp_path, "mine")
+    make_run_tree(paths, ["here"])
+    with pytest.raises(KeyboardInterrupt), undone_unless_begun(paths):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    give_back(claim_run(tmp_path, "mine"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_begun_is_not_given_back(tmp_path: Path) -> None:
+    paths = claim_run(tmp_path, "mine")
+    with undone_unless_begun(paths):
+        make_run_tree(paths, ["here"])
+    give_back(paths)
+    assert (paths.logs / "here").is_dir()

@@ -23,12 +23,14 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
         python: Interpreter.
         source: Directory of the packages.
         run_dir: The run's directory there.
+        attempt: Of the `up` that began the run; empty if an earlier release did.
     """
 
     host: Host
     python: str
     source: str
     run_dir: str
+    attempt: str = ""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

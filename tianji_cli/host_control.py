@@ -37,7 +37,7 @@ def look_at_part(node: Node, part: HostPart, run_id: str) -> Findings:
     Raises:
         TianJiError: The host cannot be asked.
     """
-    return _inspect(node, part, LOOK_S, "look", part.run_dir, run_id, part.host.name)
+    return _inspect(node, part, LOOK_S, "look", part.run_dir, run_id, part.host.name, *_known(part))
 
 
 def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findings:
@@ -53,8 +53,13 @@ def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findin
     Raises:
         TianJiError: The host cannot be asked.
     """
-    arguments = ("stop", part.run_dir, run_id, part.host.name, str(within_s))
+    arguments = ("stop", part.run_dir, run_id, part.host.name, str(within_s), *_known(part))
     return _inspect(node, part, LOOK_S + within_s, *arguments)
+
+
+def _known(part: HostPart) -> list[str]:
+    """The attempt; the program of a run that has none may not know the argument."""
+    return [part.attempt] if part.attempt else []
 
 
 def remove_part(node: Node, part: HostPart) -> None:

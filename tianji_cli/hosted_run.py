@@ -8,12 +8,14 @@ anywhere is named.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+
+import msgspec
 
 from engine.errors import CleanupError, PreflightError, TianJiError
 from engine.messages import role_of
@@ -38,9 +40,9 @@ from tianji_cli.provision import (
     Site,
     connect,
 )
-from tianji_cli.run_dir import RunPaths, command_for, create_run
+from tianji_cli.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
 from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
-from tianji_cli.shipping import make_run_directories
+from tianji_cli.shipping import claim_directory, make_run_directories
 from tianji_cli.watch import Outcome
 
 CLEAN_S = 30.0
@@ -70,26 +72,30 @@ class HostedRun:
 
     Attributes:
         plan: What runs where.
-        run_id: Its name.
-        results: Where its directory will be.
+        paths: Its directory: the command's own, and empty.
+        is_automatic: The user has not chosen its name.
         detaches: Let go as soon as it has started.
         origin: What it goes on from, if it does.
         unclean: What is left, filled in as it is found.
+        attempt: Tells its processes from those of another attempt at the same directory.
     """
 
     plan: Plan
-    run_id: str
-    results: Path
+    paths: RunPaths
+    is_automatic: bool = False
     detaches: bool = False
     reach: Connect = connect
     origin: Origin | None = None
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
     """Hosts whose files have not all come, and why."""
+    attempt: str = field(default_factory=lambda: secrets.token_hex(6))
+    _claimed: set[str] = field(default_factory=set)
+    """Hosts, not this machine, on which the run's directory was made by this attempt."""
 
     @property
-    def paths(self) -> RunPaths:
-        return RunPaths(self.results / self.run_id)
+    def run_id(self) -> str:
+        return self.paths.run_id
 
     def check(self, interrupts: Interrupts, spectator: Spectator) -> None:
         """All that can be checked without starting a role; leaves nothing behind.
@@ -137,7 +143,7 @@ class HostedRun:
         return outcome
 
     def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
-        order = Order(self.run_id, str(self.paths.root.absolute()))
+        order = Order(self.run_id, str(self.paths.root.absolute()), self.attempt, self.is_automatic)
         provisioner = Provisioner(order, spectator.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
@@ -160,27 +166,42 @@ class HostedRun:
         offsets: Mapping[str, ClockOffset],
     ) -> None:
         """Makes the run's directories: from now on the run exists."""
+        paths = self.paths
         with ThreadPoolExecutor(max_workers=len(sites)) as pool:
-            list(pool.map(lambda s: make_run_directories(s.node, s.part), sites.values()))
-        try:
-            paths = create_run(self.results, self.run_id)
-            for host in sites:
-                (paths.logs / host).mkdir()
-            facts = {host: item.facts for host, item in ready.items()}
-            plan, resumed = self.plan, self._resumed
-            write_manifest(paths, plan.experiment, plan.inventory, facts, seats, offsets, resumed)
-            parts = tuple(site.part for site in sites.values())
-            write_deployment(paths.root, Deployment(run_id=self.run_id, parts=parts))
-        except OSError as error:
-            raise PreflightError(
-                f"the run cannot be written: {error}", where=str(self.results)
-            ) from error
-        if self.origin is not None:
-            place_copy(self.origin, paths)
-            learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
-            for host, site in sites.items():
-                if site.node.is_remote and host in learning:
-                    self.origin.ship(site.node, site.part.run_dir)
+            list(pool.map(self._claim_on, sites.values()))
+        with undone_unless_begun(paths):
+            try:
+                make_run_tree(paths, sites)
+                facts = {host: item.facts for host, item in ready.items()}
+                plan = self.plan
+                write_manifest(
+                    paths, plan.experiment, plan.inventory, facts, seats, offsets, self._resumed
+                )
+                write_deployment(paths.root, self._deployment(sites))
+            except OSError as error:
+                raise PreflightError(
+                    f"the run cannot be written: {error}", where=str(paths.root)
+                ) from error
+            if self.origin is not None:
+                self._place_origin(self.origin, sites)
+
+    def _claim_on(self, site: Site) -> None:
+        if site.node.is_remote:
+            claim_directory(site.node, site.part)
+            self._claimed.add(site.part.host.name)
+            make_run_directories(site.node, site.part)
+
+    def _deployment(self, sites: Mapping[str, Site]) -> Deployment:
+        parts = tuple(site.part for site in sites.values())
+        return Deployment(run_id=self.run_id, parts=parts)
+
+    def _place_origin(self, origin: Origin, sites: Mapping[str, Site]) -> None:
+        """What the run goes on from, where its learners are."""
+        place_copy(origin, self.paths)
+        learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
+        for host, site in sites.items():
+            if site.node.is_remote and host in learning:
+                origin.ship(site.node, site.part.run_dir)
 
     @property
     def _resumed(self) -> Resumed | None:
@@ -237,8 +258,7 @@ class HostedRun:
             cause = self._missing.get(host, error)
             self.unclean.append(f"{host}: {cause.what}")
         if has_started and not self.unclean:
-            parts = tuple(site.part for site in sites.values())
-            done = Deployment(run_id=self.run_id, is_collected=True, parts=parts)
+            done = msgspec.structs.replace(self._deployment(sites), is_collected=True)
             write_deployment(self.paths.root, done)
 
     def _end_part(self, site: Site, is_lost: bool) -> None:
@@ -262,7 +282,7 @@ class HostedRun:
                     raise CleanupError(f"processes {findings.marked} are left")
             if is_missing:
                 fetch(node, site.part.run_dir, self.paths.root, everything=True)
-            if node.is_remote:
+            if node.is_remote and site.part.host.name in self._claimed:
                 remove_part(node, site.part)
         finally:
             node.close()

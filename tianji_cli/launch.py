@@ -112,6 +112,7 @@ class Controller:
             run_id=run_id,
             run_dir=self._sites[host].part.run_dir,
             host=host,
+            attempt=self._sites[host].part.attempt,
             num_endpoints=len(servers_on(self._plan, host)),
             listen=self._plan.listen_of(spec),
             env=env,

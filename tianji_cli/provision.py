@@ -22,7 +22,7 @@ from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
 from tianji_cli.environment import Interpreter, find_interpreter, make_environment
 from tianji_cli.inventory import Host
-from tianji_cli.shipping import ship, start_supervisor
+from tianji_cli.shipping import run_exists, ship, start_supervisor
 
 Phase = Literal[
     "connect",
@@ -65,10 +65,19 @@ class Order:
     Attributes:
         run_id: The run.
         local_run_dir: Its directory on hosts that are this machine.
+        attempt: Random digits of this very `up`; see `engine.runtime.identity.mark`.
+        is_automatic: The user has not chosen the run's name, so another's is no reason to stop.
     """
 
     run_id: str
     local_run_dir: str
+    attempt: str = ""
+    is_automatic: bool = False
+
+    def name_on(self, host: str) -> str:
+        """Of the run's directory there; its own, as hosts may share a home directory."""
+        name = f"{self.run_id}@{host}"
+        return f"{name}.{self.attempt}" if self.is_automatic else name
 
 
 def connect(host: Host, cancel: threading.Event) -> Node:
@@ -198,6 +207,7 @@ class Provisioner:
                 python=sys.executable,
                 source=str(source_root()),
                 run_dir=self._order.local_run_dir,
+                attempt=self._order.attempt,
             )
         else:
             part = self._equip(host, node)
@@ -208,14 +218,9 @@ class Provisioner:
         self._enter(host, "verify", node.access.endpoint)
         workdir = node.expand(host.workdir)
         interpreter = find_interpreter(node, host, self._constraints)
-        # Its own, as hosts may share a home directory.
-        run_dir = f"{workdir}/runs/{self._attempt(host)}"
+        run_dir = f"{workdir}/runs/{self._order.name_on(host.name)}"
         if node.exists(run_dir):
-            raise ConfigError(
-                f"a run of this name exists there ({run_dir})",
-                where=host.name,
-                fix=f"choose another --name, or end it: tianji down {self._order.run_id}",
-            )
+            raise run_exists(host.name, run_dir)
         bundle = self._get_bundle()
         source = f"{workdir}/bundles/{bundle.name}"
         is_there = node.exists(source)
@@ -223,7 +228,8 @@ class Provisioner:
         if not is_there:
             ship(node, workdir, bundle, self._attempt(host))
         python = self._choose_python(host, node, interpreter, workdir, source)
-        return HostPart(host=host, python=python, source=source, run_dir=run_dir)
+        attempt = self._order.attempt
+        return HostPart(host=host, python=python, source=source, run_dir=run_dir, attempt=attempt)
 
     def _choose_python(
         self, host: Host, node: Node, interpreter: Interpreter, workdir: str, source: str
@@ -237,7 +243,8 @@ class Provisioner:
 
     def _attempt(self, host: Host) -> str:
         """Tells this host's files on their way from others', also on a disk that hosts share."""
-        return f"{self._order.run_id}@{host.name}"
+        name = f"{self._order.run_id}@{host.name}"
+        return f"{name}.{self._order.attempt}" if self._order.attempt else name
 
     def _get_bundle(self) -> Bundle:
         with self._lock:

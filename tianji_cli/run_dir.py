@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import shlex
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +20,8 @@ from engine.errors import ConfigError, PreflightError
 MIN_FREE_BYTES = 16 * 2**20
 RESULTS_VARIABLE = "TIANJI_RESULTS"
 DEFAULT_RESULTS = "results"
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MAX_RUN_ID = 100
+_RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_ID - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -116,29 +121,91 @@ def probe_results(results: Path) -> None:
         )
 
 
-def refuse_existing(results: Path, run_id: str) -> None:
-    """Raises ConfigError if a run of that id exists, running or not; it is never overwritten."""
-    root = results / run_id
-    if root.exists():
-        raise ConfigError(
-            "a run of this name exists and is not overwritten",
-            where=str(root),
-            fix=f"choose another --name; {command_for('status', root)} says whether it still runs",
-        )
+def claim_run(results: Path, run_id: str) -> RunPaths:
+    """Takes a run's name by making its directory, which only one command can; it stays empty.
 
-
-def create_run(results: Path, run_id: str) -> RunPaths:
-    """Makes the directories of a new run.
+    So two commands never have the same name, whatever they do at the same time.
 
     Raises:
-        ConfigError: A run of that id exists; it is never overwritten.
+        ConfigError: A run of that id exists, running or not; it is never overwritten.
+        PreflightError: The directory cannot be made.
     """
-    refuse_existing(results, run_id)
-    paths = RunPaths(results / run_id)
-    paths.root.mkdir(parents=True)
+    root = results / run_id
+    try:
+        root.mkdir(parents=True)
+    except FileExistsError:
+        raise _taken(root) from None
+    except OSError as error:
+        raise PreflightError(
+            f"the run cannot be written: {error.strerror or error}", where=str(root)
+        ) from error
+    return RunPaths(root)
+
+
+def claim_new_run(results: Path, name: str, now: datetime | None = None) -> RunPaths:
+    """Takes a name that nobody has: `20260131-235959-cartpole_ppo`, or with a number behind it.
+
+    Raises:
+        ConfigError: It cannot name a directory.
+        PreflightError: The directory cannot be made.
+    """
+    first = new_run_id(name, now)
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        run_id = first[: MAX_RUN_ID - len(suffix)] + suffix
+        with contextlib.suppress(ConfigError):
+            return claim_run(results, run_id)
+    raise AssertionError("there is no last number")
+
+
+def _taken(root: Path) -> ConfigError:
+    what = "a run of this name exists and is not overwritten"
+    if _is_empty_directory(root):
+        return ConfigError(
+            f"{what}; nothing is in its directory, so it is being started, or was killed then",
+            where=str(root),
+            fix=f"choose another --name; if no `tianji up` runs: rmdir {shlex.quote(str(root))}",
+        )
+    return ConfigError(
+        what,
+        where=str(root),
+        fix=f"choose another --name; {command_for('status', root)} says whether it still runs",
+    )
+
+
+def _is_empty_directory(root: Path) -> bool:
+    try:
+        return not any(root.iterdir())
+    except OSError:
+        return False
+
+
+def make_run_tree(paths: RunPaths, hosts: Iterable[str]) -> None:
+    """Makes the directories within that of a run that was claimed.
+
+    Raises:
+        OSError: They cannot be made.
+    """
     for directory in (paths.trace, paths.logs, paths.checkpoints, paths.plots):
         directory.mkdir()
-    return paths
+    for host in hosts:
+        (paths.logs / host).mkdir()
+
+
+@contextlib.contextmanager
+def undone_unless_begun(paths: RunPaths) -> Iterator[None]:
+    """Gives a claimed name back, and what was written there, if the block does not end well."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(paths.root, ignore_errors=True)
+        raise
+
+
+def give_back(paths: RunPaths) -> None:
+    """Gives back the name of a run of which nothing was written, so that it can be had again."""
+    with contextlib.suppress(OSError):
+        paths.root.rmdir()
 
 
 def find_runs(results: Path) -> list[RunPaths]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
-from engine.errors import PreflightError, TianJiError
+from engine.errors import ConfigError, PreflightError, TianJiError
 from engine.runtime.identity import RUN_VARIABLE, mark
 from tianji_cli.bundle import Bundle
 from tianji_cli.connectors.base import Connection, Node
@@ -20,14 +21,38 @@ RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 
 def make_run_directories(node: Node, part: HostPart) -> None:
-    """Makes a run's directories on a host that is not this machine.
+    """Makes what is within a run's directory on a host that is not this machine.
 
     Raises:
         PreflightError: They cannot be made.
     """
-    if node.is_remote:
-        directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
-        make_directories(node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
+    directories = [f"{part.run_dir}/{name}" for name in RUN_DIRECTORIES]
+    make_directories(node, [*directories, f"{part.run_dir}/logs/{part.host.name}"])
+
+
+def claim_directory(node: Node, part: HostPart) -> None:
+    """Makes the run's directory on a host that is not this machine, which only one run can.
+
+    Raises:
+        ConfigError: It is there.
+        PreflightError: It cannot be made.
+    """
+    make_directories(node, [str(PurePosixPath(part.run_dir).parent)])
+    done = node.run(["sh", "-c", 'umask 077; exec mkdir -- "$1"', "sh", part.run_dir], STEP_S)
+    if done.code == 0:
+        return
+    if node.exists(part.run_dir):
+        raise run_exists(part.host.name, part.run_dir)
+    raise PreflightError(f"directories cannot be made{done.last_words}", where=node.name)
+
+
+def run_exists(host: str, run_dir: str) -> ConfigError:
+    """The error that another run's directory there is."""
+    return ConfigError(
+        f"a run of this name exists there ({run_dir})",
+        where=host,
+        fix="choose another --name, or end it where it was started: tianji down",
+    )
 
 
 def make_directories(node: Node, directories: Sequence[str]) -> None:
@@ -84,7 +109,7 @@ def sweep(node: Node, directory: str) -> None:
 
 def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
     """Starts the supervisor; nothing secret is on its command line or in its environment."""
-    env = {RUN_VARIABLE: mark(run_id, part.host.name, part.run_dir)}
+    env = {RUN_VARIABLE: mark(run_id, part.host.name, part.run_dir, part.attempt)}
     if node.is_remote:
         env["PYTHONPATH"] = part.source
     command = [part.python, "-m", "engine.runtime.supervisor"]

@@ -39,9 +39,10 @@ class Children:
 
     Args:
         env: Added to the environment of all of them; it may give other numbers of threads.
+        fds: Descriptors that the nursery inherits under the same numbers.
     """
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], fds: tuple[int, ...] = ()) -> None:
         # Not the supervisor's own: its channel has to be able to close while roles go on.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the nursery
         self._nursery = subprocess.Popen(
@@ -50,6 +51,7 @@ class Children:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
+            pass_fds=fds,
             env={**os.environ, **_ONE_THREAD, **env},
         )
         assert self._nursery.stdin is not None

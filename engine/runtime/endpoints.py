@@ -1,92 +1,63 @@
-"""Where the servers of a run listen on this host, and what earlier runs left there."""
+"""Where the servers of a run listen on this host: Unix sockets of their own, or TCP ports."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from engine.errors import PreflightError
-from engine.runtime.identity import ProcessId, identify, is_alive
-from engine.runtime.ports import find_free_ports
+from engine.runtime.ports import listen_on
+from engine.runtime.socket_dir import PREFIX, make_socket_dir, remove_socket_dir, sweep_stale
 
-PREFIX = "tianji-"
-MAX_SOCKET_PATH = 107
-"""What a Unix socket address can hold on Linux, less its final zero."""
-_LONGEST_NAME = "s99"
+__all__ = ["PREFIX", "Endpoints", "sweep_stale"]
 
 
 class Endpoints:
     """Endpoints of one supervisor; its Unix sockets live in a directory that only its user reads.
 
+    TCP ports are listened on from the start, by sockets that the servers inherit: a port that was
+    only found free could be anybody's by the time that its server starts.
+
     Attributes:
         directory: Of the Unix sockets, None if there are none.
+        listeners: By endpoint, the descriptors of those of TCP.
     """
 
     def __init__(self) -> None:
         self.directory: Path | None = None
+        self.listeners: dict[str, int] = {}
 
     def reserve(self, count: int, listen: tuple[str, int, int] | None) -> list[str]:
-        """Finds `count` endpoints on which nobody listens.
+        """Takes `count` endpoints, which nobody else then has.
 
         Args:
             count: How many.
             listen: Address and half-open range of TCP ports; None for Unix sockets.
 
         Raises:
-            PreflightError: Too few ports are free, or the temporary directory's path is too long.
+            PreflightError: Too few ports are free, or no directory for sockets can be had.
         """
         if count == 0:
             return []
         if listen is None:
-            directory = self._make_directory()
-            return [f"ipc://{directory}/s{number}" for number in range(count)]
+            self.directory = make_socket_dir()
+            return [f"ipc://{self.directory}/s{number}" for number in range(count)]
         address, first, end = listen
         text = f"[{address}]" if ":" in address else address
-        ports = find_free_ports(address, range(first, end), count)
-        return [f"tcp://{text}:{port}" for port in ports]
-
-    def _make_directory(self) -> Path:
-        sweep_stale()
-        own = identify(os.getpid())
-        assert own is not None
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{own.pid}-{own.started}-"))
-        if len(str(self.directory / _LONGEST_NAME)) > MAX_SOCKET_PATH:
-            raise PreflightError(
-                f"paths of Unix sockets may have {MAX_SOCKET_PATH} characters, these have more",
-                where=str(self.directory),
-                fix="set TMPDIR to a shorter directory",
-            )
-        return self.directory
+        found = []
+        for listener in listen_on(address, range(first, end), count):
+            found.append(f"tcp://{text}:{listener.getsockname()[1]}")
+            self.listeners[found[-1]] = listener.detach()
+        return found
 
     def release(self) -> None:
-        """Removes the directory."""
+        """Closes the ports and removes the directory."""
+        self.let_go()
         if self.directory is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            remove_socket_dir(self.directory)
             self.directory = None
 
-
-def _own_prefix() -> str:
-    """Names of socket directories of this PID namespace: elsewhere a pid is somebody else."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{PREFIX}{namespace.stat().st_ino if namespace.exists() else 0}-"
-
-
-def sweep_stale() -> list[Path]:
-    """Removes socket directories of this user whose supervisor is gone (it was killed).
-
-    Returns:
-        What was removed.
-    """
-    removed = []
-    prefix = _own_prefix()
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*-*"):
-        pid, _, rest = path.name[len(prefix) :].partition("-")
-        started = rest.partition("-")[0]
-        if not (pid.isdecimal() and started.isdecimal()):
-            continue
-        if path.stat().st_uid == os.getuid() and not is_alive(ProcessId(int(pid), int(started))):
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(path)
-    return removed
+    def let_go(self) -> None:
+        """Leaves the ports to those who have inherited them."""
+        for listener in self.listeners.values():
+            os.close(listener)
+        self.listeners.clear()

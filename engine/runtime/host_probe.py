@@ -132,11 +132,11 @@ def listen(address: str, first: int, end: int) -> None:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind((address, port))
+            server.listen(64)
         except OSError as error:
             server.close()
             last = str(error)
             continue
-        server.listen(64)
         print(json.dumps({"port": port, "error": ""}), flush=True)
         sys.stdin.read()
         return

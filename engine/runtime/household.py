@@ -37,9 +37,13 @@ class Household:
         self.prepare = prepare
         self._agenda = agenda
         self._endpoints = Endpoints()
-        self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir)
-        self.children = Children({**prepare.env, RUN_VARIABLE: self._mark})
-        self.children.prepare(prepare)
+        self._reserved = self._reserve()
+        self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir, prepare.attempt)
+        listeners = dict(self._endpoints.listeners)
+        environment = {**prepare.env, RUN_VARIABLE: self._mark}
+        self.children = Children(environment, tuple(listeners.values()))
+        self.children.prepare(msgspec.structs.replace(prepare, listeners=listeners))
+        self._endpoints.let_go()
         self.is_ending = self.is_overdue = False
 
     @property
@@ -49,9 +53,14 @@ class Household:
 
     def reserve(self, report: Prepared) -> Prepared | Refused:
         """Adds endpoints to what the nursery has answered."""
+        if isinstance(self._reserved, Refused):
+            return self._reserved
+        return msgspec.structs.replace(report, endpoints=self._reserved)
+
+    def _reserve(self) -> list[str] | Refused:
         wanted = self.prepare
         try:
-            found = self._endpoints.reserve(wanted.num_endpoints, wanted.listen)
+            return self._endpoints.reserve(wanted.num_endpoints, wanted.listen)
         except TianJiError as error:
             return Refused(
                 exit_code=error.exit_code,
@@ -59,7 +68,6 @@ class Household:
                 where=f"{wanted.host}: {error.where}",
                 fix=error.fix,
             )
-        return msgspec.structs.replace(report, endpoints=found)
 
     def end_within(self, seconds: float) -> None:
         """Gives the roles some time, then SIGTERM, then SIGKILL; an earlier plan stands."""

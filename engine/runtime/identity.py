@@ -99,18 +99,21 @@ def await_end(processes: Iterable[ProcessId], within_s: float) -> list[ProcessId
     return left
 
 
-def mark(run_id: str, host: str, run_dir: str) -> str:
+def mark(run_id: str, host: str, run_dir: str, attempt: str = "") -> str:
     """The value of `RUN_VARIABLE` for the processes of a run on a host.
 
-    Names repeat, in other results directories and for other users of the machine; no two runs share
-    a directory, so it is part of the mark.
+    Names repeat, in other results directories and for other users of the machine, so the directory
+    is part of the mark. A second `up` may be given the same one before either has it, and whoever
+    fails ends what carries its own mark; so the attempt is a part, too.
 
     Args:
         run_id: For people who look at the process.
         host: The host's name in the inventory.
         run_dir: The run's directory on that host, absolute.
+        attempt: Random digits of one `up`; empty for runs of releases that had none.
     """
-    digest = hashlib.blake2b(os.path.normpath(run_dir).encode(), digest_size=6).hexdigest()
+    text = os.path.normpath(run_dir) + (f"\0{attempt}" if attempt else "")
+    digest = hashlib.blake2b(os.fsencode(text), digest_size=6).hexdigest()
     return f"{run_id}@{host}:{digest}"
 
 

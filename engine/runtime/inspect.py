@@ -1,10 +1,11 @@
 """Looks at, or ends, a run on this host from outside: what `status`, `logs` and `down` ask a host.
 
-    python -m engine.runtime.inspect look RUN_DIR RUN_ID HOST
-    python -m engine.runtime.inspect stop RUN_DIR RUN_ID HOST SECONDS
+    python -m engine.runtime.inspect look RUN_DIR RUN_ID HOST [ATTEMPT]
+    python -m engine.runtime.inspect stop RUN_DIR RUN_ID HOST SECONDS [ATTEMPT]
 
-Both print one JSON document. Only processes that the run recorded (pid and start time), or that
-carry its mark in their environment, are touched; never a process because of its name.
+Both print one JSON document. Runs of releases that knew no attempts are asked without. Only
+processes that the run recorded (pid and start time), or that carry its mark in their environment,
+are touched; never a process because of its name.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     was_forced: bool = False
 
 
-def look(run_dir: Path, run_id: str, host: str) -> Findings:
+def look(run_dir: Path, run_id: str, host: str, attempt: str = "") -> Findings:
     """What is there now."""
-    state = read_state(state_path(run_dir, host))
-    marked = sorted(find_marked(mark(run_id, host, str(run_dir))))
+    state = _own_state(run_dir, host, attempt)
+    marked = sorted(find_marked(mark(run_id, host, str(run_dir), attempt)))
     if state is None:
         return Findings(state=None, is_supervised=False, alive=[], marked=marked)
     return Findings(
@@ -60,26 +61,32 @@ def look(run_dir: Path, run_id: str, host: str) -> Findings:
     )
 
 
-def stop(run_dir: Path, run_id: str, host: str, within_s: float) -> Findings:
-    """Asks the supervisor to end the run, waits for it, then kills whatever is left."""
+def _own_state(run_dir: Path, host: str, attempt: str) -> HostState | None:
+    """The state that is there, unless a later run of the same name has written it."""
     state = read_state(state_path(run_dir, host))
+    return state if state is not None and state.attempt == attempt else None
+
+
+def stop(run_dir: Path, run_id: str, host: str, within_s: float, attempt: str = "") -> Findings:
+    """Asks the supervisor to end the run, waits for it, then kills whatever is left."""
+    state = _own_state(run_dir, host, attempt)
     was_forced = False
     if state is not None and send_signal(state.supervisor, signal.SIGTERM):
         await_end([state.supervisor], within_s)
         was_forced = send_signal(state.supervisor, signal.SIGKILL)
         await_end([state.supervisor], KILL_S)
-    kill_marked(mark(run_id, host, str(run_dir)), spare=set())
+    kill_marked(mark(run_id, host, str(run_dir), attempt), spare=set())
     sweep_stale()
-    return msgspec.structs.replace(look(run_dir, run_id, host), was_forced=was_forced)
+    return msgspec.structs.replace(look(run_dir, run_id, host, attempt), was_forced=was_forced)
 
 
 def main(arguments: list[str]) -> None:
     """Runs one verb."""
     verb, directory, run_id, host, *rest = arguments
     if verb == "stop":
-        findings = stop(Path(directory), run_id, host, float(rest[0]))
+        findings = stop(Path(directory), run_id, host, float(rest[0]), *rest[1:])
     else:
-        findings = look(Path(directory), run_id, host)
+        findings = look(Path(directory), run_id, host, *rest)
     sys.stdout.write(msgspec.json.encode(findings).decode() + "\n")
 
 

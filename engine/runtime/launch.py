@@ -109,10 +109,12 @@ class Prepare(Message, frozen=True, kw_only=True):
 
     Attributes:
         cut: How the run is spread over processes.
-        run_id, run_dir: Mark every process of the run here; the directory may not exist yet.
+        run_id, run_dir, attempt: Mark every process of the run here; the directory may not exist
+            yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
         listen: Address and half-open range of ports for them; None: Unix sockets.
+        listeners: By endpoint, descriptors that the nursery has inherited and that listen there.
         env: Added to the environment of all roles.
         lease_s: The controller sends something at least this often, or is gone.
         gpus: Those that the inventory gives to the run; None if it does not say.
@@ -125,8 +127,10 @@ class Prepare(Message, frozen=True, kw_only=True):
     run_id: str
     run_dir: str
     host: str
+    attempt: str = ""
     num_endpoints: int = 0
     listen: tuple[str, int, int] | None = None
+    listeners: dict[str, int] = msgspec.field(default_factory=dict)
     env: dict[str, str] = msgspec.field(default_factory=dict)
     lease_s: float | None = None
     gpus: tuple[int, ...] | None = None

@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from engine.errors import TianJiError
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
 from engine.runtime.cores import allowed_cores, idle_cores
@@ -49,6 +51,7 @@ class _Nursery:
         self._children: dict[int, str] = {}
         self._pids: dict[str, int] = {}
         self._common: CommonSpec | None = None
+        self._listeners: dict[str, int] = {}
         self._blueprint: Blueprint | None = None
         self._arena: Arena | None = None
         self._selector = selectors.DefaultSelector()
@@ -80,7 +83,8 @@ class _Nursery:
                         if self._fork(worker, self._common):
                             assert self._blueprint is not None
                             assert self._arena is not None
-                            return worker, self._common, self._blueprint, self._arena
+                            own = self._with_listener(worker)
+                            return own, self._common, self._blueprint, self._arena
                     case Signal():
                         self._signal(message)
         for pid in self._children:
@@ -88,6 +92,9 @@ class _Nursery:
         return None
 
     def _prepare(self, wanted: Prepare) -> Prepared | Refused:
+        self._listeners = wanted.listeners
+        for listener in self._listeners.values():
+            os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
         try:
             self._blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
             self._arena = make_arena(self._blueprint)
@@ -136,6 +143,17 @@ class _Nursery:
             os.dup2(source, target)
         os.close(log)
         os.close(nothing)
+
+    def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
+        """In the child: the role's own port, and none of the others'.
+
+        The nursery keeps its copy, for a later life of the role and so that nobody else gets it.
+        """
+        own = self._listeners.pop(worker.wiring.bind, None)
+        for listener in self._listeners.values():
+            os.close(listener)
+        wiring = msgspec.structs.replace(worker.wiring, listener=own)
+        return msgspec.structs.replace(worker, wiring=wiring)
 
     def _signal(self, wanted: Signal) -> None:
         """Only to children that were not waited for yet, so never to a stranger."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 
@@ -10,35 +9,83 @@ import psutil
 
 from engine.errors import PreflightError
 
+BACKLOG = 1024
+"""Connections that may wait for their server to start; every role of a host may be among them."""
 
-def find_free_ports(address: str, ports: range, count: int) -> list[int]:
-    """The first `count` ports of a range on which nobody listens at `address`.
+
+def listen_on(address: str, ports: range, count: int) -> list[socket.socket]:
+    """Listens on the first `count` ports of a range that are free at `address`.
+
+    A port is had by listening, not by looking: of two runs that try the same one at the same
+    moment, one takes the next.
+
+    Returns:
+        Sockets that do not block; whoever owns them closes them.
 
     Raises:
         PreflightError: There are not so many, and the owner of a taken one is named where it can
             be; or the address is not this host's.
     """
-    free: list[int] = []
-    for port in ports:
-        if len(free) == count:
-            break
-        with contextlib.closing(socket.socket(_family(address), socket.SOCK_STREAM)) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OverflowError:
+    found: list[socket.socket] = []
+    try:
+        for port in ports:
+            if len(found) == count:
                 break
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    raise _not_here(address) from error
-                continue
-            free.append(port)
-    if len(free) == count:
-        return free
+            if (listener := _listen(address, port)) is not None:
+                found.append(listener)
+        if len(found) < count:
+            raise _too_few(address, ports, count, len(found))
+    except BaseException:
+        for listener in found:
+            listener.close()
+        raise
+    return found
+
+
+def _listen(address: str, port: int) -> socket.socket | None:
+    """A socket that listens there; None if somebody else does, or this user may not.
+
+    Raises:
+        PreflightError: The address is not this host's, or there is no such port.
+    """
+    listener = socket.socket(_family(address), socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OverflowError:
+        listener.close()
+        return None
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _not_here(address) from error
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise PreflightError(
+                f"the run cannot listen there: {error.strerror or error}", where=address
+            ) from error
+        return None
+    return listener
+
+
+def find_free_ports(address: str, ports: range, count: int) -> list[int]:
+    """The first `count` ports of a range on which nobody listens just now.
+
+    Raises:
+        PreflightError: As of `listen_on`.
+    """
+    listeners = listen_on(address, ports, count)
+    found = [int(listener.getsockname()[1]) for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return found
+
+
+def _too_few(address: str, ports: range, count: int, num_free: int) -> PreflightError:
     span = f"{ports.start}-{ports.stop - 1}"
-    raise PreflightError(
-        f"the run listens on {count} ports, but of {span} only {len(free)} are free"
-        f"{_owners(ports)}",
+    return PreflightError(
+        f"the run listens on {count} ports, but of {span} only {num_free} are free{_owners(ports)}",
         where=address,
         fix="end that process or give a wider range with `ports:` in the inventory",
     )

@@ -33,7 +33,11 @@ class Scribe:
         self._path = state_path(run_dir, prepare.host)
         self.log = run_dir / "logs" / prepare.host / "supervisor.log"
         self.state = HostState(
-            run_id=prepare.run_id, host=prepare.host, supervisor=own, socket_dir=house.socket_dir
+            run_id=prepare.run_id,
+            host=prepare.host,
+            supervisor=own,
+            socket_dir=house.socket_dir,
+            attempt=prepare.attempt,
         )
 
     def write_soon(self) -> None:

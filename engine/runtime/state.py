@@ -29,6 +29,7 @@ class HostState(msgspec.Struct, kw_only=True):
         roles: Processes that are running, by address.
         failures: Roles that died unasked, in order.
         socket_dir: Where its Unix sockets are; empty if it has none.
+        attempt: Of the `up` that began it; see `engine.runtime.identity.mark`.
         updated_unix_s: When this was written, by the host's own clock; for people.
     """
 
@@ -42,6 +43,7 @@ class HostState(msgspec.Struct, kw_only=True):
     progress: Progress | None = None
     failures: list[Failed] = []
     socket_dir: str = ""
+    attempt: str = ""
     updated_unix_s: float = 0.0
 
 

@@ -58,8 +58,12 @@ class Opening:
         self._context = context
         self._keyring = keyring
 
-    def bind(self, endpoint: str) -> zmq.Socket[bytes]:
+    def bind(self, endpoint: str, listener: int | None = None) -> zmq.Socket[bytes]:
         """The server socket.
+
+        Args:
+            endpoint: Where it listens.
+            listener: A descriptor that listens there already; the socket closes it in its end.
 
         Raises:
             PreflightError: The endpoint is taken.
@@ -69,6 +73,8 @@ class Opening:
         socket.set(zmq.ROUTER_HANDOVER, 1)
         if endpoint.startswith("tcp:"):
             self._secure_server(socket, endpoint)
+        if listener is not None:
+            socket.set(zmq.USE_FD, listener)
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:

@@ -48,6 +48,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bind: Endpoint of its own server socket; empty if nobody connects to it.
+        listener: A descriptor that listens there already, which then is the server socket's.
         links: The servers that it connects to.
         routes: The process that plays each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
@@ -55,6 +56,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bind: str = ""
+    listener: int | None = None
     links: tuple[Link, ...] = ()
     routes: dict[str, str] = {}
     keyring: Keyring | None = None
@@ -293,7 +295,7 @@ class Sockets:
         opening = self.opening(self.address, self._codec, self._context, wiring.keyring)
         self._authenticator = opening.start_authenticator(wiring.bind)
         if wiring.bind:
-            self._server = opening.bind(wiring.bind)
+            self._server = opening.bind(wiring.bind, wiring.listener)
             self._poller.register(self._server, zmq.POLLIN)
         for link in wiring.links:
             client = opening.connect(link)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -41,9 +42,9 @@ NEVER_REAP += "; print(c.pid, flush=True); time.sleep(60)"
 
 
 def sleeper(
-    run: str, run_dir: Path = Path("/runs"), command: list[str] = SLEEP
+    run: str, run_dir: Path = Path("/runs"), command: list[str] = SLEEP, attempt: str = ""
 ) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "TIANJI_RUN": mark(run, "h", str(run_dir))}
+    env = {**os.environ, "TIANJI_RUN": mark(run, "h", str(run_dir), attempt)}
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -141,6 +142,46 @@ def test_marked_processes_are_found_and_killed_and_others_are_not() -> None:
         end(others)
 
 
+def test_another_attempt_at_the_same_directory_is_somebody_else(tmp_path: Path) -> None:
+    """Two commands may be given one directory; what the loser ends must not be the winner's."""
+    marks = [mark("r", "h", str(tmp_path), attempt) for attempt in ("", "a", "b")]
+    assert len(set(marks)) == 3
+    winner, old = sleeper("r", tmp_path, attempt="a"), sleeper("r", tmp_path)
+    try:
+        known = identify(winner.pid)
+        assert known is not None
+        state = HostState(run_id="r", host="h", supervisor=known, attempt="a")
+        write_state(state_path(tmp_path, "h"), state)
+        left = stop(tmp_path, "r", "h", within_s=5.0, attempt="b")
+        assert (left.state, left.marked, left.is_supervised) == (None, [], False)
+        assert (winner.poll(), old.poll()) == (None, None)
+        assert look(tmp_path, "r", "h", "a").marked == [winner.pid]
+        stop(tmp_path, "r", "h", within_s=5.0, attempt="a")
+        assert not is_alive(known)
+        assert old.poll() is None
+    finally:
+        end(winner)
+        end(old)
+
+
+def test_a_run_of_an_earlier_release_is_still_ended(tmp_path: Path) -> None:
+    """Its mark has no attempt, nor has its deployment."""
+    earlier = sleeper("r", tmp_path)
+    try:
+        known = identify(earlier.pid)
+        document = {"run_id": "r", "host": "h", "supervisor": known}
+        path = state_path(tmp_path, "h")
+        path.parent.mkdir()
+        path.write_bytes(msgspec.json.encode(document))
+        command = [sys.executable, "-m", "engine.runtime.inspect"]
+        arguments = ["stop", str(tmp_path), "r", "h", "5.0"]
+        done = subprocess.run([*command, *arguments], capture_output=True, check=True)
+        assert earlier.wait(5) == -signal.SIGTERM
+        assert msgspec.json.decode(done.stdout)["marked"] == []
+    finally:
+        end(earlier)
+
+
 def test_states_are_replaced_whole(tmp_path: Path) -> None:
     own = identify(os.getpid())
     assert own is not None
@@ -190,7 +231,8 @@ def test_sockets_of_a_killed_supervisor_are_swept(
     endpoints = Endpoints()
     first, second = endpoints.reserve(2, None)
     assert first != second
-    assert first.startswith(f"ipc://{short_path}/tianji-{namespace}-{os.getpid()}-")
+    home = f"{short_path}/tianji-{os.getuid()}"
+    assert first.startswith(f"ipc://{home}/tianji-{namespace}-{os.getpid()}-")
     assert not dead.exists()
     assert strange.exists()
     assert elsewhere.exists()
@@ -206,6 +248,7 @@ def test_ports_are_reserved_at_the_address() -> None:
     assert Endpoints().reserve(0, None) == []
     with pytest.raises(PreflightError):
         endpoints.reserve(5, ("127.0.0.1", 41000, 41002))
+    endpoints.release()
 
 
 def test_the_agenda_keeps_time() -> None:

@@ -28,10 +28,13 @@ from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
 from tianji_cli.run_dir import (
     RunPaths,
     check_run_id,
-    create_run,
+    claim_new_run,
+    claim_run,
+    give_back,
+    make_run_tree,
     new_run_id,
     probe_results,
-    refuse_existing,
+    undone_unless_begun,
 )
 from tianji_cli.seats import HostOffer, seats_of
 from tianji_cli.watch import Outcome
@@ -118,22 +121,34 @@ def up(request: Request, output: Output) -> int:
         TianJiError: Nothing was started; the error says why.
     """
     loaded = load(request)
-    run_id = check_run_id(
-        new_run_id(loaded.plan.experiment.name) if request.name is None else request.name,
-        loaded.document.where(("name",)) if request.name is None else "--name",
-    )
+    _check_name(request, loaded)
     probe_results(request.results)
-    refuse_existing(request.results, run_id)
+    paths = _claim(request, loaded)
     interrupts = Interrupts()
     run = _run_inline if loaded.plan.graph.is_inline else _run_processes
     try:
-        paths, outcome = run(loaded, request, run_id, interrupts, output)
+        outcome = run(loaded, request, paths, interrupts, output)
     except KeyboardInterrupt:
         output.say("interrupted before anything was started")
         return EXIT_INTERRUPTED
+    finally:
+        give_back(paths)
     if outcome.is_detached:
         return leave(paths, output)
     return conclude(paths, outcome, interrupts.count > 0, output)
+
+
+def _check_name(request: Request, loaded: Loaded) -> None:
+    if request.name is None:
+        check_run_id(new_run_id(loaded.plan.experiment.name), loaded.document.where(("name",)))
+    else:
+        check_run_id(request.name, "--name")
+
+
+def _claim(request: Request, loaded: Loaded) -> RunPaths:
+    if request.name is None:
+        return claim_new_run(request.results, loaded.plan.experiment.name)
+    return claim_run(request.results, request.name)
 
 
 def check_only(request: Request, output: Output) -> Plan:
@@ -146,7 +161,7 @@ def check_only(request: Request, output: Output) -> Plan:
     probe_results(request.results)
     if loaded.plan.graph.is_inline:
         return loaded.plan
-    run = HostedRun(loaded.plan, f"check-{os.getpid()}", request.results)
+    run = HostedRun(loaded.plan, RunPaths(request.results / f"check-{os.getpid()}"), True)
     phases = PhaseLog(output, loaded.plan.hosts)
     spectator = Spectator(phases.show, lambda _: None, lambda _: None, output.say)
     try:
@@ -170,10 +185,10 @@ def locate(error: TianJiError, document: Document) -> TianJiError:
 
 
 def _run_processes(
-    loaded: Loaded, request: Request, run_id: str, interrupts: Interrupts, output: Output
-) -> tuple[RunPaths, Outcome]:
-    plan = loaded.plan
-    run = HostedRun(plan, run_id, request.results, request.detaches, origin=loaded.origin)
+    loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
+) -> Outcome:
+    plan, run_id = loaded.plan, paths.run_id
+    run = HostedRun(plan, paths, request.name is None, request.detaches, origin=loaded.origin)
     display: list[Display] = []
     phases = PhaseLog(output, plan.hosts)
 
@@ -194,12 +209,12 @@ def _run_processes(
                 item.close()
     if run.unclean:
         outcome.unclean = error_of(run.unclean, run.paths)
-    return run.paths, outcome
+    return outcome
 
 
 def _run_inline(
-    loaded: Loaded, request: Request, run_id: str, interrupts: Interrupts, output: Output
-) -> tuple[RunPaths, Outcome]:
+    loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
+) -> Outcome:
     """The debug twin: in this process, so the heavy imports are here."""
     from engine.runtime.blueprint import make_blueprint
     from engine.runtime.facts import host_facts
@@ -210,10 +225,10 @@ def _run_inline(
         blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:
         raise locate(error, loaded.document) from error
-    paths = _create(request.results, run_id, loaded, host_facts())
-    _say_begin(loaded, run_id, output)
-    display = _display(output, run_id)
-    info = plan.info(run_id, loaded.origin.resumed if loaded.origin else None)
+    _write_down(paths, loaded, host_facts())
+    _say_begin(loaded, paths.run_id, output)
+    display = _display(output, paths.run_id)
+    info = plan.info(paths.run_id, loaded.origin.resumed if loaded.origin else None)
     run: InlineRun | None = None
 
     def stop() -> None:
@@ -235,24 +250,28 @@ def _run_inline(
             outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
-    return paths, outcome
+    return outcome
 
 
-def _create(results: Path, run_id: str, loaded: Loaded, facts: HostFacts) -> RunPaths:
+def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
+    """Makes the run's directories: from now on the run exists."""
     plan, origin = loaded.plan, loaded.origin
     host = plan.inventory.hosts[0].name
-    try:
-        paths = create_run(results, run_id)
-        (paths.logs / host).mkdir()
-        zero = {host: ClockOffset(0, 0)}
-        seats = seats_of(plan, {host: HostOffer()})
-        resumed = origin.resumed if origin else None
-        write_manifest(paths, plan.experiment, plan.inventory, {host: facts}, seats, zero, resumed)
-    except OSError as error:
-        raise PreflightError(f"the run cannot be written: {error}", where=str(results)) from error
-    if origin is not None:
-        place_copy(origin, paths)
-    return paths
+    zero = {host: ClockOffset(0, 0)}
+    seats = seats_of(plan, {host: HostOffer()})
+    resumed = origin.resumed if origin else None
+    with undone_unless_begun(paths):
+        try:
+            make_run_tree(paths, [host])
+            write_manifest(
+                paths, plan.experiment, plan.inventory, {host: facts}, seats, zero, resumed
+            )
+        except OSError as error:
+            raise PreflightError(
+                f"the run cannot be written: {error}", where=str(paths.root)
+            ) from error
+        if origin is not None:
+            place_copy(origin, paths)
 
 
 def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
