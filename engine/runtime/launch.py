@@ -61,6 +61,7 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         """All sockets of a process."""
         return Wiring(
             bind=worker.bind,
+            listener=worker.listener,
             links=worker.links,
             routes=self.routes,
             keyring=Keyring(worker.keys, self.members) if worker.keys else None,
@@ -75,6 +76,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         address: Its name.
         roles: Addresses of the roles that it plays.
         bind: Endpoint of its own server socket; empty if nobody connects to it.
+        listener: What the nursery has given to it of `Prepare.listeners`.
         links: The servers that it connects to.
         keys: Its own, if there is TCP.
         epoch: Which life of this role.
@@ -85,6 +87,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     roles: tuple[str, ...]
     bind: str = ""
+    listener: int | None = None
     links: tuple[Link, ...] = ()
     keys: KeyPair | None = None
     epoch: int = 0

@@ -149,11 +149,10 @@ class _Nursery:
 
         The nursery keeps its copy, for a later life of the role and so that nobody else gets it.
         """
-        own = self._listeners.pop(worker.wiring.bind, None)
+        own = self._listeners.pop(worker.bind, None)
         for listener in self._listeners.values():
             os.close(listener)
-        wiring = msgspec.structs.replace(worker.wiring, listener=own)
-        return msgspec.structs.replace(worker, wiring=wiring)
+        return msgspec.structs.replace(worker, listener=own)
 
     def _signal(self, wanted: Signal) -> None:
         """Only to children that were not waited for yet, so never to a stranger."""
