@@ -110,6 +110,7 @@ class Sockets:
         self._learner = learners[0] if learners else -1
         self._waiting = Waiting(codec.weights_frame_bytes)
         self._poll = sections.timed(WAITING, self._poller.poll)
+        self._look = sections.timed(RECEIVING, self._poller.poll)
         self._take = sections.timed(RECEIVING, self._take_next)
         try:
             self._open(wiring)
@@ -245,7 +246,8 @@ class Sockets:
     def _receive_frames(
         self, timeout_ms: int | None
     ) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        for socket, _ in self._poll(timeout_ms):
+        look = self._poll if timeout_ms != 0 else self._look  # who is busy does not wait
+        for socket, _ in look(timeout_ms):
             if isinstance(socket, int):
                 continue
             while (taken := self._take(socket)) is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from socket_kit import make_codec
 
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
@@ -24,6 +25,7 @@ from engine.testing import make_experiment
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Production, Profile
 from engine.trace.summary import Summary
+from engine.wire.sockets import Sockets, Wiring
 
 
 def run(root: Path, experiment: Experiment) -> Path:
@@ -162,3 +164,19 @@ def test_the_coordinator_writes_its_rows_itself():
     (command,) = role.handle(Stop(), REPORT_S)
     assert isinstance(command, WriteTrace)
     assert [type(row) for row in command.records] == [Profile]
+
+
+def test_who_is_busy_and_only_looks_for_messages_does_not_wait(tmp_path: Path):
+    """It may lose its core there: that is no time in which it had nothing to do."""
+    stopwatch = Stopwatch()
+    stopwatch.add_role("actor-0")
+    stopwatch.give_turn("actor-0")
+    wiring = Wiring(bind=f"ipc://{tmp_path / 's'}")
+    with Sockets("actor-0", wiring, make_codec(), sections=stopwatch) as sockets:
+        for _ in range(100):
+            assert list(sockets.receive(0.0)) == []
+        spent = stopwatch.read("actor-0").wall_ns
+        assert spent["receiving"] > 0
+        assert spent["waiting"] == 0
+        assert list(sockets.receive(0.02)) == []
+        assert stopwatch.read("actor-0").wall_ns["waiting"] >= 15_000_000

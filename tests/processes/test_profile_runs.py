@@ -87,7 +87,9 @@ def test_sections_agree_with_the_other_tables_and_the_table_is_shown(tianji, tmp
         )
         spent = found[f"actor-{actor}"]
         collecting_s = spent["environment"] + spent["inference"] + spent["recording"]
-        assert collecting_s == pytest.approx(collect_s, rel=0.1)
+        # Amid a rollout its loop looks for messages every 10 ms, and may lose its core there.
+        busy_s = spent["wall_s"] - spent["waiting"] - spent["others"]
+        assert 0.9 * collecting_s < collect_s < 1.1 * busy_s
     update_s = sum(row["update_s"] for row in rows(run, "consumption"))
     spent = found["learner-0"]
     updating_s = spent["updating"] + spent["batching"] + spent["weights"]
