@@ -1,0 +1,64 @@
+"""A command's process ends when everything is said, whatever its libraries have left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tianji_cli.interrupts import Interrupts
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAVES = """
+import atexit, sys, threading
+from tianji_cli.leaving import run_and_leave
+
+def command():
+    threading.Thread(target=threading.Event().wait).start()  # as a simulator's, which never ends
+    atexit.register(print, "helpers are ended")
+    print("said")
+    {end}
+
+run_and_leave(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("return", 0),
+        ("sys.exit()", 0),
+        ("sys.exit(7)", 7),
+        ("sys.exit(True)", 1),
+        ("sys.exit('words')", 1),
+    ],
+)
+def test_what_is_left_behind_holds_no_command_up(end: str, code: int):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES.format(end=end)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "said\nhelpers are ended\n")
+    assert done.stderr == ("words\n" if "words" in end else "")
+
+
+def test_an_error_of_the_program_itself_still_has_its_traceback():
+    code = "from tianji_cli.leaving import run_and_leave\nrun_and_leave(lambda: 1 / 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_who_presses_ctrl_c_twice_is_in_a_hurry(count: int):
+    interrupts = Interrupts()
+    interrupts.count = count
+    assert interrupts.is_urgent() == (count > 1)

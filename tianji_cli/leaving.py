@@ -1,0 +1,34 @@
+"""How the command's process ends: at once, when everything is said."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run_and_leave(command: Callable[[], None]) -> NoReturn:
+    """Runs a command, and ends the process with its exit code.
+
+    Taking the interpreter down object by object would cost a second of computing with torch
+    loaded, on a busy machine many, and a thread that an environment has left behind would hold it
+    up for ever. Handlers of `atexit` are called, as libraries end their helpers there.
+
+    Args:
+        command: May end by SystemExit. Any other exception ends the process as Python does.
+    """
+    code: int | str | None = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+            stream.flush()
+    os._exit(int(bool(code)) if isinstance(code, str) else code or 0)
