@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from histories import check_histories
-from running import ENDLESS, Command, rows, wait_for
+from running import ENDLESS, Command, rows
 
 HERE = Path(__file__).resolve().parent
 OWN_PATH = os.pathsep.join(map(str, (HERE / "faults", HERE / "processes", HERE.parent)))
@@ -57,7 +57,7 @@ def training(tianji: Callable[..., Command], tmp_path: Path) -> Command:
     """An endless run named `run` in which every role has begun to work."""
     command = tianji("up", "--name", "run", *ENDLESS)
     run = tmp_path / "results" / "run"
-    wait_for(lambda: len(rows(run, "consumption")) > 10, 55, "training under way")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 10, "training is under way")
     command.look()
     assert len(command.alive()) >= 7, "supervisor, nursery and five roles"
     return command

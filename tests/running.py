@@ -14,6 +14,8 @@ import psutil
 EAGER = ("-s", "learner.compile=off")
 """A compiler beside the run would only take processor time from it."""
 SHORT = (*EAGER, "-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
+IDLE_S = 60.0
+"""Processes that have not taken the least processor time for so long are stuck."""
 ENDLESS = (
     *EAGER,
     *("-s", "stop.env_steps=null"),
@@ -52,6 +54,31 @@ class Command:
         self.look()
         return next(p for p in self.alive() if p.name() == f"tj-{address}"[:15])
 
+    def wait_for(self, is_so: Callable[[], bool], what: str, work_s: float = 60.0) -> None:
+        """Waits until something is so that this command's processes work towards.
+
+        On a busy machine that may take any time, so it is their own work that is limited.
+
+        Args:
+            is_so: Asked again and again: the outside world sends this test no events.
+            what: For the error.
+            work_s: How much processor time all of them may take; none for `IDLE_S` is too little.
+        """
+        worked_s: dict[psutil.Process, float] = {}
+        so_far_s, moved_s, look_s = 0.0, time.monotonic(), 0.0
+        while not is_so():
+            assert self.process.poll() is None, f"it has ended before: {what}\n{self.end()}"
+            now_s = time.monotonic()
+            if now_s >= look_s:
+                look_s = now_s + 0.5
+                self.look()
+                worked_s |= {process: _cpu_s(process) for process in self.alive()}
+            if sum(worked_s.values()) > so_far_s:
+                so_far_s, moved_s = sum(worked_s.values()), now_s
+            assert so_far_s < work_s, f"{so_far_s:.0f} s of work did not do: {what}"
+            assert now_s - moved_s < IDLE_S, f"nothing of it works, nor is it so: {what}"
+            time.sleep(0.02)
+
     def end(self, timeout_s: float = 30) -> tuple[int, str, str]:
         """Waits for the command; returns exit code, standard output, standard error."""
         out, err = self.process.communicate(timeout=timeout_s)
@@ -63,6 +90,14 @@ def _status(process: psutil.Process) -> str:
         return str(process.status())
     except psutil.NoSuchProcess:
         return psutil.STATUS_ZOMBIE
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -58,7 +58,7 @@ def test_a_role_that_runs_out_of_memory_is_told_apart(tianji, tmp_path, witness,
         pytest.skip("this kernel does not count such kills")
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", "-s", "env.id=broken_env:Hungry-v0", *ENDLESS)
-    wait_for(lambda: len(rows(run, "consumption")) > 3, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 3, "training")
     actor = command.role("actor-1")
     (small_memory / "cgroup.procs").write_text(str(actor.pid))
     wait_for(lambda: len(rows(run, "resources")) > 8, 20, "its memory was measured")
@@ -100,7 +100,7 @@ def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
     begun_s = 0.0
     for number, offset_s in enumerate((HOUR_S, -HOUR_S), 1):
         trained = len(rows(run, "consumption"))
-        wait_for(lambda more=trained + 20: len(rows(run, "consumption")) > more, 60, "training")
+        command.wait_for(lambda more=trained + 20: len(rows(run, "consumption")) > more, "training")
         clock.write_text(str(offset_s))
         # A role asks the wall clock when it is started and no more, so one is.
         command.role("actor-1").send_signal(signal.SIGKILL)

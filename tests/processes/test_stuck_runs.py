@@ -32,7 +32,7 @@ def named(run, role: str) -> bool:
 def test_a_frozen_actor_is_named_and_the_others_go_on(tianji, tmp_path, witness):
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", *PROMPT, *ENDLESS)
-    wait_for(lambda: len(rows(run, "consumption")) > 10, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 10, "training")
     actor = command.role("actor-1")
     actor.send_signal(signal.SIGSTOP)
     wait_for(lambda: actor.status() == psutil.STATUS_STOPPED, 5, "it is frozen")
@@ -65,7 +65,7 @@ def test_an_environment_that_hangs_is_named_with_its_line_and_the_run_ends(
     run = tmp_path / "results/run"
     hanging = ("-s", "env.id=broken_env:Hanging-v0", "-s", "actors=1", "-s", "watchdog.stalled_s=8")
     command = tianji("up", "--name", "run", *PROMPT, *hanging, *ENDLESS)
-    wait_for(lambda: len(rows(run, "consumption")) > 3, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 3, "training")
     assert kinds(run, "stuck") == []
     began_s = time.monotonic()
     (tmp_path / "hang").touch()
@@ -93,7 +93,7 @@ def test_a_frozen_learner_is_named_alone(tianji, tmp_path, witness):
     """Actors and buffer only wait for it, and they answer."""
     run = tmp_path / "results/run"
     command = tianji("up", "--name", "run", *PROMPT, *ENDLESS)
-    wait_for(lambda: len(rows(run, "consumption")) > 10, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 10, "training")
     learner = command.role("learner-0")
     began_s = time.monotonic()
     learner.send_signal(signal.SIGSTOP)
@@ -119,7 +119,7 @@ def test_what_is_for_a_frozen_learner_waits_for_it(tianji, tmp_path, witness):
     too_late_s = (HEARTBEAT_MS + HEARTBEAT_TIMEOUT_MS) / 1000 + 2.0
     slow = ("-s", f"env.step_latency_ms={too_late_s * 1000 / 50:.0f}", "-s", "actors=1")
     command = tianji("up", "--name", "run", *slow, *ENDLESS)
-    wait_for(lambda: len(rows(run, "consumption")) > 0, 60, "training")
+    command.wait_for(lambda: len(rows(run, "consumption")) > 0, "training")
     learner = command.role("learner-0")
     learner.send_signal(signal.SIGSTOP)
     frozen_s = time.monotonic()
