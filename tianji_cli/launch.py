@@ -158,7 +158,7 @@ class Controller:
         if self._interrupts.count:
             raise KeyboardInterrupt
         if line is not None and report is None:
-            raise line.died("its output ended")
+            raise line.died(line.ended_by)
         if line is not None and isinstance(report, Failed):
             raise line.died(report.cause + "".join(f"\n    {text}" for text in report.log_tail))
 
@@ -180,8 +180,7 @@ class Controller:
         """
         watcher = Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
         for host, launch in launches.items():
-            if not self._lines.by_host[host].tell(launch):
-                raise self._lines.by_host[host].died("it no longer listens")
+            self._lines.by_host[host].tell(launch)  # one that is gone ends its line, too
         return watcher.watch()
 
     def close(self, gave_up: Collection[str] = ()) -> list[str]:

@@ -26,12 +26,14 @@ class Line:
     Attributes:
         host: Its name in the inventory.
         is_open: Whether its output may still bring something.
+        ended_by: Why it brings nothing any more; one that says nonsense is not listened to.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.host = connection.host
         self.connection = connection
         self.is_open = True
+        self.ended_by = "its output ended"
         self.outlet = Outlet(connection.to_supervisor, owns=False)
         self.reader: LineReader[FromSupervisor] = LineReader(
             connection.from_supervisor, FromSupervisor
@@ -83,9 +85,6 @@ class Lines:
 
         Args:
             deadline: Asked in every turn, as a report may bring one (monotonic seconds).
-
-        Raises:
-            RunFailedError: A supervisor says what cannot be understood.
         """
         while any(line.is_open for line in self.by_host.values()):
             now_s, deadline_s = time.monotonic(), deadline()
@@ -107,7 +106,8 @@ class Lines:
             for report in line.reader.read():
                 yield line, report
         except (msgspec.DecodeError, OSError) as error:
-            raise line.died(f"its output cannot be understood ({error})") from error
+            line.ended_by = f"its output cannot be understood ({error})"
+            line.reader.at_end = True
         if line.reader.at_end:
             line.is_open = False
             self._selector.unregister(line.reader.fd)

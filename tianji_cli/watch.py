@@ -119,7 +119,7 @@ class Watcher:
                 self._lost(line)
 
     def _lost(self, line: Line) -> None:
-        error = line.died("its output ended")
+        error = line.died(line.ended_by)
         self._outcome.lost[line.host] = error.what
         self._note(f"{line.host} is lost: {error.what}")
         if line.host == self._head:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from engine.messages import HostGone
 from engine.runtime.launch import Finished, KillRun, LineReader, StopRun, ToSupervisor, write_line
 from tianji_cli import watch
 from tianji_cli.interrupts import Interrupts
@@ -68,6 +69,22 @@ def test_a_host_that_does_not_end_after_the_coordinators_is_ended(hosts: list[Pi
     follow(hosts, Interrupts(), notes.append)
     assert silent.heard() == [KillRun()]
     assert notes == ["silent did not end in time, so they are ended now"]
+
+
+def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts):
+    head, silent = hosts
+    notes: list[str] = []
+    os.write(silent._said_fd, b"Segmentation fault (core dumped)\n")
+    lines = Lines({host.host: host for host in hosts}, Interrupts(), set())
+
+    def note(text: str) -> None:
+        notes.append(text)
+        head.say(Finished())
+
+    outcome = Watcher(lines, "head", Interrupts(), lambda _: None, note, detaches=False).watch()
+    assert list(outcome.lost) == ["silent"]
+    assert "its output cannot be understood" in outcome.lost["silent"]
+    assert head.heard() == [HostGone(host="silent")], "so that the run goes on without it, or fails"
 
 
 def test_ctrl_c_twice_ends_the_command_though_no_host_answers(hosts: list[PipedConnection]):
