@@ -3,10 +3,18 @@ not."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 from collections import Counter
 
 import pytest
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
+"""What tests begin is not noted among the user's own runs; commands that they start inherit it."""
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 pytest_plugins = ["process_fixtures", "lab_fixtures", "fault_rows"]
 LAB_TESTS = pytest.StashKey[set[str]]()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import msgspec
 
 from engine.errors import ConfigError
-from tianji_cli.documents import read_json, write_json
-from tianji_cli.inventory import Host
+from tianji_cli.consent import NOBODY, Consent, words_of_host
+from tianji_cli.documents import decode, read_document, write_json
+from tianji_cli.inventory import Host, check_host
+from tianji_cli.ownership import checksum_of, note_own
+from tianji_cli.safe_files import PRIVATE_MODE
+from tianji_cli.takings import Share
 
 SCHEMA_VERSION = 1
 DEPLOYMENT_NAME = "deployment.json"
@@ -24,6 +29,7 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
         source: Directory of the packages.
         run_dir: The run's directory there.
         attempt: Of the `up` that began the run; empty if an earlier release did.
+        learners: Which learners are there, which write checkpoints; files of before do not say.
     """
 
     host: Host
@@ -31,6 +37,7 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     run_dir: str
     attempt: str = ""
+    learners: tuple[int, ...] | None = None
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +53,35 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     parts: Annotated[tuple[HostPart, ...], msgspec.Meta(min_length=1)]
 
 
+def shares_of(parts: Sequence[HostPart]) -> dict[str, Share]:
+    """What each host of a run may hand over; the coordinator's host is the first."""
+    return {
+        part.host.name: Share(part.host.name, number == 0, part.learners)
+        for number, part in enumerate(parts)
+    }
+
+
 def write_deployment(run_root: Path, deployment: Deployment) -> None:
-    """Replaces the file in `results/<run-id>`."""
-    write_json(run_root / DEPLOYMENT_NAME, deployment)
+    """Replaces the file in `results/<run-id>`, and remembers that it is this user's own."""
+    data = write_json(run_root / DEPLOYMENT_NAME, deployment, PRIVATE_MODE)
+    note_own(_checksum_of(data))
 
 
-def read_deployment(run_root: Path) -> Deployment:
+def _checksum_of(document: bytes) -> str:
+    return checksum_of(document, but=("is_collected",))
+
+
+def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
     """Where the parts of a run are.
+
+    Args:
+        run_root: `results/<run-id>`.
+        consent: Asked before what was not begun here by this user is used; what was collected is
+            on no host any more, and nobody need agree to it.
 
     Raises:
         ConfigError: The run was not started by a release that writes this, or ran in one process;
-            or the file cannot be read, is damaged, or newer than this program.
+            or the file cannot be read, is damaged, newer than this program, or not agreed to.
     """
     path = run_root / DEPLOYMENT_NAME
     if not path.exists():
@@ -65,4 +90,32 @@ def read_deployment(run_root: Path) -> Deployment:
             where=str(run_root),
             fix="tianji runs",
         )
-    return read_json(path, Deployment, SCHEMA_VERSION, "a run")
+    data = read_document(path)
+    deployment = decode(data, Deployment, SCHEMA_VERSION, "a run", str(path))
+    if not deployment.is_collected:
+        _check(deployment, str(path))
+        lines = [_words_of(part) for part in deployment.parts]
+        consent.need(_checksum_of(data), "run", str(path), lines)
+    return deployment
+
+
+def _words_of(part: HostPart) -> str:
+    words = words_of_host(part.host)
+    if part.host.connection == "local":
+        return f"{words}, run in {part.run_dir}"
+    return f"{words}: {part.python} in {part.source}, run in {part.run_dir}"
+
+
+def _check(deployment: Deployment, where: str) -> None:
+    """What a file says may be anything; as an inventory, it must not name what none can.
+
+    Raises:
+        ConfigError: It names a host, run or directory that no run has.
+    """
+    if not deployment.run_id or set(deployment.run_id) & set("/\0"):
+        raise ConfigError(f"{deployment.run_id!r} is no run", where=where)
+    for part in deployment.parts:
+        check_host(part.host, where)
+        for text in (part.python, part.source, part.run_dir):
+            if not text or "\0" in text or ".." in PurePosixPath(text).parts:
+                raise ConfigError(f"{text!r} is no path of a run", where=where)

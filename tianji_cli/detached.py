@@ -17,7 +17,14 @@ import msgspec
 from engine.errors import CleanupError, TianJiError
 from engine.runtime.inspect import Findings
 from tianji_cli.connectors.base import Node
-from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
+from tianji_cli.consent import NOBODY, Consent
+from tianji_cli.deployment import (
+    Deployment,
+    HostPart,
+    read_deployment,
+    shares_of,
+    write_deployment,
+)
 from tianji_cli.host_control import end_part, look_at_part, remove_part
 from tianji_cli.mirror import fetch
 from tianji_cli.provision import Connect, connect
@@ -69,14 +76,17 @@ class DetachedRun:
     Args:
         paths: `results/<run-id>`.
         reach: Makes connections.
+        consent: Asked before hosts are used that a run names which was not begun here.
 
     Raises:
-        ConfigError: The run had no processes of its own.
+        ConfigError: The run had no processes of its own, or is not agreed to.
     """
 
-    def __init__(self, paths: RunPaths, reach: Connect = connect) -> None:
+    def __init__(
+        self, paths: RunPaths, reach: Connect = connect, consent: Consent = NOBODY
+    ) -> None:
         self.paths = paths
-        self.deployment: Deployment = read_deployment(paths.root)
+        self.deployment: Deployment = read_deployment(paths.root, consent)
         self._reach = reach
 
     def look(self, *, collects: bool = True) -> list[HostAnswer]:
@@ -120,9 +130,10 @@ class DetachedRun:
         if not node.is_remote:
             return None
         try:
-            fetch(node, part.run_dir, self.paths.root, everything=everything)
+            share = shares_of(self.deployment.parts)[part.host.name]
+            fetch(node, share, part.run_dir, self.paths.root, everything=everything)
             if removes:
-                remove_part(node, part)
+                remove_part(node, part, self.deployment.run_id)
         except CleanupError as error:
             return error
         except TianJiError as error:

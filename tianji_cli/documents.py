@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +11,36 @@ from typing import TypeVar
 import msgspec
 
 from engine.errors import ConfigError, PreflightError
+from engine.regular_files import read_regular
+from tianji_cli.masking import masked
+from tianji_cli.ownership import checksum_of, note_own
+from tianji_cli.safe_files import OPEN_MODE, PRIVATE_MODE, write_file
 
 T = TypeVar("T")
 
+MAX_DOCUMENT_BYTES = 1 << 26
+"""A benchmark of a thousand cells, or a run of a thousand roles, has a hundredth of that."""
 
-def write_json(path: Path, document: object) -> None:
-    """Writes a document so that it is either complete or absent."""
-    part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    os.replace(part, path)
+
+def encode_json(document: object) -> bytes:
+    """A document as it is kept, for people to read; values of `env` are not part of it."""
+    return msgspec.json.format(msgspec.json.encode(masked(document))) + b"\n"
+
+
+def write_json(path: Path, document: object, mode: int = OPEN_MODE) -> bytes:
+    """Writes a document so that it is either complete or absent; follows no link.
+
+    Args:
+        path: The file; what was there is replaced.
+        document: What it will hold, but for values of `env`.
+        mode: Who may read it.
+
+    Returns:
+        What was written.
+    """
+    data = encode_json(document)
+    write_file(path, data, mode)
+    return data
 
 
 @contextmanager
@@ -59,10 +79,11 @@ def begin(path: Path, document: object) -> None:
                 fix="choose another --name, or go on with it: --resume",
             ) from None
         try:
-            write_json(path, document)
+            data = write_json(path, document, PRIVATE_MODE)
         except OSError:
             shutil.rmtree(root, ignore_errors=True)  # else its name would be taken by nothing
             raise
+    note_own(checksum_of(data))
 
 
 def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:
@@ -77,10 +98,16 @@ def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
     """
-    try:
-        return decode(path.read_bytes(), kind, newest, what, str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return decode(read_document(path), kind, newest, what, str(path))
+
+
+def read_document(path: Path) -> bytes:
+    """The bytes of a JSON document.
+
+    Raises:
+        ConfigError: There is none, it is no regular file, or larger than any.
+    """
+    return read_regular(path, MAX_DOCUMENT_BYTES)
 
 
 def decode(data: bytes, kind: type[T], newest: int, what: str, where: str) -> T:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import PurePosixPath
+
 import msgspec
 
 from engine.errors import CleanupError, TianJiError
 from engine.runtime.inspect import Findings
+from tianji_cli.bundle import source_root
 from tianji_cli.connectors.base import Completed, Node, with_environment
 from tianji_cli.deployment import HostPart
 
@@ -14,9 +18,15 @@ STEP_S = 30.0
 
 
 def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
-    """Runs `engine.runtime.inspect` there, which imports nothing heavy."""
+    """Runs `engine.runtime.inspect` there, which imports nothing heavy.
+
+    On this machine it is this program's own, whatever the run's files say.
+    """
+    python, source = part.python, part.source
+    if not node.is_remote:
+        python, source = sys.executable, str(source_root())
     command = with_environment(
-        [part.python, "-m", "engine.runtime.inspect", *arguments], {"PYTHONPATH": part.source}
+        [python, "-m", "engine.runtime.inspect", *arguments], {"PYTHONPATH": source}
     )
     done = node.run(command, limit_s)
     return _decode(node, done)
@@ -62,12 +72,16 @@ def _known(part: HostPart) -> list[str]:
     return [part.attempt] if part.attempt else []
 
 
-def remove_part(node: Node, part: HostPart) -> None:
+def remove_part(node: Node, part: HostPart, run_id: str) -> None:
     """Removes the run's directory from a host that is not this machine.
 
     Raises:
-        CleanupError: It is still there.
+        CleanupError: It is still there, or what is named is no directory of this run.
     """
+    place = PurePosixPath(part.run_dir)
+    is_ours = place.is_absolute() and ".." not in place.parts and place.parent.name == "runs"
+    if not is_ours or place.name.partition("@")[0] != run_id:
+        raise CleanupError(f"{part.run_dir} is not removed: it is not this run's", where=node.name)
     done = node.run(["rm", "-rf", "--", part.run_dir], STEP_S)
     if done.code != 0:
         raise CleanupError(f"{part.run_dir} is still there{done.last_words}", where=node.name)

@@ -12,16 +12,16 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
 
 from engine.errors import CleanupError, PreflightError, TianJiError
-from engine.messages import role_of
+from engine.messages import index_of, role_of
 from engine.progress import Progress, Resumed
 from tianji_cli.clocks import ClockOffset
-from tianji_cli.deployment import Deployment, write_deployment
+from tianji_cli.deployment import Deployment, shares_of, write_deployment
 from tianji_cli.host_control import end_part, remove_part
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.joining import Joining
@@ -43,6 +43,7 @@ from tianji_cli.provision import (
 from tianji_cli.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
 from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import claim_directory, make_run_directories
+from tianji_cli.takings import Share
 from tianji_cli.watch import Outcome
 
 CLEAN_S = 30.0
@@ -89,6 +90,7 @@ class HostedRun:
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
     """Hosts whose files have not all come, and why."""
+    _shares: dict[str, Share] = field(default_factory=dict)
     attempt: str = field(default_factory=lambda: secrets.token_hex(6))
     _claimed: set[str] = field(default_factory=set)
     """Hosts, not this machine, on which the run's directory was made by this attempt."""
@@ -147,7 +149,7 @@ class HostedRun:
         provisioner = Provisioner(order, spectator.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
-            return provisioner.provision(self.plan.hosts)
+            return self._with_learners(provisioner.provision(self.plan.hosts))
         finally:
             interrupts.on_interrupt = None
 
@@ -203,6 +205,19 @@ class HostedRun:
             if site.node.is_remote and host in learning:
                 origin.ship(site.node, site.part.run_dir)
 
+    def _with_learners(self, sites: Mapping[str, Site]) -> dict[str, Site]:
+        """The same, with the learners of each host, whose checkpoints it may hand over."""
+        learners: dict[str, list[int]] = {host: [] for host in sites}
+        for placement in self.plan.placements:
+            found = (index_of(role) for role in placement.roles if role_of(role) == "learner")
+            learners[placement.host].extend(found)
+        return {
+            host: replace(
+                site, part=msgspec.structs.replace(site.part, learners=tuple(learners[host]))
+            )
+            for host, site in sites.items()
+        }
+
     @property
     def _resumed(self) -> Resumed | None:
         return self.origin.resumed if self.origin else None
@@ -226,7 +241,12 @@ class HostedRun:
             for host, item in ready.items()
         }
         launches = seated(wire(self.plan, setups, self.run_id, self._resumed), seats)
-        parts = [(s.node, s.part.run_dir) for s in sites.values() if s.node.is_remote]
+        self._shares = shares_of([site.part for site in sites.values()])
+        parts = [
+            (site.node, self._shares[host], site.part.run_dir)
+            for host, site in sites.items()
+            if site.node.is_remote
+        ]
         mirror = Mirror(parts, self.paths.root)
         joining = Joining(self.plan.placements)
         for host in sites:
@@ -281,9 +301,10 @@ class HostedRun:
                 if findings.marked:
                     raise CleanupError(f"processes {findings.marked} are left")
             if is_missing:
-                fetch(node, site.part.run_dir, self.paths.root, everything=True)
+                share = self._shares[site.part.host.name]
+                fetch(node, share, site.part.run_dir, self.paths.root, everything=True)
             if node.is_remote and site.part.host.name in self._claimed:
-                remove_part(node, site.part)
+                remove_part(node, site.part, self.run_id)
         finally:
             node.close()
 

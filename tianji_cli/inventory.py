@@ -219,6 +219,36 @@ def _check_words(spec: HostSpec, merged: _Merged) -> None:
             raise ConfigError("a zero byte cannot be part of it", where=merged.where(key))
 
 
+def check_host(host: Host, where: str) -> None:
+    """Checks a host that no inventory was read for: a file of results names it.
+
+    Raises:
+        ConfigError: It says what no inventory can say.
+    """
+    texts = [getattr(host, name) for name in host.__struct_fields__]
+    texts = [*(text for text in texts if isinstance(text, str)), *host.env.values()]
+    is_addressed = True
+    try:
+        ipaddress.ip_address(host.address or "127.0.0.1")
+    except ValueError:
+        is_addressed = False
+    words = [
+        part.strip()
+        for key in (host.ssh_host, host.user, host.jump)
+        if key is not None
+        for part in key.split(",")
+    ]
+    if (
+        not is_addressed
+        or not _HOST_NAME.fullmatch(host.name)
+        or any("\0" in text for text in texts)
+        or any(_UNSAFE.search(word) for word in words)
+        or not all(map(_VARIABLE.fullmatch, host.env))
+        or not 1 <= (host.port or 1) <= 65535
+    ):
+        raise ConfigError(f"{host.name!r} is no host of an inventory", where=where)
+
+
 def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:
     _check_words(spec, merged)
     if spec.address is not None:

@@ -20,6 +20,7 @@ from tianji_cli.commands.options import (
     ResumeOption,
     RunArgument,
     SetOption,
+    TrustOption,
     optional,
     output_of,
 )
@@ -76,6 +77,7 @@ def up(
         typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
     ] = False,
     resume: ResumeOption = None,
+    trust: TrustOption = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Trace where the time of each role goes.")
     ] = False,
@@ -95,6 +97,7 @@ def up(
         detaches=detach,
         limit=limit or (),
         resume=resume,
+        trusts=trust,
     )
     if dry_run:
         show_plan(command.check_only(request, output), output)
@@ -149,12 +152,15 @@ def check(
 
 @app.command(epilog=EVERYWHERE)
 def status(
-    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+    context: typer.Context,
+    run: RunArgument = None,
+    trust: TrustOption = False,
+    results: ResultsOption = Path("results"),
 ) -> None:
     """Show what a run is doing on its hosts."""
     from tianji_cli.commands.status import status_command
 
-    raise typer.Exit(status_command(results, run, output_of(context)))
+    raise typer.Exit(status_command(results, run, output_of(context), trusts=trust))
 
 
 @app.command(epilog=EVERYWHERE)
@@ -171,12 +177,13 @@ def logs(
     num_lines: Annotated[
         int, typer.Option("-n", "--lines", min=0, metavar="N", help="Of the end of each log.")
     ] = 50,
+    trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Print the logs of a run, while it goes on and after its end."""
     from tianji_cli.commands import logs as command
 
-    request = command.Request(run, role, follow, num_lines)
+    request = command.Request(run, role, follow, num_lines, trusts=trust)
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
@@ -184,12 +191,15 @@ def logs(
     epilog=EVERYWHERE, short_help="End a run everywhere, bring its results here, leave nothing."
 )
 def down(
-    context: typer.Context, run: RunArgument = None, results: ResultsOption = Path("results")
+    context: typer.Context,
+    run: RunArgument = None,
+    trust: TrustOption = False,
+    results: ResultsOption = Path("results"),
 ) -> None:
     """End a run everywhere, bring its results here, prove that nothing is left."""
     from tianji_cli.commands.down import down_command
 
-    raise typer.Exit(down_command(results, run, output_of(context)))
+    raise typer.Exit(down_command(results, run, output_of(context), trusts=trust))
 
 
 @app.command(epilog=EVERYWHERE, short_help="Draw tables, plots and a page from the files of a run.")

@@ -15,9 +15,15 @@ from engine.runtime.launch import HostFacts
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.clocks import ClockOffset
+from tianji_cli.documents import write_json
 from tianji_cli.inventory import Inventory
+from tianji_cli.ownership import checksum_of, note_own
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.safe_files import PRIVATE_MODE
 from tianji_cli.seats import Seat
+
+DECIDING = ("run_id", "experiment", "inventory")
+"""What of a manifest decides what is done when another run goes on from it."""
 
 
 class GitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +34,7 @@ class GitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Provenance of a run; holds no secrets."""
+    """Provenance of a run; values of `env` are not kept in it."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -79,7 +85,8 @@ def write_manifest(
         clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
         resumed_from=resumed,
     )
-    paths.manifest.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    data = write_json(paths.manifest, manifest, PRIVATE_MODE)
+    note_own(checksum_of(data, only=DECIDING))
     return manifest
 
 

@@ -18,10 +18,13 @@ from engine.runtime.checkpoint_file import CheckpointInfo, Found, check_identity
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.connectors.base import Node
+from tianji_cli.consent import NOBODY, Consent, words_of_host
 from tianji_cli.deployment import DEPLOYMENT_NAME
 from tianji_cli.detached import DetachedRun
-from tianji_cli.documents import read_json
-from tianji_cli.inventory import Inventory
+from tianji_cli.documents import decode, read_document
+from tianji_cli.inventory import Inventory, check_host
+from tianji_cli.manifest import DECIDING
+from tianji_cli.ownership import checksum_of
 from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
 GROUPS = "group-*"
@@ -30,6 +33,7 @@ GROUPS = "group-*"
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """What a manifest says of a run that another one has to know."""
 
+    schema_version: int = 0
     experiment: Experiment
     inventory: Inventory
 
@@ -129,19 +133,21 @@ class Origin:
             node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
 
 
-def find_origin(results: Path, name: str) -> Origin:
+def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
     """The newest whole checkpoint of a run.
 
     Args:
         results: Where runs are.
         name: A run's id, a unique beginning of one, or its path.
+        consent: Asked before anything is used that a run names which was not begun here.
 
     Raises:
-        ConfigError: There is no such run, it still runs, or it has no whole checkpoint here.
+        ConfigError: There is no such run, it still runs, has no whole checkpoint here, or is not
+            agreed to.
     """
     paths = resolve_run(results, name)
-    recorded = read_json(paths.manifest, _Recorded, SCHEMA_VERSION, "a run")
-    notes = _refuse_running(paths)
+    recorded = _read_recorded(paths, consent)
+    notes = _refuse_running(paths, consent)
     directory, found = _newest(paths.checkpoints)
     if found.info is None:
         reasons = "".join(f"\n    {text}" for text in found.refused)
@@ -178,11 +184,31 @@ def _newest(checkpoints: Path) -> tuple[Path, Found]:
     return best[0], Found(best[1], tuple(refused))
 
 
-def _refuse_running(paths: RunPaths) -> list[str]:
+def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:
+    """Experiment and inventory of a run: modules that would be imported, hosts that would be used.
+
+    Raises:
+        ConfigError: The manifest cannot be used, or is not agreed to.
+    """
+    data, where = read_document(paths.manifest), str(paths.manifest)
+    recorded = decode(data, _Recorded, SCHEMA_VERSION, "a run", where)
+    for host in recorded.inventory.hosts:
+        check_host(host, where)
+    experiment = recorded.experiment
+    words = [
+        f"experiment {experiment.name}: {experiment.algorithm_name} on {experiment.env.id},"
+        f" policy {experiment.policy}",
+        *map(words_of_host, recorded.inventory.hosts),
+    ]
+    consent.need(checksum_of(data, only=DECIDING), "run", where, words)
+    return recorded
+
+
+def _refuse_running(paths: RunPaths, consent: Consent) -> list[str]:
     """Raises ConfigError if the run still runs somewhere; notes what could not be asked."""
     if not (paths.root / DEPLOYMENT_NAME).is_file():
         return []  # it was one process, the command's own
-    run = DetachedRun(paths)
+    run = DetachedRun(paths, consent=consent)
     if run.deployment.is_collected:
         return []
     notes: list[str] = []

@@ -188,24 +188,34 @@ def read_info(path: Path) -> CheckpointInfo:
     if not _INFO_NAME.fullmatch(path.name):
         raise ConfigError("not the name of a checkpoint", where=str(path))
     with open_regular(path) as file:
-        data = file.read(MAX_INFO_BYTES + 1)
+        return info_of(file.read(MAX_INFO_BYTES + 1), path.name, str(path))
+
+
+def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
+    """The JSON of a checkpoint from its bytes; `name` is that of its file, errors say `where`.
+
+    Raises:
+        ConfigError: As `read_info`.
+    """
+    if not _INFO_NAME.fullmatch(name):
+        raise ConfigError("not the name of a checkpoint", where=where)
     if len(data) > MAX_INFO_BYTES:
-        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so no checkpoint", where=str(path))
+        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so no checkpoint", where=where)
     try:
         found = msgspec.json.decode(data, type=_Versioned).schema_version
         if found != SCHEMA_VERSION:
             raise ConfigError(
                 f"its schema_version is {found}, this release reads {SCHEMA_VERSION}",
-                where=str(path),
+                where=where,
                 fix="resume it with the release that wrote it",
             )
         info = msgspec.json.decode(data, type=CheckpointInfo)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"not a checkpoint: {error}", where=str(path)) from error
+        raise ConfigError(f"not a checkpoint: {error}", where=where) from error
     if info != info.sealed():
-        raise ConfigError("it does not have its own checksum", where=str(path))
-    if info.name != path.name:
-        raise ConfigError(f"it says that it is version {info.version}", where=str(path))
+        raise ConfigError("it does not have its own checksum", where=where)
+    if info.name != name:
+        raise ConfigError(f"it says that it is version {info.version}", where=where)
     return info
 
 

@@ -114,8 +114,8 @@ class FakeNode:
     def exists(self, path: str) -> bool:
         return path in self.files
 
-    def read(self, path: str, offset: int = 0) -> bytes:
-        return self.files.get(path, b"")[offset:]
+    def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
+        return self.files.get(path, b"")[offset:][: max_bytes if max_bytes >= 0 else None]
 
     def walk(self, root: str) -> dict[str, int]:
         start = f"{root}/"

@@ -19,12 +19,14 @@ from tianji_cli.commands import down, logs, status
 from tianji_cli.commands.logs import Request, changes, has_ended, logs_command
 from tianji_cli.commands.status import Phase, phase_of, status_command
 from tianji_cli.connectors.base import Completed, Node
+from tianji_cli.consent import Consent
 from tianji_cli.deployment import Deployment, HostPart, write_deployment
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.inventory import Host
 from tianji_cli.mirror import fetch
 from tianji_cli.output import Output
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.takings import Share
 
 
 def part_of(name: str) -> HostPart:
@@ -157,8 +159,8 @@ class Box(FakeNode):
 def boxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Box]:
     nodes = {name: Box(name) for name in "ab"}
 
-    def run_on_boxes(paths: RunPaths) -> DetachedRun:
-        return DetachedRun(paths, lambda host, _cancel: nodes[host.name])
+    def run_on_boxes(paths: RunPaths, consent: Consent) -> DetachedRun:
+        return DetachedRun(paths, lambda host, _cancel: nodes[host.name], consent)
 
     for module in (down, status):
         monkeypatch.setattr(module, "DetachedRun", run_on_boxes)
@@ -168,10 +170,12 @@ def boxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Box]:
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch, host: str = "") -> None:
     """Nothing more can be kept here; with `host`, nothing of that host."""
 
-    def fetch_or_fail(node: Node, remote: str, local: Path, *, everything: bool) -> None:
+    def fetch_or_fail(
+        node: Node, share: Share, remote: str, local: Path, *, everything: bool
+    ) -> None:
         if host in ("", node.name):
             raise OSError(errno.ENOSPC, "No space left on device")
-        fetch(node, remote, local, everything=everything)
+        fetch(node, share, remote, local, everything=everything)
 
     monkeypatch.setattr(detached, "fetch", fetch_or_fail)
 

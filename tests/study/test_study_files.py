@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -160,7 +161,7 @@ def test_a_study_goes_on_with_the_packages_that_it_was_begun_with(
     paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("tianji_cli.commands.study.run_study", lambda *_: None)
-    request = request_for(paths.root)
+    request = replace(request_for(paths.root), trusts=True)
     here = msgspec.structs.replace(manifest_of(), machine=this_machine(), git=code_state())
     runs = [msgspec.structs.replace(run, machine_id=here.machine.id) for run in RUNS.values()]
     paths.records.unlink()

@@ -10,6 +10,8 @@ import gzip
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.regular_files import read_regular
+from engine.trace.reader import MAX_UNPACKED_BYTES
 from engine.trace.records import table_of
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.cell_files import write_result
@@ -20,6 +22,7 @@ from tianji_cli.bench.results import (
     read_results,
 )
 from tianji_cli.documents import write_json
+from tianji_cli.safe_files import make_inside, write_file
 
 
 def archive(root: Path, target: Path) -> None:
@@ -43,7 +46,7 @@ def archive(root: Path, target: Path) -> None:
     manifest = read_manifest(source)
     for cell, result in read_results(source, manifest).items():
         there = kept.files(cell)
-        there.trace.mkdir(parents=True)
+        make_inside(kept.root, there.trace)
         for kind in REPORT_TABLES:
             _pack(source.files(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
         write_result(kept, anonymous(result))
@@ -53,5 +56,5 @@ def archive(root: Path, target: Path) -> None:
 def _pack(table: Path, directory: Path) -> None:
     """Compresses one table; the same rows give the same bytes."""
     if table.is_file() and table.stat().st_size:
-        packed = gzip.compress(table.read_bytes(), mtime=0)
-        (directory / f"{table.name}.gz").write_bytes(packed)
+        packed = gzip.compress(read_regular(table, MAX_UNPACKED_BYTES), mtime=0)
+        write_file(directory / f"{table.name}.gz", packed)

@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Machine, check_same
 from tianji_cli.documents import read_json, write_json, writing
+from tianji_cli.safe_files import make_inside, named_inside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ class CellFiles:
         return self.root / "plots"
 
     def cell(self, cell: AnyCell) -> Path:
-        return self.root / "cells" / cell.name
+        return named_inside(self.root / "cells", cell.name)
 
     def result(self, cell: AnyCell) -> Path:
         """Written last: a cell without it is not finished."""
@@ -167,7 +168,7 @@ def write_report(
     with writing("the report", target.root, ANOTHER_PLACE):
         if target != source:
             keep(target, manifest, results)
-        target.plots.mkdir(parents=True, exist_ok=True)
+        make_inside(target.root, target.plots)
         png, _ = save(figure, target.plots, target.kind)
         write_json(target.comparison, comparison)
     return png
@@ -185,7 +186,7 @@ def keep(files: CellFiles, manifest: AnyManifest, results: Iterable[AnyResult]) 
     files.root.mkdir(parents=True, exist_ok=True)
     write_json(files.manifest, manifest)
     for result in results:
-        files.cell(result.cell).mkdir(parents=True, exist_ok=True)
+        make_inside(files.root, files.cell(result.cell))
         write_result(files, anonymous(result))
 
 

@@ -25,6 +25,7 @@ from tianji_cli.bench.measure import MAX_MISCOUNT, Figures, measure
 from tianji_cli.bench.results import Cell, CellResult
 from tianji_cli.bench.suite import Task
 from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.safe_files import clear
 
 LOOK_S = 0.1
 """How often its records are read; a threshold that is crossed ends the cell so soon."""
@@ -208,7 +209,7 @@ def _prepared(paths: CellPaths) -> Iterator[Path]:
 
     What an interrupted attempt left in the cell goes away first.
     """
-    shutil.rmtree(paths.root, ignore_errors=True)
+    clear(paths.root.parents[2], paths.root)
     for directory in (paths.root, paths.raw, paths.trace):
         directory.mkdir(parents=True)
     scratch = Path(tempfile.mkdtemp(prefix="tjb-"))

@@ -23,6 +23,7 @@ import psutil
 
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
 from tianji_cli.bundle import source_root
+from tianji_cli.safe_files import append_descriptor
 
 TOKEN = "TIANJI_BENCH_TOKEN"
 TERMINATE_S = 3.0
@@ -61,7 +62,7 @@ class Family:
         self.peak_rss_bytes = 0
         self.left_files: list[LeftFile] = []
         self._guardian = _start_guardian(self._token)
-        with output.open("ab") as file:
+        with os.fdopen(append_descriptor(output), "ab") as file:
             self.process = subprocess.Popen(
                 list(argv),
                 env={**environment, TOKEN: self._token},

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import ConfigError
-from tianji_cli.commands.options import ResultsOption, optional, output_of
+from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
 
 SuiteArgument = Annotated[
     str,
@@ -134,6 +134,7 @@ def bench(
     dry_run: DryRunOption = False,
     skip_missing: SkipOption = False,
     strict: StrictOption = False,
+    trust: TrustOption = False,
     install: InstallOption = None,
     peers_dir: PeersOption = None,
     xingtian_python: XingtianOption = None,
@@ -165,6 +166,7 @@ def bench(
         dry_run=dry_run,
         skip_missing=skip_missing,
         strict=strict,
+        trusts=trust,
     )
     raise typer.Exit(command.bench_command(request, output))
 

@@ -27,6 +27,7 @@ from tianji_cli.bench.undertaking import check_finished
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.bench_tables import task_table
+from tianji_cli.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
     from tianji_cli.render.page import PageFigure
@@ -72,13 +73,13 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
     comparison = compare(loaded.manifest, results, [root.name for root in roots])
     target = BenchPaths((out or roots[0]).resolve())
     with writing("the report", target.root, ANOTHER_PLACE):
-        target.plots.mkdir(parents=True, exist_ok=True)
+        make_inside(target.root, target.plots)
         figures = {
             task.task: _draw(task, loaded, results, target.plots) for task in comparison.tasks
         }
         write_json(target.comparison, comparison)
         page = BenchPage(loaded.manifest, comparison, results, loaded.places, figures, rebuilt)
-        target.report.write_text(render_bench_page(page, target.root), encoding="utf-8")
+        write_file(target.report, render_bench_page(page, target.root))
     return BenchReport(comparison, target.report)
 
 

@@ -24,8 +24,10 @@ from tianji_cli.bench.conditions import check_code, check_machine, code_state, n
 from tianji_cli.bench.exclusive import exclusively
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.undertaking import AnyFiles, AnyManifest
-from tianji_cli.documents import begin
+from tianji_cli.consent import Consent, words_of
+from tianji_cli.documents import begin, read_document
 from tianji_cli.output import Output
+from tianji_cli.ownership import checksum_of
 from tianji_cli.run_dir import check_run_id, probe_results
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class BenchRequest:
     dry_run: bool
     skip_missing: bool
     strict: bool
+    trusts: bool = False
 
     @property
     def given(self) -> dict[str, bool]:
@@ -223,6 +226,17 @@ def _as_one_error(root: Path, again: str) -> Iterator[None]:
         ) from error
 
 
+def _agree(work: AnyWork, request: BenchRequest, output: Output) -> None:
+    """Going on runs commands, and uses hosts, that the document names.
+
+    Raises:
+        ConfigError: It was not begun here by this user, who does not agree to it.
+    """
+    path = work.paths.manifest
+    checksum, lines = checksum_of(read_document(path)), words_of(work.manifest)
+    Consent(output, request.trusts).need(checksum, "benchmark or study", str(path), lines)
+
+
 def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: ExitStack) -> WorkT:
     """What was begun, if it may go on here and now; what is open then stays open while `held`."""
     root = request.resumed_root(kind.is_one)
@@ -232,6 +246,8 @@ def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: Exi
     if not request.dry_run:
         held.enter_context(exclusively(root))
     work = kind.read(root)
+    if work.open_cells:
+        _agree(work, request, output)
     check_machine(work.manifest.machine, this_machine(), str(root))
     if not work.open_cells:
         return work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +21,7 @@ from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.undertaking import Undertaking, check_finished
 from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.inventory import load_inventory
+from tianji_cli.masking import filled
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.scaling.compare import ScalingComparison, compare
@@ -104,8 +106,10 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
 
 
 def _checked(work: ScalingWork) -> ScalingWork:
-    check_own_versions(work.manifest.versions, str(work.paths.root))
-    return work
+    manifest, root = work.manifest, str(work.paths.root)
+    check_own_versions(manifest.versions, root)
+    inventory = filled(manifest.inventory, "put that file back; a new benchmark takes another")
+    return replace(work, manifest=msgspec.structs.replace(manifest, inventory=inventory))
 
 
 def _planned(request: BenchRequest, output: Output) -> ScalingWork:

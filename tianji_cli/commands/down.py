@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import CleanupError
+from tianji_cli.consent import Consent
 from tianji_cli.detached import STOP_S, DetachedRun, HostAnswer
 from tianji_cli.origin import resume_hint
 from tianji_cli.output import Output
@@ -31,13 +32,13 @@ class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
     hosts: dict[str, HostDown]
 
 
-def down_command(results: Path, name: str | None, output: Output) -> int:
+def down_command(results: Path, name: str | None, output: Output, *, trusts: bool = False) -> int:
     """Ends a run; a second time it only says so.
 
     Raises:
         CleanupError: Something is left, or a host could not be asked.
     """
-    run = DetachedRun(resolve_run(results, name))
+    run = DetachedRun(resolve_run(results, name), consent=Consent(output, trusts))
     run_id = run.deployment.run_id
     if run.deployment.is_collected:
         answers: list[HostAnswer] = []

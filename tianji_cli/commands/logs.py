@@ -12,6 +12,7 @@ import msgspec
 
 from engine.config_file import suggest
 from engine.errors import ConfigError
+from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
@@ -30,12 +31,14 @@ class Request:
         role: `actor-1`, `actor-1@box2`, `actor` (all of them), `@box2`; None for all.
         follows: Go on until the run ends.
         num_lines: Of the end of each log.
+        trusts: `--trust` was given.
     """
 
     run: str | None
     role: str | None
     follows: bool
     num_lines: int
+    trusts: bool = False
 
 
 class RoleLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +67,7 @@ def logs_command(results: Path, request: Request, output: Output) -> int:
         raise ConfigError(
             "one document cannot follow a run", where="--json", fix="leave out --follow or --json"
         )
-    run = DetachedRun(resolve_run(results, request.run))
+    run = DetachedRun(resolve_run(results, request.run), consent=Consent(output, request.trusts))
     is_local = run.deployment.is_collected
     silent = set() if is_local else _say_changes(run.look(), set(), output)
     paths = select(run.paths, request.role)

@@ -71,6 +71,12 @@ ResumeOption = Annotated[
         " experiment and inventory are taken unless others are given.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Use what results name that were not begun here by you: hosts, programs."
+    ),
+]
 
 
 def output_of(context: typer.Context) -> Output:

@@ -19,6 +19,7 @@ from tianji_cli.output import Output
 from tianji_cli.render.profile import profile_table
 from tianji_cli.render.tables import summary_table
 from tianji_cli.run_dir import RunPaths, resolve_run
+from tianji_cli.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
     from tianji_cli.analysis.examine import ExaminedRun
@@ -90,10 +91,10 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
     base = out or (unique[0].root if len(unique) == 1 else unique[0].root.parent / "comparison")
     target = RunPaths(base.resolve())
     try:
-        target.plots.mkdir(parents=True, exist_ok=True)
+        make_inside(target.root, target.plots)
         figures = _write_figures(examined, target.plots)
         page = render_page(examined, figures, target.root)
-        target.report.write_text(page, encoding="utf-8")
+        write_file(target.report, page)
     except OSError as error:
         raise PreflightError(
             f"the report cannot be written: {error.strerror or error}",

@@ -14,6 +14,7 @@ from rich.text import Text
 from engine.errors import HostUnreachableError
 from engine.progress import Progress
 from engine.trace.reader import read_summary
+from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
@@ -48,14 +49,14 @@ class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
     summary_status: str | None
 
 
-def status_command(results: Path, name: str | None, output: Output) -> int:
+def status_command(results: Path, name: str | None, output: Output, *, trusts: bool = False) -> int:
     """Prints the state of a run.
 
     Raises:
         ConfigError: No such run, or its summary is damaged.
         HostUnreachableError: No host of it answers.
     """
-    run = DetachedRun(resolve_run(results, name))
+    run = DetachedRun(resolve_run(results, name), consent=Consent(output, trusts))
     answers = [] if run.deployment.is_collected else run.look()
     if answers and all(answer.findings is None for answer in answers):
         assert answers[0].error is not None

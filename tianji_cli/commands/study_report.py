@@ -17,6 +17,7 @@ from tianji_cli.bench.undertaking import check_finished
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
+from tianji_cli.safe_files import make_inside, write_file
 from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
 from tianji_cli.study.records import (
     StudyCell,
@@ -70,15 +71,15 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
     check_finished(runs, root)
     comparison = compare_study(manifest, runs)
     with writing("the report", target.root, ANOTHER_PLACE):
-        target.plots.mkdir(parents=True, exist_ok=True)
+        make_inside(target.root, target.plots)
         if target.root != root.resolve():
             write_json(target.manifest, anonymous(manifest))
             lines = [anonymous_json(line) + b"\n" for line in whole_lines(source)]
-            target.records.write_bytes(b"".join(lines))
+            write_file(target.records, b"".join(lines))
         page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
         write_json(target.comparison, comparison)
-        target.page.write_text(render_study_html(page, target.root), encoding="utf-8")
-        target.readme.write_text(render_study_markdown(page, target.root), encoding="utf-8")
+        write_file(target.page, render_study_html(page, target.root))
+        write_file(target.readme, render_study_markdown(page, target.root))
     return StudyReport(comparison, target.page)
 
 

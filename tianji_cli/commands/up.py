@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import traceback
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from engine.runtime.launch import Failed, HostFacts
 from engine.spec import Experiment
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.conclusion import conclude, leave
+from tianji_cli.consent import Consent
 from tianji_cli.files import find_file
 from tianji_cli.hosted_run import HostedRun, Spectator, error_of
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.inventory import Inventory, load_inventory
 from tianji_cli.manifest import write_manifest
+from tianji_cli.masking import filled, is_masked
 from tianji_cli.origin import Origin, find_origin, place_copy
 from tianji_cli.output import Output
 from tianji_cli.plan import Plan, make_plan
@@ -58,6 +61,7 @@ class Request:
     detaches: bool = False
     limit: Sequence[str] = ()
     resume: str | None = None
+    trusts: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,17 @@ class Loaded:
     origin: Origin | None = None
 
 
-def load(request: Request) -> Loaded:
+def load(request: Request, output: Output | None = None) -> Loaded:
     """Reads experiment, inventory and policy, and makes the plan.
+
+    Args:
+        request: What the user asked for.
+        output: Where the user is asked about a run to go on from that was not begun here.
 
     Raises:
         ConfigError: One of them cannot be used, or not so.
     """
-    origin = _origin(request)
+    origin = _origin(request, Consent(output, request.trusts))
     inventory = _inventory(request, origin).limited(list(request.limit))
     experiment, document = _experiment(request, origin)
     try:
@@ -93,13 +101,17 @@ def load(request: Request) -> Loaded:
     return Loaded(plan, document, origin)
 
 
-def _origin(request: Request) -> Origin | None:
-    return None if request.resume is None else find_origin(request.results, request.resume)
+def _origin(request: Request, consent: Consent) -> Origin | None:
+    if request.resume is None:
+        return None
+    return find_origin(request.results, request.resume, consent)
 
 
 def _inventory(request: Request, origin: Origin | None) -> Inventory:
     if request.inventory is None and origin is not None:
-        return origin.inventory
+        return filled(
+            origin.inventory, f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}"
+        )
     return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
 
 
@@ -120,7 +132,7 @@ def up(request: Request, output: Output) -> int:
     Raises:
         TianJiError: Nothing was started; the error says why.
     """
-    loaded = load(request)
+    loaded = load(request, output)
     _check_name(request, loaded)
     probe_results(request.results)
     paths = _claim(request, loaded)
@@ -157,7 +169,7 @@ def check_only(request: Request, output: Output) -> Plan:
     Raises:
         TianJiError: Something cannot be used.
     """
-    loaded = load(request)
+    loaded = load(request, output)
     probe_results(request.results)
     if loaded.plan.graph.is_inline:
         return loaded.plan
@@ -276,8 +288,13 @@ def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
 
 def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
     output.say(f"run {run_id} · {_headline(loaded.plan)}")
-    for line in loaded.origin.words() if loaded.origin else []:
+    if loaded.origin is None:
+        return
+    for line in loaded.origin.words():
         output.say(line)
+    recorded = loaded.origin.inventory
+    if is_masked(recorded) and loaded.plan.inventory.source == recorded.source:
+        output.say(f"values of `env` are taken from {recorded.source}, results keep none")
 
 
 def _headline(plan: Plan) -> str:

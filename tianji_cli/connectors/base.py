@@ -8,6 +8,10 @@ from typing import Protocol
 
 import msgspec
 
+MAX_DEPTH = 3
+MAX_FILES = 20_000
+"""Of one host's part of a run: two logs for each of thousands of roles."""
+
 
 def with_environment(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """The words that start a command with these variables added to its environment.
@@ -118,12 +122,16 @@ class Node(Protocol):
 
     def exists(self, path: str) -> bool: ...
 
-    def read(self, path: str, offset: int = 0) -> bytes:
-        """A file from `offset` to its end; empty if there is none."""
+    def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
+        """A file from `offset` to its end, or so many bytes of it; empty if there is none."""
         ...
 
     def walk(self, root: str) -> dict[str, int]:
-        """All files below a directory: relative path and size in bytes."""
+        """The files below a directory, links left out: relative path and size in bytes.
+
+        No run lies deeper than `MAX_DEPTH` or has more files than `MAX_FILES`: what goes beyond is
+        not looked at.
+        """
         ...
 
     def close(self) -> None:

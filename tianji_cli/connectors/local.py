@@ -123,11 +123,11 @@ class LocalNode:
         except OSError as error:
             raise PreflightError(f"{path}: {error.strerror or error}", where=self.name) from error
 
-    def read(self, path: str, offset: int = 0) -> bytes:
+    def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
         try:
             with Path(path).open("rb") as file:
                 file.seek(offset)
-                return file.read()
+                return file.read(max_bytes)
         except FileNotFoundError:
             return b""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import shlex
 import stat
@@ -14,7 +15,13 @@ from typing import TypeVar
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import ConfigError, DeadlineError, HostUnreachableError, PreflightError
-from tianji_cli.connectors.base import AccessFacts, Completed, with_environment
+from tianji_cli.connectors.base import (
+    MAX_DEPTH,
+    MAX_FILES,
+    AccessFacts,
+    Completed,
+    with_environment,
+)
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
 from tianji_cli.connectors.target import Target, resolve_target
@@ -125,12 +132,12 @@ class SshNode:
 
         return self._check(look, path)
 
-    def read(self, path: str, offset: int = 0) -> bytes:
+    def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
         def read() -> bytes:
             try:
                 with self._open_sftp().open(path, "rb") as file:
                     file.seek(offset)
-                    return file.read()
+                    return file.read(max_bytes) if max_bytes >= 0 else file.read()
             except FileNotFoundError:
                 return b""
 
@@ -139,16 +146,17 @@ class SshNode:
     def walk(self, root: str) -> dict[str, int]:
         found: dict[str, int] = {}
 
-        def look(prefix: str) -> None:
-            for entry in self._open_sftp().listdir_attr(f"{root}/{prefix}"):
-                mode = entry.st_mode or 0
-                if stat.S_ISDIR(mode):
-                    look(f"{prefix}{entry.filename}/")
-                elif stat.S_ISREG(mode):
-                    found[f"{prefix}{entry.filename}"] = entry.st_size or 0
+        def look(prefix: str, depth: int) -> None:
+            entries = self._open_sftp().listdir_iter(f"{root}/{prefix}")
+            for entry in itertools.islice(entries, MAX_FILES):
+                mode, name = entry.st_mode or 0, f"{prefix}{entry.filename}"
+                if stat.S_ISDIR(mode) and depth < MAX_DEPTH:
+                    look(f"{name}/", depth + 1)
+                elif stat.S_ISREG(mode) and len(found) < MAX_FILES:
+                    found[name] = entry.st_size or 0
 
         try:
-            self._check(lambda: look(""), root)
+            self._check(lambda: look("", 1), root)
         except FileNotFoundError:
             return {}
         return found

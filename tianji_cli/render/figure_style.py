@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tianji_cli.safe_files import named_inside, write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,14 +79,36 @@ def in_style() -> AbstractContextManager[None]:
     return style.context(RC)
 
 
+def _take_literally(figure: Figure) -> None:
+    """Names come from files: what looks like TeX in them is none. Powers on log axes are."""
+    from matplotlib.text import Text
+
+    powers = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log"
+        for label in axis.findobj(Text)
+    }
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in powers:
+            text.set_parse_math(False)
+
+
 def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
     """Writes `<name>.png` and `<name>.svg`; the same figure gives the same bytes.
 
     Raises:
         OSError: The directory cannot be written.
     """
-    png, svg = directory / f"{name}.png", directory / f"{name}.svg"
+    png, svg = (named_inside(directory, f"{name}.{kind}") for kind in ("png", "svg"))
+    _take_literally(figure)
+    drawn = {png: io.BytesIO(), svg: io.BytesIO()}
     with in_style():
-        figure.savefig(png, dpi=PNG_DPI, metadata={"Software": None})
-        figure.savefig(svg, dpi=PNG_DPI, metadata={"Date": None, "Creator": "TianJi"})
+        figure.savefig(drawn[png], format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(
+            drawn[svg], format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": "TianJi"}
+        )
+    for path, data in drawn.items():
+        write_file(path, data.getvalue())
     return png, svg

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.supervise import Family, clean_environment
 from tianji_cli.documents import write_json
 from tianji_cli.inventory_file import as_file
+from tianji_cli.masking import masked
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.safe_files import PRIVATE_MODE, clear
 from tianji_cli.scaling.measure import measure, versions_of
 from tianji_cli.scaling.records import (
     RUN,
@@ -27,6 +28,7 @@ from tianji_cli.scaling.records import (
     ScalingResult,
 )
 
+INVENTORY = "inventory.json"
 LOOK_S = 0.5
 LAUNCH_S = 120.0
 """Beyond the budget, for provisioning and the end; a run that takes longer has hung."""
@@ -51,11 +53,14 @@ def run_cell(
         KeyboardInterrupt: The user stopped it; the run was ended, and nothing was concluded.
     """
     root = paths.cell(cell)
-    shutil.rmtree(root, ignore_errors=True)
+    clear(paths.root, root)
     root.mkdir(parents=True)
     argv = command_of(manifest, root, cell)
     load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
-    exit_code, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
+    try:
+        exit_code, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
+    finally:
+        write_json(root / INVENTORY, as_file(masked(manifest.inventory)))
     figures, problem = _conclude(exit_code, root)
     is_reached = figures.time_to_threshold_s is not None
     return ScalingResult(
@@ -77,11 +82,12 @@ def command_of(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list
     """Writes experiment and inventory into the cell, so that it can be run again by hand.
 
     Both are those of the manifest: files that a user has changed since are another benchmark's.
+    The values of `env` are there for this user alone, and until the run has ended.
     """
-    experiment, inventory = root / "experiment.json", root / "inventory.json"  # JSON is YAML
+    experiment, inventory = root / "experiment.json", root / INVENTORY  # JSON is YAML
     work = manifest.suite.experiment_on(cell.nodes, cell.seed)
     write_json(experiment, work)
-    write_json(inventory, as_file(manifest.inventory))
+    write_json(inventory, as_file(manifest.inventory), PRIVATE_MODE)
     limits = [
         word for host in manifest.inventory.hosts[: cell.nodes] for word in ("--limit", host.name)
     ]

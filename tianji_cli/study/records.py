@@ -6,21 +6,26 @@ be thrown away.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from engine.regular_files import read_regular
 from engine.trace.summary import Summary
 from tianji_cli.bench.machine import Load, Machine, check_same
 from tianji_cli.documents import decode, read_json
 from tianji_cli.files import is_file
 from tianji_cli.manifest import GitState
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.safe_files import append_descriptor, named_inside
 from tianji_cli.study.spec import Study
 
 STUDY_SCHEMA_VERSION = 1
+MAX_RECORDS_BYTES = 1 << 29
+"""Of a thousand runs with the longest curves that are kept."""
 Outcome = Literal["reached", "censored", "ended", "failed"]
 
 
@@ -105,7 +110,7 @@ class StudyPaths:
 
     def experiment(self, task: str) -> Path:
         """What the runs of a task are started with: its experiment, from the manifest."""
-        return self.runs / f"{task}.experiment.json"
+        return named_inside(self.runs, f"{task}.experiment.json")
 
     @property
     def comparison(self) -> Path:
@@ -124,7 +129,7 @@ class StudyPaths:
         return self.root / "plots"
 
     def run(self, cell: StudyCell) -> RunPaths:
-        return RunPaths(self.runs / cell.run_id)
+        return RunPaths(named_inside(self.runs, cell.run_id))
 
 
 def is_study(place: Path) -> bool:
@@ -158,13 +163,14 @@ def read_runs(paths: StudyPaths, manifest: StudyManifest) -> dict[StudyCell, Stu
 
 def whole_lines(paths: StudyPaths) -> list[bytes]:
     """The lines of `runs.jsonl`, without one that a crash has cut."""
-    data = paths.records.read_bytes() if paths.records.is_file() else b""
+    is_there = paths.records.is_file()
+    data = read_regular(paths.records, MAX_RECORDS_BYTES) if is_there else b""
     return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 def append_run(paths: StudyPaths, run: StudyRun) -> None:
     """Adds one finished run; what a crash has cut from the last line goes first."""
-    with paths.records.open("ab+") as file:
+    with os.fdopen(append_descriptor(paths.records), "rb+") as file:
         file.seek(0)
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)

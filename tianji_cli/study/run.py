@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from tianji_cli.bench.undertaking import Undertaking
 from tianji_cli.documents import write_json
 from tianji_cli.files import find_file
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.safe_files import clear, make_inside
 from tianji_cli.study.records import (
     Outcome,
     StudyCell,
@@ -127,8 +127,8 @@ def write_experiment(paths: StudyPaths, manifest: StudyManifest, task: str) -> N
 
 def _run_cell(work: StudyWork, cell: StudyCell) -> StudyRun:
     paths, study = work.paths, work.manifest.study
-    shutil.rmtree(paths.run(cell).root, ignore_errors=True)  # what an interrupted attempt left
-    paths.runs.mkdir(parents=True, exist_ok=True)
+    clear(paths.root, paths.run(cell).root)  # what an interrupted attempt left
+    make_inside(paths.root, paths.runs)
     write_experiment(paths, work.manifest, cell.task)
     output = paths.runs / f"{cell.run_id}.log"
     output.unlink(missing_ok=True)

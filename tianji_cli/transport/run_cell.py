@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import msgspec
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.supervise import Family, clean_environment
 from tianji_cli.bundle import source_root
+from tianji_cli.safe_files import clear
 from tianji_cli.transport.methods import ENDS, METHODS, Method
 from tianji_cli.transport.records import (
     Point,
@@ -56,7 +56,7 @@ def run_cell(
     """
     method = METHODS[cell.method]
     root = paths.cell(cell)
-    shutil.rmtree(root, ignore_errors=True)
+    clear(paths.root, root)
     root.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="tianji-bench-") as scratch:
         file = Path(scratch) / "job.json"

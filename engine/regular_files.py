@@ -1,0 +1,63 @@
+"""Reads files that anybody may have made: no pipe is waited for, no device is read for ever."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.errors import ConfigError
+
+_LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file, or what a link leads to, if it is a regular file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ConfigError: It is something else, or cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, _LOOK)  # a pipe without a writer would keep us waiting
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
+    try:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not is_regular:
+        os.close(descriptor)
+        raise ConfigError("cannot be read: it is no regular file", where=str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """All of a small file.
+
+    Args:
+        path: The file.
+        max_bytes: A larger one is not read.
+
+    Raises:
+        ConfigError: There is none, it is no regular file, too large, or cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
+    if len(data) > max_bytes:
+        raise ConfigError(
+            f"cannot be read: it has more than {max_bytes >> 20} MiB", where=str(path)
+        )
+    return data
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be used, in the system's words."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

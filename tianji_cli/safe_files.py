@@ -1,0 +1,102 @@
+"""Writes into directories that anybody may have made: no link decides where something lands."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path, PurePosixPath
+
+from engine.errors import ConfigError, PreflightError
+
+OPEN_MODE = 0o666
+"""What the user's umask leaves of it."""
+PRIVATE_MODE = 0o600
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_file(path: Path, data: bytes | str, mode: int = OPEN_MODE) -> None:
+    """Writes a file beside its place and renames it: it is there whole or as before.
+
+    A link in its place is replaced, never followed.
+
+    Args:
+        path: The file; its directory must exist.
+        data: All of it; text becomes UTF-8.
+        mode: Who may read it.
+
+    Raises:
+        OSError: It cannot be written; what was there stays.
+    """
+    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+    beside = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}.tmp"
+    try:
+        with os.fdopen(os.open(beside, _NEW, mode), "wb") as file:
+            file.write(raw)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def make_inside(root: Path, directory: Path) -> Path:
+    """Makes a directory in another one, which no link on the way may lead out of.
+
+    Args:
+        root: May itself be a link: that is where the user wants it.
+        directory: `root`, or below it.
+
+    Raises:
+        PreflightError: A link leads elsewhere.
+        OSError: It cannot be made.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    place = root
+    for part in directory.relative_to(root).parts:
+        place = place / part
+        check_inside(root, place)
+        place.mkdir(exist_ok=True)
+    return directory
+
+
+def append_descriptor(path: Path) -> int:
+    """Opens a file to read it and to write at its end; makes it if it is not there.
+
+    Raises:
+        OSError: It is a link, or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(path, flags, OPEN_MODE)
+
+
+def named_inside(root: Path, name: str) -> Path:
+    """The place of this name in a directory, if a file says the name.
+
+    Raises:
+        ConfigError: The name leads elsewhere, or can name nothing.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise ConfigError(f"{name!r} names nothing that could lie there", where=str(root))
+    return root.joinpath(*parts)
+
+
+def clear(root: Path, directory: Path) -> None:
+    """Removes a directory that lies in another one, whatever its name says.
+
+    Raises:
+        PreflightError: It does not lie in it.
+    """
+    check_inside(root, directory)
+    if directory.resolve() != root.resolve():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def check_inside(root: Path, path: Path) -> None:
+    """Raises PreflightError if a link makes a path lead out of a directory."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise PreflightError(
+            f"it leads out of {root}, so nothing is written there",
+            where=str(path),
+            fix="if it is a link, remove it",
+        )
