@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
 from engine.errors import TianJiError
+from tianji_cli.documents import encode_json
+from tianji_cli.plain_text import PlainConsole, plain_json
 
 
 class Output:
@@ -30,8 +31,12 @@ class Output:
         self.verbosity = verbosity
         plain = no_color or bool(os.environ.get("NO_COLOR"))
         colours: Literal["auto"] | None = None if plain else "auto"  # None: nor bold, nor dim
-        self.data = Console(color_system=colours, highlight=False)
-        self.notes = Console(stderr=True, color_system=colours, highlight=False)
+        self.data, self.notes = (
+            PlainConsole(
+                stderr=is_note, color_system=colours, highlight=False, markup=False, emoji=False
+            )
+            for is_note in (False, True)
+        )
 
     @property
     def is_animated(self) -> bool:
@@ -47,7 +52,7 @@ class Output:
     def document(self, document: object) -> None:
         """The one JSON document of `--json`: UTF-8, as JSON is, wherever it goes."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+        sys.stdout.buffer.write(plain_json(encode_json(document)))
 
     def findings(
         self, document: object, tables: Iterable[RenderableType], notes: Iterable[str], place: str

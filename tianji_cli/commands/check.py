@@ -111,7 +111,7 @@ def _table(hosts: dict[str, list[Finding]]) -> Table:
             table.add_row(
                 host if number == 0 else "",
                 finding.probe,
-                f"[{_STYLES[finding.verdict]}]{_MARKS[finding.verdict]}[/]",
+                Text(_MARKS[finding.verdict], style=_STYLES[finding.verdict]),
                 Text(f"{finding.detail}\nfix: {finding.fix}" if finding.fix else finding.detail),
             )
     return table

@@ -16,6 +16,7 @@ from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
+from tianji_cli.plain_text import plain
 from tianji_cli.run_dir import RunPaths, resolve_run
 
 FOLLOW_S = 1.0
@@ -176,5 +177,5 @@ def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) ->
 def _print(path: Path, lines: list[str]) -> None:
     prefix = f"{path.stem}@{path.parent.name}"
     for text in lines:
-        sys.stdout.write(f"{prefix} | {text}\n")
+        sys.stdout.write(plain(f"{prefix} | {text}\n"))
     sys.stdout.flush()
