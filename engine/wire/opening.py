@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 
 import msgspec
 import zmq
@@ -21,7 +22,15 @@ CURVE_BYTES = 64
 """More than encryption adds to a frame on the wire, which is what the limit of its size is held
 against."""
 LATEST = "~latest"
-"""Ends the identity of a connection that keeps only the latest."""
+"""Ends the name of a connection that keeps only the latest."""
+NONCE = "#"
+"""Between the name of a connection over TCP and what nobody else can guess of its identity.
+
+A router hands over an identity to whoever comes last with it, as who reconnects must, and looks at
+no key. So an identity that others know could be taken by any member of the run; messages for its
+owner would go there. The server learns whose identity is whose from frames that came with the key.
+"""
+NONCE_BYTES = 16
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +96,11 @@ class Opening:
     def connect(self, link: Link) -> zmq.Socket[bytes]:
         """A client socket."""
         socket = self._socket(zmq.DEALER, link.endpoint)
-        socket.set(zmq.IDENTITY, (self._address + LATEST * link.latest_only).encode())
+        identity = self._address + LATEST * link.latest_only
+        if link.endpoint.startswith("tcp:"):
+            identity += NONCE + secrets.token_hex(NONCE_BYTES)
+            socket.set(zmq.PROBE_ROUTER, 1)  # an empty frame, from which the server learns it
+        socket.set(zmq.IDENTITY, identity.encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):

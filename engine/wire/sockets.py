@@ -38,7 +38,7 @@ from engine.wire.header import Buffer
 from engine.wire.intake import Intake
 from engine.wire.keys import Keyring
 from engine.wire.mail import Mail
-from engine.wire.opening import LATEST, LINGER_MS, Link, Opening
+from engine.wire.opening import LATEST, LINGER_MS, NONCE, Link, Opening
 from engine.wire.parts import cut, join
 from engine.wire.waiting import Waiting
 
@@ -99,6 +99,8 @@ class Sockets:
         self._routes = wiring.routes
         self._server: zmq.Socket[bytes] | None = None
         self._num_refused = 0
+        self._ways: dict[str, bytes] = {}
+        """Over TCP: the identity of each connection, as frames with its member's key told it."""
         arena = codec.arena
         self._intake: Intake | None = None
         if arena is not None and (inbox := arena.lanes.inbox(roles or (address,))) is not None:
@@ -186,9 +188,10 @@ class Sockets:
             if client is not None:
                 client.send_multipart(parts, zmq.DONTWAIT, copy=False)
                 return True
-            if self._server is None:
+            way = self._way_to(peer)
+            if self._server is None or way is None:
                 return False
-            self._server.send_multipart([peer.encode(), *parts], zmq.DONTWAIT, copy=False)
+            self._server.send_multipart([way, *parts], zmq.DONTWAIT, copy=False)
             return True
         except zmq.Again as error:
             raise WireError(f"the way to {peer} is full, which the protocol excludes") from error
@@ -197,14 +200,21 @@ class Sockets:
                 return False
             raise
 
+    def _way_to(self, connection: str) -> bytes | None:
+        """The identity that leads to it; None if it was never heard of."""
+        if self._authenticator is None:  # on one host, where names are not to be taken
+            return connection.encode()
+        return self._ways.get(connection)
+
     def _send_far(self, peer: str, frames: list[Buffer]) -> bool:
         return self._hand_over(peer, self._clients.get(peer), cut(frames))
 
     def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:
         """Sends them whole, by the connection that keeps only the latest."""
-        if self._server is None or not self._waiting.has_room(connection):
+        way = self._way_to(connection)
+        if self._server is None or way is None or not self._waiting.has_room(connection):
             return False
-        parts = [connection.encode(), *frames]
+        parts = [way, *frames]
         try:
             tracker = self._server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
@@ -269,11 +279,17 @@ class Sockets:
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError] | None:
         if socket is self._server:
-            sender, parts = parts[0].bytes.decode("ascii", "replace"), parts[1:]
-            member = sender.removesuffix(LATEST)
-            if self._authenticator is not None and not self._is_member(member, parts[-1:]):
-                self._num_refused += 1
-                return "", WireError("its key belongs to another member", where=member)
+            identity, parts = parts[0].bytes, parts[1:]
+            sender = identity.decode("ascii", "replace")
+            if self._authenticator is not None:
+                sender = sender.partition(NONCE)[0]
+                member = sender.removesuffix(LATEST)
+                if not self._is_member(member, parts[-1:]):
+                    self._num_refused += 1
+                    return "", WireError("its key belongs to another member", where=member)
+                self._ways[sender] = identity
+                if len(parts) == 1 and len(parts[0]) == 0:
+                    return None  # it only says that it is there
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
