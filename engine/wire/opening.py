@@ -28,7 +28,8 @@ NONCE = "#"
 
 A router hands over an identity to whoever comes last with it, as who reconnects must, and looks at
 no key. So an identity that others know could be taken by any member of the run; messages for its
-owner would go there. The server learns whose identity is whose from frames that came with the key.
+owner would go there. The server learns whose identity is whose from frames that came with the key:
+whoever connects speaks first.
 """
 NONCE_BYTES = 16
 
@@ -99,7 +100,6 @@ class Opening:
         identity = self._address + LATEST * link.latest_only
         if link.endpoint.startswith("tcp:"):
             identity += NONCE + secrets.token_hex(NONCE_BYTES)
-            socket.set(zmq.PROBE_ROUTER, 1)  # an empty frame, from which the server learns it
         socket.set(zmq.IDENTITY, identity.encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)

@@ -288,8 +288,6 @@ class Sockets:
                     self._num_refused += 1
                     return "", WireError("its key belongs to another member", where=member)
                 self._ways[sender] = identity
-                if len(parts) == 1 and len(parts[0]) == 0:
-                    return None  # it only says that it is there
         else:
             sender = next(peer for peer, client in self._clients.items() if client is socket)
         try:
