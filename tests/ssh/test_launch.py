@@ -17,13 +17,15 @@ from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_d
 from tianji_cli.inventory import Host
 from tianji_cli.laggards import words_of_laggards
 from tianji_cli.launch import check_versions, refusal
-from tianji_cli.mirror import fetch, is_growing
+from tianji_cli.mirror import fetch
 from tianji_cli.preflight import NAMES, Finding, complete
 from tianji_cli.run_dir import RunPaths
+from tianji_cli.takings import Share
 
 HOST = msgspec.convert(
     {"name": "a", "connection": "ssh", "ssh_host": "a", "address": "", "ports": None}, Host
 )
+HEAD = Share("a", is_head=True)
 PART = HostPart(host=HOST, python="python3", source="/w/bundles/b", run_dir="/w/runs/r")
 
 
@@ -69,13 +71,13 @@ def test_growing_files_come_by_what_is_new(tmp_path: Path) -> None:
         "/r/summary.json": b"{}",
         "/r/checkpoints/.v1.tmp": b"half",
     }
-    fetch(node, "/r", tmp_path, everything=False)
+    fetch(node, HEAD, "/r", tmp_path, everything=False)
     node.files["/r/trace/events.jsonl"] += b"two\n"
-    fetch(node, "/r", tmp_path, everything=False)
-    fetch(node, "/r", tmp_path, everything=False)
+    fetch(node, HEAD, "/r", tmp_path, everything=False)
+    fetch(node, HEAD, "/r", tmp_path, everything=False)
     assert (tmp_path / "trace" / "events.jsonl").read_bytes() == b"one\ntwo\n"
     assert not (tmp_path / "summary.json").exists()
-    fetch(node, "/r", tmp_path, everything=True)
+    fetch(node, HEAD, "/r", tmp_path, everything=True)
     assert (tmp_path / "summary.json").read_bytes() == b"{}"
     assert not (tmp_path / "checkpoints").exists()
 
@@ -83,15 +85,8 @@ def test_growing_files_come_by_what_is_new(tmp_path: Path) -> None:
 def test_nothing_of_a_host_lands_outside_the_run(tmp_path: Path) -> None:
     node = FakeNode(HOST, {})
     node.files = {"/r/../../evil": b"x", "/r/logs/../../../evil2": b"x"}
-    fetch(node, "/r", tmp_path / "run", everything=True)
+    fetch(node, HEAD, "/r", tmp_path / "run", everything=True)
     assert not list(tmp_path.rglob("evil*"))
-
-
-def test_which_files_only_grow() -> None:
-    assert is_growing("trace/episodes.jsonl")
-    assert is_growing("logs/box/actor-0.log")
-    assert not is_growing("summary.json")
-    assert not is_growing("checkpoints/v1.safetensors")
 
 
 def test_a_deployment_is_kept(tmp_path: Path) -> None:
