@@ -9,6 +9,7 @@ with exactly the statistics that belong to the policy it plays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import gymnasium
@@ -181,17 +182,18 @@ class PolicyValueNetwork(nn.Module):
 
 
 def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
-    """Policies act on a Discrete space counted from 0, or on a bounded one-dimensional Box.
+    """Policies act on a Discrete space counted from 0, or on a Box, whose entries they take as one
+    vector; the environment is given what its space says (`engine.envs.actions`).
 
     Raises:
         ConfigError: It is another space.
     """
     if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
         return
-    if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1:
+    if isinstance(action, gymnasium.spaces.Box) and action.low.size:
         return
     raise ConfigError(
-        f"{algorithm} needs discrete actions counted from 0 or a vector of real ones,"
+        f"{algorithm} needs discrete actions counted from 0 or a Box that is not empty,"
         f" the environment has {action}",
         where="env.id",
     )
@@ -210,7 +212,7 @@ def num_policy_outputs(action: gymnasium.Space[object]) -> int:
     if isinstance(action, gymnasium.spaces.Discrete):
         return int(action.n)
     assert isinstance(action, gymnasium.spaces.Box)
-    return int(action.shape[0])
+    return math.prod(action.shape)
 
 
 def observation_field(observation: gymnasium.spaces.Box) -> Field:
@@ -225,7 +227,7 @@ def action_field(action: gymnasium.Space[object]) -> Field:
     if isinstance(action, gymnasium.spaces.Discrete):
         return Field("action", "int64")
     assert isinstance(action, gymnasium.spaces.Box)
-    return Field("action", "float32", action.shape)
+    return Field("action", "float32", (math.prod(action.shape),))
 
 
 def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor], returns: Tensor) -> None:

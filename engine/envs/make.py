@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
+from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
 from engine.envs.checked import CheckedVectorEnv
 from engine.envs.minatar import register_minatar
 from engine.errors import ConfigError
@@ -86,10 +87,18 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
-    env = CheckedVectorEnv(env, spec.id)
-    if isinstance(env.single_action_space, gymnasium.spaces.Box):
-        env = RangedActions(env)
+    env = _with_actions(CheckedVectorEnv(env, spec.id))
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
+
+
+def _with_actions(env: VectorEnvironment) -> VectorEnvironment:
+    """Takes actions as algorithms choose them, and hands on what is in the action space."""
+    space = env.single_action_space
+    if isinstance(space, gymnasium.spaces.Box):
+        return RangedActions(env)
+    if isinstance(space, gymnasium.spaces.Discrete) and not is_counted_from_0(space):
+        return CountedActions(env)
+    return env
 
 
 def _options(spec: EnvSpec) -> dict[str, Any]:
@@ -132,33 +141,6 @@ def spaces_of(env: VectorEnvironment) -> Spaces:
     if not isinstance(observation, gymnasium.spaces.Box):
         raise ConfigError(f"observations must be a Box, not {observation}", where="env.id")
     return Spaces(observation, env.single_action_space)
-
-
-class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Continuous actions in units of their range: -1 is the lowest, 1 the highest.
-
-    What lies beyond is clipped here and only here, so the density of the policy that acted stays
-    that of the action which it chose. A range without bounds is left as it is.
-
-    Args:
-        env: Its single action space is a Box.
-    """
-
-    def __init__(self, env: VectorEnvironment) -> None:
-        super().__init__(env)
-        space = env.single_action_space
-        assert isinstance(space, gymnasium.spaces.Box)
-        self._is_bounded = space.is_bounded()
-        low, high = (space.low, space.high) if self._is_bounded else (-1.0, 1.0)
-        self._middle = np.asarray(low + high) / 2
-        self._half_range = np.asarray(high - low) / 2
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        if self._is_bounded:
-            actions = self._middle + self._half_range * np.clip(actions, -1.0, 1.0)
-        return self.env.step(actions)
 
 
 class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Spaces
+from engine.envs.actions import TensorRange, counted_from_0, is_counted_from_0
 from engine.envs.torch_acrobot import TorchAcrobot
 from engine.envs.torch_breakout import TorchBreakout
 from engine.envs.torch_cartpole import TorchCartPole
@@ -94,8 +95,12 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
         env = TORCH_ENVIRONMENTS[spec.id](spec.num_envs, device, **spec.kwargs)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{spec.id} cannot be made: {error}", where="env") from error
-    is_continuous = isinstance(env.single_action_space, gymnasium.spaces.Box)
-    return TorchRangedActions(env, device) if is_continuous else env
+    space = env.single_action_space
+    if isinstance(space, gymnasium.spaces.Box):
+        return TorchRangedActions(env, device)
+    if isinstance(space, gymnasium.spaces.Discrete) and not is_counted_from_0(space):
+        return TorchCountedActions(env)
+    return env
 
 
 def torch_spaces_of(env: TorchEnvironment) -> Spaces:
@@ -104,7 +109,7 @@ def torch_spaces_of(env: TorchEnvironment) -> Spaces:
 
 
 class TorchRangedActions:
-    """Continuous actions in units of their range, as `engine.envs.make.RangedActions` has them.
+    """Continuous actions in units of their range, as `engine.envs.actions.RangedActions` has them.
 
     Args:
         env: Its single action space is a Box.
@@ -115,10 +120,7 @@ class TorchRangedActions:
         space = env.single_action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self._env = env
-        self._is_bounded = space.is_bounded()
-        low, high = (space.low, space.high) if self._is_bounded else (-1.0, 1.0)
-        self._middle = torch.as_tensor(np.asarray(low + high) / 2, device=device)
-        self._half_range = torch.as_tensor(np.asarray(high - low) / 2, device=device)
+        self._to_range = TensorRange(space, device)
 
     @property
     def single_observation_space(self) -> gymnasium.spaces.Box:
@@ -132,6 +134,34 @@ class TorchRangedActions:
         return self._env.reset(seed)
 
     def step(self, action: Tensor) -> TorchStep:
-        if self._is_bounded:
-            action = self._middle + self._half_range * action.clamp(-1.0, 1.0)
-        return self._env.step(action)
+        return self._env.step(self._to_range(action))
+
+
+class TorchCountedActions:
+    """Discrete actions counted from 0, as `engine.envs.actions.CountedActions` has them.
+
+    Args:
+        env: Its single action space is Discrete.
+    """
+
+    def __init__(self, env: TorchEnvironment) -> None:
+        space = env.single_action_space
+        assert isinstance(space, gymnasium.spaces.Discrete)
+        self._env = env
+        self._start = int(space.start)
+        self._dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+        self._space = counted_from_0(space)
+
+    @property
+    def single_observation_space(self) -> gymnasium.spaces.Box:
+        return self._env.single_observation_space
+
+    @property
+    def single_action_space(self) -> gymnasium.Space[object]:
+        return self._space
+
+    def reset(self, seed: int) -> Tensor:
+        return self._env.reset(seed)
+
+    def step(self, action: Tensor) -> TorchStep:
+        return self._env.step((action + self._start).to(self._dtype))

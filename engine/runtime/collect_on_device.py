@@ -7,6 +7,7 @@ books need is read once, when the rollout is complete.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -74,20 +75,19 @@ class DeviceActorBody(CollectingBody):
             self._moments_s.append(self._clock.now_s())
             yield None
         self._observation = observation[-1]
-        self._check(observation, reward)
+        self._check({"observation": observation, "reward": reward, "action": tensors["action"]})
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)
         tensors["reward"] = self._learnt_reward(reward)
         yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
 
-    def _check(self, observation: Tensor, reward: Tensor) -> None:
+    def _check(self, fields: Mapping[str, Tensor]) -> None:
         """Refuses numbers that are none, once a rollout: the device is waited for then anyway.
 
         Args:
-            observation: s_0 to s_T, [T+1, B, ...].
-            reward: [T, B].
+            fields: Of the rollout by name, [T, B, ...] or [T+1, B, ...].
         """
-        for name, values in {"observation": observation, "reward": reward}.items():
+        for name, values in fields.items():
             if not bool(torch.isfinite(values).all()):
                 _, env, *_ = torch.nonzero(~torch.isfinite(values))[0].tolist()
                 raise RunFailedError(

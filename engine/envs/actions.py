@@ -1,0 +1,373 @@
+"""From what an algorithm chooses to what an environment is given: always in its action space.
+
+An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest. The space of
+the environment may be whole numbers of any width, half open, or wider than its own type can
+subtract; whatever it is, what reaches `step` has its dtype and shape and lies within its bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy import vdot
+from torch import Tensor
+
+from engine.errors import ConfigError, RunFailedError
+
+Reals: TypeAlias = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[Any]
+INFINITE = float("inf")
+NEAR = 1e-5
+"""How far, of its own size, an end may be missed by what is computed in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """How units of a range become values, entry by entry; every array is [D].
+
+        real:   clip(shift + scale * clip(a, least, most), low, high)
+        whole:  base + clip(floor(shift + scale * clip(a, least, most)), low, high)
+
+    A bounded entry has its range for a from -1 to 1; of whole numbers each has an equal part of it.
+    An entry without bounds is `a` itself. With one bound it is that too, clipped; but moved, if 0
+    is not at least one unit within the bound, so that -1 is the lowest or 1 the highest value.
+
+    Attributes:
+        dtype: Of the environment.
+        shape: Of one action there.
+        least, most: What a is clipped to.
+        scale, shift, low, high: See above; float64.
+        base: Int64; sums with it wrap around, so that it serves 64 bits with and without a sign.
+        last: What is missing at a = 1, where a float64 cannot tell the highest values apart.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    least: Reals
+    most: Reals
+    scale: Reals
+    shift: Reals
+    low: Reals
+    high: Reals
+    base: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.dtype.kind != "f"
+
+
+def scale_of(space: gymnasium.spaces.Box) -> Scale:
+    """Works out how to reach all of a Box, and nothing else.
+
+    Raises:
+        ConfigError: It has no entries, or a type that is not supported.
+    """
+    dtype = np.dtype(space.dtype)
+    if space.low.size == 0:
+        raise ConfigError(f"an action of {space} has no entries", where="env.id")
+    if dtype.kind not in "biuf" or (dtype.kind == "f" and dtype.itemsize > 8):
+        raise ConfigError(
+            f"actions of type {dtype} are not supported, the environment has {space}",
+            where="env.id",
+            fix="whole numbers, bool, float16, float32 and float64 are",
+        )
+    entries = zip(
+        space.low.reshape(-1).tolist(),
+        space.high.reshape(-1).tolist(),
+        space.bounded_below.reshape(-1).tolist(),
+        space.bounded_above.reshape(-1).tolist(),
+        strict=True,
+    )
+    work_out = _real_entry if dtype.kind == "f" else _whole_entry
+    columns = [work_out(dtype, *entry) for entry in entries]
+    return Scale(
+        dtype,
+        tuple(space.shape),
+        least=np.array([entry.least for entry in columns]),
+        most=np.array([entry.most for entry in columns]),
+        scale=np.array([entry.scale for entry in columns]),
+        shift=np.array([entry.shift for entry in columns]),
+        low=np.array([entry.low for entry in columns]),
+        high=np.array([entry.high for entry in columns]),
+        base=np.array([_wrapped(entry.base) for entry in columns], np.int64),
+        last=np.array([_wrapped(entry.last) for entry in columns], np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One column of a `Scale`."""
+
+    least: float
+    most: float
+    scale: float
+    shift: float
+    low: float
+    high: float
+    base: int = 0
+    last: int = 0
+
+
+def _real_entry(
+    dtype: np.dtype[Any], low: float, high: float, has_low: bool, has_high: bool
+) -> _Entry:
+    largest = float(np.finfo(dtype).max)
+    least, most = max(low, -largest), min(high, largest)
+    if has_low and has_high:
+        return _Entry(-1.0, 1.0, high / 2 - low / 2, low / 2 + high / 2, least, most)
+    base, unit, shift = _open_range(low, high, has_low, has_high)
+    unit = min(unit, largest - abs(base))
+    return _Entry(-INFINITE, INFINITE, unit, base + shift * unit, least, most)
+
+
+def _whole_entry(
+    dtype: np.dtype[Any], low: float, high: float, has_low: bool, has_high: bool
+) -> _Entry:
+    lowest, highest = int(low), int(high)
+    if has_low and has_high:
+        last = _float_below(highest - lowest)
+        half, missing = (last + 1) / 2, highest - lowest - int(last)
+        return _Entry(-1.0, 1.0, half, half, 0.0, last, lowest, missing)
+    base, unit, shift = _open_range(lowest, highest, has_low, has_high)
+    least, most = -_float_below(int(base) - lowest), _float_below(highest - int(base))
+    return _Entry(-INFINITE, INFINITE, unit, shift * unit + 0.5, least, most, int(base))
+
+
+def _open_range(
+    low: float, high: float, has_low: bool, has_high: bool
+) -> tuple[float, float, float]:
+    """Of an entry that lacks a bound: where it is counted from, what a unit is, and how many units
+    from there 0 is."""
+    if has_low and low > -1:
+        return low, max(1.0, abs(low)), 1.0
+    if has_high and high < 1:
+        return high, max(1.0, abs(high)), -1.0
+    return 0, 1.0, 0.0
+
+
+def _float_below(value: int) -> float:
+    """The largest float64 that is not above a whole number of at least 0."""
+    near = float(value)
+    return near if int(near) <= value else float(np.nextafter(near, 0.0))
+
+
+def _wrapped(value: int) -> int:
+    """The int64 with the same lowest 64 bits."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
+    """Continuous actions in units of their range: -1 is the lowest, 1 the highest.
+
+    What lies beyond is clipped here and only here, so the density of the policy that acted stays
+    that of the action which it chose. See `Scale` for entries without bounds.
+
+    Args:
+        env: Its single action space is a Box; actions may come with their entries in one axis.
+
+    Raises:
+        ConfigError: It is one that cannot be supported.
+    """
+
+    def __init__(self, env: gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        super().__init__(env)
+        space = env.single_action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self._scale = scale = scale_of(space)
+        self._shape = (env.num_envs, *scale.shape)
+        self._flat = (env.num_envs, scale.low.size)
+        self._plain = _plain_range(space)
+        # An array of scalars is taken apart into scalars, which are in no Box.
+        self._goes_apart = not scale.shape and isinstance(
+            env.unwrapped, gymnasium.vector.SyncVectorEnv
+        )
+        self._num_steps = 0
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
+        """Raises RunFailedError for an action that is no number."""
+        self._num_steps += 1
+        if not float(vdot(actions, actions)) < INFINITE:  # it may also be a large number
+            self._refuse(actions)
+        if self._plain is None:
+            values = self._convert(actions)
+        else:
+            values = self._plain(actions)
+            if values.shape != self._shape:
+                values = values.reshape(self._shape)
+        if self._goes_apart:
+            return self.env.step([values[i, ...] for i in range(len(values))])
+        return self.env.step(values)
+
+    def _refuse(self, actions: np.ndarray) -> None:
+        is_bad = ~np.isfinite(actions)
+        if is_bad.any():
+            env = int(np.argwhere(is_bad)[0][0])
+            raise RunFailedError(
+                f"the action for environment {env} is {actions[is_bad][0]} in step"
+                f" {self._num_steps}: what the policy gives are no numbers",
+                fix="a lower algorithm.learning_rate, or observations of a smaller range",
+            )
+
+    def _convert(self, actions: np.ndarray) -> Array:
+        scale = self._scale
+        with np.errstate(over="ignore"):
+            a = np.asarray(actions, np.float64).reshape(self._flat).clip(scale.least, scale.most)
+            values = scale.shift + scale.scale * a
+            convert = _to_whole if scale.is_whole else _to_real
+            return convert(scale, a, values).reshape(self._shape)
+
+
+def _to_real(scale: Scale, a: Reals, values: Reals) -> Array:
+    values = np.where(a <= scale.least, scale.low, np.where(a >= scale.most, scale.high, values))
+    return np.asarray(values.clip(scale.low, scale.high).astype(scale.dtype))
+
+
+def _to_whole(scale: Scale, a: Reals, values: Reals) -> Array:
+    offset = np.floor(values).clip(scale.low, scale.high)
+    half = np.floor(offset / 2)  # so that also 2^63 and more fit into an int64
+    whole = half.astype(np.int64) * 2 + (offset - 2 * half).astype(np.int64) + scale.base
+    whole += (a >= scale.most) * scale.last
+    is_unsigned = scale.dtype == np.uint64
+    return np.asarray(whole.view(np.uint64) if is_unsigned else whole.astype(scale.dtype))
+
+
+class _PlainRange:
+    """A bounded range of float32 entries in the fewest operations: the hot path.
+
+    Args:
+        low, high: [D].
+        middle, half_range: [D], finite.
+    """
+
+    def __init__(self, low: Array, high: Array, middle: Array, half_range: Array) -> None:
+        self._middle, self._half_range = middle, half_range
+        self._low, self._high = low, high
+        # Rounding is monotone, so if both ends stay within, so does all between.
+        is_exact = (middle - half_range >= low) & (middle + half_range <= high)
+        self._is_exact = bool(is_exact.all())
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Middle, half range, low and high, [D] each."""
+        return self._middle, self._half_range, self._low, self._high
+
+    def __call__(self, actions: np.ndarray) -> Array:
+        a: Array = np.asarray(actions, np.float32)
+        if a.shape[1:] != self._middle.shape:
+            a = a.reshape(len(a), -1)
+        values = np.asarray(np.maximum(a, _MINUS_ONE))
+        np.minimum(values, _ONE, out=values)
+        values *= self._half_range
+        values += self._middle
+        if not self._is_exact:
+            np.maximum(values, self._low, out=values)
+            np.minimum(values, self._high, out=values)
+        return values
+
+
+_ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
+
+
+def _plain_range(space: gymnasium.spaces.Box) -> _PlainRange | None:
+    """None if the space is of another type, open somewhere, or its ends cannot be told in float32
+    by their middle: too wide, or one of them much larger than the other."""
+    if space.dtype != np.float32 or not space.is_bounded():
+        return None
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, half_range = (low + high) / 2, (high - low) / 2
+        misses = np.maximum(
+            abs(middle - half_range - low) - NEAR * abs(low),
+            abs(middle + half_range - high) - NEAR * abs(high),
+        )
+    if not (misses <= 0).all():  # nor are they if something is infinite or no number
+        return None
+    return _PlainRange(low, high, middle, half_range)
+
+
+class CountedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
+    """Discrete actions counted from 0 and in int64, whatever the environment counts from and in.
+
+    Args:
+        env: Its single action space is Discrete.
+    """
+
+    def __init__(self, env: gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        super().__init__(env)
+        space = env.single_action_space
+        assert isinstance(space, gymnasium.spaces.Discrete)
+        self._start, self._dtype = int(space.start), np.dtype(space.dtype)
+        self.single_action_space = counted_from_0(space)
+        self.action_space = gymnasium.vector.utils.batch_space(
+            self.single_action_space, env.num_envs
+        )
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
+        return self.env.step((actions + self._start).astype(self._dtype))
+
+
+def is_counted_from_0(space: gymnasium.spaces.Discrete) -> bool:
+    """Whether its actions are what algorithms choose: 0 to n - 1, in int64."""
+    return int(space.start) == 0 and space.dtype == np.int64
+
+
+def counted_from_0(space: gymnasium.spaces.Discrete) -> gymnasium.spaces.Discrete:
+    """As many actions, as algorithms choose them."""
+    return gymnasium.spaces.Discrete(int(space.n))
+
+
+class TensorRange:
+    """Units of a range to values, as `RangedActions` does it, for tensors on a device.
+
+    Args:
+        space: Of one action.
+        device: Where actions are.
+
+    Raises:
+        ConfigError: It is one that cannot be supported.
+    """
+
+    def __init__(self, space: gymnasium.spaces.Box, device: torch.device) -> None:
+        self._of = scale = scale_of(space)
+        self._dtype = torch.from_numpy(np.empty(0, scale.dtype)).dtype
+
+        def there(values: Array) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        self._least, self._most = there(scale.least), there(scale.most)
+        self._scale, self._shift = there(scale.scale), there(scale.shift)
+        self._low, self._high = there(scale.low), there(scale.high)
+        self._base, self._last = there(scale.base), there(scale.last)
+        self._plain: tuple[Tensor, ...] | None = None
+        if (plain := _plain_range(space)) is not None:
+            self._plain = tuple(there(values) for values in plain.arrays)
+
+    def __call__(self, action: Tensor) -> Tensor:
+        """[B, ...] -> [B, *shape of the space], in its dtype."""
+        shape = (len(action), *self._of.shape)
+        if self._plain is not None:
+            middle, half_range, low, high = self._plain
+            a = action.to(torch.float32).reshape(len(action), -1).clamp(-1.0, 1.0)
+            return (middle + half_range * a).clamp(low, high).view(shape)
+        a = action.to(torch.float64).reshape(len(action), -1).clamp(self._least, self._most)
+        values = self._shift + self._scale * a
+        if not self._of.is_whole:
+            values = torch.where(a <= self._least, self._low, values)
+            values = torch.where(a >= self._most, self._high, values)
+            return values.clamp(self._low, self._high).to(self._dtype).view(shape)
+        offset = values.floor().clamp(self._low, self._high)
+        half = (offset / 2).floor()
+        whole = half.to(torch.int64) * 2 + (offset - 2 * half).to(torch.int64) + self._base
+        whole = whole + (a >= self._most) * self._last
+        is_unsigned = self._dtype == torch.uint64
+        return (whole.view(torch.uint64) if is_unsigned else whole.to(self._dtype)).view(shape)
