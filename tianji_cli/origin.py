@@ -156,7 +156,9 @@ def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
             where=str(paths.checkpoints),
             fix="start anew; checkpoint.every_s says how often one is written",
         )
-    notes += [f"not whole, so the one before is taken: {text}" for text in found.refused]
+    notes += [
+        f"not whole or not sound, so the one before is taken: {text}" for text in found.refused
+    ]
     return Origin(
         paths, recorded.experiment, recorded.inventory, directory, found.info, tuple(notes)
     )

@@ -8,10 +8,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+
+class StepLog:
+    """Which optimiser steps were taken, and which were left out because a number was none."""
+
+    def __init__(self) -> None:
+        self._is_taken: list[Tensor] = []
+        self._wanted = self._taken = 0
+
+    def note(self, is_taken: Tensor) -> None:
+        """Notes one step by a scalar that need not be known yet: no device is waited for."""
+        self._is_taken.append(is_taken)
+        if len(self._is_taken) == MAX_NOTED:
+            self._add_up()
+
+    def count(self) -> tuple[int, int]:
+        """Steps wanted, and steps left out, since this was asked last."""
+        if self._is_taken:
+            self._add_up()
+        counts = self._wanted, self._wanted - self._taken
+        self._wanted = self._taken = 0
+        return counts
+
+    def _add_up(self) -> None:
+        noted = self._is_taken
+        self._wanted += len(noted)
+        self._taken += int(noted[0] if len(noted) == 1 else torch.stack(noted).sum())
+        self._is_taken = []
+
+
+MAX_NOTED = 1024
+"""More are added up, so that who never counts them keeps few."""
 
 
 @dataclass
@@ -22,11 +54,13 @@ class FlatParameters:
         vector: All parameters, float32 [P]; its `grad` is all gradients.
         digest: 64 bits that differ between parameter layouts.
         complete: Adds to a gradient what other learners have of it, in place.
+        steps: What became of the steps that were to be taken.
     """
 
     vector: nn.Parameter
     digest: int
     complete: Callable[[Tensor], None] | None = None
+    steps: StepLog = field(default_factory=StepLog, repr=False)
     _is_complete: bool = False
 
     @property

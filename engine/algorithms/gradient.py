@@ -113,12 +113,15 @@ class EagerSteps:
         state.weights.gradient.zero_()
         loss, metrics = step.loss(state.network, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradient_norm(state.weights, step.max_gradient_norm)
+        # A loss can be infinite though its gradient is not; this way all learners that share the
+        # gradient see that of each.
+        state.weights.gradient[:1].add_(loss.detach(), alpha=0)
         adam_step(
             state.weights,
             state.optimizer,
             learning_rate=step.learning_rate * rate,
             epsilon=step.epsilon,
+            norm=clip_gradient_norm(state.weights, step.max_gradient_norm),
         )
         return metrics
 
@@ -153,7 +156,22 @@ class FunctionalStep:
         learning_rate: Tensor,
         minibatch: Samples,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Takes one step.
+        """Takes one step, or none: `step` without its last result."""
+        vector, mean, variance, num_steps, metrics, _ = self.step(
+            vector, mean, variance, num_steps, learning_rate, minibatch
+        )
+        return vector, mean, variance, num_steps, metrics
+
+    def step(
+        self,
+        vector: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        num_steps: Tensor,
+        learning_rate: Tensor,
+        minibatch: Samples,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Takes one step, unless loss or gradient are no finite numbers.
 
         Args:
             vector: All parameters, float32 [P].
@@ -162,34 +180,40 @@ class FunctionalStep:
             minibatch: What the loss wants.
 
         Returns:
-            The first four anew, and the metrics of the loss, [M].
+            The first four anew, the metrics of the loss, [M], and whether the step was taken.
         """
-        gradient, metrics = self._gradient(vector, minibatch)
+        before = (vector, mean, variance, num_steps)
+        gradient, is_sound, metrics = self._gradient(vector, minibatch)
         num_steps = num_steps + 1
         mean = torch.lerp(mean, gradient, 1 - BETA_1)
         variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
         step_size = learning_rate / (1 - BETA_1**num_steps)
         deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + self._step.epsilon
-        return vector - step_size * (mean / deviation), mean, variance, num_steps, metrics
+        after = (vector - step_size * (mean / deviation), mean, variance, num_steps)
+        vector, mean, variance, num_steps = (
+            torch.where(is_sound, new, old) for new, old in zip(after, before, strict=True)
+        )
+        return vector, mean, variance, num_steps, metrics, is_sound
 
-    def _gradient(self, vector: Tensor, minibatch: Samples) -> tuple[Tensor, Tensor]:
-        """The clipped gradient [P], zero where nothing learns, and the metrics."""
+    def _gradient(self, vector: Tensor, minibatch: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        """The clipped gradient [P], zero where nothing learns; whether it and the loss are finite;
+        and the metrics."""
         pieces = pieces_of(vector, self._shapes)
         learning = {name: piece for name, piece in pieces.items() if self._learns[name]}
 
-        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            result: tuple[Tensor, Tensor] = functional_call(
-                self._bound, {**pieces, **parameters}, (minibatch,)
-            )
-            return result
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            value, metrics = functional_call(self._bound, {**pieces, **parameters}, (minibatch,))
+            return value, (value.detach(), metrics)
 
-        gradients, metrics = torch.func.grad(loss, has_aux=True)(learning)
+        gradients, (value, metrics) = torch.func.grad(loss, has_aux=True)(learning)
         gradients |= {
             name: torch.zeros_like(pieces[name]) for name in pieces if name not in learning
         }
         gradient = torch.cat([gradients[name].reshape(-1) for name, _ in self._shapes])
         norm = torch.linalg.vector_norm(gradient)
-        return gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0), metrics
+        is_sound = torch.isfinite(norm) & torch.isfinite(value)
+        clipped = gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
+        return clipped, is_sound, metrics
 
 
 def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[str, Tensor]:

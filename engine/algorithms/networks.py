@@ -48,7 +48,10 @@ class RunningStatistics(nn.Module):
 
     @torch.no_grad()
     def learn(self, values: Tensor) -> None:
-        """Merges values [N, ...] in (Chan et al., 1979, equation 2.1)."""
+        """Merges values [N, ...] in (Chan et al., 1979, equation 2.1).
+
+        What is too large to be squared in single precision leaves its entry as it was.
+        """
         num_new = values.shape[0]
         if not num_new:
             return
@@ -56,8 +59,11 @@ class RunningStatistics(nn.Module):
         total = self.count + num_new
         delta = mean - self.mean
         between = delta.square() * (self.count * num_new / total)
-        self.variance.copy_((self.variance * self.count + variance * num_new + between) / total)
-        self.mean.add_(delta * (num_new / total))
+        variance = (self.variance * self.count + variance * num_new + between) / total
+        mean = self.mean + delta * (num_new / total)
+        is_sound = torch.isfinite(variance) & torch.isfinite(mean)
+        self.variance.copy_(torch.where(is_sound, variance, self.variance))
+        self.mean.copy_(torch.where(is_sound, mean, self.mean))
         self.count.copy_(total)
 
 

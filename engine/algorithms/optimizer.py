@@ -41,17 +41,38 @@ class AdamState:
 
 
 def adam_step(
-    weights: FlatParameters, state: AdamState, *, learning_rate: float, epsilon: float
+    weights: FlatParameters,
+    state: AdamState,
+    *,
+    learning_rate: float,
+    epsilon: float,
+    norm: Tensor | None = None,
 ) -> None:
-    """Moves the parameters against their gradient, in place on `weights` and `state`."""
+    """Moves the parameters against their gradient, in place on `weights` and `state`.
+
+    A gradient whose norm is no finite number is not followed: parameters, moments and the count of
+    steps stay as they are, and `weights.steps` notes it.
+
+    Args:
+        weights: Their gradient is complete.
+        state: Moments.
+        learning_rate, epsilon: Of Adam.
+        norm: Of the gradient as `clip_gradient_norm` gives it; worked out without it.
+    """
+    gradient = weights.complete_gradient()
+    if norm is None:
+        norm = torch.linalg.vector_norm(gradient)
+    is_sound = torch.isfinite(norm)
+    weights.steps.note(is_sound)
     adam(
         [weights.vector.detach()],
-        [weights.complete_gradient()],
+        [gradient],
         [state.mean],
         [state.variance],
         [],
         [state.num_steps],
         fused=True,
+        found_inf=1.0 - is_sound.to(torch.float32),
         amsgrad=False,
         maximize=False,
         beta1=BETA_1,

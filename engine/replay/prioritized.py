@@ -10,6 +10,11 @@ PRIORITY_FLOOR = 1e-6
 """The paper's epsilon: a transition without error is still drawn now and then."""
 
 
+LARGEST_ERROR = 1e15
+"""What has a larger one, or none that is a number, cannot be learnt from in single precision. It
+would be drawn for ever and crowd out all else, so it is drawn as what has no error."""
+
+
 class SumTree:
     """A complete binary tree in which every node is the sum of its two children.
 
@@ -110,8 +115,9 @@ class PrioritizedSampler:
         return positions, weights / weights.max()
 
     def update(self, positions: IntArray, errors: FloatArray) -> None:
-        usable = self._is_transition[positions] & np.isfinite(errors)
-        priorities = np.abs(errors[usable]) + PRIORITY_FLOOR
+        usable = self._is_transition[positions]
+        sizes = np.abs(errors[usable])
+        priorities = np.where(sizes <= LARGEST_ERROR, sizes, 0.0) + PRIORITY_FLOOR
         if len(priorities):
             self._largest = max(self._largest, float(priorities.max()))
             self._tree.set(positions[usable], priorities**self._alpha)

@@ -186,5 +186,6 @@ def _host_learner(index: int, run: Assembly) -> Hosted:
         device=blueprint.device_of(index) if cut.is_on_device else None,
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
         sections=run.sections,
+        name=f"learner-{index}",
     )
     return Hosted(learner, body)

@@ -7,19 +7,17 @@ the name, type and shape of every tensor in it, are known to be those of the sta
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import safetensors
 import safetensors.torch
 import torch
-from msgspec import Meta
 
 from engine.algorithms.base import LearnerState
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunFailedError
 from engine.progress import RunCounters
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint_file import (
@@ -32,9 +30,9 @@ from engine.runtime.checkpoint_file import (
     tidy,
     write_durably,
 )
+from engine.runtime.soundness import first_strange
+from engine.runtime.tensor_file import MAX_HEADER_BYTES, PREFIX, read_header, refuse_strange
 
-MAX_HEADER_BYTES = 1 << 20
-_PREFIX = struct.Struct("<Q")
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -45,16 +43,6 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-Size = Annotated[int, Meta(ge=0, le=2**62)]
-
-
-class _TensorInfo(msgspec.Struct, forbid_unknown_fields=True):
-    """What a safetensors header says of one tensor."""
-
-    dtype: str
-    shape: list[Size]
-    data_offsets: tuple[Size, Size]
 
 
 def save_checkpoint(
@@ -73,8 +61,17 @@ def save_checkpoint(
 
     Raises:
         OSError: The disk is full or not writable; earlier checkpoints are untouched.
+        RunFailedError: A number in the state is none; so are they then.
     """
-    data = safetensors.torch.save(_tensors(state))
+    tensors = _tensors(state)
+    if (strange := first_strange(tensors)) is not None:
+        raise RunFailedError(
+            f"version {version}: {strange} is not finite, so no checkpoint is made of it",
+            where=str(directory),
+            fix="a lower algorithm.learning_rate or max_gradient_norm; the checkpoints there are"
+            " sound",
+        )
+    data = safetensors.torch.save(tensors)
     identity = identity_of(blueprint.experiment)
     info = CheckpointInfo(
         version=version,
@@ -124,7 +121,7 @@ def _read_tensors(
 ) -> dict[str, torch.Tensor]:
     """All tensors of a file, which must hold what is wanted and nothing else."""
     num_bytes = sum(tensor.nbytes for tensor in wanted.values())
-    if not num_bytes < info.num_bytes <= num_bytes + _PREFIX.size + MAX_HEADER_BYTES:
+    if not num_bytes < info.num_bytes <= num_bytes + PREFIX.size + MAX_HEADER_BYTES:
         raise ConfigError(
             f"{info.num_bytes} bytes cannot hold the {num_bytes} of this network and optimiser",
             where=str(file),
@@ -135,6 +132,7 @@ def _read_tensors(
     if hashlib.sha256(data).hexdigest() != info.sha256:
         raise ConfigError("its tensors do not have their checksum", where=str(file))
     _check_header(file, data, wanted)
+    refuse_strange(BytesIO(data), len(data), file)
     try:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
@@ -143,15 +141,7 @@ def _read_tensors(
 
 def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -> None:
     """Raises ConfigError unless the header lists exactly the wanted tensors."""
-    (size,) = _PREFIX.unpack_from(data) if len(data) >= _PREFIX.size else (0,)
-    if not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - _PREFIX.size):
-        raise ConfigError(f"a header of {size} bytes cannot be", where=str(file))
-    try:
-        header = msgspec.json.decode(
-            memoryview(data)[_PREFIX.size : _PREFIX.size + size], type=dict[str, _TensorInfo]
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
+    header = read_header(data[: PREFIX.size], data[PREFIX.size :], len(data), file)
     if strange := sorted(set(header) ^ set(wanted)):
         kind = "unknown" if strange[0] in header else "missing"
         raise ConfigError(f"the tensor {strange[0]!r} is {kind}", where=str(file))

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from engine.errors import ConfigError
 from engine.progress import Count, RunCounters
+from engine.runtime.tensor_file import refuse_strange
 from engine.spec import Experiment
 
 SCHEMA_VERSION = 2
@@ -146,7 +147,7 @@ def _text(value: Setting) -> str:
 
 
 def newest_checkpoint(directory: Path) -> Found:
-    """The newest checkpoint whose files are whole and have their checksum.
+    """The newest checkpoint whose files are whole, have their checksum and hold finite numbers.
 
     Args:
         directory: `checkpoints/` of a run; it need not exist.
@@ -164,7 +165,8 @@ def verify(path: Path) -> CheckpointInfo:
     """Reads the JSON of a checkpoint and checks that its tensors are those it speaks of.
 
     Raises:
-        ConfigError: A file is missing, not a regular file, too large, cut, or not what was written.
+        ConfigError: A file is missing, not a regular file, too large, cut, or not what was written;
+            or a number in it is none.
     """
     info = read_info(path)
     tensors = path.with_name(info.tensors_name)
@@ -172,10 +174,12 @@ def verify(path: Path) -> CheckpointInfo:
         digest = hashlib.sha256()
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    if digest.hexdigest() != info.sha256:
-        raise ConfigError(
-            f"{tensors.name} does not have the checksum of its tensors", where=f"{path}"
-        )
+        if digest.hexdigest() != info.sha256:
+            raise ConfigError(
+                f"{tensors.name} does not have the checksum of its tensors", where=f"{path}"
+            )
+        file.seek(0)
+        refuse_strange(file, info.num_bytes, path)
     return info
 
 

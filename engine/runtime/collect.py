@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.clock import Clock
+from engine.errors import RunFailedError
 from engine.messages import StepTaken
 from engine.roles.events import StepWanted
 from engine.rollout import Rollout, Weights
@@ -151,7 +152,17 @@ class ActorBody(CollectingBody):
     def _learnt_reward(self) -> np.ndarray:
         """What the learner sees of the environment's rewards, [T, B]."""
         reward = np.sign(self._earned) if self._spec.clip_reward else self._earned
-        return reward if self._spec.reward_scale == 1.0 else reward * self._spec.reward_scale
+        if self._spec.reward_scale == 1.0:
+            return reward
+        with np.errstate(over="ignore"):
+            scaled = np.asarray(reward * self._spec.reward_scale, np.float32)
+        if not np.isfinite(scaled).all():
+            raise RunFailedError(
+                f"a reward of {reward.flat[abs(reward).argmax()]:g} is not finite once it is"
+                f" multiplied by {self._spec.reward_scale:g}; nothing is learnt from it",
+                where="env.reward_scale",
+            )
+        return scaled
 
     def _lost_life(self, valid: np.ndarray) -> np.ndarray:
         """Where a life was lost, [T, B]; nowhere in a step that only reset."""

@@ -79,6 +79,7 @@ class DeviceActorBody(CollectingBody):
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)
         tensors["reward"] = self._learnt_reward(reward)
+        self._check({"reward multiplied by env.reward_scale": tensors["reward"]})
         yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
 
     def _check(self, fields: Mapping[str, Tensor]) -> None:

@@ -39,7 +39,12 @@ class CompiledSteps:
         with torch.no_grad():
             arguments = step_arguments(state, samples, step.learning_rate * rate)
             minibatches = [[]] if order is None else [[rows] for rows in order]
-            return torch.stack([self._library.call(arguments + rows)[0] for rows in minibatches])
+            told = []
+            for rows in minibatches:
+                metrics, is_taken = self._library.call(arguments + rows)
+                state.weights.steps.note(is_taken)
+                told.append(metrics)
+            return torch.stack(told)
 
 
 def step_arguments(state: Trainable, samples: Samples, learning_rate: float) -> list[Tensor]:

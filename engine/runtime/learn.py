@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.algorithms.base import UpdateResult
+from engine.algorithms.base import Batch, UpdateResult
 from engine.clock import Clock
+from engine.errors import RunFailedError
 from engine.progress import Resumed
 from engine.roles.commands import (
     BlendModel,
@@ -40,6 +42,7 @@ from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.library import Library
+from engine.runtime.soundness import Soundness
 from engine.runtime.staging import SampleStaging, Staging
 from engine.sections import BATCHING, OFF, WEIGHTS, Sections
 from engine.wire.codec import allocate_framed
@@ -60,6 +63,7 @@ class LearnerBody:
         device: The one that rollouts come from and weights stay on; None where they travel.
         resumed: The checkpoint that it goes on from, if any, and its JSON file.
         sections: Where its time is counted.
+        name: Of the learner, for errors.
 
     Raises:
         ConfigError: That checkpoint is not one of this experiment.
@@ -76,6 +80,7 @@ class LearnerBody:
         device: torch.device | None = None,
         resumed: tuple[Resumed, Path] | None = None,
         sections: Sections = OFF,
+        name: str = "learner-0",
     ) -> None:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
@@ -96,6 +101,7 @@ class LearnerBody:
         if resumed is not None:
             self._resume(*resumed)
         self._offered: torch.Tensor | None = None
+        self._soundness = Soundness(name)
         self._meeting = meeting
         if meeting is not None:
             self._state.peers = meeting
@@ -125,13 +131,13 @@ class LearnerBody:
                 env_steps_of_others = self._meet(rollouts)
                 if env_steps_of_others is None:
                     return [UpdateDeclined()]
-                return [*self._poll_compiler(), self._update(rollouts, env_steps_of_others)]
+                return [*self._poll_compiler(), *self._update(rollouts, env_steps_of_others)]
             case Withdraw():
                 assert self._meeting is not None
                 self._meeting.withdraw()
                 return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
-                return [*self._poll_compiler(), self._update_from_samples(samples)]
+                return [*self._poll_compiler(), *self._update_from_samples(samples)]
             case ExportModel():
                 self._offered = self._state.weights.vector.detach().clone()
                 return [ModelExported(self._export())]
@@ -156,8 +162,8 @@ class LearnerBody:
 
     def _save(self, command: SaveCheckpoint) -> CheckpointWritten:
         """A disk that refuses ends nothing: earlier checkpoints are there, and a later may be."""
-        name, error = "", ""
-        if self._checkpoints is not None:
+        name, error = "", self._soundness.doubt
+        if self._checkpoints is not None and not error:
             try:
                 name = save_checkpoint(
                     self._checkpoints,
@@ -168,6 +174,10 @@ class LearnerBody:
                     resumes=self._resumes,
                 ).name
             except OSError as failure:
+                error = str(failure)
+            except RunFailedError as failure:
+                if not command.is_final:  # nothing makes these numbers finite again
+                    raise
                 error = str(failure)
         return CheckpointWritten(name, error, command.is_final)
 
@@ -183,12 +193,13 @@ class LearnerBody:
         total = self._meeting.agree(own)
         return None if total is None else total - own
 
-    def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> Updated:
+    def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> list[Event]:
         start_s = self._clock.now_s()
-        result = self._blueprint.algorithm.update(self._state, self._fill(rollouts))
-        return self._updated(result, start_s, env_steps_of_others=env_steps_of_others)
+        batch = self._fill(rollouts)
+        result = self._blueprint.algorithm.update(self._state, batch)
+        return self._updated(result, batch, start_s, env_steps_of_others=env_steps_of_others)
 
-    def _update_from_samples(self, samples: Samples) -> Updated:
+    def _update_from_samples(self, samples: Samples) -> list[Event]:
         start_s = self._clock.now_s()
         batch = self._fill_samples(samples)
         result = self._blueprint.algorithm.update(self._state, batch)
@@ -197,28 +208,33 @@ class LearnerBody:
             priorities = self._priorities(batch["key"], result.errors)
         versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
-        return self._updated(result, start_s, by_version, priorities)
+        return self._updated(result, batch, start_s, by_version, priorities)
 
     def _updated(
         self,
         result: UpdateResult,
+        batch: Batch,
         start_s: float,
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
         env_steps_of_others: int = 0,
-    ) -> Updated:
-        """What an algorithm counts in tensors becomes numbers, which is what traces hold."""
+    ) -> list[Event]:
+        """What an algorithm counts in tensors becomes numbers, which is what traces hold; what is
+        no number is told as an event instead."""
         self._version += 1
-        return Updated(
+        metrics = {name: float(value) for name, value in result.metrics.items()}
+        told = self._soundness.check(self._version, self._state, batch, metrics)
+        updated = Updated(
             weights=self._export(),
             samples_trained=int(result.samples_trained),
             num_updates=self._state.num_updates,
             update_s=self._clock.now_s() - start_s,
-            metrics={name: float(value) for name, value in result.metrics.items()},
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             samples_by_version=samples_by_version or {},
             priorities=priorities,
             env_steps_of_others=env_steps_of_others,
         )
+        return [updated, Noted("not-finite", told)] if told else [updated]
 
     def _start_compiling(self) -> list[Event]:
         if not self._compiles or self._compile_job is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from engine.errors import RunFailedError
 from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
 from engine.rollout import Weights
@@ -53,6 +54,7 @@ class ReducerBody:
                 model = weights.buffer.view(np.float32).copy()
                 learnt, has_answer = np.where(self._learns, model, _NOTHING), command.has_answer
                 merged = self._rule.merge(group, learnt, shares, has_answer=has_answer)
+                _refuse_strange(merged, group)
                 buffer = allocate_framed(self._num_bytes)
                 buffer.view(np.float32)[:] = np.where(self._learns, merged, model)
                 return [ModelsMerged(group, Weights(weights.version, buffer))]
@@ -72,6 +74,16 @@ def _learns(network: nn.Module) -> npt.NDArray[np.bool_]:
     """Which of all parameters a gradient reaches, [P], in the order of the flat vector."""
     parameters = list(network.parameters())
     return np.repeat([p.requires_grad for p in parameters], [p.numel() for p in parameters])
+
+
+def _refuse_strange(merged: Vector, group: int) -> None:
+    """Raises RunFailedError if a model is not finite any more; a sum may be so by itself."""
+    if not np.isfinite(merged.sum()) and not np.isfinite(merged).all():
+        raise RunFailedError(
+            f"the model of group {group} merged with the others is not finite",
+            where="reducer-0",
+            fix="a lower algorithm.learning_rate or reduce.gain",
+        )
 
 
 class _Bases:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from engine.algorithms.base import Lanes
+from engine.algorithms.base import Lanes, LearnerState
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.algorithms.registry import read_config
 from engine.clock import RunClock
@@ -192,8 +192,26 @@ def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Pat
     torch.testing.assert_close(
         compiled.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0
     )
+    check_that_nothing_is_learnt_from_infinity(blueprint, compiled, batch)
     check_that_others_stay_eager(blueprint, CompiledSteps(job.library))
     assert CompileJob(blueprint, "steps").outcome == "taken from the cache"
+
+
+def check_that_nothing_is_learnt_from_infinity(
+    blueprint: Blueprint, compiled: LearnerState, batch: dict[str, torch.Tensor]
+) -> None:
+    def learning() -> list[torch.Tensor]:
+        parameters = [p for p in compiled.network.parameters() if p.requires_grad]
+        return [t.detach().clone() for t in (*parameters, *moments)]
+
+    moments = compiled.optimizer.named_tensors().values()
+    before = learning()
+    compiled.weights.steps.count()
+    spoilt = {**batch, "reward": torch.full_like(batch["reward"], torch.inf)}
+    blueprint.algorithm.update(compiled, spoilt)
+    wanted, left_out = compiled.weights.steps.count()
+    assert wanted == left_out > 0
+    assert all(torch.equal(one, other) for one, other in zip(before, learning(), strict=True))
 
 
 def check_that_others_stay_eager(blueprint: Blueprint, steps: CompiledSteps) -> None:
