@@ -145,9 +145,9 @@ def _open_range(
     """Of an entry that lacks a bound: where it is counted from, what a unit is, and how many units
     from there 0 is."""
     if has_low and low > -1:
-        return low, max(1.0, abs(low)), 1.0
+        return low, max(1.0, float(abs(low))), 1.0
     if has_high and high < 1:
-        return high, max(1.0, abs(high)), -1.0
+        return high, max(1.0, float(abs(high))), -1.0
     return 0, 1.0, 0.0
 
 

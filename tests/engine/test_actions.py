@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -85,13 +85,26 @@ def boxes(draw: st.DrawFn) -> Box:
     return space
 
 
+def half_open(dtype: str, bound: int, *, above: bool) -> Box:
+    space = Box(bound, bound, (), np.dtype(dtype).type)
+    info = np.iinfo(dtype)
+    space.bounded_below, space.bounded_above = np.array(not above), np.array(above)
+    space.low = np.array(info.min if above else bound, dtype)
+    space.high = np.array(bound if above else info.max, dtype)
+    return space
+
+
 @settings(max_examples=300, deadline=None)
+@example(None, half_open("int64", -(2**63), above=True), "torch")
+@example(None, half_open("int64", 2**63 - 1, above=False), "numpy")
 @given(st.data(), boxes(), st.sampled_from(PLACES))
 def test_what_reaches_an_environment_is_in_its_space(data, space: Box, place: str):
     edges = st.sampled_from([-1.0, 1.0, 0.0, 1 - 2**-24, -1 + 2**-24, 3.4e38, -3.4e38])
     numbers = st.floats(-4, 4, width=32) | edges
     size = max(1, int(np.prod(space.shape)))
-    actions = data.draw(hnp.arrays(np.float32, (4, size), elements=numbers))
+    actions = np.repeat([[-9.0], [-1.0], [0.3], [1.0]], size, axis=1).astype(np.float32)
+    if data is not None:
+        actions = data.draw(hnp.arrays(np.float32, (4, size), elements=numbers))
     given_to(space, actions, place)
 
 
