@@ -94,7 +94,7 @@ def half_open(dtype: str, bound: int, *, above: bool) -> Box:
     return space
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @example(None, half_open("int64", -(2**63), above=True), "torch")
 @example(None, half_open("int64", 2**63 - 1, above=False), "numpy")
 @given(st.data(), boxes(), st.sampled_from(PLACES))
@@ -108,7 +108,7 @@ def test_what_reaches_an_environment_is_in_its_space(data, space: Box, place: st
     given_to(space, actions, place)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(boxes(), st.sampled_from(PLACES))
 def test_a_random_policy_covers_the_range(space: Box, place: str):
     """Both ends are reached, and of the values between each quarter has its share."""
