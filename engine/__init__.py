@@ -3,7 +3,14 @@
 It runs on every node and knows neither SSH nor a terminal. `docs/architecture.md` is the map.
 """
 
+import sys
+
+from engine.search_path import working_directory_last
+
 __version__ = "0.1.0"
 
 PROTOCOL_VERSION = 7
 """Raised whenever two processes of different releases could no longer understand each other."""
+
+if sys.argv[:1] == ["-m"]:  # a process of TianJi's own is just beginning: nobody else's interpreter
+    working_directory_last()

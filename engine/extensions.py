@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from engine.algorithms.trunks import register_network
 from engine.envs.make import register_environment
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
+from engine.search_path import OWN_PACKAGES, look_in, searched
 
 __all__ = [
     "import_modules",
@@ -22,15 +25,21 @@ __all__ = [
 ]
 
 
-def import_modules(names: Sequence[str]) -> None:
-    """Imports modules by name, from the working directory or wherever Python finds them.
+def import_modules(names: Sequence[str], where: str = "modules") -> None:
+    """Imports modules by name, from wherever Python finds them or else from the user's directories.
+
+    These are the working directory, the experiment's, and on another host where they were sent to.
+
+    Args:
+        names: Dotted names.
+        where: The key that they stand at.
 
     Raises:
-        ConfigError: A module is missing, or an exception left it; the cause is chained.
+        ConfigError: A module is missing, has the name of another one, or an exception left it; the
+            cause is chained.
     """
-    here = str(Path.cwd())
-    if names and here not in sys.path:
-        sys.path.insert(0, here)
+    with contextlib.suppress(OSError):  # a directory that was removed holds no module
+        look_in([os.getcwd()])
     for name in names:
         try:
             importlib.import_module(name)
@@ -39,6 +48,32 @@ def import_modules(names: Sequence[str]) -> None:
         except (Exception, SystemExit, GeneratorExit) as error:
             raise ConfigError(
                 f"the module {name!r} cannot be imported: {type(error).__name__}: {error}",
-                where="modules",
-                fix="it is looked for in the working directory and where Python finds packages",
+                where=where,
+                fix=_fix(name, error),
             ) from error
+        _check_meant(name, where)
+
+
+def _check_meant(name: str, where: str) -> None:
+    """Raises ConfigError if Python's own module was imported, and the user has one of that name."""
+    top = name.partition(".")[0]
+    for directory in searched() if top in sys.stdlib_module_names else ():
+        for own in (Path(directory) / f"{top}.py", Path(directory) / top / "__init__.py"):
+            if own.is_file():
+                raise ConfigError(
+                    f"{top!r} is a module of Python itself, so {own} is not found",
+                    where=where,
+                    fix="give yours another name",
+                )
+
+
+def _fix(name: str, error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return "mend what it names; --policy local shows the whole traceback"
+    top = name.partition(".")[0]
+    if top in OWN_PACKAGES:
+        return f"{top!r} is TianJi's own package: give yours another name"
+    places = ", ".join(searched())
+    if error.name.partition(".")[0] != top:
+        return f"it imports {error.name!r}: install that into {sys.executable}, or put it beside"
+    return f"it is neither in {places} nor where {sys.executable} finds packages"

@@ -36,7 +36,7 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Which environment, and how many copies of it one actor steps together."""
 
     id: str
-    """A registered Gymnasium id."""
+    """A registered Gymnasium id; `module:id` imports a module first."""
     num_envs: PositiveInt = 8
     """Environments per actor (the rollout's batch axis B)."""
     num_splits: PositiveInt = 1
@@ -52,6 +52,17 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Atari: learn as if a lost life ended the episode; the game itself goes on."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
+
+    @property
+    def module(self) -> str | None:
+        """`corridor` of `corridor:Corridor-v0`: imported before the environment is made."""
+        module, colon, _ = self.id.partition(":")
+        return module if colon else None
+
+    @property
+    def registered_id(self) -> str:
+        """`Corridor-v0` of `corridor:Corridor-v0`."""
+        return self.id.rpartition(":")[2]
 
     @property
     def part(self) -> EnvSpec:

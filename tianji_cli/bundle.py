@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,8 @@ REQUIREMENTS = (
 OPTIONAL = ("ale-py", "box2d", "minatar", "mujoco", "pygame")
 """Environments: pinned on the hosts if they are installed here."""
 CONSTRAINTS_NAME = "constraints.txt"
+MODULES_PREFIX = "own-"
+"""Of the names of bundles that hold a user's own modules."""
 _SUFFIXES = frozenset({".py", ".yaml", ".sh"})
 _DIGEST_CHARACTERS = 16
 
@@ -49,15 +52,24 @@ def make_bundle(root: Path, constraints: str) -> Bundle:
         for path in (root / package).rglob("*"):
             if path.suffix in _SUFFIXES and path.is_file():
                 files[path.relative_to(root).as_posix()] = path.read_bytes()
+    return _packed("", files, tarfile.USTAR_FORMAT)
+
+
+def pack_modules(files: Mapping[str, bytes]) -> Bundle:
+    """Packs the user's own modules, by relative path."""
+    return _packed(MODULES_PREFIX, files, tarfile.GNU_FORMAT)
+
+
+def _packed(prefix: str, files: Mapping[str, bytes], tar_format: int) -> Bundle:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=stream, mode="w", format=tar_format) as archive:
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
             entry.size = len(files[name])
             entry.mode = 0o644
             archive.addfile(entry, io.BytesIO(files[name]))
     data = stream.getvalue()
-    return Bundle(hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS], data)
+    return Bundle(prefix + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS], data)
 
 
 def source_root() -> Path:

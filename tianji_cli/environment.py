@@ -135,9 +135,9 @@ def make_environment(
 
 def _steps(base: str, beside: str, place: str, constraints: str) -> list[tuple[list[str], float]]:
     """What makes an environment, and how long each step may take."""
-    pip = [f"{beside}/bin/python", "-m", "pip", "install", *PIP_OPTIONS, constraints]
+    pip = [f"{beside}/bin/python", "-P", "-m", "pip", "install", *PIP_OPTIONS, constraints]
     return [
-        ([base, "-m", "venv", "--clear", beside], VENV_S),
+        ([base, "-P", "-m", "venv", "--clear", beside], VENV_S),
         (pip, INSTALL_S),
         (["touch", f"{beside}/{COMPLETE_NAME}"], VENV_S),
         (["mv", "-T", "--", beside, place], VENV_S),

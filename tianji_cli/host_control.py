@@ -9,6 +9,7 @@ import msgspec
 
 from engine.errors import CleanupError, TianJiError
 from engine.runtime.inspect import Findings
+from engine.search_path import module_command
 from tianji_cli.bundle import source_root
 from tianji_cli.connectors.base import Completed, Node, with_environment
 from tianji_cli.deployment import HostPart
@@ -26,7 +27,7 @@ def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Fin
     if not node.is_remote:
         python, source = sys.executable, str(source_root())
     command = with_environment(
-        [python, "-m", "engine.runtime.inspect", *arguments], {"PYTHONPATH": source}
+        module_command(python, "engine.runtime.inspect", *arguments), {"PYTHONPATH": source}
     )
     done = node.run(command, limit_s)
     return _decode(node, done)

@@ -29,6 +29,7 @@ from tianji_cli.launch import Controller, HostReady
 from tianji_cli.manifest import write_manifest
 from tianji_cli.mirror import Mirror, fetch
 from tianji_cli.origin import Origin, place_copy
+from tianji_cli.own_modules import OwnModules, find_modules
 from tianji_cli.parallel import in_parallel
 from tianji_cli.placement import crowded
 from tianji_cli.plan import HostSetup, Plan, wire
@@ -77,6 +78,7 @@ class HostedRun:
         is_automatic: The user has not chosen its name.
         detaches: Let go as soon as it has started.
         origin: What it goes on from, if it does.
+        module_directories: Where the user's own modules lie here.
         unclean: What is left, filled in as it is found.
         attempt: Tells its processes from those of another attempt at the same directory.
     """
@@ -87,6 +89,7 @@ class HostedRun:
     detaches: bool = False
     reach: Connect = connect
     origin: Origin | None = None
+    module_directories: tuple[str, ...] = ()
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
     """Hosts whose files have not all come, and why."""
@@ -145,13 +148,32 @@ class HostedRun:
         return outcome
 
     def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
-        order = Order(self.run_id, str(self.paths.root.absolute()), self.attempt, self.is_automatic)
+        order = Order(
+            self.run_id,
+            str(self.paths.root.absolute()),
+            self.attempt,
+            self.is_automatic,
+            self._own_modules(spectator),
+        )
         provisioner = Provisioner(order, spectator.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
             return self._with_learners(provisioner.provision(self.plan.hosts))
         finally:
             interrupts.on_interrupt = None
+
+    def _own_modules(self, spectator: Spectator) -> OwnModules:
+        """Read only where another host needs them."""
+        remote = [host for host in self.plan.hosts if host.connection != "local"]
+        if not remote:
+            return OwnModules(self.module_directories)
+        modules = find_modules(self.plan.experiment, self.module_directories)
+        if modules.problem:
+            spectator.note(modules.problem)
+        elif modules.files:
+            hosts = "1 host" if len(remote) == 1 else f"{len(remote)} hosts"
+            spectator.note(f"own modules for {hosts}: {modules.words}")
+        return modules
 
     def _prepare(
         self, controller: Controller, sites: Mapping[str, Site], spectator: Spectator

@@ -111,6 +111,7 @@ class Controller:
             cut=self._plan.graph.cut,
             run_id=run_id,
             run_dir=self._sites[host].part.run_dir,
+            module_directories=self._sites[host].module_directories,
             host=host,
             attempt=self._sites[host].part.attempt,
             num_endpoints=len(servers_on(self._plan, host)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from typing import Literal
 
@@ -13,6 +12,7 @@ from rich.text import Text
 from engine.errors import TianJiError
 from tianji_cli.documents import encode_json
 from tianji_cli.plain_text import PlainConsole, plain_json
+from tianji_cli.streams import own_stdout, part_from_user_code
 
 
 class Output:
@@ -44,6 +44,10 @@ class Output:
         is_dumb = os.environ.get("TERM", "") in ("dumb", "")
         return self.notes.is_terminal and not is_dumb and self.verbosity >= 0 and not self.is_json
 
+    def part_from_user_code(self) -> None:
+        """Keeps what an environment prints in this process out of the data."""
+        self.data.file = part_from_user_code()
+
     def say(self, text: str, *, at_verbosity: int = 0) -> None:
         """A line for people, on standard error."""
         if self.verbosity >= at_verbosity:
@@ -51,8 +55,9 @@ class Output:
 
     def document(self, document: object) -> None:
         """The one JSON document of `--json`: UTF-8, as JSON is, wherever it goes."""
-        sys.stdout.flush()
-        sys.stdout.buffer.write(plain_json(encode_json(document)))
+        stream = own_stdout()
+        stream.flush()
+        stream.buffer.write(plain_json(encode_json(document)))
 
     def findings(
         self, document: object, tables: Iterable[RenderableType], notes: Iterable[str], place: str

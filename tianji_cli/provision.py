@@ -10,19 +10,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal
 
 import msgspec
 
 from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError
-from tianji_cli.bundle import Bundle, make_bundle, pinned_constraints, source_root
+from tianji_cli.bundle import (
+    Bundle,
+    make_bundle,
+    pack_modules,
+    pinned_constraints,
+    source_root,
+)
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
 from tianji_cli.environment import Interpreter, find_interpreter, make_environment
 from tianji_cli.inventory import Host
-from tianji_cli.shipping import run_exists, ship, start_supervisor
+from tianji_cli.own_modules import OwnModules
+from tianji_cli.shipping import forget_modules, run_exists, ship, start_supervisor
 
 Phase = Literal[
     "connect",
@@ -56,6 +63,7 @@ class Site:
     node: Node
     part: HostPart
     connection: Connection
+    module_directories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,14 @@ class Order:
         local_run_dir: Its directory on hosts that are this machine.
         attempt: Random digits of this very `up`; see `engine.runtime.identity.mark`.
         is_automatic: The user has not chosen the run's name, so another's is no reason to stop.
+        modules: The user's own, which the experiment needs.
     """
 
     run_id: str
     local_run_dir: str
     attempt: str = ""
     is_automatic: bool = False
+    modules: OwnModules = field(default_factory=OwnModules)
 
     def name_on(self, host: str) -> str:
         """Of the run's directory there; its own, as hosts may share a home directory."""
@@ -110,6 +120,7 @@ class Provisioner:
         self._lock = threading.Lock()
         self._constraints = pinned_constraints()
         self._bundle: Bundle | None = None
+        self._modules = pack_modules(order.modules.files) if order.modules.files else None
 
     def interrupt(self) -> None:
         """Wakes `provision` up; safe in a signal handler."""
@@ -201,6 +212,7 @@ class Provisioner:
         with self._lock:
             self._nodes[host.name] = node
         host = with_address(host, node)
+        directories = self._order.modules.directories
         if not node.is_remote:
             part = HostPart(
                 host=host,
@@ -211,8 +223,10 @@ class Provisioner:
             )
         else:
             part = self._equip(host, node)
+            directories = self._send_modules(host, node)
         self._enter(host, "start")
-        return Site(node, part, start_supervisor(node, part, self._order.run_id))
+        connection = start_supervisor(node, part, self._order.run_id)
+        return Site(node, part, connection, directories)
 
     def _equip(self, host: Host, node: Node) -> HostPart:
         self._enter(host, "verify", node.access.endpoint)
@@ -230,6 +244,18 @@ class Provisioner:
         python = self._choose_python(host, node, interpreter, workdir, source)
         attempt = self._order.attempt
         return HostPart(host=host, python=python, source=source, run_dir=run_dir, attempt=attempt)
+
+    def _send_modules(self, host: Host, node: Node) -> tuple[str, ...]:
+        """Where the user's own modules lie there."""
+        if self._modules is None:
+            return ()
+        workdir = node.expand(host.workdir)
+        place = f"{workdir}/bundles/{self._modules.name}"
+        if not node.exists(place):
+            self._enter(host, "ship", self._order.modules.words)
+            forget_modules(node, workdir)
+            ship(node, workdir, self._modules, self._attempt(host))
+        return (place,)
 
     def _choose_python(
         self, host: Host, node: Node, interpreter: Interpreter, workdir: str, source: str

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from engine.errors import ConfigError, PreflightError, TianJiError
 from engine.runtime.identity import RUN_VARIABLE, mark
-from tianji_cli.bundle import Bundle
+from engine.search_path import module_command, own_path
+from tianji_cli.bundle import MODULES_PREFIX, Bundle
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
 
@@ -17,6 +19,8 @@ REMOVE_S = 300.0
 """An environment has tens of thousands of files, and may lie on a network's disk."""
 STALE_MINUTES = 60
 """No attempt takes so long: what is older was left by a command that was killed."""
+MODULES_DAYS = 30
+"""A user's own modules are sent anew after each change; so old ones serve no run any more."""
 RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 
@@ -100,6 +104,15 @@ def discard(node: Node, *paths: str) -> None:
         node.run(["rm", "-rf", "--", *paths], REMOVE_S)
 
 
+def forget_modules(node: Node, workdir: str) -> None:
+    """Removes users' own modules that no run can need any more."""
+    old = ["-maxdepth", "1", "-name", f"{MODULES_PREFIX}*", "-mtime", f"+{MODULES_DAYS}"]
+    with contextlib.suppress(TianJiError):
+        node.run(
+            ["find", f"{workdir}/bundles", *old, "-exec", "rm", "-rf", "--", "{}", "+"], REMOVE_S
+        )
+
+
 def sweep(node: Node, directory: str) -> None:
     """Removes what killed attempts have left in a directory: hidden, and not touched for long."""
     old = ["-maxdepth", "1", "-name", ".*.*", "-mmin", f"+{STALE_MINUTES}"]
@@ -109,8 +122,9 @@ def sweep(node: Node, directory: str) -> None:
 
 def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
     """Starts the supervisor; nothing secret is on its command line or in its environment."""
+    path = part.source if node.is_remote else own_path(os.environ.get("PYTHONPATH"))
     env = {RUN_VARIABLE: mark(run_id, part.host.name, part.run_dir, part.attempt)}
-    if node.is_remote:
-        env["PYTHONPATH"] = part.source
-    command = [part.python, "-m", "engine.runtime.supervisor"]
+    if path:
+        env["PYTHONPATH"] = path
+    command = module_command(part.python, "engine.runtime.supervisor")
     return node.spawn(command, env, directory=part.source if node.is_remote else None)

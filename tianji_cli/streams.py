@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from engine.errors import PreflightError
 
@@ -45,20 +45,50 @@ def safe_streams() -> Iterator[None]:
         PreflightError: Standard output takes no more.
     """
     _fill_closed_streams()
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
-        encoding=sys.stdout.encoding,
-        errors="backslashreplace",
-        line_buffering=sys.stdout.isatty(),
-    )
+    sys.stdout = _text_stream(1)
     try:
         yield
     finally:
         try:
-            sys.stdout.flush()
+            own_stdout().flush()
         except BaseException:
             _discard_output()
             raise
+
+
+_own: list[TextIO] = []
+"""Standard output, once strangers' words are kept out of it."""
+
+
+def own_stdout() -> TextIO:
+    """Where this program's own data go."""
+    return _own[0] if _own else sys.stdout
+
+
+def part_from_user_code() -> TextIO:
+    """From now to the end of the process, what anybody else prints goes to standard error.
+
+    Others' code is about to run in this process: environments, their C libraries and children, what
+    they do at exit. All of them write to descriptor 1, or to `sys.stdout`.
+
+    Returns:
+        The stream that still leads to standard output.
+    """
+    if not _own:
+        sys.stdout.flush()
+        _own.append(_text_stream(os.dup(1)))  # which no child inherits
+        os.dup2(2, 1)
+        sys.stdout = _text_stream(1)
+    return _own[0]
+
+
+def _text_stream(descriptor: int) -> TextIO:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Stdout(descriptor, "w", closefd=False)),
+        encoding=sys.stdout.encoding,
+        errors="backslashreplace",
+        line_buffering=os.isatty(descriptor),
+    )
 
 
 def _fill_closed_streams() -> None:
@@ -75,5 +105,5 @@ def _fill_closed_streams() -> None:
 def _discard_output() -> None:
     """What still waits for it would fail once more when the interpreter ends."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
+    os.dup2(nothing, own_stdout().fileno())
     os.close(nothing)

@@ -80,7 +80,7 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     Raises:
         ConfigError: There is no tensor version, or it refuses its arguments.
     """
-    if spec.id not in TORCH_ENVIRONMENTS:
+    if spec.registered_id not in TORCH_ENVIRONMENTS:
         known = ", ".join(sorted(TORCH_ENVIRONMENTS))
         raise ConfigError(
             f"{spec.id} has no torch version, which a loop on one device needs; there is {known}",
@@ -92,7 +92,7 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
             "environments on a device tell nothing of lives", where="env.life_loss_terminates"
         )
     try:
-        env = TORCH_ENVIRONMENTS[spec.id](spec.num_envs, device, **spec.kwargs)
+        env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{spec.id} cannot be made: {error}", where="env") from error
     space = env.single_action_space

@@ -90,6 +90,8 @@ def make_blueprint(
             is the dotted key.
     """
     import_modules(experiment.modules)
+    if experiment.env.module is not None:
+        import_modules([experiment.env.module], where="env.id")
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
     devices = find_devices(gpus) if cut.is_on_device else (CPU,)

@@ -27,6 +27,7 @@ from engine.runtime.outlet import Outlet
 from engine.runtime.process import LOG_TAIL_LINES, describe_returncode
 from engine.runtime.tether import tethered
 from engine.runtime.usage import usage_of
+from engine.search_path import with_own_path
 from engine.trace.records import Resources
 
 CLOSE_S = 3.0
@@ -52,7 +53,7 @@ class Children:
             stderr=self._errors,
             start_new_session=True,
             pass_fds=fds,
-            env={**os.environ, **_ONE_THREAD, **env},
+            env=with_own_path({**os.environ, **_ONE_THREAD, **env}),
         )
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None

@@ -22,6 +22,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import release
 from engine.runtime.library import Kind, Library, library_path, signature_path
 from engine.runtime.tether import tethered
+from engine.search_path import searched, with_own_path
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
@@ -149,12 +150,13 @@ class CompileJob:
                 tethered(
                     "engine.runtime.compiler",
                     *(self._kind, str(self._path), str(workspace.path)),
+                    *searched(),
                     number=signal.SIGTERM,
                 ),
                 stdin=given,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace.path)},
+                env=with_own_path({**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace.path)}),
                 pass_fds=(workspace.lock,),
             )
         release(self._process.pid)  # not onto the core that this process is pinned to

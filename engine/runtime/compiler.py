@@ -1,6 +1,7 @@
 """The compiler: a process that turns part of an experiment into a shared library.
 
-`engine.runtime.compiler KIND LIBRARY WORKSPACE < experiment.json`, by `engine.runtime.tether`
+`engine.runtime.compiler KIND LIBRARY WORKSPACE [DIRECTORY...] < experiment.json`, by
+`engine.runtime.tether`
 
 `steps` plays one update on an empty batch and records what the algorithm asks `state.steps` to do;
 `act` is an actor's step. Either is traced as one computation with fixed shapes, of which PyTorch's
@@ -28,6 +29,7 @@ from engine.runtime.library import Kind, signature_path
 from engine.runtime.priority import COMPILING
 from engine.runtime.process import name_process
 from engine.runtime.traced import TRACE
+from engine.search_path import look_in
 from engine.spec import Experiment
 
 
@@ -66,7 +68,8 @@ def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
     signal.signal(signal.SIGTERM, _end)
     name_process("tj-compiler")
-    kind, library, workspace = sys.argv[1:]
+    kind, library, workspace, *directories = sys.argv[1:]
+    look_in(directories)
     os.nice(COMPILING[cast(Kind, kind)])
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1

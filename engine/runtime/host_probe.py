@@ -10,13 +10,17 @@ It is sent as text (`python3 -c <this file> facts ...`) to hosts that have nothi
 
 from __future__ import annotations
 
+import sys
+
+if "" in sys.path:  # a `token.py` in the home directory is not what the imports below mean
+    sys.path.remove("")
+
 import json
 import os
 import platform
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
 CONNECT_S = 3.0

@@ -123,6 +123,7 @@ class Prepare(Message, frozen=True, kw_only=True):
         gpus: Those that the inventory gives to the run; None if it does not say.
         max_cores: So many cores the run may use; None: all.
         cores_needed: Look for idle cores if the run may use at least so many; None: do not.
+        module_directories: Where the user's own modules lie on this host.
     """
 
     experiment: Experiment
@@ -139,6 +140,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     gpus: tuple[int, ...] | None = None
     max_cores: int | None = None
     cores_needed: int | None = None
+    module_directories: tuple[str, ...] = ()
 
 
 class Launch(Message, frozen=True, kw_only=True):

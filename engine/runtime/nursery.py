@@ -41,6 +41,7 @@ from engine.runtime.launch import (
 )
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
 from engine.runtime.worker import Terminated, run_worker
+from engine.search_path import look_in
 from engine.wire.arena import Arena
 
 
@@ -95,6 +96,7 @@ class _Nursery:
         self._listeners = wanted.listeners
         for listener in self._listeners.values():
             os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
+        look_in(wanted.module_directories)
         try:
             self._blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
             self._arena = make_arena(self._blueprint)

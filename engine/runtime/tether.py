@@ -1,6 +1,6 @@
 """Runs a module as a child that does not outlive its parent, from its very first moment on.
 
-    python -m engine.runtime.tether PARENT SIGNAL MODULE [ARGUMENT...]
+    python -P -m engine.runtime.tether PARENT SIGNAL MODULE [ARGUMENT...]
 
 A child that imports PyTorch first and asks the kernel afterwards is on its own for seconds: if its
 parent is killed meanwhile, it goes on for nobody. So this asks before anything heavy is imported,
@@ -15,6 +15,7 @@ import signal
 import sys
 
 from engine.runtime.process import die_with_parent
+from engine.search_path import module_command
 
 
 def tethered(module: str, *arguments: str, number: int = signal.SIGKILL) -> list[str]:
@@ -25,8 +26,8 @@ def tethered(module: str, *arguments: str, number: int = signal.SIGKILL) -> list
         arguments: As `sys.argv[1:]` there.
         number: The signal that it gets when this process, or the thread that starts it, is gone.
     """
-    words = [sys.executable, "-m", "engine.runtime.tether", str(os.getpid()), str(int(number))]
-    return [*words, module, *arguments]
+    parent = (str(os.getpid()), str(int(number)))
+    return module_command(sys.executable, "engine.runtime.tether", *parent, module, *arguments)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from engine.runtime.identity import mark
 from tianji_cli import provision as module
 from tianji_cli.bundle import make_bundle, pinned_constraints, source_root
 from tianji_cli.inventory import Host
+from tianji_cli.own_modules import OwnModules
 from tianji_cli.provision import Order, Provisioner, Site
 
 MINOR = ".".join(platform.python_version_tuple()[:2])
@@ -38,6 +39,7 @@ class World:
     def __init__(self, **nodes: FakeNode | Exception) -> None:
         self.nodes = nodes
         self.seen: list[tuple[str, str]] = []
+        self.modules = OwnModules()
 
     def reach(self, host: Host, _cancel: threading.Event) -> FakeNode:
         node = self.nodes[host.name]
@@ -49,7 +51,7 @@ class World:
         def watch(name: str, phase: str, _detail: str) -> None:
             self.seen.append((name, phase))
 
-        order = Order(run_id=run_id, local_run_dir="/local")
+        order = Order(run_id=run_id, local_run_dir="/local", modules=self.modules)
         return Provisioner(order, watch, self.reach).provision(hosts)
 
 
@@ -67,7 +69,7 @@ def test_phases_in_order_and_what_is_started() -> None:
     assert part.run_dir == "/home/ann/.tianji/runs/r@a"
     assert part.host.address == "192.0.2.9"
     ((command, env),) = node.spawned
-    assert command == [f"python{MINOR}", "-m", "engine.runtime.supervisor"]
+    assert command == [f"python{MINOR}", "-P", "-m", "engine.runtime.supervisor"]
     assert env == {"PYTHONPATH": part.source, "TIANJI_RUN": mark("r", "a", part.run_dir)}
 
 
@@ -80,6 +82,24 @@ def test_a_second_time_nothing_is_shipped() -> None:
     node.commands.clear()
     world.provision(a, run_id="r2")
     assert not [c for c in node.commands if c[0] in ("tar", "mv", "sh") or "pip" in c]
+
+
+def test_own_modules_are_sent_once_and_anew_after_a_change() -> None:
+    a, here = host("a"), host("here", connection="local")
+    node, local = FakeNode(a, GOOD), FakeNode(here, GOOD)
+    local.is_remote = False
+    world = World(a=node, here=local)
+    world.modules = OwnModules(("/here",), ("corridor.py",), {"corridor.py": b"x = 1"})
+    sites = world.provision(a, here)
+    (place,) = sites["a"].module_directories
+    assert place.startswith("/home/ann/.tianji/bundles/own-")
+    assert sites["here"].module_directories == ("/here",)
+    assert [p for name, p in world.seen if (name, p) == ("a", "ship")] == ["ship", "ship"]
+    node.commands.clear()
+    assert world.provision(a, run_id="r2")["a"].module_directories == (place,)
+    assert not [c for c in node.commands if c[0] == "tar"]
+    world.modules = OwnModules(("/here",), ("corridor.py",), {"corridor.py": b"x = 2"})
+    assert world.provision(a, run_id="r3")["a"].module_directories != (place,)
 
 
 def test_an_environment_is_made_once() -> None:

@@ -47,9 +47,9 @@ def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
         return venv_python(peers_dir, name)
     say(f"installing {name} into {place} ({', '.join(packages)}; {SIZE} of disk)")
     place.parent.mkdir(parents=True, exist_ok=True)
-    _run([_base_python(), "-m", "venv", str(place)], place)
+    _run([_base_python(), "-P", "-m", "venv", str(place)], place)
     python = venv_python(peers_dir, name)
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    pip = [str(python), "-P", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     _run([*pip, packages[0]], place)  # torch first, so that a CPU build is kept
     _run([*pip, *packages], place)
     (place / ".installed").write_text("\n".join(packages) + "\n", encoding="utf-8")

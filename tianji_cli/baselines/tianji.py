@@ -11,6 +11,7 @@ import msgspec
 
 import engine
 from engine.runtime.tether import tethered
+from engine.search_path import module_command
 from engine.trace.reader import read_table
 from engine.trace.records import (
     RECORD_TYPES,
@@ -172,7 +173,7 @@ class Tianji(AnyPeer):
         experiment = paths.root / "experiment.json"  # JSON is YAML
         experiment.write_bytes(msgspec.json.encode(experiment_of(job)))
         words = ("up", "-x", str(experiment), "--name", RUN, "--results", str(paths.root), "-q")
-        argv = [installed.python, "-m", "tianji_cli.main", *words]
+        argv = module_command(installed.python, "tianji_cli.main", *words)
         return Command(argv, env={"PYTHONPATH": str(_ROOT)}, ok_codes=(0, 130))
 
     def feed(self, paths: CellPaths) -> TianjiFeed:

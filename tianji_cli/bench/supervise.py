@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from engine.search_path import module_command
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
 from tianji_cli.bundle import source_root
 from tianji_cli.safe_files import append_descriptor
@@ -142,7 +143,7 @@ def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
 
 def _start_guardian(token: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tianji_cli.bench.guardian", token],
+        module_command(sys.executable, "tianji_cli.bench.guardian", token),
         env={**os.environ, "PYTHONPATH": str(source_root())},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -13,11 +13,12 @@ from pathlib import Path
 from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.runtime.launch import Failed, HostFacts
+from engine.search_path import look_in
 from engine.spec import Experiment
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.conclusion import conclude, leave
 from tianji_cli.consent import Consent
-from tianji_cli.files import find_file
+from tianji_cli.files import find_file, shipped
 from tianji_cli.hosted_run import HostedRun, Spectator, error_of
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.inventory import Inventory, load_inventory
@@ -71,6 +72,7 @@ class Loaded:
     plan: Plan
     document: Document
     origin: Origin | None = None
+    module_directories: tuple[str, ...] = ()
 
 
 def load(request: Request, output: Output | None = None) -> Loaded:
@@ -86,6 +88,7 @@ def load(request: Request, output: Output | None = None) -> Loaded:
     origin = _origin(request, Consent(output, request.trusts))
     inventory = _inventory(request, origin).limited(list(request.limit))
     experiment, document = _experiment(request, origin)
+    directories = _module_directories(document)
     try:
         plan = make_plan(experiment, inventory)
         if origin is not None:
@@ -98,7 +101,19 @@ def load(request: Request, output: Output | None = None) -> Loaded:
             where="--detach",
             fix="leave it out, or take another policy",
         )
-    return Loaded(plan, document, origin)
+    return Loaded(plan, document, origin, directories)
+
+
+def _module_directories(document: Document) -> tuple[str, ...]:
+    """Where own modules lie: in the working directory, or beside the experiment."""
+    try:
+        here = [os.getcwd()]
+    except OSError:
+        return ()  # it was removed
+    file = Path(document.source)
+    beside = file.parent.absolute()
+    is_own = file.is_file() and beside != shipped("experiments")
+    return tuple(dict.fromkeys([*here, *([str(beside)] if is_own else [])]))
 
 
 def _origin(request: Request, consent: Consent) -> Origin | None:
@@ -173,7 +188,8 @@ def check_only(request: Request, output: Output) -> Plan:
     probe_results(request.results)
     if loaded.plan.graph.is_inline:
         return loaded.plan
-    run = HostedRun(loaded.plan, RunPaths(request.results / f"check-{os.getpid()}"), True)
+    paths = RunPaths(request.results / f"check-{os.getpid()}")
+    run = HostedRun(loaded.plan, paths, True, module_directories=loaded.module_directories)
     phases = PhaseLog(output, loaded.plan.hosts)
     spectator = Spectator(phases.show, lambda _: None, lambda _: None, output.say)
     try:
@@ -200,7 +216,14 @@ def _run_processes(
     loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> Outcome:
     plan, run_id = loaded.plan, paths.run_id
-    run = HostedRun(plan, paths, request.name is None, request.detaches, origin=loaded.origin)
+    run = HostedRun(
+        plan,
+        paths,
+        request.name is None,
+        request.detaches,
+        origin=loaded.origin,
+        module_directories=loaded.module_directories,
+    )
     display: list[Display] = []
     phases = PhaseLog(output, plan.hosts)
 
@@ -233,6 +256,8 @@ def _run_inline(
     from engine.runtime.inline import InlineRun, no_silent_exit
 
     plan = loaded.plan
+    look_in(loaded.module_directories)
+    output.part_from_user_code()
     try:
         blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:

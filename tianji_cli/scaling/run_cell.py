@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from engine.errors import ConfigError
+from engine.search_path import module_command
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.supervise import Family, clean_environment
 from tianji_cli.documents import write_json
@@ -92,7 +93,7 @@ def command_of(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list
         word for host in manifest.inventory.hosts[: cell.nodes] for word in ("--limit", host.name)
     ]
     words = ["up", str(inventory), *limits, "-x", str(experiment), "--name", RUN]
-    return [sys.executable, "-m", "tianji_cli.main", *words, "--results", str(root)]
+    return module_command(sys.executable, "tianji_cli.main", *words, "--results", str(root))
 
 
 def _run(

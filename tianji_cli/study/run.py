@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from engine.config_file import read_yaml
 from engine.errors import ConfigError
+from engine.search_path import module_command, with_own_path
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.conditions import code_state, own_versions
@@ -40,7 +41,6 @@ GRACE_S = 60.0
 """A run may take so much longer than its budget to launch and to end; then it is interrupted."""
 PATIENCE_S = 20.0
 """An interrupted run that has not ended by then is killed."""
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 StudyWork: TypeAlias = Undertaking[StudyPaths, StudyManifest, StudyCell]
@@ -133,9 +133,10 @@ def _run_cell(work: StudyWork, cell: StudyCell) -> StudyRun:
     output = paths.runs / f"{cell.run_id}.log"
     output.unlink(missing_ok=True)
     load = load_now()
-    argv = [sys.executable, "-m", "tianji_cli.main", *command_of(work.manifest, cell, paths)]
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    family = Family(argv, {**os.environ, "PYTHONPATH": path}, Path.cwd(), output)
+    argv = module_command(
+        sys.executable, "tianji_cli.main", *command_of(work.manifest, cell, paths)
+    )
+    family = Family(argv, with_own_path(os.environ), Path.cwd(), output)
     budget_s = study.tasks[cell.task].budget_s or study.budget_s
     try:
         _wait(family, budget_s + GRACE_S)

@@ -172,7 +172,7 @@ class Hosts:
         self, place: int, method: Method, job: Mapping[str, object], words: Sequence[str]
     ) -> _Program:
         node, part = self._nodes[place], self._parts[place]
-        command = [part.python, "-u", "-m", f"{ENDS}.{method.module}", "-", *words]
+        command = [part.python, "-u", "-P", "-m", f"{ENDS}.{method.module}", "-", *words]
         connection = node.spawn(command, {"PYTHONPATH": part.source}, directory=part.source)
         return _Program(connection, msgspec.json.encode(job))
 

@@ -1,0 +1,85 @@
+"""Own modules beside the experiment, and files that are called like what TianJi imports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from running import SHORT, rows, wait_for
+
+pytestmark = pytest.mark.processes
+
+MODULE = """
+import gymnasium
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+from engine.envs.torch_cartpole import TorchCartPole
+from engine.extensions import register_torch_environment
+
+gymnasium.register("Mine-v0", CartPoleEnv, max_episode_steps=200)
+register_torch_environment("Mine-v0", TorchCartPole)
+"""
+EXPERIMENT = """
+name: mine
+env: {id: "mine:Mine-v0"}
+algorithm: {name: ppo}
+stop: {env_steps: 4000}
+"""
+
+
+def put(directory: Path) -> Path:
+    """A module with an experiment, in a directory that is not the working directory."""
+    directory.mkdir()
+    (directory / "mine.py").write_text(MODULE)
+    (directory / "mine.yaml").write_text(EXPERIMENT)
+    return directory / "mine.yaml"
+
+
+def shadow(directory: Path) -> None:
+    for name in ("token", "secrets", "random", "logging", "torch", "msgspec", "psutil"):
+        (directory / f"{name}.py").write_text(f"raise SystemExit('own {name} was imported')\n")
+    (directory / "engine").mkdir()
+    (directory / "engine" / "__init__.py").write_text("raise SystemExit('own engine')\n")
+
+
+@pytest.mark.parametrize("policy", ["local", "tianji", "gpu-only"])
+def test_an_environment_beside_its_experiment_is_found_by_every_policy(
+    tianji, tmp_path: Path, policy: str
+):
+    path = put(tmp_path / "study")
+    shadow(tmp_path)
+    more = ("-s", "actors=1") if policy == "gpu-only" else ()
+    command = tianji("--json", "up", "-x", str(path), "--policy", policy, *SHORT[:2], *more)
+    code, out, err = command.end(120)
+    assert code == 0, err
+    assert json.loads(out)["status"] == "ok"
+
+
+def test_the_compiler_finds_it_too(tianji, tmp_path: Path):
+    path = put(tmp_path / "study")
+    words = ("-s", "learner.compile=on", "-s", "stop.env_steps=null", "-s", "stop.seconds=100")
+    command = tianji("up", "--name", "run", "-x", str(path), *words, XDG_CACHE_HOME=str(tmp_path))
+    log = tmp_path / "results" / "run" / "logs" / "localhost" / "learner-0.log"
+
+    def outcome() -> str:
+        text = log.read_text() if log.exists() else ""
+        return next((line for line in text.splitlines() if "optimiser steps:" in line), "")
+
+    wait_for(outcome, 90, "an outcome of the compiler")
+    assert "optimiser steps: compiled" in outcome()
+    assert tianji("down", "run").end(60)[0] == 0
+    command.end(60)
+
+
+def test_files_that_are_made_during_a_run_stop_no_command(tianji, tmp_path: Path):
+    """Every command of a detached run, from a directory full of other people's names."""
+    words = ("--detach", "--name", "run", *SHORT[:2], "-s", "stop.seconds=300")
+    code, _, err = tianji("up", *words, "-s", "stop.return_threshold=null").end(60)
+    assert code == 0, err
+    wait_for(lambda: rows(tmp_path / "results" / "run", "consumption"), 60, "training")
+    shadow(tmp_path)
+    for command in ("status", "logs", "down"):
+        code, out, err = tianji(command, "run").end(60)
+        assert code == 0, (command, err)
+        assert "own " not in out + err
