@@ -17,7 +17,7 @@ from tianji_cli.documents import read_json, write_json, writing
 from tianji_cli.safe_files import make_inside, named_inside
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from tianji_cli.render.figures_matplotlib import Figure
 
 
 class AnyCell(Protocol):

@@ -29,8 +29,7 @@ from tianji_cli.study.records import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from tianji_cli.render.figures_matplotlib import Figure
     from tianji_cli.render.page import PageFigure
 
 

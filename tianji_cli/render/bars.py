@@ -9,9 +9,8 @@ import numpy as np
 from tianji_cli.render.figure_style import HATCHES, INK, colour_of, dashes_of, short_label
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from tianji_cli.analysis.curves import RunCurves
+    from tianji_cli.render.figures_matplotlib import Axes
 
 MAX_BAR_RUNS = len(HATCHES)
 

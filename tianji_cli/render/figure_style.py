@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tianji_cli.safe_files import named_inside, write_file
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from tianji_cli.render.figures_matplotlib import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000")
@@ -74,9 +74,9 @@ def short_label(label: str) -> str:
 
 def in_style() -> AbstractContextManager[None]:
     """The look of every figure; drawing and saving both happen inside."""
-    from matplotlib import style
+    from tianji_cli.render.figures_matplotlib import style
 
-    return style.context(RC)
+    return style.context(RC, after_reset=True)
 
 
 def _take_literally(figure: Figure) -> None:

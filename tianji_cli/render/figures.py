@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.throughput import steady_window_s
@@ -36,6 +33,7 @@ from tianji_cli.render.figures_age import (
     draw_sample_age,
 )
 from tianji_cli.render.figures_axes import BOUND, TIME, number_axes, say_no_data
+from tianji_cli.render.figures_matplotlib import Axes, Figure, MaxNLocator, PercentFormatter
 from tianji_cli.render.figures_profile import draw_profile, has_profile, profile_title
 
 MAX_VECTOR_DOTS = 1500

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.render.figure_style import INK, VERMILLION, colour_of, dashes_of, short_label
 from tianji_cli.render.figures_axes import BOUND, TIME, number_axes
+from tianji_cli.render.figures_matplotlib import Axes
 
 Runs = Sequence[RunCurves]
 

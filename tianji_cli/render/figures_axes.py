@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-
 from tianji_cli.render.figure_style import FAINT
+from tianji_cli.render.figures_matplotlib import Axes, FuncFormatter, MaxNLocator
 
 TIME = "time since training started (s)"
 BOUND = (0, (6, 3))

@@ -6,10 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
-
 from tianji_cli.bench.compare import PeerSummary, TaskComparison
 from tianji_cli.bench.curves import TaskCurves, band
 from tianji_cli.bench.results import CellResult
@@ -24,6 +20,13 @@ from tianji_cli.render.figure_style import (
     SIZE_INCHES,
     colour_of,
     in_style,
+)
+from tianji_cli.render.figures_matplotlib import (
+    Axes,
+    Figure,
+    FuncFormatter,
+    MaxNLocator,
+    PercentFormatter,
 )
 
 BOUND = (0, (6, 3))

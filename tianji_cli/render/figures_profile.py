@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
-
 from engine.sections import IDLE, SECTIONS
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.profile import RoleProfile, summarised
 from tianji_cli.render.figure_style import BLUE, FAINT, GREEN, INK, PURPLE, VERMILLION
+from tianji_cli.render.figures_matplotlib import Axes, PercentFormatter
 from tianji_cli.render.profile import percent
 
 Runs = Sequence[RunCurves]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-
 from tianji_cli.render.figure_style import BLUE, FAINT, INK, SIZE_INCHES, VERMILLION, in_style
+from tianji_cli.render.figures_matplotlib import (
+    Axes,
+    Figure,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullLocator,
+)
 from tianji_cli.scaling.compare import ScalingComparison, ScalingRow
 
 IDEAL = (0, (6, 3))

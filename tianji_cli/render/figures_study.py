@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-
 from tianji_cli.bench.statistics import Interval
 from tianji_cli.render.figure_style import (
     BLUE,
@@ -19,6 +15,7 @@ from tianji_cli.render.figure_style import (
     dashes_of,
     in_style,
 )
+from tianji_cli.render.figures_matplotlib import Axes, Figure, FuncFormatter, MaxNLocator
 from tianji_cli.render.study_text import title_of_comparison, title_of_learning
 from tianji_cli.study.compare import TaskResult, runs_of, steps_of, throughput_of
 from tianji_cli.study.records import StudyCell, StudyRun

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-
 from tianji_cli.render.figure_style import (
     BLUE,
     COLOURS,
@@ -17,6 +13,14 @@ from tianji_cli.render.figure_style import (
     INK,
     SIZE_INCHES,
     in_style,
+)
+from tianji_cli.render.figures_matplotlib import (
+    Axes,
+    Figure,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullLocator,
 )
 from tianji_cli.render.transport import size_text
 from tianji_cli.transport.compare import WIRE, TransportComparison, TransportRow
