@@ -130,10 +130,11 @@ def plan(
         None,
         limit=limit or (),
     )
-    found = command.load(request).plan
+    found, output = command.load(request), output_of(context)
     if svg is not None:
-        draw_plan(found, svg)
-    show_plan(found, output_of(context))
+        draw_plan(found.plan, svg)
+    show_plan(found.plan, output)
+    found.tell(output)
 
 
 @app.command(

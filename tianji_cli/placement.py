@@ -3,8 +3,10 @@
 What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer, evaluator
 and coordinator on the host that names most GPUs (the first of all if none does), actors one by one
 over the other hosts, over all hosts if there is only one or if the others are taken by name.
-Several compute groups are dealt out whole, one host after the other; their reducer stays with the
-coordinator. Where the inventory states `cores`, actors and groups are dealt out by them.
+Several compute groups are dealt out one host after the other; their reducer stays with the
+coordinator. Where there are more hosts than groups, each group has several, and its actors are on
+those that its learner is not on. Where the inventory states `cores`, actors and groups are dealt out
+by them.
 """
 
 from __future__ import annotations
@@ -92,17 +94,21 @@ def crowded(placements: Sequence[Placement], cores: Mapping[str, int]) -> list[s
         cores: Of each host, as far as known.
 
     >>> crowded([Placement("learner-0", "box", ("learner-0",))] * 3, {"box": 2})
-    ['box runs 3 processes that compute on 2 cores; figures of such a run are those of the cores']
+    ['box runs 3 processes that compute on 2 cores; expect CPU contention to limit throughput']
     """
     busy = Counter(
         item.host for item in placements if any(role_of(role) in COMPUTING for role in item.roles)
     )
     return [
-        f"{host} runs {count} processes that compute on {cores[host]} cores;"
-        " figures of such a run are those of the cores"
+        f"{host} runs {count} processes that compute on {_cores(cores[host])};"
+        " expect CPU contention to limit throughput"
         for host, count in busy.items()
         if host in cores and count > cores[host]
     ]
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def _has_groups(processes: Sequence[Process]) -> bool:
@@ -112,19 +118,47 @@ def _has_groups(processes: Sequence[Process]) -> bool:
 def _place_groups(
     processes: Sequence[Process], hosts: Sequence[Host], head: Host
 ) -> list[Placement]:
-    """Whole groups are dealt out to the hosts; what serves several goes to the first."""
-    of_groups = dealt(1 + max(process.group or 0 for process in processes), hosts)
-    return [
-        Placement(COORDINATOR, head.name, (COORDINATOR,)),
-        *(
-            Placement(
-                process.name,
-                head.name if process.group is None else of_groups[process.group],
-                process.roles,
-            )
-            for process in processes
-        ),
-    ]
+    """Groups are dealt out to the hosts; what serves several goes to the first."""
+    num_groups = 1 + max(process.group or 0 for process in processes)
+    of_groups = _hosts_of_groups(num_groups, hosts)
+    actors = Counter(p.group for p in processes if _kind_of(p) == "actor")
+    waiting = {
+        group: iter(dealt(count, of_groups[group][1:] or of_groups[group]))
+        for group, count in actors.items()
+        if group is not None
+    }
+    placements = [Placement(COORDINATOR, head.name, (COORDINATOR,))]
+    for process in processes:
+        if process.group is None:
+            host = head.name
+        elif _kind_of(process) == "actor":
+            host = next(waiting[process.group])
+        else:
+            host = of_groups[process.group][0].name
+        placements.append(Placement(process.name, host, process.roles))
+    return placements
+
+
+def _hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]:
+    """For each group its hosts, that of its learner first: one with GPUs, if there is one."""
+    if len(hosts) <= num_groups:
+        by_name = {host.name: host for host in hosts}
+        return [[by_name[name]] for name in dealt(num_groups, hosts)]
+    ordered = sorted(hosts, key=lambda host: -len(host.gpus or ()))
+    return [ordered[group::num_groups] for group in range(num_groups)]
+
+
+def actors_for_all(processes: Sequence[Process], inventory: Inventory) -> int:
+    """How many actors leave no host without work; 0 if actors are no processes of their own, or
+    the inventory says where they are."""
+    has_actors = any(_kind_of(process) == "actor" for process in processes)
+    hosts = [host for host in inventory.hosts if host.roles is None]
+    if not has_actors or len(hosts) < len(inventory.hosts):
+        return 0
+    if not _has_groups(processes):
+        return len(hosts) - 1
+    num_groups = 1 + max(process.group or 0 for process in processes)
+    return num_groups * max(len(of_one) - 1 for of_one in _hosts_of_groups(num_groups, hosts))
 
 
 def _kind_of(process: Process) -> str:

@@ -22,7 +22,10 @@ from engine.wire.opening import Link
 from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Wiring
 from tianji_cli.inventory import Host, Inventory
-from tianji_cli.placement import Placement, place, with_named_actors
+from tianji_cli.placement import Placement, actors_for_all, place, with_named_actors
+
+MAX_NAMES = 4
+"""Of hosts in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,26 @@ class Plan:
         return tuple(role for process in self.graph.processes for role in process.roles)
 
 
-def make_plan(experiment: Experiment, inventory: Inventory) -> Plan:
+def make_plan(
+    experiment: Experiment, inventory: Inventory, *, has_actors_stated: bool = True
+) -> Plan:
     """Cuts the algorithm by the experiment's policy and places the processes.
+
+    Args:
+        experiment: What to run.
+        inventory: Where.
+        has_actors_stated: The user said how many actors; otherwise there are enough for all hosts.
 
     Raises:
         ConfigError: Unknown or impossible policy.
     """
     experiment = with_named_actors(experiment, inventory)
-    graph = build_graph(load_policy(experiment.policy), experiment)
+    policy = load_policy(experiment.policy)
+    graph = build_graph(policy, experiment)
+    if not has_actors_stated:
+        actors = max(experiment.actors, actors_for_all(graph.processes, inventory))
+        experiment = msgspec.structs.replace(experiment, actors=actors)
+        graph = build_graph(policy, experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     if not graph.is_inline:
         plan = Plan(experiment, inventory, graph, tuple(place(graph.processes, inventory)))
@@ -135,6 +150,35 @@ def _check_meeting(plan: Plan) -> None:
             where=f"policy {plan.graph.policy.name}",
             fix="--limit it to one host, or take the policy tianji with groups=N",
         )
+
+
+def notes_of(plan: Plan, wanted_actors: int | None) -> list[str]:
+    """What the user has given and the run does not use, in words.
+
+    Args:
+        plan: The run.
+        wanted_actors: What the experiment or a setting says; None if neither does.
+    """
+    notes = []
+    actors, used = plan.experiment.actors, {p.host for p in plan.placements}
+    if wanted_actors is not None and wanted_actors != actors:
+        notes.append(
+            f"actors={wanted_actors} is not used: `roles` of {plan.inventory.source} name {actors}"
+        )
+    idle = [host.name for host in plan.inventory.hosts if host.name not in used]
+    if idle:
+        names = ", ".join(idle) if len(idle) <= MAX_NAMES else f"{len(idle)} hosts"
+        notes.append(f"nothing of this run is on {names}{_remedy(plan)}")
+    return notes
+
+
+def _remedy(plan: Plan) -> str:
+    if plan.graph.is_inline:
+        return f": policy {plan.graph.policy.name} is one process, this command"
+    needed = actors_for_all(plan.graph.processes, plan.inventory)
+    if needed > plan.experiment.actors:
+        return f"; -s actors={needed} would use all hosts"
+    return ""
 
 
 class HostSetup(msgspec.Struct, frozen=True, kw_only=True):

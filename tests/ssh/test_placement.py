@@ -9,7 +9,7 @@ from engine.config_file import load_experiment
 from engine.errors import ConfigError
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, Inventory
-from tianji_cli.plan import HostSetup, Plan, make_plan, servers_on, wire
+from tianji_cli.plan import HostSetup, Plan, make_plan, notes_of, servers_on, wire
 
 
 def host(name: str, **more: object) -> Host:
@@ -143,3 +143,58 @@ def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None
         *("coordinator", "buffer-0", "learner-0", "actor-0", "supervisor-0", "supervisor-1")
     }
     assert keyring.own.secret not in repr(launches)
+
+
+def automatic(*hosts: Host, policy: str = "tianji", more: tuple[str, ...] = ()) -> Plan:
+    """Without a word on actors."""
+    settings = [f"policy={policy}", *more]
+    experiment, document = load_experiment(find_file("experiments", "cartpole_ppo"), settings)
+    assert "actors" not in document.data
+    inventory = Inventory(source="hosts.yaml", hosts=hosts)
+    return make_plan(experiment, inventory, has_actors_stated=False)
+
+
+@pytest.mark.parametrize(
+    ("num_hosts", "groups", "actors"),
+    [(1, 1, 2), (2, 1, 2), (4, 1, 3), (8, 1, 7), (2, 2, 2), (4, 2, 2), (5, 2, 4), (7, 2, 6)],
+)
+def test_by_default_every_host_has_work(num_hosts: int, groups: int, actors: int) -> None:
+    hosts = [host(f"h{number}") for number in range(num_hosts)]
+    made = automatic(*hosts, more=(f"groups={groups}",))
+    assert made.experiment.actors == actors
+    assert set(where(made)) == {item.name for item in hosts}
+    assert notes_of(made, None) == []
+
+
+def test_a_group_has_its_actors_beside_its_learners_host() -> None:
+    hosts = [host(f"h{number}") for number in range(8)]
+    found = where(plan(*hosts, actors=4, more=("groups=4",)))
+    for group in range(4):
+        assert f"learner-{group}" in found[f"h{group}"]
+        assert found[f"h{group + 4}"] == [f"actor-{group}"]
+
+
+def test_learners_of_groups_take_the_hosts_with_gpus() -> None:
+    hosts = (host("a"), host("b", gpus=(0,)), host("c"), host("d", gpus=(0,)))
+    found = where(plan(*hosts, actors=2, more=("groups=2",)))
+    assert {name for name, roles in found.items() if any("learner" in r for r in roles)} == {
+        "b",
+        "d",
+    }
+
+
+def test_what_is_not_used_is_said() -> None:
+    named = (host("a", roles={"learner": 1, "actor": 2}), host("b", roles={"actor": 2}))
+    (words,) = notes_of(plan(*named, actors=3), 3)
+    assert words == "actors=3 is not used: `roles` of hosts.yaml name 4"
+    assert notes_of(plan(*named, actors=4), 4) == []
+    (words,) = notes_of(plan(*(host(name) for name in "abcd"), actors=2), 2)
+    assert words == "nothing of this run is on d; -s actors=3 would use all hosts"
+    (words,) = notes_of(plan(*(host(f"h{n}") for n in range(9)), actors=2), 2)
+    assert words == "nothing of this run is on 6 hosts; -s actors=8 would use all hosts"
+    local = (host("a", connection="local"), host("b"))
+    (words,) = notes_of(plan(*local, actors=2, policy="local"), None)
+    assert words == "nothing of this run is on b: policy local is one process, this command"
+    idle = (host("a", roles={"learner": 1, "actor": 2}), host("b", roles={}))
+    (words,) = notes_of(plan(*idle), 2)
+    assert words == "nothing of this run is on b"

@@ -26,7 +26,7 @@ from tianji_cli.manifest import write_manifest
 from tianji_cli.masking import filled, is_masked
 from tianji_cli.origin import Origin, find_origin, place_copy
 from tianji_cli.output import Output
-from tianji_cli.plan import Plan, make_plan
+from tianji_cli.plan import Plan, make_plan, notes_of
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
 from tianji_cli.run_dir import (
@@ -73,6 +73,12 @@ class Loaded:
     document: Document
     origin: Origin | None = None
     module_directories: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def tell(self, output: Output) -> None:
+        """Says what of the user's files the run does not use."""
+        for note in self.notes:
+            output.say(f"note: {note}")
 
 
 def load(request: Request, output: Output | None = None) -> Loaded:
@@ -90,7 +96,8 @@ def load(request: Request, output: Output | None = None) -> Loaded:
     experiment, document = _experiment(request, origin)
     directories = _module_directories(document)
     try:
-        plan = make_plan(experiment, inventory)
+        is_stated = "actors" in document.data
+        plan = make_plan(experiment, inventory, has_actors_stated=is_stated)
         if origin is not None:
             origin.check(plan.experiment)
     except ConfigError as error:
@@ -101,7 +108,8 @@ def load(request: Request, output: Output | None = None) -> Loaded:
             where="--detach",
             fix="leave it out, or take another policy",
         )
-    return Loaded(plan, document, origin, directories)
+    notes = notes_of(plan, experiment.actors if is_stated else None)
+    return Loaded(plan, document, origin, directories, tuple(notes))
 
 
 def _module_directories(document: Document) -> tuple[str, ...]:
@@ -148,6 +156,7 @@ def up(request: Request, output: Output) -> int:
         TianJiError: Nothing was started; the error says why.
     """
     loaded = load(request, output)
+    loaded.tell(output)
     _check_name(request, loaded)
     probe_results(request.results)
     paths = _claim(request, loaded)
@@ -185,6 +194,7 @@ def check_only(request: Request, output: Output) -> Plan:
         TianJiError: Something cannot be used.
     """
     loaded = load(request, output)
+    loaded.tell(output)
     probe_results(request.results)
     if loaded.plan.graph.is_inline:
         return loaded.plan
