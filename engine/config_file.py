@@ -100,7 +100,9 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
         value = parse_text(text, source=f"-s {key}").value
         section = data
         for part in path[:-1]:
-            section = section.setdefault(part, {})
+            if section.get(part) is None:  # an optional section that is left out
+                section[part] = {}
+            section = section[part]
             if not isinstance(section, dict):
                 raise ConfigError(f"{part!r} is a value, not a section", where=f"-s {key}")
         section[path[-1]] = value

@@ -12,9 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import ConfigError, PreflightError
+from engine.errors import ConfigError, PreflightError, TianJiError
 from engine.progress import Resumed, steps_left
-from engine.runtime.checkpoint_file import CheckpointInfo, Found, check_identity, newest_checkpoint
+from engine.runtime.checkpoint_file import (
+    CheckpointInfo,
+    Found,
+    check_identity,
+    is_identity,
+    newest_checkpoint,
+)
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.connectors.base import Node
@@ -93,6 +99,16 @@ class Origin:
                 where="stop.seconds",
                 fix=f"-s stop.seconds={2 * counters.elapsed_s:.0f}",
             )
+
+    def advised(self, error: TianJiError) -> TianJiError:
+        """The same error, without the advice to change what this run must keep."""
+        if not is_identity(error.where):
+            return error
+        fix = (
+            f"a run that goes on keeps its {error.where}: change what does not fit to it (hosts,"
+            " policy, actors, groups, env.num_envs may change), or start a new run"
+        )
+        return type(error)(error.what, where=error.where, fix=fix)
 
     def words(self) -> list[str]:
         """What is restored and what is not, line by line."""

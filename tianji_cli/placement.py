@@ -5,8 +5,8 @@ and coordinator on the host that names most GPUs (the first of all if none does)
 over the other hosts, over all hosts if there is only one or if the others are taken by name.
 Several compute groups are dealt out one host after the other; their reducer stays with the
 coordinator. Where there are more hosts than groups, each group has several, and its actors are on
-those that its learner is not on. Where the inventory states `cores`, actors and groups are dealt out
-by them.
+those that its learner is not on. Where the inventory states `cores`, actors and groups go by
+them.
 """
 
 from __future__ import annotations

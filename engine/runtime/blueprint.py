@@ -152,11 +152,21 @@ def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
     if samples.batch_steps % rollout_steps:
         raise ConfigError(
             f"{samples.batch_steps} is not a multiple of a rollout's {rollout_steps} steps"
-            f" ({layout.num_steps} steps of {layout.num_envs} environments)",
+            f" ({layout.num_steps} steps of {layout.num_envs} environments"
+            f"{_fitting(samples, layout)})",
             where="algorithm.batch_steps",
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
         )
     return samples.batch_steps // rollout_steps
+
+
+def _fitting(samples: SampleRequest, layout: Layout) -> str:
+    """The nearest smaller number of environments with which a batch would be whole, in words."""
+    most = samples.batch_steps // layout.num_steps
+    for num_envs in range(min(layout.num_envs, most), 0, -1):
+        if samples.batch_steps % (layout.num_steps * num_envs) == 0:
+            return f"; {num_envs} would fit"
+    return ""
 
 
 def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:

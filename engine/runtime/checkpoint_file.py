@@ -112,6 +112,14 @@ def identity_of(experiment: Experiment) -> dict[str, Setting]:
     return {key: flat[key] for key in sorted(flat)}
 
 
+def is_identity(key: str) -> bool:
+    """Whether a run that goes on must have the value at this dotted key that it had before."""
+    section, _, name = key.partition(".")
+    if section == "env":
+        return name not in _MAY_CHANGE
+    return section in ("seed", "algorithm", "network")
+
+
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Setting]]:
     for key, value in values.items():
         if isinstance(value, dict):

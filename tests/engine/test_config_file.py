@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from engine.algorithms.registry import read_config
-from engine.config_file import Document, apply_settings, convert, load_experiment, parse_yaml
+from engine.config_file import (
+    Document,
+    apply_settings,
+    convert,
+    load_experiment,
+    overlaid_experiment,
+    parse_yaml,
+)
 from engine.errors import ConfigError
 from engine.graph.policy import built_in_policies
 from engine.spec import Experiment
@@ -163,6 +170,17 @@ def test_a_setting_may_open_a_section_that_the_file_does_not_have(tmp_path: Path
     experiment = load(tmp_path, "checkpoint.keep=7", "network={hidden_sizes: [3]}")
     assert experiment.checkpoint.keep == 7
     assert experiment.network.hidden_sizes == (3,)
+
+
+def test_a_setting_may_open_a_section_that_was_left_out_by_null(tmp_path: Path):
+    """As the recorded experiment of a run without evaluation has it."""
+    whole, _ = overlaid_experiment(load(tmp_path), "run x", ["evaluation.episodes=20"])
+    assert whole.evaluation is not None
+    assert whole.evaluation.episodes == 20
+    text = EXPERIMENT + "evaluation: null\ncheckpoint:\n"
+    experiment = load(tmp_path, "evaluation.every_s=3", "checkpoint.keep=2", text=text)
+    assert experiment.evaluation is not None
+    assert experiment.checkpoint.keep == 2
 
 
 def test_null_switches_a_rule_off(tmp_path: Path):

@@ -201,3 +201,22 @@ def test_without_a_whole_checkpoint_each_reason_is_told(tianji, own_copy):
     assert code == 2
     assert "no checkpoint to go on from" in err
     assert err.count("bytes where") == len(tensors) >= 2
+
+
+def test_what_may_change_can_be_changed_and_no_advice_contradicts(tianji, tmp_path):
+    words = ("--policy", "local", *OFTEN)
+    assert tianji("up", "--name", "run", *words, *limit(1_000)).end(60)[0] == 0
+    again = ("up", "--resume", "run", *limit(3_000))
+    code, _, err = tianji(*again, "-s", "env.num_envs=16").end(60)
+    assert code == 2
+    assert "400 is not a multiple of a rollout's 800 steps" in err
+    assert "8 would fit" in err
+    assert "try 800" not in err
+    assert "keeps its algorithm.batch_steps" in err
+    code, _, err = tianji(*again, "-s", "env.num_envs=4", "--name", "fewer").end(60)
+    assert code == 0, err
+    episodes = ("-s", "evaluation.episodes=2", "--name", "judged")
+    code, _, err = tianji(*again, *episodes).end(60)
+    assert code == 0, err
+    recorded = json.loads((tmp_path / "results/judged/manifest.json").read_text())["experiment"]
+    assert recorded["evaluation"]["episodes"] == 2

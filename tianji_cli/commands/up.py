@@ -98,6 +98,9 @@ def load(request: Request, output: Output | None = None) -> Loaded:
     try:
         is_stated = "actors" in document.data
         plan = make_plan(experiment, inventory, has_actors_stated=is_stated)
+    except ConfigError as error:
+        raise locate(error, document, origin) from error
+    try:
         if origin is not None:
             origin.check(plan.experiment)
     except ConfigError as error:
@@ -205,14 +208,17 @@ def check_only(request: Request, output: Output) -> Plan:
     try:
         run.check(Interrupts(), spectator)
     except ConfigError as error:
-        raise locate(error, loaded.document) from error
+        raise locate(error, loaded.document, loaded.origin) from error
     finally:
         phases.close()
     return loaded.plan
 
 
-def locate(error: TianJiError, document: Document) -> TianJiError:
-    """The same error, with file and line of the key that it names."""
+def locate(error: TianJiError, document: Document, origin: Origin | None = None) -> TianJiError:
+    """The same error, with file and line of the key that it names, and advice that a run which
+    goes on can follow."""
+    if origin is not None:
+        error = origin.advised(error)
     if not error.where or error.where.startswith("policy "):
         where = document.where(("policy",))
         return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
@@ -247,7 +253,7 @@ def _run_processes(
         try:
             outcome = run.run(interrupts, spectator)
         except ConfigError as error:
-            raise locate(error, loaded.document) from error
+            raise locate(error, loaded.document, loaded.origin) from error
         finally:
             phases.close()
             for item in display:
@@ -271,7 +277,7 @@ def _run_inline(
     try:
         blueprint = make_blueprint(plan.experiment, plan.graph.cut)
     except TianJiError as error:
-        raise locate(error, loaded.document) from error
+        raise locate(error, loaded.document, loaded.origin) from error
     _write_down(paths, loaded, host_facts())
     _say_begin(loaded, paths.run_id, output)
     display = _display(output, paths.run_id)
