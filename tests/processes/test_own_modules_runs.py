@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from running import SHORT, rows, wait_for
+
+from engine.config_file import convert, parse_yaml
+from engine.runtime.tether import tethered
+from engine.search_path import searched, with_own_path
+from engine.spec import Experiment
 
 pytestmark = pytest.mark.processes
 
@@ -56,20 +64,29 @@ def test_an_environment_beside_its_experiment_is_found_by_every_policy(
     assert json.loads(out)["status"] == "ok"
 
 
-def test_the_compiler_finds_it_too(tianji, tmp_path: Path):
-    path = put(tmp_path / "study")
-    words = ("-s", "learner.compile=on", "-s", "stop.env_steps=null", "-s", "stop.seconds=100")
-    command = tianji("up", "--name", "run", "-x", str(path), *words, XDG_CACHE_HOME=str(tmp_path))
-    log = tmp_path / "results" / "run" / "logs" / "localhost" / "learner-0.log"
-
-    def outcome() -> str:
-        text = log.read_text() if log.exists() else ""
-        return next((line for line in text.splitlines() if "optimiser steps:" in line), "")
-
-    wait_for(outcome, 90, "an outcome of the compiler")
-    assert "optimiser steps: compiled" in outcome()
-    assert tianji("down", "run").end(60)[0] == 0
-    command.end(60)
+def test_the_compiler_finds_it_too(tmp_path: Path, monkeypatch):
+    """It is told where to look, and gets as far as the module."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "modules").mkdir()
+    text = "import os\nprint('mine was imported', flush=True)\nos._exit(7)\n"
+    (tmp_path / "modules" / "mine.py").write_text(text)
+    (tmp_path / "experiment.json").write_bytes(
+        msgspec.json.encode(convert(parse_yaml(EXPERIMENT, source="x"), Experiment))
+    )
+    monkeypatch.setattr("engine.search_path._directories", [str(tmp_path / "modules")])
+    words = ("steps", str(tmp_path / "x.so"), str(tmp_path), *searched())
+    with (tmp_path / "experiment.json").open("rb") as experiment:
+        done = subprocess.run(
+            tethered("engine.runtime.compiler", *words),
+            stdin=experiment,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path / "here",
+            env=with_own_path(os.environ),
+            timeout=50,
+            check=False,
+        )
+    assert "mine was imported" in done.stdout, done.stderr
 
 
 def test_files_that_are_made_during_a_run_stop_no_command(tianji, tmp_path: Path):
