@@ -19,12 +19,16 @@ OWN_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def working_directory_last() -> None:
-    """Moves the working directory to the end of `sys.path`, unless TianJi itself lies there."""
+    """Moves the working directory to the end of `sys.path`, unless TianJi itself lies there.
+
+    Nor if PYTHONPATH names it in full: then it is meant.
+    """
     try:
         here = os.getcwd()
     except OSError:
         return  # it was removed, so nothing is found there
-    if os.path.samefile(here, OWN_ROOT):
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if here in named or os.path.samefile(here, OWN_ROOT):
         return
     entries = [entry for entry in sys.path if os.path.abspath(entry) == here]
     if entries:
