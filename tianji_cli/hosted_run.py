@@ -135,7 +135,7 @@ class HostedRun:
             seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
             for words in words_of_devices(seats, self.plan):
                 spectator.note(words)
-            self._write_down(sites, ready, seats, offsets)
+            controller.meanwhile(lambda: self._write_down(sites, ready, seats, offsets))
             has_started = True
             spectator.started(self.paths)
             outcome = self._watch(controller, sites, ready, offsets, seats, spectator, interrupts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import engine
@@ -29,7 +30,7 @@ from engine.runtime.launch import (
 from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate, relative_to
 from tianji_cli.deployment import HostPart
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.lines import Line, Lines
+from tianji_cli.lines import BEAT_S, Line, Lines
 from tianji_cli.parallel import in_parallel
 from tianji_cli.plan import Plan, servers_on
 from tianji_cli.probe import minor_of
@@ -162,6 +163,18 @@ class Controller:
             raise line.died(line.ended_by)
         if line is not None and isinstance(report, Failed):
             raise line.died(report.cause + "".join(f"\n    {text}" for text in report.log_tail))
+
+    def meanwhile(self, action: Callable[[], None]) -> None:
+        """Does what takes long, and lets supervisors know meanwhile that we live.
+
+        Raises:
+            TianJiError: As the action does.
+        """
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            doing = pool.submit(action)
+            while not wait([doing], BEAT_S).done:
+                self._lines.beat(time.monotonic())
+        doing.result()
 
     def run(
         self,

@@ -90,7 +90,7 @@ class Lines:
             now_s, deadline_s = time.monotonic(), deadline()
             if deadline_s is not None and now_s >= deadline_s:
                 return
-            self._beat(now_s)
+            self.beat(now_s)
             self._watch_writable()
             for key, events in self._selector.select(self._timeout_s(now_s, deadline_s)):
                 if events & selectors.EVENT_WRITE:
@@ -122,7 +122,8 @@ class Lines:
             self._selector.register(fd, selectors.EVENT_WRITE, wanted[fd])
         self._writable = set(wanted)
 
-    def _beat(self, now_s: float) -> None:
+    def beat(self, now_s: float) -> None:
+        """Says that we live to those who have to hear it, if it is time to."""
         if not self._beats or now_s < self._beat_at_s:
             return
         self._beat_at_s = now_s + BEAT_S

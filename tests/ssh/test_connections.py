@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import cast
@@ -112,10 +111,8 @@ def test_a_program_that_nobody_reads_from_is_let_go_at_once() -> None:
     bridge = Bridge("a", channel)
     os.write(bridge.to_supervisor, b"begin")
     assert select.select([bridge.from_supervisor], [], [], 10)[0], "more than half is still to come"
-    began_s = time.monotonic()
     bridge.close()
-    assert time.monotonic() - began_s < 3
-    assert bridge.wait(0)
+    assert bridge.wait(0), "its thread has ended, and was not only left alone"
     channel.dispose()
 
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from engine.messages import HostGone
-from engine.runtime.launch import Finished, KillRun, LineReader, StopRun, ToSupervisor, write_line
-from tianji_cli import watch
+from engine.errors import PreflightError
+from engine.messages import COORDINATOR, HostGone
+from engine.runtime.launch import (
+    Beat,
+    Finished,
+    KillRun,
+    LineReader,
+    StopRun,
+    ToSupervisor,
+    write_line,
+)
+from tianji_cli import launch, watch
+from tianji_cli import lines as lines_module
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.lines import Lines
 from tianji_cli.watch import Watcher
@@ -85,6 +97,30 @@ def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts)
     assert list(outcome.lost) == ["silent"]
     assert "its output cannot be understood" in outcome.lost["silent"]
     assert head.heard() == [HostGone(host="silent")], "so that the run goes on without it, or fails"
+
+
+def test_supervisors_hear_from_a_command_that_is_busy(hosts, monkeypatch):
+    """As with a large checkpoint that is brought to a host before anything is launched."""
+    monkeypatch.setattr(lines_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(launch, "BEAT_S", 0.01)
+    remote = SimpleNamespace(is_remote=True)
+    sites = {host.host: SimpleNamespace(node=remote, connection=host) for host in hosts}
+    plan = SimpleNamespace(host_of={COORDINATOR: "head"})
+    controller = launch.Controller(plan, sites, Interrupts())
+
+    def wait_for_a_beat() -> None:
+        for host in hosts:
+            assert select.select([host._heard_fd], [], [], 20)[0], "nothing is heard"
+
+    controller.meanwhile(wait_for_a_beat)
+    assert Beat() in hosts[1].heard()
+    with pytest.raises(PreflightError, match="no room"):
+        controller.meanwhile(fail)
+    controller._lines.close()
+
+
+def fail() -> None:
+    raise PreflightError("no room")
 
 
 def test_ctrl_c_twice_ends_the_command_though_no_host_answers(hosts: list[PipedConnection]):
