@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,3 +115,13 @@ def rows(run: Path, table: str) -> list[dict[str, object]]:
     path = run / "trace" / f"{table}.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+@contextmanager
+def no_new_descriptor() -> Iterator[None]:
+    """What the block opens it has closed in the end; what others have dropped may go meanwhile."""
+    gc.collect()
+    num_open = psutil.Process().num_fds()
+    yield
+    gc.collect()
+    assert psutil.Process().num_fds() <= num_open

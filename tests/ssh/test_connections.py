@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import cast
 
-import psutil
 import pytest
+from running import no_new_descriptor
 
 from engine.errors import TianJiError
 from engine.messages import COORDINATOR
@@ -85,15 +85,14 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Connection]]:
 
 
 def test_ended_programs_leave_no_descriptor(start: Callable[[], Connection]) -> None:
-    num_open = psutil.Process().num_fds()
-    for _ in range(NUM_PROGRAMS):
-        connection = start()
-        os.write(connection.to_supervisor, b"word")
-        assert os.read(connection.from_supervisor, 4) == b"word"
-        connection.close_input()
-        assert connection.wait(5.0)
-        connection.close()
-    assert psutil.Process().num_fds() == num_open
+    with no_new_descriptor():
+        for _ in range(NUM_PROGRAMS):
+            connection = start()
+            os.write(connection.to_supervisor, b"word")
+            assert os.read(connection.from_supervisor, 4) == b"word"
+            connection.close_input()
+            assert connection.wait(5.0)
+            connection.close()
 
 
 class LoudChannel(FakeChannel):
@@ -117,12 +116,11 @@ def test_a_program_that_nobody_reads_from_is_let_go_at_once() -> None:
 
 
 def test_a_program_that_still_runs_is_let_go(start: Callable[[], Connection]) -> None:
-    num_open = psutil.Process().num_fds()
-    connection = start()
-    connection.close()
-    connection.close()
-    assert connection.wait(5.0), "its input has ended"
-    assert psutil.Process().num_fds() == num_open
+    with no_new_descriptor():
+        connection = start()
+        connection.close()
+        connection.close()
+        assert connection.wait(5.0), "its input has ended"
 
 
 @pytest.mark.parametrize("words", [":", "echo welcome; cat"], ids=["ends at once", "says else"])
@@ -140,27 +138,25 @@ def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
 
 
 def test_this_machine_lets_go_of_what_it_has_started() -> None:
-    num_open = psutil.Process().num_fds()
-    node = LocalNode("a")
-    connections = [node.spawn(["cat"], {}) for _ in range(NUM_PROGRAMS)]
-    node.close()
-    assert all(connection.wait(5.0) for connection in connections), "their input has ended"
-    assert psutil.Process().num_fds() == num_open
+    with no_new_descriptor():
+        node = LocalNode("a")
+        connections = [node.spawn(["cat"], {}) for _ in range(NUM_PROGRAMS)]
+        node.close()
+        assert all(connection.wait(5.0) for connection in connections), "their input has ended"
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["ended", "let go"])
 def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
     interrupts = Interrupts()
-    num_open = psutil.Process().num_fds()
-    connection = LocalConnection("a", ["cat"], {})
-    host = Host(name="a", connection="local", address="", ports=None)
-    part = HostPart(host=host, python="", source="", run_dir="")
-    sites = {"a": Site(LocalNode("a"), part, connection)}
-    plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
-    controller = Controller(plan, sites, interrupts)
-    assert (controller.close() if ends else controller.let_go()) in ([], None)
-    assert connection.wait(5.0)
-    assert psutil.Process().num_fds() == num_open
+    with no_new_descriptor():
+        connection = LocalConnection("a", ["cat"], {})
+        host = Host(name="a", connection="local", address="", ports=None)
+        part = HostPart(host=host, python="", source="", run_dir="")
+        sites = {"a": Site(LocalNode("a"), part, connection)}
+        plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
+        controller = Controller(plan, sites, interrupts)
+        assert (controller.close() if ends else controller.let_go()) in ([], None)
+        assert connection.wait(5.0)
 
 
 @pytest.mark.parametrize("words", ["Welcome to the cluster", ""], ids=["says else", "says nothing"])
