@@ -162,19 +162,37 @@ def up(request: Request, output: Output) -> int:
     loaded.tell(output)
     _check_name(request, loaded)
     probe_results(request.results)
-    paths = _claim(request, loaded)
     interrupts = Interrupts()
-    run = _run_inline if loaded.plan.graph.is_inline else _run_processes
-    try:
-        outcome = run(loaded, request, paths, interrupts, output)
-    except KeyboardInterrupt:
-        output.say("interrupted before anything was started")
-        return EXIT_INTERRUPTED
-    finally:
-        give_back(paths)
-    if outcome.is_detached:
-        return leave(paths, output)
-    return conclude(paths, outcome, interrupts.count > 0, output)
+    with interrupts.installed(_end_at_once):
+        paths = _claim(request, loaded)
+        run = _run_inline if loaded.plan.graph.is_inline else _run_processes
+        try:
+            outcome = run(loaded, request, paths, interrupts, output)
+        except KeyboardInterrupt:
+            output.say("interrupted before anything was started")
+            return EXIT_INTERRUPTED
+        finally:
+            give_back(paths)
+        was_interrupted = interrupts.count > 0
+        _await_second(interrupts)
+        if outcome.is_detached:
+            return leave(paths, output)
+        return conclude(paths, outcome, was_interrupted, output)
+
+
+def _end_at_once() -> None:
+    raise KeyboardInterrupt
+
+
+def _await_second(interrupts: Interrupts) -> None:
+    """The run is over: what comes now changes nothing of it, and only a second one ends this."""
+    known = interrupts.count
+
+    def again() -> None:
+        if interrupts.count > known + 1:
+            _end_at_once()
+
+    interrupts.on_interrupt = again
 
 
 def _check_name(request: Request, loaded: Loaded) -> None:

@@ -1,0 +1,58 @@
+"""Signals that reach `up` around a run: before it there is nothing, after it all is to be told."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tianji_cli.commands import up as command
+from tianji_cli.commands.up import Request
+from tianji_cli.output import Output
+from tianji_cli.watch import Outcome
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    settings = ("policy=local", "stop.env_steps=64")
+    return Request(None, None, settings, tmp_path, "run")
+
+
+def send(*numbers: int) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_after_the_run_takes_nothing_from_its_end(monkeypatch, request_of, number):
+    said = []
+
+    def conclude(*arguments: object) -> int:
+        send(number)
+        said.append(arguments[2])
+        return 0
+
+    monkeypatch.setattr(command, "_run_inline", lambda *_: Outcome())
+    monkeypatch.setattr(command, "conclude", conclude)
+    before = [signal.getsignal(number) for number in ENDING]
+    assert command.up(request_of, Output(verbosity=-1)) == 0
+    assert said == [False], "the run itself was not interrupted"
+    assert [signal.getsignal(number) for number in ENDING] == before
+
+
+def test_a_second_one_ends_what_does_not_come_to_an_end(monkeypatch, request_of):
+    monkeypatch.setattr(command, "_run_inline", lambda *_: Outcome())
+    monkeypatch.setattr(command, "conclude", lambda *_: send(signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        command.up(request_of, Output(verbosity=-1))
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_before_the_run_leaves_no_directory(monkeypatch, request_of, number, capsys):
+    monkeypatch.setattr(command, "_run_inline", lambda *_: send(number))
+    assert command.up(request_of, Output()) == 130
+    assert "before anything was started" in capsys.readouterr().err
+    assert not any(request_of.results.iterdir())
