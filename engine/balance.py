@@ -19,7 +19,7 @@ Pure: no clock, no sockets. `engine.roles.buffer` feeds it.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -58,26 +58,45 @@ class Batch:
     dropped: tuple[int, ...]
 
 
+def most_collecting(staleness: StalenessSpec, rollouts_per_batch: int, num_actors: int) -> int:
+    """How many of a group's actors can collect at the same time under its rules."""
+    most = min(num_actors, staleness.queue_length(num_actors, rollouts_per_batch))
+    if staleness.mode in ("block", "drop"):
+        most = min(most, rollouts_per_batch * (staleness.max_lag + 1))
+    return most
+
+
 class Admission:
     """Decides which rollouts may start and which are trained next.
 
     Args:
         staleness: Mode and bound.
         rollouts_per_batch: B.
+        num_actors: Who may ask; see `StalenessSpec.queue_length`.
         next_batch: Version at which the next batch will be consumed (above 0 after a resume).
     """
 
     def __init__(
-        self, staleness: StalenessSpec, rollouts_per_batch: int, next_batch: int = 0
+        self,
+        staleness: StalenessSpec,
+        rollouts_per_batch: int,
+        next_batch: int = 0,
+        num_actors: int = 1,
     ) -> None:
         is_bounded = staleness.mode in ("block", "drop")
         self._max_lag = staleness.max_lag if is_bounded else UNBOUNDED_LAG
         self._waits_for_stragglers = staleness.mode == "block"
         self._per_batch = rollouts_per_batch
-        self._capacity = max(staleness.max_queued_rollouts, rollouts_per_batch)
+        self._capacity = staleness.queue_length(num_actors, rollouts_per_batch)
         self._next_batch = next_batch
         self._num_admitted = 0
         self._admitted: dict[int, _Admitted] = {}
+        self._in_hand: dict[str, int] = {}
+        """Of each owner, the ticket whose rollout has not arrived."""
+        self._deadlines: list[int] = []
+        """Of all that are admitted, the earliest first."""
+        self._arrived: list[tuple[int, int]] = []
+        """Deadline and number of those that have arrived, the earliest first."""
 
     @property
     def next_batch(self) -> int:
@@ -96,24 +115,25 @@ class Admission:
             the schedule now needs (it relaxes when other actors are lost); None if the queue is
             full, in which case `owner` should be tried again after the next batch.
         """
-        number = self._in_hand(owner)
+        number = self._in_hand.get(owner)
         if number is not None:
-            del self._admitted[number]
+            self._forget(number)
         elif len(self._admitted) >= self._capacity:
             return None
         else:
             number = self._num_admitted
             self._num_admitted += 1
         deadline = self._earliest_deadline(max(held_version, 0) + self._max_lag)
-        ticket = Ticket(number, owner, deadline - self._max_lag)
         self._admitted[number] = _Admitted(owner, deadline)
-        return ticket
+        self._in_hand[owner] = number
+        insort(self._deadlines, deadline)
+        return Ticket(number, owner, deadline - self._max_lag)
 
-    def _in_hand(self, owner: str) -> int | None:
-        for number, item in self._admitted.items():
-            if item.owner == owner and not item.has_arrived:
-                return number
-        return None
+    def _forget(self, number: int) -> None:
+        item = self._admitted.pop(number)
+        del self._deadlines[bisect_left(self._deadlines, item.deadline)]
+        if self._in_hand.get(item.owner) == number:
+            del self._in_hand[item.owner]
 
     def arrive(self, number: int, version_min: int) -> bool:
         """Notes that a rollout is here.
@@ -124,15 +144,18 @@ class Admission:
         item = self._admitted.get(number)
         if item is None or item.has_arrived:
             return False
-        item.has_arrived = True
-        item.deadline = version_min + self._max_lag
+        self._forget(number)
+        arrived = _Admitted(item.owner, version_min + self._max_lag, has_arrived=True)
+        self._admitted[number] = arrived
+        insort(self._deadlines, arrived.deadline)
+        insort(self._arrived, (arrived.deadline, number))
         return True
 
     def lose(self, owner: str) -> None:
         """Forgets the ticket that a dead actor had in hand; what arrived from it stays."""
-        number = self._in_hand(owner)
+        number = self._in_hand.get(owner)
         if number is not None:
-            del self._admitted[number]
+            self._forget(number)
 
     def lose_sent(self, owner: str, last_sent: int) -> bool:
         """Forgets the ticket in hand if `owner` has sent its rollout: it was lost on its way.
@@ -144,10 +167,10 @@ class Admission:
         Returns:
             Whether there was such a ticket. Should its rollout come late, it has no ticket.
         """
-        number = self._in_hand(owner)
+        number = self._in_hand.get(owner)
         if number is None or number > last_sent:
             return False
-        del self._admitted[number]
+        self._forget(number)
         return True
 
     def take_batch(self) -> Batch | None:
@@ -157,19 +180,18 @@ class Admission:
             None while too few have arrived or, in mode `block`, while a straggler that is still
             being collected would come too late if this batch went ahead without it.
         """
-        arrived = sorted(
-            (item.deadline, number) for number, item in self._admitted.items() if item.has_arrived
-        )
-        too_old = [number for deadline, number in arrived if deadline < self._next_batch]
-        usable = [number for deadline, number in arrived if deadline >= self._next_batch]
-        taken = tuple(usable[: self._per_batch])
-        if len(taken) < self._per_batch or not self._leaves_others_in_time(taken):
-            taken = ()
+        num_old = bisect_left(self._arrived, (self._next_batch, -1))
+        too_old = tuple(number for _, number in self._arrived[:num_old])
+        usable = self._arrived[num_old : num_old + self._per_batch]
+        if len(usable) < self._per_batch or not self._leaves_others_in_time(usable):
+            usable = []
+        taken = tuple(number for _, number in usable)
+        del self._arrived[: num_old + len(taken)]
         for number in (*too_old, *taken):
-            del self._admitted[number]
+            self._forget(number)
         if taken:
             self._next_batch += 1
-        return Batch(taken, tuple(too_old)) if taken or too_old else None
+        return Batch(taken, too_old) if taken or too_old else None
 
     def lose_batch(self) -> None:
         """The last batch was lost before it was consumed: another takes its number."""
@@ -177,32 +199,34 @@ class Admission:
 
     def _earliest_deadline(self, wanted: int) -> int:
         """The lowest deadline >= `wanted` that leaves the schedule feasible."""
-        others = sorted(item.deadline for item in self._admitted.values())
+        others = self._deadlines
         wanted = max(wanted, self._next_batch)
-        latest = max([wanted, self._next_batch + len(others) // self._per_batch, *others])
-        return next(
-            (d for d in range(wanted, latest) if self._is_feasible_with(others, d)),
-            latest,
+        latest = max(wanted, self._next_batch + len(others) // self._per_batch, *others[-1:])
+        return next((d for d in range(wanted, latest) if self._is_feasible_with(d)), latest)
+
+    def _is_feasible_with(self, deadline: int) -> bool:
+        """Whether one more could have this deadline. What comes behind it moves back by one place,
+        and only the first of each batch has to be looked at, as deadlines are in order."""
+        others, size, first = self._deadlines, self._per_batch, self._next_batch
+        place = bisect_right(others, deadline)
+        if deadline < first + place // size:
+            return False
+        if not self._waits_for_stragglers:  # a straggler is written off, so it constrains nobody
+            return True
+        before = range(0, place, size)
+        behind = range((place // size + 1) * size, len(others) + 1, size)
+        return all(others[i] >= first + i // size for i in before) and all(
+            others[i - 1] >= first + i // size for i in behind
         )
 
-    def _is_feasible_with(self, others: list[int], deadline: int) -> bool:
-        position = bisect_right(others, deadline)
-        if not self._waits_for_stragglers:  # a straggler is written off, so it constrains nobody
-            return deadline >= self._next_batch + position // self._per_batch
-        schedule = others.copy()
-        insort(schedule, deadline)
-        return self._is_feasible(schedule, self._next_batch)
-
-    def _leaves_others_in_time(self, taken: tuple[int, ...]) -> bool:
+    def _leaves_others_in_time(self, taken: list[tuple[int, int]]) -> bool:
         if not self._waits_for_stragglers:
             return True
-        rest = sorted(
-            item.deadline for number, item in self._admitted.items() if number not in taken
-        )
-        return self._is_feasible(rest, self._next_batch + 1)
-
-    def _is_feasible(self, deadlines: list[int], next_batch: int) -> bool:
-        return all(d >= next_batch + i // self._per_batch for i, d in enumerate(deadlines))
+        rest = self._deadlines.copy()
+        for deadline, _ in taken:
+            del rest[bisect_left(rest, deadline)]
+        starts = range(0, len(rest), self._per_batch)
+        return all(rest[i] >= self._next_batch + 1 + i // self._per_batch for i in starts)
 
 
 class RateWindow:

@@ -19,6 +19,7 @@ Scalar: TypeAlias = bool | int | float | str | None
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 MAX_REPLICAS = 10_000
+MIN_QUEUED_ROLLOUTS = 64
 """Of one role, in one run: more than anybody has cores, and less than a plan needs minutes for."""
 MAX_FLOAT = 1e300
 """Bounds what is called finite: infinity is nobody's intention in a configuration."""
@@ -107,8 +108,15 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     mode: Literal["block", "drop", "correct", "unbounded"] = "block"
     max_lag: NonNegativeInt = 1
     """Of `block` and `drop`."""
-    max_queued_rollouts: PositiveInt = 64
-    """Rollouts admitted and not yet consumed, over all actors; the memory bound of every mode."""
+    max_queued_rollouts: PositiveInt | None = None
+    """Rollouts of a group admitted and not yet consumed; the memory bound of every mode. `null`:
+    64 or, if that is more, one for each of its actors and a batch, so that all can collect."""
+
+    def queue_length(self, num_actors: int, rollouts_per_batch: int) -> int:
+        """That bound, for a group of so many actors."""
+        if self.max_queued_rollouts is not None:
+            return max(self.max_queued_rollouts, rollouts_per_batch)
+        return max(MIN_QUEUED_ROLLOUTS, num_actors + rollouts_per_batch)
 
 
 class ReduceSpec(Spec, frozen=True, kw_only=True):

@@ -131,6 +131,8 @@ class HostedRun:
             cores = {host: count for host, count in known.items() if count}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
+            for words in dict.fromkeys(words for item in ready.values() for words in item.notes):
+                spectator.note(words)
             offsets = controller.measure_clocks()
             seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
             for words in words_of_devices(seats, self.plan):

@@ -32,7 +32,7 @@ from tianji_cli.deployment import HostPart
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.lines import BEAT_S, Line, Lines
 from tianji_cli.parallel import in_parallel
-from tianji_cli.plan import Plan, servers_on
+from tianji_cli.plan import Plan, most_connections, servers_on
 from tianji_cli.probe import minor_of
 from tianji_cli.provision import Site
 from tianji_cli.seats import HostOffer, cores_needed, threads_of
@@ -52,6 +52,7 @@ class HostReady:
     facts: HostFacts
     endpoints: tuple[str, ...]
     offer: HostOffer
+    notes: tuple[str, ...] = ()
 
 
 class Controller:
@@ -116,6 +117,8 @@ class Controller:
             host=host,
             attempt=self._sites[host].part.attempt,
             num_endpoints=len(servers_on(self._plan, host)),
+            num_processes=len(here),
+            num_connections=most_connections(self._plan, host),
             listen=self._plan.listen_of(spec),
             env=env,
             lease_s=LEASE_S if host in self._beats else None,
@@ -233,7 +236,7 @@ class Controller:
 
 def _ready(report: Prepared) -> HostReady:
     offer = HostOffer(devices=report.devices, cores=report.cores, idle_cores=report.idle_cores)
-    return HostReady(report.facts, tuple(report.endpoints), offer)
+    return HostReady(report.facts, tuple(report.endpoints), offer, report.notes)
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -273,6 +274,13 @@ def servers_on(plan: Plan, host: str) -> list[str]:
     """The servers of a run that listen on this host."""
     host_of = plan.host_of
     return [server for server in plan.servers if host_of[server] == host]
+
+
+def most_connections(plan: Plan, host: str) -> int:
+    """Connections of the server on this host that has most: everybody's is the coordinator."""
+    counts = Counter(server for _, server, _ in connections(plan.graph))
+    counts[COORDINATOR] = len(plan.placements) - 1 + len(plan.hosts)
+    return max((counts[server] for server in servers_on(plan, host)), default=0)
 
 
 def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:

@@ -35,6 +35,10 @@ class Cut(Spec, frozen=True, kw_only=True):
     requires: tuple[Trait, ...] = ()
     is_on_device: bool = False
 
+    def actors_of(self, group: int) -> range:
+        """Numbers of the actors of a group."""
+        return range(group, self.actors, self.groups)
+
     @property
     def is_joint(self) -> bool:
         """Whether all learners take every update together, each on its share of the batch."""

@@ -42,14 +42,20 @@ class BufferRole:
         staleness: Mode and bound.
         rollouts_per_batch: Rollouts that one batch is made of.
         version: Of the weights that the run begins with.
+        num_actors: That send to it.
     """
 
     def __init__(
-        self, index: int, staleness: StalenessSpec, rollouts_per_batch: int, version: int = 0
+        self,
+        index: int,
+        staleness: StalenessSpec,
+        rollouts_per_batch: int,
+        version: int = 0,
+        num_actors: int = 1,
     ) -> None:
         self.address = f"buffer-{index}"
         self._index = index
-        self._admission = Admission(staleness, rollouts_per_batch, next_batch=version)
+        self._admission = Admission(staleness, rollouts_per_batch, version, num_actors)
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
@@ -179,7 +185,8 @@ class BufferRole:
     def _grant(self) -> list[Command]:
         """Gives tickets to those that wait, first come first served, while there is room."""
         commands: list[Command] = []
-        for actor, held_version in list(self._held_versions.items()):
+        while self._held_versions:
+            actor, held_version = next(iter(self._held_versions.items()))
             ticket = self._admission.admit(actor, held_version)
             if ticket is None:
                 break

@@ -8,6 +8,8 @@ No sample and no weights pass through it.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from engine import PROTOCOL_VERSION
 from engine.graph.cut import single_cut
 from engine.messages import (
@@ -40,6 +42,8 @@ from engine.trace.records import Record
 
 JOIN_S = 60.0
 PROGRESS_S = 0.25
+SHOWN_ROLES = 100
+"""Beyond so many, progress is shown less often, down to once a second."""
 
 
 class CoordinatorRole:
@@ -86,6 +90,8 @@ class CoordinatorRole:
             self._verdict,
         )
         self._is_under_way = False
+        self._shown_phase: Phase | None = None
+        self._show_at_s = 0.0
 
     @property
     def _phase(self) -> Phase:
@@ -180,7 +186,7 @@ class CoordinatorRole:
     def _stopped(self, event: Stopped, now_s: float) -> list[Command]:
         if event.address in self._fleet.absent:
             return []  # it was given up, so its buffer counts what it had done: once is enough
-        self._roll.last_words[event.address] = event.counters
+        self._roll.say_last(event.address, event.counters)
         if event.error:
             self._verdict.fail(f"{event.address}: {event.error}")
         return [*self._settle(), *self._ending.advance(now_s)]
@@ -221,7 +227,7 @@ class CoordinatorRole:
         return self._groups.settle(self._roll.last_words, self._totals, self._fleet.absent)
 
     def _tick(self, now_s: float) -> list[Command]:
-        commands: list[Command] = [ShowProgress(self._progress(now_s)), Wake(PROGRESS_S)]
+        commands: list[Command] = [*self._show(now_s), Wake(PROGRESS_S)]
         commands += self._fleet.beat(now_s)
         if self._phase is Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
@@ -277,14 +283,25 @@ class CoordinatorRole:
         )
         return WriteTrace((record,))
 
+    def _show(self, now_s: float) -> list[Command]:
+        """Shows progress if it is time to: at once when the phase has changed; else the more roles,
+        the less often, since each is shown."""
+        if self._phase is self._shown_phase and now_s < self._show_at_s:
+            return []
+        crowd = len(self._addresses) / SHOWN_ROLES
+        self._shown_phase = self._phase
+        self._show_at_s = now_s + PROGRESS_S * min(max(crowd, 1.0), 4.0) - PROGRESS_S / 2
+        return [ShowProgress(self._progress(now_s))]
+
     def _progress(self, now_s: float) -> Progress:
-        roles = {address: self._state_of(address) for address in self._addresses}
+        away = self._roll.gone | self._fleet.absent | self._groups.dead
+        roles = {address: self._state_of(address, away) for address in self._addresses}
         return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
-    def _state_of(self, address: str) -> RoleState:
+    def _state_of(self, address: str, away: AbstractSet[str]) -> RoleState:
         state = "running" if self._roll.host_of(address) else "starting"
         if address in self._roll.last_words:
             state = "stopped"
-        elif address in self._roll.gone | self._fleet.absent | self._groups.dead:
+        elif address in away:
             state = "gone"
         return RoleState(state, self._totals.cores.get(self._groups.process_of(address)))

@@ -120,13 +120,13 @@ class Ending:
     def advance(self, now_s: float) -> list[Command]:
         """Goes on to the next phase if nobody is waited for in this one."""
         commands: list[Command] = []
-        if self.phase is Phase.STOPPING and not self._awaited():
+        if self.phase is Phase.STOPPING and not self._awaits():
             self.phase, self._began_s = Phase.DRAINING, now_s
             commands += [
                 Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
                 for buffer in self._awaited()
             ]
-        if self.phase is Phase.DRAINING and not self._awaited():
+        if self.phase is Phase.DRAINING and not self._awaits():
             commands += self._end(now_s)
         return commands
 
@@ -148,8 +148,15 @@ class Ending:
 
     def _awaited(self) -> list[str]:
         """Roles whose last word is still missing in this phase."""
-        excused = self._groups.dead | self._fleet.absent
-        return self._roll.awaited(buffers=self.phase is Phase.DRAINING, excused=excused)
+        return self._roll.awaited(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+
+    def _awaits(self) -> bool:
+        """Whether there are any."""
+        return self._roll.awaits(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+
+    @property
+    def _excused(self) -> set[str]:
+        return self._groups.dead | self._fleet.absent
 
     def _limit_s(self, now_s: float) -> float:
         """How long this phase may last; a role hears of its end only between two of its turns."""

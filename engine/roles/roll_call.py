@@ -21,22 +21,26 @@ class RollCall:
     """
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
-        self._addresses = addresses
         self._hosts: dict[str, str] = {}
+        self._missing = set(addresses)
+        self._silent: dict[bool, set[str]] = {True: set(), False: set()}
+        """Who has not said a last word: buffers, and all others."""
+        for address in addresses:
+            self._silent[_is_buffer(address)].add(address)
         self.last_words: dict[str, Counters] = {}
-        """What each role that has stopped counted."""
+        """What each role that has stopped counted; `say_last` adds to it."""
         self.gone: set[str] = set()
         """Roles that will never say a last word."""
 
     @property
     def is_complete(self) -> bool:
         """Whether all have joined."""
-        return set(self._hosts) >= set(self._addresses)
+        return not self._missing
 
     @property
     def missing(self) -> list[str]:
         """Those that have not joined."""
-        return sorted(set(self._addresses) - set(self._hosts))
+        return sorted(self._missing)
 
     @property
     def living(self) -> set[str]:
@@ -45,6 +49,12 @@ class RollCall:
 
     def join(self, address: str, host: str) -> None:
         self._hosts[address] = host
+        self._missing.discard(address)
+
+    def say_last(self, address: str, counters: Counters) -> None:
+        """A role has stopped, with these counts."""
+        self.last_words[address] = counters
+        self._silent[_is_buffer(address)].discard(address)
 
     def host_of(self, address: str) -> str:
         """Where it joined from; empty if it has not."""
@@ -64,13 +74,12 @@ class RollCall:
 
     def awaited(self, *, buffers: bool, excused: AbstractSet[str]) -> list[str]:
         """Those whose last word is still missing: all buffers, or all others."""
-        return sorted(
-            address
-            for address in self._addresses
-            if (role_of(address) == "buffer") == buffers
-            and address not in self.last_words
-            and address not in self.gone | excused
-        )
+        return sorted(self._silent[buffers] - self.gone - excused)
+
+    def awaits(self, *, buffers: bool, excused: AbstractSet[str]) -> bool:
+        """Whether there are any. Asked after each last word, so it looks no further than needed."""
+        silent = self._silent[buffers]
+        return any(address not in self.gone and address not in excused for address in silent)
 
     @property
     def lost_collected(self) -> dict[str, int]:
@@ -92,3 +101,7 @@ class RollCall:
         return Ledger(
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
+
+
+def _is_buffer(address: str) -> bool:
+    return role_of(address) == "buffer"

@@ -104,6 +104,8 @@ class RunTotals:
         self._trained_by: dict[int, int] = {}
         """Samples that each learner has reported as trained."""
         self._ledgers: dict[int, Ledger] = {}
+        self._ledger_sums = Ledger(t_s=0.0, collected=0, consumed=0, dropped=0, in_flight=0)
+        """Of these; kept, as there may be many buffers."""
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
         self._resources: dict[str, Resources] = {}
@@ -153,15 +155,16 @@ class RunTotals:
 
     def _add_ledger(self, record: Ledger) -> Ledger:
         """Adds up the latest counts of all buffers; sums of rows that balance balance."""
+        sums, before = self._ledger_sums, self._ledgers.get(record.buffer)
         self._ledgers[record.buffer] = record
-        rows = self._ledgers.values()
         own = msgspec.structs.replace(
             record,
-            collected=sum(row.collected for row in rows),
-            consumed=sum(row.consumed for row in rows),
-            dropped=sum(row.dropped for row in rows),
-            in_flight=sum(row.in_flight for row in rows),
+            collected=record.collected + sums.collected - (before.collected if before else 0),
+            consumed=record.consumed + sums.consumed - (before.consumed if before else 0),
+            dropped=record.dropped + sums.dropped - (before.dropped if before else 0),
+            in_flight=record.in_flight + sums.in_flight - (before.in_flight if before else 0),
         )
+        self._ledger_sums = own
         self.ledger = self.in_all(own)
         return self.ledger
 

@@ -148,7 +148,8 @@ def _host_buffer(index: int, run: Assembly) -> Hosted:
     blueprint, experiment = run.blueprint, run.blueprint.experiment
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
-        queue = BufferRole(index, experiment.staleness, per_batch, run.version)
+        num_actors = len(blueprint.cut.actors_of(index))
+        queue = BufferRole(index, experiment.staleness, per_batch, run.version, num_actors)
         return Hosted(queue, QueueBody(run.arena))
     limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
     store = ReplayBufferRole(

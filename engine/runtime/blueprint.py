@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import flatten
 from engine.algorithms.registry import make_algorithm
+from engine.balance import most_collecting
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 from engine.extensions import import_modules
 from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
@@ -226,9 +227,38 @@ def make_arena(blueprint: Blueprint) -> Arena:
     That is what the buffer admits, a batch that is staged and one that is trained, and for each
     actor the one that it writes.
     """
-    experiment = blueprint.experiment
-    on_their_way = experiment.staleness.max_queued_rollouts + 2 * blueprint.rollouts_per_batch
-    slots_per_actor = -(-on_their_way // experiment.actors) + 1
+    experiment, cut = blueprint.experiment, blueprint.cut
+    per_batch = blueprint.rollouts_per_batch
+    num_actors = min(len(cut.actors_of(group)) for group in range(cut.groups))
+    on_their_way = experiment.staleness.queue_length(num_actors, per_batch) + 2 * per_batch
+    slots_per_actor = -(-on_their_way // num_actors) + 1
     buffers = [blueprint.cut.group_of(actor) for actor in range(experiment.actors)]
     board = Board(blueprint.cut.groups, blueprint.weights.num_bytes)
-    return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)
+    try:
+        return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)
+    except OSError as error:
+        raise PreflightError(
+            f"the memory that roles share cannot be had: {error.strerror}",
+            where="staleness.max_queued_rollouts",
+            fix="queue fewer rollouts, or run fewer roles there",
+        ) from error
+
+
+def notes_on_queue(blueprint: Blueprint) -> tuple[str, ...]:
+    """Words for the user where the rules let some actors only wait."""
+    cut, staleness = blueprint.cut, blueprint.experiment.staleness
+    per_batch = blueprint.rollouts_per_batch
+    if not per_batch:
+        return ()
+    num_actors = len(cut.actors_of(0))
+    most = most_collecting(staleness, per_batch, num_actors)
+    if most == num_actors:
+        return ()
+    whose = f"{num_actors} actors" if cut.groups == 1 else f"a group's {num_actors} actors"
+    if most == staleness.queue_length(num_actors, per_batch):
+        key, wanted = "staleness.max_queued_rollouts", f"{num_actors + per_batch} or null"
+        why = f"{most} rollouts may be queued"
+    else:
+        key, wanted = "staleness.max_lag", str(-(-num_actors // per_batch) - 1)
+        why = f"a batch is {per_batch} rollouts and may be {staleness.max_lag} versions old"
+    return (f"of {whose} at most {most} collect at the same time, since {why}; set {key}={wanted}",)

@@ -20,7 +20,13 @@ import msgspec
 
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import release
-from engine.runtime.library import Kind, Library, library_path, signature_path
+from engine.runtime.library import (
+    DamagedError,
+    Kind,
+    Library,
+    discard_library,
+    library_path,
+)
 from engine.runtime.tether import tethered
 from engine.search_path import searched, with_own_path
 
@@ -55,10 +61,7 @@ class CompileJob:
         self._workspace: Workspace | None = None
         self._is_waiting = False
         self._experiment = blueprint.experiment
-        if not self._is_there() and (missing := _missing_compiler()) is not None:
-            self.outcome = f"not compiled: {missing}"
-        else:
-            self._start("taken from the cache")
+        self._start("taken from the cache")
 
     def poll(self) -> bool:
         """Whether the outcome became known just now."""
@@ -71,7 +74,8 @@ class CompileJob:
         if process.poll() is None and elapsed_s < LIMIT_S:
             return False
         if process.returncode == 0:
-            self._load(f"compiled in {elapsed_s:.1f} s")
+            if not self._take(f"compiled in {elapsed_s:.1f} s"):
+                self.outcome = "not compiled: what was compiled is damaged"
         elif process.returncode is None:
             self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
         else:
@@ -127,20 +131,24 @@ class CompileJob:
     def _start(self, how_found: str) -> None:
         """Takes what is there into use, or compiles it, or waits for whoever does."""
         try:
-            if not self._is_there():
-                self._workspace = Workspace.claim(self._path)
-            if self._is_there():  # also if its owner was done just before the claim
-                self.close()
-                self._load(how_found)
-            elif self._workspace is not None:
-                self._launch(self._workspace)
+            if not self._take(how_found):
+                self._claim(how_found)
         except OSError as error:
             self.close()
             self.outcome = f"not compiled: {error}"
         self._is_waiting = self._process is None and not self.outcome
 
-    def _is_there(self) -> bool:
-        return signature_path(self._path).is_file()
+    def _claim(self, how_found: str) -> None:
+        """Compiles it, unless it has come meanwhile or somebody else does."""
+        self._workspace = Workspace.claim(self._path)
+        if self._take(how_found):  # its owner was done just before the claim
+            self.close()
+        elif self._workspace is not None and (missing := _missing_compiler()) is not None:
+            self.close()
+            self.outcome = f"not compiled: {missing}"
+        elif self._workspace is not None:
+            discard_library(self._path)
+            self._launch(self._workspace)
 
     def _launch(self, workspace: Workspace) -> None:
         experiment = workspace.path / "experiment.json"
@@ -167,12 +175,16 @@ class CompileJob:
         lines = (self._workspace.path / "log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else f"the compiler ended with {self._process.returncode}"
 
-    def _load(self, how: str) -> None:
+    def _take(self, how: str) -> bool:
+        """Takes what is there into use, if that can be; False if nothing is there, or in parts."""
         try:
             self.library = Library(self._path)
             self.outcome = how
-        except (OSError, RuntimeError, AttributeError, msgspec.MsgspecError) as error:
+        except DamagedError:
+            return False
+        except (OSError, RuntimeError, AttributeError) as error:
             self.outcome = f"not compiled: {error}"
+        return True
 
 
 class Workspace:

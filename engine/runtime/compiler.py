@@ -25,7 +25,7 @@ import psutil
 import torch
 
 from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.library import Kind, signature_path
+from engine.runtime.library import Kind, put_library
 from engine.runtime.priority import COMPILING
 from engine.runtime.process import name_process
 from engine.runtime.traced import TRACE
@@ -47,10 +47,7 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
             traced.arguments,
             options={**_OPTIONS, "aot_inductor.output_path": str(made)},
         )
-    made.replace(library)
-    temporary = workspace / "signature.json"
-    temporary.write_bytes(msgspec.json.encode(traced.signature))
-    temporary.replace(signature_path(library))
+    put_library(made, traced.signature, library)
 
 
 _OPTIONS: Mapping[str, bool] = {

@@ -13,6 +13,7 @@ import msgspec
 from engine.progress import Progress
 from engine.roles.commands import Command, EndRun, ShowProgress, WriteTrace
 from engine.roles.events import Event, Noted
+from engine.runtime.descriptors import spare
 from engine.runtime.wall_clock import WallClock
 from engine.trace.summary import Summary
 from engine.trace.writer import TraceWriter
@@ -60,7 +61,8 @@ class CoordinatorBody:
             case EndRun(summary=summary):
                 self._writer.finish()
                 whole = msgspec.structs.replace(summary, trace_error=self._writer.stopped)
-                write_summary(self._run_dir / SUMMARY_NAME, whole)
+                with spare():
+                    write_summary(self._run_dir / SUMMARY_NAME, whole)
             case _:
                 raise RuntimeError(f"a coordinator cannot perform {type(command).__name__}")
         return []

@@ -116,6 +116,8 @@ class Prepare(Message, frozen=True, kw_only=True):
             yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
+        num_processes: Roles that will be started here, together.
+        num_connections: Of the server here to which most others connect.
         listen: Address and half-open range of ports for them; None: Unix sockets.
         listeners: By endpoint, descriptors that the nursery has inherited and that listen there.
         env: Added to the environment of all roles.
@@ -133,6 +135,8 @@ class Prepare(Message, frozen=True, kw_only=True):
     host: str
     attempt: str = ""
     num_endpoints: int = 0
+    num_processes: int = 1
+    num_connections: int = 0
     listen: tuple[str, int, int] | None = None
     listeners: dict[str, int] = msgspec.field(default_factory=dict)
     env: dict[str, str] = msgspec.field(default_factory=dict)
@@ -216,13 +220,15 @@ class Prepared(Message, frozen=True, kw_only=True):
     """The experiment can run here.
 
     `endpoints` are free for its servers; loops that are fused on a device are dealt out to
-    `devices`; it may use `cores`, of which `idle_cores` were idle, if that was asked.
+    `devices`; it may use `cores`, of which `idle_cores` were idle, if that was asked. `notes` are
+    words for the user about what may not be as it was meant.
     """
 
     facts: HostFacts
     cores: tuple[int, ...] = ()
     idle_cores: tuple[int, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
+    notes: tuple[str, ...] = ()
     endpoints: list[str] = msgspec.field(default_factory=list)
 
 

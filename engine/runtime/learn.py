@@ -40,6 +40,7 @@ from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
 from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps
+from engine.runtime.descriptors import spare
 from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
 from engine.runtime.library import Library
 from engine.runtime.soundness import Soundness
@@ -165,14 +166,15 @@ class LearnerBody:
         name, error = "", self._soundness.doubt
         if self._checkpoints is not None and not error:
             try:
-                name = save_checkpoint(
-                    self._checkpoints,
-                    self._state,
-                    self._blueprint,
-                    version=command.version,
-                    counters=command.counters,
-                    resumes=self._resumes,
-                ).name
+                with spare():
+                    name = save_checkpoint(
+                        self._checkpoints,
+                        self._state,
+                        self._blueprint,
+                        version=command.version,
+                        counters=command.counters,
+                        resumes=self._resumes,
+                    ).name
             except OSError as failure:
                 error = str(failure)
             except RunFailedError as failure:

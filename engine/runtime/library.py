@@ -20,6 +20,7 @@ from torch import Tensor
 
 from engine.algorithms import gradient
 from engine.runtime.blueprint import Blueprint
+from engine.runtime.checkpoint_file import write_durably
 from engine.runtime.facts import processor_features
 
 MAKERS = ("acting", "compiled", "compiler", "env_parts", "staging", "traced")
@@ -49,24 +50,78 @@ def describe(tensors: Mapping[str, Tensor]) -> Signature:
     return {name: TensorSignature.of(tensor) for name, tensor in tensors.items()}
 
 
+class DamagedError(Exception):
+    """What lies in the cache is not what was put there: a disk was full, or power was lost."""
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written beside a library, after it: what it may be called with, and what it is."""
+
+    signature: Signature
+    num_bytes: int
+    sha256: str
+
+
+def put_library(made: Path, signature: Signature, library: Path) -> None:
+    """Moves a library to its place, where it is whole or not at all, whatever happens meanwhile.
+
+    Args:
+        made: On the same disk.
+        signature: What it may be called with.
+        library: Its place.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    seal = Seal(signature=signature, num_bytes=made.stat().st_size, sha256=digest)
+    signature_path(library).unlink(missing_ok=True)  # of a damaged one
+    made.replace(library)
+    write_durably(signature_path(library), msgspec.json.encode(seal))
+
+
+def discard_library(library: Path) -> None:
+    """Removes what is damaged; only who has the right to compile it may do so."""
+    signature_path(library).unlink(missing_ok=True)
+    library.unlink(missing_ok=True)
+
+
+def _check_sealed(library: Path) -> Signature:
+    """The signature of a library that is what it was when it was sealed.
+
+    A damaged one must not be given to the dynamic linker, which maps it and dies of a bus error.
+    """
+    try:
+        seal = msgspec.json.decode(signature_path(library).read_bytes(), type=Seal)
+        if library.stat().st_size != seal.num_bytes:
+            raise DamagedError("it does not have its size")
+        with library.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
+                raise DamagedError("it does not have its checksum")
+    except (msgspec.MsgspecError, UnicodeDecodeError, FileNotFoundError) as error:
+        raise DamagedError(str(error)) from error
+    return seal.signature
+
+
 class Library:
     """A compiled function.
 
     Args:
-        path: As `engine.runtime.compiler` makes it; its signature beside it.
+        path: Where `put_library` has put it.
 
     Attributes:
         signature: What it may be called with.
 
     Raises:
-        OSError: There is no such library, or no signature.
-        msgspec.DecodeError: The signature is not one.
+        DamagedError: There is no such library, or it is not what was put there.
+        OSError: It cannot be read.
         RuntimeError: It does not fit this machine or this PyTorch.
     """
 
     def __init__(self, path: Path) -> None:
-        encoded = signature_path(path).read_bytes()
-        self.signature: Signature = msgspec.json.decode(encoded, type=Signature)
+        self.signature = _check_sealed(path)
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
 
     def call(self, arguments: list[Tensor]) -> list[Tensor]:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import msgspec
 
 from engine.errors import TianJiError
-from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint
+from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
 from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
 from engine.runtime.heap import keep_freed_memory
@@ -39,6 +39,7 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
+from engine.runtime.limits import Needs, check_limits, limits_here
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
 from engine.runtime.worker import Terminated, run_worker
 from engine.search_path import look_in
@@ -98,8 +99,11 @@ class _Nursery:
             os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
         look_in(wanted.module_directories)
         try:
-            self._blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
-            self._arena = make_arena(self._blueprint)
+            blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
+            needs = Needs(wanted.num_processes, wanted.num_connections)
+            check_limits(needs, limits_here())
+            self._arena = make_arena(blueprint)
+            self._blueprint = blueprint
         except TianJiError as error:
             return Refused(
                 exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix
@@ -108,7 +112,8 @@ class _Nursery:
         is_enough = wanted.cores_needed is not None and len(cores) >= wanted.cores_needed
         return Prepared(
             facts=host_facts(),
-            devices=self._blueprint.devices,
+            devices=blueprint.devices,
+            notes=notes_on_queue(blueprint),
             cores=cores,
             idle_cores=idle_cores(cores) if is_enough else (),
         )

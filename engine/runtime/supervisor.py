@@ -38,6 +38,7 @@ from engine.messages import (
 )
 from engine.roles.fleet import BEAT_S, LEASE_S
 from engine.runtime.agenda import Agenda
+from engine.runtime.descriptors import raise_limit
 from engine.runtime.host_link import HostLink, hello
 from engine.runtime.household import TERMINATE_S, Household
 from engine.runtime.launch import (
@@ -358,6 +359,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     name_process("tj-supervisor")
+    raise_limit()
     Supervisor().run()
 
 

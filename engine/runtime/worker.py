@@ -17,6 +17,7 @@ from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import pin
+from engine.runtime.descriptors import keep_spare
 from engine.runtime.launch import CommonSpec, WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.priority import give_way
@@ -62,6 +63,8 @@ def run_worker(
     sections = stopwatch or OFF
     wiring = common.wiring_of(spec)
     with Sockets(spec.address, wiring, codec, spec.roles, sections) as sockets:
+        if spec.bind.startswith("tcp:"):
+            keep_spare()
 
         def show(progress: Progress) -> None:
             sockets.send(common.supervisors[0], ProgressShown(progress=progress))

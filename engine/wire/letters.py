@@ -18,10 +18,10 @@ Pure: no sockets, no clock.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from itertools import islice
 
+from engine.wire.deadlines import Deadlines
 from engine.wire.header import Buffer
 
 WINDOW = 256
@@ -105,7 +105,6 @@ class _Sender:
         self.next_number = 0
         self.said = 0
         """Of the last receipt."""
-        self.due_s: float | None = None
 
 
 class Receipts:
@@ -113,6 +112,8 @@ class Receipts:
 
     def __init__(self) -> None:
         self._senders: dict[str, _Sender] = {}
+        self._due = Deadlines()
+        """When each sender that is owed a receipt gets it."""
 
     def is_successor(self, sender: str, session: int) -> bool:
         """Whether a letter of this session shows that an earlier incarnation is gone."""
@@ -128,27 +129,24 @@ class Receipts:
             return False
         is_next = number == item.next_number
         item.next_number += is_next
-        if not is_next or item.next_number - item.said >= RECEIPT_LETTERS:
-            item.due_s = now_s
-        elif item.due_s is None:
-            item.due_s = now_s + RECEIPT_S
+        is_urgent = not is_next or item.next_number - item.said >= RECEIPT_LETTERS
+        self._due.set(sender, now_s if is_urgent else now_s + RECEIPT_S)
         return is_next
 
     def due_s(self, sender: str) -> float:
         """When the receipt for this sender is to be sent; infinite if none is."""
-        due_s = self._senders[sender].due_s
-        return math.inf if due_s is None else due_s
+        return self._due.get(sender)
 
     def due(self, now_s: float) -> list[tuple[str, int, int]]:
         """Receipts to send now: to whom, session, and the number that is waited for."""
         found = []
-        for sender, item in self._senders.items():
-            if item.due_s is not None and now_s >= item.due_s:
-                item.due_s, item.said = None, item.next_number
-                found.append((sender, item.session, item.next_number))
+        for sender in self._due.take(now_s):
+            item = self._senders[sender]
+            item.said = item.next_number
+            found.append((sender, item.session, item.next_number))
         return found
 
-    def wait_s(self, now_s: float) -> float | None:
-        """When the next receipt is due; None if none is."""
-        waits = [item.due_s - now_s for item in self._senders.values() if item.due_s is not None]
-        return max(0.0, min(waits)) if waits else None
+    @property
+    def next_s(self) -> float:
+        """When the next receipt is due, if not before; infinite if none is."""
+        return self._due.next_s

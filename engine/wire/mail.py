@@ -18,8 +18,12 @@ from engine.messages import (
 )
 from engine.wire import header
 from engine.wire.codec import Codec
+from engine.wire.deadlines import Deadlines
 from engine.wire.header import Buffer
 from engine.wire.letters import Outbox, Receipts
+
+REPEATED = (Alive, ProgressShown)
+"""Said again and again; an old one means nothing."""
 
 
 class Mail:
@@ -35,6 +39,10 @@ class Mail:
         self._is_coordinator = is_coordinator
         self._outboxes: dict[str, Outbox] = {}
         self._receipts = Receipts()
+        self._ready: dict[str, None] = {}
+        """To whom something is to be sent now, in the order in which it came about."""
+        self._looks = Deadlines()
+        """When each outbox with letters that have no receipt is to be looked at again."""
         self._due_s = math.inf
         """Before then nothing is to be sent; looked at in each turn of a loop."""
 
@@ -50,7 +58,7 @@ class Mail:
         if box is None:
             box = self._outboxes[peer] = Outbox(session=time.monotonic_ns())
         box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
-        self._due_s = 0.0
+        self._is_ready(peer)
         return True
 
     def tend(
@@ -74,21 +82,30 @@ class Mail:
         return min(timeout_s, wait_s)
 
     def _send(self, hand_over: Callable[[str, list[Buffer]], bool], now_s: float) -> None:
-        for peer, box in self._outboxes.items():
+        ready = dict.fromkeys((*self._ready, *self._looks.take(now_s)))
+        self._ready.clear()
+        for peer in ready:
+            if (box := self._outboxes.get(peer)) is None:
+                continue
             if not all(hand_over(peer, [letter]) for letter in box.due(now_s)):
                 box.defer(now_s)
+            if (wait_s := box.wait_s(now_s)) is not None:
+                self._looks.set(peer, now_s + wait_s)
         for sender, session, next_number in self._receipts.due(now_s):
             receipt = Receipt(session=session, next_number=next_number)
             hand_over(sender, self._codec.encode(receipt, sender))
-        waits = [self._receipts.wait_s(now_s), *(b.wait_s(now_s) for b in self._outboxes.values())]
-        self._due_s = now_s + min((wait for wait in waits if wait is not None), default=math.inf)
+        self._due_s = min(self._receipts.next_s, self._looks.next_s)
+
+    def _is_ready(self, peer: str) -> None:
+        self._ready[peer] = None
+        self._due_s = 0.0
 
     def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
         """Keeps count of what has come; False if it is for no role."""
         if isinstance(message, Receipt):
             if (box := self._outboxes.get(sender)) is not None:
                 box.receipt(message.session, message.next_number, time.monotonic())
-                self._due_s = 0.0
+                self._is_ready(sender)
             return False
         if header.kind_of(frame) != header.KIND_LETTER:
             return True
@@ -103,4 +120,4 @@ class Mail:
 
 def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:
     """All small ones, but not what is said again and again and means nothing later."""
-    return isinstance(message, Message) and not isinstance(message, Alive | ProgressShown)
+    return isinstance(message, Message) and not isinstance(message, REPEATED)

@@ -18,6 +18,10 @@ HIGH_WATER_MARK = 1024
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 10_000
 LINGER_MS = 2_000
+HANDSHAKE_MS = 5_000
+"""So long a stranger may hold a connection without proving who it is; a member connects anew."""
+BACKLOG = 1_024
+"""Connections that may wait to be accepted: all roles of a host connect within a moment."""
 CURVE_BYTES = 64
 """More than encryption adds to a frame on the wire, which is what the limit of its size is held
 against."""
@@ -117,7 +121,9 @@ class Opening:
         is_between_hosts = endpoint.startswith("tcp:")
         spare = CURVE_BYTES if is_between_hosts else 0
         socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
+        socket.set(zmq.BACKLOG, BACKLOG)
         if is_between_hosts:  # on one host the kernel says who died; who stands still is waited for
+            socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
             socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         return socket

@@ -37,8 +37,9 @@ from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.intake import Intake
 from engine.wire.keys import Keyring
-from engine.wire.mail import Mail
+from engine.wire.mail import REPEATED, Mail
 from engine.wire.opening import LATEST, LINGER_MS, NONCE, Link, Opening
+from engine.wire.outgoing import RETRY_S, Outgoing
 from engine.wire.parts import cut, join
 from engine.wire.waiting import Waiting
 
@@ -95,12 +96,10 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
         self._poller = zmq.Poller()
         self._writable: set[int] = set()
-        self._clients: dict[str, zmq.Socket[bytes]] = {}
+        self._peers: dict[zmq.Socket[bytes], str] = {}
+        """Of the clients, by socket."""
         self._routes = wiring.routes
-        self._server: zmq.Socket[bytes] | None = None
         self._num_refused = 0
-        self._ways: dict[str, bytes] = {}
-        """Over TCP: the identity of each connection, as frames with its member's key told it."""
         arena = codec.arena
         self._intake: Intake | None = None
         if arena is not None and (inbox := arena.lanes.inbox(roles or (address,))) is not None:
@@ -110,7 +109,7 @@ class Sockets:
             self._mail = Mail(codec, is_coordinator=COORDINATOR in (roles or (address,)))
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
-        self._waiting = Waiting(codec.weights_frame_bytes)
+        self._out = Outgoing(Waiting(codec.weights_frame_bytes))
         self._poll = sections.timed(WAITING, self._poller.poll)
         self._look = sections.timed(RECEIVING, self._poller.poll)
         self._take = sections.timed(RECEIVING, self._take_next)
@@ -130,9 +129,7 @@ class Sockets:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Closes everything; what was sent is flushed for at most `linger_ms`."""
-        for socket in (*self._clients.values(), self._server):
-            if socket is not None:
-                socket.close(linger_ms)
+        self._out.close(linger_ms)
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.term()
@@ -175,55 +172,17 @@ class Sockets:
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
-            return self._send_weights(peer + LATEST, frames)
-        client = self._clients.get(peer)
-        if isinstance(message, WeightsRequested):
-            client = self._clients.get(peer + LATEST, client)
+            return self._out.send_weights(peer + LATEST, frames)
+        connection = peer
+        if isinstance(message, WeightsRequested) and peer + LATEST in self._out.clients:
+            connection = peer + LATEST
         parts = frames if mail is None else cut(frames)
-        return self._hand_over(peer, client, parts) or self._give_up(frames)
-
-    def _hand_over(self, peer: str, client: zmq.Socket[bytes] | None, parts: list[Buffer]) -> bool:
-        """Gives it to the connection; False if there is none."""
-        try:
-            if client is not None:
-                client.send_multipart(parts, zmq.DONTWAIT, copy=False)
-                return True
-            way = self._way_to(peer)
-            if self._server is None or way is None:
-                return False
-            self._server.send_multipart([way, *parts], zmq.DONTWAIT, copy=False)
-            return True
-        except zmq.Again as error:
-            raise WireError(f"the way to {peer} is full, which the protocol excludes") from error
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return False
-            raise
-
-    def _way_to(self, connection: str) -> bytes | None:
-        """The identity that leads to it; None if it was never heard of."""
-        if self._authenticator is None:  # on one host, where names are not to be taken
-            return connection.encode()
-        return self._ways.get(connection)
+        is_repeated = isinstance(message, REPEATED)
+        is_sent = self._out.hand_over(connection, parts, is_repeated=is_repeated)
+        return is_sent or self._give_up(frames)
 
     def _send_far(self, peer: str, frames: list[Buffer]) -> bool:
-        return self._hand_over(peer, self._clients.get(peer), cut(frames))
-
-    def _send_weights(self, connection: str, frames: list[Buffer]) -> bool:
-        """Sends them whole, by the connection that keeps only the latest."""
-        way = self._way_to(connection)
-        if self._server is None or way is None or not self._waiting.has_room(connection):
-            return False
-        parts = [way, *frames]
-        try:
-            tracker = self._server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
-        except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                return False
-            raise
-        assert tracker is not None
-        self._waiting.add(connection, tracker)
-        return True
+        return self._out.hand_over(peer, cut(frames))
 
     def _give_up(self, frames: list[Buffer]) -> bool:
         self._codec.free(frames)
@@ -238,6 +197,9 @@ class Sockets:
         Args:
             timeout_s: Longest wait; None waits for ever, 0 does not wait.
         """
+        if self._out.holds:
+            self._out.release()
+            timeout_s = RETRY_S if timeout_s is None else min(timeout_s, RETRY_S)
         if self._mail is not None:
             timeout_s = self._mail.tend(self._send_far, timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
@@ -278,7 +240,7 @@ class Sockets:
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError] | None:
-        if socket is self._server:
+        if socket is self._out.server:
             identity, parts = parts[0].bytes, parts[1:]
             sender = identity.decode("ascii", "replace")
             if self._authenticator is not None:
@@ -287,9 +249,9 @@ class Sockets:
                 if not self._is_member(member, parts[-1:]):
                     self._num_refused += 1
                     return "", WireError("its key belongs to another member", where=member)
-                self._ways[sender] = identity
+                self._out.ways[sender] = identity
         else:
-            sender = next(peer for peer, client in self._clients.items() if client is socket)
+            sender = self._peers[socket]
         try:
             frames: Sequence[Buffer] = [part.buffer for part in parts]
             if len(frames) > 1:
@@ -310,10 +272,12 @@ class Sockets:
     def _open(self, wiring: Wiring) -> None:
         opening = self.opening(self.address, self._codec, self._context, wiring.keyring)
         self._authenticator = opening.start_authenticator(wiring.bind)
+        self._out.learns_ways = self._authenticator is not None
         if wiring.bind:
-            self._server = opening.bind(wiring.bind, wiring.listener)
-            self._poller.register(self._server, zmq.POLLIN)
+            self._out.server = opening.bind(wiring.bind, wiring.listener)
+            self._poller.register(self._out.server, zmq.POLLIN)
         for link in wiring.links:
             client = opening.connect(link)
-            self._clients[link.peer + LATEST * link.latest_only] = client
+            name = link.peer + LATEST * link.latest_only
+            self._out.clients[name], self._peers[client] = client, name
             self._poller.register(client, zmq.POLLIN)

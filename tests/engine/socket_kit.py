@@ -52,6 +52,6 @@ def tcp_server(keyring: Keyring) -> Iterator[tuple[Sockets, str, CountingCodec]]
     codec = make_codec()
     wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyring)
     with Sockets("buffer-0", wiring, codec) as server:
-        assert server._server is not None
-        endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
+        assert server._out.server is not None
+        endpoint = server._out.server.get_string(zmq.LAST_ENDPOINT)
         yield server, endpoint, codec

@@ -66,7 +66,7 @@ def test_a_burst_of_small_messages_to_one_peer_arrives_whole(is_tcp: bool, tmp_p
 @contextmanager
 def slow_taker(learner: Sockets, actor: Sockets) -> Iterator[zmq.Socket[bytes]]:
     """The actor's connection for weights, on which nothing is taken until somebody looks."""
-    assert learner._server is not None
+    assert learner._out.server is not None
     with zmq.Context() as context, context.socket(zmq.DEALER) as slow:
         slow.set(zmq.LINGER, 0)
         slow.set(zmq.RCVHWM, 1)
@@ -76,7 +76,7 @@ def slow_taker(learner: Sockets, actor: Sockets) -> Iterator[zmq.Socket[bytes]]:
             slow.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
             slow.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
             slow.set(zmq.CURVE_SERVERKEY, keyring.members["learner-0"].encode())
-        slow.connect(learner._server.get_string(zmq.LAST_ENDPOINT))
+        slow.connect(learner._out.server.get_string(zmq.LAST_ENDPOINT))
         request = WeightsRequested(actor="actor-0", held_version=-1)
         slow.send(bytes(make_codec().encode(request, "learner-0")[0]))
         assert receive(learner) == ("learner-0", request)
@@ -100,7 +100,7 @@ def test_weights_do_not_pile_up_for_a_slow_peer_and_messages_still_reach_it(
         for _ in range(num_sent):
             assert slow.poll(PATIENCE_S * 1000)
             slow.recv(copy=False)
-        for tracker in learner._waiting._sent[f"actor-0{LATEST}"]:
+        for tracker in learner._out._waiting._sent[f"actor-0{LATEST}"]:
             cast("zmq.MessageTracker", tracker).wait(PATIENCE_S)
         assert learner.send("actor-0", weights), "those have left"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ import psutil
 import pytest
 import torch
 
+import engine.runtime.library as library_module
 from engine.algorithms.base import Lanes, LearnerState
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.algorithms.registry import read_config
@@ -31,7 +34,14 @@ from engine.runtime.compile_job import CompileJob, Workspace
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.compiler import write_library
 from engine.runtime.learn import LearnerBody
-from engine.runtime.library import Kind, library_path, signature_path
+from engine.runtime.library import (
+    DamagedError,
+    Kind,
+    Library,
+    library_path,
+    put_library,
+    signature_path,
+)
 from engine.runtime.staging import SampleStaging, Staging
 from engine.runtime.traced import TRACE, Recorder, record
 from engine.spec import EnvSpec, Experiment, StalenessSpec
@@ -364,15 +374,90 @@ def test_a_compiler_that_fails_is_told_once(tmp_path: Path, monkeypatch: pytest.
     assert list(library_path(blueprint, "steps").parent.iterdir()) == []
 
 
-def test_a_broken_library_is_not_used(tmp_path: Path):
+CONTENT = bytes(range(256)) * 64
+
+
+def put_something(library: Path) -> None:
+    """A library as far as its seal goes; the dynamic linker would refuse it."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    made = library.with_name("made")
+    made.write_bytes(CONTENT)
+    put_library(made, {}, library)
+
+
+def test_a_library_that_does_not_fit_is_not_used():
+    blueprint = make_blueprint(ppo())
+    put_something(library_path(blueprint, "steps"))
+    job = CompileJob(blueprint, "steps")
+    assert (job.library, job._process) == (None, None)
+    assert job.outcome.startswith("not compiled: ")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "half": lambda path: os.truncate(path, len(CONTENT) // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "one byte": lambda path: path.write_bytes(CONTENT[:-1] + b"x"),
+    "zeros": lambda path: path.write_bytes(bytes(len(CONTENT))),
+    "gone": lambda path: path.unlink(),
+    "seal gone": lambda path: signature_path(path).unlink(),
+    "seal empty": lambda path: os.truncate(signature_path(path), 0),
+    "seal half": lambda path: os.truncate(signature_path(path), 30),
+    "seal of another release": lambda path: signature_path(path).write_text("{}"),
+    "seal of zeros": lambda path: signature_path(path).write_bytes(bytes(100)),
+    "seal in no encoding": lambda path: signature_path(path).write_bytes(b"\xff\xfe{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_library_is_never_loaded_and_compiled_anew(
+    damage: str, monkeypatch: pytest.MonkeyPatch
+):
     blueprint = make_blueprint(ppo())
     library = library_path(blueprint, "steps")
-    library.parent.mkdir(parents=True)
-    signature_path(library).write_text("{}")
-    library.write_bytes(b"not a library")
+    put_something(library)
+    DAMAGES[damage](library)
+    with pytest.raises(DamagedError):
+        Library(library)
     job = CompileJob(blueprint, "steps")
-    assert job.library is None
-    assert job.outcome.startswith("not compiled: ")
+    assert job._process is not None
+    assert (job.library, job.outcome) == (None, "")
+    assert not library.exists()
+    assert not signature_path(library).exists()
+    job.close()
+    put_something(library)
+    DAMAGES[damage](library)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert CompileJob(blueprint, "steps").outcome.startswith("not compiled: no C++ compiler")
+
+
+def test_who_finds_a_damaged_library_leaves_it_to_whoever_compiles(tmp_path: Path):
+    blueprint = make_blueprint(ppo())
+    library = library_path(blueprint, "steps")
+    put_something(library)
+    os.truncate(library, 0)
+    claimed = Workspace.claim(library)
+    assert claimed is not None
+    job = CompileJob(blueprint, "steps")
+    assert not job.poll()
+    assert (job._process, library.exists()) == (None, True)
+    put_something(library)  # is done
+    assert job.poll()
+    assert job.outcome
+    claimed.remove()
+
+
+def test_a_disk_that_fills_up_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    library, made = tmp_path / "steps.so", tmp_path / "made"
+    made.write_bytes(CONTENT)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(library_module, "write_durably", full)
+    with pytest.raises(OSError, match="No space"):
+        put_library(made, {}, library)
+    with pytest.raises(DamagedError):
+        Library(library)
 
 
 def test_whoever_waits_for_a_compiler_that_was_ended_compiles_instead():
@@ -393,9 +478,7 @@ def test_a_library_that_comes_just_before_the_wait_is_told_once(monkeypatch: pyt
 
     def claim(_path: Path) -> None:
         """Another process has the right, and is done at this moment."""
-        library.parent.mkdir(parents=True, exist_ok=True)
-        library.write_bytes(b"not a library")
-        signature_path(library).write_text("{}")
+        put_something(library)
 
     monkeypatch.setattr(Workspace, "claim", claim)
     job = CompileJob(blueprint, "steps")

@@ -193,8 +193,8 @@ def test_a_request_for_a_ticket_never_overtakes_the_rollout_before_it(
     request = TicketRequested(actor="actor-0", held_version=0, last_ticket=0)
     assert actor.send("buffer-0", RolloutArrived(rollout(arena, 0), 0))
     assert actor.send("buffer-0", request)
-    assert buffer._server is not None
-    assert buffer._server.poll(PATIENCE_S * 1000)
+    assert buffer._out.server is not None
+    assert buffer._out.server.poll(PATIENCE_S * 1000)
     (_, first), (_, second) = heard
     assert isinstance(first, RolloutArrived)
     assert second == request

@@ -12,7 +12,7 @@ import pytest
 from engine.runtime import precompile as module
 from engine.runtime.blueprint import make_blueprint
 from engine.runtime.compile_job import CompileJob, Workspace
-from engine.runtime.library import library_path, signature_path
+from engine.runtime.library import library_path, put_library
 from engine.spec import EnvSpec
 from engine.testing import make_experiment
 
@@ -44,8 +44,9 @@ def test_who_waits_for_another_process_is_told_when_that_is_done():
     assert job._process is None
     waiting = threading.Thread(target=job.wait)
     waiting.start()
-    library.write_bytes(b"not a library")
-    signature_path(library).write_text("{}")
+    made = other.path / "made"
+    made.write_bytes(b"not a library")
+    put_library(made, {}, library)
     other.remove()
     waiting.join(20)
     assert not waiting.is_alive()

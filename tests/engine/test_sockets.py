@@ -124,8 +124,8 @@ def test_the_largest_frames_of_a_run_pass_encrypted_both_ways():
     wiring = Wiring(bind="tcp://127.0.0.1:*", keyring=keyrings["buffer-0"])
     codec = Codec(layout, WeightsLayout(17 * 2**20, 7))
     with Sockets("buffer-0", wiring, codec) as server:
-        assert server._server is not None
-        endpoint = server._server.get_string(zmq.LAST_ENDPOINT)
+        assert server._out.server is not None
+        endpoint = server._out.server.get_string(zmq.LAST_ENDPOINT)
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
         with Sockets("actor-0", wiring, codec) as client:
             assert client.send("buffer-0", RolloutArrived(rollout, 0))

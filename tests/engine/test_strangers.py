@@ -106,11 +106,11 @@ def test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end():
     """The limit is ZeroMQ's own; here it is shortened so that it can be seen."""
     keyrings = make_keyrings(["buffer-0"])
     with tcp_server(keyrings["buffer-0"]) as (server, _, codec):
-        assert server._server is not None
-        assert 0 < server._server.get(zmq.HANDSHAKE_IVL) <= 30_000
-        server._server.set(zmq.HANDSHAKE_IVL, 200)
-        server._server.bind("tcp://127.0.0.1:*")  # options hold for later binds
-        parts = urlsplit(server._server.get_string(zmq.LAST_ENDPOINT))
+        assert server._out.server is not None
+        assert 0 < server._out.server.get(zmq.HANDSHAKE_IVL) <= 30_000
+        server._out.server.set(zmq.HANDSHAKE_IVL, 200)
+        server._out.server.bind("tcp://127.0.0.1:*")  # options hold for later binds
+        parts = urlsplit(server._out.server.get_string(zmq.LAST_ENDPOINT))
         with socket.create_connection((parts.hostname, parts.port), PATIENCE_S) as stranger:
             stranger.sendall(greeting(b"CURVE")[:30])
             assert is_closed(stranger)
@@ -123,7 +123,7 @@ def test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served():
     with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-1"])
         with Sockets("actor-1", wiring, make_codec()) as member:
-            (client,) = member._clients.values()
+            (client,) = member._out.clients.values()
             client.set(zmq.RECONNECT_IVL, -1)
             monitor = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             try:

@@ -70,7 +70,7 @@ def _sabotaged(self: Sockets, to: str, message: AnyMessage) -> bool:
     frames = [bytes(frame) for frame in encoded]
     _count += 1
     _first[:] = _first or [frames]
-    client = self._clients[peer]
+    client = self._out.clients[peer]
     client.send_multipart(frames, zmq.DONTWAIT)
     if _count in OFFENCES:
         name = os.environ["SABOTAGE"]

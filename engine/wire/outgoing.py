@@ -1,0 +1,151 @@
+"""What leaves a process: given to a connection, or held while that takes nothing; never waited for.
+
+A role that stands still for some seconds (a stopped process, a slow disk, a machine that is busy)
+must not end those that have something to tell it. What ZeroMQ's queues do not take is held here, in
+order, and handed over when there is room.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import zmq
+
+from engine.errors import WireError
+from engine.wire.header import Buffer
+from engine.wire.waiting import Waiting
+
+MAX_HELD_BYTES = 64 * 2**20
+"""For one peer. Of reports that is minutes of the fastest run; whoever stands still for so long is
+given up before, see `engine.roles.fleet`."""
+RETRY_S = 0.01
+"""So often a connection that took nothing is tried again."""
+
+
+class Outgoing:
+    """The connections of a process, as far as it sends by them.
+
+    Args:
+        waiting: Counts weights.
+
+    Attributes:
+        clients: Sockets that it has connected, by connection; set while they are opened.
+        server: The socket that others connect to, if there is one.
+        learns_ways: Whether identities of those are not their names, which could be taken.
+        ways: The identity of each connection then, as frames with its member's key told it.
+    """
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.clients: dict[str, zmq.Socket[bytes]] = {}
+        self.server: zmq.Socket[bytes] | None = None
+        self.learns_ways = False
+        self.ways: dict[str, bytes] = {}
+        self._waiting = waiting
+        self._held: dict[str, deque[Sequence[Buffer]]] = {}
+        self._held_bytes: dict[str, int] = {}
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held, so that `release` is to be called every `RETRY_S`."""
+        return bool(self._held)
+
+    def hand_over(
+        self, connection: str, parts: Sequence[Buffer], *, is_repeated: bool = False
+    ) -> bool:
+        """Gives a message to a connection, or holds it until that takes it.
+
+        Whatever can be many is bounded by the protocol above, so what is held is for a process that
+        stands still.
+
+        Args:
+            connection: Whose.
+            parts: Of the message.
+            is_repeated: The next of its kind says the same, so it need not be held.
+
+        Returns:
+            False if there is no connection, or if it is not worth holding.
+
+        Raises:
+            WireError: Too much is held for this connection.
+        """
+        if connection not in self._held:
+            try:
+                return self._give(connection, parts)
+            except zmq.Again:
+                pass  # held or forgotten, as below
+        if is_repeated:
+            return False
+        self._hold(connection, parts)
+        return True
+
+    def send_weights(self, connection: str, frames: Sequence[Buffer]) -> bool:
+        """Sends them whole, by a connection that keeps only the latest; False if it takes none."""
+        way = self._way_to(connection)
+        if self.server is None or way is None or not self._waiting.has_room(connection):
+            return False
+        parts = [way, *frames]
+        try:
+            tracker = self.server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        assert tracker is not None
+        self._waiting.add(connection, tracker)
+        return True
+
+    def release(self) -> None:
+        """Hands over what is held, as far as it is taken; forgets what is for nobody any more."""
+        for connection, messages in list(self._held.items()):
+            try:
+                while messages:
+                    self._give(connection, messages[0])
+                    self._held_bytes[connection] -= sum(map(len, messages.popleft()))
+            except zmq.Again:
+                continue
+            del self._held[connection], self._held_bytes[connection]
+
+    def close(self, linger_ms: int) -> None:
+        """Closes all sockets; what was sent leaves within `linger_ms`, or is lost."""
+        give_up_s = time.monotonic() + linger_ms / 1000
+        while self._held and time.monotonic() < give_up_s:
+            self.release()
+            time.sleep(RETRY_S)
+        for socket in (*self.clients.values(), self.server):
+            if socket is not None:
+                socket.close(linger_ms)
+
+    def _hold(self, connection: str, parts: Sequence[Buffer]) -> None:
+        num_bytes = self._held_bytes.get(connection, 0) + sum(map(len, parts))
+        messages = self._held.setdefault(connection, deque())
+        if num_bytes > MAX_HELD_BYTES:
+            raise WireError(f"{connection} takes nothing; {len(messages)} messages wait for it")
+        self._held_bytes[connection] = num_bytes
+        messages.append(parts)
+
+    def _give(self, connection: str, parts: Sequence[Buffer]) -> bool:
+        """Gives it to the connection; False if there is none.
+
+        Raises:
+            zmq.Again: It takes nothing now.
+        """
+        client = self.clients.get(connection)
+        try:
+            if client is not None:
+                client.send_multipart(parts, zmq.DONTWAIT, copy=False)
+                return True
+            way = self._way_to(connection)
+            if self.server is None or way is None:
+                return False
+            self.server.send_multipart([way, *parts], zmq.DONTWAIT, copy=False)
+            return True
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+
+    def _way_to(self, connection: str) -> bytes | None:
+        """The identity that leads to it; None if it was never heard of."""
+        return self.ways.get(connection) if self.learns_ways else connection.encode()
