@@ -14,6 +14,7 @@ from engine.errors import ConfigError, PreflightError
 from engine.regular_files import read_regular
 from tianji_cli.masking import masked
 from tianji_cli.ownership import checksum_of, note_own
+from tianji_cli.run_dir import in_unicode
 from tianji_cli.safe_files import OPEN_MODE, PRIVATE_MODE, write_file
 
 T = TypeVar("T")
@@ -24,7 +25,23 @@ MAX_DOCUMENT_BYTES = 1 << 26
 
 def encode_json(document: object) -> bytes:
     """A document as it is kept, for people to read; values of `env` are not part of it."""
-    return msgspec.json.format(msgspec.json.encode(masked(document))) + b"\n"
+    kept = masked(document)
+    try:
+        data = msgspec.json.encode(kept)
+    except UnicodeEncodeError:  # a name of a file that is no UTF-8
+        data = msgspec.json.encode(_in_unicode(msgspec.to_builtins(kept)))
+    return msgspec.json.format(data) + b"\n"
+
+
+def _in_unicode(tree: object) -> object:
+    """The same; bytes that Python could only carry along in a text are shown as `\\xfc`."""
+    if isinstance(tree, str):
+        return in_unicode(tree)
+    if isinstance(tree, list | tuple):
+        return [_in_unicode(item) for item in tree]
+    if isinstance(tree, dict):
+        return {_in_unicode(key): _in_unicode(item) for key, item in tree.items()}
+    return tree
 
 
 def write_json(path: Path, document: object, mode: int = OPEN_MODE) -> bytes:

@@ -67,6 +67,11 @@ class RunPaths:
         return self.root / "report.html"
 
 
+def in_unicode(name: str) -> str:
+    """A name as people and documents may be given it; bytes that are no UTF-8 become `\\xfc`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def elsewhere(results: Path) -> str:
     """What a command needs to look for runs there: nothing, where it looks by itself."""
     is_usual = results == Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))

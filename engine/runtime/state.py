@@ -13,12 +13,15 @@ from typing import Literal
 
 import msgspec
 
+from engine.errors import ConfigError
 from engine.progress import Progress
+from engine.regular_files import read_regular
 from engine.runtime.identity import ProcessId
 from engine.runtime.launch import Failed
 
 SCHEMA_VERSION = 1
 STATE_NAME = "state"
+MAX_STATE_BYTES = 1 << 24
 
 
 class HostState(msgspec.Struct, kw_only=True):
@@ -68,6 +71,6 @@ def write_state(path: Path, state: HostState) -> None:
 def read_state(path: Path) -> HostState | None:
     """The last state; None if there is no (readable) one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=HostState)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_regular(path, MAX_STATE_BYTES), type=HostState)
+    except (ConfigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from engine.errors import ConfigError
+from engine.regular_files import open_regular, read_regular, reason_of
+from engine.trace.columns import Table
 from engine.trace.records import (
     SCHEMA_VERSION,
     Consumption,
@@ -48,9 +51,13 @@ R = TypeVar(
 )
 
 
+MAX_SUMMARY_BYTES = 2**24
 MAX_LINE_BYTES = 2**24
 MAX_UNPACKED_BYTES = 2**29
 """A table that was written in full detail has 64 MiB at most, and grows by 1.4 MiB an hour."""
+SMALL_BYTES = 2**24
+MAX_RATIO = 60
+"""Four times what the most regular table of a run was packed to."""
 
 
 class _Versioned(msgspec.Struct):
@@ -75,29 +82,51 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
         ConfigError: A complete line is not a row of this table; `where` is `file:line`. Or a line,
             or what comes out of a packed table, is larger than any that TianJi writes.
     """
+    return list(_rows(trace_dir, record_type))
+
+
+def read_columns(trace_dir: Path, record_type: type[R], *, until_s: float = math.inf) -> Table[R]:
+    """As `read_table`, for tables that may be too long to keep each row as an object.
+
+    Rows of after `until_s` are left out.
+    """
+    table = Table(record_type)
+    for row in _rows(trace_dir, record_type):
+        if row.t_s <= until_s:
+            table.append(row)
+    return table
+
+
+def _rows(trace_dir: Path, record_type: type[R]) -> Iterator[R]:
     path = _find(trace_dir / f"{table_of(record_type)}.jsonl")
     decoder = msgspec.json.Decoder(record_type)
-    rows: list[R] = []
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(_lines(file, path), start=1):
-                row = _decode(line, decoder, record_type, f"{path}:{number}")
+        with open_regular(path) as raw:
+            is_packed = path.suffix == ".gz"
+            most_bytes = _most_bytes(os.fstat(raw.fileno()).st_size) if is_packed else None
+            file = gzip.GzipFile(fileobj=raw) if is_packed else raw
+            for number, line in enumerate(_lines(file, path, most_bytes), start=1):
+                row = _decode(line, decoder, record_type, path, number)
                 if row is not None:
-                    rows.append(row)
+                    yield row
     except FileNotFoundError:
-        return []
+        return
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
-    return rows
+        raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
 
 
-def _lines(file: BufferedIOBase, path: Path) -> Iterator[bytes]:
+def _most_bytes(packed_bytes: int) -> int:
+    """What may come out of a packed table."""
+    return min(MAX_UNPACKED_BYTES, SMALL_BYTES + MAX_RATIO * packed_bytes)
+
+
+def _lines(file: BufferedIOBase | BinaryIO, path: Path, most_bytes: int | None) -> Iterator[bytes]:
     """The lines of a table; a small packed file can stand for any number of bytes.
 
     Raises:
-        ConfigError: A line is longer than any row, or too much comes out of a packed table.
+        ConfigError: A line is longer than any row, or more comes out of a packed table than may.
     """
-    number, left_bytes = 0, MAX_UNPACKED_BYTES if path.suffix == ".gz" else None
+    number, left_bytes = 0, most_bytes
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
@@ -108,8 +137,9 @@ def _lines(file: BufferedIOBase, path: Path) -> Iterator[bytes]:
         if left_bytes is not None:
             left_bytes -= len(line)
             if left_bytes < 0:
+                assert most_bytes is not None
                 raise ConfigError(
-                    f"more than {MAX_UNPACKED_BYTES >> 20} MiB come out of it", where=str(path)
+                    f"more than {most_bytes >> 20} MiB come out of it", where=str(path)
                 )
         yield line
 
@@ -121,14 +151,14 @@ def _find(path: Path) -> Path:
 
 
 def _decode(
-    line: bytes, decoder: msgspec.json.Decoder[R], record_type: type[R], where: str
+    line: bytes, decoder: msgspec.json.Decoder[R], record_type: type[R], path: Path, number: int
 ) -> R | None:
     try:
         return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         row = _with_nan(line, record_type)
         if row is None and line.endswith(b"\n"):
-            raise _bad_line(error, where) from error
+            raise _bad_line(error, f"{path}:{number}") from error
         return row
 
 
@@ -161,12 +191,9 @@ def read_summary(path: Path) -> Summary | None:
     Raises:
         ConfigError: The file is not a summary, or a newer version of TianJi wrote it.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    data = read_regular(path, MAX_SUMMARY_BYTES)
     try:
         version = msgspec.json.decode(data, type=_Versioned).schema_version
         if version > SCHEMA_VERSION:

@@ -6,53 +6,62 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 SCHEMA_VERSION = 1
 
 
+MAX_WHOLE = 2**53
+"""Every whole number up to it is exact in JSON readers and data frames; no count comes near it."""
+MAX_SECONDS = 1e11
+"""Three thousand years, within which all arithmetic of times is sound."""
+Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_WHOLE, le=MAX_WHOLE)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=-MAX_SECONDS, le=MAX_SECONDS)]
+
+
 class _Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="table"):
-    t_s: float
+    t_s: Seconds
 
 
 class Episode(_Row, frozen=True, kw_only=True, tag="episodes"):
     """A finished training episode, exploration included."""
 
-    actor: int
+    actor: Whole
     episode_return: float
-    length_env_steps: int
-    version: int
-    env_steps_collected: int = 0
+    length_env_steps: Whole
+    version: Whole
+    env_steps_collected: Whole = 0
     """Of the whole run when the coordinator heard of it; written by the coordinator."""
 
 
 class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
     """Separate episodes with one version of the weights; `t_s` is when the last one ended."""
 
-    evaluator: int
-    version: int
-    episodes: int
+    evaluator: Whole
+    version: Whole
+    episodes: Whole
     return_mean: float
     return_min: float
     return_max: float
     length_mean_env_steps: float
     evaluate_s: float
-    env_steps_collected: int = 0
+    env_steps_collected: Whole = 0
     """By all actors when the coordinator heard of it; written by the coordinator."""
 
 
 class Production(_Row, frozen=True, kw_only=True, tag="production"):
     """A rollout that an actor collected (or, `sent` false, was collecting when it stopped)."""
 
-    actor: int
-    epoch: int
-    sequence: int
-    env_steps: int
-    env_steps_total: int
-    version_min: int
-    version_max: int
+    actor: Whole
+    epoch: Whole
+    sequence: Whole
+    env_steps: Whole
+    env_steps_total: Whole
+    version_min: Whole
+    version_max: Whole
     collect_s: float
     wait_s: float
     sent: bool = True
@@ -61,14 +70,14 @@ class Production(_Row, frozen=True, kw_only=True, tag="production"):
 class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):
     """A batch that a learner trained on."""
 
-    learner: int
-    version: int
+    learner: Whole
+    version: Whole
     """The learner's version when it took the batch; the update made it one higher."""
-    env_steps: int
-    env_steps_total: int
-    samples_trained: int
-    samples_trained_total: int
-    updates_total: int
+    env_steps: Whole
+    env_steps_total: Whole
+    samples_trained: Whole
+    samples_trained_total: Whole
+    updates_total: Whole
     wait_s: float
     update_s: float
     metrics: dict[str, float]
@@ -77,14 +86,14 @@ class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):
 class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     """How old that batch was, in versions (over its env steps) and in seconds (over rollouts)."""
 
-    learner: int
-    version: int
-    env_steps: int
-    lag_min: int
+    learner: Whole
+    version: Whole
+    env_steps: Whole
+    lag_min: Whole
     lag_mean: float
     lag_p95: float
-    lag_max: int
-    steps_by_lag: dict[int, int]
+    lag_max: Whole
+    steps_by_lag: dict[Whole, Whole]
     """Env steps of each lag: the histogram that the other lag figures summarise."""
     age_mean_s: float
     age_max_s: float
@@ -93,12 +102,12 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
 class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
     """What a replay buffer took in and gave out since its last row."""
 
-    buffer: int
-    env_steps: int
-    env_steps_total: int
-    samples: int
-    samples_total: int
-    size_env_steps: int
+    buffer: Whole
+    env_steps: Whole
+    env_steps_total: Whole
+    samples: Whole
+    samples_total: Whole
+    size_env_steps: Whole
     replay_ratio: float
     sample_age_mean_s: float
     sample_age_max_s: float
@@ -107,10 +116,10 @@ class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
 class WeightsPublished(_Row, frozen=True, kw_only=True, tag="weights"):
     """New weights offered to the actors."""
 
-    learner: int
-    version: int
-    num_bytes: int
-    num_subscribers: int
+    learner: Whole
+    version: Whole
+    num_bytes: Whole
+    num_subscribers: Whole
 
 
 class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
@@ -120,28 +129,28 @@ class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
     `dropped` and `in_flight` (queued, handed over, or on its way) by the buffer.
     """
 
-    collected: int
-    consumed: int
-    dropped: int
-    in_flight: int
-    buffer: int = 0
+    collected: Whole
+    consumed: Whole
+    dropped: Whole
+    in_flight: Whole
+    buffer: Whole = 0
     """The buffer whose count has changed; the figures are those of all buffers together."""
 
 
 class Merge(_Row, frozen=True, kw_only=True, tag="merges"):
     """A group's model met those of the other groups at the reducer."""
 
-    group: int
-    version: int
-    lag: int
+    group: Whole
+    version: Whole
+    lag: Whole
     """Versions that this model was behind the newest of all groups."""
-    lag_max: int
+    lag_max: Whole
     """Versions between the newest and the oldest model that were merged."""
-    versions: dict[int, int]
+    versions: dict[Whole, Whole]
     """Version of the newest model of each group."""
-    shares: dict[int, float]
+    shares: dict[Whole, float]
     """How much each group weighed; a parameter server adds progress instead."""
-    merges_total: int
+    merges_total: Whole
 
 
 class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
@@ -149,10 +158,10 @@ class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
 
     host: str
     process: str
-    pid: int
+    pid: Whole
     cpu_s: float
-    rss_bytes: int
-    num_threads: int
+    rss_bytes: Whole
+    num_threads: Whole
 
 
 class Profile(_Row, frozen=True, kw_only=True, tag="profile"):

@@ -5,12 +5,13 @@ Each counts until the checkpoint that the next one began with; what it did after
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.progress import RunCounters
-from engine.trace.reader import read_table
+from engine.trace.reader import read_columns, read_table
 from engine.trace.records import Episode, Evaluation
 from tianji_cli.analysis.run import Manifest, read_manifest
 from tianji_cli.run_dir import RunPaths
@@ -33,8 +34,8 @@ class Ancestor:
     run_id: str
     until: RunCounters
     window: int
-    episodes: list[Episode]
-    evaluations: list[Evaluation]
+    episodes: Sequence[Episode]
+    evaluations: Sequence[Evaluation]
 
 
 def ancestors_of(root: Path, manifest: Manifest) -> tuple[list[Ancestor], str]:
@@ -70,6 +71,6 @@ def _read(paths: RunPaths, manifest: Manifest, until: RunCounters) -> Ancestor:
         run_id=paths.run_id,
         until=until,
         window=manifest.return_window,
-        episodes=[row for row in read_table(paths.trace, Episode) if row.t_s <= end_s],
+        episodes=read_columns(paths.trace, Episode, until_s=end_s),
         evaluations=[row for row in read_table(paths.trace, Evaluation) if row.t_s <= end_s],
     )

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 DEFAULT_WINDOW = 100
+MAX_ADDITIONS = 1 << 32
+"""Half a minute's; beyond, windows are differences of running sums."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Crossing:
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values; of all values so far where there are fewer.
 
-    Every full window is summed afresh, so the mean carries no error from values long gone.
+    Every full window is summed afresh, so the mean carries no error from values long gone; unless
+    that would take very long.
 
     Args:
         values: Shape [N].
@@ -39,7 +42,12 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     partial = np.cumsum(values[:num_partial]) / np.arange(1, num_partial + 1)
     if len(values) < window:
         return partial
-    return np.concatenate([partial, sliding_window_view(values, window).mean(axis=1)])
+    if window * len(values) > MAX_ADDITIONS:
+        sums = np.cumsum(np.concatenate([[0.0], values]), dtype=np.longdouble)
+        full = ((sums[window:] - sums[:-window]) / window).astype("float64")
+    else:
+        full = sliding_window_view(values, window).mean(axis=1)
+    return np.concatenate([partial, full])
 
 
 def episode_curve(episodes: pd.DataFrame, window: int = DEFAULT_WINDOW) -> pd.DataFrame:
@@ -101,7 +109,8 @@ def threshold_crossing(
     holds = (curve["is_full"] & (curve["return_mean"] >= threshold)).to_numpy(dtype=bool)
     if len(holds) < streak:
         return None
-    held = sliding_window_view(holds, streak).all(axis=1)
+    counts = np.cumsum(np.concatenate([[0], holds]))
+    held = counts[streak:] - counts[:-streak] == streak
     if not held.any():
         return None
     row = curve.iloc[int(held.argmax()) + streak - 1]

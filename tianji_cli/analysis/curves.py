@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
@@ -17,6 +18,9 @@ from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
 from tianji_cli.analysis.tables import to_frame
 from tianji_cli.analysis.throughput import rates_over_time
+
+MAX_POINTS = 100_000
+"""Of a curve; a figure is a thousand pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def curves_of(
     return RunCurves(
         label=label,
         summary=summary,
-        episodes=_joined(
+        episodes=_drawable(
             [
                 *(episode_curve(to_frame(one.episodes, Episode), one.window) for one in before),
                 episode_curve(to_frame(run.episodes, Episode), window),
@@ -103,3 +107,11 @@ def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One after the other; without rows, the last, which has the columns."""
     filled = [part for part in parts if len(part)]
     return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[-1]
+
+
+def _drawable(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Likewise, at most so many points, the last one included: more cannot be seen."""
+    whole = _joined(parts)
+    if len(whole) <= MAX_POINTS:
+        return whole
+    return whole.iloc[np.linspace(0, len(whole) - 1, MAX_POINTS).round().astype(int)]

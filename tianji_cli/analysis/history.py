@@ -9,8 +9,10 @@ also not where a role was restarted or the run goes on from a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TypeAlias
 
+from engine.trace.columns import column_of
 from engine.trace.records import (
     Consumption,
     Episode,
@@ -27,6 +29,8 @@ from tianji_cli.analysis.run import RunData
 
 _Rule: TypeAlias = tuple[str, Number, Number, bool]
 """Name, what a row says, what it contradicts, and whether it holds."""
+MAX_FINDINGS = 1000
+"""Of each kind: whoever has so many needs no more of them."""
 UNREPORTED = -1
 """Sequence of rows that the coordinator wrote for an actor that died before it had reported."""
 
@@ -41,15 +45,16 @@ def check_history(run: RunData) -> list[Disagreement]:
         run: Its files. If they are not whole, the tables may end at different moments, so what was
             trained is not compared with what was collected.
     """
-    return [
-        *_check_versions(run),
-        *_check_lives(run.production),
-        *_check_learners(run),
-        *_check_stores(run.replay),
-        *_check_lags(run),
-        *_check_trained_once(run),
-        *_check_counts(run),
-    ]
+    checks = (
+        _check_versions(run),
+        _check_lives(run.production),
+        _check_learners(run),
+        _check_stores(run.replay),
+        _check_lags(run),
+        _check_trained_once(run),
+        _check_counts(run),
+    )
+    return [finding for found in checks for finding in islice(found, MAX_FINDINGS)]
 
 
 def _broken(kind: type[Record], number: int, *rules: _Rule) -> Iterator[Disagreement]:
@@ -226,8 +231,7 @@ def _check_counts(run: RunData) -> Iterator[Disagreement]:
             max(counts[2], least[2]),
         )
     steps = before.env_steps_collected
-    for number, episode in enumerate(run.episodes, start=1):
-        heard = episode.env_steps_collected
+    for number, heard in enumerate(column_of(run.episodes, "env_steps_collected"), start=1):
         rule = ("env_steps_collected never falls", heard, steps, heard >= steps)
         yield from _broken(Episode, number, rule)
         steps = max(heard, steps)

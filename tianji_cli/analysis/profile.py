@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -66,7 +67,7 @@ def summarised(roles: Sequence[RoleProfile]) -> list[RoleProfile]:
         by_kind.setdefault(role.kind, []).append(role)
     return [
         _mean(f"{kind} ×{len(same)}", same) if len(same) > 1 else same[0]
-        for kind, same in by_kind.items()
+        for kind, same in islice(by_kind.items(), MAX_ROLES)
     ]
 
 

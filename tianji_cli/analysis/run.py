@@ -10,8 +10,11 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.progress import RunCounters
-from engine.trace.reader import read_summary, read_table
+from engine.regular_files import read_regular
+from engine.trace.columns import column_of
+from engine.trace.reader import read_columns, read_summary, read_table
 from engine.trace.records import (
+    MAX_WHOLE,
     Consumption,
     Episode,
     Evaluation,
@@ -26,6 +29,9 @@ from engine.trace.records import (
 )
 from engine.trace.summary import KILLED, Summary
 from tianji_cli.run_dir import RunPaths
+
+MAX_MANIFEST_BYTES = 1 << 24
+"""Of a run of a thousand roles on a hundred hosts it is a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,15 @@ class Manifest:
         return "" if value is None else str(value)
 
     def number(self, *keys: str) -> float | None:
-        """The number under these nested keys; None if there is none."""
+        """The number under these nested keys; None if there is none that a run can have."""
         value = self.section(*keys[:-1]).get(keys[-1])
-        return float(value) if isinstance(value, int | float) else None
+        is_number = isinstance(value, int | float) and abs(value) <= MAX_WHOLE  # so no NaN either
+        return float(value) if is_number else None  # type: ignore[arg-type]  # it is one
+
+    def count(self, *keys: str) -> int | None:
+        """The whole number above zero under these nested keys; None if there is none."""
+        value = self.number(*keys)
+        return int(value) if value is not None and value >= 1 else None
 
     @property
     def max_lag(self) -> int | None:
@@ -78,7 +90,7 @@ class Manifest:
     @property
     def sustained(self) -> int:
         """For how many windows or evaluations the mean must hold the threshold."""
-        return int(self.number("experiment", "stop", "sustained") or 1)
+        return self.count("experiment", "stop", "sustained") or 1
 
     @property
     def before(self) -> RunCounters:
@@ -87,7 +99,7 @@ class Manifest:
         known = {
             name: value
             for name in RunCounters.__struct_fields__
-            if isinstance(value := written.get(name), int | float)
+            if isinstance(value := written.get(name), int | float) and abs(value) <= MAX_WHOLE
         }
         try:
             return msgspec.convert(known, RunCounters)
@@ -97,7 +109,7 @@ class Manifest:
     @property
     def return_window(self) -> int:
         """Over how many finished episodes the mean return is taken."""
-        return int(self.number("experiment", "stop", "return_window") or 100)
+        return self.count("experiment", "stop", "return_window") or 100
 
 
 @dataclass(frozen=True)
@@ -107,17 +119,17 @@ class RunData:
     paths: RunPaths
     manifest: Manifest
     summary: Summary | None
-    episodes: list[Episode]
+    episodes: Sequence[Episode]
     evaluations: list[Evaluation]
-    production: list[Production]
+    production: Sequence[Production]
     consumption: list[Consumption]
     staleness: list[Staleness]
     replay: list[Replay]
     weights: list[WeightsPublished]
     ledger: list[Ledger]
-    resources: list[Resources]
+    resources: Sequence[Resources]
     profile: list[Profile]
-    events: list[Event]
+    events: Sequence[Event]
 
     @property
     def is_closed(self) -> bool:
@@ -164,7 +176,7 @@ class RunData:
             self.ledger,
             self.events,
         )
-        return max((row.t_s for table in tables for row in table), default=0.0)
+        return max((max(column_of(table, "t_s")) for table in tables if table), default=0.0)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -174,9 +186,8 @@ def read_manifest(path: Path) -> Manifest:
         ConfigError: It cannot be read, or is not a JSON object.
     """
     try:
-        return Manifest(msgspec.json.decode(path.read_bytes(), type=dict[str, object]))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        data = read_regular(path, MAX_MANIFEST_BYTES)
+        return Manifest(msgspec.json.decode(data, type=dict[str, object]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a manifest: {error}", where=str(path)) from error
 
@@ -207,15 +218,15 @@ def read_run(paths: RunPaths) -> RunData:
         paths=paths,
         manifest=read_manifest(paths.manifest),
         summary=read_summary(paths.summary),
-        episodes=read_table(paths.trace, Episode),
+        episodes=read_columns(paths.trace, Episode),
         evaluations=read_table(paths.trace, Evaluation),
-        production=read_table(paths.trace, Production),
+        production=read_columns(paths.trace, Production),
         consumption=read_table(paths.trace, Consumption),
         staleness=read_table(paths.trace, Staleness),
         replay=read_table(paths.trace, Replay),
         weights=read_table(paths.trace, WeightsPublished),
         ledger=read_table(paths.trace, Ledger),
-        resources=read_table(paths.trace, Resources),
+        resources=read_columns(paths.trace, Resources),
         profile=read_table(paths.trace, Profile),
-        events=read_table(paths.trace, Event),
+        events=read_columns(paths.trace, Event),
     )

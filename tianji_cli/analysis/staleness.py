@@ -12,6 +12,7 @@ from engine.trace.records import Staleness
 from tianji_cli.analysis.throughput import bin_edges_s, nice_width_s
 
 MAX_BINS = 200
+MAX_LAGS = 10_000
 
 
 def lag_over_time(staleness: pd.DataFrame, end_s: float) -> pd.DataFrame:
@@ -57,8 +58,16 @@ def lag_counts(rows: Sequence[Staleness]) -> dict[int, int]:
 
 
 def lag_histogram(rows: Sequence[Staleness]) -> pd.DataFrame:
-    """`lag` (versions, without gaps), `env_steps` and `share` of all consumed env steps."""
+    """`lag` (versions), `env_steps` and `share` of all consumed env steps.
+
+    Without gaps; of a wider range than `MAX_LAGS`, only lags that occurred, and so many of them.
+    """
     counts = lag_counts(rows)
-    lags = np.arange(min(counts, default=0), max(counts, default=-1) + 1)
-    steps = np.array([counts.get(int(lag), 0) for lag in lags], dtype="int64")
-    return pd.DataFrame({"lag": lags, "env_steps": steps, "share": steps / max(1, steps.sum())})
+    least, most = min(counts, default=0), max(counts, default=-1)
+    is_wide = most - least >= MAX_LAGS
+    lags = sorted(counts)[:MAX_LAGS] if is_wide else range(least, most + 1)
+    steps = np.array([counts.get(lag, 0) for lag in lags], dtype="float64")
+    total = max(1.0, float(sum(counts.values())))
+    return pd.DataFrame(
+        {"lag": np.array(lags, dtype="int64"), "env_steps": steps, "share": steps / total}
+    )

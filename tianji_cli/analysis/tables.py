@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 import pandas as pd
 
+from engine.trace.columns import column_of, type_name
 from engine.trace.records import Consumption, Record
 
 METRIC_PREFIX = "metric."
+MAX_METRICS = 100
+"""An algorithm has a dozen; a table of batches that each name others would be square."""
+MAX_NAMES = 1_000_000
 _DTYPES = {"int": "int64", "float": "float64", "bool": "bool"}
 
 
@@ -29,10 +36,23 @@ def to_frame(rows: Sequence[Record], record_type: type[Record]) -> pd.DataFrame:
     for field in msgspec.structs.fields(record_type):
         if field.name in ("metrics", "steps_by_lag"):
             continue
-        dtype = _DTYPES.get(getattr(field.type, "__name__", ""), "object")
-        columns[field.name] = pd.Series([getattr(row, field.name) for row in rows], dtype=dtype)
+        dtype = _DTYPES.get(type_name(field), "object")
+        columns[field.name] = pd.Series(_plain(column_of(rows, field.name)), dtype=dtype)
     frame = pd.DataFrame(columns)
-    metrics = [row.metrics for row in rows if isinstance(row, Consumption)]
+    metrics = _metrics(rows) if record_type is Consumption else []
     if any(metrics):
         frame = frame.join(pd.DataFrame(metrics, dtype="float64").add_prefix(METRIC_PREFIX))
     return frame.sort_values("t_s", kind="stable")
+
+
+def _metrics(rows: Sequence[Record]) -> list[dict[str, float]]:
+    """Of each batch, the metrics that are among the first that the run had."""
+    batches = [row.metrics for row in rows if isinstance(row, Consumption)]
+    names = dict.fromkeys(itertools.islice(itertools.chain.from_iterable(batches), MAX_NAMES))
+    kept = set(itertools.islice(names, MAX_METRICS))
+    return [{name: metrics[name] for name in kept & metrics.keys()} for metrics in batches]
+
+
+def _plain(column: Sequence[object]) -> Sequence[object] | np.ndarray:
+    """What a data frame takes without making an object of each number."""
+    return np.asarray(column) if isinstance(column, array) else column

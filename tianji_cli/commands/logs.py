@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Collection, Sequence
@@ -12,6 +13,7 @@ import msgspec
 
 from engine.config_file import suggest
 from engine.errors import ConfigError
+from engine.regular_files import open_regular
 from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.interrupts import Interrupts
@@ -21,6 +23,8 @@ from tianji_cli.run_dir import RunPaths, resolve_run
 
 FOLLOW_S = 1.0
 DEFAULT_LINES = 50
+MAX_TAIL_BYTES = 1 << 24
+"""Of a log, so much of its end is looked at; a supervisor keeps it as small."""
 
 
 @dataclass(frozen=True)
@@ -156,19 +160,23 @@ def select(paths: RunPaths, role: str | None) -> list[Path]:
 
 def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
     """The last complete lines of a log, and where in the file they end."""
-    data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    lines = data[:end].decode("utf-8", "replace").splitlines()[-num_lines:] if num_lines else []
-    return RoleLog(role=path.stem, host=path.parent.name, lines=lines), end
+    with open_regular(path) as file:
+        begin = max(0, file.seek(0, os.SEEK_END) - MAX_TAIL_BYTES)
+        file.seek(begin)
+        data = file.read(MAX_TAIL_BYTES)
+    whole = data.rfind(b"\n") + 1
+    lines = data[:whole].decode("utf-8", "replace").splitlines()[-num_lines:] if num_lines else []
+    return RoleLog(role=path.stem, host=path.parent.name, lines=lines), begin + whole
 
 
 def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) -> None:
     for path in select(paths, request.role):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             known = positions.get(path, 0)
-            begin = known if known <= path.stat().st_size else 0  # it was emptied meanwhile
+            size = file.seek(0, os.SEEK_END)
+            begin = known if known <= size else 0  # it was emptied meanwhile
             file.seek(begin)
-            data = file.read()
+            data = file.read(MAX_TAIL_BYTES)
         complete = data[: data.rfind(b"\n") + 1]
         positions[path] = begin + len(complete)
         _print(path, complete.decode("utf-8", "replace").splitlines())
