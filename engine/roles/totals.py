@@ -26,8 +26,9 @@ from engine.trace.records import (
 from engine.trace.summary import RunStatus, Summary, steady_rate_per_s, summarise_lag
 
 RATE_WINDOW_S = 5.0
-MAX_POINTS = 1 << 20
-"""Above so many, every second point of a series is forgotten: bounded memory for endless runs."""
+MAX_POINTS = 1 << 16
+"""Above so many, every second point of a series is forgotten: a mebibyte for each, however long the
+run. Where the steady window begins is then known to a thirty-thousandth of its length."""
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):

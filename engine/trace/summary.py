@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from engine.trace.records import SCHEMA_VERSION
+from engine.trace.records import SCHEMA_VERSION, Whole
 
 STEADY_SHARE = 0.8
 
@@ -18,10 +19,10 @@ RunStatus = Literal["ok", "failed", "interrupted"]
 class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Over all consumed env steps, in versions; null before anything was consumed."""
 
-    min: int | None = None
+    min: Whole | None = None
     mean: float | None = None
     p95: float | None = None
-    max: int | None = None
+    max: Whole | None = None
 
 
 KILLED = "killed"
@@ -40,30 +41,30 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     env_id: str
     policy: str
-    seed: int
-    num_hosts: int
-    num_actors: int
-    num_groups: int
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    num_hosts: Whole
+    num_actors: Whole
+    num_groups: Whole
     wall_s: float
-    env_steps_collected: int
-    env_steps_consumed: int
-    env_steps_dropped: int
-    env_steps_in_flight: int
-    samples_trained: int
+    env_steps_collected: Whole
+    env_steps_consumed: Whole
+    env_steps_dropped: Whole
+    env_steps_in_flight: Whole
+    samples_trained: Whole
     collect_per_s: float | None
     consume_per_s: float | None
     trained_per_s: float | None
-    updates: int
-    weights_version: int
+    updates: Whole
+    weights_version: Whole
     lag: LagSummary
     balance: float | None
     return_mean: float | None
-    episodes: int
+    episodes: Whole
     threshold: float | None
     reached: bool | None
     time_to_threshold_s: float | None
-    steps_to_threshold: int | None
-    restarts: int
+    steps_to_threshold: Whole | None
+    restarts: Whole
     judge: Literal["training", "evaluation"] = "training"
     """Whose returns the threshold was held against."""
     evaluation_return: float | None = None

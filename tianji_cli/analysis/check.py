@@ -31,7 +31,7 @@ RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
 TIMES = ("time_to_threshold_s",)
 ROUNDING = 1e-9
 RATE_TOLERANCE = 1e-3
-"""Above a million rows the coordinator remembers only some of them for its rates."""
+"""Above 65,536 rows the coordinator remembers only some of them for its rates."""
 TIME_TOLERANCE_S = 1.0
 """An episode's row holds when it ended, the summary when the coordinator heard of it."""
 

@@ -38,6 +38,11 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     Returns:
         Shape [N].
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # of returns near the largest number
+        return _means(values, window)
+
+
+def _means(values: np.ndarray, window: int) -> np.ndarray:
     num_partial = min(window - 1, len(values))
     partial = np.cumsum(values[:num_partial]) / np.arange(1, num_partial + 1)
     if len(values) < window:

@@ -12,6 +12,7 @@ from tianji_cli.analysis.curves import RunCurves, curves_of
 from tianji_cli.analysis.disagreement import Disagreement
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.run import RunData, load_run
+from tianji_cli.plain_text import plain
 from tianji_cli.run_dir import RunPaths, in_unicode
 
 
@@ -55,7 +56,7 @@ def examine_runs(paths: Sequence[RunPaths]) -> list[ExaminedRun]:
     return [
         _examine(
             load_run(path),
-            in_unicode(path.run_id if ids.count(path.run_id) == 1 else str(path.root)),
+            plain(in_unicode(path.run_id if ids.count(path.run_id) == 1 else str(path.root))),
         )
         for path in paths
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,11 +73,15 @@ def short_label(label: str) -> str:
     return label if len(label) <= MAX_LABEL else f"{label[:16]}…{label[17 - MAX_LABEL :]}"
 
 
-def in_style() -> AbstractContextManager[None]:
+@contextmanager
+def in_style() -> Iterator[None]:
     """The look of every figure; drawing and saving both happen inside."""
+    import numpy as np
+
     from tianji_cli.render.figures_matplotlib import style
 
-    return style.context(RC, after_reset=True)
+    with style.context(RC, after_reset=True), np.errstate(all="ignore"):  # of the largest numbers
+        yield
 
 
 def _take_literally(figure: Figure) -> None:
@@ -102,9 +107,9 @@ def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
         OSError: The directory cannot be written.
     """
     png, svg = (named_inside(directory, f"{name}.{kind}") for kind in ("png", "svg"))
-    _take_literally(figure)
     drawn = {png: io.BytesIO(), svg: io.BytesIO()}
     with in_style():
+        _take_literally(figure)
         figure.savefig(drawn[png], format="png", dpi=PNG_DPI, metadata={"Software": None})
         figure.savefig(
             drawn[svg], format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": "TianJi"}

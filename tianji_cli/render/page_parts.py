@@ -6,7 +6,8 @@ import html
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +20,8 @@ from tianji_cli.render.rows import rows_side_by_side
 
 MAX_EVENTS = 200
 MAX_FILES = 60
+MAX_SEEN = 20_000
+MAX_DEPTH = 4
 
 
 def esc(value: object) -> str:
@@ -236,8 +239,8 @@ def _files(root: Path, base: Path) -> str:
     made_here = (root / "report.html", root / "plots")
     files = [
         path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path not in made_here and path.parent not in made_here
+        for path in sorted(_files_below(root))
+        if path not in made_here and path.parent not in made_here
     ][:MAX_FILES]
     items = "".join(
         f'<li><a href="{link(path, base)}">{esc(path.relative_to(root))}</a> '
@@ -247,9 +250,26 @@ def _files(root: Path, base: Path) -> str:
     return f'<ul class="files">{items}</ul>'
 
 
+def _files_below(root: Path) -> Iterator[Path]:
+    """Regular files, no deeper than any of a run, and not more than a page can name."""
+    places = [(root, 1)]
+    num_seen = 0
+    while places:
+        place, depth = places.pop()
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                num_seen += 1
+                if num_seen > MAX_SEEN:
+                    return
+                if entry.is_dir(follow_symlinks=False) and depth < MAX_DEPTH:
+                    places.append((Path(entry.path), depth + 1))
+                elif entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+
+
 def link(path: Path, base: Path) -> str:
     """A relative link, ready for an attribute."""
-    return esc(quote(Path(os.path.relpath(path, base)).as_posix()))
+    return esc(quote(os.fsencode(Path(os.path.relpath(path, base)).as_posix())))
 
 
 def _details(title: str, inside: str) -> str:
