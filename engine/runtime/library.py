@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms import gradient
+from engine.runtime.account import cache_home
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint_file import write_durably
 from engine.runtime.facts import processor_features
@@ -137,7 +137,7 @@ def signature_path(library: Path) -> Path:
 
 def cache_directory() -> Path:
     """Where libraries are kept from run to run: `$XDG_CACHE_HOME/tianji`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tianji"
+    return cache_home() / "tianji"
 
 
 def library_path(blueprint: Blueprint, kind: Kind) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 import msgspec
 
 from engine.errors import PreflightError
+from engine.runtime.account import cache_home
 from engine.trace.records import Record
 from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import Feed, RawFeed, RawRecord
@@ -249,5 +249,4 @@ def parity_rows(task: Task, peer: str, deviations: Deviations) -> list[ParityRow
 
 def default_peers_dir() -> Path:
     """`$XDG_CACHE_HOME/tianji/peers`, by default below `~/.cache`."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "tianji" / "peers"
+    return cache_home() / "tianji" / "peers"

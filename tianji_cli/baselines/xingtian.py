@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.runtime.account import expand
 from tianji_cli.baselines.base import (
     DRIVERS,
     THREADS,
@@ -59,7 +60,7 @@ class Xingtian(DriverPeer):
                 "no XingTian installation was named", where="xingtian", fix=HOW_TO
             )
         modules = ["xt=xingtian", "tensorflow", "pyarrow", "gym", "numpy"]
-        return probe(Path(named).expanduser(), modules, peer=self.title, fix=HOW_TO)
+        return probe(expand(named), modules, peer=self.title, fix=HOW_TO)
 
     def refusal(self, task: Task) -> str | None:
         if task.env.id not in SHAPES:

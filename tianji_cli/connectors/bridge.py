@@ -47,11 +47,15 @@ class Bridge:
     Args:
         host: Its name in the inventory.
         channel: On which a command was started.
+        said: What it has said already.
+        mark: Where its standard error begins; what came before was the login shell's.
     """
 
-    def __init__(self, host: str, channel: Channel) -> None:
+    def __init__(self, host: str, channel: Channel, said: bytes = b"", mark: bytes = b"") -> None:
         self.host = host
         self._channel = channel
+        self._said = said
+        self._mark = mark
         self._input, self.to_supervisor = os.pipe()
         self.from_supervisor, self._output = os.pipe()
         self._errors = bytearray()
@@ -72,7 +76,8 @@ class Bridge:
         return not self._thread.is_alive()
 
     def error_output(self) -> str:
-        return bytes(self._errors).decode("utf-8", "replace").strip()
+        before, found, after = bytes(self._errors).partition(self._mark or b"\0")
+        return (after if found else before).decode("utf-8", "replace").strip()
 
     def close(self) -> None:
         """Ends the channel, and with it the pumping thread.
@@ -88,6 +93,7 @@ class Bridge:
 
     def _pump(self) -> None:
         try:
+            _write_all(self._output, self._said)
             while self._pump_once():
                 pass
         except (OSError, EOFError) as error:

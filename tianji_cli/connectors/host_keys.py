@@ -2,41 +2,96 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from pathlib import Path
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.connectors.target import DEFAULT_PORT, Target
+from engine.runtime.account import expand
+from tianji_cli.connectors.known_hosts import CERTIFICATE, Trust, decode_key, trust_in
+from tianji_cli.connectors.target import DEFAULT_PORT, USUAL_KNOWN_HOSTS, Target
 
-_SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
+OWN_FILE = "~/.ssh/known_hosts_tianji"
+"""Where advice puts keys if the configuration keeps none, as with /dev/null."""
 
 
 def files_of(target: Target) -> list[str]:
     """Where trusted keys for this host are kept, the user's own file first."""
-    if target.known_hosts:
-        return list(target.known_hosts)
-    return [str(Path("~/.ssh/known_hosts").expanduser()), _SYSTEM_FILE]
+    own = target.known_hosts or tuple(str(expand(path)) for path in USUAL_KNOWN_HOSTS)
+    return [path for path in (*own, *target.system_known_hosts) if path.lower() != "none"]
 
 
-def load_host_keys(client: paramiko.SSHClient, target: Target) -> None:
-    """Loads them.
+def read_trust(target: Target) -> Trust:
+    """What the files say of a host.
 
     Raises:
-        ConfigError: A file that the user named cannot be read.
+        ConfigError: One of them cannot be read.
+        PreflightError: Which keys are revoked cannot be told.
     """
-    for path in files_of(target):
-        try:
-            client.load_system_host_keys(path)
-        except FileNotFoundError:
-            continue  # the same as an empty one: then the host's key is unknown
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error}", where=path) from error
+    bare = None if target.host_key_alias else target.hostname
+    contents = [data for path in files_of(target) if (data := _read(path)) is not None]
+    trust = trust_in(contents, target.key_name, bare)
+    revoked = trust.revoked | _revoked(target)
+    return Trust(trust.trusted, trust.authorities, revoked)
 
 
-class RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    """Refuses a host whose key is in no file, and says how to accept it."""
+def _read(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return None  # the same as an empty one: then the host's key is unknown
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def _revoked(target: Target) -> frozenset[bytes]:
+    """Keys of `RevokedHostKeys`, one a line. ssh trusts none where it cannot tell, nor do we."""
+    if not (path := target.revoked_host_keys):
+        return frozenset()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PreflightError(
+            f"RevokedHostKeys cannot be read: {error.strerror}", where=f"{target.alias}: {path}"
+        ) from error
+    if data.startswith(b"SSHKRL\n\0"):
+        raise PreflightError(
+            "RevokedHostKeys is a binary list, which TianJi does not read",
+            where=f"{target.alias}: {path}",
+            fix="list the keys as text, one a line",
+        )
+    lines = [line.split() for line in data.decode("utf-8", "replace").splitlines()]
+    keys = (decode_key(words[0], words[1]) for words in lines if len(words) > 1)
+    return frozenset(key for key in keys if key is not None)
+
+
+def key_types(trust: Trust, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """The order in which a host is asked for its keys: first those that could be trusted.
+
+    Args:
+        trust: What is known of the host.
+        offered: All algorithms that paramiko has, certificates among them.
+    """
+
+    def rank(name: str) -> int:
+        if name.endswith(CERTIFICATE):
+            return 0 if trust.authorities else 3
+        kind = "ssh-rsa" if name.startswith("rsa-sha2") else name
+        return 1 if kind in trust.kinds else 2
+
+    return tuple(sorted(offered, key=rank))
+
+
+class VerifyHostKey(paramiko.MissingHostKeyPolicy):
+    """Judges a host's key; paramiko, which is given no known keys at all, asks it about every one.
+
+    Args:
+        target: The host.
+        trust: What is known of it.
+    """
 
     class Error(paramiko.SSHException):
         """Carries the explanation through paramiko."""
@@ -45,63 +100,118 @@ class RefuseUnknown(paramiko.MissingHostKeyPolicy):
             super().__init__(str(explanation))
             self.explanation = explanation
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, trust: Trust) -> None:
         self._target = target
+        self._trust = trust
 
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        target = self._target
-        raise self.Error(
-            PreflightError(
-                f"the host key of {target.key_name} is not known:"
-                f" {key.get_name()} {key.fingerprint}",
-                where=target.alias,
-                fix="compare the fingerprint with the host's own (ssh-keygen -lf"
-                " /etc/ssh/ssh_host_*_key.pub there), then accept it with:"
-                f" {accept_command(target)}",
-            )
-        )
+        target, trust = self._target, self._trust
+        note = ""
+        certificate = key.public_blob
+        if certificate is not None and certificate.key_type.endswith(CERTIFICATE):
+            from tianji_cli.connectors.host_certificate import certificate_problem
+
+            name = target.host_key_alias or target.hostname
+            problem = certificate_problem(certificate.key_blob, trust, name)
+            if not problem:
+                return
+            note = f"; its certificate does not count: {problem}"
+        match trust.judge(key.get_name(), key.asbytes()):
+            case "trusted":
+                return
+            case "revoked":
+                raise self.Error(revoked_key(target, key))
+            case "changed":
+                raise self.Error(changed_key(target, trust, key))
+            case "unknown":
+                raise self.Error(unknown_key(target, trust, key, note))
 
 
-def accept_command(target: Target) -> str:
-    """The command that adds the host's key to the file that is looked at."""
-    path = shlex.quote(files_of(target)[0])
-    if target.jumps:
-        jumps = ",".join(jump.endpoint for jump in target.jumps)
-        return (
-            f"ssh -o UserKnownHostsFile={path} -J {shlex.quote(jumps)} -p {target.port}"
-            f" {shlex.quote(f'{target.user}@{target.hostname}')} true"
-        )
-    port = "" if target.port == DEFAULT_PORT else f"-p {target.port} "
-    return f"ssh-keyscan {port}{shlex.quote(target.hostname)} >> {path}"
+def unknown_key(target: Target, trust: Trust, key: paramiko.PKey, note: str) -> PreflightError:
+    """A host whose key is in no file."""
+    known = f"; known are its {', '.join(trust.kinds)}" if trust.kinds else ""
+    if target.strictness in ("no", "off", "false", "accept-new"):
+        note += f"; TianJi does not follow `StrictHostKeyChecking {target.strictness}`"
+    return PreflightError(
+        f"the host key of {target.key_name} is not known:"
+        f" {key.get_name()} {key.fingerprint}{known}{note}",
+        where=target.alias,
+        fix="compare the fingerprint with the host's own (ssh-keygen -lf"
+        f" /etc/ssh/ssh_host_*_key.pub there), then accept it with: {accept_command(target)}",
+    )
 
 
-def changed_key(target: Target, error: paramiko.BadHostKeyException) -> PreflightError:
+def revoked_key(target: Target, key: paramiko.PKey) -> PreflightError:
+    """A key of which somebody has said that it must not be trusted any more."""
+    return PreflightError(
+        f"the host key of {target.key_name} is REVOKED: {key.get_name()} {key.fingerprint};"
+        " somebody may be listening in, so nothing was sent",
+        where=target.alias,
+        fix="ask who runs the host for its new key",
+    )
+
+
+def changed_key(target: Target, trust: Trust, key: paramiko.PKey) -> PreflightError:
     """A key that differs from the trusted one: the host was set up anew, or it is another."""
-    path = shlex.quote(files_of(target)[0])
+    path = shlex.quote(writable_file(target)[0])
+    known = [line for line in trust.trusted if line.kind == key.get_name()]
+    prints = ", ".join(_fingerprint(line.blob) for line in known)
     return PreflightError(
         f"the host key of {target.key_name} has CHANGED: trusted is"
-        f" {error.expected_key.fingerprint}, offered is {error.key.get_name()}"
-        f" {error.key.fingerprint}; somebody may be listening in, so nothing was sent",
+        f" {prints}, offered is {key.get_name()}"
+        f" {key.fingerprint}; somebody may be listening in, so nothing was sent",
         where=target.alias,
         fix=f"only if you know why: ssh-keygen -R {shlex.quote(target.key_name)} -f {path}"
         f" && {accept_command(target)}",
     )
 
 
-def refused_login(target: Target, error: paramiko.AuthenticationException) -> PreflightError:
-    """No key was accepted; there is no password to ask for."""
-    tried = ", ".join(target.keys) or "the agent's keys and ~/.ssh/id_*"
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return PreflightError(
-            f"the key {tried} is locked with a passphrase",
-            where=target.alias,
-            fix=f"ssh-add {shlex.quote(target.keys[0])}" if target.keys else "ssh-add",
+def _fingerprint(blob: bytes) -> str:
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}"
+
+
+def writable_file(target: Target) -> tuple[str, bool]:
+    """The file that keeps what is accepted, and whether it is one of those that are looked at.
+
+    `UserKnownHostsFile /dev/null` (or none) keeps nothing: then it is a file of TianJi's own.
+    """
+    own = target.known_hosts or tuple(str(expand(path)) for path in USUAL_KNOWN_HOSTS)
+    for path in own:
+        if path.lower() == "none" or path.startswith("/dev/"):
+            continue
+        if Path(path).is_file() or not Path(path).exists():
+            return path, True
+    return str(expand(OWN_FILE)), False
+
+
+def accept_command(target: Target) -> str:
+    """The command that adds the host's key to the file that is looked at."""
+    file, is_looked_at = writable_file(target)
+    path = shlex.quote(file)
+    folder = Path(file).parent
+    before = "" if folder.is_dir() else f"mkdir -p -m 700 {shlex.quote(str(folder))} && "
+    after = "" if is_looked_at else f"   and `known_hosts: {file}` in the inventory"
+    return f"{before}{_fetch_key(target, path)}{after}"
+
+
+def _fetch_key(target: Target, path: str) -> str:
+    if target.jumps or target.proxy_command:
+        options = f"-o StrictHostKeyChecking=ask -o UserKnownHostsFile={path}"
+        if target.host_key_alias:
+            options += f" -o HostKeyAlias={shlex.quote(target.host_key_alias)}"
+        if target.proxy_command:
+            return f"ssh {options} {shlex.quote(target.alias)} true"
+        jumps = ",".join(jump.endpoint for jump in target.jumps)
+        return (
+            f"ssh {options} -J {shlex.quote(jumps)} -p {target.port}"
+            f" {shlex.quote(f'{target.user}@{target.hostname}')} true"
         )
-    where = f"-p {target.port} " if target.port != DEFAULT_PORT else ""
-    return PreflightError(
-        f"{target.endpoint} accepts none of our keys (tried {tried}): {error}",
-        where=target.alias,
-        fix=f"ssh-copy-id {where}{shlex.quote(f'{target.user}@{target.hostname}')}",
-    )
+    port = "" if target.port == DEFAULT_PORT else f"-p {target.port} "
+    scan = f"ssh-keyscan {port}{shlex.quote(target.hostname)}"
+    if target.host_key_alias:
+        renamed = shlex.quote(f"s/^[^ ]*/{target.host_key_alias}/")
+        scan += f" | sed {renamed}"
+    return f"{scan} >> {path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import subprocess
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import DeadlineError, PreflightError
+from engine.runtime.account import expand, user_label
 from tianji_cli.connectors.base import AccessFacts, Completed
 
 
@@ -78,11 +78,11 @@ class LocalNode:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_remote = False
-        self.access = AccessFacts(user=getpass.getuser(), endpoint="this machine")
+        self.access = AccessFacts(user=user_label(), endpoint="this machine")
         self._connections: list[LocalConnection] = []
 
     def expand(self, path: str) -> str:
-        return str(Path(path).expanduser().absolute())
+        return str(expand(path).absolute())
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         try:

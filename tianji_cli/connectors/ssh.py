@@ -1,53 +1,54 @@
-"""Hosts behind SSH: commands with deadlines, streams that are drained, files over SFTP."""
+"""Hosts behind SSH: commands with deadlines, streams that are drained, files."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import select
 import shlex
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
-from engine.errors import ConfigError, DeadlineError, HostUnreachableError, PreflightError
-from tianji_cli.connectors.base import (
-    MAX_DEPTH,
-    MAX_FILES,
-    AccessFacts,
-    Completed,
-    with_environment,
-)
+from engine.errors import DeadlineError, HostUnreachableError, PreflightError, TianJiError
+from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
+from tianji_cli.connectors.remote_files import Files, SftpFiles, ShellFiles
+from tianji_cli.connectors.remote_shell import (
+    LOGIN_LINE,
+    Answer,
+    become_script,
+    begins,
+    new_mark,
+    read_answer,
+    run_script,
+    spawn_line,
+)
+from tianji_cli.connectors.ssh_config import read_user_config
 from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
+from tianji_cli.connectors.ssh_keys import check_key_file
 from tianji_cli.connectors.target import Target, resolve_target
 from tianji_cli.inventory import Host
 
-PUT_CHUNK_BYTES = 1 << 18
+__all__ = ["SshNode", "read_user_config", "spawn_line"]
 READ_BYTES = 1 << 16
+SEND_BYTES = 1 << 18
+BEGIN_S = 30.0
+"""How long a login shell may take to come to the command that it was given."""
+FILES_S = 120.0
+"""For one file that goes through a shell."""
 SILENCE_S = 15.0
 """A connection over which files are exchanged is broken if nothing comes for so long."""
+MAX_CONNECTIONS = 8
+"""To one host. sshd allows so many sessions on each (MaxSessions), which may be a single one."""
+FREED_S = 0.2
+"""sshd needs a moment to notice that a session has ended, where sessions are known to be few."""
+FULL_S = 5.0
+"""How long to wait for one where no connection can be added."""
 
 T = TypeVar("T")
-
-
-def read_user_config(path: Path | None = None) -> paramiko.SSHConfig:
-    """The user's own `~/.ssh/config`; empty if there is none.
-
-    Raises:
-        ConfigError: It cannot be parsed.
-    """
-    path = path or Path("~/.ssh/config").expanduser()
-    try:
-        return paramiko.SSHConfig.from_path(str(path))
-    except FileNotFoundError:
-        return paramiko.SSHConfig()
-    except (paramiko.ConfigParseError, OSError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
 
 
 class SshNode:
@@ -60,29 +61,30 @@ class SshNode:
     Raises:
         HostUnreachableError: No connection in time.
         PreflightError: Its key is unknown or has changed, or the login is refused.
+        ConfigError: The inventory's key, or the user's configuration of ssh, cannot be used.
     """
 
     def __init__(self, host: Host, cancel: threading.Event | None = None) -> None:
         self.name = host.name
         self.is_remote = True
-        if host.key and not Path(host.key).expanduser().is_file():
-            raise ConfigError("there is no such key file", where=f"{host.name}: {host.key}")
-        target = resolve_target(host, read_user_config().lookup)
+        if host.key:
+            check_key_file(host.name, host.key)
+        self._target = resolve_target(host, read_user_config().lookup)
+        self._cancel = cancel or threading.Event()
+        self._way: list[paramiko.SSHClient] = []
         self._clients: list[paramiko.SSHClient] = []
+        self._opening = threading.Lock()
         self._bridges: list[Bridge] = []
-        self._sftp: paramiko.SFTPClient | None = None
         try:
-            for hop in (*target.jumps, target):
-                self._clients.append(open_client(hop, self._clients, cancel or threading.Event()))
-            self._home = self._check(lambda: self._open_sftp().normalize("."), "~")
+            for hop in self._target.jumps:
+                self._way.append(open_client(hop, self._way, self._cancel))
+            self._clients.append(open_client(self._target, self._way, self._cancel))
+            self._files = self._open_files()
+            self._home = self._check(self._files.home, "~")
         except BaseException:
             self.close()
             raise
-        self.access = _access(target, self._client)
-
-    @property
-    def _client(self) -> paramiko.SSHClient:
-        return self._clients[-1]
+        self.access = _access(self._target, self._clients[0])
 
     def expand(self, path: str) -> str:
         if path == "~" or path.startswith("~/"):
@@ -90,99 +92,154 @@ class SshNode:
         return path if path.startswith("/") else f"{self._home}/{path}"
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
-        channel = self._open_channel()
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            result = self._check(lambda: _run(channel, shlex.join(command), deadline_s))
-        finally:
-            channel.close()
-        if result is None:
-            words = shlex.join(command)[:60]
-            raise DeadlineError(f"{words} took longer than {timeout_s:.0f} s", where=self.name)
-        return result
+        line = shlex.join(command)
+        answer = self._exchange(line, b"", timeout_s)
+        out, err = (data.decode("utf-8", "replace") for data in (answer.stdout, answer.stderr))
+        return Completed(-1 if answer.code is None else answer.code, out, err)
 
     def spawn(
         self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None
     ) -> Bridge:
+        mark = new_mark()
         channel = self._open_channel()
-        line = spawn_line(command, env, directory)
-        self._check(lambda: channel.exec_command(line))
+        script = become_script(spawn_line(command, env, directory), mark)
+        try:
+            said = self._check(lambda: _begin(channel, script, mark, time.monotonic() + BEGIN_S))
+            if said is None:
+                words = shlex.join(command)[:60]
+                raise DeadlineError(f"{words} has not begun in {BEGIN_S:.0f} s", where=self.name)
+            begin = begins(said, mark)
+            if begin is None:
+                raise self._no_shell(channel, said, b"")
+        except BaseException:
+            channel.close()
+            raise
         channel.settimeout(None)
-        bridge = Bridge(self.name, channel)
+        bridge = Bridge(self.name, channel, said=said[begin:], mark=f"{mark}\n".encode())
         self._bridges.append(bridge)
         return bridge
 
     def put(self, path: str, data: bytes) -> None:
-        def write() -> None:
-            with self._open_sftp().open(path, "wb") as file:
-                file.set_pipelined(True)
-                view = memoryview(data)
-                for start in range(0, len(data), PUT_CHUNK_BYTES):
-                    file.write(bytes(view[start : start + PUT_CHUNK_BYTES]))
-
-        self._check(write, path)
+        try:
+            self._check(lambda: self._files.put(path, data), path)
+        except FileNotFoundError as error:
+            raise _refused(self.name, path, error) from error
 
     def exists(self, path: str) -> bool:
-        def look() -> bool:
-            try:
-                self._open_sftp().stat(path)
-            except FileNotFoundError:
-                return False
-            return True
-
-        return self._check(look, path)
+        return self._check(lambda: self._files.exists(path), path)
 
     def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
-        def read() -> bytes:
-            try:
-                with self._open_sftp().open(path, "rb") as file:
-                    file.seek(offset)
-                    return file.read(max_bytes) if max_bytes >= 0 else file.read()
-            except FileNotFoundError:
-                return b""
-
-        return self._check(read, path)
+        try:
+            return self._check(lambda: self._files.read(path, offset, max_bytes), path)
+        except FileNotFoundError:
+            return b""
 
     def walk(self, root: str) -> dict[str, int]:
-        found: dict[str, int] = {}
-
-        def look(prefix: str, depth: int) -> None:
-            entries = self._open_sftp().listdir_iter(f"{root}/{prefix}")
-            for entry in itertools.islice(entries, MAX_FILES):
-                mode, name = entry.st_mode or 0, f"{prefix}{entry.filename}"
-                if stat.S_ISDIR(mode) and depth < MAX_DEPTH:
-                    look(f"{name}/", depth + 1)
-                elif stat.S_ISREG(mode) and len(found) < MAX_FILES:
-                    found[name] = entry.st_size or 0
-
         try:
-            self._check(lambda: look("", 1), root)
+            return self._check(lambda: self._files.walk(root), root)
         except FileNotFoundError:
             return {}
-        return found
 
     def close(self) -> None:
         for bridge in self._bridges:
             bridge.close()
-        for client in reversed(self._clients):
+        for client in reversed([*self._way, *self._clients]):
             client.close()
 
-    def _open_sftp(self) -> paramiko.SFTPClient:
-        if self._sftp is None:
-            self._sftp = self._client.open_sftp()
-            channel = self._sftp.get_channel()
-            assert channel is not None
-            channel.settimeout(SILENCE_S)
-        return self._sftp
+    def _open_files(self) -> Files:
+        """Over SFTP if the host lets us, else with commands.
+
+        Raises:
+            PreflightError: Neither works.
+        """
+        try:
+            sftp = self._check(lambda: self._on_a_connection(lambda client: client.open_sftp()))
+        except TianJiError as error:
+            if not self._is_connected():
+                raise
+            files = ShellFiles(lambda line, data: self._exchange(line, data, FILES_S))
+            try:
+                files.home()
+            except PreflightError:
+                raise
+            except (TianJiError, OSError):
+                raise error from None
+            return files
+        channel = sftp.get_channel()
+        assert channel is not None
+        channel.settimeout(SILENCE_S)
+        return SftpFiles(sftp)
+
+    def _exchange(self, line: str, data: bytes, timeout_s: float) -> Answer:
+        """Runs a line with this input.
+
+        Raises:
+            DeadlineError: It takes longer.
+            PreflightError: The login shell there runs nothing.
+        """
+        mark, deadline_s = new_mark(), time.monotonic() + timeout_s
+        script = run_script(line, mark, reads_input=bool(data))
+        channel = self._open_channel()
+        try:
+            streams = self._check(lambda: _talk(channel, script, mark, data, deadline_s))
+            if streams is None:
+                raise DeadlineError(
+                    f"{line[:60]} took longer than {timeout_s:.0f} s", where=self.name
+                )
+            answer = read_answer(*streams, mark)
+            if answer is None:
+                raise self._no_shell(channel, *streams)
+        finally:
+            channel.close()
+        return answer
+
+    def _no_shell(self, channel: paramiko.Channel, stdout: bytes, stderr: bytes) -> PreflightError:
+        while channel.recv_stderr_ready():
+            stderr += channel.recv_stderr(READ_BYTES)
+        code = f" (exit code {channel.exit_status})" if channel.status_event.wait(1.0) else ""
+        said = Completed(-1, *(data.decode("utf-8", "replace") for data in (stdout, stderr)))
+        return PreflightError(
+            f"the login shell there does not run `{LOGIN_LINE}`{code}{said.last_words}",
+            where=self.name,
+            fix=f"ssh {self._target.alias} sh -c true must work; see the user's shell and its"
+            " start-up files there",
+        )
 
     def _open_channel(self) -> paramiko.Channel:
-        def open_it() -> paramiko.Channel:
-            transport = self._client.get_transport()
+        def open_it(client: paramiko.SSHClient) -> paramiko.Channel:
+            transport = client.get_transport()
             if transport is None:
                 raise EOFError("not connected")
             return transport.open_session(timeout=CONNECT_S)
 
-        return self._check(open_it)
+        return self._check(lambda: self._on_a_connection(open_it))
+
+    def _on_a_connection(self, action: Callable[[paramiko.SSHClient], T]) -> T:
+        """Opens a session on a connection that has room for one; makes another where none has.
+
+        Raises:
+            PreflightError: The host allows no sessions at all, or too few.
+        """
+        with self._opening:  # one at a time, or each would make a connection for itself
+            clients, is_full = self._clients, len(self._clients) == MAX_CONNECTIONS
+            patience_s = FULL_S if is_full else FREED_S if len(clients) > 1 else 0.0
+            give_up_s = time.monotonic() + patience_s
+            while True:
+                for client in clients:
+                    with contextlib.suppress(paramiko.ChannelException):
+                        return action(client)
+                if time.monotonic() >= give_up_s:
+                    break
+                self._cancel.wait(0.02)
+            if not is_full:
+                clients.append(open_client(self._target, self._way, self._cancel))
+                with contextlib.suppress(paramiko.ChannelException):
+                    return action(clients[-1])
+        raise PreflightError(
+            f"sshd there refuses another session, on each of {len(clients)} connections",
+            where=self.name,
+            fix="raise MaxSessions in its sshd_config (10 is usual)",
+        )
 
     def _check(self, action: Callable[[], T], path: str = "") -> T:
         """Runs an action; a broken connection is told apart from what the host answered.
@@ -210,7 +267,7 @@ class SshNode:
             raise _refused(self.name, path, error) from error
 
     def _is_connected(self) -> bool:
-        transport = self._client.get_transport()
+        transport = self._clients[0].get_transport()
         return transport is not None and transport.is_active()
 
 
@@ -238,17 +295,48 @@ def _refused(host: str, path: str, error: OSError) -> PreflightError:
     )
 
 
-def spawn_line(command: Sequence[str], env: Mapping[str, str], directory: str | None) -> str:
-    """What the host's shell is given to start a command: every word of it quoted."""
-    words = [f"cd -- {shlex.quote(directory)} &&"] if directory else []
-    return " ".join([*words, "exec", shlex.join(with_environment(command, env))])
+def _begin(channel: paramiko.Channel, script: bytes, mark: str, deadline_s: float) -> bytes | None:
+    """Starts `sh` and gives it a script; returns what was said when the mark has come, or when the
+    channel has ended. None if neither happens in time."""
+    channel.exec_command(LOGIN_LINE)
+    channel.settimeout(max(0.1, deadline_s - time.monotonic()))
+    with contextlib.suppress(OSError):  # a shell that ended at once: what it said is read below
+        channel.sendall(script)
+    said = bytearray()
+    while begins(bytes(said), mark) is None:
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            return None
+        channel.settimeout(remaining_s)
+        try:
+            data = channel.recv(READ_BYTES)
+        except TimeoutError:
+            return None
+        if not data:
+            break
+        said += data
+    return bytes(said)
 
 
-def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed | None:
-    """Runs a command on a fresh channel, reading both streams; None if it takes too long."""
-    channel.exec_command(line)
-    channel.shutdown_write()
-    output, errors = bytearray(), bytearray()
+def _talk(
+    channel: paramiko.Channel, script: bytes, mark: str, data: bytes, deadline_s: float
+) -> tuple[bytes, bytes] | None:
+    """Runs a script with input, reading both streams to their end; None if it takes too long."""
+    if data:
+        said = _begin(channel, script, mark, deadline_s)
+        if said is None:
+            return None
+        output = bytearray(said)
+    else:
+        channel.exec_command(LOGIN_LINE)
+        channel.settimeout(max(0.1, deadline_s - time.monotonic()))
+        output, data = bytearray(), script
+    with contextlib.suppress(OSError):  # who ends early says why on its streams
+        view = memoryview(data)
+        for start in range(0, len(data), SEND_BYTES):
+            channel.sendall(bytes(view[start : start + SEND_BYTES]))
+        channel.shutdown_write()
+    errors = bytearray()
     while not (channel.eof_received or channel.closed) or channel.recv_ready():
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0 or not select.select([channel], [], [], remaining_s)[0]:
@@ -259,22 +347,21 @@ def _run(channel: paramiko.Channel, line: str, deadline_s: float) -> Completed |
             errors += channel.recv_stderr(READ_BYTES)
     while channel.recv_stderr_ready():
         errors += channel.recv_stderr(READ_BYTES)
-    if not channel.status_event.wait(max(0.1, deadline_s - time.monotonic())):
-        return None
-    out, err = (bytes(data).decode("utf-8", "replace") for data in (output, errors))
-    return Completed(channel.exit_status, out, err)
+    return bytes(output), bytes(errors)
 
 
 def _access(target: Target, client: paramiko.SSHClient) -> AccessFacts:
     transport = client.get_transport()
     key = transport.get_remote_server_key() if transport else None
-    address = "" if target.jumps or transport is None else str(transport.getpeername()[0])
+    is_direct = not target.jumps and not target.proxy_command
+    address = str(transport.getpeername()[0]) if transport is not None and is_direct else ""
     host_key = f"{key.get_name()} {key.fingerprint}" if key else ""
+    way = " -> ".join(jump.endpoint for jump in target.jumps)
     return AccessFacts(
         user=target.user,
         endpoint=target.endpoint,
         address=address,
         host_key=host_key,
         key=", ".join(target.keys) or "the agent or the usual files in ~/.ssh",
-        jump=" -> ".join(jump.endpoint for jump in target.jumps),
+        jump=way or (f"`{target.proxy_command}`" if target.proxy_command else ""),
     )

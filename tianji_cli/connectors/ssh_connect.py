@@ -6,105 +6,166 @@ and TCP_USER_TIMEOUT on the underlying socket.
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import HostUnreachableError
-from tianji_cli.connectors.host_keys import (
-    RefuseUnknown,
-    changed_key,
-    load_host_keys,
-    refused_login,
-)
+from tianji_cli.connectors.host_keys import VerifyHostKey, key_types, read_trust
+from tianji_cli.connectors.known_hosts import Trust
+from tianji_cli.connectors.ssh_keys import Login, LoginRefusedError
+from tianji_cli.connectors.ssh_proxy import ProxyCommand
 from tianji_cli.connectors.target import Target
 
 CONNECT_S = 10.0
 """For each step of each hop: TCP, banner, authentication, channel."""
-ATTEMPTS = 4
+MAX_CONNECT_S = 50.0
+"""A longer `ConnectTimeout` is cut: making a host ready has a deadline as well."""
+ATTEMPTS = 6
 """sshd turns some of many simultaneous connections away (MaxStartups); those come back."""
 KEEPALIVE_S = 2
 USER_TIMEOUT_MS = 12_000
 """Longer than the cuts that a run survives, with the last retransmission before it."""
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_NO_ROUTE = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Of an address of a family that this machine's network does not have."""
 
 
 def open_client(
     target: Target, earlier: list[paramiko.SSHClient], cancel: threading.Event
 ) -> paramiko.SSHClient:
+    """Connects to a host and logs in.
+
+    Args:
+        target: The host.
+        earlier: Connections to the hosts on the way, the last of them next to it.
+        cancel: Ends waiting between attempts.
+
+    Raises:
+        HostUnreachableError: No connection in time.
+        PreflightError: Its key is not trusted, or it accepts none of ours.
+        ConfigError: A file of the user's cannot be used.
+    """
+    trust = read_trust(target)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _connect_once(target, earlier)
+            return _connect_once(target, earlier, trust)
+        except (VerifyHostKey.Error, LoginRefusedError) as error:
+            raise error.explanation from None
         except (paramiko.SSHException, EOFError, ConnectionResetError) as error:
-            is_known = isinstance(error, (paramiko.BadHostKeyException, RefuseUnknown.Error))
-            if isinstance(error, paramiko.BadHostKeyException):
-                raise changed_key(target, error) from None
-            if isinstance(error, RefuseUnknown.Error):
-                raise error.explanation from None
-            if isinstance(error, paramiko.AuthenticationException):
-                raise refused_login(target, error) from None
-            if is_known or attempt == ATTEMPTS or cancel.is_set():
+            if attempt == ATTEMPTS or cancel.is_set():
                 raise _unreachable(target, error) from error
             cancel.wait(attempt * random.uniform(0.2, 0.6))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise _unreachable(target, error) from error
     raise AssertionError("the last attempt returns or raises")
 
 
 def _unreachable(target: Target, error: Exception) -> HostUnreachableError:
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
-        error = next(iter(error.errors.values()))
-    text = f"no answer within {CONNECT_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
+    text = f"no answer within {_limit_s(target):.0f} s"
+    if not isinstance(error, TimeoutError):
+        text = getattr(error, "strerror", "") or str(error) or type(error).__name__
     return HostUnreachableError(
-        f"{target.endpoint} cannot be reached: {text or type(error).__name__}",
+        f"{target.endpoint} cannot be reached: {text}",
         where=target.alias,
         fix=f"ssh {target.alias} must work; is the host up, and are name and port right?",
     )
 
 
-def _connect_once(target: Target, earlier: list[paramiko.SSHClient]) -> paramiko.SSHClient:
+def _limit_s(target: Target) -> float:
+    return min(target.connect_s or CONNECT_S, MAX_CONNECT_S)
+
+
+def _connect_once(
+    target: Target, earlier: list[paramiko.SSHClient], trust: Trust
+) -> paramiko.SSHClient:
+    def transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401
+        return _Transport(sock, trust, **options)
+
     client = paramiko.SSHClient()
-    load_host_keys(client, target)
-    client.set_missing_host_key_policy(RefuseUnknown(target))
-    keys = [key for key in target.keys if Path(key).exists()]
+    client.set_missing_host_key_policy(VerifyHostKey(target, trust))
+    limit_s = _limit_s(target)
+    way = _way_to(target, earlier)
     try:
         client.connect(
             target.hostname,
             target.port,
             target.user,
-            key_filename=keys or None,  # type: ignore[arg-type]  # a list is documented
-            allow_agent=target.uses_agent,
-            look_for_keys=not target.keys,
-            sock=_way_to(target, earlier),
-            timeout=CONNECT_S,
-            banner_timeout=CONNECT_S,
-            auth_timeout=CONNECT_S,
-            channel_timeout=CONNECT_S,
+            sock=way,
+            timeout=limit_s,
+            banner_timeout=limit_s,
+            auth_timeout=limit_s,
+            channel_timeout=limit_s,
+            transport_factory=transport,
+            auth_strategy=Login(target),
         )
         _notice_dead_peers(client)
-    except BaseException:
+    except BaseException as error:
         client.close()
+        way.close()
+        is_explained = isinstance(error, (VerifyHostKey.Error, LoginRefusedError))
+        said = way.last_words() if isinstance(way, ProxyCommand) and not is_explained else ""
+        if said and isinstance(error, Exception):
+            raise paramiko.SSHException(f"its ProxyCommand said: {said}") from error
         raise
     return client
 
 
-def _way_to(target: Target, earlier: list[paramiko.SSHClient]) -> Any:  # noqa: ANN401
-    """What the connection runs over: a jump host's channel, a proxy command, or None for TCP."""
+class _Transport(paramiko.Transport):
+    """Asks for host keys in the order in which they can be trusted, certificates included."""
+
+    def __init__(self, sock: Any, trust: Trust, **options: Any) -> None:  # noqa: ANN401
+        self._trust = trust
+        super().__init__(sock, **options)
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        return key_types(self._trust, tuple(super().preferred_keys))
+
+
+def _way_to(target: Target, earlier: list[paramiko.SSHClient]) -> socket.socket | paramiko.Channel:
+    """What the connection runs over: a jump host's channel, a proxy command, or TCP."""
+    limit_s = _limit_s(target)
     if earlier:
         transport = earlier[-1].get_transport()
         assert transport is not None
         there = (target.hostname, target.port)
-        return transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=CONNECT_S)
-    return paramiko.ProxyCommand(target.proxy_command) if target.proxy_command else None
+        return transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=limit_s)
+    if target.proxy_command:
+        return ProxyCommand.start(target.proxy_command)
+    return _dial(target, limit_s)
+
+
+def _dial(target: Target, limit_s: float) -> socket.socket:
+    """A TCP connection to the first of the host's addresses that answers.
+
+    Raises:
+        OSError: None does; the error is that of the first one to which there is a way at all.
+    """
+    family = _FAMILIES.get(target.family, socket.AF_UNSPEC)
+    errors: list[OSError] = []
+    found = socket.getaddrinfo(target.hostname, target.port, family, socket.SOCK_STREAM)
+    for kind, _, _, _, address in found:
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        sock.settimeout(limit_s)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            errors.append(error)
+        else:
+            return sock
+    raise next((error for error in errors if error.errno not in _NO_ROUTE), errors[0])
 
 
 def _notice_dead_peers(client: paramiko.SSHClient) -> None:
     transport = client.get_transport()
     sock = transport.sock if transport else None
-    if not isinstance(sock, socket.socket):
+    if not isinstance(sock, socket.socket) or isinstance(sock, ProxyCommand):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (

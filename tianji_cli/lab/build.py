@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
+from engine.runtime.account import home
 from tianji_cli.lab import hosts, network, texts
 from tianji_cli.lab.cgroups import make_groups, plan_freezer
 from tianji_cli.lab.disks import make_key, prepare_disk
@@ -56,7 +57,7 @@ def build(request: LabRequest, directory: Path) -> LabState:
         request,
         str(directory),
         mounts=mount_points(),
-        homes=(pwd.getpwuid(0).pw_dir, str(Path.home())),
+        homes=(pwd.getpwuid(0).pw_dir, str(home() or "/")),
         interpreter=Interpreter(sys.executable, (sys.prefix, sys.base_prefix)),
     )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.config_file import apply_settings, convert, read_yaml
 from engine.errors import ConfigError
+from engine.runtime.account import expand
 from engine.spec import Experiment, PositiveFloat, PositiveInt, Spec, StopSpec, check_experiment
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Inventory
@@ -107,7 +108,7 @@ def find_inventory(given: str | None) -> Path:
     """
     if given is not None:
         return find_file("inventories", given)
-    lab = Path("~/.tianji/lab/inventory.yaml").expanduser()
+    lab = expand("~/.tianji/lab/inventory.yaml")
     if not lab.is_file():
         raise ConfigError(
             "there are no hosts to run on: no INVENTORY is given and no lab is up",

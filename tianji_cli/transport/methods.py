@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.runtime.account import expand
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
 from tianji_cli.baselines.probe import probe, probe_here
 from tianji_cli.baselines.venv_peer import venv_python
@@ -150,5 +151,5 @@ def _find_xingtian(options: PeerOptions) -> Found:
         fix = f"{PYTHON_VARIABLE}=/path/to/python; docs/bench.md says how to install it"
         raise PeerMissingError("no XingTian installation was named", where="xingtian", fix=fix)
     modules = ["xt=xingtian", "pyarrow", "zmq", "numpy"]
-    found = probe(Path(named).expanduser(), modules, peer="XingTian", fix="docs/bench.md")
+    found = probe(expand(named), modules, peer="XingTian", fix="docs/bench.md")
     return Found(command=[found.python], versions=found.versions)

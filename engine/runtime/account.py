@@ -1,0 +1,82 @@
+"""Who runs this, and where that user's own files are: also where nobody has given either a name.
+
+Containers are often started with a bare number for a user (`docker run --user 1234`): no line of
+the password database has it, and HOME may be unset or lead nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import tempfile
+from pathlib import Path
+
+
+def user_name() -> str:
+    """The user's login name; empty if there is none.
+
+    As `getpass.getuser` finds it: the environment first.
+    """
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        if name := os.environ.get(variable):
+            return name
+    entry = database_entry()
+    return entry.pw_name if entry else ""
+
+
+def user_label() -> str:
+    """What to call the user where anything will do: the name, or else `uid 1234`."""
+    return user_name() or f"uid {os.getuid()}"
+
+
+def home() -> Path | None:
+    """The user's home directory: `$HOME`, or else what the password database says; None if neither
+    knows one."""
+    entry = database_entry()
+    text = os.environ.get("HOME") or (entry.pw_dir if entry else "")
+    return Path(text) if text else None
+
+
+def expand(path: str | Path) -> Path:
+    """The path with `~` and `~name` replaced; left as it is where there is no such home."""
+    text = str(path)
+    if text == "~" or text.startswith("~/"):
+        base = home()
+        return Path(text) if base is None else base / text[2:]
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~name` of a user that is not known here
+        return Path(text)
+
+
+def cache_home() -> Path:
+    """Where caches of this user lie: `$XDG_CACHE_HOME`, `~/.cache`, or, where no home can be
+    written, a directory of the user's own below the temporary one."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    base = home()
+    if base is not None:
+        cache = base / ".cache"
+        if os.access(cache if cache.is_dir() else base, os.W_OK | os.X_OK):
+            return cache
+    return _own_directory(Path(tempfile.gettempdir()) / f"tianji-cache-{os.getuid()}")
+
+
+def _own_directory(path: Path) -> Path:
+    """A directory that nobody else can write, since what lies in it is loaded and run: this one,
+    or a fresh one where somebody else was there first."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    if is_own and not found.st_mode & 0o022:
+        return path
+    return Path(tempfile.mkdtemp(prefix=f"{path.name}-"))
+
+
+def database_entry() -> pwd.struct_passwd | None:
+    """The user's line of the password database, which is all that `ssh` goes by."""
+    try:
+        return pwd.getpwuid(os.getuid())
+    except KeyError:
+        return None

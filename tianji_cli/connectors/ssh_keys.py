@@ -1,0 +1,325 @@
+"""The keys that a login is tried with: files and an agent's, in the order of OpenSSH.
+
+A file that cannot be used does not end the attempt: it is said, with the reason, if no other key
+is accepted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
+from paramiko.agent import AgentSSH  # noqa: TID253
+
+from engine.errors import ConfigError, PreflightError, TianJiError
+from engine.runtime.account import expand
+from tianji_cli.connectors.target import USUAL_KEYS, Target
+
+AGENT_S = 10.0
+_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+_HEADER = b"openssh-key-v1\0"
+_BROKEN = (paramiko.SSHException, ValueError, TypeError, EOFError, IndexError)
+"""What paramiko and cryptography raise for files that hold no key."""
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A private key's file.
+
+    Attributes:
+        key: None if it cannot be used.
+        public: The public half, as it travels; empty if it is not known.
+        problem: Why it cannot be used.
+    """
+
+    path: str
+    key: paramiko.PKey | None
+    public: bytes
+    problem: str = ""
+    is_locked: bool = False
+
+
+def read_key_file(path: str) -> KeyFile:
+    """Reads a private key; what is wrong with it is said in the answer."""
+    public = _public_half(path)
+    try:
+        facts = Path(path).stat()
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return KeyFile(path, None, public, f"cannot be read: {error.strerror}")
+    if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
+        problem = f"others may read it, so ssh does not use it either; chmod 600 {path}"
+        return KeyFile(path, None, public, problem)
+    public = public or _embedded_public(data)
+    try:
+        key = _load(path)
+    except paramiko.PasswordRequiredException:
+        return KeyFile(path, None, public, "is locked with a passphrase", is_locked=True)
+    except _BROKEN as error:
+        if isinstance(error, TypeError) and "assword" in str(error):  # so says cryptography
+            return KeyFile(path, None, public, "is locked with a passphrase", is_locked=True)
+        return KeyFile(path, None, public, "holds no private key that can be read")
+    return KeyFile(path, key, key.asbytes())
+
+
+def _load(path: str) -> paramiko.PKey:
+    """The key, of whatever type; without a certificate that lies beside it."""
+    text = Path(path).read_text("ascii")
+    if "-----BEGIN PRIVATE KEY-----" in text or "-----BEGIN ENCRYPTED PRIVATE KEY-----" in text:
+        text = _as_openssh(text.encode())
+    for kind in _KINDS:
+        try:
+            return kind.from_private_key(io.StringIO(text))
+        except paramiko.PasswordRequiredException:
+            raise
+        except _BROKEN:
+            continue  # of another type
+    raise paramiko.SSHException("no key of a type that is known")
+
+
+def _as_openssh(data: bytes) -> str:
+    """A key in PKCS8, which ssh reads and paramiko does not.
+
+    Raises:
+        TypeError: It is locked with a passphrase.
+    """
+    from cryptography.hazmat.primitives import serialization as forms
+
+    key = forms.load_pem_private_key(data, password=None)
+    as_openssh = forms.PrivateFormat.OpenSSH
+    return key.private_bytes(forms.Encoding.PEM, as_openssh, forms.NoEncryption()).decode()
+
+
+def _public_half(path: str) -> bytes:
+    try:
+        return paramiko.pkey.PublicBlob.from_file(f"{path}.pub").key_blob
+    except (OSError, *_BROKEN):
+        return b""
+
+
+def _embedded_public(data: bytes) -> bytes:
+    """The public key of a file in OpenSSH's format, which is readable if the private one is not."""
+    lines = data.strip().splitlines()
+    try:
+        body = base64.b64decode(b"".join(lines[1:-1]), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    if not body.startswith(_HEADER):
+        return b""
+    message = paramiko.Message(body[len(_HEADER) :])
+    for _ in range(3):  # cipher, derivation, its options
+        message.get_binary()
+    return message.get_binary() if message.get_int() else b""
+
+
+def check_key_file(host: str, path: str) -> None:
+    """Looks at the one key file that an inventory names, before anything is connected.
+
+    Raises:
+        ConfigError: There is none, or it is no private key.
+        PreflightError: It must not be read.
+    """
+    file = expand(path)
+    if not file.is_file():
+        raise ConfigError(f"there is no such key file: {file}", where=f"{host}: key")
+    found = read_key_file(str(file))
+    if found.key is not None or found.is_locked:
+        return  # whether an agent has what is locked, is seen later
+    kind = ConfigError if found.problem.startswith("holds no") else PreflightError
+    fix = "give the private key of a pair, not the .pub file" if kind is ConfigError else ""
+    raise kind(f"the key file {file} {found.problem}", where=f"{host}: key", fix=fix)
+
+
+def agent_keys(target: Target) -> list[paramiko.PKey]:
+    """The keys of the agent that the configuration names; none if it does not answer."""
+    if target.agent is None:
+        return []
+    agent = AgentSSH()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(AGENT_S)
+    try:
+        connection.connect(target.agent)
+        agent._connect(connection)  # type: ignore[attr-defined]  # its Agent asks $SSH_AUTH_SOCK alone
+    except (OSError, paramiko.SSHException, UnicodeError):
+        connection.close()
+        return []
+    return list(agent.get_keys())
+
+
+@dataclass
+class Login(paramiko.auth_strategy.AuthStrategy):
+    """Tries all keys on a connection whose host is verified.
+
+    Args:
+        target: Where to log in.
+
+    Attributes:
+        tried: What was offered, in words.
+    """
+
+    target: Target
+    tried: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(paramiko.SSHConfig())
+        listed = self.target.keys or tuple(
+            path for usual in USUAL_KEYS if Path(path := str(expand(usual))).exists()
+        )
+        self._files = [read_key_file(path) for path in listed]
+        self._agent = agent_keys(self.target)
+
+    def get_sources(self) -> Iterator[paramiko.auth_strategy.AuthSource]:
+        raise NotImplementedError("authenticate says itself what is tried")
+
+    def authenticate(self, transport: paramiko.Transport) -> paramiko.auth_strategy.AuthResult:
+        """Logs in.
+
+        Raises:
+            LoginRefusedError: No key is accepted.
+        """
+        user, needs = self.target.user, list[str]()
+        for name, key in self._candidates():
+            self.tried.append(name)
+            try:
+                needs = list(transport.auth_publickey(user, key))
+                if not needs:
+                    return paramiko.auth_strategy.AuthResult(self)
+            except paramiko.BadAuthenticationType as error:
+                raise LoginRefusedError(self._only(list(error.allowed_types))) from None
+            except (paramiko.AuthenticationException, *_BROKEN) as error:
+                if not transport.is_active():
+                    raise LoginRefusedError(self._hung_up(str(error))) from None
+        if not self.tried and self._gets_in_without(transport):
+            return paramiko.auth_strategy.AuthResult(self)
+        raise LoginRefusedError(self._wants_more(needs) if needs else self._refused())
+
+    def _gets_in_without(self, transport: paramiko.Transport) -> bool:
+        """Some hosts know the user by the network that the connection comes from."""
+        try:
+            return not transport.auth_none(self.target.user)
+        except paramiko.SSHException:
+            return False
+
+    def _candidates(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        """Certificates, then keys of the files that the agent has, files, other keys of it."""
+        listed = {file.public for file in self._files} - {b""}
+        yield from self._certified()
+        for key in self._agent:
+            if key.asbytes() in listed:
+                yield f"{_comment(key)} of the agent", key
+        in_agent = {key.asbytes() for key in self._agent}
+        for file in self._files:
+            if file.key is not None and file.public not in in_agent:
+                yield file.path, file.key
+        if self.target.uses_agent:
+            for key in self._agent:
+                if key.asbytes() not in listed:
+                    yield f"{_comment(key)} of the agent", key
+
+    def _certified(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        """Keys with a certificate: `CertificateFile`, or `KEY-cert.pub` beside a key's file."""
+        beside = [f"{file.path}-cert.pub" for file in self._files]
+        keys = [*self._agent, *(file.key for file in self._files if file.key is not None)]
+        for path in dict.fromkeys([*self.target.certificates, *beside]):
+            if not Path(path).is_file():
+                continue
+            for key in keys:
+                if _certify(key, path):
+                    yield path, key
+                    key.public_blob = None
+                    break
+
+    def _unusable(self) -> list[str]:
+        return [f"{file.path} {file.problem}" for file in self._files if file.key is None]
+
+    def _refused(self) -> TianJiError:
+        target = self.target
+        if not self.tried:
+            return self._no_key()
+        more = "".join(f"; {text}" for text in self._unusable())
+        return PreflightError(
+            f"{target.endpoint} accepts none of our keys (tried {', '.join(self.tried)}{more})",
+            where=target.alias,
+            fix=_copy_id(target),
+        )
+
+    def _no_key(self) -> TianJiError:
+        target, unusable = self.target, self._unusable()
+        locked = [file.path for file in self._files if file.is_locked]
+        if locked:
+            what = "; ".join(f"the key {text}" for text in unusable)
+            fix = f"ssh-add {locked[0]}"
+        elif unusable:
+            what = f"no key can be used: {'; '.join(unusable)}"
+            fix = "mend that, or give another with `key:`"
+        else:
+            what = "there is no key to log in with: no agent has one, and ~/.ssh/id_* are not there"
+            fix = f"ssh-keygen -t ed25519 && {_copy_id(target)}"
+        return PreflightError(what, where=target.alias, fix=fix)
+
+    def _only(self, allowed: list[str]) -> TianJiError:
+        return PreflightError(
+            f"{self.target.endpoint} lets nobody in by key, only by {', '.join(allowed)}",
+            where=self.target.alias,
+            fix="have PubkeyAuthentication switched on there: TianJi asks for no password",
+        )
+
+    def _wants_more(self, needs: list[str]) -> TianJiError:
+        return PreflightError(
+            f"{self.target.endpoint} accepts our key and wants {', '.join(needs)} as well",
+            where=self.target.alias,
+            fix="TianJi asks for no password or code; reach it by `jump:` from inside, or have keys"
+            " suffice",
+        )
+
+    def _hung_up(self, said: str) -> TianJiError:
+        return PreflightError(
+            f"{self.target.endpoint} hung up after {len(self.tried)} keys"
+            f" (tried {', '.join(self.tried)}): {said}",
+            where=self.target.alias,
+            fix="name the right one with `key:`, and `IdentitiesOnly yes` in ~/.ssh/config",
+        )
+
+
+class LoginRefusedError(paramiko.SSHException):
+    """Carries the explanation through paramiko."""
+
+    def __init__(self, explanation: TianJiError) -> None:
+        super().__init__(str(explanation))
+        self.explanation = explanation
+
+
+def _certify(key: paramiko.PKey, path: str) -> bool:
+    """Gives a key its certificate. False if it is another's, or none."""
+    try:
+        key.load_certificate(path)
+        blob = key.public_blob
+        if blob is not None and _certified_key(blob.key_blob) == key.asbytes():
+            return True
+    except (OSError, *_BROKEN):
+        pass
+    key.public_blob = None
+    return False
+
+
+def _certified_key(blob: bytes) -> bytes:
+    """The plain public key inside a certificate."""
+    kind = paramiko.Message(blob).get_text().removesuffix("-cert-v01@openssh.com")
+    return paramiko.PKey.from_type_string(kind, blob).asbytes()
+
+
+def _comment(key: paramiko.PKey) -> str:
+    return str(getattr(key, "comment", "") or key.get_name())
+
+
+def _copy_id(target: Target) -> str:
+    port = f"-p {target.port} " if target.port != 22 else ""
+    return f"ssh-copy-id {port}{shlex.quote(f'{target.user}@{target.hostname}')}"

@@ -1,0 +1,87 @@
+"""`~/.ssh/config` read without an OpenSSH client, by paramiko's parser.
+
+It knows a part of the language. A file with lines that it would overlook or take for something
+else is refused with these lines, since to guess means to reach another host, or another user's.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
+
+from engine.errors import ConfigError
+from engine.runtime.account import user_name
+from tianji_cli.connectors.ssh_config import Options
+
+_KNOWN_CRITERIA = frozenset({"all", "host", "originalhost", "user", "localuser"})
+_KEYWORD = re.compile(r"^\s*(?P<name>[A-Za-z]+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*$")
+_WITH_VALUE = _KNOWN_CRITERIA - {"all"}
+
+
+def parse_config(path: Path, alias: str, user: str | None = None) -> Options:
+    """All that a file says of a host; what holds for every host if there is no such file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds what this parser does not understand.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return {"hostname": alias}
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if problems := not_understood(text):
+        raise ConfigError(
+            "there is no `ssh` here to read it, and this is not understood without one: "
+            + "; ".join(f"line {number}: {words}" for number, words in problems),
+            where=f"{path}:{problems[0][0]}",
+            fix="install an OpenSSH client (Debian: apt install openssh-client)",
+        )
+    if user is not None:  # as `ssh -l` does, so that `Match user` sees it
+        text = f"User {user}\n{text}"
+    try:
+        return dict(paramiko.SSHConfig.from_text(text).lookup(alias))
+    except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ValueError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def not_understood(text: str) -> list[tuple[int, str]]:
+    """Lines that paramiko's parser would misread: their numbers, and what is on them.
+
+    >>> not_understood("Host a\\n Include more\\nMatch final all\\nMatch user ann")
+    [(2, 'Include more'), (3, 'Match final all')]
+    """
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _KEYWORD.match(line)
+        if match is None:
+            if line.strip() and not line.lstrip().startswith("#"):
+                found.append((number, line.strip().encode("ascii", "replace").decode()))
+            continue
+        if not _is_understood(match["name"].lower(), match["value"]):
+            found.append((number, f"{match['name']} {match['value']}"))
+    return found
+
+
+def _is_understood(name: str, value: str) -> bool:
+    if name == "include" or " #" in value:  # to ssh a comment, to the parser part of the value
+        return False
+    if name == "canonicalizehostname":
+        return value.lower() in ("no", "none")
+    return name != "match" or _is_known(value)
+
+
+def _is_known(criteria: str) -> bool:
+    """Whether a Match line names only what the parser evaluates as ssh does."""
+    if "user" in criteria and not user_name():
+        return False  # the parser asks for the name, and there is none
+    words = criteria.split()
+    while words:
+        name = words.pop(0).removeprefix("!")
+        if name not in _KNOWN_CRITERIA:
+            return False
+        if name in _WITH_VALUE and (not words or words.pop(0).startswith('"')):
+            return False
+    return True

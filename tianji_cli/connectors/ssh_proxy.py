@@ -1,0 +1,49 @@
+"""The way to a host that a `ProxyCommand` makes: a socket, at whose other end a command is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from typing import IO
+
+
+class ProxyCommand(socket.socket):
+    """The near end; the command is run by the user's shell, as `ssh` would have it run.
+
+    In a session of its own: Ctrl-C in the terminal is for this program, which needs the connection
+    to end a run in good order.
+    """
+
+    _process: subprocess.Popen[bytes]
+    _errors: IO[bytes]
+
+    @classmethod
+    def start(cls, command: str) -> ProxyCommand:
+        """Starts the command."""
+        near, far = socket.socketpair()
+        proxy = cls(fileno=near.detach())
+        proxy._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        with far:
+            proxy._process = subprocess.Popen(
+                [shell, "-c", f"exec {command}"],
+                stdin=far.fileno(),
+                stdout=far.fileno(),
+                stderr=proxy._errors,
+                start_new_session=True,
+            )
+        return proxy
+
+    def last_words(self) -> str:
+        """The last line that the command said on standard error."""
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        super().close()

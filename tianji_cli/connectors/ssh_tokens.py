@@ -1,0 +1,108 @@
+"""What `ssh -G` leaves to be replaced in the values of options: `%h`, `~`, `${NAME}`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+from engine.errors import ConfigError
+from engine.runtime.account import expand, home, user_name
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What percent signs stand for, of one host.
+
+    Attributes:
+        alias: As the user named it.
+        key_name: HostKeyAlias, or else the alias.
+    """
+
+    alias: str
+    hostname: str
+    port: int
+    user: str
+    key_name: str
+
+    def replace(self, text: str) -> str:
+        """The text with all tokens replaced; a sign that starts none stays.
+
+        >>> Tokens("a", "a.lab", 22, "ann", "a").replace("nc %h %p 100%% %r@%n %z")
+        'nc a.lab 22 100% ann@a %z'
+        """
+        return re.sub(r"%(.)", lambda match: self._value(match[1]), text, flags=re.DOTALL)
+
+    def path(self, text: str) -> str:
+        """The file that an option names."""
+        return str(expand(self.replace(without_variables(text))))
+
+    def _value(self, letter: str) -> str:
+        here = socket.gethostname()
+        values = {
+            "%": "%",
+            "h": self.hostname,
+            "n": self.alias,
+            "p": str(self.port),
+            "r": self.user,
+            "k": self.key_name,
+            "u": user_name(),
+            "i": str(os.getuid()),
+            "d": str(home() or ""),
+            "l": here,
+            "L": here.partition(".")[0],
+            "j": "",
+        }
+        if letter == "C":
+            joined = f"{here}{self.hostname}{self.port}{self.user}"
+            return hashlib.sha1(joined.encode(), usedforsecurity=False).hexdigest()
+        return values.get(letter, f"%{letter}")
+
+
+def without_variables(text: str, *, optional: bool = False) -> str:
+    """The text with `${NAME}` replaced by this process's environment.
+
+    Args:
+        optional: A variable that is not set is nothing, rather than an error.
+
+    Raises:
+        ConfigError: A variable is not set, which ssh refuses as well.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None and not optional:
+            raise ConfigError(
+                f"the environment variable {match[1]} is not set",
+                where=f"ssh's configuration: {text}",
+            )
+        return found or ""
+
+    return _VARIABLE.sub(value, text)
+
+
+def split_files(text: str) -> list[str]:
+    """The files of one option; `ssh -G` joins them with blanks and quotes none that holds one.
+
+    A name that holds a blank goes on where a word does not begin one of its own.
+
+    >>> split_files("/home/ann/.ssh/a /home/ann/my keys/b ~/c")
+    ['/home/ann/.ssh/a', '/home/ann/my keys/b', '~/c']
+    >>> split_files('"/with a blank" none relative')
+    ['/with a blank', 'none', 'relative']
+    """
+    if '"' in text:
+        words = re.findall(r'"([^"]*)"|(\S+)', text)
+        return [quoted or plain for quoted, plain in words]
+    found: list[str] = []
+    for word in text.split(" "):
+        is_new = word.startswith(("/", "~", "$", "%")) or word == "none"
+        if found and not is_new and found[-1].startswith(("/", "~", "$", "%")):
+            found[-1] += f" {word}"
+        elif word:
+            found.append(word)
+    return found
