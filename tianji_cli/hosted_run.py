@@ -32,7 +32,7 @@ from tianji_cli.origin import Origin, place_copy
 from tianji_cli.own_modules import OwnModules, find_modules
 from tianji_cli.parallel import in_parallel
 from tianji_cli.placement import crowded
-from tianji_cli.plan import HostSetup, Plan, wire
+from tianji_cli.plan import HostSetup, Plan, ways_of, wire
 from tianji_cli.provision import (
     Connect,
     Order,
@@ -41,6 +41,7 @@ from tianji_cli.provision import (
     Site,
     connect,
 )
+from tianji_cli.reachability import Reachable, require_ways
 from tianji_cli.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
 from tianji_cli.seats import Seat, seated, seats_of, words_of_devices
 from tianji_cli.shipping import claim_directory, make_run_directories
@@ -111,7 +112,7 @@ class HostedRun:
         sites = self._provision(interrupts, spectator)
         controller = Controller(self.plan, sites, interrupts)
         try:
-            self._prepare(controller, sites, spectator)
+            self._try_ways(sites, self._prepare(controller, sites, spectator))
         finally:
             self._release(controller, sites)
 
@@ -127,6 +128,7 @@ class HostedRun:
         has_started = False
         try:
             ready = self._prepare(controller, sites, spectator)
+            self._try_ways(sites, ready)
             known = {host: len(item.offer.cores) for host, item in ready.items()}
             cores = {host: count for host, count in known.items() if count}
             for warning in crowded(self.plan.placements, cores):
@@ -183,6 +185,22 @@ class HostedRun:
         for host in sites:
             spectator.phase(host, "prepare", "")
         return controller.prepare(self.run_id)
+
+    def _try_ways(self, sites: Mapping[str, Site], ready: Mapping[str, HostReady]) -> None:
+        """Raises PreflightError if a port is closed, rather than that roles never join."""
+        wanted = ways_of(self.plan)
+        if not wanted:
+            return
+        hosts = {}
+        for name, site in sites.items():
+            host = site.part.host
+            if host.ports is not None:  # the very ports, or those next to them
+                first, end = host.ports
+                own = [port_of(endpoint) for endpoint in ready[name].endpoints]
+                start = min((port for port in own if first <= port < end), default=first)
+                host = msgspec.structs.replace(host, ports=(start, end))
+            hosts[name] = Reachable(site.node, host, site.part.python)
+        require_ways(hosts, wanted)
 
     def _write_down(
         self,
@@ -341,6 +359,14 @@ class HostedRun:
 
 def _close_all(sites: Mapping[str, Site]) -> None:
     in_parallel({host: site.node.close for host, site in sites.items()}, CLEAN_S)
+
+
+def port_of(endpoint: str) -> int:
+    """
+    >>> port_of("tcp://[::1]:29500")
+    29500
+    """
+    return int(endpoint.rpartition(":")[2])
 
 
 def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:

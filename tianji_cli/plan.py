@@ -270,6 +270,19 @@ def _commons(
     }
 
 
+def ways_of(plan: Plan) -> dict[str, list[str]]:
+    """For each host the others that its processes will connect to over TCP."""
+    head = plan.host_of[COORDINATOR]
+    pairs = {(host.name, head) for host in plan.hosts}
+    for client, server, _ in connections(plan.graph):
+        pairs.add((plan.host_of[client], plan.host_of[server]))
+    found: dict[str, list[str]] = {}
+    for source, target in sorted(pairs):
+        if source != target:
+            found.setdefault(source, []).append(target)
+    return found
+
+
 def servers_on(plan: Plan, host: str) -> list[str]:
     """The servers of a run that listen on this host."""
     host_of = plan.host_of

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.errors import HostUnreachableError, TianJiError
+from engine.errors import ConfigError, HostUnreachableError, TianJiError
 from tianji_cli.bundle import REQUIREMENTS, pinned_constraints
 from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate
 from tianji_cli.connectors.base import Node
@@ -23,6 +23,7 @@ from tianji_cli.probe import ProbeFacts, probe_command
 
 MIN_MEMORY_BYTES = 512 * 2**20
 MAX_SKEW_S = 1.0
+INDEX_S = 40.0
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
 NAMES = (
@@ -76,7 +77,8 @@ def access_findings(node: Node) -> list[Finding]:
 def access_failure(error: TianJiError) -> list[Finding]:
     """Why a host was not reached."""
     if isinstance(error, HostUnreachableError) or not error.what.startswith("the host key"):
-        return [_failed("ssh", error)]
+        place = f"{error.where}: " if isinstance(error, ConfigError) and error.where else ""
+        return [Finding(probe="ssh", verdict="failed", detail=place + error.what, fix=error.fix)]
     return [_ok("ssh", "it answers"), _failed("host key", error)]
 
 
@@ -93,7 +95,7 @@ def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
     facts = interpreter.facts
     findings = [
         _ok("python", f"{facts.python} at {facts.executable}"),
-        judge_versions(facts),
+        judge_versions(facts, _index_problem(node, interpreter.path, facts)),
         _ok("cores", str(facts.num_cores)),
         judge_memory(facts),
         judge_disk(facts, host.workdir),
@@ -111,11 +113,41 @@ def _attempt(name: str, probe: Callable[[], Finding]) -> Finding:
         return _failed(name, error)
 
 
-def judge_versions(facts: ProbeFacts) -> Finding:
-    """Packages against those that run here."""
-    pinned = dict(line.split("==") for line in pinned_constraints().split())
+def _index_problem(node: Node, python: str, facts: ProbeFacts) -> str:
+    """Why the packages that a host lacks cannot be got there; empty if they can, or none is."""
+    if not facts.missing or not facts.has_venv:
+        return ""
+    wanted = [f"{name}=={_pinned()[name]}" for name in facts.missing]
+    done = node.run(probe_command(python, "index", *wanted), INDEX_S)
+    try:
+        answers = msgspec.json.decode(done.stdout, type=dict[str, str])
+    except msgspec.DecodeError:
+        return ""  # what is not known is no reason to refuse a host
+    return next((problem for problem in answers.values() if problem), "")
+
+
+def _pinned() -> dict[str, str]:
+    """Versions that run here, by package."""
+    return dict(line.split("==") for line in pinned_constraints().split())
+
+
+def judge_versions(facts: ProbeFacts, index_problem: str = "") -> Finding:
+    """Packages against those that run here.
+
+    Args:
+        index_problem: Why what is missing cannot be got there.
+    """
+    pinned = _pinned()
     if facts.missing:
         missing = ", ".join(facts.missing)
+        if index_problem:
+            return Finding(
+                probe="versions",
+                verdict="failed",
+                detail=f"lacks {missing}, and pip cannot get them there: {index_problem}",
+                fix="let pip there reach a package index (pip config), or give a `python:` that has"
+                " them",
+            )
         if facts.has_venv:
             return Finding(
                 probe="versions",

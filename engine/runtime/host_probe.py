@@ -3,8 +3,9 @@
 It is sent as text (`python3 -c <this file> facts ...`) to hosts that have nothing of TianJi yet.
 
     facts DIR PACKAGE...          one JSON document about host, interpreter, packages and disk
-    listen ADDRESS FIRST END      listens on a free port of the range until standard input ends
-    reach ADDRESS:PORT...         one JSON document: which of them answer
+    listen ADDRESS FIRST END NAME listens on a free port of the range until standard input ends
+    reach [ADDRESS]:PORT=NAME...  one JSON document: which of them answer with that name
+    index NAME==VERSION...        one JSON document: which of them pip could get
     clock                         answers each line on standard input with both clocks
 """
 
@@ -18,12 +19,15 @@ if "" in sys.path:  # a `token.py` in the home directory is not what the imports
 import json
 import os
 import platform
+import select
 import shutil
 import socket
 import subprocess
+import threading
 import time
 
 CONNECT_S = 3.0
+INDEX_S = 20.0
 
 
 def packages(names: list[str]) -> dict[str, str | None]:
@@ -127,37 +131,142 @@ def has_venv() -> bool:
     return True
 
 
-def listen(address: str, first: int, end: int) -> None:
-    """Says which port, then accepts until standard input ends."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+def resolve(address: str, port: int) -> tuple[int, tuple[object, ...]]:
+    """Family and socket address; that of `fe80::1%eth0` has the number of its network in it."""
+    found = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    return found[0][0], found[0][4]
+
+
+def listen(address: str, first: int, end: int, name: str) -> None:
+    """Says which port, then tells its name to whoever connects, until standard input ends."""
     last = "the range of ports is empty"
     for port in range(first, end):
-        server = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            family, where = resolve(address, port)
+            server = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            last = str(error)
+            break
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind((address, port))
+            server.bind(where)
             server.listen(64)
         except OSError as error:
             server.close()
             last = str(error)
             continue
         print(json.dumps({"port": port, "error": ""}), flush=True)
-        sys.stdin.read()
+        tell_name(server, name)
         return
     print(json.dumps({"port": 0, "error": last}), flush=True)
 
 
+def tell_name(server: socket.socket, name: str) -> None:
+    """Answers connections until standard input ends."""
+    while True:
+        ready, _, _ = select.select([server, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = server.accept()
+        with connection:
+            try:
+                connection.settimeout(CONNECT_S)
+                connection.sendall(name.encode())
+            except OSError:
+                continue
+
+
 def reach(targets: list[str]) -> dict[str, str]:
-    """Why each target does not answer; an empty text if it does."""
-    answers = {}
-    for target in targets:
-        address, _, port = target.rpartition(":")
-        try:
-            socket.create_connection((address, int(port)), timeout=CONNECT_S).close()
-            answers[target] = ""
-        except OSError as error:
-            answers[target] = str(error)
+    """Why each target does not answer; an empty text if it does.
+
+    Args:
+        targets: `[ADDRESS]:PORT=NAME`. Another name there is another host: its address leads to
+            this host itself, say, as 127.0.0.1 does everywhere.
+    """
+    answers: dict[str, str] = {}
+    threads = [threading.Thread(target=try_one, args=(item, answers)) for item in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return answers
+
+
+def try_one(item: str, answers: dict[str, str]) -> None:
+    """Connects to one target."""
+    target, _, name = item.partition("=")
+    address, _, port = target.rpartition(":")
+    try:
+        where = (address.strip("[]"), int(port))
+        with socket.create_connection(where, timeout=CONNECT_S) as connection:
+            said = b""
+            while len(said) < len(name.encode()):
+                part = connection.recv(4096)
+                if not part:
+                    break
+                said += part
+        is_right = said == name.encode()
+        answers[item] = "" if is_right else "another host or program answers there"
+    except OSError as error:
+        answers[item] = str(error)
+
+
+def index(requirements: list[str]) -> dict[str, str]:
+    """Why pip there cannot get each of `NAME==VERSION`; an empty text if it can.
+
+    Only the index is asked, nothing is downloaded. Without a pip, the one that would come with a
+    virtual environment is asked, as that is the one that would be used.
+    """
+    processes = {}
+    for requirement in requirements:
+        command = [sys.executable, "-m", "pip", "index", "versions", requirement.partition("==")[0]]
+        command += ["--disable-pip-version-check", "--no-input", "--timeout", "5", "--retries", "0"]
+        command += ["--pre"]
+        processes[requirement] = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **bundled_pip()},
+            cwd="/",
+        )
+    return {name: index_answer(name, process) for name, process in processes.items()}
+
+
+def index_answer(requirement: str, process: subprocess.Popen[bytes]) -> str:
+    """What pip has found."""
+    try:
+        out, err = process.communicate(timeout=INDEX_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"no answer within {INDEX_S:.0f} s"
+    version = requirement.partition("==")[2]
+    listed = out.decode("utf-8", "replace").replace(",", " ").replace("(", " ").replace(")", " ")
+    found = {word.partition("+")[0] for word in listed.split()}
+    if process.returncode == 0 and version.partition("+")[0] in found:
+        return ""
+    if process.returncode == 0:
+        return "it has no " + requirement
+    lines = err.decode("utf-8", "replace").strip().splitlines()
+    wrong = [line for line in lines if line.startswith("ERROR")] or lines or ["pip says nothing"]
+    return wrong[-1]
+
+
+def bundled_pip() -> dict[str, str]:
+    """What makes `python -m pip` work where only a virtual environment would bring it along."""
+    try:
+        import pip  # noqa: F401
+    except ImportError:
+        import ensurepip
+
+        folder = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")
+        for place in (folder, "/usr/share/python-wheels"):
+            names = os.listdir(place) if os.path.isdir(place) else []
+            for name in names:
+                if name.startswith("pip-") and name.endswith(".whl"):
+                    return {"PYTHONPATH": os.path.join(place, name)}
+    return {}
 
 
 def clock() -> None:
@@ -173,9 +282,11 @@ def main(arguments: list[str]) -> None:
     if verb == "facts":
         print(json.dumps(facts(rest[0], rest[1:])))
     elif verb == "listen":
-        listen(rest[0], int(rest[1]), int(rest[2]))
+        listen(rest[0], int(rest[1]), int(rest[2]), rest[3])
     elif verb == "reach":
         print(json.dumps(reach(rest)))
+    elif verb == "index":
+        print(json.dumps(index(rest)))
     elif verb == "clock":
         clock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 import psutil
 
@@ -48,10 +49,11 @@ def _listen(address: str, port: int) -> socket.socket | None:
     Raises:
         PreflightError: The address is not this host's, or there is no such port.
     """
-    listener = socket.socket(_family(address), socket.SOCK_STREAM)
+    family, where = _resolve(address)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
+        listener.bind((where[0], port, *where[2:]))
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OverflowError:
@@ -99,8 +101,14 @@ def _not_here(address: str) -> PreflightError:
     )
 
 
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
+def _resolve(address: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and socket address; that of `fe80::1%eth0` has the number of its network in it."""
+    try:
+        numeric = socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM, flags=numeric)
+    except OSError as error:
+        raise _not_here(address) from error
+    return found[0][0], found[0][4]
 
 
 def _owners(ports: range) -> str:

@@ -119,6 +119,8 @@ class Opening:
         socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
         is_between_hosts = endpoint.startswith("tcp:")
+        if "[" in endpoint:
+            socket.set(zmq.IPV6, 1)
         spare = CURVE_BYTES if is_between_hosts else 0
         socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
         socket.set(zmq.BACKLOG, BACKLOG)

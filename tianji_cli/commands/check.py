@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import HostUnreachableError, PreflightError, TianJiError
+from tianji_cli.connectors.ssh_config import SshConfigError
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Host, Inventory, load_inventory
 from tianji_cli.output import Output
@@ -47,13 +48,15 @@ class _Checked:
     findings: list[Finding]
     reachable: Reachable | None = None
     is_unreachable: bool = False
+    is_misconfigured: bool = False
 
 
 def check_command(name: str, limit: Sequence[str], output: Output) -> int:
     """Prints every probe of every host.
 
     Returns:
-        0 if all are ready, 3 if one is not, 4 if one cannot be reached.
+        0 if all are ready, 3 if one is not, 4 if one cannot be reached; 2 if the user's own
+        configuration of ssh cannot be used.
     """
     inventory = load_inventory(find_file("inventories", name)).limited(list(limit))
     checked = check_hosts(inventory)
@@ -66,6 +69,8 @@ def check_command(name: str, limit: Sequence[str], output: Output) -> int:
         output.say("all hosts are ready" if is_ready else "not all hosts are ready")
     if any(item.is_unreachable for item in checked):
         return HostUnreachableError.exit_code
+    if any(item.is_misconfigured for item in checked):
+        return SshConfigError.exit_code
     return 0 if is_ready else PreflightError.exit_code
 
 
@@ -76,8 +81,12 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
         try:
             node = reach(host, threading.Event())
         except TianJiError as error:
-            is_unreachable = isinstance(error, HostUnreachableError)
-            return _Checked(host, access_failure(error), is_unreachable=is_unreachable)
+            return _Checked(
+                host,
+                access_failure(error),
+                is_unreachable=isinstance(error, HostUnreachableError),
+                is_misconfigured=isinstance(error, SshConfigError),
+            )
         found = _Checked(host, access_findings(node))
         try:
             findings, python = host_findings(node, host)
@@ -107,11 +116,31 @@ def _table(hosts: dict[str, list[Finding]]) -> Table:
     table = Table("host", "probe", "", box=None, pad_edge=False)
     table.add_column("found", overflow="fold")
     for host, findings in hosts.items():
-        for number, finding in enumerate(findings):
+        for number, finding in enumerate(shown(findings)):
             table.add_row(
                 host if number == 0 else "",
                 finding.probe,
                 Text(_MARKS[finding.verdict], style=_STYLES[finding.verdict]),
-                Text(f"{finding.detail}\nfix: {finding.fix}" if finding.fix else finding.detail),
+                Text(f"{finding.detail}{_advice(finding)}"),
             )
     return table
+
+
+def shown(findings: list[Finding]) -> list[Finding]:
+    """What the table says: what could not be asked in one row, and nothing more of a host that is
+    not reached."""
+    if findings[0].verdict == "failed":
+        return findings[:1]
+    skipped = [finding for finding in findings if finding.verdict == "skipped"]
+    if len(skipped) < 2:
+        return findings
+    kept = [finding for finding in findings if finding.verdict != "skipped"]
+    names = ", ".join(finding.probe for finding in skipped)
+    rest = Finding(probe="the rest", verdict="skipped", detail=f"{skipped[0].detail} ({names})")
+    return [*kept, rest]
+
+
+def _advice(finding: Finding) -> str:
+    if not finding.fix:
+        return ""
+    return f" (fix: {finding.fix})" if finding.probe == "ssh" else f"\nfix: {finding.fix}"

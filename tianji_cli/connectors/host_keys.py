@@ -133,7 +133,8 @@ def unknown_key(target: Target, trust: Trust, key: paramiko.PKey, note: str) -> 
     """A host whose key is in no file."""
     known = f"; known are its {', '.join(trust.kinds)}" if trust.kinds else ""
     if target.strictness in ("no", "off", "false", "accept-new"):
-        note += f"; TianJi does not follow `StrictHostKeyChecking {target.strictness}`"
+        word = "no" if target.strictness == "false" else target.strictness  # as ssh -G says it
+        note += f"; TianJi does not follow `StrictHostKeyChecking {word}`"
     return PreflightError(
         f"the host key of {target.key_name} is not known:"
         f" {key.get_name()} {key.fingerprint}{known}{note}",

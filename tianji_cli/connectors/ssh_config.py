@@ -32,6 +32,10 @@ Options: TypeAlias = Mapping[str, str | list[str]]
 """Lower-case names of options and their values, as paramiko's parser gives them, too."""
 
 
+class SshConfigError(ConfigError):
+    """The user's own configuration of ssh cannot be used."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A host as it would be named to `ssh`, with what its command line would say.
@@ -172,7 +176,7 @@ def read_answer(text: str) -> dict[str, str | list[str]]:
     return options
 
 
-def refusal(errors: str, alias: str) -> ConfigError:
+def refusal(errors: str, alias: str) -> SshConfigError:
     """The client's own words, with the file and line that they name."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     fix = f"ssh -G {alias} must work"
@@ -181,15 +185,15 @@ def refusal(errors: str, alias: str) -> ConfigError:
             what = match["what"]
             if "\\357\\273\\277" in what:  # the file's first bytes, as ssh prints them
                 fix = "save the file without a byte order mark"
-            return ConfigError(
+            return SshConfigError(
                 f"ssh cannot use it: {what}", where=f"{match['file']}:{match['line']}", fix=fix
             )
         if match := re.match(r"Bad owner or permissions on (.+)$", line):
             path = match[1]
             fix = f"it must be yours, and writable by nobody else: chmod go-w {path}"
-            return ConfigError("ssh refuses its owner or permissions", where=path, fix=fix)
+            return SshConfigError("ssh refuses its owner or permissions", where=path, fix=fix)
     said = "; ".join(lines[-3:]) or "it said nothing"
-    return ConfigError(f"ssh cannot tell what it makes of it: {said}", where=alias, fix=fix)
+    return SshConfigError(f"ssh cannot tell what it makes of it: {said}", where=alias, fix=fix)
 
 
 def _is_same(one: str, other: str) -> bool:

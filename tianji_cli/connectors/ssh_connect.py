@@ -108,7 +108,7 @@ def _connect_once(
         client.close()
         way.close()
         is_explained = isinstance(error, (VerifyHostKey.Error, LoginRefusedError))
-        said = way.last_words() if isinstance(way, ProxyCommand) and not is_explained else ""
+        said = way.last_words if isinstance(way, ProxyCommand) and not is_explained else ""
         if said and isinstance(error, Exception):
             raise paramiko.SSHException(f"its ProxyCommand said: {said}") from error
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import os
 import shlex
@@ -55,9 +56,6 @@ def read_key_file(path: str) -> KeyFile:
         data = Path(path).read_bytes()
     except OSError as error:
         return KeyFile(path, None, public, f"cannot be read: {error.strerror}")
-    if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
-        problem = f"others may read it, so ssh does not use it either; chmod 600 {path}"
-        return KeyFile(path, None, public, problem)
     public = public or _embedded_public(data)
     try:
         key = _load(path)
@@ -67,6 +65,9 @@ def read_key_file(path: str) -> KeyFile:
         if isinstance(error, TypeError) and "assword" in str(error):  # so says cryptography
             return KeyFile(path, None, public, "is locked with a passphrase", is_locked=True)
         return KeyFile(path, None, public, "holds no private key that can be read")
+    if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
+        problem = f"others may read it, so ssh does not use it either; chmod 600 {path}"
+        return KeyFile(path, None, public, problem)
     return KeyFile(path, key, key.asbytes())
 
 
@@ -138,20 +139,23 @@ def check_key_file(host: str, path: str) -> None:
     raise kind(f"the key file {file} {found.problem}", where=f"{host}: key", fix=fix)
 
 
-def agent_keys(target: Target) -> list[paramiko.PKey]:
-    """The keys of the agent that the configuration names; none if it does not answer."""
-    if target.agent is None:
-        return []
-    agent = AgentSSH()
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(AGENT_S)
-    try:
-        connection.connect(target.agent)
-        agent._connect(connection)  # type: ignore[attr-defined]  # its Agent asks $SSH_AUTH_SOCK alone
-    except (OSError, paramiko.SSHException, UnicodeError):
-        connection.close()
-        return []
-    return list(agent.get_keys())
+class _Agent(AgentSSH):
+    """The agent that the configuration names; without keys if it does not answer."""
+
+    def __init__(self, path: str | None) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(AGENT_S)
+        if path is None:
+            return
+        try:
+            self._socket.connect(path)
+            self._connect(self._socket)  # type: ignore[attr-defined]  # as paramiko's own Agent
+        except (OSError, paramiko.SSHException, UnicodeError):
+            self.close()
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 @dataclass
@@ -174,7 +178,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
             path for usual in USUAL_KEYS if Path(path := str(expand(usual))).exists()
         )
         self._files = [read_key_file(path) for path in listed]
-        self._agent = agent_keys(self.target)
+        self._agent: list[paramiko.PKey] = []
 
     def get_sources(self) -> Iterator[paramiko.auth_strategy.AuthSource]:
         raise NotImplementedError("authenticate says itself what is tried")
@@ -185,6 +189,11 @@ class Login(paramiko.auth_strategy.AuthStrategy):
         Raises:
             LoginRefusedError: No key is accepted.
         """
+        with contextlib.closing(_Agent(self.target.agent)) as agent:
+            self._agent = list(agent.get_keys())
+            return self._authenticate(transport)
+
+    def _authenticate(self, transport: paramiko.Transport) -> paramiko.auth_strategy.AuthResult:
         user, needs = self.target.user, list[str]()
         for name, key in self._candidates():
             self.tried.append(name)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
-from engine.errors import ConfigError
 from engine.runtime.account import user_name
-from tianji_cli.connectors.ssh_config import Options
+from tianji_cli.connectors.ssh_config import Options, SshConfigError
 
 _KNOWN_CRITERIA = frozenset({"all", "host", "originalhost", "user", "localuser"})
 _KEYWORD = re.compile(r"^\s*(?P<name>[A-Za-z]+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*$")
@@ -24,16 +23,16 @@ def parse_config(path: Path, alias: str, user: str | None = None) -> Options:
     """All that a file says of a host; what holds for every host if there is no such file.
 
     Raises:
-        ConfigError: It cannot be read, or holds what this parser does not understand.
+        SshConfigError: It cannot be read, or holds what this parser does not understand.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return {"hostname": alias}
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise SshConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if problems := not_understood(text):
-        raise ConfigError(
+        raise SshConfigError(
             "there is no `ssh` here to read it, and this is not understood without one: "
             + "; ".join(f"line {number}: {words}" for number, words in problems),
             where=f"{path}:{problems[0][0]}",
@@ -44,7 +43,7 @@ def parse_config(path: Path, alias: str, user: str | None = None) -> Options:
     try:
         return dict(paramiko.SSHConfig.from_text(text).lookup(alias))
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ValueError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+        raise SshConfigError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def not_understood(text: str) -> list[tuple[int, str]]:

@@ -18,6 +18,8 @@ class ProxyCommand(socket.socket):
 
     _process: subprocess.Popen[bytes]
     _errors: IO[bytes]
+    last_words = ""
+    """The last line that the command said on standard error; known once this is closed."""
 
     @classmethod
     def start(cls, command: str) -> ProxyCommand:
@@ -36,14 +38,13 @@ class ProxyCommand(socket.socket):
             )
         return proxy
 
-    def last_words(self) -> str:
-        """The last line that the command said on standard error."""
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
+        if not self._errors.closed:
+            with self._errors as file:
+                file.seek(0)
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+            self.last_words = lines[-1] if lines else ""
         super().close()
