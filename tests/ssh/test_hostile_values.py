@@ -122,7 +122,7 @@ def test_a_host_is_prepared_and_cleaned_below_any_directory(tmp_path: Path):
     source = str(Path(__file__).parents[2])
     part = HostPart(host=host, python=sys.executable, source=source, run_dir=run_dir)
     assert look_at_part(node, part, "run").marked == []
-    remove_part(node, part)
+    remove_part(node, part, "run")
     assert not Path(run_dir).exists()
     assert Path(workdir).is_dir(), "nothing but the run's directory is removed"
 

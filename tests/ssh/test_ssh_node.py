@@ -40,7 +40,7 @@ class FakeSftp:
     def fail(self, *_arguments: object) -> NoReturn:
         raise self._error
 
-    stat = open = listdir_attr = fail
+    stat = open = listdir_attr = listdir_iter = fail
 
 
 class FakeClient:
