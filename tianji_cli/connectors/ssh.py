@@ -15,7 +15,6 @@ import paramiko  # noqa: TID253 - this module is only imported for hosts behind 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError, TianJiError
 from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
-from tianji_cli.connectors.remote_files import Files, SftpFiles, ShellFiles
 from tianji_cli.connectors.remote_shell import (
     LOGIN_LINE,
     Answer,
@@ -28,6 +27,7 @@ from tianji_cli.connectors.remote_shell import (
 )
 from tianji_cli.connectors.ssh_config import read_user_config
 from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
+from tianji_cli.connectors.ssh_files import Files, SftpFiles, ShellFiles
 from tianji_cli.connectors.ssh_keys import check_key_file
 from tianji_cli.connectors.target import Target, resolve_target
 from tianji_cli.inventory import Host
