@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from engine.algorithms.trunks import register_network
 from engine.envs.make import register_environment
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
-from engine.search_path import OWN_PACKAGES, look_in, searched
+from engine.search_path import OWN_PACKAGES, look_in, searched, user_directories
 
 __all__ = [
     "import_modules",
@@ -38,8 +36,7 @@ def import_modules(names: Sequence[str], where: str = "modules") -> None:
         ConfigError: A module is missing, has the name of another one, or an exception left it; the
             cause is chained.
     """
-    with contextlib.suppress(OSError):  # a directory that was removed holds no module
-        look_in([os.getcwd()])
+    look_in(user_directories())
     for name in names:
         try:
             importlib.import_module(name)

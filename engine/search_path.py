@@ -8,12 +8,14 @@ own modules after all else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import site
 import sys
 from collections.abc import Mapping, Sequence
 
 OWN_PACKAGES = ("engine", "tianji_cli")
+MODULES_VARIABLE = "TIANJI_MODULES"
 OWN_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory that this package lies in."""
 
@@ -36,6 +38,14 @@ def working_directory_last() -> None:
 
 
 _directories: list[str] = []
+
+
+def user_directories() -> list[str]:
+    """Where the user's modules lie if nothing else is said: the working directory, and what
+    `$TIANJI_MODULES` names, as PYTHONPATH does."""
+    with contextlib.suppress(OSError):  # a directory that was removed holds no module
+        return [os.getcwd(), *filter(None, os.environ.get(MODULES_VARIABLE, "").split(os.pathsep))]
+    return []
 
 
 def look_in(directories: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOpt
 from tianji_cli.baselines.venv_peer import options_of
 from tianji_cli.bench.cell_files import write_result
 from tianji_cli.bench.conditions import check_versions, code_state
+from tianji_cli.bench.env_check import find_env_problems
 from tianji_cli.bench.machine import load_now, this_machine
 from tianji_cli.bench.rehearse import rehearse
 from tianji_cli.bench.results import (
@@ -135,6 +136,23 @@ def check_games(suite: Suite) -> None:
                 where=f"tasks.{name}.env.id",
                 fix=f"pip install 'tianji-rl[{extra}]'",
             )
+
+
+def check_environments(suite: Suite) -> None:
+    """Makes each environment that is not of a package of games once.
+
+    Raises:
+        ConfigError: One cannot be made; the task is named.
+    """
+    by_id = {task.env.id: name for name, task in suite.tasks.items()}
+    others = [env_id for env_id in by_id if env_id.partition("/")[0] not in GAMES]
+    for found in find_env_problems(others) if others else []:
+        raise ConfigError(
+            found.problem,
+            where=f"tasks.{by_id[found.env_id]}.env.id",
+            fix="an id that Gymnasium knows, or module:id with the module in the working directory"
+            " or beside the suite",
+        )
 
 
 def read_bench(root: Path) -> Bench:

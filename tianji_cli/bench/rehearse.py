@@ -10,7 +10,7 @@ from pathlib import Path
 from tianji_cli.baselines.base import Installed, Peer
 from tianji_cli.bench.results import Cell
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.supervise import clean_environment
+from tianji_cli.bench.supervise import clean_environment, modules_environment
 
 
 def rehearse(
@@ -31,7 +31,11 @@ def rehearse(
             return
         done = subprocess.run(
             list(command.argv),
-            env={**clean_environment(command.unset), **command.env},
+            env={
+                **clean_environment(command.unset),
+                **modules_environment(),
+                **command.env,
+            },
             cwd=scratch,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -24,7 +24,7 @@ from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import MAX_MISCOUNT, Figures, measure
 from tianji_cli.bench.results import Cell, CellResult
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.bench.supervise import Family, clean_environment, modules_environment
 from tianji_cli.safe_files import clear
 
 LOOK_S = 0.1
@@ -195,6 +195,7 @@ def _launch(work: Assignment, task: Task, command: Command) -> CellRun:
     paths = work.paths
     environment = {
         **clean_environment(command.unset),
+        **modules_environment(),
         **command.env,
         "TIANJI_BENCH_RAW": str(paths.raw),
     }

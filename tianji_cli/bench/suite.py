@@ -10,6 +10,7 @@ import msgspec
 from engine.config_file import apply_settings, convert, read_yaml, suggest
 from engine.errors import ConfigError
 from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Scalar, Spec
+from tianji_cli.bench.from_experiment import with_experiments
 from tianji_cli.bench.work import (
     Algorithm,
     BenchDqn,
@@ -111,7 +112,7 @@ def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
         ConfigError: No such suite, or it cannot be used.
     """
     path = find_file("experiments/bench", name, study_names())
-    document = apply_settings(read_yaml(path), settings)
+    document = with_experiments(apply_settings(read_yaml(path), settings))
     suite = convert(document, Suite)
     for task_name, task in suite.tasks.items():
         for key, problem, fix in _problems(task):

@@ -21,7 +21,12 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from engine.search_path import module_command
+from engine.search_path import (
+    MODULES_VARIABLE,
+    module_command,
+    searched,
+    user_directories,
+)
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
 from tianji_cli.bundle import source_root
 from tianji_cli.safe_files import append_descriptor
@@ -163,6 +168,12 @@ def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:
     """This process's environment without what would leak TianJi's interpreter into a peer."""
     dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", *unset}
     return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def modules_environment() -> dict[str, str]:
+    """Tells a system where the user's own modules lie; it runs in a directory of its own."""
+    directories = dict.fromkeys([*user_directories(), *searched()])
+    return {MODULES_VARIABLE: os.pathsep.join(directories)}
 
 
 def _descendants(ancestors: Sequence[psutil.Process]) -> list[psutil.Process]:

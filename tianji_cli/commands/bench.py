@@ -9,11 +9,13 @@ import msgspec
 
 from engine.config_file import suggest
 from engine.errors import ConfigError
+from engine.search_path import look_in
 from tianji_cli.baselines.base import Peer, PeerOptions
 from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
 from tianji_cli.bench.harness import (
     Bench,
+    check_environments,
     check_games,
     find_peers,
     new_bench,
@@ -28,6 +30,7 @@ from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduc
 from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
 from tianji_cli.commands.bench_transport import transport_command, wants_transport
 from tianji_cli.commands.study import study_command, wants_study
+from tianji_cli.files import find_file
 from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.render.bench_live import BenchDisplay
@@ -100,7 +103,9 @@ def _planned(request: BenchRequest, output: Output) -> Bench:
     budget_s = request.checked_budget_s()
     if budget_s is not None:
         suite = _with_budget(suite, budget_s)
+    look_in([str(find_file("experiments/bench", request.suite).parent.absolute())])
     check_games(suite)
+    check_environments(suite)
     bench_id = request.new_id("bench", suite.name)
     names = _peer_names(request.compare, suite)
     peers = [PEERS_BY_NAME[name] for name in names]

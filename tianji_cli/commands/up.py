@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.runtime.launch import Failed, HostFacts
-from engine.search_path import look_in
+from engine.search_path import look_in, user_directories
 from engine.spec import Experiment
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.conclusion import conclude, leave
@@ -117,14 +117,10 @@ def load(request: Request, output: Output | None = None) -> Loaded:
 
 def _module_directories(document: Document) -> tuple[str, ...]:
     """Where own modules lie: in the working directory, or beside the experiment."""
-    try:
-        here = [os.getcwd()]
-    except OSError:
-        return ()  # it was removed
     file = Path(document.source)
     beside = file.parent.absolute()
     is_own = file.is_file() and beside != shipped("experiments")
-    return tuple(dict.fromkeys([*here, *([str(beside)] if is_own else [])]))
+    return tuple(dict.fromkeys([*user_directories(), *([str(beside)] if is_own else [])]))
 
 
 def _origin(request: Request, consent: Consent) -> Origin | None:

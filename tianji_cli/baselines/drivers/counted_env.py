@@ -5,6 +5,8 @@ It must work under Gymnasium 0.29, Sample Factory's, as well as under 1.x.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from typing import Any
 
@@ -97,6 +99,9 @@ def make_counted(env: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         env: The section `env` of the job.
     """
     env_id = env["id"]
+    if ":" in env_id:  # gymnasium imports the module, which may be the user's own
+        places = os.environ.get("TIANJI_MODULES", "").split(os.pathsep)
+        sys.path.extend(place for place in places if place and place not in sys.path)
     namespace = env_id.partition("/")[0] if "/" in env_id else ""
     make = {"ALE": _make_atari, "MinAtar": _make_minatar}.get(namespace, gymnasium.make)
     counted: gymnasium.Env[Any, Any] = CountedEnv(make(env_id))

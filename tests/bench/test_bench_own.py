@@ -1,0 +1,78 @@
+"""A suite of one's own: environments from a module, tasks from an experiment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from tianji_cli.bench.env_check import find_env_problems
+from tianji_cli.bench.harness import check_environments
+from tianji_cli.bench.suite import load_suite
+from tianji_cli.bench.work import BenchPpo
+
+SUITE = """
+name: mine
+summary: one task
+seeds: 1
+tasks:
+  t:
+    experiment: {experiment}
+    env: {{id: "own_bench_envs:OwnBench-v0"}}
+    algorithm: {{learning_rate: 1e-2}}
+    budget_s: 20
+    peers: {{tianji: {{}}}}
+"""
+MODULE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+print("words of a module")
+gymnasium.register("OwnBench-v0", CartPoleEnv)
+gymnasium.register("Broken-v0", lambda: 1 / 0)
+"""
+
+
+def written(directory: Path, experiment: str = "cartpole_ppo") -> str:
+    path = directory / "mine.yaml"
+    path.write_text(SUITE.format(experiment=experiment))
+    return str(path)
+
+
+def test_a_task_takes_from_an_experiment_what_it_does_not_say(tmp_path: Path):
+    task = load_suite(written(tmp_path), ["tasks.t.workers=5"]).tasks["t"]
+    assert isinstance(task.algorithm, BenchPpo)
+    assert (task.algorithm.learning_rate, task.algorithm.batch_steps) == (0.01, 400)
+    assert (task.env.id, task.workers) == ("own_bench_envs:OwnBench-v0", 5)
+    assert (task.envs_per_worker, task.rollout_steps, task.max_lag) == (8, 50, 1)
+    assert (task.threshold, task.budget_s) == (475, 20)
+    assert task.network.hidden_sizes == (64, 64)
+
+
+def test_an_experiment_that_others_cannot_do_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="not set up for apex") as error:
+        load_suite(written(tmp_path, "cartpole_apex"))
+    assert error.value.where.endswith("mine.yaml:7: tasks.t.experiment")
+    with pytest.raises(ConfigError, match="no such file"):
+        load_suite(written(tmp_path, "nowhere"))
+
+
+def test_every_environment_is_made_before_anything_starts(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(written(tmp_path))
+    with pytest.raises(ConfigError, match="No module named 'own_bench_envs'") as error:
+        check_environments(suite)
+    assert error.value.where == "tasks.t.env.id"
+    (tmp_path / "own_bench_envs.py").write_text(MODULE)
+    check_environments(suite)
+    ids = ["own_bench_envs:Broken-v0", "Nope-v0", "CartPole-v1"]
+    broken, unknown = find_env_problems(ids)
+    assert "ZeroDivisionError" in broken.problem
+    assert unknown.problem.startswith("unknown environment 'Nope-v0'")
+
+
+def test_a_directory_of_modules_can_be_named(tmp_path: Path, monkeypatch):
+    (tmp_path / "own_bench_envs.py").write_text(MODULE)
+    monkeypatch.setenv("TIANJI_MODULES", str(tmp_path))
+    assert find_env_problems(["own_bench_envs:OwnBench-v0"]) == []
