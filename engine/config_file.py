@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.spec import Experiment, check_experiment
-from engine.whole_numbers import with_integers
+from engine.whole_numbers import kinds_of, with_integers
 from engine.yaml_text import KeyPath, parse_text
 
 T = TypeVar("T")
@@ -22,6 +22,8 @@ _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
 _PATH = re.compile(r" - at `(?P<path>\$?[^`]*)`$")
 _BAD_KEY = re.compile(r" - at `key` in (?=`[^`]*`$)")
+_PLAIN_WORDS = re.compile(r"`object")
+"""JSON's word for a mapping of keys."""
 _PATH_PART = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
@@ -34,6 +36,7 @@ class Document:
         data: The mapping as plain Python values.
         lines: Line (from 1) of each key, by its path.
         settings: Keys that a `-s` setting has overlaid.
+        options: What the user typed instead of `-s`, by key.
         written: How the file writes its numbers and booleans, by path.
     """
 
@@ -42,11 +45,13 @@ class Document:
     lines: Mapping[KeyPath, int]
     settings: frozenset[KeyPath] = frozenset()
     written: Mapping[KeyPath, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """`file:line: key.path`, with the line of the nearest key in the file; or `-s key.path`."""
         if any(path[: len(setting)] == setting for setting in self.settings):
-            return f"-s {'.'.join(path)}"
+            key = ".".join(path)
+            return self.options.get(key, f"-s {key}")
         made = [s for s in self.settings if path and s[: len(path)] == path]
         if made and path not in self.lines:  # a section that is there for a setting only
             return f"-s {'.'.join(min(made))}"
@@ -152,7 +157,22 @@ def explain(
         return ConfigError(
             f"the key {missing['key']!r} is missing", where=document.where(path), fix="add it"
         )
-    return ConfigError(problem[0].lower() + problem[1:], where=document.where(path))
+    return ConfigError(
+        _PLAIN_WORDS.sub("`mapping", problem[0].lower() + problem[1:]),
+        where=document.where(path),
+        fix=_allowed(problem, target, path[len(prefix) :]),
+    )
+
+
+def _allowed(problem: str, target: type, path: KeyPath) -> str:
+    """What may stand there, where that is one of a few words."""
+    if "enum value" not in problem:
+        return ""
+    info: msgspec.inspect.Type = msgspec.inspect.type_info(target)
+    for part in path:
+        info = _child(info, part)
+    known = [str(value) for kind in kinds_of(info) for value in getattr(kind, "values", ())]
+    return f"one of: {', '.join(known)}" if known else ""
 
 
 def _below(data: Any, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
@@ -248,8 +268,15 @@ def _child(info: msgspec.inspect.Type, part: str) -> msgspec.inspect.Type:
     return info
 
 
-def load_experiment(path: Path, settings: Sequence[str] = ()) -> tuple[Experiment, Document]:
+def load_experiment(
+    path: Path, settings: Sequence[str] = (), options: Mapping[str, str] | None = None
+) -> tuple[Experiment, Document]:
     """Reads, overlays and checks an experiment file.
+
+    Args:
+        path: The file.
+        settings: `KEY=VALUE`, as after `-s`.
+        options: What the user typed for some of them, by key, such as `--policy`.
 
     Returns:
         The experiment, and the document it came from (to name lines in later errors).
@@ -257,26 +284,32 @@ def load_experiment(path: Path, settings: Sequence[str] = ()) -> tuple[Experimen
     Raises:
         ConfigError: The file or a setting cannot be used.
     """
-    return _experiment_of(apply_settings(read_yaml(path), settings))
+    return _experiment_of(apply_settings(read_yaml(path), settings), options)
 
 
 def overlaid_experiment(
-    base: Experiment, source: str, settings: Sequence[str] = ()
+    base: Experiment,
+    source: str,
+    settings: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
 ) -> tuple[Experiment, Document]:
     """Overlays and checks an experiment that is known already.
 
     Args:
         base: The experiment.
         source: What to call it in errors.
-        settings: As on the command line.
+        settings, options: As on the command line.
 
     Returns, Raises: As `load_experiment`.
     """
     data = msgspec.to_builtins(base)
-    return _experiment_of(apply_settings(Document(source, data, {}), settings))
+    return _experiment_of(apply_settings(Document(source, data, {}), settings), options)
 
 
-def _experiment_of(document: Document) -> tuple[Experiment, Document]:
+def _experiment_of(
+    document: Document, options: Mapping[str, str] | None
+) -> tuple[Experiment, Document]:
+    document = replace(document, options=options or {})
     experiment = convert(document, Experiment)
     try:
         check_experiment(experiment)

@@ -25,7 +25,7 @@ def with_integers(value: Any, target: type) -> Any:  # noqa: ANN401 - any YAML v
 
 
 def _converted(value: Any, info: inspect.Type) -> Any:  # noqa: ANN401 - any YAML value
-    kinds = _kinds(info)
+    kinds = kinds_of(info)
     if isinstance(value, float):
         is_integer = any(isinstance(kind, inspect.IntType) for kind in kinds)
         if is_integer and not any(isinstance(kind, inspect.FloatType) for kind in kinds):
@@ -61,10 +61,10 @@ def _is_meant(kind: inspect.StructType, value: dict[str, Any]) -> bool:
     return kind.tag_field is None or value.get(kind.tag_field) == kind.tag
 
 
-def _kinds(info: inspect.Type) -> list[inspect.Type]:
+def kinds_of(info: inspect.Type) -> list[inspect.Type]:
     """The alternatives of a union, without what only bounds them."""
     if isinstance(info, inspect.Metadata):
-        return _kinds(info.type)
+        return kinds_of(info.type)
     if isinstance(info, inspect.UnionType):
-        return [kind for part in info.types for kind in _kinds(part)]
+        return [kind for part in info.types for kind in kinds_of(part)]
     return [info]

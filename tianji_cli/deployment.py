@@ -86,9 +86,10 @@ def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
     path = run_root / DEPLOYMENT_NAME
     if not path.exists():
         raise ConfigError(
-            f"this run had no processes of its own: it has no {DEPLOYMENT_NAME}",
+            "this run had no processes of its own: it ran inside its command (policy local), whose"
+            " end was its end, and has no logs but what the terminal showed",
             where=str(run_root),
-            fix="tianji runs",
+            fix=f"tianji report {run_root.name}",
         )
     data = read_document(path)
     deployment = decode(data, Deployment, SCHEMA_VERSION, "a run", str(path))

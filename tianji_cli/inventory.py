@@ -43,6 +43,7 @@ class Host(Spec, frozen=True, kw_only=True):
         address: Empty until it is resolved, where the inventory gives none.
         ports: Half-open range of TCP ports, or None for Unix sockets.
         roles: How many of each role; None if the placement decides.
+        groups: Those of the file that it is in.
     """
 
     name: str
@@ -62,6 +63,11 @@ class Host(Spec, frozen=True, kw_only=True):
     cores: int | None = None
     pin: bool = True
     roles: dict[str, int] | None = None
+    groups: tuple[str, ...] = ()
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a glob is one of its name, or of a group's that it is in."""
+        return any(fnmatchcase(name, pattern) for name in (self.name, *self.groups))
 
 
 class Inventory(Spec, frozen=True, kw_only=True):
@@ -71,22 +77,32 @@ class Inventory(Spec, frozen=True, kw_only=True):
     hosts: tuple[Host, ...]
 
     def limited(self, patterns: list[str]) -> Inventory:
-        """The hosts that one of these globs matches.
+        """The hosts that these patterns choose.
+
+        Args:
+            patterns: Globs of hosts or groups, several with commas; `!` in front leaves out.
 
         Raises:
-            ConfigError: A pattern matches none.
+            ConfigError: A pattern matches none, or no host is left.
         """
-        for pattern in patterns:
-            if not any(fnmatchcase(host.name, pattern) for host in self.hosts):
-                names = ", ".join(host.name for host in self.hosts)
-                raise ConfigError(
-                    "no host matches", where=f"--limit {pattern}", fix=f"hosts: {names}"
-                )
+        words = [word.strip() for pattern in patterns for word in pattern.split(",")]
+        words = [word for word in words if word]
+        for word in words:
+            if not any(host.matches(word.removeprefix("!")) for host in self.hosts):
+                names = dict.fromkeys(host.name for host in self.hosts)
+                groups = dict.fromkeys(group for host in self.hosts for group in host.groups)
+                fix = f"hosts: {', '.join(names)}"
+                fix += f"; groups: {', '.join(groups)}" if groups else ""
+                raise ConfigError("no host matches", where=f"--limit {word}", fix=fix)
+        wanted = [word for word in words if word[0] != "!"] or ["*"]
+        unwanted = [word[1:] for word in words if word[0] == "!"]
         kept = [
             host
             for host in self.hosts
-            if not patterns or any(fnmatchcase(host.name, pattern) for pattern in patterns)
+            if any(map(host.matches, wanted)) and not any(map(host.matches, unwanted))
         ]
+        if not kept:
+            raise ConfigError("no host is left", where=f"--limit {','.join(words)}")
         return msgspec.structs.replace(self, hosts=tuple(kept))
 
 
@@ -197,6 +213,7 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
         cores=spec.cores,
         pin=spec.pin is not False,
         roles=None if spec.roles is None else _counts(spec.roles),
+        groups=tuple(path[1] for path, _ in layers if path[0] == "groups"),
     )
 
 

@@ -18,7 +18,7 @@ def as_file(inventory: Inventory) -> InventoryFile:
 def _written(host: Host) -> dict[str, Any]:
     """The keys of a host that say something; what a host lacks is not written as empty."""
     said: dict[str, Any] = msgspec.to_builtins(host)
-    del said["name"]
+    del said["name"], said["groups"]
     if host.ports is not None:
         first, end = host.ports
         said["ports"] = f"{first}-{end - 1}"

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from engine import __version__
 from engine.errors import TianJiError
 from tianji_cli.commands import bench_options, lab
 from tianji_cli.commands.options import (
@@ -44,6 +45,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"tianji {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
     context: typer.Context,
@@ -53,6 +60,12 @@ def main_options(
         bool, typer.Option("--json", help="Print one JSON document on standard output.")
     ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="Print plain text.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     context.obj = Output(
         is_json=is_json, no_color=no_color, verbosity=-1 if quiet else int(verbose)
@@ -91,13 +104,16 @@ def up(
     request = command.Request(
         inventory,
         experiment,
-        _settings(settings, policy, seed, profile),
+        settings or [],
         results,
         name,
         detaches=detach,
         limit=limit or (),
         resume=resume,
         trusts=trust,
+        policy=policy,
+        seed=seed,
+        profiles=profile,
     )
     if dry_run:
         show_plan(command.check_only(request, output), output)
@@ -125,10 +141,11 @@ def plan(
     request = command.Request(
         inventory,
         experiment,
-        _settings(settings, policy, None),
+        settings or [],
         Path("results"),
         None,
         limit=limit or (),
+        policy=policy,
     )
     found, output = command.load(request), output_of(context)
     if svg is not None:
@@ -239,20 +256,6 @@ def version(context: typer.Context) -> None:
     from tianji_cli.commands.version import show_version
 
     show_version(output_of(context))
-
-
-def _settings(
-    settings: Sequence[str] | None, policy: str | None, seed: int | None, profile: bool = False
-) -> list[str]:
-    """Options that stand for a setting come last, so that they win."""
-    merged = list(settings or [])
-    if policy is not None:
-        merged.append(f"policy={policy}")
-    if seed is not None:
-        merged.append(f"seed={seed}")
-    if profile:
-        merged.append("profile=true")
-    return merged
 
 
 _GLOBAL_FLAGS = {"-v", "--verbose", "-q", "--quiet", "--json", "--no-color"}

@@ -202,6 +202,8 @@ def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
         f"{algorithm} needs discrete actions counted from 0 or a Box that is not empty,"
         f" the environment has {action}",
         where="env.id",
+        fix="register it wrapped in a gymnasium.ActionWrapper that takes one of these;"
+        " docs/extending.md shows how",
     )
 
 

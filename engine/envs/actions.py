@@ -163,7 +163,7 @@ def _wrapped(value: int) -> int:
 
 
 class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Continuous actions in units of their range: -1 is the lowest, 1 the highest.
+    """Continuous actions, scaled so that -1 is the lowest value and 1 the highest.
 
     What lies beyond is clipped here and only here, so the density of the policy that acted stays
     that of the action which it chose. See `Scale` for entries without bounds.

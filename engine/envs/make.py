@@ -24,6 +24,7 @@ from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
 from engine.envs.checked import CheckedVectorEnv
 from engine.envs.minatar import register_minatar
 from engine.errors import ConfigError
+from engine.extras import install_command
 from engine.spec import EnvSpec
 
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
@@ -66,7 +67,7 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
 
     Gymnasium's own vectorised implementation is taken where one is registered, and ale-py's C++
     one for Atari; otherwise the copies are stepped one after the other in this process. What they
-    return is checked (`CheckedVectorEnv`). Continuous actions are in units of their range, -1 to 1:
+    return is checked (`CheckedVectorEnv`). Continuous actions are scaled to -1 to 1:
     see `RangedActions`.
 
     Raises:
@@ -126,7 +127,7 @@ def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
         raise ConfigError(
             f"{spec.id} needs the package {package.replace('_', '-')}",
             where="env.id",
-            fix=f"pip install 'tianji-rl[{extra}]'",
+            fix=install_command(extra, package.replace("_", "-")),
         )
     return importlib.import_module(package)
 
@@ -139,7 +140,12 @@ def spaces_of(env: VectorEnvironment) -> Spaces:
     """
     observation = env.single_observation_space
     if not isinstance(observation, gymnasium.spaces.Box):
-        raise ConfigError(f"observations must be a Box, not {observation}", where="env.id")
+        raise ConfigError(
+            f"observations must be a Box, not {observation}",
+            where="env.id",
+            fix="register it wrapped in gymnasium.wrappers.FlattenObservation, one vector"
+            " for Dict, Tuple, Discrete and MultiDiscrete; docs/extending.md shows how",
+        )
     return Spaces(observation, env.single_action_space)
 
 

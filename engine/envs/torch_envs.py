@@ -109,7 +109,7 @@ def torch_spaces_of(env: TorchEnvironment) -> Spaces:
 
 
 class TorchRangedActions:
-    """Continuous actions in units of their range, as `engine.envs.actions.RangedActions` has them.
+    """Continuous actions scaled to -1 to 1, as `engine.envs.actions.RangedActions` has them.
 
     Args:
         env: Its single action space is a Box.

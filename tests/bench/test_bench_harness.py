@@ -17,6 +17,7 @@ import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
 from engine.errors import ConfigError, PreflightError
+from engine.extras import install_command
 from engine.trace.records import Episode
 from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import Command, Installed, PeerMissingError, PeerOptions
@@ -219,7 +220,7 @@ def test_games_that_are_missing_here_are_named_before_anything_starts(monkeypatc
     check_games(make_suite(make_task()))
     with pytest.raises(PreflightError, match="needs the package minatar") as caught:
         check_games(make_suite(make_task(env=BenchEnv(id="MinAtar/Breakout-v1"))))
-    assert caught.value.fix == "pip install 'tianji-rl[minatar]'"
+    assert caught.value.fix == install_command("minatar", "minatar")
 
 
 def test_a_finished_cell_is_never_run_twice(tmp_path):

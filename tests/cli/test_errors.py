@@ -176,3 +176,24 @@ def test_report_and_runs_without_any_run_say_what_to_do(tmp_path):
     runs = tianji(tmp_path, "runs", "--json")
     assert runs.returncode == 0
     assert json.loads(runs.stdout)["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["plan", "--policy", "nope"], "--policy nope"),
+        (["plan", "-s", "policy=nope"], "-s policy"),
+        (["plan", "--policy", "010"], "--policy 010"),
+        (["up", "--dry-run", "--seed", "-3"], "--seed -3"),
+        (["up", "--dry-run", "-s", "seed=-3"], "-s seed"),
+    ],
+)
+def test_an_error_names_what_was_typed(tmp_path: Path, words: list[str], where: str):
+    done = tianji(tmp_path, *words)
+    assert done.returncode == 2
+    assert f"where: {where}\n" in done.stderr
+
+
+def test_the_version_is_an_option_too(tmp_path: Path):
+    done = tianji(tmp_path, "--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "tianji")

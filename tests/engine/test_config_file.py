@@ -148,7 +148,7 @@ def test_a_missing_key_names_its_section(tmp_path: Path):
         ("num_envs: 4", "num_envs: 2.5", "expected `int`, got `float`", ":4: env.num_envs"),
         ("mode: block", "mode: blok", "invalid enum value 'blok'", ":7: staleness.mode"),
         ("id: CartPole-v1", "id: [a]", "expected `str`, got `array`", ":3: env.id"),
-        ("{env_steps: 1000}", "7", "expected `object`, got `int`", ":8: stop"),
+        ("{env_steps: 1000}", "7", "expected `mapping`, got `int`", ":8: stop"),
     ],
 )
 def test_a_wrong_type_or_range_names_the_line(
@@ -157,6 +157,19 @@ def test_a_wrong_type_or_range_names_the_line(
     error = refused(tmp_path, text=EXPERIMENT.replace(old, new))
     assert what in error.what
     assert error.where == f"{tmp_path / 'tiny.yaml'}{where}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("staleness.mode=blok", "one of: block, correct, drop, unbounded"),
+        ("learner.compile=true", ""),
+        ("network.activation=gelu", "one of: relu, tanh"),
+        ("stop.judge=me", "one of: evaluation, training"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(tmp_path: Path, setting: str, words: str):
+    assert refused(tmp_path, setting).fix == words
 
 
 def test_settings_win_over_the_file_and_later_ones_over_earlier(tmp_path: Path):

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from engine.envs.make import RangedActions, make_vector_env, register_environment, spaces_of
 from engine.errors import ConfigError
+from engine.extras import install_command
 from engine.spec import EnvSpec
 
 needs_atari = pytest.mark.skipif(
@@ -147,4 +148,4 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="needs the package ale-py") as error:
         make_vector_env(EnvSpec(id="ALE/Pong-v5"))
-    assert "tianji-rl[atari]" in error.value.fix
+    assert error.value.fix == install_command("atari", "ale-py")

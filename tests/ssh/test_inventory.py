@@ -103,7 +103,7 @@ def test_localhost_with_an_ssh_host_is_behind_ssh(load) -> None:
         ("hosts: {a: {roles: {actr: 1}}}", "hosts.a.roles.actr", "unknown key"),
         ("hosts: {a: {connection: local, ssh_host: b}}", "hosts.a.ssh_host", "this machine"),
         ("hosts: {}", "hosts", "no host"),
-        ("hosts:\n  a:\n  b: 3", "4: hosts.b", "expected `object | null`"),
+        ("hosts:\n  a:\n  b: 3", "4: hosts.b", "expected `mapping | null`"),
         ("hosts:\n  a: {env: {A: x, B: [1]}}", "3: hosts.a.env.B", "got `array`"),
         ("hosts: {1: {}}", "2: hosts", "expected `str`, got `int` for a key"),
     ],
@@ -126,3 +126,24 @@ def test_limit(load) -> None:
     assert inventory.limited([]) == inventory
     with pytest.raises(ConfigError, match="no host matches"):
         inventory.limited(["nothing*"])
+
+
+def names(inventory, *patterns: str) -> str:
+    return " ".join(host.name for host in inventory.limited(list(patterns)).hosts)
+
+
+def test_limits_take_groups_lists_and_exclusions(load) -> None:
+    text = 'hosts: {"a[1-3]": {}, b: {}}\ngroups: {fast: {hosts: [a2, b]}, slow: {hosts: [a3]}}\n'
+    inventory = load(text)
+    assert names(inventory, "fast") == "a2 b"
+    assert names(inventory, "a1,slow") == "a1 a3"
+    assert names(inventory, "!a2") == "a1 a3 b"
+    assert names(inventory, "a*", "!fast") == "a1 a3"
+    assert names(inventory, "s*") == "a3"
+    for pattern, what in (("fsat", "no host matches"), ("b,!fast", "no host is left")):
+        with pytest.raises(ConfigError, match=what) as caught:
+            inventory.limited([pattern])
+        assert caught.value.where.startswith("--limit ")
+    with pytest.raises(ConfigError) as caught:
+        inventory.limited(["!x"])
+    assert caught.value.fix == "hosts: a1, a2, a3, b; groups: fast, slow"

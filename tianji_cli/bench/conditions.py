@@ -73,7 +73,7 @@ def check_versions(earlier: Versions, here: Versions, where: str) -> None:
     """Refuses to mix results of different versions of a system.
 
     Raises:
-        ConfigError: A package of one of them has another version than at the begin.
+        ConfigError: A package of one of them has another version than at the start.
     """
     if changes := version_changes(earlier, here):
         raise ConfigError(
@@ -109,7 +109,7 @@ def check_own_versions(earlier: Mapping[str, str], where: str) -> None:
         where: It lies.
 
     Raises:
-        ConfigError: A package has another version than at the begin.
+        ConfigError: A package has another version than at the start.
     """
     if earlier:
         check_versions({"here": earlier}, {"here": own_versions()}, where)

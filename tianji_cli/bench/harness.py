@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from engine.errors import ConfigError, PreflightError
+from engine.extras import install_command
 from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
 from tianji_cli.bench.cell_files import write_result
@@ -134,7 +135,7 @@ def check_games(suite: Suite) -> None:
             raise PreflightError(
                 f"{task.env.id} needs the package {package.replace('_', '-')}",
                 where=f"tasks.{name}.env.id",
-                fix=f"pip install 'tianji-rl[{extra}]'",
+                fix=install_command(extra, package.replace("_", "-")),
             )
 
 

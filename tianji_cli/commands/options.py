@@ -60,7 +60,11 @@ RunArgument = Annotated[
 ]
 LimitOption = Annotated[
     list[str] | None,
-    optional("--limit", metavar="HOSTS", help="Only hosts that match this glob. Repeatable."),
+    optional(
+        "--limit",
+        metavar="HOSTS",
+        help="Only these hosts or groups: globs, with commas; !NAME leaves out. Repeatable.",
+    ),
 ]
 ResumeOption = Annotated[
     str | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tianji_cli.output import Output
 from tianji_cli.plan import Plan, make_plan, notes_of
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
+from tianji_cli.render.units import plural
 from tianji_cli.run_dir import (
     RunPaths,
     check_run_id,
@@ -63,6 +65,27 @@ class Request:
     limit: Sequence[str] = ()
     resume: str | None = None
     trusts: bool = False
+    policy: str | None = None
+    seed: int | None = None
+    profiles: bool = False
+
+    @property
+    def all_settings(self) -> list[str]:
+        """Those of options that stand for a setting come last, so that they win."""
+        return [*self.settings, *(f"{key}={text}" for key, text, _ in self._options())]
+
+    @property
+    def setting_options(self) -> dict[str, str]:
+        """What the user typed for such a setting, by its key."""
+        return {key: option for key, _, option in self._options()}
+
+    def _options(self) -> Iterator[tuple[str, str, str]]:
+        if self.policy is not None:
+            yield "policy", json.dumps(self.policy, ensure_ascii=False), f"--policy {self.policy}"
+        if self.seed is not None:
+            yield "seed", str(self.seed), f"--seed {self.seed}"
+        if self.profiles:
+            yield "profile", "true", "--profile"
 
 
 @dataclass(frozen=True)
@@ -140,9 +163,11 @@ def _inventory(request: Request, origin: Origin | None) -> Inventory:
 def _experiment(request: Request, origin: Origin | None) -> tuple[Experiment, Document]:
     if request.experiment is None and origin is not None:
         source = f"run {origin.paths.run_id}"
-        return overlaid_experiment(origin.experiment, source, request.settings)
+        return overlaid_experiment(
+            origin.experiment, source, request.all_settings, request.setting_options
+        )
     path = find_file("experiments", request.experiment or DEFAULT_EXPERIMENT)
-    return load_experiment(path, request.settings)
+    return load_experiment(path, request.all_settings, request.setting_options)
 
 
 def up(request: Request, output: Output) -> int:
@@ -161,6 +186,7 @@ def up(request: Request, output: Output) -> int:
     interrupts = Interrupts()
     with interrupts.installed(_end_at_once):
         paths = _claim(request, loaded)
+        _say_begin(loaded, paths.run_id, output)
         run = _run_inline if loaded.plan.graph.is_inline else _run_processes
         try:
             outcome = run(loaded, request, paths, interrupts, output)
@@ -259,7 +285,6 @@ def _run_processes(
 
     def started(paths: RunPaths) -> None:
         phases.close()
-        _say_begin(loaded, run_id, output)
         display.append(_display(output, run_id))
 
     spectator = Spectator(phases.show, started, lambda p: display[0].show(p), output.say)
@@ -293,7 +318,6 @@ def _run_inline(
     except TianJiError as error:
         raise locate(error, loaded.document, loaded.origin) from error
     _write_down(paths, loaded, host_facts())
-    _say_begin(loaded, paths.run_id, output)
     display = _display(output, paths.run_id)
     info = plan.info(paths.run_id, loaded.origin.resumed if loaded.origin else None)
     run: InlineRun | None = None
@@ -356,7 +380,7 @@ def _headline(plan: Plan) -> str:
     experiment = plan.experiment
     return (
         f"{experiment.algorithm_name} on {experiment.env.id}, policy {experiment.policy},"
-        f" {plan.graph.count('actor')} actors"
+        f" {plural(plan.graph.count('actor'), 'actor')}"
     )
 
 

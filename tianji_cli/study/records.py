@@ -49,7 +49,7 @@ class StudyManifest(msgspec.Struct, frozen=True, kw_only=True):
     argv: list[str]
     study: Study
     experiments: dict[str, dict[str, Any]] = {}
-    """By task: its experiment file as it was at the begin, without settings. Studies of before
+    """By task: its experiment file as it was at the start, without settings. Studies of before
     have none and read the file."""
     cells: list[StudyCell]
     """In the order in which they run."""

@@ -1,0 +1,30 @@
+"""How to get a package that an environment needs, as TianJi itself was installed here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib import metadata
+from urllib.parse import unquote, urlparse
+
+DISTRIBUTION = "tianji-rl"
+
+
+def install_command(extra: str, package: str) -> str:
+    """The command that brings an extra: TianJi is on no package index, so its name alone will not.
+
+    Args:
+        extra: Of TianJi, such as `atari`.
+        package: What it consists of, for hosts that have TianJi's sources only.
+    """
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    try:
+        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+        origin = json.loads(text or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if origin.get("dir_info", {}).get("editable") and url.startswith("file:"):
+        return f"{pip} -e {shlex.quote(f'{unquote(urlparse(url).path)}[{extra}]')}"
+    return f"{pip} {shlex.quote(package)}"
