@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from engine.errors import ConfigError
 
+_CHUNK_BYTES = 1 << 16
 _LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -46,16 +47,18 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     Raises:
         ConfigError: There is none, it is no regular file, too large, or cannot be read.
     """
+    data = bytearray()
     try:
         with open_regular(path) as file:
-            data = file.read(max_bytes + 1)
+            while len(data) <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):
+                data += chunk
     except OSError as error:
         raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
     if len(data) > max_bytes:
         raise ConfigError(
             f"cannot be read: it has more than {max_bytes >> 20} MiB", where=str(path)
         )
-    return data
+    return bytes(data)
 
 
 def reason_of(error: Exception) -> str:

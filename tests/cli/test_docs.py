@@ -81,3 +81,19 @@ def test_every_fault_has_a_test_or_says_that_it_has_none():
     shown = [row[-2] for row in rows if "shown by" not in row[-2]]
     assert len(shown) >= 27 + 7
     assert all("`tests/" in cell or "Not tested" in cell for cell in shown)
+
+
+def test_every_statement_about_trust_has_a_test():
+    text = (ROOT / "docs/security.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    shown = [row[-2] for row in rows if "shown by" not in row[-2]]
+    assert len(shown) >= 25
+    assert all("`tests/" in cell for cell in shown)
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == [
+        "Your own files",
+        "Results from elsewhere",
+        "Hosts of a run",
+        "Other users of a host",
+        "Strangers on the network",
+    ]

@@ -14,7 +14,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -48,7 +48,9 @@ from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge
 from engine.wire import header
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.parts import cut, join
-from tianji_cli.inventory import load_inventory
+from tianji_cli.deployment import Deployment, HostPart, read_deployment
+from tianji_cli.inventory import Host, load_inventory
+from tianji_cli.takings import Share, takings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 2, 3)
@@ -296,10 +298,66 @@ def read_trace_file(data: bytes, scratch: Path) -> None:
             says_where(error, path)
 
 
+DEPLOYMENT = msgspec.json.encode(
+    Deployment(
+        run_id="r",
+        parts=(
+            HostPart(
+                host=Host(name="box", connection="ssh", ssh_host="b", address="", ports=(1, 2)),
+                python="/p",
+                source="/s",
+                run_dir="/w/runs/r@box",
+            ),
+        ),
+    )
+)
+NAMES = (b"../", b"/", b"\0", b"\n", b"\xed\xb2\x80", b".log", b".json", b"trace/", b"logs/box/")
+NAMES += (
+    b"state/box.json",
+    b"checkpoints/",
+    b"checkpoints/group-1/",
+    b"v0000000001.json",
+    b"9" * 99,
+)
+NAMES += (b"summary.json", b"trace/events.jsonl", b"deployment.json", b"manifest.json")
+
+
+def read_deployment_file(data: bytes, scratch: Path) -> None:
+    """A deployment of a stranger is refused with ConfigError that names it, unless it is over."""
+    choices = Choices(data)
+    content = bytes(mutated(DEPLOYMENT, choices, (*JSON, *NAMES)))
+    path = scratch / "deployment.json"
+    path.write_bytes(content)
+    with bounded(FILE_BYTES, len(content)):
+        try:
+            assert read_deployment(scratch).is_collected
+        except ConfigError as error:
+            says_where(error, path)
+
+
+def choose_names(data: bytes, _scratch: Path) -> None:
+    """Whatever a host calls its files, none is taken that lies elsewhere or decides anything."""
+    choices = Choices(data)
+    text = bytes(mutated(b"logs/box/actor-0.log\nstate/box.json", choices, NAMES))
+    there = dict.fromkeys(text.decode("utf-8", "surrogateescape").split("\n"), 1)
+    share = Share("box", is_head=bool(choices.below(2)), learners=(0, 1)[: choices.below(3)])
+    takings = takings_of(there, share)
+    for name in (*takings.growing, *takings.replaced, *takings.checkpoints):
+        parts = PurePosixPath(name).parts
+        assert name.isascii()
+        assert name.isprintable()
+        assert ".." not in parts
+        assert parts[0] in ("logs", "state", "trace", "checkpoints", "summary.json")
+        assert share.is_head or parts[0] not in ("trace", "summary.json")
+        assert share.learners or parts[0] != "checkpoints"
+
+
 assert all(kind in RECORD_TYPES for kind, _ in ROWS)
 TARGETS: dict[str, Target] = {
     "frames": decode_frames,
     "parts": join_parts,
     "yaml": read_yaml_file,
     "traces": read_trace_file,
+    "deployments": read_deployment_file,
+    "names": choose_names,
 }

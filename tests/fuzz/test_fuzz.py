@@ -15,10 +15,12 @@ from fuzz_targets import (
     PART_BYTES,
     TARGETS,
     bounded,
+    choose_names,
     decode_frames,
     frames_of,
     join_parts,
     parts_of,
+    read_deployment_file,
     read_trace_file,
     read_yaml_file,
 )
@@ -70,6 +72,18 @@ def test_any_trace_file_is_read_or_refused(data: bytes, tmp_path: Path):
 @given(data=st.binary(max_size=120))
 def test_any_yaml_file_is_read_or_refused(data: bytes, tmp_path: Path):
     read_yaml_file(data, tmp_path)
+
+
+@search(300)
+@given(data=st.binary(max_size=120))
+def test_any_deployment_of_a_stranger_is_refused(data: bytes, tmp_path: Path):
+    read_deployment_file(data, tmp_path)
+
+
+@search(1000)
+@given(data=st.binary(max_size=120))
+def test_no_name_that_a_host_says_leads_elsewhere(data: bytes, tmp_path: Path):
+    choose_names(data, tmp_path)
 
 
 @pytest.mark.parametrize("target", TARGETS)
