@@ -34,6 +34,8 @@ from tianji_cli.ownership import checksum_of
 from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
 GROUPS = "group-*"
+UNTRAINED = "v0000000000.json"
+"""A checkpoint of the weights that a run began with."""
 
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,9 +183,10 @@ def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
 
 
 def resume_hint(paths: RunPaths) -> str:
-    """The command that goes on with a run; empty if it has written no checkpoint."""
+    """The command that goes on with a run; empty if it has kept nothing that was learnt."""
     patterns = ("v*.json", f"{GROUPS}/v*.json")
-    if not any(any(paths.checkpoints.glob(pattern)) for pattern in patterns):
+    found = [path for pattern in patterns for path in paths.checkpoints.glob(pattern)]
+    if all(path.name == UNTRAINED for path in found):
         return ""
     return command_for("up --resume", paths.root)
 

@@ -9,6 +9,7 @@ from engine.algorithms.base import Algorithm, Spaces
 from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.blame import blamed
 from engine.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
 from engine.spec import Experiment, Scalar, Spec
@@ -54,7 +55,9 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
             method of the contract is missing.
     """
     entry = _entry(experiment)
-    algorithm = entry.make(read_config(experiment), experiment.network, spaces)
+    config, name = read_config(experiment), experiment.algorithm_name
+    with blamed(f"{name} cannot be made", where="algorithm.name"):
+        algorithm = entry.make(config, experiment.network, spaces)
     _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
     return algorithm

@@ -22,6 +22,7 @@ from engine.algorithms.pixels import (
     PatchConv2d,
     fits_patches,
 )
+from engine.blame import blamed
 from engine.config_file import suggest
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
@@ -116,20 +117,57 @@ def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[
     Raises:
         ConfigError: Unknown name, or observations that it cannot take.
     """
-    entry = find_trunk(observation_shape, spec)
-    trunk = entry.build(observation_shape, spec)
-    if spec.precision == "bfloat16":
-        trunk = _Bfloat16(trunk)
-    try:
-        with torch.no_grad():
-            features: Tensor = trunk(torch.zeros(1, *observation_shape))
-    except (RuntimeError, IndexError) as error:
-        raise ConfigError(
-            f"{trunk_name(observation_shape, spec)} cannot take observations of shape"
-            f" {observation_shape}: {error}",
-            where="network.name",
-        ) from error
+    name, entry = trunk_name(observation_shape, spec), find_trunk(observation_shape, spec)
+    with blamed(f"{name} cannot be built for {observation_shape}", where="network.name"):
+        trunk = entry.build(observation_shape, spec)
+        if spec.precision == "bfloat16":
+            trunk = _Bfloat16(trunk)
+    refuse_parameters(name, trunk)
+    what = f"{name} cannot take observations of shape {observation_shape}"
+    with blamed(what, where="network.name"), torch.no_grad():
+        features = trunk(torch.zeros(ROWS_TRIED, *observation_shape))
+    _check_features(name, features)
     return trunk, int(features.shape[-1])
+
+
+def refuse_parameters(name: str, network: nn.Module) -> None:
+    """Raises ConfigError for parameters that cannot travel, or that are no numbers."""
+    parameters = {path: p.detach() for path, p in network.named_parameters()}
+    wrong = [f"{path} ({p.dtype})" for path, p in parameters.items() if p.dtype != torch.float32]
+    if wrong:
+        raise ConfigError(
+            f"the parameters of {name} must be float32, these are not: {', '.join(wrong)}",
+            where="network.name",
+            fix="build them in float32; network.precision: bfloat16 computes in half precision",
+        )
+    strange = [path for path, p in parameters.items() if not bool(torch.isfinite(p).all())]
+    if strange:
+        raise ConfigError(
+            f"these parameters of {name} are not finite before anything was learnt:"
+            f" {', '.join(strange)}",
+            where="network.name",
+            fix="a mask can be a buffer, or a large finite number such as -1e9",
+        )
+
+
+ROWS_TRIED = 2
+"""More than one, or a network that has forgotten the axis of rows would not show it."""
+
+
+def _check_features(name: str, features: object) -> None:
+    """Raises ConfigError unless a trunk gives float32 [N, num_features]."""
+    found = ""
+    if not isinstance(features, Tensor):
+        found = f"a {type(features).__name__}"
+    elif features.ndim != 2 or len(features) != ROWS_TRIED or not features.shape[1]:
+        found = f"shape {tuple(features.shape)} for {ROWS_TRIED} observations"
+    elif features.dtype != torch.float32:
+        found = str(features.dtype)
+    if found:
+        raise ConfigError(
+            f"{name} gives {found}, where float32 of shape [N, num_features] is wanted",
+            where="network.name",
+        )
 
 
 def linear(fan_in: int, fan_out: int, gain: float, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:

@@ -6,11 +6,14 @@ over a batch without a word.
 
 from __future__ import annotations
 
+import traceback
+
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy import vdot
 
+from engine.blame import summary_of
 from engine.errors import RunFailedError
 
 Info = dict[str, object]
@@ -44,6 +47,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
+            self._refuse_raw(error)
             error.add_note(f"{self._env_id} raised this in reset")
             raise
         self._check("observation", observation, self._observation_shape)
@@ -57,6 +61,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         try:
             result = self.env.step(actions)
         except Exception as error:
+            self._refuse_raw(error)
             error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
             raise
         observation, reward, terminated, truncated, _ = result
@@ -76,6 +81,34 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             self._check("truncated", truncated, row)
         return result
 
+    def _refuse_raw(self, error: Exception) -> None:
+        """Raises RunFailedError if single observations cannot be put together: NumPy's words for
+        that name neither the environment nor what was announced."""
+        space = self.env.single_observation_space
+        single = getattr(self.env.unwrapped, "_env_obs", None)
+        if single is None or space.shape is None or space.dtype is None:
+            return
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if not any(
+            "concatenate" in name for name in frames
+        ):  # then an environment has raised, and returned nothing
+            return
+        for number, observation in enumerate(single):
+            try:
+                found = np.asarray(observation)
+            except ValueError:
+                raise self._refused(
+                    f"observation of environment {number} is no array but {observation!r:.60},"
+                    f" announced was {space}",
+                    error,
+                ) from error
+            if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
+                raise self._refused(
+                    f"observation of environment {number} has the shape {found.shape} and the type"
+                    f" {found.dtype}, announced were {space.shape} and {space.dtype}",
+                    error,
+                ) from error
+
     def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and values.shape != shape:
             raise self._refused(f"{name} has the shape {values.shape}, announced was {shape}")
@@ -85,8 +118,11 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             env = int(np.argwhere(is_bad)[0][0])
             raise self._refused(f"{name} of environment {env} is {values[is_bad][0]}")
 
-    def _refused(self, what: str) -> RunFailedError:
+    def _refused(self, what: str, cause: Exception | None = None) -> RunFailedError:
         when = f"in step {self._num_steps}" if self._num_steps else "in reset"
+        raised = f"{self._env_id} raised this {when}: {summary_of(cause)}" if cause else ""
         return RunFailedError(
-            f"{what} {when}; nothing is learnt from it", where=f"env.id {self._env_id}"
+            f"{what} {when}; nothing is learnt from it",
+            where=f"env.id {self._env_id}",
+            fix=raised,
         )

@@ -7,11 +7,11 @@ bootstrap from after a truncation is simply the next row of a rollout.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -20,13 +20,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
+from engine.blame import blamed
 from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
 from engine.envs.checked import CheckedVectorEnv
 from engine.envs.minatar import register_minatar
+from engine.envs.names import EXTRAS, extra_of, nearest, newer_version
 from engine.errors import ConfigError
 from engine.extras import install_command
 from engine.spec import EnvSpec
 
+CORRECT = "correct that line, env.id or env.kwargs"
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -71,25 +74,39 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     see `RangedActions`.
 
     Raises:
-        ConfigError: Unknown id, missing dependency, or constructor arguments that it refuses.
+        ConfigError: Unknown id, missing dependency, or whatever its constructor raises.
     """
     options = _options(spec)
-    try:
+    with _told_by_name(spec):
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
-    except gymnasium.error.UnregisteredEnv as error:
-        raise ConfigError(
-            f"unknown environment {spec.id!r}", where="env.id", fix=_nearest(spec.id)
-        ) from error
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ConfigError(str(error), where="env.id") from error
-    except (gymnasium.error.Error, TypeError, ValueError, ModuleNotFoundError) as error:
-        raise ConfigError(f"{spec.id} cannot be made: {error}", where="env") from error
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
     env = _with_actions(CheckedVectorEnv(env, spec.id))
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
+
+
+@contextmanager
+def _told_by_name(spec: EnvSpec) -> Iterator[None]:
+    """Makes a configuration error of whatever making an environment raises."""
+    try:
+        with blamed(f"{spec.id} cannot be made", where="env", fix=CORRECT):
+            yield
+    except ConfigError as error:
+        match error.__cause__:
+            case gymnasium.error.UnregisteredEnv():
+                error.what, error.where = f"unknown environment {spec.id!r}", "env.id"
+                error.fix = nearest(spec.id, gymnasium.registry)
+            case gymnasium.error.DependencyNotInstalled() as cause:
+                error.what, error.where = f"{spec.id}: {cause}", "env.id"
+                error.fix = extra_of(str(cause))
+            case ImportError() | gymnasium.error.DeprecatedEnv():
+                newer = newer_version(spec.id, gymnasium.registry)
+                error.fix = f"did you mean {newer!r}?" if newer else CORRECT
+            case TypeError() if spec.kwargs:
+                error.fix = f"env.kwargs gives {', '.join(sorted(spec.kwargs))}"
+        raise
 
 
 def _with_actions(env: VectorEnvironment) -> VectorEnvironment:
@@ -123,7 +140,7 @@ def _options(spec: EnvSpec) -> dict[str, Any]:
 
 def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
     if importlib.util.find_spec(package) is None:
-        extra = {"ale_py": "atari"}.get(package, package)
+        extra = dict(EXTRAS.values())[package]
         raise ConfigError(
             f"{spec.id} needs the package {package.replace('_', '-')}",
             where="env.id",
@@ -166,12 +183,3 @@ class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
         time.sleep(self._latency_s)
         return self.env.step(actions)
-
-
-def _nearest(env_id: str) -> str:
-    """`did you mean CartPole-v1?`, judged without version suffixes."""
-    names = {name.rpartition("-v")[0] or name: name for name in gymnasium.registry}
-    near = difflib.get_close_matches(env_id.rpartition("-v")[0] or env_id, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {names[near[0]]!r}?"
-    return "python -c 'import gymnasium; gymnasium.pprint_registry()' lists all"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Spaces
+from engine.blame import blamed
 from engine.envs.actions import TensorRange, counted_from_0, is_counted_from_0
 from engine.envs.torch_acrobot import TorchAcrobot
 from engine.envs.torch_breakout import TorchBreakout
@@ -91,10 +92,8 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
         raise ConfigError(
             "environments on a device tell nothing of lives", where="env.life_loss_terminates"
         )
-    try:
+    with blamed(f"the torch version of {spec.id} cannot be made", where="env"):
         env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{spec.id} cannot be made: {error}", where="env") from error
     space = env.single_action_space
     if isinstance(space, gymnasium.spaces.Box):
         return TorchRangedActions(env, device)

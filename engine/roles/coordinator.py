@@ -196,7 +196,13 @@ class CoordinatorRole:
         roles = self._groups.roles_in(event.process)
         is_running = self._phase is Phase.RUNNING
         is_alone = roles == [event.process]
-        if is_running and is_alone and self._fleet.may_restart(event.process, event.host):
+        may_restart = self._fleet.may_restart(event.process, event.host)
+        if (
+            is_running
+            and is_alone
+            and may_restart
+            and not self._fleet.raises_again(event.process, event.log_tail)
+        ):
             self._totals.restarts += 1
             again = self._note(now_s, "restarted", event.process, event.cause)
             return [*commands, again, *self._fleet.restart(event.process, event.host)]

@@ -6,8 +6,9 @@ lost and what may be started again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from engine.blame import ERROR
 from engine.messages import (
     COORDINATOR,
     ActorLost,
@@ -53,6 +54,8 @@ class Fleet:
         self._lost: set[str] = set()
         """Supervisors of hosts that were given up: what they still say changes nothing."""
         self._restarts_left = restarts
+        self._early_errors: set[str] = set()
+        """What actors have raised before their first rollout."""
         self._epochs: dict[str, int] = {}
         self._produced: dict[str, int] = {}
         self._lost_sources: dict[str, tuple[str, int]] = {}
@@ -129,6 +132,18 @@ class Fleet:
             and self._restarts_left > 0
             and self._supervisor_of.get(host) in self._heard_s
         )
+
+    def raises_again(self, actor: str, log_tail: Sequence[str]) -> bool:
+        """Whether it would be of no use to start an actor again: it has raised an error before its
+        first rollout, and so has another before, or nobody has got any further."""
+        if not log_tail or not log_tail[0].startswith(ERROR):
+            return False  # it was killed, say
+        source = source_of(int(actor.rpartition("-")[2]), self._epochs.get(actor, 0))
+        if self._produced.get(source):
+            return False
+        has_come = log_tail[0] in self._early_errors
+        self._early_errors.add(log_tail[0])
+        return has_come or not any(self._produced.values())
 
     def restart(self, actor: str, host: str) -> list[Command]:
         """Starts a dead actor again, on the same host."""

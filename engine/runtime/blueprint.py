@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from msgspec.structs import replace
+from torch import Tensor
 
 from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
-from engine.algorithms.flat import flatten
+from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.registry import make_algorithm
+from engine.algorithms.trunks import refuse_parameters
 from engine.balance import most_collecting
+from engine.blame import blamed
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
 from engine.errors import ConfigError, PreflightError
@@ -20,6 +23,7 @@ from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.runtime.device import CPU, find_devices
+from engine.runtime.rehearsal import check_acting, first_observation
 from engine.spec import Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.board import Board
@@ -76,7 +80,11 @@ class Blueprint:
 
 
 def make_blueprint(
-    experiment: Experiment, cut: Cut | None = None, gpus: Sequence[int] | None = None
+    experiment: Experiment,
+    cut: Cut | None = None,
+    gpus: Sequence[int] | None = None,
+    *,
+    rehearses: bool = False,
 ) -> Blueprint:
     """Makes an environment once to learn its spaces, and works everything out from them.
 
@@ -84,6 +92,7 @@ def make_blueprint(
         experiment: The run.
         cut: How it is spread over processes; without it, one group.
         gpus: Those that the inventory gives to this host; None if it does not say.
+        rehearses: Whether to reset that environment and to act in it once, as a run is about to.
 
     Raises:
         PreflightError: GPUs are given, and wanted, but not there.
@@ -96,10 +105,13 @@ def make_blueprint(
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
     devices = find_devices(gpus) if cut.is_on_device else (CPU,)
-    algorithm = make_suitable(experiment, cut, _spaces(experiment, cut))
+    spaces, observation = _look_at_environment(experiment, cut, rehearses)
+    algorithm = make_suitable(experiment, cut, spaces)
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
-    weights = flatten(algorithm.network())
+    weights = _flat_weights(algorithm)
+    if observation is not None:
+        check_acting(algorithm, layout.fields, observation)
     request = samples.replay
     shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
     return Blueprint(
@@ -116,18 +128,47 @@ def make_blueprint(
     )
 
 
-def _spaces(experiment: Experiment, cut: Cut) -> Spaces:
-    """Of one environment, made for the purpose as those of the run will be."""
-    of_tensors = None
+def _look_at_environment(
+    experiment: Experiment, cut: Cut, rehearses: bool
+) -> tuple[Spaces, Tensor | None]:
+    """Spaces of one environment, made for the purpose as those of the run will be; and what the
+    first reset gives, if it is to be tried."""
+    spec, seed = experiment.env, experiment.seed
+    spaces: Spaces | None = None
+    observation: Tensor | None = None
     if cut.is_on_device:
-        of_tensors = torch_spaces_of(make_torch_env(experiment.env, torch.device(CPU)))
+        of_tensors = make_torch_env(spec, torch.device(CPU))
+        spaces = torch_spaces_of(of_tensors)
+        if rehearses:
+            observation = first_observation(lambda: of_tensors.reset(seed), spec)
         if not cut.has_evaluator:
-            return of_tensors
-    env = make_vector_env(experiment.env)
+            return spaces, observation
+    env = make_vector_env(spec)
     try:
-        return of_tensors or spaces_of(env)
+        spaces = spaces or spaces_of(env)
+        if rehearses:
+            first = first_observation(lambda: env.reset(seed=seed)[0], spec)
+            observation = first if observation is None else observation
     finally:
         env.close()
+    return spaces, observation
+
+
+def _flat_weights(algorithm: Algorithm) -> FlatParameters:
+    """The parameters of a network as actors and learners will have them.
+
+    Raises:
+        ConfigError: It cannot be built, or its parameters cannot be used.
+    """
+    with blamed("the network cannot be built", where="network"):
+        network = algorithm.network()
+        has_parameters = any(True for _ in network.parameters())
+    if not has_parameters:
+        raise ConfigError(
+            "the network has no parameters, so nothing can be learnt", where="network"
+        )
+    refuse_parameters("the network", network)
+    return flatten(network)
 
 
 def _check_splits(experiment: Experiment, cut: Cut) -> None:

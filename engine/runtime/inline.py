@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -28,30 +26,6 @@ from engine.sections import OFF, Stopwatch
 
 PROCESS = "inline"
 """What a profile calls the only process."""
-
-
-class ExitCalled(BaseException):
-    """Code of the user has called `os._exit` in the process that all of the run lives in."""
-
-
-@contextmanager
-def no_silent_exit() -> Iterator[None]:
-    """Makes `os._exit` an exception here: it would end the command without a word, and a summary.
-
-    Processes that are forked meanwhile end by it, as they have to.
-    """
-    own_pid, leave = os.getpid(), os._exit
-
-    def leave_unless_here(status: int) -> NoReturn:
-        if os.getpid() == own_pid:
-            raise ExitCalled(f"os._exit({status}) was called")
-        leave(status)
-
-    os._exit = leave_unless_here
-    try:
-        yield
-    finally:
-        os._exit = leave
 
 
 class InlineRun:

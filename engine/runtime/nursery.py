@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from engine.blame import ERROR, told
 from engine.errors import TianJiError
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
 from engine.runtime.cores import allowed_cores, idle_cores
@@ -99,7 +100,7 @@ class _Nursery:
             os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
         look_in(wanted.module_directories)
         try:
-            blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus)
+            blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus, rehearses=True)
             needs = Needs(wanted.num_processes, wanted.num_connections)
             check_limits(needs, limits_here())
             self._arena = make_arena(blueprint)
@@ -204,12 +205,13 @@ def _no_silent_end() -> Iterator[None]:
     try:
         yield
     except TianJiError as error:  # it says what, where and why; a traceback would bury that
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"{ERROR}{error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)
     except Terminated:
         raise
-    except BaseException:  # noqa: BLE001 - user code may raise anything
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything
         traceback.print_exc()
+        print(f"{ERROR}{told(error)}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 
 

@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.blame import ERROR
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -69,12 +71,22 @@ def describe_returncode(code: int) -> str:
 
 
 def log_tail(path: Path) -> list[str]:
-    """The last lines of a log; empty if there is none."""
+    """The last lines of a log; empty if there is none. If it ends with an error told by name, that
+    alone: whoever wants the traceback before it finds it in the log."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, LOG_TAIL_LINES)]
+            return _last_error([line.rstrip("\n") for line in deque(file, LOG_TAIL_LINES)])
     except OSError as error:
         return [f"(its log cannot be read: {error})"]
+
+
+def _last_error(lines: list[str]) -> list[str]:
+    for begin in range(len(lines) - 1, -1, -1):
+        if lines[begin].startswith(ERROR):
+            return lines[begin:]
+        if not lines[begin].startswith("    "):
+            break
+    return lines
 
 
 class _Log(io.FileIO):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.blame import told
 from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.runtime.launch import Failed, HostFacts
@@ -308,13 +309,14 @@ def _run_inline(
     """The debug twin: in this process, so the heavy imports are here."""
     from engine.runtime.blueprint import make_blueprint
     from engine.runtime.facts import host_facts
-    from engine.runtime.inline import InlineRun, no_silent_exit
+    from engine.runtime.inline import InlineRun
+    from engine.runtime.no_exit import no_silent_exit
 
     plan = loaded.plan
     look_in(loaded.module_directories)
     output.part_from_user_code()
     try:
-        blueprint = make_blueprint(plan.experiment, plan.graph.cut)
+        blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
     except TianJiError as error:
         raise locate(error, loaded.document, loaded.origin) from error
     _write_down(paths, loaded, host_facts())
@@ -337,11 +339,19 @@ def _run_inline(
         if isinstance(error, KeyboardInterrupt) and interrupts.count:
             output.say("ended at once")
         else:
-            tail = traceback.format_exc().splitlines()
+            tail = _words_of(error)
             outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
     finally:
         display.close()
     return outcome
+
+
+def _words_of(error: BaseException) -> list[str]:
+    """The user's own line first; what this program says by name needs no traceback."""
+    if isinstance(error, TianJiError):
+        return str(error).splitlines()
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return [*told(error).splitlines(), *(f"    {line}" for line in lines)]
 
 
 def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:

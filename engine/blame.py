@@ -1,0 +1,90 @@
+"""Whose line of code raised: what people want to see first of an error that user code raised."""
+
+from __future__ import annotations
+
+import linecache
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from engine.errors import ConfigError, TianJiError
+
+ERROR = "error: "
+"""How a log's last lines begin if its process says what ended it; all that follow are indented."""
+_ROOT = Path(__file__).resolve().parent.parent
+_OURS = tuple(f"{_ROOT / name}/" for name in ("engine", "tianji_cli"))
+_STANDARD = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
+_INSTALLED = tuple(f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib"))
+_MACHINERY = tuple(
+    f"{root}{name}/" for root in _INSTALLED for name in ("gymnasium", "torch", "numpy")
+)
+
+
+def told(error: BaseException) -> str:
+    """What was raised and by which line of the user's, then what was noted on it.
+
+    ValueError: the simulator fell over
+        walker.py:30 in step: raise ValueError("the simulator fell over")
+        Walker-v0 raised this in step 5
+    """
+    lines = [summary_of(error)]
+    if (place := place_of(error)) is not None:
+        lines.append(f"    {place}")
+    lines += [f"    {note}" for note in getattr(error, "__notes__", [])]
+    return "\n".join(lines)
+
+
+def summary_of(error: BaseException) -> str:
+    """Type and words, on one line, as a traceback ends."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def place_of(error: BaseException) -> str | None:
+    """`FILE:LINE in FUNCTION: SOURCE` of the user's line that was nearest to the error; of another
+    package's line, if the user has none; None if nobody but the machinery was at it."""
+    frames = list(_frames(error.__traceback__))
+    for is_candidate in (_is_users, _is_strange):
+        for path, line, function in reversed(frames):
+            if not path.startswith("<") and is_candidate(path):
+                source = linecache.getline(path, line).strip()
+                return f"{path}:{line} in {function}" + (f": {source}" if source else "")
+    return None
+
+
+def _is_users(path: str) -> bool:
+    """Neither this program's nor Python's, nor of an installed package."""
+    return not path.startswith((*_OURS, *_STANDARD, *_INSTALLED))
+
+
+def _is_strange(path: str) -> bool:
+    """Of another package than those that every environment is made with."""
+    return path.startswith(_INSTALLED) and not path.startswith(_MACHINERY)
+
+
+def _frames(chain: TracebackType | None) -> Iterator[tuple[str, int, str]]:
+    for frame, line in traceback.walk_tb(chain):
+        yield frame.f_code.co_filename, line, frame.f_code.co_name
+
+
+@contextmanager
+def blamed(what: str, where: str, fix: str = "") -> Iterator[None]:
+    """Makes a configuration error of whatever the user's code raises in the block.
+
+    Args:
+        what: What failed, such as `Walker-v0 cannot be made`.
+        where: Dotted key of the experiment.
+        fix: What to do; where nothing is better, the user's line says it.
+
+    Raises:
+        ConfigError: Of any exception but one of this program's own, which goes on as it is.
+    """
+    try:
+        yield
+    except TianJiError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {told(error)}", where=where, fix=fix) from error

@@ -1,0 +1,57 @@
+"""Ways in which code of the user would end a process without a word, made into exceptions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+class ExitCalled(BaseException):
+    """Code of the user has called `os._exit` in the process that all of the run lives in."""
+
+
+@contextmanager
+def no_silent_exit() -> Iterator[None]:
+    """Makes `os._exit` an exception here: it would end the command without a word, and a summary.
+
+    Processes that are forked meanwhile end by it, as they have to.
+    """
+    own_pid, leave = os.getpid(), os._exit
+
+    def leave_unless_here(status: int) -> NoReturn:
+        if os.getpid() == own_pid:
+            raise ExitCalled(f"os._exit({status}) was called")
+        leave(status)
+
+    os._exit = leave_unless_here
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user's own Ctrl-C, not one that code of the user raises."""
+
+
+@contextmanager
+def telling_interrupts_apart() -> Iterator[None]:
+    """Raises `Interrupted` for a SIGINT that would raise KeyboardInterrupt."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Interrupted
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
