@@ -10,9 +10,16 @@ import pytest
 from study_fakes import MACHINE, SMALL, make_runs, manifest_of, run_of, summary
 
 from tianji_cli.bench.statistics import bootstrap_median, median_ratio
-from tianji_cli.render.figures_study import make_comparison
-from tianji_cli.render.study_text import interval_text, ratio_lines, result_rows, whole
-from tianji_cli.study.compare import VariantResult, compare_study
+from tianji_cli.render.figures_study import make_comparison, make_returns
+from tianji_cli.render.study_text import (
+    interval_text,
+    ratio_lines,
+    result_rows,
+    title_of_returns,
+    whole,
+)
+from tianji_cli.study.compare import VariantResult, compare_study, horizon_of, mean_return_of
+from tianji_cli.study.records import LearningCurve
 
 THREE = {"a": [100, 200, 300], "b": [110, 240, 390]}
 
@@ -143,3 +150,40 @@ def test_env_steps_to_a_threshold_are_drawn_where_some_run_reached_it(steps, num
     assert len(figure.axes) == num_panels
     title = figure.axes[0].get_title(loc="left") or figure.axes[0].get_title()
     assert title.startswith(f"b {verb} 1")
+
+
+def test_returns_are_compared_also_without_a_threshold():
+    runs = make_runs(THREE)
+    for cell, run in runs.items():
+        assert run.summary is not None
+        value = {"a": 500.0, "b": 267.0}.get(cell.variant, 9.0) + cell.seed
+        curve = LearningCurve(
+            t_s=[1, 2, 3], env_steps=[0, 100, 200 + cell.seed], return_mean=[0.0, value, value]
+        )
+        changed = msgspec.structs.replace(run.summary, return_mean=value, threshold=None)
+        runs[cell] = msgspec.structs.replace(run, summary=changed, curve=curve)
+    task = next(t for t in compare_study(manifest_of(), runs).tasks if t.task == "two")
+    assert task.horizon_env_steps == 200
+    a, b = task.variants
+    assert (a.final_return and a.final_return.estimate) == 501
+    assert (b.mean_return and b.mean_return.estimate) == pytest.approx(0.75 * 268)
+    assert title_of_returns(task).startswith("Highest final return at a: 501")
+    lines = ratio_lines(compare_study(manifest_of(), runs))
+    assert any(line.startswith("two: b ends at a mean return of 268") for line in lines)
+    figure = make_returns(task, runs)
+    assert figure is not None
+    assert [axes.get_ylabel() for axes in figure.axes] == ["final return", "return over env steps"]
+
+
+def test_the_area_under_a_curve_ends_at_the_horizon():
+    runs = make_runs(THREE)
+    curve = LearningCurve(t_s=[1, 2, 3], env_steps=[10, 20, 40], return_mean=[0.0, 10.0, 30.0])
+    run = msgspec.structs.replace(next(iter(runs.values())), curve=curve)
+    assert mean_return_of(run, 20) == 5.0
+    assert mean_return_of(run, 30) == pytest.approx((50 + 150) / 20)
+    assert mean_return_of(run, 40) == pytest.approx((50 + 400) / 30)
+    assert mean_return_of(run, 10) is None
+    assert horizon_of([run]) == 40
+    bare = msgspec.structs.replace(run, curve=LearningCurve())
+    assert horizon_of([run, bare]) is None
+    assert horizon_of([]) is None

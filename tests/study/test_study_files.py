@@ -87,7 +87,7 @@ def test_the_report_needs_the_two_files_alone(paths: StudyPaths, tmp_path: Path)
     plots = {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()}
     assert set(plots) == {
         f"{name}.{end}"
-        for name in ("two-comparison", "two-learning", "one-learning")
+        for name in ("two-comparison", "two-returns", "two-learning", "one-learning")
         for end in ("png", "svg")
     }
     for name in (*WRITTEN, *(f"plots/{name}" for name in plots)):

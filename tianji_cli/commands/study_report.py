@@ -85,17 +85,22 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
 def _draw(
     comparison: StudyComparison, runs: Mapping[StudyCell, StudyRun], target: StudyPaths
 ) -> list[PageFigure]:
-    from tianji_cli.render.figures_study import make_comparison, make_learning
-    from tianji_cli.render.study_text import title_of_comparison, title_of_learning
+    from tianji_cli.render.figures_study import make_comparison, make_learning, make_returns
+    from tianji_cli.render.study_text import (
+        title_of_comparison,
+        title_of_learning,
+        title_of_returns,
+    )
 
     drawn = []
     for task in comparison.tasks:
         for kind, figure, title in (
-            ("comparison", make_comparison(task, runs), title_of_comparison(task)),
-            ("learning", make_learning(task, runs), title_of_learning(task)),
+            ("comparison", make_comparison(task, runs), title_of_comparison),
+            ("returns", make_returns(task, runs), title_of_returns),
+            ("learning", make_learning(task, runs), title_of_learning),
         ):
             if figure is not None:
-                drawn.append(_save(figure, target, f"{task.task}-{kind}", title))
+                drawn.append(_save(figure, target, f"{task.task}-{kind}", title(task)))
     return drawn
 
 

@@ -187,9 +187,9 @@ def up(request: Request, output: Output) -> int:
     interrupts = Interrupts()
     with interrupts.installed(_end_at_once):
         paths = _claim(request, loaded)
-        _say_begin(loaded, paths.run_id, output)
         run = _run_inline if loaded.plan.graph.is_inline else _run_processes
         try:
+            _say_begin(loaded, paths.run_id, output)
             outcome = run(loaded, request, paths, interrupts, output)
         except KeyboardInterrupt:
             output.say("interrupted before anything was started")

@@ -16,8 +16,15 @@ from tianji_cli.render.figure_style import (
     in_style,
 )
 from tianji_cli.render.figures_matplotlib import Axes, Figure, FuncFormatter, MaxNLocator
-from tianji_cli.render.study_text import title_of_comparison, title_of_learning
-from tianji_cli.study.compare import TaskResult, runs_of, steps_of, throughput_of
+from tianji_cli.render.study_text import title_of_comparison, title_of_learning, title_of_returns
+from tianji_cli.study.compare import (
+    TaskResult,
+    final_return_of,
+    mean_return_of,
+    runs_of,
+    steps_of,
+    throughput_of,
+)
 from tianji_cli.study.records import StudyCell, StudyRun
 
 Runs = Mapping[StudyCell, StudyRun]
@@ -47,9 +54,7 @@ def make_comparison(task: TaskResult, runs: Runs) -> Figure | None:
         if has_steps:
             _draw_steps(panels[1], task, runs)
         lowest = panels[-1]
-        lowest.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
-        lowest.set_xlim(-0.6, len(task.variants) - 0.4)
-        lowest.set_xlabel(task.axis)
+        _name_variants(lowest, task)
         panels[0].set_title(title_of_comparison(task))
         _legend(lowest, has_censored=has_steps and any(v.num_censored for v in task.variants))
         handles, labels = lowest.get_legend_handles_labels()
@@ -76,6 +81,48 @@ def _draw_steps(axes: Axes, task: TaskResult, runs: Runs) -> None:
     is_censored = any(item.num_censored for item in task.variants)
     _finish(axes, HEADROOM_CENSORED if is_censored else HEADROOM)
     _draw_censored(axes, task)
+
+
+def _name_variants(axes: Axes, task: TaskResult) -> None:
+    axes.set_xticks(range(len(task.variants)), [item.variant for item in task.variants])
+    axes.set_xlim(-0.6, len(task.variants) - 0.4)
+    axes.set_xlabel(task.axis)
+
+
+def make_returns(task: TaskResult, runs: Runs) -> Figure | None:
+    """Final return over the variants, and below it that over all env steps, if curves were kept.
+
+    Returns:
+        None for a single variant, or if no run has finished an episode.
+    """
+    if len(task.variants) < 2 or not any(item.final_return for item in task.variants):
+        return None
+    horizon = task.horizon_env_steps
+    has_curves = horizon is not None and any(item.mean_return for item in task.variants)
+    with in_style():
+        size = (SIZE_INCHES[0], 0.7 * (1 + has_curves) * SIZE_INCHES[1])
+        figure = Figure(figsize=size, layout="constrained")
+        panels: list[Axes] = list(
+            figure.subplots(1 + has_curves, 1, sharex=True, squeeze=False)[:, 0]
+        )
+        for index, item in enumerate(task.variants):
+            own = [run for run in runs_of(runs, task.task, item.variant) if run.outcome != "failed"]
+            _draw_seeds(panels[0], index, [final_return_of(run) for run in own])
+            _draw_median(panels[0], index, item.final_return)
+            if horizon is not None and has_curves:
+                _draw_seeds(panels[1], index, [mean_return_of(run, horizon) for run in own])
+                _draw_median(panels[1], index, item.mean_return)
+        labels = ("final return", "return over env steps")
+        for axes, label in zip(panels, labels, strict=False):
+            axes.set_ylabel(label)
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+            axes.grid(False, axis="x")
+        _name_variants(panels[-1], task)
+        panels[0].set_title(title_of_returns(task))
+        _legend(panels[-1], has_censored=False)
+        handles, names = panels[-1].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower left", ncols=3)
+        return figure
 
 
 def _draw_seeds(axes: Axes, place: int, values: Sequence[float | None]) -> None:

@@ -18,6 +18,8 @@ HEADINGS = (
     "env steps to threshold",
     "time to threshold",
     "env steps/s",
+    "final return",
+    "return over env steps",
     "lag mean",
     "lag max",
     "dropped",
@@ -35,7 +37,9 @@ MEANING = (
     "Medians over seeds with 95 % bootstrap intervals. Env steps are those collected until the"
     " coordinator knew that the threshold was reached, time counts from the start of training,"
     " env steps/s are those consumed in the steady window, lag is in weights versions. A run that"
-    " did not reach its threshold counts as longer than any that did."
+    " did not reach its threshold counts as longer than any that did. The final return is the mean"
+    " of a run's last training episodes; the return over env steps is the area under its learning"
+    " curve, divided by the env steps that the curves of all runs cover."
 )
 RUN_HEADINGS = (
     "run",
@@ -90,6 +94,8 @@ def _cells(task: TaskResult, item: VariantResult) -> tuple[str, ...]:
         interval_text(item.steps_to_threshold, whole) if has_goal else units.NONE,
         interval_text(item.time_to_threshold_s, units.seconds) if has_goal else units.NONE,
         interval_text(item.consume_per_s, whole) if item.consume_per_s else units.NONE,
+        _return_text(item.final_return),
+        _return_text(item.mean_return),
         units.number(item.lag_mean, 2),
         units.count(item.lag_max),
         units.NONE if item.dropped_share is None else f"{item.dropped_share:.1%}",
@@ -113,8 +119,33 @@ def _estimate_text(interval: Interval | None, form: Format) -> str:
     return units.NONE if interval is None else form(interval.estimate)
 
 
+def _return_text(interval: Interval | None) -> str:
+    return units.NONE if interval is None else interval_text(interval, units.number)
+
+
+def return_lines(comparison: StudyComparison) -> list[str]:
+    """What each variant has learnt, a sentence for each."""
+    return [
+        f"{task.task}: {item.variant} ends at a mean return of {_return_text(item.final_return)}"
+        + (
+            ""
+            if item.mean_return is None
+            else f"; over its env steps the mean is {_return_text(item.mean_return)}"
+        )
+        + "."
+        for task in comparison.tasks
+        for item in task.variants
+        if item.final_return is not None
+    ]
+
+
 def ratio_lines(comparison: StudyComparison) -> list[str]:
-    """What each variant needs against the baseline of its task, a sentence for each figure."""
+    """What each variant needs against the baseline of its task, a sentence for each figure; then
+    the returns."""
+    return [*_ratio_lines(comparison), *return_lines(comparison)]
+
+
+def _ratio_lines(comparison: StudyComparison) -> list[str]:
     return [
         f"{task.task}: {item.variant} has {_times(item.ratios[name])} times the {text} of"
         f" {task.baseline} (ratio of the medians over the same seeds)."
@@ -185,6 +216,15 @@ def title_of_comparison(task: TaskResult) -> str:
 def _estimate(interval: Interval | None) -> float:
     assert interval is not None
     return interval.estimate
+
+
+def title_of_returns(task: TaskResult) -> str:
+    """Which variant has learnt most in the end."""
+    best = max(
+        (item for item in task.variants if item.final_return),
+        key=lambda item: _estimate(item.final_return),
+    )
+    return f"Highest final return at {best.variant}: {_return_text(best.final_return)}"
 
 
 def title_of_learning(task: TaskResult) -> str:

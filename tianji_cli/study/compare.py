@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -40,6 +41,10 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
     """Highest of all seeds, in versions."""
     dropped_share: float | None = None
     """Env steps dropped by env steps collected, over all seeds."""
+    final_return: Interval | None = None
+    """Mean return of the last episodes of each run."""
+    mean_return: Interval | None = None
+    """Area under the learning curve divided by its env steps, up to `horizon_env_steps`."""
     ratios: dict[str, Interval] = {}
     """By figure: this median by that of the baseline, over the seeds of both; only if all of them
     reached."""
@@ -55,6 +60,8 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     env_id: str
     threshold: float | None
     variants: list[VariantResult]
+    horizon_env_steps: int | None = None
+    """Up to here all learning curves of the task go; null if a run has none."""
 
 
 class StudyComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +89,29 @@ def time_of(run: StudyRun) -> float | None:
 
 def _or_longer(run: StudyRun, value: float | None) -> float | None:
     return {"reached": value, "censored": math.inf}.get(run.outcome)
+
+
+def final_return_of(run: StudyRun) -> float | None:
+    return run.summary.return_mean if run.summary else None
+
+
+def mean_return_of(run: StudyRun, horizon: int) -> float | None:
+    """The curve's mean over env steps, from its first point to the horizon (trapezoids)."""
+    steps, returns = run.curve.env_steps, run.curve.return_mean
+    area = 0.0
+    for (a, low), (b, high) in pairwise(zip(steps, returns, strict=True)):
+        if a < min(b, horizon):
+            end = min(b, horizon)
+            at_end = low + (end - a) / (b - a) * (high - low)
+            area += (end - a) * (low + at_end) / 2
+    width = min(horizon, steps[-1]) - steps[0] if steps else 0
+    return area / width if width > 0 else None
+
+
+def horizon_of(runs: Sequence[StudyRun]) -> int | None:
+    """The env steps that the learning curves of all runs cover; None without any."""
+    ends = [run.curve.env_steps[-1] for run in runs if run.curve.env_steps]
+    return min(ends) if ends and len(ends) == len(runs) else None
 
 
 QUANTITIES: Mapping[str, Quantity] = {
@@ -116,6 +146,9 @@ def _task(manifest: StudyManifest, name: str, runs: Mapping[StudyCell, StudyRun]
     by_variant = {variant: runs_of(runs, name, variant) for variant in task.variants}
     base = by_variant.get(task.baseline or "", [])
     known = [run.summary for own in by_variant.values() for run in own if run.summary]
+    horizon = horizon_of(
+        [run for own in by_variant.values() for run in own if run.outcome != "failed"]
+    )
     return TaskResult(
         task=name,
         axis=task.axis,
@@ -124,13 +157,16 @@ def _task(manifest: StudyManifest, name: str, runs: Mapping[StudyCell, StudyRun]
         env_id=known[0].env_id if known else "",
         threshold=known[0].threshold if known else None,
         variants=[
-            _variant(variant, own, base if variant != task.baseline else [])
+            _variant(variant, own, base if variant != task.baseline else [], horizon)
             for variant, own in by_variant.items()
         ],
+        horizon_env_steps=horizon,
     )
 
 
-def _variant(variant: str, runs: Sequence[StudyRun], base: Sequence[StudyRun]) -> VariantResult:
+def _variant(
+    variant: str, runs: Sequence[StudyRun], base: Sequence[StudyRun], horizon: int | None
+) -> VariantResult:
     fine = [run for run in runs if run.outcome != "failed"]
     lags = [run.summary.lag for run in fine if run.summary]
     collected = sum(run.summary.env_steps_collected for run in fine if run.summary)
@@ -148,6 +184,10 @@ def _variant(variant: str, runs: Sequence[StudyRun], base: Sequence[StudyRun]) -
         lag_mean=lag_mean.estimate if lag_mean else None,
         lag_max=max((lag.max for lag in lags if lag.max is not None), default=None),
         dropped_share=dropped / collected if collected else None,
+        final_return=_median(fine, final_return_of),
+        mean_return=None
+        if horizon is None
+        else _median(fine, lambda run: mean_return_of(run, horizon)),
         ratios=_ratios(fine, base),
     )
 
