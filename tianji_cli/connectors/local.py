@@ -82,7 +82,11 @@ class LocalNode:
         self._connections: list[LocalConnection] = []
 
     def expand(self, path: str) -> str:
-        return str(expand(path).absolute())
+        expanded = expand(path)
+        if str(expanded).startswith("~"):  # a user without a home
+            own = Path(tempfile.gettempdir(), f"tianji-{os.getuid()}")
+            return str(own / Path(*expanded.parts[1:]))
+        return str(expanded.absolute())
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         try:

@@ -7,7 +7,6 @@ some hosts have none. Everything raises `OSError` for what the host refuses.
 from __future__ import annotations
 
 import errno
-import itertools
 import shlex
 import stat
 from collections.abc import Callable
@@ -86,8 +85,9 @@ class SftpFiles:
         found: dict[str, int] = {}
 
         def look(prefix: str, depth: int) -> None:
-            entries = self._sftp.listdir_iter(f"{root}/{prefix}")
-            for entry in itertools.islice(entries, MAX_FILES):
+            # not listdir_iter: it asks ahead, and another request amid its turns takes the answers
+            entries = self._sftp.listdir_attr(f"{root}/{prefix}")
+            for entry in entries[:MAX_FILES]:
                 mode, name = entry.st_mode or 0, f"{prefix}{entry.filename}"
                 if stat.S_ISDIR(mode) and depth < MAX_DEPTH:
                     look(f"{name}/", depth + 1)

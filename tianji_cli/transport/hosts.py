@@ -24,6 +24,7 @@ from tianji_cli.deployment import HostPart
 from tianji_cli.environment import find_interpreter
 from tianji_cli.inventory import Host
 from tianji_cli.provision import Connect, connect, with_address
+from tianji_cli.reachability import endpoint_text
 from tianji_cli.shipping import ship
 from tianji_cli.transport.methods import ENDS, METHODS, Method
 from tianji_cli.transport.records import TransportCell, TransportManifest, TransportResult
@@ -119,7 +120,7 @@ class Hosts:
         method = METHODS[cell.method]
         job = make_job(manifest.suite, cell, self._options(method, cell), "")
         address, low = self._listen()
-        job |= {"control": f"{address}:{low}", "output": "-"}
+        job |= {"control": endpoint_text(address, low), "output": "-"}
         limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
         work = partial(self._transmit, method, cell.senders, job, limit_s)
         result = conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
@@ -140,8 +141,8 @@ class Hosts:
         options: dict[str, object] = dict(method.options)
         if method.needs == "iperf3":
             return {**options, "address": address, "port": low + 2}
-        options["endpoint"] = f"tcp://{address}:{low + 1}"
-        options["single_endpoint"] = f"tcp://{address}:{low + 3}"
+        options["endpoint"] = f"tcp://{endpoint_text(address, low + 1)}"
+        options["single_endpoint"] = f"tcp://{endpoint_text(address, low + 3)}"
         if method.is_encrypted:
             names = [RECEIVER, *(f"actor-{index}" for index in range(cell.senders))]
             options["keyrings"] = make_keyrings(names)

@@ -196,10 +196,11 @@ def listen(control: str) -> socket.socket:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind(control)
     else:
-        address, _, port = control.rpartition(":")
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address, port = _split(control)
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = socket.socket(kind, socket.SOCK_STREAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, int(port)))
+        server.bind((address, port))
     server.listen(64)
     return server
 
@@ -209,8 +210,13 @@ def connect(control: str) -> socket.socket:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.connect(control)
         return stream
+    return socket.create_connection(_split(control), PATIENCE_S)
+
+
+def _split(control: str) -> tuple[str, int]:
+    """Address and port of `address:port`, or of `[address]:port`."""
     address, _, port = control.rpartition(":")
-    return socket.create_connection((address, int(port)), PATIENCE_S)
+    return address.strip("[]"), int(port)
 
 
 def die_with_parent() -> None:

@@ -37,6 +37,7 @@ class Pipe(Ends):
         self._context = zmq.Context(1)
         made = self._context.socket(kind)
         made.set(zmq.LINGER, 10_000)
+        made.set(zmq.IPV6, int("[" in self._endpoint))
         made.set(zmq.SNDHWM, self._mark)
         made.set(zmq.RCVHWM, self._mark)
         return made
