@@ -45,9 +45,9 @@ chaos: setup ## Ten minutes of faults in a random order (SEED) on real hosts (ro
 ends: setup ## Start, kill and end ROUNDS (200) runs at random (SEED) on this machine
 	$(BIN)/python tests/faults/random_ends.py --seed $(SEED) --rounds $(ROUNDS) --out results/ends-$(SEED)
 
-fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces
+fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces, rings, memory
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	for target in frames parts yaml traces; do \
+	for target in frames parts yaml traces rings memory; do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
 	done
 

@@ -52,7 +52,7 @@ class Board:
     def publish(self, learner: int, version: int, buffer: Bytes) -> None:
         """Makes these the latest weights of a learner; those that are the latest already stay."""
         words, at = self._words, learner * _LINE_WORDS
-        latest = words[at + _LATEST]
+        latest = words[at + _LATEST] % NUM_PLACES
         if words[at + latest] == version + 1:
             return
         place = (latest + 1) % NUM_PLACES
@@ -76,6 +76,8 @@ class Board:
         buffer = np.empty(self._num_bytes, np.uint8)
         for _ in range(MAX_TRIES):
             place = words[at + _LATEST]
+            if place >= NUM_PLACES:
+                break
             found = words[at + place]
             self._fence.hold()
             np.copyto(buffer, self._places[learner * NUM_PLACES + place])

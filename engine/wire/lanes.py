@@ -12,6 +12,9 @@ One of the two always sees what the other has written, because each writes, fenc
 several rollouts cost one bell, or none. If an actor dies before it rings, its rollouts are found as
 soon as anything else wakes the buffer, such as the message that this actor is lost.
 
+Counters that cannot be, which only a process leaves that writes where it should not, empty a lane:
+what was in it is refused, and what comes later is taken again.
+
 A rollout that found no free slot travels as a frame, so that a later one could overtake it. It
 leaves a mark in the lane: what lies behind the mark waits until that frame has come. A request for
 a ticket says which rollouts were sent before, so lanes are emptied before one is handed on.
@@ -30,6 +33,9 @@ from engine.wire.fence import LINE_BYTES, Fence
 FRAME = 1 << 31
 """In an entry, instead of a slot: the rollout comes as a frame."""
 _SLOT = FRAME - 1
+NOWHERE = _SLOT
+"""A slot that no arena has."""
+_WORD = 2**64 - 1
 _WORD_BYTES = 8
 _LINE_WORDS = LINE_BYTES // _WORD_BYTES
 _SENT, _TAKEN, _ENTRIES = 0, _LINE_WORDS, 2 * _LINE_WORDS
@@ -65,11 +71,11 @@ class Lane:
         """
         counters = self._counters
         sent = counters[_SENT]
-        if sent - counters[_TAKEN] == self._capacity:
+        if not 0 <= sent - counters[_TAKEN] < self._capacity:
             raise WireError(f"the lane to {self.to} is full, which the protocol excludes")
         self._entries[sent % self._capacity] = epoch << 32 | slot
         self._fence.order()
-        counters[_SENT] = sent + 1
+        counters[_SENT] = (sent + 1) & _WORD
         self._fence.hold()
         if self._asleep[0]:
             self._asleep[0] = 0
@@ -81,6 +87,8 @@ class Lane:
         taken = counters[_TAKEN]
         if counters[_SENT] == taken:
             return False
+        if not 0 < counters[_SENT] - taken <= self._capacity:
+            return True
         self._fence.order()
         return not self._entries[taken % self._capacity] & FRAME
 
@@ -90,6 +98,9 @@ class Lane:
         sent, taken = counters[_SENT], counters[_TAKEN]
         if sent == taken:
             return []
+        if not 0 < sent - taken <= self._capacity:
+            counters[_TAKEN] = sent
+            return [(0, NOWHERE)]
         self._fence.order()
         found = []
         while taken < sent:
@@ -106,12 +117,14 @@ class Lane:
         counters = self._counters
         taken = counters[_TAKEN]
         if counters[_SENT] > taken and self._entries[taken % self._capacity] & FRAME:
-            counters[_TAKEN] = taken + 1
+            counters[_TAKEN] = taken + 1  # less than what was sent, so it fits
 
     def forget(self, epoch: int) -> None:
         """Skips what this incarnation, or an earlier one, has put. Only the buffer may do so."""
         counters = self._counters
         sent, taken = counters[_SENT], counters[_TAKEN]
+        if sent - taken > self._capacity:
+            taken = sent
         self._fence.order()
         while taken < sent and self._entries[taken % self._capacity] >> 32 <= epoch:
             taken += 1

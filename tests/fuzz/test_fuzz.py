@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fuzz_inputs import bounded
 from fuzz_targets import (
     CODEC,
     FRAMES,
     PART_BYTES,
     TARGETS,
-    bounded,
     choose_names,
     decode_frames,
     frames_of,
@@ -26,6 +26,7 @@ from fuzz_targets import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared_memory import play_rings, read_spoilt_memory
 
 from engine.config_file import load_experiment
 from engine.errors import ConfigError, WireError
@@ -60,6 +61,18 @@ def test_any_frames_are_decoded_or_refused(data: bytes, tmp_path: Path):
 @given(data=st.binary(max_size=120))
 def test_any_parts_are_put_together_or_refused(data: bytes, tmp_path: Path):
     join_parts(data, tmp_path)
+
+
+@search(600)
+@given(data=st.binary(max_size=120))
+def test_any_order_of_steps_hands_over_each_rollout_once(data: bytes, tmp_path: Path):
+    play_rings(data, tmp_path)
+
+
+@search(1000)
+@given(data=st.binary(max_size=120))
+def test_anything_in_shared_memory_is_read_or_refused(data: bytes, tmp_path: Path):
+    read_spoilt_memory(data, tmp_path)
 
 
 @search(300)
