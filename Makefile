@@ -47,7 +47,7 @@ ends: setup ## Start, kill and end ROUNDS (200) runs at random (SEED) on this ma
 
 fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces, rings, memory
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	for target in frames parts yaml traces rings memory; do \
+	for target in frames parts yaml traces deployments names rings memory; do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
 	done
 
