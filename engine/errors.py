@@ -16,6 +16,9 @@ interrupts a command gets 130.
 
 from __future__ import annotations
 
+import errno
+import os
+
 EXIT_INCOMPLETE = 8
 EXIT_INTERRUPTED = 130
 
@@ -73,3 +76,78 @@ class CleanupError(TianJiError):
 
 class WireError(TianJiError):
     """A frame whose size, magic, schema, layout or content is not what both sides agreed on."""
+
+
+_OF_MACHINE = {
+    errno.EMFILE: (
+        "this process may not open more files",
+        "raise the limit: ulimit -n 65536",
+    ),
+    errno.ENFILE: (
+        "this machine has no room for more open files",
+        "end programs that hold many, or raise fs.file-max",
+    ),
+    errno.ENOSPC: (
+        "the disk is full: it has no free blocks or no free inodes",
+        "free space there (df, df -i), or choose another disk",
+    ),
+    errno.EDQUOT: (
+        "your quota of the disk is used up",
+        "free space there (quota), or choose another disk",
+    ),
+    errno.EROFS: (
+        "the disk can only be read",
+        "choose another place, or mount it for writing",
+    ),
+    errno.ENOMEM: ("this machine has no memory left", "end programs that use much of it"),
+    errno.EAGAIN: (
+        "this user may not start more processes or threads",
+        "end some, or raise the limit: ulimit -u",
+    ),
+    errno.EIO: ("the disk does not work (input/output error)", "see what dmesg says"),
+    errno.ESTALE: ("the directory is gone on the file server", "change into it anew"),
+}
+_NO_THREAD = "can't start new thread"
+
+
+def of_machine(error: BaseException) -> PreflightError | None:
+    """What an exception says of the machine, in words with a way out.
+
+    Args:
+        error: Anything that was raised; errors of other libraries that have an `errno`, and imports
+            that failed for such a reason, count as well.
+
+    Returns:
+        None if it says nothing of the machine: then it is a fault of the program.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOENT and not _has_directory():
+        return directory_is_gone()
+    number = getattr(error, "errno", None)
+    if isinstance(error, ImportError):
+        number = next((n for n in _OF_MACHINE if os.strerror(n) in str(error)), None)
+    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
+        number = errno.EAGAIN
+    if number not in _OF_MACHINE:
+        return None
+    what, fix = _OF_MACHINE[number]
+    filename = getattr(error, "filename", None)
+    where = os.fsdecode(filename) if isinstance(filename, str | bytes) else ""
+    return PreflightError(what, where=where, fix=fix)
+
+
+def directory_is_gone() -> PreflightError:
+    """The error that the working directory was removed."""
+    return PreflightError(
+        "the working directory was removed; relative paths mean nothing there",
+        fix="change into a directory that exists: cd",
+    )
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from msgspec.structs import replace
 from synthetic_run import write_synthetic_run
 
 from engine.errors import CleanupError, RunFailedError
-from engine.runtime.coordinate import write_summary
+from engine.runtime.coordinate import SUMMARY_BYTES, reserve_summary, write_summary
 from engine.runtime.launch import Failed
 from engine.trace.reader import read_summary
 from engine.trace.summary import KILLED, Summary
+from tianji_cli import conclusion
 from tianji_cli.analysis.examine import examine_runs
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import summary_of_remains
@@ -114,3 +117,54 @@ def test_a_summary_that_cannot_be_read_is_one_error_and_hides_no_other(
     assert caught.value.where == str(paths.summary)
     assert "tianji report r" in caught.value.fix
     assert "2 processes may be left" in capsys.readouterr().err
+
+
+def test_what_is_left_is_said_though_there_is_no_summary_and_none_can_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Both hosts were cut off while the roles joined: not even a manifest can be read."""
+    paths = write_synthetic_run(tmp_path / "r")
+    paths.summary.unlink()
+    paths.manifest.write_text("{")
+    left = Outcome(lost={"a": "its output ended"}, unclean=CleanupError("a: /w/r is still there"))
+    with pytest.raises(RunFailedError, match="host a was lost"):
+        conclude(paths, left, was_interrupted=False, output=Output(verbosity=-1))
+    assert "a: /w/r is still there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("was_interrupted", "code"), [(False, 1), (True, 130)])
+def test_a_summary_that_cannot_be_written_is_told_all_the_same(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    was_interrupted: bool,
+    code: int,
+):
+    paths = write_synthetic_run(tmp_path / "r")
+    paths.summary.unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(conclusion, "write_summary", refuse)
+    assert conclude(paths, Outcome(), was_interrupted, Output(is_json=True)) == code
+    said = capsys.readouterr()
+    assert '"env_steps_collected"' in said.out
+    assert "the summary cannot be written: No space left on device" in said.err
+
+
+@pytest.mark.parametrize("error", [None, "x" * 100_000])
+def test_a_summary_needs_no_room_that_was_not_taken_when_the_run_began(
+    tmp_path: Path, error: str | None
+):
+    summary = read_summary(write_synthetic_run(tmp_path / "r").summary)
+    assert summary is not None
+    path = tmp_path / "summary.json"
+    reserve_summary(path)
+    (room,) = tmp_path.glob(".summary*")
+    before = room.stat()
+    assert before.st_blocks * 512 >= SUMMARY_BYTES
+    write_summary(path, replace(summary, error=error))
+    assert path.stat().st_ino == before.st_ino
+    assert read_summary(path) == replace(summary, error=error)
+    assert not list(tmp_path.glob(".summary*"))

@@ -17,6 +17,7 @@ from tianji_cli.analysis.runs import RunRow
 from tianji_cli.commands.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
 from tianji_cli.commands.down import DownDocument, HostDown
+from tianji_cli.commands.fetch import FetchDocument, HostFetched
 from tianji_cli.commands.lab import DownDocument as LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.plan import Channel, PlanDocument
@@ -34,7 +35,7 @@ DOCUMENTS = [
     *(ReportDocument, RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
     *(CheckDocument, Finding, PlanDocument, Placement, Channel, InstalledDocument),
-    *(LabDownDocument, VersionDocument),
+    *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
 ]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results-format.md"
 

@@ -35,15 +35,16 @@ def leave(paths: RunPaths, output: Output) -> int:
 
 
 def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
-    """Prints the summary and chooses the exit code."""
+    """Prints the summary and chooses the exit code. What is left anywhere is said in any case.
+
+    Raises:
+        RunFailedError: There is no summary, and none can be made.
+    """
     for failure in outcome.failures:
         note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
         output.say(note, at_verbosity=1)
-    if not paths.summary.is_file():
-        status: RunStatus = "interrupted" if was_interrupted else "failed"
-        _write_missing_summary(paths, status, _cause(outcome))
     try:
-        summary = _read(paths)
+        summary = _find_summary(paths, outcome, was_interrupted, output)
         _print(summary, paths, output)
     finally:
         if outcome.unclean is not None:
@@ -56,6 +57,24 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
         output.say(f"to go on: {hint}")
     code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
     return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
+
+
+def _find_summary(
+    paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output
+) -> Summary:
+    """The coordinator's; if it did not live to write one, what was traced until then.
+
+    A disk that takes no more costs the file, not what the user is told.
+    """
+    if paths.summary.is_file():
+        return _read(paths)
+    status: RunStatus = "interrupted" if was_interrupted else "failed"
+    summary = _make_missing_summary(paths, status, _cause(outcome))
+    try:
+        write_summary(paths.summary, summary)
+    except OSError as error:
+        output.say(f"the summary cannot be written: {error.strerror} ({paths.summary})")
+    return summary
 
 
 def _read(paths: RunPaths) -> Summary:
@@ -89,8 +108,8 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
     output.say(f"results: {paths.root}   plots: {command_for('report', paths.root)}")
 
 
-def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> None:
-    """The coordinator did not live to write it: rebuilds it from what was traced until then.
+def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Summary:
+    """From what was traced until the coordinator died.
 
     Raises:
         RunFailedError: A file is damaged.
@@ -102,15 +121,7 @@ def _write_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> No
         rebuilt = summary_of_remains(read_run(paths))
     except ConfigError as error:
         raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
-    summary = msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)
-    try:
-        write_summary(paths.summary, summary)
-    except OSError as error:
-        raise RunFailedError(
-            f"{cause}\n    and its summary cannot be written: {error.strerror}",
-            where=str(paths.summary),
-            fix=f"free space there, then: {resume_hint(paths) or 'start anew'}",
-        ) from error
+    return msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)
 
 
 def _cause(outcome: Outcome) -> str:

@@ -13,6 +13,7 @@ from tianji_cli.consent import NOBODY, Consent, words_of_host
 from tianji_cli.documents import decode, read_document, write_json
 from tianji_cli.inventory import Host, check_host
 from tianji_cli.ownership import checksum_of, note_own
+from tianji_cli.run_dir import command_for
 from tianji_cli.safe_files import PRIVATE_MODE
 from tianji_cli.takings import Share
 
@@ -45,11 +46,15 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         is_collected: Everything was brought here and removed there.
+        is_detached: The command that started it has let it go.
+        has_ended: A command has seen since that it has.
     """
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     is_collected: bool = False
+    is_detached: bool = False
+    has_ended: bool = False
     parts: Annotated[tuple[HostPart, ...], msgspec.Meta(min_length=1)]
 
 
@@ -68,7 +73,7 @@ def write_deployment(run_root: Path, deployment: Deployment) -> None:
 
 
 def _checksum_of(document: bytes) -> str:
-    return checksum_of(document, but=("is_collected",))
+    return checksum_of(document, but=("is_collected", "is_detached", "has_ended"))
 
 
 def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
@@ -120,3 +125,43 @@ def _check(deployment: Deployment, where: str) -> None:
         for text in (part.python, part.source, part.run_dir):
             if not text or "\0" in text or ".." in PurePosixPath(text).parts:
                 raise ConfigError(f"{text!r} is no path of a run", where=where)
+
+
+def note_ended(run_root: Path, deployment: Deployment) -> None:
+    """Notes that a run has ended, for commands that ask no host. It becomes nobody's own by that.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    done = msgspec.structs.replace(deployment, has_ended=True)
+    write_json(run_root / DEPLOYMENT_NAME, done, PRIVATE_MODE)
+
+
+def _peek(run_root: Path) -> Deployment | None:
+    """What the file says, which is only shown: nothing that it names is used."""
+    path = run_root / DEPLOYMENT_NAME
+    try:
+        return decode(read_document(path), Deployment, SCHEMA_VERSION, "a run", str(path))
+    except ConfigError:
+        return None
+
+
+def whereabouts(run_root: Path) -> str:
+    """Where the results of a run are that has no summary here, and the command that brings them.
+
+    Only the files here are asked. Empty if the run was not left alone by its command, or all of it
+    was brought here.
+    """
+    found = _peek(run_root)
+    if found is None or found.is_collected or not found.is_detached:
+        return ""
+    fetch = command_for("fetch", run_root)
+    if found.has_ended:
+        return f"ended, results still on its hosts: {fetch} brings them"
+    return f"detached, its hosts know whether it has ended: {fetch} brings what is there"
+
+
+def is_over(run_root: Path) -> bool:
+    """Whether a run has ended and nothing of it is on any host, as far as the files here say."""
+    found = _peek(run_root)
+    return found is not None and found.is_collected

@@ -6,6 +6,7 @@ asked in parallel; one that does not answer does not keep the others from answer
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from tianji_cli.consent import NOBODY, Consent
 from tianji_cli.deployment import (
     Deployment,
     HostPart,
+    note_ended,
     read_deployment,
     shares_of,
     write_deployment,
@@ -99,14 +101,28 @@ class DetachedRun:
 
         return self._ask_all(ask)
 
+    def fetch(self) -> list[HostAnswer]:
+        """Brings what is there, on each host, and ends nothing: all files of a part that has ended;
+        of one that goes on, what is appended only, and checkpoints."""
+
+        def ask(node: Node, part: HostPart) -> HostAnswer:
+            findings = look_at_part(node, part, self.deployment.run_id)
+            has_ended = not (findings.is_supervised or findings.marked)
+            return HostAnswer(part, findings, self._bring(node, part, everything=has_ended))
+
+        return self._ask_all(ask)
+
+    def note_ended(self) -> None:
+        """Notes that the run has ended, for commands that ask no host; a full disk costs that."""
+        if not self.deployment.has_ended:
+            with contextlib.suppress(OSError):
+                note_ended(self.paths.root, self.deployment)
+
     def end(self) -> list[HostAnswer]:
         """Ends the run everywhere, brings all files here, and removes them there.
 
         Every supervisor is asked at the same time: the one beside the coordinator stops the run in
-        good order, which ends the others' roles as well.
-
-        Raises:
-            CleanupError: All is well, but that could not be noted.
+        good order, which ends the others' roles as well. If nothing is left: `note_collected`.
         """
 
         def stop(node: Node, part: HostPart) -> HostAnswer:
@@ -114,10 +130,7 @@ class DetachedRun:
             error = self._bring(node, part, everything=True, removes=not findings.marked)
             return HostAnswer(part, findings, error)
 
-        answers = self._ask_all(stop)
-        if all(answer.error is None and not answer.is_running for answer in answers):
-            self._note_collected()
-        return answers
+        return self._ask_all(stop)
 
     def _bring(
         self, node: Node, part: HostPart, *, everything: bool, removes: bool = False
@@ -142,7 +155,12 @@ class DetachedRun:
             return TianJiError(f"its files cannot be kept here: {error}", where=node.name)
         return None
 
-    def _note_collected(self) -> None:
+    def note_collected(self) -> None:
+        """Notes that all of it is here and nothing is on any host.
+
+        Raises:
+            CleanupError: That cannot be written.
+        """
         done = msgspec.structs.replace(self.deployment, is_collected=True)
         try:
             write_deployment(self.paths.root, done)

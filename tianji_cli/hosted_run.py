@@ -147,8 +147,9 @@ class HostedRun:
             if outcome.is_detached:
                 controller.let_go()
                 _close_all(sites)
+                self._note(sites, spectator, "the run goes on by itself", is_detached=True)
             else:
-                self._end(controller, sites, outcome, has_started, interrupts)
+                self._end(controller, sites, outcome, has_started, interrupts, spectator)
         return outcome
 
     def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
@@ -312,6 +313,7 @@ class HostedRun:
         outcome: Outcome,
         has_started: bool,
         interrupts: Interrupts,
+        spectator: Spectator,
     ) -> None:
         """Leaves nothing on any host; what cannot be reached is named."""
         lost = {*controller.close(outcome.silent), *outcome.lost}
@@ -320,8 +322,19 @@ class HostedRun:
             cause = self._missing.get(host, error)
             self.unclean.append(f"{host}: {cause.what}")
         if has_started and not self.unclean:
-            done = msgspec.structs.replace(self._deployment(sites), is_collected=True)
-            write_deployment(self.paths.root, done)
+            self._note(sites, spectator, "nothing is left on any host", is_collected=True)
+
+    def _note(
+        self, sites: Mapping[str, Site], spectator: Spectator, words: str, **facts: bool
+    ) -> None:
+        """For commands that come later, which else only ask the hosts once more."""
+        try:
+            write_deployment(
+                self.paths.root, msgspec.structs.replace(self._deployment(sites), **facts)
+            )
+        except OSError as error:
+            reason = f"{error.strerror or error} ({self.paths.root})"
+            spectator.note(f"{words}, but that cannot be noted here: {reason}")
 
     def _end_part(self, site: Site, is_lost: bool) -> None:
         """Leaves nothing on one host, over a new connection if the first one may be what is broken.
@@ -370,9 +383,11 @@ def port_of(endpoint: str) -> int:
 
 
 def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:
-    """What to say if something is left."""
+    """What to say if something is left; of a run that has not begun there is no directory here."""
     return CleanupError(
         "something of the run may be left" + "".join(f"\n    {text}" for text in unclean),
         where=paths.run_id,
-        fix=f"once the host is back: {command_for('down', paths.root)}",
+        fix=f"once the host is back: {command_for('down', paths.root)}"
+        if paths.manifest.is_file()
+        else "once the host is back, remove it there",
     )

@@ -19,6 +19,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self.on_interrupt: Callable[[], None] | None = None
+        self._installed: dict[int, Callable[[int, FrameType | None], None]] = {}
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
@@ -41,13 +42,21 @@ class Interrupts:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         earlier = {number: signal.signal(number, handle) for number in numbers}
+        outer, self._installed = self._installed, dict.fromkeys(numbers, handle)
         earlier_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:
             yield
         finally:
+            self._installed = outer
             signal.set_wakeup_fd(earlier_fd)
             for number, handler in earlier.items():
                 signal.signal(number, handler)
+
+    def insist(self) -> None:
+        """Handles them again, if a library has taken them over in the block of `installed`."""
+        for number, handle in self._installed.items():
+            if signal.getsignal(number) is not handle:
+                signal.signal(number, handle)
 
     def drain(self) -> None:
         """Empties the pipe, so that a selector waits again."""

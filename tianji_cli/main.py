@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from engine import __version__
-from engine.errors import TianJiError
+from engine.errors import TianJiError, directory_is_gone, of_machine
 from tianji_cli.commands import bench_options, lab
 from tianji_cli.commands.options import (
     ExperimentOption,
@@ -67,6 +68,10 @@ def main_options(
         ),
     ] = False,
 ) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise directory_is_gone() from None
     context.obj = Output(
         is_json=is_json, no_color=no_color, verbosity=-1 if quiet else int(verbose)
     )
@@ -205,6 +210,19 @@ def logs(
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
+@app.command(epilog=EVERYWHERE, short_help="Bring the results of a detached run here, end nothing.")
+def fetch(
+    context: typer.Context,
+    run: RunArgument = None,
+    trust: TrustOption = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Bring here what a detached run has written on its hosts, and end nothing."""
+    from tianji_cli.commands.fetch import fetch_command
+
+    raise typer.Exit(fetch_command(results, run, output_of(context), trusts=trust))
+
+
 @app.command(
     epilog=EVERYWHERE, short_help="End a run everywhere, bring its results here, leave nothing."
 )
@@ -282,8 +300,21 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except TianJiError as error:
+        _fail(error, arguments)
+    except Exception as error:
+        known = of_machine(error)
+        if known is None:
+            raise
+        _fail(known, arguments)
+
+
+def _fail(error: TianJiError, arguments: Sequence[str]) -> NoReturn:
+    """Ends the command with an error, also where there is no descriptor left to say it nicely."""
+    try:
         Output(no_color="--no-color" in arguments).error(error)
-        sys.exit(error.exit_code)
+    except (OSError, ImportError):
+        sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

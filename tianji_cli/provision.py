@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError
+from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError, of_machine
 from tianji_cli.bundle import (
     Bundle,
     make_bundle,
@@ -194,7 +194,8 @@ class Provisioner:
             named = type(error)(error.what, where=where, fix=error.fix)
             self._events.put(_Event(name, "failed", error.what, error=named))
         except Exception as error:  # noqa: BLE001 - reported where it can be seen
-            failed = PreflightError(f"{type(error).__name__}: {error}", where=name)
+            what = of_machine(error) or PreflightError(f"{type(error).__name__}: {error}")
+            failed = PreflightError(what.what, where=name, fix=what.fix)
             self._events.put(_Event(name, "failed", str(failed), error=failed))
         else:
             self._events.put(_Event(name, "ready", "", site=site))

@@ -74,7 +74,8 @@ def in_unicode(name: str) -> str:
 
 def elsewhere(results: Path) -> str:
     """What a command needs to look for runs there: nothing, where it looks by itself."""
-    is_usual = results == Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))
+    usual = Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))
+    is_usual = results.absolute() == usual.absolute()
     return "" if is_usual else f" --results {shlex.quote(str(results))}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ from engine.trace.writer import TraceWriter
 
 SUMMARY_NAME = "summary.json"
 TRACE_NAME = "trace"
+SUMMARY_BYTES = 16 * 2**10
+"""More than a summary has, unless its error is long."""
 LOOK_S = 1.0
 """How often disk and clock are looked at."""
 
@@ -36,6 +39,7 @@ class CoordinatorBody:
         self._run_dir = run_dir
         self._show = show
         self._writer = TraceWriter(run_dir / TRACE_NAME)
+        reserve_summary(run_dir / SUMMARY_NAME)
         self._look_at_s = 0.0
         self._wall_clock = WallClock()
         self._has_told = False
@@ -88,11 +92,31 @@ def _note(kind: str, detail: str) -> Noted:
     return Noted(kind, detail)
 
 
+def reserve_summary(path: Path) -> None:
+    """Takes the room that `write_summary` will need, so that no disk is too full for the outcome.
+
+    What cannot be reserved may still be written in the end.
+    """
+    with contextlib.suppress(OSError), _temporary(path).open("wb") as file:
+        file.write(b" " * SUMMARY_BYTES)
+
+
 def write_summary(path: Path, summary: Summary) -> None:
-    """Writes `summary.json` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+    """Writes `summary.json` whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = _temporary(path)
+    data = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+    with open(descriptor, "r+b") as file:  # not emptied first: its blocks may be the last ones
+        file.write(data)
+        file.truncate()
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")

@@ -21,6 +21,7 @@ from engine.roles.totals import RunInfo
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.loop import Loop, LoopClock
+from engine.runtime.process import read_umask
 from engine.runtime.profile import profiled
 from engine.sections import OFF, Stopwatch
 
@@ -51,7 +52,10 @@ class InlineRun:
         stopwatch = Stopwatch() if blueprint.experiment.profile else None
         sections = stopwatch or OFF
         assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show, sections=sections)
-        hosted = {address: host_role(address, assembly) for address in (*addresses, COORDINATOR)}
+        mask, hosted = read_umask(), {}
+        for address in (*addresses, COORDINATOR):
+            hosted[address] = host_role(address, assembly)
+            os.umask(mask)  # an environment may have set another; the coordinator opens tables
         if stopwatch is not None:
             hosted = profiled(hosted, PROCESS, stopwatch)
         self._addresses = addresses

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import msgspec
 
 from engine.blame import ERROR, told
-from engine.errors import TianJiError
+from engine.errors import TianJiError, of_machine
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
 from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
@@ -42,6 +42,7 @@ from engine.runtime.launch import (
 )
 from engine.runtime.limits import Needs, check_limits, limits_here
 from engine.runtime.process import describe_exit, die_with_parent, name_process, take_stdout
+from engine.runtime.user_code import restored_process
 from engine.runtime.worker import Terminated, run_worker
 from engine.search_path import look_in
 from engine.wire.arena import Arena
@@ -100,7 +101,10 @@ class _Nursery:
             os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
         look_in(wanted.module_directories)
         try:
-            blueprint = make_blueprint(wanted.experiment, wanted.cut, wanted.gpus, rehearses=True)
+            with restored_process(keeps_directory=True):  # it imports modules of the user's
+                blueprint = make_blueprint(
+                    wanted.experiment, wanted.cut, wanted.gpus, rehearses=True
+                )
             needs = Needs(wanted.num_processes, wanted.num_connections)
             check_limits(needs, limits_here())
             self._arena = make_arena(blueprint)
@@ -211,7 +215,9 @@ def _no_silent_end() -> Iterator[None]:
         raise
     except BaseException as error:  # noqa: BLE001 - user code may raise anything
         traceback.print_exc()
-        print(f"{ERROR}{told(error)}", file=sys.stderr, flush=True)
+        known = of_machine(error)
+        words = f"\n    {known.what} ({known.fix})" if known is not None else ""
+        print(f"{ERROR}{told(error)}{words}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 
 

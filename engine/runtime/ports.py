@@ -10,6 +10,8 @@ import psutil
 
 from engine.errors import PreflightError
 
+ANY_PORT = range(1)
+"""Whatever the kernel gives."""
 BACKLOG = 1024
 """Connections that may wait for their server to start; every role of a host may be among them."""
 

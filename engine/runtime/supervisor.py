@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import select
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.errors import of_machine
 from engine.messages import (
     COORDINATOR,
     Alive,
@@ -359,8 +361,14 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     name_process("tj-supervisor")
-    raise_limit()
-    Supervisor().run()
+    try:
+        raise_limit()
+        Supervisor().run()
+    except Exception as error:
+        if (known := of_machine(error)) is None:
+            raise
+        print(f"error: {known}", file=sys.stderr, flush=True)
+        sys.exit(known.exit_code)
 
 
 if __name__ == "__main__":

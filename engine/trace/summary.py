@@ -28,6 +28,8 @@ class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
 KILLED = "killed"
 """`stop_reason` of a summary that `up` has rebuilt, because the coordinator did not live to write
 one."""
+UNKNOWN = "unknown"
+"""`stop_reason` where no summary is here: the run goes on, or its hosts have it."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -409,11 +411,10 @@ def test_a_program_that_ended_before_it_got_its_job_is_a_failed_cell(tmp_path: P
 @pytest.mark.parametrize("method", ["tianji", "tianji-plain", "pyzmq-tcp"])
 def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path, method: str):
     """Both hosts are this machine; the connector is the real one for it."""
-    first = find_free_ports("127.0.0.1", range(29700, 29900), 3)[0]
     path = tmp_path / "hosts.yaml"
     path.write_text(
         f"version: 1\ndefaults: {{address: 127.0.0.1, workdir: {tmp_path}/work,"
-        f" python: {sys.executable}, ports: {first}-{first + 10}}}\nhosts: {{a: , b: }}\n"
+        f" python: {sys.executable}, ports: 29700-29899}}\nhosts: {{a: , b: }}\n"
     )
     manifest = msgspec.structs.replace(
         manifest_of("between hosts", "[2]"), hosts=list(load_inventory(path).hosts)
@@ -432,3 +433,28 @@ def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path,
     module = f"tianji_cli.transport.ends.{METHODS[method].module}"
     mine = [p for p in psutil.process_iter(["cmdline"]) if module in (p.info["cmdline"] or [])]
     assert not [p for p in mine if str(tmp_path) in str(p.environ())]
+
+
+@pytest.mark.processes
+def test_ports_that_somebody_has_are_gone_around(tmp_path: Path):
+    """One for its control lines, and one for its messages: at the third place all are free."""
+    taken = []
+    with contextlib.ExitStack() as stack:
+        first = find_free_ports("127.0.0.1", range(29100, 29400), 1)[0]
+        for port in (first, first + 4 + 1):
+            with contextlib.suppress(OSError):  # somebody else has it: all the better
+                taken.append(stack.enter_context(socket.create_server(("127.0.0.1", port))))
+        path = tmp_path / "hosts.yaml"
+        path.write_text(
+            f"version: 1\ndefaults: {{address: 127.0.0.1, workdir: {tmp_path}/work,"
+            f" python: {sys.executable}, ports: {first}-{first + 99}}}\nhosts: {{a: , b: }}\n"
+        )
+        manifest = msgspec.structs.replace(
+            manifest_of("between hosts", "[2]"), hosts=list(load_inventory(path).hosts)
+        )
+        suite = msgspec.structs.replace(manifest.suite, measure_s=0.01, latency_repeats=3)
+        manifest = msgspec.structs.replace(manifest, suite=suite)
+        cell = next(cell for cell in manifest.cells if cell.method == "pyzmq-tcp")
+        with Hosts(manifest.hosts, "b", lambda host, _: LocalNode(host.name)) as hosts:
+            found = hosts.run_cell(manifest, cell)
+    assert found.outcome == "ok", found.detail

@@ -16,7 +16,7 @@ from socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive
 
 from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
-from engine.runtime.ports import find_free_ports
+from engine.runtime.ports import ANY_PORT, listen_on
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.keys import make_keyrings
@@ -37,11 +37,13 @@ def make_codec() -> Codec:
 def opened(server: str, client: str, directory: Path, is_tcp: bool) -> Iterator[list[Sockets]]:
     """Two processes, one of which has said hello to the other."""
     keys = make_keyrings([server, client]) if is_tcp else {}
-    endpoint = f"ipc://{directory}/s"
+    endpoint, own = f"ipc://{directory}/s", None
     if is_tcp:
-        endpoint = f"tcp://127.0.0.1:{find_free_ports('127.0.0.1', range(20000, 60000), 1)[0]}"
+        (listener,) = listen_on("127.0.0.1", ANY_PORT, 1)
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        own = listener.detach()
     wirings = {
-        server: Wiring(bind=endpoint, keyring=keys.get(server)),
+        server: Wiring(bind=endpoint, listener=own, keyring=keys.get(server)),
         client: Wiring(links=(link(server, endpoint),), keyring=keys.get(client)),
     }
     with ExitStack() as stack:

@@ -32,7 +32,7 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.rollout import Field, Layout
-from engine.runtime.ports import find_free_ports
+from engine.runtime.ports import ANY_PORT, listen_on
 from engine.testing import make_rollout, make_weights
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
@@ -194,13 +194,14 @@ def test_weights_have_a_connection_of_their_own_beside_another(tmp_path: Path):
 
 
 def test_the_connection_for_weights_is_a_member_s_too_over_tcp():
-    (port,) = find_free_ports("127.0.0.1", range(20000, 60000), 1)
-    endpoint = f"tcp://127.0.0.1:{port}"
+    (listener,) = listen_on("127.0.0.1", ANY_PORT, 1)
+    endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
     keys = make_keyrings(["learner-0", "actor-0"])
     both = (link("learner-0", endpoint), link("learner-0", endpoint, latest_only=True))
     wiring = Wiring(links=both, keyring=keys["actor-0"])
+    server = Wiring(bind=endpoint, listener=listener.detach(), keyring=keys["learner-0"])
     with (
-        Sockets("learner-0", Wiring(bind=endpoint, keyring=keys["learner-0"]), make_codec()) as it,
+        Sockets("learner-0", server, make_codec()) as it,
         Sockets("actor-0", wiring, make_codec()) as actor,
     ):
         request = WeightsRequested(actor="actor-0", held_version=-1)

@@ -28,12 +28,26 @@ SETTINGS = (
 )
 
 
+ENDING = (
+    *EAGER,
+    *("-s", "stop.env_steps=null", "-s", "stop.return_threshold=null", "-s", "stop.seconds=6"),
+)
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own, small enough to be filled."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+    command = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={DISK_BYTES},nr_inodes=3000",
+        "tmpfs",
+        str(place),
+    ]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a small disk needs root and the right to mount one")
     yield place
@@ -128,3 +142,33 @@ def learner_log(run: Path) -> str:
 
 def full_event(run: Path) -> bool:
     return bool(kinds(run, "checkpoint-failed"))
+
+
+@pytest.mark.parametrize("lack", ["bytes", "inodes"])
+def test_a_disk_that_is_full_in_the_end_costs_no_outcome(tianji, disk, lack):
+    """Neither the summary nor what is said of it: room for the one is taken when the run begins."""
+    run = disk / "run"
+    command = tianji("up", "--json", "--name", "run", "--results", str(disk), *ENDING)
+    wait_for(lambda: len(rows(run, "consumption")) > 3, 60, "it trains")
+    if lack == "bytes":
+        fill(disk, 0)
+    else:
+        take_all_inodes(disk)
+    code, out, err = command.end(60)
+    assert code == 1, "what was learnt last is lost, so the run has failed"
+    assert "Traceback" not in err
+    assert "its last checkpoint was not written: [Errno 28] No space left on device" in err
+    summary = json.loads(out)
+    assert (summary["status"], summary["stop_reason"]) == ("failed", "seconds")
+    assert json.loads((run / "summary.json").read_text()) == summary
+    if lack == "inodes":
+        assert "nothing is left on any host, but that cannot be noted here: No space left" in err
+        assert not json.loads((run / "deployment.json").read_text())["is_collected"]
+    assert not list(run.glob("*.part")) + list(run.glob(".*.tmp"))
+
+
+def take_all_inodes(disk: Path) -> None:
+    with contextlib.suppress(OSError):
+        for number in range(200_000):
+            (disk / f"ballast-{number}").touch()
+    assert os.statvfs(disk).f_favail == 0

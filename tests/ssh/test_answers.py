@@ -9,13 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_node import FakeNode
+from synthetic_run import write_synthetic_run
 
-from engine.errors import CleanupError, ConfigError, HostUnreachableError
+from engine.errors import CleanupError, ConfigError, HostUnreachableError, PreflightError
 from engine.runtime.identity import ProcessId
 from engine.runtime.inspect import Findings
 from engine.runtime.state import HostState
 from tianji_cli import detached
+from tianji_cli.analysis.examine import examine_runs
+from tianji_cli.analysis.runs import list_runs
 from tianji_cli.commands import down, logs, status
+from tianji_cli.commands import fetch as fetching
 from tianji_cli.commands.logs import Request, changes, has_ended, logs_command
 from tianji_cli.commands.status import Phase, phase_of, status_command
 from tianji_cli.connectors.base import Completed, Node
@@ -25,6 +29,7 @@ from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.inventory import Host
 from tianji_cli.mirror import fetch
 from tianji_cli.output import Output
+from tianji_cli.render.rows import summary_rows
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.takings import Share
 
@@ -141,7 +146,9 @@ def test_logs_are_followed_while_hosts_do_not_answer(
 
 
 class Box(FakeNode):
-    """A host with one log, on which the run has ended."""
+    """A host with one log, on which the run has ended, unless another `word` is said."""
+
+    word = "ended"
 
     def __init__(self, name: str) -> None:
         super().__init__(part_of(name).host, {})
@@ -150,7 +157,7 @@ class Box(FakeNode):
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         done = super().run(command, timeout_s)
         if "engine.runtime.inspect" in command:
-            findings = answer(self.name, "ended").findings
+            findings = answer(self.name, self.word).findings
             return Completed(0, msgspec.json.encode(findings).decode(), "")
         return done
 
@@ -162,7 +169,7 @@ def boxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Box]:
     def run_on_boxes(paths: RunPaths, consent: Consent) -> DetachedRun:
         return DetachedRun(paths, lambda host, _cancel: nodes[host.name], consent)
 
-    for module in (down, status):
+    for module in (down, fetching, status):
         monkeypatch.setattr(module, "DetachedRun", run_on_boxes)
     return nodes
 
@@ -228,3 +235,97 @@ def test_a_damaged_summary_is_named(results: Path, boxes: dict[str, Box]) -> Non
     with pytest.raises(ConfigError, match="not a summary") as caught:
         status_command(results, "r", Output())
     assert caught.value.where == str(results / "r" / "summary.json")
+
+
+def test_what_has_ended_is_fetched_and_left_there(
+    results: Path, boxes: dict[str, Box], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    summary = write_synthetic_run(tmp_path / "else" / "r", num_batches=20).summary.read_bytes()
+    boxes["a"].files["/w/runs/r/summary.json"] = summary
+    assert status_command(results, "r", Output()) == 0
+    said = capsys.readouterr()
+    assert "run r: ended, results still on its hosts" in said.out
+    assert "tianji fetch r" in said.err
+    for _ in range(2):  # it can be repeated
+        assert fetching.fetch_command(results, "r", Output(is_json=True)) == 0
+        document = msgspec.json.decode(capsys.readouterr().out)
+        assert (document["phase"], document["is_complete"]) == ("ended", True)
+        assert document["hosts"]["b"] == {"phase": "ended", "error": ""}
+    assert (results / "r/summary.json").read_bytes() == summary
+    assert (results / "r/logs/a/learner-0.log").read_text() == "one\n"
+    for box in boxes.values():
+        assert not any(command[0] == "rm" or "stop" in command for command in box.commands)
+    assert status_command(results, "r", Output()) == 0
+    said = capsys.readouterr()
+    assert "still on its hosts" not in said.out
+    assert "its results are here; tianji down r" in said.err
+
+
+def test_of_what_goes_on_only_what_grows_is_fetched(
+    results: Path, boxes: dict[str, Box], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for box in boxes.values():
+        box.word = "running"
+        box.files["/w/runs/r/state/x.json"] = b"{}"
+    assert fetching.fetch_command(results, "r", Output()) == 0
+    assert "the run goes on" in capsys.readouterr().err
+    assert (results / "r/logs/b/learner-0.log").read_text() == "one\n"
+    assert not (results / "r/state").exists()
+
+
+def test_a_host_that_is_silent_or_a_disk_that_is_full_costs_no_other_its_files(
+    results: Path,
+    boxes: dict[str, Box],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as full:
+        fill_the_disk(full, "a")
+        with pytest.raises(PreflightError, match="a: answers, but its files cannot be kept"):
+            fetching.fetch_command(results, "r", Output())
+    assert (results / "r/logs/b/learner-0.log").exists()
+
+    def be_silent(*_: object) -> Completed:
+        raise HostUnreachableError("no answer within 10 s", where="b")
+
+    monkeypatch.setattr(boxes["b"], "run", be_silent)
+    with pytest.raises(HostUnreachableError, match="b: does not answer") as caught:
+        fetching.fetch_command(results, "r", Output(is_json=True))
+    assert "tianji fetch r" in caught.value.fix
+    assert (results / "r/logs/a/learner-0.log").exists()
+    document = msgspec.json.decode(capsys.readouterr().out)
+    assert document["hosts"]["b"]["phase"] == "unknown"
+    assert not document["is_complete"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "words"),
+    [
+        ({"is_detached": True}, "detached", "hosts know whether it has ended: tianji fetch r"),
+        (
+            {"is_detached": True, "has_ended": True},
+            "detached",
+            "ended, results still on its hosts: tianji fetch r",
+        ),
+        ({"is_collected": True, "is_detached": True}, "failed", "ended without a summary"),
+        ({}, "unfinished", ""),
+    ],
+)
+def test_runs_says_of_a_detached_run_where_its_results_are(
+    results: Path, facts: dict[str, bool], status: str, words: str
+) -> None:
+    parts = (part_of("a"), part_of("b"))
+    write_deployment(results / "r", Deployment(run_id="r", parts=parts, **facts))
+    (row,) = list_runs(results)
+    assert row.status == status
+    assert words in (row.problem or "")
+
+
+def test_a_report_of_a_detached_run_blames_nobody(tmp_path: Path) -> None:
+    paths = write_synthetic_run(tmp_path / "r", num_batches=20, has_summary=False)
+    deployment = Deployment(run_id="r", parts=(part_of("a"),), is_detached=True, has_ended=True)
+    write_deployment(paths.root, deployment)
+    (examined,) = examine_runs([paths])
+    assert "ended, results still on its hosts: tianji fetch r" in examined.warnings[0]
+    (status,) = [row.text for row in summary_rows(examined.summary) if row.label == "Status"]
+    assert status == "not known here"

@@ -9,7 +9,7 @@ from engine.trace.summary import Summary
 from tianji_cli.analysis.disagreement import Disagreement, Number
 from tianji_cli.analysis.history import check_history
 from tianji_cli.analysis.rebuild import rebuild_summary
-from tianji_cli.analysis.remains import NO_SUMMARY
+from tianji_cli.analysis.remains import no_summary
 from tianji_cli.analysis.run import RunData
 
 EXACT = (
@@ -163,7 +163,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
     """
     found: list[str] = []
     if run.summary is None:
-        found.append(f"Unfinished: {NO_SUMMARY}. Its figures are rebuilt from the traces.")
+        why = no_summary(run)
+        found.append(f"Unfinished: {why}. Its figures are rebuilt from the traces.")
     elif summary.status != "ok":
         reason = summary.error or summary.stop_reason
         says_more = reason != summary.status

@@ -14,8 +14,9 @@ from engine.roles.totals import RunInfo, RunTotals
 from engine.spec import Experiment
 from engine.trace.columns import column_of
 from engine.trace.records import Ledger, Record
-from engine.trace.summary import LagSummary, Summary
+from engine.trace.summary import UNKNOWN, LagSummary, Summary
 from tianji_cli.analysis.run import Manifest, RunData
+from tianji_cli.deployment import whereabouts
 
 RESTART_KIND = "restarted"
 NO_SUMMARY = "there is no summary.json: the run is still going, or its controller died"
@@ -107,14 +108,19 @@ def last_ledger(run: RunData) -> Ledger:
     )
 
 
+def no_summary(run: RunData) -> str:
+    """Why a run has none here."""
+    return whereabouts(run.paths.root) or NO_SUMMARY
+
+
 def identity_of(run: RunData) -> Summary:
     """A summary of an unfinished run whose counters are still to be filled in."""
     manifest: Manifest = run.manifest
     return Summary(
         run_id=run.paths.run_id,
         status="interrupted",
-        error=NO_SUMMARY,
-        stop_reason="unknown",
+        error=no_summary(run),
+        stop_reason=UNKNOWN,
         algorithm=manifest.text("experiment", "algorithm", "name"),
         env_id=manifest.text("experiment", "env", "id"),
         policy=manifest.text("experiment", "policy"),

@@ -10,14 +10,16 @@ from engine.errors import ConfigError
 from engine.trace.reader import read_summary
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import Manifest, read_manifest
+from tianji_cli.deployment import is_over, whereabouts
 from tianji_cli.run_dir import RunPaths, find_runs
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One past (or still going) run.
 
-    `status` is the summary's, or `unfinished` while there is no summary, or `unreadable` with the
-    reason in `problem`. Everything else is None where nothing is known yet.
+    `status` is the summary's. Without one it is `detached` if the run was left alone and its
+    results are not here, `failed` if it is over, else `unfinished`; `unreadable` with the reason in
+    `problem` if a file is damaged. Everything else is None where nothing is known yet.
     """
 
     run_id: str
@@ -63,10 +65,12 @@ def _row_of(paths: RunPaths) -> RunRow:
 
 def _unfinished(paths: RunPaths, manifest: Manifest) -> RunRow:
     seed = manifest.number("experiment", "seed")
+    away, over = whereabouts(paths.root), is_over(paths.root)
     return RunRow(
         run_id=paths.run_id,
         path=str(paths.root),
-        status="unfinished",
+        status="detached" if away else "failed" if over else "unfinished",
+        problem=away or ("it ended without a summary" if over else None),
         started_at=manifest.text("started_at") or None,
         algorithm=manifest.text("experiment", "algorithm", "name") or None,
         env_id=manifest.text("experiment", "env", "id") or None,

@@ -55,6 +55,7 @@ def down_command(results: Path, name: str | None, output: Output, *, trusts: boo
     if not is_clean:
         raise _unclean(run.paths, [answer for answer in answers if _is_bad(answer)])
     if answers:
+        run.note_collected()
         output.say(f"results: {run.paths.root}")
     if any(_was_forced(answer) for answer in answers) and (hint := resume_hint(run.paths)):
         output.say(f"to go on from its newest checkpoint: {hint}")

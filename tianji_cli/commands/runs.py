@@ -34,5 +34,8 @@ def runs_command(results: Path, output: Output) -> None:
         output.document(RunsDocument(runs=rows))
     elif rows:
         output.data.print(runs_table(rows))
+        for row in rows:
+            if row.status == "detached":
+                output.say(f"{row.run_id}: {row.problem}")
     else:
         output.say(f"{results}: no run here yet (tianji up starts one)")

@@ -18,7 +18,7 @@ from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
-from tianji_cli.run_dir import command_for, resolve_run
+from tianji_cli.run_dir import RunPaths, command_for, resolve_run
 
 Phase = Literal["running", "ended", "lost", "unknown"]
 
@@ -62,17 +62,30 @@ def status_command(results: Path, name: str | None, output: Output, *, trusts: b
         assert answers[0].error is not None
         raise HostUnreachableError(answers[0].error.what, where=answers[0].error.where)
     document = _document(run, answers)
+    if document.phase == "ended":
+        run.note_ended()
     if output.is_json:
         output.document(document)
-    else:
-        output.data.print(_table(document), soft_wrap=True)
-        if document.phase == "running":
-            output.say(f"{command_for('logs -f', run.paths.root)} follows it")
-        elif document.phase == "unknown":
-            output.say(f"once the hosts answer: {command_for('status', run.paths.root)}")
-        elif not document.is_collected:
-            output.say(f"{command_for('down', run.paths.root)} brings its results here")
+        return 0
+    is_away = any(part.host.connection != "local" for part in run.deployment.parts)
+    output.data.print(_table(document, is_away), soft_wrap=True)
+    if words := _what_next(document, is_away, run.paths):
+        output.say(words)
     return 0
+
+
+def _what_next(document: StatusDocument, is_away: bool, paths: RunPaths) -> str:
+    if document.phase == "running":
+        return f"{command_for('logs -f', paths.root)} follows it"
+    if document.phase == "unknown":
+        return f"once the hosts answer: {command_for('status', paths.root)}"
+    if document.is_collected:
+        return ""
+    down = command_for("down", paths.root)
+    if is_away and document.summary_status is None:
+        fetch = command_for("fetch", paths.root)
+        return f"{fetch} brings its results here; {down} also removes them there"
+    return f"its results are here; {down} removes what is left of it on its hosts"
 
 
 def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
@@ -139,8 +152,11 @@ def _host_words(answer: HostAnswer) -> str:
     return f"{state}, but {answer.error.what}" if answer.error is not None else state
 
 
-def _table(document: StatusDocument) -> RenderableType:
+def _table(document: StatusDocument, is_away: bool) -> RenderableType:
     title = f"run {document.run_id}: {document.phase}"
+    is_here = document.is_collected or document.summary_status is not None
+    if document.phase == "ended" and is_away and not is_here:
+        title += ", results still on its hosts"
     parts: list[RenderableType] = [Text(title, style="bold")]
     if document.summary_status:
         parts.append(Text(f"its summary says {document.summary_status}"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import shlex
 import signal
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +17,10 @@ from pathlib import Path
 from engine.blame import told
 from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
+from engine.progress import Progress
 from engine.runtime.launch import Failed, HostFacts
+from engine.runtime.process import read_umask
+from engine.runtime.user_code import restored_process
 from engine.search_path import look_in, user_directories
 from engine.spec import Experiment
 from tianji_cli.clocks import ClockOffset
@@ -180,27 +186,38 @@ def up(request: Request, output: Output) -> int:
     Raises:
         TianJiError: Nothing was started; the error says why.
     """
-    loaded = load(request, output)
-    loaded.tell(output)
-    _check_name(request, loaded)
-    probe_results(request.results)
-    interrupts = Interrupts()
-    with interrupts.installed(_end_at_once):
-        paths = _claim(request, loaded)
-        run = _run_inline if loaded.plan.graph.is_inline else _run_processes
-        try:
-            _say_begin(loaded, paths.run_id, output)
-            outcome = run(loaded, request, paths, interrupts, output)
-        except KeyboardInterrupt:
-            output.say("interrupted before anything was started")
-            return EXIT_INTERRUPTED
-        finally:
-            give_back(paths)
-        was_interrupted = interrupts.count > 0
-        _await_second(interrupts)
-        if outcome.is_detached:
-            return leave(paths, output)
-        return conclude(paths, outcome, was_interrupted, output)
+    interrupts, typed = Interrupts(), request.results
+    request = _absolute(request)
+    with contextlib.ExitStack() as user_code:
+        user_code.enter_context(restored_process(signals=()))  # `interrupts` sees to those
+        loaded = load(request, output)
+        loaded.tell(output)
+        _check_name(request, loaded)
+        probe_results(request.results)
+        with interrupts.installed(_end_at_once):
+            paths = _claim(request, loaded)
+            run = _run_inline if loaded.plan.graph.is_inline else _run_processes
+            try:
+                _say_begin(loaded, paths.run_id, output)
+                outcome = run(loaded, request, paths, interrupts, output)
+            except KeyboardInterrupt:
+                output.say("interrupted before anything was started")
+                return EXIT_INTERRUPTED
+            finally:
+                give_back(paths)
+                user_code.close()
+                interrupts.insist()
+            was_interrupted = interrupts.count > 0
+            _await_second(interrupts)
+            paths = RunPaths(typed / paths.run_id)
+            if outcome.is_detached:
+                return leave(paths, output)
+            return conclude(paths, outcome, was_interrupted, output)
+
+
+def _absolute(request: Request) -> Request:
+    """Before user code runs, which may change the working directory."""
+    return dataclasses.replace(request, results=request.results.absolute())
 
 
 def _end_at_once() -> None:
@@ -298,6 +315,8 @@ def _run_processes(
             phases.close()
             for item in display:
                 item.close()
+            if run.unclean and sys.exception() is not None:  # else only the other is told
+                output.error(error_of(run.unclean, run.paths))
     if run.unclean:
         outcome.unclean = error_of(run.unclean, run.paths)
     return outcome
@@ -312,11 +331,12 @@ def _run_inline(
     from engine.runtime.inline import InlineRun
     from engine.runtime.no_exit import no_silent_exit
 
-    plan = loaded.plan
+    plan, mask = loaded.plan, read_umask()
     look_in(loaded.module_directories)
     output.part_from_user_code()
     try:
         blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
+        os.umask(mask)
     except TianJiError as error:
         raise locate(error, loaded.document, loaded.origin) from error
     _write_down(paths, loaded, host_facts())
@@ -330,10 +350,15 @@ def _run_inline(
         else:
             signal.default_int_handler(signal.SIGINT, None)
 
+    def show(progress: Progress) -> None:
+        os.umask(mask)  # checkpoints stay readable, whatever an environment has set
+        interrupts.insist()
+        display.show(progress)
+
     outcome = Outcome()
     try:
         with interrupts.installed(stop), no_silent_exit():
-            run = InlineRun(blueprint, info, plan.addresses, paths.root, display.show)
+            run = InlineRun(blueprint, info, plan.addresses, paths.root, show)
             run.run()
     except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too
         if isinstance(error, KeyboardInterrupt) and interrupts.count:

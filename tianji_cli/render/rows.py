@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.trace.summary import Summary
+from engine.trace.summary import UNKNOWN, Summary
 from tianji_cli.render import units
 
 
@@ -85,7 +85,7 @@ _JUDGES = {
 def _outcome(summary: Summary) -> list[Row]:
     evaluation = units.mean_return(summary.evaluation_return)
     return [
-        Row("Status", summary.status),
+        Row("Status", "not known here" if summary.stop_reason == UNKNOWN else summary.status),
         Row("Stopped by", summary.stop_reason, "what ended training"),
         Row("Threshold", threshold_text(summary), _JUDGES[summary.judge]),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),

@@ -5,6 +5,7 @@ Programs get their job, keys included, over standard input, and end when it does
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -39,6 +40,8 @@ from tianji_cli.transport.run_cell import (
 
 RECEIVER = "buffer-0"
 NUM_PORTS = 4
+TAKEN = os.strerror(errno.EADDRINUSE)
+"""What a receiver says last if it cannot listen."""
 DEFAULT_PORTS = (29500, 29600)
 PROBE_S = 20.0
 END_S = 5.0
@@ -116,28 +119,41 @@ class Hosts:
         return ""
 
     def run_cell(self, manifest: TransportManifest, cell: TransportCell) -> TransportResult:
-        """Runs one cell to its end; nothing of it is left running."""
+        """Runs one cell to its end; nothing of it is left running.
+
+        Somebody else may have the ports, or take them at the same moment: then the next are tried.
+        """
+        for address, low in self._places():
+            result = self._run_at(manifest, cell, address, low)
+            if TAKEN not in result.detail:
+                break
+        return result
+
+    def _run_at(
+        self, manifest: TransportManifest, cell: TransportCell, address: str, low: int
+    ) -> TransportResult:
         method = METHODS[cell.method]
-        job = make_job(manifest.suite, cell, self._options(method, cell), "")
-        address, low = self._listen()
+        job = make_job(manifest.suite, cell, self._options(method, cell, address, low), "")
         job |= {"control": endpoint_text(address, low), "output": "-"}
         limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
         work = partial(self._transmit, method, cell.senders, job, limit_s)
         result = conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
         return msgspec.structs.replace(result, versions=self.versions)
 
-    def _listen(self) -> tuple[str, int]:
-        """The receiver's address, and the first of the four ports that it needs."""
+    def _places(self) -> list[tuple[str, int]]:
+        """The receiver's address, and the first of four ports: all that its range has."""
         host = self._parts[0].host
         low, end = host.ports or DEFAULT_PORTS
         if end - low < NUM_PORTS:
             raise ConfigError(
                 f"{NUM_PORTS} ports are needed", where=host.name, fix="ports: 29500-29599"
             )
-        return host.address or "127.0.0.1", low
+        firsts = range(low, end - NUM_PORTS + 1, NUM_PORTS)
+        return [(host.address or "127.0.0.1", first) for first in firsts]
 
-    def _options(self, method: Method, cell: TransportCell) -> dict[str, object]:
-        address, low = self._listen()
+    def _options(
+        self, method: Method, cell: TransportCell, address: str, low: int
+    ) -> dict[str, object]:
         options: dict[str, object] = dict(method.options)
         if method.needs == "iperf3":
             return {**options, "address": address, "port": low + 2}

@@ -44,7 +44,11 @@ class Pipe(Ends):
 
     def open_receiver(self) -> None:
         self._pipe = self._socket(zmq.PULL)
-        self._pipe.bind(self._endpoint)
+        try:
+            self._pipe.bind(self._endpoint)
+        except zmq.ZMQError:
+            self.close()  # else this process could not even end
+            raise
 
     def open_sender(self, index: int) -> None:
         self._pipe = self._socket(zmq.PUSH)
