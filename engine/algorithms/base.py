@@ -90,8 +90,9 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         fields: What a rollout holds.
         batch_steps: T x B of one batch: env steps and resets that one `update` sees (queue).
         replay: Set if samples are wanted from a replay store; then `update` may see them often.
-        corrects_staleness: Whether the update weighs samples of older policies rightly, so that
-            it can do without a bound on lag.
+        corrects_staleness: Whether the update learns rightly from samples of older policies, so
+            that it can do without a bound on lag: by weighing them, as V-trace does, or because it
+            does not ask which policy acted, as Q-learning.
         shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
             batch, so that several learners can take one update together.
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, does not read

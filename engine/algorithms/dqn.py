@@ -31,6 +31,7 @@ from engine.algorithms.base import (
 from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import action_field, observation_field
+from engine.algorithms.peers import ALONE, Peers, part_of_whole, shared_step
 from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -169,6 +170,8 @@ class Dqn:
                 importance_exponent=config.importance_exponent,
                 value_fields=VALUE_FIELDS if self._sends_values else None,
             ),
+            corrects_staleness=True,
+            shares_batches=True,
             unread_by_act=DqnConfig.__struct_fields__,
             unread_by_step=_UNREAD_BY_STEP,
         )
@@ -226,21 +229,24 @@ class Dqn:
             samples["next_q"] = state.target.network(samples["next_observation"])
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
-        told = state.steps.take(state, self._step, samples, order, rate)
-        metrics, errors = told[:, : len(_METRICS)].mean(0), told[:, len(_METRICS) :]
+        told = state.steps.take(state, shared_step(self._step, state.peers), samples, order, rate)
+        metrics = state.peers.sum(told[:, : len(_METRICS)].mean(0))
+        errors = told[:, len(_METRICS) :]
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
-        state.network.input.learn(samples["observation"])
+        state.network.input.learn(samples["observation"], state.peers)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = float(state.network.epsilon)
         priorities = errors if config.prioritized else None
         return UpdateResult(num_updates * batch_size, named, priorities)
 
-    def _loss(self, network: nn.Module, minibatch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """Huber loss of the TD error, weighted, averaged over the samples.
 
             delta = r + discount q_target(s_t, a*) - q(s_tm1, a_tm1)
@@ -250,9 +256,11 @@ class Dqn:
             network: The parameters that learn.
             minibatch: Samples, [N, ...]; `discount` is 0 after termination; `next_q` is
                 q_target(s_t, .), [N, num_actions].
+            peers: Who holds the rest of these samples.
 
         Returns:
-            The loss; the metrics of `_METRICS` and |delta|, [3 + N], detached.
+            The loss; the metrics of `_METRICS` and |delta|, [3 + N], detached. Of loss and
+            metrics, these samples' part.
         """
         next_q = minibatch["next_q"]
         assert next_q.shape == (*minibatch["reward"].shape, int(self._action.n)), next_q.shape
@@ -270,6 +278,9 @@ class Dqn:
         with torch.no_grad():
             error = (target - q).abs()
             means = torch.stack((loss, error.mean(), q.mean()))
+        if peers.count > 1:
+            part = part_of_whole(peers)
+            loss, means = loss * part, means * part
         return loss, torch.cat((means, error)).detach()
 
     def _epsilon(self, num_updates: int) -> float:

@@ -91,7 +91,7 @@ class Impala(ActorCritic):
         (told,) = state.steps.take(state, shared_step(self._step, state.peers), batch)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
-        learn_statistics(state.network, batch, returns)
+        learn_statistics(state.network, batch, returns, state.peers)
         named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 

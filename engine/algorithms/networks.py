@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
+from engine.algorithms.peers import ALONE, Peers
+from engine.algorithms.statistics import RunningStatistics
 from engine.algorithms.trunks import build_trunk, find_trunk, linear, takes_bytes
 from engine.errors import ConfigError
 from engine.rollout import Field
@@ -26,45 +28,6 @@ from engine.spec import NetworkSpec
 POLICY_GAIN = 0.01
 """Small, so that policies begin undecided (Andrychowicz et al., 2021)."""
 MAX_DEVIATIONS = 10.0
-
-
-class RunningStatistics(nn.Module):
-    """Mean and variance of everything seen so far, as parameters that no gradient reaches.
-
-    Args:
-        shape: Of one value.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(shape), requires_grad=False)
-        self.variance = nn.Parameter(torch.ones(shape), requires_grad=False)
-        self.count = nn.Parameter(torch.zeros(()), requires_grad=False)
-
-    @property
-    def inverse_deviation(self) -> Tensor:
-        """1 / standard deviation; 1 before anything was seen."""
-        return torch.rsqrt(self.variance + 1e-8)
-
-    @torch.no_grad()
-    def learn(self, values: Tensor) -> None:
-        """Merges values [N, ...] in (Chan et al., 1979, equation 2.1).
-
-        What is too large to be squared in single precision leaves its entry as it was.
-        """
-        num_new = values.shape[0]
-        if not num_new:
-            return
-        variance, mean = torch.var_mean(values, dim=0, correction=0)
-        total = self.count + num_new
-        delta = mean - self.mean
-        between = delta.square() * (self.count * num_new / total)
-        variance = (self.variance * self.count + variance * num_new + between) / total
-        mean = self.mean + delta * (num_new / total)
-        is_sound = torch.isfinite(variance) & torch.isfinite(mean)
-        self.variance.copy_(torch.where(is_sound, variance, self.variance))
-        self.mean.copy_(torch.where(is_sound, mean, self.mean))
-        self.count.copy_(total)
 
 
 class ObservationInput(nn.Module):
@@ -97,10 +60,10 @@ class ObservationInput(nn.Module):
         deviations = (scaled - self.statistics.mean) * self.statistics.inverse_deviation
         return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
-    def learn(self, observation: Tensor) -> None:
-        """Merges observations [N, ...] into the statistics."""
+    def learn(self, observation: Tensor, peers: Peers = ALONE) -> None:
+        """Merges observations [N, ...] into the statistics; `peers` hold others of the same."""
         if self.statistics is not None:
-            self.statistics.learn(self._scaled(observation))
+            self.statistics.learn(self._scaled(observation), peers)
 
     def _scaled(self, observation: Tensor) -> Tensor:
         if observation.is_floating_point():
@@ -238,7 +201,9 @@ def action_field(action: gymnasium.Space[object]) -> Field:
     return Field("action", "float32", (math.prod(action.shape),))
 
 
-def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor], returns: Tensor) -> None:
+def learn_statistics(
+    network: nn.Module, batch: Mapping[str, Tensor], returns: Tensor, peers: Peers = ALONE
+) -> None:
     """Lets a network's statistics learn from the valid steps of a batch of rollouts.
 
     To be called after the update: so a batch is trained with the statistics that it was, at lag 0,
@@ -248,10 +213,11 @@ def learn_statistics(network: nn.Module, batch: Mapping[str, Tensor], returns: T
         network: A `PolicyValueNetwork`.
         batch: observation [T+1, B, ...], valid [T, B].
         returns: Value targets [T, B], of rewards scaled by `reward_scale`.
+        peers: Who holds the other shares of the batch (`LearnerState.peers`).
     """
     assert isinstance(network, PolicyValueNetwork)
     valid = batch["valid"]
     if network.input.statistics is not None:
-        network.input.learn(batch["observation"][:-1][valid])
+        network.input.learn(batch["observation"][:-1][valid], peers)
     if network.returns is not None:
-        network.returns.learn(returns[valid] / network.reward_scale)
+        network.returns.learn(returns[valid] / network.reward_scale, peers)

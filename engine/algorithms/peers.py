@@ -1,7 +1,8 @@
 """Several learners that take one update together, each on its share of the batch.
 
-A batch [T, B] is split along its environment axis: learner k of K holds columns k*B/K to
-(k+1)*B/K - 1. For the update to be that of one learner on the whole batch,
+A batch [T, B] is split along its environment axis: each learner holds neighbouring columns, as many
+as `Peers.shares` says, which need not be equal. Samples from replay are split alike, along the axis
+of samples. For the update to be that of one learner on the whole batch,
 
 1. every sum over samples (number of valid steps, mean and variance of advantages) is a sum over all
    shares, so each learner's loss is its share of the whole loss;
@@ -34,6 +35,11 @@ class Peers(Protocol):
     @property
     def count(self) -> int: ...
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """What each holds of every batch, in relation to the others: (1, 1) is half each."""
+        ...
+
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over all learners, the same for each."""
         ...
@@ -46,11 +52,31 @@ class Alone:
     rank: int = 0
     count: int = 1
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        return (1,) * self.count
+
     def sum(self, values: Tensor) -> Tensor:
         return values
 
 
 ALONE = Alone()
+
+
+def part_of_whole(peers: Peers) -> float:
+    """Which part of every batch this learner holds; a mean over it counts so much."""
+    return peers.shares[peers.rank] / sum(peers.shares)
+
+
+def columns_of(peers: Peers, num_columns: int) -> tuple[int, int]:
+    """Of a whole batch, the first column of this learner's share and how many there are in all.
+
+    Args:
+        peers: Who holds the other shares.
+        num_columns: Of this learner's share; a multiple of its entry in `shares`.
+    """
+    unit = num_columns // peers.shares[peers.rank]
+    return unit * sum(peers.shares[: peers.rank]), unit * sum(peers.shares)
 
 
 def shared_step(step: GradientStep, peers: Peers) -> GradientStep:
@@ -74,7 +100,7 @@ def minibatch_rows(
     """Random minibatches of a batch whose time and environments have become one axis.
 
     Args:
-        shape: Of this learner's share, (T, B / K).
+        shape: Of this learner's share, (T, columns).
         num_epochs: How often to go through all of it.
         minibatch_size: Samples of a minibatch, over all learners.
         generator: In the same state for all learners; it advances equally for all.
@@ -84,12 +110,13 @@ def minibatch_rows(
         For each minibatch the rows of this learner's share that are in it.
     """
     num_steps, num_columns = shape
-    total = num_steps * num_columns * peers.count
+    first, num_all = columns_of(peers, num_columns)
+    total = num_steps * num_all
     epochs = [torch.randperm(total, generator=generator) for _ in range(num_epochs)]
     order = torch.stack(epochs).view(-1, minibatch_size)
     if peers.count == 1:
         return order
-    row, column = order // (num_columns * peers.count), order % (num_columns * peers.count)
-    is_held = column // num_columns == peers.rank
-    local = row * num_columns + column % num_columns
+    row, column = order // num_all, order % num_all - first
+    is_held = (column >= 0) & (column < num_columns)
+    local = row * num_columns + column
     return [rows[held] for rows, held in zip(local, is_held, strict=True)]

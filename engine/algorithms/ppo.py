@@ -99,7 +99,7 @@ class Ppo(ActorCritic):
         metrics = state.peers.sum(state.steps.take(state, step, samples, order).mean(0))
         state.num_updates += len(order)
         returns = samples["value_target"].view(batch["valid"].shape)
-        learn_statistics(state.network, batch, returns)
+        learn_statistics(state.network, batch, returns, state.peers)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 

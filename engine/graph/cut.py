@@ -21,6 +21,7 @@ class Cut(Spec, frozen=True, kw_only=True):
         has_remote_env: Whether environments are stepped by roles of their own.
         has_evaluator: Whether a role evaluates, always the weights of the first group.
         staleness: The rule that holds.
+        fixes_staleness: Whether its mode is the policy's own, whatever the experiment says.
         requires: What the algorithm must state of itself.
         is_on_device: Whether act, environments and update exchange tensors on one device.
     """
@@ -32,6 +33,7 @@ class Cut(Spec, frozen=True, kw_only=True):
     has_remote_env: bool = False
     has_evaluator: bool = False
     staleness: StalenessSpec
+    fixes_staleness: bool = False
     requires: tuple[Trait, ...] = ()
     is_on_device: bool = False
 
@@ -46,6 +48,13 @@ class Cut(Spec, frozen=True, kw_only=True):
 
     def group_of(self, actor: int) -> int:
         return actor % self.groups
+
+    def group_of_role(self, address: str) -> int | None:
+        """The group that a role belongs to; None if it serves all of them."""
+        role, _, number = address.rpartition("-")
+        if role in ("actor", "environment"):
+            return self.group_of(int(number))
+        return int(number) if role in ("buffer", "learner") else None
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -139,6 +139,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
         has_remote_env="env_step" not in functions["act"].functions,
         has_evaluator="evaluate" in functions,
         staleness=policy.staleness_of(experiment.staleness),
+        fixes_staleness=policy.fixes_staleness,
         requires=policy.requires,
         is_on_device=policy.is_on_device,
     )
@@ -183,8 +184,7 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
             f"nothing is left for process {name}: fragment {fragment!r} has too many replicas",
             where=f"policy {policy.name}",
         )
-    of_all = ("reducer", "evaluator")
-    groups = {_group(role, cut) for role in roles if not role.startswith(of_all)}
+    groups = {group for role in roles if (group := cut.group_of_role(role)) is not None}
     takes_weights = any(role.startswith("actor") for role in roles)
     if len(groups) > 1 and takes_weights:
         raise ConfigError(
@@ -193,9 +193,3 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
             where=f"policy {policy.name}",
         )
     return Process(name, fragment, tuple(roles), groups.pop() if len(groups) == 1 else None)
-
-
-def _group(role: str, cut: Cut) -> int:
-    kind, _, number = role.rpartition("-")
-    is_of_actor = kind in ("actor", "environment")
-    return cut.group_of(int(number)) if is_of_actor else int(number)

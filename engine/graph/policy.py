@@ -86,6 +86,11 @@ class Policy(Spec, frozen=True, kw_only=True):
         )
 
     @property
+    def fixes_staleness(self) -> bool:
+        """Whether the experiment's mode of staleness is overruled."""
+        return self.is_synchronous or self.staleness.mode is not None
+
+    @property
     def is_on_device(self) -> bool:
         """Whether the loop exchanges tensors on one device."""
         return any(item.on_device for item in self.fragments.values())

@@ -9,10 +9,15 @@ Both sides are therefore held to
 the learner waits when it would train too much, actors wait (for tickets) when they would collect
 too much. Source: the `SampleToInsertRatio` rate limiter of Reverb (Cassirer et al., 2021).
 
+Where a policy wants actors to act with the newest weights only, both sides take turns instead: see
+`RoundLimiter`.
+
 Pure: no clock, no sockets. `engine.roles.replay_buffer` feeds it.
 """
 
 from __future__ import annotations
+
+import math
 
 
 def least_tolerance(ratio: float, batch_samples: int, rollout_steps: int) -> float:
@@ -122,3 +127,66 @@ class RateLimiter:
             return False
         self.sampled += self._batch_samples
         return True
+
+
+class RoundLimiter(RateLimiter):
+    """Lets actors and learner take turns: no rollout is collected while there is to be learnt.
+
+    A round is so many rollouts. When all of them are there, the learner draws every batch that the
+    ratio owes it, be that none or several; then the next round begins, with the weights that come
+    of it. What an actor loses is not collected again; other actors have the rest of the round.
+
+    Args:
+        ratio, min_size, batch_samples, rollout_steps: See `RateLimiter`.
+        rollouts_per_round: Rollouts of one round.
+    """
+
+    def __init__(
+        self,
+        *,
+        ratio: float,
+        min_size: int,
+        batch_samples: int,
+        rollout_steps: int,
+        rollouts_per_round: int,
+    ) -> None:
+        super().__init__(
+            ratio=ratio,
+            min_size=min_size,
+            batch_samples=batch_samples,
+            rollout_steps=rollout_steps,
+            tolerance=math.inf,
+        )
+        self._rollouts_per_round = rollouts_per_round
+        self._num_left = rollouts_per_round
+        self._num_lost_batches = 0
+
+    def admit(self, owner: str) -> int | None:
+        """See `RateLimiter`; None until the next round if this one has all its rollouts."""
+        if not self._num_left and not self.num_open and not self._owes_batch:
+            self._num_left = self._rollouts_per_round
+        if self._num_left == 0 and owner not in self._open.values():
+            return None
+        before = self._num_tickets
+        ticket = super().admit(owner)
+        self._num_left -= self._num_tickets - before
+        return ticket
+
+    def lose_batch(self) -> None:
+        """The last batch was lost; it is drawn again at once, though a round may have begun."""
+        super().lose_batch()
+        self._num_lost_batches += 1
+
+    def take_batch(self) -> bool:
+        """Counts one batch as drawn, if it is the learner's turn and it is owed one."""
+        if self._num_lost_batches:
+            self._num_lost_batches -= 1
+        elif self._num_left or self.num_open or not self._owes_batch:
+            return False
+        self.sampled += self._batch_samples
+        return True
+
+    @property
+    def _owes_batch(self) -> bool:
+        has_enough = self.inserted >= max(self._min_size, 1)
+        return has_enough and self.error >= self._batch_samples

@@ -67,10 +67,15 @@ class RolloutStore:
         """Positions that hold a rollout's step; they come before all others."""
         return min(self._num_inserted, self.num_slots) * self.rollout_steps
 
+    @property
+    def next_slot(self) -> int:
+        """Where the next rollout will lie."""
+        return self._num_inserted % self.num_slots
+
     def insert(
         self, buffer: npt.NDArray[np.uint8], version: int, time_s: float
     ) -> tuple[int, BoolArray, FloatArray | None]:
-        """Keeps one rollout, in the place of the oldest if all are taken.
+        """Keeps one rollout, in the place of the oldest if all are taken: in `next_slot`.
 
         Args:
             buffer: As the layout says.
@@ -81,7 +86,7 @@ class RolloutStore:
             Its first position; which of its T x B positions are transitions (a step that only
             reset its environment is none); and their initial errors, if actors send values.
         """
-        slot = self._num_inserted % self.num_slots
+        slot = self.next_slot
         self._num_inserted += 1
         self._buffer[slot] = buffer[: self._layout.num_bytes]
         outcomes = {name: self._views[name][slot] for name in _OUTCOMES}
@@ -121,20 +126,30 @@ class RolloutStore:
                 discounted sum in between, `discount` of what follows (0 after termination),
                 `version`, and any field of the rollout at the first step.
         """
-        slot, rest = np.divmod(positions, self.rollout_steps)
-        t, env = np.divmod(rest, self._layout.num_envs)
+        slot, t, env = self.places(positions)
         for name, target in out.items():
             if name == "reward":
                 target[...] = self._reward[slot, t, env]
             elif name == "discount":
                 target[...] = self._discount_to_next[slot, t, env]
             elif name == "next_observation":
-                later = t + self._span[slot, t, env]
+                later = self.later(positions)
                 target[...] = self._views["observation"][slot, later, env]
             elif name == "version":
                 target[...] = self._versions[slot]
             else:
                 target[...] = self._views[name][slot, t, env]
+
+    def places(self, positions: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """Slot of the rollout, t and b of each."""
+        slot, rest = np.divmod(positions, self.rollout_steps)
+        t, env = np.divmod(rest, self._layout.num_envs)
+        return slot, t, env
+
+    def later(self, positions: IntArray) -> IntArray:
+        """The row of the observation that each transition leads to."""
+        slot, t, env = self.places(positions)
+        return t + self._span[slot, t, env]
 
     def times_s(self, positions: IntArray) -> npt.NDArray[np.float64]:
         """When these transitions were collected."""

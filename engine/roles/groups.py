@@ -34,7 +34,7 @@ class Groups:
         for address in cut.addresses:
             process = process_of.get(address, address)
             self._processes.setdefault(process, []).append(address)
-            if (group := self._group_of(address)) is not None:
+            if (group := self._cut.group_of_role(address)) is not None:
                 self._members[group].append(address)
 
     @property
@@ -56,7 +56,7 @@ class Groups:
             The groups that are lost by it; empty if the run cannot go on without those roles.
         """
         is_heart = any(role_of(role) in ("learner", "buffer") for role in roles)
-        groups = {self._group_of(role) for role in roles}
+        groups = {self._cut.group_of_role(role) for role in roles}
         hit = sorted(group for group in groups if group is not None)
         left = set(self._members) - self._lost - set(hit)
         if not is_heart or None in groups or self._cut.is_joint or not left:
@@ -146,9 +146,3 @@ class Groups:
         if any(role not in counters for role in roles) and group in self._lost:
             return totals.consumed_by.get(group, 0)
         return sum(counters[role].consumed for role in roles if role in counters)
-
-    def _group_of(self, address: str) -> int | None:
-        kind, _, number = address.rpartition("-")
-        if kind in ("actor", "environment"):
-            return self._cut.group_of(int(number))
-        return int(number) if kind in ("learner", "buffer") else None

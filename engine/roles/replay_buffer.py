@@ -54,6 +54,7 @@ class ReplayBufferRole:
         capacity: Env steps that the store holds.
         step_limit: `stop.env_steps`, less what was consumed before the run went on.
         version: Of the weights that the run begins with.
+        keeps_in_step: Whether actors wait for the weights that come of all batches drawn so far.
     """
 
     def __init__(
@@ -63,7 +64,10 @@ class ReplayBufferRole:
         capacity: int,
         step_limit: int | None,
         version: int = 0,
+        *,
+        keeps_in_step: bool = False,
     ) -> None:
+        self._keeps_in_step = keeps_in_step
         self.address = f"buffer-{index}"
         self._index = index
         self._limiter = limiter
@@ -118,13 +122,13 @@ class ReplayBufferRole:
             return []  # nobody would ever take back a ticket of an incarnation that is given up
         self._waiting[event.actor] = None
         self._limiter.lose_sent(event.actor, event.last_ticket)
-        return self._grant()
+        return [*self._draw(), *self._grant()]
 
     def _void(self, actor: str) -> list[Command]:
         """Goes on without what an actor has in hand, or would get next, that does not get on."""
         self._limiter.lose(actor)
         self._waiting.pop(actor, None)
-        return [] if self._stop else self._grant()
+        return [] if self._stop else [*self._draw(), *self._grant()]
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
@@ -155,7 +159,7 @@ class ReplayBufferRole:
             self._waiting.pop(event.actor, None)
         if self._stop:
             return [*commands, *self._finish_if_drained(now_s)]
-        return [*commands, *self._grant()]
+        return [*commands, *self._draw(), *self._grant()]
 
     def _check_step_limit(self) -> list[Command]:
         limit = self._step_limit
@@ -197,12 +201,13 @@ class ReplayBufferRole:
     def _grant(self) -> list[Command]:
         """Gives tickets to those that wait, first come first served, while the limiter allows."""
         commands: list[Command] = []
+        oldest = self._next_batch if self._keeps_in_step else 0
         for actor in list(self._waiting):
             ticket = self._limiter.admit(actor)
             if ticket is None:
                 break
             del self._waiting[actor]
-            commands.append(Send(actor, TicketGranted(ticket=ticket, min_version=0)))
+            commands.append(Send(actor, TicketGranted(ticket=ticket, min_version=oldest)))
         return commands
 
     def _report(self, now_s: float, drawn: SamplesInfo | None = None) -> Command:

@@ -29,6 +29,7 @@ from engine.runtime.loop import Hosted, LoopClock
 from engine.runtime.merge import ReducerBody
 from engine.runtime.remote_env import EnvironmentBody
 from engine.runtime.replay import ReplayBody, make_limiter
+from engine.runtime.replay_on_device import DeviceReplayBody
 from engine.runtime.rollout_queue import QueueBody
 from engine.sections import OFF, Sections
 from engine.wire.arena import Arena
@@ -94,21 +95,21 @@ class Assembly:
 
 def host_role(address: str, run: Assembly) -> Hosted:
     """Makes the role of this address, and what performs its commands."""
-    blueprint, cut = run.blueprint, run.blueprint.cut
     if address == COORDINATOR:
         return _host_coordinator(run)
-    index = int(address.rpartition("-")[2])
+    index, cut = int(address.rpartition("-")[2]), run.blueprint.cut
+    blueprint = run.blueprint.of_group(cut.group_of_role(address) or 0)
     match role_of(address):
         case "actor":
             group = cut.group_of(index)
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
-            return Hosted(actor, _actor_body(index, run))
+            return Hosted(actor, _actor_body(index, run, blueprint))
         case "environment":
             return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0, run.resumes))
         case "learner":
-            return _host_learner(index, run)
+            return _host_learner(index, run, blueprint)
         case "buffer":
-            return _host_buffer(index, run)
+            return _host_buffer(index, run, blueprint)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
             return Hosted(reducer, ReducerBody(blueprint, run.checkpoint))
@@ -120,13 +121,11 @@ def host_role(address: str, run: Assembly) -> Hosted:
     raise ValueError(f"there is no role {address!r}")
 
 
-def _actor_body(index: int, run: Assembly) -> CollectingBody:
-    if run.blueprint.cut.is_on_device:
-        return DeviceActorBody(
-            run.blueprint, index, run.epoch, run.clock, run.resumes, run.sections
-        )
+def _actor_body(index: int, run: Assembly, blueprint: Blueprint) -> CollectingBody:
+    if blueprint.cut.is_on_device:
+        return DeviceActorBody(blueprint, index, run.epoch, run.clock, run.resumes, run.sections)
     return ActorBody(
-        run.blueprint,
+        blueprint,
         index,
         run.epoch,
         run.clock,
@@ -144,8 +143,8 @@ def _host_coordinator(run: Assembly) -> Hosted:
     return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
 
 
-def _host_buffer(index: int, run: Assembly) -> Hosted:
-    blueprint, experiment = run.blueprint, run.blueprint.experiment
+def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
+    experiment = blueprint.experiment
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
         num_actors = len(blueprint.cut.actors_of(index))
@@ -158,20 +157,24 @@ def _host_buffer(index: int, run: Assembly) -> Hosted:
         blueprint.replay.capacity,
         steps_left(limit, run.info.resumed),
         run.version,
+        keeps_in_step=blueprint.keeps_in_step,
     )
+    if blueprint.cut.is_on_device:
+        return Hosted(store, DeviceReplayBody(blueprint, index, run.clock, run.resumes))
     return Hosted(store, ReplayBody(blueprint, index, run.clock, run.arena, run.resumes))
 
 
-def _host_learner(index: int, run: Assembly) -> Hosted:
+def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
     """Learners of several groups have checkpoints of their own; joint ones are all the same."""
-    blueprint, cut = run.blueprint, run.blueprint.cut
+    cut = blueprint.cut
     checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
     meeting = None
     if cut.is_joint:
         assert run.rendezvous is not None, "learners that update together need a meeting place"
         from engine.runtime.meeting import Meeting
 
-        meeting = Meeting(run.rendezvous, index, cut.groups, run.sections)
+        shares = blueprint.sharing.shares
+        meeting = Meeting(run.rendezvous, index, cut.groups, run.sections, shares=shares)
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"

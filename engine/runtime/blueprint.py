@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
-from engine.algorithms.base import Algorithm, ReplayRequest, SampleRequest, Spaces
+from engine.algorithms.base import Algorithm, Lanes, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.trunks import refuse_parameters
@@ -24,7 +24,8 @@ from engine.graph.policy import Trait
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.runtime.device import CPU, find_devices
 from engine.runtime.rehearsal import check_acting, first_observation
-from engine.spec import Experiment, StalenessSpec
+from engine.runtime.shares import Sharing, check_division, share_of_replay, sharing_of
+from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.board import Board
 from engine.wire.codec import WeightsLayout
@@ -48,7 +49,7 @@ STEP_FIELDS = (
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What all roles of a run agree on.
+    """What all roles of a run agree on; `of_group` is what those of one learner do.
 
     Attributes:
         experiment: The run.
@@ -60,7 +61,10 @@ class Blueprint:
         cut: How the run is spread over processes.
         replay: What is wanted from a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
+        sharing: How learners that update together share a batch.
+        env: The environments of one actor.
         devices: What loops that are fused on a device run on.
+        group: The learner whose roles this is for.
     """
 
     experiment: Experiment
@@ -72,7 +76,43 @@ class Blueprint:
     replay: ReplayRequest | None
     samples: Layout
     priorities: Layout
+    sharing: Sharing
+    env: EnvSpec
     devices: tuple[str, ...] = (CPU,)
+    group: int = 0
+
+    def of_group(self, group: int) -> Blueprint:
+        """The same for the roles of one learner, which may hold less of a batch than another."""
+        if not self.cut.is_joint:
+            return replace(self, group=group)
+        num_envs = self.sharing.num_envs[group]
+        request = self.replay and share_of_replay(self.replay, self.sharing, group)
+        return replace(
+            self,
+            layout=Layout(self.layout.fields, self.layout.num_steps, num_envs),
+            env=msgspec.structs.replace(self.env, num_envs=num_envs),
+            replay=request,
+            samples=_sample_layout(self.samples.fields, request),
+            priorities=_sample_layout(self.priorities.fields, request),
+            group=group,
+        )
+
+    def lanes_of(self, actor: int) -> Lanes:
+        """Which of all environments of the run an actor has."""
+        counts = self.sharing.num_envs  # of an actor of each group; one, where groups are alike
+        before = sum(counts[number % len(counts)] for number in range(actor))
+        total = sum(counts[number % len(counts)] for number in range(self.cut.actors))
+        return Lanes(before, counts[actor % len(counts)], total)
+
+    @property
+    def num_actors(self) -> int:
+        """Of this learner."""
+        return sum(self.cut.group_of(actor) == self.group for actor in range(self.cut.actors))
+
+    @property
+    def keeps_in_step(self) -> bool:
+        """Whether actors of a replay store act with the newest weights only, as the policy asks."""
+        return self.replay is not None and _bounds_lag(self.cut)
 
     def device_of(self, replica: int) -> torch.device:
         """The device of one replica of the loop; they are dealt out in turn."""
@@ -113,19 +153,26 @@ def make_blueprint(
     if observation is not None:
         check_acting(algorithm, layout.fields, observation)
     request = samples.replay
-    shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
+    sharing = sharing_of(samples, experiment, cut)
     return Blueprint(
         experiment,
         algorithm,
         layout,
         WeightsLayout(weights.num_bytes, weights.digest),
-        0 if request else _share_of_batch(_rollouts_per_batch(samples, layout), cut),
+        sharing.rollouts_per_batch,
         cut,
         request,
-        Layout(samples.sample_fields, *shape),
-        Layout(PRIORITY_FIELDS if request else (), *shape),
+        _sample_layout(samples.sample_fields, request),
+        _sample_layout(PRIORITY_FIELDS if request else (), request),
+        sharing,
+        experiment.env,
         devices,
     )
+
+
+def _sample_layout(fields: tuple[Field, ...], request: ReplayRequest | None) -> Layout:
+    shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
+    return Layout(fields, *shape)
 
 
 def _look_at_environment(
@@ -173,13 +220,8 @@ def _flat_weights(algorithm: Algorithm) -> FlatParameters:
 
 def _check_splits(experiment: Experiment, cut: Cut) -> None:
     """Raises ConfigError if the environments cannot be split as wanted."""
-    num_envs, num_splits = experiment.env.num_envs, experiment.env.num_splits
-    if num_envs % num_splits:
-        raise ConfigError(
-            f"{num_envs} environments cannot be split into {num_splits} equal parts",
-            where="env.num_splits",
-            fix="take a divisor of env.num_envs",
-        )
+    num_splits = experiment.env.num_splits
+    check_division(experiment.env.num_envs, num_splits)
     if num_splits > 1 and (cut.has_remote_env or cut.is_on_device):
         raise ConfigError(
             f"with {cut.policy} an actor does not step environments by itself",
@@ -188,34 +230,19 @@ def _check_splits(experiment: Experiment, cut: Cut) -> None:
         )
 
 
-def _rollouts_per_batch(samples: SampleRequest, layout: Layout) -> int:
-    """Raises ConfigError if a batch is not a whole number of rollouts."""
-    rollout_steps = layout.num_steps * layout.num_envs
-    if samples.batch_steps % rollout_steps:
-        raise ConfigError(
-            f"{samples.batch_steps} is not a multiple of a rollout's {rollout_steps} steps"
-            f" ({layout.num_steps} steps of {layout.num_envs} environments"
-            f"{_fitting(samples, layout)})",
-            where="algorithm.batch_steps",
-            fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
-        )
-    return samples.batch_steps // rollout_steps
-
-
-def _fitting(samples: SampleRequest, layout: Layout) -> str:
-    """The nearest smaller number of environments with which a batch would be whole, in words."""
-    most = samples.batch_steps // layout.num_steps
-    for num_envs in range(min(layout.num_envs, most), 0, -1):
-        if samples.batch_steps % (layout.num_steps * num_envs) == 0:
-            return f"; {num_envs} would fit"
-    return ""
-
-
 def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
     """Makes the algorithm, and refuses a policy that it does not suit."""
-    open_rule = replace(experiment, staleness=StalenessSpec(mode="unbounded"))
-    _check_traits(make_algorithm(open_rule, spaces).samples(), experiment, cut)
-    return make_algorithm(experiment, spaces)
+    open_rule = msgspec.structs.replace(experiment, staleness=StalenessSpec(mode="unbounded"))
+    algorithm = make_algorithm(open_rule, spaces)
+    _check_traits(algorithm.samples(), experiment, cut)
+    # A policy that bounds lag keeps actors of a replay store in step; samples are old in any case.
+    is_settled = algorithm.samples().samples_replay and _bounds_lag(cut)
+    return algorithm if is_settled else make_algorithm(experiment, spaces)
+
+
+def _bounds_lag(cut: Cut) -> bool:
+    """Whether it is the policy, not the experiment, that bounds how old a sample may be."""
+    return cut.fixes_staleness and cut.staleness.mode in ("block", "drop")
 
 
 def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> None:
@@ -227,39 +254,6 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
                 where="policy",
                 fix="take another policy, such as tianji, or another algorithm",
             )
-    _check_statistics(experiment, cut)
-
-
-def _check_statistics(experiment: Experiment, cut: Cut) -> None:
-    """Raises ConfigError if learners that are merged keep running statistics.
-
-    These lie among the parameters, and are no progress that could be added up: of variances that
-    several learners have each brought down, the sum is negative.
-    """
-    is_merged = cut.groups > 1 and cut.merge != "none"
-    statistics = {
-        "network.normalize_observation": experiment.network.normalize_observation,
-        "algorithm.normalize_reward": bool(experiment.algorithm.get("normalize_reward")),
-    }
-    if is_merged and any(statistics.values()):
-        raise ConfigError(
-            f"{cut.policy} with {cut.groups} learners cannot share running statistics between them",
-            where=next(key for key, is_on in statistics.items() if is_on),
-            fix="set it to false, or train with one learner: one group, or another policy",
-        )
-
-
-def _share_of_batch(num_rollouts: int, cut: Cut) -> int:
-    """Rollouts of one learner's batch; learners that update together share one."""
-    if not cut.is_joint:
-        return num_rollouts
-    if num_rollouts % cut.groups:
-        raise ConfigError(
-            f"a batch of {num_rollouts} rollouts cannot be shared by {cut.groups} learners",
-            where="algorithm.batch_steps",
-            fix=f"make a batch of {cut.groups} rollouts, or of a multiple",
-        )
-    return num_rollouts // cut.groups
 
 
 def make_arena(blueprint: Blueprint) -> Arena:

@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterator
 import torch
 from torch import Tensor
 
-from engine.algorithms.base import Lanes
 from engine.clock import Clock
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
@@ -60,9 +59,9 @@ class CollectingBody(ABC):
         self._index = index
         self._epoch = epoch
         self._clock = clock
-        self._spec = blueprint.experiment.env
+        self._spec = blueprint.env
         num_envs = blueprint.layout.num_envs
-        lanes = Lanes(index * num_envs, num_envs, blueprint.experiment.actors * num_envs)
+        lanes = blueprint.lanes_of(index)
         device = torch.device("cpu") if device is None else device
         of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         generator = torch.Generator(device=device).manual_seed(of_actions)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.graph.cut import Cut
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import release
 from engine.runtime.library import (
@@ -29,12 +30,21 @@ from engine.runtime.library import (
 )
 from engine.runtime.tether import tethered
 from engine.search_path import searched, with_own_path
+from engine.spec import Experiment
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
 END_S = 2.0
 NAMES: dict[Kind, str] = {"steps": "optimiser steps", "act": "acting"}
 _COMPILERS = ("g++", "clang++", "c++")
+
+
+class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compiler is told: the run, and whose share of it its function is for."""
+
+    experiment: Experiment
+    cut: Cut
+    group: int
 
 
 class CompileJob:
@@ -60,7 +70,9 @@ class CompileJob:
         self._process: subprocess.Popen[bytes] | None = None
         self._workspace: Workspace | None = None
         self._is_waiting = False
-        self._experiment = blueprint.experiment
+        self._order = CompileOrder(
+            experiment=blueprint.experiment, cut=blueprint.cut, group=blueprint.group
+        )
         self._start("taken from the cache")
 
     def poll(self) -> bool:
@@ -151,9 +163,9 @@ class CompileJob:
             self._launch(self._workspace)
 
     def _launch(self, workspace: Workspace) -> None:
-        experiment = workspace.path / "experiment.json"
-        experiment.write_bytes(msgspec.json.encode(self._experiment))
-        with experiment.open("rb") as given, (workspace.path / "log").open("wb") as log:
+        order = workspace.path / "order.json"
+        order.write_bytes(msgspec.json.encode(self._order))
+        with order.open("rb") as given, (workspace.path / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 tethered(
                     "engine.runtime.compiler",

@@ -1,6 +1,6 @@
 """The compiler: a process that turns part of an experiment into a shared library.
 
-`engine.runtime.compiler KIND LIBRARY WORKSPACE [DIRECTORY...] < experiment.json`, by
+`engine.runtime.compiler KIND LIBRARY WORKSPACE [DIRECTORY...] < order.json`, by
 `engine.runtime.tether`
 
 `steps` plays one update on an empty batch and records what the algorithm asks `state.steps` to do;
@@ -25,12 +25,12 @@ import psutil
 import torch
 
 from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.compile_job import CompileOrder
 from engine.runtime.library import Kind, put_library
 from engine.runtime.priority import COMPILING
 from engine.runtime.process import name_process
 from engine.runtime.traced import TRACE
 from engine.search_path import look_in
-from engine.spec import Experiment
 
 
 def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
@@ -70,8 +70,8 @@ def main() -> None:
     os.nice(COMPILING[cast(Kind, kind)])
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1
-    experiment = msgspec.json.decode(sys.stdin.buffer.read(), type=Experiment)
-    blueprint = make_blueprint(experiment)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
+    blueprint = make_blueprint(order.experiment, order.cut).of_group(order.group)
     write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))
 
 

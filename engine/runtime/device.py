@@ -21,7 +21,7 @@ from engine.algorithms.base import LearnerState, TargetNetwork
 from engine.algorithms.flat import flatten
 from engine.algorithms.optimizer import AdamState
 from engine.errors import PreflightError
-from engine.rollout import Layout, Rollout, Weights
+from engine.rollout import Layout, Rollout, Samples, Weights
 from engine.wire.codec import allocate_framed
 
 CPU = "cpu"
@@ -65,6 +65,17 @@ class DeviceRollout(Rollout):
 
     Attributes:
         tensors: The fields of the layout.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSamples(Samples):
+    """Samples that stay on their device.
+
+    Attributes:
+        tensors: By name, [updates, batch size, ...]; keys and versions are the processor's.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
@@ -118,6 +129,15 @@ class DeviceStaging:
         if len(parts) == 1:
             return dict(parts[0])
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+
+class DeviceSampleStaging:
+    """A batch of samples of one device, as it was drawn."""
+
+    def fill(self, samples: Samples) -> dict[str, Tensor]:
+        """The batch; nothing is copied."""
+        assert isinstance(samples, DeviceSamples), "the samples came from another device"
+        return dict(samples.tensors)
 
 
 def state_on(device: torch.device, state: LearnerState) -> LearnerState:

@@ -138,7 +138,7 @@ class RemotePart(EnvPart):
 def make_local_parts(blueprint: Blueprint, seed: int, sections: Sections) -> list[LocalPart]:
     """All environments of an actor; its i-th one has the same seed however they are split, if it
     has random numbers of its own (a vectorised version may draw for all its environments)."""
-    spec = blueprint.experiment.env
+    spec = blueprint.env
     columns = columns_of(spec)
     return [
         LocalPart(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)

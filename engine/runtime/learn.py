@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engine.algorithms.base import Batch, UpdateResult
+from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.clock import Clock
 from engine.errors import RunFailedError
 from engine.progress import Resumed
@@ -41,7 +42,13 @@ from engine.runtime.checkpoint_file import check_identity
 from engine.runtime.compile_job import CompileJob
 from engine.runtime.compiled import CompiledSteps
 from engine.runtime.descriptors import spare
-from engine.runtime.device import CPU, DeviceStaging, DeviceWeights, state_on
+from engine.runtime.device import (
+    CPU,
+    DeviceSampleStaging,
+    DeviceStaging,
+    DeviceWeights,
+    state_on,
+)
 from engine.runtime.library import Library
 from engine.runtime.soundness import Soundness
 from engine.runtime.staging import SampleStaging, Staging
@@ -89,12 +96,13 @@ class LearnerBody:
         self._state = blueprint.algorithm.init(blueprint.experiment.seed)
         self._device = device
         self._staging: Staging | DeviceStaging
+        self._sample_staging: SampleStaging | DeviceSampleStaging
         if device is None:
             self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+            self._sample_staging = SampleStaging(blueprint.samples)
         else:
             self._state = state_on(device, self._state)
-            self._staging = DeviceStaging()
-        self._sample_staging = SampleStaging(blueprint.samples)
+            self._staging, self._sample_staging = DeviceStaging(), DeviceSampleStaging()
         self._fill = sections.timed(BATCHING, self._staging.fill)
         self._fill_samples = sections.timed(BATCHING, self._sample_staging.fill)
         self._export = sections.timed(WEIGHTS, self._copy_out)
@@ -103,6 +111,7 @@ class LearnerBody:
             self._resume(*resumed)
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
+        self._places = places_of(self._state.network)
         self._meeting = meeting
         if meeting is not None:
             self._state.peers = meeting
@@ -138,6 +147,8 @@ class LearnerBody:
                 self._meeting.withdraw()
                 return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
+                if self._meet(()) is None:
+                    return [UpdateDeclined()]
                 return [*self._poll_compiler(), *self._update_from_samples(samples)]
             case ExportModel():
                 self._offered = self._state.weights.vector.detach().clone()
@@ -150,11 +161,19 @@ class LearnerBody:
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
 
     def _blend(self, merged: Weights) -> None:
-        """x += merged - offered: what was learnt while the model was away is kept."""
+        """x += merged - offered: what was learnt while the model was away is kept.
+
+        Of running statistics it is the sums that they stand for which go on from there.
+        """
         assert self._offered is not None
         vector = self._state.weights.vector.detach()
-        target = torch.from_numpy(merged.buffer.view(np.float32).copy())
-        vector.add_(target.to(vector.device) - self._offered)
+        told = merged.buffer.view(np.float32).copy()
+        sums = [read_sums(held.cpu().numpy(), self._places) for held in (vector, self._offered)]
+        vector.add_(torch.from_numpy(told).to(vector.device) - self._offered)
+        if self._places:
+            blended = vector.cpu().numpy().copy()
+            write_sums(sums[0] + read_sums(told, self._places) - sums[1], blended, self._places)
+            vector.copy_(torch.from_numpy(blended))
 
     def _resume(self, resumed: Resumed, file: Path) -> None:
         """Takes up everything that a checkpoint holds."""
@@ -259,7 +278,7 @@ class LearnerBody:
         buffer = allocate_framed(layout.num_bytes)
         views = layout.views(buffer)
         views["key"][...] = key.numpy()
-        views["error"][...] = error.numpy()
+        views["error"][...] = error.cpu().numpy()
         return Priorities(buffer)
 
     def _copy_out(self) -> Weights:

@@ -31,11 +31,21 @@ class Meeting:
         rank: Number of this learner.
         count: How many there are.
         sections: Where the time of meeting is counted.
+        shares: What each learner holds of a batch, in relation to the others; equal by default.
     """
 
-    def __init__(self, place: Rendezvous, rank: int, count: int, sections: Sections = OFF) -> None:
+    def __init__(
+        self,
+        place: Rendezvous,
+        rank: int,
+        count: int,
+        sections: Sections = OFF,
+        *,
+        shares: tuple[int, ...] = (),
+    ) -> None:
         self.rank = rank
         self.count = count
+        self.shares = shares or (1,) * count
         self._store = c10d.FileStore(place.file, count)
         gloo: Any = ProcessGroupGloo  # its stub lacks options and collectives
         options = gloo._Options()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.errors import RunFailedError
 from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
@@ -17,6 +18,7 @@ from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint import load_checkpoint
 from engine.wire.codec import allocate_framed
 
+Values = npt.NDArray[np.floating]
 Vector = npt.NDArray[np.float32]
 _NOTHING = np.float32(0)
 
@@ -26,7 +28,8 @@ class ReducerBody:
 
     Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that
     could be added up: where several learners follow one schedule the sum overshoots, each takes
-    that back, and the sums of this grow without end. So each learner is told its own of them.
+    that back, and the sums of this grow without end. So each learner is told its own of them. Of
+    running statistics the sums that they stand for are added up, under every rule.
 
     Args:
         blueprint: The run; its cut says how to merge.
@@ -37,16 +40,18 @@ class ReducerBody:
 
     def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
         self._num_bytes = blueprint.weights.num_bytes
-        self._learns = _learns(blueprint.algorithm.network())
+        state = blueprint.algorithm.init(blueprint.experiment.seed)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, state)
+        initial = state.weights.vector.detach().cpu().numpy()
+        self._learns = _learns(state.network)
         self._rule: CommonModel | Accumulation
         if blueprint.cut.merge == "accumulate":
-            state = blueprint.algorithm.init(blueprint.experiment.seed)
-            if checkpoint is not None:
-                load_checkpoint(checkpoint, state)
-            initial = state.weights.vector.detach().cpu().numpy()
             self._rule = Accumulation(np.where(self._learns, initial, _NOTHING))
         else:
             self._rule = CommonModel(blueprint.experiment.reduce.gain)
+        self._places = places_of(state.network)
+        self._seen = Accumulation(read_sums(initial, self._places))
 
     def perform(self, command: Command) -> list[Event]:
         match command:
@@ -56,10 +61,15 @@ class ReducerBody:
                 merged = self._rule.merge(group, learnt, shares, has_answer=has_answer)
                 _refuse_strange(merged, group)
                 buffer = allocate_framed(self._num_bytes)
-                buffer.view(np.float32)[:] = np.where(self._learns, merged, model)
+                told = buffer.view(np.float32)
+                told[:] = np.where(self._learns, merged, model)
+                seen = read_sums(model, self._places)
+                total = self._seen.merge(group, seen, shares, has_answer=has_answer)
+                write_sums(total, told, self._places)
                 return [ModelsMerged(group, Weights(weights.version, buffer))]
             case ForgetModel(group=group):
                 self._rule.forget(group)
+                self._seen.forget(group)
                 return []
         raise RuntimeError(f"a reducer cannot perform {type(command).__name__}")
 
@@ -90,14 +100,14 @@ class _Bases:
     """What each group has learnt from: what it was told, or its own model if that was lost."""
 
     def __init__(self) -> None:
-        self._told: dict[int, Vector] = {}
-        self._offered: dict[int, Vector] = {}
+        self._told: dict[int, Values] = {}
+        self._offered: dict[int, Values] = {}
 
-    def of(self, group: int, has_answer: bool) -> Vector | None:
+    def of(self, group: int, has_answer: bool) -> Values | None:
         """None if it has never been told anything."""
         return (self._told if has_answer else self._offered).get(group)
 
-    def keep(self, group: int, offered: Vector, told: Vector) -> None:
+    def keep(self, group: int, offered: Values, told: Values) -> None:
         self._offered[group], self._told[group] = offered, told
 
     def forget(self, group: int) -> None:
@@ -157,14 +167,19 @@ class Accumulation:
         initial: Parameters [P] that every worker starts from.
     """
 
-    def __init__(self, initial: Vector) -> None:
-        self._centre = initial.copy()
-        self._initial = initial.copy()
+    def __init__(self, initial: Values) -> None:
+        self._centre: Values = initial.copy()
+        self._initial: Values = initial.copy()
         self._bases = _Bases()
 
     def merge(
-        self, group: int, model: Vector, shares: Mapping[int, float], *, has_answer: bool = True
-    ) -> Vector:
+        self,
+        group: int,
+        model: Values,
+        shares: Mapping[int, float],
+        *,
+        has_answer: bool = True,
+    ) -> Values:
         """Adds the worker's progress to the centre and returns it, [P]; see `CommonModel`."""
         base = self._bases.of(group, has_answer)
         self._centre += model - (self._initial if base is None else base)

@@ -40,7 +40,7 @@ class EnvironmentBody:
     is_busy = False
 
     def __init__(self, blueprint: Blueprint, index: int, epoch: int, resumes: int = 0) -> None:
-        self._env = make_vector_env(blueprint.experiment.env)
+        self._env = make_vector_env(blueprint.env)
         self._action = _field(blueprint.layout, "action")
         self._observation = _field(blueprint.layout, "observation")
         self._num_envs = blueprint.layout.num_envs

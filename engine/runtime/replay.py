@@ -6,10 +6,10 @@ import numpy as np
 
 from engine.algorithms.base import ReplayRequest
 from engine.clock import Clock
-from engine.replay.limiter import RateLimiter, least_tolerance
+from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
 from engine.replay.prioritized import PrioritizedSampler
 from engine.replay.sampler import Sampler
-from engine.replay.store import RolloutStore
+from engine.replay.store import FloatArray, IntArray, RolloutStore
 from engine.replay.uniform import UniformSampler
 from engine.roles.commands import (
     Command,
@@ -19,7 +19,7 @@ from engine.roles.commands import (
     SetPriorities,
 )
 from engine.roles.events import Event, SamplesDrawn
-from engine.rollout import Priorities, Rollout, Samples, SamplesInfo
+from engine.rollout import Arrays, Layout, Priorities, Rollout, Samples, SamplesInfo
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.rollout_queue import forget_actor
 from engine.runtime.seeds import buffer_random
@@ -28,11 +28,20 @@ from engine.wire.codec import allocate_framed
 
 
 def make_limiter(blueprint: Blueprint) -> RateLimiter:
-    """A limiter with room for every actor to collect while two batches are being trained."""
+    """A limiter with room for every actor to collect while two batches are being trained; where
+    actors are kept in step, a round is one rollout of each."""
     request = blueprint.replay
     assert request is not None
     rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
     batch = request.batch_size * request.updates_per_batch
+    if blueprint.keeps_in_step:
+        return RoundLimiter(
+            ratio=request.replay_ratio,
+            min_size=request.min_size,
+            batch_samples=batch,
+            rollout_steps=rollout_steps,
+            rollouts_per_round=blueprint.num_actors,
+        )
     least = least_tolerance(request.replay_ratio, batch, rollout_steps)
     per_actor = request.replay_ratio * rollout_steps
     return RateLimiter(
@@ -40,7 +49,7 @@ def make_limiter(blueprint: Blueprint) -> RateLimiter:
         min_size=request.min_size,
         batch_samples=batch,
         rollout_steps=rollout_steps,
-        tolerance=least + batch + per_actor * blueprint.experiment.actors,
+        tolerance=least + batch + per_actor * blueprint.num_actors,
     )
 
 
@@ -71,7 +80,7 @@ class ReplayBody:
         self._priorities = blueprint.priorities
         self._num_samples = request.batch_size * request.updates_per_batch
         self._store = RolloutStore(
-            blueprint.layout,
+            self._stored_layout(blueprint),
             request.capacity,
             request.n_step,
             request.discount,
@@ -79,6 +88,10 @@ class ReplayBody:
         )
         random = buffer_random(blueprint.experiment.seed, index, resumes)
         self._sampler = _make_sampler(request, self._store.num_positions, random)
+
+    def _stored_layout(self, blueprint: Blueprint) -> Layout:
+        """Of what the store keeps of a rollout."""
+        return blueprint.layout
 
     def close(self) -> None:
         """Nothing to release."""
@@ -110,14 +123,7 @@ class ReplayBody:
         self._sampler.insert(*self._store.insert(rollout.buffer, info.version_min, info.end_s))
 
     def _draw(self, env_steps: int) -> Samples:
-        """One batch, written straight into the outgoing buffer."""
-        buffer = allocate_framed(self._layout.num_bytes)
-        shaped = self._layout.views(buffer)
-        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in shaped.items()}
         positions, weights = self._sampler.draw(self._num_samples)
-        flat.pop("weight")[...] = weights
-        flat.pop("key")[...] = self._store.keys(positions)
-        self._store.gather(positions, flat)
         now_s = self._clock.now_s()
         ages_s = now_s - self._store.times_s(positions)
         info = SamplesInfo(
@@ -126,7 +132,20 @@ class ReplayBody:
             age_mean_s=float(ages_s.mean()),
             age_max_s=float(ages_s.max()),
         )
+        return self._gather(info, positions, weights)
+
+    def _gather(self, info: SamplesInfo, positions: IntArray, weights: FloatArray) -> Samples:
+        """One batch, written straight into the outgoing buffer."""
+        buffer = allocate_framed(self._layout.num_bytes)
+        self._fill(self._layout.views(buffer), positions, weights)
         return Samples(info, buffer)
+
+    def _fill(self, shaped: Arrays, positions: IntArray, weights: FloatArray) -> None:
+        """Fills in arrays [updates, batch size, ...]."""
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in shaped.items()}
+        flat.pop("weight")[...] = weights
+        flat.pop("key")[...] = self._store.keys(positions)
+        self._store.gather(positions, flat)
 
     def _set_priorities(self, priorities: Priorities) -> None:
         """What was overwritten meanwhile is left out."""

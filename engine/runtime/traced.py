@@ -72,7 +72,7 @@ def trace_act(blueprint: Blueprint) -> Traced:
     lanes = Lanes(0, num_envs, num_envs)
     acting = Acting(blueprint.algorithm, lanes, torch.Generator())
     tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
-    row = acting.rows(tensors, columns_of(blueprint.experiment.env))[0][0]
+    row = acting.rows(tensors, columns_of(blueprint.env))[0][0]
     function = _ActFunction(blueprint.algorithm, acting.names)
     return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 

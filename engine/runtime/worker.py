@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -56,9 +57,8 @@ def run_worker(
     torch.set_num_threads(spec.threads)
     orphan_watch = OrphanWatch()
     clock = LoopClock(common.clock_offset_ns)
-    codec = Codec(
-        blueprint.layout, blueprint.weights, blueprint.samples, blueprint.priorities, arena
-    )
+    own = blueprint.of_group(_group_of(spec.roles, blueprint))
+    codec = Codec(own.layout, own.weights, own.samples, own.priorities, arena)
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
     wiring = common.wiring_of(spec)
@@ -97,6 +97,12 @@ def run_worker(
             sockets.send(COORDINATOR, joined)
         print(f"{spec.address} is process {os.getpid()} on {common.host}", flush=True)
         loop.run()
+
+
+def _group_of(roles: Sequence[str], blueprint: Blueprint) -> int:
+    """The group whose rollouts and samples come and go here; those of several never meet."""
+    groups = [blueprint.cut.group_of_role(role) for role in roles if role != COORDINATOR]
+    return next((group for group in groups if group is not None), 0)
 
 
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:

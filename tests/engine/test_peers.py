@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, Lanes, LearnerState
+from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.peers import Alone, minibatch_rows
 from engine.algorithms.registry import make_algorithm
-from engine.spec import Experiment
+from engine.spec import Experiment, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
 
 T, B, LEARNERS = 10, 8, 2
+HALVES, UNEQUAL = (4, 4), (5, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +33,10 @@ def _one_thread() -> Iterator[None]:
 class ThreadPeers:
     """Learners as threads of one process; `sum` is a meeting."""
 
-    def __init__(self, rank: int, meeting: Meeting) -> None:
+    def __init__(self, rank: int, shares: tuple[int, ...], meeting: Meeting) -> None:
         self.rank = rank
-        self.count = LEARNERS
+        self.count = len(shares)
+        self.shares = shares
         self._meeting = meeting
 
     def sum(self, values: Tensor) -> Tensor:
@@ -59,12 +63,23 @@ def ppo(**changes: object) -> Experiment:
     return make_experiment(minibatch_steps=20, num_epochs=3, **changes)  # type: ignore[arg-type]
 
 
-def impala() -> Experiment:
-    small = make_experiment()
-    algorithm = {"name": "impala", "rollout_steps": T, "batch_steps": T * B}
-    return type(small)(
-        name="test", env=small.env, algorithm=algorithm, network=small.network, stop=small.stop
-    )
+def impala(**changes: object) -> Experiment:
+    algorithm = {"name": "impala", "rollout_steps": T, "batch_steps": T * B, **changes}
+    return replace(make_experiment(), algorithm=algorithm)
+
+
+def dqn(**changes: object) -> Experiment:
+    algorithm = {
+        **{"name": "dqn", "batch_size": B, "updates_per_batch": T, "dueling": True},
+        **{"target_update_period": T, "prioritized": True, **changes},
+    }
+    unbounded = StalenessSpec(mode="unbounded")
+    return replace(make_experiment(staleness=unbounded), algorithm=algorithm)
+
+
+def normalised(experiment: Experiment) -> Experiment:
+    network = replace(experiment.network, normalize_observation=True)
+    return replace(experiment, network=network)
 
 
 def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
@@ -89,40 +104,76 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     }
 
 
-def share_of(batch: Batch, rank: int) -> dict[str, Tensor]:
-    columns = B // LEARNERS
+def make_samples(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
+    """Random samples from replay, [updates, batch size]."""
+    generator = torch.Generator().manual_seed(num_batch)
     return {
-        name: values[:, rank * columns : (rank + 1) * columns] for name, values in batch.items()
+        "observation": torch.randn((T, B, 4), generator=generator) * 2 + 1,
+        "next_observation": torch.randn((T, B, 4), generator=generator),
+        "action": torch.randint(3, (T, B), generator=generator),
+        "reward": torch.randn((T, B), generator=generator) * 3,
+        "discount": torch.rand((T, B), generator=generator),
+        "weight": torch.rand((T, B), generator=generator),
     }
 
 
-def learn_together(algorithm: Algorithm, batches: list[dict[str, Tensor]]) -> list[LearnerState]:
-    meeting = Meeting()
-    states = [algorithm.init(7) for _ in range(LEARNERS)]
+def batches_of(algorithm: Algorithm) -> list[dict[str, Tensor]]:
+    make = make_samples if algorithm.samples().samples_replay else make_batch
+    return [make(algorithm, number) for number in range(20)]
 
-    def learn(rank: int) -> None:
-        peers = ThreadPeers(rank, meeting)
-        states[rank].peers = peers
-        states[rank].weights.complete = peers.add_up
-        for batch in batches:
-            algorithm.update(states[rank], share_of(batch, rank))
 
+def share_of(batch: Batch, rank: int, shares: tuple[int, ...]) -> dict[str, Tensor]:
+    first = sum(shares[:rank])
+    return {name: values[:, first : first + shares[rank]] for name, values in batch.items()}
+
+
+def side_by_side(learn: Callable[[int], None]) -> None:
     threads = [threading.Thread(target=learn, args=(rank,)) for rank in range(LEARNERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
+
+
+def learn_together(
+    algorithm: Algorithm, batches: list[dict[str, Tensor]], shares: tuple[int, ...] = HALVES
+) -> list[LearnerState]:
+    meeting = Meeting()
+    states = [algorithm.init(7) for _ in range(LEARNERS)]
+
+    def learn(rank: int) -> None:
+        peers = ThreadPeers(rank, shares, meeting)
+        states[rank].peers = peers
+        states[rank].weights.complete = peers.add_up
+        for batch in batches:
+            algorithm.update(states[rank], share_of(batch, rank, shares))
+
+    side_by_side(learn)
     return states
 
 
-@pytest.mark.parametrize("experiment", [ppo(), ppo(normalize_advantage=False), impala()])
-def test_two_learners_on_half_batches_equal_one_on_the_whole_batch(experiment: Experiment):
+ALGORITHMS = {
+    "ppo": ppo(),
+    "ppo, advantages as they are": ppo(normalize_advantage=False),
+    "ppo, normalised": normalised(ppo(normalize_reward=True)),
+    "impala": impala(),
+    "impala, normalised": normalised(impala(normalize_reward=True)),
+    "dqn": dqn(),
+    "dqn, normalised": normalised(dqn()),
+}
+
+
+@pytest.mark.parametrize("shares", [HALVES, UNEQUAL], ids=["halves", "unequal"])
+@pytest.mark.parametrize("experiment", ALGORITHMS.values(), ids=list(ALGORITHMS))
+def test_two_learners_on_parts_of_batches_equal_one_on_whole_batches(
+    experiment: Experiment, shares: tuple[int, ...]
+):
     algorithm = make_algorithm(experiment, discrete_spaces())
-    batches = [make_batch(algorithm, number) for number in range(20)]
+    batches = batches_of(algorithm)
     alone = algorithm.init(7)
     for batch in batches:
         algorithm.update(alone, batch)
-    together = learn_together(algorithm, batches)
+    together = learn_together(algorithm, batches, shares)
     start = algorithm.init(7).weights.vector
     assert (alone.weights.vector - start).abs().max() > 5e-3, "something was learnt"
     for state in together:
@@ -131,16 +182,85 @@ def test_two_learners_on_half_batches_equal_one_on_the_whole_batch(experiment: E
     assert torch.equal(together[0].weights.vector, together[1].weights.vector)
 
 
-def test_the_minibatches_of_all_learners_are_those_of_one():
+@pytest.mark.parametrize("shares", [HALVES, UNEQUAL, (7, 1)])
+def test_the_minibatches_of_all_learners_are_those_of_one(shares: tuple[int, ...]):
     whole = torch.arange(T * B).view(T, B)
     one = minibatch_rows((T, B), 2, 16, torch.Generator().manual_seed(3), Alone())
-    shares = [
+    parts_of = [
         minibatch_rows(
-            (T, B // LEARNERS), 2, 16, torch.Generator().manual_seed(3), Alone(rank, LEARNERS)
+            (T, shares[rank]),
+            2,
+            16,
+            torch.Generator().manual_seed(3),
+            ThreadPeers(rank, shares, Meeting()),
         )
         for rank in range(LEARNERS)
     ]
-    held = [whole[:, rank * 4 : rank * 4 + 4].flatten() for rank in range(LEARNERS)]
-    for rows, *parts in zip(one, *shares, strict=True):
+    held = [share_of({"row": whole}, rank, shares)["row"].flatten() for rank in range(LEARNERS)]
+    for rows, *parts in zip(one, *parts_of, strict=True):
         found = torch.cat([values[part] for values, part in zip(held, parts, strict=True)])
         assert sorted(found.tolist()) == sorted(rows.tolist())
+
+
+@pytest.mark.parametrize("shares", [(7, 1), (4, 4)])
+def test_metrics_and_errors_are_those_of_the_whole_batch(shares: tuple[int, ...]):
+    algorithm = make_algorithm(dqn(), discrete_spaces())
+    batch = make_samples(algorithm, 1)
+    whole = algorithm.update(algorithm.init(7), batch)
+    meeting, results = Meeting(), {}
+    states = [algorithm.init(7) for _ in range(LEARNERS)]
+
+    def learn(rank: int) -> None:
+        state = states[rank]
+        peers = ThreadPeers(rank, shares, meeting)
+        state.peers, state.weights.complete = peers, peers.add_up
+        results[rank] = algorithm.update(state, share_of(batch, rank, shares))
+
+    side_by_side(learn)
+    errors = torch.cat([results[rank].errors for rank in range(LEARNERS)], dim=1)
+    torch.testing.assert_close(errors, whole.errors, rtol=1e-4, atol=1e-5)
+    for result in results.values():
+        assert result.metrics == pytest.approx(whole.metrics, rel=1e-4)
+    assert sum(result.samples_trained for result in results.values()) == whole.samples_trained
+
+
+def test_statistics_of_parts_are_those_of_the_whole_to_rounding_also_far_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn((60, 3), generator=generator) * 0.01 + 1000.0 for _ in range(30)]
+    alone, meeting = RunningStatistics((3,)), Meeting()
+    for part in values:
+        alone.learn(part)
+    together = [RunningStatistics((3,)) for _ in range(LEARNERS)]
+
+    def learn(rank: int) -> None:
+        for part in values:
+            own = part[:55] if rank == 0 else part[55:]
+            together[rank].learn(own, ThreadPeers(rank, (55, 5), meeting))
+
+    side_by_side(learn)
+    exact = torch.cat(values).to(torch.float64)
+    for one in together:
+        assert float(one.count) == len(exact)
+        torch.testing.assert_close(one.mean.double(), exact.mean(0), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            one.variance.double(), exact.var(0, correction=0), rtol=1e-3, atol=0
+        )
+        torch.testing.assert_close(one.mean, alone.mean, rtol=1e-6, atol=0)
+    assert torch.equal(together[0].mean, together[1].mean)
+    assert torch.equal(together[0].variance, together[1].variance)
+
+
+def test_a_learner_that_has_no_valid_step_learns_the_statistics_of_the_others():
+    meeting, values = Meeting(), torch.arange(12.0).view(4, 3)
+    together = [RunningStatistics((3,)) for _ in range(LEARNERS)]
+    parts = [values, values[:0]]
+
+    def learn(rank: int) -> None:
+        together[rank].learn(parts[rank], ThreadPeers(rank, HALVES, meeting))
+        together[rank].learn(values[:0], ThreadPeers(rank, HALVES, meeting))
+
+    side_by_side(learn)
+    for one in together:
+        assert float(one.count) == 4
+        torch.testing.assert_close(one.mean, values.mean(0))
+        torch.testing.assert_close(one.variance, values.var(0, correction=0))

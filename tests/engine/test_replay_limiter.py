@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.replay.limiter import RateLimiter, least_tolerance
+from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
 
 
 def make_limiter(
@@ -115,3 +115,105 @@ def test_actors_wait_for_a_slow_learner_and_the_learner_for_slow_actors():
 def test_a_tolerance_that_could_block_both_sides_is_refused():
     with pytest.raises(ValueError, match="could block"):
         make_limiter(spare=-1.0)
+
+
+def make_rounds(ratio: float = 2.0, min_size: int = 0, per_round: int = 2) -> RoundLimiter:
+    """Rollouts of 8 steps, batches of 16 samples."""
+    return RoundLimiter(
+        ratio=ratio,
+        min_size=min_size,
+        batch_samples=16,
+        rollout_steps=8,
+        rollouts_per_round=per_round,
+    )
+
+
+def test_in_rounds_the_learner_waits_for_all_rollouts_and_actors_for_all_batches():
+    limiter = make_rounds()
+    first, second = limiter.admit("a"), limiter.admit("b")
+    assert None not in (first, second)
+    assert limiter.admit("a") == first, "the ticket in hand"
+    assert limiter.admit("c") is None, "the round has its rollouts"
+    assert limiter.arrive(first, 8)
+    assert not limiter.take_batch(), "b still collects"
+    assert limiter.admit("a") is None
+    assert limiter.arrive(second, 8)
+    assert limiter.admit("a") is None, "two batches are owed"
+    assert limiter.take_batch()
+    assert limiter.admit("a") is None, "one more is owed"
+    assert limiter.take_batch()
+    assert not limiter.take_batch()
+    assert limiter.admit("a") is not None
+
+
+def test_a_round_that_owes_no_batch_is_followed_by_the_next_at_once():
+    limiter = make_rounds(ratio=0.35)
+    for _ in range(3):
+        for actor in "ab":
+            ticket = limiter.admit(actor)
+            assert ticket is not None
+            limiter.arrive(ticket, 8)
+    assert (limiter.inserted, limiter.sampled) == (48, 0)
+    assert limiter.admit("a") is None, "a whole batch is owed"
+    assert limiter.take_batch()
+    assert not limiter.take_batch(), "the rest waits until it is a batch"
+    assert limiter.admit("a") is not None
+
+
+def test_a_lost_actor_ends_its_part_of_a_round_and_others_take_what_is_left():
+    limiter = make_rounds(per_round=3)
+    ticket = limiter.admit("a")
+    assert limiter.admit("b") is not None
+    limiter.arrive(ticket, 8)
+    limiter.lose("b")
+    assert not limiter.take_batch(), "a third rollout is still to come"
+    ticket = limiter.admit("a")
+    assert ticket is not None
+    limiter.arrive(ticket, 8)
+    assert limiter.take_batch()
+
+
+def test_a_lost_batch_is_drawn_again_though_a_round_has_begun():
+    limiter = make_rounds(per_round=1)
+    limiter.arrive(limiter.admit("a"), 8)
+    assert limiter.take_batch()
+    assert limiter.admit("a") is not None
+    limiter.lose_batch()
+    assert limiter.sampled == 0
+    assert limiter.take_batch(), "or its actor would wait for weights that never come"
+    assert not limiter.take_batch()
+    assert limiter.sampled == 16
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(
+    ratio=st.floats(0.05, 64),
+    min_size=st.integers(0, 200),
+    per_round=st.integers(1, 6),
+    num_actors=st.integers(1, 6),
+    random=st.randoms(use_true_random=False),
+)
+def test_rounds_hold_the_ratio_and_nobody_waits_for_ever(
+    ratio: float, min_size: int, per_round: int, num_actors: int, random
+):
+    limiter = make_rounds(ratio, min_size, per_round)
+    tickets: dict[str, int] = {}
+    for _ in range(300):
+        actor = f"actor-{random.randrange(num_actors)}"
+        may_draw = not limiter.num_open and limiter.take_batch()
+        ticket = tickets.get(actor)
+        if ticket is not None and random.random() < 0.2:
+            limiter.lose(tickets and actor)
+            del tickets[actor]
+        elif ticket is not None:
+            assert limiter.arrive(tickets.pop(actor), random.randint(4, 8))
+        elif not may_draw and (ticket := limiter.admit(actor)) is not None:
+            tickets[actor] = ticket
+        if limiter.sampled:
+            assert limiter.error + 1e-6 >= 0
+        can_go_on = bool(tickets) or any(
+            limiter.admit(f"actor-{i}") is not None for i in range(num_actors)
+        )
+        if not can_go_on:
+            assert limiter.take_batch(), "actors wait, so the learner has its turn"
+        tickets = {holder: number for number, holder in limiter._open.items()}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+import torch
 
-from engine.errors import ConfigError
+from engine.clock import ManualClock
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, Report, Stop, Stopped
-from engine.roles.commands import ForgetModel, MergeModel
+from engine.roles.commands import BlendModel, ExportModel, ForgetModel, MergeModel
 from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
 from engine.rollout import Weights
 from engine.runtime.blueprint import make_blueprint
+from engine.runtime.learn import LearnerBody
 from engine.runtime.merge import Accumulation, CommonModel, ReducerBody
 from engine.spec import Experiment, ReduceSpec, StalenessSpec
 from engine.testing import has, make_experiment, make_weights, only, sent
@@ -172,12 +174,75 @@ def normalizing(key: str, groups: int, actors: int) -> Experiment:
 @pytest.mark.parametrize(
     ("policy", "groups"), [("central", 1), ("tianji", 2), ("multi-learner", 1)]
 )
-def test_statistics_are_no_progress_so_no_reducer_is_given_any(policy: str, groups: int, key: str):
+def test_several_learners_may_normalise(policy: str, groups: int, key: str):
     experiment = normalizing(key, groups, actors=2)
-    cut = build_graph(load_policy(policy), experiment).cut
-    with pytest.raises(ConfigError, match=f"{policy} with 2 learners cannot share running") as info:
-        make_blueprint(experiment, cut)
-    assert info.value.where == key
+    make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
+
+
+class Normalising:
+    """Learners of several groups and their reducer, as far as observations are normalised."""
+
+    def __init__(self, policy: str, groups: int) -> None:
+        experiment = normalizing("network.normalize_observation", groups, actors=3)
+        blueprint = make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
+        self.reducer = ReducerBody(blueprint)
+        self.learners = [LearnerBody(blueprint, None, ManualClock()) for _ in range(3)]
+        self._random = np.random.default_rng(0)
+        self.values: list[np.ndarray] = []
+        """All that any learner has seen."""
+
+    def see(self, group: int, count: int) -> None:
+        values = self._random.normal(5 * group, 1 + group, (count, 4)).astype(np.float32)
+        self.values.append(values)
+        self.learners[group]._state.network.input.learn(torch.from_numpy(values))
+
+    def offer(self, group: int, has_answer: bool = True) -> Weights:
+        (exported,) = self.learners[group].perform(ExportModel())
+        shares = dict.fromkeys(range(3), 1 / 3)
+        order = MergeModel(group, exported.weights, shares, has_answer)
+        (merged,) = self.reducer.perform(order)
+        return merged.weights
+
+    def blend(self, group: int, merged: Weights) -> None:
+        self.learners[group].perform(BlendModel(merged))
+
+    def check(self, group: int) -> None:
+        """This learner has counted every value of every learner once."""
+        statistics, seen = self.learners[group]._state.network.input.statistics, self.values
+        every = np.concatenate(seen).astype(np.float64)
+        assert float(statistics.count) == len(every)
+        np.testing.assert_allclose(statistics.mean.detach(), every.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(statistics.variance.detach(), every.var(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("policy", "groups"), [("central", 1), ("tianji", 3)])
+def test_merged_statistics_count_every_sample_of_every_learner_once(policy: str, groups: int):
+    run = Normalising(policy, groups)
+    for turn in range(12):
+        for group in range(3):
+            run.see(group, 20 + 7 * group + turn)
+            merged = run.offer(group, has_answer=True)
+            run.see(group, 11)  # while its model is away
+            run.blend(group, merged)
+    for group in (0, 1, 2, 0, 1):  # what was seen last comes with the next model
+        run.blend(group, run.offer(group))
+    for group in range(3):
+        run.check(group)
+
+
+@pytest.mark.parametrize(("policy", "groups"), [("central", 1), ("tianji", 3)])
+def test_an_answer_that_is_lost_costs_no_sample_of_the_statistics(policy: str, groups: int):
+    run = Normalising(policy, groups)
+    for group in range(3):
+        run.see(group, 50)
+        run.blend(group, run.offer(group))
+    run.see(1, 30)
+    run.offer(1)  # its answer never comes
+    run.see(1, 9)
+    for group, has_answer in ((1, False), (0, True), (2, True), (1, True)):
+        run.blend(group, run.offer(group, has_answer))
+    for group in range(3):
+        run.check(group)
 
 
 @pytest.mark.parametrize("policy", ["central", "tianji", "local"])

@@ -22,7 +22,7 @@ from engine.messages import (
     TicketRequested,
     TicketVoided,
 )
-from engine.replay.limiter import RateLimiter
+from engine.replay.limiter import RateLimiter, RoundLimiter
 from engine.roles.commands import Command, DrawSamples, InsertRollout, Quit, SetPriorities
 from engine.roles.events import SamplesDrawn, TimerFired
 from engine.roles.replay_buffer import ReplayBufferRole
@@ -216,3 +216,38 @@ def test_rows_add_up_to_everything_that_went_in_and_out():
     assert sum(row.env_steps for row in found) == found[-1].env_steps_total == 32
     assert sum(row.samples for row in found) == found[-1].samples_total
     assert found[-1].size_env_steps == 20
+
+
+def make_role_in_step() -> ReplayBufferRole:
+    """Rounds of two rollouts of 8 steps, which owe one batch of 16 samples each."""
+    limiter = RoundLimiter(
+        ratio=1.0, min_size=0, batch_samples=16, rollout_steps=8, rollouts_per_round=2
+    )
+    return ReplayBufferRole(0, limiter, 20, None, version=5, keeps_in_step=True)
+
+
+def test_actors_in_step_are_told_to_wait_for_the_weights_of_all_that_was_drawn():
+    role = make_role_in_step()
+    (first,), (second,) = ask(role, 0), ask(role, 1)
+    assert {first.min_version, second.min_version} == {5}
+    assert not has(request(role, 5), DrawSamples), "the round is not complete"
+    role.handle(rollout_arrival(actor=0, ticket=first.ticket), 1.0)
+    assert ask(role, 0) == []
+    commands = role.handle(rollout_arrival(actor=1, ticket=second.ticket), 1.0)
+    assert has(commands, DrawSamples)
+    granted = [m for actor in (0, 1) for m in sent(commands, TicketGranted, f"actor-{actor}")]
+    assert [ticket.min_version for ticket in granted] == [6, 6]
+
+
+@pytest.mark.parametrize("how", ["dies", "does not get on", "lost its rollout"])
+def test_in_step_the_learner_is_served_when_the_last_rollout_of_a_round_will_not_come(how: str):
+    role = make_role_in_step()
+    (first,), _ = ask(role, 0), ask(role, 1)
+    role.handle(rollout_arrival(actor=0, ticket=first.ticket, env_steps=16), 1.0)
+    assert not has(request(role, 5), DrawSamples)
+    event = {
+        "dies": ActorLost(actor="actor-1", epoch=0, collected=0),
+        "does not get on": TicketVoided(actor="actor-1"),
+        "lost its rollout": TicketRequested(actor="actor-1", held_version=5, last_ticket=1),
+    }[how]
+    assert has(role.handle(event, 2.0), DrawSamples)

@@ -70,6 +70,40 @@ def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji,
     check_equal_to_local(*run, *shared, *fewer, "-s", "stop.env_steps=8000")
 
 
+@pytest.mark.parametrize("actors", [2, 3])
+def test_learners_split_a_batch_of_one_rollout_among_them(tianji, tmp_path, actors):
+    """As one learner learns from actors that have as many environments between them."""
+    batch = ("-s", "algorithm.batch_steps=300", "-s", "algorithm.minibatch_steps=150")
+    common = (*batch, "-s", "staleness.max_lag=0", "-s", "stop.env_steps=6000")
+    split = ("-s", f"actors={actors}", "-s", "env.num_envs=6", "--policy", "multi-learner")
+    each = ("-s", f"actors={actors}", "-s", f"env.num_envs={6 // actors}", "--policy", "local")
+    summary = train(tianji, "split", *common, *split)
+    alone = train(tianji, "alone", *common, *each)
+    assert summary["weights_version"] == alone["weights_version"] >= 19
+    assert summary["env_steps_consumed"] == alone["env_steps_consumed"]
+    results = tmp_path / "results"
+    torch.testing.assert_close(
+        final_weights(results / "split"), final_weights(results / "alone"), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("policy", ["multi-learner", "gpu-only"])
+def test_learners_that_share_batches_normalise_alike_and_as_one_does(tianji, tmp_path, policy):
+    """Also where their parts are unequal: of eight environments they have three, three and two."""
+    normalised = (
+        "-s",
+        "network.normalize_observation=true",
+        "-s",
+        "algorithm.normalize_reward=true",
+    )
+    settings = ("-s", "actors=3", "-s", "stop.env_steps=4000", *normalised)
+    summary = train(tianji, "run", "--policy", policy, *settings)
+    run = tmp_path / "results" / "run"
+    newest = load_file(max((run / "checkpoints").rglob("*.safetensors")))
+    counted = {float(newest[f"network.{name}.count"]) for name in ("input.statistics", "returns")}
+    assert counted == {float(summary["env_steps_consumed"])}
+
+
 def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(tianji, tmp_path):
     """The same two actors: in one process with one learner, and each with a learner of its own."""
     whole = tmp_path / "whole.yaml"
@@ -146,18 +180,28 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
     assert all("1" not in row["versions"] for row in late), "the dead model counts no longer"
 
 
+@pytest.mark.parametrize("policy", ["synchronous", "multi-learner", "gpu-only"])
+@pytest.mark.parametrize("experiment", ["cartpole_dqn", "cartpole_apex"])
+def test_replay_takes_turns_with_its_actors_or_is_shared(tianji, tmp_path, policy, experiment):
+    """The replay ratio is held over all learners, and each has trained its part of every batch."""
+    settings = ("-s", "stop.env_steps=4000", "-s", "stop.judge=training", "-s", "evaluation=null")
+    summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
+    run = tmp_path / "results" / "run"
+    batch = 128 * 16
+    assert summary["samples_trained"] == summary["weights_version"] * batch
+    learners = {row["learner"] for row in rows(run, "consumption")}
+    num_actors = {"cartpole_dqn": 2, "cartpole_apex": 4}[experiment]
+    assert len(learners) == (1 if policy == "synchronous" else num_actors)
+    if policy != "multi-learner":  # in turns nothing is drawn ahead
+        owed = 16 * (summary["env_steps_consumed"] - 1000)
+        assert owed - num_actors * 16 * 64 - 2 * batch <= summary["samples_trained"] <= owed
+
+
 @pytest.mark.parametrize(
     ("policy", "experiment", "why"),
     [
         ("impala", "cartpole_ppo", "impala does not suit ppo, which does not correct"),
-        ("multi-learner", "cartpole_dqn", "multi-learner does not suit dqn, which cannot share"),
-        (
-            "synchronous",
-            "cartpole_dqn",
-            "synchronous does not suit dqn, which learns from replayed",
-        ),
         ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
-        ("gpu-only", "cartpole_dqn", "gpu-only does not suit dqn, which learns from replayed"),
         ("gpu-only", "lunarlander_ppo", "LunarLander-v3 has no torch version"),
     ],
 )
@@ -170,15 +214,14 @@ def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experim
 
 EVERYWHERE = (
     *("tianji", "single-learner-coarse", "single-learner-fine", "environments"),
-    *("central", "local"),
+    *("central", "local", "synchronous", "multi-learner", "gpu-only"),
 )
 """Policies that suit every algorithm; the rest are those that some do not."""
-SHARED = ("multi-learner", "gpu-only")
 MATRIX = [
-    *(("cartpole_ppo", policy) for policy in (*EVERYWHERE, "synchronous", *SHARED)),
-    *(("cartpole_impala", policy) for policy in (*EVERYWHERE, "synchronous", *SHARED, "impala")),
-    *(("cartpole_dqn", policy) for policy in (*EVERYWHERE, "apex")),
-    ("cartpole_apex", "apex"),
+    *(("cartpole_ppo", policy) for policy in EVERYWHERE),
+    *(("cartpole_impala", policy) for policy in (*EVERYWHERE, "impala")),
+    *(("cartpole_dqn", policy) for policy in (*EVERYWHERE, "impala", "apex")),
+    *(("cartpole_apex", policy) for policy in ("apex", "impala", "multi-learner", "gpu-only")),
 ]
 NUM_FIRST = 50
 """Episodes that say how well an untrained policy does; the last 100 say what was learnt."""
@@ -192,10 +235,7 @@ def test_the_matrix_holds_every_policy():
 @pytest.mark.parametrize(("experiment", "policy"), MATRIX)
 def test_every_suitable_pair_learns(tianji, tmp_path, experiment, policy):
     """The return at least doubles, from what the untrained policy gets."""
-    settings = ["-s", "stop.env_steps=40000"]
-    if policy in SHARED:  # a batch has to have a rollout for each learner
-        steps = {"cartpole_ppo": 800, "cartpole_impala": 320}[experiment]
-        settings += ["-s", f"algorithm.batch_steps={steps}"]
+    settings = ["-s", "stop.env_steps=40000", "-s", "stop.judge=training"]
     summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
     episodes = rows(tmp_path / "results" / "run", "episodes")
     returns = [row["episode_return"] for row in sorted(episodes, key=lambda row: row["t_s"])]

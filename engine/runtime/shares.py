@@ -1,0 +1,141 @@
+"""How learners that take every update together share a batch: equally, as far as it goes.
+
+A batch of the experiment stays what it is, whoever holds which part of it. Of a queue a batch is R
+rollouts of B environments each, R x B columns. If K learners divide R, each takes R / K rollouts.
+Else the environments of a rollout are split among them, too:
+
+    r = the fewest rollouts (at least R / K) that R x B columns can be made of, by all learners
+    learner k steps its part of R x B / r environments, and of its share a batch holds r rollouts
+
+So with R = 1, B = 8 and K = 3 they step 3, 3 and 2 environments. Samples from replay are split as
+they are drawn: each learner keeps, and draws from, what its own actors collect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from engine.algorithms.base import ReplayRequest, SampleRequest
+from engine.errors import ConfigError
+from engine.graph.cut import Cut
+from engine.spec import Experiment
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who holds what of every batch.
+
+    Attributes:
+        num_envs: Environments of one actor of each learner.
+        rollouts_per_batch: Rollouts in each share; 0 for replay.
+        shares: How large each is, in relation to the others.
+    """
+
+    num_envs: tuple[int, ...]
+    rollouts_per_batch: int
+    shares: tuple[int, ...]
+
+
+def share_rollouts(num_rollouts: int, num_envs: int, num_learners: int) -> Sharing:
+    """Splits a batch of rollouts among learners.
+
+    Args:
+        num_rollouts: R.
+        num_envs: B.
+        num_learners: K.
+
+    Raises:
+        ConfigError: There are fewer environments in a batch than learners.
+    """
+    num_columns = num_rollouts * num_envs
+    least = -(-num_rollouts // num_learners)
+    per_share = next(r for r in range(least, num_rollouts + 1) if num_columns % r == 0)
+    parts = split(num_columns // per_share, num_learners)
+    if not parts[-1]:
+        raise ConfigError(
+            f"a batch of {num_columns} environments cannot be shared by {num_learners} learners",
+            where="algorithm.batch_steps",
+            fix=f"take fewer actors, or a batch of {num_learners} rollouts",
+        )
+    return Sharing(parts, per_share, parts)
+
+
+def share_samples(batch_size: int, num_envs: int, num_learners: int) -> Sharing:
+    """Splits a batch of samples from replay among learners, each with a store of its own.
+
+    Raises:
+        ConfigError: There are fewer samples than learners.
+    """
+    parts = split(batch_size, num_learners)
+    if not parts[-1]:
+        raise ConfigError(
+            f"a batch of {batch_size} samples cannot be shared by {num_learners} learners",
+            where="algorithm.batch_size",
+            fix=f"take fewer actors, or at least {num_learners} samples",
+        )
+    return Sharing((num_envs,) * num_learners, 0, parts)
+
+
+def share_of_replay(request: ReplayRequest, sharing: Sharing, learner: int) -> ReplayRequest:
+    """What one of these learners wants of its own store: all stores together are one of them."""
+    num_learners = len(sharing.shares)
+    return replace(
+        request,
+        batch_size=sharing.shares[learner],
+        capacity=-(-request.capacity // num_learners),
+        min_size=-(-request.min_size // num_learners),
+    )
+
+
+def split(count: int, num_parts: int) -> tuple[int, ...]:
+    """As equal parts as can be, the larger ones first."""
+    return tuple((count + num_parts - 1 - i) // num_parts for i in range(num_parts))
+
+
+def check_division(num_envs: int, num_splits: int) -> None:
+    """Raises ConfigError if environments cannot step by turns in equal parts."""
+    if num_envs % num_splits:
+        raise ConfigError(
+            f"{num_envs} environments cannot be split into {num_splits} equal parts",
+            where="env.num_splits",
+            fix="take a divisor of the environments that an actor has",
+        )
+
+
+def sharing_of(samples: SampleRequest, experiment: Experiment, cut: Cut) -> Sharing:
+    """Who holds what of a batch of a run; raises ConfigError if that cannot be."""
+    num_envs, num_learners = experiment.env.num_envs, cut.groups if cut.is_joint else 1
+    if samples.replay is not None:
+        return share_samples(samples.replay.batch_size, num_envs, num_learners)
+    num_rollouts = _rollouts_per_batch(samples, num_envs)
+    sharing = share_rollouts(num_rollouts, num_envs, num_learners)
+    if num_learners > 1:
+        for part in sharing.num_envs:
+            check_division(part, experiment.env.num_splits)
+        return sharing
+    return Sharing((num_envs,), num_rollouts, (1,))
+
+
+def _rollouts_per_batch(samples: SampleRequest, num_envs: int) -> int:
+    """Raises ConfigError if a batch is not a whole number of rollouts."""
+    rollout_steps = samples.rollout_steps * num_envs
+    if samples.batch_steps % rollout_steps:
+        raise ConfigError(
+            f"{samples.batch_steps} is not a multiple of a rollout's {rollout_steps} steps"
+            f" ({samples.rollout_steps} steps of {num_envs} environments"
+            f"{_fitting(samples, num_envs)})",
+            where="algorithm.batch_steps",
+            fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",
+        )
+    return samples.batch_steps // rollout_steps
+
+
+def _fitting(samples: SampleRequest, num_envs: int) -> str:
+    """The nearest smaller number of environments with which a batch would be whole, in words."""
+    most = samples.batch_steps // samples.rollout_steps
+    for fewer in range(min(num_envs, most), 0, -1):
+        if samples.batch_steps % (samples.rollout_steps * fewer) == 0:
+            return f"; {fewer} would fit"
+    return ""

@@ -1,0 +1,85 @@
+"""A replay store on a device draws what the one of arrays draws, and keeps what is large there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from engine.clock import ManualClock
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import load_policy
+from engine.roles.commands import (
+    CollectRollout,
+    DrawSamples,
+    InsertRollout,
+    LoadWeights,
+    SetPriorities,
+    UpdateFromSamples,
+)
+from engine.rollout import Rollout
+from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.runtime.collect_on_device import DeviceActorBody
+from engine.runtime.device import DeviceRollout, DeviceSamples, DeviceWeights
+from engine.runtime.learn import LearnerBody
+from engine.runtime.replay import ReplayBody
+from engine.runtime.replay_on_device import DeviceReplayBody
+from engine.spec import EnvSpec, StalenessSpec
+from engine.testing import make_experiment
+
+
+def make(name: str) -> Blueprint:
+    sizes = {"rollout_steps": 7, "replay_capacity": 90, "min_replay_size": 10, "n_step": 3}
+    batch = {"batch_size": 16, "updates_per_batch": 3}
+    experiment = make_experiment(
+        actors=1,
+        env=EnvSpec(id="CartPole-v1", num_envs=4),
+        staleness=StalenessSpec(mode="unbounded"),
+    )
+    experiment = replace(experiment, algorithm={"name": name, **sizes, **batch})
+    return make_blueprint(experiment, build_graph(load_policy("gpu-only"), experiment).cut)
+
+
+def rollouts_of(blueprint: Blueprint, count: int) -> list[DeviceRollout]:
+    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    vector = blueprint.algorithm.init(0).weights.vector.detach()
+    body.perform(LoadWeights(DeviceWeights(3, vector)))
+    found = []
+    for ticket in range(count):
+        body.perform(CollectRollout(ticket))
+        while body.is_busy:
+            found += [event.rollout for event in body.advance(0.0)]
+    return found
+
+
+def as_arrays(blueprint: Blueprint, rollout: DeviceRollout) -> Rollout:
+    buffer = blueprint.layout.allocate()
+    for name, view in blueprint.layout.views(buffer).items():
+        view[...] = rollout.tensors[name].cpu().numpy()
+    return Rollout(rollout.info, buffer)
+
+
+@pytest.mark.parametrize("name", ["dqn", "apex"])
+def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str):
+    blueprint, clock = make(name), ManualClock()
+    ours, theirs = DeviceReplayBody(blueprint, 0, clock), ReplayBody(blueprint, 0, clock)
+    learner = LearnerBody(blueprint, None, clock, device=blueprint.device_of(0))
+    for number, rollout in enumerate(rollouts_of(blueprint, 9)):  # more than there is room for
+        ours.perform(InsertRollout(rollout))
+        theirs.perform(InsertRollout(as_arrays(blueprint, rollout)))
+        (drawn,), (reference,) = (body.perform(DrawSamples(number)) for body in (ours, theirs))
+        samples = drawn.samples
+        assert isinstance(samples, DeviceSamples)
+        assert samples.info == reference.samples.info
+        views = blueprint.samples.views(reference.samples.buffer)
+        assert set(views) == set(samples.tensors)
+        for field, values in samples.tensors.items():
+            np.testing.assert_array_equal(values.cpu().numpy(), views[field], err_msg=field)
+            assert values.cpu().numpy().dtype == views[field].dtype
+            is_large = field in ("observation", "next_observation", "action", "reward")
+            assert not is_large or values.device.type == blueprint.device_of(0).type
+        (updated,) = learner.perform(UpdateFromSamples(samples))
+        assert (updated.priorities is not None) == (name == "apex")
+        if updated.priorities is not None:
+            for body in (ours, theirs):
+                body.perform(SetPriorities(updated.priorities))
