@@ -109,7 +109,11 @@ def test_links_and_files_of_such_a_name_are_left_alone(tmp: Path, place: str) ->
     assert not stale.exists()
 
 
-@pytest.mark.parametrize("name", ["tianji-²-1-x", f"tianji-{NAMESPACE}-²-1-x", f"{DEAD[:-2]}²-x"])
+@pytest.mark.parametrize(
+    "name",
+    ["tianji-²-1-x", f"tianji-{NAMESPACE}-²-1-x", f"{DEAD[:-2]}²-x"],
+    ids=["namespace", "pid", "time"],  # the same in every process, whatever its pids
+)
 def test_names_that_only_look_like_numbers_are_left_alone(tmp: Path, name: str) -> None:
     (tmp / name).mkdir()
     assert sweep_stale() == []
