@@ -74,11 +74,11 @@ def test_a_working_directory_that_was_removed_is_named(tmp_path: Path, words: st
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("limit", [8, 12, 14])
+@pytest.mark.parametrize("limit", [8, 12])
 def test_too_few_descriptors_are_named(tmp_path: Path, limit: int) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= limit
     done = tianji(tmp_path, "up", "--name", "run", before=f"ulimit -n {limit}")
     assert done.returncode in (1, 3), done.stderr
     assert "more files" in done.stderr
     assert "ulimit -n" in done.stderr
-    assert limit > 12 or "Traceback" not in done.stderr, "it is no fault of a role's code"
+    assert "Traceback" not in done.stderr
