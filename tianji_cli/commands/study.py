@@ -8,6 +8,7 @@ from tianji_cli.bench.conditions import check_own_versions
 from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
 from tianji_cli.output import Output
 from tianji_cli.render import units
+from tianji_cli.render.rows import mean_at_end
 from tianji_cli.study.records import StudyRun, is_study
 from tianji_cli.study.run import (
     StudyWork,
@@ -100,7 +101,7 @@ def _words(run: StudyRun) -> str:
     if run.outcome == "reached":
         when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold
         return f"reached in {when} and {units.count(steps)} env steps, {rate}"
-    mean, wall = units.mean_return(summary.return_mean), units.seconds(summary.wall_s)
+    mean, wall = mean_at_end(summary.return_mean, summary), units.seconds(summary.wall_s)
     return f"{run.outcome} at a mean return of {mean} after {wall}, {rate}"
 
 

@@ -165,7 +165,8 @@ def _role(address: str, role: RoleState) -> Text:
 
 
 def _mean_return(progress: Progress) -> str:
-    return "-" if progress.return_mean is None else units.mean_return(progress.return_mean)
+    value = progress.return_mean
+    return "-" if value is None else units.mean_return(value, progress.threshold)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -16,7 +16,7 @@ from tianji_cli.analysis.examine import ExaminedRun
 from tianji_cli.analysis.run import Manifest
 from tianji_cli.render import units
 from tianji_cli.render.profile import profile_cells
-from tianji_cli.render.rows import rows_side_by_side
+from tianji_cli.render.rows import mean_at_end, remark_of_end, rows_side_by_side
 
 MAX_EVENTS = 200
 MAX_FILES = 60
@@ -56,7 +56,7 @@ def tiles(examined: ExaminedRun) -> str:
     bound = examined.run.manifest.max_lag
     items = (
         _threshold_tile(summary),
-        ("Mean return", units.mean_return(summary.return_mean), "of the last episodes, at the end"),
+        _return_tile(summary),
         (
             "Collected",
             units.rate(summary.collect_per_s),
@@ -73,6 +73,12 @@ def tiles(examined: ExaminedRun) -> str:
         for name, text, note in items
     )
     return f'<dl class="tiles">{inside}</dl>'
+
+
+def _return_tile(summary: Summary) -> tuple[str, str, str]:
+    note, remark = "of the last episodes", remark_of_end(summary.return_mean, summary)
+    text = mean_at_end(summary.return_mean, summary)
+    return "Mean return", text, f"{note}, {remark or 'at the end'}"
 
 
 def _threshold_tile(summary: Summary) -> tuple[str, str, str]:
@@ -98,7 +104,7 @@ def warnings(runs: Sequence[ExaminedRun]) -> str:
 def summary_section(runs: Sequence[ExaminedRun]) -> str:
     """All figures of all runs, one column per run."""
     rows = [
-        [same[0].label, *(row.text for row in same), same[0].note]
+        [same[0].label, *(row.remarked_text for row in same), same[0].note]
         for same in rows_side_by_side([examined.summary for examined in runs])
     ]
     headings = ["figure", *(examined.label for examined in runs), "meaning"]

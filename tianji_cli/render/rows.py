@@ -18,12 +18,24 @@ class Row:
         text: The value with its unit.
         note: What the number means, for readers who meet it first.
         is_optional: Left out where it says nothing.
+        remark: What else must be known of this very number, lest it seem to contradict another.
     """
 
     label: str
     text: str
     note: str = ""
     is_optional: bool = False
+    remark: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """Beside the value of a single run, short enough not to be folded."""
+        return self.remark or self.note
+
+    @property
+    def remarked_text(self) -> str:
+        """The value among those of other runs, which share one note."""
+        return f"{self.text} ({self.remark})" if self.remark else self.text
 
     @property
     def is_left_out(self) -> bool:
@@ -76,6 +88,31 @@ def threshold_text(summary: Summary) -> str:
     return f"{threshold} reached in {units.seconds(summary.time_to_threshold_s)}"
 
 
+def mean_at_end(value: float | None, summary: Summary) -> str:
+    """The mean return with which a run ended, never rounded across its threshold."""
+    return units.mean_return(value, summary.threshold)
+
+
+def remark_of_end(value: float | None, summary: Summary, judge: str = "training") -> str:
+    """Why the mean with which a run ended lies on the other side of the threshold than its verdict.
+
+    Args:
+        value: The mean at the end.
+        summary: Of the run.
+        judge: Whose mean it is.
+    """
+    if value is None or summary.threshold is None or summary.reached is None:
+        return ""
+    threshold = units.short(summary.threshold)
+    if summary.reached == (value >= summary.threshold):
+        return ""
+    if judge != summary.judge:
+        return "evaluations decide, not this"
+    if summary.reached:
+        return f"at the end; {threshold} was reached before"
+    return f"at the end; too few in a row for {threshold}"
+
+
 _JUDGES = {
     "training": "mean of the last episodes",
     "evaluation": "mean of an evaluation",
@@ -83,14 +120,25 @@ _JUDGES = {
 
 
 def _outcome(summary: Summary) -> list[Row]:
-    evaluation = units.mean_return(summary.evaluation_return)
+    mean, evaluation = summary.return_mean, summary.evaluation_return
     return [
         Row("Status", "not known here" if summary.stop_reason == UNKNOWN else summary.status),
         Row("Stopped by", summary.stop_reason, "what ended training"),
         Row("Threshold", threshold_text(summary), _JUDGES[summary.judge]),
         Row("Steps to threshold", units.count(summary.steps_to_threshold), "env steps collected"),
-        Row("Mean return", units.mean_return(summary.return_mean), "of the last episodes"),
-        Row("Evaluation", evaluation, "mean of the last one", is_optional=True),
+        Row(
+            "Mean return",
+            mean_at_end(mean, summary),
+            "of the last episodes",
+            remark=remark_of_end(mean, summary),
+        ),
+        Row(
+            "Evaluation",
+            mean_at_end(evaluation, summary),
+            "mean of the last one",
+            is_optional=True,
+            remark=remark_of_end(evaluation, summary, "evaluation"),
+        ),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
     ]

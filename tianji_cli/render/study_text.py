@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tianji_cli.bench.statistics import Interval
 from tianji_cli.render import units
+from tianji_cli.render.rows import mean_at_end
 from tianji_cli.study.compare import StudyComparison, TaskResult, VariantResult
 from tianji_cli.study.records import StudyManifest, StudyRun
 
@@ -38,7 +39,8 @@ MEANING = (
     " coordinator knew that the threshold was reached, time counts from the start of training,"
     " env steps/s are those consumed in the steady window, lag is in weights versions. A run that"
     " did not reach its threshold counts as longer than any that did. The final return is the mean"
-    " of a run's last training episodes; the return over env steps is the area under its learning"
+    " of a run's last training episodes when it ended, so it may lie below a threshold that was"
+    " reached before; the return over env steps is the area under its learning"
     " curve, divided by the env steps that the curves of all runs cover."
 )
 RUN_HEADINGS = (
@@ -48,7 +50,7 @@ RUN_HEADINGS = (
     "time to threshold",
     "wall time",
     "env steps/s",
-    "mean return",
+    "final return",
     "lag max",
 )
 _RATIOS = {
@@ -94,8 +96,8 @@ def _cells(task: TaskResult, item: VariantResult) -> tuple[str, ...]:
         interval_text(item.steps_to_threshold, whole) if has_goal else units.NONE,
         interval_text(item.time_to_threshold_s, units.seconds) if has_goal else units.NONE,
         interval_text(item.consume_per_s, whole) if item.consume_per_s else units.NONE,
-        _return_text(item.final_return),
-        _return_text(item.mean_return),
+        return_text(item.final_return, task.threshold),
+        return_text(item.mean_return, task.threshold),
         units.number(item.lag_mean, 2),
         units.count(item.lag_max),
         units.NONE if item.dropped_share is None else f"{item.dropped_share:.1%}",
@@ -119,18 +121,24 @@ def _estimate_text(interval: Interval | None, form: Format) -> str:
     return units.NONE if interval is None else form(interval.estimate)
 
 
-def _return_text(interval: Interval | None) -> str:
-    return units.NONE if interval is None else interval_text(interval, units.number)
+def return_text(interval: Interval | None, threshold: float | None = None) -> str:
+    """A return with its interval, never rounded across the threshold of its task."""
+
+    def form(value: float) -> str:
+        return units.mean_return(value, threshold)
+
+    return units.NONE if interval is None else interval_text(interval, form)
 
 
 def return_lines(comparison: StudyComparison) -> list[str]:
     """What each variant has learnt, a sentence for each."""
     return [
-        f"{task.task}: {item.variant} ends at a mean return of {_return_text(item.final_return)}"
+        f"{task.task}: {item.variant} ends at a mean return of"
+        f" {return_text(item.final_return, task.threshold)}"
         + (
             ""
             if item.mean_return is None
-            else f"; over its env steps the mean is {_return_text(item.mean_return)}"
+            else f"; over its env steps the mean is {return_text(item.mean_return, task.threshold)}"
         )
         + "."
         for task in comparison.tasks
@@ -174,7 +182,7 @@ def _run_cells(run: StudyRun) -> tuple[str, ...]:
         units.seconds(summary.time_to_threshold_s),
         units.seconds(summary.wall_s),
         units.number(summary.consume_per_s, 0),
-        units.number(summary.return_mean),
+        mean_at_end(summary.return_mean, summary),
         units.count(summary.lag.max),
     )
 
@@ -224,7 +232,8 @@ def title_of_returns(task: TaskResult) -> str:
         (item for item in task.variants if item.final_return),
         key=lambda item: _estimate(item.final_return),
     )
-    return f"Highest final return at {best.variant}: {_return_text(best.final_return)}"
+    final = return_text(best.final_return, task.threshold)
+    return f"Highest final return at {best.variant}: {final}"
 
 
 def title_of_learning(task: TaskResult) -> str:

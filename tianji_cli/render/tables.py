@@ -12,6 +12,7 @@ from tianji_cli.analysis.runs import RunRow
 from tianji_cli.render import units
 from tianji_cli.render.rows import summary_rows
 
+FELL = "*"
 _STATUS_STYLE = {"ok": "green", "failed": "red", "unreadable": "red"}
 
 
@@ -24,7 +25,7 @@ def summary_table(summary: Summary) -> Table:
     for row in summary_rows(summary):
         is_status = row.label == "Status"
         style = _STATUS_STYLE.get(summary.status, "yellow") if is_status else ""
-        table.add_row(Text(row.label), Text(row.text, style=style), Text(row.note))
+        table.add_row(Text(row.label), Text(row.text, style=style), Text(row.explanation))
     if summary.error:
         # The rest, a traceback or the end of a log, is in summary.json and on the page.
         first_line = summary.error.partition("\n")[0]
@@ -39,7 +40,7 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("work", overflow="fold")
-    for heading in ("steps/s", "return", "reached"):
+    for heading in ("steps/s", "return at end", "reached"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         work = " ".join(part for part in (row.algorithm, row.env_id) if part)
@@ -48,10 +49,19 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
             Text(row.status, style=_STATUS_STYLE.get(row.status, "yellow")),
             Text(work or row.problem or ""),
             units.number(row.collect_per_s, 0),
-            units.mean_return(row.return_mean),
+            Text(units.mean_return(row.return_mean, row.threshold) + (FELL if _fell(row) else "")),
             _reached_in(row),
         )
+    if any(map(_fell, rows)):
+        words = f"{FELL} below the threshold at the end, which was reached before or in evaluations"
+        table.caption, table.caption_justify = Text(words), "left"
     return table
+
+
+def _fell(row: RunRow) -> bool:
+    if not row.reached or row.return_mean is None or row.threshold is None:
+        return False
+    return row.return_mean < row.threshold
 
 
 def _reached_in(row: RunRow) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.render import units
-from tianji_cli.render.rows import judged_return
+from tianji_cli.render.rows import judged_return, mean_at_end, remark_of_end
 
 Runs = Sequence[RunCurves]
 
@@ -50,7 +50,9 @@ def _end_of_return(run: RunCurves) -> str:
         return "Return: no episode has finished"
     if summary.return_mean is None:
         return "Return: no episode has finished since the run was resumed"
-    text = f"Mean return ends at {units.mean_return(summary.return_mean)}"
+    text = f"Mean return ends at {mean_at_end(summary.return_mean, summary)}"
+    if remark := remark_of_end(summary.return_mean, summary):
+        return f"{text} ({remark})"
     if summary.threshold is not None:
         text += f", short of {units.short(summary.threshold)}"
     return text

@@ -63,24 +63,35 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:,.{digits}f}"
 
 
-def mean_return(value: float | None) -> str:
+def mean_return(value: float | None, threshold: float | None = None) -> str:
     """Small ones with more digits: the returns of many environments lie between 0 and 1.
+
+    Args:
+        value: A mean return.
+        threshold: What it is held against. Rounding never brings the value to its other side.
 
     >>> mean_return(487.25), mean_return(-9.375), mean_return(0.7964), mean_return(0.0)
     ('487.2', '-9.38', '0.796', '0')
+    >>> mean_return(474.96, 475.0), mean_return(474.99996, 475.0), mean_return(475.04, 475.0)
+    ('474.96', '474.99996', '475.0')
     """
     if not value:
         return NONE if value is None else "0"
-    return number(value, 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3)
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    if threshold is not None and math.isfinite(value):
+        is_above = value >= threshold
+        while (round(value, digits) >= threshold) != is_above:  # with all digits it is `value`
+            digits += 1
+    return number(value, digits)
 
 
 def short(value: float) -> str:
-    """A return or threshold without needless zeros.
+    """A return or threshold without needless zeros, but with all digits that tell it from others.
 
-    >>> short(475.0), short(-0.125), short(1234567.0)
-    ('475', '-0.125', '1,234,567')
+    >>> short(475.0), short(-0.125), short(1234567.0), short(474.9625)
+    ('475', '-0.125', '1,234,567', '474.9625')
     """
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,}"
 
 
 def lag(value: LagSummary) -> str:
