@@ -14,6 +14,7 @@ from engine.trace.records import RECORD_TYPES, Record, table_of
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
+from tianji_cli.analysis.settings import Differences, DifferingSetting
 from tianji_cli.commands.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
 from tianji_cli.commands.down import DownDocument, HostDown
@@ -32,7 +33,8 @@ from tianji_cli.run_dir import RunPaths
 from tianji_cli.seats import Seat
 
 DOCUMENTS = [
-    *(ReportDocument, RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
+    *(ReportDocument, Differences, DifferingSetting),
+    *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
     *(CheckDocument, Finding, PlanDocument, Placement, Channel, InstalledDocument),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),

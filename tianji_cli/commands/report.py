@@ -15,9 +15,10 @@ from engine.trace.summary import Summary
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
 from tianji_cli.commands.report_kinds import report_other
+from tianji_cli.comparison_dir import claim_comparison
 from tianji_cli.output import Output
 from tianji_cli.render.profile import profile_table
-from tianji_cli.render.tables import summary_table
+from tianji_cli.render.tables import settings_table, summary_table
 from tianji_cli.run_dir import RunPaths, resolve_run
 from tianji_cli.safe_files import make_inside, write_file
 
@@ -38,7 +39,7 @@ OutOption = Annotated[
     optional(
         "--out",
         metavar="DIR",
-        help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison.",
+        help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison…",
     ),
 ]
 
@@ -75,7 +76,7 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
     Args:
         paths: The runs; the same run twice counts once.
         out: Where `report.html` and `plots/` go; None puts them into the run, or, for several,
-            into `comparison/` beside the first.
+            into a directory of this comparison beside the first (`claim_comparison`).
 
     Raises:
         ConfigError: No run, a damaged file, or a run without any trace row.
@@ -88,9 +89,11 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
     if not unique:
         raise ConfigError("no run was given", where="report", fix="tianji runs lists them")
     examined = examine_runs(unique)
-    base = out or (unique[0].root if len(unique) == 1 else unique[0].root.parent / "comparison")
-    target = RunPaths(base.resolve())
+    base = out or unique[0].root
     try:
+        if out is None and len(unique) > 1:
+            base = claim_comparison(unique[0].root.parent, unique)
+        target = RunPaths(base.resolve())
         make_inside(target.root, target.plots)
         figures = _write_figures(examined, target.plots)
         page = render_page(examined, figures, target.root)
@@ -174,3 +177,6 @@ def _show_runs(result: ReportResult, output: Output) -> None:
         output.data.print(Text(f"rebuilt from traces: {check}\n", style=style))
         for warning in run.warnings:
             output.say(f"{run.run_id}: {warning}")
+    if result.document.differences is not None:
+        names = [run.run_id for run in result.document.runs]
+        output.data.print(settings_table(result.document.differences, names))

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.trace.summary import Summary
 from tianji_cli.analysis.profile import RoleProfile
+from tianji_cli.analysis.settings import Differences, differing_settings
 
 if TYPE_CHECKING:
     from tianji_cli.analysis.examine import ExaminedRun
@@ -49,6 +50,8 @@ class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
     report: str
     figures: list[str]
     runs: list[RunReport]
+    differences: Differences | None = None
+    """Settings that are not the same in all runs; null for a single run."""
 
 
 def document_of(
@@ -79,4 +82,7 @@ def document_of(
             )
             for examined in runs
         ],
+        differences=differing_settings([examined.run.manifest for examined in runs])
+        if len(runs) > 1
+        else None,
     )

@@ -51,6 +51,7 @@ def render_page(runs: Sequence[ExaminedRun], figures: Sequence[PageFigure], base
             page_parts.warnings(runs),
             page_parts.tiles(runs[0]) if len(runs) == 1 else "",
             _figures(figures, base),
+            page_parts.settings_section(runs),
             page_parts.summary_section(runs),
             page_parts.profile_section(runs),
             page_parts.check_section(runs),

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from engine.trace.summary import Summary
 from tianji_cli.analysis.examine import ExaminedRun
 from tianji_cli.analysis.run import Manifest
+from tianji_cli.analysis.settings import differing_settings, setting_cells, settings_note
 from tianji_cli.render import units
 from tianji_cli.render.profile import profile_cells
 from tianji_cli.render.rows import mean_at_end, remark_of_end, rows_side_by_side
@@ -99,6 +100,19 @@ def warnings(runs: Sequence[ExaminedRun]) -> str:
         return ""
     items = "".join(f"<li>{esc(line)}</li>" for line in lines)
     return f'<div class="warnings" role="note"><strong>Please note</strong><ul>{items}</ul></div>'
+
+
+def settings_section(runs: Sequence[ExaminedRun]) -> str:
+    """What the experiments of several runs say differently; nothing for a single run."""
+    if len(runs) == 1:
+        return ""
+    differences = differing_settings([examined.run.manifest for examined in runs])
+    rows = [(item.setting, *setting_cells(item)) for item in differences.settings]
+    headings = ("setting", *(examined.label for examined in runs))
+    inside = table(headings, rows, label="Settings that differ") if rows else ""
+    note = settings_note(differences)
+    said = f'<p class="soft">{esc(note)}</p>' if note else ""
+    return f'<section><h2>Settings that differ</h2><div class="card">{inside}{said}</div></section>'
 
 
 def summary_section(runs: Sequence[ExaminedRun]) -> str:

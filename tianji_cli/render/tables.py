@@ -9,6 +9,7 @@ from rich.text import Text
 
 from engine.trace.summary import Summary
 from tianji_cli.analysis.runs import RunRow
+from tianji_cli.analysis.settings import Differences, setting_cells, settings_note
 from tianji_cli.render import units
 from tianji_cli.render.rows import summary_rows
 
@@ -31,6 +32,19 @@ def summary_table(summary: Summary) -> Table:
         first_line = summary.error.partition("\n")[0]
         table.caption, table.caption_justify = Text(first_line, style="red"), "left"
     table.show_header = False
+    return table
+
+
+def settings_table(differences: Differences, runs: Sequence[str]) -> Table:
+    """What the runs of a comparison were told differently, one column each."""
+    table = Table(title=Text("settings that differ"), title_justify="left", box=None)
+    table.pad_edge, table.header_style = False, "bold"
+    table.add_column("setting", overflow="fold")
+    for name in runs:
+        table.add_column(Text(name), overflow="fold")
+    for setting in differences.settings:
+        table.add_row(Text(setting.setting), *map(Text, setting_cells(setting)))
+    table.caption, table.caption_justify = Text(settings_note(differences)), "left"
     return table
 
 
