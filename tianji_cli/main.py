@@ -254,7 +254,7 @@ def report(
 
 @app.command(name="runs", epilog=EVERYWHERE)
 def list_past_runs(context: typer.Context, results: ResultsOption = Path("results")) -> None:
-    """List past runs."""
+    """List past runs, studies and benchmarks."""
     from tianji_cli.commands.runs import runs_command
 
     runs_command(results, output_of(context))

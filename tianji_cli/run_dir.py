@@ -222,21 +222,33 @@ def find_runs(results: Path) -> list[RunPaths]:
     Raises:
         ConfigError: The directory itself may not be read.
     """
+    return [RunPaths(place) for _, place in directories_with(results, "manifest.json")]
+
+
+def directories_with(results: Path, file_name: str) -> list[tuple[int, Path]]:
+    """The directories in a results directory that hold a file of this name, oldest file first.
+
+    Returns:
+        When the file was written, in ns, and the directory.
+
+    Raises:
+        ConfigError: The directory itself may not be read.
+    """
     try:
         entries = list(results.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(results)) from error
-    times_ns = ((_written_ns(entry), entry) for entry in entries)
+    times_ns = ((_written_ns(entry, file_name), entry) for entry in entries)
     found = [(time_ns, entry.name, entry) for time_ns, entry in times_ns if time_ns is not None]
-    return [RunPaths(entry) for _, _, entry in sorted(found)]
+    return [(time_ns, entry) for time_ns, _, entry in sorted(found)]
 
 
-def _written_ns(root: Path) -> int | None:
-    """When the manifest in a directory was written; None if there is none that can be seen."""
+def _written_ns(root: Path, file_name: str = "manifest.json") -> int | None:
+    """When a file in a directory was written; None if there is none that can be seen."""
     try:
-        found = (root / "manifest.json").stat()
+        found = (root / file_name).stat()
     except (OSError, ValueError):  # not there, not for us, or no name at all
         return None
     return found.st_mtime_ns if stat.S_ISREG(found.st_mode) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -15,11 +16,12 @@ from tianji_cli.run_dir import RunPaths, find_runs
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One past (or still going) run.
+    """One past (or still going) run, study or benchmark; `kind` says which.
 
     `status` is the summary's. Without one it is `detached` if the run was left alone and its
     results are not here, `failed` if it is over, else `unfinished`; `unreadable` with the reason in
-    `problem` if a file is damaged. Everything else is None where nothing is known yet.
+    `problem` if a file is damaged. Everything else is None where nothing is known yet. Studies and
+    benchmarks (`listing`) are `ok` when all their cells are finished, whatever came out.
     """
 
     run_id: str
@@ -40,6 +42,10 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     reached: bool | None = None
     time_to_threshold_s: float | None = None
+    kind: Literal["run", "study", "bench", "scaling", "transport"] = "run"
+    num_cells: int | None = None
+    """Of a study or benchmark."""
+    num_cells_finished: int | None = None
 
 
 def list_runs(results: Path) -> list[RunRow]:
@@ -47,10 +53,11 @@ def list_runs(results: Path) -> list[RunRow]:
 
     A run whose files are damaged is listed as `unreadable` and hides no other run.
     """
-    return [_row_of(paths) for paths in find_runs(results)]
+    return [row_of(paths) for paths in find_runs(results)]
 
 
-def _row_of(paths: RunPaths) -> RunRow:
+def row_of(paths: RunPaths) -> RunRow:
+    """What is known of one run."""
     try:
         manifest = read_manifest(paths.manifest)
         summary = read_summary(paths.summary)

@@ -1,4 +1,4 @@
-"""`tianji runs`: past runs, oldest first, from their manifests and summaries alone."""
+"""`tianji runs`: past runs, studies and benchmarks, oldest first, from their own files alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from tianji_cli.analysis.listing import list_results
 from tianji_cli.analysis.runs import RunRow, list_runs
 from tianji_cli.output import Output
 from tianji_cli.render.tables import runs_table
@@ -23,13 +24,13 @@ class RunsDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runs_command(results: Path, output: Output) -> None:
-    """Prints the runs in a results directory as a table or as one JSON document.
+    """Prints what is in a results directory as a table or as one JSON document.
 
     Args:
         results: The results directory.
         output: Where words go.
     """
-    rows = list_runs(results)
+    rows = list_results(results)
     if output.is_json:
         output.document(RunsDocument(runs=rows))
     elif rows:

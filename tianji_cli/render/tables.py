@@ -49,7 +49,7 @@ def settings_table(differences: Differences, runs: Sequence[str]) -> Table:
 
 
 def runs_table(rows: Sequence[RunRow]) -> Table:
-    """Past runs, in the order given."""
+    """Past runs, studies and benchmarks, in the order given."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
@@ -57,11 +57,10 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
     for heading in ("steps/s", "return at end", "reached"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        work = " ".join(part for part in (row.algorithm, row.env_id) if part)
         table.add_row(
             Text(row.run_id),
             Text(row.status, style=_STATUS_STYLE.get(row.status, "yellow")),
-            Text(work or row.problem or ""),
+            Text(_work(row)),
             units.number(row.collect_per_s, 0),
             Text(units.mean_return(row.return_mean, row.threshold) + (FELL if _fell(row) else "")),
             _reached_in(row),
@@ -70,6 +69,17 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
         words = f"{FELL} below the threshold at the end, which was reached before or in evaluations"
         table.caption, table.caption_justify = Text(words), "left"
     return table
+
+
+def _work(row: RunRow) -> str:
+    """What a run trained; of a study or benchmark what it is, when it began and how far it is."""
+    if row.kind == "run":
+        return " ".join(part for part in (row.algorithm, row.env_id) if part) or row.problem or ""
+    if row.num_cells is None:
+        return f"{row.kind}: {row.problem}"
+    began = f"begun {row.started_at}, " if row.started_at else ""
+    cells = f"{units.count(row.num_cells_finished)} of {units.plural(row.num_cells, 'cell')}"
+    return f"{row.kind}, {began}{cells}"
 
 
 def _fell(row: RunRow) -> bool:
