@@ -75,8 +75,8 @@ def test_people_see_kind_beginning_and_progress(
     monkeypatch.setenv("COLUMNS", "160")
     runs_command(results, Output())
     shown = capsys.readouterr().out
-    assert "study, begun 2026-01-31T23:59:59Z, 1 of 3 cells" in shown
-    assert "transport, begun 2026-01-31T23:59:59Z, 3 of 3 cells" in shown
+    assert "study, 2026-01-31 23:59, 1 of 3 cells" in shown
+    assert "transport, 2026-01-31 23:59, 3 of 3 cells" in shown
 
 
 @pytest.mark.parametrize("kind", ["study", *KINDS])
@@ -106,6 +106,13 @@ def test_records_that_cannot_be_read_are_said(results: Path):
     os.mkfifo(results / "study-a" / "runs.jsonl")
     rows = {row.run_id: row for row in list_results(results)}
     assert rows["study-a"].status in ("unreadable", "unfinished")
+
+
+def test_what_is_kept_in_the_repository_is_listed_as_finished():
+    kept = Path(__file__).resolve().parent.parent / "results" / "reference"
+    rows = list_results(kept)
+    assert {row.kind for row in rows} == {"study", *KINDS}
+    assert [row.run_id for row in rows if row.status != "ok"] == []
 
 
 def test_an_empty_study_is_finished(tmp_path: Path):

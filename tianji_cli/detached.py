@@ -40,6 +40,10 @@ of a run is to be left 30 s after `down`, and what is lost is only what came aft
 checkpoint.
 """
 
+BRING_S = 0.5
+"""How often logs that are followed are looked at on their host."""
+RECONNECT_S = 1.0
+
 T = TypeVar("T")
 
 
@@ -100,6 +104,29 @@ class DetachedRun:
             return HostAnswer(part, findings, error)
 
         return self._ask_all(ask)
+
+    def bring_along(self, stop: threading.Event) -> None:
+        """Brings what is new of every host that is not this machine, until `stop` is set.
+
+        Each host has a thread and a connection of its own, which is made again when it breaks. Who
+        does not answer is told by `look`.
+        """
+        for part in self.deployment.parts:
+            if part.host.connection != "local":
+                threading.Thread(
+                    target=self._bring_part, args=(part, stop), name="bring", daemon=True
+                ).start()
+
+    def _bring_part(self, part: HostPart, stop: threading.Event) -> None:
+        while not stop.wait(RECONNECT_S):
+            with contextlib.suppress(TianJiError, OSError):
+                node = self._reach(part.host, stop)
+                try:
+                    while not stop.wait(BRING_S):
+                        if self._bring(node, part, everything=False) is not None:
+                            break
+                finally:
+                    node.close()
 
     def fetch(self) -> list[HostAnswer]:
         """Brings what is there, on each host, and ends nothing: all files of a part that has ended;

@@ -8,6 +8,7 @@ forking is safe at any time; if it dies, the kernel kills its roles.
 
 from __future__ import annotations
 
+import io
 import os
 import selectors
 import signal
@@ -155,6 +156,9 @@ class _Nursery:
             os.dup2(source, target)
         os.close(log)
         os.close(nothing)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What an environment prints can be followed line by line, as on a terminal.
+            sys.stdout.reconfigure(line_buffering=True)
 
     def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
         """In the child: the role's own port, and none of the others'.

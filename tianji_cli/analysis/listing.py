@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +45,8 @@ class _Kind:
 
 
 def _finished_cells(root: Path) -> int:
-    found = (root / "cells").glob("*/cell.json")
+    cells = root / "cells"
+    found = chain(cells.glob("*/cell.json"), cells.glob("*/*/cell.json"))  # `cell` or `task/peer`
     return sum(1 for _ in islice(found, MAX_CELLS))
 
 

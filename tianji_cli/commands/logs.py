@@ -8,11 +8,12 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 
 import msgspec
 
 from engine.config_file import suggest
-from engine.errors import ConfigError
+from engine.errors import ConfigError, TianJiError
 from engine.regular_files import open_regular
 from tianji_cli.consent import Consent
 from tianji_cli.detached import DetachedRun, HostAnswer
@@ -22,6 +23,9 @@ from tianji_cli.plain_text import plain
 from tianji_cli.run_dir import RunPaths, resolve_run
 
 FOLLOW_S = 1.0
+"""How often hosts are asked whether the run goes on."""
+POLL_S = 0.2
+"""How often the files here are looked at."""
 DEFAULT_LINES = 50
 MAX_TAIL_BYTES = 1 << 24
 """Of a log, so much of its end is looked at; a supervisor keeps it as small."""
@@ -114,17 +118,55 @@ def has_ended(answers: Sequence[HostAnswer]) -> bool:
 def _follow(
     run: DetachedRun, request: Request, positions: dict[Path, int], silent: set[str], output: Output
 ) -> None:
-    """Prints what is new, until the run has ended or the user has seen enough."""
+    """Prints what is new, until the run has ended or the user has seen enough.
+
+    Hosts are asked and files are brought by threads of their own, so no slow answer keeps a line
+    from being shown.
+    """
     interrupts = Interrupts()
     stop = threading.Event()
+    news: Queue[list[HostAnswer] | TianJiError] = Queue()
     with interrupts.installed(stop.set):
-        while not stop.wait(FOLLOW_S):
+        threading.Thread(target=_look, args=(run, news, stop), name="look", daemon=True).start()
+        run.bring_along(stop)
+        try:
+            while not stop.is_set():
+                answers = _next(news)
+                if answers is not None:
+                    silent = _say_changes(answers, silent, output)
+                is_over = answers is not None and has_ended(answers)
+                _print_new(run.paths, request, positions, is_last=is_over)
+                if is_over:
+                    output.say("the run has ended")
+                    return
+        finally:
+            stop.set()
+
+
+def _look(
+    run: DetachedRun, news: Queue[list[HostAnswer] | TianJiError], stop: threading.Event
+) -> None:
+    """Asks all hosts now and then, until the run has ended."""
+    while not stop.wait(FOLLOW_S):
+        try:
             answers = run.look()
-            silent = _say_changes(answers, silent, output)
-            _print_new(run.paths, request, positions)
-            if has_ended(answers):
-                output.say("the run has ended")
-                return
+        except TianJiError as error:
+            news.put(error)
+            return
+        news.put(answers)
+        if has_ended(answers):
+            return
+
+
+def _next(news: Queue[list[HostAnswer] | TianJiError]) -> list[HostAnswer] | None:
+    """What hosts have answered; None if no answer came meanwhile."""
+    try:
+        found = news.get(timeout=POLL_S)
+    except Empty:
+        return None
+    if isinstance(found, TianJiError):
+        raise found
+    return found
 
 
 def _say_changes(answers: Sequence[HostAnswer], silent: set[str], output: Output) -> set[str]:
@@ -169,17 +211,30 @@ def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
     return RoleLog(role=path.stem, host=path.parent.name, lines=lines), begin + whole
 
 
-def _print_new(paths: RunPaths, request: Request, positions: dict[Path, int]) -> None:
+def _print_new(
+    paths: RunPaths, request: Request, positions: dict[Path, int], *, is_last: bool
+) -> None:
+    """Prints what logs have grown by, log by log; a line that is not whole yet only at the last."""
     for path in select(paths, request.role):
+        known, size = positions.get(path, 0), path.stat().st_size
+        if size != known:
+            positions[path] = _print_from(path, known if known < size else 0, is_last=is_last)
+
+
+def _print_from(path: Path, begin: int, *, is_last: bool) -> int:
+    """Prints a log from a position on; returns up to where."""
+    while True:
         with open_regular(path) as file:
-            known = positions.get(path, 0)
-            size = file.seek(0, os.SEEK_END)
-            begin = known if known <= size else 0  # it was emptied meanwhile
             file.seek(begin)
             data = file.read(MAX_TAIL_BYTES)
-        complete = data[: data.rfind(b"\n") + 1]
-        positions[path] = begin + len(complete)
-        _print(path, complete.decode("utf-8", "replace").splitlines())
+        is_full = len(data) == MAX_TAIL_BYTES
+        num_whole = data.rfind(b"\n") + 1
+        if is_last or (is_full and not num_whole):
+            num_whole = len(data)
+        _print(path, data[:num_whole].decode("utf-8", "replace").splitlines())
+        begin += num_whole
+        if not is_full:
+            return begin
 
 
 def _print(path: Path, lines: list[str]) -> None:

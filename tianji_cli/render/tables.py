@@ -54,7 +54,7 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("work", overflow="fold")
-    for heading in ("steps/s", "return at end", "reached"):
+    for heading in ("steps/s", "return", "reached"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -77,7 +77,7 @@ def _work(row: RunRow) -> str:
         return " ".join(part for part in (row.algorithm, row.env_id) if part) or row.problem or ""
     if row.num_cells is None:
         return f"{row.kind}: {row.problem}"
-    began = f"begun {row.started_at}, " if row.started_at else ""
+    began = f"{row.started_at[:16].replace('T', ' ')}, " if row.started_at else ""
     cells = f"{units.count(row.num_cells_finished)} of {units.plural(row.num_cells, 'cell')}"
     return f"{row.kind}, {began}{cells}"
 
