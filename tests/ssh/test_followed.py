@@ -1,4 +1,4 @@
-"""What of a run on other hosts is brought while its logs are followed, and what is printed of it."""
+"""What is brought of hosts while their logs are followed, and what is printed of it."""
 
 from __future__ import annotations
 
