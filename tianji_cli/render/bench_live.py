@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from tianji_cli.bench.results import Cell, CellResult
 from tianji_cli.bench.run_cell import Seen
 from tianji_cli.render import units
+from tianji_cli.render.redrawn_live import RedrawnLive
 
 PLAIN_EVERY_S = 10.0
 
@@ -43,6 +44,9 @@ class BenchDisplay:
                 TextColumn("{task.description}", markup=False),
                 console=console,
                 transient=True,
+            )
+            self._progress.live = RedrawnLive(
+                console=console, transient=True, get_renderable=self._progress.get_renderable
             )
             self._bar = self._progress.add_task("", total=num_cells, completed=num_done)
             self._progress.start()

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from tianji_cli.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.provision import Phase
+from tianji_cli.render.redrawn_live import RedrawnLive
 
 _STYLES = {"ready": "green", "joined": "green", "failed": "red"}
 REFRESH_PER_S = 4.0
@@ -73,10 +73,10 @@ class PhaseLog:
         self._width = max((len(host.name) for host in hosts), default=0)
         self._began_s = time.monotonic()
         self._table = PhaseTable([host.name for host in hosts], self._began_s)
-        self._live: Live | None = None
+        self._live: RedrawnLive | None = None
         if output.is_animated and not self._is_silent:
             # The seconds go on by themselves: a host that hangs is seen to.
-            self._live = Live(
+            self._live = RedrawnLive(
                 self, console=output.notes, refresh_per_second=REFRESH_PER_S, transient=True
             )
             self._live.start()

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from engine.progress import Progress, RoleState
 from tianji_cli.render import units
+from tianji_cli.render.redrawn_live import RedrawnLive
 
 PLAIN_EVERY_S = 5.0
 _BAR_WIDTH = 40
@@ -39,7 +39,7 @@ class LiveDisplay:
     def __init__(self, console: Console, title: str) -> None:
         self._title = title
         # No refresh thread: the display is redrawn when there is something new.
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = RedrawnLive(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
     def show(self, progress: Progress) -> None:

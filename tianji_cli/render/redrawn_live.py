@@ -1,0 +1,38 @@
+"""A live display that survives a change of its terminal's size."""
+
+from __future__ import annotations
+
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.live import Live
+from rich.segment import ControlType, Segment
+
+_CLEAR = "\x1b[H\x1b[J"
+"""To the first line, and everything from there erased. Some terminals keep what another code for
+clearing the screen erases, in what can be scrolled back to."""
+
+
+class _ClearScreen:
+    """As a renderable that is no text."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(_CLEAR, None, [(ControlType.HOME,)])
+
+
+class RedrawnLive(Live):
+    """Begins on a clear screen when the terminal's size has changed since it drew last.
+
+    A narrower terminal breaks the lines, each in its own way, so that nobody knows how many there
+    are to be drawn over; a larger one brings back what had been pushed out above.
+    """
+
+    _drawn_size: ConsoleDimensions | None = None
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        size, drawn = self.console.size, self._drawn_size
+        if not self.console.is_interactive:
+            return super().process_renderables(renderables)
+        self._drawn_size = size
+        ready = super().process_renderables(renderables)
+        if drawn in (None, size):
+            return ready
+        return [_ClearScreen(), *ready[1:]]  # instead of moving up over the lines drawn last
