@@ -15,6 +15,14 @@ from tianji_cli.watch import Outcome
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Under `nohup` SIGHUP is ignored, by `up` as well."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def request_of(tmp_path):
     settings = ("policy=local", "stop.env_steps=64")

@@ -75,7 +75,7 @@ def test_text_that_is_not_utf_8_is_refused():
         codec.decode([frame.replace(b"interrupted", b"\xffnterrupted")])
 
 
-@pytest.mark.parametrize("setting", ["name=2024-99-99", "name=" + "[" * 3000])
+@pytest.mark.parametrize("setting", ["name=!!binary x", "name=" + "[" * 3000])
 def test_a_setting_that_yaml_cannot_make_a_value_of_is_refused(setting):
     with pytest.raises(ConfigError):
         apply_settings(parse_yaml("name: x", source="f"), [setting])
@@ -171,9 +171,9 @@ def test_after_its_last_word_a_buffer_hands_out_nothing():
 
 @pytest.mark.parametrize("seed", [2**63, 10**30])
 def test_a_seed_too_large_for_torch_is_a_configuration_error(seed):
-    document = parse_yaml(f"{{name: x, seed: {seed}, env: {{id: E}}, algorithm: {{}}}}", source="f")
-    with pytest.raises(ConfigError, match="<="):
-        convert(document, Experiment)
+    text = f"{{name: x, seed: {seed}, env: {{id: E}}, algorithm: {{}}}}"
+    with pytest.raises(ConfigError, match="<=|64 bits"):
+        convert(parse_yaml(text, source="f"), Experiment)
 
 
 def test_infinite_hyperparameters_are_refused():
