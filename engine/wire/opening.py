@@ -101,16 +101,16 @@ class Opening:
     def connect(self, link: Link) -> zmq.Socket[bytes]:
         """A client socket."""
         socket = self._socket(zmq.DEALER, link.endpoint)
-        identity = self._address + LATEST * link.latest_only
-        if link.endpoint.startswith("tcp:"):
-            identity += NONCE + secrets.token_hex(NONCE_BYTES)
-        socket.set(zmq.IDENTITY, identity.encode())
+        socket.set(zmq.IDENTITY, self._name_of(link).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):
             self._secure_client(socket, link)
         socket.connect(link.endpoint)
         return socket
+
+    def _name_of(self, link: Link) -> str:
+        return self._address + LATEST * link.latest_only
 
     def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         """Options bind only to later bind and connect calls, so all are set here, first."""
@@ -138,6 +138,8 @@ class Opening:
 
     def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
         keyring = self._require_keyring(link.endpoint)
+        identity = self._name_of(link) + NONCE + secrets.token_hex(NONCE_BYTES)
+        socket.set(zmq.IDENTITY, identity.encode())
         socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
         socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
         socket.set(zmq.CURVE_SERVERKEY, keyring.members[link.peer].encode())
