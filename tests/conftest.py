@@ -9,8 +9,11 @@ import shutil
 import signal
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+
+from tianji_cli import streams
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
 """What tests begin is not noted among the user's own runs; commands that they start inherit it."""
@@ -27,6 +30,17 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _standard_output() -> Iterator[None]:
+    """A command that was run within a test has led descriptor 1 elsewhere, for good."""
+    yield
+    if streams._own:
+        own = streams._own.pop()
+        own.flush()
+        os.dup2(own.fileno(), 1)
+        os.close(own.fileno())
 
 
 @pytest.hookimpl(trylast=True)  # after `-m` has chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -89,7 +90,7 @@ def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
             or the file cannot be read, is damaged, newer than this program, or not agreed to.
     """
     path = run_root / DEPLOYMENT_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ConfigError(
             "this run had no processes of its own: it ran inside its command (policy local), whose"
             " end was its end, and has no logs but what the terminal showed",

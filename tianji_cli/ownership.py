@@ -88,9 +88,10 @@ def is_own(checksum: str) -> bool:
     except OSError:
         return False
     with os.fdopen(descriptor, "rb") as file:
-        if not _is_private(os.fstat(file.fileno()), stat.S_IFREG):
+        found = os.fstat(file.fileno())
+        if not _is_private(found, stat.S_IFREG):
             return False
-        return checksum.encode() in file.read(_MAX_BYTES).split()
+        return checksum.encode() in file.read(min(found.st_size, _MAX_BYTES)).split()
 
 
 def _is_private(found: os.stat_result, kind: int) -> bool:

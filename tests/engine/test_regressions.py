@@ -172,7 +172,7 @@ def test_after_its_last_word_a_buffer_hands_out_nothing():
 @pytest.mark.parametrize("seed", [2**63, 10**30])
 def test_a_seed_too_large_for_torch_is_a_configuration_error(seed):
     text = f"{{name: x, seed: {seed}, env: {{id: E}}, algorithm: {{}}}}"
-    with pytest.raises(ConfigError, match="<=|64 bits"):
+    with pytest.raises(ConfigError, match=r"<=|64 bits"):
         convert(parse_yaml(text, source="f"), Experiment)
 
 

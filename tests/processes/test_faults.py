@@ -111,8 +111,7 @@ def test_an_actor_lost_after_the_stop_rule_fails_no_run_that_has_reached_its_end
 
 @pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
 def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
-    training.look()
-    keeper = next(process for process in training.family if process.name() == name)
+    keeper = training.role(name.removeprefix("tj-"))
     began_s = time.monotonic()
     keeper.send_signal(signal.SIGKILL)
     code, _, err = training.end()
@@ -130,8 +129,7 @@ def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
 
 @pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
 def test_a_keeper_of_roles_that_is_frozen_keeps_nobody_from_ending_the_run(training, name):
-    training.look()
-    keeper = next(process for process in training.family if process.name() == name)
+    keeper = training.role(name.removeprefix("tj-"))
     keeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: keeper.status() == psutil.STATUS_STOPPED, 5, "it is frozen")
     training.process.send_signal(signal.SIGINT)

@@ -12,6 +12,8 @@ import pytest
 from running import SHORT, rows, wait_for
 
 from engine.config_file import convert, parse_yaml
+from engine.graph.cut import single_cut
+from engine.runtime.compile_job import CompileOrder
 from engine.runtime.tether import tethered
 from engine.search_path import searched, with_own_path
 from engine.spec import Experiment
@@ -70,15 +72,15 @@ def test_the_compiler_finds_it_too(tmp_path: Path, monkeypatch):
     (tmp_path / "modules").mkdir()
     text = "import os\nprint('mine was imported', flush=True)\nos._exit(7)\n"
     (tmp_path / "modules" / "mine.py").write_text(text)
-    (tmp_path / "experiment.json").write_bytes(
-        msgspec.json.encode(convert(parse_yaml(EXPERIMENT, source="x"), Experiment))
-    )
+    experiment = convert(parse_yaml(EXPERIMENT, source="x"), Experiment)
+    order = CompileOrder(experiment=experiment, cut=single_cut(experiment), group=0)
+    (tmp_path / "order.json").write_bytes(msgspec.json.encode(order))
     monkeypatch.setattr("engine.search_path._directories", [str(tmp_path / "modules")])
     words = ("steps", str(tmp_path / "x.so"), str(tmp_path), *searched())
-    with (tmp_path / "experiment.json").open("rb") as experiment:
+    with (tmp_path / "order.json").open("rb") as text_of_order:
         done = subprocess.run(
             tethered("engine.runtime.compiler", *words),
-            stdin=experiment,
+            stdin=text_of_order,
             capture_output=True,
             text=True,
             cwd=tmp_path / "here",

@@ -107,7 +107,8 @@ def remark_of_end(value: float | None, summary: Summary, judge: str = "training"
     if summary.reached == (value >= summary.threshold):
         return ""
     if judge != summary.judge:
-        return "evaluations decide, not this"
+        deciding = "evaluations" if summary.judge == "evaluation" else "training episodes"
+        return f"{deciding} decide, not this"
     if summary.reached:
         return f"at the end; {threshold} was reached before"
     return f"at the end; too few in a row for {threshold}"
