@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from tianji_cli.bench.curves import TaskCurves
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.results import BenchManifest, Cell, CellResult
 from tianji_cli.bench.statistics import (
     Interval,
     SurvivalStep,
     bootstrap_iqm,
+    bootstrap_median,
     coefficient_of_variation,
+    common_horizon,
     kaplan_meier,
+    mean_over_steps,
     paired_ratio,
     restricted_mean,
     restricted_ratio,
@@ -72,6 +76,11 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """TianJi's throughput over this peer's; null for TianJi itself."""
     time_ratio: Ratio | None = None
     """This peer's time to the threshold over TianJi's, likewise."""
+    final_return: Interval | None = None
+    """Median over observed cells of the mean return of the last training episodes."""
+    mean_return: Interval | None = None
+    """Likewise of the area under the learning curve divided by its env steps, up to
+    `horizon_env_steps`; null if a cell of the task has no curve."""
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +90,8 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
     horizon_s: float
     """All observed runs were followed at least so long, unless they reached the threshold."""
     peers: list[PeerSummary]
+    horizon_env_steps: int | None = None
+    """Up to here all learning curves of the task go; null if an observed cell has none."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +107,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    manifest: BenchManifest, results: Mapping[Cell, CellResult], bench_ids: Sequence[str]
+    manifest: BenchManifest,
+    results: Mapping[Cell, CellResult],
+    bench_ids: Sequence[str],
+    curves: Mapping[str, TaskCurves] | None = None,
 ) -> Comparison:
     """Everything that the report says.
 
@@ -104,9 +118,13 @@ def compare(
         manifest: Of the benchmark.
         results: Its finished cells.
         bench_ids: Where they come from.
+        curves: Learning curves by task, for the returns over env steps.
     """
     tasks = [
-        _compare_task(name, task, [r for c, r in results.items() if c.task == name], manifest)
+        _with_areas(
+            _compare_task(name, task, [r for c, r in results.items() if c.task == name], manifest),
+            (curves or {}).get(name),
+        )
         for name, task in manifest.suite.tasks.items()
     ]
     return Comparison(
@@ -141,6 +159,28 @@ def _compare_task(
         for summary in peers
     ]
     return TaskComparison(task=name, horizon_s=horizon_s, peers=peers)
+
+
+def _with_areas(task: TaskComparison, curves: TaskCurves | None) -> TaskComparison:
+    """The same with what its learning curves say."""
+    all_curves = [] if curves is None else [c for own in curves.curves.values() for c in own]
+    horizon = common_horizon([curve.env_steps.tolist() for curve in all_curves])
+    if curves is None or horizon is None:
+        return task
+    peers = []
+    for peer in task.peers:
+        areas = [
+            mean_over_steps(curve.env_steps.tolist(), curve.return_mean.tolist(), horizon)
+            for curve in curves.curves.get(peer.peer, [])
+        ]
+        mean_return = _median_interval(areas)
+        peers.append(msgspec.structs.replace(peer, mean_return=mean_return))
+    return msgspec.structs.replace(task, peers=peers, horizon_env_steps=horizon)
+
+
+def _median_interval(values: Iterable[float | None]) -> Interval | None:
+    known = [value for value in values if value is not None]
+    return bootstrap_median(known) if known else None
 
 
 def _horizon_s(task: Task, results: Sequence[CellResult]) -> float:
@@ -182,6 +222,7 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         median_steps=_median_until_reached(observed, lambda f: f.steps_to_threshold or None),
         launch_s=_median(launches),
         peak_rss_bytes=max((r.peak_rss_bytes for r in cells), default=0) or None,
+        final_return=_median_interval(r.figures.return_mean for r in observed),
         num_leftovers=sum(len(r.leftovers) for r in cells),
         num_open_ports=sum(len(item.listening) for r in cells for item in r.leftovers),
     )

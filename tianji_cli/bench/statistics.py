@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -192,6 +193,39 @@ def coefficient_of_variation(values: Sequence[float]) -> float | None:
     if len(data) < 2 or data.mean() == 0:
         return None
     return float(data.std(ddof=1) / abs(data.mean()))
+
+
+def mean_over_steps(
+    env_steps: Sequence[float], returns: Sequence[float], horizon: float
+) -> float | None:
+    """The area under a learning curve divided by its env steps, from its first point to a horizon.
+
+    Args:
+        env_steps: Never falling.
+        returns: At these; straight lines are between them.
+        horizon: In env steps; what comes after it does not count.
+
+    Returns:
+        None for a curve that spans no env steps before it.
+    """
+    area = 0.0
+    for (a, low), (b, high) in pairwise(zip(env_steps, returns, strict=True)):
+        if a < min(b, horizon):
+            end = min(b, horizon)
+            at_end = low + (end - a) / (b - a) * (high - low)
+            area += (end - a) * (low + at_end) / 2
+    width = min(horizon, env_steps[-1]) - env_steps[0] if len(env_steps) else 0
+    return float(area / width) if width > 0 else None
+
+
+def common_horizon(curves: Sequence[Sequence[float]]) -> int | None:
+    """The env steps that all learning curves cover; None if one of them, or all, are missing.
+
+    Args:
+        curves: Env steps of each.
+    """
+    ends = [int(env_steps[-1]) for env_steps in curves if len(env_steps)]
+    return min(ends) if ends and len(ends) == len(curves) else None
 
 
 def _resample(count: int) -> np.ndarray:

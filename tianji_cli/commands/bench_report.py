@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from tianji_cli.bench.cell_files import ANOTHER_PLACE
 from tianji_cli.bench.compare import Comparison, TaskComparison, compare
 from tianji_cli.bench.conditions import code_name, version_changes
+from tianji_cli.bench.curves import TaskCurves, load_curves
 from tianji_cli.bench.measure import Figures, measure
 from tianji_cli.bench.results import (
     BenchManifest,
@@ -70,12 +71,16 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
 
     loaded = _load(roots)
     results, rebuilt = _rebuild(loaded)
-    comparison = compare(loaded.manifest, results, [root.name for root in roots])
+    curves = {
+        name: load_curves(name, task, loaded.places, results)
+        for name, task in loaded.manifest.suite.tasks.items()
+    }
+    comparison = compare(loaded.manifest, results, [root.name for root in roots], curves)
     target = BenchPaths((out or roots[0]).resolve())
     with writing("the report", target.root, ANOTHER_PLACE):
         make_inside(target.root, target.plots)
         figures = {
-            task.task: _draw(task, loaded, results, target.plots) for task in comparison.tasks
+            task.task: _draw(task, curves[task.task], target.plots) for task in comparison.tasks
         }
         write_json(target.comparison, comparison)
         page = BenchPage(loaded.manifest, comparison, results, loaded.places, figures, rebuilt)
@@ -195,16 +200,11 @@ def _agree(one: Figures, other: Figures) -> bool:
     return True
 
 
-def _draw(
-    task: TaskComparison, loaded: _Loaded, results: Mapping[Cell, CellResult], plots: Path
-) -> list[PageFigure]:
-    from tianji_cli.bench.curves import load_curves
+def _draw(task: TaskComparison, curves: TaskCurves, plots: Path) -> list[PageFigure]:
     from tianji_cli.render.figure_style import save
     from tianji_cli.render.figures_bench import BENCH_FIGURES, make_bench_figure
     from tianji_cli.render.page import PageFigure
 
-    settings = loaded.manifest.suite.tasks[task.task]
-    curves = load_curves(task.task, settings, loaded.places, results)
     drawn = []
     for spec in BENCH_FIGURES:
         figure = make_bench_figure(spec, curves, task)

@@ -21,6 +21,7 @@ from tianji_cli.render.bench_text import (
     failures_text,
     interval_text,
     median_text,
+    return_text,
     success_text,
     verdicts,
 )
@@ -111,18 +112,20 @@ def _task(page: BenchPage, task: TaskComparison, base: Path) -> str:
     figures = "".join(_figure(task.task, figure, base) for figure in page.figures[task.task])
     return (
         f"<section><h2>Task {esc(task.task)}</h2>{said}"
-        f'<div class="card">{_summary(task)}</div>'
+        f'<div class="card">{_summary(page, task)}</div>'
         f'<div class="figures below">{figures}</div>{_parity(page, task.task)}</section>'
     )
 
 
-def _summary(task: TaskComparison) -> str:
+def _summary(page: BenchPage, task: TaskComparison) -> str:
     rows = [
         (
             TITLES[peer.peer],
             interval_text(peer.throughput, 0),
             units.number(peer.throughput_median, 0),
             success_text(peer),
+            return_text(peer.final_return, page.manifest.suite.tasks[task.task].threshold),
+            return_text(peer.mean_return, page.manifest.suite.tasks[task.task].threshold),
             median_text(peer),
             _tight(units.seconds(peer.restricted_mean_s)),
             _tight(units.seconds(peer.median_from_launch_s)),
@@ -139,6 +142,8 @@ def _summary(task: TaskComparison) -> str:
         "env steps/s (IQM)",
         "median",
         "reached (Wilson)",
+        "final return",
+        "return over env steps",
         "median time to threshold",
         f"restricted mean ({task.horizon_s:.0f} s)",
         "from launch",

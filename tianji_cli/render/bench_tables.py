@@ -12,6 +12,7 @@ from tianji_cli.render.bench_text import (
     failures_text,
     median_text,
     reached_text,
+    return_lines,
 )
 
 _STYLES = {"faster": "green", "slower": "red"}
@@ -40,6 +41,8 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
         "env steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
         " times as fast as the system of that row, by block, with its 95% interval"
     )
+    for words in return_lines(task):
+        table.caption.append(f"\n· {words}")
     failed = [
         f"{TITLES[peer.peer]} {failures_text(peer)}"
         for peer in task.peers

@@ -39,6 +39,10 @@ COUNTING = (
     "In the mean of the learning curves a run that has ended keeps its last value.",
     "A run that misses the threshold is right-censored at its end: it enters as 'longer than'.",
     "Seeds match labels, not random streams, across systems.",
+    "The final return is the mean of the last training episodes when the system was stopped, so it"
+    " may lie below a threshold that it reached before; the return over env steps is the area under"
+    " the learning curve, divided by the env steps that the curves of all runs cover. Both are"
+    " medians over blocks with bootstrap intervals.",
     "All systems ran on one host, one after the other; processes are not nodes.",
 )
 
@@ -125,4 +129,29 @@ def verdicts(comparison: TaskComparison) -> list[str]:
             continue
         throughput, time = ratio_text(peer.throughput_ratio), ratio_text(peer.time_ratio)
         lines.append(f"{TITLES[peer.peer]}: throughput {throughput}; time to threshold {time}")
-    return lines
+    return lines + return_lines(comparison)
+
+
+def return_lines(comparison: TaskComparison) -> list[str]:
+    """What each system has learnt, a sentence for each."""
+    return [
+        f"{TITLES[peer.peer]} ends at a mean return of {return_text(peer.final_return)}"
+        + (
+            f"; over its first {units.count(comparison.horizon_env_steps)} env steps the mean is"
+            f" {return_text(peer.mean_return)}"
+            if peer.mean_return
+            else ""
+        )
+        for peer in comparison.peers
+        if peer.final_return
+    ]
+
+
+def return_text(value: Interval | None, threshold: float | None = None) -> str:
+    """A return with its interval; given a threshold, never rounded across it."""
+    if value is None:
+        return units.NONE
+    estimate, *bounds = (
+        units.mean_return(number, threshold) for number in (value.estimate, value.low, value.high)
+    )
+    return estimate if value.low is None else f"{estimate} [{bounds[0]}, {bounds[1]}]"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import msgspec
 
-from tianji_cli.bench.statistics import Interval, bootstrap_median, median_ratio
+from tianji_cli.bench.statistics import (
+    Interval,
+    bootstrap_median,
+    common_horizon,
+    mean_over_steps,
+    median_ratio,
+)
 from tianji_cli.study.records import (
     STUDY_SCHEMA_VERSION,
     StudyCell,
@@ -97,21 +102,12 @@ def final_return_of(run: StudyRun) -> float | None:
 
 def mean_return_of(run: StudyRun, horizon: int) -> float | None:
     """The curve's mean over env steps, from its first point to the horizon (trapezoids)."""
-    steps, returns = run.curve.env_steps, run.curve.return_mean
-    area = 0.0
-    for (a, low), (b, high) in pairwise(zip(steps, returns, strict=True)):
-        if a < min(b, horizon):
-            end = min(b, horizon)
-            at_end = low + (end - a) / (b - a) * (high - low)
-            area += (end - a) * (low + at_end) / 2
-    width = min(horizon, steps[-1]) - steps[0] if steps else 0
-    return area / width if width > 0 else None
+    return mean_over_steps(run.curve.env_steps, run.curve.return_mean, horizon)
 
 
 def horizon_of(runs: Sequence[StudyRun]) -> int | None:
     """The env steps that the learning curves of all runs cover; None without any."""
-    ends = [run.curve.env_steps[-1] for run in runs if run.curve.env_steps]
-    return min(ends) if ends and len(ends) == len(runs) else None
+    return common_horizon([run.curve.env_steps for run in runs])
 
 
 QUANTITIES: Mapping[str, Quantity] = {
