@@ -176,7 +176,7 @@ def _announce(bench: Bench, output: Output) -> None:
     longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
     done = f" ({bench.num_done} of {len(manifest.cells)} done)" if bench.num_done else ""
     output.say(
-        f"{len(cells)} cells{done}, between {units.seconds(shortest)} and"
+        f"{units.plural(len(cells), 'cell')}{done}, between {units.seconds(shortest)} and"
         f" {units.seconds(longest)} in all"
     )
     if output.verbosity > 0:

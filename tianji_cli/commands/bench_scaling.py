@@ -151,7 +151,9 @@ def _announce(work: ScalingWork, output: Output) -> None:
     blocks = units.plural(len(manifest.seeds), "seed")
     output.say(f"{nodes} nodes of {manifest.inventory.source}; {blocks}, each in random order")
     longest_s = len(work.open_cells) * (suite.budget_s + LAUNCH_S)
-    output.say(f"{len(work.open_cells)} runs, up to {units.seconds(longest_s)} in all")
+    output.say(
+        f"{units.plural(len(work.open_cells), 'run')}, up to {units.seconds(longest_s)} in all"
+    )
     for cell in work.open_cells:
         output.say(f"  {cell.name}", at_verbosity=1)
 

@@ -200,7 +200,10 @@ def _announce(work: TransportWork, output: Output) -> None:
         receiver, *senders = (host.name for host in manifest.hosts)
         output.say(f"from {', '.join(senders)} to {receiver}")
     size_s = EFFORT * suite.measure_s * len(suite.sizes_bytes)
-    output.say(f"{num_open} cells, about {units.seconds(num_open * (LAUNCH_S + size_s))} in all")
+    output.say(
+        f"{units.plural(num_open, 'cell')}, about"
+        f" {units.seconds(num_open * (LAUNCH_S + size_s))} in all"
+    )
     for cell in work.open_cells:
         output.say(f"  {cell.name}", at_verbosity=1)
 

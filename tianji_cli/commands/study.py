@@ -75,7 +75,7 @@ def _announce(work: StudyWork, output: Output) -> None:
     done = f" ({work.num_done} of {len(manifest.cells)} done)" if work.num_done else ""
     longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in work.open_cells)
     output.say(
-        f"{len(work.open_cells)} runs{done}, one after the other, at most"
+        f"{units.plural(len(work.open_cells), 'run')}{done}, one after the other, at most"
         f" {units.seconds(longest_s)} of training in all"
     )
     for cell in work.open_cells:

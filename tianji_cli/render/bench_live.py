@@ -85,7 +85,7 @@ def seen_text(seen: Seen) -> str:
     if seen.trained_s is None:
         return f"launching, {seen.since_launch_s:.0f} s"
     mean = units.mean_return(seen.return_mean)
-    return f"{seen.trained_s:.0f} s, {units.count(seen.env_steps)} env steps, return {mean}"
+    return f"{seen.trained_s:.0f} s, {units.plural(seen.env_steps, 'env step')}, return {mean}"
 
 
 def result_text(result: CellResult) -> str:
@@ -103,5 +103,6 @@ def result_text(result: CellResult) -> str:
         text = f"{name}: {result.outcome}: {result.detail.partition(chr(10))[0]}"
     if result.leftovers:
         ports = sum(len(item.listening) for item in result.leftovers)
-        text += f"; left {len(result.leftovers)} processes and {ports} open ports, now ended"
+        text += f"; left {units.plural(len(result.leftovers), 'process')} and"
+        text += f" {units.plural(ports, 'open port')}, now ended"
     return text

@@ -132,7 +132,8 @@ def _summary(page: BenchPage, task: TaskComparison) -> str:
             units.number(peer.median_steps, 0),
             _tight(units.seconds(peer.launch_s)),
             "–" if peer.peak_rss_bytes is None else _tight(units.size(peer.peak_rss_bytes)),
-            f"{peer.num_leftovers} processes, {peer.num_open_ports} ports",
+            f"{units.plural(peer.num_leftovers, 'process')},"
+            f" {units.plural(peer.num_open_ports, 'port')}",
             failures_text(peer),
         )
         for peer in task.peers

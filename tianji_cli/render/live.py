@@ -134,7 +134,7 @@ def _rules(progress: Progress) -> RenderableType:
     rows.add_row("env steps", _bar(steps, limit), f"{steps:,}{of_limit}")
     threshold = progress.threshold
     of_threshold = f" of {units.short(threshold)}" if threshold is not None else ""
-    episodes = f", {progress.episodes:,} episodes" if progress.episodes else ""
+    episodes = f", {units.plural(progress.episodes, 'episode')}" if progress.episodes else ""
     mean = _mean_return(progress)
     rows.add_row("return", _bar(progress.return_mean, threshold), f"{mean}{of_threshold}{episodes}")
     if progress.seconds_limit is not None:

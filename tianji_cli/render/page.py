@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tianji_cli.analysis.examine import ExaminedRun
-from tianji_cli.render import page_parts
+from tianji_cli.render import page_parts, units
 from tianji_cli.render.page_parts import esc
 from tianji_cli.render.page_style import CSS
 from tianji_cli.render.rows import verdict
@@ -81,8 +81,8 @@ def _header(runs: Sequence[ExaminedRun], title: str) -> str:
     if len(runs) > 1:
         names = ", ".join(examined.label for examined in runs)
         return f'<header><h1>{esc(title)}</h1><p class="soft">{esc(names)}</p></header>'
-    place = f"{summary.num_hosts} host{'' if summary.num_hosts == 1 else 's'}"
-    actors = f"{summary.num_actors} actor{'' if summary.num_actors == 1 else 's'}"
+    place = units.plural(summary.num_hosts, "host")
+    actors = units.plural(summary.num_actors, "actor")
     facts = (summary.algorithm, summary.env_id, f"policy {summary.policy}", place, actors)
     return (
         f'<header><h1>{esc(title)}</h1><p class="lead">{esc(verdict(summary))}.</p>'

@@ -131,4 +131,4 @@ def replay_ratio(runs: Runs) -> str:
 
 
 def _versions(lag: int) -> str:
-    return f"{lag} version{'' if lag == 1 else 's'}"
+    return units.plural(lag, "version")

@@ -19,10 +19,11 @@ def count(value: int | None) -> str:
 
 def plural(value: int, noun: str) -> str:
     """
-    >>> plural(1, "block"), plural(5, "block")
-    ('1 block', '5 blocks')
+    >>> plural(1, "block"), plural(5, "block"), plural(0, "process")
+    ('1 block', '5 blocks', '0 processes')
     """
-    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count(value)} {noun}{'' if value == 1 else ending}"
 
 
 def rate(value_per_s: float | None, of_what: str = "env steps") -> str:
