@@ -341,7 +341,7 @@ def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: P
     kept = (root / "cells" / "nodes-1-seed0" / "cell.json").stat().st_mtime_ns
     again = bench(tmp_path, "--resume", "b", "--yes", "--strict")
     assert again.returncode == 0, again.stderr
-    assert "1 runs" in again.stderr
+    assert "1 run," in again.stderr
     assert (root / "cells" / "nodes-1-seed0" / "cell.json").stat().st_mtime_ns == kept
     shown = subprocess.run(
         [sys.executable, "-m", "tianji_cli.main", "report", "b"],
