@@ -25,6 +25,8 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 	$(BIN)/tianji up
 	$(BIN)/tianji report
 
+# Tests start hundreds of processes; without compiled modules each would compile TianJi anew.
+test test-lab test-slow: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## Run the tests, two at a time: logic, processes, documentation
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 

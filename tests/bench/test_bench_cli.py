@@ -10,12 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked_tianji import run_forked
 
 QUICK = ["-s", "tasks.ppo.budget_s=20", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=15"]
 
 
-def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def variables(cwd: Path) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TIANJI_")}
+    return {**environment, "NO_COLOR": "1", "TIANJI_PEERS": str(cwd / "no-peers")}
+
+
+def ask(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What starts nothing."""
+    return run_forked(cwd, "bench", *arguments, env=variables(cwd))
+
+
+def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tianji_cli.main", "bench", *arguments],
         cwd=cwd,
@@ -24,7 +34,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**environment, "NO_COLOR": "1", "TIANJI_PEERS": str(cwd / "no-peers")},
+        env=variables(cwd),
     )
 
 
@@ -76,7 +86,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
     tmp_path, arguments, code, words
 ):
-    result = tianji(tmp_path, *arguments)
+    result = ask(tmp_path, *arguments)
     assert result.returncode == code, result.stderr
     for word in words:
         assert word in result.stderr
@@ -84,7 +94,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 
 
 def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
-    result = tianji(tmp_path, "smoke", "--dry-run", "-v")
+    result = ask(tmp_path, "smoke", "--dry-run", "-v")
     assert result.returncode == 0, result.stderr
     assert "4 cells, between 80.0 s and 2 min 48 s in all" in result.stderr
     assert "ppo/single-process-seed1" in result.stderr
@@ -100,7 +110,7 @@ def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
     ],
 )
 def test_a_dry_run_as_a_document_is_the_manifest(tmp_path, arguments, name):
-    result = tianji(tmp_path, *arguments, "--dry-run", "--json")
+    result = ask(tmp_path, *arguments, "--dry-run", "--json")
     assert result.returncode == 0, result.stderr
     manifest = json.loads(result.stdout)
     assert manifest[name] == "it"

@@ -166,7 +166,7 @@ def test_shared_memory_of_others_is_left_alone(tmp_path):
 )
 def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
     peers = FakePeer("tianji", "good"), FakePeer("rllib", behaviour)
-    limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 1.0}
+    limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 0.1}
     results = run(make_bench(tmp_path / "b", *peers, seeds=2, **limits), *peers)
     by_peer = {(r.cell.peer, r.cell.seed): r.outcome for r in results}
     assert by_peer == {
@@ -194,7 +194,7 @@ def test_what_is_done_before_the_first_cell_is_done_once_and_told(tmp_path, prog
             return Command([installed.python, "-c", program])
 
     peer = Rehearsing("rllib", "good")
-    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0, budget_s=20.0, min_s=1.0)
+    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0, budget_s=20.0, min_s=0.1)
     lines: list[str] = []
     results = run_cells(bench, {"rllib": peer}, lambda *_: None, lambda _: None, lines.append)
     assert lines == [f"  fake, t: {line}" for line in said]

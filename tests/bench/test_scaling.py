@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from bench_requests import request_for
+from forked_tianji import run_forked
 
 from engine.errors import ConfigError
 from engine.trace.records import Resources
@@ -206,8 +207,17 @@ def test_fewer_hosts_than_nodes_are_refused_with_what_to_do(tmp_path: Path):
     assert error.value.fix == "tianji lab up --hosts 8, or -s nodes=[1, 2, 4]"
 
 
-def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def variables(cwd: Path) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TIANJI_")}
+    return {**environment, "NO_COLOR": "1", "HOME": str(cwd)}
+
+
+def ask(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What starts nothing."""
+    return run_forked(cwd, "bench", *arguments, env=variables(cwd))
+
+
+def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tianji_cli.main", "bench", *arguments],
         cwd=cwd,
@@ -216,7 +226,7 @@ def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**environment, "NO_COLOR": "1", "HOME": str(cwd)},
+        env=variables(cwd),
     )
 
 
@@ -312,10 +322,10 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):
         (("scaling", hosts, "--compare", "rllib", "--yes"), "not systems"),
         (("scaling", hosts, "--budget", "0", "--dry-run", "-s", "nodes=[1]"), "0 is not a time"),
     ):
-        result = bench(tmp_path, *arguments)
+        result = ask(tmp_path, *arguments)
         assert result.returncode == 2, result.stderr
         assert words in result.stderr
-    planned = bench(tmp_path, "scaling", hosts, "-s", "nodes=[1, 4]", "--dry-run", "-v")
+    planned = ask(tmp_path, "scaling", hosts, "-s", "nodes=[1, 4]", "--dry-run", "-v")
     assert planned.returncode == 0, planned.stderr
     assert "nodes-4-seed2" in planned.stderr
     assert not (tmp_path / "results").exists()

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+from forked_tianji import run_forked
 from running import no_new_descriptor
 
 from engine.errors import ConfigError
@@ -374,7 +375,7 @@ def test_wrong_words_are_refused(tmp_path: Path, words: list[str], expected: str
     alone = tmp_path / "one.yaml"
     alone.write_text("version: 1\nhosts: {box: {address: 192.0.2.1}}\n")
     words = [str(alone) if word == alone.name else word for word in words]
-    done = tianji(tmp_path, "bench", "transport", "--dry-run", *words)
+    done = run_forked(tmp_path, "bench", "transport", "--dry-run", *words)
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
 

@@ -6,10 +6,10 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_tianji import run_forked
 
 BAD_KEY = """\
 version: 1
@@ -21,16 +21,7 @@ stop: {env_step: 5}
 
 
 def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tianji_cli.main", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
+    return run_forked(cwd, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from forked_tianji import run_forked
 
 HEAVY = ("torch", "pandas", "matplotlib", "paramiko", "gymnasium", "numpy", "zmq")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tianji_cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return run_forked(Path.cwd(), *arguments, env=os.environ)
 
 
 def commands() -> list[str]:

@@ -26,7 +26,14 @@ FAST = (
 """So that hundreds of updates are taken in each second, each with several reports."""
 
 
-@pytest.mark.parametrize("name", ["coordinator", "buffer-0", "learner-0", "supervisor", "nursery"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coordinator",
+        "supervisor",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("buffer-0", "learner-0", "nursery")),
+    ],
+)
 def test_a_process_that_stands_still_for_seconds_ends_no_run(tianji, tmp_path: Path, name: str):
     command = tianji("up", "--name", "run", *ENDLESS, *FAST)
     run = tmp_path / "results" / "run"
