@@ -166,7 +166,7 @@ def test_shared_memory_of_others_is_left_alone(tmp_path):
 )
 def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
     peers = FakePeer("tianji", "good"), FakePeer("rllib", behaviour)
-    limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 0.1}
+    limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 1.0}
     results = run(make_bench(tmp_path / "b", *peers, seeds=2, **limits), *peers)
     by_peer = {(r.cell.peer, r.cell.seed): r.outcome for r in results}
     assert by_peer == {
