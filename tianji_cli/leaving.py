@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 
@@ -27,8 +29,15 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
         code = end.code
     if isinstance(code, str):
         print(code, file=sys.stderr)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _await_second)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more
             stream.flush()
     os._exit(int(bool(code)) if isinstance(code, str) else code or 0)
+
+
+def _await_second(number: int, _frame: FrameType | None) -> None:
+    """Everything is said: the first Ctrl-C changes nothing, a second one ends what does not end."""
+    signal.signal(number, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,21 @@ def test_what_is_left_behind_holds_no_command_up(end: str, code: int):
     )
     assert (done.returncode, done.stdout) == (code, "said\nhelpers are ended\n")
     assert done.stderr == ("words\n" if "words" in end else "")
+
+
+@pytest.mark.parametrize(("count", "code"), [(1, 3), (2, -signal.SIGINT)])
+def test_ctrl_c_in_the_very_end_says_nothing_odd(count: int, code: int):
+    end = f"atexit.register(lambda: [signal.raise_signal(signal.SIGINT) for _ in range({count})])"
+    text = LEAVES.replace("import atexit", "import signal, atexit")
+    done = subprocess.run(
+        [sys.executable, "-c", text.format(end=f"{end}; sys.exit(3)")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_an_error_of_the_program_itself_still_has_its_traceback():
