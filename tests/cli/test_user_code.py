@@ -46,6 +46,7 @@ gymnasium.register("Restless-v0", Restless, max_episode_steps=500)
 """
 SHORT = ("-s", "env.id=restless:Restless-v0", "-s", "stop.env_steps=1600")
 SHORT += ("-s", "stop.return_threshold=null", "-s", "checkpoint.every_s=0.2", "-s", "seed=3")
+SHORT += ("-s", "learner.compile=off")
 
 
 def up(directory: Path, *words: str, env: dict[str, str] | None = None) -> tuple[int, bytes, str]:

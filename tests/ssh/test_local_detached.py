@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running import EAGER
 from ssh_kit import REPOSITORY
 
 from engine.runtime.identity import identify
@@ -36,7 +37,7 @@ def tianji(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_up_detached_status_logs_down(tmp_path: Path) -> None:
-    endless = ("-s", "stop.env_steps=null", "-s", "stop.seconds=200")
+    endless = (*EAGER, "-s", "stop.env_steps=null", "-s", "stop.seconds=200")
     endless += ("-s", "stop.return_threshold=null")
     up = tianji(tmp_path, "up", "-d", "--name", "mine", *endless)
     try:
