@@ -21,7 +21,7 @@ def make_limiter(
     )
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=80, derandomize=True)
 @given(
     ratio=st.floats(0.05, 64),
     min_size=st.integers(0, 200),
@@ -185,7 +185,7 @@ def test_a_lost_batch_is_drawn_again_though_a_round_has_begun():
     assert limiter.sampled == 16
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=50, derandomize=True)
 @given(
     ratio=st.floats(0.05, 64),
     min_size=st.integers(0, 200),

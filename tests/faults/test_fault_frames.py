@@ -51,7 +51,9 @@ def goes_on_and_balances(command, run) -> dict[str, object]:
     return summary
 
 
-@pytest.mark.parametrize("kind", ["flipped", "cut", "random"])
+@pytest.mark.parametrize(
+    "kind", ["flipped", *(pytest.param(k, marks=pytest.mark.slow) for k in ("cut", "random"))]
+)
 def test_a_bad_frame_is_refused_by_name_and_the_next_one_read(tianji, tmp_path, witness, kind):
     command, run, began_s = sabotaged(tianji, tmp_path, kind)
     refused = "refused a frame: frame from actor-1: "

@@ -50,7 +50,7 @@ def test_in_one_process_no_way_out_is_taken_for_the_end(
         ("SystemExit: 0", "SystemExit: 0"),
         ("KeyboardInterrupt", "KeyboardInterrupt"),
         ("os._exit(0)", "ended with code 0"),
-        ("os._exit(3)", "ended with code 3"),
+        pytest.param("os._exit(3)", "ended with code 3", marks=pytest.mark.slow),
     ],
 )
 def test_a_role_that_takes_one_is_named(tianji, tmp_path: Path, how: str, cause: str):
