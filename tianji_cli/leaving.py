@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def run_and_leave(command: Callable[[], None]) -> NoReturn:
     """Runs a command, and ends the process with its exit code.
@@ -29,8 +31,9 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
         code = end.code
     if isinstance(code, str):
         print(code, file=sys.stderr)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _await_second)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _await_second)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more
@@ -39,5 +42,5 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
 
 
 def _await_second(number: int, _frame: FrameType | None) -> None:
-    """Everything is said: the first Ctrl-C changes nothing, a second one ends what does not end."""
+    """Everything is said: the first signal changes nothing, a second one ends what does not end."""
     signal.signal(number, signal.SIG_DFL)

@@ -49,9 +49,13 @@ def test_what_is_left_behind_holds_no_command_up(end: str, code: int):
     assert done.stderr == ("words\n" if "words" in end else "")
 
 
-@pytest.mark.parametrize(("count", "code"), [(1, 3), (2, -signal.SIGINT)])
-def test_ctrl_c_in_the_very_end_says_nothing_odd(count: int, code: int):
-    end = f"atexit.register(lambda: [signal.raise_signal(signal.SIGINT) for _ in range({count})])"
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_in_the_very_end_changes_nothing_and_a_second_one_ends_it(name: str, count: int):
+    number = signal.Signals[name]
+    code = 3 if count == 1 else -number
+    raised = f"[signal.raise_signal({int(number)}) for _ in range({count})]"
+    end = f"signal.signal({int(number)}, signal.SIG_DFL); atexit.register(lambda: {raised})"
     text = LEAVES.replace("import atexit", "import signal, atexit")
     done = subprocess.run(
         [sys.executable, "-c", text.format(end=f"{end}; sys.exit(3)")],
