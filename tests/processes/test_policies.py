@@ -87,7 +87,9 @@ def test_learners_split_a_batch_of_one_rollout_among_them(tianji, tmp_path, acto
     )
 
 
-@pytest.mark.parametrize("policy", ["multi-learner", "gpu-only"])
+@pytest.mark.parametrize(
+    "policy", ["multi-learner", pytest.param("gpu-only", marks=pytest.mark.slow)]
+)
 def test_learners_that_share_batches_normalise_alike_and_as_one_does(tianji, tmp_path, policy):
     """Also where their parts are unequal: of eight environments they have three, three and two."""
     normalised = (
@@ -184,8 +186,8 @@ def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path)
     ("experiment", "policy"),
     [
         *(("cartpole_dqn", policy) for policy in ("synchronous", "multi-learner", "gpu-only")),
-        ("cartpole_apex", "multi-learner"),
-        pytest.param("cartpole_apex", "synchronous", marks=pytest.mark.slow),
+        ("cartpole_apex", "synchronous"),
+        pytest.param("cartpole_apex", "multi-learner", marks=pytest.mark.slow),
         pytest.param("cartpole_apex", "gpu-only", marks=pytest.mark.slow),
     ],
 )
