@@ -106,8 +106,8 @@ class CoordinatorRole:
             case Start():  # its own: so the trace says when its time zero was
                 return self._started(event.origin_ns * 1e-9)
             case Alive():
-                self._fleet.hear(event, now_s)
-                return self._start_if_complete(now_s)
+                told = self._fleet.hear(event, now_s)
+                return [*told, *self._start_if_complete(now_s)]
             case Report():
                 return self._reported(event, now_s)
             case StepLimitReached():

@@ -13,6 +13,7 @@ from engine.messages import (
     COORDINATOR,
     ActorLost,
     Alive,
+    Exit,
     Restart,
     TicketVoided,
     role_of,
@@ -52,7 +53,7 @@ class Fleet:
         self._heard_s: dict[str, float] = {}
         self._supervisor_of: dict[str, str] = {}
         self._lost: set[str] = set()
-        """Supervisors of hosts that were given up: what they still say changes nothing."""
+        """Supervisors of hosts that were given up: whatever they still say, they have to end."""
         self._restarts_left = restarts
         self._early_errors: set[str] = set()
         """What actors have raised before their first rollout."""
@@ -88,18 +89,26 @@ class Fleet:
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
         self._beat_at_s = now_s
 
-    def hear(self, event: Alive, now_s: float) -> None:
-        """Notes that a supervisor is there."""
-        if event.address not in self._lost:
-            self._heard_s[event.address] = now_s
-            self._supervisor_of[event.host] = event.address
+    def hear(self, event: Alive, now_s: float) -> list[Command]:
+        """Notes that a supervisor is there.
+
+        One whose host was given up may have stood still and hold beats that came meanwhile, so it
+        is told to end its part, which nobody takes anything from any more.
+        """
+        if event.address in self._lost:
+            return [Send(event.address, Exit())]
+        self._heard_s[event.address] = now_s
+        self._supervisor_of[event.host] = event.address
+        return []
 
     def beat(self, now_s: float) -> list[Command]:
-        """Tells the supervisors that the coordinator is there, if it is time to."""
+        """Tells the supervisors of all hosts that were not given up that the coordinator is there,
+        if it is time to."""
         if now_s < self._beat_at_s:
             return []
         self._beat_at_s = now_s + BEAT_S
-        return [Send(name, Alive(address=COORDINATOR)) for name in self._supervisors]
+        beat = Alive(address=COORDINATOR)
+        return [Send(name, beat) for name in self._supervisors if name not in self._lost]
 
     def silent_hosts(self, now_s: float) -> list[str]:
         """Hosts that have fallen silent since this was asked last; they count as lost."""

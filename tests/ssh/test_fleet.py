@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine import PROTOCOL_VERSION
 from engine.config_file import load_experiment
 from engine.messages import (
@@ -163,6 +165,25 @@ def test_a_host_that_was_given_up_does_not_come_back_by_what_it_still_says() -> 
     for host in ("one", "three"):
         role.handle(Alive(address=SUPERVISORS[host], host=host), 15.0)
     assert kinds(role.handle(TimerFired(), 16.0)) == [], "it is not lost a second time"
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_a_host_that_was_given_up_gets_no_beats_and_is_told_to_end_once_it_speaks(how: str) -> None:
+    """A host that thaws reads beats that came while it was frozen, which renew its lease."""
+    role = running()
+    others = ("one", "three")
+    if how == "gone":
+        role.handle(HostGone(host="two"), 13.9)
+    for now_s in (8.0, 13.9):
+        for host in others:
+            role.handle(Alive(address=SUPERVISORS[host], host=host), now_s)
+    role.handle(TimerFired(), 14.0)
+    later = sends(role.handle(TimerFired(), 17.0))
+    beats = [to for to, message in later if isinstance(message, Alive)]
+    assert beats == [SUPERVISORS[host] for host in others]
+    assert not sends(role.handle(Alive(address=SUPERVISORS["one"], host="one"), 17.1))
+    thawed = role.handle(Alive(address=SUPERVISORS["two"], host="two"), 17.2)
+    assert sends(thawed) == [(SUPERVISORS["two"], Exit())]
 
 
 def test_a_host_that_is_lost_before_the_start_fails_the_run_at_once() -> None:
