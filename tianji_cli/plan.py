@@ -216,7 +216,7 @@ def wire(
     members = [*plan.host_of, *supervisors.values()]
     keyrings = make_keyrings(members) if is_tcp else {}
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
-    commons = _commons(plan, setups, run_id, resumed, tuple(supervisors.values()))
+    commons = _commons(plan, setups, run_id, resumed, supervisors)
     links = _links(plan, endpoints)
 
     def worker(placement: Placement) -> WorkerSpec:
@@ -248,10 +248,11 @@ def _commons(
     setups: Mapping[str, HostSetup],
     run_id: str,
     resumed: Resumed | None,
-    supervisors: tuple[str, ...],
+    supervisors: Mapping[str, str],
 ) -> dict[str, CommonSpec]:
-    """What the processes of each host have in common."""
+    """What the processes of each host have in common; `supervisors` by host."""
     meeting = _meeting(plan, setups)
+    host_of = plan.host_of | {name: host for host, name in supervisors.items()}
     info = plan.info(run_id, resumed)
     routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
     return {
@@ -260,8 +261,9 @@ def _commons(
             run_dir=setup.run_dir,
             info=info,
             addresses=plan.addresses,
-            supervisors=supervisors,
+            supervisors=tuple(supervisors.values()),
             routes=routes,
+            host_of=host_of if host == host_of[COORDINATOR] else {},
             neighbours=frozenset(item.process for item in plan.placements if item.host == host),
             rendezvous=meeting.get(host),
             clock_offset_ns=setup.clock_offset_ns,

@@ -8,6 +8,7 @@ No sample and no weights pass through it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from engine import PROTOCOL_VERSION
@@ -32,6 +33,7 @@ from engine.roles.ending import Ending, Phase, Verdict
 from engine.roles.events import Event, Noted, TimerFired
 from engine.roles.fleet import HOST_LOST_S, Fleet
 from engine.roles.groups import Groups
+from engine.roles.join_deadline import words_of_missing
 from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.upkeep import Upkeep
@@ -55,6 +57,7 @@ class CoordinatorRole:
         addresses: All other roles.
         supervisors: Told of the start, so that they report on the run's timeline.
         groups: Who belongs together; without it there is one group.
+        host_of: Host of each process and supervisor, where there are several.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class CoordinatorRole:
         addresses: tuple[str, ...],
         supervisors: tuple[str, ...] = (),
         groups: Groups | None = None,
+        host_of: Mapping[str, str] | None = None,
     ) -> None:
         self.address = COORDINATOR
+        self._host_of = host_of or {}
         self._experiment = experiment
         self._info = info
         self._addresses = addresses
@@ -245,9 +250,15 @@ class CoordinatorRole:
             return [*commands, *self._ending.tick(now_s)]
         if now_s < JOIN_S:
             return commands
-        missing = self._roll.missing or self._fleet.unheard
-        self._verdict.fail(f"{', '.join(missing)} did not join within {JOIN_S:.0f} s")
+        self._verdict.fail(self._words_of_missing())
         return [*commands, *self._stop("join-deadline", now_s)]
+
+    def _words_of_missing(self) -> str:
+        """Of a process that plays several roles, the host of each."""
+        everybody = (COORDINATOR, *self._addresses, *self._supervisors)
+        placed = {name: self._host_of.get(self._groups.process_of(name), "") for name in everybody}
+        roll = self._roll
+        return words_of_missing(roll.missing, self._fleet.unheard, roll.joined, placed, JOIN_S)
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
         was_there = self._fleet.give_up(host)

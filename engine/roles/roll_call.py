@@ -56,6 +56,11 @@ class RollCall:
         self.last_words[address] = counters
         self._silent[_is_buffer(address)].discard(address)
 
+    @property
+    def joined(self) -> list[str]:
+        """Those that have."""
+        return sorted(self._hosts)
+
     def host_of(self, address: str) -> str:
         """Where it joined from; empty if it has not."""
         return self._hosts.get(address, "")

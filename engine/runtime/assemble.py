@@ -51,6 +51,7 @@ class Assembly:
         clock: The run's timeline.
         show: What the coordinator does with progress.
         process_of: The process that plays each role, where the names differ.
+        host_of: Host of each process and supervisor, if this is the coordinator's host.
         rendezvous: Where learners that update together meet.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
@@ -65,6 +66,7 @@ class Assembly:
     clock: LoopClock
     show: Callable[[Progress], None]
     process_of: Mapping[str, str] = field(default_factory=dict)
+    host_of: Mapping[str, str] = field(default_factory=dict)
     rendezvous: Rendezvous | None = None
     epoch: int = 0
     arena: Arena | None = None
@@ -139,7 +141,9 @@ def _actor_body(index: int, run: Assembly, blueprint: Blueprint) -> CollectingBo
 def _host_coordinator(run: Assembly) -> Hosted:
     experiment = run.blueprint.experiment
     groups = Groups(run.blueprint.cut, run.process_of)
-    coordinator = CoordinatorRole(experiment, run.info, run.addresses, run.supervisors, groups)
+    coordinator = CoordinatorRole(
+        experiment, run.info, run.addresses, run.supervisors, groups, run.host_of
+    )
     return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
 
 

@@ -36,6 +36,7 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
         routes: The process that plays each role, where the names differ.
+        host_of: Host of each process and supervisor; sent to the coordinator's host only.
         members: Public keys of all processes, if there is TCP.
         neighbours: The processes of this host; they share memory.
         rendezvous: Where learners that update together meet.
@@ -48,6 +49,7 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     supervisors: tuple[str, ...]
     routes: dict[str, str] = {}
+    host_of: dict[str, str] = {}
     members: dict[str, str] = {}
     neighbours: frozenset[str] = frozenset()
     rendezvous: Rendezvous | None = None

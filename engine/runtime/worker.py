@@ -78,6 +78,7 @@ def run_worker(
             clock,
             show,
             process_of=common.routes,
+            host_of=common.host_of,
             rendezvous=common.rendezvous,
             epoch=spec.epoch,
             arena=arena,

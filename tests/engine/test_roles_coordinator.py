@@ -18,9 +18,13 @@ from coordinator_scenes import (
     told,
 )
 
+from engine import PROTOCOL_VERSION
+from engine.graph.cut import single_cut
 from engine.messages import (
     COORDINATOR,
+    Alive,
     Exit,
+    Joined,
     Report,
     Start,
     StepLimitReached,
@@ -31,6 +35,8 @@ from engine.messages import (
 from engine.roles.commands import EndRun, Quit, ShowProgress, StartRun, Wake, WriteTrace
 from engine.roles.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
 from engine.roles.events import TimerFired
+from engine.roles.groups import Groups
+from engine.roles.join_deadline import words_of_missing
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
 from engine.trace.records import Episode
@@ -73,6 +79,85 @@ def test_who_is_late_to_join_is_named():
     assert summary.error == "actor-0, actor-1 did not join within 60 s"
     assert summary.stop_reason == "join-deadline"
     assert told(commands, Exit) == ["supervisor-0", "buffer-0", "learner-0"]
+
+
+PLACED = {
+    **{"coordinator": "one", "learner-0": "one", "buffer-0": "one", "supervisor-0": "one"},
+    **{"actor-0": "two", "supervisor-1": "two", "actor-1": "three", "supervisor-2": "three"},
+}
+NOTHING = "nothing was heard from there; a firewall may drop what goes from there to one"
+
+
+@pytest.mark.parametrize(
+    ("silent", "words"),
+    [
+        (
+            {"actor-1", "supervisor-2"},
+            f"actor-1, supervisor-2 on three did not join within 60 s\n    three: {NOTHING}",
+        ),
+        (
+            {"actor-0", "actor-1", "supervisor-1", "supervisor-2"},
+            "actor-1, supervisor-2 on three; actor-0, supervisor-1 on two did not join within 60 s"
+            f"\n    three: {NOTHING}\n    two: {NOTHING}",
+        ),
+        (
+            {"actor-0"},
+            "actor-0 on two did not join within 60 s"
+            "\n    two: its supervisor was heard, so the network lets it through",
+        ),
+        (
+            {"buffer-0"},
+            "buffer-0 on one did not join within 60 s\n    one: its supervisor was heard, and"
+            " learner-0 joined, so the network lets it through",
+        ),
+        (
+            {"supervisor-1"},
+            "supervisor-1 on two did not join within 60 s"
+            "\n    two: actor-0 joined, but its supervisor was not heard",
+        ),
+        (
+            {"buffer-0", "learner-0", "supervisor-0"},
+            "buffer-0, learner-0, supervisor-0 on one did not join within 60 s"
+            "\n    one: nothing was heard from there",
+        ),
+    ],
+)
+def test_the_hosts_of_who_is_late_are_named_with_what_was_heard_from_there(silent, words):
+    supervisors = ("supervisor-0", "supervisor-1", "supervisor-2")
+    experiment = make_experiment(policy="tianji")
+    coordinator = CoordinatorRole(experiment, INFO, ADDRESSES, supervisors, host_of=PLACED)
+    coordinator.handle(TimerFired(), 0.0)
+    for name in supervisors:
+        if name not in silent:
+            coordinator.handle(Alive(address=name, host=PLACED[name]), 0.5)
+    for address in ADDRESSES:
+        if address not in silent:
+            joined = Joined(
+                address=address, host=PLACED[address], pid=1, protocol=PROTOCOL_VERSION
+            )
+            coordinator.handle(joined, 1.0)
+    commands = coordinator.handle(TimerFired(), JOIN_S)
+    commands += answer(coordinator, *(name for name in WORKERS if name not in silent))
+    commands += answer(coordinator, *({"buffer-0"} - silent))
+    assert only(commands, EndRun).summary.error == words
+
+
+def test_of_many_on_one_host_some_are_named():
+    actors = [f"actor-{number}" for number in range(1000)]
+    words = words_of_missing(actors, [], [], dict.fromkeys((*actors, COORDINATOR), "big"), 60.0)
+    assert len(words) < 200
+    assert "actor-1, " in words
+    assert " and 992 more on big did not join" in words
+
+
+def test_roles_of_one_process_are_where_it_is():
+    groups = Groups(single_cut(make_experiment(policy="tianji")), {"learner-0": "heart-0"})
+    placed = {"coordinator": "one", "heart-0": "two"}
+    coordinator = CoordinatorRole(
+        make_experiment(), INFO, ("learner-0",), groups=groups, host_of=placed
+    )
+    commands = coordinator.handle(TimerFired(), JOIN_S)
+    assert "learner-0 on two did not join" in str(only(commands, EndRun).summary.error)
 
 
 def test_if_nobody_joins_the_run_ends_at_once():

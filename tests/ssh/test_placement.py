@@ -136,6 +136,10 @@ def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None
     assert common.clock_offset_ns == 5
     assert common.log_of(actor.address) == "/r/logs/b/actor-0.log"
     assert common.supervisors == ("supervisor-0", "supervisor-1")
+    assert common.host_of == {}, "the coordinator alone speaks of hosts"
+    at_coordinator = launches["a"].common.host_of
+    assert (at_coordinator["actor-0"], at_coordinator["supervisor-1"]) == ("b", "b")
+    assert (at_coordinator["coordinator"], at_coordinator["supervisor-0"]) == ("a", "a")
     assert {link.peer for link in actor.links} == {"buffer-0", "learner-0", "coordinator"}
     keyring = common.wiring_of(actor).keyring
     assert keyring is not None
