@@ -132,9 +132,7 @@ def test_the_hosts_of_who_is_late_are_named_with_what_was_heard_from_there(silen
             coordinator.handle(Alive(address=name, host=PLACED[name]), 0.5)
     for address in ADDRESSES:
         if address not in silent:
-            joined = Joined(
-                address=address, host=PLACED[address], pid=1, protocol=PROTOCOL_VERSION
-            )
+            joined = Joined(address=address, host=PLACED[address], pid=1, protocol=PROTOCOL_VERSION)
             coordinator.handle(joined, 1.0)
     commands = coordinator.handle(TimerFired(), JOIN_S)
     commands += answer(coordinator, *(name for name in WORKERS if name not in silent))

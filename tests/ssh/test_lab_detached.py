@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
-from ssh_kit import SHORT, Bench, limits, wait_until
+from ssh_kit import SHORT, Bench, Command, limits, wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -29,6 +31,12 @@ def test_a_detached_run_can_be_watched_and_ended(bench: Bench) -> None:
     assert document["phase"] == "running"
     assert document["roles"]["actor-0"]["is_alive"]
     assert document["progress"]["env_steps_collected"] > 0
+    fetch = bench.tianji("fetch", "detached", "--json")
+    assert fetch.wait(30) == 0, fetch.said
+    document = json.loads(bench.out(fetch))
+    assert (document["phase"], document["is_complete"]) == ("running", False)
+    assert document["hosts"] == {host: {"phase": "running", "error": ""} for host in (one, two)}
+    assert up.rows("production")
     logs = bench.tianji("logs", "detached", f"actor-0@{two}")
     assert logs.wait(30) == 0, logs.said
     assert f"actor-0@{two} | actor-0 is process" in bench.out(logs)
@@ -57,12 +65,48 @@ def test_a_detached_run_ends_by_itself_and_is_collected(bench: Bench) -> None:
     assert "the run has ended" in follow.said
     for host in (one, two):
         wait_until(lambda host=host: not bench.processes(host), 10, f"{host} is empty")
+    _fetch_again_and_again(bench, up, one, two)
     down = bench.tianji("down", "alone", "--json")
     assert down.wait(60) == 0, down.said
     assert json.loads(bench.out(down))["is_clean"]
     assert up.summary["status"] == "ok"
     assert up.summary["env_steps_consumed"] >= 4000
     bench.assert_nothing_left()
+    _assert_fetched(bench, {})
+
+
+def _fetch_again_and_again(bench: Bench, up: Command, *hosts: str) -> None:
+    """All of the run comes, also in place of what was lost or torn here; its hosts keep it."""
+    ended = {host: {"phase": "ended", "error": ""} for host in hosts}
+    _assert_fetched(bench, ended)
+    first = _files_of(up.run_dir)
+    assert any(name.endswith(".safetensors") for name in first)
+    assert {name.split("/")[1] for name in first if name.endswith(".log")} == set(hosts)
+    shutil.rmtree(up.run_dir / "checkpoints")
+    up.run_dir.joinpath("summary.json").unlink()
+    events = up.run_dir / "trace" / "events.jsonl"
+    events.write_bytes(events.read_bytes()[:-9])
+    _assert_fetched(bench, ended)
+    assert _files_of(up.run_dir) == first
+    for host in hosts:
+        kept = bench.lab.exec(host, ["ls", f"/root/.tianji/runs/alone@{host}"])
+        assert kept.returncode == 0, kept.stderr
+
+
+def _assert_fetched(bench: Bench, hosts: dict[str, dict[str, str]]) -> None:
+    fetch = bench.tianji("fetch", "alone", "--json")
+    assert fetch.wait(30) == 0, fetch.said
+    document = json.loads(bench.out(fetch))
+    assert (document["phase"], document["is_complete"]) == ("ended", True)
+    assert document["hosts"] == hosts
+
+
+def _files_of(run_dir: Path) -> dict[str, bytes]:
+    """What a run has written, without what the command itself notes of it."""
+    parts = ("checkpoints", "trace", "logs")
+    paths = [path for part in parts for path in (run_dir / part).rglob("*") if path.is_file()]
+    paths.append(run_dir / "summary.json")
+    return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
 
 
 def test_down_cleans_up_after_a_killed_controller(bench: Bench) -> None:
