@@ -40,6 +40,8 @@ def bench(lab: Lab, tmp_path: Path) -> Iterator[Bench]:
     for host in lab.status():
         if host.state == "dead":
             lab.start(host.name)
+        elif host.state == "frozen":
+            lab.thaw(host.name)
     for host in lab.status():
         if host.is_cut:
             lab.heal(host.name)

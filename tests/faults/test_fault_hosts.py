@@ -45,11 +45,13 @@ def test_a_frozen_host_is_given_up_and_ends_its_roles_when_it_thaws(
         "up", *ENDLESS, "-s", "stop.seconds=30", *limits(one, two, three), run="frozen"
     )
     command.wait_for_training()
-    frozen_actor = next(
-        int(row["role"].rpartition("-")[2])
-        for row in command.rows("events")
-        if row["kind"] == "joined" and row["host"] == three
-    )
+
+    def actors_there() -> list[int]:
+        joined = [row for row in command.rows("events") if row["kind"] == "joined"]
+        return [int(row["role"].rpartition("-")[2]) for row in joined if row["host"] == three]
+
+    wait_until(actors_there, 10, "the events have come, too; each table comes by itself")
+    (frozen_actor,) = actors_there()
     began_s = time.monotonic()
     bench.lab.freeze(three)
     assert state_of(bench.lab, three) == "frozen"
