@@ -76,10 +76,10 @@ def elsewhere(results: Path) -> str:
     """What a command needs to look for runs there: nothing, where it looks by itself."""
     usual = Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))
     is_usual = results.absolute() == usual.absolute()
-    return "" if is_usual else f" --results {shlex.quote(str(_from_here(results)))}"
+    return "" if is_usual else f" --results {shlex.quote(str(from_here(results)))}"
 
 
-def _from_here(path: Path) -> Path:
+def from_here(path: Path) -> Path:
     """As it can be typed in the working directory, short where it lies below."""
     try:
         return path.relative_to(Path.cwd())

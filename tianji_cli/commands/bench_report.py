@@ -28,6 +28,7 @@ from tianji_cli.bench.undertaking import check_finished
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.bench_tables import task_table
+from tianji_cli.run_dir import from_here
 from tianji_cli.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def show_comparison(report: BenchReport, output: Output) -> None:
     """Prints the tables, or one JSON document."""
     found = report.comparison
     tables = (part for task in found.tasks for part in (task_table(found, task), ""))
-    output.findings(found, tables, found.warnings, f"report: {report.page}")
+    output.findings(found, tables, found.warnings, f"report: {from_here(report.page)}")
 
 
 def _load(roots: Sequence[Path]) -> _Loaded:

@@ -19,7 +19,7 @@ from tianji_cli.comparison_dir import claim_comparison
 from tianji_cli.output import Output
 from tianji_cli.render.profile import profile_table
 from tianji_cli.render.tables import settings_table, summary_table
-from tianji_cli.run_dir import RunPaths, resolve_run
+from tianji_cli.run_dir import RunPaths, from_here, resolve_run
 from tianji_cli.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def report_command(
         output.document(result.document)
         return result
     _show_runs(result, output)
-    output.data.print(Text(f"report: {result.report}"), soft_wrap=True)
+    output.data.print(Text(f"report: {from_here(result.report)}"), soft_wrap=True)
     return result
 
 

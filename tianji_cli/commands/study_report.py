@@ -17,6 +17,7 @@ from tianji_cli.bench.undertaking import check_finished
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
+from tianji_cli.run_dir import from_here
 from tianji_cli.safe_files import make_inside, write_file
 from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
 from tianji_cli.study.records import (
@@ -122,7 +123,9 @@ def show_study(report: StudyReport, output: Output) -> None:
     found = report.comparison
     tables = (_task_table(found.study_id, task) for task in found.tasks)
     lines = (Text(line) for line in ratio_lines(found))
-    output.findings(found, itertools.chain(tables, lines), found.warnings, f"report: {report.page}")
+    output.findings(
+        found, itertools.chain(tables, lines), found.warnings, f"report: {from_here(report.page)}"
+    )
 
 
 def _task_table(study_id: str, task: TaskResult) -> Table:
