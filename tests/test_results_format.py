@@ -26,7 +26,8 @@ from tianji_cli.commands.report_document import ReportDocument, RunReport, Wrong
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
 from tianji_cli.conclusion import DetachedDocument
-from tianji_cli.manifest import GitState, Manifest
+from tianji_cli.git_state import GitState
+from tianji_cli.manifest import Manifest
 from tianji_cli.placement import Placement
 from tianji_cli.preflight import Finding
 from tianji_cli.run_dir import RunPaths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.documents import write_json
+from tianji_cli.git_state import GitState, git_state
 from tianji_cli.inventory import Inventory
 from tianji_cli.ownership import checksum_of, note_own
 from tianji_cli.run_dir import RunPaths
@@ -24,13 +24,6 @@ from tianji_cli.seats import Seat
 
 DECIDING = ("run_id", "experiment", "inventory")
 """What of a manifest decides what is done when another run goes on from it."""
-
-
-class GitState(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the directory that TianJi was installed from; nulls outside a checkout."""
-
-    commit: str | None
-    dirty: bool | None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,26 +81,3 @@ def write_manifest(
     data = write_json(paths.manifest, manifest, PRIVATE_MODE)
     note_own(checksum_of(data, only=DECIDING))
     return manifest
-
-
-def git_state(directory: Path) -> GitState:
-    """Commit and cleanliness of a checkout."""
-    if not (directory / ".git").exists():
-        return GitState(commit=None, dirty=None)
-    commit = _git(directory, "rev-parse", "HEAD")
-    changes = _git(directory, "status", "--porcelain")
-    return GitState(commit=commit or None, dirty=None if changes is None else bool(changes))
-
-
-def _git(directory: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None

@@ -16,7 +16,7 @@ from tianji_cli.bench.results import BenchPaths, read_manifest
 from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 from tianji_cli.commands.report import report_command
 from tianji_cli.documents import write_json
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
 
 

@@ -31,7 +31,7 @@ from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.undertaking import Undertaking
 from tianji_cli.commands.bench_request import Kind, conduct
 from tianji_cli.documents import begin, read_json
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
 
 OLD = GitState(commit="0123456789abcdef", dirty=False)

@@ -20,8 +20,8 @@ from tianji_cli.bench.conditions import code_state, own_versions
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.commands.bench_scaling import report_scaling, scaling_command
 from tianji_cli.documents import begin, write_json
+from tianji_cli.git_state import GitState
 from tianji_cli.inventory import Inventory, load_inventory
-from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.figures_scaling import scaling_figure
 from tianji_cli.run_dir import RunPaths

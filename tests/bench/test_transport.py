@@ -27,8 +27,8 @@ from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.commands.bench_transport import report_transport
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.documents import write_json
+from tianji_cli.git_state import GitState
 from tianji_cli.inventory import load_inventory
-from tianji_cli.manifest import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.figures_transport import transport_figure
 from tianji_cli.transport.compare import compare

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.documents import write_json
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 from tianji_cli.study.records import (
     LearningCurve,
     StudyCell,

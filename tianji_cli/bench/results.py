@@ -18,7 +18,7 @@ from tianji_cli.bench.suite import PEERS, Suite, Task
 from tianji_cli.bench.supervise import Leftover
 from tianji_cli.documents import read_json
 from tianji_cli.files import is_file
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 
 BENCH_SCHEMA_VERSION = 1
 WHAT = "a benchmark"

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Machine
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 
 
 class AnyManifest(Protocol):

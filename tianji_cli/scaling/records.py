@@ -14,8 +14,8 @@ from tianji_cli.bench.machine import Load, Machine
 from tianji_cli.bench.schedule import in_blocks
 from tianji_cli.documents import read_json
 from tianji_cli.files import is_file
+from tianji_cli.git_state import GitState
 from tianji_cli.inventory import Inventory
-from tianji_cli.manifest import GitState
 from tianji_cli.scaling.suite import ScalingSuite
 
 SCALING_SCHEMA_VERSION = 1

@@ -18,7 +18,7 @@ from engine.trace.summary import Summary
 from tianji_cli.bench.machine import Load, Machine, check_same
 from tianji_cli.documents import decode, read_json
 from tianji_cli.files import is_file
-from tianji_cli.manifest import GitState
+from tianji_cli.git_state import GitState
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.safe_files import append_descriptor, named_inside
 from tianji_cli.study.spec import Study
