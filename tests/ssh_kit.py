@@ -18,6 +18,8 @@ from tianji_cli.lab import Lab
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHORT = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
+SLOWED = ("-s", "env.step_latency_ms=8")
+"""However fast the machine, a few thousand env steps then take longer than leaving a run alone."""
 
 
 def wait_until(is_so: Callable[[], object], within_s: float, what: str) -> None:

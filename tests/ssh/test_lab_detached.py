@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ssh_kit import SHORT, Bench, Command, limits, wait_until
+from ssh_kit import SHORT, SLOWED, Bench, Command, limits, wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -57,7 +57,7 @@ def test_a_detached_run_can_be_watched_and_ended(bench: Bench) -> None:
 
 def test_a_detached_run_ends_by_itself_and_is_collected(bench: Bench) -> None:
     one, two, *_ = bench.hosts
-    short = (*SHORT, "-s", "stop.env_steps=4000", "-s", "actors=2")
+    short = (*SHORT, *SLOWED, "-s", "stop.env_steps=4000", "-s", "actors=2")
     up = bench.tianji("up", *short, "-d", *limits(one, two), run="alone")
     assert up.wait(60) == 0, up.said
     follow = bench.tianji("logs", "alone", "-f")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fault_rows import Witness
-from ssh_kit import SHORT, Bench, limits, wait_until
+from ssh_kit import SHORT, SLOWED, Bench, limits, wait_until
 
 from engine.runtime.checkpoint_file import newest_checkpoint
 from tianji_cli.analysis.check import rebuild_counters
@@ -63,7 +63,7 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
 def test_files_that_are_still_on_a_host_are_brought_first(bench: Bench) -> None:
     """Of a detached run that has ended, everything is over there until `down` brings it."""
     one, two, *_ = bench.hosts
-    settings = (*SHORT, "-s", "stop.env_steps=3000")
+    settings = (*SHORT, *SLOWED, "-s", "stop.env_steps=3000")
     command = bench.tianji("up", "-d", *settings, *limits(one, two), run="left")
     assert command.wait(60) == 0, command.said
     wait_until(lambda: not bench.processes(one), 60, "it has ended by itself")
