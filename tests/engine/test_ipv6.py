@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from ipv6 import needs_ipv6
 from socket_kit import HELLO, link, make_codec, receive
 
 from engine.errors import PreflightError
@@ -14,17 +15,7 @@ from engine.runtime.ports import find_free_ports, listen_on
 from engine.wire.keys import make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 
-
-def has_ipv6() -> bool:
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+pytestmark = needs_ipv6
 
 
 def test_members_talk_at_an_ipv6_address() -> None:

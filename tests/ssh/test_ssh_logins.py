@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ipv6 import needs_ipv6
 from sshd_kit import Sshd, make_key, missing, no_configuration, serving
 
 from engine.errors import ConfigError, HostUnreachableError, PreflightError, TianJiError
@@ -284,6 +285,7 @@ def test_ways_through_others(sshd: Sshd, no_configuration: Path) -> None:
     assert "no way" in error.what
 
 
+@needs_ipv6
 def test_ipv6(tmp_path: Path) -> None:
     with serving(tmp_path / "d", {"plain": "/bin/bash"}, ipv6=True) as sshd:
         node = SshNode(sshd.host())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_node import FakeNode, facts
+from ipv6 import needs_ipv6
 
 from engine.errors import PreflightError
 from engine.runtime.ports import find_free_ports
@@ -23,18 +23,6 @@ from tianji_cli.output import Output
 from tianji_cli.preflight import Finding, complete, host_findings
 from tianji_cli.probe import probe_command
 from tianji_cli.reachability import Reachable, check_ports, require_ways
-
-
-def has_ipv6() -> bool:
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
 def free_range(address: str, count: int = 8) -> tuple[int, int]:
