@@ -75,6 +75,12 @@ def test_named_tests_exist(page):
         assert f"\ndef {test}(" in (ROOT / name).read_text(), f"{page.name} names {name}::{test}"
 
 
+def test_the_picture_is_that_of_the_reference_result():
+    shown = ROOT / "docs/images/ppo-cartpole-learning.png"
+    kept = ROOT / "results/reference/cartpole/plots/ppo-3200-learning_over_time.png"
+    assert shown.read_bytes() == kept.read_bytes()
+
+
 def test_every_fault_has_a_test_or_says_that_it_has_none():
     text = (ROOT / "docs/reliability.md").read_text().partition("## Random faults")[0]
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
