@@ -1,4 +1,5 @@
-"""Reads files that anybody may have made: no pipe is waited for, no device is read for ever."""
+"""Files: read although anybody may have made them, so no pipe is waited for and no device read for
+ever; written so that no crash leaves half of one."""
 
 from __future__ import annotations
 
@@ -64,3 +65,38 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 def reason_of(error: Exception) -> str:
     """Why a file cannot be used, in the system's words."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_umask() -> int:
+    """The umask of this process, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+FILE_MODE = 0o666 & ~read_umask()
+"""As this process began: the code of an environment beside a learner may set another umask."""
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a file beside its place, flushes it to disk, and renames it.
+
+    Raises:
+        OSError: The disk is full or not writable; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

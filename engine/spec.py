@@ -55,6 +55,12 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Passed to the environment's constructor."""
 
     @property
+    def columns(self) -> list[slice]:
+        """Which environments each split has, along a rollout's axis B."""
+        size = self.num_envs // self.num_splits
+        return [slice(first, first + size) for first in range(0, self.num_envs, size)]
+
+    @property
     def module(self) -> str | None:
         """`corridor` of `corridor:Corridor-v0`: imported before the environment is made."""
         module, colon, _ = self.id.partition(":")

@@ -6,14 +6,13 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 import typer
 
 from engine.errors import ConfigError
 from tianji_cli.inventory import Host
-from tianji_cli.output import Output
 from tianji_cli.ownership import is_own, note_own
 
 FLAG = "--trust"
@@ -26,6 +25,14 @@ MAX_LINES = 30
 Lines: TypeAlias = Sequence[str]
 
 
+class Listener(Protocol):
+    """Whom something can be told: the terminal (`tianji_cli.output`)."""
+
+    is_json: bool
+
+    def say(self, text: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Consent:
     """How the user agrees to what was not begun here.
@@ -35,7 +42,7 @@ class Consent:
         is_given: By `--trust`, on the command line.
     """
 
-    output: Output | None = None
+    output: Listener | None = None
     is_given: bool = False
 
     def need(self, checksum: str, what: str, where: str, lines: Lines) -> None:

@@ -19,6 +19,7 @@ import torch
 from engine.algorithms.base import LearnerState
 from engine.errors import ConfigError, RunFailedError
 from engine.progress import RunCounters
+from engine.regular_files import write_durably
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.checkpoint_file import (
     CheckpointInfo,
@@ -28,7 +29,6 @@ from engine.runtime.checkpoint_file import (
     open_regular,
     read_info,
     tidy,
-    write_durably,
 )
 from engine.runtime.soundness import first_strange
 from engine.runtime.tensor_file import MAX_HEADER_BYTES, PREFIX, read_header, refuse_strange

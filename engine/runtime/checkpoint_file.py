@@ -23,7 +23,6 @@ from msgspec import Meta
 
 from engine.errors import ConfigError
 from engine.progress import Count, RunCounters
-from engine.runtime.process import read_umask
 from engine.runtime.tensor_file import refuse_strange
 from engine.spec import Experiment
 
@@ -250,34 +249,6 @@ def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:
         os.close(descriptor)
         raise ConfigError(problem, where=str(path))
     return os.fdopen(descriptor, "rb")
-
-
-FILE_MODE = 0o666 & ~read_umask()
-"""As this process began: the code of an environment beside a learner may set another umask."""
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, flushes it to disk, and renames it.
-
-    Raises:
-        OSError: The disk is full or not writable; what was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), FILE_MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def tidy(directory: Path, keep: int) -> None:

@@ -1,9 +1,11 @@
-"""Which cores a process may use, which are idle, and keeping a process to some of them (Linux)."""
+"""The cores of this host: what they can do, which are idle, and keeping a process to some."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -38,3 +40,13 @@ def release(pid: int) -> None:
     """Gives a child of a pinned process the cores that its parent had before."""
     if _before_pinning:
         os.sched_setaffinity(pid, _before_pinning)
+
+
+def processor_features() -> list[str]:
+    """What code compiled for this very machine relies on: its model and instruction sets."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return [platform.machine(), platform.processor(), platform.node()]
+    first, _, _ = cpuinfo.read_text().partition("\n\n")
+    named = ("vendor_id", "model", "flags", "CPU", "Features")
+    return [line for line in first.splitlines() if line.startswith(named)]

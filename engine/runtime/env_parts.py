@@ -22,12 +22,6 @@ from engine.sections import ENVIRONMENT, Sections
 from engine.spec import EnvSpec
 
 
-def columns_of(spec: EnvSpec) -> list[slice]:
-    """Which environments each part has, along a rollout's axis B."""
-    size = spec.num_envs // spec.num_splits
-    return [slice(first, first + size) for first in range(0, spec.num_envs, size)]
-
-
 class EnvPart(ABC):
     """Some environments, and where what they return belongs.
 
@@ -139,7 +133,7 @@ def make_local_parts(blueprint: Blueprint, seed: int, sections: Sections) -> lis
     """All environments of an actor; its i-th one has the same seed however they are split, if it
     has random numbers of its own (a vectorised version may draw for all its environments)."""
     spec = blueprint.env
-    columns = columns_of(spec)
+    columns = spec.columns
     return [
         LocalPart(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)
         for of_part in columns

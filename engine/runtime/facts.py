@@ -45,13 +45,3 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def processor_features() -> list[str]:
-    """What code compiled for this very machine relies on: its model and instruction sets."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return [platform.machine(), platform.processor(), platform.node()]
-    first, _, _ = cpuinfo.read_text().partition("\n\n")
-    named = ("vendor_id", "model", "flags", "CPU", "Features")
-    return [line for line in first.splitlines() if line.startswith(named)]

@@ -16,12 +16,12 @@ import torch
 from engine import PROTOCOL_VERSION
 from engine.messages import COORDINATOR, Joined, StopRequested
 from engine.progress import Progress
+from engine.regular_files import read_umask
 from engine.roles.events import TimerFired
 from engine.roles.totals import RunInfo
 from engine.runtime.assemble import Assembly, host_role
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.loop import Loop, LoopClock
-from engine.runtime.process import read_umask
 from engine.runtime.profile import profiled
 from engine.sections import OFF, Stopwatch
 

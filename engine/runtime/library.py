@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from engine.algorithms import gradient
+from engine.regular_files import write_durably
 from engine.runtime.account import cache_home
 from engine.runtime.blueprint import Blueprint
-from engine.runtime.checkpoint_file import write_durably
-from engine.runtime.facts import processor_features
+from engine.runtime.cores import processor_features
 
 MAKERS = ("acting", "compiled", "compiler", "env_parts", "staging", "traced")
 """Modules beside this one that decide what a library computes and how it is called."""

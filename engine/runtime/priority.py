@@ -10,15 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from engine.messages import role_of
-from engine.runtime.library import Kind
 
 GIVES_WAY: Mapping[str, int] = {"actor": 5, "environment": 5, "evaluator": 5}
 """Niceness by role; of all others 0. Whoever collects can work ahead until the queue is full, and
 then waits beside an idle core if the learner, which has one thread, does not get a whole one."""
-
-COMPILING: Mapping[Kind, int] = {"steps": 10, "act": 19}
-"""Niceness of the compiler: training comes first, and a learner gains more than an actor. With 17,
-PPO on CartPole on two cores had no compiled steps after a minute; with 10 after 43 s."""
 
 
 def niceness(roles: Sequence[str]) -> int:

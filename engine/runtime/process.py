@@ -53,13 +53,6 @@ class OrphanWatch:
         return os.getppid() != self._parent
 
 
-def read_umask() -> int:
-    """The umask of this process, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def describe_exit(status: int) -> tuple[str, bool]:
     """What a wait status means.
 

@@ -24,7 +24,6 @@ from engine.algorithms.gradient import (
 from engine.runtime.acting import Acting, Rounding, as_tensors
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.compiled import act_signature, step_arguments, steps_signature
-from engine.runtime.env_parts import columns_of
 from engine.runtime.library import Kind, Signature
 from engine.runtime.staging import SampleStaging, Staging
 
@@ -72,7 +71,7 @@ def trace_act(blueprint: Blueprint) -> Traced:
     lanes = Lanes(0, num_envs, num_envs)
     acting = Acting(blueprint.algorithm, lanes, torch.Generator())
     tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
-    row = acting.rows(tensors, columns_of(blueprint.env))[0][0]
+    row = acting.rows(tensors, blueprint.env.columns)[0][0]
     function = _ActFunction(blueprint.algorithm, acting.names)
     return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 

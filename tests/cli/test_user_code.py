@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.runtime.process import read_umask
+from engine.regular_files import read_umask
 from engine.runtime.user_code import restored_process
 from tianji_cli.interrupts import Interrupts
 

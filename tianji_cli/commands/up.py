@@ -18,8 +18,8 @@ from engine.blame import told
 from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.progress import Progress
+from engine.regular_files import read_umask
 from engine.runtime.launch import Failed, HostFacts
-from engine.runtime.process import read_umask
 from engine.runtime.user_code import restored_process
 from engine.search_path import look_in, user_directories
 from engine.spec import Experiment
