@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -20,6 +21,11 @@ from tianji_cli.takings import Share
 
 SCHEMA_VERSION = 1
 DEPLOYMENT_NAME = "deployment.json"
+INSPECTOR = "engine.runtime.inspect"
+"""The module of this release that a host is asked about a run with (`tianji_cli.host_control`)."""
+FORMER_INSPECTOR = "engine.runtime.inspect"
+"""The same in releases that did not record it."""
+_MODULE = re.compile(r"engine(\.[a-z][a-z_]*)+")
 
 
 class HostPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +36,9 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
         python: Interpreter.
         source: Directory of the packages.
         run_dir: The run's directory there.
+        inspector: The module in `source` that tells what is there of a run and ends it: a host has
+            the sources that the run began with, whatever this program has become since. Older
+            files do not say, and stay as they are when they are written again.
         attempt: Of the `up` that began the run; empty if an earlier release did.
         learners: Which learners are there, which write checkpoints; files of before do not say.
     """
@@ -38,8 +47,14 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     source: str
     run_dir: str
+    inspector: str | msgspec.UnsetType = msgspec.UNSET
     attempt: str = ""
     learners: tuple[int, ...] | None = None
+
+    @property
+    def inspecting_module(self) -> str:
+        """What to run in `source`."""
+        return FORMER_INSPECTOR if self.inspector is msgspec.UNSET else self.inspector
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +141,8 @@ def _check(deployment: Deployment, where: str) -> None:
         for text in (part.python, part.source, part.run_dir):
             if not text or "\0" in text or ".." in PurePosixPath(text).parts:
                 raise ConfigError(f"{text!r} is no path of a run", where=where)
+        if not _MODULE.fullmatch(part.inspecting_module):
+            raise ConfigError(f"{part.inspector!r} is no module of TianJi", where=where)
 
 
 def note_ended(run_root: Path, deployment: Deployment) -> None:

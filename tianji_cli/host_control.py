@@ -12,23 +12,21 @@ from engine.runtime.inspect import Findings
 from engine.search_path import module_command
 from tianji_cli.bundle import source_root
 from tianji_cli.connectors.base import Completed, Node, with_environment
-from tianji_cli.deployment import HostPart
+from tianji_cli.deployment import INSPECTOR, HostPart
 
 LOOK_S = 20.0
 STEP_S = 30.0
 
 
 def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
-    """Runs `engine.runtime.inspect` there, which imports nothing heavy.
+    """Runs a module of the run's own sources there, which imports nothing heavy.
 
     On this machine it is this program's own, whatever the run's files say.
     """
-    python, source = part.python, part.source
+    python, source, module = part.python, part.source, part.inspecting_module
     if not node.is_remote:
-        python, source = sys.executable, str(source_root())
-    command = with_environment(
-        module_command(python, "engine.runtime.inspect", *arguments), {"PYTHONPATH": source}
-    )
+        python, source, module = sys.executable, str(source_root()), INSPECTOR
+    command = with_environment(module_command(python, module, *arguments), {"PYTHONPATH": source})
     done = node.run(command, limit_s)
     return _decode(node, done)
 

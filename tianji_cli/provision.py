@@ -25,7 +25,7 @@ from tianji_cli.bundle import (
     source_root,
 )
 from tianji_cli.connectors.base import Connection, Node
-from tianji_cli.deployment import HostPart
+from tianji_cli.deployment import INSPECTOR, HostPart
 from tianji_cli.environment import Interpreter, find_interpreter, make_environment
 from tianji_cli.inventory import Host
 from tianji_cli.own_modules import OwnModules
@@ -220,6 +220,7 @@ class Provisioner:
                 python=sys.executable,
                 source=str(source_root()),
                 run_dir=self._order.local_run_dir,
+                inspector=INSPECTOR,
                 attempt=self._order.attempt,
             )
         else:
@@ -243,8 +244,14 @@ class Provisioner:
         if not is_there:
             ship(node, workdir, bundle, self._attempt(host))
         python = self._choose_python(host, node, interpreter, workdir, source)
-        attempt = self._order.attempt
-        return HostPart(host=host, python=python, source=source, run_dir=run_dir, attempt=attempt)
+        return HostPart(
+            host=host,
+            python=python,
+            source=source,
+            run_dir=run_dir,
+            inspector=INSPECTOR,
+            attempt=self._order.attempt,
+        )
 
     def _send_modules(self, host: Host, node: Node) -> tuple[str, ...]:
         """Where the user's own modules lie there."""

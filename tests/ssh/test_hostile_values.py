@@ -25,7 +25,7 @@ from tianji_cli.connectors.host_keys import accept_command
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.ssh import spawn_line
 from tianji_cli.connectors.target import Target
-from tianji_cli.deployment import HostPart
+from tianji_cli.deployment import INSPECTOR, HostPart
 from tianji_cli.host_control import look_at_part, remove_part
 from tianji_cli.inventory import Host, load_inventory
 from tianji_cli.probe import probe
@@ -86,6 +86,12 @@ class ShellNode(LocalNode):
         return Completed(done.returncode, done.stdout, done.stderr)
 
 
+def part_on(host: Host, python: str, run_dir: str) -> HostPart:
+    """Of a run of these very sources."""
+    source = str(Path(__file__).parents[2])
+    return HostPart(host=host, python=python, source=source, run_dir=run_dir, inspector=INSPECTOR)
+
+
 def test_the_marks_would_show_an_execution(tmp_path: Path):
     """The tests below can fail: unquoted, the same values do run."""
     in_shell(f"echo {HOSTILE[0]}")
@@ -120,7 +126,9 @@ def test_a_host_is_prepared_and_cleaned_below_any_directory(tmp_path: Path):
     make_directories(node, [run_dir])
     host = Host(name="box", connection="local", address="127.0.0.1", ports=None)
     source = str(Path(__file__).parents[2])
-    part = HostPart(host=host, python=sys.executable, source=source, run_dir=run_dir)
+    part = HostPart(
+        host=host, python=sys.executable, source=source, run_dir=run_dir, inspector=INSPECTOR
+    )
     assert look_at_part(node, part, "run").marked == []
     remove_part(node, part, "run")
     assert not Path(run_dir).exists()
@@ -139,7 +147,13 @@ def test_an_interpreter_may_lie_below_a_directory_with_an_equals_sign(tmp_path: 
     assert json.loads(done.stdout)[:2] == [["A=1"], "2"], done.stderr
     host = Host(name="box", connection="local", address="127.0.0.1", ports=None)
     source = str(Path(__file__).parents[2])
-    part = HostPart(host=host, python=str(python), source=source, run_dir=str(tmp_path / "run"))
+    part = HostPart(
+        host=host,
+        python=str(python),
+        source=source,
+        run_dir=str(tmp_path / "run"),
+        inspector=INSPECTOR,
+    )
     assert look_at_part(ShellNode(), part, "run").marked == []
 
 
