@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.extensions import import_modules
+from engine.runtime.host_check import LIST_NAME
 from engine.search_path import OWN_ROOT, module_command, own_path, searched
 from engine.spec import Experiment
 from tianji_cli import own_modules
@@ -132,7 +133,7 @@ def test_equal_modules_have_equal_names_and_long_paths_fit():
     bundle = pack_modules(files)
     assert bundle == pack_modules(dict(reversed(files.items())))
     with tarfile.open(fileobj=io.BytesIO(bundle.data)) as archive:
-        assert sorted(archive.getnames()) == sorted(files)
+        assert sorted(archive.getnames()) == sorted([*files, LIST_NAME])
 
 
 SHADOWS = (

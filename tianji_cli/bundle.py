@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from engine.runtime.host_check import LIST_NAME
+
 PACKAGES = ("engine", "tianji_cli")
 REQUIREMENTS = (
     "gymnasium",
@@ -36,10 +38,15 @@ _DIGEST_CHARACTERS = 16
 
 @dataclass(frozen=True)
 class Bundle:
-    """A tar file and its name."""
+    """A tar file and its name.
+
+    Attributes:
+        list_sha256: Of the list of files in it, by which a host tells whether they are whole.
+    """
 
     name: str
     data: bytes
+    list_sha256: str = ""
 
 
 def make_bundle(root: Path, constraints: str) -> Bundle:
@@ -61,6 +68,9 @@ def pack_modules(files: Mapping[str, bytes]) -> Bundle:
 
 
 def _packed(prefix: str, files: Mapping[str, bytes], tar_format: int) -> Bundle:
+    lines = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
+    listed = "".join(lines).encode()
+    files = {**files, LIST_NAME: listed}
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tar_format) as archive:
         for name in sorted(files):
@@ -69,7 +79,8 @@ def _packed(prefix: str, files: Mapping[str, bytes], tar_format: int) -> Bundle:
             entry.mode = 0o644
             archive.addfile(entry, io.BytesIO(files[name]))
     data = stream.getvalue()
-    return Bundle(prefix + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS], data)
+    name = prefix + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS]
+    return Bundle(name, data, hashlib.sha256(listed).hexdigest())
 
 
 def source_root() -> Path:

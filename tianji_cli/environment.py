@@ -4,28 +4,34 @@ is needed, or a virtual environment that is made there once for each set of pinn
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import PreflightError, VersionMismatchError
+from engine.runtime.host_check import DAMAGED_NAME
 from tianji_cli.bundle import CONSTRAINTS_NAME, REQUIREMENTS, environment_name
 from tianji_cli.connectors.base import Completed, Node
 from tianji_cli.inventory import Host
 from tianji_cli.probe import ProbeFacts, minor_of, probe
 from tianji_cli.shipping import discard, sweep
+from tianji_cli.verification import COMPLETE_NAME, look_at_environment, put_in_place
 
 VENV_S = 60.0
 INSTALL_S = 900.0
 MIN_FREE_BYTES = 64 * 2**20
-COMPLETE_NAME = ".complete"
 PIP_OPTIONS = ("--quiet", "--no-input", "--disable-pip-version-check", "--requirement")
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python on a host."""
+    """A Python on a host.
+
+    Attributes:
+        damage: What is wrong with the environment that was made there, and is not used therefore.
+    """
 
     path: str
     facts: ProbeFacts
+    damage: str = ""
 
 
 def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
@@ -38,11 +44,15 @@ def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
     workdir = node.expand(host.workdir)
     wanted = minor_of(platform.python_version())
     named = [node.expand(host.python) if "/" in host.python else host.python] if host.python else []
-    made = f"{workdir}/venvs/{environment_name(constraints, wanted)}/bin/python"
+    place = f"{workdir}/venvs/{environment_name(constraints, wanted)}"
+    made, damage = f"{place}/bin/python", ""
     found: list[Interpreter] = []
     for path in (*named, made) if named else (made, f"python{wanted}", "python3"):
-        if path == made and not node.exists(path):
-            continue
+        if path == made:
+            held = look_at_environment(node, place, constraints)
+            damage = held.damage
+            if not held.is_sound:
+                continue
         facts = probe(node, path, workdir, REQUIREMENTS)
         if facts is not None:
             found.append(Interpreter(path, facts))
@@ -55,7 +65,7 @@ def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
         raise _none(node, host, found, named, wanted)
     best = min(right, key=lambda item: len(item.facts.missing))
     _check_disk(node, workdir, best.facts)
-    return best
+    return replace(best, damage=damage)
 
 
 def _none(
@@ -94,7 +104,7 @@ def _check_disk(node: Node, workdir: str, facts: ProbeFacts) -> None:
 def make_environment(
     node: Node, base: Interpreter, workdir: str, bundle: str, constraints: str, mark: str
 ) -> str:
-    """Makes a virtual environment from the pinned constraints; left alone if it is complete.
+    """Makes a virtual environment from the pinned constraints; left alone if it is whole.
 
     It is made beside its place and renamed: hosts that share a home directory, and commands that
     run at the same time, may all make it, and none takes it from under another's processes. Its
@@ -112,6 +122,9 @@ def make_environment(
     name = environment_name(constraints, base.facts.minor)
     directory = f"{workdir}/venvs/{name}"
     python = f"{directory}/bin/python"
+    if base.damage:
+        complete, damaged = f"{directory}/{COMPLETE_NAME}", f"{directory}/{DAMAGED_NAME}"
+        node.run(["mv", "-f", "--", complete, damaged], VENV_S)  # if nobody has done so before
     if node.exists(f"{directory}/{COMPLETE_NAME}"):
         return python
     if not base.facts.has_venv:
@@ -123,38 +136,38 @@ def make_environment(
         )
     sweep(node, f"{workdir}/venvs")
     beside = f"{workdir}/venvs/.{name}.{mark}"
-    for command, limit_s in _steps(base.path, beside, directory, f"{bundle}/{CONSTRAINTS_NAME}"):
+    for command, limit_s in _steps(base.path, beside, f"{bundle}/{CONSTRAINTS_NAME}"):
         done = node.run(command, limit_s)
         if done.code != 0:
             discard(node, beside)
             if node.exists(f"{directory}/{COMPLETE_NAME}"):
                 return python  # somebody else was faster
-            raise _not_made(node, base, directory, command, done)
+            raise _not_made(node, base, " ".join(command[:4]), done)
+    done = node.run(put_in_place(beside, directory), VENV_S)
+    discard(node, beside, f"{beside}.old")
+    if done.code != 0 and not node.exists(f"{directory}/{COMPLETE_NAME}"):
+        # made by hand, or left by a release that made it in its place
+        fix = f"if no run there uses it, remove {directory}"
+        raise _not_made(node, base, f"mv {beside} {directory}", done, fix)
     return python
 
 
-def _steps(base: str, beside: str, place: str, constraints: str) -> list[tuple[list[str], float]]:
+def _steps(base: str, beside: str, constraints: str) -> list[tuple[list[str], float]]:
     """What makes an environment, and how long each step may take."""
     pip = [f"{beside}/bin/python", "-P", "-m", "pip", "install", *PIP_OPTIONS, constraints]
     return [
         ([base, "-P", "-m", "venv", "--clear", beside], VENV_S),
         (pip, INSTALL_S),
         (["touch", f"{beside}/{COMPLETE_NAME}"], VENV_S),
-        (["mv", "-T", "--", beside, place], VENV_S),
     ]
 
 
 def _not_made(
-    node: Node, base: Interpreter, place: str, command: list[str], done: Completed
+    node: Node, base: Interpreter, step: str, done: Completed, fix: str = ""
 ) -> PreflightError:
-    if command[0] == "mv":  # made by hand, or left by a release that made it in its place
-        fix = f"if no run there uses it, remove {place}"
-    else:
-        fix = "give a `python:` in the inventory that has "
-        fix += ", ".join(base.facts.missing or REQUIREMENTS)
+    missing = ", ".join(base.facts.missing or REQUIREMENTS)
     return PreflightError(
-        f"its environment cannot be made: {' '.join(command[:4])} ended with code"
-        f" {done.code}{done.last_words}",
+        f"its environment cannot be made: {step} ended with code {done.code}{done.last_words}",
         where=node.name,
-        fix=fix,
+        fix=fix or f"give a `python:` in the inventory that has {missing}",
     )

@@ -95,7 +95,7 @@ def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
     facts = interpreter.facts
     findings = [
         _ok("python", f"{facts.python} at {facts.executable}"),
-        judge_versions(facts, _index_problem(node, interpreter.path, facts)),
+        judge_versions(facts, _index_problem(node, interpreter.path, facts), interpreter.damage),
         _ok("cores", str(facts.num_cores)),
         judge_memory(facts),
         judge_disk(facts, host.workdir),
@@ -131,11 +131,12 @@ def _pinned() -> dict[str, str]:
     return dict(line.split("==") for line in pinned_constraints().split())
 
 
-def judge_versions(facts: ProbeFacts, index_problem: str = "") -> Finding:
+def judge_versions(facts: ProbeFacts, index_problem: str = "", damage: str = "") -> Finding:
     """Packages against those that run here.
 
     Args:
         index_problem: Why what is missing cannot be got there.
+        damage: What is wrong with the environment that an earlier `up` has made.
     """
     pinned = _pinned()
     if facts.missing:
@@ -149,11 +150,9 @@ def judge_versions(facts: ProbeFacts, index_problem: str = "") -> Finding:
                 " them",
             )
         if facts.has_venv:
-            return Finding(
-                probe="versions",
-                verdict="warning",
-                detail=f"lacks {missing}; `up` makes an environment with pinned versions there",
-            )
+            made = f"lacks {missing}; `up` makes an environment with pinned versions there"
+            anew = f"its environment is damaged ({damage}); `up` makes it anew"
+            return Finding(probe="versions", verdict="warning", detail=anew if damage else made)
         return Finding(
             probe="versions",
             verdict="failed",

@@ -57,7 +57,16 @@ def minor_of(version: str) -> str:
 
 def probe_command(python: str, *arguments: str) -> list[str]:
     """The command line that runs the probe with an interpreter of the host."""
-    script = (source_root() / _SCRIPT).read_text()
+    return script_command(python, _SCRIPT, *arguments)
+
+
+def script_command(python: str, path: str, *arguments: str) -> list[str]:
+    """The command line that runs a script of this source, sent as text, with such an interpreter.
+
+    Args:
+        path: Relative to the packages' directory.
+    """
+    script = (source_root() / path).read_text()
     return [python, "-c", script, *arguments]
 
 

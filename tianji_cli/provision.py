@@ -30,6 +30,7 @@ from tianji_cli.environment import Interpreter, find_interpreter, make_environme
 from tianji_cli.inventory import Host
 from tianji_cli.own_modules import OwnModules
 from tianji_cli.shipping import forget_modules, run_exists, ship, start_supervisor
+from tianji_cli.verification import look_at_bundle
 
 Phase = Literal[
     "connect",
@@ -225,7 +226,7 @@ class Provisioner:
             )
         else:
             part = self._equip(host, node)
-            directories = self._send_modules(host, node)
+            directories = self._send_modules(host, node, part.python)
         self._enter(host, "start")
         connection = start_supervisor(node, part, self._order.run_id)
         return Site(node, part, connection, directories)
@@ -239,9 +240,9 @@ class Provisioner:
             raise run_exists(host.name, run_dir)
         bundle = self._get_bundle()
         source = f"{workdir}/bundles/{bundle.name}"
-        is_there = node.exists(source)
-        self._enter(host, "ship", f"{bundle.name} is there" if is_there else bundle.name)
-        if not is_there:
+        held = look_at_bundle(node, interpreter.path, source, bundle)
+        self._enter(host, "ship", held.words(bundle.name))
+        if not held.is_sound:
             ship(node, workdir, bundle, self._attempt(host))
         python = self._choose_python(host, node, interpreter, workdir, source)
         return HostPart(
@@ -253,14 +254,15 @@ class Provisioner:
             attempt=self._order.attempt,
         )
 
-    def _send_modules(self, host: Host, node: Node) -> tuple[str, ...]:
+    def _send_modules(self, host: Host, node: Node, python: str) -> tuple[str, ...]:
         """Where the user's own modules lie there."""
         if self._modules is None:
             return ()
         workdir = node.expand(host.workdir)
         place = f"{workdir}/bundles/{self._modules.name}"
-        if not node.exists(place):
-            self._enter(host, "ship", self._order.modules.words)
+        held = look_at_bundle(node, python, place, self._modules)
+        if not held.is_sound:
+            self._enter(host, "ship", held.words(self._order.modules.words))
             forget_modules(node, workdir)
             ship(node, workdir, self._modules, self._attempt(host))
         return (place,)
@@ -271,7 +273,9 @@ class Provisioner:
         if not interpreter.facts.missing:
             self._enter(host, "environment", interpreter.path)
             return interpreter.path
-        self._enter(host, "environment", f"lacks {', '.join(interpreter.facts.missing)}")
+        missing = ", ".join(interpreter.facts.missing)
+        damage = f"is damaged ({interpreter.damage}): made anew" if interpreter.damage else ""
+        self._enter(host, "environment", damage or f"lacks {missing}")
         constraints, attempt = self._constraints, self._attempt(host)
         return make_environment(node, interpreter, workdir, source, constraints, attempt)
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from engine.errors import ConfigError, PreflightError, TianJiError
+from engine.runtime.host_check import DAMAGED_NAME
 from engine.runtime.identity import RUN_VARIABLE, mark
 from engine.search_path import module_command, own_path
 from tianji_cli.bundle import MODULES_PREFIX, Bundle
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
+from tianji_cli.verification import put_in_place
 
 STEP_S = 30.0
 REMOVE_S = 300.0
@@ -73,6 +75,8 @@ def make_directories(node: Node, directories: Sequence[str]) -> None:
 def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
     """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
 
+    It takes the place of one that was found damaged.
+
     Args:
         mark: Names this attempt, of which there may be several at a time.
 
@@ -84,18 +88,21 @@ def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
     sweep(node, f"{workdir}/bundles")
     make_directories(node, [beside])
     node.put(f"{beside}.tar", bundle.data)
-    for command in (
-        ["tar", "-xf", f"{beside}.tar", "-C", beside],
-        ["mv", "-T", "--", beside, place],
-    ):
+    unpack = ["tar", "-xf", f"{beside}.tar", "-C", beside]
+    for step, command in (("tar", unpack), ("mv", put_in_place(beside, place))):
         done = node.run(command, STEP_S)
-        if done.code != 0 and not node.exists(place):
+        if done.code != 0 and not is_in_place(node, place):
             raise PreflightError(
-                f"the bundle cannot be unpacked: {command[0]} ended with code"
+                f"the bundle cannot be unpacked: {step} ended with code"
                 f" {done.code}{done.last_words}",
                 where=node.name,
             )
-    discard(node, f"{beside}.tar", beside)
+    discard(node, f"{beside}.tar", beside, f"{beside}.old")
+
+
+def is_in_place(node: Node, place: str) -> bool:
+    """Whether somebody else was faster."""
+    return node.exists(place) and not node.exists(f"{place}/{DAMAGED_NAME}")
 
 
 def discard(node: Node, *paths: str) -> None:

@@ -117,6 +117,11 @@ def mark(run_id: str, host: str, run_dir: str, attempt: str = "") -> str:
     return f"{run_id}@{host}:{digest}"
 
 
+def shows_marks() -> bool:
+    """Whether this system shows what environment a process was started with."""
+    return _PROC.joinpath("self", "environ").exists()
+
+
 def find_marked(value: str | None = None) -> dict[int, str]:
     """Pids of this user's processes that carry a mark, with the mark.
 

@@ -4,14 +4,15 @@
     python -m engine.runtime.inspect stop RUN_DIR RUN_ID HOST SECONDS [ATTEMPT]
 
 Both print one JSON document. Runs of releases that knew no attempts are asked without. Only
-processes that the run recorded (pid and start time), or that carry its mark in their environment,
-are touched; never a process because of its name.
+processes that carry the run's mark in their environment are touched; never a process because of its
+name, nor because a file names its pid and start: those may be another's after a reboot.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -19,12 +20,14 @@ import msgspec
 from engine.runtime.endpoints import sweep_stale
 from engine.runtime.identity import (
     KILL_S,
+    ProcessId,
     await_end,
     find_marked,
     is_alive,
     kill_marked,
     mark,
     send_signal,
+    shows_marks,
 )
 from engine.runtime.state import HostState, read_state, state_path
 
@@ -55,7 +58,7 @@ def look(run_dir: Path, run_id: str, host: str, attempt: str = "") -> Findings:
         return Findings(state=None, is_supervised=False, alive=[], marked=marked)
     return Findings(
         state=state,
-        is_supervised=is_alive(state.supervisor),
+        is_supervised=_is_of_run(state.supervisor, marked),
         alive=[address for address, process in state.roles.items() if is_alive(process)],
         marked=marked,
     )
@@ -67,15 +70,22 @@ def _own_state(run_dir: Path, host: str, attempt: str) -> HostState | None:
     return state if state is not None and state.attempt == attempt else None
 
 
+def _is_of_run(process: ProcessId, marked: Container[int]) -> bool:
+    """Whether it lives and carries the run's mark, as far as this system shows environments."""
+    return is_alive(process) and (process.pid in marked or not shows_marks())
+
+
 def stop(run_dir: Path, run_id: str, host: str, within_s: float, attempt: str = "") -> Findings:
     """Asks the supervisor to end the run, waits for it, then kills whatever is left."""
     state = _own_state(run_dir, host, attempt)
+    wanted = mark(run_id, host, str(run_dir), attempt)
     was_forced = False
-    if state is not None and send_signal(state.supervisor, signal.SIGTERM):
+    if state is not None and _is_of_run(state.supervisor, find_marked(wanted)):
+        send_signal(state.supervisor, signal.SIGTERM)
         await_end([state.supervisor], within_s)
         was_forced = send_signal(state.supervisor, signal.SIGKILL)
         await_end([state.supervisor], KILL_S)
-    kill_marked(mark(run_id, host, str(run_dir), attempt), spare=set())
+    kill_marked(wanted, spare=set())
     sweep_stale()
     return msgspec.structs.replace(look(run_dir, run_id, host, attempt), was_forced=was_forced)
 

@@ -153,8 +153,16 @@ SCENARIOS: dict[str, Scenario] = {
         "refused with both versions",
         (
             "tests/ssh/test_fleet.py::test_another_protocol_is_refused_at_join",
-            "tests/ssh/test_lab_environment.py::test_a_host_of_another_protocol_is_refused_with_both_versions",
+            "tests/ssh/test_launch.py::test_another_protocol_names_both_and_what_mends_it",
             "tests/ssh/test_lab_environment.py::test_a_host_with_another_python_is_refused_with_both_versions",
+        ),
+    ),
+    "damaged program or environment on a host": Scenario(
+        "sent or made anew, which is said",
+        (
+            "tests/ssh/test_verification.py::test_a_damaged_bundle_is_replaced",
+            "tests/ssh/test_verification.py::test_a_damaged_environment_is_made_anew",
+            "tests/ssh/test_lab_environment.py::test_a_bundle_that_was_changed_on_its_host_is_sent_anew_and_that_is_said",
         ),
     ),
     "port taken": Scenario("a failed preflight that names the range, exit 3"),

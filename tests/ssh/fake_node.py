@@ -74,6 +74,8 @@ class FakeNode:
         self.pythons = dict(pythons)
         self.fails = dict(fails or {})
         self.files: dict[str, bytes] = {}
+        self.damaged: dict[str, str] = {}
+        """What is wrong with a bundle or environment, by its place."""
         self.commands: list[list[str]] = []
         self.spawned: list[tuple[list[str], dict[str, str]]] = []
         self.is_closed = False
@@ -90,17 +92,32 @@ class FakeNode:
             if answer is None:
                 return Completed(127, "", "not found")
             return Completed(0, json.dumps(answer), "")
+        if "-c" in command and command[3] in ("bundle", "environment"):
+            is_bundle = command[3] == "bundle"
+            place = command[4] if is_bundle else command[0].removesuffix("/bin/python")
+            is_there = place in self.files or not is_bundle
+            return Completed(
+                0, json.dumps({"is_there": is_there, "damage": self.damaged.get(place, "")}), ""
+            )
         for start, words in self.fails.items():
             if " ".join(command).startswith(start):
                 return Completed(1, "", words)
         if command[0] == "mv":
-            source, place = command[-2:]
-            inside = {p for p in self.files if p.startswith(f"{source}/")}
-            self.files |= {place + p.removeprefix(source): self.files.pop(p) for p in inside}
-            self.files[place] = b""
+            self._move(*command[-2:])
+        if command[0] == "sh" and "mv -T" in command[2]:
+            beside, place = command[-2:]
+            if place in self.damaged:
+                self._move(place, f"{beside}.old")
+                del self.damaged[place]
+            self._move(beside, place)
         if command[0] == "touch":
             self.files[command[1]] = b""
         return Completed(0, "", "")
+
+    def _move(self, source: str, place: str) -> None:
+        inside = {p for p in self.files if p == source or p.startswith(f"{source}/")}
+        self.files |= {place + p.removeprefix(source): self.files.pop(p) for p in inside}
+        self.files[place] = b""
 
     def spawn(
         self, command: Sequence[str], env: Mapping[str, str], directory: str | None = None

@@ -92,5 +92,6 @@ def test_the_probe_needs_nothing_of_tianji(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
     assert '"xx": null' in done.stdout
     assert '"is_writable": true' in done.stdout
-    script = (source_root() / "engine" / "runtime" / "host_probe.py").read_text()
-    ast.parse(script, feature_version=(3, 7))
+    for name in ("host_probe.py", "host_check.py"):
+        script = (source_root() / "engine" / "runtime" / name).read_text()
+        ast.parse(script, feature_version=(3, 7))

@@ -19,6 +19,7 @@ from engine.errors import PreflightError
 from engine.runtime.agenda import Agenda
 from engine.runtime.endpoints import Endpoints, sweep_stale
 from engine.runtime.identity import (
+    RUN_VARIABLE,
     ProcessId,
     await_end,
     find_marked,
@@ -180,6 +181,29 @@ def test_a_run_of_an_earlier_release_is_still_ended(tmp_path: Path) -> None:
         assert msgspec.json.decode(done.stdout)["marked"] == []
     finally:
         end(earlier)
+
+
+@pytest.mark.parametrize("marked_as", ["", "r@h:elsewhere"])
+def test_a_process_without_the_runs_mark_is_no_supervisor_of_it(
+    tmp_path: Path, marked_as: str
+) -> None:
+    """After a reboot pid and start may be those of somebody else: ticks count from the boot."""
+    env = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
+    if marked_as:
+        env[RUN_VARIABLE] = marked_as
+    stranger = subprocess.Popen(SLEEP, env=env, stdout=subprocess.PIPE)
+    try:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        known = identify(stranger.pid)
+        assert known is not None
+        write_state(state_path(tmp_path, "h"), HostState(run_id="r", host="h", supervisor=known))
+        assert not look(tmp_path, "r", "h").is_supervised
+        left = stop(tmp_path, "r", "h", within_s=5.0)
+        assert not left.was_forced
+        assert stranger.poll() is None
+    finally:
+        end(stranger)
 
 
 def test_states_are_replaced_whole(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from tianji_cli.transport.run_cell import (
     make_job,
     with_tail,
 )
+from tianji_cli.verification import look_at_bundle
 
 RECEIVER = "buffer-0"
 NUM_PORTS = 4
@@ -95,8 +96,10 @@ class Hosts:
         constraints = pinned_constraints()
         interpreter = find_interpreter(node, host, constraints)
         if interpreter.facts.missing:
+            damage = f"; its environment is damaged: {interpreter.damage}"
             raise PreflightError(
-                f"its Python lacks {', '.join(interpreter.facts.missing)}",
+                f"its Python lacks {', '.join(interpreter.facts.missing)}"
+                f"{damage if interpreter.damage else ''}",
                 where=host.name,
                 fix="tianji up on this host once: it makes the environment",
             )
@@ -104,7 +107,7 @@ class Hosts:
         workdir = node.expand(host.workdir)
         bundle = make_bundle(source_root(), constraints)
         source = f"{workdir}/bundles/{bundle.name}"
-        if not node.exists(source):
+        if not look_at_bundle(node, interpreter.path, source, bundle).is_sound:
             ship(node, workdir, bundle, bench_id)
         part = HostPart(host=host, python=interpreter.path, source=source, run_dir=source)
         self._parts.append(part)
