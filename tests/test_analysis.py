@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import pandas as pd
 import pytest
 from synthetic_run import WINDOW, write_rows, write_synthetic_run
 
+from engine.trace.columns import Table
 from engine.trace.records import (
     RECORD_TYPES,
     Consumption,
@@ -47,8 +47,8 @@ def with_summary(run: RunData, **changes: object) -> RunData:
     return changed(run, summary=msgspec.structs.replace(run.summary, **changes))
 
 
-def episodes(returns: list[float]) -> pd.DataFrame:
-    rows = [
+def episodes(returns: list[float]) -> list[Episode]:
+    return [
         Episode(
             t_s=float(index),
             actor=0,
@@ -59,7 +59,6 @@ def episodes(returns: list[float]) -> pd.DataFrame:
         )
         for index, value in enumerate(returns)
     ]
-    return to_frame(rows, Episode)
 
 
 @pytest.mark.parametrize("record_type", RECORD_TYPES, ids=table_of)
@@ -95,6 +94,21 @@ def test_the_threshold_needs_a_full_window():
     assert (crossing.t_s, crossing.env_steps) == (4.0, 40)
     assert threshold_crossing(curve, 61.0) is None
     assert threshold_crossing(curve, None) is None
+
+
+def test_a_curve_is_in_the_order_in_which_episodes_were_heard_of():
+    late, early = episodes([1.0, 3.0])[::-1]
+    rows = Table(Episode)
+    for row in (late, early):
+        rows.append(row)
+    for heard in (rows, [late, early]):
+        curve = episode_curve(heard, window=2)
+        assert curve["t_s"].tolist() == [1.0, 1.0]
+        assert curve["env_steps"].tolist() == [10, 10]
+        assert curve["episode_return"].tolist() == [3.0, 1.0]
+        assert curve["return_mean"].tolist() == [3.0, 2.0]
+        assert curve["is_full"].tolist() == [False, True]
+    assert len(episode_curve([])) == 0
 
 
 def test_rates_add_up_to_what_was_collected(run: RunData):

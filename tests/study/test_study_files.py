@@ -14,10 +14,8 @@ from study_fakes import make_runs, manifest_of, write_study
 from synthetic_run import write_synthetic_run
 
 from engine.errors import ConfigError, PreflightError
-from engine.trace.records import Episode
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
-from tianji_cli.analysis.tables import to_frame
 from tianji_cli.analysis.thin import thin_curve
 from tianji_cli.bench.conditions import code_state, own_versions
 from tianji_cli.bench.machine import this_machine
@@ -142,7 +140,7 @@ def test_what_cannot_be_reported_says_why(paths: StudyPaths, tmp_path: Path):
 
 def test_a_kept_curve_is_small_and_keeps_its_end(tmp_path: Path):
     run = load_run(write_synthetic_run(tmp_path / "run"))
-    full = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
+    full = episode_curve(run.episodes, run.manifest.return_window)
     kept = thin_curve(run, num_points=20)
     assert 15 <= len(kept.t_s) == len(kept.env_steps) == len(kept.return_mean) <= 21
     assert kept.env_steps == sorted(kept.env_steps)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
+
+from engine.trace.columns import column_of
+from engine.trace.records import Episode
 
 DEFAULT_WINDOW = 100
 MAX_ADDITIONS = 1 << 32
@@ -55,23 +59,26 @@ def _means(values: np.ndarray, window: int) -> np.ndarray:
     return np.concatenate([partial, full])
 
 
-def episode_curve(episodes: pd.DataFrame, window: int = DEFAULT_WINDOW) -> pd.DataFrame:
+def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> pd.DataFrame:
     """Return per finished episode with its moving mean, in the order the coordinator heard them.
 
+    Takes the columns that it needs and sorts nothing: there may be tens of millions of rows.
+
     Args:
-        episodes: Rows of `Episode`.
+        episodes: As they were written.
         window: Episodes in the moving mean.
 
     Returns:
         `t_s` and `env_steps` (collected by the whole run), both never falling; `episode_return`,
         `return_mean` (of the last `window` episodes) and `is_full` (the window was full).
     """
-    heard = episodes.sort_index()
-    returns = heard["episode_return"].to_numpy(dtype="float64")
+    t_s = np.asarray(column_of(episodes, "t_s"), dtype="float64")
+    env_steps = np.asarray(column_of(episodes, "env_steps_collected"), dtype="int64")
+    returns = np.asarray(column_of(episodes, "episode_return"), dtype="float64")
     return pd.DataFrame(
         {
-            "t_s": heard["t_s"].cummax(),
-            "env_steps": heard["env_steps_collected"].cummax(),
+            "t_s": np.maximum.accumulate(t_s),
+            "env_steps": np.maximum.accumulate(env_steps),
             "episode_return": returns,
             "return_mean": moving_mean(returns, window),
             "is_full": np.arange(1, len(returns) + 1) >= window,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay, Staleness
+from engine.trace.records import Consumption, Evaluation, Production, Replay, Staleness
 from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import Ancestor
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
@@ -80,8 +80,8 @@ def curves_of(
         summary=summary,
         episodes=_drawable(
             [
-                *(episode_curve(to_frame(one.episodes, Episode), one.window) for one in before),
-                episode_curve(to_frame(run.episodes, Episode), window),
+                *(episode_curve(one.episodes, one.window) for one in before),
+                episode_curve(run.episodes, window),
             ]
         ),
         evaluations=_joined(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pandas as pd
 
-from engine.trace.records import Consumption, Episode, Evaluation, Production, Replay
+from engine.trace.records import Consumption, Evaluation, Production, Replay
 from engine.trace.summary import Summary, summarise_lag
 from tianji_cli.analysis.convergence import (
     Crossing,
@@ -35,7 +35,7 @@ def rebuild_summary(run: RunData) -> Summary:
         to_frame(run.replay, Replay),
     )
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
-    curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
+    curve = episode_curve(run.episodes, run.manifest.return_window)
     crossing = _crossing(run, curve, written.threshold)
     ledger = last_ledger(run)
     return msgspec.structs.replace(

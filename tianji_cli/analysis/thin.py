@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.trace.records import Episode
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import RunData
-from tianji_cli.analysis.tables import to_frame
 from tianji_cli.study.records import LearningCurve
 
 NUM_POINTS = 120
@@ -15,7 +13,7 @@ NUM_POINTS = 120
 
 def thin_curve(run: RunData, num_points: int = NUM_POINTS) -> LearningCurve:
     """The moving mean return at about equal distances in env steps, the last one included."""
-    curve = episode_curve(to_frame(run.episodes, Episode), run.manifest.return_window)
+    curve = episode_curve(run.episodes, run.manifest.return_window)
     full = curve[curve["is_full"]]
     if full.empty:
         return LearningCurve()
