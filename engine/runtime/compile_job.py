@@ -21,6 +21,7 @@ import msgspec
 from engine.graph.cut import Cut
 from engine.runtime.blueprint import Blueprint
 from engine.runtime.cores import release
+from engine.runtime.descriptors import spare
 from engine.runtime.library import (
     DamagedError,
     Kind,
@@ -85,6 +86,12 @@ class CompileJob:
         elapsed_s = time.monotonic() - self._started_at_s
         if process.poll() is None and elapsed_s < LIMIT_S:
             return False
+        self._conclude(process, elapsed_s)
+        return True
+
+    @spare()
+    def _conclude(self, process: subprocess.Popen[bytes], elapsed_s: float) -> None:
+        """The compiler is done, or has had its time: what came of it."""
         if process.returncode == 0:
             if not self._take(f"compiled in {elapsed_s:.1f} s"):
                 self.outcome = "not compiled: what was compiled is damaged"
@@ -93,7 +100,6 @@ class CompileJob:
         else:
             self.outcome = f"not compiled: {self._last_line()}"
         self.close()
-        return True
 
     def wait(self) -> None:
         """Returns when the outcome is known; for who has nothing else to do."""
@@ -117,6 +123,7 @@ class CompileJob:
         print(line, flush=True)
         return line
 
+    @spare()
     def close(self) -> None:
         """Ends the compiler if it runs, and removes its files."""
         process, self._process = self._process, None
@@ -140,6 +147,7 @@ class CompileJob:
             self._start("compiled by another process")
         return bool(self.outcome)
 
+    @spare()
     def _start(self, how_found: str) -> None:
         """Takes what is there into use, or compiles it, or waits for whoever does."""
         try:

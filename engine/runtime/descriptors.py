@@ -40,13 +40,16 @@ def keep_spare() -> None:
 
 @contextlib.contextmanager
 def spare() -> Iterator[None]:
-    """Opens files of this process's own, also where others have taken all descriptors."""
+    """Opens files of this process's own, also where others have taken all descriptors.
+
+    One may be within another, in the same thread. Decorates functions, too.
+    """
     if _kept_from is None:
         yield
         return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_kept_from, hard))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_kept_from, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_kept_from - NUM_SPARE, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

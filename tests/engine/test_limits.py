@@ -119,7 +119,9 @@ try:
 except OSError:
     print("full", end=" ")
 with spare():
-    files = [open(os.devnull) for _ in range(40)]
+    with spare():
+        files = [open(os.devnull) for _ in range(20)]
+    files += [open(os.devnull) for _ in range(20)]
 try:
     open(os.devnull)
 except OSError:
