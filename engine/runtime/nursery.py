@@ -25,7 +25,7 @@ from engine.errors import TianJiError, of_machine
 from engine.runtime.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
 from engine.runtime.cores import allowed_cores, idle_cores
 from engine.runtime.facts import host_facts
-from engine.runtime.heap import keep_freed_memory
+from engine.runtime.heap import keep_freed_memory, keep_what_is_there
 from engine.runtime.launch import (
     CommonSpec,
     Exited,
@@ -110,6 +110,7 @@ class _Nursery:
             check_limits(needs, limits_here())
             self._arena = make_arena(blueprint)
             self._blueprint = blueprint
+            keep_what_is_there()
         except TianJiError as error:
             return Refused(
                 exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix

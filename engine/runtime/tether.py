@@ -4,22 +4,24 @@
 
 A child that imports PyTorch first and asks the kernel afterwards is on its own for seconds: if its
 parent is killed meanwhile, it goes on for nobody. So this asks before anything heavy is imported,
-looks whether the parent is still the one that started it, and only then becomes that module.
+looks whether the parent is still the one that started it, and only then reads that module and calls
+its `main`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-import runpy
 import signal
 import sys
 
+from engine.runtime.heap import reading_libraries
 from engine.runtime.process import die_with_parent
 from engine.search_path import module_command
 
 
 def tethered(module: str, *arguments: str, number: int = signal.SIGKILL) -> list[str]:
-    """The command that runs a module as a child that this process takes with it.
+    """The command that runs a module's `main` as a child that this process takes with it.
 
     Args:
         module: Its dotted name.
@@ -35,7 +37,9 @@ def main() -> None:
     parent, number, module, *arguments = sys.argv[1:]
     die_with_parent(int(parent), int(number))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with reading_libraries():
+        read = importlib.import_module(module)
+    read.main()
 
 
 if __name__ == "__main__":

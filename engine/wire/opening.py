@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import PreflightError, WireError
 from engine.wire.codec import Codec
 from engine.wire.keys import Keyring
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
 
 HIGH_WATER_MARK = 1024
 """Messages that may wait for one peer; the protocol never sends so many at once."""
@@ -153,6 +156,8 @@ class Opening:
         """Admits members of the run alone to what will be bound; None where there are no others."""
         if not endpoint.startswith("tcp:"):
             return None
+        from zmq.auth.thread import ThreadAuthenticator  # asyncio: not for one host
+
         keyring = self._require_keyring(endpoint)
         authenticator = ThreadAuthenticator(self._context)
         authenticator.start()

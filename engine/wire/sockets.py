@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import WireError
 from engine.messages import (
@@ -42,6 +41,9 @@ from engine.wire.opening import LATEST, LINGER_MS, NONCE, Link, Opening
 from engine.wire.outgoing import RETRY_S, Outgoing
 from engine.wire.parts import cut, join
 from engine.wire.waiting import Waiting
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):

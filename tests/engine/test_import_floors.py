@@ -149,11 +149,24 @@ def test_a_command_loads_heavy_libraries_only_when_it_runs(path: Path):
     assert not roots(module_level_imports(parsed(path))) & HEAVY
 
 
-def test_the_command_line_answers_without_any_heavy_library():
-    code = "import sys, tianji_cli.main; print(*sys.modules)"
+def loaded_by(module: str) -> set[str]:
+    """What is there once a module has been read by an interpreter of its own."""
+    code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_the_command_line_answers_without_any_heavy_library():
+    loaded = loaded_by("tianji_cli.main")
     assert "tianji_cli" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("module", ["tianji_cli.commands.up", "engine.runtime.supervisor"])
+def test_a_run_starts_without_what_only_some_runs_need(module: str):
+    """`asyncio` comes with the authenticator of sockets between hosts."""
+    loaded = loaded_by(module)
+    assert "zmq" in loaded
+    assert not loaded & (HEAVY | {"asyncio"})

@@ -19,6 +19,7 @@ from engine.config_file import Document, load_experiment, overlaid_experiment
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
 from engine.progress import Progress
 from engine.regular_files import read_umask
+from engine.runtime.heap import reading_libraries
 from engine.runtime.launch import Failed, HostFacts
 from engine.runtime.user_code import restored_process
 from engine.search_path import look_in, user_directories
@@ -326,10 +327,11 @@ def _run_inline(
     loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> Outcome:
     """The debug twin: in this process, so the heavy imports are here."""
-    from engine.runtime.blueprint import make_blueprint
-    from engine.runtime.facts import host_facts
-    from engine.runtime.inline import InlineRun
-    from engine.runtime.no_exit import no_silent_exit
+    with reading_libraries():
+        from engine.runtime.blueprint import make_blueprint
+        from engine.runtime.facts import host_facts
+        from engine.runtime.inline import InlineRun
+        from engine.runtime.no_exit import no_silent_exit
 
     plan, mask = loaded.plan, read_umask()
     look_in(loaded.module_directories)
