@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.runtime.heap import reading_libraries
 from tianji_cli import streams
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
@@ -30,6 +31,13 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests and all that they import stay: nobody looks through them for garbage."""
+    with reading_libraries():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,12 +54,6 @@ def test_large_blocks_are_used_again() -> None:
     assert _faults("keep") < pages_of_a_block // 100
 
 
-@pytest.fixture
-def frozen() -> Iterator[None]:
-    yield
-    gc.unfreeze()
-
-
 class Node:
     """One that holds itself, as only the collector can end."""
 
@@ -68,7 +61,6 @@ class Node:
         self.own = self
 
 
-@pytest.mark.usefixtures("frozen")
 def test_what_was_read_is_not_looked_through_again() -> None:
     with reading_libraries():
         assert not gc.isenabled()
@@ -90,7 +82,6 @@ def test_a_library_that_cannot_be_read_leaves_the_collector_on() -> None:
     assert gc.get_freeze_count() == before
 
 
-@pytest.mark.usefixtures("frozen")
 def test_what_was_dropped_before_is_not_kept() -> None:
     dropped = weakref.ref(Node())
     keep_what_is_there()
