@@ -11,9 +11,9 @@ from histories import check_histories
 from msgspec.structs import replace
 from synthetic_run import write_synthetic_run
 
-from engine.trace.records import Episode, Ledger, Production, Record, Replay
+from engine.trace.records import UNREPORTED, Episode, Ledger, Production, Record, Replay
 from tianji_cli.analysis.check import rebuild_counters
-from tianji_cli.analysis.history import UNREPORTED, check_history
+from tianji_cli.analysis.history import check_history
 from tianji_cli.analysis.run import Manifest, RunData, load_run
 
 RESUMED = {

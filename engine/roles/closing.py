@@ -19,12 +19,15 @@ class Closed:
     """What is left to write when everybody has stopped or is gone.
 
     Attributes:
-        unreported: Rows for rollouts that a buffer had although their actor died before it said so.
+        unreported: Rows for what actors that died had collected for certain and not reported.
+        uncounted: Buffers whose counts are lost, together with what actors had yet to report: more
+            may have been collected than the ledger has.
         ledger: The final count.
         imbalance: Env steps that everyone's own counts leave unexplained.
     """
 
     unreported: tuple[Production, ...]
+    uncounted: tuple[str, ...]
     ledger: Ledger
     imbalance: int
 
@@ -37,13 +40,20 @@ def close_books(
     Where a role took its counts with it, the ledger has as much as is known, and balances because
     what is in flight is what is left over. What an actor had sent, its buffer knows too.
     """
-    unreported = tuple(fleet.unreported(roll.lost_collected, now_s))
+    unreported = fleet.unreported(roll.lost_collected, now_s)
     for row in unreported:
         totals.add(row, now_s)
-    if roll.gone - fleet.absent:
-        ledger = roll.ledger_of_the_rest(totals, now_s)
-    else:
-        ledger = totals.in_all(groups.final_ledger(roll.last_words, totals, now_s))
+    uncounted = []
+    for gap in groups.gaps(roll.last_words, totals, fleet.absent):
+        if gap.env_steps:
+            row = fleet.untold(gap.actors, gap.env_steps, now_s)
+            totals.add(row, now_s)
+            unreported.append(row)
+        is_silent = gap.actors[0] not in roll.last_words or fleet.has_lost(gap.actors)
+        if gap.env_steps or (is_silent and not gap.is_counted):
+            uncounted.append(gap.buffer)
+    ledger = groups.final_ledger(roll.last_words, totals, fleet.absent, now_s)
+    ledger = totals.in_all(ledger)
     totals.close_ledger(ledger)
     imbalance = ledger.collected - ledger.consumed - ledger.dropped - ledger.in_flight
-    return Closed(unreported, ledger, imbalance)
+    return Closed(tuple(unreported), tuple(uncounted), ledger, imbalance)

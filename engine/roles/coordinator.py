@@ -217,7 +217,7 @@ class CoordinatorRole:
         lost = self._groups.lose(roles) if is_running else []
         if lost:
             cause = f"{event.process} on {event.host} {event.cause}"
-            return [*commands, *self._lost_groups(lost, cause, now_s)]
+            return [*commands, *self._lost_groups(lost, roles, cause, now_s)]
         commands += self._ending.give_up(roles)
         if self._roll.have_stopped(roles) or self._ending.can_spare(roles):
             return [*commands, *self._ending.advance(now_s)]
@@ -225,9 +225,13 @@ class CoordinatorRole:
         self._verdict.fail(f"{event.process} on {event.host} {event.cause}{tail}")
         return [*commands, *self._stop("role-exited", now_s), *self._ending.advance(now_s)]
 
-    def _lost_groups(self, groups: list[int], cause: str, now_s: float) -> list[Command]:
-        """The other groups go on."""
-        commands: list[Command] = []
+    def _lost_groups(
+        self, groups: list[int], roles: list[str], cause: str, now_s: float
+    ) -> list[Command]:
+        """The other groups go on. What actors that died with their group had sent, a buffer that
+        lives knows."""
+        actors = {role for role in roles if role_of(role) == "actor"} - self._fleet.absent
+        commands = [told for actor in sorted(actors) for told in self._fleet.lose(actor)]
         for group in groups:
             detail = f"{cause}; the other groups go on"
             commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
@@ -283,7 +287,8 @@ class CoordinatorRole:
             return commands
         lost = self._groups.lose(sorted(there)) if is_running else []
         if lost:
-            return [*commands, *self._lost_groups(lost, f"host {host} is lost", now_s)]
+            cause = f"host {host} is lost"
+            return [*commands, *self._lost_groups(lost, sorted(there), cause, now_s)]
         commands += self._ending.give_up(there)
         self._verdict.fail(f"host {host} is lost: {detail}")
         return [*commands, *self._stop("host-lost", now_s), *self._ending.advance(now_s)]

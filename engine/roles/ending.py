@@ -22,12 +22,13 @@ from engine.roles.roll_call import RollCall
 from engine.roles.totals import RunInfo, RunTotals
 from engine.roles.upkeep import Upkeep
 from engine.roles.watchdog import PATIENCE
-from engine.trace.records import Event
+from engine.trace.records import UNCOUNTED, Event
 from engine.trace.summary import RunStatus
 
 STOP_S = 10.0
 """How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
 MAX_STOP_S = 600.0
+LOST_COUNTS = "its counts are lost: its actors may have collected more than the ledger has"
 SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
 """Once a run is to end, all that it loses with one of these is what that had in hand. A learner has
 yet to write a checkpoint, and a buffer to count."""
@@ -178,6 +179,7 @@ class Ending:
         gone = self._roll.gone | self._groups.dead
         return [
             WriteTrace((*closed.unreported, closed.ledger)),
+            *(self._note(UNCOUNTED, LOST_COUNTS, now_s, role) for role in closed.uncounted),
             self._note("ended", self._verdict.status, now_s),
             EndRun(summary),
             *(Send(address, Exit()) for address in self._everybody if address not in gone),

@@ -6,7 +6,8 @@ lost and what may be started again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from engine.blame import ERROR
 from engine.messages import (
@@ -20,7 +21,7 @@ from engine.messages import (
     source_of,
 )
 from engine.roles.commands import Command, Send
-from engine.trace.records import Production, Record
+from engine.trace.records import UNREPORTED, Production, Record
 
 BEAT_S = 2.0
 """How often coordinator and supervisors say that they are there."""
@@ -189,24 +190,56 @@ class Fleet:
                     late.append(source)
         return [command for source in late for command in self._tell_buffer(source)]
 
-    def unreported(self, lost_collected: dict[str, int], now_s: float) -> list[Production]:
-        """Rows for rollouts that reached a buffer although their actor died before it said so."""
-        return [
-            Production(
-                t_s=now_s,
-                actor=int(self._lost_sources[source][0].rpartition("-")[2]),
-                epoch=self._lost_sources[source][1],
-                sequence=-1,
-                env_steps=total - self._produced.get(source, 0),
-                env_steps_total=total,
-                version_min=0,
-                version_max=0,
-                collect_s=0.0,
-                wait_s=0.0,
-            )
+    def unreported(self, lost_collected: Mapping[str, int], now_s: float) -> list[Production]:
+        """Rows for rollouts that reached a buffer although their actor died before it said so.
+
+        Args:
+            lost_collected: Env steps of each lost incarnation, by its buffer's last word.
+            now_s: When they are counted.
+        """
+        missing = {
+            source: total - self._produced.get(source, 0)
             for source, total in lost_collected.items()
-            if source in self._lost_sources and total > self._produced.get(source, 0)
+            if source in self._lost_sources
+        }
+        return [
+            self._speak_for(*self._lost_sources[source], env_steps, now_s)
+            for source, env_steps in missing.items()
+            if env_steps > 0
         ]
+
+    def has_lost(self, actors: Iterable[str]) -> bool:
+        """Whether any life of these is lost."""
+        names = set(actors)
+        return any(actor in names for actor, _ in self._lost_sources.values())
+
+    def untold(self, actors: Sequence[str], env_steps: int, now_s: float) -> Production:
+        """A row for env steps that one of these actors had collected; which, nobody can say any
+        more. One that was lost counts as it, else the first."""
+        lost = (life for life in self._lost_sources.values() if life[0] in actors)
+        actor, epoch = max(lost, key=itemgetter(1), default=self._life_of(actors[0]))
+        return self._speak_for(actor, epoch, env_steps, now_s)
+
+    def _life_of(self, actor: str) -> tuple[str, int]:
+        return actor, self._epochs.get(actor, 0)
+
+    def _speak_for(self, actor: str, epoch: int, env_steps: int, now_s: float) -> Production:
+        """Counts what an incarnation has never told."""
+        number = int(actor.rpartition("-")[2])
+        source = source_of(number, epoch)
+        total = self._produced[source] = self._produced.get(source, 0) + env_steps
+        return Production(
+            t_s=now_s,
+            actor=number,
+            epoch=epoch,
+            sequence=UNREPORTED,
+            env_steps=env_steps,
+            env_steps_total=total,
+            version_min=0,
+            version_max=0,
+            collect_s=0.0,
+            wait_s=0.0,
+        )
 
     def _tell_buffer(self, source: str) -> list[Command]:
         actor, epoch = self._lost_sources[source]

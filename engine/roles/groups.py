@@ -7,12 +7,35 @@ roles are stopped, and the other groups go on.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from engine.graph.cut import Cut
 from engine.messages import Counters, GroupLost, Stop, role_of
 from engine.roles.commands import Command, Send
 from engine.roles.totals import RunTotals
 from engine.trace.records import Ledger
+
+_Account: TypeAlias = tuple[int, int, int, int]
+"""Env steps collected, consumed, dropped, in flight."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is missing in the reports of a group.
+
+    Attributes:
+        buffer: That of the group.
+        actors: Those of the group, the ones without a last word first.
+        env_steps: Collected for certain, and reported by none of them.
+        is_counted: Whether the buffer has said a last word, or nothing was collected.
+    """
+
+    buffer: str
+    actors: tuple[str, ...]
+    env_steps: int
+    is_counted: bool
 
 
 class Groups:
@@ -100,49 +123,91 @@ class Groups:
         """What a buffer has to know to close its books: what its own group did."""
         group = int(buffer.rpartition("-")[2])
         words = {a: counters[a] for a in self._actors(group) if a in counters}
+        learner = counters.get(f"learner-{group}")
+        consumed = totals.consumed_by.get(group, 0) if learner is None else learner.consumed
         return Stop(
             sent_rollouts={actor: word.sent_rollouts for actor, word in words.items()},
             sent_env_steps={actor: word.collected - word.unsent for actor, word in words.items()},
-            consumed_env_steps=self._consumed(group, counters, totals),
+            consumed_env_steps=consumed,
         )
 
-    def final_ledger(
-        self, counters: Mapping[str, Counters], totals: RunTotals, now_s: float
-    ) -> Ledger:
-        """Everyone's own count, over all groups.
+    def gaps(
+        self, counters: Mapping[str, Counters], totals: RunTotals, absent: AbstractSet[str]
+    ) -> list[Gap]:
+        """Where what was reported cannot be all, as a buffer took its counts with it.
 
-        Of a role that died, what it had reported; what was in its hands then is in flight.
+        It had counted what reached it, and what was consumed or dropped had been collected: so much
+        is certain, although no actor has said so.
+
+        Args:
+            counters: The last words.
+            totals: What was reported.
+            absent: Actors that are gone, for which their buffer speaks.
+        """
+        found = []
+        for group in self._members:
+            if self._has_spoken(group, counters, absent):
+                continue
+            row, buffer = totals.ledger_of(group), f"buffer-{group}"
+            consumed = totals.consumed_by.get(group, 0)
+            least = max(row.collected, consumed + self._dropped(group, counters, totals))
+            actors = sorted(self._actors(group), key=lambda actor: actor in counters)
+            missing = max(0, least - self._told(group, totals))
+            is_counted = buffer in counters or least == 0
+            found.append(Gap(buffer, tuple(actors), missing, is_counted))
+        return found
+
+    def final_ledger(
+        self,
+        counters: Mapping[str, Counters],
+        totals: RunTotals,
+        absent: AbstractSet[str],
+        now_s: float,
+    ) -> Ledger:
+        """The count over all groups: everyone's own, where all of a group have said a last word.
+
+        Where a role took its counts with it, what was reported; what is neither consumed nor
+        dropped is in flight then.
         """
         sums = [0, 0, 0, 0]
         for group in self._members:
-            for place, value in enumerate(self._account(group, counters, totals)):
+            account = self._own if self._has_spoken(group, counters, absent) else self._known
+            for place, value in enumerate(account(group, counters, totals)):
                 sums[place] += value
         collected, consumed, dropped, in_flight = sums
         return Ledger(
             t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
         )
 
-    def _account(
-        self, group: int, counters: Mapping[str, Counters], totals: RunTotals
-    ) -> tuple[int, int, int, int]:
-        consumed = self._consumed(group, counters, totals)
-        known = counters.get(f"buffer-{group}")
-        dropped = known.dropped if known else totals.dropped_by(group)
-        if group in self._lost:
-            actors = [int(a.rpartition("-")[2]) for a in self._actors(group)]
-            collected = sum(totals.collected_by.get(number, 0) for number in actors)
-            return collected, consumed, dropped, collected - consumed - dropped
+    def _has_spoken(
+        self, group: int, counters: Mapping[str, Counters], absent: AbstractSet[str]
+    ) -> bool:
+        expected = (address for address in self._members[group] if address not in absent)
+        return group not in self._lost and all(address in counters for address in expected)
+
+    def _own(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> _Account:
         own = [counters[address] for address in self._members[group] if address in counters]
         collected = sum(item.collected + sum(item.lost_collected.values()) for item in own)
         in_flight = sum(item.queued + item.staged + item.unsent for item in own)
-        return collected, consumed, dropped, in_flight
+        late = 0
+        if any(item.lost_collected for item in own):  # a dead actor's report may come after that
+            late = max(0, self._told(group, totals) - collected)
+        consumed = sum(item.consumed for item in own)
+        return collected + late, consumed, sum(item.dropped for item in own), in_flight + late
+
+    def _known(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> _Account:
+        collected, consumed = self._told(group, totals), totals.consumed_by.get(group, 0)
+        dropped = self._dropped(group, counters, totals)
+        return collected, consumed, dropped, collected - consumed - dropped
+
+    def _told(self, group: int, totals: RunTotals) -> int:
+        """Env steps that its actors have reported as collected."""
+        return sum(totals.collected_by.get(number, 0) for number in self._cut.actors_of(group))
+
+    def _dropped(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> int:
+        """Of a buffer that has said no last word, what it had reported."""
+        word = counters.get(f"buffer-{group}")
+        return totals.ledger_of(group).dropped if word is None else word.dropped
 
     def _actors(self, group: int) -> list[str]:
         return [address for address in self._members[group] if role_of(address) == "actor"]
-
-    def _consumed(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> int:
-        """A learner says what it has taken from a queue, a buffer what its store has taken in."""
-        roles = (f"learner-{group}", f"buffer-{group}")
-        if any(role not in counters for role in roles) and group in self._lost:
-            return totals.consumed_by.get(group, 0)
-        return sum(counters[role].consumed for role in roles if role in counters)

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from engine.messages import Counters, role_of
-from engine.roles.totals import RunTotals
-from engine.trace.records import Ledger
 
 
 class RollCall:
@@ -91,21 +89,6 @@ class RollCall:
         """Env steps of actors that died and were replaced or done without, as a buffer knows."""
         words = self.last_words.values()
         return {source: n for word in words for source, n in word.lost_collected.items()}
-
-    def ledger_of_the_rest(self, totals: RunTotals, now_s: float) -> Ledger:
-        """The ledger when some have died without a last word.
-
-        Of those, what they had reported counts; what was in their hands cannot be counted, so in
-        flight is whatever is neither consumed nor dropped.
-        """
-        collected, consumed = totals.collected.total, totals.consumed.total
-        known = totals.ledger.dropped if totals.ledger else 0
-        said = sum(word.dropped for word in self.last_words.values())
-        dropped = max(said + totals.before.env_steps_dropped, known)
-        in_flight = collected - consumed - dropped
-        return Ledger(
-            t_s=now_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
-        )
 
 
 def _is_buffer(address: str) -> bool:

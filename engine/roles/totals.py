@@ -30,6 +30,8 @@ MAX_POINTS = 1 << 16
 """Above so many, every second point of a series is forgotten: a mebibyte for each, however long the
 run. Where the steady window begins is then known to a thirty-thousandth of its length."""
 
+_NOTHING = Ledger(t_s=0.0, collected=0, consumed=0, dropped=0, in_flight=0)
+
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a summary says of a run that no trace record does."""
@@ -105,7 +107,7 @@ class RunTotals:
         self._trained_by: dict[int, int] = {}
         """Samples that each learner has reported as trained."""
         self._ledgers: dict[int, Ledger] = {}
-        self._ledger_sums = Ledger(t_s=0.0, collected=0, consumed=0, dropped=0, in_flight=0)
+        self._ledger_sums = _NOTHING
         """Of these; kept, as there may be many buffers."""
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
@@ -155,7 +157,16 @@ class RunTotals:
         return record
 
     def _add_ledger(self, record: Ledger) -> Ledger:
-        """Adds up the latest counts of all buffers; sums of rows that balance balance."""
+        """Adds up the latest counts of all buffers; sums of rows that balance balance.
+
+        A learner's own rows may come later than its buffer's. Until then what they are to tell is
+        not consumed yet but in flight: if the learner dies, they may never come.
+        """
+        untold = record.consumed - self.consumed_by.get(record.buffer, 0)
+        if untold > 0:
+            record = msgspec.structs.replace(
+                record, consumed=record.consumed - untold, in_flight=record.in_flight + untold
+            )
         sums, before = self._ledger_sums, self._ledgers.get(record.buffer)
         self._ledgers[record.buffer] = record
         own = msgspec.structs.replace(
@@ -195,10 +206,9 @@ class RunTotals:
         trained = self._trained_by.get(number, 0)
         return Standing(counters=counters, consumed=consumed, trained=trained)
 
-    def dropped_by(self, buffer: int) -> int:
-        """Env steps that a buffer has reported as dropped."""
-        row = self._ledgers.get(buffer)
-        return row.dropped if row else 0
+    def ledger_of(self, buffer: int) -> Ledger:
+        """The latest count that a buffer has reported, of this run alone."""
+        return self._ledgers.get(buffer, _NOTHING)
 
     def close_ledger(self, final: Ledger) -> None:
         """Sets the final count of all buffers."""

@@ -52,6 +52,13 @@ class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
     """By all actors when the coordinator heard of it; written by the coordinator."""
 
 
+UNREPORTED = -1
+"""`Production.sequence` of a row that the coordinator wrote for an actor that could not report."""
+
+UNCOUNTED = "uncounted"
+"""`Event.kind` of a row for a buffer that was lost together with reports of its actors."""
+
+
 class Production(_Row, frozen=True, kw_only=True, tag="production"):
     """A rollout that an actor collected (or, `sent` false, was collecting when it stopped)."""
 

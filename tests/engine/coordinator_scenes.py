@@ -19,7 +19,7 @@ from engine.roles.events import TimerFired
 from engine.roles.totals import RunInfo
 from engine.spec import StopSpec
 from engine.testing import make_experiment, only
-from engine.trace.records import Episode, Production
+from engine.trace.records import Consumption, Episode, Production
 from engine.trace.records import Event as TraceEvent
 from engine.trace.summary import Summary
 
@@ -104,4 +104,20 @@ def production(actor: int, env_steps: int) -> Production:
         version_max=0,
         collect_s=0.1,
         wait_s=0.0,
+    )
+
+
+def consumption(learner: int, env_steps: int) -> Consumption:
+    return Consumption(
+        t_s=1.0,
+        learner=learner,
+        version=0,
+        env_steps=env_steps,
+        env_steps_total=env_steps,
+        samples_trained=env_steps,
+        samples_trained_total=env_steps,
+        updates_total=1,
+        wait_s=0.0,
+        update_s=0.1,
+        metrics={},
     )

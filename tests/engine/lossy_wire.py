@@ -54,16 +54,31 @@ class Wire:
         """Gives an event to a role; what it says is under way then."""
         for command in self.roles[name].handle(event, self.now_s):
             match command:
+                case Send(to=to, message=message) if to in self.roles:
+                    self.send(name, to, message)
                 case Send(to=to, message=Report(records=records)) if to == COORDINATOR:
                     self.records += records
-                case Send(to=to, message=message):
-                    if to in self.roles:
-                        self._links.setdefault((name, to), deque()).append(message)
+                case Send():
+                    pass
                 case Wake(after_s=after_s):
                     self._wakes[name] = self.now_s + after_s
                 case _:
                     for result in self._perform(name, command):
                         self.handle(name, result)
+
+    def send(self, sender: str, receiver: str, message: Event) -> None:
+        """Hands a message to the connection between two."""
+        self._links.setdefault((sender, receiver), deque()).append(message)
+
+    def lose_role(self, name: str) -> None:
+        """A role is gone, and with it what it had not yet brought away: the end of what it said."""
+        del self.roles[name]
+        self._wakes.pop(name, None)
+        for (sender, receiver), messages in self._links.items():
+            kept = 0 if receiver == name else len(messages)
+            kept = self._choose.randint(0, kept) if sender == name else kept
+            while len(messages) > kept:
+                messages.pop()
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Goes on until something holds."""

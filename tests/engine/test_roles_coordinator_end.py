@@ -7,18 +7,21 @@ from coordinator_scenes import (
     ADDRESSES,
     WORKERS,
     answer,
+    consumption,
     exited,
     notes,
     production,
     running,
     told,
 )
+from msgspec.structs import replace
 
 from engine.messages import (
     ActorLost,
     Alive,
     Counters,
     Exit,
+    HostGone,
     ProbeAnswered,
     Report,
     StepLimitReached,
@@ -32,9 +35,11 @@ from engine.roles.coordinator import CoordinatorRole
 from engine.roles.ending import MAX_STOP_S, STOP_S
 from engine.roles.events import TimerFired
 from engine.roles.fleet import HOST_LOST_S
+from engine.roles.totals import RunTotals
 from engine.roles.watchdog import PATIENCE
-from engine.testing import has, only
-from engine.trace.records import Ledger
+from engine.testing import has, make_experiment, only
+from engine.trace.records import UNCOUNTED, UNREPORTED, Event, Ledger, Production, Record
+from engine.trace.summary import Summary
 
 
 def test_at_the_end_everything_is_durable_before_anybody_is_let_go():
@@ -250,3 +255,60 @@ def test_a_buffer_that_does_not_stop_has_a_deadline_of_its_own():
     assert not has(coordinator.handle(TimerFired(), 15.5), EndRun)
     commands = coordinator.handle(TimerFired(), 14.0 + STOP_S)
     assert only(commands, EndRun).summary.error == "buffer-0 did not stop within 10 s"
+
+
+def lost_with_all_they_had_to_say(*rows: Record) -> tuple[list[Record], Summary]:
+    """The last rows of a run whose roles were all lost after these."""
+    coordinator = running()
+    coordinator.handle(Report(address="buffer-0", records=list(rows)), 4.0)
+    commands = coordinator.handle(HostGone(host="box"), 5.0)
+    written = [row for c in commands if isinstance(c, WriteTrace) for row in c.records]
+    return written, only(commands, EndRun).summary
+
+
+def test_what_a_lost_buffer_had_counted_stays_collected_although_no_actor_has_said_so():
+    counted = Ledger(t_s=3.0, collected=40, consumed=0, dropped=6, in_flight=34)
+    rows, summary = lost_with_all_they_had_to_say(production(1, 16), counted)
+    (last,) = (row for row in rows if isinstance(row, Ledger))
+    assert (last.collected, last.consumed, last.dropped, last.in_flight) == (40, 0, 6, 34)
+    (made,) = (row for row in rows if isinstance(row, Production))
+    assert (made.sequence, made.env_steps) == (UNREPORTED, 24)
+    assert summary.env_steps_collected == 40
+    assert [row.role for row in rows if isinstance(row, Event) and row.kind == UNCOUNTED] == [
+        "buffer-0"
+    ]
+
+
+def test_what_a_lost_learner_had_trained_stays_consumed_and_so_was_collected():
+    trained = consumption(0, 32)
+    rows, summary = lost_with_all_they_had_to_say(production(1, 16), trained)
+    (last,) = (row for row in rows if isinstance(row, Ledger))
+    assert (last.collected, last.consumed, last.dropped, last.in_flight) == (32, 32, 0, 0)
+    (made,) = (row for row in rows if isinstance(row, Production))
+    assert made.env_steps == 16
+    assert summary.env_steps_in_flight == 0
+
+
+def test_what_only_the_buffer_knows_to_be_trained_is_in_flight_until_the_learner_says_so():
+    """Its own rows may be lost with it: then nothing that was counted as consumed falls."""
+    totals = RunTotals(make_experiment())
+    acknowledged = Ledger(t_s=3.0, collected=40, consumed=32, dropped=0, in_flight=8)
+    totals.add(consumption(0, 16), 3.0)
+    before = totals.add(acknowledged, 3.0)
+    assert isinstance(before, Ledger)
+    assert (before.collected, before.consumed, before.in_flight) == (40, 16, 24)
+    totals.add(replace(consumption(0, 16), env_steps_total=32), 3.0)
+    after = totals.add(acknowledged, 3.0)
+    assert isinstance(after, Ledger)
+    assert (after.collected, after.consumed, after.in_flight) == (40, 32, 8)
+
+
+def test_nothing_is_uncounted_where_nothing_was_collected_or_the_buffer_has_spoken():
+    rows, summary = lost_with_all_they_had_to_say()
+    assert [row for row in rows if isinstance(row, Production)] == []
+    assert [row.kind for row in rows if isinstance(row, Event)].count(UNCOUNTED) == 0
+    assert summary.env_steps_collected == 0
+    coordinator = running()
+    coordinator.handle(exited("actor-1"), 5.0)
+    answer(coordinator, "actor-0", "learner-0")
+    assert UNCOUNTED not in notes(answer(coordinator, "buffer-0"))

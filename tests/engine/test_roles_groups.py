@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator_scenes import production
+from coordinator_scenes import consumption, production
 
 from engine.graph.cut import Cut
 from engine.messages import (
@@ -13,6 +13,7 @@ from engine.messages import (
     ModelOffered,
     Start,
     Stop,
+    source_of,
 )
 from engine.roles.commands import BlendModel, Command, ExportModel
 from engine.roles.events import ModelExported, Updated
@@ -21,7 +22,7 @@ from engine.roles.learner import LearnerRole
 from engine.roles.totals import RunTotals
 from engine.spec import StalenessSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
-from engine.trace.records import Consumption, Ledger
+from engine.trace.records import Ledger
 
 
 def cut(groups: int = 3, merge: str = "average") -> Cut:
@@ -31,22 +32,6 @@ def cut(groups: int = 3, merge: str = "average") -> Cut:
         groups=groups,
         merge=merge,  # type: ignore[arg-type]
         staleness=StalenessSpec(),
-    )
-
-
-def consumption(learner: int, env_steps: int) -> Consumption:
-    return Consumption(
-        t_s=1.0,
-        learner=learner,
-        version=0,
-        env_steps=env_steps,
-        env_steps_total=env_steps,
-        samples_trained=env_steps,
-        samples_trained_total=env_steps,
-        updates_total=1,
-        wait_s=0.0,
-        update_s=0.1,
-        metrics={},
     )
 
 
@@ -106,13 +91,46 @@ def test_the_ledger_balances_with_a_lost_group_in_it():
         "actor-1": Counters(collected=100, unsent=10),
         "buffer-1": Counters(queued=20, staged=30),
     }
-    ledger = groups.final_ledger(counters, totals, 2.0)
+    ledger = groups.final_ledger(counters, totals, set(), 2.0)
     assert (ledger.collected, ledger.consumed, ledger.dropped) == (150, 70, 0)
     assert ledger.in_flight == 15 + 5 + 60
 
 
+def test_what_a_lost_actor_s_report_says_after_its_buffer_has_counted_is_in_flight():
+    groups, totals = Groups(cut(groups=1, merge="none"), {}), RunTotals(make_experiment())
+    totals.add(production(0, 100), 1.0)
+    counters = {
+        "learner-0": Counters(consumed=30),
+        "buffer-0": Counters(queued=15, lost_collected={source_of(0, 0): 45}),
+    }
+    ledger = groups.final_ledger(counters, totals, {"actor-0"}, 2.0)
+    assert (ledger.collected, ledger.consumed, ledger.in_flight) == (100, 30, 70)
+
+
+def test_each_group_counts_the_most_that_is_known_of_what_its_own_buffer_dropped():
+    """One has said its last word and had reported less before; the other was lost."""
+    groups, totals = Groups(cut(groups=2), {}), RunTotals(make_experiment(groups=2))
+    for number, dropped in ((0, 1), (1, 4)):
+        totals.add(production(number, 50), 1.0)
+        totals.add(
+            Ledger(
+                t_s=1.0,
+                collected=50,
+                consumed=0,
+                dropped=dropped,
+                in_flight=50 - dropped,
+                buffer=number,
+            ),
+            1.0,
+        )
+    counters = {"buffer-0": Counters(dropped=3)}
+    assert groups.final_ledger(counters, totals, set(), 2.0).dropped == 7
+
+
 def test_rows_of_several_buffers_are_added_up():
     totals = RunTotals(make_experiment())
+    for told in (consumption(0, 4), consumption(1, 6)):
+        totals.add(told, 1.0)
     row = Ledger(t_s=1.0, collected=8, consumed=4, dropped=1, in_flight=3, buffer=0)
     totals.add(row, 1.0)
     other = Ledger(t_s=2.0, collected=6, consumed=6, dropped=0, in_flight=0, buffer=1)
@@ -122,7 +140,7 @@ def test_rows_of_several_buffers_are_added_up():
         *(14, 10, 1),
         3,
     )
-    assert totals.dropped_by(0) == 1
+    assert totals.ledger_of(0).dropped == 1
 
 
 def after_update(role: LearnerRole, version: int) -> list[Command]:

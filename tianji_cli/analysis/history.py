@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 from engine.trace.columns import column_of
 from engine.trace.records import (
+    UNCOUNTED,
+    UNREPORTED,
     Consumption,
     Episode,
     Ledger,
@@ -31,8 +33,6 @@ _Rule: TypeAlias = tuple[str, Number, Number, bool]
 """Name, what a row says, what it contradicts, and whether it holds."""
 MAX_FINDINGS = 1000
 """Of each kind: whoever has so many needs no more of them."""
-UNREPORTED = -1
-"""Sequence of rows that the coordinator wrote for an actor that died before it had reported."""
 
 
 def check_history(run: RunData) -> list[Disagreement]:
@@ -171,8 +171,10 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
 
     A rollout that was trained twice shows here as soon as the others of its version were trained
     too, and where everything else was dropped, in the ledger. Samples from replay are used often.
+    Where a buffer was lost together with reports of its actors, nobody knows what they collected.
     """
-    if run.replay or not run.is_whole or _is_thinned(run):
+    is_unknown = any(event.kind == UNCOUNTED for event in run.events)
+    if run.replay or not run.is_whole or is_unknown or _is_thinned(run):
         return
     left, unknown = _collected_by_version(run.production)
     for number, batch in enumerate(run.staleness, start=1):
