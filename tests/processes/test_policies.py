@@ -196,14 +196,18 @@ def test_replay_takes_turns_with_its_actors_or_is_shared(tianji, tmp_path, polic
     settings = ("-s", "stop.env_steps=2600", "-s", "stop.judge=training", "-s", "evaluation=null")
     summary = train(tianji, "run", "-x", experiment, "--policy", policy, *settings)
     run = tmp_path / "results" / "run"
-    batch = 128 * 16
+    configured = json.loads((run / "manifest.json").read_text())["experiment"]
+    algorithm, num_actors = configured["algorithm"], configured["actors"]
+    batch = algorithm["batch_size"] * algorithm["updates_per_batch"]
     assert summary["samples_trained"] == summary["weights_version"] * batch
     learners = {row["learner"] for row in rows(run, "consumption")}
-    num_actors = {"cartpole_dqn": 2, "cartpole_apex": 4}[experiment]
     assert len(learners) == (1 if policy == "synchronous" else num_actors)
     if policy != "multi-learner":  # in turns nothing is drawn ahead
-        owed = 16 * (summary["env_steps_consumed"] - 1000)
-        assert owed - num_actors * 16 * 64 - 2 * batch <= summary["samples_trained"] <= owed
+        ratio = algorithm["replay_ratio"]
+        owed = ratio * (summary["env_steps_consumed"] - algorithm["min_replay_size"])
+        # What had come of a round when the stop rule held is in the store, but not trained.
+        round_steps = num_actors * configured["env"]["num_envs"] * algorithm["rollout_steps"]
+        assert owed - ratio * round_steps - 2 * batch <= summary["samples_trained"] <= owed
 
 
 @pytest.mark.parametrize(
