@@ -31,13 +31,13 @@ from tianji_cli.leaving import run_and_leave
 from tianji_cli.output import Output
 from tianji_cli.streams import safe_streams
 
-EVERYWHERE = "Before or after every command: -v, -q, --json, --no-color."
+EVERYWHERE = "Every command also takes -v, -q, --json and --no-color."
 
 app = typer.Typer(
     name="tianji",
-    help="Asynchronous distributed deep reinforcement learning: run it, trace it, report it.",
+    help="Run, trace and report asynchronous distributed deep reinforcement learning.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
-    " 4 host unreachable, 5 deadline passed, 6 version mismatch, 7 clean-up incomplete,"
+    " 4 host unreachable, 5 timeout, 6 version mismatch, 7 clean-up incomplete,"
     " 8 bench incomplete under --strict, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -55,12 +55,12 @@ def _print_version(is_wanted: bool) -> None:
 @app.callback()
 def main_options(
     context: typer.Context,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
     is_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output.")
     ] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="Print plain text.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="Print without colors.")] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -92,16 +92,16 @@ def up(
     limit: LimitOption = None,
     detach: Annotated[
         bool,
-        typer.Option("-d", "--detach", help="Leave the run alone as soon as training has started."),
+        typer.Option("-d", "--detach", help="Return once training has started; the run continues."),
     ] = False,
     resume: ResumeOption = None,
     trust: TrustOption = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Trace where the time of each role goes.")
+        bool, typer.Option("--profile", help="Record how each role spends its time.")
     ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Run an experiment: start its processes, train, bring back traces."""
+    """Run an experiment: start its processes, train, collect traces."""
     from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import show_plan
 
@@ -136,7 +136,9 @@ def plan(
     limit: LimitOption = None,
     svg: Annotated[
         Path | None,
-        typer.Option("--svg", metavar="FILE", help="Draw it, too.", show_default=False),
+        typer.Option(
+            "--svg", metavar="FILE", help="Also write it as a drawing.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Show the fragments, processes and channels that `up` would start, and where."""
@@ -159,15 +161,13 @@ def plan(
     found.tell(output)
 
 
-@app.command(
-    epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; say what mends the rest."
-)
+@app.command(epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; suggest fixes.")
 def check(
     context: typer.Context,
     inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
     limit: LimitOption = None,
 ) -> None:
-    """Check that the hosts of an inventory are ready for a run, and say what mends the rest."""
+    """Check that the hosts of an inventory are ready for a run, and suggest fixes."""
     from tianji_cli.commands.check import check_command
 
     raise typer.Exit(check_command(inventory, limit or (), output_of(context)))
@@ -195,50 +195,53 @@ def logs(
         typer.Argument(metavar="[ROLE[@HOST]]", help="For example actor, actor-1 or actor-1@box2."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on until the run ends.")
+        bool, typer.Option("-f", "--follow", help="Print new lines until the run ends.")
     ] = False,
     num_lines: Annotated[
-        int, typer.Option("-n", "--lines", min=0, metavar="N", help="Of the end of each log.")
+        int,
+        typer.Option("-n", "--lines", min=0, metavar="N", help="Last lines of each log to print."),
     ] = 50,
     trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Print the logs of a run, while it goes on and after its end."""
+    """Print the logs of a run, during training or afterwards."""
     from tianji_cli.commands import logs as command
 
     request = command.Request(run, role, follow, num_lines, trusts=trust)
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
-@app.command(epilog=EVERYWHERE, short_help="Bring the results of a detached run here, end nothing.")
+@app.command(
+    epilog=EVERYWHERE, short_help="Copy the results of a detached run here; the run continues."
+)
 def fetch(
     context: typer.Context,
     run: RunArgument = None,
     trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Bring here what a detached run has written on its hosts, and end nothing."""
+    """Copy what a detached run has written on its hosts to this machine; the run continues."""
     from tianji_cli.commands.fetch import fetch_command
 
     raise typer.Exit(fetch_command(results, run, output_of(context), trusts=trust))
 
 
-@app.command(
-    epilog=EVERYWHERE, short_help="End a run everywhere, bring its results here, leave nothing."
-)
+@app.command(epilog=EVERYWHERE, short_help="Stop a run, copy its results here, clean up its hosts.")
 def down(
     context: typer.Context,
     run: RunArgument = None,
     trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """End a run everywhere, bring its results here, prove that nothing is left."""
+    """Stop a run on all hosts, copy its results here, and verify that nothing is left."""
     from tianji_cli.commands.down import down_command
 
     raise typer.Exit(down_command(results, run, output_of(context), trusts=trust))
 
 
-@app.command(epilog=EVERYWHERE, short_help="Draw tables, plots and a page from the files of a run.")
+@app.command(
+    epilog=EVERYWHERE, short_help="Write tables, plots and an HTML page from the files of a run."
+)
 def report(
     context: typer.Context,
     runs: RunsArgument = None,
@@ -246,7 +249,7 @@ def report(
     archive: ArchiveOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Draw tables, plots and one HTML page from the files of a run or a benchmark."""
+    """Write tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
     report_command(runs or [], results, out, output_of(context), archives=archive)
@@ -261,10 +264,10 @@ def list_past_runs(context: typer.Context, results: ResultsOption = Path("result
 
 
 app.command(
-    epilog=EVERYWHERE, short_help="Compare with other systems, run studies, measure the channel."
+    epilog=EVERYWHERE, short_help="Compare with other systems, run studies, measure transport."
 )(bench_options.bench)
 app.add_typer(
-    lab.app, epilog=EVERYWHERE, short_help="A throw-away cluster of hosts on this machine."
+    lab.app, epilog=EVERYWHERE, short_help="Make a throw-away cluster of hosts on this machine."
 )
 
 

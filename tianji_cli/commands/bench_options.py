@@ -14,15 +14,15 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="Suite: smoke, cartpole, classic, minatar, atari, scaling, transport; study:"
-        " staleness, asynchrony, overlap, reference; or a file of your own.",
+        help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
+        " staleness, asynchrony, overlap, reference; or your own file.",
     ),
 ]
 InventoryArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[INVENTORY]",
-        help="Hosts, for a suite of scaling (default: the lab that is up) or of transport.",
+        help="Hosts of a scaling suite (default: the running lab) or a transport suite.",
         show_default=False,
     ),
 ]
@@ -31,7 +31,7 @@ HostsOption = Annotated[
     optional(
         "--hosts",
         metavar="INVENTORY",
-        help="The same as INVENTORY; `lab` is the lab that is up. Transport between hosts.",
+        help="Same as INVENTORY; `lab` is the running lab. For transport between hosts.",
     ),
 ]
 CompareOption = Annotated[
@@ -39,12 +39,12 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="PEERS",
-        help="Systems beside TianJi, with commas: single-process, rllib, sample-factory, xingtian.",
+        help="Other systems, comma-separated: single-process, rllib, sample-factory, xingtian.",
     ),
 ]
 TaskOption = Annotated[
     list[str] | None,
-    optional("--task", metavar="TASK", help="Only this task of the suite. Repeatable."),
+    optional("--task", metavar="TASK", help="Run only this task of the suite. Repeatable."),
 ]
 SeedsOption = Annotated[
     int | None,
@@ -52,7 +52,7 @@ SeedsOption = Annotated[
         "--seeds",
         metavar="N",
         min=1,
-        help="Blocks. Default: what the suite says.",
+        help="Number of blocks. Default: set by the suite.",
         show_default=False,
     ),
 ]
@@ -61,7 +61,7 @@ BudgetOption = Annotated[
     optional(
         "--budget",
         metavar="S",
-        help="Seconds of training that a cell may use. Default: what the suite says.",
+        help="Most seconds of training per cell. Default: set by the suite.",
     ),
 ]
 SetOption = Annotated[
@@ -73,19 +73,22 @@ SetOption = Annotated[
         help="Set a value of the suite, such as tasks.ppo.threshold=100. Repeatable.",
     ),
 ]
-NameOption = Annotated[str | None, optional("--name", metavar="ID", help="Id of the benchmark.")]
+NameOption = Annotated[str | None, optional("--name", metavar="ID", help="Benchmark id.")]
 ResumeOption = Annotated[
     str | None,
     optional(
-        "--resume", metavar="ID", help="Go on with an interrupted benchmark; finished cells stay."
+        "--resume", metavar="ID", help="Continue an interrupted benchmark; finished cells are kept."
     ),
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Start without asking; install missing peers from PyPI.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run; -v lists it.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would run; -v lists every cell.")
+]
 SkipOption = Annotated[
-    bool, typer.Option("--skip-missing", help="Mark cells of missing systems instead of failing.")
+    bool,
+    typer.Option("--skip-missing", help="Skip systems that are not installed instead of failing."),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit 8 unless every cell reached its threshold.")
@@ -95,7 +98,7 @@ InstallOption = Annotated[
     optional(
         "--install",
         metavar="PEER",
-        help="Only make the environment of rllib or sample-factory, from PyPI. Repeatable.",
+        help="Only install rllib or sample-factory, from PyPI. Repeatable.",
     ),
 ]
 PeersOption = Annotated[
@@ -104,7 +107,7 @@ PeersOption = Annotated[
         "--peers-dir",
         metavar="DIR",
         envvar="TIANJI_PEERS",
-        help="Where installed peers are kept. Default: ~/.cache/tianji/peers.",
+        help="Directory of installed peers. Default: ~/.cache/tianji/peers.",
     ),
 ]
 XingtianOption = Annotated[
@@ -113,7 +116,7 @@ XingtianOption = Annotated[
         "--xingtian-python",
         metavar="PYTHON",
         envvar="TIANJI_XINGTIAN_PYTHON",
-        help="Interpreter of your XingTian.",
+        help="Python interpreter of your XingTian installation.",
     ),
 ]
 
@@ -140,7 +143,7 @@ def bench(
     xingtian_python: XingtianOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Do the same work on TianJi and on the real peers, and say who was faster by how much."""
+    """Run the same work on TianJi and on other systems, and report which is faster, by how much."""
     from tianji_cli.baselines.base import PeerOptions, default_peers_dir
     from tianji_cli.commands import bench as command
     from tianji_cli.commands.bench_request import BenchRequest

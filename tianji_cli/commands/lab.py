@@ -25,32 +25,36 @@ app = typer.Typer(
 )
 
 DirectoryOption = Annotated[
-    Path, typer.Option("--dir", metavar="DIR", help="The lab's own directory.")
+    Path, typer.Option("--dir", metavar="DIR", help="Directory of the lab.")
 ]
-HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Such as tj1.")]
+HostArgument = Annotated[
+    str, typer.Argument(metavar="HOST", help="A host of the lab, such as tj1.")
+]
 HOME = Path("~/.tianji/lab")
 
 
-HostsOption = Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")]
+HostsOption = Annotated[int, typer.Option("--hosts", metavar="N", help="Number of hosts.")]
 RateOption = Annotated[
-    str, typer.Option("--rate", metavar="RATE", help="Of each host's link, both ways, or off.")
+    str, typer.Option("--rate", metavar="RATE", help="Bandwidth of each link, both ways, or off.")
 ]
 DelayOption = Annotated[
-    str, typer.Option("--delay", metavar="TIME", help="Of packets leaving a host, such as 0.2ms.")
+    str,
+    typer.Option("--delay", metavar="TIME", help="Delay of packets leaving a host, such as 0.2ms."),
 ]
 LossOption = Annotated[
-    str, typer.Option("--loss", metavar="PCT", help="Of packets leaving a host, per cent.")
+    str,
+    typer.Option("--loss", metavar="PCT", help="Per cent of packets leaving a host that are lost."),
 ]
 HideOption = Annotated[
     list[Path] | None,
-    optional("--hide", metavar="DIR", help="Hosts must not have it. Repeatable."),
+    optional("--hide", metavar="DIR", help="Directory to hide from hosts. Repeatable."),
 ]
 ShareOption = Annotated[
     list[Path] | None,
-    optional("--share", metavar="DIR", help="Hosts see it, read-only. Repeatable."),
+    optional("--share", metavar="DIR", help="Directory that hosts can read. Repeatable."),
 ]
 LeaveOption = Annotated[
-    str, typer.Option("--leave", metavar="SIZE", help="Room that is left, such as 8mib.")
+    str, typer.Option("--leave", metavar="SIZE", help="Free space to leave, such as 8mib.")
 ]
 
 
@@ -90,7 +94,7 @@ def status(context: typer.Context, directory: DirectoryOption = HOME) -> None:
 
 @app.command()
 def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
-    """End the lab and prove that nothing of it is left."""
+    """Take the lab down and verify that nothing of it is left."""
     from tianji_cli.lab.lab import absolute
     from tianji_cli.lab.lab import down as take_down
     from tianji_cli.lab.quantities import count
@@ -102,14 +106,14 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
         ended = [host.name for host in state.plan.hosts] if state else []
         output.document(DownDocument(directory=place, hosts=ended))
     elif state is None:
-        output.say(f"{place}: no lab is up here")
+        output.say(f"{place}: no lab is running here")
     else:
         output.say(f"{place}: {count(len(state.plan.hosts), 'host')} ended, nothing is left")
 
 
 @app.command()
 def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """End every process of a host at once; its disk stays."""
+    """Kill every process of a host; its disk is kept."""
     lab = _open(directory)
     lab.kill(host)
     _tell(lab, f"{host}: dead", output_of(context))
@@ -117,7 +121,7 @@ def kill(context: typer.Context, host: HostArgument, directory: DirectoryOption 
 
 @app.command()
 def crash(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Take a host's power: as kill, but nobody hears of it."""
+    """Power a host off: like kill, but its peers get no notice."""
     lab = _open(directory)
     lab.crash(host)
     _tell(lab, f"{host}: without power", output_of(context))
@@ -133,7 +137,7 @@ def start(context: typer.Context, host: HostArgument, directory: DirectoryOption
 
 @app.command()
 def cut(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Unplug a host silently: its packets vanish."""
+    """Unplug a host: its packets are dropped silently."""
     lab = _open(directory)
     lab.cut(host)
     _tell(lab, f"{host}: cut", output_of(context))
@@ -149,7 +153,7 @@ def heal(context: typer.Context, host: HostArgument, directory: DirectoryOption 
 
 @app.command()
 def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Stop every process of a host."""
+    """Suspend every process of a host."""
     lab = _open(directory)
     lab.freeze(host)
     _tell(lab, f"{host}: frozen", output_of(context))
@@ -157,7 +161,7 @@ def freeze(context: typer.Context, host: HostArgument, directory: DirectoryOptio
 
 @app.command()
 def thaw(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Let a frozen host go on."""
+    """Resume a frozen host."""
     lab = _open(directory)
     lab.thaw(host)
     _tell(lab, f"{host}: thawed", output_of(context))
@@ -170,7 +174,7 @@ def fill(
     leave: LeaveOption = "0",
     directory: DirectoryOption = HOME,
 ) -> None:
-    """Leave a host's disk no room."""
+    """Fill a host's disk."""
     lab = _open(directory)
     lab.fill(host, leave=leave)
     _tell(
@@ -182,7 +186,7 @@ def fill(
 
 @app.command()
 def free(context: typer.Context, host: HostArgument, directory: DirectoryOption = HOME) -> None:
-    """Give a full disk its room back."""
+    """Free a disk that `fill` filled."""
     lab = _open(directory)
     lab.free(host)
     _tell(lab, f"{host}: disk has room", output_of(context))
@@ -243,12 +247,12 @@ def _show(lab: Lab, output: Output) -> None:
 def warnings(methods: Methods) -> list[str]:
     """What a user must know about delay and loss on this machine."""
     found = [
-        f"{what} is not available here: the kernel has neither netem nor what would replace it"
+        f"{what} is not available here: the kernel has neither netem nor a replacement for it"
         for what, method in (("delay", methods.delay), ("loss", methods.loss))
         if method == "unavailable"
     ]
     if methods.delay == "nfqueue":
-        found.append("delay is made in user space (no netem): 0.1 ms or more is added to it")
+        found.append("delay is emulated in user space (no netem), which adds 0.1 ms or more")
     if methods.loss in ("netem", "iptables") and not methods.has_single_packets:
-        found.append("without ethtool what is lost is up to 64 KB of a stream at once")
+        found.append("without ethtool, each loss drops up to 64 KB of a stream at once")
     return found

@@ -14,7 +14,7 @@ from tianji_cli.run_dir import RESULTS_VARIABLE
 ResultsOption = Annotated[
     Path,
     typer.Option(
-        "--results", metavar="DIR", envvar=RESULTS_VARIABLE, help="Where results are kept."
+        "--results", metavar="DIR", envvar=RESULTS_VARIABLE, help="Directory for results."
     ),
 ]
 
@@ -45,17 +45,19 @@ SetOption = Annotated[
         "-s",
         "--set",
         metavar="KEY=VALUE",
-        help="Set a value of the experiment; null switches a rule off. Repeatable.",
+        help="Set a value of the experiment; null disables a stop rule. Repeatable.",
     ),
 ]
 PolicyOption = Annotated[
     str | None,
-    optional("--policy", metavar="NAME", help="Distribution policy: built in, or a YAML file."),
+    optional(
+        "--policy", metavar="NAME", help="Distribution policy: a built-in name or a YAML file."
+    ),
 ]
 RunArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]", help="Run id or a unique beginning; the newest.", show_default=False
+        metavar="[RUN]", help="Run id or a unique prefix. Default: newest.", show_default=False
     ),
 ]
 LimitOption = Annotated[
@@ -63,7 +65,7 @@ LimitOption = Annotated[
     optional(
         "--limit",
         metavar="HOSTS",
-        help="Only these hosts or groups: globs, with commas; !NAME leaves out. Repeatable.",
+        help="Use only these hosts or groups: globs, comma-separated; !NAME excludes. Repeatable.",
     ),
 ]
 ResumeOption = Annotated[
@@ -71,14 +73,14 @@ ResumeOption = Annotated[
     optional(
         "--resume",
         metavar="RUN",
-        help="Go on from the newest checkpoint of a run that has ended, as a new run; its"
-        " experiment and inventory are taken unless others are given.",
+        help="Continue from the newest checkpoint of a run that has ended, as a new run; uses its"
+        " experiment and inventory unless others are given.",
     ),
 ]
 TrustOption = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Use what results name that were not begun here by you: hosts, programs."
+        "--trust", help="Use hosts and programs named by results that you did not create here."
     ),
 ]
 

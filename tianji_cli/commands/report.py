@@ -30,7 +30,7 @@ RunsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RUN]...",
-        help="Run ids, unique beginnings of them, or paths. Several are compared. Default: newest.",
+        help="Run ids, unique prefixes or paths; several are compared. Default: newest.",
         show_default=False,
     ),
 ]
@@ -39,7 +39,7 @@ OutOption = Annotated[
     optional(
         "--out",
         metavar="DIR",
-        help="Where report.html and plots/ go. Default: into the run; several: RESULTS/comparison…",
+        help="Directory for report.html, plots/. Default: the run's; for several, RESULTS/comparison.",
     ),
 ]
 
@@ -48,7 +48,7 @@ ArchiveOption = Annotated[
     bool,
     typer.Option(
         "--archive",
-        help="With --out: keep a benchmark there, small and without this machine's paths.",
+        help="With --out: archive a benchmark there, compact and without local paths.",
     ),
 ]
 
