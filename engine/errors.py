@@ -80,32 +80,32 @@ class WireError(TianJiError):
 
 _OF_MACHINE = {
     errno.EMFILE: (
-        "this process may not open more files",
+        "this process cannot open more files",
         "raise the limit: ulimit -n 65536",
     ),
     errno.ENFILE: (
-        "this machine has no room for more open files",
-        "end programs that hold many, or raise fs.file-max",
+        "this machine cannot open more files",
+        "end programs that hold many open files, or raise fs.file-max",
     ),
     errno.ENOSPC: (
         "the disk is full: it has no free blocks or no free inodes",
         "free space there (df, df -i), or choose another disk",
     ),
     errno.EDQUOT: (
-        "your quota of the disk is used up",
+        "your disk quota is used up",
         "free space there (quota), or choose another disk",
     ),
     errno.EROFS: (
-        "the disk can only be read",
-        "choose another place, or mount it for writing",
+        "the file system is read-only",
+        "choose another directory, or remount it read-write",
     ),
-    errno.ENOMEM: ("this machine has no memory left", "end programs that use much of it"),
+    errno.ENOMEM: ("this machine is out of memory", "end programs that use much memory"),
     errno.EAGAIN: (
-        "this user may not start more processes or threads",
+        "this user cannot start more processes or threads",
         "end some, or raise the limit: ulimit -u",
     ),
-    errno.EIO: ("the disk does not work (input/output error)", "see what dmesg says"),
-    errno.ESTALE: ("the directory is gone on the file server", "change into it anew"),
+    errno.EIO: ("the disk reports an input/output error", "see dmesg"),
+    errno.ESTALE: ("the file server no longer has the directory", "cd into it again"),
 }
 _NO_THREAD = "can't start new thread"
 
@@ -138,8 +138,8 @@ def of_machine(error: BaseException) -> PreflightError | None:
 def directory_is_gone() -> PreflightError:
     """The error that the working directory was removed."""
     return PreflightError(
-        "the working directory was removed; relative paths mean nothing there",
-        fix="change into a directory that exists: cd",
+        "the working directory was removed, so relative paths cannot be resolved",
+        fix="cd into a directory that exists",
     )
 
 

@@ -34,7 +34,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise
     if not is_regular:
         os.close(descriptor)
-        raise ConfigError("cannot be read: it is no regular file", where=str(path))
+        raise ConfigError("cannot be read: it is not a regular file", where=str(path))
     return os.fdopen(descriptor, "rb")
 
 
@@ -46,7 +46,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
         max_bytes: A larger one is not read.
 
     Raises:
-        ConfigError: There is none, it is no regular file, too large, or cannot be read.
+        ConfigError: There is none, it is not a regular file, too large, or cannot be read.
     """
     data = bytearray()
     try:
@@ -57,7 +57,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
         raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
     if len(data) > max_bytes:
         raise ConfigError(
-            f"cannot be read: it has more than {max_bytes >> 20} MiB", where=str(path)
+            f"cannot be read: it is larger than {max_bytes >> 20} MiB", where=str(path)
         )
     return bytes(data)
 

@@ -268,7 +268,7 @@ def check_experiment(experiment: Experiment) -> Experiment:
         )
     if stop.judge == "evaluation" and experiment.evaluation is None:
         raise ConfigError(
-            "evaluation is to judge, but there is none",
+            "stop.judge is evaluation, but there is no evaluation",
             where="stop.judge",
             fix="set evaluation.episodes, or stop.judge=training",
         )

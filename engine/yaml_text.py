@@ -123,7 +123,7 @@ def parse_text(text: str, source: str) -> YamlText:
         character = error.character  # by its number or by itself
         number = character if isinstance(character, int) else ord(character)
         raise ConfigError(
-            f"not valid YAML: the character U+{number:04X} cannot stand in it",
+            f"not valid YAML: the character U+{number:04X} is not allowed in it",
             where=f"{source}:{line}",
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -136,14 +136,14 @@ def _compose(text: str) -> yaml.Node | None:
         mark = yaml.Mark("", found.start(), line, 0, None, 0)
         escape = f"\\u{ord(found[0]):04x}"
         raise yaml.MarkedYAMLError(
-            problem=f'U+{ord(found[0]):04X} is read as a line break by some: write "{escape}"',
+            problem=f'U+{ord(found[0]):04X} is a line break to some readers: write "{escape}"',
             problem_mark=mark,
         )
     loader = _Loader(text)
     try:
         node: yaml.Node | None = loader.get_single_node()
         if node is not None and loader.yaml_version not in (None, (1, 2)):
-            raise _Refusal("it says of itself that it is not YAML 1.2", node)
+            raise _Refusal("its %YAML directive names another version than 1.2", node)
         return node
     finally:
         loader.dispose()
@@ -188,7 +188,7 @@ class _Reading:
                 self.written[path] = node.value
             return value
         raise yaml.MarkedYAMLError(
-            problem=f"the tag {kind!r} means nothing in YAML 1.2", problem_mark=_mark(node)
+            problem=f"the tag {kind!r} is not part of YAML 1.2", problem_mark=_mark(node)
         )
 
     def _entry(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
@@ -200,7 +200,7 @@ class _Reading:
         for key_node, value_node in node.value:
             key, line = _key(key_node, path), key_node.start_mark.line + 1
             if key in seen:
-                raise _Refusal(f"the key {key!r} stands here and on line {seen[key]}", key_node)
+                raise _Refusal(f"the key {key!r} is here and on line {seen[key]}", key_node)
             seen[key] = line
             self.lines[(*path, key)] = line
             yield key, value_node
@@ -222,7 +222,10 @@ def _scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
     text: str = node.value
     if node.tag == _STR:
         if found := _SURROGATES.search(text):
-            raise _Refusal(f"\\u{ord(found[0]):04x} is half a character: write it as itself", node)
+            raise _Refusal(
+                f"\\u{ord(found[0]):04x} is half a character: write it as itself",
+                node,
+            )
         return text
     if not _PATTERNS[node.tag][0].fullmatch(text) and not (
         node.tag == _FLOAT and _PATTERNS[_INT][0].fullmatch(text)
@@ -262,7 +265,7 @@ def _refuse_bomb(root: yaml.Node) -> None:
         node = waiting.pop()
         seen += 1
         if seen > MAX_VALUES:
-            raise yaml.YAMLError(f"it stands for more than {MAX_VALUES} values")
+            raise yaml.YAMLError(f"its aliases expand to more than {MAX_VALUES} values")
         if isinstance(node, yaml.MappingNode):
             waiting += (part for pair in node.value for part in pair)
         elif isinstance(node, yaml.SequenceNode):

@@ -72,7 +72,7 @@ def test_a_home_that_cannot_be_written_is_no_place_for_caches(
 
 def test_a_login_without_any_name_asks_for_one(nobody: Path) -> None:
     host = Host(name="h", connection="ssh", ssh_host="box", address="", ports=None)
-    with pytest.raises(ConfigError, match="as which user") as caught:
+    with pytest.raises(ConfigError, match="no user to log in as") as caught:
         resolve_target(host, lambda alias, **_: {"hostname": alias})
     assert "`user:`" in caught.value.fix
 

@@ -28,7 +28,7 @@ def leave(paths: RunPaths, output: Output) -> int:
     """Says how to come back to a detached run."""
     run_id = paths.run_id
     status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
-    output.say(f"run {run_id} goes on by itself; {status}, {logs}, {down}")
+    output.say(f"run {run_id} continues in the background; {status}, {logs}, {down}")
     if output.is_json:
         output.document(DetachedDocument(run_id=run_id))
     return 0
@@ -54,7 +54,7 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
         cause = f"{summary.error or 'unknown cause'}{late}"
         output.error(RunFailedError(cause, where=str(paths.logs), fix=resume_hint(paths)))
     elif summary.status == "interrupted" and (hint := resume_hint(paths)):
-        output.say(f"to go on: {hint}")
+        output.say(f"to resume: {hint}")
     code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
     return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
 
@@ -86,7 +86,7 @@ def _read(paths: RunPaths) -> Summary:
     try:
         summary = read_summary(paths.summary)
     except ConfigError as error:
-        fix = f"remove it; tianji report {paths.run_id} then makes do with the traces"
+        fix = f"remove it; tianji report {paths.run_id} then uses the traces alone"
         raise RunFailedError(error.what, where=error.where, fix=fix) from error
     assert summary is not None
     return summary
@@ -128,7 +128,7 @@ def _cause(outcome: Outcome) -> str:
     if not outcome.failures:
         for host, cause in outcome.lost.items():
             return f"host {host} was lost: {cause}"
-        return "the run was ended before it could write its summary"
+        return "the run ended before it could write its summary"
     first = outcome.failures[0]
     tail = "".join(f"\n    {text}" for text in first.log_tail)
     return f"{first.address} {first.cause}{tail}"

@@ -63,7 +63,7 @@ class Consent:
         if not self.is_given and not self._is_agreed():
             shown = "".join(f"\n    {line}" for line in lines)
             raise ConfigError(
-                f"this {what} was not begun here by you, so what it names is not used{shown}",
+                f"you did not start this {what} here, so what it names is not used{shown}",
                 where=where,
                 fix=f"if it is yours, or you trust it: {FLAG}",
             )
@@ -71,7 +71,7 @@ class Consent:
 
     def _show(self, what: str, where: str, lines: Lines) -> None:
         if self.output is not None and (self.is_given or self._can_ask()):
-            self.output.say(f"{where}: this {what} was not begun here by you; it names")
+            self.output.say(f"{where}: you did not start this {what} here; it names")
             for line in lines:
                 self.output.say(f"  {line}")
 

@@ -107,8 +107,8 @@ def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
     path = run_root / DEPLOYMENT_NAME
     if not os.path.lexists(path):
         raise ConfigError(
-            "this run had no processes of its own: it ran inside its command (policy local), whose"
-            " end was its end, and has no logs but what the terminal showed",
+            "this run had no processes of its own: it ran inside its command (policy local) and"
+            " ended with it; its only log is what the terminal showed",
             where=str(run_root),
             fix=f"tianji report {run_root.name}",
         )

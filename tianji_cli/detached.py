@@ -194,7 +194,7 @@ class DetachedRun:
         except OSError as error:
             root = self.paths.root
             raise CleanupError(
-                f"nothing is left on any host, but this cannot be noted here: {error}",
+                f"nothing is left on any host, but this cannot be recorded here: {error}",
                 where=str(root),
                 fix=f"free space or permissions there, then: {command_for('down', root)}",
             ) from error

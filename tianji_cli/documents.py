@@ -93,7 +93,7 @@ def begin(path: Path, document: object) -> None:
             raise ConfigError(
                 "a benchmark or study of this id exists and is not overwritten",
                 where=str(root),
-                fix="choose another --name, or go on with it: --resume",
+                fix="choose another --name, or continue it with --resume",
             ) from None
         try:
             data = write_json(path, document, PRIVATE_MODE)

@@ -36,7 +36,7 @@ def _decode(node: Node, done: Completed) -> Findings:
         return msgspec.json.decode(done.stdout, type=Findings)
     except msgspec.DecodeError:
         raise TianJiError(
-            f"it cannot be looked into (exit code {done.code}){done.last_words}", where=node.name
+            f"it cannot be inspected (exit code {done.code}){done.last_words}", where=node.name
         ) from None
 
 

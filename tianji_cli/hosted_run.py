@@ -147,7 +147,9 @@ class HostedRun:
             if outcome.is_detached:
                 controller.let_go()
                 _close_all(sites)
-                self._note(sites, spectator, "the run goes on by itself", is_detached=True)
+                self._note(
+                    sites, spectator, "the run continues in the background", is_detached=True
+                )
             else:
                 self._end(controller, sites, outcome, has_started, interrupts, spectator)
         return outcome
@@ -334,7 +336,7 @@ class HostedRun:
             )
         except OSError as error:
             reason = f"{error.strerror or error} ({self.paths.root})"
-            spectator.note(f"{words}, but that cannot be noted here: {reason}")
+            spectator.note(f"{words}, but this cannot be recorded here: {reason}")
 
     def _end_part(self, site: Site, is_lost: bool) -> None:
         """Leaves nothing on one host, over a new connection if the first one may be what is broken.
@@ -367,7 +369,7 @@ class HostedRun:
         late = controller.close()
         _close_all(sites)
         if late:
-            raise CleanupError("the supervisor does not end", where=", ".join(late))
+            raise CleanupError("the supervisor does not exit", where=", ".join(late))
 
 
 def _close_all(sites: Mapping[str, Site]) -> None:
@@ -385,9 +387,9 @@ def port_of(endpoint: str) -> int:
 def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:
     """What to say if something is left; of a run that has not begun there is no directory here."""
     return CleanupError(
-        "something of the run may be left" + "".join(f"\n    {text}" for text in unclean),
+        "parts of the run may be left" + "".join(f"\n    {text}" for text in unclean),
         where=paths.run_id,
-        fix=f"once the host is back: {command_for('down', paths.root)}"
+        fix=f"once the host is back, run: {command_for('down', paths.root)}"
         if paths.manifest.is_file()
         else "once the host is back, remove it there",
     )

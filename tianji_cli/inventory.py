@@ -227,7 +227,8 @@ def _check_words(spec: HostSpec, merged: _Merged) -> None:
         for part in str(getattr(spec, key) or "").split(","):
             if _UNSAFE.search(part.strip()):
                 raise ConfigError(
-                    f"{part.strip()!r} holds what no {key} can", where=merged.where(key)
+                    f"{part.strip()!r}: invalid character in `{key}`",
+                    where=merged.where(key),
                 )
     for key in spec.__struct_fields__:
         value = getattr(spec, key)

@@ -20,5 +20,5 @@ def words_of_laggards(paths: RunPaths) -> str:
         if log.stem not in joined | _ALWAYS_THERE:
             lines = log_tail(log)[-NUM_LINES:] or ["(said nothing)"]
             words = "".join(f"\n        {line}" for line in lines)
-            blocks.append(f"\n    {log.stem} on {log.parent.name} said last:{words}")
+            blocks.append(f"\n    {log.stem} on {log.parent.name} logged last:{words}")
     return "".join(blocks)

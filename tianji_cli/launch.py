@@ -156,7 +156,7 @@ class Controller:
                 offsets = {host: estimate(known) for host, known in answers.items()}
                 return relative_to(self._head, offsets)
         late = [host for host, known in answers.items() if len(known) < NUM_PINGS]
-        raise DeadlineError("the clock could not be asked", where=", ".join(late))
+        raise DeadlineError("the clock could not be read", where=", ".join(late))
 
     def _check_alive(self, line: Line | None, report: object) -> None:
         """While nothing runs yet, any end is an error."""

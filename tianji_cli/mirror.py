@@ -146,7 +146,7 @@ def _take_checkpoint(
     info = info_of(data, path.name, f"{node.name}: {name}")
     tensors = f"{name.rpartition('/')[0]}/{info.tensors_name}"
     if there.get(tensors) != info.num_bytes or info.num_bytes > MAX_TENSOR_BYTES:
-        raise ConfigError("its tensors are not there", where=f"{node.name}: {name}")
+        raise ConfigError("its tensors are missing", where=f"{node.name}: {name}")
     with _alone_in(local, path.parent):
         _take_tensors(node, f"{remote}/{tensors}", local / tensors, info)
         write_file(path, data)
@@ -161,7 +161,7 @@ def _take_tensors(node: Node, source: str, path: Path, info: CheckpointInfo) -> 
                 digest.update(chunk)
                 file.write(chunk)
         if digest.hexdigest() != info.sha256:
-            raise ConfigError("its tensors are not those it speaks of", where=source)
+            raise ConfigError("its tensors do not match its checksum", where=source)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

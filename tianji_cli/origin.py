@@ -107,8 +107,8 @@ class Origin:
         if not is_identity(error.where):
             return error
         fix = (
-            f"a run that goes on keeps its {error.where}: change what does not fit to it (hosts,"
-            " policy, actors, groups, env.num_envs may change), or start a new run"
+            f"a resumed run keeps its {error.where}: change what does not fit it (hosts, policy,"
+            " actors, groups and env.num_envs can change), or start a new run"
         )
         return type(error)(error.what, where=error.where, fix=fix)
 
@@ -124,12 +124,12 @@ class Origin:
             )
         return [
             *self.notes,
-            f"goes on from {self.paths.run_id}, version {info.version}:"
+            f"resumes {self.paths.run_id} from version {info.version}:"
             f" {counters.env_steps_consumed} env steps consumed, {info.updates} updates,"
             f" {counters.elapsed_s:.1f} s of training",
-            f"restored: {network}, optimiser (and with it all schedules), the learner's random"
+            f"restored: {network}, optimiser (hence all schedules), the learner's random"
             " numbers, counters",
-            f"begun anew: {anew}",
+            f"started afresh: {anew}",
         ]
 
     def copy_to(self, paths: RunPaths) -> None:
@@ -170,12 +170,12 @@ def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
     if found.info is None:
         reasons = "".join(f"\n    {text}" for text in found.refused)
         raise ConfigError(
-            f"it has no checkpoint to go on from{reasons}{_lines(notes)}",
+            f"it has no checkpoint to resume from{reasons}{_lines(notes)}",
             where=str(paths.checkpoints),
-            fix="start anew; checkpoint.every_s says how often one is written",
+            fix="start a new run; checkpoint.every_s sets how often one is written",
         )
     notes += [
-        f"not whole or not sound, so the one before is taken: {text}" for text in found.refused
+        f"incomplete or damaged, so the previous one is used: {text}" for text in found.refused
     ]
     return Origin(
         paths, recorded.experiment, recorded.inventory, directory, found.info, tuple(notes)

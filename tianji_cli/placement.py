@@ -48,7 +48,7 @@ def with_named_actors(experiment: Experiment, inventory: Inventory) -> Experimen
         return experiment
     if sum(named) > MAX_REPLICAS:
         raise ConfigError(
-            f"{sum(named)} actors are named, a run has at most {MAX_REPLICAS}",
+            f"{sum(named)} actors are named; a run has at most {MAX_REPLICAS}",
             where=f"{inventory.source}: roles",
         )
     return msgspec.structs.replace(experiment, actors=sum(named))

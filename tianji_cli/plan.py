@@ -130,7 +130,7 @@ def make_plan(
         raise ConfigError(
             "the whole run is one process inside the command, so it needs no other host",
             where=f"policy {experiment.policy}",
-            fix="leave the inventory out, or take a policy with several processes",
+            fix="leave the inventory out, or use a policy with several processes",
         )
     only = graph.processes[0]
     placement = Placement(only.name, host.name, (*only.roles, COORDINATOR))
@@ -149,7 +149,7 @@ def _check_meeting(plan: Plan) -> None:
             f"learners that update together would be on {', '.join(hosts)}; between hosts their"
             " gradients would travel by gloo, which is neither encrypted nor authenticated",
             where=f"policy {plan.graph.policy.name}",
-            fix="--limit it to one host, or take the policy tianji with groups=N",
+            fix="--limit it to one host, or use the policy tianji with groups=N",
         )
 
 

@@ -169,9 +169,9 @@ def judge_versions(facts: ProbeFacts, index_problem: str = "", damage: str = "")
             probe="versions",
             verdict="warning",
             detail=", ".join(others),
-            fix="pip install the versions that run here, so that all hosts compute alike",
+            fix="pip install the versions used here, so that all hosts compute the same",
         )
-    return _ok("versions", f"{len(REQUIREMENTS)} packages as here")
+    return _ok("versions", f"{len(REQUIREMENTS)} packages, same versions as here")
 
 
 def judge_memory(facts: ProbeFacts) -> Finding:
@@ -213,7 +213,7 @@ def judge_gpus(facts: ProbeFacts, host: Host) -> Finding:
         return Finding(
             probe="gpu",
             verdict="failed",
-            detail=f"the inventory names GPU {max(host.gpus)}, there: {there}",
+            detail=f"the inventory names GPU {max(host.gpus)}; the host has: {there}",
             fix="correct `gpus:`, or see what nvidia-smi says there",
         )
     return _ok("gpu", there)
@@ -228,7 +228,7 @@ def judge_clock(offset: ClockOffset) -> Finding:
             probe="clock",
             verdict="warning",
             detail=detail,
-            fix="run chrony or ntpd there; traces are right all the same",
+            fix="run chrony or ntpd there; traces are correct either way",
         )
     return _ok("clock", detail)
 

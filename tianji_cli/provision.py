@@ -205,7 +205,7 @@ class Provisioner:
 
     def _enter(self, host: Host, phase: Phase, detail: str = "") -> None:
         if self._cancel.is_set():
-            raise PreflightError("cancelled, as another host failed", where=host.name)
+            raise PreflightError("cancelled, because another host failed", where=host.name)
         self._events.put(_Event(host.name, phase, detail))
 
     def _make_ready(self, host: Host) -> Site:

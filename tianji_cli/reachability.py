@@ -45,7 +45,7 @@ class Ways:
     Attributes:
         targets: Where each host that could listen did.
         deaf: Why the others could not.
-        blocked: For each host that listened, who does not get through to it, and why.
+        blocked: For each host that listened, which other hosts cannot connect to it, and why.
         untried: As much of those who could not try.
     """
 
@@ -187,7 +187,7 @@ def _answer(listener: Connection) -> _Listening:
         return msgspec.json.decode(line, type=_Listening)
     except msgspec.DecodeError:
         said = line.decode("utf-8", "replace").strip() or listener.error_output()
-        return _Listening(port=0, error=f"its answer cannot be understood: {said or 'it ended'}")
+        return _Listening(port=0, error=f"its answer cannot be parsed: {said or 'it ended'}")
 
 
 def _default_range() -> tuple[int, int]:
@@ -198,7 +198,7 @@ def _default_range() -> tuple[int, int]:
 def _connect_all(
     hosts: Mapping[str, Reachable], wanted: Mapping[str, Sequence[str]], ways: Ways
 ) -> None:
-    """Fills in who does not get through to whom."""
+    """Fills in which host cannot connect to which."""
     for name in ways.targets:
         ways.blocked[name] = []
         ways.untried[name] = []
@@ -224,5 +224,5 @@ def _connect_all(
             if isinstance(answers, TianJiError):
                 ways.untried[name].append(f"{source} could not try: {answers}")
             elif reason := answers.get(item, "no answer"):
-                words = f"{source} does not get through to {name} at {target}: {reason}"
+                words = f"{source} cannot connect to {name} at {target}: {reason}"
                 ways.blocked[name].append(words)

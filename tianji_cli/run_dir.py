@@ -176,7 +176,7 @@ def _taken(root: Path) -> ConfigError:
     what = "a run of this name exists and is not overwritten"
     if _is_empty_directory(root):
         return ConfigError(
-            f"{what}; nothing is in its directory, so it is being started, or was killed then",
+            f"{what}; its directory is empty, so it is starting, or was killed while starting",
             where=str(root),
             fix=f"choose another --name; if no `tianji up` runs: rmdir {shlex.quote(str(root))}",
         )
@@ -280,7 +280,7 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
     ]
     if len(matches) == 1:
         return matches[0]
-    problem = "several runs begin like that" if matches else "no such run"
+    problem = "several runs start with that" if matches else "no such run"
     raise ConfigError(
         f"{problem}: {name!r}",
         where=str(results),

@@ -77,7 +77,7 @@ def named_inside(root: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise ConfigError(f"{name!r} names nothing that could lie there", where=str(root))
+        raise ConfigError(f"{name!r} is not a name that can be there", where=str(root))
     return root.joinpath(*parts)
 
 

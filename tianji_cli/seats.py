@@ -115,9 +115,9 @@ def _deal(
     needed, num_cores = cores_needed(here, threads), len(offer.cores)
     within = {item.process: offer.cores for item in here} if host.cores is not None else {}
     if not host.pin:
-        return within, "not pinned, as the inventory asks for"
+        return within, "not pinned, as the inventory asks"
     if not num_cores:
-        return within, "not pinned: this system cannot keep processes to cores"
+        return within, "not pinned: this system cannot pin processes to cores"
     if num_cores < needed:
         return within, f"not pinned: {num_cores} cores for {len(here)} processes"
     if len(offer.idle_cores) < needed:
@@ -152,7 +152,7 @@ def words_of_devices(found: Mapping[str, Seat], plan: Plan) -> list[str]:
         return []
     return [
         f"{name} on {seat.host} runs on {seat.device}"
-        + (", since PyTorch finds no CUDA there" if seat.device == CPU else "")
+        + (": PyTorch finds no CUDA there" if seat.device == CPU else "")
         for name, seat in found.items()
         if any(role.startswith("learner-") for role in seat.roles)
     ]
@@ -163,7 +163,7 @@ def wanted_device(host: Host) -> str:
     if host.gpus:
         return f"GPU {', '.join(map(str, host.gpus))}"
     if host.gpus is not None:
-        return "CPU, as `gpus: []` asks for"
+        return "CPU, as `gpus: []` asks"
     return "a GPU if PyTorch finds one there, else the CPU"
 
 
@@ -177,7 +177,7 @@ def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:
     here = [item for item in plan.placements if item.host == host.name]
     needed = cores_needed(here, threads_of(plan))
     if not host.pin:
-        return "not pinned, as the inventory asks for"
+        return "not pinned, as the inventory asks"
     if num_cores is None:
         return f"pinned if {needed} cores are idle"
     if num_cores < needed:

@@ -33,7 +33,7 @@ class _Stdout(io.FileIO):
             raise PreflightError(
                 f"it cannot be written: {error.strerror}",
                 where="standard output",
-                fix="free space there, or send it elsewhere",
+                fix="free space there, or redirect it elsewhere",
             ) from error
 
 

@@ -84,7 +84,7 @@ class Watcher:
                     return self._outcome
             if self._is_killing or self._deadline_s is None:
                 break
-            self._kill("did not end in time, so they are ended now")
+            self._kill("did not end in time and are killed now")
         settled = self._done | self._detached | set(self._outcome.lost)
         self._outcome.silent = set(self._lines.by_host) - settled
         return self._outcome
@@ -106,7 +106,7 @@ class Watcher:
                 self._outcome.failures.append(report)
                 self._note(f"{report.address} on {line.host} {report.cause}")
                 if report.address == COORDINATOR:
-                    self._kill("are ended, as the coordinator is gone")
+                    self._kill("are killed, because the coordinator is gone")
             case Stuck():
                 self._note(_words_of(report, line.host))
             case Finished():
@@ -123,7 +123,7 @@ class Watcher:
         self._outcome.lost[line.host] = error.what
         self._note(f"{line.host} is lost: {error.what}")
         if line.host == self._head:
-            self._kill("are ended, as the coordinator's host is lost")
+            self._kill("are killed, because the coordinator's host is lost")
         else:
             self._lines.by_host[self._head].tell(HostGone(host=line.host))
 
@@ -150,11 +150,11 @@ class Watcher:
             return
         self._num_heard = self._interrupts.count
         if self._num_heard == 1:
-            self._note("stopping; Ctrl-C once more ends it at once")
+            self._note("stopping; press Ctrl-C again to kill the run")
             self._lines.by_host[self._head].tell(StopRun())
         else:
-            self._note("ending at once")
-            self._kill("are ended")
+            self._note("killing the run")
+            self._kill("are killed")
 
 
 def _words_of(stuck: Stuck, host: str) -> str:

@@ -71,7 +71,7 @@ def _check_methods(name: str, algorithm: object) -> None:
         raise ConfigError(
             f"{name} lacks {', '.join(lacking)}",
             where="algorithm.name",
-            fix="engine.algorithms.base.Algorithm says what an algorithm has",
+            fix="engine.algorithms.base.Algorithm lists the methods that an algorithm needs",
         )
 
 
@@ -86,8 +86,8 @@ def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
         )
     if mode in ("block", "drop") and samples.kind == "replay":
         raise ConfigError(
-            f"{name} learns from a replay store, whose samples are old on purpose, so no bound on"
-            " their lag can be kept",
+            f"{name} learns from a replay store, whose samples are old on purpose, so their lag"
+            " cannot be bounded",
             where="staleness.mode",
             fix="staleness.mode: unbounded",
         )

@@ -143,10 +143,9 @@ def refuse_parameters(name: str, network: nn.Module) -> None:
     strange = [path for path, p in parameters.items() if not bool(torch.isfinite(p).all())]
     if strange:
         raise ConfigError(
-            f"these parameters of {name} are not finite before anything was learnt:"
-            f" {', '.join(strange)}",
+            f"parameters of {name} are not finite before training: {', '.join(strange)}",
             where="network.name",
-            fix="a mask can be a buffer, or a large finite number such as -1e9",
+            fix="make a mask a buffer, or use a large finite number such as -1e9",
         )
 
 
@@ -165,7 +164,7 @@ def _check_features(name: str, features: object) -> None:
         found = str(features.dtype)
     if found:
         raise ConfigError(
-            f"{name} gives {found}, where float32 of shape [N, num_features] is wanted",
+            f"{name} gives {found}; expected float32 of shape [N, num_features]",
             where="network.name",
         )
 

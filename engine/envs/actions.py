@@ -212,8 +212,8 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
             env = int(np.argwhere(is_bad)[0][0])
             raise RunFailedError(
                 f"the action for environment {env} is {actions[is_bad][0]} in step"
-                f" {self._num_steps}: what the policy gives are no numbers",
-                fix="a lower algorithm.learning_rate, or observations of a smaller range",
+                f" {self._num_steps}: the policy's output is not finite",
+                fix="lower algorithm.learning_rate, or scale observations to a smaller range",
             )
 
     def _convert(self, actions: np.ndarray) -> Array:

@@ -98,20 +98,20 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
                 found = np.asarray(observation)
             except ValueError:
                 raise self._refused(
-                    f"observation of environment {number} is no array but {observation!r:.60},"
-                    f" announced was {space}",
+                    f"observation of environment {number} is not an array but {observation!r:.60};"
+                    f" its space is {space}",
                     error,
                 ) from error
             if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
                 raise self._refused(
-                    f"observation of environment {number} has the shape {found.shape} and the type"
-                    f" {found.dtype}, announced were {space.shape} and {space.dtype}",
+                    f"observation of environment {number} has shape {found.shape} and dtype"
+                    f" {found.dtype}; its space declares {space.shape} and {space.dtype}",
                     error,
                 ) from error
 
     def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and values.shape != shape:
-            raise self._refused(f"{name} has the shape {values.shape}, announced was {shape}")
+            raise self._refused(f"{name} has shape {values.shape}; expected {shape}")
         with np.errstate(over="ignore"):
             is_bad = ~np.isfinite(values.astype(np.float32))
         if is_bad.any():

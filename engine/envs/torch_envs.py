@@ -84,13 +84,13 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     if spec.registered_id not in TORCH_ENVIRONMENTS:
         known = ", ".join(sorted(TORCH_ENVIRONMENTS))
         raise ConfigError(
-            f"{spec.id} has no torch version, which a loop on one device needs; there is {known}",
+            f"{spec.id} has no torch version, which an on-device loop needs; available: {known}",
             where="env.id",
-            fix="take another policy, or bring one with register_torch_environment",
+            fix="use another policy, or add one with register_torch_environment",
         )
     if spec.life_loss_terminates:
         raise ConfigError(
-            "environments on a device tell nothing of lives", where="env.life_loss_terminates"
+            "on-device environments do not report lives", where="env.life_loss_terminates"
         )
     with blamed(f"the torch version of {spec.id} cannot be made", where="env"):
         env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)

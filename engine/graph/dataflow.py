@@ -123,7 +123,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
         raise ConfigError(
             f"it has no compute groups, but the experiment asks for {experiment.groups}",
             where=f"policy {policy.name}",
-            fix="set groups=1, or take the policy tianji",
+            fix="set groups=1, or use the policy tianji",
         )
     if experiment.actors < groups:
         raise ConfigError(
@@ -181,7 +181,7 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
     name = f"{fragment}-{index}"
     if not roles:
         raise ConfigError(
-            f"nothing is left for process {name}: fragment {fragment!r} has too many replicas",
+            f"process {name} would have no role: fragment {fragment!r} has too many replicas",
             where=f"policy {policy.name}",
         )
     groups = {group for role in roles if (group := cut.group_of_role(role)) is not None}
@@ -189,7 +189,7 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
     if len(groups) > 1 and takes_weights:
         raise ConfigError(
             f"process {name} would act for {len(groups)} groups: the replicas of fragment"
-            f" {fragment!r} are no multiple of the {cut.groups} groups",
+            f" {fragment!r} are not a multiple of the {cut.groups} groups",
             where=f"policy {policy.name}",
         )
     return Process(name, fragment, tuple(roles), groups.pop() if len(groups) == 1 else None)

@@ -125,7 +125,7 @@ def load_policy(name: str) -> Policy:
         raise ConfigError(
             f"unknown distribution policy {name!r}",
             where="policy",
-            fix=suggest(name, known) or "name a built-in one, or a .yaml file",
+            fix=suggest(name, known) or "use a built-in policy, or a .yaml file",
         )
     file = resources.files("engine.graph") / "policies" / f"{name}.yaml"
     return convert(parse_yaml(file.read_text(encoding="utf-8"), source=f"policy {name}"), Policy)

@@ -68,14 +68,14 @@ def _check_functions(policy: Policy) -> None:
     for function in FUNCTIONS:
         count = placed.count(function)
         if count != 1 and not (count == 0 and function in OPTIONAL):
-            raise _Wrong(f"the function {function!r} is in {count} fragments, not in one")
+            raise _Wrong(f"function {function!r} is in {count} fragments; it must be in one")
 
 
 def _check_device(name: str, fragment: FragmentSpec) -> None:
     lacking = [function for function in LOOP if function not in fragment.functions]
     if fragment.on_device and lacking:
         raise _Wrong(
-            f"fragment {name!r} is on_device, so it has to hold the whole loop, but it lacks"
+            f"fragment {name!r} is on_device, so it must hold the whole loop, but it lacks"
             f" {', '.join(lacking)}"
         )
 
@@ -112,7 +112,7 @@ def _check_cycles(policy: Policy) -> None:
     for start in waits:
         cycle = _path_back(waits, start, [start])
         if cycle:
-            raise _Wrong(f"synchronous cycle {' -> '.join(cycle)}: each waits for the one before")
+            raise _Wrong(f"synchronous cycle {' -> '.join(cycle)}: each waits for the previous one")
 
 
 def _path_back(waits: Mapping[str, list[str]], start: str, path: list[str]) -> list[str]:
@@ -129,7 +129,7 @@ def _path_back(waits: Mapping[str, list[str]], start: str, path: list[str]) -> l
 def _check_channel(edge: EdgeSpec) -> None:
     known = CHANNELS[edge.carries]
     if edge.channel not in known:
-        raise _Wrong(f"{edge.label}: channel {edge.channel}, but it travels by {_any_of(known)}")
+        raise _Wrong(f"{edge.label}: channel must be {_any_of(known)}, not {edge.channel}")
 
 
 def _check_replicas(policy: Policy) -> None:
@@ -149,9 +149,9 @@ def _check_replicas(policy: Policy) -> None:
     if len(merging) > 1:
         raise _Wrong(f"fragment {update!r} merges models and all-reduces gradients; choose one")
     if learner.replicas != 1 and not merging:
-        raise _Wrong(f"fragment {update!r} is replicated, but no edge brings its copies together")
+        raise _Wrong(f"fragment {update!r} is replicated, but no edge synchronizes its replicas")
     if "reduce" in by_function and by_function["reduce"][1].replicas != 1:
-        raise _Wrong(f"fragment {by_function['reduce'][0]!r} has to have one replica")
+        raise _Wrong(f"fragment {by_function['reduce'][0]!r} must have one replica")
 
 
 def _any_of(names: frozenset[str]) -> str:

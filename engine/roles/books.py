@@ -96,7 +96,7 @@ class Books:
             total = info.total_env_steps
             return Entry(False, tuple(self._write_off(source, total, now_s, "were lost with it")))
         if info.sequence < self._next_sequence.get(source, 0):
-            detail = f"rollout {info.sequence} came again"
+            detail = f"rollout {info.sequence} arrived twice"
             return Entry(False, (self.note(now_s, "duplicate", actor, detail),))
         self._next_sequence[source] = info.sequence + 1
         self._received[actor] = self._received.get(actor, 0) + 1

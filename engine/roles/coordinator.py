@@ -233,7 +233,7 @@ class CoordinatorRole:
         actors = {role for role in roles if role_of(role) == "actor"} - self._fleet.absent
         commands = [told for actor in sorted(actors) for told in self._fleet.lose(actor)]
         for group in groups:
-            detail = f"{cause}; the other groups go on"
+            detail = f"{cause}; the other groups continue"
             commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
             commands += self._groups.part_with(group, self._totals, now_s)
         return [*commands, *self._settle()]
@@ -246,7 +246,7 @@ class CoordinatorRole:
         commands += self._fleet.beat(now_s)
         if self._phase is Phase.RUNNING:
             for host in self._fleet.silent_hosts(now_s):
-                commands += self._lost_host(host, f"nothing heard for {HOST_LOST_S:.0f} s", now_s)
+                commands += self._lost_host(host, f"no message for {HOST_LOST_S:.0f} s", now_s)
             excused = self._groups.dead | self._fleet.absent
             commands += self._upkeep.tick(self._roll.living - excused, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
@@ -267,7 +267,7 @@ class CoordinatorRole:
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
         was_there = self._fleet.give_up(host)
         if self._phase is Phase.JOINING or (self._phase is Phase.RUNNING and was_there):
-            return self._lost_host(host, "the command has lost its supervisor", now_s)
+            return self._lost_host(host, "the command lost contact with its supervisor", now_s)
         return []
 
     def _lost_host(self, host: str, why: str, now_s: float) -> list[Command]:

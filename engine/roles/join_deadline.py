@@ -48,7 +48,7 @@ def words_of_missing(
 def _heard_from(host: str, is_silent: bool, joined: list[str], head: str) -> str:
     if not is_silent:
         also = f", and {_names(joined)} joined" if joined else ""
-        return f"its supervisor was heard{also}, so the network lets it through"
+        return f"its supervisor was heard{also}, so the network path works"
     if joined:
         return f"{_names(joined)} joined, but its supervisor was not heard"
     way = "" if host == head else f"; a firewall may drop what goes from there to {head}"

@@ -90,11 +90,11 @@ class Acting:
         chosen = self._algorithm.act(self._network, observation, noise)
         for name, output in zip(self.names, outputs, strict=True):
             if name not in chosen:
-                raise RunFailedError(f"act gives no {name}, which is one of samples().fields")
+                raise RunFailedError(f"act() returns no {name}, which samples().fields lists")
             if chosen[name].shape != output.shape:
                 raise RunFailedError(
-                    f"act gives {name} in the shape {tuple(chosen[name].shape)},"
-                    f" by samples().fields it is {tuple(output.shape)}"
+                    f"act() returns {name} of shape {tuple(chosen[name].shape)};"
+                    f" samples().fields declares {tuple(output.shape)}"
                 )
 
     def choose(self, row: Row) -> None:

@@ -224,9 +224,9 @@ def _check_splits(experiment: Experiment, cut: Cut) -> None:
     check_division(experiment.env.num_envs, num_splits)
     if num_splits > 1 and (cut.has_remote_env or cut.is_on_device):
         raise ConfigError(
-            f"with {cut.policy} an actor does not step environments by itself",
+            f"with policy {cut.policy}, an actor does not step environments by itself",
             where="env.num_splits",
-            fix="set it to 1, or take another policy",
+            fix="set it to 1, or use another policy",
         )
 
 
@@ -250,9 +250,10 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
     for trait in (*cut.requires, *shared):
         if not getattr(samples, trait):
             raise ConfigError(
-                f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
+                f"policy {cut.policy} does not work with {experiment.algorithm_name}, which"
+                f" {LACKS[trait]}",
                 where="policy",
-                fix="take another policy, such as tianji, or another algorithm",
+                fix="use another policy, such as tianji, or another algorithm",
             )
 
 
@@ -273,7 +274,7 @@ def make_arena(blueprint: Blueprint) -> Arena:
         return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)
     except OSError as error:
         raise PreflightError(
-            f"the memory that roles share cannot be had: {error.strerror}",
+            f"cannot allocate the memory that roles share: {error.strerror}",
             where="staleness.max_queued_rollouts",
             fix="queue fewer rollouts, or run fewer roles there",
         ) from error

@@ -66,10 +66,10 @@ def save_checkpoint(
     tensors = _tensors(state)
     if (strange := first_strange(tensors)) is not None:
         raise RunFailedError(
-            f"version {version}: {strange} is not finite, so no checkpoint is made of it",
+            f"version {version}: {strange} is not finite, so no checkpoint was written",
             where=str(directory),
-            fix="a lower algorithm.learning_rate or max_gradient_norm; the checkpoints there are"
-            " sound",
+            fix="lower algorithm.learning_rate or max_gradient_norm; earlier checkpoints there are"
+            " valid",
         )
     data = safetensors.torch.save(tensors)
     identity = identity_of(blueprint.experiment)
@@ -111,7 +111,9 @@ def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
     try:
         state.generator.set_state(saved["generator"])
     except RuntimeError as error:
-        raise ConfigError(f"no state of a random generator: {error}", where=str(file)) from error
+        raise ConfigError(
+            f"not the state of a random generator: {error}", where=str(file)
+        ) from error
     state.num_updates = info.updates
     return info
 
@@ -130,7 +132,7 @@ def _read_tensors(
     with open_regular(file, info.num_bytes) as opened:
         data = opened.read(info.num_bytes)
     if hashlib.sha256(data).hexdigest() != info.sha256:
-        raise ConfigError("its tensors do not have their checksum", where=str(file))
+        raise ConfigError("the checksum of its tensors does not match", where=str(file))
     _check_header(file, data, wanted)
     refuse_strange(BytesIO(data), len(data), file)
     try:

@@ -144,10 +144,10 @@ def check_identity(experiment: Experiment, info: CheckpointInfo) -> None:
             raise ConfigError(
                 f"{_text(here)} here, but {_text(there)} in the checkpoint",
                 where=key,
-                fix="a resumed run goes on with the same environment, algorithm, network and seed;"
+                fix="a resumed run keeps its environment, algorithm, network and seed;"
                 " leave the setting out, or start a new run",
             )
-    raise ConfigError("its identity does not have the checksum that it states", where=info.name)
+    raise ConfigError("the checksum of its identity does not match", where=info.name)
 
 
 def _text(value: Setting) -> str:
@@ -212,7 +212,7 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
     if not _INFO_NAME.fullmatch(name):
         raise ConfigError("not the name of a checkpoint", where=where)
     if len(data) > MAX_INFO_BYTES:
-        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so no checkpoint", where=where)
+        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so not a checkpoint", where=where)
     try:
         found = msgspec.json.decode(data, type=_Versioned).schema_version
         if found != SCHEMA_VERSION:
@@ -225,9 +225,9 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a checkpoint: {error}", where=where) from error
     if info != info.sealed():
-        raise ConfigError("it does not have its own checksum", where=where)
+        raise ConfigError("its checksum does not match", where=where)
     if info.name != name:
-        raise ConfigError(f"it says that it is version {info.version}", where=where)
+        raise ConfigError(f"it claims to be version {info.version}", where=where)
     return info
 
 

@@ -94,9 +94,9 @@ class CompileJob:
         """The compiler is done, or has had its time: what came of it."""
         if process.returncode == 0:
             if not self._take(f"compiled in {elapsed_s:.1f} s"):
-                self.outcome = "not compiled: what was compiled is damaged"
+                self.outcome = "not compiled: the compiled library is damaged"
         elif process.returncode is None:
-            self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
+            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
         else:
             self.outcome = f"not compiled: {self._last_line()}"
         self.close()
@@ -141,7 +141,7 @@ class CompileJob:
     def _look_out(self) -> bool:
         """Whether the other process that compiles this is done; if it gave up, goes on instead."""
         if time.monotonic() - self._started_at_s > LIMIT_S:
-            self.outcome = f"not compiled: not done after {LIMIT_S:.0f} s"
+            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
             self._is_waiting = False
         else:
             self._start("compiled by another process")

@@ -97,10 +97,10 @@ def _check_sealed(library: Path) -> Signature:
     try:
         seal = msgspec.json.decode(signature_path(library).read_bytes(), type=Seal)
         if library.stat().st_size != seal.num_bytes:
-            raise DamagedError("it does not have its size")
+            raise DamagedError("its size does not match")
         with library.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
-                raise DamagedError("it does not have its checksum")
+                raise DamagedError("its checksum does not match")
     except (msgspec.MsgspecError, UnicodeDecodeError, FileNotFoundError) as error:
         raise DamagedError(str(error)) from error
     return seal.signature

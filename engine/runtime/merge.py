@@ -92,7 +92,7 @@ def _refuse_strange(merged: Vector, group: int) -> None:
         raise RunFailedError(
             f"the model of group {group} merged with the others is not finite",
             where="reducer-0",
-            fix="a lower algorithm.learning_rate or reduce.gain",
+            fix="lower algorithm.learning_rate or reduce.gain",
         )
 
 

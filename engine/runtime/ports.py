@@ -91,7 +91,7 @@ def _too_few(address: str, ports: range, count: int, num_free: int) -> Preflight
     return PreflightError(
         f"the run listens on {count} ports, but of {span} only {num_free} are free{_owners(ports)}",
         where=address,
-        fix="end that process or give a wider range with `ports:` in the inventory",
+        fix="end that process, or set a wider range with `ports:` in the inventory",
     )
 
 
@@ -99,7 +99,7 @@ def _not_here(address: str) -> PreflightError:
     return PreflightError(
         "the run cannot listen there, as no network of this host has that address",
         where=address,
-        fix="give one of its own with `address:` in the inventory",
+        fix="set one that it has with `address:` in the inventory",
     )
 
 

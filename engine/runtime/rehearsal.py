@@ -71,7 +71,7 @@ def check_acting(algorithm: Algorithm, fields: Sequence[Field], observation: Ten
     for name in names:
         if name not in one:
             raise ConfigError(
-                f"act gives no {name}, which is one of samples().fields", where="algorithm.name"
+                f"act() returns no {name}, which samples().fields lists", where="algorithm.name"
             )
         _check_choice(by_name[name], one[name], other[name], len(observation))
 
@@ -81,7 +81,7 @@ def _check_choice(field: Field, one: Tensor, other: Tensor, num_envs: int) -> No
     wanted = (num_envs, *field.shape)
     if tuple(one.shape) != wanted:
         raise ConfigError(
-            f"act gives {field.name} in the shape {tuple(one.shape)}, by samples().fields it is"
+            f"act() returns {field.name} of shape {tuple(one.shape)}; samples().fields declares"
             f" {wanted}",
             where="algorithm.name",
         )
@@ -91,7 +91,7 @@ def _check_choice(field: Field, one: Tensor, other: Tensor, num_envs: int) -> No
             f"for its first observation the network gives {bad} as {field.name}",
             where="network",
             fix="its outputs and initial parameters must be finite;"
-            " network.normalize_observation brings observations into range",
+            " network.normalize_observation scales observations into range",
         )
     if not torch.equal(one, other):
         raise ConfigError(

@@ -57,7 +57,7 @@ def share_rollouts(num_rollouts: int, num_envs: int, num_learners: int) -> Shari
         raise ConfigError(
             f"a batch of {num_columns} environments cannot be shared by {num_learners} learners",
             where="algorithm.batch_steps",
-            fix=f"take fewer actors, or a batch of {num_learners} rollouts",
+            fix=f"use fewer actors, or a batch of {num_learners} rollouts",
         )
     return Sharing(parts, per_share, parts)
 
@@ -73,7 +73,7 @@ def share_samples(batch_size: int, num_envs: int, num_learners: int) -> Sharing:
         raise ConfigError(
             f"a batch of {batch_size} samples cannot be shared by {num_learners} learners",
             where="algorithm.batch_size",
-            fix=f"take fewer actors, or at least {num_learners} samples",
+            fix=f"use fewer actors, or at least {num_learners} samples",
         )
     return Sharing((num_envs,) * num_learners, 0, parts)
 
@@ -100,7 +100,7 @@ def check_division(num_envs: int, num_splits: int) -> None:
         raise ConfigError(
             f"{num_envs} environments cannot be split into {num_splits} equal parts",
             where="env.num_splits",
-            fix="take a divisor of the environments that an actor has",
+            fix="use a divisor of the number of environments per actor",
         )
 
 

@@ -80,12 +80,12 @@ class Soundness:
         self._doubt = detail if is_in_vain and not has_inputs else ""
         if self._num_in_vain >= (PATIENCE_WITH_INPUTS if has_inputs else PATIENCE):
             raise RunFailedError(
-                f"{detail}; it is update {self._num_in_vain} in a row that comes to nothing",
+                f"{detail}; {self._num_in_vain} updates in a row had no effect",
                 where=self._name,
-                fix="scale what the environment gives: env.reward_scale, env.clip_reward,"
+                fix="scale rewards or observations: env.reward_scale, env.clip_reward,"
                 " network.normalize_observation"
                 if has_inputs
-                else "a lower algorithm.learning_rate",
+                else "lower algorithm.learning_rate",
             )
 
     def _refuse_parameters(self, update: int, state: LearnerState, batch: Batch) -> None:
@@ -98,7 +98,7 @@ class Soundness:
         raise RunFailedError(
             f"update {update}: the parameter {bad} is not finite after it{because}",
             where=self._name,
-            fix="a lower algorithm.learning_rate",
+            fix="lower algorithm.learning_rate",
         )
 
     def _is_to_be_told(self) -> bool:
@@ -137,6 +137,6 @@ def _in_words(
 ) -> str:
     what = "the loss" if strange else "the gradient"
     told = f" ({', '.join(strange)})" if strange else ""
-    steps = f"{left_out} of {wanted} optimiser steps were left out: " if left_out else ""
-    source = " and ".join(inputs) or "the network itself: all that was collected is ordinary"
+    steps = f"{left_out} of {wanted} optimiser steps were skipped: " if left_out else ""
+    source = " and ".join(inputs) or "the network itself: the collected data is in a normal range"
     return f"update {update}: {steps}{what} is not finite{told}, from {source}"

@@ -69,7 +69,7 @@ def _state(process: ProcessId | None) -> str:
     except psutil.NoSuchProcess:
         return "its process is gone"
     if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-        return "its process is stopped by a signal or a debugger (kill -CONT lets it go on)"
+        return "its process is stopped by a signal or a debugger (kill -CONT resumes it)"
     return f"its process is {status}"
 
 

@@ -59,7 +59,7 @@ def header_size(prefix: bytes, num_bytes: int, file: Path) -> int:
     """Bytes of the header. Raises ConfigError if it cannot be."""
     size: int = PREFIX.unpack(prefix)[0] if len(prefix) == PREFIX.size else 0
     if not 2 <= size <= min(MAX_HEADER_BYTES, num_bytes - PREFIX.size):
-        raise ConfigError(f"a header of {size} bytes cannot be", where=str(file))
+        raise ConfigError(f"a header of {size} bytes is impossible", where=str(file))
     return size
 
 

@@ -72,7 +72,7 @@ class Lane:
         counters = self._counters
         sent = counters[_SENT]
         if not 0 <= sent - counters[_TAKEN] < self._capacity:
-            raise WireError(f"the lane to {self.to} is full, which the protocol excludes")
+            raise WireError(f"internal error: the send queue to {self.to} overflowed")
         self._entries[sent % self._capacity] = epoch << 32 | slot
         self._fence.order()
         counters[_SENT] = (sent + 1) & _WORD

@@ -149,7 +149,7 @@ class Opening:
 
     def _require_keyring(self, endpoint: str) -> Keyring:
         if self._keyring is None:
-            raise WireError("a TCP socket without keys is never opened", where=endpoint)
+            raise WireError("refused to open a TCP socket without keys", where=endpoint)
         return self._keyring
 
     def start_authenticator(self, endpoint: str) -> ThreadAuthenticator | None:

@@ -121,7 +121,7 @@ class Outgoing:
         num_bytes = self._held_bytes.get(connection, 0) + sum(map(len, parts))
         messages = self._held.setdefault(connection, deque())
         if num_bytes > MAX_HELD_BYTES:
-            raise WireError(f"{connection} takes nothing; {len(messages)} messages wait for it")
+            raise WireError(f"{connection} accepts no data; {len(messages)} messages are queued")
         self._held_bytes[connection] = num_bytes
         messages.append(parts)
 

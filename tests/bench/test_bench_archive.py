@@ -86,7 +86,7 @@ def test_what_is_kept_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(("count", "has_place"), [(2, True), (1, False)])
 def test_one_benchmark_and_one_place_are_needed(tmp_path, count, has_place):
     root = make(tmp_path / "b")
-    with pytest.raises(ConfigError, match="one benchmark and one place"):
+    with pytest.raises(ConfigError, match="needs one benchmark and one directory"):
         write_archive([root] * count, tmp_path / "kept" if has_place else None)
 
 

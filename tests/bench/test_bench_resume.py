@@ -131,9 +131,9 @@ def test_the_commit_decides_and_changes_beside_it_are_told():
     with pytest.raises(ConfigError, match="this is a TianJi outside a checkout"):
         check_code(OLD, nowhere, "b")
     assert note_on_code(OLD, OLD) is note_on_code(nowhere, nowhere) is None
-    for earlier, here, when in ((dirty, OLD, "at its begin"), (OLD, dirty, "now")):
+    for earlier, here, when in ((dirty, OLD, "at its start"), (OLD, dirty, "now")):
         assert f"({when})" in (note_on_code(earlier, here) or "")
-    assert "(at its begin and now)" in (note_on_code(dirty, dirty) or "")
+    assert "(at its start and now)" in (note_on_code(dirty, dirty) or "")
 
 
 def test_a_benchmark_under_way_is_left_alone(tmp_path: Path):
@@ -173,7 +173,7 @@ def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
 
 
 def test_what_was_never_begun_cannot_go_on(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no benchmark or study to go on with") as caught:
+    with pytest.raises(ConfigError, match="no benchmark or study to resume") as caught:
         conducted(tmp_path / "b")
     assert caught.value.where == str(tmp_path / "b")
 
@@ -188,7 +188,7 @@ def test_every_package_that_has_changed_is_named():
         "rllib: gym was not there, is 1; rllib: ray was 2.59.0, is 2.60.0;"
         " rllib: torch was 2.13.0, is not there"
     )
-    assert "install what it was begun with" in error.value.fix
+    assert "install the versions it was started with" in error.value.fix
 
 
 def test_hosts_are_compared_with_themselves_as_far_as_both_are_known():

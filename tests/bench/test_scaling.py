@@ -315,10 +315,10 @@ def test_a_summary_that_cannot_be_read_is_a_failed_run(
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path):
     hosts = str(hosts_file(tmp_path, 4))
     for arguments, words in (
-        (("scaling", "--yes"), "no lab is up"),
+        (("scaling", "--yes"), "no lab is running"),
         (("scaling", hosts, "--yes"), "the inventory has 4 hosts"),
         (("smoke", hosts, "--dry-run"), "takes no inventory"),
-        (("scaling", hosts, "-s", "nodes=[1, 4]"), "nobody is there to answer"),
+        (("scaling", hosts, "-s", "nodes=[1, 4]"), "standard input is not a terminal"),
         (("scaling", hosts, "--compare", "rllib", "--yes"), "not systems"),
         (("scaling", hosts, "--budget", "0", "--dry-run", "-s", "nodes=[1]"), "0 is not a time"),
     ):

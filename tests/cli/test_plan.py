@@ -43,7 +43,7 @@ def test_every_policy_is_drawn_with_its_processes_and_channels(policy: str, tmp_
     ]
     processes = [name.strip() for name in named if not name.startswith(("coordinator", "border"))]
     if policy == "local":
-        assert "nothing crosses a process border" in texts
+        assert "nothing crosses a process boundary" in texts
         assert len(boxes) == 1
         return
     assert set(processes) <= texts

@@ -108,7 +108,7 @@ def test_a_shape_that_was_not_announced_is_refused(
     inner.observation, inner.row = row[0], tuple(row[1:])
     with pytest.raises(RunFailedError) as caught:
         env.step(ACTIONS)
-    assert f"{name} has the shape {shape}, announced was {(B, 2) if position == 0 else (B,)}" in (
+    assert f"{name} has shape {shape}; expected {(B, 2) if position == 0 else (B,)}" in (
         str(caught.value)
     )
 

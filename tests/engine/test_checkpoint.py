@@ -472,7 +472,7 @@ def test_links_pipes_and_directories_are_no_checkpoints(
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("updates", 5, "its own checksum"),
+        ("updates", 5, "its checksum does not match"),
         ("version", -1, "not a checkpoint"),
         ("counters", {"env_steps_consumed": -5}, "not a checkpoint"),
         ("counters", {"elapsed_s": 1e300}, "not a checkpoint"),

@@ -266,7 +266,7 @@ def falls(_features):
         (lambda: Lambda(lambda y: y * torch.nan), "the network gives nan as log_prob"),
         (lambda: Lambda(nn.Dropout(0.5)), "two different values of"),
         (lambda: Lambda(lambda y: y + torch.rand_like(y)), "two different values of"),
-        (lambda: Infinite(), "parameters of own are not finite before anything was learnt: mask"),
+        (lambda: Infinite(), "parameters of own are not finite before training: mask"),
         (lambda: Lambda(falls), "LookupError: no such layer"),
         (lambda: falls(None), "own cannot be built for (4,): LookupError: no such layer"),
         (lambda: Lambda(lambda y: y, size=5), "own cannot take observations of shape (4,)"),

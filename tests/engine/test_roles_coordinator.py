@@ -103,12 +103,12 @@ NOTHING = "nothing was heard from there; a firewall may drop what goes from ther
         (
             {"actor-0"},
             "actor-0 on two did not join within 60 s"
-            "\n    two: its supervisor was heard, so the network lets it through",
+            "\n    two: its supervisor was heard, so the network path works",
         ),
         (
             {"buffer-0"},
             "buffer-0 on one did not join within 60 s\n    one: its supervisor was heard, and"
-            " learner-0 joined, so the network lets it through",
+            " learner-0 joined, so the network path works",
         ),
         (
             {"supervisor-1"},

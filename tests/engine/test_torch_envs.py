@@ -151,7 +151,7 @@ def test_an_own_one_is_registered_and_its_continuous_actions_are_in_units_of_the
     [
         (EnvSpec(id="LunarLander-v3"), "LunarLander-v3 has no torch version"),
         (EnvSpec(id="CartPole-v1", kwargs={"colour": 1}), "CartPole-v1 cannot be made"),
-        (EnvSpec(id="CartPole-v1", life_loss_terminates=True), "nothing of lives"),
+        (EnvSpec(id="CartPole-v1", life_loss_terminates=True), "do not report lives"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name(spec: EnvSpec, words: str):

@@ -348,7 +348,7 @@ def test_nothing_is_left_and_it_works_twice(machine: None, tmp_path: Path):
 
 
 def test_a_second_lab_in_the_same_place_is_refused_and_elsewhere_is_not(lab: Lab, tmp_path: Path):
-    with pytest.raises(ConfigError, match="a lab of 3 hosts is up here") as caught:
+    with pytest.raises(ConfigError, match="a lab of 3 hosts is running here") as caught:
         Lab.up(hosts=1, directory=lab.paths.directory)
     assert caught.value.exit_code == 2
     with Lab.up(hosts=1, directory=tmp_path / "other") as other:

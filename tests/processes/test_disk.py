@@ -162,7 +162,7 @@ def test_a_disk_that_is_full_in_the_end_costs_no_outcome(tianji, disk, lack):
     assert (summary["status"], summary["stop_reason"]) == ("failed", "seconds")
     assert json.loads((run / "summary.json").read_text()) == summary
     if lack == "inodes":
-        assert "nothing is left on any host, but that cannot be noted here: No space left" in err
+        assert "nothing is left on any host, but this cannot be recorded here: No space left" in err
         assert not json.loads((run / "deployment.json").read_text())["is_collected"]
     assert not list(run.glob("*.part")) + list(run.glob(".*.tmp"))
 

@@ -52,7 +52,7 @@ def test_a_killed_heart_names_the_next_command_and_that_goes_on(tianji, tmp_path
     again = tianji("up", "--resume", "run", "--name", "second", "-s", "actors=3", *more)
     code, _, err = again.end(60)
     assert code == 0, err
-    assert f"goes on from run, version {saved.version}: {steps} env steps consumed" in err
+    assert f"resumes run from version {saved.version}: {steps} env steps consumed" in err
     assert "restored: network, optimiser" in err
     result = summary(second)
     assert result["resumed_from"] == "run"
@@ -199,7 +199,7 @@ def test_without_a_whole_checkpoint_each_reason_is_told(tianji, own_copy):
         path.write_bytes(b"\x80\x04cposix\nsystem\n")
     code, _, err = tianji("up", "--resume", "run").end(30)
     assert code == 2
-    assert "no checkpoint to go on from" in err
+    assert "no checkpoint to resume from" in err
     assert err.count("bytes where") == len(tensors) >= 2
 
 

@@ -213,7 +213,7 @@ def test_an_end_that_cannot_be_noted_is_an_unfinished_clean_up(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(detached, "write_deployment", refuse)
-    with pytest.raises(CleanupError, match=r"cannot be noted here.*Read-only"):
+    with pytest.raises(CleanupError, match=r"cannot be recorded here.*Read-only"):
         down.down_command(results, "r", Output())
 
 
@@ -268,7 +268,7 @@ def test_of_what_goes_on_only_what_grows_is_fetched(
         box.word = "running"
         box.files["/w/runs/r/state/x.json"] = b"{}"
     assert fetching.fetch_command(results, "r", Output()) == 0
-    assert "the run goes on" in capsys.readouterr().err
+    assert "the run continues" in capsys.readouterr().err
     assert (results / "r/logs/b/learner-0.log").read_text() == "one\n"
     assert not (results / "r/state").exists()
 

@@ -193,7 +193,7 @@ def test_an_inventory_refuses_it_as_a_name_and_keeps_it_as_a_path(tmp_path: Path
         load("box", env={value: "1"})
     if value not in ("~root", "back\\slash\\"):
         for key in ("ssh_host", "user", "jump"):
-            with pytest.raises(ConfigError, match=f"what no {key} can"):
+            with pytest.raises(ConfigError, match=f"invalid character in `{key}`"):
                 load("box", **{key: value})
 
 

@@ -42,7 +42,7 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
     more = ("-s", f"stop.env_steps={steps + 8000}", "-s", "actors=1")
     again = bench.tianji("up", "--resume", "before", *more, *limits(two, three), run="after")
     assert again.wait(120) == 0, again.said
-    assert f"goes on from before, version {saved.info.version}" in again.said
+    assert f"resumes before from version {saved.info.version}" in again.said
     assert f"{one} cannot be asked for newer checkpoints" in again.said
     assert again.summary["resumed_from"] == "before"
     assert again.summary["weights_version"] > saved.info.version

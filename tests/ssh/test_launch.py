@@ -145,4 +145,4 @@ def test_laggards_are_named_with_their_last_words(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("one\ntwo\n")
     words = words_of_laggards(paths)
-    assert words == "\n    actor-1 on b said last:\n        one\n        two"
+    assert words == "\n    actor-1 on b logged last:\n        one\n        two"

@@ -56,7 +56,7 @@ def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_re
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (offer(0), "not pinned: this system cannot keep processes to cores"),
+        (offer(0), "not pinned: this system cannot pin processes to cores"),
         (offer(2), "not pinned: 2 cores for 5 processes"),
         (offer(8, num_idle=3), "not pinned: 3 of 8 cores are idle, 4 are needed"),
     ],

@@ -312,4 +312,4 @@ def test_a_server_that_takes_no_keys(tmp_path: Path) -> None:
         text = config.read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes")
         config.write_text(text + "PubkeyAuthentication no\n")
         error = refused(sshd.host())
-    assert "lets nobody in by key, only by password" in error.what
+    assert "accepts no keys, only password" in error.what

@@ -100,7 +100,7 @@ def test_a_strangers_run_is_shown_and_refused(
 ) -> None:
     python, sprung = trap
     stranger(tmp_path / "results" / "theirs", str(python))
-    with pytest.raises(ConfigError, match="not begun here by you") as caught:
+    with pytest.raises(ConfigError, match="you did not start this") as caught:
         command(tmp_path / "results", "theirs", Output(verbosity=-1))
     assert "--trust" in caught.value.fix
     assert "localhost: this machine" in caught.value.what
@@ -130,7 +130,7 @@ def test_agreeing_is_remembered_for_exactly_what_was_shown(tmp_path: Path) -> No
     changed = msgspec.structs.replace(deployment.parts[0], python="/tmp/python")
     other = msgspec.structs.replace(deployment, parts=(changed,))
     (root / "deployment.json").write_bytes(msgspec.json.encode(other))
-    with pytest.raises(ConfigError, match="not begun here by you"):
+    with pytest.raises(ConfigError, match="you did not start this"):
         read_deployment(root)
 
 
@@ -259,7 +259,7 @@ def test_going_on_takes_values_of_env_from_the_inventory_again(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"`env: TOKEN` is not kept"):
         filled(kept, "fix")
     path.unlink()
-    with pytest.raises(ConfigError, match="not to be had again"):
+    with pytest.raises(ConfigError, match="cannot be read again"):
         filled(kept, "fix")
 
 

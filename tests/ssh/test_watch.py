@@ -80,7 +80,7 @@ def test_a_host_that_does_not_end_after_the_coordinators_is_ended(hosts: list[Pi
     head.say(Finished())
     follow(hosts, Interrupts(), notes.append)
     assert silent.heard() == [KillRun()]
-    assert notes == ["silent did not end in time, so they are ended now"]
+    assert notes == ["silent did not end in time and are killed now"]
 
 
 def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts):
@@ -135,7 +135,7 @@ def test_ctrl_c_twice_ends_the_command_though_no_host_answers(hosts: list[PipedC
     with interrupts.installed():
         signal.raise_signal(signal.SIGINT)
         follow(hosts, interrupts, note_and_interrupt)
-    assert "ending at once" in notes
+    assert "killing the run" in notes
     head, silent = hosts
     assert head.heard() == [StopRun(), KillRun()]
     assert silent.heard() == [KillRun()]

@@ -80,7 +80,7 @@ def test_a_closed_way_is_said_with_both_ends_before_a_run() -> None:
     walled = Reachable(WalledNode("far"), hosts["far"].host, sys.executable)
     with pytest.raises(PreflightError) as caught:
         require_ways({**hosts, "far": walled}, {"far": ["head"]})
-    assert "far does not get through to head at 127.0.0.1:" in caught.value.what
+    assert "far cannot connect to head at 127.0.0.1:" in caught.value.what
     assert "Connection refused" in caught.value.what
     assert "firewall" in caught.value.fix
     require_ways({**hosts, "far": walled}, {"head": ["far"]})

@@ -56,7 +56,7 @@ def test_a_study_is_interrupted_resumed_and_reported(tmp_path: Path):
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    assert "go on with: tianji bench --resume mine" in err
+    assert "to resume: tianji bench --resume mine" in err
     records = tmp_path / "results" / "mine" / "runs.jsonl"
     (before,) = records.read_text().splitlines()
 

@@ -71,5 +71,5 @@ def _run(argv: Sequence[str], place: Path) -> None:
         raise PreflightError(
             f"an installation step failed: {' '.join(argv)}\n    {tail}",
             where=str(place),
-            fix="mend the cause and give the same command again",
+            fix="fix the cause and run the same command again",
         )

@@ -17,7 +17,7 @@ from tianji_cli.git_state import GitState, git_state
 
 Versions = Mapping[str, Mapping[str, str]]
 """By system or host, those of its packages."""
-ANEW = "or begin anew with another --name"
+ANEW = "or start a new one with another --name"
 
 
 def code_state() -> GitState:
@@ -38,7 +38,7 @@ def check_machine(earlier: Machine, here: Machine, where: str) -> None:
     """
     if earlier.id != here.id:
         raise ConfigError(
-            f"it was begun on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
+            f"it was started on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
             where=where,
             fix="times of different machines cannot be compared; run the whole suite on one",
         )
@@ -52,7 +52,7 @@ def check_code(earlier: GitState, here: GitState, where: str) -> None:
     """
     if earlier.commit != here.commit:
         raise ConfigError(
-            f"it was begun by {code_name(earlier)}, this is {code_name(here)}",
+            f"it was started by {code_name(earlier)}, this is {code_name(here)}",
             where=where,
             fix=f"go back to {code_name(earlier)}, {ANEW}",
         )
@@ -63,7 +63,7 @@ def note_on_code(earlier: GitState, here: GitState) -> str | None:
     if not (earlier.dirty or here.dirty):
         return None
     both = earlier.dirty and here.dirty
-    when = "at its begin and now" if both else "at its begin" if earlier.dirty else "now"
+    when = "at its start and now" if both else "at its start" if earlier.dirty else "now"
     return (
         f"note: TianJi's working tree has uncommitted changes ({when}); only commits are compared"
     )
@@ -77,7 +77,7 @@ def check_versions(earlier: Versions, here: Versions, where: str) -> None:
     """
     if changes := version_changes(earlier, here):
         raise ConfigError(
-            "; ".join(changes), where=where, fix=f"install what it was begun with, {ANEW}"
+            "; ".join(changes), where=where, fix=f"install the versions it was started with, {ANEW}"
         )
 
 

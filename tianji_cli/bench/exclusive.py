@@ -24,7 +24,7 @@ def exclusively(root: Path) -> Iterator[None]:
     busy = ConfigError(
         "another command is running it",
         where=str(root),
-        fix="wait for it, or interrupt it and go on with --resume",
+        fix="wait for it, or interrupt it and continue with --resume",
     )
     with ExitStack() as held:
         try:

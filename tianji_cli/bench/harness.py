@@ -118,7 +118,7 @@ def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
                 where = f"tasks.{name}.peers.{peer.name}"
                 raise ConfigError(reason, where=where, fix="leave it out of this task")
             if peer.name not in task.peers:
-                said = task.without.get(peer.name, "the suite gives it no part")
+                said = task.without.get(peer.name, "the suite has no task for it")
                 found.setdefault(name, {})[peer.name] = reason or f"{peer.title}: {said}"
     return found
 

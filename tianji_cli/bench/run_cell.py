@@ -258,7 +258,7 @@ def write_trace(paths: CellPaths, rows: list[Record]) -> None:
     except OSError as error:
         stopped = f"traces cannot be written: {error.strerror}"
     if stopped is not None:
-        fix = "free space there, then go on with --resume; this cell will be run again"
+        fix = "free space there, then continue with --resume; this cell will run again"
         raise PreflightError(stopped, where=str(paths.trace), fix=fix)
 
 

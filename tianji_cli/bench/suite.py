@@ -129,7 +129,7 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
         if peer not in PEERS
     ]
     if not task.peers:
-        found.append(("peers", "nobody is to do this task", f"known: {', '.join(PEERS)}"))
+        found.append(("peers", "no system is to run this task", f"known: {', '.join(PEERS)}"))
     algorithm = task.algorithm
     if isinstance(algorithm, BenchPpo) and algorithm.batch_steps % algorithm.minibatch_steps:
         problem = f"{algorithm.minibatch_steps} does not divide the batch"

@@ -56,7 +56,10 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     """
     _check_answerable(request)
     if request.resume is not None:
-        request.refuse(dict.fromkeys(request.given, "it goes on as it was begun"), "begin anew")
+        request.refuse(
+            dict.fromkeys(request.given, "a resumed benchmark keeps its settings"),
+            "start a new one",
+        )
     if wants_study(request):
         return study_command(request, output)
     if wants_scaling(request):
@@ -92,7 +95,7 @@ def _check_answerable(request: BenchRequest) -> None:
     """
     if not (request.yes or request.dry_run or sys.stdin.isatty()):
         raise ConfigError(
-            "it would ask whether to start, and nobody is there to answer",
+            "it asks before it starts, but standard input is not a terminal",
             where="bench",
             fix="add --yes",
         )
@@ -151,9 +154,9 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
         reasons = {PEERS_BY_NAME[peer].refusal(t) for peer in unable for t in suite.tasks.values()}
         known = "; ".join(sorted(reason for reason in reasons if reason))
         raise ConfigError(
-            f"there is no task here for {', '.join(unable)}" + (f": {known}" if known else ""),
+            f"the suite has no task for {', '.join(unable)}" + (f": {known}" if known else ""),
             where="--compare",
-            fix=f"it has tasks for {', '.join(able)}",
+            fix=f"the suite has tasks for {', '.join(able)}",
         )
     return names
 

@@ -100,11 +100,11 @@ def write_archive(roots: Sequence[Path], out: Path | None) -> BenchReport:
 
     if len(roots) != 1 or out is None:
         raise ConfigError(
-            "one benchmark and one place are needed to keep it there",
+            "archiving needs one benchmark and one directory",
             where="--archive",
             fix="tianji report BENCH --archive --out DIR",
         )
-    with writing("what is kept", out, ANOTHER_PLACE):
+    with writing("the archive", out, ANOTHER_PLACE):
         archive(roots[0], out)
     return write_bench_report([out], None)
 
@@ -132,7 +132,7 @@ def _load(roots: Sequence[Path]) -> _Loaded:
         for cell, result in read_results(paths, manifest).items():
             if cell in results:
                 raise ConfigError(
-                    f"the cell {cell.name} is in several of these benchmarks",
+                    f"cell {cell.name} is in several of these benchmarks",
                     where=str(root),
                     fix="merge benchmarks with different seeds, or report them one by one",
                 )

@@ -87,7 +87,7 @@ class BenchRequest:
             "--skip-missing": self.skip_missing,
         }
 
-    def refuse(self, unused: Mapping[str, str], instead: str = "take another suite") -> None:
+    def refuse(self, unused: Mapping[str, str], instead: str = "use another suite") -> None:
         """Refuses options that a kind of suite makes no use of.
 
         Args:
@@ -207,7 +207,7 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
             with _as_one_error(work.paths.root, again):
                 kind.run(work, output)
         except KeyboardInterrupt:
-            output.say(f"interrupted; go on with: {again}")
+            output.say(f"interrupted; to resume: {again}")
             return EXIT_INTERRUPTED
     is_complete = kind.report(work, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
@@ -220,9 +220,9 @@ def _as_one_error(root: Path, again: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise PreflightError(
-            f"it cannot go on: {error.strerror or error}",
+            f"the benchmark cannot continue: {error.strerror or error}",
             where=str(error.filename or root),
-            fix=f"mend that, then: {again}",
+            fix=f"fix that, then: {again}",
         ) from error
 
 
@@ -241,8 +241,10 @@ def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: Exi
     """What was begun, if it may go on here and now; what is open then stays open while `held`."""
     root = request.resumed_root(kind.is_one)
     if not kind.is_one(root):
-        what = "there is no benchmark or study to go on with"
-        raise ConfigError(what, where=str(root), fix="--resume ID, and --results DIR if not here")
+        what = "there is no benchmark or study to resume"
+        raise ConfigError(
+            what, where=str(root), fix="give --resume ID, and --results DIR if it is elsewhere"
+        )
     if not request.dry_run:
         held.enter_context(exclusively(root))
     work = kind.read(root)

@@ -66,7 +66,7 @@ def scaling_command(request: BenchRequest, output: Output) -> int:
     request.refuse(
         {
             "--compare": "scaling compares numbers of nodes, not systems",
-            "--task": "a suite of scaling is one task",
+            "--task": "a scaling suite has one task",
             "--skip-missing": "scaling needs no other system",
         }
     )
@@ -108,7 +108,9 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
 def _checked(work: ScalingWork) -> ScalingWork:
     manifest, root = work.manifest, str(work.paths.root)
     check_own_versions(manifest.versions, root)
-    inventory = filled(manifest.inventory, "put that file back; a new benchmark takes another")
+    inventory = filled(
+        manifest.inventory, "restore that file; only a new benchmark can use another"
+    )
     return replace(work, manifest=msgspec.structs.replace(manifest, inventory=inventory))
 
 

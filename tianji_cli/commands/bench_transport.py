@@ -67,7 +67,7 @@ def transport_command(request: BenchRequest, output: Output) -> int:
             "--compare": "transport compares methods: choose with -s methods=[tianji,limit]",
             "--task": "transport has no tasks: choose with -s sizes_bytes=[1024]",
             "--budget": "transport has no budget: set measure_s",
-            "--skip-missing": "transport measures what is installed and names the rest",
+            "--skip-missing": "transport measures what is installed and lists the rest",
         }
     )
     kind = Kind(is_transport, _planned, _read, with_methods_of_now, _announce, _run, _report)
@@ -143,7 +143,7 @@ def _hosts(name: str | None) -> list[Host]:
     inventory = load_inventory(path)
     if len(inventory.hosts) < 2:
         raise ConfigError(
-            "between hosts needs two hosts: the first receives, the others send",
+            "transport between hosts needs two hosts: the first receives, the others send",
             where=inventory.source,
             fix="tianji lab up --hosts 2",
         )

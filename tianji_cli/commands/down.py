@@ -42,7 +42,7 @@ def down_command(results: Path, name: str | None, output: Output, *, trusts: boo
     run_id = run.deployment.run_id
     if run.deployment.is_collected:
         answers: list[HostAnswer] = []
-        output.say(f"run {run_id} has ended and nothing of it is on any host")
+        output.say(f"run {run_id} has ended, and nothing of it is left on any host")
     else:
         answers = run.end()
     is_clean = not any(_is_bad(answer) for answer in answers)
@@ -58,7 +58,7 @@ def down_command(results: Path, name: str | None, output: Output, *, trusts: boo
         run.note_collected()
         output.say(f"results: {run.paths.root}")
     if any(_was_forced(answer) for answer in answers) and (hint := resume_hint(run.paths)):
-        output.say(f"to go on from its newest checkpoint: {hint}")
+        output.say(f"to resume from its newest checkpoint: {hint}")
     return 0
 
 
@@ -82,7 +82,7 @@ def _words(answer: HostAnswer) -> str:
     if answer.findings.marked:
         state = f"processes {answer.findings.marked} are left"
     elif answer.is_running:
-        state = "its supervisor is left"
+        state = "its supervisor is still running"
     else:
         state = "nothing is left" if answer.error is None else "no process is left"
     if answer.findings.was_forced:
@@ -94,8 +94,8 @@ def _unclean(paths: RunPaths, bad: Sequence[HostAnswer]) -> CleanupError:
     """The error that names the hosts whose part is not over, or not here."""
     words = "".join(f"\n    {answer.part.host.name}: {_words(answer)}" for answer in bad)
     if all(answer.findings and not answer.is_running for answer in bad):
-        what, first = "the run has ended, but not all of it is here", "after that is mended"
+        what, first = "the run has ended, but not all of it is here", "fix that, then run"
     else:
-        what, first = "the run may not have ended everywhere", "once the host is back"
+        what, first = "the run may not have ended everywhere", "once the host is back, run"
     fix = f"{first}: {command_for('down', paths.root)}"
     return CleanupError(f"{what}{words}", where=paths.run_id, fix=fix)

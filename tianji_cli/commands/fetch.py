@@ -85,14 +85,14 @@ def _refuse_incomplete(paths: RunPaths, answers: Sequence[HostAnswer]) -> None:
     raise kind(
         f"not all of the run is here{words}",
         where=paths.run_id,
-        fix=f"after that is mended: {command_for('fetch', paths.root)}",
+        fix=f"fix that, then run: {command_for('fetch', paths.root)}",
     )
 
 
 def _say_what_next(document: FetchDocument, paths: RunPaths, output: Output) -> None:
     down = command_for("down", paths.root)
     if document.phase == "running":
-        output.say(f"the run goes on; what it has written so far is here, {down} ends it")
+        output.say(f"the run continues; what it has written so far is here. {down} ends it")
     elif document.hosts:
         output.say(f"{down} removes what is on its hosts")
     output.say(f"results: {paths.root}   plots: {command_for('report', paths.root)}")

@@ -74,7 +74,9 @@ def logs_command(results: Path, request: Request, output: Output) -> int:
     """
     if request.follows and output.is_json:
         raise ConfigError(
-            "one document cannot follow a run", where="--json", fix="leave out --follow or --json"
+            "--json prints one document, which cannot follow a run",
+            where="--json",
+            fix="leave out --follow or --json",
         )
     run = DetachedRun(resolve_run(results, request.run), consent=Consent(output, request.trusts))
     is_local = run.deployment.is_collected

@@ -92,7 +92,7 @@ def _tree(plan: Plan) -> RenderableType:
     for edge in policy.edges:
         channels.add(Text(f"{edge.source} -> {edge.target}: {edge.carries} ({edge.channel})"))
     if not policy.edges:
-        channels.add("none: nothing crosses a process border")
+        channels.add("none: nothing crosses a process boundary")
     for host in plan.inventory.hosts:
         cores = _num_cores(host)
         branch = tree.add(Text(f"host {host.name} ({host.connection})"))

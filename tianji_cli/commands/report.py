@@ -39,7 +39,7 @@ OutOption = Annotated[
     optional(
         "--out",
         metavar="DIR",
-        help="Directory for report.html, plots/. Default: the run's; for several, RESULTS/comparison.",
+        help="Directory for report.html, plots/. Default: the run's; several: RESULTS/comparison.",
     ),
 ]
 

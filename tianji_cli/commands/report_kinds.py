@@ -52,7 +52,7 @@ def report_other(
         return True
     if archives:
         raise ConfigError(
-            "only a benchmark can be kept so", where="--archive", fix="copy the directory instead"
+            "only a benchmark can be archived", where="--archive", fix="copy the directory instead"
         )
     for kind in _kinds():
         if places := _places(results, names, kind.is_one):
@@ -60,7 +60,7 @@ def report_other(
                 raise ConfigError(
                     f"{kind.title} has a report of its own",
                     where=", ".join(names),
-                    fix="report them one after the other",
+                    fix="report them one by one",
                 )
             kind.report(places[0], out, output)
             return True
@@ -121,7 +121,7 @@ def _report_benches(
         raise ConfigError(
             "runs and benchmarks cannot share a report",
             where=", ".join(names),
-            fix="report them one after the other",
+            fix="report them one by one",
         )
     write = write_archive if archives else write_bench_report
     show_comparison(write(benches, out), output)

@@ -37,7 +37,7 @@ def study_command(request: BenchRequest, output: Output) -> int:
         {
             "--compare": "a study compares settings of TianJi, not systems",
             "--hosts": "a study runs on this machine and takes no inventory",
-            "--skip-missing": "a study needs no other system",
+            "--skip-missing": "a study uses no other system",
         }
     )
     kind = Kind(is_study, _planned, read_work, _checked, _announce, _run, _report)

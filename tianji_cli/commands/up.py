@@ -138,9 +138,9 @@ def load(request: Request, output: Output | None = None) -> Loaded:
         raise locate(error, document) from error
     if request.detaches and plan.graph.is_inline:
         raise ConfigError(
-            f"a run of policy {plan.experiment.policy} is this very process and ends with it",
+            f"a run of policy {plan.experiment.policy} is this process and ends with it",
             where="--detach",
-            fix="leave it out, or take another policy",
+            fix="leave it out, or use another policy",
         )
     notes = notes_of(plan, experiment.actors if is_stated else None)
     return Loaded(plan, document, origin, directories, tuple(notes))
@@ -364,7 +364,7 @@ def _run_inline(
             run.run()
     except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too
         if isinstance(error, KeyboardInterrupt) and interrupts.count:
-            output.say("ended at once")
+            output.say("killed")
         else:
             tail = _words_of(error)
             outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
@@ -410,7 +410,7 @@ def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
         output.say(line)
     recorded = loaded.origin.inventory
     if is_masked(recorded) and loaded.plan.inventory.source == recorded.source:
-        output.say(f"values of `env` are taken from {recorded.source}, results keep none")
+        output.say(f"values of `env` come from {recorded.source}; results do not store them")
 
 
 def _headline(plan: Plan) -> str:

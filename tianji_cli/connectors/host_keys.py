@@ -117,7 +117,7 @@ class VerifyHostKey(paramiko.MissingHostKeyPolicy):
             problem = certificate_problem(certificate.key_blob, trust, name)
             if not problem:
                 return
-            note = f"; its certificate does not count: {problem}"
+            note = f"; its certificate is not valid: {problem}"
         match trust.judge(key.get_name(), key.asbytes()):
             case "trusted":
                 return
@@ -148,7 +148,7 @@ def revoked_key(target: Target, key: paramiko.PKey) -> PreflightError:
     """A key of which somebody has said that it must not be trusted any more."""
     return PreflightError(
         f"the host key of {target.key_name} is REVOKED: {key.get_name()} {key.fingerprint};"
-        " somebody may be listening in, so nothing was sent",
+        " someone may be intercepting the connection, so nothing was sent",
         where=target.alias,
         fix="ask who runs the host for its new key",
     )
@@ -162,7 +162,7 @@ def changed_key(target: Target, trust: Trust, key: paramiko.PKey) -> PreflightEr
     return PreflightError(
         f"the host key of {target.key_name} has CHANGED: trusted is"
         f" {prints}, offered is {key.get_name()}"
-        f" {key.fingerprint}; somebody may be listening in, so nothing was sent",
+        f" {key.fingerprint}; someone may be intercepting the connection, so nothing was sent",
         where=target.alias,
         fix=f"only if you know why: ssh-keygen -R {shlex.quote(target.key_name)} -f {path}"
         f" && {accept_command(target)}",

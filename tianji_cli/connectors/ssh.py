@@ -107,7 +107,9 @@ class SshNode:
             said = self._check(lambda: _begin(channel, script, mark, time.monotonic() + BEGIN_S))
             if said is None:
                 words = shlex.join(command)[:60]
-                raise DeadlineError(f"{words} has not begun in {BEGIN_S:.0f} s", where=self.name)
+                raise DeadlineError(
+                    f"{words} did not start within {BEGIN_S:.0f} s", where=self.name
+                )
             begin = begins(said, mark)
             if begin is None:
                 raise self._no_shell(channel, said, b"")

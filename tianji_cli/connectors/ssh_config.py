@@ -190,10 +190,10 @@ def refusal(errors: str, alias: str) -> SshConfigError:
             )
         if match := re.match(r"Bad owner or permissions on (.+)$", line):
             path = match[1]
-            fix = f"it must be yours, and writable by nobody else: chmod go-w {path}"
+            fix = f"you must own it, and only you may write it: chmod go-w {path}"
             return SshConfigError("ssh refuses its owner or permissions", where=path, fix=fix)
     said = "; ".join(lines[-3:]) or "it said nothing"
-    return SshConfigError(f"ssh cannot tell what it makes of it: {said}", where=alias, fix=fix)
+    return SshConfigError(f"ssh cannot resolve it: {said}", where=alias, fix=fix)
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -268,7 +268,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
             fix = f"ssh-add {locked[0]}"
         elif unusable:
             what = f"no key can be used: {'; '.join(unusable)}"
-            fix = "mend that, or give another with `key:`"
+            fix = "fix that, or give another with `key:`"
         else:
             what = "there is no key to log in with: no agent has one, and ~/.ssh/id_* are not there"
             fix = f"ssh-keygen -t ed25519 && {_copy_id(target)}"
@@ -276,17 +276,17 @@ class Login(paramiko.auth_strategy.AuthStrategy):
 
     def _only(self, allowed: list[str]) -> TianJiError:
         return PreflightError(
-            f"{self.target.endpoint} lets nobody in by key, only by {', '.join(allowed)}",
+            f"{self.target.endpoint} accepts no keys, only {', '.join(allowed)}",
             where=self.target.alias,
-            fix="have PubkeyAuthentication switched on there: TianJi asks for no password",
+            fix="enable PubkeyAuthentication there; TianJi never asks for a password",
         )
 
     def _wants_more(self, needs: list[str]) -> TianJiError:
         return PreflightError(
             f"{self.target.endpoint} accepts our key and wants {', '.join(needs)} as well",
             where=self.target.alias,
-            fix="TianJi asks for no password or code; reach it by `jump:` from inside, or have keys"
-            " suffice",
+            fix="TianJi never asks for a password or code; use a `jump:` host inside, or allow keys"
+            " alone",
         )
 
     def _hung_up(self, said: str) -> TianJiError:

@@ -142,9 +142,7 @@ def _resolve(
     depth: int,
 ) -> Target:
     if depth > MAX_JUMPS:
-        raise ConfigError(
-            f"more than {MAX_JUMPS} jumps, so they probably go round in a circle", where=alias
-        )
+        raise ConfigError(f"more than {MAX_JUMPS} jumps, so they probably form a loop", where=alias)
     options = lookup(alias, user=user, port=port, key=key, jump=_for_ssh(jump))
     hop = _hop(alias, options, user, port)
     # paramiko's parser takes no command line, so what the inventory says is put in here as well
@@ -155,7 +153,7 @@ def _resolve(
     if command.lower() == "none" or jump is not None:
         return hop
     if str(options.get("proxyusefdpass", "no")) == "yes":
-        raise ConfigError("ProxyUseFdpass cannot be followed", where=alias, fix="give `jump:`")
+        raise ConfigError("ProxyUseFdpass is not supported", where=alias, fix="give `jump:`")
     return replace(hop, proxy_command=_tokens(alias, hop).replace(command))
 
 
@@ -164,7 +162,7 @@ def _hop(alias: str, options: Mapping[str, Any], user: str | None, port: int | N
     name = user or str(options.get("user", "")) or user_name()
     if not name:
         raise ConfigError(
-            "nothing says as which user to log in, and this process's user has no name",
+            "no user to log in as is given, and this process's user has no name",
             where=alias,
             fix="add `user:` to the inventory",
         )

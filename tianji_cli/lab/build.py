@@ -76,7 +76,8 @@ def _refuse(state: LabState | None, directory: Path) -> None:
     if state is not None:
         kind = "a lab" if state.status == "up" else "an unfinished lab"
         raise ConfigError(
-            f"{kind} of {count(len(state.plan.hosts), 'host')} is up here since {state.created_at}",
+            f"{kind} of {count(len(state.plan.hosts), 'host')} is running here (started"
+            f" {state.created_at})",
             where=str(directory),
             fix=f"tianji lab down --dir {shlex.quote(str(directory))}",
         )

@@ -101,7 +101,7 @@ def require_state(paths: LabPaths) -> LabState:
     state = load_state(paths)
     if state is None:
         raise ConfigError(
-            "no lab is up here", where=str(paths.directory), fix="tianji lab up, or --dir DIR"
+            "no lab is running here", where=str(paths.directory), fix="tianji lab up, or --dir DIR"
         )
     return state
 
@@ -124,6 +124,6 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         ConfigError: One is at work there.
     """
-    what = "another `tianji lab` command is at work here"
+    what = "another `tianji lab` command is running here"
     with locks.locked(directory, ConfigError(what, where=str(directory), fix="wait for it")):
         yield

@@ -68,7 +68,7 @@ def take_down(paths: LabPaths) -> LabState | None:
             raise CleanupError(
                 f"left of the lab: {left}",
                 where=str(paths.directory),
-                fix=f"end what uses it, then tianji lab down --dir {paths.directory}",
+                fix=f"end the processes that use it, then: tianji lab down --dir {paths.directory}",
             )
     _remove_files(paths)
     return state

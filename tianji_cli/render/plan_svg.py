@@ -45,7 +45,7 @@ def plan_svg(plan: Plan) -> str:
     channels = [
         f"{edge.source} → {edge.target}: {edge.carries} ({edge.channel})"
         for edge in plan.graph.edges
-    ] or ["nothing crosses a process border"]
+    ] or ["nothing crosses a process boundary"]
     width = max(2 * MARGIN + len(columns) * (BOX_WIDTH + COLUMN_GAP) - COLUMN_GAP, 560)
     height = bottom + MARGIN + 18 * len(channels)
     parts = [*_heading(plan), *_links(plan, {box.name: box for box in boxes}), *map(_draw, boxes)]

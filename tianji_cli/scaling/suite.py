@@ -75,7 +75,7 @@ def load_scaling_suite(name: str, settings: Sequence[str] = ()) -> ScalingSuite:
     check_experiment(suite.experiment)
     if suite.experiment.stop.return_threshold is None:
         raise ConfigError(
-            "a time to a threshold is to be measured, but there is none",
+            "a time to threshold is to be measured, but there is no threshold",
             where=document.where(("experiment", "stop", "return_threshold")),
             fix="return_threshold: 475",
         )
@@ -111,7 +111,7 @@ def find_inventory(given: str | None) -> Path:
     lab = expand("~/.tianji/lab/inventory.yaml")
     if not lab.is_file():
         raise ConfigError(
-            "there are no hosts to run on: no INVENTORY is given and no lab is up",
+            "there are no hosts to run on: no INVENTORY is given and no lab is running",
             where="bench scaling",
             fix="tianji lab up --hosts 8, or tianji bench scaling INVENTORY",
         )

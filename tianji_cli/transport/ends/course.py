@@ -110,7 +110,7 @@ def _verify(ends: Ends, crew: Crew | None, target: np.ndarray) -> None:
     if not ends.is_pulled:
         numbers = range(1, NUM_VERIFIED + 1)
         if sorted(seen) != [(s, n) for s in range(ends.senders) for n in numbers]:
-            raise WrongBytesError(f"messages are missing or came twice: {seen!r}")
+            raise WrongBytesError(f"messages are missing or arrived twice: {seen!r}")
 
 
 def _check(target: np.ndarray, wanted: list[np.ndarray]) -> tuple[int, int]:
