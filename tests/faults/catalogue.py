@@ -32,45 +32,45 @@ class Scenario:
 
 SCENARIOS: dict[str, Scenario] = {
     "`kill -9` of an actor": Scenario(
-        "named with its signal, replaced under a budget, training goes on, books balance",
+        "reported with its signal, replaced within a budget, training continues, ledger balances",
         (f"{FAULTS}::test_without_a_budget_a_killed_actor_ends_the_run_by_name",),
     ),
     "actors that keep dying": Scenario(
-        "the budget of restarts ends the run by name",
+        "the run fails, naming the actor, once the restart budget is used up",
         (f"{LAB}::test_actors_that_keep_dying_end_the_run",),
     ),
-    "`kill -9` of a buffer": Scenario("the run ends by name, exit 1"),
+    "`kill -9` of a buffer": Scenario("the run fails, naming the role, exit 1"),
     "`kill -9` of a learner": Scenario(
-        "the run ends by name, exit 1, and says how to go on; other groups go on without it",
+        "the run fails, naming the role, exit 1, and says how to resume; other groups continue",
         (
             "tests/processes/test_policies.py::test_a_learner_killed_in_one_group_leaves_the_others_going",
             "tests/processes/test_resumed_runs.py::test_a_killed_heart_names_the_next_command_and_that_goes_on",
         ),
     ),
-    "`kill -9` of the coordinator": Scenario("the run ends by name, exit 1"),
+    "`kill -9` of the coordinator": Scenario("the run fails, naming the role, exit 1"),
     "`kill -9` of the controller": Scenario(
-        "every host ends its part by itself; `down` cleans up",
+        "every host ends its own part; `down` cleans up",
         ("tests/ssh/test_lab_detached.py::test_down_cleans_up_after_a_killed_controller",),
     ),
     "`kill -9` of a supervisor or nursery": Scenario(
-        "its roles die with it, and it is named",
+        "its roles die with it; the error names it",
         untested="that no GPU memory is held",
     ),
     "power of the learner's host lost": Scenario(
-        "`--resume` goes on on other hosts",
+        "`--resume` continues on other hosts",
         (
             "tests/ssh/test_lab_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",
         ),
     ),
     "SIGSTOP of an actor": Scenario(
-        "named with its stack, its peers go on; after SIGCONT what it brings is checked for lag"
+        "named with its stack, its peers continue; after SIGCONT its samples are checked for lag"
     ),
-    "SIGSTOP of a learner": Scenario("it alone is named, with its stack"),
+    "SIGSTOP of a learner": Scenario("only the learner is named, with its stack"),
     "SIGSTOP of a learner, longer than heartbeats": Scenario(
-        "what becomes ready for it meanwhile waits for it"
+        "batches that become ready in the meantime wait for it"
     ),
     "a whole host frozen": Scenario(
-        "given up by name, the others go on; thawed, it ends its roles by itself, unheard"
+        "given up by name, the others continue; once thawed, it ends its own roles"
     ),
     "network cut of seconds": Scenario(
         "survived without a restart", (f"{LAB}::test_a_short_cut_is_survived",)
@@ -83,14 +83,14 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "connections between hosts reset": Scenario(
-        "what was under way is asked for again or counted as lost; nobody is taken for dead",
+        "messages in flight are requested again or counted as lost; no role is declared dead",
         (
             "tests/engine/test_lost_messages.py::test_a_queue_gets_on_within_its_bound_and_its_books_balance",
             "tests/engine/test_lost_messages.py::test_every_group_goes_on_merging_and_each_update_counts_once",
             "tests/engine/test_lost_rollouts.py::test_the_run_gets_on_and_the_books_balance",
         ),
     ),
-    "10 % loss and 200 ms of delay": Scenario("slower, but nobody is taken for dead"),
+    "10 % loss and 200 ms of delay": Scenario("slower, but no role is declared dead"),
     "corrupt, cut or random frame": Scenario(
         "refused, its sender named; the next frame is read",
         (
@@ -98,48 +98,48 @@ SCENARIOS: dict[str, Scenario] = {
             "tests/engine/test_codec.py::test_a_header_with_any_byte_flipped_is_refused",
             "tests/fuzz/test_fuzz.py::test_any_frames_are_decoded_or_refused",
         ),
-        untested="shutting out who offends again and again: that is not done",
+        untested="excluding repeated offenders: this is not done",
     ),
     "oversized message": Scenario(
-        "the connection is ended before the message is read, and made again",
+        "the connection is closed before the message is read, then reopened",
         (f"{STRANGERS}::test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served",),
-        untested="that a log says so: ZeroMQ tells neither side",
+        untested="a log line: ZeroMQ reports it to neither side",
     ),
     "no key, wrong key, plaintext, HTTP, random bytes, slow loris": Scenario(
-        "hung up on, never decoded; members are served",
+        "disconnected, never decoded; members are still served",
         (
             f"{STRANGERS}::test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded",
             f"{STRANGERS}::test_strangers_that_hang_on_keep_nobody_out",
             f"{STRANGERS}::test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end",
             "tests/engine/test_sockets.py::test_a_stranger_never_reaches_the_decoder",
         ),
-        untested="a line in the log for each: strangers are not logged",
+        untested="a log line for each: strangers are not logged",
     ),
     "rollout that comes twice": Scenario(
-        "dropped by actor, life and number, an event `duplicate`",
+        "dropped (identified by actor, incarnation and number), an event `duplicate`",
         (
             "tests/engine/test_roles_buffer.py::test_a_duplicate_is_never_trained",
             "tests/engine/test_regressions.py::test_a_duplicate_does_not_upset_the_books",
         ),
     ),
-    "old rollout replayed": Scenario("dropped like one that comes twice"),
+    "old rollout replayed": Scenario("dropped like a duplicate"),
     "disk full": Scenario(
-        "traces stop first, checkpoints stay whole, the run goes on, and says so",
+        "traces stop first, checkpoints stay intact, the run continues and reports it",
         (f"{CHECKPOINT}::test_a_disk_that_refuses_leaves_earlier_checkpoints_alone",),
     ),
     "`kill -9` while a checkpoint is written": Scenario(
-        "the one before loads; what is half is ignored and removed",
+        "the previous one loads; the partial one is ignored and removed",
         (
             f"{CHECKPOINT}::test_killed_at_any_byte_of_the_tensors_the_older_one_loads",
             f"{CHECKPOINT}::test_killed_between_any_two_steps_a_whole_one_loads",
         ),
     ),
-    "damaged checkpoint": Scenario("named; the one before is taken"),
+    "damaged checkpoint": Scenario("named; the previous one is used"),
     "pickle as a checkpoint": Scenario(
         "not executed", (f"{CHECKPOINT}::test_a_pickle_is_never_executed",)
     ),
     "wall clock set one hour forward, then back, while a run goes on": Scenario(
-        "durations and order of events are unaffected; an event `clock-set` says by how much",
+        "durations and order of events are unaffected; an event `clock-set` records the change",
         (
             "tests/engine/test_wall_clock.py::test_a_clock_that_is_set_is_told_once_and_by_how_much",
             "tests/ssh/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",
@@ -171,18 +171,20 @@ SCENARIOS: dict[str, Scenario] = {
         ("tests/ssh/test_provision.py::test_one_unreachable_host_closes_all_others",),
     ),
     "host key unknown or changed": Scenario(
-        "refused; an unknown one with the command that accepts it",
+        "refused; for an unknown key with the command that accepts it",
         (
             f"{LAB}::test_a_changed_host_key_is_refused",
             f"{LAB}::test_an_unknown_host_key_is_an_error_that_says_how_to_accept_it",
         ),
     ),
     "memory runs out (OOM kill)": Scenario(
-        "told apart from other SIGKILLs by the kernel's counter, with the memory last used",
+        "distinguished from other SIGKILLs by the kernel's counter, with the memory last used",
         ("tests/engine/test_memory_watch.py::test_a_kill_that_the_counter_knows_is_out_of_memory",),
     ),
-    "environment that raises": Scenario("its traceback, its id and the step end the run"),
-    "environment that hangs": Scenario("named with its line; the run ends when nothing gets on"),
+    "environment that raises": Scenario("the run fails with its traceback, its id and the step"),
+    "environment that hangs": Scenario(
+        "named with its line; the run ends if nothing makes progress"
+    ),
     "environment that returns NaN": Scenario(
         "one error names host, role, environment and step; nothing is learnt from it",
         (
@@ -195,21 +197,21 @@ SCENARIOS: dict[str, Scenario] = {
         ("tests/engine/test_checked_env.py::test_a_shape_that_was_not_announced_is_refused",),
     ),
     "GPU missing where one is named": Scenario(
-        "refused; without one named the processor is used, and said so",
+        "refused; if none is named, the CPU is used and reported",
         (
             "tests/processes/test_policies.py::test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for",
         ),
     ),
-    "Ctrl-C once": Scenario("the run ends in good order, exit 130; nothing is left"),
-    "Ctrl-C twice": Scenario("it ends at once, also where it cannot stop; nothing is left"),
+    "Ctrl-C once": Scenario("the run stops gracefully, exit 130; nothing is left"),
+    "Ctrl-C twice": Scenario("the run is killed, even if it cannot stop; nothing is left"),
     "Ctrl-Z, and `fg` later": Scenario(
-        "on this machine the run goes on, and the command finds it again, or how it ended; over SSH"
-        " each host ends its part once it has heard nothing for 15 s: `--detach` is for that",
+        "on this machine the run continues, and the command finds it again, or how it ended; over"
+        " SSH each host ends its part after 15 s without a message: use `--detach` instead",
         (f"{FAULTS}::test_a_command_stopped_until_its_run_has_ended_still_tells",),
         untested="the same over SSH",
     ),
     "twelve hours": Scenario(
-        "memory and descriptors flat, logs bounded",
+        "memory and descriptors constant, logs bounded",
         (
             "tests/processes/test_soak.py::test_memory_and_descriptors_stay_flat",
             "tests/engine/test_log_cap.py::test_a_log_is_emptied_and_its_end_kept_while_it_is_written_to",
@@ -217,11 +219,11 @@ SCENARIOS: dict[str, Scenario] = {
         untested="twelve hours: the soak is minutes long",
     ),
     "a hundred faults in a random order, on actors and links": Scenario(
-        "training reaches its threshold all the same; books balance, nothing is left",
+        "training still reaches its threshold; ledger balances, nothing is left",
         ("tests/faults/test_random_faults.py::test_a_run_survives_a_minute_of_them",),
     ),
     "a random order of faults on everything": Scenario(
-        "each run goes on or fails by name, and `--resume` goes on; nothing is left",
+        "each run continues, or fails with its cause and `--resume` continues it; nothing is left",
         untested="in the suite: see below",
     ),
 }
