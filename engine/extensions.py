@@ -58,7 +58,7 @@ def _check_meant(name: str, where: str) -> None:
         for own in (Path(directory) / f"{top}.py", Path(directory) / top / "__init__.py"):
             if own.is_file():
                 raise ConfigError(
-                    f"{top!r} is a module of Python's standard library, which hides {own}",
+                    f"{top!r} is a module of Python itself, which hides {own}",
                     where=where,
                     fix="give yours another name",
                 )
@@ -72,5 +72,5 @@ def _fix(name: str, error: BaseException) -> str:
         return f"{top!r} is TianJi's own package: give yours another name"
     places = ", ".join(searched())
     if error.name.partition(".")[0] != top:
-        return f"it imports {error.name!r}: install it for {sys.executable}, or put it beside yours"
+        return f"it imports {error.name!r}: install that into {sys.executable}, or put it beside"
     return f"it is neither in {places} nor where {sys.executable} finds packages"

@@ -268,7 +268,7 @@ def check_experiment(experiment: Experiment) -> Experiment:
         )
     if stop.judge == "evaluation" and experiment.evaluation is None:
         raise ConfigError(
-            "stop.judge is evaluation, but there is no evaluation",
+            "stop.judge is evaluation, but there is none",
             where="stop.judge",
             fix="set evaluation.episodes, or stop.judge=training",
         )

@@ -200,7 +200,7 @@ class _Reading:
         for key_node, value_node in node.value:
             key, line = _key(key_node, path), key_node.start_mark.line + 1
             if key in seen:
-                raise _Refusal(f"the key {key!r} is here and on line {seen[key]}", key_node)
+                raise _Refusal(f"the key {key!r} stands here and on line {seen[key]}", key_node)
             seen[key] = line
             self.lines[(*path, key)] = line
             yield key, value_node

@@ -262,7 +262,7 @@ def test_a_small_packed_table_stands_for_no_large_one(line: bytes, tmp_path: Pat
         for _ in range(128):
             file.write(line * (2**20 // len(line)))
     began_s = time.monotonic()
-    with pytest.raises(ConfigError, match=r"when decompressed|not a row"):
+    with pytest.raises(ConfigError, match=r"come out of it|not a row"):
         read_columns(tmp_path, Episode)
     assert time.monotonic() - began_s < LONGEST_S
 

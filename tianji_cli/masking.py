@@ -65,7 +65,7 @@ def filled(inventory: Inventory, fix: str) -> Inventory:
         given = {host.name: host for host in load_inventory(Path(inventory.source)).hosts}
     except ConfigError as error:
         raise ConfigError(
-            f"the values of `env` are not stored in results, and cannot be read again: {error}",
+            f"the values of `env` are not kept in results, and cannot be read again: {error}",
             where=inventory.source,
             fix=fix,
         ) from error
@@ -83,7 +83,7 @@ def _filled(host: Host, given: Host | None, inventory: Inventory, fix: str) -> H
         if value == MASK:
             if given is None or name not in given.env:
                 raise ConfigError(
-                    f"the value of `env: {name}` is not stored in results, and is no longer there",
+                    f"the value of `env: {name}` is not kept in results, and is no longer there",
                     where=f"{inventory.source}: {host.name}",
                     fix=fix,
                 )

@@ -187,7 +187,7 @@ def _answer(listener: Connection) -> _Listening:
         return msgspec.json.decode(line, type=_Listening)
     except msgspec.DecodeError:
         said = line.decode("utf-8", "replace").strip() or listener.error_output()
-        return _Listening(port=0, error=f"its answer cannot be parsed: {said or 'it ended'}")
+        return _Listening(port=0, error=f"its answer cannot be understood: {said or 'it ended'}")
 
 
 def _default_range() -> tuple[int, int]:

@@ -68,7 +68,7 @@ def _check_functions(policy: Policy) -> None:
     for function in FUNCTIONS:
         count = placed.count(function)
         if count != 1 and not (count == 0 and function in OPTIONAL):
-            raise _Wrong(f"function {function!r} is in {count} fragments; it must be in one")
+            raise _Wrong(f"the function {function!r} is in {count} fragments, not in one")
 
 
 def _check_device(name: str, fragment: FragmentSpec) -> None:
@@ -112,7 +112,7 @@ def _check_cycles(policy: Policy) -> None:
     for start in waits:
         cycle = _path_back(waits, start, [start])
         if cycle:
-            raise _Wrong(f"synchronous cycle {' -> '.join(cycle)}: each waits for the previous one")
+            raise _Wrong(f"synchronous cycle {' -> '.join(cycle)}: each waits for the one before")
 
 
 def _path_back(waits: Mapping[str, list[str]], start: str, path: list[str]) -> list[str]:

@@ -227,7 +227,7 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
     if info != info.sealed():
         raise ConfigError("its checksum does not match", where=where)
     if info.name != name:
-        raise ConfigError(f"it claims to be version {info.version}", where=where)
+        raise ConfigError(f"it says that it is version {info.version}", where=where)
     return info
 
 

@@ -80,7 +80,7 @@ class Soundness:
         self._doubt = detail if is_in_vain and not has_inputs else ""
         if self._num_in_vain >= (PATIENCE_WITH_INPUTS if has_inputs else PATIENCE):
             raise RunFailedError(
-                f"{detail}; {self._num_in_vain} updates in a row had no effect",
+                f"{detail}; it is update {self._num_in_vain} in a row without effect",
                 where=self._name,
                 fix="scale rewards or observations: env.reward_scale, env.clip_reward,"
                 " network.normalize_observation"

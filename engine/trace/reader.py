@@ -139,7 +139,7 @@ def _lines(file: BufferedIOBase | BinaryIO, path: Path, most_bytes: int | None) 
             if left_bytes < 0:
                 assert most_bytes is not None
                 raise ConfigError(
-                    f"more than {most_bytes >> 20} MiB when decompressed", where=str(path)
+                    f"more than {most_bytes >> 20} MiB come out of it", where=str(path)
                 )
         yield line
 

@@ -65,8 +65,8 @@ class Narrow(Ppo):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Forgets, r"act gives no log_prob, which is one of samples\(\)\.fields"),
-        (Narrow, r"act gives action in the shape \(1,\), by samples\(\)\.fields it is \(4,\)"),
+        (Forgets, r"act\(\) returns no log_prob, which samples\(\)\.fields lists"),
+        (Narrow, r"act\(\) returns action of shape \(1,\); samples\(\)\.fields declares \(4,\)"),
     ],
 )
 def test_what_act_gives_is_compared_with_the_fields_of_a_rollout(kind: type[Ppo], message: str):

@@ -120,7 +120,7 @@ def test_a_fragment_without_a_function_is_named():
 def test_a_channel_that_cannot_carry_the_value_is_named():
     wrong = EdgeSpec(source="actor", target="buffer", carries="rollout", channel="latest")
     what = refused(with_edges(wrong, *TIANJI.edges[1:]))
-    assert what == "edge actor -> buffer (rollout): channel latest, but it travels by gather"
+    assert what == "edge actor -> buffer (rollout): channel must be gather, not latest"
 
 
 def test_fragments_that_wait_for_each_other_are_named():
@@ -144,7 +144,7 @@ def test_copies_of_a_learner_must_be_brought_together():
     del lonely.fragments["reducer"]
     lonely = msgspec.structs.replace(lonely, edges=tuple(edges))
     what = refused(lonely)
-    assert what == "fragment 'learner' is replicated, but no edge brings its copies together"
+    assert what == "fragment 'learner' is replicated, but no edge synchronizes its replicas"
 
 
 def test_every_learner_has_a_buffer_of_its_own():

@@ -57,7 +57,7 @@ def test_a_lane_never_overwrites_what_nobody_took():
     lane = lane_of(Lanes([0], 2))
     lane.put(0, 1)
     lane.put(0, 2)
-    with pytest.raises(WireError, match="full"):
+    with pytest.raises(WireError, match="overflowed"):
         lane.put(0, 3)
     assert lane.take() == [(0, 1), (0, 2)]
     lane.put(0, 3)

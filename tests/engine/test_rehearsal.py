@@ -116,15 +116,15 @@ def test_what_an_environment_raises_at_first_is_told_with_its_line(
 @pytest.mark.parametrize(
     ("how", "found"),
     [
-        ("shape", "the shape (5,) and the type float32"),
-        ("scalar", "the shape () and the type float64"),
-        ("none", "the shape () and the type object"),
-        ("text", "the shape (4,) and the type <U1"),
+        ("shape", "shape (5,) and dtype float32"),
+        ("scalar", "shape () and dtype float64"),
+        ("none", "shape () and dtype object"),
+        ("text", "shape (4,) and dtype <U1"),
     ],
 )
 def test_a_first_observation_of_another_shape_or_type_names_both(odd: None, how: str, found: str):
     error = refusal(on_odd(at="reset", how=how))
-    assert f"observation of environment 0 has {found}, announced were (4,) and float32" in (
+    assert f"observation of environment 0 has {found}; its space declares (4,) and float32" in (
         error.what
     )
     assert "Odd-v0 raised this in reset" in error.fix
@@ -289,9 +289,9 @@ def test_a_network_that_breaks_a_rule_is_told_by_name(monkeypatch, build, words:
     ("change", "words"),
     [
         ({"act": lambda self, n, o, z: {"action": torch.zeros(len(o), dtype=torch.int64)}},
-         "act gives no log_prob"),
+         "act() returns no log_prob"),
         ({"act": lambda self, n, o, z: {"action": torch.zeros(1), "log_prob": torch.zeros(1)}},
-         "act gives action in the shape (1,)"),
+         "act() returns action of shape (1,)"),
         ({"network": lambda self: nn.Flatten()}, "the network has no parameters"),
         ({"network": falls}, "the network cannot be built: LookupError"),
         ({"__init__": lambda self, *_: falls(None)}, "own cannot be made: LookupError"),

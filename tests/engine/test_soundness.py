@@ -308,7 +308,7 @@ def test_weights_that_cannot_be_learnt_with_push_no_checkpoint_out(
             (written,) = body.perform(SaveCheckpoint(update, RunCounters(), is_final))
             assert written.name == ""
             assert "from the network itself" in written.error
-    with pytest.raises(RunFailedError, match=f"; {PATIENCE} updates in a row had no effect"):
+    with pytest.raises(RunFailedError, match=f"update {PATIENCE} in a row without effect"):
         train(body, blueprint)
     assert [path.name for path in tmp_path.glob("*.json")] == ["v0000000001.json"]
     body.close()

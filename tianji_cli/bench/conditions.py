@@ -38,7 +38,7 @@ def check_machine(earlier: Machine, here: Machine, where: str) -> None:
     """
     if earlier.id != here.id:
         raise ConfigError(
-            f"it was started on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
+            f"it was begun on machine {earlier.id} ({earlier.hostname}), this is {here.id}",
             where=where,
             fix="times of different machines cannot be compared; run the whole suite on one",
         )
@@ -52,7 +52,7 @@ def check_code(earlier: GitState, here: GitState, where: str) -> None:
     """
     if earlier.commit != here.commit:
         raise ConfigError(
-            f"it was started by {code_name(earlier)}, this is {code_name(here)}",
+            f"it was begun by {code_name(earlier)}, this is {code_name(here)}",
             where=where,
             fix=f"go back to {code_name(earlier)}, {ANEW}",
         )

@@ -49,7 +49,7 @@ def check_same(machine: Machine, ids: Iterable[str], where: str) -> None:
     """
     if strangers := sorted(set(ids) - {machine.id}):
         raise ConfigError(
-            f"parts of it were run on machine {', '.join(strangers)}, others on {machine.id}",
+            f"parts of it were run on machine {', '.join(strangers)}, it was begun on {machine.id}",
             where=where,
             fix="times of different machines cannot be compared",
         )

@@ -142,7 +142,9 @@ def _resolve(
     depth: int,
 ) -> Target:
     if depth > MAX_JUMPS:
-        raise ConfigError(f"more than {MAX_JUMPS} jumps, so they probably form a loop", where=alias)
+        raise ConfigError(
+            f"more than {MAX_JUMPS} jumps, so they probably run in a circle", where=alias
+        )
     options = lookup(alias, user=user, port=port, key=key, jump=_for_ssh(jump))
     hop = _hop(alias, options, user, port)
     # paramiko's parser takes no command line, so what the inventory says is put in here as well
