@@ -27,8 +27,8 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 
 # Tests start hundreds of processes; without compiled modules each would compile TianJi anew.
 test test-lab test-slow: export PYTHONDONTWRITEBYTECODE :=
-test: setup ## Run the tests, two at a time: logic, processes, documentation
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: setup ## Run the tests, three at a time: logic, processes, documentation
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 	$(BIN)/python -m pytest -m 'lab and not slow'

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from dealing import dealt
 
 from engine.runtime.heap import reading_libraries
 from tianji_cli import streams
@@ -54,6 +55,9 @@ def _standard_output() -> Iterator[None]:
 @pytest.hookimpl(trylast=True)  # after `-m` has chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[LAB_TESTS] = {item.nodeid for item in items if item.get_closest_marker("lab")}
+    num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    is_long = [item.get_closest_marker("processes") is not None for item in items]
+    items[:] = dealt(items, is_long, num_workers)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
