@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from histories import check_histories
-from running import ENDLESS, Command, rows
+from running import EASY, ENDLESS, Command, rows
 
 HERE = Path(__file__).resolve().parent
 OWN_PATH = os.pathsep.join(map(str, (HERE / "faults", HERE / "processes", HERE.parent)))
@@ -55,7 +55,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 @pytest.fixture
 def training(tianji: Callable[..., Command], tmp_path: Path) -> Command:
     """An endless run named `run` in which every role has begun to work."""
-    command = tianji("up", "--name", "run", *ENDLESS)
+    command = tianji("up", "--name", "run", *ENDLESS, *EASY)
     run = tmp_path / "results" / "run"
     command.wait_for(lambda: len(rows(run, "consumption")) > 10, "training is under way")
     command.look()

@@ -16,6 +16,8 @@ import psutil
 EAGER = ("-s", "learner.compile=off")
 """A compiler beside the run would only take processor time from it."""
 SHORT = (*EAGER, "-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
+EASY = (*EAGER, "-s", "algorithm.num_epochs=1", "-s", "env.step_latency_ms=4")
+"""Ten batches of `cartpole_ppo` a second, which leaves the processors to what a test is about."""
 IDLE_S = 60.0
 """Processes that have not taken the least processor time for so long are stuck."""
 ENDLESS = (

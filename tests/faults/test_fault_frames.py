@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from running import ENDLESS, rows, wait_for
+from running import EASY, ENDLESS, rows, wait_for
 from sabotage import OFFENCES, WORD
 
 pytestmark = pytest.mark.processes
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.processes
 def sabotaged(tianji, tmp_path, kind: str, *settings: str):
     """A run whose actor-1 has done all that it does, and has sent rollouts since."""
     run = tmp_path / "results/run"
-    modules = ("-s", "modules=[sabotage]")
-    command = tianji("up", "--name", "run", *modules, *settings, *ENDLESS, SABOTAGE=kind)
+    all_settings = ("-s", "modules=[sabotage]", *ENDLESS, *EASY, *settings)
+    command = tianji("up", "--name", "run", *all_settings, SABOTAGE=kind)
     wait_for(lambda: done(run) == len(OFFENCES), 60, "all is sent")
     began_s = time.monotonic()
     return command, run, began_s

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from process_fixtures import OWN_PATH
-from running import ENDLESS, rows, wait_for
+from running import EASY, ENDLESS, rows, wait_for
 
 from engine.runtime.memory_watch import count_oom_kills
 
@@ -96,7 +96,8 @@ def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
     run, clock = tmp_path / "results/run", tmp_path / "clock"
     path = os.pathsep.join((str(STEPPED_CLOCK), OWN_PATH))
     began_s = time.monotonic()
-    command = tianji("up", "--name", "run", *ENDLESS, PYTHONPATH=path, STEPPED_CLOCK=str(clock))
+    settings = (*ENDLESS, *EASY)
+    command = tianji("up", "--name", "run", *settings, PYTHONPATH=path, STEPPED_CLOCK=str(clock))
     begun_s = 0.0
     for number, offset_s in enumerate((HOUR_S, -HOUR_S), 1):
         trained = len(rows(run, "consumption"))

@@ -19,7 +19,7 @@ def test_every_way_to_end_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "num_runs"), [(3, 4), pytest.param(1, 20, marks=pytest.mark.slow)]
+    ("seed", "num_runs"), [(12, 2), pytest.param(1, 20, marks=pytest.mark.slow)]
 )
 def test_none_disturbs_another(seed: int, num_runs: int) -> None:
     """In a directory of a short path, as sockets may lie there."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import EAGER, rows, wait_for
+from running import EASY, rows, wait_for
 
 from engine.runtime.checkpoint_file import newest_checkpoint
 from engine.runtime.supervisor import SAMPLE_S
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.processes
 
 DISK_BYTES = 64 * 2**20
 SETTINGS = (
-    *EAGER,
+    *EASY,
     *("-s", "stop.env_steps=null", "-s", "stop.return_threshold=null", "-s", "stop.seconds=300"),
     *("-s", "checkpoint.every_s=0.5"),
 )
 
 
 ENDING = (
-    *EAGER,
+    *EASY,
     *("-s", "stop.env_steps=null", "-s", "stop.return_threshold=null", "-s", "stop.seconds=6"),
 )
 

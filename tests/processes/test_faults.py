@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from running import EAGER, ENDLESS, rows, wait_for
+from running import EASY, ENDLESS, rows, wait_for
 
 from engine.runtime.endpoints import PREFIX
 
@@ -74,7 +74,7 @@ def test_a_killed_actor_is_replaced_and_training_goes_on(training, witness):
 
 
 def test_without_a_budget_a_killed_actor_ends_the_run_by_name(tianji, tmp_path):
-    command = tianji("up", "--name", "run", "-s", "restarts=0", *ENDLESS)
+    command = tianji("up", "--name", "run", "-s", "restarts=0", *ENDLESS, *EASY)
     command.wait_for(lambda: len(rows(tmp_path / "results/run", "consumption")) > 10, "training")
     command.role("actor-1").send_signal(signal.SIGKILL)
     code, _, err = command.end()
@@ -88,9 +88,10 @@ def test_an_actor_lost_after_the_stop_rule_fails_no_run_that_has_reached_its_end
     tianji, tmp_path, kill
 ):
     """It is frozen so that it cannot say its last word before it is killed, or at all."""
-    limit = ("-s", "stop.env_steps=30000", "-s", "stop.return_threshold=null")
-    slow = ("-s", "env.step_latency_ms=1", "-s", "staleness.mode=unbounded")
-    command = tianji("--json", "up", "--name", "run", *EAGER, *limit, *slow)
+    limit = ("-s", "stop.env_steps=12000", "-s", "stop.return_threshold=null")
+    command = tianji(
+        "--json", "up", "--name", "run", *EASY, *limit, "-s", "staleness.mode=unbounded"
+    )
     run = tmp_path / "results/run"
     command.wait_for(lambda: len(rows(run, "consumption")) > 5, "training")
     actor = command.role("actor-1")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import ENDLESS, rows, wait_for
+from running import EASY, ENDLESS, rows, wait_for
 from safetensors.torch import load_file
 
 from engine.graph.policy import built_in_policies
@@ -150,7 +150,7 @@ def test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_fo
 
 def test_a_learner_killed_in_one_group_leaves_the_others_going(tianji, tmp_path):
     command = tianji(
-        "--json", "up", "--name", "run", *ENDLESS, *("-s", "groups=3"), "-s", "actors=3"
+        "--json", "up", "--name", "run", *ENDLESS, *EASY, *("-s", "groups=3"), "-s", "actors=3"
     )
     run = tmp_path / "results" / "run"
     wait_for(lambda: len(rows(run, "merges")) > 6, 60, "models are merged")
