@@ -1,8 +1,8 @@
 """In which order tests are run by several workers, so that none of them is waited for in the end.
 
 Each worker begins with an equal part of all tests (`--dist worksteal`) and takes from the end of
-another's part when it is done. So each part begins with the tests that may take long: those that are
-taken, and those that are left in the end, are short.
+another's part when it is done. So each part begins with the tests that may take long: those that
+are taken, and those that are left in the end, are short.
 """
 
 from __future__ import annotations

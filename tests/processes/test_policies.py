@@ -17,6 +17,8 @@ from engine.graph.policy import built_in_policies
 pytestmark = pytest.mark.processes
 
 QUIET = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
+FEW_STEPS = ("-s", "algorithm.num_epochs=2")
+"""Of each batch, where batches matter and not how often each is learnt from."""
 
 
 def train(tianji, name: str, *arguments: str) -> dict[str, object]:
@@ -54,27 +56,27 @@ def check_equal_to_local(tianji, results: Path, policy: str, tolerance: float, *
 
 
 def test_with_a_barrier_and_one_actor_updates_are_those_of_local(tianji, tmp_path):
-    check_equal_to_local(tianji, tmp_path / "results", "synchronous", 1e-6, "-s", "actors=1")
+    settings = ("-s", "actors=1", *FEW_STEPS)
+    check_equal_to_local(tianji, tmp_path / "results", "synchronous", 1e-6, *settings)
     assert max(row["version"] for row in rows(tmp_path / "results/cut", "weights")) >= 10
 
 
 def test_remote_environments_change_nothing_but_where_they_are(tianji, tmp_path):
-    settings = ("-s", "actors=1", "-s", "algorithm.num_epochs=2")
+    settings = ("-s", "actors=1", *FEW_STEPS)
     check_equal_to_local(tianji, tmp_path / "results", "single-learner-fine", 1e-6, *settings)
 
 
 def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji, tmp_path):
     shared = ("-s", "algorithm.batch_steps=800", "-s", "algorithm.minibatch_steps=400")
-    fewer = ("-s", "algorithm.num_epochs=2")
     run = (tianji, tmp_path / "results", "multi-learner", 1e-5)
-    check_equal_to_local(*run, *shared, *fewer, "-s", "stop.env_steps=8000")
+    check_equal_to_local(*run, *shared, *FEW_STEPS, "-s", "stop.env_steps=8000")
 
 
 @pytest.mark.parametrize("actors", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_learners_split_a_batch_of_one_rollout_among_them(tianji, tmp_path, actors):
     """As one learner learns from actors that have as many environments between them."""
     batch = ("-s", "algorithm.batch_steps=300", "-s", "algorithm.minibatch_steps=150")
-    common = (*batch, "-s", "staleness.max_lag=0", "-s", "stop.env_steps=3600")
+    common = (*batch, *FEW_STEPS, "-s", "staleness.max_lag=0", "-s", "stop.env_steps=3600")
     split = ("-s", f"actors={actors}", "-s", "env.num_envs=6", "--policy", "multi-learner")
     each = ("-s", f"actors={actors}", "-s", f"env.num_envs={6 // actors}", "--policy", "local")
     summary = train(tianji, "split", *common, *split)
@@ -98,7 +100,7 @@ def test_learners_that_share_batches_normalise_alike_and_as_one_does(tianji, tmp
         "-s",
         "algorithm.normalize_reward=true",
     )
-    settings = ("-s", "actors=3", "-s", "stop.env_steps=4000", *normalised)
+    settings = ("-s", "actors=3", "-s", "stop.env_steps=4000", *FEW_STEPS, *normalised)
     summary = train(tianji, "run", "--policy", policy, *settings)
     run = tmp_path / "results" / "run"
     newest = load_file(max((run / "checkpoints").rglob("*.safetensors")))
@@ -116,9 +118,9 @@ def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(t
     )
     settings = ("-s", "actors=2", "-s", "algorithm.batch_steps=800", "-s", "stop.env_steps=8000")
     # Whole batches: in which order one process finishes its two rollouts must not matter.
-    fewer = ("-s", "algorithm.minibatch_steps=800", "-s", "algorithm.num_epochs=4")
-    one = train(tianji, "one", "--policy", str(whole), *settings, *fewer)
-    cut = train(tianji, "cut", "--policy", "gpu-only", *settings, *fewer)
+    settings = (*settings, "-s", "algorithm.minibatch_steps=800", *FEW_STEPS)
+    one = train(tianji, "one", "--policy", str(whole), *settings)
+    cut = train(tianji, "cut", "--policy", "gpu-only", *settings)
     assert one["weights_version"] == cut["weights_version"] >= 10
     assert one["env_steps_consumed"] == cut["env_steps_consumed"]
     results = tmp_path / "results"
