@@ -409,7 +409,9 @@ def test_a_program_that_ended_before_it_got_its_job_is_a_failed_cell(tmp_path: P
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("method", ["tianji", "tianji-plain", "pyzmq-tcp"])
+@pytest.mark.parametrize(
+    "method", ["tianji", pytest.param("tianji-plain", marks=pytest.mark.slow), "pyzmq-tcp"]
+)
 def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path, method: str):
     """Both hosts are this machine; the connector is the real one for it."""
     path = tmp_path / "hosts.yaml"

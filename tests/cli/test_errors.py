@@ -62,11 +62,16 @@ def test_bad_settings_are_refused_before_anything_starts(tmp_path, arguments, wo
     ("setting", "words"),
     [
         ("env.id=CartPol-v1", ["unknown environment 'CartPol-v1'", "did you mean 'CartPole-v1'?"]),
-        ("algorithm.name=pppo", ["unknown algorithm 'pppo'", "did you mean 'ppo'?"]),
-        ("algorithm.learning_rat=1", ["-s algorithm.learning_rat", "'learning_rate'"]),
-        ("algorithm.learning_rate=-1", ["-s algorithm.learning_rate", "> 0.0"]),
         ("env.kwargs.colour=red", ["CartPole-v1 cannot be made", "colour"]),
         ("algorithm.batch_steps=600", ["algorithm.batch_steps", "not a multiple of", "try 800"]),
+        *(
+            pytest.param(setting, words, marks=pytest.mark.slow)  # a run's start each
+            for setting, words in (
+                ("algorithm.name=pppo", ["unknown algorithm 'pppo'", "did you mean 'ppo'?"]),
+                ("algorithm.learning_rat=1", ["-s algorithm.learning_rat", "'learning_rate'"]),
+                ("algorithm.learning_rate=-1", ["-s algorithm.learning_rate", "> 0.0"]),
+            )
+        ),
     ],
 )
 def test_what_only_the_host_can_know_is_refused_before_a_run_exists(tmp_path, setting, words):

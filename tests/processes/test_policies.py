@@ -216,8 +216,13 @@ def test_replay_takes_turns_with_its_actors_or_is_shared(tianji, tmp_path, polic
     ("policy", "experiment", "why"),
     [
         ("impala", "cartpole_ppo", "impala does not suit ppo, which does not correct"),
-        ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from replayed"),
-        ("gpu-only", "lunarlander_ppo", "LunarLander-v3 has no torch version"),
+        *(
+            pytest.param(*refused, marks=pytest.mark.slow)  # as test_policy_matrix plans them
+            for refused in (
+                ("apex", "cartpole_ppo", "apex does not suit ppo, which does not learn from"),
+                ("gpu-only", "lunarlander_ppo", "LunarLander-v3 has no torch version"),
+            )
+        ),
     ],
 )
 def test_an_unsuitable_pair_is_refused_by_name(tianji, tmp_path, policy, experiment, why):
