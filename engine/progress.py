@@ -67,7 +67,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         counters: What the coordinator knows.
-        consumed, trained: What of it this learner had reported, so that it can add the rest.
+        consumed, trained: What of it was reported by this learner, and by those that take every
+            update together with it, so that it can add the rest.
     """
 
     counters: RunCounters = RunCounters()
@@ -75,7 +76,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     trained: int = 0
 
     def brought_up(self, consumed: int, trained: int, now_s: float) -> RunCounters:
-        """With all that this learner has done since: env steps consumed, samples trained."""
+        """With what has come since: env steps consumed, samples trained, by the same learners."""
         known = self.counters
         consumed = known.env_steps_consumed + consumed - self.consumed
         return msgspec.structs.replace(

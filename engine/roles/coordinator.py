@@ -75,8 +75,8 @@ class CoordinatorRole:
         self._info = info
         self._addresses = addresses
         self._supervisors = supervisors
-        self._totals = RunTotals(experiment, info.resumed)
         self._groups = groups or Groups(single_cut(experiment), {})
+        self._totals = RunTotals(experiment, info.resumed, is_joint=self._groups.is_joint)
         num_groups = self._groups.count
         self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
         self._roll = RollCall(addresses)

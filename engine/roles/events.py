@@ -39,7 +39,8 @@ class Updated:
 
     `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
     samples from replay, `samples_by_version` counts them by behaviour version. Where several
-    learners take an update together, `env_steps_of_others` are those in the shares of the others.
+    learners take an update together, `env_steps_of_others` and `samples_of_others` are what the
+    shares of the others add to it.
     """
 
     weights: Weights
@@ -50,6 +51,7 @@ class Updated:
     samples_by_version: Mapping[int, int] = field(default_factory=dict)
     priorities: Priorities | None = None
     env_steps_of_others: int = 0
+    samples_of_others: int = 0
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ class Groups:
     def count(self) -> int:
         return self._cut.groups
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether all learners take every update together."""
+        return self._cut.is_joint
+
     def process_of(self, address: str) -> str:
         """The process that plays this role."""
         return self._process_of.get(address, address)

@@ -107,9 +107,9 @@ class LearnerRole:
         self._started_update_s = 0.0
         self._wait_s = 0.0
         self._consumed = 0
-        self._consumed_by_all = 0
-        """With the shares of learners that take every update together with this one."""
         self._trained = 0
+        self._consumed_by_all = self._trained_by_all = 0
+        """With the shares of learners that take every update together with this one."""
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -221,6 +221,7 @@ class LearnerRole:
         self._consumed += env_steps
         self._consumed_by_all += env_steps + event.env_steps_of_others
         self._trained += event.samples_trained
+        self._trained_by_all += event.samples_trained + event.samples_of_others
         rows = (
             self._consumption(event, env_steps, now_s),
             staleness_row(
@@ -270,7 +271,7 @@ class LearnerRole:
         return [] if standing is None else [self._checkpoint(standing, now_s)]
 
     def _checkpoint(self, standing: Standing, now_s: float, is_final: bool = False) -> Command:
-        counters = standing.brought_up(self._consumed, self._trained, now_s)
+        counters = standing.brought_up(self._consumed_by_all, self._trained_by_all, now_s)
         return SaveCheckpoint(self._version, counters, is_final)
 
     def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:

@@ -79,10 +79,14 @@ class RunTotals:
         experiment: Threshold and window.
         resumed: What the run goes on from. Counters go on; rates, lag and the window of returns
             are of this run alone.
+        is_joint: All learners take every update together, so a checkpoint of one is of all.
     """
 
-    def __init__(self, experiment: Experiment, resumed: Resumed | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, resumed: Resumed | None = None, *, is_joint: bool = False
+    ) -> None:
         self._experiment = experiment
+        self._is_joint = is_joint
         self.before = before = resumed.counters if resumed else RunCounters()
         """What was done before this run went on."""
         self.collected = Series(before.elapsed_s, before.env_steps_collected)
@@ -202,8 +206,9 @@ class RunTotals:
             samples_trained=self.trained.total,
             episodes=self.num_episodes,
         )
-        consumed = 0 if self.has_replay else self.consumed_by.get(number, 0)
-        trained = self._trained_by.get(number, 0)
+        learners = list(self._trained_by) if self._is_joint else [number]
+        consumed = 0 if self.has_replay else sum(self.consumed_by.get(n, 0) for n in learners)
+        trained = sum(self._trained_by.get(n, 0) for n in learners)
         return Standing(counters=counters, consumed=consumed, trained=trained)
 
     def ledger_of(self, buffer: int) -> Ledger:

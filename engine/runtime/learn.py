@@ -218,7 +218,8 @@ class LearnerBody:
         start_s = self._clock.now_s()
         batch = self._fill(rollouts)
         result = self._blueprint.algorithm.update(self._state, batch)
-        return self._updated(result, batch, start_s, env_steps_of_others=env_steps_of_others)
+        shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
+        return self._updated(result, batch, start_s, shares)
 
     def _update_from_samples(self, samples: Samples) -> list[Event]:
         start_s = self._clock.now_s()
@@ -229,19 +230,26 @@ class LearnerBody:
             priorities = self._priorities(batch["key"], result.errors)
         versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
-        return self._updated(result, batch, start_s, by_version, priorities)
+        shares = (1, 0) if self._meeting is None else self._meeting.own_and_others
+        return self._updated(result, batch, start_s, shares, by_version, priorities)
 
     def _updated(
         self,
         result: UpdateResult,
         batch: Batch,
         start_s: float,
+        shares: tuple[int, int],
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
-        env_steps_of_others: int = 0,
     ) -> list[Event]:
         """What an algorithm counts in tensors becomes numbers, which is what traces hold; what is
-        no number is told as an event instead."""
+        no number is told as an event instead.
+
+        Args:
+            shares: Of this learner and of the others; every learner uses its samples as often. Env
+                steps, unless samples are from replay.
+        """
+        of_own, of_others = shares
         self._version += 1
         metrics = {name: float(value) for name, value in result.metrics.items()}
         told = self._soundness.check(self._version, self._state, batch, metrics)
@@ -253,7 +261,8 @@ class LearnerBody:
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             samples_by_version=samples_by_version or {},
             priorities=priorities,
-            env_steps_of_others=env_steps_of_others,
+            env_steps_of_others=0 if samples_by_version else of_others,
+            samples_of_others=int(result.samples_trained) * of_others // max(of_own, 1),
         )
         return [updated, Noted("not-finite", told)] if told else [updated]
 

@@ -55,6 +55,12 @@ class Meeting:
         self._group = gloo(prefixed, rank, count, options)
         self._all_reduce = sections.timed(MEETING, self._wait_for_all)
 
+    @property
+    def own_and_others(self) -> tuple[int, int]:
+        """This learner's share of a batch, and all others' together."""
+        own = self.shares[self.rank]
+        return own, sum(self.shares) - own
+
     def close(self) -> None:
         """Leaves; the others must have made their last call, too."""
         del self._group

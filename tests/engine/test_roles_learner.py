@@ -75,6 +75,7 @@ def finish(
         update_s=0.5,
         metrics={"loss": 1.0},
         env_steps_of_others=of_others,
+        samples_of_others=2 * of_others,
     )
     return learner.handle(event, now_s)
 
@@ -254,6 +255,19 @@ def test_what_the_coordinator_has_counted_already_is_not_counted_twice():
     saved = only(learner.handle(due, 3.0), SaveCheckpoint)
     assert saved.counters.env_steps_consumed == 1000 + 3 * STEPS
     assert saved.counters.samples_trained == 5000 + 6 * STEPS
+
+
+def test_of_learners_that_update_together_a_checkpoint_counts_the_shares_of_all():
+    """Its weights have learnt from them, whether the others have reported so or not."""
+    learner = started(merge="all_reduce")
+    for number in range(3):
+        deliver(learner, number)
+        finish(learner, number + 1, of_others=3 * STEPS)
+    due = CheckpointDue(standing=standing(consumed=6 * STEPS, trained=12 * STEPS))
+    saved = only(learner.handle(due, 3.0), SaveCheckpoint)
+    assert saved.counters.env_steps_consumed == 1000 + 12 * STEPS
+    assert saved.counters.env_steps_collected == 1000 + 12 * STEPS
+    assert saved.counters.samples_trained == 5000 + 24 * STEPS
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_in_the_last_word():

@@ -106,6 +106,9 @@ def test_learners_that_share_batches_normalise_alike_and_as_one_does(tianji, tmp
     newest = load_file(max((run / "checkpoints").rglob("*.safetensors")))
     counted = {float(newest[f"network.{name}.count"]) for name in ("input.statistics", "returns")}
     assert counted == {float(summary["env_steps_consumed"])}
+    last = json.loads(max((run / "checkpoints").rglob("*.json")).read_text())["counters"]
+    for what in ("env_steps_consumed", "samples_trained"):
+        assert last[what] == summary[what], "the shares of all are in its weights"
 
 
 def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(tianji, tmp_path):
