@@ -20,6 +20,7 @@ import msgspec
 from engine.errors import CleanupError, PreflightError, TianJiError
 from engine.messages import index_of, role_of
 from engine.progress import Progress, Resumed
+from engine.wording import plural
 from tianji_cli.clocks import ClockOffset
 from tianji_cli.deployment import Deployment, shares_of, write_deployment
 from tianji_cli.host_control import end_part, remove_part
@@ -178,7 +179,7 @@ class HostedRun:
         if modules.problem:
             spectator.note(modules.problem)
         elif modules.files:
-            hosts = "1 host" if len(remote) == 1 else f"{len(remote)} hosts"
+            hosts = plural(len(remote), "host")
             spectator.note(f"own modules for {hosts}: {modules.words}")
         return modules
 

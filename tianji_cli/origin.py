@@ -23,6 +23,7 @@ from engine.runtime.checkpoint_file import (
 )
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
+from engine.wording import plural
 from tianji_cli.connectors.base import Node
 from tianji_cli.consent import NOBODY, Consent, words_of_host
 from tianji_cli.deployment import DEPLOYMENT_NAME
@@ -90,8 +91,8 @@ class Origin:
         left = steps_left(stop.env_steps, self.resumed)
         if left is not None and left <= 0:
             raise ConfigError(
-                f"the run has consumed {counters.env_steps_consumed} of {stop.env_steps} env steps"
-                " already",
+                f"the run has consumed {counters.env_steps_consumed:,} of"
+                f" {plural(stop.env_steps or 0, 'env step')} already",
                 where="stop.env_steps",
                 fix=f"-s stop.env_steps={2 * counters.env_steps_consumed}",
             )
@@ -125,7 +126,8 @@ class Origin:
         return [
             *self.notes,
             f"resumes {self.paths.run_id} from version {info.version}:"
-            f" {counters.env_steps_consumed} env steps consumed, {info.updates} updates,"
+            f" {plural(counters.env_steps_consumed, 'env step')} consumed,"
+            f" {plural(info.updates, 'update')},"
             f" {counters.elapsed_s:.1f} s of training",
             f"restored: {network}, optimiser (hence all schedules), the learner's random"
             " numbers, counters",

@@ -22,6 +22,7 @@ from engine.wire.keys import make_keyrings
 from engine.wire.opening import Link
 from engine.wire.rendezvous import Rendezvous
 from engine.wire.sockets import Wiring
+from engine.wording import plural
 from tianji_cli.inventory import Host, Inventory
 from tianji_cli.placement import Placement, actors_for_all, place, with_named_actors
 
@@ -168,7 +169,7 @@ def notes_of(plan: Plan, wanted_actors: int | None) -> list[str]:
         )
     idle = [host.name for host in plan.inventory.hosts if host.name not in used]
     if idle:
-        names = ", ".join(idle) if len(idle) <= MAX_NAMES else f"{len(idle)} hosts"
+        names = ", ".join(idle) if len(idle) <= MAX_NAMES else plural(len(idle), "host")
         notes.append(f"nothing of this run is on {names}{_remedy(plan)}")
     return notes
 

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from engine.errors import ConfigError, HostUnreachableError, TianJiError
+from engine.wording import plural
 from tianji_cli.bundle import REQUIREMENTS, pinned_constraints
 from tianji_cli.clocks import NUM_PINGS, Answer, ClockOffset, estimate
 from tianji_cli.connectors.base import Node
@@ -244,7 +245,7 @@ def judge_leftovers(facts: ProbeFacts) -> Finding:
     return Finding(
         probe="leftovers",
         verdict="warning",
-        detail=", ".join(f"{count} processes of run {run}" for run, count in runs.items()),
+        detail=", ".join(f"{plural(count, 'process')} of run {run}" for run, count in runs.items()),
         fix="; ".join(f"tianji down {run}" for run in runs),
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from engine.runtime.launch import Launch
+from engine.wording import is_or_are, plural
 from tianji_cli.inventory import Host
 from tianji_cli.placement import COMPUTING, Placement
 from tianji_cli.plan import Plan
@@ -119,10 +120,11 @@ def _deal(
     if not num_cores:
         return within, "not pinned: this system cannot pin processes to cores"
     if num_cores < needed:
-        return within, f"not pinned: {num_cores} cores for {len(here)} processes"
+        return within, f"not pinned: {plural(num_cores, 'core')} for {plural(len(here), 'process')}"
     if len(offer.idle_cores) < needed:
         idle = len(offer.idle_cores)
-        return within, f"not pinned: {idle} of {num_cores} cores are idle, {needed} are needed"
+        words = f"{idle} of {plural(num_cores, 'core')} {is_or_are(idle)} idle"
+        return within, f"not pinned: {words}, {needed} {is_or_are(needed)} needed"
     free = iter(offer.idle_cores)
     own = {
         item.process: tuple(next(free) for _ in range(threads[item.process]))
@@ -179,7 +181,7 @@ def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:
     if not host.pin:
         return "not pinned, as the inventory asks"
     if num_cores is None:
-        return f"pinned if {needed} cores are idle"
+        return f"pinned if {plural(needed, 'core')} {is_or_are(needed)} idle"
     if num_cores < needed:
-        return f"not pinned: {num_cores} cores for {len(here)} processes"
-    return f"pinned if {needed} of {num_cores} cores are idle"
+        return f"not pinned: {plural(num_cores, 'core')} for {plural(len(here), 'process')}"
+    return f"pinned if {needed} of {plural(num_cores, 'core')} {is_or_are(needed)} idle"

@@ -12,6 +12,7 @@ from engine.graph.functions import roles_of
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
 from engine.graph.validate import check_policy
 from engine.spec import Experiment
+from engine.wording import plural
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
         )
     if experiment.actors < groups:
         raise ConfigError(
-            f"{groups} groups cannot share {experiment.actors} actors",
+            f"{plural(groups, 'group')} cannot share {plural(experiment.actors, 'actor')}",
             where=f"policy {policy.name}",
             fix=f"set actors={groups} or more",
         )
@@ -188,8 +189,8 @@ def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: C
     takes_weights = any(role.startswith("actor") for role in roles)
     if len(groups) > 1 and takes_weights:
         raise ConfigError(
-            f"process {name} would act for {len(groups)} groups: the replicas of fragment"
-            f" {fragment!r} are not a multiple of the {cut.groups} groups",
+            f"process {name} would act for {plural(len(groups), 'group')}: the replicas of fragment"
+            f" {fragment!r} are not a multiple of the {plural(cut.groups, 'group')}",
             where=f"policy {policy.name}",
         )
     return Process(name, fragment, tuple(roles), groups.pop() if len(groups) == 1 else None)

@@ -15,6 +15,7 @@ from engine.graph.functions import (
     roles_of,
 )
 from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
+from engine.wording import plural
 
 LOOP = ("act", "env_step", "store", "update")
 BLOCKING = frozenset({"on_request", "barrier", "step", "all_reduce"})
@@ -68,7 +69,7 @@ def _check_functions(policy: Policy) -> None:
     for function in FUNCTIONS:
         count = placed.count(function)
         if count != 1 and not (count == 0 and function in OPTIONAL):
-            raise _Wrong(f"the function {function!r} is in {count} fragments, not in one")
+            raise _Wrong(f"the function {function!r} is in {plural(count, 'fragment')}, not in one")
 
 
 def _check_device(name: str, fragment: FragmentSpec) -> None:
@@ -142,8 +143,8 @@ def _check_replicas(policy: Policy) -> None:
     (store, buffer), (update, learner) = by_function["store"], by_function["update"]
     if buffer.replicas != learner.replicas:
         raise _Wrong(
-            f"fragment {store!r} has {buffer.replicas} replicas and {update!r} {learner.replicas},"
-            " but every learner has a buffer of its own"
+            f"fragment {store!r} has replicas: {buffer.replicas}, {update!r} has"
+            f" {learner.replicas}, but every learner has a buffer of its own"
         )
     merging = {"merged", "gradient"} & {edge.carries for edge in policy.edges}
     if len(merging) > 1:

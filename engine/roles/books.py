@@ -13,6 +13,7 @@ from engine.messages import COORDINATOR, ActorLost, Report, index_of, source_of
 from engine.roles.commands import Command, Send
 from engine.rollout import RolloutInfo
 from engine.trace.records import Event
+from engine.wording import plural
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Books:
         if source not in self._lost:
             self._lost.add(source)
             self._received.pop(event.actor, None)
-        return self._write_off(source, event.collected, now_s, "were lost with it")
+        return self._write_off(source, event.collected, now_s, "lost with it")
 
     def close(self, sent_env_steps: Mapping[str, int], now_s: float) -> list[Command]:
         """Counts what living actors say they have sent and what has not arrived by now.
@@ -86,7 +87,7 @@ class Books:
             return []
         self._totals[source] = total_env_steps
         self.dropped += missing
-        detail = f"{missing} env steps {how}"
+        detail = f"{plural(missing, 'env step')} {how}"
         return [self.note(now_s, "loss", f"actor-{source[0]}", detail)]
 
     def enter(self, info: RolloutInfo, now_s: float) -> Entry:
@@ -94,7 +95,7 @@ class Books:
         actor, source = f"actor-{info.actor}", (info.actor, info.epoch)
         if source in self._lost:
             total = info.total_env_steps
-            return Entry(False, tuple(self._write_off(source, total, now_s, "were lost with it")))
+            return Entry(False, tuple(self._write_off(source, total, now_s, "lost with it")))
         if info.sequence < self._next_sequence.get(source, 0):
             detail = f"rollout {info.sequence} arrived twice"
             return Entry(False, (self.note(now_s, "duplicate", actor, detail),))
@@ -105,18 +106,20 @@ class Books:
         if lost <= 0:
             return Entry(True)
         self.dropped += lost
-        return Entry(True, (self.note(now_s, "loss", actor, f"{lost} env steps never arrived"),))
+        return Entry(
+            True, (self.note(now_s, "loss", actor, f"{plural(lost, 'env step')} never arrived"),)
+        )
 
     def drop(self, info: RolloutInfo, now_s: float, reason: str) -> Command:
         """Counts a whole rollout as dropped and says why."""
         self.dropped += info.num_env_steps
-        detail = f"{info.num_env_steps} env steps of version {info.version_min}: {reason}"
+        detail = f"{plural(info.num_env_steps, 'env step')} of version {info.version_min}: {reason}"
         return self.note(now_s, "drop", f"actor-{info.actor}", detail)
 
     def lose_batch(self, batch: int, env_steps: int, now_s: float) -> Command:
         """Counts a batch as dropped that never reached its learner."""
         self.dropped += env_steps
-        detail = f"{env_steps} env steps of batch {batch} never reached the learner"
+        detail = f"{plural(env_steps, 'env step')} of batch {batch} never reached the learner"
         return self.note(now_s, "loss", self._address, detail)
 
     def has_all(self, sent_rollouts: Mapping[str, int]) -> bool:

@@ -24,6 +24,7 @@ from engine.roles.upkeep import Upkeep
 from engine.roles.watchdog import PATIENCE
 from engine.trace.records import UNCOUNTED, Event
 from engine.trace.summary import RunStatus
+from engine.wording import plural
 
 STOP_S = 10.0
 """How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
@@ -168,7 +169,9 @@ class Ending:
         self.phase = Phase.ENDED
         closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
         if closed.imbalance:
-            self._verdict.fail(f"the ledger is {closed.imbalance} env steps off: {closed.ledger}")
+            self._verdict.fail(
+                f"the ledger is {plural(closed.imbalance, 'env step')} off: {closed.ledger}"
+            )
         summary = self._totals.summary(
             self._info,
             status=self._verdict.status,

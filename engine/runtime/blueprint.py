@@ -29,6 +29,7 @@ from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.board import Board
 from engine.wire.codec import WeightsLayout
+from engine.wording import plural
 
 LACKS = {
     "corrects_staleness": "does not correct for stale samples",
@@ -290,11 +291,16 @@ def notes_on_queue(blueprint: Blueprint) -> tuple[str, ...]:
     most = most_collecting(staleness, per_batch, num_actors)
     if most == num_actors:
         return ()
-    whose = f"{num_actors} actors" if cut.groups == 1 else f"a group's {num_actors} actors"
+    whose = (
+        plural(num_actors, "actor")
+        if cut.groups == 1
+        else f"a group's {plural(num_actors, 'actor')}"
+    )
     if most == staleness.queue_length(num_actors, per_batch):
         key, wanted = "staleness.max_queued_rollouts", f"{num_actors + per_batch} or null"
-        why = f"{most} rollouts may be queued"
+        why = f"{plural(most, 'rollout')} may be queued"
     else:
+        versions = plural(staleness.max_lag, "version")
         key, wanted = "staleness.max_lag", str(-(-num_actors // per_batch) - 1)
-        why = f"a batch is {per_batch} rollouts and may be {staleness.max_lag} versions old"
+        why = f"a batch is {plural(per_batch, 'rollout')} and may be {versions} old"
     return (f"of {whose} at most {most} collect at the same time, since {why}; set {key}={wanted}",)

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from engine.errors import PreflightError
+from engine.wording import is_or_are, plural
 
 ANY_PORT = range(1)
 """Whatever the kernel gives."""
@@ -89,7 +90,8 @@ def find_free_ports(address: str, ports: range, count: int) -> list[int]:
 def _too_few(address: str, ports: range, count: int, num_free: int) -> PreflightError:
     span = f"{ports.start}-{ports.stop - 1}"
     return PreflightError(
-        f"the run listens on {count} ports, but of {span} only {num_free} are free{_owners(ports)}",
+        f"the run listens on {plural(count, 'port')}, but of {span} only {num_free}"
+        f" {is_or_are(num_free)} free{_owners(ports)}",
         where=address,
         fix="end that process, or set a wider range with `ports:` in the inventory",
     )

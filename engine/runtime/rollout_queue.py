@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.roles.commands import Command, ForgetActor
 from engine.roles.events import Event
 from engine.wire.arena import Arena
+from engine.wording import plural
 
 
 class QueueBody:
@@ -35,4 +36,4 @@ class QueueBody:
 def forget_actor(command: ForgetActor, arena: Arena | None) -> None:
     """Frees what a lost incarnation has sent into shared memory and nobody will ever take in."""
     if arena is not None and (freed := arena.reclaim_sent(command.actor, command.epoch)):
-        print(f"freed {freed} slots of actor-{command.actor}, which is lost", flush=True)
+        print(f"freed {plural(freed, 'slot')} of actor-{command.actor}, which is lost", flush=True)

@@ -21,6 +21,7 @@ from engine.algorithms.base import ReplayRequest, SampleRequest
 from engine.errors import ConfigError
 from engine.graph.cut import Cut
 from engine.spec import Experiment
+from engine.wording import plural
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def share_rollouts(num_rollouts: int, num_envs: int, num_learners: int) -> Shari
     parts = split(num_columns // per_share, num_learners)
     if not parts[-1]:
         raise ConfigError(
-            f"a batch of {num_columns} environments cannot be shared by {num_learners} learners",
+            f"a batch of {plural(num_columns, 'environment')} cannot be shared by"
+            f" {plural(num_learners, 'learner')}",
             where="algorithm.batch_steps",
-            fix=f"use fewer actors, or a batch of {num_learners} rollouts",
+            fix=f"use fewer actors, or a batch of {plural(num_learners, 'rollout')}",
         )
     return Sharing(parts, per_share, parts)
 
@@ -71,9 +73,10 @@ def share_samples(batch_size: int, num_envs: int, num_learners: int) -> Sharing:
     parts = split(batch_size, num_learners)
     if not parts[-1]:
         raise ConfigError(
-            f"a batch of {batch_size} samples cannot be shared by {num_learners} learners",
+            f"a batch of {plural(batch_size, 'sample')} cannot be shared by"
+            f" {plural(num_learners, 'learner')}",
             where="algorithm.batch_size",
-            fix=f"use fewer actors, or at least {num_learners} samples",
+            fix=f"use fewer actors, or at least {plural(num_learners, 'sample')}",
         )
     return Sharing((num_envs,) * num_learners, 0, parts)
 
@@ -98,7 +101,8 @@ def check_division(num_envs: int, num_splits: int) -> None:
     """Raises ConfigError if environments cannot step by turns in equal parts."""
     if num_envs % num_splits:
         raise ConfigError(
-            f"{num_envs} environments cannot be split into {num_splits} equal parts",
+            f"{plural(num_envs, 'environment')} cannot be split into"
+            f" {plural(num_splits, 'equal part')}",
             where="env.num_splits",
             fix="use a divisor of the number of environments per actor",
         )
@@ -123,8 +127,9 @@ def _rollouts_per_batch(samples: SampleRequest, num_envs: int) -> int:
     rollout_steps = samples.rollout_steps * num_envs
     if samples.batch_steps % rollout_steps:
         raise ConfigError(
-            f"{samples.batch_steps} is not a multiple of a rollout's {rollout_steps} steps"
-            f" ({samples.rollout_steps} steps of {num_envs} environments"
+            f"{samples.batch_steps} is not a multiple of a rollout's"
+            f" {plural(rollout_steps, 'step')}"
+            f" ({plural(samples.rollout_steps, 'step')} of {plural(num_envs, 'environment')}"
             f"{_fitting(samples, num_envs)})",
             where="algorithm.batch_steps",
             fix=f"try {-(-samples.batch_steps // rollout_steps) * rollout_steps}",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.algorithms.base import Batch, LearnerState
 from engine.errors import RunFailedError
+from engine.wording import plural
 
 ORDINARY = 1e15
 """The square of what is larger, or the sum of some squares, is infinite in single precision."""
@@ -137,6 +138,6 @@ def _in_words(
 ) -> str:
     what = "the loss" if strange else "the gradient"
     told = f" ({', '.join(strange)})" if strange else ""
-    steps = f"{left_out} of {wanted} optimiser steps were skipped: " if left_out else ""
+    steps = f"{left_out} of {plural(wanted, 'optimiser step')} skipped: " if left_out else ""
     source = " and ".join(inputs) or "the network itself: the collected data is in a normal range"
     return f"update {update}: {steps}{what} is not finite{told}, from {source}"

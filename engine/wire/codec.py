@@ -27,6 +27,7 @@ from engine.wire import header
 from engine.wire.arena import Arena
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
 from engine.wire.lanes import FRAME
+from engine.wording import plural
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 NOTHING = Layout((), 0, 0)
@@ -141,10 +142,11 @@ class Codec:
         if kind == header.KIND_BATCH:
             batch, num_rollouts = header.unpack_batch(frames[0])
             if len(frames) != 1 + num_rollouts:
-                raise WireError(f"a batch of {num_rollouts} rollouts in {len(frames)} frames")
+                rollouts = plural(num_rollouts, "rollout")
+                raise WireError(f"a batch of {rollouts} in {plural(len(frames), 'frame')}")
             return BatchArrived(batch, tuple(self._rollout_of(frame)[0] for frame in frames[1:]))
         if len(frames) != 1:
-            raise WireError(f"{len(frames)} frames where one was expected")
+            raise WireError(f"{plural(len(frames), 'frame')} where one was expected")
         return self._decode_one(kind, frames[0])
 
     def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:

@@ -16,6 +16,7 @@ import zmq
 from engine.errors import WireError
 from engine.wire.header import Buffer
 from engine.wire.waiting import Waiting
+from engine.wording import plural
 
 MAX_HELD_BYTES = 64 * 2**20
 """For one peer. Of reports that is minutes of the fastest run; whoever stands still for so long is
@@ -121,7 +122,8 @@ class Outgoing:
         num_bytes = self._held_bytes.get(connection, 0) + sum(map(len, parts))
         messages = self._held.setdefault(connection, deque())
         if num_bytes > MAX_HELD_BYTES:
-            raise WireError(f"{connection} accepts no data; {len(messages)} messages are queued")
+            queued = plural(len(messages), "message")
+            raise WireError(f"{connection} accepts no data; {queued} queued")
         self._held_bytes[connection] = num_bytes
         messages.append(parts)
 

@@ -154,7 +154,7 @@ def test_ratios_are_paired_by_block():
     assert rows["mpi4py", 1].num_failed == 2
     notes = " ".join(comparison.notes)
     assert "Ray is not installed" in notes
-    assert "mpi4py, buffers, 1 senders: 2 failed" in notes
+    assert "mpi4py, buffers, 1 sender: 2 failed" in notes
 
 
 def test_between_hosts_the_wire_is_what_iperf3_gets():

@@ -17,7 +17,16 @@ CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(("errors", "clock", "spec", "rollout", "progress", "sections"), 0),
     **dict.fromkeys(
-        ("yaml_text", "whole_numbers", "regular_files", "search_path", "extras", "blame"), 0
+        (
+            "yaml_text",
+            "whole_numbers",
+            "regular_files",
+            "search_path",
+            "extras",
+            "blame",
+            "wording",
+        ),
+        0,
     ),
     **dict.fromkeys(("config_file", "trace"), 1),
     **dict.fromkeys(

@@ -52,7 +52,7 @@ def test_a_killed_heart_names_the_next_command_and_that_goes_on(tianji, tmp_path
     again = tianji("up", "--resume", "run", "--name", "second", "-s", "actors=3", *more)
     code, _, err = again.end(60)
     assert code == 0, err
-    assert f"resumes run from version {saved.version}: {steps} env steps consumed" in err
+    assert f"resumes run from version {saved.version}: {steps:,} env steps consumed" in err
     assert "restored: network, optimiser" in err
     result = summary(second)
     assert result["resumed_from"] == "run"
@@ -153,7 +153,7 @@ def own_copy(ended: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "of 12000 env steps already"),
+        ((), "of 12,000 env steps already"),
         (("-s", "env.id=Acrobot-v1"), '"Acrobot-v1" here, but "CartPole-v1" in the checkpoint'),
         (("-s", "network.hidden_sizes=[8]"), "network.hidden_sizes"),
         (("-s", "algorithm.discount=0.5"), "algorithm.discount"),

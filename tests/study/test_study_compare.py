@@ -110,7 +110,7 @@ def test_a_reader_is_told_what_is_missing_and_what_disturbed():
     manifest = msgspec.structs.replace(manifest_of(), git=dirty)
     text = "\n".join(compare_study(manifest, runs).warnings)
     for words in (
-        "1 of 7 runs are still to be made",
+        "1 of 7 runs is still to be made",
         "Fewer than 10 seeds",
         f"{cell.run_id}: 2 figures disagreed",
         "busy before 1 of 6 runs",

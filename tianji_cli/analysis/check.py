@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from engine.trace.summary import Summary
+from engine.wording import plural
 from tianji_cli.analysis.disagreement import Disagreement, Number
 from tianji_cli.analysis.history import check_history
 from tianji_cli.analysis.rebuild import rebuild_summary
@@ -173,7 +174,9 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"The threshold of {summary.threshold:g} was not reached.")
     bound = run.manifest.max_lag
     if bound is not None and summary.lag.max is not None and summary.lag.max > bound:
-        found.append(f"Lag reached {summary.lag.max} versions, above the bound of {bound}.")
+        found.append(
+            f"Lag reached {plural(summary.lag.max, 'version')}, above the bound of {bound}."
+        )
     if summary.restarts:
         found.append(f"Roles restarted during the run: {summary.restarts}.")
     if names := _not_finite(run):

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from engine.errors import ConfigError
+from engine.wording import is_or_are, plural
 from tianji_cli.analysis.runs import RunRow, row_of
 from tianji_cli.documents import decode, read_document
 from tianji_cli.run_dir import RunPaths, directories_with
@@ -92,7 +93,9 @@ def _row_of_work(kind: _Kind, root: Path) -> RunRow:
     return msgspec.structs.replace(
         row,
         status="ok" if is_finished else "unfinished",
-        problem=None if is_finished else f"{num_finished} of {num_cells} cells are finished",
+        problem=None
+        if is_finished
+        else f"{num_finished} of {plural(num_cells, 'cell')} {is_or_are(num_finished)} finished",
         started_at=work.started_at or None,
         num_cells=num_cells,
         num_cells_finished=min(num_finished, num_cells),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.wording import plural
 from tianji_cli.baselines.base import Deviations, DriverPeer, Installed, PeerOptions
 from tianji_cli.baselines.probe import probe_here
 from tianji_cli.bench.suite import LAG_BOUND, Task
@@ -22,7 +23,7 @@ class SingleProcess(DriverPeer):
 
     def deviations(self, task: Task) -> Deviations:
         total = task.workers * task.envs_per_worker
-        words = f"one process steps all {total} environments and learns"
+        words = f"one process steps {plural(total, 'environment')} and learns"
         rows: Deviations = {
             "workers": ("different", words),
             LAG_BOUND: ("different", "0: it collects and learns by turns"),

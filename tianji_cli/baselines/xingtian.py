@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engine.runtime.account import expand
+from engine.wording import plural
 from tianji_cli.baselines.base import (
     DRIVERS,
     THREADS,
@@ -141,7 +142,7 @@ def _deviations_of_ppo(task: Task, hp: BenchPpo) -> Deviations:
         return {
             **common,
             "rollout_steps": ("different", "one episode"),
-            "batch_steps": ("different", f"{task.workers} episodes"),
+            "batch_steps": ("different", plural(task.workers, "episode")),
         }
     return {
         **common,

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.wording import plural
 from tianji_cli.bench.curves import TaskCurves
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.results import BenchManifest, Cell, CellResult
@@ -309,7 +310,9 @@ def _warnings(
     found = []
     num_open = len(manifest.cells) - len(results)
     if num_open:
-        found.append(f"Unfinished: {num_open} of {len(manifest.cells)} cells have no result yet.")
+        found.append(
+            f"Unfinished: {num_open} of {plural(len(manifest.cells), 'cell')} have no result yet."
+        )
     if len(manifest.seeds) < FEW_BLOCKS:
         found.append(
             f"Number of blocks: {len(manifest.seeds)}. Bootstrap intervals of fewer than"
@@ -319,7 +322,7 @@ def _warnings(
     if busy:
         highest = max(r.load.busy_cores for r in busy if r.load)
         found.append(
-            f"The machine was not idle before {len(busy)} of {len(results)} cells: up to"
+            f"The machine was not idle before {len(busy)} of {plural(len(results), 'cell')}: up to"
             f" {highest:.1f} cores were busy with something else."
         )
     for task in tasks:
@@ -332,7 +335,7 @@ def _warnings(
                 )
     failed = Counter(r.outcome for r in results.values() if r.outcome not in OBSERVED)
     found += [
-        f"{count} of {len(results)} cells: {outcome}; the table of cells says why."
+        f"{count} of {plural(len(results), 'cell')}: {outcome}; the table of cells says why."
         for outcome, count in sorted(failed.items())
     ]
     if manifest.git.dirty:

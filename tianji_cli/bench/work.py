@@ -12,6 +12,7 @@ from engine.spec import (
     Spec,
     UnitInterval,
 )
+from engine.wording import plural
 
 ATARI, MINATAR = "ALE", "MinAtar"
 OBSERVATIONS = {
@@ -168,6 +169,6 @@ class Judging(Spec, frozen=True, kw_only=True):
     def words(self, threshold: float) -> str:
         """For the parity table."""
         return (
-            f"mean of the last {self.window} training episodes at least {threshold:g}"
-            f" after {self.sustained_episodes} episodes in a row"
+            f"mean of the last {plural(self.window, 'training episode')} at least {threshold:g}"
+            f" after {plural(self.sustained_episodes, 'episode')} in a row"
         )

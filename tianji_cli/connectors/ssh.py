@@ -13,6 +13,7 @@ from typing import TypeVar
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError, TianJiError
+from engine.wording import plural
 from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.remote_shell import (
@@ -238,7 +239,7 @@ class SshNode:
                 with contextlib.suppress(paramiko.ChannelException):
                     return action(clients[-1])
         raise PreflightError(
-            f"sshd there refuses another session, on each of {len(clients)} connections",
+            f"sshd there refuses another session, on each of {plural(len(clients), 'connection')}",
             where=self.name,
             fix="raise MaxSessions in its sshd_config (10 is usual)",
         )

@@ -22,6 +22,7 @@ from paramiko.agent import AgentSSH  # noqa: TID253
 
 from engine.errors import ConfigError, PreflightError, TianJiError
 from engine.runtime.account import expand
+from engine.wording import plural
 from tianji_cli.connectors.target import USUAL_KEYS, Target
 
 AGENT_S = 10.0
@@ -291,7 +292,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
 
     def _hung_up(self, said: str) -> TianJiError:
         return PreflightError(
-            f"{self.target.endpoint} hung up after {len(self.tried)} keys"
+            f"{self.target.endpoint} hung up after {plural(len(self.tried), 'key')}"
             f" (tried {', '.join(self.tried)}): {said}",
             where=self.target.alias,
             fix="name the right one with `key:`, and `IdentitiesOnly yes` in ~/.ssh/config",

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.config_file import suggest
 from engine.errors import ConfigError
+from engine.wording import plural
 
 MAX_HOSTS = 64
 NUM_SUBNETS = 256
@@ -137,7 +138,7 @@ def check_request(request: LabRequest) -> None:
     """Raises ConfigError for what no machine could do."""
     if not 1 <= request.num_hosts <= MAX_HOSTS:
         raise ConfigError(
-            f"a lab cannot have {request.num_hosts} hosts",
+            f"a lab cannot have {plural(request.num_hosts, 'host')}",
             where="--hosts",
             fix=f"between 1 and {MAX_HOSTS}",
         )

@@ -89,7 +89,8 @@ def render_bench_page(page: BenchPage, base: Path) -> str:
 
 def _header(page: BenchPage, title: str) -> str:
     machine = page.manifest.machine
-    place = f"{machine.cpu_model}, {machine.num_cores} cores, {units.size(machine.memory_bytes)}"
+    cores = units.plural(machine.num_cores, "core")
+    place = f"{machine.cpu_model}, {cores}, {units.size(machine.memory_bytes)}"
     blocks = units.plural(page.comparison.num_blocks, "block")
     words = f"{page.manifest.suite.summary} · {blocks} · {place}"
     return f'<header><h1>{esc(title)}</h1><p class="soft">{esc(words)}</p></header>'
@@ -230,9 +231,9 @@ def _provenance(page: BenchPage, base: Path) -> str:
     )
     dirty = " with uncommitted changes" if manifest.git.dirty else ""
     check = (
-        f"{num_rebuilt} cells agree"
+        f"{units.plural(num_rebuilt, 'cell')} agree"
         if not wrong
-        else f"{num_rebuilt} cells agree, these do not: {', '.join(wrong)}"
+        else f"{units.plural(num_rebuilt, 'cell')} agree, these do not: {', '.join(wrong)}"
     )
     facts = [
         ("Command", shlex.join(manifest.argv)),

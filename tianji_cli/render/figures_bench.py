@@ -106,7 +106,7 @@ def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlim(left=0)
-    axes.set_ylabel(f"mean return of {curves.task.judge.window} episodes")
+    axes.set_ylabel(f"mean return of {units.plural(curves.task.judge.window, 'episode')}")
     return has_data
 
 
@@ -275,7 +275,7 @@ def _title_of_lag(curves: TaskCurves, _: TaskComparison) -> str:
 def _title_of_survival(_curves: TaskCurves, comparison: TaskComparison) -> str:
     reached = sum(peer.outcomes.get("reached", 0) for peer in comparison.peers)
     total = sum(peer.num_cells for peer in comparison.peers)
-    return f"{reached} of {total} runs reach the threshold"
+    return f"{reached} of {units.plural(total, 'run')} reach the threshold"
 
 
 BENCH_FIGURES: Sequence[BenchFigure] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tianji_cli.render import units
 from tianji_cli.render.figure_style import BLUE, FAINT, INK, SIZE_INCHES, VERMILLION, in_style
 from tianji_cli.render.figures_matplotlib import (
     Axes,
@@ -51,7 +52,7 @@ def _draw_throughput(axes: Axes, rows: Sequence[ScalingRow]) -> None:
     axes.plot(nodes, estimates, color=BLUE, label="collected, IQM over seeds")
     if known:
         ideal = [estimates[0] * n / nodes[0] for n in nodes]
-        label = f"{nodes[0]} node{'s' if nodes[0] > 1 else ''} × number of nodes"
+        label = f"{units.plural(nodes[0], 'node')} × number of nodes"
         axes.plot(nodes, ideal, color=INK, linestyle=IDEAL, linewidth=1.1, label=label)
     last = known[-1] if known else None
     axes.set_title(
@@ -105,8 +106,8 @@ def _label_nodes(axes: Axes, nodes: Sequence[int]) -> None:
 
 def _caption(comparison: ScalingComparison) -> str:
     if not comparison.step_latency_ms:
-        return f"controller with {comparison.num_cores} cores"
+        return f"controller with {units.plural(comparison.num_cores, 'core')}"
     return (
         f"environment latency emulated: {comparison.step_latency_ms:g} ms per vector step;"
-        f" lab hosts share {comparison.num_cores} cores"
+        f" lab hosts share {units.plural(comparison.num_cores, 'core')}"
     )

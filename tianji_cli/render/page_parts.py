@@ -152,8 +152,8 @@ def check_section(runs: Sequence[ExaminedRun]) -> str:
     for examined in runs:
         name = f"<strong>{esc(examined.label)}</strong> – " if len(runs) > 1 else ""
         checked = (
-            f"{examined.num_fields_checked} summary fields and "
-            f"{units.count(examined.num_ledger_rows_checked)} ledger rows checked"
+            f"{units.plural(examined.num_fields_checked, 'summary field')} and "
+            f"{units.plural(examined.num_ledger_rows_checked, 'ledger row')} checked"
         )
         wrong = examined.disagreements
         verdict = (

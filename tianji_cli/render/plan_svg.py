@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.graph.connections import connections
+from engine.wording import plural
 from tianji_cli.plan import Plan
 
 BOX_WIDTH, BOX_HEIGHT = 190, 58
@@ -74,7 +75,7 @@ def _column(plan: Plan, number: int, fragment: str) -> Iterator[_Box]:
     shown = processes if len(processes) <= MAX_ROWS else processes[: MAX_ROWS - 1]
     for row, process in enumerate(shown):
         roles = ", ".join(process.roles)
-        lines = (roles if len(roles) <= 30 else f"{len(process.roles)} roles",)
+        lines = (roles if len(roles) <= 30 else plural(len(process.roles), "role"),)
         host = plan.host_of.get(process.name, "")
         yield _Box(process.name, (*lines, f"on {host}"), _column_x(number), _row_y(row))
     if len(shown) < len(processes):

@@ -193,7 +193,10 @@ def fact_rows(manifest: StudyManifest) -> list[tuple[str, str]]:
     dirty = " with uncommitted changes" if git.dirty else ""
     size = units.size(machine.memory_bytes)
     return [
-        ("machine", f"{machine.cpu_model}, {machine.num_cores} cores, {size}, {machine.os}"),
+        (
+            "machine",
+            f"{machine.cpu_model}, {units.plural(machine.num_cores, 'core')}, {size}, {machine.os}",
+        ),
         ("begun at (UTC)", manifest.started_at),
         ("commit", f"{git.commit or 'unknown'}{dirty}"),
         ("command", shlex.join(manifest.argv)),

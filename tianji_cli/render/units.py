@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.trace.summary import LagSummary
+from engine.wording import plural as plural
 
 NONE = "–"
 
@@ -15,15 +16,6 @@ def count(value: int | None) -> str:
     '1,234,567'
     """
     return NONE if value is None else f"{value:,}"
-
-
-def plural(value: int, noun: str) -> str:
-    """
-    >>> plural(1, "block"), plural(5, "block"), plural(0, "process")
-    ('1 block', '5 blocks', '0 processes')
-    """
-    ending = "es" if noun.endswith("s") else "s"
-    return f"{count(value)} {noun}{'' if value == 1 else ending}"
 
 
 def rate(value_per_s: float | None, of_what: str = "env steps") -> str:

@@ -7,6 +7,7 @@ from statistics import median
 
 import msgspec
 
+from engine.wording import plural
 from tianji_cli.bench.statistics import (
     Interval,
     bootstrap_iqm,
@@ -168,26 +169,24 @@ def _notes(manifest: ScalingManifest, rows: Sequence[ScalingRow]) -> list[str]:
     notes = []
     if env.step_latency_ms:
         notes.append(
-            f"environment latency is emulated: each vector step of {env.num_envs} environments"
-            f" takes {env.step_latency_ms:g} ms more, in which no core is used; so the hosts are"
-            " limited by how the system overlaps their waiting, not by their cores"
+            "environment latency is emulated: each vector step of"
+            f" {plural(env.num_envs, 'environment')} takes {env.step_latency_ms:g} ms more, in"
+            " which no core is used; so the hosts are limited by how the system overlaps their"
+            " waiting, not by their cores"
         )
-    notes.append(f"controller: a machine of {num_cores} cores, which lab hosts share")
+    notes.append(f"controller: a machine of {plural(num_cores, 'core')}, which lab hosts share")
     for row in rows:
         if row.busy_share is not None and row.busy_share > MAX_BUSY_SHARE:
             notes.append(
-                f"at {_nodes(row.nodes)} this machine was {row.busy_share:.0%} busy (the run itself"
-                f" used {_cores(row.used_cores)} cores): part of that figure is the machine's"
+                f"at {plural(row.nodes, 'node')} this machine was {row.busy_share:.0%} busy (the"
+                f" run itself used {_cores(row.used_cores)} cores): part of that figure is the"
+                " machine's"
             )
         if row.num_failed:
-            notes.append(f"at {_nodes(row.nodes)} {row.num_failed} failed; see cell.json")
+            notes.append(f"at {plural(row.nodes, 'node')} {row.num_failed} failed; see cell.json")
     if len(manifest.seeds) < FEW_BLOCKS:
-        notes.append(f"{len(manifest.seeds)} seeds: the 95% intervals are too narrow")
+        notes.append(f"{plural(len(manifest.seeds), 'seed')}: the 95% intervals are too narrow")
     return notes
-
-
-def _nodes(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _cores(value: float | None) -> str:

@@ -12,6 +12,7 @@ from engine.config_file import apply_settings, convert, read_yaml
 from engine.errors import ConfigError
 from engine.runtime.account import expand
 from engine.spec import Experiment, PositiveFloat, PositiveInt, Spec, StopSpec, check_experiment
+from engine.wording import is_or_are, plural
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Inventory
 
@@ -94,7 +95,8 @@ def check_hosts(suite: ScalingSuite, inventory: Inventory) -> None:
     if found < wanted:
         fewer = [nodes for nodes in suite.nodes if nodes <= found]
         raise ConfigError(
-            f"{wanted} nodes are asked for, but the inventory has {found} hosts",
+            f"{plural(wanted, 'node')} {is_or_are(wanted)} asked for, but the inventory has"
+            f" {plural(found, 'host')}",
             where=inventory.source,
             fix=f"tianji lab up --hosts {wanted}, or -s nodes={fewer}",
         )

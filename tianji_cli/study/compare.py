@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from engine.wording import is_or_are, plural
 from tianji_cli.bench.statistics import (
     Interval,
     bootstrap_median,
@@ -210,7 +211,8 @@ def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> li
     """What a reader must know before trusting the figures."""
     found = []
     if missing := len(manifest.cells) - len(runs):
-        found.append(f"{missing} of {len(manifest.cells)} runs are still to be made.")
+        runs_in_all = plural(len(manifest.cells), "run")
+        found.append(f"{missing} of {runs_in_all} {is_or_are(missing)} still to be made.")
     few = min(manifest.study.seeds_of(task) for task in manifest.study.tasks)
     if few < ENOUGH_SEEDS:
         found.append(
@@ -222,7 +224,7 @@ def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> li
         if run.outcome == "failed"
     ]
     found += [
-        f"{run.cell.run_id}: {run.disagreements} figures disagreed with its traces."
+        f"{run.cell.run_id}: {plural(run.disagreements, 'figure')} disagreed with its traces."
         for run in runs.values()
         if run.disagreements
     ]
@@ -230,8 +232,9 @@ def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> li
     if busy:
         most = max(run.load.busy_cores for run in busy)
         found.append(
-            f"The machine was busy before {len(busy)} of {len(runs)} runs (up to {most:.1f} of"
-            f" {manifest.machine.num_cores} cores): times and throughput are not to be quoted."
+            f"The machine was busy before {len(busy)} of {plural(len(runs), 'run')} (up to"
+            f" {most:.1f} of {plural(manifest.machine.num_cores, 'core')}): times and throughput"
+            " are not to be quoted."
         )
     if manifest.git.dirty:
         found.append("The code had uncommitted changes.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
+from engine.wording import plural
 from tianji_cli.bench.statistics import Interval, bootstrap_iqm, paired_ratio
 from tianji_cli.transport.methods import LIMIT, METHODS, OWN, Place
 from tianji_cli.transport.records import (
@@ -184,7 +185,7 @@ def _notes(
 ) -> list[str]:
     notes = [f"not measured: {METHODS[n].title}: {why}" for n, why in manifest.missing.items()]
     notes += [
-        f"{row.title}, {row.senders} senders: {row.num_failed} failed, see cell.json"
+        f"{row.title}, {plural(row.senders, 'sender')}: {row.num_failed} failed, see cell.json"
         for row in rows
         if row.num_failed
     ]
@@ -192,11 +193,13 @@ def _notes(
     crowded = [senders for senders in manifest.suite.senders if senders + 1 > cores]
     if crowded:
         notes.append(
-            f"this machine has {cores} cores: from {min(crowded)} senders on processes share them"
+            f"this machine has {plural(cores, 'core')}: from {plural(min(crowded), 'sender')} on"
+            " processes share them"
         )
     busy = [r for r in results.values() if r.load is not None and r.load.busy_cores > BUSY_CORES]
     if busy:
-        notes.append(f"{len(busy)} of {len(results)} cells began while other work used the machine")
+        cells = f"{len(busy)} of {plural(len(results), 'cell')}"
+        notes.append(f"{cells} began while other work used the machine")
     if manifest.num_blocks < FEW_BLOCKS:
-        notes.append(f"{manifest.num_blocks} blocks: the 95% intervals are too narrow")
+        notes.append(f"{plural(manifest.num_blocks, 'block')}: the 95% intervals are too narrow")
     return notes
