@@ -1,4 +1,7 @@
-"""What a user's own module may register, and how it gets imported. See `docs/extending.md`."""
+"""The functions with which a user's module registers its parts, and the import of such modules.
+
+See `docs/extending.md`.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,17 @@ __all__ = [
 
 
 def import_modules(names: Sequence[str], where: str = "modules") -> None:
-    """Imports modules by name, from wherever Python finds them or else from the user's directories.
+    """Imports modules by name, from Python's search path or else from the user's directories.
 
-    These are the working directory, the experiment's, and on another host where they were sent to.
+    These are the working directory, the experiment's and, on another host, the directory to which
+    the modules were sent.
 
     Args:
         names: Dotted names.
-        where: The key that they stand at.
+        where: The key that lists them, for errors.
 
     Raises:
-        ConfigError: A module is missing, has the name of another one, or an exception left it; the
+        ConfigError: A module is missing, has the name of another one, or raised an exception; the
             cause is chained.
     """
     look_in(user_directories())
@@ -52,7 +56,7 @@ def import_modules(names: Sequence[str], where: str = "modules") -> None:
 
 
 def _check_meant(name: str, where: str) -> None:
-    """Raises ConfigError if Python's own module was imported, and the user has one of that name."""
+    """Raises ConfigError if a standard module was imported, and the user has one of that name."""
     top = name.partition(".")[0]
     for directory in searched() if top in sys.stdlib_module_names else ():
         for own in (Path(directory) / f"{top}.py", Path(directory) / top / "__init__.py"):

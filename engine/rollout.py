@@ -32,7 +32,7 @@ class Field(msgspec.Struct, frozen=True):
     Attributes:
         name: Key in `Layout.views`.
         dtype: NumPy name of the element type.
-        shape: What follows the [T, B] axes.
+        shape: The axes after [T, B].
         extra_rows: 1 for values that exist before the first and after the last step.
     """
 
@@ -44,10 +44,10 @@ class Field(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each field of a rollout lies.
+    """The position of each field in a rollout's buffer.
 
     Args:
-        fields: In the order in which they lie in the buffer.
+        fields: In the order of the buffer.
         num_steps: T.
         num_envs: B.
     """
@@ -57,6 +57,7 @@ class Layout:
     num_envs: int
 
     def shape(self, item: Field) -> tuple[int, ...]:
+        """[T + extra rows, B, ...]."""
         return (self.num_steps + item.extra_rows, self.num_envs, *item.shape)
 
     @cached_property
@@ -80,10 +81,17 @@ class Layout:
         return int.from_bytes(hashlib.blake2b(description, digest_size=8).digest(), "little")
 
     def allocate(self) -> npt.NDArray[np.uint8]:
+        """A new buffer of zeros, uint8 [num_bytes]."""
         return np.zeros(self.num_bytes, dtype=np.uint8)
 
     def views(self, buffer: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.generic]]:
-        """The fields as arrays on `buffer`, nothing copied.
+        """The fields as arrays on `buffer`, without copies.
+
+        Args:
+            buffer: Contiguous uint8, at least `num_bytes` long.
+
+        Returns:
+            By field name, arrays of `shape(field)` with the field's dtype.
 
         Raises:
             ValueError: The buffer is smaller than the layout.
@@ -97,17 +105,17 @@ class Layout:
 
 
 class RolloutInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What every role may know of a rollout without reading its arrays.
+    """The description of a rollout, which every role can read without its arrays.
 
     Attributes:
         actor: Index of the actor.
-        epoch: Incarnation of that actor; a restarted one counts on.
+        epoch: Incarnation of that actor; +1 with each restart.
         sequence: Rollouts that this incarnation has sent before.
-        ticket: The admission that allowed it.
+        ticket: The ticket that admitted it.
         version_min, version_max: Behaviour versions of its steps.
         num_env_steps: Valid steps in it.
         total_env_steps: Steps that this actor has collected so far, this rollout included.
-        start_s, end_s: When collecting began and ended, on the coordinator's timeline.
+        start_s, end_s: When collecting started and ended, on the coordinator's timeline.
     """
 
     actor: int
@@ -131,7 +139,7 @@ class Rollout:
 
 
 class SamplesInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What every role may know of drawn samples without reading their arrays.
+    """The description of drawn samples, which every role can read without their arrays.
 
     Attributes:
         env_steps: Inserted into the store before they were drawn.

@@ -42,7 +42,7 @@ class ScriptedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     The observation is (environment, episode, steps taken in the episode, offset from the seed);
     the reward of an episode's n-th step is n, plus `bonus` if the action was 1. A step that only
-    resets gives `RESET_REWARD`, which nobody may count.
+    resets gives `RESET_REWARD`, which must not be counted.
 
     Args:
         num_envs: How many.
@@ -105,7 +105,7 @@ gymnasium.register(SCRIPTED_ENV, vector_entry_point=f"{__name__}:ScriptedVectorE
 
 
 def discrete_spaces(num_inputs: int = 4, num_actions: int = 3) -> Spaces:
-    """Flat observations and discrete actions."""
+    """Spaces with float32 observations [num_inputs] and discrete actions."""
     return Spaces(
         gymnasium.spaces.Box(-np.inf, np.inf, (num_inputs,), np.float32),
         gymnasium.spaces.Discrete(num_actions),
@@ -158,7 +158,7 @@ def make_rollout(
     total: int | None = None,
     layout: Layout | None = None,
 ) -> Rollout:
-    """A rollout; `total` defaults to what an actor of equal rollouts would say."""
+    """A rollout; `total` defaults to the count of an actor whose rollouts are all equal."""
     info = RolloutInfo(
         actor=actor,
         epoch=epoch,
@@ -180,6 +180,7 @@ def rollout_arrival(held_version: int = 0, **description: int) -> RolloutArrived
 
 
 def make_weights(version: int, num_bytes: int = 8) -> Weights:
+    """Weights of this version: zeros, uint8 [num_bytes]."""
     return Weights(version, np.zeros(num_bytes, np.uint8))
 
 

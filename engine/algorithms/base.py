@@ -1,7 +1,7 @@
-"""What an algorithm is: how it acts, how it learns, and how it wants its samples.
+"""The contract of an algorithm: how it acts, how it learns, and which samples it needs.
 
-An algorithm never learns whether it is distributed. Roles call it, a distribution policy decides
-which roles share a process. All mutable state is in `LearnerState`, passed in and out.
+An algorithm does not know whether it is distributed. Roles call it; a distribution policy decides
+which roles share a process. All mutable state is in `LearnerState`, which is passed to it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
-"""Arrays by name. From a queue: rollout fields [T(+1), B, ...], where B counts the environments of
-all rollouts in it. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
+"""Tensors by field name, with the dtypes of the fields.
+
+From a queue: `SampleRequest.fields`, float32 `reward` and bool `terminated`, `truncated` and
+`valid`, each [T, B, ...] (the observation [T + 1, B, ...]), where B counts the environments of all
+rollouts in the batch. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
 
 Metrics: TypeAlias = dict[str, float]
 
@@ -33,19 +36,19 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Spaces:
-    """Of one environment, not of the vector."""
+    """The spaces of one environment, not of the vector."""
 
     observation: gymnasium.spaces.Box
     action: gymnasium.Space[object]
 
 
 class Lanes(msgspec.Struct, frozen=True):
-    """Which of all environments of a run these are, for exploration that differs between them.
+    """A contiguous range of the run's environments, for exploration that differs between them.
 
     Attributes:
-        first: Number of the first one.
-        count: B, how many.
-        total: Over all actors.
+        first: Number of the first environment.
+        count: B, the number of environments.
+        total: Number of environments of all actors.
     """
 
     first: int
@@ -54,20 +57,20 @@ class Lanes(msgspec.Struct, frozen=True):
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """How an algorithm wants samples from a replay store.
+    """The samples that an algorithm draws from a replay store.
 
     Attributes:
-        capacity: Env steps kept, rounded up to whole rollouts; the oldest give way.
-        min_size: Env steps before the first sample is drawn.
+        capacity: Env steps stored, rounded up to whole rollouts; the oldest are overwritten.
+        min_size: Env steps collected before the first sample is drawn.
         batch_size: Samples of one optimiser step.
         updates_per_batch: Optimiser steps that one `update` makes, each on its own samples.
-        replay_ratio: Samples trained for each env step collected.
-        n_step: Longest span of a transition.
+        replay_ratio: Samples trained per env step collected.
+        n_step: Longest span of a transition, in env steps.
         discount: Gamma.
         priority_exponent: Alpha of prioritised sampling; 0 draws uniformly.
-        importance_exponent: Beta, how far weights undo the bias of prioritised sampling.
-        value_fields: Names of the rollout fields that hold q(s_t, a_t) and max_a q(s_t, a) as the
-            actor saw them, to begin priorities with; None begins with the largest so far.
+        importance_exponent: Beta, how far weights correct the bias of prioritised sampling.
+        value_fields: Names of the rollout fields with the actor's q(s_t, a_t) and max_a q(s_t, a),
+            from which initial priorities are computed; None: the largest priority so far.
     """
 
     capacity: int
@@ -83,21 +86,21 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """How an algorithm wants its samples.
+    """The samples that an algorithm needs.
 
     Attributes:
         rollout_steps: T, steps of each environment in one rollout.
-        fields: What a rollout holds.
+        fields: The arrays of a rollout, beside reward and episode ends.
         batch_steps: T x B of one batch: env steps and resets that one `update` sees (queue).
-        replay: Set if samples are wanted from a replay store; then `update` may see them often.
-        corrects_staleness: Whether the update learns rightly from samples of older policies, so
-            that it can do without a bound on lag: by weighing them, as V-trace does, or because it
-            does not ask which policy acted, as Q-learning.
+        replay: Set if samples come from a replay store; `update` can then see a sample repeatedly.
+        corrects_staleness: Whether the update corrects for off-policy samples, so that it needs no
+            bound on lag: by importance weights, as V-trace does, or because it does not depend on
+            the behaviour policy, as Q-learning.
         shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
-            batch, so that several learners can take one update together.
-        unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, does not read
-            but through shapes: runs that differ in them alone share what was compiled. The
-            learning rate is one, as a compiled step is told it.
+            batch, so that several learners can make one update together.
+        unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
+            through shapes: runs that differ only in them share compiled code. The learning rate is
+            one, since it is an argument of a compiled step.
     """
 
     rollout_steps: int
@@ -125,10 +128,10 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sample_fields(self) -> tuple[Field, ...]:
-        """What one sample from replay holds: a transition s_tm1, a_tm1, r_t, discount_t, s_t.
+        """The arrays of one sample from replay: a transition s_tm1, a_tm1, r_t, discount_t, s_t.
 
-        `key` names the transition for its priority, `version` is the behaviour version, `weight`
-        the importance weight.
+        `key` identifies the transition for its priority, `version` is the behaviour version and
+        `weight` the importance weight. Empty without `replay`.
         """
         if self.replay is None:
             return ()
@@ -150,17 +153,17 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class LearnerState:
-    """Everything that changes while learning; a checkpoint is exactly this, less `steps`.
+    """Everything that changes during training. A checkpoint is exactly this, without `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
-        weights: All parameters and gradients, flat.
-        optimizer: Moments, flat.
+        weights: All parameters and gradients, each one float32 vector.
+        optimizer: Moments, each one float32 vector.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
-        peers: The learners that hold the other shares of each batch.
-        target: A second network that follows slowly, and its flat weights, if there is one.
-        steps: Takes the optimiser's steps; eagerly, unless the runtime has compiled them.
+        peers: The learners that have the other shares of each batch.
+        target: The target network, which follows slowly, and its flat weights; None without one.
+        steps: Makes optimiser steps, in eager mode unless the runtime has compiled them.
     """
 
     network: nn.Module
@@ -183,13 +186,13 @@ class TargetNetwork:
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What an update says of itself.
+    """The result of one update.
 
     Attributes:
-        samples_trained: Env steps used, each as often as it was used.
-        metrics: Scalars worth tracing.
-        errors: Absolute TD errors [updates, batch size] of samples from replay, which become
-            their priorities; None leaves those alone.
+        samples_trained: Env steps trained on, counted once per use.
+        metrics: Scalars for the trace, such as losses.
+        errors: Absolute TD errors of samples from replay, float32 [updates, batch size], which
+            become their priorities; None leaves the priorities unchanged.
     """
 
     samples_trained: int
@@ -201,24 +204,24 @@ class Algorithm(Protocol):
     """One reinforcement-learning algorithm for one pair of spaces."""
 
     def samples(self) -> SampleRequest:
-        """States how samples are wanted."""
+        """Declares the samples that the algorithm needs."""
         ...
 
     def network(self) -> nn.Module:
-        """A network with parameters not yet initialised for training; actors and learner alike."""
+        """A new network for actors and learner; its parameters are float32 and finite."""
         ...
 
     def init(self, seed: int) -> LearnerState:
-        """Initial parameters and optimiser; equal seeds give equal states."""
+        """The initial state: parameters and optimiser. Equal seeds give equal states."""
         ...
 
     def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
-        """All randomness that acting for a rollout needs, drawn at once.
+        """Draws all randomness that acting needs for one rollout.
 
         Args:
             generator: Source of randomness; the noise is on its device.
             num_steps: T.
-            lanes: Which B environments these are, for exploration that differs between them.
+            lanes: The B environments of the actor, for exploration that differs between them.
 
         Returns:
             Float32 [T, B, ...].
@@ -226,29 +229,46 @@ class Algorithm(Protocol):
         ...
 
     def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Chooses actions, without gradients: a pure function, so that it can be compiled.
+        """Chooses actions, without gradients. A pure function, so that it can be compiled.
 
         Args:
-            network: As from `network()`.
-            observation: s_t, [B, ...].
-            noise: Of this step, [B, ...], a row of what `noise` gives.
+            network: As returned by `network()`.
+            observation: s_t, [B, ...], with the dtype of its field.
+            noise: Noise of this step, float32 [B, ...], one row of the result of `noise`.
 
         Returns:
-            `action` [B, ...] and whatever else of a step the update wants back, by field name.
+            By field name: `action` [B, ...] and every other array of the step that the update
+            needs, with the shapes and dtypes that `samples().fields` declares.
         """
         ...
 
     def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
-        """The actions that it holds to be best, [B, ...], for evaluation; without gradients."""
+        """Chooses the best known actions for evaluation, without gradients.
+
+        Args:
+            network: As returned by `network()`.
+            observation: s_t, [B, ...], with the dtype of its field.
+
+        Returns:
+            Actions [B, ...], with the dtype of the field `action`.
+        """
         ...
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        """Learns from one batch, in place on `state`."""
+        """Trains on one batch, in place on `state`.
+
+        Args:
+            state: Parameters, optimiser and random generator; changed by the update.
+            batch: As `Batch` says; its tensors can be in shared memory; do not modify them.
+
+        Returns:
+            Samples trained, metrics and, for samples from replay, TD errors.
+        """
         ...
 
 
 def initial_state(make_network: Callable[[], nn.Module], seed: int) -> LearnerState:
-    """The state that learning begins with: parameters drawn from `seed`, an optimiser at rest."""
+    """The state at the start of training: parameters drawn from `seed`, zero moments."""
     network = seeded(make_network, seed)
     weights = flatten(network)
     generator = torch.Generator().manual_seed(seed)
@@ -256,7 +276,7 @@ def initial_state(make_network: Callable[[], nn.Module], seed: int) -> LearnerSt
 
 
 def seeded(make_network: Callable[[], NetworkT], seed: int) -> NetworkT:
-    """A network with the initial parameters of this seed; torch's own generator stays as it was."""
+    """A network with the initial parameters of this seed; torch's global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make_network()
@@ -266,10 +286,10 @@ ConfigT = TypeVar("ConfigT", bound=Spec, contravariant=True)
 
 
 class AlgorithmFactory(Protocol[ConfigT]):
-    """Makes an algorithm.
+    """Makes an algorithm from its hyperparameters, the network's settings and one pair of spaces.
 
     Raises:
-        ConfigError: Spaces or hyperparameters do not suit the algorithm.
+        ConfigError: The algorithm does not support these spaces or hyperparameters.
     """
 
     def __call__(self, config: ConfigT, network: NetworkSpec, spaces: Spaces) -> Algorithm: ...

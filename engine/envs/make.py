@@ -39,12 +39,12 @@ def register_environment(
     make_vector: Callable[..., VectorEnvironment] | None = None,
     max_episode_steps: int | None = None,
 ) -> None:
-    """Makes an own environment available as `env.id`.
+    """Registers an environment under the name for `env.id`.
 
     Args:
         env_id: Such as `Corridor-v0`.
         make: Called with `env.kwargs`; makes one environment.
-        make_vector: Called with `num_envs` and `env.kwargs`, if many can be stepped faster
+        make_vector: Called with `num_envs` and `env.kwargs`, if many copies can be stepped faster
             together. It must restart in next-step mode.
         max_episode_steps: Longer episodes are truncated; applied to `make` only.
     """
@@ -68,13 +68,12 @@ def _make_limited(
 def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
-    Gymnasium's own vectorised implementation is taken where one is registered, and ale-py's C++
-    one for Atari; otherwise the copies are stepped one after the other in this process. What they
-    return is checked (`CheckedVectorEnv`). Continuous actions are scaled to -1 to 1:
-    see `RangedActions`.
+    Uses Gymnasium's vectorised implementation if one is registered, and ale-py's C++ one for
+    Atari; otherwise the copies are stepped one after the other in this process. Return values are
+    checked (`CheckedVectorEnv`). Continuous actions are scaled to -1 to 1 (`RangedActions`).
 
     Raises:
-        ConfigError: Unknown id, missing dependency, or whatever its constructor raises.
+        ConfigError: Unknown id, missing dependency, or an exception of its constructor.
     """
     options = _options(spec)
     with _told_by_name(spec):
@@ -89,7 +88,7 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
 
 @contextmanager
 def _told_by_name(spec: EnvSpec) -> Iterator[None]:
-    """Makes a configuration error of whatever making an environment raises."""
+    """Turns exceptions of an environment's constructor into configuration errors."""
     try:
         with blamed(f"{spec.id} cannot be made", where="env", fix=CORRECT):
             yield
@@ -110,7 +109,7 @@ def _told_by_name(spec: EnvSpec) -> Iterator[None]:
 
 
 def _with_actions(env: VectorEnvironment) -> VectorEnvironment:
-    """Takes actions as algorithms choose them, and hands on what is in the action space."""
+    """Wraps an environment so that it takes actions as algorithms choose them."""
     space = env.single_action_space
     if isinstance(space, gymnasium.spaces.Box):
         return RangedActions(env)
@@ -132,8 +131,8 @@ def _options(spec: EnvSpec) -> dict[str, Any]:
         register_minatar()
     elif namespace == "ALE":
         gymnasium.register_envs(_require("ale_py", spec))
-        # One thread for each actor; rewards as the game gives them, since `env.clip_reward`
-        # clips what is learnt from and leaves the traced returns alone.
+        # One thread for each actor; the game's own rewards, since `env.clip_reward` clips
+        # only what is trained on and not the traced returns.
         options = {"num_threads": 1, "reward_clipping": False, **options}
     return options
 
@@ -171,7 +170,7 @@ class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.
 
     Args:
         env: What to slow down.
-        latency_ms: Added to each step; the processor is free meanwhile.
+        latency_ms: Added to each step, without using a core.
     """
 
     def __init__(self, env: VectorEnvironment, latency_ms: float) -> None:

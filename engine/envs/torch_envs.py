@@ -39,15 +39,15 @@ class TorchEnvironment(Protocol):
     def single_action_space(self) -> gymnasium.Space[object]: ...
 
     def reset(self, seed: int) -> Tensor:
-        """Begins anew; equal seeds give equal episodes.
+        """Starts new episodes in every copy; equal seeds give equal episodes.
 
         Returns:
-            Observations, [B, ...].
+            Observations [B, ...], with the dtype of the observation space.
         """
         ...
 
     def step(self, action: Tensor) -> TorchStep:
-        """One step of every copy; actions [B, ...] as the action space has them."""
+        """Steps every copy once; actions are [B, ...], with the action space's shape and dtype."""
         ...
 
 
@@ -61,7 +61,7 @@ TORCH_ENVIRONMENTS: dict[str, MakeTorchEnvironment] = {
 
 
 def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:
-    """Makes an own tensor version of an environment available as `env.id`.
+    """Registers a tensor version of an environment, for the policy `gpu-only`.
 
     Args:
         env_id: Such as `Corridor-v0`.
@@ -76,10 +76,10 @@ def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:
 
 
 def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
-    """Makes `spec.num_envs` copies on a device.
+    """Makes `spec.num_envs` copies on a device; Box actions are scaled to -1 to 1, float32.
 
     Raises:
-        ConfigError: There is no tensor version, or it refuses its arguments.
+        ConfigError: There is no tensor version, or its constructor raises.
     """
     if spec.registered_id not in TORCH_ENVIRONMENTS:
         known = ", ".join(sorted(TORCH_ENVIRONMENTS))

@@ -1,5 +1,5 @@
-"""Distribution policies as data (MSRL, ATC 2023): which functions are fused, how many replicas,
-and by which channel each value that crosses a process border travels."""
+"""Distribution policies as data (MSRL, ATC 2023): which functions share a process, how many
+replicas there are, and which channel carries each value that crosses a process boundary."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Value = Literal[
     "observation", "action", "rollout", "batch", "weights", "model", "merged", "gradient"
 ]
 ChannelKind = Literal["gather", "on_request", "latest", "barrier", "step", "exchange", "all_reduce"]
-"""gather: many sources, nothing lost, bounded by tickets. on_request: the target asks.
+"""gather: many sources, nothing lost, bounded by tickets. on_request: the target requests it.
 latest: broadcast, only the newest counts, never blocks. barrier: broadcast, every target waits for
-the newest. step: one message for each environment step. exchange: a source sends its model whenever
-its last one was answered, and goes on meanwhile. all_reduce: all replicas meet in every update."""
+the newest. step: one message per environment step. exchange: a source sends its model whenever its
+last one was answered, and does not wait. all_reduce: all replicas synchronize in every update."""
 Merge = Literal["average", "accumulate"]
 Trait = Literal["corrects_staleness", "shares_batches", "samples_queue", "samples_replay"]
 
@@ -33,13 +33,13 @@ class FragmentSpec(Spec, frozen=True, kw_only=True):
     replicas: PositiveInt | Literal["actors", "groups"]
     """How many processes: a number, the experiment's `actors`, or its `groups`."""
     only_with_groups: bool = False
-    """Left out, with its edges, where the experiment has one group."""
+    """Left out, with its edges, if the experiment has one group."""
     on_device: bool = False
-    """The whole loop, its environments included, on a GPU where there is one: see `gpu-only`."""
+    """The whole loop, including its environments, runs on a GPU if there is one: see `gpu-only`."""
 
 
 class EdgeSpec(Spec, frozen=True, kw_only=True):
-    """A value that crosses from one fragment's processes to another's."""
+    """A value that the processes of one fragment send to those of another."""
 
     source: str
     target: str
@@ -52,7 +52,7 @@ class EdgeSpec(Spec, frozen=True, kw_only=True):
 
 
 class StalenessRule(Spec, frozen=True, kw_only=True):
-    """What the policy fixes of the experiment's `staleness`; what is left out stays as it is."""
+    """The fields of the experiment's `staleness` that the policy overrides; None keeps a field."""
 
     mode: Literal["block", "drop", "correct", "unbounded"] | None = None
     max_lag: NonNegativeInt | None = None
@@ -64,18 +64,18 @@ class Policy(Spec, frozen=True, kw_only=True):
     name: str
     summary: str
     stands_for: str = ""
-    """The system, or kind of system, that is laid out so."""
+    """Systems with this layout."""
     fragments: dict[str, FragmentSpec]
     edges: tuple[EdgeSpec, ...] = ()
     merge: Merge = "average"
-    """What `reduce` does. average: the mean of the newest model of every group. accumulate: a
-    parameter server, to which every worker's progress is added."""
+    """What `reduce` does. average: the mean of the newest models of all groups. accumulate: a
+    parameter server, to which every worker adds its progress."""
     staleness: StalenessRule = StalenessRule()
     requires: tuple[Trait, ...] = ()
-    """What an algorithm must state of itself to suit this policy."""
+    """Traits that an algorithm must declare to run under this policy."""
 
     def staleness_of(self, wanted: StalenessSpec) -> StalenessSpec:
-        """The experiment's rule, as far as the policy leaves it open."""
+        """The experiment's rule, with the fields that the policy overrides."""
         rule = self.staleness
         if self.is_synchronous:
             return replace(wanted, mode="block", max_lag=0)
@@ -87,7 +87,7 @@ class Policy(Spec, frozen=True, kw_only=True):
 
     @property
     def fixes_staleness(self) -> bool:
-        """Whether the experiment's mode of staleness is overruled."""
+        """Whether the policy overrides the experiment's mode of staleness."""
         return self.is_synchronous or self.staleness.mode is not None
 
     @property
