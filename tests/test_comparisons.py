@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from synthetic_run import HOSTILE, write_synthetic_run
 
+from engine.errors import ConfigError
 from tianji_cli.analysis.run import Manifest
 from tianji_cli.analysis.settings import (
     MAX_SETTINGS,
@@ -62,6 +63,46 @@ def test_another_comparison_overwrites_nothing(runs: list[RunPaths], tmp_path: P
     assert {path: path.read_bytes() for path in before} == before
     assert write_report(runs[:2], None).report == first.report
     assert {path: path.read_bytes() for path in before} == before
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("others", [slice(1, 2), slice(0, 2), slice(1, None, -1)])
+def test_out_renews_its_own_report_and_overwrites_no_other(
+    runs: list[RunPaths], tmp_path: Path, others: slice
+):
+    out = tmp_path / "kept"
+    out.mkdir()
+    (out / "notes.txt").write_text("of the user")
+    write_report(runs[:1], out)
+    before = contents(out)
+    assert before["notes.txt"] == b"of the user"
+    with pytest.raises(ConfigError, match="not overwritten"):
+        write_report(runs[others], out)
+    assert contents(out) == before
+    write_report(runs[:1], out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "plots/rates.png", "compared.json"])
+def test_out_replaces_nothing_that_no_report_has_written(
+    runs: list[RunPaths], tmp_path: Path, name: str
+):
+    out = tmp_path / "kept"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("of the user")
+    with pytest.raises(ConfigError, match="not overwritten"):
+        write_report(runs[:1], out)
+    assert contents(out) == {name: b"of the user"}
+
+
+def test_out_may_be_the_run_itself_and_no_other_run(runs: list[RunPaths]):
+    at_home = write_report(runs[:1], None)
+    assert write_report(runs[:1], runs[0].root).report == at_home.report
+    with pytest.raises(ConfigError, match="not overwritten"):
+        write_report(runs[1:2], runs[0].root)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1", b'{"runs": 3}', b"\xff"])

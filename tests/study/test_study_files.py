@@ -35,6 +35,28 @@ def paths(tmp_path: Path) -> StudyPaths:
     return write_study(tmp_path / "study-1", RUNS)
 
 
+@pytest.mark.parametrize("name", ["README.md", "report.html", "comparison.json"])
+def test_a_study_is_kept_over_nothing_else(paths: StudyPaths, tmp_path: Path, name: str):
+    out = tmp_path / "kept"
+    out.mkdir()
+    (out / name).write_text("of the user")
+    with pytest.raises(ConfigError, match="not overwritten"):
+        write_study_report(paths.root, out)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "of the user")]
+
+
+def test_another_study_is_not_kept_in_the_same_place(paths: StudyPaths, tmp_path: Path):
+    other = write_study(tmp_path / "study-2", RUNS)
+    manifest = msgspec.structs.replace(read_study(other), study_id="another")
+    write_json(other.manifest, manifest)
+    write_study_report(other.root, tmp_path / "kept")
+    before = (tmp_path / "kept" / "study.json").read_bytes()
+    write_study_report(other.root, tmp_path / "kept")
+    with pytest.raises(ConfigError, match="another study"):
+        write_study_report(paths.root, tmp_path / "kept")
+    assert (tmp_path / "kept" / "study.json").read_bytes() == before
+
+
 def test_what_is_written_is_read_again(paths: StudyPaths):
     manifest = read_study(paths)
     assert manifest == manifest_of()

@@ -21,6 +21,7 @@ from tianji_cli.bench.results import (
     read_manifest,
     read_results,
 )
+from tianji_cli.comparison_dir import refuse_others
 from tianji_cli.documents import write_json
 from tianji_cli.safe_files import make_inside, write_file
 
@@ -43,6 +44,7 @@ def archive(root: Path, target: Path) -> None:
             where=str(target),
             fix="give another --out, or remove it",
         )
+    refuse_others(kept.root)
     manifest = read_manifest(source)
     for cell, result in read_results(source, manifest).items():
         there = kept.files(cell)

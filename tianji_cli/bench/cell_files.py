@@ -13,6 +13,7 @@ import msgspec
 from engine.errors import ConfigError
 from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.machine import Machine, check_same
+from tianji_cli.comparison_dir import refuse_others
 from tianji_cli.documents import read_json, write_json, writing
 from tianji_cli.safe_files import make_inside, named_inside
 
@@ -193,6 +194,7 @@ def keep(files: CellFiles, manifest: AnyManifest, results: Iterable[AnyResult]) 
 def _check_free(files: CellFiles, manifest: AnyManifest) -> None:
     """A copy may be renewed; cells of two benchmarks have the same names and would be mixed."""
     if not files.manifest.exists():
+        refuse_others(files.root)
         return
     kept = read_json(files.manifest, _Identity, manifest.schema_version, "a benchmark")
     if (kept.bench_id, kept.started_at) != (manifest.bench_id, manifest.started_at):

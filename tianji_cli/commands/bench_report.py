@@ -25,6 +25,7 @@ from tianji_cli.bench.results import (
     read_rows,
 )
 from tianji_cli.bench.undertaking import check_finished
+from tianji_cli.comparison_dir import claim_out
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.bench_tables import task_table
@@ -65,7 +66,8 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
         out: Where it goes; None: into the first.
 
     Raises:
-        ConfigError: Nothing to report, a damaged file, or benchmarks that must not be merged.
+        ConfigError: Nothing to report, a damaged file, benchmarks that must not be merged, or
+            another report at `out`.
         PreflightError: The directory cannot be written.
     """
     from tianji_cli.render.bench_page import BenchPage, render_bench_page
@@ -79,6 +81,8 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
     comparison = compare(loaded.manifest, results, [root.name for root in roots], curves)
     target = BenchPaths((out or roots[0]).resolve())
     with writing("the report", target.root, ANOTHER_PLACE):
+        if out is not None:
+            claim_out(out, roots)
         make_inside(target.root, target.plots)
         figures = {
             task.task: _draw(task, curves[task.task], target.plots) for task in comparison.tasks

@@ -15,7 +15,7 @@ from engine.trace.summary import Summary
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
 from tianji_cli.commands.report_kinds import report_other
-from tianji_cli.comparison_dir import claim_comparison
+from tianji_cli.comparison_dir import claim_comparison, claim_out
 from tianji_cli.output import Output
 from tianji_cli.render.profile import profile_table
 from tianji_cli.render.tables import settings_table, summary_table
@@ -39,7 +39,8 @@ OutOption = Annotated[
     optional(
         "--out",
         metavar="DIR",
-        help="Directory for report.html, plots/. Default: the run's; several: RESULTS/comparison.",
+        help="Directory for report.html, plots/. Default: the run's; several: RESULTS/comparison."
+        " Never replaces another report.",
     ),
 ]
 
@@ -79,7 +80,8 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
             into a directory of this comparison beside the first (`claim_comparison`).
 
     Raises:
-        ConfigError: No run, a damaged file, or a run without any trace row.
+        ConfigError: No run, a damaged file, a run without any trace row, or another report at
+            `out`.
         PreflightError: The directory cannot be written.
     """
     from tianji_cli.analysis.examine import examine_runs
@@ -93,6 +95,8 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
     try:
         if out is None and len(unique) > 1:
             base = claim_comparison(unique[0].root.parent, unique)
+        elif out is not None:
+            claim_out(out, [run.root for run in unique])
         target = RunPaths(base.resolve())
         make_inside(target.root, target.plots)
         figures = _write_figures(examined, target.plots)

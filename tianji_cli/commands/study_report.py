@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from engine.errors import ConfigError
 from tianji_cli.anonymous import anonymous, anonymous_json
 from tianji_cli.bench.cell_files import ANOTHER_PLACE
 from tianji_cli.bench.undertaking import check_finished
+from tianji_cli.comparison_dir import refuse_others
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
@@ -22,6 +24,7 @@ from tianji_cli.safe_files import make_inside, write_file
 from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
 from tianji_cli.study.records import (
     StudyCell,
+    StudyManifest,
     StudyPaths,
     StudyRun,
     read_runs,
@@ -56,7 +59,7 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
             directory can be kept without the runs; None: into the study.
 
     Raises:
-        ConfigError: A damaged file, or nothing has been finished yet.
+        ConfigError: A damaged file, nothing has been finished yet, or another report at `out`.
         PreflightError: The directory cannot be written.
     """
     from tianji_cli.render.study_page import (
@@ -71,6 +74,8 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
     check_finished(runs, root)
     comparison = compare_study(manifest, runs)
     with writing("the report", target.root, ANOTHER_PLACE):
+        if target.root != root.resolve():
+            _check_free(target, manifest)
         make_inside(target.root, target.plots)
         if target.root != root.resolve():
             write_json(target.manifest, anonymous(manifest))
@@ -81,6 +86,20 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
         write_file(target.page, render_study_html(page, target.root))
         write_file(target.readme, render_study_markdown(page, target.root))
     return StudyReport(comparison, target.page)
+
+
+def _check_free(target: StudyPaths, manifest: StudyManifest) -> None:
+    """Raises ConfigError unless nothing is kept there, or an earlier state of the same study."""
+    if not target.manifest.exists():
+        refuse_others(target.root, "README.md")
+        return
+    kept = read_study(target)
+    if (kept.study_id, kept.started_at) != (manifest.study_id, manifest.started_at):
+        raise ConfigError(
+            "another study is kept there and is not overwritten",
+            where=str(target.root),
+            fix="give another --out, or remove it",
+        )
 
 
 def _draw(
