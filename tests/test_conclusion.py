@@ -48,6 +48,9 @@ def test_what_a_killed_coordinator_leaves_is_accused_of_nothing(
         assert (summary.status, summary.stop_reason) == ("failed", KILLED)
         taken = summary.env_steps_consumed + summary.env_steps_dropped
         assert summary.env_steps_in_flight == summary.env_steps_collected - taken >= 0
+        for row in load_run(paths).ledger:
+            assert summary.env_steps_collected >= row.collected, "nothing counted is taken back"
+            assert summary.env_steps_consumed >= row.consumed
     (examined,) = examine_runs([paths])
     assert examined.disagreements == []
     assert not [words for words in examined.warnings if "contradict" in words]

@@ -49,6 +49,7 @@ class Wire:
         self._breaks, self._keeps = breaks, keeps
         self._links: dict[tuple[str, str], deque[Event]] = {}
         self._wakes: dict[str, float] = {}
+        self._num_lost_roles = 0
 
     def handle(self, name: str, event: Event) -> None:
         """Gives an event to a role; what it says is under way then."""
@@ -71,14 +72,18 @@ class Wire:
         self._links.setdefault((sender, receiver), deque()).append(message)
 
     def lose_role(self, name: str) -> None:
-        """A role is gone, and with it what it had not yet brought away: the end of what it said."""
+        """A role is gone, and with it what it had not yet brought away: the end of what it said.
+
+        The rest arrives as from somebody else, since another may take its place.
+        """
         del self.roles[name]
         self._wakes.pop(name, None)
-        for (sender, receiver), messages in self._links.items():
-            kept = 0 if receiver == name else len(messages)
-            kept = self._choose.randint(0, kept) if sender == name else kept
-            while len(messages) > kept:
-                messages.pop()
+        self._num_lost_roles += 1
+        for sender, receiver in [link for link in self._links if name in link]:
+            messages = self._links.pop((sender, receiver))
+            if sender == name:
+                said = deque(list(messages)[: self._choose.randint(0, len(messages))])
+                self._links[f"{name}, lost {self._num_lost_roles}", receiver] = said
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Goes on until something holds."""

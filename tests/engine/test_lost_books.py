@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,17 @@ from synthetic_run import manifest_of, write_rows
 
 from engine import PROTOCOL_VERSION
 from engine.graph.cut import Cut
-from engine.messages import COORDINATOR, Joined, RoleExited, Start, StopRequested, role_of
+from engine.messages import (
+    COORDINATOR,
+    Alive,
+    Joined,
+    Probe,
+    ProbeAnswered,
+    Restart,
+    RoleExited,
+    Start,
+    StopRequested,
+)
 from engine.progress import Resumed, RunCounters
 from engine.replay.limiter import RateLimiter
 from engine.roles.actor import ActorRole
@@ -32,6 +43,7 @@ from engine.roles.commands import (
     ExportWeights,
     LoadWeights,
     SaveCheckpoint,
+    Send,
     StartRun,
     Update,
     UpdateFromSamples,
@@ -64,6 +76,7 @@ from tianji_cli.run_dir import RunPaths
 
 STEPS = 8
 """Of a rollout; two make a batch."""
+SUPERVISOR = "supervisor-0"
 STALENESS = StalenessSpec(max_lag=2)
 INFO = SamplesInfo(env_steps=16, drawn_s=0.0, age_mean_s=0.0, age_max_s=0.0)
 COUNTERS = RunCounters(
@@ -74,8 +87,39 @@ RESUMED = Resumed(
 )
 
 
+class Probed(Wire):
+    """Processes answer whether their loop turns, whatever their roles do."""
+
+    def send(self, sender: str, receiver: str, message: Event) -> None:
+        if isinstance(message, Probe):
+            number = message.number
+            sender, receiver, message = (
+                receiver,
+                sender,
+                ProbeAnswered(process=receiver, number=number, longest_turn_s=0.1, work=number),
+            )
+        super().send(sender, receiver, message)
+
+
+class Supervisor:
+    """It says that it is there whenever it is asked, and starts actors again."""
+
+    def __init__(self, restart: Callable[[str, int], None]) -> None:
+        self.address = SUPERVISOR
+        self._restart = restart
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case Alive():
+                return [Send(COORDINATOR, Alive(address=SUPERVISOR, host="box"))]
+            case Restart(process=process, epoch=epoch):
+                self._restart(process, epoch)
+        return []
+
+
 class World:
-    """Groups of two actors each, a buffer and a learner, who take no time, and a coordinator.
+    """Groups of two actors each, a buffer and a learner, who take no time; a coordinator, and a
+    supervisor that starts two actors again.
 
     Args:
         seed: Of the order in which everything happens.
@@ -106,13 +150,16 @@ class World:
                 staleness=STALENESS,
                 policy="tianji",
             ),
-            restarts=0,
+            restarts=2,
         )
         info = RunInfo(
             run_id="run", num_hosts=1, num_actors=actors, num_groups=groups, resumed=resumed
         )
         roles: dict[str, Role] = {
-            COORDINATOR: CoordinatorRole(self.experiment, info, cut.addresses, (), self.groups)
+            COORDINATOR: CoordinatorRole(
+                self.experiment, info, cut.addresses, (SUPERVISOR,), self.groups
+            ),
+            SUPERVISOR: Supervisor(self._restart),
         }
         for group in range(groups):
             buffer = f"buffer-{group}"
@@ -124,11 +171,25 @@ class World:
         self._versions = dict.fromkeys(cut.addresses, self.version)
         self._sequences = dict.fromkeys(cut.addresses, 0)
         self._stopped: set[str] = set()
-        self.wire = Wire(roles, self._perform, seed, 0.0)
+        self._epochs = dict.fromkeys(cut.addresses, 0)
+        self.wire = Probed(roles, self._perform, seed, 0.0)
         self.wire.handle(COORDINATOR, TimerFired())
+        self.wire.handle(COORDINATOR, Alive(address=SUPERVISOR, host="box"))
         for name in cut.addresses:
-            joined = Joined(address=name, host="box", pid=1, protocol=PROTOCOL_VERSION)
-            self.wire.handle(COORDINATOR, joined)
+            self._join(name)
+
+    def _join(self, name: str) -> None:
+        joined = Joined(address=name, host="box", pid=1, protocol=PROTOCOL_VERSION)
+        self.wire.send(name, COORDINATOR, joined)
+
+    def _restart(self, actor: str, epoch: int) -> None:
+        number = int(actor.rpartition("-")[2])
+        group = number % self.groups.count
+        again = ActorRole(number, epoch, f"buffer-{group}", f"learner-{group}")
+        self.wire.roles[actor] = again
+        self._epochs[actor], self._sequences[actor] = epoch, 0
+        self._stopped.discard(actor)
+        self._join(actor)
 
     def _buffer(self, group: int, has_replay: bool) -> Role:
         if not has_replay:
@@ -141,8 +202,8 @@ class World:
     def _perform(self, name: str, command: Command) -> list[Event]:
         match command:
             case StartRun(addresses=addresses, elapsed_s=elapsed_s):
-                self.wire.now_s = elapsed_s
-                for address in addresses:
+                self.wire.now_s = max(self.wire.now_s, elapsed_s)
+                for address in filter(self.wire.roles.__contains__, addresses):
                     self.wire.send(COORDINATOR, address, Start(origin_ns=0))
             case WriteTrace(records=records):
                 self.rows += records
@@ -173,6 +234,7 @@ class World:
         sequence, self._sequences[name] = self._sequences[name], self._sequences[name] + 1
         rollout = make_rollout(
             actor=int(name.rpartition("-")[2]),
+            epoch=self._epochs[name],
             sequence=sequence,
             ticket=ticket,
             version=self._acts_with[name],
@@ -190,13 +252,19 @@ class World:
         left = iter(range(turns))
         self.wire.run(lambda: self.summary is not None or next(left, None) is None)
 
+    @property
+    def processes(self) -> list[str]:
+        """Those that are there, but for the coordinator's and the supervisor's."""
+        living = set(self.wire.roles) & set(self.addresses)
+        return sorted({self.groups.process_of(name) for name in living})
+
     def lose(self, process: str, *, is_told: bool) -> None:
         """A process is gone, or frozen for good; its supervisor tells of it, or cannot."""
         for name in self.groups.roles_in(process):
             self.wire.lose_role(name)
         if is_told:
             exited = RoleExited(process=process, host="box", cause="was killed", log_tail=[])
-            self.wire.send(f"supervisor-{process}", COORDINATOR, exited)
+            self.wire.send(SUPERVISOR, COORDINATOR, exited)
 
     def end(self) -> None:
         if self.summary is None:
@@ -236,11 +304,10 @@ def test_whoever_is_lost_with_what_it_had_to_say_the_files_agree(
     losses: list[tuple[int, int, bool]],
 ):
     world = World(seed, groups, has_replay, RESUMED if is_resumed else None, is_fused)
-    processes = sorted({world.groups.process_of(name) for name in world.addresses})
     for turns, number, is_told in losses:
         world.go_on(turns)
-        if number < len(processes) and world.summary is None:
-            world.lose(processes.pop(number), is_told=is_told)
+        if number < len(world.processes) and world.summary is None:
+            world.lose(world.processes[number], is_told=is_told)
     world.end()
     with tempfile.TemporaryDirectory() as directory:
         assert world.disagreements(Path(directory) / "run") == []
@@ -255,8 +322,7 @@ def test_a_host_lost_with_all_roles_leaves_files_that_agree(
 ):
     world = World(seed, 1, has_replay=False, resumed=None, is_fused=False)
     world.go_on(500)
-    for name in world.addresses:
+    for name in world.processes:
         world.lose(name, is_told=is_told)
     world.end()
     assert world.disagreements(tmp_path / "run") == []
-    assert not {role_of(name) for name in world.wire.roles} - {COORDINATOR}

@@ -91,9 +91,9 @@ def _resumed(manifest: Manifest) -> Resumed | None:
 def last_ledger(run: RunData) -> Ledger:
     """What was collected and consumed by the tables of that, the rest by the last ledger row.
 
-    If the coordinator could not close the books, that row may be older than the others, and the
-    tables may end at different moments: what was consumed had been collected, and what is not
-    accounted for was in flight.
+    If the coordinator could not close the books, that row may be older than the others or younger,
+    as the tables may end at different moments: what any of them has counted stands, what was
+    consumed had been collected, and what is not accounted for was in flight.
     """
     before, last = run.manifest.before, run.ledger[-1] if run.ledger else None
     collected = before.env_steps_collected + sum(row.env_steps for row in run.production)
@@ -101,7 +101,8 @@ def last_ledger(run: RunData) -> Ledger:
     dropped = last.dropped if last else before.env_steps_dropped
     in_flight = last.in_flight if last else 0
     if not run.is_whole:
-        collected = max(collected, consumed + dropped)
+        consumed = max(consumed, last.consumed if last else 0)
+        collected = max(collected, consumed + dropped, last.collected if last else 0)
         in_flight = collected - consumed - dropped
     return Ledger(
         t_s=run.end_s, collected=collected, consumed=consumed, dropped=dropped, in_flight=in_flight
