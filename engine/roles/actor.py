@@ -89,6 +89,20 @@ class ActorRole:
         return self._newest.version if self._newest else self._loaded_version
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        | event | commands |
+        |---|---|
+        | Start | Send(WeightsRequested, TicketRequested), Wake |
+        | TicketGranted, WeightsArrived | once both suffice: LoadWeights, CollectRollout |
+        | StepWanted (remote environments) | Send(StepRequested), Wake |
+        | StepTaken | TakeStep |
+        | RolloutCollected | Send(RolloutArrived, Report), Wake |
+        | TimerFired | the unanswered requests again, Wake |
+        | Stop | AbandonRollout |
+        | RolloutAbandoned | Send(Report, Stopped) |
+        | Exit | Quit |
+        """
         match event:
             case Start():
                 self._state = _State.WAITING

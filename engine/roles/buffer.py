@@ -71,6 +71,22 @@ class BufferRole:
         self._is_finished = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event. Every change can free a batch or room for tickets.
+
+        | event | commands |
+        |---|---|
+        | Start | none |
+        | TicketRequested | Send(TicketGranted) as room permits |
+        | RolloutArrived | Send(BatchArrived) if one is due, Send(TicketGranted) |
+        | BatchRequested | Send(BatchArrived) if one is due; Send(BatchSent) if it was sent before |
+        | ActorLost | ForgetActor; the rest as RolloutArrived |
+        | TicketVoided | as RolloutArrived |
+        | Stop | Wake; once drained, Send(Stopped) |
+        | TimerFired | after Stop: Send(Stopped) |
+        | Exit | Quit |
+
+        A delivery, a drop and a loss are also reported: Send(Report).
+        """
         if self._is_finished:
             return [Quit()] if isinstance(event, Exit) else []
         match event:

@@ -1,4 +1,4 @@
-"""What a role wants done. The runtime performs it; what comes of it returns as an event."""
+"""The commands of roles. The runtime performs them; their results return as events."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class CollectRollout:
 
 @dataclass(frozen=True)
 class AbandonRollout:
-    """Actor: give up the unfinished rollout. Gives `RolloutAbandoned`."""
+    """Actor: abandon the unfinished rollout. Gives `RolloutAbandoned`."""
 
 
 @dataclass(frozen=True)
 class LoadWeights:
-    """Actor: act with these from now on."""
+    """Actor: act with these weights from now on."""
 
     weights: Weights
 
@@ -56,7 +56,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Withdraw:
-    """Learner of several that update together: take part no longer. Gives `Withdrawn`."""
+    """Learner: stop taking part in joint updates. Gives `Withdrawn`."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class BlendModel:
 
 @dataclass(frozen=True)
 class MergeModel:
-    """Reducer: take in the model of a group, then merge all. Gives `ModelsMerged`.
+    """Reducer: merge a group's model with those of the others. Gives `ModelsMerged`.
 
-    `shares` says how much each group weighs in a mean; a parameter server does not need it.
-    `has_answer` says whether the group has taken in what came of the model that it offered before.
+    `shares` are the weights of the groups in a mean; a parameter server does not use them.
+    `has_answer`: whether the group received the answer to the model that it offered before.
     """
 
     group: int
@@ -87,7 +87,7 @@ class MergeModel:
 
 @dataclass(frozen=True)
 class ForgetModel:
-    """Reducer: this group's model counts no longer."""
+    """Reducer: exclude this group's model from now on."""
 
     group: int
 
@@ -101,7 +101,7 @@ class StepEnvironment:
 
 @dataclass(frozen=True)
 class TakeStep:
-    """Actor: go on with the step that a remote environment has taken."""
+    """Actor: continue with the step that a remote environment has taken."""
 
     taken: StepTaken
 
@@ -115,7 +115,7 @@ class UpdateFromSamples:
 
 @dataclass(frozen=True)
 class InsertRollout:
-    """Replay buffer: keep this rollout, in the place of the oldest if there is no other."""
+    """Replay buffer: store this rollout, in place of the oldest if the store is full."""
 
     rollout: Rollout
 
@@ -129,14 +129,14 @@ class DrawSamples:
 
 @dataclass(frozen=True)
 class SetPriorities:
-    """Replay buffer: these transitions are worth so much."""
+    """Replay buffer: set the priorities of these transitions."""
 
     priorities: Priorities
 
 
 @dataclass(frozen=True)
 class ForgetActor:
-    """Buffer: nothing more is taken in from this incarnation of an actor, nor from earlier ones."""
+    """Buffer: accept nothing more from this incarnation of an actor, nor from earlier ones."""
 
     actor: int
     epoch: int
@@ -144,7 +144,7 @@ class ForgetActor:
 
 @dataclass(frozen=True)
 class SaveCheckpoint:
-    """Learner: make what was learnt so far durable. Gives `CheckpointWritten`."""
+    """Learner: write a checkpoint. Gives `CheckpointWritten`."""
 
     version: int
     counters: RunCounters
@@ -153,17 +153,17 @@ class SaveCheckpoint:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluator: play all episodes with the weights that are loaded. Gives `Evaluated`."""
+    """Evaluator: play all episodes with the loaded weights. Gives `Evaluated`."""
 
 
 @dataclass(frozen=True)
 class AbandonEvaluation:
-    """Evaluator: give up the unfinished evaluation."""
+    """Evaluator: abandon the unfinished evaluation."""
 
 
 @dataclass(frozen=True)
 class Wake:
-    """Give `TimerFired` after so long; a later `Wake` of the same role replaces it."""
+    """Give `TimerFired` after this time; a later `Wake` of the same role replaces it."""
 
     after_s: float
 
@@ -172,8 +172,8 @@ class Wake:
 class StartRun:
     """Coordinator: set the run's clock to zero and send `Start` to all of these.
 
-    A run that goes on from a checkpoint goes on in time as well, from `elapsed_s`. While the run
-    `is_under_way`, its clock goes on: these have come late.
+    The clock of a resumed run continues from `elapsed_s`. If the run `is_under_way`, its clock is
+    not reset: these roles joined late.
     """
 
     addresses: tuple[str, ...]
@@ -190,21 +190,21 @@ class WriteTrace:
 
 @dataclass(frozen=True)
 class ShowProgress:
-    """Coordinator: tell the user how far the run is."""
+    """Coordinator: show the run's progress to the user."""
 
     progress: Progress
 
 
 @dataclass(frozen=True)
 class EndRun:
-    """Coordinator: the run is over; make traces and summary durable, then tell the user."""
+    """Coordinator: the run has ended; write traces and summary to disk, then report the end."""
 
     summary: Summary
 
 
 @dataclass(frozen=True)
 class Quit:
-    """End this process in good order."""
+    """End this process gracefully."""
 
 
 Command: TypeAlias = (

@@ -103,6 +103,20 @@ class CoordinatorRole:
         return self._ending.phase or (Phase.RUNNING if self._is_under_way else Phase.JOINING)
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event. After the end of the run all events are ignored.
+
+        | event | commands |
+        |---|---|
+        | Joined, Alive | StartRun once all roles and supervisors are there |
+        | Start | WriteTrace: the run's time zero |
+        | Report | WriteTrace; then the stop rules |
+        | StepLimitReached, StopRequested | begins the ending: Send(Stop) |
+        | Stopped | the next step of the ending, at last EndRun |
+        | RoleExited | WriteTrace; restarts an actor, gives up a group, or begins the ending |
+        | HostGone | gives up the host's actors or groups, or begins the ending |
+        | ProbeAnswered, Noted | WriteTrace |
+        | TimerFired | ShowProgress, Wake, heartbeats, time limits and the stop rules |
+        """
         if self._phase is Phase.ENDED:
             return []
         match event:

@@ -34,6 +34,16 @@ class EnvironmentRole:
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        | event | commands |
+        |---|---|
+        | Start, TimerFired | none |
+        | StepRequested | StepEnvironment; if it was taken before, Send(StepTaken) again |
+        | EnvironmentStepped | Send(StepTaken) |
+        | Stop | Send(Stopped) |
+        | Exit | Quit |
+        """
         match event:
             case Start() | TimerFired():
                 return []

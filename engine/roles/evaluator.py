@@ -64,6 +64,17 @@ class EvaluatorRole:
         self._began_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        | event | commands |
+        |---|---|
+        | Start | Send(WeightsRequested), Wake |
+        | WeightsArrived | if an evaluation is due: LoadWeights, Evaluate; else Wake or none |
+        | Evaluated | Send(Report), Wake; if the next is due: LoadWeights, Evaluate |
+        | TimerFired | as WeightsArrived; without weights, as Start |
+        | Stop | AbandonEvaluation, Send(Stopped) |
+        | Exit | Quit |
+        """
         match event:
             case Start():
                 self._state = _State.WAITING

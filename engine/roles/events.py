@@ -1,4 +1,4 @@
-"""What happens to a role: a message came, a command was performed, a timer fired."""
+"""The events of roles: a message arrived, a command was performed, or a timer fired."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RolloutCollected:
 
 @dataclass(frozen=True)
 class RolloutAbandoned:
-    """An unfinished rollout of `num_env_steps` was given up (0 if there was none)."""
+    """An unfinished rollout of `num_env_steps` was abandoned (0 if there was none)."""
 
     num_env_steps: int
     collect_s: float
@@ -35,12 +35,12 @@ class WeightsExported:
 
 @dataclass(frozen=True)
 class Updated:
-    """An update is done.
+    """An update is finished.
 
-    `samples_trained` counts every use of a sample; `num_updates` optimiser steps in total. Of
-    samples from replay, `samples_by_version` counts them by behaviour version. Where several
-    learners take an update together, `env_steps_of_others` and `samples_of_others` are what the
-    shares of the others add to it.
+    `samples_trained` counts every use of a sample; `num_updates` is the total number of optimiser
+    steps. For samples from replay, `samples_by_version` counts them by behaviour version. If
+    several learners make an update together, `env_steps_of_others` and `samples_of_others` are the
+    shares of the others.
     """
 
     weights: Weights
@@ -66,7 +66,7 @@ class UpdateDeclined:
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """This learner takes part no longer."""
+    """This learner no longer takes part in joint updates."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ModelsMerged:
 
 @dataclass(frozen=True)
 class StepWanted:
-    """An actor's remote environment has to take this step (reset, if `action` is empty)."""
+    """An actor's remote environment must take this step (a reset if `action` is empty)."""
 
     number: int
     action: bytes
@@ -97,9 +97,9 @@ class EnvironmentStepped:
 
 @dataclass(frozen=True)
 class CheckpointWritten:
-    """A checkpoint was written, or could not be: then `error` says why; earlier ones are there.
+    """A checkpoint was written, or `error` says why not; earlier ones are unchanged.
 
-    `name` is empty where another learner writes the same one.
+    `name` is empty if another learner writes the same checkpoint.
     """
 
     name: str
@@ -109,7 +109,7 @@ class CheckpointWritten:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something happened that belongs in the trace, as an event of this kind."""
+    """Something to record in the trace, as an event of this kind."""
 
     kind: str
     detail: str

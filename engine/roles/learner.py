@@ -113,6 +113,27 @@ class LearnerRole:
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        | event | commands |
+        |---|---|
+        | Start | ExportWeights, Send(BatchRequested), Wake |
+        | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
+        | WeightsRequested | Send(WeightsArrived) if there are newer weights |
+        | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update or UpdateFromSamples |
+        | BatchSent, TimerFired | Send(BatchRequested) again if it is missing, Wake |
+        | Updated | Send(WeightsArrived, PrioritiesArrived, Report), and what is due of: |
+        | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |
+        | UpdateDeclined | none; after Stop: SaveCheckpoint |
+        | ModelExported | Send(ModelOffered) |
+        | ModelMerged | BlendModel if it answers the last offer |
+        | CheckpointDue | SaveCheckpoint, between updates |
+        | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
+        | Noted | Send(Report) |
+        | Stop | between updates: Withdraw if learners update together, else SaveCheckpoint |
+        | Withdrawn | SaveCheckpoint |
+        | Exit | Quit |
+        """
         match event:
             case Start():
                 self._idle_since_s = now_s

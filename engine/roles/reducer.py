@@ -45,6 +45,17 @@ class ReducerRole:
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        | event | commands |
+        |---|---|
+        | Start, TimerFired | none |
+        | ModelOffered | MergeModel, Send(Report); none after Stop or for a lost group |
+        | ModelsMerged | Send(ModelMerged) |
+        | GroupLost | ForgetModel |
+        | Stop | Send(Stopped) |
+        | Exit | Quit |
+        """
         match event:
             case Start() | TimerFired():
                 return []

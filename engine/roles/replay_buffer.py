@@ -89,6 +89,24 @@ class ReplayBufferRole:
         self._is_finished = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event. Every change can allow a draw or more tickets.
+
+        | event | commands |
+        |---|---|
+        | Start | none |
+        | TicketRequested | DrawSamples, Send(TicketGranted) as the limiter permits |
+        | RolloutArrived | InsertRollout; the rest as TicketRequested |
+        | BatchRequested | DrawSamples if permitted; Send(BatchSent) if it was sent before |
+        | SamplesDrawn | Send(SamplesArrived, Report), Send(TicketGranted) |
+        | PrioritiesArrived | SetPriorities |
+        | ActorLost | ForgetActor; the rest as TicketRequested |
+        | TicketVoided | as TicketRequested |
+        | Stop | Wake; once drained, Send(Report, Stopped) |
+        | TimerFired | after Stop: Send(Report, Stopped) |
+        | Exit | Quit |
+
+        The first time that `step_limit` is reached: Send(StepLimitReached).
+        """
         if self._is_finished:
             return [Quit()] if isinstance(event, Exit) else []
         match event:

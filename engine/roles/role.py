@@ -1,4 +1,4 @@
-"""What a role is to those who run it."""
+"""The interface of a role to the runtime that runs it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from engine.roles.events import Event
 
 
 class Role(Protocol):
-    """A state machine: it owns its state and decides; it waits for nothing."""
+    """A state machine: it owns its state, decides, and never blocks."""
 
     @property
     def address(self) -> str: ...
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
-        """Takes one event in and says what to do.
+        """Handles one event.
+
+        Args:
+            event: A message, the result of a command, or a timer.
+            now_s: On the run's timeline.
+
+        Returns:
+            The commands that the runtime performs, in this order.
 
         Raises:
-            RuntimeError: The event is impossible in this state, so the program is wrong.
+            RuntimeError: The role does not take this event: an error of the program.
         """
         ...
