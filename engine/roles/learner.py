@@ -120,7 +120,7 @@ class LearnerRole:
         | Start | ExportWeights, Send(BatchRequested), Wake |
         | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
         | WeightsRequested | Send(WeightsArrived) if there are newer weights |
-        | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update or UpdateFromSamples |
+        | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update… |
         | BatchSent, TimerFired | Send(BatchRequested) again if it is missing, Wake |
         | Updated | Send(WeightsArrived, PrioritiesArrived, Report), and what is due of: |
         | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |

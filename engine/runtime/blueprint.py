@@ -251,8 +251,7 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
     for trait in (*cut.requires, *shared):
         if not getattr(samples, trait):
             raise ConfigError(
-                f"policy {cut.policy} does not work with {experiment.algorithm_name}, which"
-                f" {LACKS[trait]}",
+                f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
                 where="policy",
                 fix="use another policy, such as tianji, or another algorithm",
             )
