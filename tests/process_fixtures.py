@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,7 +28,11 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """
     commands: list[Command] = []
 
-    def start(*arguments: str, **env: str) -> Command:
+    def start(*arguments: str, max_descriptors: int | None = None, **env: str) -> Command:
+        def limit() -> None:
+            if max_descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max_descriptors, max_descriptors))
+
         process = subprocess.Popen(
             [sys.executable, "-m", "tianji_cli.main", *arguments],
             cwd=tmp_path,
@@ -35,6 +40,7 @@ def tianji(tmp_path: Path) -> Iterator[Callable[..., Command]]:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            preexec_fn=limit if max_descriptors is not None else None,
             env={**os.environ, "PYTHONPATH": OWN_PATH, "NO_COLOR": "1", **env},
         )
         commands.append(Command(tmp_path, process))

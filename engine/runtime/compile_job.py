@@ -62,6 +62,7 @@ class CompileJob:
         outcome: In one line, once it is known: what there is, or why not.
     """
 
+    @spare()
     def __init__(self, blueprint: Blueprint, kind: Kind) -> None:
         self.library: Library | None = None
         self.outcome = ""

@@ -538,6 +538,40 @@ def test_a_killed_learner_takes_its_compiler_with_it(tmp_path: Path):
     wait_until_gone(compiler, 30.0)
 
 
+BESIEGED_LEARNER = """
+import errno, os, resource, sys
+import msgspec
+from engine.runtime.blueprint import make_blueprint
+from engine.runtime.compile_job import CompileJob
+from engine.runtime.descriptors import keep_spare
+from engine.spec import Experiment
+blueprint = make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment))
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+keep_spare()
+try:
+    while True:
+        os.dup(0)
+except OSError as error:
+    assert error.errno == errno.EMFILE
+job = CompileJob(blueprint, "steps")
+assert job._process is not None, job.outcome
+job.close()
+"""
+
+
+@pytest.mark.processes
+def test_a_learner_compiles_also_where_strangers_have_taken_all_descriptors(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", BESIEGED_LEARNER, msgspec.json.encode(ppo()).decode()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(library_path(make_blueprint(ppo()), "steps").parent.iterdir()) == []
+
+
 def wait_until_gone(process: psutil.Process, within_s: float) -> None:
     """Waits on the system, which sends this test no events: it is not our child."""
     deadline = time.monotonic() + within_s
