@@ -33,21 +33,21 @@ test: setup ## Run the tests, three at a time: logic, processes, documentation
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 	$(BIN)/python -m pytest -m 'lab and not slow'
 
-test-slow: setup ## Run the tests that take long: real compilers, resumed, stuck and soaked runs, bad networks
+test-slow: setup ## Run the slow tests: real compilers, resumed and stuck runs, soak tests, bad networks
 	$(BIN)/python -m pytest -m slow
 
-fault-table: setup ## Run all tests of faults (root) and write the table in docs/reliability.md
+fault-table: setup ## Run all fault tests (root) and write the table in docs/reliability.md
 	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \
 	  tests/faults tests/processes tests/ssh tests/cli/test_errors.py
 	$(BIN)/python tests/faults/table.py
 
-chaos: setup ## Ten minutes of faults in a random order (SEED) on real hosts (root)
+chaos: setup ## Inject faults in random order (SEED) for ten minutes on real hosts (root)
 	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)
 
-ends: setup ## Start, kill and end ROUNDS (200) runs at random (SEED) on this machine
+ends: setup ## Start ROUNDS (200) runs on this machine and end them at random (SEED)
 	$(BIN)/python tests/faults/random_ends.py --seed $(SEED) --rounds $(ROUNDS) --out results/ends-$(SEED)
 
-fuzz: setup ## Search for hostile inputs, SECONDS_EACH (60) for each of frames, their parts, YAML, traces, rings, memory
+fuzz: setup ## Fuzz frames, their parts, YAML, traces, rings and memory, SECONDS_EACH (60) each
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	for target in frames parts yaml traces deployments names rings memory; do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
@@ -62,5 +62,5 @@ fmt: setup ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-clean: ## Remove the virtual environment and caches (results stay)
+clean: ## Remove the virtual environment and caches (results are kept)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
