@@ -13,13 +13,13 @@ from tianji_cli.baselines.base import Installed
 from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import EpisodeEnd, Steps, Trained
 from tianji_cli.bench.harness import new_bench
-from tianji_cli.bench.judge import Outcome
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import measure
-from tianji_cli.bench.results import BenchPaths, Cell, CellResult
+from tianji_cli.bench.process_tree import Leftover
+from tianji_cli.bench.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.run_cell import write_trace
 from tianji_cli.bench.shared_memory import LeftFile
-from tianji_cli.bench.supervise import Leftover
+from tianji_cli.bench.stop_rule import Outcome
 from tianji_cli.documents import begin, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
@@ -37,16 +37,16 @@ def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path
         elsewhere = msgspec.structs.replace(bench.manifest.machine, id=machine)
         manifest = msgspec.structs.replace(bench.manifest, machine=elsewhere)
         bench = replace(bench, manifest=manifest)
-    begin(bench.paths.manifest, bench.manifest)
+    begin(bench.files.manifest, bench.manifest)
     for cell in bench.manifest.cells:
         outcome: Outcome = "censored" if cell.peer == "xingtian" else "reached"
         if cell.peer == "xingtian" and cell.seed == max(seeds):
             outcome = "crashed"
-        write_cell(bench.paths, cell, outcome, bench.manifest.machine.id)
+        write_cell(bench.files, cell, outcome, bench.manifest.machine.id)
     return root
 
 
-def write_cell(paths: BenchPaths, cell: Cell, outcome: Outcome, machine: str) -> None:
+def write_cell(paths: BenchFiles, cell: Cell, outcome: Outcome, machine: str) -> None:
     place, task = paths.files(cell), make_task(PEERS, budget_s=40.0)
     place.trace.mkdir(parents=True)
     place.output.write_text("said\n")

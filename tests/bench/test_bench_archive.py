@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 from engine.trace.reader import read_table
 from engine.trace.records import Episode
 from tianji_cli.anonymous import bare
-from tianji_cli.bench.results import BenchPaths, read_manifest
+from tianji_cli.bench.results import BenchFiles
 from tianji_cli.commands.bench_report import write_archive, write_bench_report
 from tianji_cli.commands.report import report_command
 from tianji_cli.documents import write_json
@@ -29,7 +29,7 @@ def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(root: Path) -> Path:
     """A benchmark as a machine leaves it: with paths, and with more files than are needed."""
     write_bench(root)
-    manifest = read_manifest(BenchPaths(root))
+    manifest = BenchFiles(root).read_manifest()
     peers = {
         name: found and msgspec.structs.replace(found, python="/secret/bin/python")
         for name, found in manifest.peers.items()
@@ -37,9 +37,9 @@ def make(root: Path) -> Path:
     argv = ["tianji", "bench", "--xingtian-python=/secret/python"]
     machine = msgspec.structs.replace(manifest.machine, hostname="secret")
     changed = msgspec.structs.replace(manifest, peers=peers, argv=argv, machine=machine)
-    write_json(BenchPaths(root).manifest, changed)
+    write_json(BenchFiles(root).manifest, changed)
     for cell in manifest.cells:
-        place = BenchPaths(root).files(cell)
+        place = BenchFiles(root).files(cell)
         place.output.write_text("/secret/said")
         document = json.loads(place.result.read_text())
         write_json(place.result, {**document, "command": ["/secret/bin/python", "-u"]})

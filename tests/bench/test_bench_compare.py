@@ -7,9 +7,9 @@ import pytest
 from bench_fakes import FakePeer, make_suite, make_task, result_of
 
 from tianji_cli.baselines.base import Installed
+from tianji_cli.bench.blocks import make_cells, planned_s
 from tianji_cli.bench.compare import compare
 from tianji_cli.bench.harness import new_bench
-from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.render.bench_text import ratio_text, verdicts
 
 

@@ -22,17 +22,18 @@ from engine.trace.records import Episode
 from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import Command, Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench import run_cell as run_cell_module
+from tianji_cli.bench.campaign import run_open_cells
 from tianji_cli.bench.harness import (
     Bench,
+    CellRunner,
     check_games,
     find_peers,
     new_bench,
     read_bench,
-    run_cells,
 )
-from tianji_cli.bench.results import BenchPaths, Cell, CellResult, read_manifest
+from tianji_cli.bench.process_tree import ProcessTree
+from tianji_cli.bench.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
-from tianji_cli.bench.supervise import Family
 from tianji_cli.bench.work import BenchEnv
 from tianji_cli.documents import begin, write_json
 
@@ -43,13 +44,13 @@ def make_bench(root: Path, *peers: FakePeer, seeds: int = 1, **limits: object) -
     task = make_task([peer.name for peer in peers], **limits)
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     bench = new_bench(make_suite(task, seeds), peers, installed, range(seeds), root)
-    begin(bench.paths.manifest, bench.manifest)
+    begin(bench.files.manifest, bench.manifest)
     return bench
 
 
 def run(bench: Bench, *peers: FakePeer) -> list[CellResult]:
     by_name = {peer.name: peer for peer in peers}
-    results = run_cells(bench, by_name, lambda *_: None, lambda _: None)
+    results = run_open_cells(bench, CellRunner(bench, by_name))
     return [results[cell] for cell in bench.open_cells]
 
 
@@ -139,15 +140,15 @@ def test_memory_of_a_system_that_is_ended_by_force_is_counted_once(tmp_path):
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
     )
     output = tmp_path / "out"
-    family = Family(
+    tree = ProcessTree(
         [sys.executable, "-c", f"{program}; time.sleep(60)"], os.environ, tmp_path, output
     )
     while not output.read_text():
         time.sleep(0.02)
-    family.look()
-    grown_bytes = 1.5 * family.peak_rss_bytes
-    family.end()
-    assert family.peak_rss_bytes < grown_bytes
+    tree.look()
+    grown_bytes = 1.5 * tree.peak_rss_bytes
+    tree.end()
+    assert tree.peak_rss_bytes < grown_bytes
 
 
 def test_shared_memory_of_others_is_left_alone(tmp_path):
@@ -201,7 +202,7 @@ def test_what_is_done_before_the_first_cell_is_done_once_and_told(tmp_path, prog
     peer = Rehearsing("rllib", "good")
     bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0, budget_s=20.0, min_s=0.1)
     lines: list[str] = []
-    results = run_cells(bench, {"rllib": peer}, lambda *_: None, lambda _: None, lines.append)
+    results = run_open_cells(bench, CellRunner(bench, {"rllib": peer}, say=lines.append))
     assert lines == [f"  fake, t: {line}" for line in said]
     assert {result.outcome for result in results.values()} == {"reached"}
 
@@ -233,14 +234,14 @@ def test_a_finished_cell_is_never_run_twice(tmp_path):
     bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0)
     first, second = bench.manifest.cells
     run(replace(bench, open_cells=[first]), peer)
-    stamp = bench.paths.files(first).result.stat().st_mtime_ns
-    bench.paths.files(second).root.mkdir(parents=True)
-    (bench.paths.files(second).root / "rest").write_text("of an interrupted attempt")
+    stamp = bench.files.files(first).result.stat().st_mtime_ns
+    bench.files.files(second).root.mkdir(parents=True)
+    (bench.files.files(second).root / "rest").write_text("of an interrupted attempt")
     again = read_bench(tmp_path / "b")
     assert again.open_cells == [second]
     run(again, peer)
-    assert bench.paths.files(first).result.stat().st_mtime_ns == stamp
-    assert not (bench.paths.files(second).root / "rest").exists()
+    assert bench.files.files(first).result.stat().st_mtime_ns == stamp
+    assert not (bench.files.files(second).root / "rest").exists()
     assert read_bench(tmp_path / "b").open_cells == []
 
 
@@ -256,7 +257,7 @@ def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run_cells(bench, {"rllib": peer}, lambda *_: seen.set(), lambda _: None)
+        run_open_cells(bench, CellRunner(bench, {"rllib": peer}, lambda *_: seen.set()))
     thread.join()
     assert not members(tmp_path)
     assert read_bench(tmp_path / "b").open_cells == bench.manifest.cells
@@ -282,7 +283,7 @@ def test_a_cell_whose_traces_find_no_room_ends_the_bench_and_is_run_again(tmp_pa
 
 
 def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
-    paths = BenchPaths(tmp_path).files(Cell(task="t", peer="rllib", seed=0))
+    paths = BenchFiles(tmp_path).files(Cell(task="t", peer="rllib", seed=0))
     paths.trace.mkdir(parents=True)
     full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
     monkeypatch.setattr("engine.trace.writer.os.statvfs", lambda _: full)
@@ -303,7 +304,7 @@ def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
     assert found == {"rllib": None}
     assert "do this" in said[0]
     bench = new_bench(make_suite(make_task(["rllib"])), [peer], found, [0], tmp_path / "b")
-    begin(bench.paths.manifest, bench.manifest)
+    begin(bench.files.manifest, bench.manifest)
     (result,) = run(bench, peer)
     assert result.outcome == "missing"
 
@@ -312,10 +313,10 @@ def test_a_benchmark_is_never_overwritten_and_never_mixes_machines(tmp_path):
     peer = FakePeer("rllib", "good")
     bench = make_bench(tmp_path / "b", peer)
     with pytest.raises(ConfigError, match="not overwritten"):
-        begin(bench.paths.manifest, bench.manifest)
+        begin(bench.files.manifest, bench.manifest)
     run(bench, peer)
-    manifest = read_manifest(bench.paths)
+    manifest = bench.files.read_manifest()
     elsewhere = msgspec.structs.replace(manifest.machine, id="other")
-    write_json(bench.paths.manifest, msgspec.structs.replace(manifest, machine=elsewhere))
+    write_json(bench.files.manifest, msgspec.structs.replace(manifest, machine=elsewhere))
     with pytest.raises(ConfigError, match="it was begun on other"):
         read_bench(tmp_path / "b")

@@ -12,7 +12,7 @@ from made_bench import write_bench
 
 from engine.errors import ConfigError
 from tianji_cli.baselines.base import Installed
-from tianji_cli.bench.results import BenchPaths, read_manifest
+from tianji_cli.bench.results import BenchFiles
 from tianji_cli.commands.bench_report import show_comparison, write_bench_report
 from tianji_cli.commands.report import report_command
 from tianji_cli.documents import write_json
@@ -48,8 +48,8 @@ def test_the_same_files_give_the_same_page_and_figures(bench):
 @pytest.mark.usefixtures("_no_figures")
 def test_figures_come_from_the_traces_not_from_what_was_written(tmp_path):
     root = write_bench(tmp_path / "b")
-    paths = BenchPaths(root)
-    cell = next(c for c in read_manifest(paths).cells if c.peer == "tianji")
+    paths = BenchFiles(root)
+    cell = next(c for c in paths.read_manifest().cells if c.peer == "tianji")
     honest = write_bench_report([root], None).comparison
     document = json.loads(paths.files(cell).result.read_text())
     document["figures"]["collect_per_s"] = 1e9
@@ -135,8 +135,8 @@ def test_blocks_of_one_machine_can_be_merged(bench, tmp_path):
 @pytest.mark.usefixtures("_no_figures")
 def test_what_other_code_or_other_systems_did_is_not_merged(tmp_path):
     first, more = write_bench(tmp_path / "b"), write_bench(tmp_path / "more", seeds=(3, 4))
-    paths = BenchPaths(more)
-    manifest = read_manifest(paths)
+    paths = BenchFiles(more)
+    manifest = paths.read_manifest()
     newer = Installed(python="python", versions={"fake": "2"})
     others = {**manifest.peers, "rllib": newer}, {**manifest.peers, "rllib": None}
     for changed, words in (
@@ -153,9 +153,9 @@ def test_what_other_code_or_other_systems_did_is_not_merged(tmp_path):
 
 def test_a_system_that_is_not_known_here_is_one_error(tmp_path):
     root = write_bench(tmp_path / "b")
-    manifest = read_manifest(BenchPaths(root))
+    manifest = BenchFiles(root).read_manifest()
     peers = {**manifest.peers, "ape-x": None}
-    write_json(BenchPaths(root).manifest, msgspec.structs.replace(manifest, peers=peers))
+    write_json(BenchFiles(root).manifest, msgspec.structs.replace(manifest, peers=peers))
     with pytest.raises(ConfigError, match="unknown peers: ape-x"):
         write_bench_report([root], None)
 
@@ -206,4 +206,4 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path, capsys):
 def test_a_document_that_cannot_be_read_is_one_error(tmp_path, content):
     (tmp_path / "bench.json").write_bytes(content)
     with pytest.raises(ConfigError, match="not a file of a benchmark"):
-        read_manifest(BenchPaths(tmp_path))
+        BenchFiles(tmp_path).read_manifest()

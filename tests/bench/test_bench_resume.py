@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import pytest
@@ -15,43 +17,83 @@ from bench_requests import request_for
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of, venv_python
-from tianji_cli.bench.cell_files import CellFiles
-from tianji_cli.bench.conditions import (
+from tianji_cli.bench.campaign import Campaign, read_campaign
+from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, beginning
+from tianji_cli.bench.compatibility import (
     check_code,
     check_host_versions,
     check_own_versions,
     check_versions,
-    code_state,
     note_on_code,
     own_versions,
 )
 from tianji_cli.bench.exclusive import exclusively
 from tianji_cli.bench.harness import Bench, new_bench, with_peers_of_now
+from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
-from tianji_cli.bench.undertaking import Undertaking
-from tianji_cli.commands.bench_request import Kind, conduct
-from tianji_cli.documents import begin, read_json
+from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
+from tianji_cli.documents import begin
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
+from tianji_cli.render.bench_live import BenchDisplay
 
 OLD = GitState(commit="0123456789abcdef", dirty=False)
 NEW = GitState(commit="fedcba9876543210", dirty=False)
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """The least that says what an undertaking is."""
-
-    schema_version: int = 1
-    cells: tuple[str, ...] = ("a", "b")
-    machine: Machine
-    git: GitState
+class LeastCell(msgspec.Struct, frozen=True):
+    name: str
 
 
-class Files(CellFiles):
-    kind = "least"
+class LeastSuite(msgspec.Struct, frozen=True):
+    name: str = "least"
+    summary: str = "the least that is one"
 
 
-Least = Undertaking[Files, Document, str]
+class LeastManifest(Manifest[LeastSuite, LeastCell], frozen=True, kw_only=True):
+    """The least that says what a benchmark is."""
+
+
+class LeastFiles(CampaignFiles[LeastManifest, LeastCell, Result[LeastCell]]):
+    """A cell is done when a file of its name is there."""
+
+    kind = KindInfo("least", "study", "a test", "nowhere")
+    manifest_type = LeastManifest
+    result_type = Result[LeastCell]
+
+    def result(self, cell: LeastCell) -> Path:
+        return self.root / cell.name
+
+
+Least: TypeAlias = Campaign[LeastFiles, LeastManifest, LeastCell]
+
+
+class LeastKind(Kind[LeastFiles, LeastManifest, LeastCell, Result[LeastCell]]):
+    """Runs a function in the place of the first cell."""
+
+    files = LeastFiles
+
+    def __init__(self, root: Path, manifest: LeastManifest, run: Callable[[Least], None]) -> None:
+        self._planned = Campaign(LeastFiles(root), manifest, manifest.cells)
+        self._run = run
+
+    def plan(self, request: BenchRequest, output: Output) -> Least:
+        return self._planned
+
+    def announce(self, work: Least) -> Iterator[str]:
+        return iter(())
+
+    def runner(
+        self, work: Least, display: BenchDisplay, held: ExitStack
+    ) -> Callable[[LeastCell], None]:
+        self._run(work)
+        return lambda _: None
+
+    def line(self, result: Result[LeastCell]) -> str:
+        return ""
+
+    def report(self, roots, out, output, *, archives=False):  # type: ignore[no-untyped-def]
+        return True
 
 
 def conducted(
@@ -63,36 +105,29 @@ def conducted(
     resume_as: str | None = None,
     is_asked: bool = False,
     verbosity: int = -1,
-    before_reading: Callable[[], None] = lambda: None,
-    run: Callable[[Least], None] = lambda work: finish(work, *work.open_cells),
+    run: Callable[[Least], None] = lambda work: finish(work, *names(work)),
 ) -> int:
-    """Of an undertaking whose cells are done when a file of their name is there."""
-    document = Document(git=git or code_state(), machine=machine or this_machine())
-
-    def read(place: Path) -> Least:
-        before_reading()
-        found = read_json(Files(place).manifest, Document, 1, "a test")
-        still = [cell for cell in found.cells if not (place / cell).exists()]
-        return Undertaking(Files(place), found, still)
-
-    kind = Kind[Least](
-        is_one=lambda place: Files(place).manifest.is_file(),
-        plan=lambda request, output: Undertaking(Files(root), document, document.cells),
-        read=read,
-        renew=lambda work: work,
-        announce=lambda work, output: None,
-        run=lambda work, output: run(work),
-        report=lambda work, output: True,
-    )
+    """Of a benchmark of two cells."""
+    facts = beginning()
+    facts["git"], facts["machine"] = git or facts["git"], machine or facts["machine"]
+    cells = [LeastCell("a"), LeastCell("b")]
+    manifest = LeastManifest(bench_id=root.name, suite=LeastSuite(), cells=cells, **facts)
     request = replace(request_for(root, resume=resume), yes=not is_asked)
     if resume_as is not None:
         request = replace(request, resume=resume_as)
-    return conduct(kind, request, Output(verbosity=verbosity))
+    place = request.resumed()[1] if resume else None
+    return conduct(LeastKind(root, manifest, run), request, Output(verbosity=verbosity), place)
+
+
+def names(work: Least) -> list[str]:
+    return [cell.name for cell in work.open_cells]
 
 
 def finish(work: Least, *cells: str) -> None:
-    for cell in cells:
-        (work.paths.root / cell).touch()
+    for cell in work.manifest.cells:
+        if cell.name in cells:
+            done = Result(cell=cell, outcome="ok", machine_id=work.manifest.machine.id)
+            work.files.write_result(cell, done)
 
 
 def interrupted(root: Path, *, git: GitState | None = None, machine: Machine | None = None) -> Path:
@@ -112,7 +147,7 @@ def test_other_code_may_not_go_on_but_may_report(tmp_path: Path):
         conducted(root)
     assert "go back to commit 0123456789ab" in error.value.fix
     assert "another --name" in error.value.fix
-    (root / "b").touch()
+    finish(read_campaign(LeastFiles(root)), "b")
     assert conducted(root) == 0
     assert conducted(interrupted(tmp_path / "c")) == 0
 
@@ -155,6 +190,7 @@ def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     root, seen = interrupted(tmp_path / "b"), []
+    read_manifest = LeastFiles.read_manifest
 
     def assert_locked() -> None:
         with pytest.raises(ConfigError, match="another command"), exclusively(root):
@@ -165,10 +201,13 @@ def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
         assert_locked()
         return True
 
+    def read_locked(files: LeastFiles) -> LeastManifest:
+        assert_locked()
+        return read_manifest(files)
+
+    monkeypatch.setattr(LeastFiles, "read_manifest", read_locked)
     monkeypatch.setattr("tianji_cli.commands.bench_request.typer.confirm", confirm)
-    done = conducted(
-        root, is_asked=True, before_reading=assert_locked, run=lambda w: seen.extend(w.open_cells)
-    )
+    done = conducted(root, is_asked=True, run=lambda work: seen.extend(names(work)))
     assert (done, seen) == (0, ["locked", "locked", "b"])
 
 
@@ -213,7 +252,7 @@ def begun(root: Path, *peers: FakePeer) -> Bench:
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     suite = make_suite(make_task([peer.name for peer in peers]), 1)
     bench = new_bench(suite, peers, installed, [0], root)
-    begin(bench.paths.manifest, bench.manifest)
+    begin(bench.files.manifest, bench.manifest)
     return bench
 
 
@@ -265,14 +304,14 @@ def test_an_interrupted_one_says_how_it_is_found_again(
 def test_a_disk_that_refuses_ends_it_with_one_error_and_nothing_is_lost(tmp_path: Path):
     def fill_the_disk(work: Least) -> None:
         finish(work, "a")
-        raise OSError(errno.ENOSPC, "No space left on device", str(work.paths.root / "b"))
+        raise OSError(errno.ENOSPC, "No space left on device", str(work.files.root / "b"))
 
     with pytest.raises(PreflightError, match="No space left on device") as caught:
         conducted(tmp_path / "b", resume=False, run=fill_the_disk)
     assert caught.value.where == str(tmp_path / "b" / "b")
     assert f"tianji bench --resume b --results {tmp_path}" in caught.value.fix
     still = []
-    assert conducted(tmp_path / "b", run=lambda work: still.extend(work.open_cells)) == 0
+    assert conducted(tmp_path / "b", run=lambda work: still.extend(names(work))) == 0
     assert still == ["b"]
 
 

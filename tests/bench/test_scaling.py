@@ -15,10 +15,11 @@ from forked_tianji import run_forked
 
 from engine.errors import ConfigError
 from engine.trace.records import Resources
-from tianji_cli.bench.cell_files import keep, write_result
-from tianji_cli.bench.conditions import code_state, own_versions
+from tianji_cli.bench.compatibility import code_state, own_versions
+from tianji_cli.bench.kinds import SCALING, kind_of_suite, read_suite
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_scaling import report_scaling, scaling_command
+from tianji_cli.commands.bench_request import conduct
+from tianji_cli.commands.bench_scaling import KIND, report_scaling
 from tianji_cli.documents import begin, write_json
 from tianji_cli.git_state import GitState
 from tianji_cli.inventory import Inventory, load_inventory
@@ -30,15 +31,13 @@ from tianji_cli.scaling.measure import used_cores, versions_of
 from tianji_cli.scaling.records import (
     ScalingCell,
     ScalingFigures,
+    ScalingFiles,
     ScalingManifest,
-    ScalingPaths,
     ScalingResult,
     make_cells,
-    read_manifest,
-    read_results,
 )
 from tianji_cli.scaling.run_cell import command_of, run_cell
-from tianji_cli.scaling.suite import check_hosts, is_scaling_suite, load_scaling_suite
+from tianji_cli.scaling.suite import check_hosts, load_scaling_suite
 
 SEEDS = [0, 1, 2]
 
@@ -87,8 +86,7 @@ def compared(manifest: ScalingManifest, times: dict[int, list[float | None]]) ->
 
 
 def test_the_shipped_suite_grows_to_eight_nodes_and_leaves_each_group_as_it_is():
-    assert is_scaling_suite("scaling")
-    assert not is_scaling_suite("smoke")
+    assert kind_of_suite(read_suite("scaling")) is SCALING
     suite = load_scaling_suite("scaling")
     assert suite.nodes == (1, 2, 4, 8)
     one, eight = suite.experiment_on(1, 3), suite.experiment_on(8, 3)
@@ -171,16 +169,16 @@ def test_cores_are_added_up_over_hosts_each_over_its_own_time():
 
 
 def test_finished_cells_are_kept_and_other_machines_refused(tmp_path: Path):
-    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
     done = result(manifest, 8, 1, 800.0, 4.0)
     paths.cell(done.cell).mkdir(parents=True)
     write_json(paths.manifest, manifest)
-    write_result(paths, done)
-    assert read_manifest(paths) == manifest
-    assert read_results(paths, manifest) == {done.cell: done}
-    write_result(paths, msgspec.structs.replace(done, machine_id="other"))
+    paths.write_result(done.cell, done)
+    assert paths.read_manifest() == manifest
+    assert paths.read_results(manifest) == {done.cell: done}
+    paths.write_result(done.cell, msgspec.structs.replace(done, machine_id="other"))
     with pytest.raises(ConfigError, match="run on machine other"):
-        read_results(paths, manifest)
+        paths.read_results(manifest)
 
 
 @pytest.mark.parametrize(
@@ -252,17 +250,17 @@ def test_a_cell_is_run_on_the_hosts_of_the_manifest_whatever_the_file_says_by_no
 
 
 def resumed(root: Path) -> int:
-    return scaling_command(request_for(root), Output(verbosity=-1))
+    return conduct(KIND, request_for(root), Output(verbosity=-1), root)
 
 
 def test_a_host_that_has_other_packages_by_now_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
     begin(paths.manifest, msgspec.structs.replace(manifest, git=code_state()))
     runs: list[ScalingCell] = []
 
-    def run(_: ScalingManifest, paths: ScalingPaths, cell: ScalingCell, *__: object):
+    def run(_: ScalingManifest, paths: ScalingFiles, cell: ScalingCell, *__: object):
         runs.append(cell)
         paths.cell(cell).mkdir(parents=True, exist_ok=True)
         versions = {"box1": {"torch": f"2.{len(runs) // 3}"}}
@@ -272,14 +270,14 @@ def test_a_host_that_has_other_packages_by_now_ends_it(
     monkeypatch.setattr("tianji_cli.commands.bench_scaling.run_cell", run)
     with pytest.raises(ConfigError, match=r"box1: torch was 2.0, is 2.1"):
         resumed(paths.root)
-    assert list(read_results(paths, manifest)) == manifest.cells[:2]
+    assert list(paths.read_results(manifest)) == manifest.cells[:2]
     with pytest.raises(ConfigError, match=r"box1: torch was 2.0, is 2.1"):
         resumed(paths.root)
     assert runs == [*manifest.cells[:3], manifest.cells[2]]
 
 
 def test_other_packages_here_may_not_go_on(tmp_path: Path):
-    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
     changed = msgspec.structs.replace(
         manifest, git=code_state(), versions={**own_versions(), "torch": "1.0"}
     )
@@ -301,7 +299,7 @@ def test_versions_are_those_that_the_run_found_on_its_hosts(tmp_path: Path):
 def test_a_summary_that_cannot_be_read_is_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: str
 ):
-    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
     cell = manifest.cells[0]
     place = paths.cell(cell) / "run" / "summary.json"
     program = f"import pathlib; p = pathlib.Path({str(place)!r}); p.parent.mkdir(); "
@@ -364,10 +362,14 @@ def test_one_node_without_ssh_is_measured_reported_and_not_run_again(tmp_path: P
     assert "efficiency" in shown.stdout
 
 
+def write(files: ScalingFiles, manifest: ScalingManifest, results: list[ScalingResult]) -> None:
+    files.keep_at(files, manifest, {one.cell: one for one in results})
+
+
 def test_a_kept_copy_is_reported_as_the_original_was(tmp_path: Path):
-    manifest, paths = manifest_of(tmp_path), ScalingPaths(tmp_path / "b")
+    manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
     results = [result(manifest, n, seed, 100.0 * n, 9.0) for n in (1, 8) for seed in SEEDS]
-    keep(paths, manifest, results)
+    write(paths, manifest, results)
     first = report_scaling(paths.root, tmp_path / "kept", Output(verbosity=-1))
     assert len(list((tmp_path / "kept" / "cells").glob("*/cell.json"))) == 6
     assert report_scaling(tmp_path / "kept", None, Output(verbosity=-1)) == first
@@ -376,15 +378,15 @@ def test_a_kept_copy_is_reported_as_the_original_was(tmp_path: Path):
 def test_a_kept_copy_is_renewed_but_never_mixed_with_another(tmp_path: Path):
     manifest, kept = manifest_of(tmp_path), tmp_path / "kept"
     results = [result(manifest, n, seed, 100.0 * n, 9.0) for n in (1, 8) for seed in SEEDS]
-    keep(ScalingPaths(tmp_path / "b"), manifest, results[:2])
+    write(ScalingFiles(tmp_path / "b"), manifest, results[:2])
     report_scaling(tmp_path / "b", kept, Output(verbosity=-1))
-    keep(ScalingPaths(tmp_path / "b"), manifest, results)
+    write(ScalingFiles(tmp_path / "b"), manifest, results)
     report_scaling(tmp_path / "b", kept, Output(verbosity=-1))
     assert len(list((kept / "cells").glob("*/cell.json"))) == 6
     other = msgspec.structs.replace(manifest, bench_id="other")
-    keep(ScalingPaths(tmp_path / "other"), other, results[:1])
+    write(ScalingFiles(tmp_path / "other"), other, results[:1])
     before = (kept / "comparison.json").read_bytes()
     with pytest.raises(ConfigError, match="kept there and is not overwritten"):
         report_scaling(tmp_path / "other", kept, Output(verbosity=-1))
     assert (kept / "comparison.json").read_bytes() == before
-    assert read_manifest(ScalingPaths(kept)).bench_id == manifest.bench_id
+    assert ScalingFiles(kept).read_manifest().bench_id == manifest.bench_id

@@ -22,7 +22,7 @@ from running import no_new_descriptor
 from engine.errors import ConfigError
 from engine.runtime.ports import find_free_ports
 from tianji_cli.baselines.base import PeerMissingError, PeerOptions
-from tianji_cli.bench.cell_files import write_result
+from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.commands.bench_transport import report_transport
 from tianji_cli.connectors.local import LocalNode
@@ -39,14 +39,13 @@ from tianji_cli.transport.methods import METHODS, Found, Place, find
 from tianji_cli.transport.records import (
     Point,
     TransportCell,
+    TransportFiles,
     TransportManifest,
-    TransportPaths,
     TransportResult,
     make_cells,
-    read_results,
 )
 from tianji_cli.transport.run_cell import conclude
-from tianji_cli.transport.suite import is_transport_suite, load_transport_suite
+from tianji_cli.transport.suite import load_transport_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL, LARGE = 1024, 65536
@@ -103,8 +102,7 @@ def results_of(manifest: TransportManifest) -> dict[TransportCell, TransportResu
 
 
 def test_the_shipped_suite_measures_everything_the_issue_names():
-    assert is_transport_suite("transport")
-    assert not is_transport_suite("scaling")
+    assert kind_of_suite(read_suite("transport")) is TRANSPORT
     suite = load_transport_suite("transport")
     assert (min(suite.sizes_bytes), max(suite.sizes_bytes)) == (1024, 64 * 2**20)
     assert suite.senders == (1, 2, 4, 8)
@@ -174,12 +172,12 @@ def test_between_hosts_the_wire_is_what_iperf3_gets():
 
 def test_the_figure_draws_every_method_and_a_report_can_be_made_again(tmp_path: Path):
     manifest = manifest_of()
-    paths = TransportPaths(tmp_path / "b")
+    paths = TransportFiles(tmp_path / "b")
     paths.root.mkdir()
     write_json(paths.manifest, manifest)
     for cell, one in results_of(manifest).items():
         paths.cell(cell).mkdir(parents=True)
-        write_result(paths, one)
+        paths.write_result(cell, one)
     first = report_transport(paths.root, tmp_path / "kept", Output(verbosity=-1))
     assert report_transport(tmp_path / "kept", None, Output(verbosity=-1)) == first
     assert (tmp_path / "kept/plots/transport.svg").is_file()
@@ -198,7 +196,7 @@ def test_what_cannot_be_read_is_a_failed_cell(said: bytes):
 
 
 def test_a_method_that_is_not_known_here_is_one_error(tmp_path: Path):
-    paths, manifest = TransportPaths(tmp_path), manifest_of()
+    paths, manifest = TransportFiles(tmp_path), manifest_of()
     (cell, *_) = manifest.cells
     strange = msgspec.structs.replace(cell, method="carrier-pigeon")
     for changed in (
@@ -213,7 +211,7 @@ def test_a_method_that_is_not_known_here_is_one_error(tmp_path: Path):
 
 def test_results_of_another_machine_are_refused(tmp_path: Path):
     manifest = manifest_of()
-    paths = TransportPaths(tmp_path)
+    paths = TransportFiles(tmp_path)
     stranger = result(manifest, manifest.cells[0], {SMALL: 1.0})
     paths.cell(stranger.cell).mkdir(parents=True)
     document = json.loads(json.dumps({"machine_id": "other"}))
@@ -221,7 +219,7 @@ def test_results_of_another_machine_are_refused(tmp_path: Path):
     raw = json.loads(paths.result(stranger.cell).read_text()) | document
     paths.result(stranger.cell).write_text(json.dumps(raw))
     with pytest.raises(ConfigError, match="machine other"):
-        read_results(paths, manifest)
+        paths.read_results(manifest)
 
 
 def test_what_is_not_installed_is_named_with_what_to_do(tmp_path: Path, monkeypatch):

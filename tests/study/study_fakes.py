@@ -12,10 +12,9 @@ from tianji_cli.git_state import GitState
 from tianji_cli.study.records import (
     LearningCurve,
     StudyCell,
+    StudyFiles,
     StudyManifest,
-    StudyPaths,
     StudyRun,
-    append_run,
 )
 from tianji_cli.study.run import outcome_of, plan_cells
 from tianji_cli.study.spec import Study, StudyTask
@@ -24,7 +23,6 @@ MACHINE = Machine(
     id="m1", hostname="h", os="Linux", cpu_model="CPU <i>", num_cores=2, memory_bytes=2**33
 )
 SMALL = Study(
-    kind="study",
     name="small",
     summary="Two settings <script>",
     seeds=3,
@@ -88,7 +86,7 @@ def run_of(cell: StudyCell, found: Summary, *, busy_cores: float = 0.0) -> Study
         machine_id=MACHINE.id,
         load=Load(average_1min=0.1, busy_cores=busy_cores),
         summary=found,
-        manifest={"run_id": cell.run_id},
+        manifest={"run_id": cell.name},
         curve=LearningCurve(
             t_s=[1.0, 2.0], env_steps=[500, 1000], return_mean=[20.0 + cell.seed, 480.0]
         ),
@@ -97,9 +95,9 @@ def run_of(cell: StudyCell, found: Summary, *, busy_cores: float = 0.0) -> Study
 
 def manifest_of(study: Study = SMALL) -> StudyManifest:
     return StudyManifest(
-        study_id="study-1",
+        bench_id="study-1",
         argv=["tianji", "bench", "small"],
-        study=study,
+        suite=study,
         cells=plan_cells(study),
         machine=MACHINE,
         git=GitState(commit="0123abc", dirty=False),
@@ -119,10 +117,10 @@ def make_runs(
     return runs
 
 
-def write_study(root: Path, runs: Mapping[StudyCell, StudyRun], study: Study = SMALL) -> StudyPaths:
-    paths = StudyPaths(root)
+def write_study(root: Path, runs: Mapping[StudyCell, StudyRun], study: Study = SMALL) -> StudyFiles:
+    paths = StudyFiles(root)
     root.mkdir(parents=True)
     write_json(paths.manifest, manifest_of(study))
     for run in runs.values():
-        append_run(paths, run)
+        paths.write_result(run.cell, run)
     return paths

@@ -112,7 +112,7 @@ def test_a_reader_is_told_what_is_missing_and_what_disturbed():
     for words in (
         "1 of 7 runs is still to be made",
         "Fewer than 10 seeds",
-        f"{cell.run_id}: 2 figures disagreed",
+        f"{cell.name}: 2 figures disagreed",
         "busy before 1 of 6 runs",
         "uncommitted changes",
     ):

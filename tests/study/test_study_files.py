@@ -17,26 +17,31 @@ from engine.errors import ConfigError, PreflightError
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
 from tianji_cli.analysis.thin import thin_curve
-from tianji_cli.bench.conditions import code_state, own_versions
+from tianji_cli.bench.compatibility import code_state, own_versions
 from tianji_cli.bench.machine import this_machine
+from tianji_cli.commands.bench_request import conduct
 from tianji_cli.commands.report import report_command
-from tianji_cli.commands.study import study_command
+from tianji_cli.commands.study import KIND
 from tianji_cli.commands.study_report import write_study_report
 from tianji_cli.documents import write_json
 from tianji_cli.output import Output
-from tianji_cli.study.records import LearningCurve, StudyPaths, append_run, read_runs, read_study
+from tianji_cli.study.records import LearningCurve, StudyFiles, StudyRun
 
 RUNS = make_runs({"a": [100, 200, 300], "b": [110, None, 390]})
 WRITTEN = ("comparison.json", "report.html", "README.md")
 
 
+def append(paths: StudyFiles, run: StudyRun) -> None:
+    paths.write_result(run.cell, run)
+
+
 @pytest.fixture
-def paths(tmp_path: Path) -> StudyPaths:
+def paths(tmp_path: Path) -> StudyFiles:
     return write_study(tmp_path / "study-1", RUNS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "report.html", "comparison.json"])
-def test_a_study_is_kept_over_nothing_else(paths: StudyPaths, tmp_path: Path, name: str):
+def test_a_study_is_kept_over_nothing_else(paths: StudyFiles, tmp_path: Path, name: str):
     out = tmp_path / "kept"
     out.mkdir()
     (out / name).write_text("of the user")
@@ -45,9 +50,9 @@ def test_a_study_is_kept_over_nothing_else(paths: StudyPaths, tmp_path: Path, na
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "of the user")]
 
 
-def test_another_study_is_not_kept_in_the_same_place(paths: StudyPaths, tmp_path: Path):
+def test_another_study_is_not_kept_in_the_same_place(paths: StudyFiles, tmp_path: Path):
     other = write_study(tmp_path / "study-2", RUNS)
-    manifest = msgspec.structs.replace(read_study(other), study_id="another")
+    manifest = msgspec.structs.replace(other.read_manifest(), bench_id="another")
     write_json(other.manifest, manifest)
     write_study_report(other.root, tmp_path / "kept")
     before = (tmp_path / "kept" / "study.json").read_bytes()
@@ -57,52 +62,52 @@ def test_another_study_is_not_kept_in_the_same_place(paths: StudyPaths, tmp_path
     assert (tmp_path / "kept" / "study.json").read_bytes() == before
 
 
-def test_what_is_written_is_read_again(paths: StudyPaths):
-    manifest = read_study(paths)
+def test_what_is_written_is_read_again(paths: StudyFiles):
+    manifest = paths.read_manifest()
     assert manifest == manifest_of()
-    assert read_runs(paths, manifest) == RUNS
+    assert paths.read_results(manifest) == RUNS
 
 
-def test_a_line_that_a_crash_has_cut_is_no_run_and_does_no_harm(paths: StudyPaths):
+def test_a_line_that_a_crash_has_cut_is_no_run_and_does_no_harm(paths: StudyFiles):
     data = paths.records.read_bytes()
     paths.records.write_bytes(data[: data.rfind(b"\n", 0, -1) + 20])
-    manifest = read_study(paths)
-    assert len(read_runs(paths, manifest)) == len(RUNS) - 1
-    append_run(paths, list(RUNS.values())[-1])
-    assert read_runs(paths, manifest) == RUNS
+    manifest = paths.read_manifest()
+    assert len(paths.read_results(manifest)) == len(RUNS) - 1
+    append(paths, list(RUNS.values())[-1])
+    assert paths.read_results(manifest) == RUNS
 
 
-def test_a_kept_report_leaves_a_cut_line_out(paths: StudyPaths, tmp_path: Path):
+def test_a_kept_report_leaves_a_cut_line_out(paths: StudyFiles, tmp_path: Path):
     whole = paths.records.read_bytes()
     paths.records.write_bytes(whole + b'{"schema_version": 1, "cell": {"ta')
     write_study_report(paths.root, tmp_path / "kept")
-    assert read_runs(StudyPaths(tmp_path / "kept"), manifest_of()) == RUNS
+    assert StudyFiles(tmp_path / "kept").read_results(manifest_of()) == RUNS
 
 
-def test_a_damaged_line_is_named(paths: StudyPaths):
+def test_a_damaged_line_is_named(paths: StudyFiles):
     with paths.records.open("ab") as file:
         file.write(b'{"cell": 1}\n')
     with pytest.raises(ConfigError) as caught:
-        read_runs(paths, read_study(paths))
+        paths.read_results(paths.read_manifest())
     assert caught.value.where == f"{paths.records}:{len(RUNS) + 1}"
 
 
-def test_a_newer_study_is_refused(paths: StudyPaths):
+def test_a_newer_study_is_refused(paths: StudyFiles):
     write_json(paths.manifest, msgspec.structs.replace(manifest_of(), schema_version=9))
     with pytest.raises(ConfigError, match="schema_version 9 is newer"):
-        read_study(paths)
+        paths.read_manifest()
 
 
-def test_machines_are_not_mixed(paths: StudyPaths):
+def test_machines_are_not_mixed(paths: StudyFiles):
     run = msgspec.structs.replace(next(iter(RUNS.values())), machine_id="m2")
-    append_run(paths, run)
+    append(paths, run)
     with pytest.raises(ConfigError, match="run on machine m2, it was begun on m1"):
-        read_runs(paths, read_study(paths))
+        paths.read_results(paths.read_manifest())
 
 
-def test_the_report_needs_the_two_files_alone(paths: StudyPaths, tmp_path: Path):
+def test_the_report_needs_the_two_files_alone(paths: StudyFiles, tmp_path: Path):
     first = write_study_report(paths.root, tmp_path / "kept")
-    kept = StudyPaths(tmp_path / "kept")
+    kept = StudyFiles(tmp_path / "kept")
     before = {name: (kept.root / name).read_bytes() for name in WRITTEN}
     plots = {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()}
     assert set(plots) == {
@@ -118,9 +123,9 @@ def test_the_report_needs_the_two_files_alone(paths: StudyPaths, tmp_path: Path)
     assert {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()} == plots
 
 
-def test_both_pages_hold_tables_ratios_and_figures(paths: StudyPaths):
+def test_both_pages_hold_tables_ratios_and_figures(paths: StudyFiles):
     write_study_report(paths.root, None)
-    html, markdown = paths.page.read_text(), paths.readme.read_text()
+    html, markdown = paths.report.read_text(), paths.readme.read_text()
     assert "<script>" not in html
     assert "Two settings &lt;script&gt;" in html
     assert "default-src 'none'" in html
@@ -136,7 +141,7 @@ def test_both_pages_hold_tables_ratios_and_figures(paths: StudyPaths):
 
 
 def test_the_command_finds_a_study_by_path_id_or_beginning(
-    paths: StudyPaths, capsys: pytest.CaptureFixture[str]
+    paths: StudyFiles, capsys: pytest.CaptureFixture[str]
 ):
     for name in (str(paths.root), "study-1", "stud"):
         assert report_command([name], paths.root.parent, None, Output(is_json=True)) is None
@@ -149,7 +154,7 @@ def test_the_command_finds_a_study_by_path_id_or_beginning(
     assert "note: Fewer than 10 seeds" in shown.err
 
 
-def test_what_cannot_be_reported_says_why(paths: StudyPaths, tmp_path: Path):
+def test_what_cannot_be_reported_says_why(paths: StudyFiles, tmp_path: Path):
     with pytest.raises(ConfigError, match="a report of its own"):
         report_command(["study-1", "study-1"], tmp_path, None, Output())
     (tmp_path / "file").write_text("in the way")
@@ -178,18 +183,18 @@ def test_a_run_without_a_full_window_has_no_curve(tmp_path: Path):
 
 
 def test_a_study_goes_on_with_the_packages_that_it_was_begun_with(
-    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+    paths: StudyFiles, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tianji_cli.commands.study.run_study", lambda *_: None)
+    monkeypatch.setattr("tianji_cli.commands.study.run_cell", lambda *_: None)
     request = replace(request_for(paths.root), trusts=True)
     here = msgspec.structs.replace(manifest_of(), machine=this_machine(), git=code_state())
     runs = [msgspec.structs.replace(run, machine_id=here.machine.id) for run in RUNS.values()]
     paths.records.unlink()
-    append_run(paths, runs[0])
+    append(paths, runs[0])
     for versions in ({}, own_versions()):
         write_json(paths.manifest, msgspec.structs.replace(here, versions=versions))
-        assert study_command(request, Output(verbosity=-1)) == 0
+        assert conduct(KIND, request, Output(verbosity=-1), paths.root) == 0
     changed = msgspec.structs.replace(here, versions={**own_versions(), "torch": "1.0"})
     write_json(paths.manifest, changed)
     with pytest.raises(ConfigError, match=r"here: torch was 1\.0, is"):
-        study_command(request, Output(verbosity=-1))
+        conduct(KIND, request, Output(verbosity=-1), paths.root)

@@ -15,18 +15,16 @@ from engine.spec import Experiment, Scalar
 from engine.yaml_text import parse_text
 from tianji_cli.bench.suite import load_suite
 from tianji_cli.documents import begin
-from tianji_cli.files import find_file, shipped
-from tianji_cli.study.records import StudyPaths, read_study
+from tianji_cli.files import find_file
+from tianji_cli.study.records import StudyFiles
 from tianji_cli.study.run import command_of, new_study, plan_cells, write_experiment
-from tianji_cli.study.spec import Study, StudyTask, find_study, load_study, setting_words
+from tianji_cli.study.spec import Study, StudyTask, load_study, setting_words
 
 SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
 
 
 def shipped_study(name: str, *settings: str) -> Study:
-    path = find_study(name)
-    assert path is not None
-    return load_study(path, settings)
+    return load_study(name, settings)
 
 
 def experiment_of(study: Study, task: str, variant: str) -> Experiment:
@@ -71,14 +69,6 @@ def test_the_reference_study_is_every_experiment_as_written():
         assert found.stop.return_threshold == written.stop.return_threshold is not None
         assert found.algorithm == written.algorithm
         assert study.seeds_of(name) >= (3 if "minatar" in name else 5)
-
-
-def test_a_suite_is_no_study_and_a_directory_none():
-    assert find_study("smoke") is None
-    assert find_study(str(shipped("experiments") / "bench" / "smoke.yaml")) is None
-    assert find_study("staleness/study") is None
-    own = shipped("experiments") / "staleness" / "study.yaml"
-    assert find_study(str(own)) == own
 
 
 @pytest.mark.parametrize(
@@ -148,10 +138,10 @@ def test_the_order_within_a_block_changes():
 def test_a_run_is_started_as_a_user_would():
     manifest = manifest_of()
     cell = manifest.cells[0]
-    words = command_of(manifest, cell, StudyPaths(Path("results/study-1")))
+    words = command_of(manifest, cell, StudyFiles(Path("results/study-1")))
     assert words[:4] == ["-q", "up", "-x", SMALL.tasks[cell.task].experiment]
     assert words[-6:] == [
-        *("--seed", str(cell.seed), "--name", cell.run_id),
+        *("--seed", str(cell.seed), "--name", cell.name),
         *("--results", "results/study-1/runs"),
     ]
 
@@ -163,13 +153,13 @@ def test_runs_are_those_of_the_manifest_whatever_the_experiment_file_says_by_now
     study = msgspec.structs.replace(SMALL, tasks={"t": task})
     before, _ = load_experiment(file, study.settings_of("t", "a"))
     work = new_study(study, tmp_path / "s")
-    begin(work.paths.manifest, work.manifest)
+    begin(work.files.manifest, work.manifest)
     file.write_text("version: 1\nname: another\n")
-    again = read_study(work.paths)
+    again = work.files.read_manifest()
     cell = again.cells[0]
-    words = command_of(again, cell, work.paths)
-    work.paths.runs.mkdir()
-    write_experiment(work.paths, again, cell.task)
+    words = command_of(again, cell, work.files)
+    work.files.runs.mkdir()
+    write_experiment(work.files, again, cell.task)
     given = [words[i + 1] for i, word in enumerate(words) if word == "-s"]
     assert load_experiment(Path(words[words.index("-x") + 1]), given)[0] == before
 

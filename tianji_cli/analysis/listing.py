@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 from engine.wording import is_or_are, plural
 from tianji_cli.analysis.runs import RunRow, row_of
+from tianji_cli.bench.kinds import KINDS, KindInfo
 from tianji_cli.documents import decode, read_document
 from tianji_cli.run_dir import RunPaths, directories_with
-from tianji_cli.study.records import StudyPaths, whole_lines
+from tianji_cli.study.records import whole_lines
 
 MAX_CELLS = 100_000
 """So many finished ones are counted at most."""
-
-WorkKind = Literal["study", "bench", "scaling", "transport"]
 
 
 class _Work(msgspec.Struct):
@@ -30,37 +26,13 @@ class _Work(msgspec.Struct):
     cells: list[msgspec.Raw]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of work that is made of cells.
-
-    Attributes:
-        name: Of the kind; its document is called so.
-        what: For messages.
-        num_finished: How many cells of one are finished, from the files alone.
-    """
-
-    name: WorkKind
-    what: str
-    num_finished: Callable[[Path], int]
-
-
-def _finished_cells(root: Path) -> int:
+def _num_finished(kind: KindInfo, root: Path) -> int:
+    """How many cells of a benchmark are finished, from the files alone."""
+    if kind.journal:
+        return len(whole_lines(root / kind.journal))
     cells = root / "cells"
     found = chain(cells.glob("*/cell.json"), cells.glob("*/*/cell.json"))  # `cell` or `task/peer`
     return sum(1 for _ in islice(found, MAX_CELLS))
-
-
-def _finished_runs(root: Path) -> int:
-    return len(whole_lines(StudyPaths(root)))
-
-
-_KINDS = (
-    _Kind("study", "a study", _finished_runs),
-    _Kind("bench", "a benchmark", _finished_cells),
-    _Kind("scaling", "a benchmark of scaling", _finished_cells),
-    _Kind("transport", "a benchmark of transport", _finished_cells),
-)
 
 
 def list_results(results: Path) -> list[RunRow]:
@@ -72,20 +44,20 @@ def list_results(results: Path) -> list[RunRow]:
         place: (time_ns, row_of(RunPaths(place)))
         for time_ns, place in directories_with(results, "manifest.json")
     }
-    for kind in _KINDS:
-        for time_ns, place in directories_with(results, f"{kind.name}.json"):
+    for kind in KINDS.values():
+        for time_ns, place in directories_with(results, f"{kind.stem}.json"):
             if place not in found:
                 found[place] = (time_ns, _row_of_work(kind, place))
     ordered = sorted(found.items(), key=lambda item: (item[1][0], item[0].name))
     return [row for _, (_, row) in ordered]
 
 
-def _row_of_work(kind: _Kind, root: Path) -> RunRow:
-    row = RunRow(run_id=root.name, path=str(root), kind=kind.name, status="unreadable")
-    path = root / f"{kind.name}.json"
+def _row_of_work(kind: KindInfo, root: Path) -> RunRow:
+    row = RunRow(run_id=root.name, path=str(root), kind=kind.stem, status="unreadable")
+    path = root / f"{kind.stem}.json"
     try:
-        work = decode(read_document(path), _Work, 1 << 30, kind.what, str(path))
-        num_finished = kind.num_finished(root)
+        work = decode(read_document(path), _Work, 1 << 30, kind.title, str(path))
+        num_finished = _num_finished(kind, root)
     except (ConfigError, OSError) as error:
         return msgspec.structs.replace(row, problem=str(error))
     num_cells = len(work.cells)

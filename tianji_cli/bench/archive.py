@@ -14,13 +14,7 @@ from engine.regular_files import read_regular
 from engine.trace.reader import MAX_UNPACKED_BYTES
 from engine.trace.records import table_of
 from tianji_cli.anonymous import anonymous
-from tianji_cli.bench.cell_files import write_result
-from tianji_cli.bench.results import (
-    REPORT_TABLES,
-    BenchPaths,
-    read_manifest,
-    read_results,
-)
+from tianji_cli.bench.results import REPORT_TABLES, BenchFiles
 from tianji_cli.comparison_dir import refuse_others
 from tianji_cli.documents import write_json
 from tianji_cli.safe_files import make_inside, write_file
@@ -37,7 +31,7 @@ def archive(root: Path, target: Path) -> None:
         ConfigError: There is one at the target, or none at the root.
         OSError: It cannot be written.
     """
-    source, kept = BenchPaths(root.resolve()), BenchPaths(target.resolve())
+    source, kept = BenchFiles(root.resolve()), BenchFiles(target.resolve())
     if kept.manifest.exists():
         raise ConfigError(
             "a benchmark is kept there and is not overwritten",
@@ -45,13 +39,13 @@ def archive(root: Path, target: Path) -> None:
             fix="give another --out, or remove it",
         )
     refuse_others(kept.root)
-    manifest = read_manifest(source)
-    for cell, result in read_results(source, manifest).items():
+    manifest = source.read_manifest()
+    for cell, result in source.read_results(manifest).items():
         there = kept.files(cell)
         make_inside(kept.root, there.trace)
         for kind in REPORT_TABLES:
             _pack(source.files(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
-        write_result(kept, anonymous(result))
+        kept.write_result(cell, anonymous(result))
     write_json(kept.manifest, anonymous(manifest))
 
 

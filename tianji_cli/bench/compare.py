@@ -10,10 +10,13 @@ from typing import Literal
 import msgspec
 
 from engine.wording import plural
+from tianji_cli.bench.cells import SCHEMA_VERSION
 from tianji_cli.bench.curves import TaskCurves
+from tianji_cli.bench.machine import MAX_BUSY_CORES
 from tianji_cli.bench.measure import Figures
 from tianji_cli.bench.results import BenchManifest, Cell, CellResult
 from tianji_cli.bench.statistics import (
+    FEW_BLOCKS,
     Interval,
     SurvivalStep,
     bootstrap_iqm,
@@ -30,12 +33,9 @@ from tianji_cli.bench.statistics import (
 )
 from tianji_cli.bench.suite import Task
 
-COMPARISON_SCHEMA_VERSION = 1
 US = "tianji"
 OBSERVED = ("reached", "censored")
-FEW_BLOCKS = 10
 MAX_SPREAD = 0.15
-MAX_BUSY_CORES = 0.3
 
 Answer = Literal["faster", "slower", "no difference shown", "too few blocks", "not computable"]
 
@@ -98,7 +98,7 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """`comparison.json`: every figure of the report."""
 
-    schema_version: int = COMPARISON_SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSION
     bench_ids: list[str]
     suite: str
     machine_id: str

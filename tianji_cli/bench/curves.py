@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.trace.reader import read_table
 from engine.trace.records import Episode, Staleness
-from tianji_cli.bench.results import BenchPaths, Cell, CellResult
+from tianji_cli.bench.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.statistics import NUM_RESAMPLES
 from tianji_cli.bench.suite import Task
 
@@ -62,7 +62,7 @@ class TaskCurves:
 
 
 def load_curves(
-    name: str, task: Task, places: Mapping[Cell, BenchPaths], results: Mapping[Cell, CellResult]
+    name: str, task: Task, places: Mapping[Cell, BenchFiles], results: Mapping[Cell, CellResult]
 ) -> TaskCurves:
     """Reads the tables of one task's cells.
 

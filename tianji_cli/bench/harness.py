@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,30 +14,23 @@ from engine.errors import ConfigError, PreflightError
 from engine.extras import install_command
 from tianji_cli.baselines.base import Installed, Peer, PeerMissingError, PeerOptions
 from tianji_cli.baselines.venv_peer import options_of
-from tianji_cli.bench.cell_files import write_result
-from tianji_cli.bench.conditions import check_versions, code_state
+from tianji_cli.bench.blocks import make_cells, planned_s
+from tianji_cli.bench.campaign import Campaign, read_campaign
+from tianji_cli.bench.cells import beginning, now_text
+from tianji_cli.bench.compatibility import check_versions
 from tianji_cli.bench.env_check import find_env_problems
-from tianji_cli.bench.machine import load_now, this_machine
-from tianji_cli.bench.rehearse import rehearse
-from tianji_cli.bench.results import (
-    BenchManifest,
-    BenchPaths,
-    Cell,
-    CellResult,
-    read_manifest,
-    read_results,
-)
+from tianji_cli.bench.machine import load_now
+from tianji_cli.bench.results import BenchFiles, BenchManifest, Cell, CellResult
 from tianji_cli.bench.run_cell import Assignment, Seen, run_cell
-from tianji_cli.bench.schedule import make_cells, planned_s
 from tianji_cli.bench.suite import Suite
-from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.bench.warmup import warm_up
 from tianji_cli.bench.work import ATARI, MINATAR
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
 """By namespace of the environment: the package, and the extra of TianJi that brings it."""
 
 
-Bench: TypeAlias = Undertaking[BenchPaths, BenchManifest, Cell]
+Bench: TypeAlias = Campaign[BenchFiles, BenchManifest, Cell]
 
 
 def find_peers(
@@ -85,7 +76,6 @@ def new_bench(
     cells = make_cells(suite, [peer.name for peer in peers], seeds)
     manifest = BenchManifest(
         bench_id=root.name,
-        argv=["tianji", *sys.argv[1:]],
         suite=suite,
         peers=installed,
         seeds=list(seeds),
@@ -96,12 +86,10 @@ def new_bench(
         },
         unable=unable,
         caveats=[text for peer in peers for text in peer.caveats],
-        machine=this_machine(),
-        git=code_state(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         planned_s=planned_s(suite, cells),
+        **beginning(),
     )
-    return Undertaking(BenchPaths(root.resolve()), manifest, cells)
+    return Campaign(BenchFiles(root.resolve()), manifest, cells)
 
 
 def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
@@ -162,10 +150,7 @@ def read_bench(root: Path) -> Bench:
     Raises:
         ConfigError: There is none, a file is damaged, or cells were run on another machine.
     """
-    paths = BenchPaths(root.resolve())
-    manifest = read_manifest(paths)
-    done = read_results(paths, manifest)
-    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
+    return read_campaign(BenchFiles(root.resolve()))
 
 
 def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
@@ -185,50 +170,47 @@ def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
     check_versions(
         {name: installed.versions for name, installed in earlier.items()},
         {name: installed.versions for name, installed in found.items()},
-        str(bench.paths.root),
+        str(bench.files.root),
     )
     manifest = msgspec.structs.replace(bench.manifest, peers={**bench.manifest.peers, **found})
     return replace(bench, manifest=manifest)
 
 
-def run_cells(
-    bench: Bench,
-    peers: dict[str, Peer],
-    show: Callable[[Cell, Seen], None],
-    finished: Callable[[CellResult], None],
-    say: Callable[[str], None] = lambda _: None,
-) -> dict[Cell, CellResult]:
-    """Runs what is still open, while nobody else does; see `Undertaking`.
+class CellRunner:
+    """Runs the cells of a comparison, each system warmed up before its first cell of a task.
 
     Args:
         bench: From `new_bench` or `read_bench`.
         peers: By name.
         show: Called while a cell runs.
-        finished: Called after each.
         say: Shows a line about what is done before a cell.
-
-    Returns:
-        The results of these cells.
-
-    Raises:
-        KeyboardInterrupt: The user stopped it; the cell under way will be run again.
     """
-    results: dict[Cell, CellResult] = {}
-    rehearsed: set[tuple[str, str]] = set()
-    for cell in bench.open_cells:
-        installed = bench.manifest.peers[cell.peer]
-        if installed is not None and (cell.task, cell.peer) not in rehearsed:
-            rehearsed.add((cell.task, cell.peer))
-            task = bench.manifest.suite.tasks[cell.task]
-            rehearse(cell, task, peers[cell.peer], installed, say)
-        results[cell] = result = _run(bench, cell, peers[cell.peer], show)
-        write_result(bench.paths, result)
-        finished(result)
-    return results
+
+    def __init__(
+        self,
+        bench: Bench,
+        peers: Mapping[str, Peer],
+        show: Callable[[Cell, Seen], None] = lambda *_: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._bench = bench
+        self._peers = peers
+        self._show = show
+        self._say = say
+        self._warm: set[tuple[str, str]] = set()
+
+    def __call__(self, cell: Cell) -> CellResult:
+        """Runs one to its end; see `run_cell`."""
+        manifest, peer = self._bench.manifest, self._peers[cell.peer]
+        installed = manifest.peers[cell.peer]
+        if installed is not None and (cell.task, cell.peer) not in self._warm:
+            self._warm.add((cell.task, cell.peer))
+            warm_up(cell, manifest.suite.tasks[cell.task], peer, installed, self._say)
+        return _run(self._bench, cell, peer, self._show)
 
 
 def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None]) -> CellResult:
-    manifest, paths = bench.manifest, bench.paths.files(cell)
+    manifest, paths = bench.manifest, bench.files.files(cell)
     installed = manifest.peers[cell.peer]
     if installed is None:
         paths.root.mkdir(parents=True, exist_ok=True)
@@ -236,7 +218,7 @@ def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None
             cell=cell,
             outcome="missing",
             detail=f"{peer.title} is not installed here",
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            started_at=now_text(),
             machine_id=manifest.machine.id,
         )
     work = Assignment(

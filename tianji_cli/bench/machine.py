@@ -13,6 +13,9 @@ import psutil
 
 from engine.errors import ConfigError
 
+MAX_BUSY_CORES = 0.3
+"""More than so many busy cores just before a cell are worth a warning."""
+
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Where a benchmark ran. Results of different ids are never merged."""

@@ -10,8 +10,8 @@ import numpy as np
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from engine.trace.summary import STEADY_SHARE
 from tianji_cli.baselines.raw import CLAIMED, RECEIVED
-from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
+from tianji_cli.bench.threshold import ThresholdDetector
 
 MAX_MISCOUNT = 0.01
 CLAIM_LAG_S = 5.0
@@ -65,7 +65,7 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
     curve = _running([(row.t_s, row.env_steps) for row in production])
     collected = [(row.t_s - row.collect_s, row.t_s, row.env_steps) for row in production]
     consumed = [(row.t_s, row.t_s, row.env_steps) for row in consumption]
-    crossing = Crossing(task.judge, task.threshold)
+    crossing = ThresholdDetector(task.judge, task.threshold)
     for row in episodes:
         if row.t_s <= end_s:
             crossing.hear(row.episode_return, row.t_s)

@@ -19,12 +19,12 @@ from engine.trace.records import Record
 from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import CellPaths, Command, Installed, Peer
 from tianji_cli.baselines.raw import Feed, GarbageError, RawRecord
-from tianji_cli.bench.judge import Judge, Verdict
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import MAX_MISCOUNT, Figures, measure
+from tianji_cli.bench.process_tree import ProcessTree, clean_environment, modules_environment
 from tianji_cli.bench.results import Cell, CellResult
+from tianji_cli.bench.stop_rule import StopRule, Verdict
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.supervise import Family, clean_environment, modules_environment
 from tianji_cli.safe_files import clear
 
 LOOK_S = 0.1
@@ -56,8 +56,8 @@ class Seen:
 class CellRun:
     """One cell under way. Use `run_cell`."""
 
-    def __init__(self, family: Family, feed: Feed, judge: Judge, launched_s: float) -> None:
-        self.family = family
+    def __init__(self, tree: ProcessTree, feed: Feed, judge: StopRule, launched_s: float) -> None:
+        self.tree = tree
         self.feed = feed
         self.judge = judge
         self.launched_s = launched_s
@@ -68,10 +68,10 @@ class CellRun:
         """Looks until the cell must end; does not end it."""
         look_at_s = 0.0
         while True:
-            exit_code = self.family.wait(LOOK_S)
+            exit_code = self.tree.wait(LOOK_S)
             now_s = time.monotonic()
             if now_s >= look_at_s:
-                self.family.look()
+                self.tree.look()
                 look_at_s = now_s + LOOK_AT_FAMILY_S
             try:
                 self._hear(now_s)
@@ -87,10 +87,10 @@ class CellRun:
     def stop(self) -> None:
         """Asks for a clean end and waits for it, as long as `GRACE_S`."""
         self.stop_asked_s = time.monotonic() - self.launched_s
-        self.family.ask_to_stop()
+        self.tree.ask_to_stop()
         deadline_s = time.monotonic() + GRACE_S
-        while self.family.wait(LOOK_S) is None and time.monotonic() < deadline_s:
-            self.family.look()
+        while self.tree.wait(LOOK_S) is None and time.monotonic() < deadline_s:
+            self.tree.look()
 
     def _hear(self, now_s: float) -> None:
         new = self.feed.poll()
@@ -159,8 +159,8 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
                 run.stop()
         finally:
             ended_s = time.monotonic() - run.launched_s
-            exit_code = run.family.process.poll()
-            leftovers = run.family.end()
+            exit_code = run.tree.process.poll()
+            leftovers = run.tree.end()
         verdict, figures = _conclude(run, verdict, task, work.peer, paths)
         if exit_code not in (None, *command.ok_codes) and run.stop_asked_s is not None:
             verdict = Verdict(verdict.outcome, f"{verdict.detail}; its exit code was {exit_code}")
@@ -174,9 +174,9 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
         stop_asked_s=run.stop_asked_s,
         ended_s=ended_s,
         exit_code=exit_code,
-        peak_rss_bytes=run.family.peak_rss_bytes,
+        peak_rss_bytes=run.tree.peak_rss_bytes,
         leftovers=leftovers,
-        left_files=run.family.left_files,
+        left_files=run.tree.left_files,
         load=work.load,
         machine_id=work.machine_id,
         command=list(command.argv),
@@ -200,8 +200,8 @@ def _launch(work: Assignment, task: Task, command: Command) -> CellRun:
         "TIANJI_BENCH_RAW": str(paths.raw),
     }
     launched_s = time.monotonic()
-    family = Family(command.argv, environment, paths.root, paths.output)
-    return CellRun(family, work.peer.feed(paths), Judge(task, launched_s), launched_s)
+    tree = ProcessTree(command.argv, environment, paths.root, paths.output)
+    return CellRun(tree, work.peer.feed(paths), StopRule(task, launched_s), launched_s)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Statistics of a handful of paired runs. NumPy only; tests cross-check with SciPy and rliable.
 
 Every interval is a 95 % interval. Bootstraps use a fixed seed: the same data gives the same page.
-With few blocks a bootstrap interval is too narrow; the report says so below ten.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
+FEW_BLOCKS = 10
+"""With fewer blocks a bootstrap interval is too narrow; every report says so."""
 Z = 1.959963984540054
 """Standard normal quantile of 0.975."""
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.config_file import apply_settings, convert, read_yaml, suggest
+from engine.config_file import convert, suggest
 from engine.errors import ConfigError
 from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Scalar, Spec
 from tianji_cli.bench.from_experiment import with_experiments
+from tianji_cli.bench.kinds import read_suite
 from tianji_cli.bench.work import (
     Algorithm,
     BenchDqn,
@@ -19,7 +20,6 @@ from tianji_cli.bench.work import (
     BenchPpo,
     Judging,
 )
-from tianji_cli.files import find_file, study_names
 
 PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 """Every system that a suite may name, in the order of tables and figures."""
@@ -86,7 +86,7 @@ class Task(Spec, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **changes)
 
 
-class Suite(Spec, frozen=True, kw_only=True):
+class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison"):
     """A benchmark, completely described."""
 
     version: int = 1
@@ -111,8 +111,7 @@ def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
     Raises:
         ConfigError: No such suite, or it cannot be used.
     """
-    path = find_file("experiments/bench", name, study_names())
-    document = with_experiments(apply_settings(read_yaml(path), settings))
+    document = with_experiments(read_suite(name, settings))
     suite = convert(document, Suite)
     for task_name, task in suite.tasks.items():
         for key, problem, fix in _problems(task):

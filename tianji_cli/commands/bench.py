@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
@@ -13,29 +16,24 @@ from engine.search_path import look_in
 from tianji_cli.baselines.base import Peer, PeerOptions
 from tianji_cli.baselines.install import INSTALLABLE, install, is_installed
 from tianji_cli.baselines.registry import PEERS_BY_NAME
+from tianji_cli.bench.blocks import planned_s, shortest_s
 from tianji_cli.bench.harness import (
     Bench,
+    CellRunner,
     check_environments,
     check_games,
     find_peers,
     new_bench,
-    read_bench,
-    run_cells,
     with_peers_of_now,
 )
-from tianji_cli.bench.results import CellResult, is_bench
-from tianji_cli.bench.schedule import planned_s, shortest_s
+from tianji_cli.bench.kinds import find_suite, kind_of_suite, read_suite
+from tianji_cli.bench.results import BenchFiles, BenchManifest, Cell, CellResult
+from tianji_cli.bench.run_cell import Seen
 from tianji_cli.bench.suite import PEERS, Suite, load_suite
-from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
-from tianji_cli.commands.bench_scaling import scaling_command, wants_scaling
-from tianji_cli.commands.bench_transport import transport_command, wants_transport
-from tianji_cli.commands.study import study_command, wants_study
-from tianji_cli.files import find_file
+from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct, implementation
 from tianji_cli.output import Output
 from tianji_cli.render import units
-from tianji_cli.render.bench_live import BenchDisplay
-
-BUSY_CORES = 0.3
+from tianji_cli.render.bench_live import BenchDisplay, result_text, seen_text
 
 
 class InstalledDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +44,7 @@ class InstalledDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench_command(request: BenchRequest, output: Output) -> int:
-    """Plans, asks, runs, reports.
+    """Finds out what kind of benchmark it is; then plans, asks, runs, reports.
 
     Returns:
         0; 8 with `--strict` and a cell that is missing, censored or failed; 130 if interrupted.
@@ -56,20 +54,13 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     """
     _check_answerable(request)
     if request.resume is not None:
-        request.refuse(
-            dict.fromkeys(request.given, "a resumed benchmark keeps its settings"),
-            "start a new one",
-        )
-    if wants_study(request):
-        return study_command(request, output)
-    if wants_scaling(request):
-        return scaling_command(request, output)
-    if wants_transport(request):
-        return transport_command(request, output)
-    what = f"the suite {request.suite} compares systems on this machine and takes no inventory"
-    request.refuse({"--hosts": what})
-    kind = Kind(is_bench, _planned, read_bench, _with_peers_of_now, _announce, _run, _report)
-    return conduct(kind, request, output)
+        request.refuse(dict.fromkeys(request.given, "a resumed benchmark keeps its settings"), "start a new one")
+        info, root = request.resumed()
+    else:
+        info, root = kind_of_suite(read_suite(request.suite)), None
+    kind = implementation(info)
+    request.refuse(kind.unused)
+    return conduct(kind, request, output, root)
 
 
 def install_command(names: Sequence[str], options: PeerOptions, output: Output) -> None:
@@ -99,26 +90,6 @@ def _check_answerable(request: BenchRequest) -> None:
             where="bench",
             fix="add --yes",
         )
-
-
-def _planned(request: BenchRequest, output: Output) -> Bench:
-    suite = _only(load_suite(request.suite, request.settings), request.tasks)
-    budget_s = request.checked_budget_s()
-    if budget_s is not None:
-        suite = _with_budget(suite, budget_s)
-    look_in([str(find_file("experiments/bench", request.suite).parent.absolute())])
-    check_games(suite)
-    check_environments(suite)
-    bench_id = request.new_id("bench", suite.name)
-    names = _peer_names(request.compare, suite)
-    peers = [PEERS_BY_NAME[name] for name in names]
-    if request.yes and not request.skip_missing and not request.dry_run:
-        _install_missing(peers, request, output)
-    found = find_peers(
-        peers, request.peer_options, skip_missing=request.skip_missing, say=output.say
-    )
-    seeds = range(request.seeds or suite.seeds)
-    return new_bench(suite, peers, found, list(seeds), request.results / bench_id)
 
 
 def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
@@ -161,61 +132,76 @@ def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
     return names
 
 
-def _with_peers_of_now(bench: Bench) -> Bench:
-    return with_peers_of_now(bench, PEERS_BY_NAME)
+class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
+    """The same work on several systems."""
+
+    files = BenchFiles
+    unused: ClassVar[Mapping[str, str]] = {
+        "--hosts": "a comparison of systems runs on this machine and takes no inventory"
+    }
+    can_merge = True
+
+    def plan(self, request: BenchRequest, output: Output) -> Bench:
+        suite = _only(load_suite(request.suite, request.settings), request.tasks)
+        budget_s = request.checked_budget_s()
+        if budget_s is not None:
+            suite = _with_budget(suite, budget_s)
+        look_in([str(find_suite(request.suite).parent.absolute())])
+        check_games(suite)
+        check_environments(suite)
+        bench_id = request.new_id("bench", suite.name)
+        names = _peer_names(request.compare, suite)
+        peers = [PEERS_BY_NAME[name] for name in names]
+        if request.yes and not request.skip_missing and not request.dry_run:
+            _install_missing(peers, request, output)
+        found = find_peers(
+            peers, request.peer_options, skip_missing=request.skip_missing, say=output.say
+        )
+        seeds = range(request.seeds or suite.seeds)
+        return new_bench(suite, peers, found, list(seeds), request.results / bench_id)
+
+    def renew(self, work: Bench) -> Bench:
+        return with_peers_of_now(work, PEERS_BY_NAME)
+
+    def announce(self, work: Bench) -> Iterator[str]:
+        manifest, cells = work.manifest, work.open_cells
+        names = ", ".join(PEERS_BY_NAME[name].title for name in manifest.peers)
+        blocks = units.plural(len(manifest.seeds), "block")
+        yield f"{names}; {blocks}, each in random order; one cell at a time"
+        for task, reasons in manifest.unable.items():
+            yield from (f"  not in {task}: {reason}" for reason in reasons.values())
+        longest, shortest = planned_s(manifest.suite, cells), shortest_s(manifest.suite, cells)
+        done = f" ({work.num_done} of {len(manifest.cells)} done)" if work.num_done else ""
+        yield (
+            f"{units.plural(len(cells), 'cell')}{done}, between {units.seconds(shortest)} and"
+            f" {units.seconds(longest)} in all"
+        )
+
+    def runner(self, work: Bench, display: BenchDisplay, held: ExitStack) -> CellRunner:
+        def show(cell: Cell, seen: Seen) -> None:
+            display.show(f"{cell.name}: {seen_text(seen)}")
+
+        return CellRunner(work, PEERS_BY_NAME, show, display.say)
+
+    def line(self, result: CellResult) -> str:
+        return result_text(result)
+
+    def report(
+        self, roots: Sequence[Path], out: Path | None, output: Output, *, archives: bool = False
+    ) -> bool:
+        from tianji_cli.commands.bench_report import (
+            show_comparison,
+            write_archive,
+            write_bench_report,
+        )
+
+        report = (write_archive if archives else write_bench_report)(roots, out)
+        show_comparison(report, output)
+        return all(
+            peer.outcomes.get("reached", 0) == peer.num_cells
+            for task in report.comparison.tasks
+            for peer in task.peers
+        )
 
 
-def _announce(bench: Bench, output: Output) -> None:
-    """What will be done and how long it takes, before anything starts."""
-    manifest, cells = bench.manifest, bench.open_cells
-    suite = manifest.suite
-    names = ", ".join(PEERS_BY_NAME[name].title for name in manifest.peers)
-    output.say(f"{manifest.bench_id}: {suite.summary}")
-    blocks = units.plural(len(manifest.seeds), "block")
-    output.say(f"{names}; {blocks}, each in random order; one cell at a time")
-    for task, reasons in manifest.unable.items():
-        for reason in reasons.values():
-            output.say(f"  not in {task}: {reason}")
-    longest, shortest = planned_s(suite, cells), shortest_s(suite, cells)
-    done = f" ({bench.num_done} of {len(manifest.cells)} done)" if bench.num_done else ""
-    output.say(
-        f"{units.plural(len(cells), 'cell')}{done}, between {units.seconds(shortest)} and"
-        f" {units.seconds(longest)} in all"
-    )
-    if output.verbosity > 0:
-        for cell in cells:
-            output.say(f"  {cell.name}")
-
-
-def _run(bench: Bench, output: Output) -> None:
-    display = BenchDisplay(
-        output.notes,
-        len(bench.manifest.cells),
-        bench.num_done,
-        is_animated=output.is_animated,
-        is_quiet=output.verbosity < 0,
-    )
-
-    def finished(result: CellResult) -> None:
-        display.finished(result)
-        if result.load is not None and result.load.busy_cores > BUSY_CORES:
-            output.say(
-                f"  note: {result.load.busy_cores:.1f} cores were busy just before this cell"
-            )
-
-    try:
-        run_cells(bench, PEERS_BY_NAME, display.show, finished, output.say)
-    finally:
-        display.close()
-
-
-def _report(bench: Bench, output: Output) -> bool:
-    from tianji_cli.commands.bench_report import show_comparison, write_bench_report
-
-    report = write_bench_report([bench.paths.root], None)
-    show_comparison(report, output)
-    return all(
-        peer.outcomes.get("reached", 0) == peer.num_cells
-        for task in report.comparison.tasks
-        for peer in task.peers
-    )
+KIND = ComparisonKind()

@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.errors import ConfigError
-from tianji_cli.bench.cell_files import ANOTHER_PLACE
+from tianji_cli.bench.campaign import check_finished
 from tianji_cli.bench.compare import Comparison, TaskComparison, compare
-from tianji_cli.bench.conditions import code_name, version_changes
+from tianji_cli.bench.compatibility import code_name, version_changes
 from tianji_cli.bench.curves import TaskCurves, load_curves
 from tianji_cli.bench.measure import Figures, measure
-from tianji_cli.bench.results import (
-    BenchManifest,
-    BenchPaths,
-    Cell,
-    CellResult,
-    read_manifest,
-    read_results,
-    read_rows,
-)
-from tianji_cli.bench.undertaking import check_finished
+from tianji_cli.bench.results import BenchFiles, BenchManifest, Cell, CellResult, read_rows
+from tianji_cli.commands.bench_request import ANOTHER_PLACE
 from tianji_cli.comparison_dir import claim_out
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
@@ -55,7 +47,7 @@ class BenchReport:
 class _Loaded:
     manifest: BenchManifest
     results: dict[Cell, CellResult]
-    places: dict[Cell, BenchPaths]
+    places: dict[Cell, BenchFiles]
 
 
 def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
@@ -79,7 +71,7 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
         for name, task in loaded.manifest.suite.tasks.items()
     }
     comparison = compare(loaded.manifest, results, [root.name for root in roots], curves)
-    target = BenchPaths((out or roots[0]).resolve())
+    target = BenchFiles((out or roots[0]).resolve())
     with writing("the report", target.root, ANOTHER_PLACE):
         if out is not None:
             claim_out(out, roots)
@@ -125,15 +117,15 @@ def _load(roots: Sequence[Path]) -> _Loaded:
 
     Seeds of a later one are renumbered, so that its blocks stay blocks of their own.
     """
-    manifests = [read_manifest(BenchPaths(root)) for root in roots]
+    manifests = [BenchFiles(root).read_manifest() for root in roots]
     first = manifests[0]
     for root, manifest in zip(roots, manifests, strict=True):
         _check_mergeable(first, manifest, root)
     results: dict[Cell, CellResult] = {}
-    places: dict[Cell, BenchPaths] = {}
+    places: dict[Cell, BenchFiles] = {}
     for root, manifest in zip(roots, manifests, strict=True):
-        paths = BenchPaths(root.resolve())
-        for cell, result in read_results(paths, manifest).items():
+        paths = BenchFiles(root.resolve())
+        for cell, result in paths.read_results(manifest).items():
             if cell in results:
                 raise ConfigError(
                     f"cell {cell.name} is in several of these benchmarks",

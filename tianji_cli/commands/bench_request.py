@@ -7,12 +7,14 @@ reports it.
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import typer
 
@@ -20,33 +22,39 @@ from engine.config_file import suggest
 from engine.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigError, PreflightError
 from engine.spec import MAX_FLOAT
 from tianji_cli.baselines.base import PeerOptions
-from tianji_cli.bench.conditions import check_code, check_machine, code_state, note_on_code
+from tianji_cli.bench.campaign import (
+    Campaign,
+    FilesT,
+    check_finished,
+    read_campaign,
+    run_open_cells,
+)
+from tianji_cli.bench.cells import CampaignFiles, CellT, ManifestT, ResultT
+from tianji_cli.bench.compatibility import (
+    check_code,
+    check_machine,
+    check_own_versions,
+    code_state,
+    note_on_code,
+)
 from tianji_cli.bench.exclusive import exclusively
-from tianji_cli.bench.machine import this_machine
-from tianji_cli.bench.undertaking import AnyFiles, AnyManifest
+from tianji_cli.bench.kinds import KindInfo, kinds_at
+from tianji_cli.bench.machine import MAX_BUSY_CORES, this_machine
 from tianji_cli.consent import Consent, words_of
-from tianji_cli.documents import begin, read_document
+from tianji_cli.documents import begin, read_document, write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.ownership import checksum_of
+from tianji_cli.render.bench_live import BenchDisplay
 from tianji_cli.run_dir import check_run_id, probe_results
+from tianji_cli.safe_files import make_inside
+
+if TYPE_CHECKING:
+    from tianji_cli.render.figures_matplotlib import Figure
 
 T = TypeVar("T")
 
-
-class AnyWork(Protocol):
-    """An `Undertaking`, whatever its cells are."""
-
-    @property
-    def paths(self) -> AnyFiles: ...
-
-    @property
-    def manifest(self) -> AnyManifest: ...
-
-    @property
-    def open_cells(self) -> Sequence[object]: ...
-
-
-WorkT = TypeVar("WorkT", bound=AnyWork)
+ANOTHER_PLACE = "free space or permissions there, or give another place with --out DIR"
+"""What mends a report that cannot be written."""
 
 DEFAULT_PEERS = "single-process"
 """What `--compare` is when it was not given."""
@@ -121,21 +129,21 @@ class BenchRequest:
         made = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{suite}"
         return check_run_id(self.name or made, "--name")
 
-    def wants(self, is_one: Callable[[Path], bool], is_suite: Callable[[str], bool]) -> bool:
-        """Whether what is to be run, or to go on, is of this kind.
+    def resumed(self) -> tuple[KindInfo, Path]:
+        """What `--resume` means, a path if there is something, else a name, and where it lies.
 
-        Args:
-            is_one: Whether a directory holds one.
-            is_suite: Whether a suite, by name or path, describes one.
+        Raises:
+            ConfigError: There is no benchmark.
         """
-        if self.resume is None:
-            return is_suite(self.suite)
-        return is_one(self.resumed_root(is_one))
-
-    def resumed_root(self, is_one: Callable[[Path], bool]) -> Path:
-        """The directory that `--resume` means: a path if there is something, else a name."""
-        place = Path(self.resume or "")
-        return place if is_one(place) else self.results / place
+        name = Path(self.resume or "")
+        for place in (name, self.results / name):
+            for kind in kinds_at(place):
+                return kind, place
+        raise ConfigError(
+            "there is no benchmark or study to resume",
+            where=str(self.results / name),
+            fix="give --resume ID, and --results DIR if it is elsewhere",
+        )
 
 
 def chosen(tasks: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
@@ -151,31 +159,86 @@ def chosen(tasks: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
     return {name: task for name, task in tasks.items() if name in names or not names}
 
 
-@dataclass(frozen=True)
-class Kind(Generic[WorkT]):
-    """What one kind of undertaking does in the course that is common to all.
+class Kind(ABC, Generic[FilesT, ManifestT, CellT, ResultT]):
+    """What one kind of benchmark does in the course that is common to all.
 
     Attributes:
-        is_one: Whether a directory holds one.
-        plan: Thinks one up; writes nothing yet.
-        read: Reads one that was begun.
-        renew: The same with what its open cells need as it is now; raises if that has changed.
-        announce: Says what will be done and how long it takes, before anything starts.
-        run: Does the open cells.
-        report: Says what was found, and returns whether nothing is missing, censored or failed.
+        files: How its files lie.
+        unused: By option that it makes no use of, why.
+        can_merge: Whether several can share a report.
     """
 
-    is_one: Callable[[Path], bool]
-    plan: Callable[[BenchRequest, Output], WorkT]
-    read: Callable[[Path], WorkT]
-    renew: Callable[[WorkT], WorkT]
-    announce: Callable[[WorkT, Output], None]
-    run: Callable[[WorkT, Output], None]
-    report: Callable[[WorkT, Output], bool]
+    files: type[FilesT]
+    unused: ClassVar[Mapping[str, str]] = {}
+    can_merge = False
+
+    @abstractmethod
+    def plan(self, request: BenchRequest, output: Output) -> Campaign[FilesT, ManifestT, CellT]:
+        """Thinks one up; writes nothing yet."""
+
+    def renew(self, work: Campaign[FilesT, ManifestT, CellT]) -> Campaign[FilesT, ManifestT, CellT]:
+        """The same with what its open cells need as it is now; raises if that has changed."""
+        return work
+
+    @abstractmethod
+    def announce(self, work: Campaign[FilesT, ManifestT, CellT]) -> Iterator[str]:
+        """Says what will be done and how long it takes, before anything starts."""
+
+    @abstractmethod
+    def runner(
+        self, work: Campaign[FilesT, ManifestT, CellT], display: BenchDisplay, held: ExitStack
+    ) -> Callable[[CellT], ResultT | None]:
+        """What runs one cell: its result, or None if it cannot be measured here.
+
+        Args:
+            work: What is run.
+            display: Shows how a cell does, and what is to be said between cells.
+            held: Is closed after the last cell.
+        """
+
+    @abstractmethod
+    def line(self, result: ResultT) -> str:
+        """What became of a cell, in a line."""
+
+    @abstractmethod
+    def report(
+        self, roots: Sequence[Path], out: Path | None, output: Output, *, archives: bool = False
+    ) -> bool:
+        """Writes and prints what was found.
+
+        Args:
+            roots: Where it lies; several if `can_merge`.
+            out: Where the report goes; None: beside what it is made of.
+            output: Where words go.
+            archives: Whether all that the report is made of is kept at `out`.
+
+        Returns:
+            Whether nothing is missing, censored or failed.
+        """
 
 
-def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
+AnyKind: TypeAlias = Kind[Any, Any, Any, Any]
+
+
+def implementation(kind: KindInfo) -> AnyKind:
+    """Of a kind that is only known by name so far."""
+    found: AnyKind = import_module(kind.module).KIND
+    return found
+
+
+def conduct(
+    kind: Kind[FilesT, ManifestT, CellT, ResultT],
+    request: BenchRequest,
+    output: Output,
+    root: Path | None = None,
+) -> int:
     """Plans or reads it, asks, runs, reports; with `--dry-run`, it only says what would be done.
+
+    Args:
+        kind: What it is.
+        request: What is asked for.
+        output: Where words go.
+        root: Of one that goes on; None: it begins.
 
     Returns:
         0; 8 with `--strict` and something missing, censored or failed; 130 if interrupted.
@@ -185,11 +248,11 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
         TianJiError: Nothing could be started, or it cannot go on; says why.
     """
     with ExitStack() as held:
-        if request.resume is None:
+        if root is None:
             work = kind.plan(request, output)
         else:
-            work = _resumed(kind, request, output, held)
-        kind.announce(work, output)
+            work = _resumed(kind, root, request, output, held)
+        _announce(kind, work, output)
         if request.dry_run:
             if output.is_json:
                 output.document(work.manifest)
@@ -197,20 +260,86 @@ def conduct(kind: Kind[WorkT], request: BenchRequest, output: Output) -> int:
         is_asked = len(work.open_cells) > 0 and not request.yes
         if is_asked and not typer.confirm("Start?", default=True, err=True):
             return EXIT_INTERRUPTED
-        if request.resume is None:
+        if root is None:
             probe_results(request.results)
-            begin(work.paths.manifest, work.manifest)
-            held.enter_context(exclusively(work.paths.root))
-        where = request.resume or work.paths.root.name, "--results", str(request.results)
+            begin(work.files.manifest, work.manifest)
+            held.enter_context(exclusively(work.files.root))
+        where = request.resume or work.files.root.name, "--results", str(request.results)
         again = shlex.join(("tianji", "bench", "--resume", *where))
         try:
-            with _as_one_error(work.paths.root, again):
-                kind.run(work, output)
+            with _as_one_error(work.files.root, again):
+                _run(kind, work, output)
         except KeyboardInterrupt:
             output.say(f"interrupted; to resume: {again}")
             return EXIT_INTERRUPTED
-    is_complete = kind.report(work, output)
+    is_complete = kind.report([work.files.root], None, output)
     return EXIT_INCOMPLETE if request.strict and not is_complete else 0
+
+
+def _announce(
+    kind: Kind[FilesT, ManifestT, CellT, ResultT],
+    work: Campaign[FilesT, ManifestT, CellT],
+    output: Output,
+) -> None:
+    output.say(f"{work.manifest.bench_id}: {work.manifest.suite.summary}")
+    for line in kind.announce(work):
+        output.say(line)
+    for cell in work.open_cells:
+        output.say(f"  {cell.name}", at_verbosity=1)
+
+
+def _run(
+    kind: Kind[FilesT, ManifestT, CellT, ResultT],
+    work: Campaign[FilesT, ManifestT, CellT],
+    output: Output,
+) -> None:
+    display = BenchDisplay(output, len(work.manifest.cells), work.num_done)
+
+    def finished(result: ResultT) -> None:
+        display.finished(kind.line(result))
+        if result.load is not None and result.load.busy_cores > MAX_BUSY_CORES:
+            output.say(
+                f"  note: {result.load.busy_cores:.1f} cores were busy just before this cell"
+            )
+
+    with ExitStack() as held:
+        held.callback(display.close)
+        run_open_cells(work, kind.runner(work, display, held), finished)
+
+
+def _resumed(
+    kind: Kind[FilesT, ManifestT, CellT, ResultT],
+    root: Path,
+    request: BenchRequest,
+    output: Output,
+    held: ExitStack,
+) -> Campaign[FilesT, ManifestT, CellT]:
+    """What was begun, if it may go on here and now; what is open then stays open while `held`."""
+    if not request.dry_run:
+        held.enter_context(exclusively(root))
+    work: Campaign[FilesT, ManifestT, CellT] = read_campaign(kind.files(root.resolve()))
+    if work.open_cells:
+        _agree(work.files.manifest, work.manifest, request, output)
+    manifest = work.manifest
+    check_machine(manifest.machine, this_machine(), str(root))
+    if not work.open_cells:
+        return work
+    here = code_state()
+    check_code(manifest.git, here, str(root))
+    if note := note_on_code(manifest.git, here):
+        output.say(note)
+    check_own_versions(manifest.versions, str(root))
+    return kind.renew(work)
+
+
+def _agree(path: Path, manifest: object, request: BenchRequest, output: Output) -> None:
+    """Going on runs commands, and uses hosts, that the document names.
+
+    Raises:
+        ConfigError: It was not begun here by this user, who does not agree to it.
+    """
+    checksum, lines = checksum_of(read_document(path)), words_of(manifest)
+    Consent(output, request.trusts).need(checksum, "benchmark or study", str(path), lines)
 
 
 @contextmanager
@@ -226,35 +355,39 @@ def _as_one_error(root: Path, again: str) -> Iterator[None]:
         ) from error
 
 
-def _agree(work: AnyWork, request: BenchRequest, output: Output) -> None:
-    """Going on runs commands, and uses hosts, that the document names.
+def write_plotted(
+    source: CampaignFiles[ManifestT, CellT, ResultT],
+    out: Path | None,
+    compare: Callable[[ManifestT, Mapping[CellT, ResultT]], T],
+    draw: Callable[[T], Figure],
+) -> tuple[T, Path]:
+    """Rebuilds figures and plot of a benchmark that has no page, from its files.
+
+    Args:
+        source: The benchmark.
+        out: Where they go, with all that is needed to make them again, which are small files
+            without the runs and without paths; None: into the benchmark.
+        compare: Makes the figures.
+        draw: Makes the plot.
+
+    Returns:
+        The figures, and the PNG.
 
     Raises:
-        ConfigError: It was not begun here by this user, who does not agree to it.
+        ConfigError: Nothing to report, a damaged file, or another benchmark is kept there.
+        PreflightError: The directory cannot be written.
     """
-    path = work.paths.manifest
-    checksum, lines = checksum_of(read_document(path)), words_of(work.manifest)
-    Consent(output, request.trusts).need(checksum, "benchmark or study", str(path), lines)
+    from tianji_cli.render.figure_style import save
 
-
-def _resumed(kind: Kind[WorkT], request: BenchRequest, output: Output, held: ExitStack) -> WorkT:
-    """What was begun, if it may go on here and now; what is open then stays open while `held`."""
-    root = request.resumed_root(kind.is_one)
-    if not kind.is_one(root):
-        what = "there is no benchmark or study to resume"
-        raise ConfigError(
-            what, where=str(root), fix="give --resume ID, and --results DIR if it is elsewhere"
-        )
-    if not request.dry_run:
-        held.enter_context(exclusively(root))
-    work = kind.read(root)
-    if work.open_cells:
-        _agree(work, request, output)
-    check_machine(work.manifest.machine, this_machine(), str(root))
-    if not work.open_cells:
-        return work
-    earlier, here = work.manifest.git, code_state()
-    check_code(earlier, here, str(root))
-    if note := note_on_code(earlier, here):
-        output.say(note)
-    return kind.renew(work)
+    manifest = source.read_manifest()
+    results = source.read_results(manifest)
+    check_finished(results, source.root)
+    comparison = compare(manifest, results)
+    target = type(source)((out or source.root).resolve())
+    with writing("the report", target.root, ANOTHER_PLACE):
+        if target != source:
+            source.keep_at(target, manifest, results)
+        make_inside(target.root, target.plots)
+        png, _ = save(draw(comparison), target.plots, target.kind.stem)
+        write_json(target.comparison, comparison)
+    return comparison, png

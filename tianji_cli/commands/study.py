@@ -2,95 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
+
 import msgspec
 
-from tianji_cli.bench.conditions import check_own_versions
-from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen, conduct
+from tianji_cli.commands.bench_request import BenchRequest, Kind, chosen
 from tianji_cli.output import Output
 from tianji_cli.render import units
+from tianji_cli.render.bench_live import BenchDisplay
 from tianji_cli.render.rows import mean_at_end
-from tianji_cli.study.records import StudyRun, is_study
-from tianji_cli.study.run import (
-    StudyWork,
-    new_study,
-    read_work,
-    run_study,
-)
-from tianji_cli.study.spec import find_study, load_study
+from tianji_cli.study.records import StudyCell, StudyFiles, StudyManifest, StudyRun
+from tianji_cli.study.run import StudyCampaign, new_study, run_cell
+from tianji_cli.study.spec import Study, load_study
 
 
-def wants_study(request: BenchRequest) -> bool:
-    """Whether what is to be run, or to go on, is a study rather than a comparison of systems."""
-    return request.wants(is_study, lambda name: find_study(name) is not None)
+class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
+    """TianJi against itself under other settings."""
+
+    files = StudyFiles
+    unused: ClassVar[Mapping[str, str]] = {
+        "--compare": "a study compares settings of TianJi, not systems",
+        "--hosts": "a study runs on this machine and takes no inventory",
+        "--skip-missing": "a study uses no other system",
+    }
+
+    def plan(self, request: BenchRequest, output: Output) -> StudyCampaign:
+        study = load_study(request.suite, request.settings)
+        study = msgspec.structs.replace(study, tasks=chosen(study.tasks, request.tasks))
+        if request.seeds is not None:
+            study = msgspec.structs.replace(_without(study, "seeds"), seeds=request.seeds)
+        budget_s = request.checked_budget_s()
+        if budget_s is not None:
+            study = msgspec.structs.replace(_without(study, "budget_s"), budget_s=budget_s)
+        return new_study(study, request.results / request.new_id("study", study.name))
+
+    def announce(self, work: StudyCampaign) -> Iterator[str]:
+        study, cells = work.manifest.suite, work.open_cells
+        done = f" ({work.num_done} of {len(work.manifest.cells)} done)" if work.num_done else ""
+        longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in cells)
+        yield (
+            f"{units.plural(len(cells), 'run')}{done}, one after the other, at most"
+            f" {units.seconds(longest_s)} of training in all"
+        )
+
+    def runner(
+        self, work: StudyCampaign, display: BenchDisplay, held: ExitStack
+    ) -> Callable[[StudyCell], StudyRun]:
+        def run(cell: StudyCell) -> StudyRun:
+            display.show(cell.name)
+            return run_cell(work, cell)
+
+        return run
+
+    def line(self, result: StudyRun) -> str:
+        return f"{result.cell.name}: {_words(result)}"
+
+    def report(
+        self, roots: Sequence[Path], out: Path | None, output: Output, *, archives: bool = False
+    ) -> bool:
+        from tianji_cli.commands.study_report import show_study, write_study_report
+
+        report = write_study_report(roots[0], out)
+        show_study(report, output)
+        return all(
+            item.num_failed == item.num_censored == 0
+            for task in report.comparison.tasks
+            for item in task.variants
+        )
 
 
-def study_command(request: BenchRequest, output: Output) -> int:
-    """Plans, asks, runs, reports.
-
-    Returns:
-        0; 8 with `--strict` and a run that failed or is censored; 130 if interrupted.
-
-    Raises:
-        TianJiError: Nothing could be started; says why.
-    """
-    request.refuse(
-        {
-            "--compare": "a study compares settings of TianJi, not systems",
-            "--hosts": "a study runs on this machine and takes no inventory",
-            "--skip-missing": "a study uses no other system",
-        }
-    )
-    kind = Kind(is_study, _planned, read_work, _checked, _announce, _run, _report)
-    return conduct(kind, request, output)
-
-
-def _checked(work: StudyWork) -> StudyWork:
-    check_own_versions(work.manifest.versions, str(work.paths.root))
-    return work
-
-
-def _planned(request: BenchRequest, output: Output) -> StudyWork:
-    path = find_study(request.suite)
-    assert path is not None
-    study = load_study(path, request.settings)
-    study = msgspec.structs.replace(study, tasks=chosen(study.tasks, request.tasks))
-    if request.seeds is not None:
-        tasks = {
-            name: msgspec.structs.replace(task, seeds=None) for name, task in study.tasks.items()
-        }
-        study = msgspec.structs.replace(study, seeds=request.seeds, tasks=tasks)
-    budget_s = request.checked_budget_s()
-    if budget_s is not None:
-        tasks = {
-            name: msgspec.structs.replace(task, budget_s=None) for name, task in study.tasks.items()
-        }
-        study = msgspec.structs.replace(study, budget_s=budget_s, tasks=tasks)
-    return new_study(study, request.results / request.new_id("study", study.name))
-
-
-def _announce(work: StudyWork, output: Output) -> None:
-    """What will be done and how long it may take, before anything starts."""
-    manifest, study = work.manifest, work.manifest.study
-    output.say(f"{manifest.study_id}: {study.summary}")
-    done = f" ({work.num_done} of {len(manifest.cells)} done)" if work.num_done else ""
-    longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in work.open_cells)
-    output.say(
-        f"{units.plural(len(work.open_cells), 'run')}{done}, one after the other, at most"
-        f" {units.seconds(longest_s)} of training in all"
-    )
-    for cell in work.open_cells:
-        output.say(f"  {cell.run_id}", at_verbosity=1)
-
-
-def _run(work: StudyWork, output: Output) -> None:
-    total, count = len(work.manifest.cells), work.num_done
-
-    def finished(run: StudyRun) -> None:
-        nonlocal count
-        count += 1
-        output.say(f"[{count}/{total}] {run.cell.run_id}: {_words(run)}")
-
-    run_study(work, finished)
+def _without(study: Study, key: str) -> Study:
+    """The same, with what its tasks say other than the study itself gone."""
+    tasks = {
+        name: msgspec.structs.replace(task, **{key: None}) for name, task in study.tasks.items()
+    }
+    return msgspec.structs.replace(study, tasks=tasks)
 
 
 def _words(run: StudyRun) -> str:
@@ -105,13 +94,4 @@ def _words(run: StudyRun) -> str:
     return f"{run.outcome} at a mean return of {mean} after {wall}, {rate}"
 
 
-def _report(work: StudyWork, output: Output) -> bool:
-    from tianji_cli.commands.study_report import show_study, write_study_report
-
-    report = write_study_report(work.paths.root, None)
-    show_study(report, output)
-    return all(
-        item.num_failed == item.num_censored == 0
-        for task in report.comparison.tasks
-        for item in task.variants
-    )
+KIND = StudyKind()

@@ -11,26 +11,15 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import ConfigError
-from tianji_cli.anonymous import anonymous, anonymous_json
-from tianji_cli.bench.cell_files import ANOTHER_PLACE
-from tianji_cli.bench.undertaking import check_finished
-from tianji_cli.comparison_dir import refuse_others
+from tianji_cli.bench.campaign import check_finished
+from tianji_cli.commands.bench_request import ANOTHER_PLACE
 from tianji_cli.documents import write_json, writing
 from tianji_cli.output import Output
 from tianji_cli.render.study_text import SHORT_HEADINGS, ratio_lines, short_row
 from tianji_cli.run_dir import from_here
 from tianji_cli.safe_files import make_inside, write_file
 from tianji_cli.study.compare import StudyComparison, TaskResult, compare_study
-from tianji_cli.study.records import (
-    StudyCell,
-    StudyManifest,
-    StudyPaths,
-    StudyRun,
-    read_runs,
-    read_study,
-    whole_lines,
-)
+from tianji_cli.study.records import StudyCell, StudyFiles, StudyRun
 
 if TYPE_CHECKING:
     from tianji_cli.render.figures_matplotlib import Figure
@@ -68,42 +57,24 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
         render_study_markdown,
     )
 
-    source, target = StudyPaths(root), StudyPaths((out or root).resolve())
-    manifest = read_study(source)
-    runs = read_runs(source, manifest)
+    source, target = StudyFiles(root.resolve()), StudyFiles((out or root).resolve())
+    manifest = source.read_manifest()
+    runs = source.read_results(manifest)
     check_finished(runs, root)
     comparison = compare_study(manifest, runs)
     with writing("the report", target.root, ANOTHER_PLACE):
-        if target.root != root.resolve():
-            _check_free(target, manifest)
+        if target != source:
+            source.keep_at(target, manifest, runs)
         make_inside(target.root, target.plots)
-        if target.root != root.resolve():
-            write_json(target.manifest, anonymous(manifest))
-            lines = [anonymous_json(line) + b"\n" for line in whole_lines(source)]
-            write_file(target.records, b"".join(lines))
         page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
         write_json(target.comparison, comparison)
-        write_file(target.page, render_study_html(page, target.root))
+        write_file(target.report, render_study_html(page, target.root))
         write_file(target.readme, render_study_markdown(page, target.root))
-    return StudyReport(comparison, target.page)
-
-
-def _check_free(target: StudyPaths, manifest: StudyManifest) -> None:
-    """Raises ConfigError unless nothing is kept there, or an earlier state of the same study."""
-    if not target.manifest.exists():
-        refuse_others(target.root, "README.md")
-        return
-    kept = read_study(target)
-    if (kept.study_id, kept.started_at) != (manifest.study_id, manifest.started_at):
-        raise ConfigError(
-            "another study is kept there and is not overwritten",
-            where=str(target.root),
-            fix="give another --out, or remove it",
-        )
+    return StudyReport(comparison, target.report)
 
 
 def _draw(
-    comparison: StudyComparison, runs: Mapping[StudyCell, StudyRun], target: StudyPaths
+    comparison: StudyComparison, runs: Mapping[StudyCell, StudyRun], target: StudyFiles
 ) -> list[PageFigure]:
     from tianji_cli.render.figures_study import make_comparison, make_learning, make_returns
     from tianji_cli.render.study_text import (
@@ -124,17 +95,12 @@ def _draw(
     return drawn
 
 
-def _save(figure: Figure, target: StudyPaths, name: str, title: str) -> PageFigure:
+def _save(figure: Figure, target: StudyFiles, name: str, title: str) -> PageFigure:
     from tianji_cli.render.figure_style import save
     from tianji_cli.render.page import PageFigure
 
     png, svg = save(figure, target.plots, name)
     return PageFigure(name=name, title=title, svg=svg.read_text(encoding="utf-8"), png=png)
-
-
-def report_study(root: Path, out: Path | None, output: Output) -> None:
-    """Writes the report of a study and shows it; see `write_study_report`."""
-    show_study(write_study_report(root, out), output)
 
 
 def show_study(report: StudyReport, output: Output) -> None:

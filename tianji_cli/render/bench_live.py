@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from tianji_cli.bench.results import Cell, CellResult
+from tianji_cli.bench.results import CellResult
 from tianji_cli.bench.run_cell import Seen
+from tianji_cli.output import Output
 from tianji_cli.render import units
 from tianji_cli.render.redrawn_live import RedrawnLive
 
@@ -19,24 +19,21 @@ class BenchDisplay:
     """One line per finished cell, and below it how the present one does.
 
     Args:
-        console: Standard error.
+        output: Its notes; it may redraw the last line if they are on a terminal.
         num_cells: All cells of the benchmark.
         num_done: Finished in earlier sittings.
-        is_animated: Whether the last line may be redrawn.
-        is_quiet: Shows nothing.
     """
 
-    def __init__(
-        self, console: Console, num_cells: int, num_done: int, *, is_animated: bool, is_quiet: bool
-    ) -> None:
-        self._console = console
+    def __init__(self, output: Output, num_cells: int, num_done: int) -> None:
+        self._console = console = output.notes
         self._num_cells = num_cells
         self._num_done = num_done
-        self._is_quiet = is_quiet
+        self._is_quiet = output.verbosity < 0
+        self.say = output.say
         self._printed_s = time.monotonic()
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
-        if is_animated and not is_quiet:
+        if output.is_animated:
             self._progress = Progress(
                 TextColumn("{task.completed:.0f}/{task.total:.0f} cells"),
                 BarColumn(bar_width=24),
@@ -51,16 +48,15 @@ class BenchDisplay:
             self._bar = self._progress.add_task("", total=num_cells, completed=num_done)
             self._progress.start()
 
-    def show(self, cell: Cell, seen: Seen) -> None:
+    def show(self, text: str) -> None:
         """How the present cell does."""
-        text = f"{cell.name}: {seen_text(seen)}"
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, description=text)
         elif not self._is_quiet and time.monotonic() - self._printed_s >= PLAIN_EVERY_S:
             self._printed_s = time.monotonic()
             self._console.print(f"  {text}", markup=False, soft_wrap=True)
 
-    def finished(self, result: CellResult) -> None:
+    def finished(self, words: str) -> None:
         """A cell has ended."""
         self._num_done += 1
         if self._progress is not None and self._bar is not None:
@@ -68,7 +64,7 @@ class BenchDisplay:
         if self._is_quiet:
             return
         self._printed_s = time.monotonic()
-        text = f"[{self._num_done}/{self._num_cells}] {result_text(result)}"
+        text = f"[{self._num_done}/{self._num_cells}] {words}"
         self._console.print(text, markup=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tianji_cli.bench.compare import Comparison, TaskComparison
-from tianji_cli.bench.results import BenchManifest, BenchPaths, Cell, CellResult
+from tianji_cli.bench.results import BenchFiles, BenchManifest, Cell, CellResult
 from tianji_cli.render import units
 from tianji_cli.render.bench_page_cells import cells_section
 from tianji_cli.render.bench_text import (
@@ -52,7 +52,7 @@ class BenchPage:
     manifest: BenchManifest
     comparison: Comparison
     results: Mapping[Cell, CellResult]
-    places: Mapping[Cell, BenchPaths]
+    places: Mapping[Cell, BenchFiles]
     figures: Mapping[str, Sequence[PageFigure]]
     rebuilt: tuple[int, Sequence[str]]
 

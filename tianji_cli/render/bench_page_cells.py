@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tianji_cli.bench.results import BenchPaths, Cell, CellResult
+from tianji_cli.bench.results import BenchFiles, Cell, CellResult
 from tianji_cli.render import units
 from tianji_cli.render.page_parts import esc, link
 
 
 def cells_section(
-    results: Mapping[Cell, CellResult], places: Mapping[Cell, BenchPaths], base: Path
+    results: Mapping[Cell, CellResult], places: Mapping[Cell, BenchFiles], base: Path
 ) -> str:
     """The table of all cells.
 
@@ -43,7 +43,7 @@ def cells_section(
     )
 
 
-def _cell(cell: Cell, result: CellResult, paths: BenchPaths, base: Path) -> str:
+def _cell(cell: Cell, result: CellResult, paths: BenchFiles, base: Path) -> str:
     figures, root = result.figures, paths.files(cell)
     tables = (("episodes", "episodes"), ("production", "steps"))
     files = [(root.result, "result"), (root.output, "output")]

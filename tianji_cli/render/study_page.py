@@ -47,7 +47,7 @@ def render_study_html(page: StudyPage, base: Path) -> str:
         page: What it shows.
         base: The directory that it will lie in; links are relative to it.
     """
-    study = page.manifest.study
+    study = page.manifest.suite
     lines = "".join(f"<li>{esc(line)}</li>" for line in ratio_lines(page.comparison))
     said = f"<ul>{lines}</ul>" if lines else ""
     results = table(HEADINGS, result_rows(page.comparison), label="Results")
@@ -86,7 +86,7 @@ def _figure(figure: PageFigure, base: Path) -> str:
 
 def render_study_markdown(page: StudyPage, base: Path) -> str:
     """The same for readers of a repository; arguments as of `render_study_html`."""
-    study = page.manifest.study
+    study = page.manifest.suite
     figures = [
         f"![{figure.title}]({Path(os.path.relpath(figure.png, base)).as_posix()})"
         for figure in page.figures

@@ -170,7 +170,7 @@ def _times(ratio: Interval) -> str:
 
 def run_rows(runs: Sequence[StudyRun]) -> list[tuple[str, ...]]:
     """One row for each run, in the columns of `RUN_HEADINGS`."""
-    return [(run.cell.run_id, run.outcome, *_run_cells(run)) for run in runs]
+    return [(run.cell.name, run.outcome, *_run_cells(run)) for run in runs]
 
 
 def _run_cells(run: StudyRun) -> tuple[str, ...]:

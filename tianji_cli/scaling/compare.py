@@ -8,22 +8,18 @@ from statistics import median
 import msgspec
 
 from engine.wording import plural
+from tianji_cli.bench.cells import SCHEMA_VERSION
 from tianji_cli.bench.statistics import (
+    FEW_BLOCKS,
     Interval,
     bootstrap_iqm,
     paired_ratio,
     restricted_ratio,
 )
-from tianji_cli.scaling.records import (
-    SCALING_SCHEMA_VERSION,
-    ScalingCell,
-    ScalingManifest,
-    ScalingResult,
-)
+from tianji_cli.scaling.records import ScalingCell, ScalingManifest, ScalingResult
 
 MAX_BUSY_SHARE = 0.6
 """Busier machines say something of their cores, too, and not of the system alone."""
-FEW_BLOCKS = 10
 
 
 class ScalingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +51,7 @@ class ScalingRow(msgspec.Struct, frozen=True, kw_only=True):
 class ScalingComparison(msgspec.Struct, frozen=True, kw_only=True):
     """`comparison.json`."""
 
-    schema_version: int = SCALING_SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSION
     bench_id: str
     suite: str
     threshold: float

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from engine.errors import ConfigError
 from engine.search_path import module_command
+from tianji_cli.bench.cells import now_text
 from tianji_cli.bench.machine import load_now
-from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.bench.process_tree import ProcessTree, clean_environment
 from tianji_cli.documents import write_json
 from tianji_cli.inventory_file import as_file
 from tianji_cli.masking import masked
@@ -24,8 +24,8 @@ from tianji_cli.scaling.records import (
     RUN,
     ScalingCell,
     ScalingFigures,
+    ScalingFiles,
     ScalingManifest,
-    ScalingPaths,
     ScalingResult,
 )
 
@@ -40,7 +40,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def run_cell(
     manifest: ScalingManifest,
-    paths: ScalingPaths,
+    paths: ScalingFiles,
     cell: ScalingCell,
     show: Callable[[float], None],
 ) -> ScalingResult:
@@ -57,7 +57,7 @@ def run_cell(
     clear(paths.root, root)
     root.mkdir(parents=True)
     argv = command_of(manifest, root, cell)
-    load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
+    load, started_at = load_now(), now_text()
     try:
         exit_code, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
     finally:
@@ -102,32 +102,32 @@ def _run(
     """The exit code, None if it has not ended within the limit; how busy this machine was."""
     environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
     psutil.cpu_percent()  # from here on
-    family = Family(argv, environment, Path.cwd(), root / "output.log")
+    tree = ProcessTree(argv, environment, Path.cwd(), root / "output.log")
     try:
-        exit_code = _wait(family, limit_s, show)
+        exit_code = _wait(tree, limit_s, show)
         return exit_code, psutil.cpu_percent() / 100
     finally:
-        _stop(family)
+        _stop(tree)
 
 
-def _wait(family: Family, limit_s: float, show: Callable[[float], None]) -> int | None:
+def _wait(tree: ProcessTree, limit_s: float, show: Callable[[float], None]) -> int | None:
     """The exit code; None if it has not ended within the limit."""
     began_s = time.monotonic()
     while (since_s := time.monotonic() - began_s) < limit_s:
-        exit_code = family.wait(LOOK_S)
+        exit_code = tree.wait(LOOK_S)
         if exit_code is not None:
             return exit_code
-        family.look()
+        tree.look()
         show(since_s)
     return None
 
 
-def _stop(family: Family) -> None:
+def _stop(tree: ProcessTree) -> None:
     """In good order first: the command then ends its part on every host."""
-    if family.wait(0.0) is None:
-        family.ask_to_stop()
-        family.wait(GRACE_S)
-    family.end()
+    if tree.wait(0.0) is None:
+        tree.ask_to_stop()
+        tree.wait(GRACE_S)
+    tree.end()
 
 
 def _conclude(exit_code: int | None, root: Path) -> tuple[ScalingFigures, str]:

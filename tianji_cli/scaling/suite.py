@@ -8,16 +8,17 @@ from typing import Literal
 
 import msgspec
 
-from engine.config_file import apply_settings, convert, read_yaml
+from engine.config_file import convert
 from engine.errors import ConfigError
 from engine.runtime.account import expand
 from engine.spec import Experiment, PositiveFloat, PositiveInt, Spec, StopSpec, check_experiment
 from engine.wording import is_or_are, plural
+from tianji_cli.bench.kinds import read_suite
 from tianji_cli.files import find_file
 from tianji_cli.inventory import Inventory
 
 
-class ScalingSuite(Spec, frozen=True, kw_only=True):
+class ScalingSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="scaling"):
     """A benchmark of scaling, completely described."""
 
     version: Literal[1] = 1
@@ -52,15 +53,6 @@ class ScalingSuite(Spec, frozen=True, kw_only=True):
         )
 
 
-def is_scaling_suite(name: str) -> bool:
-    """Whether a suite, by name or path, is one of scaling.
-
-    Raises:
-        ConfigError: There is no such suite.
-    """
-    return "nodes" in read_yaml(find_file("experiments/bench", name)).data
-
-
 def load_scaling_suite(name: str, settings: Sequence[str] = ()) -> ScalingSuite:
     """Reads a suite: the name of one that comes with TianJi, or a path.
 
@@ -71,7 +63,7 @@ def load_scaling_suite(name: str, settings: Sequence[str] = ()) -> ScalingSuite:
     Raises:
         ConfigError: No such suite, or it cannot be used.
     """
-    document = apply_settings(read_yaml(find_file("experiments/bench", name)), settings)
+    document = read_suite(name, settings)
     suite = convert(document, ScalingSuite)
     check_experiment(suite.experiment)
     if suite.experiment.stop.return_threshold is None:

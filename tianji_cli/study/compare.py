@@ -8,22 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from engine.wording import is_or_are, plural
+from tianji_cli.bench.cells import SCHEMA_VERSION
+from tianji_cli.bench.machine import MAX_BUSY_CORES
 from tianji_cli.bench.statistics import (
+    FEW_BLOCKS,
     Interval,
     bootstrap_median,
     common_horizon,
     mean_over_steps,
     median_ratio,
 )
-from tianji_cli.study.records import (
-    STUDY_SCHEMA_VERSION,
-    StudyCell,
-    StudyManifest,
-    StudyRun,
-)
+from tianji_cli.study.records import StudyCell, StudyManifest, StudyRun
 
-ENOUGH_SEEDS = 10
-BUSY_CORES = 0.3
 Quantity = Callable[[StudyRun], float | None]
 
 
@@ -73,7 +69,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
 class StudyComparison(msgspec.Struct, frozen=True, kw_only=True):
     """`comparison.json`."""
 
-    schema_version: int = STUDY_SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSION
     study_id: str
     tasks: list[TaskResult]
     warnings: list[str]
@@ -126,8 +122,8 @@ def compare_study(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -
         runs: What has been done so far.
     """
     return StudyComparison(
-        study_id=manifest.study_id,
-        tasks=[_task(manifest, name, runs) for name in manifest.study.tasks],
+        study_id=manifest.bench_id,
+        tasks=[_task(manifest, name, runs) for name in manifest.suite.tasks],
         warnings=_warnings(manifest, runs),
     )
 
@@ -139,7 +135,7 @@ def runs_of(runs: Mapping[StudyCell, StudyRun], task: str, variant: str) -> list
 
 
 def _task(manifest: StudyManifest, name: str, runs: Mapping[StudyCell, StudyRun]) -> TaskResult:
-    task = manifest.study.tasks[name]
+    task = manifest.suite.tasks[name]
     by_variant = {variant: runs_of(runs, name, variant) for variant in task.variants}
     base = by_variant.get(task.baseline or "", [])
     known = [run.summary for own in by_variant.values() for run in own if run.summary]
@@ -213,24 +209,22 @@ def _warnings(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> li
     if missing := len(manifest.cells) - len(runs):
         runs_in_all = plural(len(manifest.cells), "run")
         found.append(f"{missing} of {runs_in_all} {is_or_are(missing)} still to be made.")
-    few = min(manifest.study.seeds_of(task) for task in manifest.study.tasks)
-    if few < ENOUGH_SEEDS:
-        found.append(
-            f"Fewer than {ENOUGH_SEEDS} seeds: intervals are narrower than they should be."
-        )
+    few = min(manifest.suite.seeds_of(task) for task in manifest.suite.tasks)
+    if few < FEW_BLOCKS:
+        found.append(f"Fewer than {FEW_BLOCKS} seeds: intervals are narrower than they should be.")
     found += [
-        f"{run.cell.run_id} failed: {run.detail.partition(chr(10))[0]}"
+        f"{run.cell.name} failed: {run.detail.partition(chr(10))[0]}"
         for run in runs.values()
         if run.outcome == "failed"
     ]
     found += [
-        f"{run.cell.run_id}: {plural(run.disagreements, 'figure')} disagreed with its traces."
+        f"{run.cell.name}: {plural(run.disagreements, 'figure')} disagreed with its traces."
         for run in runs.values()
         if run.disagreements
     ]
-    busy = [run for run in runs.values() if run.load.busy_cores > BUSY_CORES]
+    busy = [run for run in runs.values() if run.load and run.load.busy_cores > MAX_BUSY_CORES]
     if busy:
-        most = max(run.load.busy_cores for run in busy)
+        most = max(run.load.busy_cores for run in busy if run.load)
         found.append(
             f"The machine was busy before {len(busy)} of {plural(len(runs), 'run')} (up to"
             f" {most:.1f} of {plural(manifest.machine.num_cores, 'core')}): times and throughput"

@@ -5,35 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
+
+import msgspec
 
 from engine.config_file import read_yaml
 from engine.errors import ConfigError
 from engine.search_path import module_command, with_own_path
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
-from tianji_cli.bench.conditions import code_state, own_versions
-from tianji_cli.bench.machine import Load, load_now, this_machine
-from tianji_cli.bench.schedule import in_blocks
-from tianji_cli.bench.supervise import Family
-from tianji_cli.bench.undertaking import Undertaking
+from tianji_cli.bench.blocks import in_blocks
+from tianji_cli.bench.campaign import Campaign
+from tianji_cli.bench.cells import beginning, now_text
+from tianji_cli.bench.machine import Load, load_now
+from tianji_cli.bench.process_tree import ProcessTree
 from tianji_cli.documents import write_json
 from tianji_cli.files import find_file
 from tianji_cli.run_dir import RunPaths
 from tianji_cli.safe_files import clear, make_inside
-from tianji_cli.study.records import (
-    Outcome,
-    StudyCell,
-    StudyManifest,
-    StudyPaths,
-    StudyRun,
-    append_run,
-    read_runs,
-    read_study,
-)
+from tianji_cli.study.records import Outcome, StudyCell, StudyFiles, StudyManifest, StudyRun
 from tianji_cli.study.spec import Study
 
 LOOK_S = 0.2
@@ -43,7 +34,7 @@ PATIENCE_S = 20.0
 """An interrupted run that has not ended by then is killed."""
 
 
-StudyWork: TypeAlias = Undertaking[StudyPaths, StudyManifest, StudyCell]
+StudyCampaign: TypeAlias = Campaign[StudyFiles, StudyManifest, StudyCell]
 
 
 def plan_cells(study: Study) -> list[StudyCell]:
@@ -57,56 +48,24 @@ def plan_cells(study: Study) -> list[StudyCell]:
     ]
 
 
-def new_study(study: Study, root: Path) -> StudyWork:
+def new_study(study: Study, root: Path) -> StudyCampaign:
     """Plans a study in `root`; writes nothing yet."""
     manifest = StudyManifest(
-        study_id=root.name,
-        argv=["tianji", *sys.argv[1:]],
-        study=study,
+        bench_id=root.name,
+        suite=study,
         experiments={
             name: read_yaml(find_file("experiments", task.experiment)).data
             for name, task in study.tasks.items()
         },
         cells=plan_cells(study),
-        machine=this_machine(),
-        versions=own_versions(),
-        git=code_state(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **beginning(),
     )
-    return Undertaking(StudyPaths(root), manifest, manifest.cells)
+    return Campaign(StudyFiles(root), manifest, manifest.cells)
 
 
-def read_work(root: Path) -> StudyWork:
-    """A study that was begun; its finished runs are not made again.
-
-    Raises:
-        ConfigError: There is none, it is damaged, or runs were made on another machine.
-    """
-    paths = StudyPaths(root)
-    manifest = read_study(paths)
-    done = read_runs(paths, manifest)
-    return Undertaking(paths, manifest, [cell for cell in manifest.cells if cell not in done])
-
-
-def run_study(work: StudyWork, finished: Callable[[StudyRun], None]) -> None:
-    """Makes the runs that are missing, while nobody else does; see `Undertaking`.
-
-    Args:
-        work: From `new_study` or `read_work`.
-        finished: Called after each.
-
-    Raises:
-        KeyboardInterrupt: The user stopped it; the run under way will be made again.
-    """
-    for cell in work.open_cells:
-        run = _run_cell(work, cell)
-        append_run(work.paths, run)
-        finished(run)
-
-
-def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyPaths) -> list[str]:
+def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyFiles) -> list[str]:
     """The words after `tianji` that make one run."""
-    study, task = manifest.study, cell.task
+    study, task = manifest.suite, cell.task
     is_kept = task in manifest.experiments
     experiment = str(paths.experiment(task)) if is_kept else study.tasks[task].experiment
     settings = [
@@ -115,43 +74,50 @@ def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyPaths) -> l
     return [
         *("-q", "up", "-x", experiment),
         *settings,
-        *("--seed", str(cell.seed), "--name", cell.run_id, "--results", str(paths.runs)),
+        *("--seed", str(cell.seed), "--name", cell.name, "--results", str(paths.runs)),
     ]
 
 
-def write_experiment(paths: StudyPaths, manifest: StudyManifest, task: str) -> None:
+def write_experiment(paths: StudyFiles, manifest: StudyManifest, task: str) -> None:
     """Writes what `command_of` names, if the manifest has it."""
     if task in manifest.experiments:
         write_json(paths.experiment(task), manifest.experiments[task])
 
 
-def _run_cell(work: StudyWork, cell: StudyCell) -> StudyRun:
-    paths, study = work.paths, work.manifest.study
-    clear(paths.root, paths.run(cell).root)  # what an interrupted attempt left
+def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
+    """Runs one cell to its end, whatever that is; nothing of it is left running.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the run was ended, and nothing was concluded.
+    """
+    paths, study = work.files, work.manifest.suite
+    clear(paths.root, paths.cell(cell))  # what an interrupted attempt left
     make_inside(paths.root, paths.runs)
     write_experiment(paths, work.manifest, cell.task)
-    output = paths.runs / f"{cell.run_id}.log"
+    output = paths.runs / f"{cell.name}.log"
     output.unlink(missing_ok=True)
-    load = load_now()
+    load, started_at = load_now(), now_text()
     argv = module_command(
         sys.executable, "tianji_cli.main", *command_of(work.manifest, cell, paths)
     )
-    family = Family(argv, with_own_path(os.environ), Path.cwd(), output)
+    tree = ProcessTree(argv, with_own_path(os.environ), Path.cwd(), output)
     budget_s = study.tasks[cell.task].budget_s or study.budget_s
     try:
-        _wait(family, budget_s + GRACE_S)
+        _wait(tree, budget_s + GRACE_S)
     finally:
-        if family.process.poll() is None:
-            family.ask_to_stop()
-            _wait(family, PATIENCE_S)
-        family.end()
-    return conclude(cell, paths.run(cell), work.manifest.machine.id, load, output)
+        if tree.process.poll() is None:
+            tree.ask_to_stop()
+            _wait(tree, PATIENCE_S)
+        tree.end()
+    run = RunPaths(paths.cell(cell))
+    found = conclude(cell, run, work.manifest.machine.id, load, output)
+    return msgspec.structs.replace(found, started_at=started_at, command=argv)
 
 
-def _wait(family: Family, timeout_s: float) -> None:
+def _wait(tree: ProcessTree, timeout_s: float) -> None:
     deadline_s = time.monotonic() + timeout_s
-    while family.wait(LOOK_S) is None and time.monotonic() < deadline_s:
-        family.look()
+    while tree.wait(LOOK_S) is None and time.monotonic() < deadline_s:
+        tree.look()
 
 
 def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:

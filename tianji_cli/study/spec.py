@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from engine.config_file import Document, apply_settings, convert, load_experiment, read_yaml
+from engine.config_file import Document, convert, load_experiment
 from engine.errors import ConfigError
 from engine.spec import PositiveFloat, PositiveInt, Scalar, Spec
-from tianji_cli.files import find_file, is_file, study_file, study_names
+from tianji_cli.bench.kinds import read_suite
+from tianji_cli.files import find_file
 from tianji_cli.run_dir import check_run_id
 
 Settings = dict[str, Scalar]
@@ -39,14 +39,13 @@ class StudyTask(Spec, frozen=True, kw_only=True):
     """Other than the study's."""
 
 
-class Study(Spec, frozen=True, kw_only=True):
+class Study(Spec, frozen=True, kw_only=True, tag_field="kind", tag="study"):
     """A study, completely described.
 
     A run that has not reached its experiment's threshold after `budget_s` is right-censored.
     """
 
     version: Literal[1] = 1
-    kind: Literal["study"]
     name: str
     summary: str
     seeds: PositiveInt
@@ -74,25 +73,17 @@ def setting_words(settings: Mapping[str, Scalar]) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
 
 
-def find_study(name: str) -> Path | None:
-    """The file of a study by path or by the name of one that comes with TianJi; None: no study."""
-    path = Path(name)
-    if is_file(path):
-        return path if read_yaml(path).data.get("kind") == "study" else None
-    return study_file(name) if name in study_names() else None
-
-
-def load_study(path: Path, settings: Sequence[str] = ()) -> Study:
+def load_study(name: str, settings: Sequence[str] = ()) -> Study:
     """Reads a study and checks every experiment in it.
 
     Args:
-        path: From `find_study`.
+        name: One that comes with TianJi, or a path.
         settings: `tasks.ppo.budget_s=10`, laid over the file; `tasks.ppo=null` leaves a task out.
 
     Raises:
         ConfigError: It cannot be used.
     """
-    document = apply_settings(read_yaml(path), settings)
+    document = read_suite(name, settings)
     tasks = document.data.get("tasks")
     if isinstance(tasks, dict):
         kept = {name: task for name, task in tasks.items() if task is not None}

@@ -8,18 +8,13 @@ import msgspec
 import numpy as np
 
 from engine.wording import plural
-from tianji_cli.bench.statistics import Interval, bootstrap_iqm, paired_ratio
+from tianji_cli.bench.cells import SCHEMA_VERSION
+from tianji_cli.bench.machine import MAX_BUSY_CORES
+from tianji_cli.bench.statistics import FEW_BLOCKS, Interval, bootstrap_iqm, paired_ratio
 from tianji_cli.transport.methods import LIMIT, METHODS, OWN, Place
-from tianji_cli.transport.records import (
-    TRANSPORT_SCHEMA_VERSION,
-    TransportCell,
-    TransportManifest,
-    TransportResult,
-)
+from tianji_cli.transport.records import TransportCell, TransportManifest, TransportResult
 
-FEW_BLOCKS = 5
 WIRE = "iperf3"
-BUSY_CORES = 0.3
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +61,7 @@ class TransportRow(msgspec.Struct, frozen=True, kw_only=True):
 class TransportComparison(msgspec.Struct, frozen=True, kw_only=True):
     """`comparison.json`."""
 
-    schema_version: int = TRANSPORT_SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSION
     bench_id: str
     suite: str
     sizes_bytes: list[int]
@@ -196,7 +191,9 @@ def _notes(
             f"this machine has {plural(cores, 'core')}: from {plural(min(crowded), 'sender')} on"
             " processes share them"
         )
-    busy = [r for r in results.values() if r.load is not None and r.load.busy_cores > BUSY_CORES]
+    busy = [
+        r for r in results.values() if r.load is not None and r.load.busy_cores > MAX_BUSY_CORES
+    ]
     if busy:
         cells = f"{len(busy)} of {plural(len(results), 'cell')}"
         notes.append(f"{cells} began while other work used the machine")

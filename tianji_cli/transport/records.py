@@ -4,23 +4,16 @@ one run of a method did."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from tianji_cli.bench.cell_files import CellFiles, check_known, read_finished
-from tianji_cli.bench.machine import Load, Machine
-from tianji_cli.bench.schedule import in_blocks
-from tianji_cli.documents import read_json
-from tianji_cli.files import is_file
-from tianji_cli.git_state import GitState
+from tianji_cli.bench.blocks import in_blocks
+from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, check_known
+from tianji_cli.bench.kinds import TRANSPORT
 from tianji_cli.inventory import Host
 from tianji_cli.transport.methods import METHODS, Found, Place
 from tianji_cli.transport.suite import TransportSuite
-
-TRANSPORT_SCHEMA_VERSION = 1
-WHAT = "a benchmark of transport"
 
 
 class TransportCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,25 +48,17 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         return self.messages * self.size_bytes / self.seconds
 
 
-class TransportResult(msgspec.Struct, frozen=True, kw_only=True):
+class TransportResult(Result[TransportCell], frozen=True, kw_only=True):
     """What became of a run."""
 
-    schema_version: int = TRANSPORT_SCHEMA_VERSION
-    cell: TransportCell
     outcome: Literal["ok", "failed"]
-    detail: str = ""
-    points: list[Point] = []
-    started_at: str
+    points: list[Point] = msgspec.field(default_factory=list)
     wall_s: float
-    load: Load | None = None
-    """Just before."""
-    machine_id: str
-    command: list[str] = []
-    versions: dict[str, dict[str, str]] = {}
-    """Between hosts: by host, of its packages; cells of before list none."""
+    versions: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """Between hosts: by host, of its packages; older cells list none."""
 
 
-class TransportManifest(msgspec.Struct, frozen=True, kw_only=True):
+class TransportManifest(Manifest[TransportSuite, TransportCell], frozen=True, kw_only=True):
     """`transport.json`.
 
     Attributes:
@@ -81,24 +66,23 @@ class TransportManifest(msgspec.Struct, frozen=True, kw_only=True):
         hosts: The receiver's first, then those of senders; empty on one host.
     """
 
-    schema_version: int = TRANSPORT_SCHEMA_VERSION
-    bench_id: str
-    argv: list[str]
-    suite: TransportSuite
-    hosts: list[Host] = []
+    hosts: list[Host] = msgspec.field(default_factory=list)
     num_blocks: int
-    cells: list[TransportCell]
     found: dict[str, Found]
     missing: dict[str, str]
-    machine: Machine
-    git: GitState
-    started_at: str
 
 
-class TransportPaths(CellFiles):
+class TransportFiles(CampaignFiles[TransportManifest, TransportCell, TransportResult]):
     """Where they lie."""
 
-    kind = "transport"
+    kind = TRANSPORT
+    manifest_type = TransportManifest
+    result_type = TransportResult
+
+    def check_manifest(self, manifest: TransportManifest) -> None:
+        named = (manifest.found, manifest.missing, manifest.suite.methods)
+        names = {cell.method for cell in manifest.cells}.union(*named)
+        check_known("methods", names, METHODS, self.manifest)
 
 
 def make_cells(
@@ -117,33 +101,3 @@ def make_cells(
         TransportCell(place=place, method=method, senders=senders, block=block)
         for _, (method, senders), block in blocks
     ]
-
-
-def is_transport(place: Path) -> bool:
-    """Whether a directory holds a benchmark of transport."""
-    return is_file(TransportPaths(place).manifest)
-
-
-def read_manifest(paths: TransportPaths) -> TransportManifest:
-    """Reads `transport.json`.
-
-    Raises:
-        ConfigError: There is none, it is damaged, or newer than this program.
-    """
-    manifest = read_json(paths.manifest, TransportManifest, TRANSPORT_SCHEMA_VERSION, WHAT)
-    named = (manifest.found, manifest.missing, manifest.suite.methods)
-    names = {cell.method for cell in manifest.cells}.union(*named)
-    check_known("methods", names, METHODS, paths.manifest)
-    return manifest
-
-
-def read_results(
-    paths: TransportPaths, manifest: TransportManifest
-) -> dict[TransportCell, TransportResult]:
-    """The finished cells.
-
-    Raises:
-        ConfigError: A file is damaged, or was written on another machine.
-    """
-    cells, machine = manifest.cells, manifest.machine
-    return read_finished(paths, cells, machine, TransportResult, TRANSPORT_SCHEMA_VERSION, WHAT)

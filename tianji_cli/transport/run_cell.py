@@ -5,22 +5,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from tianji_cli.bench.cells import now_text
 from tianji_cli.bench.machine import load_now
-from tianji_cli.bench.supervise import Family, clean_environment
+from tianji_cli.bench.process_tree import ProcessTree, clean_environment
 from tianji_cli.bundle import source_root
 from tianji_cli.safe_files import clear
 from tianji_cli.transport.methods import ENDS, METHODS, Method
 from tianji_cli.transport.records import (
     Point,
     TransportCell,
+    TransportFiles,
     TransportManifest,
-    TransportPaths,
     TransportResult,
 )
 from tianji_cli.transport.suite import TransportSuite
@@ -47,7 +47,7 @@ class Points(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_cell(
-    manifest: TransportManifest, paths: TransportPaths, cell: TransportCell
+    manifest: TransportManifest, paths: TransportFiles, cell: TransportCell
 ) -> TransportResult:
     """Runs one cell to its end; nothing of it is left running.
 
@@ -106,7 +106,7 @@ def conclude(
         manifest, cell, command: For the record.
         run: Returns what the program wrote; raises `CellFailedError`.
     """
-    load, started_at = load_now(), datetime.now(UTC).isoformat(timespec="seconds")
+    load, started_at = load_now(), now_text()
     began_s = time.monotonic()
     points, problem = [], ""
     try:
@@ -134,15 +134,15 @@ def _run(command: list[str], root: Path, scratch: Path, limit_s: float) -> bytes
     environment = {**clean_environment(), "PYTHONPATH": str(source_root())}
     beside = str(Path(command[0]).parent)  # XingTian starts `plasma_store` by name
     environment["PATH"] = f"{beside}:{environment.get('PATH', '')}"
-    family = Family(command, environment, scratch, output)
+    tree = ProcessTree(command, environment, scratch, output)
     deadline_s = time.monotonic() + limit_s
     exit_code = None
     try:
         while exit_code is None and time.monotonic() < deadline_s:
-            exit_code = family.wait(LOOK_S)
-            family.look()
+            exit_code = tree.wait(LOOK_S)
+            tree.look()
     finally:
-        family.end()
+        tree.end()
     points = scratch / POINTS_NAME
     if exit_code == 0 and points.is_file():
         return points.read_bytes()

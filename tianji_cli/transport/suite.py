@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from engine.config_file import apply_settings, convert, read_yaml, suggest
+from engine.config_file import convert, suggest
 from engine.errors import ConfigError
 from engine.spec import PositiveFloat, PositiveInt, Spec
-from tianji_cli.files import find_file
+from tianji_cli.bench.kinds import read_suite
 from tianji_cli.transport.methods import METHODS
 
 MIN_BYTES = 64
@@ -18,7 +18,7 @@ MAX_BYTES = 2**30
 MAX_SENDERS = 64
 
 
-class TransportSuite(Spec, frozen=True, kw_only=True):
+class TransportSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="transport"):
     """A benchmark of transport, completely described."""
 
     version: Literal[1] = 1
@@ -39,15 +39,6 @@ class TransportSuite(Spec, frozen=True, kw_only=True):
     latency_repeats: PositiveInt = 200
 
 
-def is_transport_suite(name: str) -> bool:
-    """Whether a suite, by name or path, is one of transport.
-
-    Raises:
-        ConfigError: There is no such suite.
-    """
-    return "sizes_bytes" in read_yaml(find_file("experiments/bench", name)).data
-
-
 def load_transport_suite(name: str, settings: Sequence[str] = ()) -> TransportSuite:
     """Reads a suite: the name of one that comes with TianJi, or a path.
 
@@ -58,7 +49,7 @@ def load_transport_suite(name: str, settings: Sequence[str] = ()) -> TransportSu
     Raises:
         ConfigError: No such suite, or it cannot be used.
     """
-    document = apply_settings(read_yaml(find_file("experiments/bench", name)), settings)
+    document = read_suite(name, settings)
     suite = convert(document, TransportSuite)
     for method in suite.methods:
         if method not in METHODS:

@@ -7,14 +7,14 @@ from collections import deque
 from tianji_cli.bench.work import Judging
 
 
-class Crossing:
+class ThresholdDetector:
     """Follows the returns of one system's training episodes.
 
     Args:
         judging: The rule.
         threshold: For the mean.
 
-    >>> crossing = Crossing(Judging(window=2, sustained_episodes=2), 10.0)
+    >>> crossing = ThresholdDetector(Judging(window=2, sustained_episodes=2), 10.0)
     >>> for t_s, value in enumerate([30.0, 30.0, 0.0, 0.0, 30.0, 30.0]):
     ...     crossing.hear(value, float(t_s))
     >>> crossing.reached_s  # at 1 and at 2 the mean holds

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tianji_cli.baselines.base import Installed, Peer
+from tianji_cli.bench.process_tree import clean_environment, modules_environment
 from tianji_cli.bench.results import Cell
 from tianji_cli.bench.suite import Task
-from tianji_cli.bench.supervise import clean_environment, modules_environment
 
 
-def rehearse(
+def warm_up(
     cell: Cell, task: Task, peer: Peer, installed: Installed, say: Callable[[str], None]
 ) -> None:
     """Does it and shows what it says. If it fails its last line is shown, and the cell runs.

@@ -1,4 +1,4 @@
-"""Ends what a benchmark leaves if it dies itself: `python -m tianji_cli.bench.guardian TOKEN`.
+"""Ends what a benchmark leaves if it dies itself: `python -m tianji_cli.bench.reaper TOKEN`.
 
 Its standard input is a pipe that only the benchmark holds, so it ends with the benchmark, however
 that dies. Then whatever still carries the token is ended.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from tianji_cli.bench.supervise import end_all, marked
+from tianji_cli.bench.process_tree import end_all, marked
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tianji_cli.baselines.raw import EpisodeEnd, RawRecord, Steps
-from tianji_cli.bench.crossing import Crossing
 from tianji_cli.bench.suite import Task
+from tianji_cli.bench.threshold import ThresholdDetector
 
 Outcome = Literal["reached", "censored", "crashed", "hung", "garbage", "missing"]
 OUTCOMES: tuple[Outcome, ...] = ("reached", "censored", "crashed", "hung", "garbage", "missing")
@@ -27,7 +27,7 @@ class Verdict:
     detail: str
 
 
-class Judge:
+class StopRule:
     """Follows the records of one cell.
 
     Args:
@@ -38,7 +38,7 @@ class Judge:
     def __init__(self, task: Task, launched_s: float) -> None:
         self._task = task
         self._launched_s = launched_s
-        self._crossing = Crossing(task.judge, task.threshold)
+        self._crossing = ThresholdDetector(task.judge, task.threshold)
         self._episodes: list[EpisodeEnd] = []
         self._totals: dict[str, int] = {}
         self._progressed_s = launched_s
@@ -93,7 +93,7 @@ class Judge:
         A poll may bring episodes that ended before those of an earlier one, so what was heard may
         be another sequence. If it does not hold, judging goes on from the true one.
         """
-        self._crossing = Crossing(self._task.judge, self._task.threshold)
+        self._crossing = ThresholdDetector(self._task.judge, self._task.threshold)
         for episode in sorted(self._episodes, key=lambda each: each.t):
             self._crossing.hear(episode.episode_return, episode.t)
         return self.reached_s is not None

@@ -14,15 +14,15 @@ import pytest
 BENCHMARK = """
 import os, sys
 from pathlib import Path
-from tianji_cli.bench.supervise import Family
+from tianji_cli.bench.process_tree import ProcessTree
 script = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time;"
 script += " print(1); time.sleep(600)'], start_new_session=True); time.sleep(600)"
-family = Family([sys.executable, "-c", script], os.environ, Path.cwd(), Path(sys.argv[1]))
+tree = ProcessTree([sys.executable, "-c", script], os.environ, Path.cwd(), Path(sys.argv[1]))
 while not Path(sys.argv[1]).read_text():
-    family.wait(0.05)
-family.look()
-print(*family._members, flush=True)
-family.process.wait()
+    tree.wait(0.05)
+tree.look()
+print(*tree._members, flush=True)
+tree.process.wait()
 """
 
 
@@ -36,14 +36,14 @@ def test_a_killed_benchmark_leaves_no_system(tmp_path: Path) -> None:
     )
     assert benchmark.stdout is not None
     pids = [int(word) for word in benchmark.stdout.readline().split()]
-    family = [psutil.Process(pid) for pid in pids]
-    assert len(family) == 2
-    assert all(process.is_running() for process in family)
+    tree = [psutil.Process(pid) for pid in pids]
+    assert len(tree) == 2
+    assert all(process.is_running() for process in tree)
     benchmark.kill()
     benchmark.communicate()
     deadline_s = time.monotonic() + 20.0
-    while any(map(runs, family)):
-        assert time.monotonic() < deadline_s, f"{family} still run"
+    while any(map(runs, tree)):
+        assert time.monotonic() < deadline_s, f"{tree} still run"
         time.sleep(0.05)
 
 

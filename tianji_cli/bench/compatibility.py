@@ -102,10 +102,10 @@ def own_versions() -> dict[str, str]:
 
 
 def check_own_versions(earlier: Mapping[str, str], where: str) -> None:
-    """Refuses to go on with other packages than a study or benchmark of TianJi was begun with.
+    """Refuses to go on with other packages than a benchmark was begun with.
 
     Args:
-        earlier: As its document says; one of before lists none, and is not compared.
+        earlier: As its document says; older ones list none; the check is skipped.
         where: It lies.
 
     Raises:

@@ -8,8 +8,8 @@ from bench_fakes import make_task
 from engine.trace.records import Consumption, Episode, Event, Production
 from tianji_cli.baselines.convert import to_trace
 from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
-from tianji_cli.bench.judge import Judge
 from tianji_cli.bench.measure import measure
+from tianji_cli.bench.stop_rule import StopRule
 from tianji_cli.bench.work import Judging
 
 TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
@@ -20,13 +20,13 @@ def episodes(at_s, value, count):
 
 
 def started(launched_s=100.0, first_s=104.0):
-    judge = Judge(TASK, launched_s)
+    judge = StopRule(TASK, launched_s)
     judge.hear([Steps(t=first_s, source="a", total=1)], first_s)
     return judge
 
 
 def test_launching_takes_as_long_as_start_s():
-    judge = Judge(TASK, 100.0)
+    judge = StopRule(TASK, 100.0)
     assert judge.verdict(129.0) is None
     assert judge.verdict(131.0).outcome == "hung"
 
@@ -53,7 +53,7 @@ def test_the_threshold_must_be_held():
     records = [Steps(t=100.0, source="a", total=1)]
     for second, value in enumerate(values, start=101):
         records.append(EpisodeEnd(t=float(second), source="a", episode_return=value, length=10))
-    judge = Judge(task, 100.0)
+    judge = StopRule(task, 100.0)
     judge.hear(records, 110.0)
     # means of 2: 300 after 102, 150 after 103, 0, 150 after 105, then 300; three in a row at 107
     assert judge.reached_s == 107.0
@@ -70,7 +70,7 @@ def test_a_reached_threshold_ends_the_cell_only_after_min_s():
 def test_what_is_heard_late_counts_at_its_time_as_it_does_in_the_traces():
     """Two actors report whole rollouts, one after the other: their episodes lay in between."""
     task = make_task(judge=Judging(window=4, sustained_episodes=2), stall_s=60.0, budget_s=60.0)
-    judge = Judge(task, 100.0)
+    judge = StopRule(task, 100.0)
     begin = [Steps(t=101.0, source=name, total=1) for name in "ab"]
     ours = [EpisodeEnd(t=102.0 + i, source="a", episode_return=200.0, length=1) for i in range(5)]
     theirs = [EpisodeEnd(t=102.5 + i, source="b", episode_return=-9.0, length=1) for i in range(5)]

@@ -1,8 +1,8 @@
-"""One system as a family of processes: started in a session of its own, watched, ended completely.
+"""One system as a tree of processes: started in a session of its own, watched, ended completely.
 
 Members are found in two ways: by descent, as long as the parents live, and by a token in their
 environment, which they keep when their parents are gone. A process is only ever signalled by its
-pid together with its start time, never by name. A guardian (`guardian.py`) ends the family if this
+pid together with its start time, never by name. A guardian (`guardian.py`) ends the tree if this
 process dies before it could.
 """
 
@@ -46,7 +46,7 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses on which it still listened."""
 
 
-class Family:
+class ProcessTree:
     """A started system and all its descendants.
 
     Args:
@@ -89,7 +89,7 @@ class Family:
             return None
 
     def look(self) -> None:
-        """Remembers all present descendants, and how much memory the whole family has."""
+        """Remembers all present descendants, and how much memory the whole tree has."""
         self._remember(_descendants(list(self._members.values())))
         resident = sum(_rss(process) for process in self._members.values())
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
@@ -148,7 +148,7 @@ def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
 
 def _start_guardian(token: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        module_command(sys.executable, "tianji_cli.bench.guardian", token),
+        module_command(sys.executable, "tianji_cli.bench.reaper", token),
         env={**os.environ, "PYTHONPATH": str(source_root())},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -1,0 +1,83 @@
+"""A benchmark that may start or go on: what it is, where it lies, what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from engine.errors import ConfigError
+from tianji_cli.bench.cells import CampaignFiles, CellT, ManifestT, ResultT
+
+AnyFiles: TypeAlias = CampaignFiles[Any, Any, Any]
+"""Of whatever kind: its type variables depend on each other, which no bound can say."""
+FilesT = TypeVar("FilesT", bound=AnyFiles)
+
+
+@dataclass(frozen=True)
+class Campaign(Generic[FilesT, ManifestT, CellT]):
+    """One of them.
+
+    Whoever runs its cells holds the lock of its directory since before `open_cells` were read, so
+    that nobody else has run them meanwhile.
+
+    Attributes:
+        files: Where it lies.
+        manifest: What it is.
+        open_cells: Those that are still to be run, in order.
+    """
+
+    files: FilesT
+    manifest: ManifestT
+    open_cells: Sequence[CellT]
+
+    @property
+    def num_done(self) -> int:
+        return len(self.manifest.cells) - len(self.open_cells)
+
+
+def read_campaign(files: FilesT) -> Campaign[FilesT, Any, Any]:
+    """One that was begun; its finished cells are not run again.
+
+    Raises:
+        ConfigError: There is none, a file is damaged, or cells were run on another machine.
+    """
+    manifest = files.read_manifest()
+    done = files.read_results(manifest)
+    return Campaign(files, manifest, [cell for cell in manifest.cells if cell not in done])
+
+
+def run_open_cells(
+    campaign: Campaign[FilesT, ManifestT, CellT],
+    run_cell: Callable[[CellT], ResultT | None],
+    finished: Callable[[ResultT], None] = lambda _: None,
+) -> dict[CellT, ResultT]:
+    """Runs what is still open, while nobody else does.
+
+    Args:
+        campaign: From a plan, or from `read_campaign`.
+        run_cell: Runs one; None: it cannot be measured here, and stays open.
+        finished: Called after each.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the cell under way will be run again.
+    """
+    results: dict[CellT, ResultT] = {}
+    for cell in campaign.open_cells:
+        result = run_cell(cell)
+        if result is not None:
+            campaign.files.write_result(cell, result)
+            results[cell] = result
+            finished(result)
+    return results
+
+
+def check_finished(results: Collection[object], root: Path) -> None:
+    """Raises ConfigError if nothing of what lies at `root` has been finished yet."""
+    if not results:
+        raise ConfigError(
+            "nothing has been finished, so there is nothing to report",
+            where=str(root),
+            fix=f"tianji bench --resume {root}",
+        )
