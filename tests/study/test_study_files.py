@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
-from bench_requests import request_for
 from study_fakes import make_runs, manifest_of, write_study
 from synthetic_run import write_synthetic_run
 
@@ -17,13 +14,8 @@ from engine.errors import ConfigError, PreflightError
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
 from tianji_cli.analysis.thin import thin_curve
-from tianji_cli.bench.compatibility import code_state, own_versions
-from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_request import conduct
 from tianji_cli.commands.report import report_command
-from tianji_cli.commands.study import KIND
 from tianji_cli.commands.study_report import write_study_report
-from tianji_cli.documents import write_json
 from tianji_cli.output import Output
 from tianji_cli.study.records import LearningCurve, StudyFiles, StudyRun
 
@@ -90,19 +82,6 @@ def test_a_damaged_line_is_named(paths: StudyFiles):
     with pytest.raises(ConfigError) as caught:
         paths.read_results(paths.read_manifest())
     assert caught.value.where == f"{paths.records}:{len(RUNS) + 1}"
-
-
-def test_a_newer_study_is_refused(paths: StudyFiles):
-    write_json(paths.manifest, msgspec.structs.replace(manifest_of(), schema_version=9))
-    with pytest.raises(ConfigError, match="schema_version 9 is newer"):
-        paths.read_manifest()
-
-
-def test_machines_are_not_mixed(paths: StudyFiles):
-    run = msgspec.structs.replace(next(iter(RUNS.values())), machine_id="m2")
-    append(paths, run)
-    with pytest.raises(ConfigError, match="run on machine m2, it was begun on m1"):
-        paths.read_results(paths.read_manifest())
 
 
 def test_the_report_needs_the_two_files_alone(paths: StudyFiles, tmp_path: Path):
@@ -180,21 +159,3 @@ def test_a_kept_curve_is_small_and_keeps_its_end(tmp_path: Path):
 def test_a_run_without_a_full_window_has_no_curve(tmp_path: Path):
     run = load_run(write_synthetic_run(tmp_path / "run", num_batches=3))
     assert thin_curve(run) == LearningCurve()
-
-
-def test_a_study_goes_on_with_the_packages_that_it_was_begun_with(
-    paths: StudyFiles, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("tianji_cli.commands.study.run_cell", lambda *_: None)
-    request = replace(request_for(paths.root), trusts=True)
-    here = msgspec.structs.replace(manifest_of(), machine=this_machine(), git=code_state())
-    runs = [msgspec.structs.replace(run, machine_id=here.machine.id) for run in RUNS.values()]
-    paths.records.unlink()
-    append(paths, runs[0])
-    for versions in ({}, own_versions()):
-        write_json(paths.manifest, msgspec.structs.replace(here, versions=versions))
-        assert conduct(KIND, request, Output(verbosity=-1), paths.root) == 0
-    changed = msgspec.structs.replace(here, versions={**own_versions(), "torch": "1.0"})
-    write_json(paths.manifest, changed)
-    with pytest.raises(ConfigError, match=r"here: torch was 1\.0, is"):
-        conduct(KIND, request, Output(verbosity=-1), paths.root)
