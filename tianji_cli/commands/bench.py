@@ -54,7 +54,10 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     """
     _check_answerable(request)
     if request.resume is not None:
-        request.refuse(dict.fromkeys(request.given, "a resumed benchmark keeps its settings"), "start a new one")
+        request.refuse(
+            dict.fromkeys(request.given, "a resumed benchmark keeps its settings"),
+            "start a new one",
+        )
         info, root = request.resumed()
     else:
         info, root = kind_of_suite(read_suite(request.suite)), None
