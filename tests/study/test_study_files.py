@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from study_fakes import make_runs, manifest_of, write_study
 from synthetic_run import write_synthetic_run
@@ -16,6 +17,7 @@ from tianji_cli.analysis.run import load_run
 from tianji_cli.analysis.thin import thin_curve
 from tianji_cli.commands.report import report_command
 from tianji_cli.commands.study_report import write_study_report
+from tianji_cli.documents import write_json
 from tianji_cli.output import Output
 from tianji_cli.study.records import LearningCurve, StudyFiles, StudyRun
 
