@@ -2,13 +2,14 @@
 
 Members are found in two ways: by descent, as long as the parents live, and by a token in their
 environment, which they keep when their parents are gone. A process is only ever signalled by its
-pid together with its start time, never by name. A guardian (`guardian.py`) ends the tree if this
+pid together with its start time, never by name. A reaper (`reaper.py`) ends the tree if this
 process dies before it could.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -65,9 +66,10 @@ class ProcessTree:
         self._token = uuid.uuid4().hex
         self._members: dict[int, psutil.Process] = {}
         self._births_s: dict[int, float] = {}
+        self._looked_s = -math.inf
         self.peak_rss_bytes = 0
         self.left_files: list[LeftFile] = []
-        self._guardian = _start_guardian(self._token)
+        self._reaper = _start_reaper(self._token)
         with os.fdopen(append_descriptor(output), "ab") as file:
             self.process = subprocess.Popen(
                 list(argv),
@@ -88,8 +90,11 @@ class ProcessTree:
         except subprocess.TimeoutExpired:
             return None
 
-    def look(self) -> None:
+    def look(self, *, at_most_every_s: float = 0.0) -> None:
         """Remembers all present descendants, and how much memory the whole tree has."""
+        if time.monotonic() - self._looked_s < at_most_every_s:
+            return
+        self._looked_s = time.monotonic()
         self._remember(_descendants(list(self._members.values())))
         resident = sum(_rss(process) for process in self._members.values())
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
@@ -109,7 +114,7 @@ class ProcessTree:
         leftovers = [_describe(process) for process in self._alive()] if had_ended else []
         end_all(self._alive)
         self.process.wait()
-        self._guardian.communicate()
+        self._reaper.communicate()
         self.left_files = remove_left(self._births_s)
         return leftovers
 
@@ -146,7 +151,7 @@ def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
             return
 
 
-def _start_guardian(token: str) -> subprocess.Popen[bytes]:
+def _start_reaper(token: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         module_command(sys.executable, "tianji_cli.bench.reaper", token),
         env={**os.environ, "PYTHONPATH": str(source_root())},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
@@ -19,21 +18,17 @@ from engine.trace.records import Record
 from engine.trace.writer import TraceWriter
 from tianji_cli.baselines.base import CellPaths, Command, Installed, Peer
 from tianji_cli.baselines.raw import Feed, GarbageError, RawRecord
+from tianji_cli.bench.child import run_child, with_tail
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.measure import MAX_MISCOUNT, Figures, measure
-from tianji_cli.bench.process_tree import ProcessTree, clean_environment, modules_environment
+from tianji_cli.bench.process_tree import clean_environment, modules_environment
 from tianji_cli.bench.results import Cell, CellResult
 from tianji_cli.bench.stop_rule import StopRule, Verdict
 from tianji_cli.bench.suite import Task
 from tianji_cli.safe_files import clear
 
-LOOK_S = 0.1
-"""How often its records are read; a threshold that is crossed ends the cell so soon."""
-LOOK_AT_FAMILY_S = 0.5
 GRACE_S = 20.0
 """A system that does not end so soon after it was asked to is killed."""
-TAIL_LINES = 15
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -53,65 +48,64 @@ class Seen:
     return_mean: float | None
 
 
-class CellRun:
-    """One cell under way. Use `run_cell`."""
+class CellWatch:
+    """Follows what the system of one cell reports, and lets the stop rule decide.
 
-    def __init__(self, tree: ProcessTree, feed: Feed, judge: StopRule, launched_s: float) -> None:
-        self.tree = tree
-        self.feed = feed
-        self.judge = judge
-        self.launched_s = launched_s
+    Args:
+        feed: Of its records.
+        rule: When the cell ends.
+        show: Called while it goes on.
+
+    Attributes:
+        records: All that it has reported.
+        verdict: Why the cell ends; None before.
+    """
+
+    def __init__(self, feed: Feed, rule: StopRule, show: Callable[[Seen], None]) -> None:
+        self._feed = feed
+        self._rule = rule
+        self._show = show
         self.records: list[RawRecord] = []
-        self.stop_asked_s: float | None = None
+        self.verdict: Verdict | None = None
 
-    def follow(self, show: Callable[[Seen], None]) -> Verdict:
-        """Looks until the cell must end; does not end it."""
-        look_at_s = 0.0
-        while True:
-            exit_code = self.tree.wait(LOOK_S)
-            now_s = time.monotonic()
-            if now_s >= look_at_s:
-                self.tree.look()
-                look_at_s = now_s + LOOK_AT_FAMILY_S
-            try:
-                self._hear(now_s)
-            except GarbageError as error:
-                return Verdict("garbage", error.what)
-            verdict = self.judge.verdict(now_s)
-            if verdict is not None:
-                return verdict
-            if exit_code is not None:
-                return Verdict("crashed", f"it ended by itself with exit code {exit_code}")
-            show(self._seen(now_s))
+    @property
+    def grace_s(self) -> float:
+        """Only who has done its work is asked; whoever hangs would not answer."""
+        is_done = self.verdict is not None and self.verdict.outcome in ("reached", "censored")
+        return GRACE_S if is_done else 0.0
 
-    def stop(self) -> None:
-        """Asks for a clean end and waits for it, as long as `GRACE_S`."""
-        self.stop_asked_s = time.monotonic() - self.launched_s
-        self.tree.ask_to_stop()
-        deadline_s = time.monotonic() + GRACE_S
-        while self.tree.wait(LOOK_S) is None and time.monotonic() < deadline_s:
-            self.tree.look()
+    def must_end(self, since_s: float, exit_code: int | None) -> bool:
+        now_s = time.monotonic()
+        try:
+            self.hear(now_s)
+        except GarbageError as error:
+            self.verdict = Verdict("garbage", error.what)
+            return True
+        self.verdict = self._rule.verdict(now_s)
+        if self.verdict is None and exit_code is not None:
+            text = f"it ended by itself with exit code {exit_code}"
+            self.verdict = Verdict("crashed", text)
+        if self.verdict is None:
+            self._show(self._seen(since_s, now_s))
+        return self.verdict is not None
 
-    def _hear(self, now_s: float) -> None:
-        new = self.feed.poll()
-        self.records += new
-        self.judge.hear(new, now_s)
-
-    def hear_last_words(self) -> None:
-        """Reads what was written while it ended.
+    def hear(self, now_s: float) -> None:
+        """Reads what was written since.
 
         Raises:
             GarbageError: That is no record.
         """
-        self._hear(time.monotonic())
+        new = self._feed.poll()
+        self.records += new
+        self._rule.hear(new, now_s)
 
-    def _seen(self, now_s: float) -> Seen:
-        first_s = self.judge.first_sample_s
+    def _seen(self, since_s: float, now_s: float) -> Seen:
+        first_s = self._rule.first_sample_s
         return Seen(
-            since_launch_s=now_s - self.launched_s,
+            since_launch_s=since_s,
             trained_s=None if first_s is None else now_s - first_s,
-            env_steps=self.judge.env_steps,
-            return_mean=self.judge.return_mean,
+            env_steps=self._rule.env_steps,
+            return_mean=self._rule.return_mean,
         )
 
 
@@ -152,31 +146,29 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
     task, paths = work.task.of(work.cell.peer), work.paths
     with _prepared(paths) as scratch:
         command = _write_job(work, task, scratch)
-        run = _launch(work, task, command)
-        try:
-            verdict = run.follow(show)
-            if verdict.outcome in ("reached", "censored"):
-                run.stop()
-        finally:
-            ended_s = time.monotonic() - run.launched_s
-            exit_code = run.tree.process.poll()
-            leftovers = run.tree.end()
-        verdict, figures = _conclude(run, verdict, task, work.peer, paths)
-        if exit_code not in (None, *command.ok_codes) and run.stop_asked_s is not None:
-            verdict = Verdict(verdict.outcome, f"{verdict.detail}; its exit code was {exit_code}")
+        launched_s = time.monotonic()
+        watch = CellWatch(work.peer.feed(paths), StopRule(task, launched_s), show)
+        ended = run_child(
+            command.argv, _environment(work, command), paths.root, paths.output, watch
+        )
+        stop_asked_s = None if ended.stop_asked_s is None else ended.stop_asked_s - launched_s
+        verdict, figures = _conclude(watch, launched_s, stop_asked_s, task, work.peer, paths)
+        if ended.exit_code not in (None, *command.ok_codes) and stop_asked_s is not None:
+            detail = f"{verdict.detail}; its exit code was {ended.exit_code}"
+            verdict = Verdict(verdict.outcome, detail)
     return CellResult(
         cell=work.cell,
         outcome=verdict.outcome,
         detail=_with_tail(verdict, paths),
         figures=figures,
         started_at=started_at,
-        launched_s=run.launched_s,
-        stop_asked_s=run.stop_asked_s,
-        ended_s=ended_s,
-        exit_code=exit_code,
-        peak_rss_bytes=run.tree.peak_rss_bytes,
-        leftovers=leftovers,
-        left_files=run.tree.left_files,
+        launched_s=launched_s,
+        stop_asked_s=stop_asked_s,
+        ended_s=ended.ended_s - launched_s,
+        exit_code=ended.exit_code,
+        peak_rss_bytes=ended.peak_rss_bytes,
+        leftovers=ended.leftovers,
+        left_files=ended.left_files,
         load=work.load,
         machine_id=work.machine_id,
         command=list(command.argv),
@@ -191,17 +183,13 @@ def _write_job(work: Assignment, task: Task, scratch: Path) -> Command:
     return work.peer.command(job, work.paths, work.installed)
 
 
-def _launch(work: Assignment, task: Task, command: Command) -> CellRun:
-    paths = work.paths
-    environment = {
+def _environment(work: Assignment, command: Command) -> dict[str, str]:
+    return {
         **clean_environment(command.unset),
         **modules_environment(),
         **command.env,
-        "TIANJI_BENCH_RAW": str(paths.raw),
+        "TIANJI_BENCH_RAW": str(work.paths.raw),
     }
-    launched_s = time.monotonic()
-    tree = ProcessTree(command.argv, environment, paths.root, paths.output)
-    return CellRun(tree, work.peer.feed(paths), StopRule(task, launched_s), launched_s)
 
 
 @contextmanager
@@ -221,16 +209,23 @@ def _prepared(paths: CellPaths) -> Iterator[Path]:
 
 
 def _conclude(
-    run: CellRun, verdict: Verdict, task: Task, peer: Peer, paths: CellPaths
+    watch: CellWatch,
+    launched_s: float,
+    stop_asked_s: float | None,
+    task: Task,
+    peer: Peer,
+    paths: CellPaths,
 ) -> tuple[Verdict, Figures]:
     """Writes the trace tables and measures; what cannot be read is an outcome, not an error."""
+    verdict = watch.verdict
+    assert verdict is not None, "it has ended"
     try:
-        run.hear_last_words()
-        rows = peer.trace(run.records, paths, run.launched_s)
+        watch.hear(time.monotonic())
+        rows = peer.trace(watch.records, paths, launched_s)
     except TianJiError as error:
         return Verdict("garbage", error.what), Figures()
     write_trace(paths, rows)
-    figures = measure(rows, task, run.stop_asked_s)
+    figures = measure(rows, task, stop_asked_s)
     if verdict.outcome in ("reached", "censored"):
         if figures.miscount is not None and figures.miscount > MAX_MISCOUNT:
             detail = (
@@ -264,8 +259,5 @@ def write_trace(paths: CellPaths, rows: list[Record]) -> None:
 
 def _with_tail(verdict: Verdict, paths: CellPaths) -> str:
     """For what went wrong, also the last words of the system."""
-    if verdict.outcome in ("reached", "censored") or not paths.output.is_file():
-        return verdict.detail
-    text = paths.output.read_text(encoding="utf-8", errors="replace")
-    tail = [line[:300] for line in _COLOURS.sub("", text).splitlines()[-TAIL_LINES:]]
-    return "\n    ".join([verdict.detail, *tail])
+    is_fine = verdict.outcome in ("reached", "censored")
+    return verdict.detail if is_fine else with_tail(verdict.detail, paths.output)

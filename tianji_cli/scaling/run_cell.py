@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import psutil
 from engine.errors import ConfigError
 from engine.search_path import module_command
 from tianji_cli.bench.cells import now_text
+from tianji_cli.bench.child import Ended, TimeLimit, run_child
 from tianji_cli.bench.machine import load_now
-from tianji_cli.bench.process_tree import ProcessTree, clean_environment
+from tianji_cli.bench.process_tree import clean_environment
 from tianji_cli.documents import write_json
 from tianji_cli.inventory_file import as_file
 from tianji_cli.masking import masked
@@ -30,11 +30,9 @@ from tianji_cli.scaling.records import (
 )
 
 INVENTORY = "inventory.json"
-LOOK_S = 0.5
 LAUNCH_S = 120.0
 """Beyond the budget, for provisioning and the end; a run that takes longer has hung."""
 GRACE_S = 40.0
-TAIL_LINES = 15
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,10 +57,10 @@ def run_cell(
     argv = command_of(manifest, root, cell)
     load, started_at = load_now(), now_text()
     try:
-        exit_code, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
+        ended, busy_share = _run(argv, root, manifest.suite.budget_s + LAUNCH_S, show)
     finally:
         write_json(root / INVENTORY, as_file(masked(manifest.inventory)))
-    figures, problem = _conclude(exit_code, root)
+    figures, problem = _conclude(ended, root)
     is_reached = figures.time_to_threshold_s is not None
     return ScalingResult(
         cell=cell,
@@ -72,7 +70,7 @@ def run_cell(
         started_at=started_at,
         busy_share=round(busy_share, 3),
         load=load,
-        exit_code=exit_code,
+        exit_code=ended.exit_code if ended.is_by_itself else None,
         machine_id=manifest.machine.id,
         command=argv,
         versions=versions_of(RunPaths(root / RUN)),
@@ -98,49 +96,20 @@ def command_of(manifest: ScalingManifest, root: Path, cell: ScalingCell) -> list
 
 def _run(
     argv: list[str], root: Path, limit_s: float, show: Callable[[float], None]
-) -> tuple[int | None, float]:
-    """The exit code, None if it has not ended within the limit; how busy this machine was."""
+) -> tuple[Ended, float]:
+    """How it ended; how busy this machine was."""
     environment = {**clean_environment(), "PYTHONPATH": str(_ROOT)}
+    watcher = TimeLimit(limit_s, GRACE_S, show)  # asked, the command ends its part on every host
     psutil.cpu_percent()  # from here on
-    tree = ProcessTree(argv, environment, Path.cwd(), root / "output.log")
-    try:
-        exit_code = _wait(tree, limit_s, show)
-        return exit_code, psutil.cpu_percent() / 100
-    finally:
-        _stop(tree)
+    ended = run_child(argv, environment, Path.cwd(), root / "output.log", watcher)
+    return ended, psutil.cpu_percent() / 100
 
 
-def _wait(tree: ProcessTree, limit_s: float, show: Callable[[float], None]) -> int | None:
-    """The exit code; None if it has not ended within the limit."""
-    began_s = time.monotonic()
-    while (since_s := time.monotonic() - began_s) < limit_s:
-        exit_code = tree.wait(LOOK_S)
-        if exit_code is not None:
-            return exit_code
-        tree.look()
-        show(since_s)
-    return None
-
-
-def _stop(tree: ProcessTree) -> None:
-    """In good order first: the command then ends its part on every host."""
-    if tree.wait(0.0) is None:
-        tree.ask_to_stop()
-        tree.wait(GRACE_S)
-    tree.end()
-
-
-def _conclude(exit_code: int | None, root: Path) -> tuple[ScalingFigures, str]:
+def _conclude(ended: Ended, root: Path) -> tuple[ScalingFigures, str]:
     """What it did, or what went wrong."""
-    if exit_code != 0:
-        return ScalingFigures(), _problem(exit_code, root / "output.log")
+    if problem := ended.problem(root / "output.log"):
+        return ScalingFigures(), problem
     try:
         return measure(RunPaths(root / RUN)), ""
     except ConfigError as error:
         return ScalingFigures(), str(error)
-
-
-def _problem(exit_code: int | None, output: Path) -> str:
-    head = "it did not end in time" if exit_code is None else f"its exit code was {exit_code}"
-    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n    ".join([head, *(line[:300] for line in lines[-TAIL_LINES:])])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,8 +17,8 @@ from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.blocks import in_blocks
 from tianji_cli.bench.campaign import Campaign
 from tianji_cli.bench.cells import beginning, now_text
+from tianji_cli.bench.child import TimeLimit, run_child, with_tail
 from tianji_cli.bench.machine import Load, load_now
-from tianji_cli.bench.process_tree import ProcessTree
 from tianji_cli.documents import write_json
 from tianji_cli.files import find_file
 from tianji_cli.run_dir import RunPaths
@@ -27,7 +26,6 @@ from tianji_cli.safe_files import clear, make_inside
 from tianji_cli.study.records import Outcome, StudyCell, StudyFiles, StudyManifest, StudyRun
 from tianji_cli.study.spec import Study
 
-LOOK_S = 0.2
 GRACE_S = 60.0
 """A run may take so much longer than its budget to launch and to end; then it is interrupted."""
 PATIENCE_S = 20.0
@@ -100,24 +98,12 @@ def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
     argv = module_command(
         sys.executable, "tianji_cli.main", *command_of(work.manifest, cell, paths)
     )
-    tree = ProcessTree(argv, with_own_path(os.environ), Path.cwd(), output)
     budget_s = study.tasks[cell.task].budget_s or study.budget_s
-    try:
-        _wait(tree, budget_s + GRACE_S)
-    finally:
-        if tree.process.poll() is None:
-            tree.ask_to_stop()
-            _wait(tree, PATIENCE_S)
-        tree.end()
+    watcher = TimeLimit(budget_s + GRACE_S, PATIENCE_S)
+    run_child(argv, with_own_path(os.environ), Path.cwd(), output, watcher)
     run = RunPaths(paths.cell(cell))
     found = conclude(cell, run, work.manifest.machine.id, load, output)
     return msgspec.structs.replace(found, started_at=started_at, command=argv)
-
-
-def _wait(tree: ProcessTree, timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while tree.wait(LOOK_S) is None and time.monotonic() < deadline_s:
-        tree.look()
 
 
 def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:
@@ -128,8 +114,7 @@ def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output
     try:
         data = load_run(run)
     except ConfigError as error:
-        tail = output.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-        detail = "\n".join((str(error), *tail))
+        detail = with_tail(str(error), output)
         return StudyRun(
             cell=cell,
             outcome="failed",

@@ -19,6 +19,7 @@ import msgspec
 
 from engine.errors import ConfigError, PreflightError
 from engine.wire.keys import make_keyrings
+from tianji_cli.bench.child import with_last_lines
 from tianji_cli.bundle import make_bundle, pinned_constraints, source_root
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.deployment import HostPart
@@ -35,7 +36,6 @@ from tianji_cli.transport.run_cell import (
     CellFailedError,
     conclude,
     make_job,
-    with_tail,
 )
 from tianji_cli.verification import look_at_bundle
 
@@ -233,7 +233,7 @@ class _Program:
     def _ended(self) -> CellFailedError:
         """Before it was asked to; says its last words."""
         self._connection.wait(END_S)
-        return CellFailedError(with_tail("it ended early", self._connection.error_output()))
+        return CellFailedError(with_last_lines("it ended early", self._connection.error_output()))
 
     def close(self) -> None:
         """Ends it; a program that was ended so often must leave no descriptor open."""

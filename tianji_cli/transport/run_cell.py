@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from tianji_cli.bench.cells import now_text
+from tianji_cli.bench.child import TimeLimit, run_child, with_tail
 from tianji_cli.bench.machine import load_now
-from tianji_cli.bench.process_tree import ProcessTree, clean_environment
+from tianji_cli.bench.process_tree import clean_environment
 from tianji_cli.bundle import source_root
 from tianji_cli.safe_files import clear
 from tianji_cli.transport.methods import ENDS, METHODS, Method
@@ -25,12 +26,10 @@ from tianji_cli.transport.records import (
 )
 from tianji_cli.transport.suite import TransportSuite
 
-LOOK_S = 0.5
 LAUNCH_S = 60.0
 """For libraries, beside measuring."""
 SIZE_S = 30.0
 """For one size: what takes longer has hung."""
-TAIL_LINES = 10
 MIN_APART_S = 1.0
 """Between hosts everybody sends at least as long as iperf3, which knows no less."""
 POINTS_NAME = "points.json"
@@ -134,23 +133,10 @@ def _run(command: list[str], root: Path, scratch: Path, limit_s: float) -> bytes
     environment = {**clean_environment(), "PYTHONPATH": str(source_root())}
     beside = str(Path(command[0]).parent)  # XingTian starts `plasma_store` by name
     environment["PATH"] = f"{beside}:{environment.get('PATH', '')}"
-    tree = ProcessTree(command, environment, scratch, output)
-    deadline_s = time.monotonic() + limit_s
-    exit_code = None
-    try:
-        while exit_code is None and time.monotonic() < deadline_s:
-            exit_code = tree.wait(LOOK_S)
-            tree.look()
-    finally:
-        tree.end()
+    ended = run_child(command, environment, scratch, output, TimeLimit(limit_s))
+    if problem := ended.problem(output):
+        raise CellFailedError(problem)
     points = scratch / POINTS_NAME
-    if exit_code == 0 and points.is_file():
-        return points.read_bytes()
-    head = "it did not end in time" if exit_code is None else f"its exit code was {exit_code}"
-    said = output.read_text(encoding="utf-8", errors="replace")
-    raise CellFailedError(with_tail(head, said))
-
-
-def with_tail(head: str, said: str) -> str:
-    """What happened, and the last lines of what it said."""
-    return "\n    ".join([head, *(line[:300] for line in said.splitlines()[-TAIL_LINES:])])
+    if not points.is_file():
+        raise CellFailedError(with_tail("it measured nothing", output))
+    return points.read_bytes()
