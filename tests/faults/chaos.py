@@ -176,16 +176,19 @@ class Chaos:
         host = planned.target
         name, pid = self._actor_on(host, command)
         self._signal(host, name, pid, signal.SIGSTOP)
-        stat = self.lab.exec(host, ["cat", f"/proc/{pid}/stat"]).stdout
-        if not stat:
-            raise NotNow(f"{name}, process {pid} on {host}, has just ended")
-        state = stat.rpartition(") ")[2][:1]
 
         def go_on() -> None:
             self.lab.exec(host, ["kill", f"-{int(signal.SIGCONT)}", str(pid)])
 
+        def is_stopped() -> bool:  # it runs until its core hears of the signal
+            stat = self.lab.exec(host, ["cat", f"/proc/{pid}/stat"]).stdout
+            if not stat:
+                raise NotNow(f"{name}, process {pid} on {host}, has just ended")
+            return stat.rpartition(") ")[2][:1] == "T"
+
         self._undo(planned, go_on)
-        return self._prove(state == "T", f"{name}, process {pid} on {host}, is in state {state}")
+        wait_until(is_stopped, 5, f"{name} is stopped")
+        return f"{name}, process {pid} on {host}, is stopped"
 
     def _cut(self, planned: Planned, host: str) -> str:
         self._require("up", host)
