@@ -80,7 +80,7 @@ class TicketGranted(Message, frozen=True, kw_only=True):
 class Receipt(Message, frozen=True, kw_only=True):
     """From process to process: of your letters of this session all before `next_number` have come.
 
-    It is for no role (`engine.wire.letters`).
+    It is for no role (`engine.wire.reliable`).
     """
 
     session: int

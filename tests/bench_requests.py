@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tianji_cli.baselines.base import PeerOptions
-from tianji_cli.commands.bench_request import DEFAULT_PEERS, BenchRequest
+from tianji_cli.bench.systems.base import PeerOptions
+from tianji_cli.commands.benchmarks.bench_request import DEFAULT_PEERS, BenchRequest
 
 
 def request_for(root: Path, *, resume: bool = True) -> BenchRequest:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from dealing import dealt
 
-from engine.runtime.heap import reading_libraries
+from engine.host.malloc import reading_libraries
 from tianji_cli import streams
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")

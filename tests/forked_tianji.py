@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60.0
-PRELOADED = ("up", "plan", "bench", "runs", "report", "status")
+PRELOADED = ("up", "plan", "benchmarks.bench", "runs", "report", "status")
 
 
 def run_forked(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tianji_cli.analysis.history import check_history
 from tianji_cli.analysis.run import load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 
 def check_histories(results: Path) -> int:

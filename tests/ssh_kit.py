@@ -158,7 +158,7 @@ class Bench:
         return int(json.loads(done.stdout)["roles"][address]["pid"])
 
     def supervisor_pid(self, host: str) -> int:
-        ((pid, _),) = self.processes(host, "-m engine.runtime.supervisor")
+        ((pid, _),) = self.processes(host, "-m engine.supervision.supervisor")
         return pid
 
     def is_alive(self, host: str, pid: int) -> bool:
@@ -201,7 +201,7 @@ class Bench:
     def forget_runs(self) -> None:
         """Ends and removes what an earlier test could not, so that it fails no other."""
         for host in self.hosts:
-            if left := [str(pid) for pid, _ in self.processes(host, "engine.runtime")]:
+            if left := [str(pid) for pid, _ in self.processes(host, "engine.")]:
                 self.lab.exec(host, ["kill", "-KILL", *left])
                 wait_until(lambda host=host: not self.processes(host), 10, f"{host} is empty")
             self.lab.exec(host, ["sh", "-c", "rm -rf /root/.tianji/runs/* /tmp/tianji-*"])

@@ -26,7 +26,7 @@ from engine.trace.records import (
     table_of,
 )
 from engine.trace.summary import Summary, steady_rate_per_s, summarise_lag
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </title>"
 STEPS = 400

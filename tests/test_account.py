@@ -14,12 +14,12 @@ from typing import NoReturn
 
 import pytest
 
+from engine.compilation.library import cache_directory
 from engine.errors import ConfigError
-from engine.runtime import account
-from engine.runtime.library import cache_directory
+from engine.host import account
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.target import resolve_target
-from tianji_cli.inventory import Host
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CACHE_HOME")
 

@@ -9,11 +9,11 @@ import pytest
 from synthetic_run import write_synthetic_run
 
 from tianji_cli.analysis.ancestry import ancestors_of
-from tianji_cli.analysis.examine import examine_runs
 from tianji_cli.analysis.run import load_run
+from tianji_cli.analysis.verify import examine_runs
 from tianji_cli.commands.report import write_report
-from tianji_cli.render.titles import return_over_steps
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.render.run.titles import return_over_steps
+from tianji_cli.storage.run_dir import RunPaths
 
 JOINT_S = 4.0
 

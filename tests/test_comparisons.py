@@ -21,10 +21,10 @@ from tianji_cli.analysis.settings import (
     settings_note,
 )
 from tianji_cli.commands.report import report_command, write_report
-from tianji_cli.comparison_dir import COMPARED_FILE, claim_comparison
 from tianji_cli.output import Output
-from tianji_cli.render.tables import settings_table
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.render.run.tables import settings_table
+from tianji_cli.storage.comparison_dir import COMPARED_FILE, claim_comparison
+from tianji_cli.storage.run_dir import RunPaths
 
 
 def manifest(**experiment: object) -> Manifest:

@@ -13,19 +13,19 @@ import pytest
 from msgspec.structs import replace
 from synthetic_run import write_synthetic_run
 
+from engine.control_protocol import Failed
 from engine.errors import CleanupError, RunFailedError
-from engine.runtime.coordinate import SUMMARY_BYTES, reserve_summary, write_summary
-from engine.runtime.launch import Failed
+from engine.executors.coordinator import SUMMARY_BYTES, reserve_summary, write_summary
 from engine.trace.reader import read_summary
 from engine.trace.summary import KILLED, Summary
-from tianji_cli import conclusion
-from tianji_cli.analysis.examine import examine_runs
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import summary_of_remains
 from tianji_cli.analysis.run import load_run
-from tianji_cli.conclusion import conclude
+from tianji_cli.analysis.verify import examine_runs
+from tianji_cli.commands import outcome as conclusion
+from tianji_cli.commands.outcome import conclude
 from tianji_cli.output import Output
-from tianji_cli.watch import Outcome
+from tianji_cli.runs.monitor import Outcome
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -77,10 +77,10 @@ def test_who_waits_for_the_end_does_not_wait_for_pandas(tmp_path: Path):
     code = f"""
 import sys
 from pathlib import Path
-from tianji_cli.conclusion import conclude
+from tianji_cli.commands.outcome import conclude
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RunPaths
-from tianji_cli.watch import Outcome
+from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.runs.monitor import Outcome
 assert conclude(RunPaths(Path({str(paths.root)!r})), Outcome(), True, Output()) == 130
 assert not {{"pandas", "torch", "matplotlib"}} & set(sys.modules)
 """

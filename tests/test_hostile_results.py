@@ -18,7 +18,7 @@ import pytest
 from synthetic_run import write_synthetic_run
 
 from engine.errors import ConfigError, PreflightError, TianJiError
-from engine.runtime.state import read_state
+from engine.supervision.host_state import read_state
 from engine.trace.columns import Table
 from engine.trace.reader import read_columns, read_table
 from engine.trace.records import Episode, Production, Resources
@@ -29,8 +29,8 @@ from tianji_cli.commands.report import report_command, write_report
 from tianji_cli.commands.runs import runs_command
 from tianji_cli.commands.status import status_command
 from tianji_cli.output import Output
-from tianji_cli.render import figure_style
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.plotting import figure_style
+from tianji_cli.storage.run_dir import RunPaths
 
 Change: TypeAlias = Callable[[Path], object]
 PART = {

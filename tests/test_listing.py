@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import write_synthetic_run
 
-from tianji_cli.analysis.listing import list_results
+from tianji_cli.bench.listing import list_results
 from tianji_cli.commands.runs import list_runs, runs_command
 from tianji_cli.output import Output
 

@@ -14,12 +14,12 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.extensions import import_modules
-from engine.runtime.host_check import LIST_NAME
+from engine.host.host_check import LIST_NAME
 from engine.search_path import OWN_ROOT, module_command, own_path, searched
 from engine.spec import Experiment
-from tianji_cli import own_modules
-from tianji_cli.bundle import pack_modules
-from tianji_cli.own_modules import OwnModules, find_modules
+from tianji_cli.provisioning import own_modules
+from tianji_cli.provisioning.bundle import pack_modules
+from tianji_cli.provisioning.own_modules import OwnModules, find_modules
 
 
 def experiment(*modules: str, env: str = "CartPole-v1") -> Experiment:
@@ -160,7 +160,11 @@ def shadowed(directory: Path, names: tuple[str, ...] = SHADOWS) -> Path:
     return directory
 
 
-MODULES = ("engine.runtime.supervisor", "engine.runtime.nursery", "engine.runtime.inspect")
+MODULES = (
+    "engine.supervision.supervisor",
+    "engine.runtime.forkserver",
+    "engine.supervision.run_inspector",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 from synthetic_run import write_rows, write_synthetic_run
 
-from engine.sections import SECTIONS
+from engine.timing import SECTIONS
 from engine.trace.records import Profile
 from tianji_cli.analysis.profile import MAX_ROLES, profile_of, summarised
 from tianji_cli.commands.report import write_report
-from tianji_cli.render.figures_profile import LOOK, draw_profile, profile_title
-from tianji_cli.render.profile import profile_cells, profile_table
+from tianji_cli.render.run.figures_profile import LOOK, draw_profile, profile_title
+from tianji_cli.render.run.profile import profile_cells, profile_table
 
 
 def row(role: str, t_s: float, cpu_s: float, **sections_s: float) -> Profile:

@@ -19,10 +19,10 @@ from engine.errors import ConfigError, PreflightError
 from tianji_cli.commands.report import ReportResult, report_command, write_report
 from tianji_cli.commands.runs import list_runs, runs_command
 from tianji_cli.output import Output
-from tianji_cli.render.figure_style import COLOURS, DASHES, colour_of, dashes_of
+from tianji_cli.plotting.figure_style import COLOURS, DASHES, colour_of, dashes_of
+from tianji_cli.render.run.tables import runs_table, summary_table
 from tianji_cli.render.svg import inline_svg
-from tianji_cli.render.tables import runs_table, summary_table
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 FIGURE_NAMES = (
     "return_over_time",

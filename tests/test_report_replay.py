@@ -17,8 +17,8 @@ from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.replay import MAX_POINTS, replay_ratio_over_time
 from tianji_cli.analysis.run import load_run
 from tianji_cli.commands.report import write_report
-from tianji_cli.render import titles
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.render.run import titles
+from tianji_cli.storage.run_dir import RunPaths
 
 
 def replayed(root: Path) -> RunPaths:

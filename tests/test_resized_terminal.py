@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from engine.progress import Progress, RoleState
-from tianji_cli.render.bench_live import BenchDisplay
+from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.render.live import LiveDisplay
 from tianji_cli.render.redrawn_live import RedrawnLive
 

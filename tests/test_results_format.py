@@ -8,30 +8,30 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.runtime.launch import HostFacts
-from engine.sections import SECTIONS
+from engine.control_protocol import HostFacts
+from engine.timing import SECTIONS
 from engine.trace.records import RECORD_TYPES, Record, table_of
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
 from tianji_cli.analysis.settings import Differences, DifferingSetting
-from tianji_cli.commands.bench import InstalledDocument
+from tianji_cli.commands.benchmarks.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
 from tianji_cli.commands.down import DownDocument, HostDown
 from tianji_cli.commands.fetch import FetchDocument, HostFetched
 from tianji_cli.commands.lab import DownDocument as LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
+from tianji_cli.commands.outcome import DetachedDocument
 from tianji_cli.commands.plan import Channel, PlanDocument
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
-from tianji_cli.conclusion import DetachedDocument
 from tianji_cli.git_state import GitState
-from tianji_cli.manifest import Manifest
-from tianji_cli.placement import Placement
-from tianji_cli.preflight import Finding
-from tianji_cli.run_dir import RunPaths
-from tianji_cli.seats import Seat
+from tianji_cli.planning.placement import Placement
+from tianji_cli.planning.resources import Seat
+from tianji_cli.provisioning.preflight import Finding
+from tianji_cli.runs.manifest import Manifest
+from tianji_cli.storage.run_dir import RunPaths
 
 DOCUMENTS = [
     *(ReportDocument, Differences, DifferingSetting),

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from tianji_cli.commands.report_kinds import report_other
-from tianji_cli.deployment import read_deployment
-from tianji_cli.origin import find_origin
+from tianji_cli.commands.benchmarks.report_kinds import report_other
 from tianji_cli.output import Output
-from tianji_cli.run_dir import (
+from tianji_cli.runs.resume import find_origin
+from tianji_cli.storage.deployment import read_deployment
+from tianji_cli.storage.run_dir import (
     MAX_RUN_ID,
     claim_new_run,
     claim_run,

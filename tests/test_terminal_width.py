@@ -15,9 +15,9 @@ from engine.trace.reader import read_summary
 from engine.trace.summary import Summary
 from tianji_cli.analysis.curves import curves_of
 from tianji_cli.analysis.run import load_run
-from tianji_cli.render import titles
 from tianji_cli.render.live import panel
-from tianji_cli.render.tables import summary_table
+from tianji_cli.render.run import titles
+from tianji_cli.render.run.tables import summary_table
 
 
 def render(shown: RenderableType) -> str:

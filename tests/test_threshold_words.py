@@ -12,12 +12,12 @@ from synthetic_run import make_trace, summary_of
 
 from engine.progress import Progress
 from engine.trace.summary import Summary
+from tianji_cli import units
 from tianji_cli.analysis.runs import RunRow
-from tianji_cli.render import units
 from tianji_cli.render.live import line
-from tianji_cli.render.page_parts import _return_tile
-from tianji_cli.render.rows import Row, mean_at_end, rows_side_by_side, summary_rows
-from tianji_cli.render.tables import runs_table, summary_table
+from tianji_cli.render.run.page_parts import _return_tile
+from tianji_cli.render.run.rows import Row, mean_at_end, rows_side_by_side, summary_rows
+from tianji_cli.render.run.tables import runs_table, summary_table
 
 FALLEN = [
     (0.8, 0.794),

@@ -12,7 +12,8 @@ import typer
 
 from engine import __version__
 from engine.errors import TianJiError, directory_is_gone, of_machine
-from tianji_cli.commands import bench_options, lab
+from tianji_cli.commands import lab
+from tianji_cli.commands.benchmarks import bench_options
 from tianji_cli.commands.options import (
     ExperimentOption,
     InventoryArgument,

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from engine.errors import TianJiError
-from tianji_cli.documents import encode_json
 from tianji_cli.plain_text import PlainConsole, plain_json
+from tianji_cli.storage.json_files import encode_json
 from tianji_cli.streams import own_stdout, part_from_user_code
 
 

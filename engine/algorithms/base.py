@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
-from engine.algorithms.peers import ALONE, Peers
+from engine.algorithms.replicas import ALONE, Peers
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 

@@ -31,8 +31,8 @@ from engine.algorithms.base import (
 from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import action_field, observation_field
-from engine.algorithms.peers import ALONE, Peers, part_of_whole, shared_step
 from engine.algorithms.q_network import QNetwork
+from engine.algorithms.replicas import ALONE, Peers, part_of_whole, shared_step
 from engine.errors import ConfigError
 from engine.rollout import Field
 from engine.spec import (

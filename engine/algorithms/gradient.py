@@ -5,8 +5,8 @@ An algorithm that learns by gradient states one `GradientStep` and lets `state.s
     metrics = state.steps.take(state, self._step, samples, order)
 
 That call is all it takes. Steps are taken eagerly at first; the runtime may put a compiled taker
-with the same results into `state.steps` later (`engine.runtime.compiled`). To be compilable a loss
-reads tensors from its arguments only, has no side effects and does not branch on values.
+with the same results into `state.steps` later (`engine.compilation.compiled`). To be compilable a
+loss reads tensors from its arguments only, has no side effects and does not branch on values.
 """
 
 from __future__ import annotations

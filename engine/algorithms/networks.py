@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
-from engine.algorithms.peers import ALONE, Peers
+from engine.algorithms.replicas import ALONE, Peers
 from engine.algorithms.statistics import RunningStatistics
 from engine.algorithms.trunks import build_trunk, find_trunk, linear, takes_bytes
 from engine.errors import ConfigError

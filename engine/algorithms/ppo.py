@@ -13,7 +13,7 @@ from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
-from engine.algorithms.peers import ALONE, Peers, minibatch_rows, shared_step
+from engine.algorithms.replicas import ALONE, Peers, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.spec import (

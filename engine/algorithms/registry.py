@@ -10,7 +10,7 @@ from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.blame import blamed
-from engine.config_file import Document, convert_part, suggest
+from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
 from engine.spec import Experiment, Scalar, Spec
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.peers import ALONE, Peers
+from engine.algorithms.replicas import ALONE, Peers
 
 Sums = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float32]

@@ -23,7 +23,7 @@ from engine.algorithms.pixels import (
     fits_patches,
 )
 from engine.blame import blamed
-from engine.config_file import suggest
+from engine.config.config_file import suggest
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
 

@@ -23,10 +23,10 @@ from engine.algorithms.base import Spaces
 from engine.blame import blamed
 from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
 from engine.envs.checked import CheckedVectorEnv
+from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
 from engine.envs.names import EXTRAS, extra_of, nearest, newer_version
 from engine.errors import ConfigError
-from engine.extras import install_command
 from engine.spec import EnvSpec
 
 CORRECT = "correct that line, env.id or env.kwargs"

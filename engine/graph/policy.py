@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from engine.config_file import convert, parse_yaml, read_yaml, suggest
+from engine.config.config_file import convert, parse_yaml, read_yaml, suggest
 from engine.errors import ConfigError
 from engine.spec import NonNegativeInt, PositiveInt, Spec, StalenessSpec
 

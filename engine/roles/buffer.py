@@ -5,7 +5,7 @@ It alone sees every env step between actor and learner, so it is the accountant 
 
 from __future__ import annotations
 
-from engine.balance import Admission
+from engine.admission import Admission
 from engine.messages import (
     COORDINATOR,
     ActorLost,
@@ -23,9 +23,9 @@ from engine.messages import (
     TicketRequested,
     TicketVoided,
 )
-from engine.roles.books import Books
 from engine.roles.commands import Command, ForgetActor, Quit, Send, Wake
 from engine.roles.events import Event, TimerFired
+from engine.roles.rollout_ledger import Books
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
 from engine.trace.records import Ledger

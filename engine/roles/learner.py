@@ -32,7 +32,6 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.progress import Resumed, Standing, steps_left
-from engine.roles.asking import ASK_AGAIN_S, BatchRequests, Offers
 from engine.roles.batches import Batch, num_env_steps, staleness_row, update_with
 from engine.roles.commands import (
     BlendModel,
@@ -56,6 +55,7 @@ from engine.roles.events import (
     WeightsExported,
     Withdrawn,
 )
+from engine.roles.retries import ASK_AGAIN_S, BatchRequests, Offers
 from engine.rollout import Weights
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Record, WeightsPublished

@@ -28,7 +28,6 @@ from engine.messages import (
     TicketVoided,
 )
 from engine.replay.limiter import RateLimiter
-from engine.roles.books import Books
 from engine.roles.buffer import DRAIN_S
 from engine.roles.commands import (
     Command,
@@ -41,6 +40,7 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.roles.events import Event, SamplesDrawn, TimerFired
+from engine.roles.rollout_ledger import Books
 from engine.rollout import SamplesInfo
 from engine.trace.records import Ledger, Replay
 

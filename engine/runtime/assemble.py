@@ -6,32 +6,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.blueprint import Blueprint
+from engine.executors.actor import ActorBody
+from engine.executors.actor_base import CollectingBody
+from engine.executors.coordinator import CoordinatorBody
+from engine.executors.device_actor import DeviceActorBody
+from engine.executors.device_replay_buffer import DeviceReplayBody
+from engine.executors.evaluator import EvaluatorBody
+from engine.executors.learner import LearnerBody
+from engine.executors.reducer import ReducerBody
+from engine.executors.remote_env import EnvironmentBody
+from engine.executors.replay_buffer import ReplayBody, make_limiter
+from engine.executors.rollout_queue import QueueBody
 from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, steps_left
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
-from engine.roles.coordinator import CoordinatorRole
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
-from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import Blueprint
-from engine.runtime.collect import ActorBody
-from engine.runtime.collect_on_device import DeviceActorBody
-from engine.runtime.collecting import CollectingBody
-from engine.runtime.coordinate import CoordinatorBody
-from engine.runtime.evaluate import EvaluatorBody
-from engine.runtime.learn import LearnerBody
 from engine.runtime.loop import Hosted, LoopClock
-from engine.runtime.merge import ReducerBody
-from engine.runtime.remote_env import EnvironmentBody
-from engine.runtime.replay import ReplayBody, make_limiter
-from engine.runtime.replay_on_device import DeviceReplayBody
-from engine.runtime.rollout_queue import QueueBody
-from engine.sections import OFF, Sections
+from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
 
@@ -175,7 +175,7 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
     meeting = None
     if cut.is_joint:
         assert run.rendezvous is not None, "learners that update together need a meeting place"
-        from engine.runtime.meeting import Meeting
+        from engine.executors.collective import Meeting
 
         shares = blueprint.sharing.shares
         meeting = Meeting(run.rendezvous, index, cut.groups, run.sections, shares=shares)

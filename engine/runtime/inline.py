@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from engine import PROTOCOL_VERSION
+from engine.blueprint import Blueprint
+from engine.files import read_umask
 from engine.messages import COORDINATOR, Joined, StopRequested
 from engine.progress import Progress
-from engine.regular_files import read_umask
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import TimerFired
-from engine.roles.totals import RunInfo
 from engine.runtime.assemble import Assembly, host_role
-from engine.runtime.blueprint import Blueprint
 from engine.runtime.loop import Loop, LoopClock
-from engine.runtime.profile import profiled
-from engine.sections import OFF, Stopwatch
+from engine.runtime.profiling import profiled
+from engine.timing import OFF, Stopwatch
 
 PROCESS = "inline"
 """What a profile calls the only process."""

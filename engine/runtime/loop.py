@@ -40,7 +40,7 @@ from engine.roles.commands import (
 )
 from engine.roles.events import Event, TimerFired
 from engine.roles.role import Role
-from engine.sections import OFF, SENDING, WAITING, Sections
+from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01

@@ -12,20 +12,20 @@ from types import FrameType
 import torch
 
 from engine import PROTOCOL_VERSION
+from engine.blueprint import Blueprint
+from engine.control_protocol import CommonSpec, WorkerSpec
+from engine.host.cores import pin
+from engine.host.descriptors import keep_spare
+from engine.host.niceness import give_way
+from engine.host.process import OrphanWatch
 from engine.messages import COORDINATOR, Joined, ProgressShown
 from engine.progress import Progress
 from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
-from engine.runtime.blueprint import Blueprint
-from engine.runtime.cores import pin
-from engine.runtime.descriptors import keep_spare
-from engine.runtime.launch import CommonSpec, WorkerSpec
 from engine.runtime.loop import Loop, LoopClock
-from engine.runtime.priority import give_way
-from engine.runtime.process import OrphanWatch
-from engine.runtime.profile import profiled
-from engine.runtime.stacks import offer_stack
-from engine.sections import OFF, Stopwatch
+from engine.runtime.profiling import profiled
+from engine.supervision.stack_dump import offer_stack
+from engine.timing import OFF, Stopwatch
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 import msgspec
 
 from engine.errors import ConfigError
-from engine.regular_files import open_regular, read_regular, reason_of
+from engine.files import open_regular, read_regular, reason_of
 from engine.trace.columns import Table
 from engine.trace.records import (
     SCHEMA_VERSION,

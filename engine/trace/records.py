@@ -180,7 +180,7 @@ class Profile(_Row, frozen=True, kw_only=True, tag="profile"):
     cpu_s: float
     process_cpu_s: float
     sections_s: dict[str, float]
-    """By section of `engine.sections`; they add up to `wall_s`."""
+    """By section of `engine.timing`; they add up to `wall_s`."""
 
 
 class Event(_Row, frozen=True, kw_only=True, tag="events"):

@@ -14,8 +14,8 @@ its *lease*: the slot is free again when the array is garbage, unless it was han
 process by then. So each state has one writer at a time and needs no lock; that a message says
 which slot to read orders the bytes before it. An actor without a free slot uses ordinary memory.
 
-A buffer learns of slots by lanes in shared memory as well (`engine.wire.lanes`), so that sending
-takes no system call while it is awake; whoever else gets a slot is sent its header.
+A buffer learns of slots by lanes in shared memory as well (`engine.wire.spsc_ring`), so that
+sending takes no system call while it is awake; whoever else gets a slot is sent its header.
 
 An actor may die when a slot is SENT and not announced yet. Each slot therefore says which
 incarnation of its actor wrote it last: the buffer, the only one that takes SENT slots in, frees
@@ -36,9 +36,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import WireError
-from engine.wire.board import Board
 from engine.wire.header import HEADER_BYTES
-from engine.wire.lanes import Lanes
+from engine.wire.spsc_ring import Lanes
+from engine.wire.weights_buffer import Board
 
 Bytes = npt.NDArray[np.uint8]
 

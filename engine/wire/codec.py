@@ -26,7 +26,7 @@ from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
 from engine.wire.arena import Arena
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
-from engine.wire.lanes import FRAME
+from engine.wire.spsc_ring import FRAME
 from engine.wording import plural
 
 MAX_MESSAGE_BYTES = 16 * 2**20

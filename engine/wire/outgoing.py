@@ -15,12 +15,12 @@ import zmq
 
 from engine.errors import WireError
 from engine.wire.header import Buffer
-from engine.wire.waiting import Waiting
+from engine.wire.in_flight import Waiting
 from engine.wording import plural
 
 MAX_HELD_BYTES = 64 * 2**20
 """For one peer. Of reports that is minutes of the fastest run; whoever stands still for so long is
-given up before, see `engine.roles.fleet`."""
+given up before, see `engine.roles.coordinator.liveness`."""
 RETRY_S = 0.01
 """So often a connection that took nothing is tried again."""
 

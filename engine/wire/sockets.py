@@ -7,8 +7,8 @@ A process that others ask something of binds one ROUTER; whoever wants something
 to it. All flows but weights are bounded by the protocol above (tickets, batch requests), so
 high-water marks are only a second fence. Weights come in through a CONFLATE socket: the I/O thread
 keeps the latest and forgets older ones, so an actor that is busy collecting never queues weights.
-Those that wait here for a slow link are counted (`engine.wire.waiting`); a mark of the socket would
-hold for every other message as well.
+Those that wait here for a slow link are counted (`engine.wire.in_flight`); a mark of the socket
+would hold for every other message as well.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from engine.messages import (
     index_of,
     role_of,
 )
-from engine.sections import OFF, RECEIVING, WAITING, Sections
+from engine.timing import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
+from engine.wire.chunking import cut, join
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
-from engine.wire.intake import Intake
+from engine.wire.in_flight import Waiting
 from engine.wire.keys import Keyring
-from engine.wire.mail import REPEATED, Mail
-from engine.wire.opening import LATEST, LINGER_MS, NONCE, Link, Opening
 from engine.wire.outgoing import RETRY_S, Outgoing
-from engine.wire.parts import cut, join
-from engine.wire.waiting import Waiting
+from engine.wire.reliable_links import REPEATED, Mail
+from engine.wire.shared_receiver import Intake
+from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, Opening
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tianji_cli.baselines.base import DriverPeer, Installed, PeerOptions
+from tianji_cli.bench.comparison.measure import Figures
+from tianji_cli.bench.comparison.results import Cell, CellResult
 from tianji_cli.bench.machine import Load
-from tianji_cli.bench.measure import Figures
-from tianji_cli.bench.results import Cell, CellResult
-from tianji_cli.bench.suite import PeerOverrides, Suite, Task
-from tianji_cli.bench.work import BenchEnv, BenchPpo, Judging
+from tianji_cli.bench.systems.base import DriverPeer, Installed, PeerOptions
+from tianji_cli.bench.tasks.suite import PeerOverrides, Suite, Task
+from tianji_cli.bench.tasks.work import BenchEnv, BenchPpo, Judging
 
 FAKE = Path(__file__).parent / "fake_system.py"
 

@@ -9,18 +9,18 @@ import msgspec
 from bench_fakes import FakePeer, make_suite, make_task
 
 from engine.trace.records import Staleness
-from tianji_cli.baselines.base import Installed
-from tianji_cli.baselines.convert import to_trace
-from tianji_cli.baselines.raw import EpisodeEnd, Steps, Trained
-from tianji_cli.bench.harness import new_bench
+from tianji_cli.bench.comparison.harness import new_bench
+from tianji_cli.bench.comparison.measure import measure
+from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
+from tianji_cli.bench.comparison.run_cell import write_trace
+from tianji_cli.bench.comparison.stop_rule import Outcome
 from tianji_cli.bench.machine import Load
-from tianji_cli.bench.measure import measure
 from tianji_cli.bench.process_tree import Leftover
-from tianji_cli.bench.results import BenchFiles, Cell, CellResult
-from tianji_cli.bench.run_cell import write_trace
 from tianji_cli.bench.shared_memory import LeftFile
-from tianji_cli.bench.stop_rule import Outcome
-from tianji_cli.documents import begin, write_json
+from tianji_cli.bench.systems.base import Installed
+from tianji_cli.bench.systems.convert import to_trace
+from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, Trained
+from tianji_cli.storage.json_files import begin, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
 PEERS = ("tianji", "rllib", "xingtian")

@@ -13,17 +13,17 @@ from made_bench import write_bench
 from engine.errors import ConfigError
 from engine.trace.reader import read_table
 from engine.trace.records import Episode
-from tianji_cli.anonymous import bare
-from tianji_cli.bench.results import BenchFiles
-from tianji_cli.commands.bench_report import write_archive, write_bench_report
+from tianji_cli.bench.comparison.results import BenchFiles
+from tianji_cli.commands.benchmarks.bench_report import write_archive, write_bench_report
 from tianji_cli.commands.report import report_command
-from tianji_cli.documents import write_json
 from tianji_cli.output import Output
+from tianji_cli.storage.json_files import write_json
+from tianji_cli.storage.redact import bare
 
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tianji_cli.commands.bench_report._draw", lambda *_: [])
+    monkeypatch.setattr("tianji_cli.commands.benchmarks.bench_report._draw", lambda *_: [])
 
 
 def make(root: Path) -> Path:

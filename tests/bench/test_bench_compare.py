@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from bench_fakes import FakePeer, make_suite, make_task, result_of
 
-from tianji_cli.baselines.base import Installed
-from tianji_cli.bench.blocks import make_cells, planned_s
-from tianji_cli.bench.compare import compare
-from tianji_cli.bench.harness import new_bench
-from tianji_cli.render.bench_text import ratio_text, verdicts
+from tianji_cli.bench.comparison.compare import compare
+from tianji_cli.bench.comparison.harness import new_bench
+from tianji_cli.bench.comparison.schedule import make_cells, planned_s
+from tianji_cli.bench.systems.base import Installed
+from tianji_cli.render.bench.bench_text import ratio_text, verdicts
 
 
 def comparison_of(results, tmp_path, *, num_seeds=5, budget_s=60.0):

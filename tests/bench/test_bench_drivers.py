@@ -19,9 +19,9 @@ import torch
 from engine.algorithms.trunks import build_trunk
 from engine.envs.make import make_vector_env
 from engine.spec import EnvSpec, NetworkSpec
-from tianji_cli.bench.work import BenchNetwork
+from tianji_cli.bench.tasks.work import BenchNetwork
 
-DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
+DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "bench" / "systems" / "drivers"
 
 
 @pytest.fixture

@@ -16,14 +16,13 @@ import psutil
 import pytest
 from bench_fakes import FakePeer, make_suite, make_task
 
+from engine.envs.extras import install_command
 from engine.errors import ConfigError, PreflightError
-from engine.extras import install_command
 from engine.trace.records import Episode
 from engine.trace.writer import TraceWriter
-from tianji_cli.baselines.base import Command, Installed, PeerMissingError, PeerOptions
-from tianji_cli.bench import run_cell as run_cell_module
 from tianji_cli.bench.campaign import run_open_cells
-from tianji_cli.bench.harness import (
+from tianji_cli.bench.comparison import run_cell as run_cell_module
+from tianji_cli.bench.comparison.harness import (
     Bench,
     CellRunner,
     check_games,
@@ -31,11 +30,12 @@ from tianji_cli.bench.harness import (
     new_bench,
     read_bench,
 )
+from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.process_tree import ProcessTree
-from tianji_cli.bench.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
-from tianji_cli.bench.work import BenchEnv
-from tianji_cli.documents import begin, write_json
+from tianji_cli.bench.systems.base import Command, Installed, PeerMissingError, PeerOptions
+from tianji_cli.bench.tasks.work import BenchEnv
+from tianji_cli.storage.json_files import begin, write_json
 
 pytestmark = pytest.mark.processes
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from tianji_cli.bench.env_check import find_env_problems
-from tianji_cli.bench.harness import check_environments
-from tianji_cli.bench.suite import load_suite
-from tianji_cli.bench.work import BenchPpo
+from tianji_cli.bench.comparison.harness import check_environments
+from tianji_cli.bench.tasks.env_check import find_env_problems
+from tianji_cli.bench.tasks.suite import load_suite
+from tianji_cli.bench.tasks.work import BenchPpo
 
 SUITE = """
 name: mine

@@ -12,7 +12,7 @@ import pytest
 from made_bench import write_bench
 from matplotlib.image import imread
 
-from tianji_cli.commands.bench_report import write_bench_report
+from tianji_cli.commands.benchmarks.bench_report import write_bench_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

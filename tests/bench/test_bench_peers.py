@@ -11,24 +11,24 @@ import msgspec
 import pytest
 from bench_fakes import make_task
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode, Production
-from tianji_cli.baselines.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
-from tianji_cli.baselines.convert import to_trace
-from tianji_cli.baselines.install import INSTALLABLE, install
-from tianji_cli.baselines.raw import Claimed, GarbageError, RawFeed, Steps, decode
-from tianji_cli.baselines.registry import PEERS_BY_NAME
-from tianji_cli.baselines.rllib import parse_results
-from tianji_cli.baselines.tianji import TianjiFeed, experiment_of
-from tianji_cli.baselines.xingtian import PYTHON_VARIABLE
-from tianji_cli.baselines.xingtian_config import configuration
-from tianji_cli.baselines.xingtian_output import StatisticsFeed, parse_statistics
-from tianji_cli.bench.suite import load_suite
-from tianji_cli.bench.work import BenchEnv
+from tianji_cli.bench.systems.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.convert import to_trace
+from tianji_cli.bench.systems.install import INSTALLABLE, install
+from tianji_cli.bench.systems.raw import Claimed, GarbageError, RawFeed, Steps, decode
+from tianji_cli.bench.systems.registry import PEERS_BY_NAME
+from tianji_cli.bench.systems.rllib import parse_results
+from tianji_cli.bench.systems.tianji import TianjiFeed, experiment_of
+from tianji_cli.bench.systems.xingtian import PYTHON_VARIABLE
+from tianji_cli.bench.systems.xingtian_config import configuration
+from tianji_cli.bench.systems.xingtian_output import StatisticsFeed, parse_statistics
+from tianji_cli.bench.tasks.suite import load_suite
+from tianji_cli.bench.tasks.work import BenchEnv
 
 RECORDED = Path(__file__).parent / "recorded"
-DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "baselines" / "drivers"
+DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "bench" / "systems" / "drivers"
 
 
 def lines_of(name: str) -> list[str]:
@@ -234,7 +234,7 @@ def test_xingtian_is_the_users_own(tmp_path, monkeypatch):
 
 
 def test_a_failed_installation_names_the_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("tianji_cli.baselines.install._base_python", lambda: "/nowhere/python")
+    monkeypatch.setattr("tianji_cli.bench.systems.install._base_python", lambda: "/nowhere/python")
     with pytest.raises(PreflightError, match="/nowhere/python does not start"):
         install("rllib", tmp_path, lambda _: None)
 

@@ -11,13 +11,13 @@ import pytest
 from made_bench import write_bench
 
 from engine.errors import ConfigError
-from tianji_cli.baselines.base import Installed
-from tianji_cli.bench.results import BenchFiles
-from tianji_cli.commands.bench_report import show_comparison, write_bench_report
+from tianji_cli.bench.comparison.results import BenchFiles
+from tianji_cli.bench.systems.base import Installed
+from tianji_cli.commands.benchmarks.bench_report import show_comparison, write_bench_report
 from tianji_cli.commands.report import report_command
-from tianji_cli.documents import write_json
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
+from tianji_cli.storage.json_files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a report's time and is looked at elsewhere."""
-    monkeypatch.setattr("tianji_cli.commands.bench_report._draw", lambda *_: [])
+    monkeypatch.setattr("tianji_cli.commands.benchmarks.bench_report._draw", lambda *_: [])
 
 
 def page_of(root: Path) -> str:

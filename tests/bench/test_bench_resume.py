@@ -15,10 +15,9 @@ from bench_fakes import FakePeer, make_suite, make_task
 from bench_requests import request_for
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.baselines.base import Installed, PeerMissingError, PeerOptions
-from tianji_cli.baselines.venv_peer import options_of, venv_python
 from tianji_cli.bench.campaign import Campaign, read_campaign
 from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, beginning
+from tianji_cli.bench.comparison.harness import Bench, new_bench, with_peers_of_now
 from tianji_cli.bench.compatibility import (
     check_code,
     check_host_versions,
@@ -28,14 +27,15 @@ from tianji_cli.bench.compatibility import (
     own_versions,
 )
 from tianji_cli.bench.exclusive import exclusively
-from tianji_cli.bench.harness import Bench, new_bench, with_peers_of_now
 from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
-from tianji_cli.commands.bench_request import BenchRequest, Kind, conduct
-from tianji_cli.documents import begin
+from tianji_cli.bench.systems.base import Installed, PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.venv_peer import options_of, venv_python
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
-from tianji_cli.render.bench_live import BenchDisplay
+from tianji_cli.render.bench.bench_live import BenchDisplay
+from tianji_cli.storage.json_files import begin
 
 OLD = GitState(commit="0123456789abcdef", dirty=False)
 NEW = GitState(commit="fedcba9876543210", dirty=False)
@@ -206,7 +206,7 @@ def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
         return read_manifest(files)
 
     monkeypatch.setattr(LeastFiles, "read_manifest", read_locked)
-    monkeypatch.setattr("tianji_cli.commands.bench_request.typer.confirm", confirm)
+    monkeypatch.setattr("tianji_cli.commands.benchmarks.bench_request.typer.confirm", confirm)
     done = conducted(root, is_asked=True, run=lambda work: seen.extend(names(work)))
     assert (done, seen) == (0, ["locked", "locked", "b"])
 
@@ -322,7 +322,7 @@ def test_what_could_not_be_begun_leaves_its_name_free(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tianji_cli.documents.write_json", full)
+        patch.setattr("tianji_cli.storage.json_files.write_json", full)
         with pytest.raises(PreflightError, match="No space left"):
             conducted(tmp_path / "b", resume=False)
     assert conducted(tmp_path / "b", resume=False) == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tianji_cli.bench.statistics import Interval, common_horizon, mean_over_steps
-from tianji_cli.commands.bench_report import write_bench_report
-from tianji_cli.render.bench_text import return_text, verdicts
+from tianji_cli.commands.benchmarks.bench_report import write_bench_report
+from tianji_cli.render.bench.bench_text import return_text, verdicts
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "cartpole-dqn"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ConfigError
-from tianji_cli.baselines.registry import PEERS_BY_NAME
-from tianji_cli.bench.suite import PEERS, load_suite, scalar_rows
+from tianji_cli.bench.systems.registry import PEERS_BY_NAME
+from tianji_cli.bench.tasks.suite import PEERS, load_suite, scalar_rows
 
 SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari")
 

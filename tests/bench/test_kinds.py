@@ -13,23 +13,28 @@ import msgspec
 import pytest
 from bench_requests import request_for
 
-from engine.config_file import parse_yaml
+from engine.config.config_file import parse_yaml
 from engine.errors import ConfigError
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.bench.campaign import AnyFiles, Campaign, read_campaign
 from tianji_cli.bench.cells import Result
+from tianji_cli.bench.comparison.measure import Figures
+from tianji_cli.bench.comparison.results import CellResult
 from tianji_cli.bench.kinds import KINDS, find_suite, kind_of_suite, kinds_at, read_suite
 from tianji_cli.bench.machine import Load
-from tianji_cli.bench.measure import Figures
-from tianji_cli.bench.results import CellResult
-from tianji_cli.commands.bench_request import AnyKind, BenchRequest, conduct, implementation
+from tianji_cli.bench.scaling.records import ScalingFigures, ScalingResult
+from tianji_cli.bench.study.records import StudyRun
+from tianji_cli.bench.transport.records import Point, TransportResult
+from tianji_cli.commands.benchmarks.bench_request import (
+    AnyKind,
+    BenchRequest,
+    conduct,
+    implementation,
+)
 from tianji_cli.commands.report import report_command
-from tianji_cli.documents import begin
-from tianji_cli.files import shipped
+from tianji_cli.config.lookup import shipped
 from tianji_cli.output import Output
-from tianji_cli.scaling.records import ScalingFigures, ScalingResult
-from tianji_cli.study.records import StudyRun
-from tianji_cli.transport.records import Point, TransportResult
+from tianji_cli.storage.json_files import begin
 
 QUIET = Output(verbosity=-1)
 HOSTS = "version: 1\nhosts: {'box[1-2]': {address: 192.0.2.1}}\n"

@@ -18,17 +18,9 @@ from engine.trace.records import Resources
 from tianji_cli.bench.compatibility import code_state
 from tianji_cli.bench.kinds import SCALING, kind_of_suite, read_suite
 from tianji_cli.bench.machine import this_machine
-from tianji_cli.commands.bench_request import conduct
-from tianji_cli.commands.bench_scaling import KIND, report_scaling
-from tianji_cli.documents import begin, write_json
-from tianji_cli.git_state import GitState
-from tianji_cli.inventory import Inventory, load_inventory
-from tianji_cli.output import Output
-from tianji_cli.render.figures_scaling import scaling_figure
-from tianji_cli.run_dir import RunPaths
-from tianji_cli.scaling.compare import ScalingComparison, compare
-from tianji_cli.scaling.measure import used_cores, versions_of
-from tianji_cli.scaling.records import (
+from tianji_cli.bench.scaling.compare import ScalingComparison, compare
+from tianji_cli.bench.scaling.measure import used_cores, versions_of
+from tianji_cli.bench.scaling.records import (
     ScalingCell,
     ScalingFigures,
     ScalingFiles,
@@ -36,8 +28,16 @@ from tianji_cli.scaling.records import (
     ScalingResult,
     make_cells,
 )
-from tianji_cli.scaling.run_cell import command_of, run_cell
-from tianji_cli.scaling.suite import check_hosts, load_scaling_suite
+from tianji_cli.bench.scaling.run_cell import command_of, run_cell
+from tianji_cli.bench.scaling.suite import check_hosts, load_scaling_suite
+from tianji_cli.commands.benchmarks.bench_request import conduct
+from tianji_cli.commands.benchmarks.bench_scaling import KIND, report_scaling
+from tianji_cli.config.inventory import Inventory, load_inventory
+from tianji_cli.git_state import GitState
+from tianji_cli.output import Output
+from tianji_cli.render.bench.figures_scaling import scaling_figure
+from tianji_cli.storage.json_files import begin, write_json
+from tianji_cli.storage.run_dir import RunPaths
 
 SEEDS = [0, 1, 2]
 
@@ -243,7 +243,7 @@ def test_a_host_that_has_other_packages_by_now_ends_it(
         done = result(manifest, cell.nodes, cell.seed, 100.0, 9.0)
         return msgspec.structs.replace(done, versions=versions)
 
-    monkeypatch.setattr("tianji_cli.commands.bench_scaling.run_cell", run)
+    monkeypatch.setattr("tianji_cli.commands.benchmarks.bench_scaling.run_cell", run)
     with pytest.raises(ConfigError, match=r"box1: torch was 2.0, is 2.1"):
         resumed(paths.root)
     assert list(paths.read_results(manifest)) == manifest.cells[:2]
@@ -270,7 +270,7 @@ def test_a_summary_that_cannot_be_read_is_a_failed_run(
     place = paths.cell(cell) / "run" / "summary.json"
     program = f"import pathlib; p = pathlib.Path({str(place)!r}); p.parent.mkdir(); "
     command = [sys.executable, "-c", f"{program}p.write_text({summary!r})"]
-    monkeypatch.setattr("tianji_cli.scaling.run_cell.command_of", lambda *_: command)
+    monkeypatch.setattr("tianji_cli.bench.scaling.run_cell.command_of", lambda *_: command)
     found = run_cell(manifest, paths, cell, lambda _: None)
     assert (found.outcome, found.exit_code, found.figures) == ("failed", 0, ScalingFigures())
     assert str(place) in found.detail

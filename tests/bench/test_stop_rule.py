@@ -6,11 +6,11 @@ import pytest
 from bench_fakes import make_task
 
 from engine.trace.records import Consumption, Episode, Event, Production
-from tianji_cli.baselines.convert import to_trace
-from tianji_cli.baselines.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
-from tianji_cli.bench.measure import measure
-from tianji_cli.bench.stop_rule import StopRule
-from tianji_cli.bench.work import Judging
+from tianji_cli.bench.comparison.measure import measure
+from tianji_cli.bench.comparison.stop_rule import StopRule
+from tianji_cli.bench.systems.convert import to_trace
+from tianji_cli.bench.systems.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
+from tianji_cli.bench.tasks.work import Judging
 
 TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
 

@@ -20,23 +20,16 @@ from forked_tianji import run_forked
 from running import no_new_descriptor
 
 from engine.errors import ConfigError
-from engine.runtime.ports import find_free_ports
-from tianji_cli.baselines.base import PeerMissingError, PeerOptions
+from engine.host.ports import find_free_ports
 from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
-from tianji_cli.commands.bench_transport import report_transport
-from tianji_cli.connectors.local import LocalNode
-from tianji_cli.documents import write_json
-from tianji_cli.git_state import GitState
-from tianji_cli.inventory import load_inventory
-from tianji_cli.output import Output
-from tianji_cli.render.figures_transport import transport_figure
-from tianji_cli.transport.compare import compare
-from tianji_cli.transport.ends.course import WrongBytesError, measure
-from tianji_cli.transport.ends.crew import Ends, pattern
-from tianji_cli.transport.hosts import Hosts
-from tianji_cli.transport.methods import METHODS, Found, Place, find
-from tianji_cli.transport.records import (
+from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.transport.compare import compare
+from tianji_cli.bench.transport.ends.course import WrongBytesError, measure
+from tianji_cli.bench.transport.ends.crew import Ends, pattern
+from tianji_cli.bench.transport.hosts import Hosts
+from tianji_cli.bench.transport.methods import METHODS, Found, Place, find
+from tianji_cli.bench.transport.records import (
     Point,
     TransportCell,
     TransportFiles,
@@ -44,8 +37,15 @@ from tianji_cli.transport.records import (
     TransportResult,
     make_cells,
 )
-from tianji_cli.transport.run_cell import conclude
-from tianji_cli.transport.suite import load_transport_suite
+from tianji_cli.bench.transport.run_cell import conclude
+from tianji_cli.bench.transport.suite import load_transport_suite
+from tianji_cli.commands.benchmarks.bench_transport import report_transport
+from tianji_cli.config.inventory import load_inventory
+from tianji_cli.connectors.local import LocalNode
+from tianji_cli.git_state import GitState
+from tianji_cli.output import Output
+from tianji_cli.render.bench.figures_transport import transport_figure
+from tianji_cli.storage.json_files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL, LARGE = 1024, 65536
@@ -263,7 +263,7 @@ def run_ends(module: str, job: dict[str, Any], *words: str) -> list[dict[str, An
     path = Path(job["scratch"]) / "job.json"
     path.write_text(json.dumps(job))
     done = subprocess.run(
-        [sys.executable, "-m", f"tianji_cli.transport.ends.{module}", str(path), *words],
+        [sys.executable, "-m", f"tianji_cli.bench.transport.ends.{module}", str(path), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -412,7 +412,7 @@ def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path,
     assert set(found.versions) == {"a", "b"}
     assert found.versions["a"]["numpy"] == np.__version__
     assert [point.size_bytes for point in found.points] == [SMALL, LARGE]
-    module = f"tianji_cli.transport.ends.{METHODS[method].module}"
+    module = f"tianji_cli.bench.transport.ends.{METHODS[method].module}"
     mine = [p for p in psutil.process_iter(["cmdline"]) if module in (p.info["cmdline"] or [])]
     assert not [p for p in mine if str(tmp_path) in str(p.environ())]
 

@@ -10,7 +10,7 @@ import pytest
 from tianji_cli.commands import up as command
 from tianji_cli.commands.up import Request
 from tianji_cli.output import Output
-from tianji_cli.watch import Outcome
+from tianji_cli.runs.monitor import Outcome
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

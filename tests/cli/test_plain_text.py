@@ -14,10 +14,10 @@ from rich.text import Text
 
 from engine.errors import RunFailedError
 from tianji_cli.commands.logs import Request, logs_command
-from tianji_cli.deployment import Deployment, HostPart, write_deployment
-from tianji_cli.inventory import Host
+from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.plain_text import PlainConsole, plain, plain_json
+from tianji_cli.storage.deployment import Deployment, HostPart, write_deployment
 
 EVIL = "a\x1b]0;owned\x07\x1b[2Jb\x9b31mc\x7f\r\x08\u202ed\u2066\udc80[/x][bold]e"
 

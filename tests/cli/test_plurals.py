@@ -24,28 +24,28 @@ COUNTED = re.compile(
 ALWAYS_SEVERAL = {
     # what is counted, where it cannot be one or is not a whole number
     ("engine/algorithms/dqn.py", "config.min_replay_size"),  # more than a capacity
-    ("engine/runtime/limits.py", "needs.roles"),  # of a host that has reached its limits
-    ("tianji_cli/bench/compare.py", "highest"),  # measured
-    ("tianji_cli/bench/compare.py", "who"),  # a name
-    ("tianji_cli/bench/run_cell.py", "figures.claimed_env_steps"),  # of a whole run
-    ("tianji_cli/commands/bench.py", "result.load.busy_cores"),
+    ("engine/host/limits.py", "needs.roles"),  # of a host that has reached its limits
+    ("tianji_cli/bench/comparison/compare.py", "highest"),  # measured
+    ("tianji_cli/bench/comparison/compare.py", "who"),  # a name
+    ("tianji_cli/bench/comparison/run_cell.py", "figures.claimed_env_steps"),  # of a whole run
+    ("tianji_cli/commands/benchmarks/bench.py", "result.load.busy_cores"),
     ("engine/replay/limiter.py", "tolerance"),  # not a whole number
-    ("tianji_cli/commands/bench_scaling.py", "nodes"),  # a list
-    ("tianji_cli/origin.py", "info.buffer['min_size']"),  # as a checkpoint has it
-    ("tianji_cli/placement.py", "count"),  # more than there are cores
-    ("tianji_cli/placement.py", "host"),  # a verb
-    ("tianji_cli/placement.py", "kind"),  # more or fewer than wanted
-    ("tianji_cli/seats.py", "seat.host"),  # a verb
-    ("tianji_cli/placement.py", "sum(named)"),  # more than a run may have
-    ("tianji_cli/provision.py", "num_hosts"),  # of which several failed
-    ("tianji_cli/reachability.py", "num_others"),
-    ("tianji_cli/render/figures_profile.py", "len(learners)"),
-    ("tianji_cli/render/figures_scaling.py", "last.nodes"),  # compared with the first
+    ("tianji_cli/commands/benchmarks/bench_scaling.py", "nodes"),  # a list
+    ("tianji_cli/runs/resume.py", "info.buffer['min_size']"),  # as a checkpoint has it
+    ("tianji_cli/planning/placement.py", "count"),  # more than there are cores
+    ("tianji_cli/planning/placement.py", "host"),  # a verb
+    ("tianji_cli/planning/placement.py", "kind"),  # more or fewer than wanted
+    ("tianji_cli/planning/resources.py", "seat.host"),  # a verb
+    ("tianji_cli/planning/placement.py", "sum(named)"),  # more than a run may have
+    ("tianji_cli/provisioning/provision.py", "num_hosts"),  # of which several failed
+    ("tianji_cli/provisioning/reachability.py", "num_others"),
+    ("tianji_cli/render/run/figures_profile.py", "len(learners)"),
+    ("tianji_cli/render/bench/figures_scaling.py", "last.nodes"),  # compared with the first
     ("tianji_cli/render/live.py", "progress.env_steps_consumed"),  # in columns
-    ("tianji_cli/render/page.py", "len(runs)"),  # a comparison
-    ("tianji_cli/render/titles.py", "len(runs)"),  # a comparison
-    ("tianji_cli/render/titles.py", "steps"),  # a text, of as many as a threshold takes
-    ("tianji_cli/scaling/compare.py", "_cores(row.used_cores)"),  # measured
+    ("tianji_cli/render/run/page.py", "len(runs)"),  # a comparison
+    ("tianji_cli/render/run/titles.py", "len(runs)"),  # a comparison
+    ("tianji_cli/render/run/titles.py", "steps"),  # a text, of as many as a threshold takes
+    ("tianji_cli/bench/scaling/compare.py", "_cores(row.used_cores)"),  # measured
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import ConfigError
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.run_dir import resolve_run
+from tianji_cli.storage.run_dir import resolve_run
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.regular_files import read_umask
-from engine.runtime.user_code import restored_process
+from engine.files import read_umask
+from engine.host.user_code import restored_process
 from tianji_cli.interrupts import Interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[2]

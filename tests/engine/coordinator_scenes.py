@@ -14,9 +14,9 @@ from engine.messages import (
     Stopped,
 )
 from engine.roles.commands import Command, EndRun, Send, WriteTrace
-from engine.roles.coordinator import CoordinatorRole
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import TimerFired
-from engine.roles.totals import RunInfo
 from engine.spec import StopSpec
 from engine.testing import make_experiment, only
 from engine.trace.records import Consumption, Episode, Production

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.blueprint import make_arena, make_blueprint
 from engine.errors import WireError
+from engine.executors.actor import ActorBody
 from engine.messages import BatchArrived, RolloutArrived, Start
 from engine.rollout import Field, Layout, Rollout
-from engine.runtime.blueprint import make_arena, make_blueprint
-from engine.runtime.collect import ActorBody
 from engine.runtime.loop import LoopClock
 from engine.testing import make_experiment, make_rollout
 from engine.wire import header
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
-from engine.wire.opening import Link
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.balance import Admission, Batch, RateWindow, Ticket
+from engine.admission import Admission, Batch, RateWindow, Ticket
 from engine.spec import StalenessSpec
 
 CHECKED = settings(deadline=None, max_examples=300, derandomize=True)

@@ -15,11 +15,11 @@ from engine.errors import WireError
 from engine.messages import TAKERS, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.wire.arena import Arena
-from engine.wire.board import Board
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
-from engine.wire.opening import Link
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
+from engine.wire.weights_buffer import Board
 
 NUM_BYTES = 64
 

@@ -14,15 +14,15 @@ import socket_kit
 import zmq
 from socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive
 
+from engine.host.ports import ANY_PORT, listen_on
 from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
-from engine.runtime.ports import ANY_PORT, listen_on
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.in_flight import MAX_WAITING_BYTES, MIN_WAITING, Waiting
 from engine.wire.keys import make_keyrings
-from engine.wire.opening import LATEST
+from engine.wire.socket_factory import LATEST
 from engine.wire.sockets import Sockets, Wiring
-from engine.wire.waiting import MAX_WAITING_BYTES, MIN_WAITING, Waiting
 
 NUM_BYTES = 16 * 2**20
 """Of weights so large that no more than `MIN_WAITING` may wait."""

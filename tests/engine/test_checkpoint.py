@@ -15,15 +15,15 @@ import safetensors.torch
 import torch
 
 from engine.algorithms.base import LearnerState
+from engine.blueprint import Blueprint, make_blueprint
 from engine.errors import ConfigError
+from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.progress import RunCounters
 from engine.rollout import Layout
-from engine.runtime import checkpoint_file
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
-from engine.runtime.checkpoint_file import check_identity, newest_checkpoint, read_info, verify
 from engine.spec import CheckpointSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
 from engine.testing import make_experiment
+from engine.trace import checkpoint_file
+from engine.trace.checkpoint_file import check_identity, newest_checkpoint, read_info, verify
 
 ALGORITHMS = {
     "ppo": {"normalize_reward": True},
@@ -265,7 +265,7 @@ import sys
 from pathlib import Path
 import torch
 from test_checkpoint import experiment, save, trained
-from engine.runtime.blueprint import make_blueprint
+from engine.blueprint import make_blueprint
 torch.set_num_threads(1)
 blueprint = make_blueprint(experiment())
 state = trained(blueprint, 1)

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from engine.algorithms.networks import PolicyValueNetwork
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
+from engine.executors.actor import ActorBody
+from engine.executors.env_split import LocalPart
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights, Quit
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected
 from engine.rollout import Rollout, Weights
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.collect import ActorBody
-from engine.runtime.env_parts import LocalPart
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment
 from engine.trace.records import Episode

@@ -19,22 +19,18 @@ import psutil
 import pytest
 import torch
 
-import engine.runtime.library as library_module
+import engine.compilation.library as library_module
 from engine.algorithms.base import Lanes, LearnerState
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.algorithms.registry import read_config
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import RunClock
-from engine.roles.commands import ExportWeights, Update
-from engine.roles.events import Noted, Updated
-from engine.runtime import library as libraries
-from engine.runtime import traced
-from engine.runtime.acting import Acting, as_tensors
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.compile_job import CompileJob, Workspace
-from engine.runtime.compiled import CompiledSteps
-from engine.runtime.compiler import write_library
-from engine.runtime.learn import LearnerBody
-from engine.runtime.library import (
+from engine.compilation import library as libraries
+from engine.compilation import tracing as traced
+from engine.compilation.compile_job import CompileJob, Workspace
+from engine.compilation.compiled import CompiledSteps
+from engine.compilation.compiler import write_library
+from engine.compilation.library import (
     DamagedError,
     Kind,
     Library,
@@ -42,8 +38,12 @@ from engine.runtime.library import (
     put_library,
     signature_path,
 )
-from engine.runtime.staging import SampleStaging, Staging
-from engine.runtime.traced import TRACE, Recorder, record
+from engine.compilation.policy_inference import Acting, as_tensors
+from engine.compilation.staging import SampleStaging, Staging
+from engine.compilation.tracing import TRACE, Recorder, record
+from engine.executors.learner import LearnerBody
+from engine.roles.commands import ExportWeights, Update
+from engine.roles.events import Noted, Updated
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
 
@@ -513,8 +513,8 @@ def test_closing_ends_the_compiler_and_removes_its_files():
 
 LEARNER = """
 import sys, time
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.compile_job import CompileJob
+from engine.blueprint import make_blueprint
+from engine.compilation.compile_job import CompileJob
 from engine.spec import Experiment
 import msgspec
 job = CompileJob(make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment)), "steps")
@@ -541,9 +541,9 @@ def test_a_killed_learner_takes_its_compiler_with_it(tmp_path: Path):
 BESIEGED_LEARNER = """
 import errno, os, resource, sys
 import msgspec
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.compile_job import CompileJob
-from engine.runtime.descriptors import keep_spare
+from engine.blueprint import make_blueprint
+from engine.compilation.compile_job import CompileJob
+from engine.host.descriptors import keep_spare
 from engine.spec import Experiment
 blueprint = make_blueprint(msgspec.json.decode(sys.argv[1], type=Experiment))
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -634,8 +634,8 @@ def test_the_library_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_library_depends_on_how_it_is_made_and_called():
-    used = re.findall(r"^from engine\.runtime\.(\w+)", inspect.getsource(traced), re.MULTILINE)
-    described_by_value = {"blueprint", "library"}
+    used = re.findall(r"^from engine\.compilation\.(\w+)", inspect.getsource(traced), re.MULTILINE)
+    described_by_value = {"library"}
     assert set(used) - described_by_value < set(libraries.MAKERS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.algorithms.registry import read_config
-from engine.config_file import (
+from engine.config.config_file import (
     Document,
     apply_settings,
     convert,

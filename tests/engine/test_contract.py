@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import ALGORITHMS, Entry
+from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError, RunFailedError
+from engine.executors.actor import ActorBody
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.rollout import Weights
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.collect import ActorBody
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.host.process import log_tail
 from engine.messages import Alive
-from engine.roles.fleet import Fleet
-from engine.runtime.process import log_tail
+from engine.roles.coordinator.liveness import Fleet
 from engine.trace.records import Production
-from tianji_cli.origin import resume_hint
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.runs.resume import resume_hint
+from tianji_cli.storage.run_dir import RunPaths
 
 RAISED = ["error: ValueError: the simulator fell over", "    env.py:3 in step: raise ValueError"]
 OTHER = ["error: OSError: no licence"]

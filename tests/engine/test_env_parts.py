@@ -9,17 +9,17 @@ import gymnasium
 import numpy as np
 import pytest
 
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
+from engine.executors.actor import ActorBody
+from engine.executors.env_split import LocalPart
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
 from engine.roles.events import RolloutAbandoned, RolloutCollected
 from engine.rollout import Rollout, Weights
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.collect import ActorBody
-from engine.runtime.env_parts import LocalPart
 from engine.spec import EnvSpec, Experiment
 from engine.testing import ScriptedVectorEnv, make_experiment
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from engine.envs.extras import install_command
 from engine.envs.make import RangedActions, make_vector_env, register_environment, spaces_of
 from engine.errors import ConfigError
-from engine.extras import install_command
 from engine.spec import EnvSpec
 
 needs_atari = pytest.mark.skipif(

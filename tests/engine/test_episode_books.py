@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.runtime.episode_books import EpisodeBooks
+from engine.executors.episode_statistics import EpisodeBooks
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config_file import load_experiment
-from engine.runtime.blueprint import make_blueprint
+from engine.blueprint import make_blueprint
+from engine.config.config_file import load_experiment
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "experiments").glob("*.yaml"))
 PACKAGES = {"ALE/": "ale_py", "MinAtar/": "minatar", "LunarLander": "Box2D"}

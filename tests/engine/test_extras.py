@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from engine.extras import install_command
+from engine.envs.extras import install_command
 
 
 class Distribution:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.config_file import convert, parse_yaml
+from engine.config.config_file import convert, parse_yaml
 from engine.errors import ConfigError
 from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.runtime.heap import keep_what_is_there, reading_libraries
-from engine.runtime.tether import tethered
+from engine.host.malloc import keep_what_is_there, reading_libraries
+from engine.host.tether import tethered
 from engine.search_path import OWN_ROOT
 
 PROGRAM = """
 import resource, sys
-from engine.runtime.heap import keep_freed_memory
+from engine.host.malloc import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,34 +16,47 @@ ENGINE = sorted((ROOT / "engine").rglob("*.py"))
 CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 
 FLOORS = {
-    **dict.fromkeys(("errors", "clock", "spec", "rollout", "progress", "sections"), 0),
-    **dict.fromkeys(
-        (
-            "yaml_text",
-            "whole_numbers",
-            "regular_files",
-            "search_path",
-            "extras",
-            "blame",
-            "wording",
-        ),
-        0,
+    "engine": (
+        ("errors", "clock", "timing", "rollout", "progress", "seeds", "search_path", "wording"),
+        ("spec", "blame", "files"),
+        ("config", "trace", "admission", "replay"),
+        ("messages", "algorithms", "graph"),
+        ("roles", "wire", "host", "batch_shares"),
+        ("envs", "device", "control_protocol"),
+        ("extensions", "supervision"),
+        ("blueprint",),
+        ("compilation",),
+        ("executors",),
+        ("runtime",),
+        ("testing",),
     ),
-    **dict.fromkeys(("config_file", "trace"), 1),
-    **dict.fromkeys(
-        ("messages", "balance", "algorithms", "envs", "graph", "replay", "extensions"), 2
+    "tianji_cli": (
+        ("streams", "interrupts", "leaving", "plain_text", "units", "git_state"),
+        ("config",),
+        ("storage", "planning", "connectors"),
+        ("output", "provisioning", "plotting", "analysis", "lab"),
+        ("runs", "bench"),
+        ("render",),
+        ("commands",),
+        ("main",),
+        ("__main__",),
     ),
-    **dict.fromkeys(("roles", "wire"), 3),
-    "runtime": 4,
-    "testing": 5,
 }
+"""From the ground up. A part, which is a folder or a module beside the folders, imports only what
+is on floors below its own."""
 HEAVY = {"torch", "pandas", "matplotlib", "gymnasium", "paramiko"}
+MAX_MODULES = 20
+"""Of one folder, so that a look at it is enough."""
 
 
 def module_of(path: Path) -> str:
     """`engine/wire/codec.py` -> `engine.wire.codec`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in (*ENGINE, *CLI)}
+PACKAGES = sorted(name for name, path in MODULES.items() if path.stem == "__init__")
 
 
 def imports(node: ast.AST) -> Iterator[str]:
@@ -75,19 +89,54 @@ def roots(names: Iterator[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def part_of(module: str) -> str:
-    """The name that stands in `FLOORS`: `engine.wire.codec` -> `wire`."""
-    return module.split(".")[1] if module.count(".") else ""
+def part_of(module: str, package: str) -> str:
+    """What of a package a module belongs to: `engine.wire.codec` in `engine` -> `wire`."""
+    inside = module.removeprefix(f"{package}.")
+    return "" if inside == module else inside.partition(".")[0]
 
 
-def engine_parts(path: Path) -> set[str]:
-    return {part_of(name) for name in imports(parsed(path)) if name.startswith("engine.")}
+def parts_imported(path: Path, package: str) -> set[str]:
+    """Parts of a package that a file imports, anywhere in it; its own is not counted."""
+    found = {part_of(name, package) for name in imports(parsed(path)) if name in MODULES}
+    return found - {"", part_of(module_of(path), package)}
+
+
+def floor_of(module: str) -> int:
+    package = module.partition(".")[0]
+    part = part_of(module, package)
+    floors = (number for number, parts in enumerate(FLOORS[package]) if part in parts)
+    return next(floors, 0 if not part else -1)
+
+
+def edges_in(package: str) -> dict[str, set[str]]:
+    """Which parts of a package import which others of it."""
+    edges: dict[str, set[str]] = defaultdict(set)
+    for name, path in MODULES.items():
+        if part := part_of(name, package):
+            edges[part] |= parts_imported(path, package)
+    return edges
+
+
+def circle_in(edges: dict[str, set[str]]) -> set[str]:
+    """Parts that cannot be put above all that they import; empty if all can."""
+    left = {part: set(below) for part, below in edges.items()}
+    while free := {part for part, below in left.items() if not below & left.keys()}:
+        for part in free:
+            del left[part]
+    return set(left)
 
 
 def test_there_is_something_to_check():
-    assert len(ENGINE) > 30
-    assert len(CLI) > 15
-    assert {part_of(module_of(path)) for path in ENGINE} - {""} == set(FLOORS)
+    assert len(ENGINE) > 100
+    assert len(CLI) > 100
+    for package, floors in FLOORS.items():
+        parts = {part_of(name, package) for name in MODULES}
+        assert parts - {""} == {part for floor in floors for part in floor}
+
+
+def test_a_circle_is_seen():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+    assert circle_in({"a": {"b"}, "b": {"a", "c"}, "c": set()}) == {"a", "b"}
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=module_of)
@@ -95,47 +144,62 @@ def test_the_engine_knows_no_command_line(path: Path):
     assert not roots(imports(parsed(path))) & {"tianji_cli", "typer", "rich", "paramiko"}
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=module_of)
-def test_imports_go_downward_or_stay_on_their_floor(path: Path):
-    part = part_of(module_of(path))
-    own = FLOORS.get(part, 0)
-    above = {name for name in engine_parts(path) if FLOORS.get(name, 0) > own}
-    assert not above, f"{module_of(path)} is on floor {own}"
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downward(module: str):
+    package, own = module.partition(".")[0], floor_of(module)
+    below = parts_imported(MODULES[module], package)
+    above = {part for part in below if floor_of(f"{package}.{part}") >= own}
+    assert not above or not part_of(module, package), f"{module} is on floor {own}"
 
 
-def test_roles_and_wire_do_not_know_each_other():
-    for path in ENGINE:
-        part = part_of(module_of(path))
-        if part == "roles":
-            assert "wire" not in engine_parts(path), path
-        if part == "wire":
-            assert "roles" not in engine_parts(path), path
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_circle_goes_through_the_parts_of_a_folder(package: str):
+    assert not circle_in(edges_in(package))
+
+
+def test_no_folder_is_a_heap():
+    sizes = Counter(name.rpartition(".")[0] for name in MODULES if name not in PACKAGES)
+    assert {name: n for name, n in sizes.items() if n > MAX_MODULES} == {}
+
+
+def test_the_laboratory_is_not_needed_elsewhere():
+    for name, path in MODULES.items():
+        if name.startswith(("tianji_cli.lab", "tianji_cli.commands.lab", "tianji_cli.render.lab")):
+            continue
+        if name != "tianji_cli.main":
+            assert "lab" not in parts_imported(path, "tianji_cli"), name
 
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("torch", {"algorithms", "envs", "runtime", "testing"}),
+        (
+            "torch",
+            {"algorithms", "envs", "device", "batch_shares", "blueprint", "testing"}
+            | {"compilation", "executors", "runtime"},
+        ),
         ("zmq", {"wire"}),
-        ("yaml", {"yaml_text"}),
+        ("yaml", {"config"}),
     ],
 )
 def test_a_library_stays_where_it_belongs(library: str, allowed: set[str]):
-    found = {part_of(module_of(path)) for path in ENGINE if library in roots(imports(parsed(path)))}
+    users = [path for path in ENGINE if library in roots(imports(parsed(path)))]
+    found = {part_of(module_of(path), "engine") for path in users}
     assert found
     assert found <= allowed
 
 
 def test_only_connectors_know_ssh():
-    for path in (*ENGINE, *CLI):
+    for name, path in MODULES.items():
         if "paramiko" in roots(imports(parsed(path))):
-            assert module_of(path).startswith("tianji_cli.connectors"), path
+            assert name.startswith("tianji_cli.connectors"), name
 
 
 def may_be_heavy(path: Path) -> bool:
-    is_figures = path.parent.name == "render" and path.name.startswith("figures")
+    is_figures = path.stem.startswith("figures") and path.parts[-3] in ("render", "tianji_cli")
     is_ssh = path.parent.name == "connectors" and path.stem.startswith(("ssh", "host_keys"))
-    return "analysis" in path.parts or is_figures or is_ssh or is_driver(path)
+    is_analysis = path.parent.name == "analysis" or path.stem == "downsample"
+    return is_analysis or is_figures or is_ssh or is_driver(path)
 
 
 def is_driver(path: Path) -> bool:
@@ -144,8 +208,8 @@ def is_driver(path: Path) -> bool:
 
 
 def test_nothing_imports_a_driver():
-    for path in (*ENGINE, *CLI):
-        assert not any("drivers" in name.split(".") for name in imports(parsed(path))), path
+    for name, path in MODULES.items():
+        assert not any("drivers" in n.split(".") for n in imports(parsed(path))), name
 
 
 @pytest.mark.parametrize("path", [p for p in CLI if is_driver(p)], ids=module_of)
@@ -158,24 +222,11 @@ def test_a_command_loads_heavy_libraries_only_when_it_runs(path: Path):
     assert not roots(module_level_imports(parsed(path))) & HEAVY
 
 
-def loaded_by(module: str) -> set[str]:
-    """What is there once a module has been read by an interpreter of its own."""
-    code = f"import sys, {module}; print(*sys.modules)"
+def test_the_command_line_answers_without_any_heavy_library():
+    code = "import sys, tianji_cli.main; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    return {name.partition(".")[0] for name in done.stdout.split()}
-
-
-def test_the_command_line_answers_without_any_heavy_library():
-    loaded = loaded_by("tianji_cli.main")
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "tianji_cli" in loaded
     assert not loaded & HEAVY
-
-
-@pytest.mark.parametrize("module", ["tianji_cli.commands.up", "engine.runtime.supervisor"])
-def test_a_run_starts_without_what_only_some_runs_need(module: str):
-    """`asyncio` comes with the authenticator of sockets between hosts."""
-    loaded = loaded_by(module)
-    assert "zmq" in loaded
-    assert not loaded & (HEAVY | {"asyncio"})

@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.progress import Progress
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.checkpoint_file import newest_checkpoint
+from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import EnvSpec, Experiment, StalenessSpec, StopSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
+from engine.trace.checkpoint_file import newest_checkpoint
 from engine.trace.reader import read_table
 from engine.trace.records import (
     RECORD_TYPES,

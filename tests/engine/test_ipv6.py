@@ -10,8 +10,8 @@ from ipv6 import needs_ipv6
 from socket_kit import HELLO, link, make_codec, receive
 
 from engine.errors import PreflightError
-from engine.runtime.endpoints import Endpoints
-from engine.runtime.ports import find_free_ports, listen_on
+from engine.host.endpoints import Endpoints
+from engine.host.ports import find_free_ports, listen_on
 from engine.wire.keys import make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 

@@ -11,7 +11,7 @@ import pytest
 from test_learning import PPO, make_run, run_inline
 
 from engine.errors import ConfigError
-from engine.roles.totals import RunTotals
+from engine.roles.coordinator.totals import RunTotals
 from engine.spec import EvaluationSpec, StopSpec, check_experiment
 from engine.testing import make_experiment
 from engine.trace.reader import read_table

@@ -18,9 +18,9 @@ from engine.rollout import Field, Layout, Rollout
 from engine.testing import make_rollout
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
-from engine.wire.lanes import FRAME, Inbox, Lane, Lanes
-from engine.wire.opening import Link
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
+from engine.wire.spsc_ring import FRAME, Inbox, Lane, Lanes
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
 PATIENCE_S = 20.0

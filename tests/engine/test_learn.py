@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from engine.algorithms.base import UpdateResult
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
+from engine.executors.learner import LearnerBody, Staging
 from engine.progress import RunCounters
 from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.rollout import Field, Layout, Rollout
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.checkpoint_file import verify
-from engine.runtime.learn import LearnerBody, Staging
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment, make_rollout
+from engine.trace.checkpoint_file import verify
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import make_blueprint
+from engine.blueprint import make_blueprint
+from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import (
     CheckpointSpec,

@@ -7,11 +7,11 @@ import importlib.util
 import numpy as np
 import pytest
 
+from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
+from engine.executors.actor import ActorBody
 from engine.roles.commands import CollectRollout
 from engine.roles.events import RolloutCollected
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.collect import ActorBody
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 

@@ -20,8 +20,8 @@ from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage, Report, Start, Stop
 from engine.trace.records import Event
 from engine.wire.keys import make_keyrings
-from engine.wire.letters import RECEIPT_S, RECONNECT_S, REPEAT_S, WINDOW, Outbox, Receipts
-from engine.wire.opening import Link
+from engine.wire.reliable import RECEIPT_S, RECONNECT_S, REPEAT_S, WINDOW, Outbox, Receipts
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 
 NUM_LETTERS = 200
@@ -261,7 +261,7 @@ def test_what_the_coordinator_says_to_one_that_is_gone_does_not_reach_its_succes
 
 
 def test_what_is_said_before_there_is_a_connection_arrives_as_soon_as_there_is_one(monkeypatch):
-    monkeypatch.setattr("engine.wire.letters.REPEAT_S", math.inf)
+    monkeypatch.setattr("engine.wire.reliable.REPEAT_S", math.inf)
     with on_two_hosts() as (coordinator, begin):
         coordinator.send("actor-0", Start(origin_ns=1))
         with begin() as actor:

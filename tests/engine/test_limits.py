@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-import engine.runtime.limits as limits_module
-from engine.balance import Admission, most_collecting
+import engine.host.limits as limits_module
+from engine.admission import Admission, most_collecting
+from engine.blueprint import make_arena, make_blueprint, notes_on_queue
 from engine.errors import PreflightError
-from engine.runtime.blueprint import make_arena, make_blueprint, notes_on_queue
-from engine.runtime.limits import Limit, Needs, check_limits, limits_here
+from engine.host.limits import Limit, Needs, check_limits, limits_here
 from engine.spec import Experiment, StalenessSpec
 from engine.testing import make_experiment
 
@@ -92,7 +92,7 @@ def run_with_limit(soft: int, hard: int, code: str) -> str:
 
 
 RAISES = """
-from engine.runtime.descriptors import raise_limit
+from engine.host.descriptors import raise_limit
 import resource
 print(raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
 """
@@ -105,7 +105,7 @@ def test_the_limit_of_descriptors_is_raised_to_what_is_allowed():
 
 SPARES = """
 import os, errno
-from engine.runtime.descriptors import keep_spare, spare
+from engine.host.descriptors import keep_spare, spare
 before = open(os.devnull)
 keep_spare()
 taken = []

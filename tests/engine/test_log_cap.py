@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.runtime.log_cap import cap_logs
+from engine.host.log_cap import cap_logs
 
 CAP = 1000
 

@@ -49,7 +49,9 @@ from engine.roles.commands import (
     UpdateFromSamples,
     WriteTrace,
 )
-from engine.roles.coordinator import CoordinatorRole
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import (
     CheckpointWritten,
     Event,
@@ -60,11 +62,9 @@ from engine.roles.events import (
     Updated,
     WeightsExported,
 )
-from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.role import Role
-from engine.roles.totals import RunInfo
 from engine.rollout import Samples, SamplesInfo
 from engine.spec import StalenessSpec, StopSpec
 from engine.testing import make_experiment, make_rollout, make_weights
@@ -72,7 +72,7 @@ from engine.trace.records import Record
 from engine.trace.summary import Summary
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 STEPS = 8
 """Of a rollout; two make a batch."""

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from lossy_wire import Wire
 
+from engine.executors.reducer import Accumulation
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, BatchRequested, BatchSent, Start, StepTaken
 from engine.replay.limiter import RateLimiter
 from engine.roles.actor import ActorRole
-from engine.roles.asking import FIRST_PATIENCE_S, ROUND_TRIPS, BatchRequests, Offers
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import (
     BlendModel,
@@ -42,9 +42,9 @@ from engine.roles.events import (
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
+from engine.roles.retries import FIRST_PATIENCE_S, ROUND_TRIPS, BatchRequests, Offers
 from engine.roles.role import Role
 from engine.rollout import Samples, SamplesInfo, Weights
-from engine.runtime.merge import Accumulation
 from engine.spec import ReduceSpec, StalenessSpec, StopSpec
 from engine.testing import make_experiment, make_rollout, make_weights
 from engine.trace.records import Event as TraceEvent

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.runtime.meeting import Meeting
+from engine.executors.collective import Meeting
 from engine.wire.rendezvous import Rendezvous
 
 LIMIT_S = 60.0

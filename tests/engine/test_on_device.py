@@ -9,18 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
-from engine.envs.torch_envs import TORCH_ENVIRONMENTS
-from engine.errors import PreflightError, RunFailedError
-from engine.graph.dataflow import DataflowGraph, build_graph
-from engine.graph.policy import load_policy
-from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
-from engine.roles.events import RolloutCollected
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.collect import ActorBody
-from engine.runtime.collect_on_device import DeviceActorBody
-from engine.runtime.device import (
+from engine.device import (
     DeviceRollout,
     DeviceStaging,
     DeviceWeights,
@@ -28,6 +19,15 @@ from engine.runtime.device import (
     state_on,
     visible_gpus,
 )
+from engine.envs.torch_envs import TORCH_ENVIRONMENTS
+from engine.errors import PreflightError, RunFailedError
+from engine.executors.actor import ActorBody
+from engine.executors.device_actor import DeviceActorBody
+from engine.graph.dataflow import DataflowGraph, build_graph
+from engine.graph.policy import load_policy
+from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
+from engine.roles.coordinator.totals import RunInfo
+from engine.roles.events import RolloutCollected
 from engine.runtime.inline import InlineRun
 from engine.spec import EnvSpec, Experiment, StopSpec
 from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment

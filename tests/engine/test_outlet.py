@@ -11,9 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.messages import Message
-from engine.progress import Progress
-from engine.runtime.launch import (
+from engine.control_protocol import (
     Failed,
     Finished,
     FromSupervisor,
@@ -23,7 +21,9 @@ from engine.runtime.launch import (
     Pong,
     Shown,
 )
-from engine.runtime.outlet import MAX_WAITING, Backlog, Outlet
+from engine.messages import Message
+from engine.progress import Progress
+from engine.supervision.nonblocking_writer import MAX_WAITING, Backlog, Outlet
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets, Wiring
 
@@ -134,7 +134,7 @@ def test_sockets_wake_up_as_soon_as_a_full_pipe_can_be_written(tmp_path: Path, p
 @pytest.fixture
 def supervisor() -> Iterator[subprocess.Popen[bytes]]:
     """One that was asked so much that its answers fill its pipe, which nobody reads."""
-    command = [sys.executable, "-m", "engine.runtime.supervisor"]
+    command = [sys.executable, "-m", "engine.supervision.supervisor"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         for number in range(MANY):

@@ -10,9 +10,9 @@ from engine.messages import BatchArrived, Report, RolloutArrived, SamplesArrived
 from engine.rollout import Field, Layout, Samples, SamplesInfo
 from engine.testing import make_rollout
 from engine.trace.records import Ledger
+from engine.wire.chunking import PART_BYTES, cut, join
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.header import HEADER_BYTES
-from engine.wire.parts import PART_BYTES, cut, join
 
 LAYOUT = Layout((Field("observation", "uint8", (500,), 1), Field("action", "int64")), 2, 3)
 SAMPLES = Layout((Field("observation", "float32", (50,)),), 4, 3)

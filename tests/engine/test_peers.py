@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, Lanes, LearnerState
 from engine.algorithms.networks import RunningStatistics
-from engine.algorithms.peers import Alone, minibatch_rows
 from engine.algorithms.registry import make_algorithm
+from engine.algorithms.replicas import Alone, minibatch_rows
 from engine.spec import Experiment, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from engine import blueprint as blueprint_module
 from engine.algorithms.base import Spaces
-from engine.config_file import load_experiment
+from engine.blueprint import Blueprint, make_blueprint
+from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.graph.cut import Cut
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import built_in_policies, load_policy
-from engine.roles.totals import RunInfo
-from engine.runtime import blueprint as blueprint_module
-from engine.runtime.blueprint import Blueprint, make_blueprint
+from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment
 from engine.trace.reader import read_table

@@ -13,11 +13,11 @@ from running import no_new_descriptor
 from socket_kit import PATIENCE_S, make_codec
 
 from engine.errors import PreflightError
+from engine.host.endpoints import Endpoints
+from engine.host.ports import find_free_ports, listen_on
 from engine.messages import Start
-from engine.runtime.endpoints import Endpoints
-from engine.runtime.ports import find_free_ports, listen_on
 from engine.wire.keys import make_keyrings
-from engine.wire.opening import Link
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 
 RANGE = range(42000, 42200)

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.runtime import precompile as module
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.compile_job import CompileJob, Workspace
-from engine.runtime.library import library_path, put_library
+from engine.blueprint import make_blueprint
+from engine.compilation import precompile as module
+from engine.compilation.compile_job import CompileJob, Workspace
+from engine.compilation.library import library_path, put_library
 from engine.spec import EnvSpec
 from engine.testing import make_experiment
 

@@ -10,18 +10,18 @@ import msgspec
 import pytest
 from socket_kit import make_codec
 
+from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR, Counters, Exit, Report, Start, Stop, Stopped
 from engine.roles.commands import Command, Quit, Send, StartRun, Wake, WriteTrace
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import Event
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import make_blueprint
 from engine.runtime.inline import InlineRun
-from engine.runtime.profile import REPORT_S, SECTION_OF, ProfiledRole
-from engine.sections import SECTIONS, Stopwatch
+from engine.runtime.profiling import REPORT_S, SECTION_OF, ProfiledRole
 from engine.spec import EnvSpec, Experiment, StopSpec
 from engine.testing import make_experiment
+from engine.timing import SECTIONS, Stopwatch
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Production, Profile
 from engine.trace.summary import Summary

@@ -8,10 +8,11 @@ import test_roles_buffer as tb
 from test_collect import make_bench
 from test_inline import run
 
+from engine.admission import Admission
 from engine.algorithms.registry import read_config
-from engine.balance import Admission
-from engine.config_file import apply_settings, convert, parse_yaml
+from engine.config.config_file import apply_settings, convert, parse_yaml
 from engine.errors import ConfigError, WireError
+from engine.executors import env_split as env_parts
 from engine.messages import (
     ActorLost,
     BatchArrived,
@@ -23,7 +24,6 @@ from engine.messages import (
 from engine.roles.actor import ActorRole
 from engine.roles.commands import AbandonRollout, CollectRollout
 from engine.roles.events import TimerFired
-from engine.runtime import env_parts
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import (
     ScriptedVectorEnv,

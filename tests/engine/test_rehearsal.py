@@ -15,13 +15,13 @@ from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import ALGORITHMS, register_algorithm
 from engine.algorithms.trunks import TRUNKS, register_network
 from engine.blame import place_of, told
+from engine.blueprint import make_blueprint
 from engine.envs.make import make_vector_env, register_environment
 from engine.envs.names import extra_of, nearest, newer_version
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
-from engine.runtime.blueprint import make_blueprint
 from engine.spec import EnvSpec, Experiment, NetworkSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
+from engine.device import DeviceRollout, DeviceSamples, DeviceWeights
+from engine.executors.device_actor import DeviceActorBody
+from engine.executors.device_replay_buffer import DeviceReplayBody
+from engine.executors.learner import LearnerBody
+from engine.executors.replay_buffer import ReplayBody
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.roles.commands import (
@@ -18,12 +24,6 @@ from engine.roles.commands import (
     UpdateFromSamples,
 )
 from engine.rollout import Rollout
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.collect_on_device import DeviceActorBody
-from engine.runtime.device import DeviceRollout, DeviceSamples, DeviceWeights
-from engine.runtime.learn import LearnerBody
-from engine.runtime.replay import ReplayBody
-from engine.runtime.replay_on_device import DeviceReplayBody
 from engine.spec import EnvSpec, StalenessSpec
 from engine.testing import make_experiment
 

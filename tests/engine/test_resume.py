@@ -15,14 +15,14 @@ import pytest
 from test_checkpoint import experiment as small
 from test_inline import Result
 
+from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.progress import Resumed
-from engine.roles.totals import RunInfo
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.checkpoint_file import newest_checkpoint
+from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment, StopSpec
+from engine.trace.checkpoint_file import newest_checkpoint
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Episode, Ledger, Production, Staleness
 from engine.trace.records import Event as TraceEvent

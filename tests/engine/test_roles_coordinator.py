@@ -33,10 +33,10 @@ from engine.messages import (
     TicketGranted,
 )
 from engine.roles.commands import EndRun, Quit, ShowProgress, StartRun, Wake, WriteTrace
-from engine.roles.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
+from engine.roles.coordinator.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.join_deadline import words_of_missing
 from engine.roles.events import TimerFired
-from engine.roles.groups import Groups
-from engine.roles.join_deadline import words_of_missing
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
 from engine.trace.records import Episode

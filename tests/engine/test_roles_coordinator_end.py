@@ -31,12 +31,12 @@ from engine.messages import (
     source_of,
 )
 from engine.roles.commands import EndRun, Quit, Send, WriteTrace
-from engine.roles.coordinator import CoordinatorRole
-from engine.roles.ending import MAX_STOP_S, STOP_S
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.liveness import HOST_LOST_S
+from engine.roles.coordinator.shutdown import MAX_STOP_S, STOP_S
+from engine.roles.coordinator.totals import RunTotals
+from engine.roles.coordinator.watchdog import PATIENCE
 from engine.roles.events import TimerFired
-from engine.roles.fleet import HOST_LOST_S
-from engine.roles.totals import RunTotals
-from engine.roles.watchdog import PATIENCE
 from engine.testing import has, make_experiment, only
 from engine.trace.records import UNCOUNTED, UNREPORTED, Event, Ledger, Production, Record
 from engine.trace.summary import Summary

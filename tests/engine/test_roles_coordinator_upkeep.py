@@ -34,8 +34,8 @@ from engine.messages import (
 )
 from engine.progress import Resumed, RunCounters
 from engine.roles.commands import EndRun, StartRun
-from engine.roles.coordinator import CoordinatorRole
-from engine.roles.ending import STOP_S
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.shutdown import STOP_S
 from engine.roles.events import TimerFired
 from engine.spec import CheckpointSpec
 from engine.testing import make_experiment, only, sent

@@ -16,10 +16,10 @@ from engine.messages import (
     source_of,
 )
 from engine.roles.commands import BlendModel, Command, ExportModel
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.totals import RunTotals
 from engine.roles.events import ModelExported, Updated
-from engine.roles.groups import Groups
 from engine.roles.learner import LearnerRole
-from engine.roles.totals import RunTotals
 from engine.spec import StalenessSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
 from engine.trace.records import Ledger

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
+from engine.executors.learner import LearnerBody
+from engine.executors.reducer import Accumulation, CommonModel, ReducerBody
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
@@ -16,9 +19,6 @@ from engine.roles.commands import BlendModel, ExportModel, ForgetModel, MergeMod
 from engine.roles.events import ModelsMerged
 from engine.roles.reducer import ReducerRole, merge_shares
 from engine.rollout import Weights
-from engine.runtime.blueprint import make_blueprint
-from engine.runtime.learn import LearnerBody
-from engine.runtime.merge import Accumulation, CommonModel, ReducerBody
 from engine.spec import Experiment, ReduceSpec, StalenessSpec
 from engine.testing import has, make_experiment, make_weights, only, sent
 from engine.trace.records import Merge

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.sections import (
+from engine.timing import (
     CONTROL,
     ENVIRONMENT,
     INFERENCE,

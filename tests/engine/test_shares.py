@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from engine.batch_shares import share_rollouts, share_samples, split
+from engine.blueprint import Blueprint, make_blueprint
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import Policy, load_policy
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.shares import share_rollouts, share_samples, split
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 

@@ -23,6 +23,7 @@ from socket_kit import (
 from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import WireError
+from engine.host.ports import ANY_PORT, listen_on
 from engine.messages import (
     TAKERS,
     BatchArrived,
@@ -32,12 +33,11 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.rollout import Field, Layout
-from engine.runtime.ports import ANY_PORT, listen_on
 from engine.testing import make_rollout, make_weights
+from engine.wire.chunking import PART_BYTES
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.parts import PART_BYTES
 from engine.wire.sockets import Sockets, Wiring
 
 

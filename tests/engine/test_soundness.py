@@ -18,27 +18,27 @@ from test_inline import run
 from engine.algorithms.base import LearnerState
 from engine.algorithms.gradient import EagerSteps, FunctionalStep
 from engine.algorithms.networks import RunningStatistics
+from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
+from engine.compilation.tracing import record
 from engine.envs.make import register_environment
 from engine.errors import ConfigError, RunFailedError
+from engine.executors.checkpoint import load_checkpoint, save_checkpoint
+from engine.executors.learner import LearnerBody
+from engine.executors.reducer import ReducerBody
+from engine.executors.soundness import PATIENCE, PATIENCE_WITH_INPUTS
 from engine.progress import RunCounters
 from engine.replay.prioritized import PrioritizedSampler
 from engine.roles.commands import ExportWeights, MergeModel, SaveCheckpoint, Update
 from engine.roles.events import CheckpointWritten, Noted, Updated
 from engine.rollout import Rollout, Weights
-from engine.runtime.blueprint import Blueprint, make_blueprint
-from engine.runtime.checkpoint import load_checkpoint, save_checkpoint
-from engine.runtime.checkpoint_file import CheckpointInfo, newest_checkpoint, read_info
-from engine.runtime.learn import LearnerBody
-from engine.runtime.merge import ReducerBody
-from engine.runtime.soundness import PATIENCE, PATIENCE_WITH_INPUTS
-from engine.runtime.tensor_file import refuse_strange
-from engine.runtime.traced import record
 from engine.spec import EnvSpec, Experiment, NetworkSpec, StopSpec
 from engine.testing import make_experiment, make_rollout
+from engine.trace.checkpoint_file import CheckpointInfo, newest_checkpoint, read_info
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption
 from engine.trace.records import Event as TraceEvent
+from engine.trace.tensor_file import refuse_strange
 
 ALGORITHMS = ("ppo", "impala", "dqn", "apex")
 NOT_FINITE = (math.nan, math.inf, -math.inf)

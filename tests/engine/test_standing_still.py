@@ -27,7 +27,7 @@ from engine.messages import (
 from engine.progress import Progress, Standing
 from engine.trace.records import Event
 from engine.wire.deadlines import Deadlines
-from engine.wire.opening import HIGH_WATER_MARK, Link
+from engine.wire.socket_factory import HIGH_WATER_MARK, Link
 from engine.wire.sockets import Sockets, Wiring
 
 MANY = 6 * HIGH_WATER_MARK

@@ -12,7 +12,7 @@ from socket_kit import HELLO, link, make_codec, receive, tcp_server
 from engine.errors import WireError
 from engine.messages import Joined
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.opening import LATEST
+from engine.wire.socket_factory import LATEST
 from engine.wire.sockets import Sockets, Wiring
 
 NAMES = ["buffer-0", "actor-0", "actor-1"]

@@ -18,7 +18,7 @@ import zmq
 from socket_kit import HELLO, PATIENCE_S, CountingCodec, link, make_codec, receive, tcp_server
 
 from engine.wire.keys import make_keyrings
-from engine.wire.opening import CURVE_BYTES
+from engine.wire.socket_factory import CURVE_BYTES
 from engine.wire.sockets import Sockets, Wiring
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested
-from engine.runtime import supervisor as module
-from engine.runtime.agenda import Agenda
-from engine.runtime.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
+from engine.supervision import supervisor as module
+from engine.supervision.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
+from engine.supervision.timer_queue import Agenda
 
 
 class FakeLink:

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from engine.roles.totals import MAX_POINTS, RunTotals, Series
+from engine.roles.coordinator.totals import MAX_POINTS, RunTotals, Series
 from engine.testing import make_experiment
 from engine.trace.records import Consumption
 from engine.trace.summary import steady_rate_per_s

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.executors import coordinator as coordinate
+from engine.executors.coordinator import CoordinatorBody
+from engine.host.wall_clock import WallClock
 from engine.progress import Progress
 from engine.roles.commands import ShowProgress
 from engine.roles.events import Noted
-from engine.runtime import coordinate
-from engine.runtime.coordinate import CoordinatorBody
-from engine.runtime.wall_clock import WallClock
 from engine.testing import only
 
 SHOW = ShowProgress(Progress(phase="running", t_s=1.0))

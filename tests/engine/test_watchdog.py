@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.messages import ProbeAnswered
-from engine.roles.watchdog import MAX_PATIENCE, PATIENCE, PROBE_S, Watchdog
+from engine.roles.coordinator.watchdog import MAX_PATIENCE, PATIENCE, PROBE_S, Watchdog
 from engine.spec import WatchdogSpec
 
 PROCESSES = ("actor-0", "actor-1", "learner-0", "evaluator-0")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from engine.algorithms.registry import read_config
-from engine.config_file import apply_settings, convert, load_experiment, parse_yaml
+from engine.config.config_file import apply_settings, convert, load_experiment, parse_yaml
+from engine.config.yaml_text import parse_text
 from engine.errors import ConfigError
 from engine.spec import Experiment
-from engine.yaml_text import parse_text
-from tianji_cli.inventory import load_inventory
+from tianji_cli.config.inventory import load_inventory
 
 EXPERIMENT = """\
 name: tiny

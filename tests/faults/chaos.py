@@ -139,9 +139,9 @@ class Chaos:
                 pid = self._pid_of_role("coordinator", command)
                 return self._kill(self.bench.hosts[0], "coordinator", pid)
             case "kill-supervisor":
-                return self._kill_first(host, "-m engine.runtime.supervisor")
+                return self._kill_first(host, "-m engine.supervision.supervisor")
             case "kill-nursery":
-                return self._kill_first(host, "-m engine.runtime.nursery")
+                return self._kill_first(host, "-m engine.runtime.forkserver")
             case "kill-controller":
                 command.process.kill()
                 code = command.process.wait(5)

@@ -34,11 +34,11 @@ from faults.ends_schedule import COMMAND, LAYOUTS, PlannedRun, make_rounds  # no
 from running import rows  # noqa: E402
 
 from engine.errors import ConfigError  # noqa: E402
-from engine.runtime.identity import find_marked  # noqa: E402
+from engine.host.process_identity import find_marked  # noqa: E402
 from engine.trace.reader import read_summary  # noqa: E402
 from engine.trace.summary import Summary  # noqa: E402
 from tianji_cli.commands.report import write_report  # noqa: E402
-from tianji_cli.run_dir import RunPaths  # noqa: E402
+from tianji_cli.storage.run_dir import RunPaths  # noqa: E402
 
 REPOSITORY = HERE.parents[1]
 GONE_S = 30.0

@@ -27,11 +27,11 @@ from ssh_kit import REPOSITORY, Bench, Command  # noqa: E402
 
 from tianji_cli.analysis.check import rebuild_counters  # noqa: E402
 from tianji_cli.analysis.convergence import threshold_crossing  # noqa: E402
-from tianji_cli.analysis.examine import examine_runs  # noqa: E402
 from tianji_cli.analysis.history import check_history  # noqa: E402
 from tianji_cli.analysis.run import load_run  # noqa: E402
+from tianji_cli.analysis.verify import examine_runs  # noqa: E402
 from tianji_cli.lab import Lab  # noqa: E402
-from tianji_cli.run_dir import RunPaths  # noqa: E402
+from tianji_cli.storage.run_dir import RunPaths  # noqa: E402
 
 NUM_HOSTS = 4
 THRESHOLD = 475.0

@@ -12,11 +12,11 @@ from histories import check_histories
 from ssh_kit import REPOSITORY, SHORT, Bench, Command, limits, wait_until
 
 from engine.errors import TianJiError
-from engine.roles.fleet import HOST_LOST_S
+from engine.roles.coordinator.liveness import HOST_LOST_S
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.lab import Lab
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
@@ -62,7 +62,7 @@ def test_a_frozen_host_is_given_up_and_ends_its_roles_when_it_thaws(
     before = collected_by(command, 1 - frozen_actor)
     wait_until(lambda: collected_by(command, 1 - frozen_actor) > before + 3, 10, "others go on")
     known = collected_by(command, frozen_actor)
-    assert bench.processes(three, "engine.runtime"), "it is all still there, only frozen"
+    assert bench.processes(three, "engine."), "it is all still there, only frozen"
     bench.lab.thaw(three)
     assert state_of(bench.lab, three) == "up"
     wait_until(lambda: not bench.processes(three), 20, "thawed, it ends its roles by itself")

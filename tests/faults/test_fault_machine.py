@@ -13,7 +13,7 @@ import pytest
 from process_fixtures import OWN_PATH
 from running import EASY, ENDLESS, rows, wait_for
 
-from engine.runtime.memory_watch import count_oom_kills
+from engine.host.oom import count_oom_kills
 
 pytestmark = pytest.mark.processes
 

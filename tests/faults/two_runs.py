@@ -33,7 +33,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 from histories import check_histories  # noqa: E402
 from running import EAGER, rows  # noqa: E402
 
-from engine.runtime.identity import find_marked  # noqa: E402
+from engine.host.process_identity import find_marked  # noqa: E402
 
 LIMIT_S = 120.0
 GONE_S = 30.0

@@ -17,7 +17,7 @@ import msgspec
 from fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated
 from shared_memory import play_rings, read_spoilt_memory
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
 from engine.graph.policy import load_policy
 from engine.messages import (
@@ -45,11 +45,11 @@ from engine.testing import make_rollout, make_weights
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
+from engine.wire.chunking import cut, join
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
-from engine.wire.parts import cut, join
-from tianji_cli.deployment import Deployment, HostPart, read_deployment
-from tianji_cli.inventory import Host, load_inventory
-from tianji_cli.takings import Share, takings_of
+from tianji_cli.config.inventory import Host, load_inventory
+from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment
+from tianji_cli.storage.takings import Share, takings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 2, 3)

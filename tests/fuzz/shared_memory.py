@@ -23,10 +23,10 @@ from engine.messages import RolloutArrived
 from engine.rollout import Field, Layout, Rollout, RolloutInfo
 from engine.testing import make_rollout
 from engine.wire.arena import Arena, Bytes
-from engine.wire.board import Board
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
-from engine.wire.lanes import FRAME
+from engine.wire.spsc_ring import FRAME
+from engine.wire.weights_buffer import Board
 
 LAYOUT = Layout((Field("reward", "float32"),), 2, 3)
 WEIGHTS = WeightsLayout(num_bytes=24, digest=0xFEED)

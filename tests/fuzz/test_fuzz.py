@@ -28,15 +28,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared_memory import play_rings, read_spoilt_memory
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Ledger
 from engine.wire import header
-from engine.wire.parts import join
+from engine.wire.chunking import join
 from tianji_cli.analysis.run import read_manifest
-from tianji_cli.host_ranges import expand_range
-from tianji_cli.inventory import load_inventory
+from tianji_cli.config.host_ranges import expand_range
+from tianji_cli.config.inventory import load_inventory
 
 CORPUS = Path(__file__).with_name("corpus")
 

@@ -10,7 +10,7 @@ from running import SHORT, rows
 
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.processes
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from running import EASY, rows, wait_for
 
-from engine.runtime.checkpoint_file import newest_checkpoint
-from engine.runtime.supervisor import SAMPLE_S
+from engine.supervision.supervisor import SAMPLE_S
+from engine.trace.checkpoint_file import newest_checkpoint
 from engine.trace.writer import LOW_DISK_BYTES
 
 pytestmark = pytest.mark.processes

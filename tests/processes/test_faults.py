@@ -11,7 +11,7 @@ import psutil
 import pytest
 from running import EASY, ENDLESS, rows, wait_for
 
-from engine.runtime.endpoints import PREFIX
+from engine.host.endpoints import PREFIX
 
 pytestmark = pytest.mark.processes
 

@@ -17,7 +17,7 @@ from running import EAGER, rows
 
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import RunData, load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -15,15 +15,9 @@ import msgspec
 import psutil
 import pytest
 
-import engine.runtime.children as children_module
-import engine.runtime.scribe as scribe_module
-from engine.graph.cut import single_cut
-from engine.roles.totals import RunInfo
-from engine.runtime.agenda import Agenda
-from engine.runtime.children import Children
-from engine.runtime.household import Household
-from engine.runtime.identity import identify
-from engine.runtime.launch import (
+import engine.supervision.state_writer as scribe_module
+import engine.supervision.worker_processes as children_module
+from engine.control_protocol import (
     Beat,
     CommonSpec,
     FromSupervisor,
@@ -32,16 +26,22 @@ from engine.runtime.launch import (
     WorkerSpec,
     write_line,
 )
-from engine.runtime.scribe import Scribe
-from engine.runtime.state import HostState
-from engine.runtime.tether import tethered
-from engine.runtime.usage import usage_of
+from engine.graph.cut import single_cut
+from engine.host.process_identity import identify
+from engine.host.tether import tethered
+from engine.host.usage import usage_of
+from engine.roles.coordinator.totals import RunInfo
 from engine.spec import EnvSpec, Experiment
+from engine.supervision.host_run import Household
+from engine.supervision.host_state import HostState
+from engine.supervision.state_writer import Scribe
+from engine.supervision.timer_queue import Agenda
+from engine.supervision.worker_processes import Children
+from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors.local import LocalConnection
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.inventory import Host, Inventory
-from tianji_cli.lines import Lines
-from tianji_cli.plan import HostSetup, make_plan, wire
+from tianji_cli.planning.plan import HostSetup, make_plan, wire
+from tianji_cli.runs.channels import Lines
 
 PATIENCE_S = 30.0
 DEAF = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -253,7 +253,7 @@ def test_a_tethered_child_is_the_module_with_its_arguments():
 
 PARENT = """
 import os, sys
-from engine.runtime.children import Children
+from engine.supervision.worker_processes import Children
 print(Children({}).pid, flush=True)
 sys.stdin.read()
 """

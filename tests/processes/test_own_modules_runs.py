@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from running import SHORT, rows, wait_for
 
-from engine.config_file import convert, parse_yaml
+from engine.compilation.compile_job import CompileOrder
+from engine.config.config_file import convert, parse_yaml
 from engine.graph.cut import single_cut
-from engine.runtime.compile_job import CompileOrder
-from engine.runtime.tether import tethered
+from engine.host.tether import tethered
 from engine.search_path import searched, with_own_path
 from engine.spec import Experiment
 
@@ -79,7 +79,7 @@ def test_the_compiler_finds_it_too(tmp_path: Path, monkeypatch):
     words = ("steps", str(tmp_path / "x.so"), str(tmp_path), *searched())
     with (tmp_path / "order.json").open("rb") as text_of_order:
         done = subprocess.run(
-            tethered("engine.runtime.compiler", *words),
+            tethered("engine.compilation.compiler", *words),
             stdin=text_of_order,
             capture_output=True,
             text=True,

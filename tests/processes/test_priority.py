@@ -7,7 +7,7 @@ import os
 import psutil
 import pytest
 
-from engine.runtime.priority import niceness
+from engine.host.niceness import niceness
 
 pytestmark = pytest.mark.processes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import EAGER, rows, wait_for
 
-from engine.runtime.checkpoint_file import newest_checkpoint, read_info
+from engine.trace.checkpoint_file import newest_checkpoint, read_info
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running import ENDLESS, rows, wait_for
 
-from engine.roles.fleet import LEASE_S
+from engine.roles.coordinator.liveness import LEASE_S
 
 STOPPED_S = LEASE_S - 4.0
 """Less than the lease by more than the time between two beats."""

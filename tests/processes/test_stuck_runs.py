@@ -10,8 +10,8 @@ import psutil
 import pytest
 from running import ENDLESS, rows, wait_for
 
-from engine.roles.watchdog import PROBE_S
-from engine.wire.opening import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
+from engine.roles.coordinator.watchdog import PROBE_S
+from engine.wire.socket_factory import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from running import SHORT, rows
 
-from engine.runtime.checkpoint_file import verify
+from engine.trace.checkpoint_file import verify
 
 pytestmark = pytest.mark.processes
 

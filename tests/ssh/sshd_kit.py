@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tianji_cli.inventory import Host
+from tianji_cli.config.inventory import Host
 
 SSHD = "/usr/sbin/sshd"
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"

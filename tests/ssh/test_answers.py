@@ -12,26 +12,26 @@ from fake_node import FakeNode
 from synthetic_run import write_synthetic_run
 
 from engine.errors import CleanupError, ConfigError, HostUnreachableError, PreflightError
-from engine.runtime.identity import ProcessId
-from engine.runtime.inspect import Findings
-from engine.runtime.state import HostState
-from tianji_cli import detached
-from tianji_cli.analysis.examine import examine_runs
+from engine.host.process_identity import ProcessId
+from engine.supervision.host_state import HostState
+from engine.supervision.run_inspector import Findings
 from tianji_cli.analysis.runs import list_runs
+from tianji_cli.analysis.verify import examine_runs
 from tianji_cli.commands import down, logs, status
 from tianji_cli.commands import fetch as fetching
 from tianji_cli.commands.logs import Request, changes, has_ended, logs_command
 from tianji_cli.commands.status import Phase, phase_of, status_command
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed, Node
-from tianji_cli.consent import Consent
-from tianji_cli.deployment import Deployment, HostPart, write_deployment
-from tianji_cli.detached import DetachedRun, HostAnswer
-from tianji_cli.inventory import Host
-from tianji_cli.mirror import fetch
 from tianji_cli.output import Output
-from tianji_cli.render.rows import summary_rows
-from tianji_cli.run_dir import RunPaths
-from tianji_cli.takings import Share
+from tianji_cli.render.run.rows import summary_rows
+from tianji_cli.runs import detached
+from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.runs.mirror import fetch
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.deployment import Deployment, HostPart, write_deployment
+from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.storage.takings import Share
 
 
 def part_of(name: str) -> HostPart:
@@ -156,7 +156,7 @@ class Box(FakeNode):
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         done = super().run(command, timeout_s)
-        if "engine.runtime.inspect" in command:
+        if "engine.supervision.run_inspector" in command:
             findings = answer(self.name, self.word).findings
             return Completed(0, msgspec.json.encode(findings).decode(), "")
         return done

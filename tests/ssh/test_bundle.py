@@ -12,14 +12,14 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-from tianji_cli.bundle import (
+from tianji_cli.provisioning.bundle import (
     OPTIONAL,
     environment_name,
     make_bundle,
     pinned_constraints,
     source_root,
 )
-from tianji_cli.probe import probe_command
+from tianji_cli.provisioning.probe import probe_command
 
 
 def tree(root: Path) -> Path:
@@ -74,7 +74,7 @@ def test_the_shipped_supervisor_runs_from_the_bundle_alone(tmp_path: Path) -> No
     bundle = make_bundle(source_root(), pinned_constraints())
     with tarfile.open(fileobj=io.BytesIO(bundle.data)) as archive:
         archive.extractall(tmp_path, filter="data")
-    code = "import engine.runtime.supervisor as s; print(s.__file__)"
+    code = "import engine.supervision.supervisor as s; print(s.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -93,5 +93,5 @@ def test_the_probe_needs_nothing_of_tianji(tmp_path: Path) -> None:
     assert '"xx": null' in done.stdout
     assert '"is_writable": true' in done.stdout
     for name in ("host_probe.py", "host_check.py"):
-        script = (source_root() / "engine" / "runtime" / name).read_text()
+        script = (source_root() / "engine" / "host" / name).read_text()
         ast.parse(script, feature_version=(3, 7))

@@ -15,17 +15,17 @@ from running import no_new_descriptor
 
 from engine.errors import TianJiError
 from engine.messages import COORDINATOR
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Connection
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.local import LocalConnection, LocalNode
-from tianji_cli.deployment import HostPart
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.inventory import Host
-from tianji_cli.launch import Controller
-from tianji_cli.plan import Plan
-from tianji_cli.preflight import measure_clock
-from tianji_cli.provision import Site
-from tianji_cli.reachability import Reachable, check_ports
+from tianji_cli.planning.plan import Plan
+from tianji_cli.provisioning.preflight import measure_clock
+from tianji_cli.provisioning.provision import Site
+from tianji_cli.provisioning.reachability import Reachable, check_ports
+from tianji_cli.runs.controller import Controller
+from tianji_cli.storage.deployment import HostPart
 
 NUM_PROGRAMS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import PROTOCOL_VERSION
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
 from engine.messages import (
     COORDINATOR,
     ActorLost,
@@ -27,14 +27,14 @@ from engine.messages import (
 )
 from engine.roles.buffer import BufferRole
 from engine.roles.commands import Command, EndRun, Send, StartRun, WriteTrace
-from engine.roles.coordinator import CoordinatorRole
+from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.liveness import HOST_LOST_S
+from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import TimerFired
-from engine.roles.fleet import HOST_LOST_S
-from engine.roles.totals import RunInfo
 from engine.rollout import Rollout, RolloutInfo
 from engine.spec import StalenessSpec
 from engine.trace.records import Event, Production
-from tianji_cli.files import find_file
+from tianji_cli.config.lookup import find_file
 
 ROLES = ("actor-0", "actor-1", "buffer-0", "learner-0")
 HOST_OF = {"actor-0": "two", "actor-1": "three", "buffer-0": "one", "learner-0": "one"}

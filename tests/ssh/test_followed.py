@@ -10,13 +10,13 @@ import pytest
 from fake_node import FakeNode
 
 from engine.errors import HostUnreachableError
-from tianji_cli import detached
 from tianji_cli.commands.logs import MAX_TAIL_BYTES, Request, _print_new
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Node
-from tianji_cli.deployment import Deployment, HostPart, write_deployment
-from tianji_cli.detached import DetachedRun
-from tianji_cli.inventory import Host
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.runs import detached
+from tianji_cli.runs.detached import DetachedRun
+from tianji_cli.storage.deployment import Deployment, HostPart, write_deployment
+from tianji_cli.storage.run_dir import RunPaths
 
 WAIT_S = 30.0
 

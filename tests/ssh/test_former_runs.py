@@ -10,17 +10,17 @@ import msgspec
 import pytest
 
 from engine.errors import ConfigError
-from engine.runtime.inspect import Findings
+from engine.supervision.run_inspector import Findings
 from tianji_cli.connectors.local import LocalNode
-from tianji_cli.consent import Consent
-from tianji_cli.deployment import (
+from tianji_cli.runs.host_control import end_part, look_at_part
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.deployment import (
     FORMER_INSPECTOR,
     INSPECTOR,
     Deployment,
     note_ended,
     read_deployment,
 )
-from tianji_cli.host_control import end_part, look_at_part
 
 RECORDED = Path(__file__).with_name("recorded") / "deployment-0.json"
 """As releases wrote it that recorded no module to ask with."""

@@ -16,21 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from engine.config_file import apply_settings, overlaid_experiment, parse_yaml
+from engine.config.config_file import apply_settings, overlaid_experiment, parse_yaml
 from engine.errors import ConfigError
 from engine.testing import make_experiment
-from tianji_cli.bundle import Bundle
+from tianji_cli.config.inventory import Host, load_inventory
 from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.host_keys import accept_command
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.ssh import spawn_line
 from tianji_cli.connectors.target import Target
-from tianji_cli.deployment import INSPECTOR, HostPart
-from tianji_cli.host_control import look_at_part, remove_part
-from tianji_cli.inventory import Host, load_inventory
-from tianji_cli.probe import probe
-from tianji_cli.run_dir import check_run_id, resolve_run
-from tianji_cli.shipping import make_directories, ship
+from tianji_cli.provisioning.bundle import Bundle
+from tianji_cli.provisioning.probe import probe
+from tianji_cli.provisioning.shipping import make_directories, ship
+from tianji_cli.runs.host_control import look_at_part, remove_part
+from tianji_cli.storage.deployment import INSPECTOR, HostPart
+from tianji_cli.storage.run_dir import check_run_id, resolve_run
 
 MARK = "PWNED"
 HOSTILE = (

@@ -16,9 +16,8 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.errors import PreflightError
-from engine.runtime.agenda import Agenda
-from engine.runtime.endpoints import Endpoints, sweep_stale
-from engine.runtime.identity import (
+from engine.host.endpoints import Endpoints, sweep_stale
+from engine.host.process_identity import (
     RUN_VARIABLE,
     ProcessId,
     await_end,
@@ -29,9 +28,10 @@ from engine.runtime.identity import (
     mark,
     send_signal,
 )
-from engine.runtime.inspect import look, stop
-from engine.runtime.state import HostState, read_state, state_path, write_state
-from tianji_cli.clocks import Answer, ClockOffset, estimate, relative_to
+from engine.supervision.host_state import HostState, read_state, state_path, write_state
+from engine.supervision.run_inspector import look, stop
+from engine.supervision.timer_queue import Agenda
+from tianji_cli.storage.clock_sync import Answer, ClockOffset, estimate, relative_to
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 
@@ -99,7 +99,7 @@ def test_what_the_killed_had_started_meanwhile_is_killed_too(monkeypatch) -> Non
             later.append(sleeper("fleeing"))
         return send_signal(process, number)
 
-    monkeypatch.setattr("engine.runtime.identity.send_signal", forks_before_it_dies)
+    monkeypatch.setattr("engine.host.process_identity.send_signal", forks_before_it_dies)
     try:
         killed = kill_marked(mark("fleeing", "h", "/runs"), spare=set())
         assert killed == [first.pid, later[0].pid]
@@ -174,7 +174,7 @@ def test_a_run_of_an_earlier_release_is_still_ended(tmp_path: Path) -> None:
         path = state_path(tmp_path, "h")
         path.parent.mkdir()
         path.write_bytes(msgspec.json.encode(document))
-        command = [sys.executable, "-m", "engine.runtime.inspect"]
+        command = [sys.executable, "-m", "engine.supervision.run_inspector"]
         arguments = ["stop", str(tmp_path), "r", "h", "5.0"]
         done = subprocess.run([*command, *arguments], capture_output=True, check=True)
         assert earlier.wait(5) == -signal.SIGTERM

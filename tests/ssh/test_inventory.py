@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from tianji_cli.host_ranges import expand_range
-from tianji_cli.inventory import Inventory, load_inventory
+from tianji_cli.config.host_ranges import expand_range
+from tianji_cli.config.inventory import Inventory, load_inventory
 
 SHIPPED = sorted((Path(__file__).parents[2] / "inventories").glob("*.yaml"))
 

@@ -19,7 +19,7 @@ def test_a_detached_run_can_be_watched_and_ended(bench: Bench) -> None:
     assert up.wait(60) == 0, up.said
     assert "tianji down detached" in up.said
     for host in (one, two):
-        assert bench.processes(host, "engine.runtime.supervisor")
+        assert bench.processes(host, "engine.supervision.supervisor")
 
     again = bench.tianji("up", *endless, *limits(one, two), run="detached")
     assert again.wait(30) == 2, again.said

@@ -16,7 +16,7 @@ import pytest
 from ssh_kit import SHORT, Bench, other_python
 
 import engine
-from tianji_cli.bundle import REQUIREMENTS, pinned_constraints
+from tianji_cli.provisioning.bundle import REQUIREMENTS, pinned_constraints
 
 pytestmark = pytest.mark.lab
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -14,7 +14,7 @@ from engine.errors import TianJiError
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.lab import Lab
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 

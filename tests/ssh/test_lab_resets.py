@@ -13,7 +13,7 @@ from ssh_kit import SHORT, Bench, Command, limits, wait_until
 
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = [
     pytest.mark.lab,

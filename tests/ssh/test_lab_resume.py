@@ -9,10 +9,10 @@ import pytest
 from fault_rows import Witness
 from ssh_kit import SHORT, SLOWED, Bench, limits, wait_until
 
-from engine.runtime.checkpoint_file import newest_checkpoint
+from engine.trace.checkpoint_file import newest_checkpoint
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 

@@ -10,17 +10,17 @@ import pytest
 from fake_node import FakeNode
 
 import engine
+from engine.control_protocol import Hello, Refused
 from engine.errors import ConfigError, VersionMismatchError
-from engine.runtime.launch import Hello, Refused
 from tianji_cli.commands.logs import select
-from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
-from tianji_cli.inventory import Host
-from tianji_cli.laggards import words_of_laggards
-from tianji_cli.launch import check_versions, refusal
-from tianji_cli.mirror import fetch
-from tianji_cli.preflight import NAMES, Finding, complete
-from tianji_cli.run_dir import RunPaths
-from tianji_cli.takings import Share
+from tianji_cli.config.inventory import Host
+from tianji_cli.provisioning.preflight import NAMES, Finding, complete
+from tianji_cli.runs.controller import check_versions, refusal
+from tianji_cli.runs.laggards import words_of_laggards
+from tianji_cli.runs.mirror import fetch
+from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment, write_deployment
+from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.storage.takings import Share
 
 HOST = msgspec.convert(
     {"name": "a", "connection": "ssh", "ssh_host": "a", "address": "", "ports": None}, Host

@@ -13,13 +13,13 @@ import pytest
 from running import EAGER
 from ssh_kit import REPOSITORY
 
-from engine.runtime.identity import identify
-from engine.runtime.inspect import stop
-from engine.runtime.state import HostState, state_path, write_state
+from engine.host.process_identity import identify
+from engine.supervision.host_state import HostState, state_path, write_state
+from engine.supervision.run_inspector import stop
 from tianji_cli.commands.down import _words
-from tianji_cli.deployment import HostPart
-from tianji_cli.detached import HostAnswer
-from tianji_cli.inventory import Host
+from tianji_cli.config.inventory import Host
+from tianji_cli.runs.detached import HostAnswer
+from tianji_cli.storage.deployment import HostPart
 
 pytestmark = pytest.mark.processes
 

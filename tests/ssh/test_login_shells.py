@@ -22,8 +22,8 @@ from sshd_kit import (
 
 from engine.errors import DeadlineError, PreflightError
 from tianji_cli.connectors.ssh import SshNode
-from tianji_cli.preflight import measure_clock
-from tianji_cli.probe import probe
+from tianji_cli.provisioning.preflight import measure_clock
+from tianji_cli.provisioning.probe import probe
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 __all__ = ["no_configuration"]

@@ -13,11 +13,11 @@ from fake_node import FakeNode
 
 from engine.errors import PreflightError, TianJiError
 from engine.progress import RunCounters
-from engine.runtime.checkpoint_file import CheckpointInfo, identity_sha256
-from tianji_cli import mirror
-from tianji_cli.inventory import Host
-from tianji_cli.mirror import fetch
-from tianji_cli.takings import MAX_CHECKPOINTS, MAX_LOG_BYTES, MAX_LOGS, Share, takings_of
+from engine.trace.checkpoint_file import CheckpointInfo, identity_sha256
+from tianji_cli.config.inventory import Host
+from tianji_cli.runs import mirror
+from tianji_cli.runs.mirror import fetch
+from tianji_cli.storage.takings import MAX_CHECKPOINTS, MAX_LOG_BYTES, MAX_LOGS, Share, takings_of
 
 REMOTE = "/home/ann/.tianji/runs/r"
 HEAD = Share("a", is_head=True, learners=(0,))
@@ -159,7 +159,7 @@ HOSTILE_NAMES = [
     "trace/other.jsonl",
     "trace/events.jsonl.gz",
     "trace/events.jsonl/deeper",
-    "engine/runtime/inspect.py",
+    "engine/supervision/run_inspector.py",
     "logs/a/actor-0.py",
     "logs/b/../../x.log",
     "logs/b/.hidden.log",

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from engine.errors import HostUnreachableError, TianJiError
-from tianji_cli import parallel
-from tianji_cli.parallel import in_parallel
+from tianji_cli.runs import parallel
+from tianji_cli.runs.parallel import in_parallel
 
 BOUND_S = 30.0
 

@@ -8,11 +8,11 @@ import msgspec
 from rich.console import Console
 
 from engine.progress import Progress, RoleState
-from tianji_cli.inventory import Host
-from tianji_cli.joining import Joining
+from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.placement import Placement
+from tianji_cli.planning.placement import Placement
 from tianji_cli.render.hosts import PhaseLog, PhaseTable
+from tianji_cli.runs.joining import Joining
 
 
 def shown(table: PhaseTable, now_s: float) -> list[list[str]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
-from tianji_cli.files import find_file
-from tianji_cli.inventory import Host, Inventory
-from tianji_cli.plan import HostSetup, Plan, make_plan, notes_of, servers_on, wire
+from tianji_cli.config.inventory import Host, Inventory
+from tianji_cli.config.lookup import find_file
+from tianji_cli.planning.plan import HostSetup, Plan, make_plan, notes_of, servers_on, wire
 
 
 def host(name: str, **more: object) -> Host:

@@ -17,12 +17,12 @@ from engine.errors import (
     PreflightError,
     VersionMismatchError,
 )
-from engine.runtime.identity import mark
-from tianji_cli import provision as module
-from tianji_cli.bundle import make_bundle, pinned_constraints, source_root
-from tianji_cli.inventory import Host
-from tianji_cli.own_modules import OwnModules
-from tianji_cli.provision import Order, Provisioner, Site
+from engine.host.process_identity import mark
+from tianji_cli.config.inventory import Host
+from tianji_cli.provisioning import provision as module
+from tianji_cli.provisioning.bundle import make_bundle, pinned_constraints, source_root
+from tianji_cli.provisioning.own_modules import OwnModules
+from tianji_cli.provisioning.provision import Order, Provisioner, Site
 
 MINOR = ".".join(platform.python_version_tuple()[:2])
 GOOD = {"python3": facts(), f"python{MINOR}": facts()}
@@ -69,7 +69,7 @@ def test_phases_in_order_and_what_is_started() -> None:
     assert part.run_dir == "/home/ann/.tianji/runs/r@a"
     assert part.host.address == "192.0.2.9"
     ((command, env),) = node.spawned
-    assert command == [f"python{MINOR}", "-P", "-m", "engine.runtime.supervisor"]
+    assert command == [f"python{MINOR}", "-P", "-m", "engine.supervision.supervisor"]
     assert env == {"PYTHONPATH": part.source, "TIANJI_RUN": mark("r", "a", part.run_dir)}
 
 

@@ -9,12 +9,12 @@ import sys
 import msgspec
 import pytest
 
-from engine.config_file import load_experiment
-from engine.runtime import cores as engine_cores
-from tianji_cli.files import find_file
-from tianji_cli.inventory import Host, Inventory
-from tianji_cli.plan import HostSetup, Plan, make_plan, wire
-from tianji_cli.seats import (
+from engine.config.config_file import load_experiment
+from engine.host import cores as engine_cores
+from tianji_cli.config.inventory import Host, Inventory
+from tianji_cli.config.lookup import find_file
+from tianji_cli.planning.plan import HostSetup, Plan, make_plan, wire
+from tianji_cli.planning.resources import (
     HostOffer,
     cores_needed,
     planned_pinning,
@@ -100,7 +100,7 @@ def test_busy_cores_are_left_alone(monkeypatch: pytest.MonkeyPatch):
 
 PINNED = """
 import os, subprocess, sys, time
-from engine.runtime.cores import pin, release
+from engine.host.cores import pin, release
 allowed = os.sched_getaffinity(0)
 pin([min(allowed)])
 assert os.sched_getaffinity(0) == {min(allowed)}

@@ -16,13 +16,13 @@ import pytest
 from fake_node import facts
 
 from engine.errors import PreflightError
-from tianji_cli import environment
-from tianji_cli.bundle import CONSTRAINTS_NAME, Bundle
 from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.local import LocalNode
-from tianji_cli.environment import Interpreter, make_environment
-from tianji_cli.probe import ProbeFacts
-from tianji_cli.shipping import ship, sweep
+from tianji_cli.provisioning import environment
+from tianji_cli.provisioning.bundle import CONSTRAINTS_NAME, Bundle
+from tianji_cli.provisioning.environment import Interpreter, make_environment
+from tianji_cli.provisioning.probe import ProbeFacts
+from tianji_cli.provisioning.shipping import ship, sweep
 
 pytestmark = pytest.mark.processes
 

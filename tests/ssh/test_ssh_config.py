@@ -12,10 +12,11 @@ import pytest
 from sshd_kit import no_configuration
 
 from engine.errors import ConfigError, DeadlineError
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors import ssh_config
-from tianji_cli.connectors.ssh_config import SshConfigError, UserConfig, read_user_config
+from tianji_cli.connectors.ssh_config import UserConfig, read_user_config
+from tianji_cli.connectors.ssh_tokens import SshConfigError
 from tianji_cli.connectors.target import Target, resolve_target
-from tianji_cli.inventory import Host
 
 __all__ = ["no_configuration"]
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh client here")

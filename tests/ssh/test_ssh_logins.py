@@ -14,8 +14,8 @@ from ipv6 import needs_ipv6
 from sshd_kit import Sshd, make_key, missing, no_configuration, serving
 
 from engine.errors import ConfigError, HostUnreachableError, PreflightError, TianJiError
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.ssh import SshNode
-from tianji_cli.inventory import Host
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 __all__ = ["no_configuration"]

@@ -12,10 +12,10 @@ import pytest
 
 from engine.errors import HostUnreachableError, PreflightError
 from tianji_cli.commands.check import check_hosts
+from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors import ssh
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.ssh import SshNode
-from tianji_cli.inventory import Host, Inventory
 
 HOST = Host(name="a", connection="ssh", ssh_host="a", address="192.0.2.9", ports=None)
 GARBAGE = paramiko.SFTPError("Garbage packet received")

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from engine.errors import ConfigError
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.ssh import read_user_config
 from tianji_cli.connectors.target import Target, resolve_target
-from tianji_cli.inventory import Host
 
 CONFIG = """
 Host box1

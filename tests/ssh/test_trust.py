@@ -11,27 +11,27 @@ import msgspec
 import pytest
 from fake_node import FakeNode
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
+from engine.control_protocol import HostFacts
 from engine.errors import CleanupError, ConfigError
-from engine.runtime.launch import HostFacts
-from tianji_cli import ownership
 from tianji_cli.commands.down import down_command
 from tianji_cli.commands.logs import Request, logs_command
 from tianji_cli.commands.status import status_command
 from tianji_cli.commands.up import Request as UpRequest
 from tianji_cli.commands.up import load
+from tianji_cli.config.inventory import Host, Inventory, load_inventory
+from tianji_cli.config.lookup import find_file
 from tianji_cli.connectors.local import LocalNode
-from tianji_cli.consent import Consent, words_of_host
-from tianji_cli.deployment import Deployment, HostPart, read_deployment, write_deployment
-from tianji_cli.documents import begin
-from tianji_cli.files import find_file
-from tianji_cli.host_control import look_at_part, remove_part
-from tianji_cli.inventory import Host, Inventory, load_inventory
-from tianji_cli.manifest import write_manifest
-from tianji_cli.masking import MASK, filled, masked
-from tianji_cli.origin import find_origin
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.runs.host_control import look_at_part, remove_part
+from tianji_cli.runs.manifest import write_manifest
+from tianji_cli.runs.resume import find_origin
+from tianji_cli.storage import ownership
+from tianji_cli.storage.consent import Consent, words_of_host
+from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment, write_deployment
+from tianji_cli.storage.json_files import begin
+from tianji_cli.storage.masking import MASK, filled, masked
+from tianji_cli.storage.run_dir import RunPaths
 
 LOCAL = Host(name="localhost", connection="local", address="127.0.0.1", ports=None)
 EXPERIMENT, _ = load_experiment(find_file("experiments", "cartpole_ppo"), ["name=theirs"])
@@ -52,8 +52,8 @@ def trap(tmp_path: Path) -> tuple[Path, Path]:
     """An interpreter and a source directory that leave a file when they are run, and that file."""
     sprung = tmp_path / "sprung"
     evil = tmp_path / "evil"
-    (evil / "engine" / "runtime").mkdir(parents=True)
-    for place in (evil / "engine", evil / "engine" / "runtime"):
+    (evil / "engine" / "supervision").mkdir(parents=True)
+    for place in (evil / "engine", evil / "engine" / "supervision"):
         (place / "__init__.py").write_text(f"open({str(sprung)!r}, 'w')\n")
     (evil / "sitecustomize.py").write_text(f"open({str(sprung)!r}, 'w')\n")
     python = evil / "python"

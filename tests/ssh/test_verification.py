@@ -12,19 +12,19 @@ import msgspec
 import pytest
 from fake_node import facts
 
-from engine.runtime.host_check import DAMAGED_NAME, LIST_NAME
-from tianji_cli import environment
-from tianji_cli.bundle import CONSTRAINTS_NAME, Bundle, environment_name, pack_modules
+from engine.host.host_check import DAMAGED_NAME, LIST_NAME
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.local import LocalNode
-from tianji_cli.environment import Interpreter, find_interpreter, make_environment
-from tianji_cli.inventory import Host
-from tianji_cli.own_modules import OwnModules
-from tianji_cli.preflight import judge_versions
-from tianji_cli.probe import ProbeFacts, minor_of
-from tianji_cli.provision import Order, Provisioner
-from tianji_cli.shipping import ship
-from tianji_cli.verification import COMPLETE_NAME, look_at_bundle, look_at_environment
+from tianji_cli.provisioning import environment
+from tianji_cli.provisioning.bundle import CONSTRAINTS_NAME, Bundle, environment_name, pack_modules
+from tianji_cli.provisioning.environment import Interpreter, find_interpreter, make_environment
+from tianji_cli.provisioning.own_modules import OwnModules
+from tianji_cli.provisioning.preflight import judge_versions
+from tianji_cli.provisioning.probe import ProbeFacts, minor_of
+from tianji_cli.provisioning.provision import Order, Provisioner
+from tianji_cli.provisioning.shipping import ship
+from tianji_cli.provisioning.verification import COMPLETE_NAME, look_at_bundle, look_at_environment
 
 FILES = {"engine/__init__.py": b"", "engine/deep/a.py": b"x = 1\n" * 50, "constraints.txt": b"a==1"}
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -286,7 +286,7 @@ def test_up_says_what_it_sends_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "python": sys.executable,
     }
     host, node = msgspec.convert(given, Host), RemoteNode()
-    monkeypatch.setattr("tianji_cli.provision.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("tianji_cli.provisioning.provision.start_supervisor", lambda *_: None)
 
     def provision(run_id: str) -> list[str]:
         seen.clear()

@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.errors import PreflightError
-from engine.messages import COORDINATOR, HostGone
-from engine.runtime.launch import (
+from engine.control_protocol import (
     Beat,
     Finished,
     KillRun,
@@ -21,11 +19,14 @@ from engine.runtime.launch import (
     ToSupervisor,
     write_line,
 )
-from tianji_cli import launch, watch
-from tianji_cli import lines as lines_module
+from engine.errors import PreflightError
+from engine.messages import COORDINATOR, HostGone
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.lines import Lines
-from tianji_cli.watch import Watcher
+from tianji_cli.runs import channels as lines_module
+from tianji_cli.runs import controller as launch
+from tianji_cli.runs import monitor as watch
+from tianji_cli.runs.channels import Lines
+from tianji_cli.runs.monitor import Watcher
 
 
 class PipedConnection:

@@ -14,15 +14,15 @@ from fake_node import FakeNode, facts
 from ipv6 import needs_ipv6
 
 from engine.errors import PreflightError
-from engine.runtime.ports import find_free_ports
+from engine.host.ports import find_free_ports
 from tianji_cli.commands.check import check_command, shown
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.local import LocalNode
-from tianji_cli.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.preflight import Finding, complete, host_findings
-from tianji_cli.probe import probe_command
-from tianji_cli.reachability import Reachable, check_ports, require_ways
+from tianji_cli.provisioning.preflight import Finding, complete, host_findings
+from tianji_cli.provisioning.probe import probe_command
+from tianji_cli.provisioning.reachability import Reachable, check_ports, require_ways
 
 
 def free_range(address: str, count: int = 8) -> tuple[int, int]:

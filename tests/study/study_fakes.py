@@ -7,17 +7,17 @@ from pathlib import Path
 
 from engine.trace.summary import LagSummary, Summary
 from tianji_cli.bench.machine import Load, Machine
-from tianji_cli.documents import write_json
-from tianji_cli.git_state import GitState
-from tianji_cli.study.records import (
+from tianji_cli.bench.study.records import (
     LearningCurve,
     StudyCell,
     StudyFiles,
     StudyManifest,
     StudyRun,
 )
-from tianji_cli.study.run import outcome_of, plan_cells
-from tianji_cli.study.spec import Study, StudyTask
+from tianji_cli.bench.study.run import outcome_of, plan_cells
+from tianji_cli.bench.study.spec import Study, StudyTask
+from tianji_cli.git_state import GitState
+from tianji_cli.storage.json_files import write_json
 
 MACHINE = Machine(
     id="m1", hostname="h", os="Linux", cpu_model="CPU <i>", num_cores=2, memory_bytes=2**33

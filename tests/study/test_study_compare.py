@@ -10,16 +10,16 @@ import pytest
 from study_fakes import MACHINE, SMALL, make_runs, manifest_of, run_of, summary
 
 from tianji_cli.bench.statistics import bootstrap_median, median_ratio
-from tianji_cli.render.figures_study import make_comparison, make_returns
-from tianji_cli.render.study_text import (
+from tianji_cli.bench.study.compare import VariantResult, compare_study, horizon_of, mean_return_of
+from tianji_cli.bench.study.records import LearningCurve
+from tianji_cli.render.bench.figures_study import make_comparison, make_returns
+from tianji_cli.render.bench.study_text import (
     interval_text,
     ratio_lines,
     result_rows,
     title_of_returns,
     whole,
 )
-from tianji_cli.study.compare import VariantResult, compare_study, horizon_of, mean_return_of
-from tianji_cli.study.records import LearningCurve
 
 THREE = {"a": [100, 200, 300], "b": [110, 240, 390]}
 

@@ -14,12 +14,12 @@ from synthetic_run import write_synthetic_run
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
-from tianji_cli.analysis.thin import thin_curve
+from tianji_cli.bench.study.downsample import thin_curve
+from tianji_cli.bench.study.records import LearningCurve, StudyFiles, StudyRun
+from tianji_cli.commands.benchmarks.study_report import write_study_report
 from tianji_cli.commands.report import report_command
-from tianji_cli.commands.study_report import write_study_report
-from tianji_cli.documents import write_json
 from tianji_cli.output import Output
-from tianji_cli.study.records import LearningCurve, StudyFiles, StudyRun
+from tianji_cli.storage.json_files import write_json
 
 RUNS = make_runs({"a": [100, 200, 300], "b": [110, None, 390]})
 WRITTEN = ("comparison.json", "report.html", "README.md")

@@ -9,16 +9,16 @@ import msgspec
 import pytest
 from study_fakes import SMALL, manifest_of
 
-from engine.config_file import load_experiment
+from engine.config.config_file import load_experiment
+from engine.config.yaml_text import parse_text
 from engine.errors import ConfigError
 from engine.spec import Experiment, Scalar
-from engine.yaml_text import parse_text
-from tianji_cli.bench.suite import load_suite
-from tianji_cli.documents import begin
-from tianji_cli.files import find_file
-from tianji_cli.study.records import StudyFiles
-from tianji_cli.study.run import command_of, new_study, plan_cells, write_experiment
-from tianji_cli.study.spec import Study, StudyTask, load_study, setting_words
+from tianji_cli.bench.study.records import StudyFiles
+from tianji_cli.bench.study.run import command_of, new_study, plan_cells, write_experiment
+from tianji_cli.bench.study.spec import Study, StudyTask, load_study, setting_words
+from tianji_cli.bench.tasks.suite import load_suite
+from tianji_cli.config.lookup import find_file
+from tianji_cli.storage.json_files import begin
 
 SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
 

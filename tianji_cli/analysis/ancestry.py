@@ -14,7 +14,7 @@ from engine.progress import RunCounters
 from engine.trace.reader import read_columns, read_table
 from engine.trace.records import Episode, Evaluation
 from tianji_cli.analysis.run import Manifest, read_manifest
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 MAX_ANCESTORS = 1000
 """Manifests are files like others: one that names its own descendant must not be followed."""

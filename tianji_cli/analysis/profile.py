@@ -7,7 +7,7 @@ from itertools import islice
 
 import msgspec
 
-from engine.sections import IDLE, SECTIONS
+from engine.timing import IDLE, SECTIONS
 from engine.trace.records import Profile
 
 MAX_ROLES = 12
@@ -22,7 +22,7 @@ class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
         wall_s: Wall time; `sections_s` adds up to it.
         busy_s: Of that, in sections where the role itself does something.
         cpu_s: Processor time of its thread.
-        sections_s: By section, in the order of `engine.sections.SECTIONS`.
+        sections_s: By section, in the order of `engine.timing.SECTIONS`.
     """
 
     role: str

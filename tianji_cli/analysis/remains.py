@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 
 from engine.progress import Resumed
-from engine.roles.totals import RunInfo, RunTotals
+from engine.roles.coordinator.totals import RunInfo, RunTotals
 from engine.spec import Experiment
 from engine.trace.columns import column_of
 from engine.trace.records import Ledger, Record
 from engine.trace.summary import UNKNOWN, LagSummary, Summary
 from tianji_cli.analysis.run import Manifest, RunData
-from tianji_cli.deployment import whereabouts
+from tianji_cli.storage.deployment import whereabouts
 
 RESTART_KIND = "restarted"
 NO_SUMMARY = "there is no summary.json: the run is still going, or its controller died"

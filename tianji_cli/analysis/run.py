@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import ConfigError
+from engine.files import read_regular
 from engine.progress import RunCounters
-from engine.regular_files import read_regular
 from engine.trace.columns import column_of
 from engine.trace.reader import read_columns, read_summary, read_table
 from engine.trace.records import (
@@ -28,7 +28,7 @@ from engine.trace.records import (
     WeightsPublished,
 )
 from engine.trace.summary import KILLED, Summary
-from tianji_cli.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths
 
 MAX_MANIFEST_BYTES = 1 << 24
 """Of a run of a thousand roles on a hundred hosts it is a tenth of that."""

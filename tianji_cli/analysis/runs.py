@@ -11,8 +11,8 @@ from engine.errors import ConfigError
 from engine.trace.reader import read_summary
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import Manifest, read_manifest
-from tianji_cli.deployment import is_over, whereabouts
-from tianji_cli.run_dir import RunPaths, find_runs
+from tianji_cli.storage.deployment import is_over, whereabouts
+from tianji_cli.storage.run_dir import RunPaths, find_runs
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):

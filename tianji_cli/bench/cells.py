@@ -12,14 +12,14 @@ from typing import Generic, Protocol, Self, TypedDict, TypeVar, cast
 import msgspec
 
 from engine.errors import ConfigError
-from tianji_cli.anonymous import anonymous
 from tianji_cli.bench.compatibility import code_state, own_versions
 from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Load, Machine, check_same, this_machine
-from tianji_cli.comparison_dir import refuse_others
-from tianji_cli.documents import read_json, write_json
 from tianji_cli.git_state import GitState
-from tianji_cli.safe_files import make_inside, named_inside
+from tianji_cli.storage.comparison_dir import refuse_others
+from tianji_cli.storage.json_files import read_json, write_json
+from tianji_cli.storage.redact import anonymous
+from tianji_cli.storage.safe_files import make_inside, named_inside
 
 SCHEMA_VERSION = 1
 """Of the documents of all kinds."""

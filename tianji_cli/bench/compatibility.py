@@ -12,8 +12,8 @@ from pathlib import Path
 import engine
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Machine
-from tianji_cli.bundle import OPTIONAL, REQUIREMENTS
 from tianji_cli.git_state import GitState, git_state
+from tianji_cli.provisioning.bundle import OPTIONAL, REQUIREMENTS
 
 Versions = Mapping[str, Mapping[str, str]]
 """By system or host, those of its packages."""

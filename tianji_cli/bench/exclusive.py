@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.locks import locked
+from tianji_cli.storage.locks import locked
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.config_file import Document, apply_settings, read_yaml, suggest
+from engine.config.config_file import Document, apply_settings, read_yaml, suggest
 from engine.errors import ConfigError
-from tianji_cli.files import find_file, is_file, study_file, study_names
+from tianji_cli.config.lookup import find_file, is_file, study_file, study_names
 
 Stem = Literal["study", "bench", "scaling", "transport"]
 
@@ -42,16 +42,22 @@ class KindInfo:
         return is_file(place / f"{self.stem}.json")
 
 
-STUDY = KindInfo("study", "study", "a study", "tianji_cli.commands.study", journal="runs.jsonl")
-COMPARISON = KindInfo("comparison", "bench", "a benchmark", "tianji_cli.commands.bench")
+STUDY = KindInfo(
+    "study", "study", "a study", "tianji_cli.commands.benchmarks.study", journal="runs.jsonl"
+)
+COMPARISON = KindInfo("comparison", "bench", "a benchmark", "tianji_cli.commands.benchmarks.bench")
 SCALING = KindInfo(
-    "scaling", "scaling", "a benchmark of scaling", "tianji_cli.commands.bench_scaling", "nodes"
+    "scaling",
+    "scaling",
+    "a benchmark of scaling",
+    "tianji_cli.commands.benchmarks.bench_scaling",
+    "nodes",
 )
 TRANSPORT = KindInfo(
     "transport",
     "transport",
     "a benchmark of transport",
-    "tianji_cli.commands.bench_transport",
+    "tianji_cli.commands.benchmarks.bench_transport",
     "sizes_bytes",
 )
 KINDS = {kind.name: kind for kind in (STUDY, COMPARISON, SCALING, TRANSPORT)}

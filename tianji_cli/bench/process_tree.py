@@ -29,8 +29,8 @@ from engine.search_path import (
     user_directories,
 )
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
-from tianji_cli.bundle import source_root
-from tianji_cli.safe_files import append_descriptor
+from tianji_cli.provisioning.bundle import source_root
+from tianji_cli.storage.safe_files import append_descriptor
 
 TOKEN = "TIANJI_BENCH_TOKEN"
 TERMINATE_S = 3.0

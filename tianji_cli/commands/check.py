@@ -12,19 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import HostUnreachableError, PreflightError, TianJiError
-from tianji_cli.connectors.ssh_config import SshConfigError
-from tianji_cli.files import find_file
-from tianji_cli.inventory import Host, Inventory, load_inventory
+from tianji_cli.config.inventory import Host, Inventory, load_inventory
+from tianji_cli.config.lookup import find_file
+from tianji_cli.connectors.ssh_tokens import SshConfigError
 from tianji_cli.output import Output
-from tianji_cli.preflight import (
+from tianji_cli.provisioning.preflight import (
     Finding,
     access_failure,
     access_findings,
     complete,
     host_findings,
 )
-from tianji_cli.provision import Connect, connect, with_address
-from tianji_cli.reachability import Reachable, check_ports
+from tianji_cli.provisioning.provision import Connect, connect, with_address
+from tianji_cli.provisioning.reachability import Reachable, check_ports
 
 CHECK_SCHEMA_VERSION = 1
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL", "skipped": "-"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import CleanupError
-from tianji_cli.consent import Consent
-from tianji_cli.detached import STOP_S, DetachedRun, HostAnswer
-from tianji_cli.origin import resume_hint
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RunPaths, command_for, resolve_run
+from tianji_cli.runs.detached import STOP_S, DetachedRun, HostAnswer
+from tianji_cli.runs.resume import resume_hint
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 
 class HostDown(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,10 @@ import msgspec
 from engine.errors import HostUnreachableError, PreflightError
 from engine.trace.reader import read_summary
 from tianji_cli.commands.status import Phase, phase_of
-from tianji_cli.consent import Consent
-from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RunPaths, command_for, resolve_run
+from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 
 class HostFetched(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,15 +12,15 @@ from queue import Empty, Queue
 
 import msgspec
 
-from engine.config_file import suggest
+from engine.config.config_file import suggest
 from engine.errors import ConfigError, TianJiError
-from engine.regular_files import open_regular
-from tianji_cli.consent import Consent
-from tianji_cli.detached import DetachedRun, HostAnswer
+from engine.files import open_regular
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.plain_text import plain
-from tianji_cli.run_dir import RunPaths, resolve_run
+from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.run_dir import RunPaths, resolve_run
 
 FOLLOW_S = 1.0
 """How often hosts are asked whether the run goes on."""

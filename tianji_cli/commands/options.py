@@ -9,7 +9,7 @@ import typer
 from typer.models import OptionInfo
 
 from tianji_cli.output import Output
-from tianji_cli.run_dir import RESULTS_VARIABLE
+from tianji_cli.storage.run_dir import RESULTS_VARIABLE
 
 ResultsOption = Annotated[
     Path,

@@ -11,11 +11,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from engine.errors import ConfigError
-from tianji_cli.inventory import Host
+from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.placement import Placement, crowded
-from tianji_cli.plan import Plan
-from tianji_cli.seats import planned_pinning, threads_of, wanted_device
+from tianji_cli.planning.placement import Placement, crowded
+from tianji_cli.planning.plan import Plan
+from tianji_cli.planning.resources import planned_pinning, threads_of, wanted_device
 
 PLAN_SCHEMA_VERSION = 1
 

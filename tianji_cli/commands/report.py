@@ -12,19 +12,19 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
+from tianji_cli.commands.benchmarks.report_kinds import report_other
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
-from tianji_cli.commands.report_kinds import report_other
-from tianji_cli.comparison_dir import claim_comparison, claim_out
 from tianji_cli.output import Output
-from tianji_cli.render.profile import profile_table
-from tianji_cli.render.tables import settings_table, summary_table
-from tianji_cli.run_dir import RunPaths, from_here, resolve_run
-from tianji_cli.safe_files import make_inside, write_file
+from tianji_cli.render.run.profile import profile_table
+from tianji_cli.render.run.tables import settings_table, summary_table
+from tianji_cli.storage.comparison_dir import claim_comparison, claim_out
+from tianji_cli.storage.run_dir import RunPaths, from_here, resolve_run
+from tianji_cli.storage.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
-    from tianji_cli.analysis.examine import ExaminedRun
-    from tianji_cli.render.page import PageFigure
+    from tianji_cli.analysis.verify import ExaminedRun
+    from tianji_cli.render.run.page import PageFigure
 
 RunsArgument = Annotated[
     list[str] | None,
@@ -84,8 +84,8 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
             `out`.
         PreflightError: The directory cannot be written.
     """
-    from tianji_cli.analysis.examine import examine_runs
-    from tianji_cli.render.page import render_page
+    from tianji_cli.analysis.verify import examine_runs
+    from tianji_cli.render.run.page import render_page
 
     unique = list(dict.fromkeys(paths))
     if not unique:
@@ -118,9 +118,9 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
 
 
 def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFigure]:
-    from tianji_cli.render.figure_style import save
-    from tianji_cli.render.figures import FIGURES, make_figure
-    from tianji_cli.render.page import PageFigure
+    from tianji_cli.plotting.figure_style import save
+    from tianji_cli.render.run.figures import FIGURES, make_figure
+    from tianji_cli.render.run.page import PageFigure
 
     curves = [examined.curves for examined in runs]
     written = []

@@ -13,7 +13,7 @@ from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.settings import Differences, differing_settings
 
 if TYPE_CHECKING:
-    from tianji_cli.analysis.examine import ExaminedRun
+    from tianji_cli.analysis.verify import ExaminedRun
 
 REPORT_SCHEMA_VERSION = 1
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from tianji_cli.analysis.listing import list_results
 from tianji_cli.analysis.runs import RunRow, list_runs
+from tianji_cli.bench.listing import list_results
 from tianji_cli.output import Output
-from tianji_cli.render.tables import runs_table
+from tianji_cli.render.run.tables import runs_table
 
 RUNS_SCHEMA_VERSION = 1
 

@@ -14,11 +14,11 @@ from rich.text import Text
 from engine.errors import HostUnreachableError
 from engine.progress import Progress
 from engine.trace.reader import read_summary
-from tianji_cli.consent import Consent
-from tianji_cli.detached import DetachedRun, HostAnswer
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
-from tianji_cli.run_dir import RunPaths, command_for, resolve_run
+from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 Phase = Literal["running", "ended", "lost", "unknown"]
 

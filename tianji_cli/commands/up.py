@@ -15,31 +15,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.blame import told
-from engine.config_file import Document, load_experiment, overlaid_experiment
+from engine.config.config_file import Document, load_experiment, overlaid_experiment
+from engine.control_protocol import Failed, HostFacts
 from engine.errors import EXIT_INTERRUPTED, ConfigError, PreflightError, TianJiError
+from engine.files import read_umask
+from engine.host.malloc import reading_libraries
+from engine.host.user_code import restored_process
 from engine.progress import Progress
-from engine.regular_files import read_umask
-from engine.runtime.heap import reading_libraries
-from engine.runtime.launch import Failed, HostFacts
-from engine.runtime.user_code import restored_process
 from engine.search_path import look_in, user_directories
 from engine.spec import Experiment
-from tianji_cli.clocks import ClockOffset
-from tianji_cli.conclusion import conclude, leave
-from tianji_cli.consent import Consent
-from tianji_cli.files import find_file, shipped
-from tianji_cli.hosted_run import HostedRun, Spectator, error_of
+from tianji_cli.commands.outcome import conclude, leave
+from tianji_cli.config.inventory import Inventory, load_inventory
+from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.inventory import Inventory, load_inventory
-from tianji_cli.manifest import write_manifest
-from tianji_cli.masking import filled, is_masked
-from tianji_cli.origin import Origin, find_origin, place_copy
 from tianji_cli.output import Output
-from tianji_cli.plan import Plan, make_plan, notes_of
+from tianji_cli.planning.plan import Plan, make_plan, notes_of
+from tianji_cli.planning.resources import HostOffer, seats_of
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
-from tianji_cli.render.units import plural
-from tianji_cli.run_dir import (
+from tianji_cli.runs.manifest import write_manifest
+from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.resume import Origin, find_origin, place_copy
+from tianji_cli.runs.session import HostedRun, Spectator, error_of
+from tianji_cli.storage.clock_sync import ClockOffset
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.masking import filled, is_masked
+from tianji_cli.storage.run_dir import (
     RunPaths,
     check_run_id,
     claim_new_run,
@@ -50,8 +51,7 @@ from tianji_cli.run_dir import (
     probe_results,
     undone_unless_begun,
 )
-from tianji_cli.seats import HostOffer, seats_of
-from tianji_cli.watch import Outcome
+from tianji_cli.units import plural
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
@@ -328,10 +328,10 @@ def _run_inline(
 ) -> Outcome:
     """The debug twin: in this process, so the heavy imports are here."""
     with reading_libraries():
-        from engine.runtime.blueprint import make_blueprint
-        from engine.runtime.facts import host_facts
+        from engine.blueprint import make_blueprint
+        from engine.host.no_exit import no_silent_exit
         from engine.runtime.inline import InlineRun
-        from engine.runtime.no_exit import no_silent_exit
+        from engine.supervision.host_facts import host_facts
 
     plan, mask = loaded.plan, read_umask()
     look_in(loaded.module_directories)

@@ -10,7 +10,7 @@ from pathlib import Path
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import ConfigError, PreflightError
-from engine.runtime.account import expand
+from engine.host.account import expand
 from tianji_cli.connectors.known_hosts import CERTIFICATE, Trust, decode_key, trust_in
 from tianji_cli.connectors.target import DEFAULT_PORT, USUAL_KNOWN_HOSTS, Target
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import DeadlineError, PreflightError
-from engine.runtime.account import expand, user_label
+from engine.host.account import expand, user_label
 from tianji_cli.connectors.base import AccessFacts, Completed
 
 

@@ -14,6 +14,7 @@ import paramiko  # noqa: TID253 - this module is only imported for hosts behind 
 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError, TianJiError
 from engine.wording import plural
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.remote_shell import (
@@ -31,7 +32,6 @@ from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
 from tianji_cli.connectors.ssh_files import Files, SftpFiles, ShellFiles
 from tianji_cli.connectors.ssh_keys import check_key_file
 from tianji_cli.connectors.target import Target, resolve_target
-from tianji_cli.inventory import Host
 
 __all__ = ["SshNode", "read_user_config", "spawn_line"]
 READ_BYTES = 1 << 16

@@ -13,13 +13,12 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from engine.errors import ConfigError, DeadlineError
-from engine.runtime.account import database_entry, home
+from engine.host.account import database_entry, home
+from tianji_cli.connectors.ssh_tokens import Options, SshConfigError
 
 ASK_S = 20.0
 """`Match exec` and canonical names may ask the network; nobody waits longer for an answer."""
@@ -27,13 +26,6 @@ SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _REPEATED = frozenset({"identityfile", "certificatefile"})
 """Options that hold one value for each line that names them."""
 _AT_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$")
-
-Options: TypeAlias = Mapping[str, str | list[str]]
-"""Lower-case names of options and their values, as paramiko's parser gives them, too."""
-
-
-class SshConfigError(ConfigError):
-    """The user's own configuration of ssh cannot be used."""
 
 
 @dataclass(frozen=True)

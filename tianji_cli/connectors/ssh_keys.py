@@ -21,7 +21,7 @@ import paramiko  # noqa: TID253 - this module is only imported for hosts behind 
 from paramiko.agent import AgentSSH  # noqa: TID253
 
 from engine.errors import ConfigError, PreflightError, TianJiError
-from engine.runtime.account import expand
+from engine.host.account import expand
 from engine.wording import plural
 from tianji_cli.connectors.target import USUAL_KEYS, Target
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
-from engine.runtime.account import user_name
-from tianji_cli.connectors.ssh_config import Options, SshConfigError
+from engine.host.account import user_name
+from tianji_cli.connectors.ssh_tokens import Options, SshConfigError
 
 _KNOWN_CRITERIA = frozenset({"all", "host", "originalhost", "user", "localuser"})
 _KEYWORD = re.compile(r"^\s*(?P<name>[A-Za-z]+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*$")

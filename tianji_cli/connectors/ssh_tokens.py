@@ -6,12 +6,21 @@ import hashlib
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from engine.errors import ConfigError
-from engine.runtime.account import expand, home, user_name
+from engine.host.account import expand, home, user_name
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+Options: TypeAlias = Mapping[str, str | list[str]]
+"""Lower-case names of options and their values, as paramiko's parser gives them, too."""
+
+
+class SshConfigError(ConfigError):
+    """The user's own configuration of ssh cannot be used."""
 
 
 @dataclass(frozen=True)

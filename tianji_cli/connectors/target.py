@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from engine.errors import ConfigError
-from engine.runtime.account import expand, user_name
+from engine.host.account import expand, user_name
+from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.ssh_tokens import Tokens, split_files, without_variables
-from tianji_cli.inventory import Host
 
 DEFAULT_PORT = 22
 MAX_JUMPS = 8

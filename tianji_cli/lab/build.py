@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
-from engine.runtime.account import home
+from engine.host.account import home
 from tianji_cli.lab import hosts, network, texts
 from tianji_cli.lab.cgroups import make_groups, plan_freezer
 from tianji_cli.lab.disks import make_key, prepare_disk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.config_file import suggest
+from engine.config.config_file import suggest
 from engine.errors import ConfigError
 from engine.wording import plural
 

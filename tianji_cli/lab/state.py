@@ -15,11 +15,11 @@ from typing import Literal
 import msgspec
 
 from engine.errors import CleanupError, ConfigError
-from tianji_cli import locks
 from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan
 from tianji_cli.lab.processes import ProcessId
+from tianji_cli.storage import locks
 
 STATE_SCHEMA_VERSION = 1
 

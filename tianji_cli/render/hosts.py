@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from tianji_cli.inventory import Host
+from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
-from tianji_cli.provision import Phase
+from tianji_cli.provisioning.provision import Phase
 from tianji_cli.render.redrawn_live import RedrawnLive
 
 _STYLES = {"ready": "green", "joined": "green", "failed": "red"}

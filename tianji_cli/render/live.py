@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.progress import Progress, RoleState
-from tianji_cli.render import units
+from tianji_cli import units
 from tianji_cli.render.redrawn_live import RedrawnLive
 
 PLAIN_EVERY_S = 5.0

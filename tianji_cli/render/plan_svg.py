@@ -8,7 +8,7 @@ from html import escape
 
 from engine.graph.connections import connections
 from engine.wording import plural
-from tianji_cli.plan import Plan
+from tianji_cli.planning.plan import Plan
 
 BOX_WIDTH, BOX_HEIGHT = 190, 58
 COLUMN_GAP, ROW_GAP, MARGIN = 150, 16, 24

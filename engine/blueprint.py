@@ -1,0 +1,305 @@
+"""A checked experiment, ready to run: algorithm, layouts, sizes. Every process has the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import torch
+from torch import Tensor
+
+from engine.admission import most_collecting
+from engine.algorithms.base import Algorithm, Lanes, ReplayRequest, SampleRequest, Spaces
+from engine.algorithms.flat import FlatParameters, flatten
+from engine.algorithms.registry import make_algorithm
+from engine.algorithms.trunks import refuse_parameters
+from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
+from engine.blame import blamed
+from engine.device import CPU, find_devices
+from engine.envs.make import make_vector_env, spaces_of
+from engine.envs.rehearsal import check_acting, first_observation
+from engine.envs.torch_envs import make_torch_env, torch_spaces_of
+from engine.errors import ConfigError, PreflightError
+from engine.extensions import import_modules
+from engine.graph.cut import Cut, single_cut
+from engine.graph.policy import Trait
+from engine.rollout import PRIORITY_FIELDS, Field, Layout
+from engine.spec import EnvSpec, Experiment, StalenessSpec
+from engine.wire.arena import Arena
+from engine.wire.codec import WeightsLayout
+from engine.wire.weights_buffer import Board
+from engine.wording import plural
+
+LACKS = {
+    "corrects_staleness": "does not correct for stale samples",
+    "shares_batches": "cannot share one batch between learners",
+    "samples_queue": "learns from replayed samples, which are old on purpose",
+    "samples_replay": "does not learn from replayed samples",
+}
+"""What an algorithm without a trait is told."""
+
+STEP_FIELDS = (
+    Field("reward", "float32"),
+    Field("terminated", "bool"),
+    Field("truncated", "bool"),
+    Field("valid", "bool"),
+)
+"""What every rollout holds beside the algorithm's own fields."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What all roles of a run agree on; `of_group` is what those of one learner do.
+
+    Attributes:
+        experiment: The run.
+        algorithm: Made from it.
+        layout: Of a rollout.
+        weights: Of the flat parameters.
+        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of
+            (queue); 0 for replay.
+        cut: How the run is spread over processes.
+        replay: What is wanted from a replay store; None if samples come from a queue.
+        samples, priorities: Layouts of drawn samples and of their priorities (replay).
+        sharing: How learners that update together share a batch.
+        env: The environments of one actor.
+        devices: What loops that are fused on a device run on.
+        group: The learner whose roles this is for.
+    """
+
+    experiment: Experiment
+    algorithm: Algorithm
+    layout: Layout
+    weights: WeightsLayout
+    rollouts_per_batch: int
+    cut: Cut
+    replay: ReplayRequest | None
+    samples: Layout
+    priorities: Layout
+    sharing: Sharing
+    env: EnvSpec
+    devices: tuple[str, ...] = (CPU,)
+    group: int = 0
+
+    def of_group(self, group: int) -> Blueprint:
+        """The same for the roles of one learner, which may hold less of a batch than another."""
+        if not self.cut.is_joint:
+            return replace(self, group=group)
+        num_envs = self.sharing.num_envs[group]
+        request = self.replay and share_of_replay(self.replay, self.sharing, group)
+        return replace(
+            self,
+            layout=Layout(self.layout.fields, self.layout.num_steps, num_envs),
+            env=msgspec.structs.replace(self.env, num_envs=num_envs),
+            replay=request,
+            samples=_sample_layout(self.samples.fields, request),
+            priorities=_sample_layout(self.priorities.fields, request),
+            group=group,
+        )
+
+    def lanes_of(self, actor: int) -> Lanes:
+        """Which of all environments of the run an actor has."""
+        counts = self.sharing.num_envs  # of an actor of each group; one, where groups are alike
+        before = sum(counts[number % len(counts)] for number in range(actor))
+        total = sum(counts[number % len(counts)] for number in range(self.cut.actors))
+        return Lanes(before, counts[actor % len(counts)], total)
+
+    @property
+    def num_actors(self) -> int:
+        """Of this learner."""
+        return sum(self.cut.group_of(actor) == self.group for actor in range(self.cut.actors))
+
+    @property
+    def keeps_in_step(self) -> bool:
+        """Whether actors of a replay store act with the newest weights only, as the policy asks."""
+        return self.replay is not None and _bounds_lag(self.cut)
+
+    def device_of(self, replica: int) -> torch.device:
+        """The device of one replica of the loop; they are dealt out in turn."""
+        return torch.device(self.devices[replica % len(self.devices)])
+
+
+def make_blueprint(
+    experiment: Experiment,
+    cut: Cut | None = None,
+    gpus: Sequence[int] | None = None,
+    *,
+    rehearses: bool = False,
+) -> Blueprint:
+    """Makes an environment once to learn its spaces, and works everything out from them.
+
+    Args:
+        experiment: The run.
+        cut: How it is spread over processes; without it, one group.
+        gpus: Those that the inventory gives to this host; None if it does not say.
+        rehearses: Whether to reset that environment and to act in it once, as a run is about to.
+
+    Raises:
+        PreflightError: GPUs are given, and wanted, but not there.
+        ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
+            is the dotted key.
+    """
+    import_modules(experiment.modules)
+    if experiment.env.module is not None:
+        import_modules([experiment.env.module], where="env.id")
+    cut = cut or single_cut(experiment)
+    _check_splits(experiment, cut)
+    devices = find_devices(gpus) if cut.is_on_device else (CPU,)
+    spaces, observation = _look_at_environment(experiment, cut, rehearses)
+    algorithm = make_suitable(experiment, cut, spaces)
+    samples = algorithm.samples()
+    layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
+    weights = _flat_weights(algorithm)
+    if observation is not None:
+        check_acting(algorithm, layout.fields, observation)
+    request = samples.replay
+    sharing = sharing_of(samples, experiment, cut)
+    return Blueprint(
+        experiment,
+        algorithm,
+        layout,
+        WeightsLayout(weights.num_bytes, weights.digest),
+        sharing.rollouts_per_batch,
+        cut,
+        request,
+        _sample_layout(samples.sample_fields, request),
+        _sample_layout(PRIORITY_FIELDS if request else (), request),
+        sharing,
+        experiment.env,
+        devices,
+    )
+
+
+def _sample_layout(fields: tuple[Field, ...], request: ReplayRequest | None) -> Layout:
+    shape = (request.updates_per_batch, request.batch_size) if request else (0, 0)
+    return Layout(fields, *shape)
+
+
+def _look_at_environment(
+    experiment: Experiment, cut: Cut, rehearses: bool
+) -> tuple[Spaces, Tensor | None]:
+    """Spaces of one environment, made for the purpose as those of the run will be; and what the
+    first reset gives, if it is to be tried."""
+    spec, seed = experiment.env, experiment.seed
+    spaces: Spaces | None = None
+    observation: Tensor | None = None
+    if cut.is_on_device:
+        of_tensors = make_torch_env(spec, torch.device(CPU))
+        spaces = torch_spaces_of(of_tensors)
+        if rehearses:
+            observation = first_observation(lambda: of_tensors.reset(seed), spec)
+        if not cut.has_evaluator:
+            return spaces, observation
+    env = make_vector_env(spec)
+    try:
+        spaces = spaces or spaces_of(env)
+        if rehearses:
+            first = first_observation(lambda: env.reset(seed=seed)[0], spec)
+            observation = first if observation is None else observation
+    finally:
+        env.close()
+    return spaces, observation
+
+
+def _flat_weights(algorithm: Algorithm) -> FlatParameters:
+    """The parameters of a network as actors and learners will have them.
+
+    Raises:
+        ConfigError: It cannot be built, or its parameters cannot be used.
+    """
+    with blamed("the network cannot be built", where="network"):
+        network = algorithm.network()
+        has_parameters = any(True for _ in network.parameters())
+    if not has_parameters:
+        raise ConfigError(
+            "the network has no parameters, so nothing can be learnt", where="network"
+        )
+    refuse_parameters("the network", network)
+    return flatten(network)
+
+
+def _check_splits(experiment: Experiment, cut: Cut) -> None:
+    """Raises ConfigError if the environments cannot be split as wanted."""
+    num_splits = experiment.env.num_splits
+    check_division(experiment.env.num_envs, num_splits)
+    if num_splits > 1 and (cut.has_remote_env or cut.is_on_device):
+        raise ConfigError(
+            f"with policy {cut.policy}, an actor does not step environments by itself",
+            where="env.num_splits",
+            fix="set it to 1, or use another policy",
+        )
+
+
+def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
+    """Makes the algorithm, and refuses a policy that it does not suit."""
+    open_rule = msgspec.structs.replace(experiment, staleness=StalenessSpec(mode="unbounded"))
+    algorithm = make_algorithm(open_rule, spaces)
+    _check_traits(algorithm.samples(), experiment, cut)
+    # A policy that bounds lag keeps actors of a replay store in step; samples are old in any case.
+    is_settled = algorithm.samples().samples_replay and _bounds_lag(cut)
+    return algorithm if is_settled else make_algorithm(experiment, spaces)
+
+
+def _bounds_lag(cut: Cut) -> bool:
+    """Whether it is the policy, not the experiment, that bounds how old a sample may be."""
+    return cut.fixes_staleness and cut.staleness.mode in ("block", "drop")
+
+
+def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> None:
+    shared: tuple[Trait, ...] = ("shares_batches",) if cut.is_joint else ()
+    for trait in (*cut.requires, *shared):
+        if not getattr(samples, trait):
+            raise ConfigError(
+                f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
+                where="policy",
+                fix="use another policy, such as tianji, or another algorithm",
+            )
+
+
+def make_arena(blueprint: Blueprint) -> Arena:
+    """Slots for all rollouts that may be on their way at once; actors that want more use their own.
+
+    That is what the buffer admits, a batch that is staged and one that is trained, and for each
+    actor the one that it writes.
+    """
+    experiment, cut = blueprint.experiment, blueprint.cut
+    per_batch = blueprint.rollouts_per_batch
+    num_actors = min(len(cut.actors_of(group)) for group in range(cut.groups))
+    on_their_way = experiment.staleness.queue_length(num_actors, per_batch) + 2 * per_batch
+    slots_per_actor = -(-on_their_way // num_actors) + 1
+    buffers = [blueprint.cut.group_of(actor) for actor in range(experiment.actors)]
+    board = Board(blueprint.cut.groups, blueprint.weights.num_bytes)
+    try:
+        return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)
+    except OSError as error:
+        raise PreflightError(
+            f"cannot allocate the memory that roles share: {error.strerror}",
+            where="staleness.max_queued_rollouts",
+            fix="queue fewer rollouts, or run fewer roles there",
+        ) from error
+
+
+def notes_on_queue(blueprint: Blueprint) -> tuple[str, ...]:
+    """Words for the user where the rules let some actors only wait."""
+    cut, staleness = blueprint.cut, blueprint.experiment.staleness
+    per_batch = blueprint.rollouts_per_batch
+    if not per_batch:
+        return ()
+    num_actors = len(cut.actors_of(0))
+    most = most_collecting(staleness, per_batch, num_actors)
+    if most == num_actors:
+        return ()
+    whose = (
+        plural(num_actors, "actor")
+        if cut.groups == 1
+        else f"a group's {plural(num_actors, 'actor')}"
+    )
+    if most == staleness.queue_length(num_actors, per_batch):
+        key, wanted = "staleness.max_queued_rollouts", f"{num_actors + per_batch} or null"
+        why = f"{plural(most, 'rollout')} may be queued"
+    else:
+        versions = plural(staleness.max_lag, "version")
+        key, wanted = "staleness.max_lag", str(-(-num_actors // per_batch) - 1)
+        why = f"a batch is {plural(per_batch, 'rollout')} and may be {versions} old"
+    return (f"of {whose} at most {most} collect at the same time, since {why}; set {key}={wanted}",)

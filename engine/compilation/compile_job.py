@@ -1,0 +1,267 @@
+"""Compiling beside training: starts the compiler, sees whether it is done, ends it.
+
+Training never waits: a learner asks between two updates, an actor between two rollouts. The
+outcome is told once; whatever goes wrong, training goes on eagerly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from engine.blueprint import Blueprint
+from engine.compilation.library import DamagedError, Kind, Library, discard_library, library_path
+from engine.graph.cut import Cut
+from engine.host.cores import release
+from engine.host.descriptors import spare
+from engine.host.tether import tethered
+from engine.search_path import searched, with_own_path
+from engine.spec import Experiment
+
+LIMIT_S = 900.0
+"""A compiler that takes longer is ended."""
+END_S = 2.0
+NAMES: dict[Kind, str] = {"steps": "optimiser steps", "act": "acting"}
+_COMPILERS = ("g++", "clang++", "c++")
+
+
+class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compiler is told: the run, and whose share of it its function is for."""
+
+    experiment: Experiment
+    cut: Cut
+    group: int
+
+
+class CompileJob:
+    """Brings a compiled function about: from the cache, or by a process of its own.
+
+    Of all processes on a host that want the same function one compiles it; the others see it come.
+
+    Args:
+        blueprint: The experiment.
+        kind: Which function of it.
+
+    Attributes:
+        library: The compiled function, once there is one.
+        outcome: In one line, once it is known: what there is, or why not.
+    """
+
+    @spare()
+    def __init__(self, blueprint: Blueprint, kind: Kind) -> None:
+        self.library: Library | None = None
+        self.outcome = ""
+        self._path = library_path(blueprint, kind)
+        self._kind = kind
+        self._started_at_s = time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._workspace: Workspace | None = None
+        self._is_waiting = False
+        self._order = CompileOrder(
+            experiment=blueprint.experiment, cut=blueprint.cut, group=blueprint.group
+        )
+        self._start("taken from the cache")
+
+    def poll(self) -> bool:
+        """Whether the outcome became known just now."""
+        if self._is_waiting:
+            return self._look_out()
+        process = self._process
+        if process is None:
+            return False
+        elapsed_s = time.monotonic() - self._started_at_s
+        if process.poll() is None and elapsed_s < LIMIT_S:
+            return False
+        self._conclude(process, elapsed_s)
+        return True
+
+    @spare()
+    def _conclude(self, process: subprocess.Popen[bytes], elapsed_s: float) -> None:
+        """The compiler is done, or has had its time: what came of it."""
+        if process.returncode == 0:
+            if not self._take(f"compiled in {elapsed_s:.1f} s"):
+                self.outcome = "not compiled: the compiled library is damaged"
+        elif process.returncode is None:
+            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
+        else:
+            self.outcome = f"not compiled: {self._last_line()}"
+        self.close()
+
+    def wait(self) -> None:
+        """Returns when the outcome is known; for who has nothing else to do."""
+        while not self.outcome:
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(LIMIT_S)
+            else:
+                Workspace.await_release(self._path)
+            self.poll()
+
+    def tell(self, use: Callable[[Library], None]) -> str:
+        """Takes what was compiled into use, and writes what there is into the log.
+
+        Returns:
+            That line.
+        """
+        if self.library is not None:
+            use(self.library)
+        line = f"{NAMES[self._kind]}: {self.outcome}"
+        print(line, flush=True)
+        return line
+
+    @spare()
+    def close(self) -> None:
+        """Ends the compiler if it runs, and removes its files."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._workspace is not None:
+            self._workspace.remove()
+            self._workspace = None
+
+    def _look_out(self) -> bool:
+        """Whether the other process that compiles this is done; if it gave up, goes on instead."""
+        if time.monotonic() - self._started_at_s > LIMIT_S:
+            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
+            self._is_waiting = False
+        else:
+            self._start("compiled by another process")
+        return bool(self.outcome)
+
+    @spare()
+    def _start(self, how_found: str) -> None:
+        """Takes what is there into use, or compiles it, or waits for whoever does."""
+        try:
+            if not self._take(how_found):
+                self._claim(how_found)
+        except OSError as error:
+            self.close()
+            self.outcome = f"not compiled: {error}"
+        self._is_waiting = self._process is None and not self.outcome
+
+    def _claim(self, how_found: str) -> None:
+        """Compiles it, unless it has come meanwhile or somebody else does."""
+        self._workspace = Workspace.claim(self._path)
+        if self._take(how_found):  # its owner was done just before the claim
+            self.close()
+        elif self._workspace is not None and (missing := _missing_compiler()) is not None:
+            self.close()
+            self.outcome = f"not compiled: {missing}"
+        elif self._workspace is not None:
+            discard_library(self._path)
+            self._launch(self._workspace)
+
+    def _launch(self, workspace: Workspace) -> None:
+        order = workspace.path / "order.json"
+        order.write_bytes(msgspec.json.encode(self._order))
+        with order.open("rb") as given, (workspace.path / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                tethered(
+                    "engine.compilation.compiler",
+                    *(self._kind, str(self._path), str(workspace.path)),
+                    *searched(),
+                    number=signal.SIGTERM,
+                ),
+                stdin=given,
+                stdout=log,
+                stderr=log,
+                env=with_own_path({**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace.path)}),
+                pass_fds=(workspace.lock,),
+            )
+        release(self._process.pid)  # not onto the core that this process is pinned to
+
+    def _last_line(self) -> str:
+        assert self._process is not None
+        assert self._workspace is not None
+        lines = (self._workspace.path / "log").read_text(errors="replace").splitlines()
+        return lines[-1] if lines else f"the compiler ended with {self._process.returncode}"
+
+    def _take(self, how: str) -> bool:
+        """Takes what is there into use, if that can be; False if nothing is there, or in parts."""
+        try:
+            self.library = Library(self._path)
+            self.outcome = how
+        except DamagedError:
+            return False
+        except (OSError, RuntimeError, AttributeError) as error:
+            self.outcome = f"not compiled: {error}"
+        return True
+
+
+class Workspace:
+    """A directory beside a library to be, and the right to compile it.
+
+    The right ends with the last process that has the lock open, whichever way that ends; what it
+    left in the directory is removed by the next one.
+
+    Args:
+        path: It exists.
+        lock: Descriptor of the directory, locked; for the compiler too, which clears the directory
+            if it outlives whoever started it.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.lock = lock
+
+    @classmethod
+    def claim(cls, library: Path) -> Workspace | None:
+        """None if another process has the right.
+
+        Raises:
+            OSError: The directory cannot be made.
+        """
+        path = library.with_suffix(".compiling")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(lock), path.stat())  # its owner may have ended now
+        except OSError:
+            is_there = False
+        if not is_there:
+            os.close(lock)
+            return None
+        for leftover in path.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return cls(path, lock)
+
+    @staticmethod
+    def await_release(library: Path) -> None:
+        """Returns when nobody has the right to compile this library."""
+        try:
+            lock = os.open(library.with_suffix(".compiling"), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        finally:
+            os.close(lock)
+
+    def remove(self) -> None:
+        """Removes the directory with all that is in it, and gives up the right."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.lock)
+
+
+def _missing_compiler() -> str | None:
+    """Why nothing can be compiled here, if so."""
+    named = os.environ.get("CXX")
+    if any(shutil.which(name) for name in ((named,) if named else _COMPILERS)):
+        return None
+    return f"no C++ compiler here ({named or ', '.join(_COMPILERS)})"

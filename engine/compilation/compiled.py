@@ -1,0 +1,65 @@
+"""What is done by a library where it fits what is asked, and eagerly where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.algorithms.gradient import EagerSteps, GradientStep, Order, Samples, Trainable
+from engine.compilation.library import Library, Signature, describe
+
+
+class CompiledSteps:
+    """A `StepTaker` that calls a library: one gradient step, the choice of its minibatch included.
+
+    Args:
+        library: Of the kind `steps`.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._step: GradientStep | None = None
+        self._eager = EagerSteps()
+
+    def take(
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
+    ) -> Tensor:
+        """See `StepTaker`. The first step that fits is the one that was compiled."""
+        is_ours = self._step is None or step is self._step
+        if not is_ours or steps_signature(state, samples, order) != self._library.signature:
+            return self._eager.take(state, step, samples, order, rate)
+        self._step = step
+        with torch.no_grad():
+            arguments = step_arguments(state, samples, step.learning_rate * rate)
+            minibatches = [[]] if order is None else [[rows] for rows in order]
+            told = []
+            for rows in minibatches:
+                metrics, is_taken = self._library.call(arguments + rows)
+                state.weights.steps.note(is_taken)
+                told.append(metrics)
+            return torch.stack(told)
+
+
+def step_arguments(state: Trainable, samples: Samples, learning_rate: float) -> list[Tensor]:
+    """What a compiled step is called with, less the rows of its minibatch."""
+    changed = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
+    return [*changed, torch.tensor(learning_rate), *(samples[name] for name in sorted(samples))]
+
+
+def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> Signature:
+    """What a compiled step relies on."""
+    named = {f"samples.{name}": samples[name] for name in samples}
+    rows = {} if order is None else {"rows": order[0]}
+    return describe({"vector": state.weights.vector, **named, **rows})
+
+
+def act_signature(weights: Sequence[Tensor], row: Sequence[Tensor]) -> Signature:
+    """What compiled acting relies on: all parameters, and one row of a rollout."""
+    return describe({str(i): tensor for i, tensor in enumerate((*weights, *row))})

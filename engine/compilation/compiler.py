@@ -1,0 +1,90 @@
+"""The compiler: a process that turns part of an experiment into a shared library.
+
+`engine.compilation.compiler KIND LIBRARY WORKSPACE [DIRECTORY...] < order.json`, by
+`engine.host.tether`
+
+`steps` plays one update on an empty batch and records what the algorithm asks `state.steps` to do;
+`act` is an actor's step. Either is traced as one computation with fixed shapes, of which PyTorch's
+ahead-of-time compiler makes a library. It runs beside the training that wants the result and never
+inside it: tracing holds Python's lock for seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import msgspec
+import psutil
+import torch
+
+from engine.blueprint import Blueprint, make_blueprint
+from engine.compilation.compile_job import CompileOrder
+from engine.compilation.library import Kind, put_library
+from engine.compilation.tracing import TRACE
+from engine.host.process import name_process
+from engine.search_path import look_in
+
+NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19}
+"""Training comes first, and a learner gains more than an actor. With 17 for steps, PPO on CartPole
+on two cores had no compiled steps after a minute; with 10 after 43 s."""
+
+
+def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
+    """Compiles in `workspace`, then moves library and signature to their place, whole.
+
+    Raises:
+        RuntimeError, AssertionError: What is to be compiled is no pure function.
+    """
+    made = workspace / "made.so"
+    traced = TRACE[kind](blueprint)
+    with torch.no_grad():
+        torch._inductor.aot_compile(
+            traced.graph,
+            traced.arguments,
+            options={**_OPTIONS, "aot_inductor.output_path": str(made)},
+        )
+    put_library(made, traced.signature, library)
+
+
+_OPTIONS: Mapping[str, bool] = {
+    # Whether the processor has them is asked in any case; this would compile PyTorch's vector
+    # headers four times to see that they can be.
+    "cpp.vec_isa_ok": True,
+    # Compiled before they are wanted, headers cost more than one library can gain from it.
+    "aot_inductor.precompile_headers": False,
+    "cpp_cache_precompile_headers": False,
+    "aot_inductor.enable_line_tables": False,
+}
+
+
+def main() -> None:
+    """Compiles what standard input describes; see the module's first lines."""
+    signal.signal(signal.SIGTERM, _end)
+    name_process("tj-compiler")
+    kind, library, workspace, *directories = sys.argv[1:]
+    look_in(directories)
+    os.nice(NICENESS[cast(Kind, kind)])
+    torch.set_num_threads(1)
+    torch._inductor.config.compile_threads = 1
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
+    blueprint = make_blueprint(order.experiment, order.cut).of_group(order.group)
+    write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Ends the C++ compiler, too, which would go on for seconds, and removes all by-products."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    shutil.rmtree(sys.argv[3], ignore_errors=True)
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Compiled functions: shared libraries in a cache, each beside a signature of what it may be given.
+
+A library holds one function with fixed shapes. Whoever calls one compares the signature first and
+does anything else eagerly, so a library can be unsuitable but never wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+import torch
+from torch import Tensor
+
+from engine.algorithms import gradient
+from engine.blueprint import Blueprint
+from engine.files import write_durably
+from engine.host.account import cache_home
+from engine.host.cores import processor_features
+
+MAKERS = ("policy_inference", "compiled", "compiler", "staging", "tracing")
+"""Modules beside this one that decide what a library computes and how it is called."""
+
+Kind: TypeAlias = Literal["steps", "act"]
+"""What is compiled: a learner's optimiser step, or an actor's choice of actions."""
+
+
+class TensorSignature(msgspec.Struct, frozen=True):
+    """What a compiled function relies on in one argument."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSignature:
+        return cls(tuple(tensor.shape), tensor.stride(), str(tensor.dtype))
+
+
+Signature: TypeAlias = dict[str, TensorSignature]
+
+
+def describe(tensors: Mapping[str, Tensor]) -> Signature:
+    """The signature of a call with these tensors."""
+    return {name: TensorSignature.of(tensor) for name, tensor in tensors.items()}
+
+
+class DamagedError(Exception):
+    """What lies in the cache is not what was put there: a disk was full, or power was lost."""
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written beside a library, after it: what it may be called with, and what it is."""
+
+    signature: Signature
+    num_bytes: int
+    sha256: str
+
+
+def put_library(made: Path, signature: Signature, library: Path) -> None:
+    """Moves a library to its place, where it is whole or not at all, whatever happens meanwhile.
+
+    Args:
+        made: On the same disk.
+        signature: What it may be called with.
+        library: Its place.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    seal = Seal(signature=signature, num_bytes=made.stat().st_size, sha256=digest)
+    signature_path(library).unlink(missing_ok=True)  # of a damaged one
+    made.replace(library)
+    write_durably(signature_path(library), msgspec.json.encode(seal))
+
+
+def discard_library(library: Path) -> None:
+    """Removes what is damaged; only who has the right to compile it may do so."""
+    signature_path(library).unlink(missing_ok=True)
+    library.unlink(missing_ok=True)
+
+
+def _check_sealed(library: Path) -> Signature:
+    """The signature of a library that is what it was when it was sealed.
+
+    A damaged one must not be given to the dynamic linker, which maps it and dies of a bus error.
+    """
+    try:
+        seal = msgspec.json.decode(signature_path(library).read_bytes(), type=Seal)
+        if library.stat().st_size != seal.num_bytes:
+            raise DamagedError("its size does not match")
+        with library.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
+                raise DamagedError("its checksum does not match")
+    except (msgspec.MsgspecError, UnicodeDecodeError, FileNotFoundError) as error:
+        raise DamagedError(str(error)) from error
+    return seal.signature
+
+
+class Library:
+    """A compiled function.
+
+    Args:
+        path: Where `put_library` has put it.
+
+    Attributes:
+        signature: What it may be called with.
+
+    Raises:
+        DamagedError: There is no such library, or it is not what was put there.
+        OSError: It cannot be read.
+        RuntimeError: It does not fit this machine or this PyTorch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.signature = _check_sealed(path)
+        self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+
+    def call(self, arguments: list[Tensor]) -> list[Tensor]:
+        """Calls it; what it is given must be as its signature says."""
+        results: list[Tensor] = self._runner.run(arguments)
+        return results
+
+
+def signature_path(library: Path) -> Path:
+    """Where the signature of a library lies. It is written last, so it says: complete."""
+    return library.with_suffix(".json")
+
+
+def cache_directory() -> Path:
+    """Where libraries are kept from run to run: `$XDG_CACHE_HOME/tianji`."""
+    return cache_home() / "tianji"
+
+
+def library_path(blueprint: Blueprint, kind: Kind) -> Path:
+    """The library of this experiment, and of all that differ only in what it does not read, for
+    this machine, PyTorch and source code."""
+    experiment, request = blueprint.experiment, blueprint.algorithm.samples()
+    unread = request.unread_by_step if kind == "steps" else request.unread_by_act
+    described = msgspec.json.encode(
+        (
+            {name: value for name, value in experiment.algorithm.items() if name not in unread},
+            experiment.network,
+            experiment.modules,
+            blueprint.layout.digest,
+            blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
+            blueprint.weights.digest,
+            str(torch.__version__),
+            processor_features(),
+            sys.version,
+        )
+    )
+    digest = hashlib.blake2b(described, digest_size=16)
+    for path in sorted(_sources(blueprint)):
+        digest.update(path.read_bytes())
+    return cache_directory() / f"{kind}-{digest.hexdigest()}.so"
+
+
+def _sources(blueprint: Blueprint) -> Iterable[Path]:
+    """Source files that decide what is computed."""
+    yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
+    yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
+    for name in blueprint.experiment.modules:
+        path = Path(inspect.getfile(sys.modules[name]))
+        yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

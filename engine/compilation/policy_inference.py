@@ -1,0 +1,161 @@
+"""Choosing actions: row after row, straight into the rollout that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.algorithms.base import Algorithm, Lanes
+from engine.algorithms.flat import FlatParameters, flatten
+from engine.algorithms.gradient import pieces_of
+from engine.algorithms.trunks import names_in_bfloat16
+from engine.compilation.compiled import act_signature
+from engine.compilation.library import Library
+from engine.errors import RunFailedError
+
+Row: TypeAlias = tuple[Tensor, ...]
+"""Of one step: what is observed, the noise, and where each thing that is chosen goes."""
+
+
+class Acting:
+    """The policy that an actor plays, and the noise that it plays it with.
+
+    Args:
+        algorithm: Whose `act` it is.
+        lanes: The environments that it acts in.
+        generator: Source of randomness; everything is on its device.
+
+    Attributes:
+        parameters: Those that it acts with.
+        names: The fields that it fills in.
+        weights: What it computes with: the flat parameters, and them rounded if any are.
+    """
+
+    def __init__(self, algorithm: Algorithm, lanes: Lanes, generator: torch.Generator) -> None:
+        self._algorithm = algorithm
+        self._lanes = lanes
+        self._generator = generator
+        self._network: nn.Module = algorithm.network().requires_grad_(False)
+        self._network.to(generator.device)
+        self.parameters: FlatParameters = flatten(self._network)
+        self.names = chosen_names(algorithm)
+        vector = self.parameters.vector.detach()
+        self._rounding = Rounding(self._network)
+        self.weights = self._rounding.weights(vector)
+        self._library: Library | None = None
+        self._fitting: Library | None = None
+        self._is_checked = False
+
+    def refresh(self) -> None:
+        """To be called when `parameters` have been written to: acts with these from now on."""
+        self._rounding.round(*self.weights)
+
+    def use(self, library: Library) -> None:
+        """Has actions chosen by a library of the kind `act` wherever it fits."""
+        self._library = library
+
+    def rows(
+        self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
+    ) -> list[list[Row]]:
+        """The steps of a rollout to be, [T] rows for each part of it, with fresh noise.
+
+        Args:
+            tensors: Its fields; the noise is drawn for as many steps as they have.
+            columns: Of each part along axis B; all have the same size.
+
+        Raises:
+            RunFailedError: `act` does not give what the fields of a rollout want.
+        """
+        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._lanes)
+        fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
+        rows = [
+            list(zip(*(field[:, part].unbind() for field in fields), strict=False))
+            for part in columns
+        ]
+        if not self._is_checked:
+            self._check(rows[0][0])
+            self._is_checked = True
+        library = self._library
+        fits = library and library.signature == act_signature(self.weights, rows[0][0])
+        self._fitting = library if fits else None
+        return rows
+
+    def _check(self, row: Row) -> None:
+        """Copying into a row would spread a value of a wrong shape over it without a word."""
+        observation, noise, *outputs = row
+        chosen = self._algorithm.act(self._network, observation, noise)
+        for name, output in zip(self.names, outputs, strict=True):
+            if name not in chosen:
+                raise RunFailedError(f"act() returns no {name}, which samples().fields lists")
+            if chosen[name].shape != output.shape:
+                raise RunFailedError(
+                    f"act() returns {name} of shape {tuple(chosen[name].shape)};"
+                    f" samples().fields declares {tuple(output.shape)}"
+                )
+
+    def choose(self, row: Row) -> None:
+        """Fills one row in."""
+        if self._fitting is not None:
+            self._fitting.call([*self.weights, *row])
+            return
+        observation, noise, *outputs = row
+        chosen = self._algorithm.act(self._network, observation, noise)
+        for name, output in zip(self.names, outputs, strict=True):
+            output.copy_(chosen[name])
+
+
+class Rounding:
+    """Parameters that a network computes with in bfloat16, rounded once instead of in every step.
+
+    Args:
+        network: It is made to act with what is rounded; its parameters must be flat.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._shapes = [(name, p.shape) for name, p in network.named_parameters()]
+        self._names = names_in_bfloat16(network)
+
+    def weights(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """The flat parameters float32 [P], and them rounded, bfloat16 [P], if any are."""
+        if not self._names:
+            return (vector,)
+        rounded = vector.to(torch.bfloat16)
+        pieces = pieces_of(rounded, self._shapes)
+        for name, parameter in self._network.named_parameters():
+            if name in self._names:
+                parameter.grad, parameter.data = None, pieces[name]
+        return vector, rounded
+
+    def round(self, vector: Tensor, rounded: Tensor | None = None) -> None:
+        """Writes to `rounded` what `vector` is now."""
+        if rounded is not None:
+            rounded.copy_(vector)
+
+    def pieces(self, vector: Tensor, rounded: Tensor | None = None) -> dict[str, Tensor]:
+        """Each parameter, from where the network takes it."""
+        pieces = pieces_of(vector, self._shapes)
+        if rounded is not None:
+            low = pieces_of(rounded, self._shapes)
+            pieces |= {name: low[name] for name in self._names}
+        return pieces
+
+    @property
+    def num_weights(self) -> int:
+        """How many tensors `weights` are."""
+        return 2 if self._names else 1
+
+
+def chosen_names(algorithm: Algorithm) -> tuple[str, ...]:
+    """The fields of a rollout that acting fills in, `action` first."""
+    names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
+    return ("action", *(name for name in names if name != "action"))
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same memory as tensors."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,50 @@
+"""Compiles what a run of an experiment will want, and waits for it.
+
+`engine.compilation.precompile EXPERIMENT.json`, by `engine.host.tether`
+
+A run never waits for its compiler; who measures runs of seconds wants it to be done before. Says in
+one line for each function what became of it, and ends with code 0 also where nothing can be
+compiled: then runs are eager.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from engine.blueprint import make_blueprint
+from engine.compilation.compile_job import NAMES, CompileJob
+from engine.compilation.library import Kind
+from engine.spec import Experiment
+
+
+def precompile(experiment: Experiment) -> list[str]:
+    """Compiles what is not in the cache, one after the other.
+
+    Returns:
+        What became of each function, in one line.
+    """
+    blueprint = make_blueprint(experiment)
+    outcomes = []
+    for kind in get_args(Kind):
+        job = CompileJob(blueprint, kind)
+        try:
+            job.wait()
+        finally:
+            job.close()
+        outcomes.append(f"{NAMES[kind]} {job.outcome}")
+    return outcomes
+
+
+def main() -> None:
+    """See the module's first lines."""
+    experiment = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Experiment)
+    for line in precompile(experiment):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

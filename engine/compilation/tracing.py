@@ -1,0 +1,176 @@
+"""What is to be compiled, as graphs: recorded from the algorithm and traced with fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from engine.algorithms.base import Algorithm, Lanes, LearnerState
+from engine.algorithms.gradient import (
+    EagerSteps,
+    FunctionalStep,
+    GradientStep,
+    Order,
+    Samples,
+    Trainable,
+    gather,
+)
+from engine.blueprint import Blueprint
+from engine.compilation.compiled import act_signature, step_arguments, steps_signature
+from engine.compilation.library import Kind, Signature
+from engine.compilation.policy_inference import Acting, Rounding, as_tensors
+from engine.compilation.staging import SampleStaging, Staging
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One function as a graph.
+
+    Attributes:
+        graph: What to compile.
+        arguments: Those that it was traced with.
+        signature: What it may be called with once compiled.
+    """
+
+    graph: GraphModule
+    arguments: tuple[Tensor, ...]
+    signature: Signature
+
+
+def trace_steps(blueprint: Blueprint) -> Traced:
+    """The optimiser step of an experiment: changes its first four arguments in place.
+
+    Raises:
+        RuntimeError, AssertionError: The algorithm takes no steps, or its loss is not a pure
+            function of its arguments.
+    """
+    state = blueprint.algorithm.init(0)
+    recorder = record(blueprint, state)
+    if recorder.step is None:
+        raise RuntimeError("the algorithm does not take its steps through state.steps")
+    arguments = step_arguments(state, recorder.samples, 1.0)
+    if recorder.order is not None:
+        arguments.append(recorder.order[0])
+    signature = steps_signature(state, recorder.samples, recorder.order)
+    return _trace(_StepFunction(state, recorder), arguments, signature)
+
+
+def trace_act(blueprint: Blueprint) -> Traced:
+    """Acting in one step of a rollout: writes what is chosen into its last arguments.
+
+    Raises:
+        RuntimeError, AssertionError: `act` is not a pure function of its arguments.
+    """
+    num_envs = blueprint.layout.num_envs
+    lanes = Lanes(0, num_envs, num_envs)
+    acting = Acting(blueprint.algorithm, lanes, torch.Generator())
+    tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
+    row = acting.rows(tensors, blueprint.env.columns)[0][0]
+    function = _ActFunction(blueprint.algorithm, acting.names)
+    return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
+
+
+TRACE: Mapping[Kind, Callable[[Blueprint], Traced]] = {"steps": trace_steps, "act": trace_act}
+
+
+def _trace(
+    function: Callable[..., tuple[Tensor, ...]], arguments: list[Tensor], signature: Signature
+) -> Traced:
+    """Raises RuntimeError or AssertionError (PyTorch's own way) if it reads other tensors."""
+    graph: GraphModule = make_fx(function, tracing_mode="fake")(*arguments)
+    if captured := [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]:
+        raise RuntimeError(f"it reads tensors that are not its arguments: {captured}")
+    return Traced(graph, tuple(arguments), signature)
+
+
+@dataclass
+class Recorder:
+    """Takes steps eagerly and keeps what the first call was about."""
+
+    step: GradientStep | None = None
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    order: Order | None = None
+
+    def take(
+        self,
+        state: Trainable,
+        step: GradientStep,
+        samples: Samples,
+        order: Order | None = None,
+        rate: float = 1.0,
+    ) -> Tensor:
+        """See `StepTaker`."""
+        if self.step is None:
+            self.step, self.samples, self.order = step, dict(samples), order
+        return EagerSteps().take(state, step, samples, order, rate)
+
+
+def record(blueprint: Blueprint, state: LearnerState) -> Recorder:
+    """Plays one update on a batch of zeros and returns what was recorded."""
+    recorder = Recorder()
+    state.steps = recorder
+    if blueprint.algorithm.samples().kind == "replay":
+        batch = SampleStaging(blueprint.samples).tensors
+    else:
+        batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    blueprint.algorithm.update(state, batch)
+    return recorder
+
+
+class _StepFunction:
+    """One step with flat arguments, in place on the first four."""
+
+    def __init__(self, state: LearnerState, recorder: Recorder) -> None:
+        assert recorder.step is not None
+        self._step = FunctionalStep(state.network, recorder.step)
+        self._names = sorted(recorder.samples)
+        self._has_rows = recorder.order is not None
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        vector, mean, variance, num_steps, learning_rate, *rest = arguments
+        minibatch = dict(zip(self._names, rest, strict=False))
+        if self._has_rows:
+            minibatch = gather(minibatch, rest[-1])
+        *new, metrics, is_taken = self._step.step(
+            vector, mean, variance, num_steps, learning_rate, minibatch
+        )
+        for old, values in zip(arguments, new, strict=False):
+            old.copy_(values)
+        return metrics, is_taken
+
+
+class _ActFunction:
+    """Acting with flat arguments, in place on the last ones."""
+
+    def __init__(self, algorithm: Algorithm, names: tuple[str, ...]) -> None:
+        self._bound = _BoundAct(algorithm)
+        self._rounding = Rounding(self._bound)
+        self._names = names
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        num_weights = self._rounding.num_weights
+        observation, noise, *outputs = arguments[num_weights:]
+        pieces = self._rounding.pieces(*arguments[:num_weights])
+        with torch.no_grad():
+            chosen: dict[str, Tensor] = functional_call(self._bound, pieces, (observation, noise))
+        for name, output in zip(self._names, outputs, strict=True):
+            output.copy_(chosen[name])
+        return ()
+
+
+class _BoundAct(nn.Module):
+    """`act` as a module, so that its parameters can be exchanged."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__()
+        self.network = algorithm.network().requires_grad_(False)
+        self._algorithm = algorithm
+
+    def forward(self, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        return self._algorithm.act(self.network, observation, noise)

@@ -1,0 +1,1 @@
+"""What commands of roles do to the world: environments, training, files."""

@@ -1,0 +1,171 @@
+"""What an actor does: steps environments and writes rollouts.
+
+The loop over steps is the hot path of an actor. It writes every value straight into the outgoing
+buffer; whatever can be done once a rollout is not done there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.blueprint import Blueprint
+from engine.clock import Clock
+from engine.compilation.compile_job import CompileJob
+from engine.compilation.policy_inference import Row, as_tensors
+from engine.errors import RunFailedError
+from engine.executors.actor_base import CollectingBody, Steps
+from engine.executors.env_split import EnvPart, RemotePart, make_local_parts
+from engine.executors.remote_env import RemoteEnv
+from engine.messages import StepTaken
+from engine.roles.events import StepWanted
+from engine.rollout import Rollout, Weights
+from engine.timing import OFF, Sections
+from engine.wire.arena import Arena
+from engine.wire.codec import allocate_framed
+
+
+class ActorBody(CollectingBody):
+    """Collects with environments of NumPy arrays, its own ones or remote ones.
+
+    Args:
+        blueprint, index, epoch, clock, resumes, sections: See `CollectingBody`.
+        arena: Memory shared with the other roles of this host, if there is any.
+        compiles: Whether to exchange eager acting for compiled acting when there is any.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        arena: Arena | None = None,
+        resumes: int = 0,
+        *,
+        compiles: bool = False,
+        sections: Sections = OFF,
+    ) -> None:
+        super().__init__(blueprint, index, epoch, clock, resumes=resumes, sections=sections)
+        self._arena = arena
+        if arena is not None:
+            arena.reclaim(index)
+        self._remote: RemoteEnv | None = None
+        self._parts: Sequence[EnvPart]
+        self._observation: np.ndarray | None = None
+        layout = blueprint.layout
+        if blueprint.cut.has_remote_env:
+            self._remote = RemoteEnv(layout)
+            self._parts = [RemotePart(slice(layout.num_envs), self._remote)]
+        else:
+            self._parts = parts = make_local_parts(blueprint, self._env_seed, sections)
+            self._observation = np.concatenate([part.first_observation for part in parts])
+        self._columns = [part.columns for part in self._parts]
+        self._parameters = self._acting.parameters.vector.detach().numpy()
+        self._compile_job = CompileJob(blueprint, "act") if compiles else None
+        if self._compile_job is not None and self._compile_job.outcome:
+            self._compile_job.tell(self._acting.use)
+        self._views: dict[str, np.ndarray] = {}
+        self._earned = np.zeros((layout.num_steps, layout.num_envs), np.float64)
+        self._lives = np.zeros((layout.num_steps + 1, layout.num_envs), np.int64)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+        if self._compile_job is not None:
+            self._compile_job.close()
+
+    def _load(self, weights: Weights) -> None:
+        np.copyto(self._parameters, weights.buffer.view(np.float32))
+        self._acting.refresh()
+
+    def _take(self, taken: StepTaken) -> bool:
+        return self._remote is not None and self._remote.take(taken)
+
+    def _collect(self, ticket: int) -> Steps:
+        if self._compile_job is not None and self._compile_job.poll():
+            self._compile_job.tell(self._acting.use)
+        buffer = self._allocate(self._blueprint.layout.num_bytes)
+        views = self._views = self._blueprint.layout.views(buffer)
+        observation = views["observation"]
+        if self._observation is None:
+            self._observation = yield from self._require_remote().reset()
+        observation[0] = self._observation
+        lives = self._lives if self._spec.life_loss_terminates else None
+        for part in self._parts:
+            part.bind(views, self._earned, lives)
+        rows = self._rows(as_tensors(views), self._columns)
+        yield from self._take_steps(rows)
+        self._observation = observation[-1].copy()
+        entries = self._enter_books()
+        views["valid"][...] = entries.valid.numpy()
+        views["reward"][...] = self._learnt_reward()
+        if self._spec.life_loss_terminates:
+            terminated = views["terminated"]
+            np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
+        yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
+
+    def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
+        """All steps of a rollout; all parts but the one in turn may be stepping meanwhile.
+
+        Args:
+            rows: For each part, [T].
+        """
+        parts, choose, under_way = self._parts, self._choose, deque[EnvPart]()
+        num_ahead = len(parts) - 1
+        for t, row_of_parts in enumerate(zip(*rows, strict=True)):
+            for part, row in zip(parts, row_of_parts, strict=True):
+                choose(row)
+                part.begin(t)
+                under_way.append(part)
+                if len(under_way) > num_ahead:
+                    yield from self._finish(under_way.popleft())
+            yield None
+        for part in under_way:
+            yield from self._finish(part)
+
+    def _finish(self, part: EnvPart) -> Iterator[StepWanted]:
+        wanted = part.finish()
+        if wanted is not None:
+            yield from wanted
+        if part is self._parts[-1]:
+            self._moments_s.append(self._clock.now_s())
+
+    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        views, rows = self._views, slice(num_rows)
+        done = views["terminated"][rows] | views["truncated"][rows]
+        return torch.from_numpy(self._earned[rows]), torch.from_numpy(done)
+
+    def _require_remote(self) -> RemoteEnv:
+        assert self._remote is not None
+        return self._remote
+
+    def _allocate(self, num_bytes: int) -> np.ndarray:
+        """Memory for a rollout: shared if a slot is free, else this process's own."""
+        shared = None if self._arena is None else self._arena.take(self._index, self._epoch)
+        return allocate_framed(num_bytes) if shared is None else shared
+
+    def _learnt_reward(self) -> np.ndarray:
+        """What the learner sees of the environment's rewards, [T, B]."""
+        reward = np.sign(self._earned) if self._spec.clip_reward else self._earned
+        if self._spec.reward_scale == 1.0:
+            return reward
+        with np.errstate(over="ignore"):
+            scaled = np.asarray(reward * self._spec.reward_scale, np.float32)
+        if not np.isfinite(scaled).all():
+            raise RunFailedError(
+                f"a reward of {reward.flat[abs(reward).argmax()]:g} is not finite once it is"
+                f" multiplied by {self._spec.reward_scale:g}; nothing is learnt from it",
+                where="env.reward_scale",
+            )
+        return scaled
+
+    def _lost_life(self, valid: np.ndarray) -> np.ndarray:
+        """Where a life was lost, [T, B]; nowhere in a step that only reset."""
+        has_lost: np.ndarray = (self._lives[1:] < self._lives[:-1]) & valid
+        self._lives[0] = self._lives[-1]
+        return has_lost

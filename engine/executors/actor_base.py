@@ -1,0 +1,178 @@
+"""What every way of collecting has in common: an actor's commands, and the books of its rollouts.
+
+Collecting is a generator over steps that can be left and re-entered between any two of them, so
+that a stop or newer weights are noticed even where environments are slow.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+
+import torch
+from torch import Tensor
+
+from engine.blueprint import Blueprint
+from engine.clock import Clock
+from engine.compilation.policy_inference import Acting
+from engine.executors.episode_statistics import Entries, EpisodeBooks
+from engine.messages import StepTaken
+from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
+from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
+from engine.rollout import Rollout, RolloutInfo, Weights
+from engine.seeds import actor_seeds
+from engine.timing import INFERENCE, OFF, Sections
+from engine.trace.records import Episode
+
+Steps = Generator[Rollout | StepWanted | None, None, None]
+"""None after each step, a step that remote environments have to take, at last the rollout."""
+
+
+class CollectingBody(ABC):
+    """Performs an actor's commands.
+
+    Args:
+        blueprint: The run.
+        index: Number of the actor.
+        epoch: Its incarnation; a restarted actor continues with other random numbers.
+        clock: The run's timeline.
+        resumes: How often the run has gone on from a checkpoint.
+        device: Where rollouts are; the processor by default.
+        sections: Where its time is counted.
+    """
+
+    _keeps_no_gradient: type[torch.inference_mode | torch.no_grad] = torch.inference_mode
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        epoch: int,
+        clock: Clock,
+        *,
+        resumes: int = 0,
+        device: torch.device | None = None,
+        sections: Sections = OFF,
+    ) -> None:
+        self._blueprint = blueprint
+        self._index = index
+        self._epoch = epoch
+        self._clock = clock
+        self._spec = blueprint.env
+        num_envs = blueprint.layout.num_envs
+        lanes = blueprint.lanes_of(index)
+        device = torch.device("cpu") if device is None else device
+        of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
+        generator = torch.Generator(device=device).manual_seed(of_actions)
+        self._acting = Acting(blueprint.algorithm, lanes, generator)
+        self._choose = sections.timed(INFERENCE, self._acting.choose)
+        self._rows = sections.timed(INFERENCE, self._acting.rows)
+        self._version = -1
+        self._books = EpisodeBooks(num_envs, device)
+        self._moments_s: list[float] = []
+        self._episodes: tuple[Episode, ...] = ()
+        self._steps: Iterator[Rollout | StepWanted | None] | None = None
+        self._awaits_step = False
+        self._sequence = 0
+        self._total_env_steps = 0
+        self._start_s = 0.0
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases the environments."""
+
+    @abstractmethod
+    def _load(self, weights: Weights) -> None:
+        """Acts with these from now on."""
+
+    @abstractmethod
+    def _collect(self, ticket: int) -> Steps:
+        """Collects one rollout."""
+
+    @abstractmethod
+    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Rewards as the environment gave them and which episodes ended, both [num_rows, B]."""
+
+    def _take(self, taken: StepTaken) -> bool:
+        """Takes a remote step in; False if nobody waits for it."""
+        return False
+
+    @property
+    def is_busy(self) -> bool:
+        return self._steps is not None and not self._awaits_step
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case LoadWeights(weights=weights):
+                self._load(weights)
+                self._version = weights.version
+            case CollectRollout(ticket=ticket):
+                self._start_s = self._clock.now_s()
+                self._moments_s = []
+                self._steps = self._collect(ticket)
+            case TakeStep(taken=taken):
+                if self._take(taken):
+                    self._awaits_step = False
+            case AbandonRollout():
+                return [self._abandon()]
+            case _:
+                raise RuntimeError(f"an actor cannot perform {type(command).__name__}")
+        return []
+
+    def advance(self, budget_s: float) -> list[Event]:
+        """Goes on collecting for about `budget_s`, at least one step."""
+        assert self._steps is not None
+        deadline_s = time.monotonic() + budget_s
+        with self._keeps_no_gradient():
+            for item in self._steps:
+                if isinstance(item, StepWanted):
+                    self._awaits_step = True
+                    return [item]
+                if item is not None:
+                    self._steps = None
+                    return [RolloutCollected(item, self._episodes)]
+                if time.monotonic() >= deadline_s:
+                    break
+        return []
+
+    def _abandon(self) -> RolloutAbandoned:
+        duration_s = self._clock.now_s() - self._start_s
+        is_under_way = self._steps is not None and bool(self._moments_s)
+        self._steps = None
+        if not is_under_way:  # before its first step the very first rollout has no memory yet
+            return RolloutAbandoned(0, duration_s, ())
+        entries = self._enter_books()
+        return RolloutAbandoned(entries.num_env_steps, duration_s, self._episodes)
+
+    def _enter_books(self) -> Entries:
+        """Enters the steps taken since the rollout began, and notes the episodes that ended."""
+        entries = self._books.enter(*self._outcomes(len(self._moments_s)))
+        self._episodes = tuple(
+            Episode(
+                t_s=self._moments_s[row],
+                actor=self._index,
+                episode_return=episode_return,
+                length_env_steps=length,
+                version=self._version,
+            )
+            for row, episode_return, length in entries.ended
+        )
+        return entries
+
+    def _describe(self, ticket: int, num_env_steps: int) -> RolloutInfo:
+        self._total_env_steps += num_env_steps
+        info = RolloutInfo(
+            actor=self._index,
+            epoch=self._epoch,
+            sequence=self._sequence,
+            ticket=ticket,
+            version_min=self._version,
+            version_max=self._version,
+            num_env_steps=num_env_steps,
+            total_env_steps=self._total_env_steps,
+            start_s=self._start_s,
+            end_s=self._clock.now_s(),
+        )
+        self._sequence += 1
+        return info

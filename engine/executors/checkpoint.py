@@ -1,0 +1,194 @@
+"""A learner's state to a checkpoint and back, exactly. The files: `engine.trace.checkpoint_file`.
+
+Nothing in a checkpoint is ever executed, and nothing is allocated for a file before its size, and
+the name, type and shape of every tensor in it, are known to be those of the state at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import safetensors
+import safetensors.torch
+import torch
+
+from engine.algorithms.base import LearnerState
+from engine.blueprint import Blueprint
+from engine.errors import ConfigError, RunFailedError
+from engine.executors.soundness import first_strange
+from engine.files import write_durably
+from engine.progress import RunCounters
+from engine.trace.checkpoint_file import (
+    CheckpointInfo,
+    Setting,
+    identity_of,
+    identity_sha256,
+    open_regular,
+    read_info,
+    tidy,
+)
+from engine.trace.tensor_file import MAX_HEADER_BYTES, PREFIX, read_header, refuse_strange
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def save_checkpoint(
+    directory: Path,
+    state: LearnerState,
+    blueprint: Blueprint,
+    *,
+    version: int,
+    counters: RunCounters,
+    resumes: int = 0,
+) -> Path:
+    """Writes a checkpoint and removes all but the newest `checkpoint.keep`.
+
+    Returns:
+        The JSON file's path.
+
+    Raises:
+        OSError: The disk is full or not writable; earlier checkpoints are untouched.
+        RunFailedError: A number in the state is none; so are they then.
+    """
+    tensors = _tensors(state)
+    if (strange := first_strange(tensors)) is not None:
+        raise RunFailedError(
+            f"version {version}: {strange} is not finite, so no checkpoint was written",
+            where=str(directory),
+            fix="lower algorithm.learning_rate or max_gradient_norm; earlier checkpoints there are"
+            " valid",
+        )
+    data = safetensors.torch.save(tensors)
+    identity = identity_of(blueprint.experiment)
+    info = CheckpointInfo(
+        version=version,
+        updates=state.num_updates,
+        counters=counters,
+        resumes=resumes,
+        identity=identity,
+        identity_sha256=identity_sha256(identity),
+        buffer=_buffer_policy(blueprint),
+        num_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / info.name
+    write_durably(directory / info.tensors_name, data)
+    write_durably(path, msgspec.json.format(msgspec.json.encode(info.sealed())) + b"\n")
+    tidy(directory, blueprint.experiment.checkpoint.keep)
+    return path
+
+
+def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
+    """Overwrites a learner's state with that of a checkpoint.
+
+    Args:
+        path: Its JSON file.
+        state: As `Algorithm.init` has made it, for the same algorithm, network and environment.
+
+    Raises:
+        ConfigError: The files are damaged or forged, or were written for another state.
+    """
+    info = read_info(path)
+    file = path.with_name(info.tensors_name)
+    wanted = _tensors(state)
+    saved = _read_tensors(file, info, wanted)
+    for name, tensor in _places(state).items():
+        tensor.copy_(saved[name])
+    try:
+        state.generator.set_state(saved["generator"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"not the state of a random generator: {error}", where=str(file)
+        ) from error
+    state.num_updates = info.updates
+    return info
+
+
+def _read_tensors(
+    file: Path, info: CheckpointInfo, wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """All tensors of a file, which must hold what is wanted and nothing else."""
+    num_bytes = sum(tensor.nbytes for tensor in wanted.values())
+    if not num_bytes < info.num_bytes <= num_bytes + PREFIX.size + MAX_HEADER_BYTES:
+        raise ConfigError(
+            f"{info.num_bytes} bytes cannot hold the {num_bytes} of this network and optimiser",
+            where=str(file),
+            fix="it belongs to another network, algorithm or environment",
+        )
+    with open_regular(file, info.num_bytes) as opened:
+        data = opened.read(info.num_bytes)
+    if hashlib.sha256(data).hexdigest() != info.sha256:
+        raise ConfigError("the checksum of its tensors does not match", where=str(file))
+    _check_header(file, data, wanted)
+    refuse_strange(BytesIO(data), len(data), file)
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
+
+
+def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises ConfigError unless the header lists exactly the wanted tensors."""
+    header = read_header(data[: PREFIX.size], data[PREFIX.size :], len(data), file)
+    if strange := sorted(set(header) ^ set(wanted)):
+        kind = "unknown" if strange[0] in header else "missing"
+        raise ConfigError(f"the tensor {strange[0]!r} is {kind}", where=str(file))
+    for name, tensor in wanted.items():
+        found = (header[name].dtype, tuple(header[name].shape))
+        expected = (_DTYPES[tensor.dtype], tuple(tensor.shape))
+        if found != expected:
+            problem = (
+                f"the tensor {name!r} is {found[0]} {found[1]}, not {expected[0]} {expected[1]}"
+            )
+            raise ConfigError(problem, where=str(file))
+
+
+def _places(state: LearnerState) -> dict[str, torch.Tensor]:
+    """The tensors of a state, by the names that they have in a checkpoint; writing changes it."""
+    tensors = {f"network.{name}": p.detach() for name, p in state.network.named_parameters()}
+    for name, tensor in state.optimizer.named_tensors().items():
+        tensors[f"optimizer.{name}"] = tensor
+    if state.target is not None:
+        for name, parameter in state.target.network.named_parameters():
+            tensors[f"target.{name}"] = parameter.detach()
+    return tensors
+
+
+def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
+    """Copies of all of it, with the state of the random generator."""
+    tensors = {"generator": state.generator.get_state(), **_places(state)}
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _buffer_policy(blueprint: Blueprint) -> dict[str, Setting]:
+    """How samples are kept between actors and learner."""
+    request, staleness = blueprint.replay, blueprint.experiment.staleness
+    if request is None:
+        bound = staleness.max_lag if staleness.mode in ("block", "drop") else None
+        return {
+            "kind": "queue",
+            "mode": staleness.mode,
+            "max_lag": bound,
+            "rollouts_per_batch": blueprint.rollouts_per_batch,
+        }
+    return {
+        "kind": "replay",
+        "capacity": request.capacity,
+        "min_size": request.min_size,
+        "replay_ratio": request.replay_ratio,
+        "priority_exponent": request.priority_exponent,
+    }

@@ -1,0 +1,95 @@
+"""What a replay buffer does where the whole loop is fused on one device.
+
+What is large, observations and actions, stays on the device: rollouts are copied there into one
+preallocated tensor, and samples gathered from it. What decides which are drawn (rewards, ends of
+episodes, priorities) is small and kept by the processor, in the same store as everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.blueprint import STEP_FIELDS, Blueprint
+from engine.clock import Clock
+from engine.device import DeviceRollout, DeviceSamples
+from engine.executors.replay_buffer import ReplayBody
+from engine.replay.store import FloatArray, IntArray
+from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
+
+NEXT = "next_observation"
+
+
+class DeviceReplayBody(ReplayBody):
+    """Keeps and draws on one device; see `ReplayBody`.
+
+    Args:
+        blueprint, index, clock, resumes: See `ReplayBody`.
+    """
+
+    def __init__(self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0) -> None:
+        super().__init__(blueprint, index, clock, None, resumes)
+        self._device = blueprint.device_of(index)
+        self._small = self._stored_layout(blueprint)
+        held_here = {item.name for item in self._small.fields}
+        whole = blueprint.layout
+        self._kept = {
+            item.name: self._allocate(whole, item)
+            for item in whole.fields
+            if item.name not in held_here
+        }
+        from_device = {*self._kept, NEXT}
+        told = [item for item in self._layout.fields if item.name not in from_device]
+        self._told = Layout(tuple(told), self._layout.num_steps, self._layout.num_envs)
+
+    def _stored_layout(self, blueprint: Blueprint) -> Layout:
+        request, whole = blueprint.replay, blueprint.layout
+        values = (request.value_fields or ()) if request else ()
+        small = {*values, *(item.name for item in STEP_FIELDS)}
+        fields = tuple(item for item in whole.fields if item.name in small)
+        return Layout(fields, whole.num_steps, whole.num_envs)
+
+    def _allocate(self, layout: Layout, item: Field) -> Tensor:
+        dtype = torch.from_numpy(np.empty(0, item.dtype)).dtype
+        shape = (self._store.num_slots, *layout.shape(item))
+        return torch.zeros(shape, dtype=dtype, device=self._device)
+
+    def _insert(self, rollout: Rollout) -> None:
+        assert isinstance(rollout, DeviceRollout), "the rollout came from another device"
+        slot = self._store.next_slot
+        for name, kept in self._kept.items():
+            kept[slot].copy_(rollout.tensors[name])
+        buffer = self._small.allocate()
+        for name, view in self._small.views(buffer).items():
+            view[...] = rollout.tensors[name].cpu().numpy()
+        super()._insert(Rollout(rollout.info, buffer))
+
+    def _gather(self, info: SamplesInfo, positions: IntArray, weights: FloatArray) -> Samples:
+        buffer = self._told.allocate()
+        views = self._told.views(buffer)
+        self._fill(views, positions, weights)
+        tensors = {name: torch.from_numpy(array) for name, array in views.items()}
+        moved = {
+            name: values if name in _BOOKKEEPING else values.to(self._device)
+            for name, values in tensors.items()
+        }
+        return DeviceSamples(info, buffer, {**moved, **self._gathered(positions)})
+
+    def _gathered(self, positions: IntArray) -> Mapping[str, Tensor]:
+        """What is kept on the device, [updates, batch size, ...]."""
+        slot, t, env = (self._index(values) for values in self._store.places(positions))
+        later = self._index(self._store.later(positions))
+        shape = (self._layout.num_steps, self._layout.num_envs)
+        found = {name: kept[slot, t, env] for name, kept in self._kept.items()}
+        found[NEXT] = self._kept["observation"][slot, later, env]
+        return {name: values.view(*shape, *values.shape[1:]) for name, values in found.items()}
+
+    def _index(self, values: IntArray) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+_BOOKKEEPING = ("key", "version")
+"""Goes back to the store, or into a trace: the processor's business."""

@@ -1,0 +1,140 @@
+"""The environments of an actor in parts that step by turns: double-buffered sampling.
+
+While some parts step, each in a thread of its own, actions are chosen for another (Petrenko et al.,
+2020, section 3.2). That pays where stepping is slow and leaves Python's lock alone. With one part
+nothing is in a thread and nothing is ahead: choose, step, choose, step. A rollout that is given up
+counts the steps that all parts have finished.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from engine.blueprint import Blueprint
+from engine.envs.make import make_vector_env
+from engine.executors.remote_env import Array, RemoteEnv, StepResult
+from engine.roles.events import StepWanted
+from engine.spec import EnvSpec
+from engine.timing import ENVIRONMENT, Sections
+
+
+class EnvPart(ABC):
+    """Some environments, and where what they return belongs.
+
+    Args:
+        columns: Theirs along axis B.
+    """
+
+    def __init__(self, columns: slice) -> None:
+        self.columns = columns
+        self._t = 0
+
+    def bind(self, views: Mapping[str, Array], earned: Array, lives: Array | None) -> None:
+        """From now on steps belong into this rollout.
+
+        Args:
+            views: Its fields, [T, B, ...] or [T+1, B, ...].
+            earned: Where rewards go, float64 [T, B].
+            lives: Where the lives that are left go, if anybody wants them, int64 [T+1, B].
+        """
+        columns = self.columns
+        self._observation = views["observation"][:, columns]
+        self._action = views["action"][:, columns]
+        self._terminated = views["terminated"][:, columns]
+        self._truncated = views["truncated"][:, columns]
+        self._earned = earned[:, columns]
+        self._lives = None if lives is None else lives[:, columns]
+
+    @abstractmethod
+    def begin(self, t: int) -> None:
+        """Begins step t with the actions that are in the rollout."""
+
+    @abstractmethod
+    def finish(self) -> Generator[StepWanted, None, None] | None:
+        """Writes what the step that was begun has led to; with a generator, once that has ended."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases the environments, once no step is under way."""
+
+    def _enter(self, result: StepResult) -> None:
+        t = self._t
+        self._observation[t + 1], self._earned[t], self._terminated[t], self._truncated[t], info = (
+            result
+        )
+        if self._lives is not None:
+            self._lives[t + 1] = info.get("lives", self._lives[t])
+
+
+class LocalPart(EnvPart):
+    """Environments of this process.
+
+    Args:
+        columns: See `EnvPart`.
+        spec: What they are; `num_envs` of this part.
+        seed: Of the first one; the others have those after it.
+        sections: Where stepping, or waiting for it, is counted.
+        has_thread: Whether steps are taken beside whatever the caller does meanwhile.
+    """
+
+    def __init__(
+        self, columns: slice, spec: EnvSpec, seed: int, sections: Sections, *, has_thread: bool
+    ) -> None:
+        super().__init__(columns)
+        self.env = make_vector_env(spec)
+        self.first_observation, _ = self.env.reset(seed=seed)
+        self._pool = ThreadPoolExecutor(1, "environments") if has_thread else None
+        self._wait = sections.timed(ENVIRONMENT, operator.call)
+        self._outcome: Callable[[], StepResult]
+
+    def begin(self, t: int) -> None:
+        self._t = t
+        if self._pool is None:
+            self._outcome = partial(self.env.step, self._action[t])
+        else:
+            self._outcome = self._pool.submit(self.env.step, self._action[t]).result
+
+    def finish(self) -> None:
+        self._enter(self._wait(self._outcome))
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.env.close()
+
+
+class RemotePart(EnvPart):
+    """Environments that a role of their own steps.
+
+    Args:
+        columns: See `EnvPart`.
+        remote: The actor's end of the wire.
+    """
+
+    def __init__(self, columns: slice, remote: RemoteEnv) -> None:
+        super().__init__(columns)
+        self._remote = remote
+
+    def begin(self, t: int) -> None:
+        self._t = t
+
+    def finish(self) -> Generator[StepWanted, None, None]:
+        self._enter((yield from self._remote.step(self._action[self._t])))
+
+    def close(self) -> None:
+        self._remote.close()
+
+
+def make_local_parts(blueprint: Blueprint, seed: int, sections: Sections) -> list[LocalPart]:
+    """All environments of an actor; its i-th one has the same seed however they are split, if it
+    has random numbers of its own (a vectorised version may draw for all its environments)."""
+    spec = blueprint.env
+    columns = spec.columns
+    return [
+        LocalPart(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)
+        for of_part in columns
+    ]

@@ -1,0 +1,93 @@
+"""What an evaluator does: plays one episode in each of its environments, as well as it can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import torch
+
+from engine.algorithms.flat import flatten
+from engine.blueprint import Blueprint
+from engine.envs.make import make_vector_env
+from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
+from engine.roles.events import Evaluated, Event
+from engine.spec import EvaluationSpec
+from engine.timing import ENVIRONMENT, INFERENCE, OFF, Sections
+
+
+class EvaluatorBody:
+    """Performs an evaluator's commands.
+
+    Args:
+        blueprint: The run.
+        spec: Episodes and seed.
+        sections: Where its time is counted.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, spec: EvaluationSpec, sections: Sections = OFF
+    ) -> None:
+        self._act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
+        self._network = blueprint.algorithm.network().requires_grad_(False)
+        self._parameters = flatten(self._network).vector.detach().numpy()
+        observation = next(f for f in blueprint.layout.fields if f.name == "observation")
+        self._dtype = np.dtype(observation.dtype)
+        self._spec = spec
+        self._env = make_vector_env(
+            msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
+        )
+        self._reset = sections.timed(ENVIRONMENT, self._env.reset)
+        self._step = sections.timed(ENVIRONMENT, self._env.step)
+        self._steps: Iterator[Evaluated | None] | None = None
+
+    def close(self) -> None:
+        self._env.close()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._steps is not None
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case LoadWeights(weights=weights):
+                np.copyto(self._parameters, weights.buffer.view(np.float32))
+            case Evaluate():
+                self._steps = self._evaluate()
+            case AbandonEvaluation():
+                self._steps = None
+            case _:
+                raise RuntimeError(f"an evaluator cannot perform {type(command).__name__}")
+        return []
+
+    def advance(self, budget_s: float) -> list[Event]:
+        """Goes on playing for about `budget_s`, at least one step."""
+        assert self._steps is not None
+        deadline_s = time.monotonic() + budget_s
+        for evaluated in self._steps:
+            if evaluated is not None:
+                self._steps = None
+                return [evaluated]
+            if time.monotonic() >= deadline_s:
+                break
+        return []
+
+    def _evaluate(self) -> Iterator[Evaluated | None]:
+        """Plays the first episode of each environment; yields None after each step."""
+        observation, _ = self._reset(seed=self._spec.seed)
+        num_envs = self._spec.episodes
+        plays = np.ones(num_envs, np.bool_)
+        returns = np.zeros(num_envs, np.float64)
+        lengths = np.zeros(num_envs, np.int64)
+        while plays.any():
+            with torch.inference_mode():
+                o_t = torch.from_numpy(np.asarray(observation, self._dtype))
+                action = self._act(self._network, o_t)
+            observation, reward, terminated, truncated, _ = self._step(action.numpy())
+            returns += reward * plays
+            lengths += plays
+            plays &= ~(terminated | truncated)
+            yield None
+        yield Evaluated(tuple(returns.tolist()), tuple(lengths.tolist()))

@@ -1,0 +1,292 @@
+"""What a learner does: stages a batch, updates, exports weights, saves checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from engine.algorithms.base import Batch, UpdateResult
+from engine.algorithms.statistics import places_of, read_sums, write_sums
+from engine.blueprint import Blueprint
+from engine.clock import Clock
+from engine.compilation.compile_job import CompileJob
+from engine.compilation.compiled import CompiledSteps
+from engine.compilation.library import Library
+from engine.compilation.staging import SampleStaging, Staging
+from engine.device import CPU, DeviceSampleStaging, DeviceStaging, DeviceWeights, state_on
+from engine.errors import RunFailedError
+from engine.executors.checkpoint import load_checkpoint, save_checkpoint
+from engine.executors.soundness import Soundness
+from engine.host.descriptors import spare
+from engine.progress import Resumed
+from engine.roles.commands import (
+    BlendModel,
+    Command,
+    ExportModel,
+    ExportWeights,
+    SaveCheckpoint,
+    Update,
+    UpdateFromSamples,
+    Withdraw,
+)
+from engine.roles.events import (
+    CheckpointWritten,
+    Event,
+    ModelExported,
+    Noted,
+    Updated,
+    UpdateDeclined,
+    WeightsExported,
+    Withdrawn,
+)
+from engine.rollout import Priorities, Rollout, Samples, Weights
+from engine.timing import BATCHING, OFF, WEIGHTS, Sections
+from engine.trace.checkpoint_file import check_identity
+from engine.wire.codec import allocate_framed
+
+if TYPE_CHECKING:
+    from engine.executors.collective import Meeting
+
+
+class LearnerBody:
+    """Performs a learner's commands.
+
+    Args:
+        blueprint: The run.
+        checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
+        clock: The run's timeline.
+        meeting: With the learners that take every update together with this one, if there are any.
+        compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
+        device: The one that rollouts come from and weights stay on; None where they travel.
+        resumed: The checkpoint that it goes on from, if any, and its JSON file.
+        sections: Where its time is counted.
+        name: Of the learner, for errors.
+
+    Raises:
+        ConfigError: That checkpoint is not one of this experiment.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        checkpoints: Path | None,
+        clock: Clock,
+        meeting: Meeting | None = None,
+        *,
+        compiles: bool = False,
+        device: torch.device | None = None,
+        resumed: tuple[Resumed, Path] | None = None,
+        sections: Sections = OFF,
+        name: str = "learner-0",
+    ) -> None:
+        self._blueprint = blueprint
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._state = blueprint.algorithm.init(blueprint.experiment.seed)
+        self._device = device
+        self._staging: Staging | DeviceStaging
+        self._sample_staging: SampleStaging | DeviceSampleStaging
+        if device is None:
+            self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
+            self._sample_staging = SampleStaging(blueprint.samples)
+        else:
+            self._state = state_on(device, self._state)
+            self._staging, self._sample_staging = DeviceStaging(), DeviceSampleStaging()
+        self._fill = sections.timed(BATCHING, self._staging.fill)
+        self._fill_samples = sections.timed(BATCHING, self._sample_staging.fill)
+        self._export = sections.timed(WEIGHTS, self._copy_out)
+        self._version = self._resumes = 0
+        if resumed is not None:
+            self._resume(*resumed)
+        self._offered: torch.Tensor | None = None
+        self._soundness = Soundness(name)
+        self._places = places_of(self._state.network)
+        self._meeting = meeting
+        if meeting is not None:
+            self._state.peers = meeting
+            self._state.weights.complete = meeting.add_up
+        self._compiles = compiles and self._state.weights.vector.device.type == CPU
+        self._compile_job: CompileJob | None = None
+
+    def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.close()
+        if self._compile_job is not None:
+            self._compile_job.close()
+
+    @property
+    def is_busy(self) -> bool:
+        return False
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a learner's commands are done when performed")
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case ExportWeights(version=version):
+                self._version = version
+                return [WeightsExported(self._export()), *self._start_compiling()]
+            case Update(rollouts=rollouts):
+                env_steps_of_others = self._meet(rollouts)
+                if env_steps_of_others is None:
+                    return [UpdateDeclined()]
+                return [*self._poll_compiler(), *self._update(rollouts, env_steps_of_others)]
+            case Withdraw():
+                assert self._meeting is not None
+                self._meeting.withdraw()
+                return [Withdrawn()]
+            case UpdateFromSamples(samples=samples):
+                if self._meet(()) is None:
+                    return [UpdateDeclined()]
+                return [*self._poll_compiler(), *self._update_from_samples(samples)]
+            case ExportModel():
+                self._offered = self._state.weights.vector.detach().clone()
+                return [ModelExported(self._export())]
+            case BlendModel(merged=merged):
+                self._blend(merged)
+                return []
+            case SaveCheckpoint():
+                return [self._save(command)]
+        raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
+
+    def _blend(self, merged: Weights) -> None:
+        """x += merged - offered: what was learnt while the model was away is kept.
+
+        Of running statistics it is the sums that they stand for which go on from there.
+        """
+        assert self._offered is not None
+        vector = self._state.weights.vector.detach()
+        told = merged.buffer.view(np.float32).copy()
+        sums = [read_sums(held.cpu().numpy(), self._places) for held in (vector, self._offered)]
+        vector.add_(torch.from_numpy(told).to(vector.device) - self._offered)
+        if self._places:
+            blended = vector.cpu().numpy().copy()
+            write_sums(sums[0] + read_sums(told, self._places) - sums[1], blended, self._places)
+            vector.copy_(torch.from_numpy(blended))
+
+    def _resume(self, resumed: Resumed, file: Path) -> None:
+        """Takes up everything that a checkpoint holds."""
+        check_identity(self._blueprint.experiment, load_checkpoint(file, self._state))
+        self._version, self._resumes = resumed.version, resumed.resumes
+
+    def _save(self, command: SaveCheckpoint) -> CheckpointWritten:
+        """A disk that refuses ends nothing: earlier checkpoints are there, and a later may be."""
+        name, error = "", self._soundness.doubt
+        if self._checkpoints is not None and not error:
+            try:
+                with spare():
+                    name = save_checkpoint(
+                        self._checkpoints,
+                        self._state,
+                        self._blueprint,
+                        version=command.version,
+                        counters=command.counters,
+                        resumes=self._resumes,
+                    ).name
+            except OSError as failure:
+                error = str(failure)
+            except RunFailedError as failure:
+                if not command.is_final:  # nothing makes these numbers finite again
+                    raise
+                error = str(failure)
+        return CheckpointWritten(name, error, command.is_final)
+
+    def _meet(self, rollouts: Sequence[Rollout]) -> int | None:
+        """Waits for those who take this update together with this learner.
+
+        Returns:
+            Env steps of their shares; None if it does not take place.
+        """
+        if self._meeting is None:
+            return 0
+        own = sum(rollout.info.num_env_steps for rollout in rollouts)
+        total = self._meeting.agree(own)
+        return None if total is None else total - own
+
+    def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> list[Event]:
+        start_s = self._clock.now_s()
+        batch = self._fill(rollouts)
+        result = self._blueprint.algorithm.update(self._state, batch)
+        shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
+        return self._updated(result, batch, start_s, shares)
+
+    def _update_from_samples(self, samples: Samples) -> list[Event]:
+        start_s = self._clock.now_s()
+        batch = self._fill_samples(samples)
+        result = self._blueprint.algorithm.update(self._state, batch)
+        priorities = None
+        if result.errors is not None:
+            priorities = self._priorities(batch["key"], result.errors)
+        versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
+        by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
+        shares = (1, 0) if self._meeting is None else self._meeting.own_and_others
+        return self._updated(result, batch, start_s, shares, by_version, priorities)
+
+    def _updated(
+        self,
+        result: UpdateResult,
+        batch: Batch,
+        start_s: float,
+        shares: tuple[int, int],
+        samples_by_version: Mapping[int, int] | None = None,
+        priorities: Priorities | None = None,
+    ) -> list[Event]:
+        """What an algorithm counts in tensors becomes numbers, which is what traces hold; what is
+        no number is told as an event instead.
+
+        Args:
+            shares: Of this learner and of the others; every learner uses its samples as often. Env
+                steps, unless samples are from replay.
+        """
+        of_own, of_others = shares
+        self._version += 1
+        metrics = {name: float(value) for name, value in result.metrics.items()}
+        told = self._soundness.check(self._version, self._state, batch, metrics)
+        updated = Updated(
+            weights=self._export(),
+            samples_trained=int(result.samples_trained),
+            num_updates=self._state.num_updates,
+            update_s=self._clock.now_s() - start_s,
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            samples_by_version=samples_by_version or {},
+            priorities=priorities,
+            env_steps_of_others=0 if samples_by_version else of_others,
+            samples_of_others=int(result.samples_trained) * of_others // max(of_own, 1),
+        )
+        return [updated, Noted("not-finite", told)] if told else [updated]
+
+    def _start_compiling(self) -> list[Event]:
+        if not self._compiles or self._compile_job is not None:
+            return []
+        self._compile_job = job = CompileJob(self._blueprint, "steps")
+        return [self._tell_outcome(job)] if job.outcome else []
+
+    def _poll_compiler(self) -> list[Event]:
+        job = self._compile_job
+        return [self._tell_outcome(job)] if job is not None and job.poll() else []
+
+    def _tell_outcome(self, job: CompileJob) -> Noted:
+        return Noted("compiled" if job.library else "eager", job.tell(self._use))
+
+    def _use(self, library: Library) -> None:
+        self._state.steps = CompiledSteps(library)
+
+    def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
+        layout = self._blueprint.priorities
+        buffer = allocate_framed(layout.num_bytes)
+        views = layout.views(buffer)
+        views["key"][...] = key.numpy()
+        views["error"][...] = error.cpu().numpy()
+        return Priorities(buffer)
+
+    def _copy_out(self) -> Weights:
+        if self._device is not None:
+            return DeviceWeights(self._version, self._state.weights.vector.detach().clone())
+        buffer = allocate_framed(self._blueprint.weights.num_bytes)
+        buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
+        return Weights(self._version, buffer)

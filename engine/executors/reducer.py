@@ -1,0 +1,191 @@
+"""What a reducer does: keeps models and merges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from engine.algorithms.statistics import places_of, read_sums, write_sums
+from engine.blueprint import Blueprint
+from engine.errors import RunFailedError
+from engine.executors.checkpoint import load_checkpoint
+from engine.roles.commands import Command, ForgetModel, MergeModel
+from engine.roles.events import Event, ModelsMerged
+from engine.rollout import Weights
+from engine.wire.codec import allocate_framed
+
+Values = npt.NDArray[np.floating]
+Vector = npt.NDArray[np.float32]
+_NOTHING = np.float32(0)
+
+
+class ReducerBody:
+    """Performs a reducer's commands.
+
+    Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that
+    could be added up: where several learners follow one schedule the sum overshoots, each takes
+    that back, and the sums of this grow without end. So each learner is told its own of them. Of
+    running statistics the sums that they stand for are added up, under every rule.
+
+    Args:
+        blueprint: The run; its cut says how to merge.
+        checkpoint: JSON file of what all learners go on from, if they do.
+    """
+
+    is_busy = False
+
+    def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
+        self._num_bytes = blueprint.weights.num_bytes
+        state = blueprint.algorithm.init(blueprint.experiment.seed)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, state)
+        initial = state.weights.vector.detach().cpu().numpy()
+        self._learns = _learns(state.network)
+        self._rule: CommonModel | Accumulation
+        if blueprint.cut.merge == "accumulate":
+            self._rule = Accumulation(np.where(self._learns, initial, _NOTHING))
+        else:
+            self._rule = CommonModel(blueprint.experiment.reduce.gain)
+        self._places = places_of(state.network)
+        self._seen = Accumulation(read_sums(initial, self._places))
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case MergeModel(group=group, weights=weights, shares=shares):
+                model = weights.buffer.view(np.float32).copy()
+                learnt, has_answer = np.where(self._learns, model, _NOTHING), command.has_answer
+                merged = self._rule.merge(group, learnt, shares, has_answer=has_answer)
+                _refuse_strange(merged, group)
+                buffer = allocate_framed(self._num_bytes)
+                told = buffer.view(np.float32)
+                told[:] = np.where(self._learns, merged, model)
+                seen = read_sums(model, self._places)
+                total = self._seen.merge(group, seen, shares, has_answer=has_answer)
+                write_sums(total, told, self._places)
+                return [ModelsMerged(group, Weights(weights.version, buffer))]
+            case ForgetModel(group=group):
+                self._rule.forget(group)
+                self._seen.forget(group)
+                return []
+        raise RuntimeError(f"a reducer cannot perform {type(command).__name__}")
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a reducer's commands are done when performed")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _learns(network: nn.Module) -> npt.NDArray[np.bool_]:
+    """Which of all parameters a gradient reaches, [P], in the order of the flat vector."""
+    parameters = list(network.parameters())
+    return np.repeat([p.requires_grad for p in parameters], [p.numel() for p in parameters])
+
+
+def _refuse_strange(merged: Vector, group: int) -> None:
+    """Raises RunFailedError if a model is not finite any more; a sum may be so by itself."""
+    if not np.isfinite(merged.sum()) and not np.isfinite(merged).all():
+        raise RunFailedError(
+            f"the model of group {group} merged with the others is not finite",
+            where="reducer-0",
+            fix="lower algorithm.learning_rate or reduce.gain",
+        )
+
+
+class _Bases:
+    """What each group has learnt from: what it was told, or its own model if that was lost."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, Values] = {}
+        self._offered: dict[int, Values] = {}
+
+    def of(self, group: int, has_answer: bool) -> Values | None:
+        """None if it has never been told anything."""
+        return (self._told if has_answer else self._offered).get(group)
+
+    def keep(self, group: int, offered: Values, told: Values) -> None:
+        self._offered[group], self._told[group] = offered, told
+
+    def forget(self, group: int) -> None:
+        self._offered.pop(group, None)
+        self._told.pop(group, None)
+
+
+class CommonModel:
+    """A model that every group moves by its share of what it has learnt since it was last told it.
+
+    If all groups offer at once and `gain` is 0, this is the mean of their models. If they offer one
+    after the other, as they do, it goes just as fast; a mean of everybody's newest model would lag,
+    since the others' are always some way back: by a third of the speed for many groups.
+
+    Args:
+        gain: N groups move it N ** gain times as far. Their noise, which is independent, shrinks by
+            N ** 0.5 when they are averaged; so at 0.5 the noise is that of a single group (the
+            square-root rule for Adam: Malladi et al., 2022).
+    """
+
+    def __init__(self, gain: float) -> None:
+        self._gain = gain
+        self._centre: Vector | None = None
+        self._bases = _Bases()
+
+    def merge(
+        self, group: int, model: Vector, shares: Mapping[int, float], *, has_answer: bool = True
+    ) -> Vector:
+        """Takes in a model [P] and returns the common one.
+
+        Args:
+            group: Whose model it is.
+            model: Is kept.
+            shares: Add up to 1.
+            has_answer: Whether the group has taken in what it was told last.
+        """
+        base = self._bases.of(group, has_answer)
+        if self._centre is None:
+            self._centre = model.copy()
+        elif base is not None:
+            weight = shares[group] * len(shares) ** self._gain
+            self._centre += np.float32(weight) * (model - base)
+        else:  # it was never told the common model, so nobody knows what it has learnt beyond it
+            self._centre += np.float32(shares[group]) * (model - self._centre)
+        told = self._centre.copy()
+        self._bases.keep(group, model, told)
+        return told
+
+    def forget(self, group: int) -> None:
+        self._bases.forget(group)
+
+
+class Accumulation:
+    """A parameter server (Gorila, 2015): adds up what every worker has learnt since it last asked.
+
+    Args:
+        initial: Parameters [P] that every worker starts from.
+    """
+
+    def __init__(self, initial: Values) -> None:
+        self._centre: Values = initial.copy()
+        self._initial: Values = initial.copy()
+        self._bases = _Bases()
+
+    def merge(
+        self,
+        group: int,
+        model: Values,
+        shares: Mapping[int, float],
+        *,
+        has_answer: bool = True,
+    ) -> Values:
+        """Adds the worker's progress to the centre and returns it, [P]; see `CommonModel`."""
+        base = self._bases.of(group, has_answer)
+        self._centre += model - (self._initial if base is None else base)
+        told = self._centre.copy()
+        self._bases.keep(group, model, told)
+        return told
+
+    def forget(self, group: int) -> None:
+        self._bases.forget(group)

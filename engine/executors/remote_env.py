@@ -1,0 +1,145 @@
+"""Environments at one end of a wire and the actor that steps them at the other.
+
+Raw values, no field names: both ends know the spaces. Sizes are checked before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.blueprint import Blueprint
+from engine.envs.make import make_vector_env
+from engine.errors import RunFailedError
+from engine.messages import StepRequested, StepTaken
+from engine.roles.commands import Command, StepEnvironment
+from engine.roles.events import EnvironmentStepped, Event, StepWanted
+from engine.rollout import Field, Layout
+from engine.seeds import actor_seeds
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+StepResult: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
+"""As a Gymnasium vector environment returns it."""
+
+
+class EnvironmentBody:
+    """Steps the environments of one remote actor.
+
+    Args:
+        blueprint: The run.
+        index: Number of the actor that they belong to.
+        epoch: Its incarnation.
+        resumes: How often the run has gone on from a checkpoint.
+    """
+
+    is_busy = False
+
+    def __init__(self, blueprint: Blueprint, index: int, epoch: int, resumes: int = 0) -> None:
+        self._env = make_vector_env(blueprint.env)
+        self._action = _field(blueprint.layout, "action")
+        self._observation = _field(blueprint.layout, "observation")
+        self._num_envs = blueprint.layout.num_envs
+        self._seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)[1]
+
+    def perform(self, command: Command) -> list[Event]:
+        if not isinstance(command, StepEnvironment):
+            raise RuntimeError(f"an environment cannot perform {type(command).__name__}")
+        return [EnvironmentStepped(self._step(command.request))]
+
+    def _step(self, request: StepRequested) -> StepTaken:
+        if not request.action:
+            observation, _ = self._env.reset(seed=self._seed)
+            return StepTaken(number=request.number, observation=self._raw(observation))
+        action = _read(request.action, self._action.dtype, (self._num_envs, *self._action.shape))
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        lives = info.get("lives")
+        return StepTaken(
+            number=request.number,
+            observation=self._raw(observation),
+            reward=np.asarray(reward, np.float64).tobytes(),
+            terminated=np.asarray(terminated, np.bool_).tobytes(),
+            truncated=np.asarray(truncated, np.bool_).tobytes(),
+            lives=b"" if lives is None else np.asarray(lives, np.int64).tobytes(),
+        )
+
+    def _raw(self, observation: Array) -> bytes:
+        return np.ascontiguousarray(observation, self._observation.dtype).tobytes()
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("an environment's commands are done when performed")
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class RemoteEnv:
+    """The actor's end: a generator asks by yielding, and goes on when the answer is there.
+
+    Args:
+        layout: Of a rollout.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._observation = _field(layout, "observation")
+        self._action = _field(layout, "action")
+        self._num_envs = layout.num_envs
+        self._number = 0
+        self._answer: StepTaken | None = None
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def take(self, taken: StepTaken) -> bool:
+        """Takes an answer in; False if it is to a request that was given up."""
+        if taken.number != self._number:
+            return False
+        self._answer = taken
+        return True
+
+    def reset(self) -> Generator[StepWanted, None, Array]:
+        """The first observations, [B, ...]."""
+        taken = yield from self._ask(b"")
+        return self._array(taken.observation)
+
+    def step(self, action: Array) -> Generator[StepWanted, None, StepResult]:
+        """One step with these actions, [B, ...]."""
+        taken = yield from self._ask(np.ascontiguousarray(action, self._action.dtype).tobytes())
+        size = (self._num_envs,)
+        info: dict[str, Any] = {}
+        if taken.lives:
+            info["lives"] = _read(taken.lives, "int64", size)
+        return (
+            self._array(taken.observation),
+            _read(taken.reward, "float64", size),
+            _read(taken.terminated, "bool", size),
+            _read(taken.truncated, "bool", size),
+            info,
+        )
+
+    def _ask(self, action: bytes) -> Generator[StepWanted, None, StepTaken]:
+        self._number += 1
+        while True:
+            yield StepWanted(self._number, action)
+            if self._answer is not None and self._answer.number == self._number:
+                return self._answer
+
+    def _array(self, data: bytes) -> Array:
+        shape = (self._num_envs, *self._observation.shape)
+        return _read(data, self._observation.dtype, shape)
+
+
+def _field(layout: Layout, name: str) -> Field:
+    return next(item for item in layout.fields if item.name == name)
+
+
+def _read(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Raises RunFailedError if the size is not that of the shape."""
+    wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if len(data) != wanted:
+        raise RunFailedError(f"a step came with {len(data)} bytes where {wanted} were expected")
+    return np.frombuffer(data, dtype).reshape(shape)

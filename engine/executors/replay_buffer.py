@@ -1,0 +1,169 @@
+"""What a replay buffer does: keeps rollouts, draws samples, takes priorities in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.algorithms.base import ReplayRequest
+from engine.blueprint import Blueprint
+from engine.clock import Clock
+from engine.executors.rollout_queue import forget_actor
+from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
+from engine.replay.prioritized import PrioritizedSampler
+from engine.replay.sampler import Sampler
+from engine.replay.store import FloatArray, IntArray, RolloutStore
+from engine.replay.uniform import UniformSampler
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    ForgetActor,
+    InsertRollout,
+    SetPriorities,
+)
+from engine.roles.events import Event, SamplesDrawn
+from engine.rollout import Arrays, Layout, Priorities, Rollout, Samples, SamplesInfo
+from engine.seeds import buffer_random
+from engine.wire.arena import Arena
+from engine.wire.codec import allocate_framed
+
+
+def make_limiter(blueprint: Blueprint) -> RateLimiter:
+    """A limiter with room for every actor to collect while two batches are being trained; where
+    actors are kept in step, a round is one rollout of each."""
+    request = blueprint.replay
+    assert request is not None
+    rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
+    batch = request.batch_size * request.updates_per_batch
+    if blueprint.keeps_in_step:
+        return RoundLimiter(
+            ratio=request.replay_ratio,
+            min_size=request.min_size,
+            batch_samples=batch,
+            rollout_steps=rollout_steps,
+            rollouts_per_round=blueprint.num_actors,
+        )
+    least = least_tolerance(request.replay_ratio, batch, rollout_steps)
+    per_actor = request.replay_ratio * rollout_steps
+    return RateLimiter(
+        ratio=request.replay_ratio,
+        min_size=request.min_size,
+        batch_samples=batch,
+        rollout_steps=rollout_steps,
+        tolerance=least + batch + per_actor * blueprint.num_actors,
+    )
+
+
+class ReplayBody:
+    """Performs a replay buffer's commands.
+
+    Args:
+        blueprint: The run; it must want samples from replay.
+        index: Number of the buffer.
+        clock: The run's timeline.
+        arena: Memory that actors of this host write rollouts to, if there is any.
+        resumes: How often the run has gone on from a checkpoint; then its store begins empty.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        clock: Clock,
+        arena: Arena | None = None,
+        resumes: int = 0,
+    ) -> None:
+        self._arena = arena
+        request = blueprint.replay
+        assert request is not None
+        self._clock = clock
+        self._layout = blueprint.samples
+        self._priorities = blueprint.priorities
+        self._num_samples = request.batch_size * request.updates_per_batch
+        self._store = RolloutStore(
+            self._stored_layout(blueprint),
+            request.capacity,
+            request.n_step,
+            request.discount,
+            request.value_fields,
+        )
+        random = buffer_random(blueprint.experiment.seed, index, resumes)
+        self._sampler = _make_sampler(request, self._store.num_positions, random)
+
+    def _stored_layout(self, blueprint: Blueprint) -> Layout:
+        """Of what the store keeps of a rollout."""
+        return blueprint.layout
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    @property
+    def is_busy(self) -> bool:
+        return False
+
+    def advance(self, budget_s: float) -> list[Event]:
+        raise RuntimeError("a replay buffer's commands are done when performed")
+
+    def perform(self, command: Command) -> list[Event]:
+        match command:
+            case InsertRollout(rollout=rollout):
+                self._insert(rollout)
+                return []
+            case DrawSamples(env_steps=env_steps):
+                return [SamplesDrawn(self._draw(env_steps))]
+            case SetPriorities(priorities=priorities):
+                self._set_priorities(priorities)
+                return []
+            case ForgetActor():
+                forget_actor(command, self._arena)
+                return []
+        raise RuntimeError(f"a replay buffer cannot perform {type(command).__name__}")
+
+    def _insert(self, rollout: Rollout) -> None:
+        info = rollout.info
+        self._sampler.insert(*self._store.insert(rollout.buffer, info.version_min, info.end_s))
+
+    def _draw(self, env_steps: int) -> Samples:
+        positions, weights = self._sampler.draw(self._num_samples)
+        now_s = self._clock.now_s()
+        ages_s = now_s - self._store.times_s(positions)
+        info = SamplesInfo(
+            env_steps=env_steps,
+            drawn_s=now_s,
+            age_mean_s=float(ages_s.mean()),
+            age_max_s=float(ages_s.max()),
+        )
+        return self._gather(info, positions, weights)
+
+    def _gather(self, info: SamplesInfo, positions: IntArray, weights: FloatArray) -> Samples:
+        """One batch, written straight into the outgoing buffer."""
+        buffer = allocate_framed(self._layout.num_bytes)
+        self._fill(self._layout.views(buffer), positions, weights)
+        return Samples(info, buffer)
+
+    def _fill(self, shaped: Arrays, positions: IntArray, weights: FloatArray) -> None:
+        """Fills in arrays [updates, batch size, ...]."""
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in shaped.items()}
+        flat.pop("weight")[...] = weights
+        flat.pop("key")[...] = self._store.keys(positions)
+        self._store.gather(positions, flat)
+
+    def _set_priorities(self, priorities: Priorities) -> None:
+        """What was overwritten meanwhile is left out."""
+        views = self._priorities.views(priorities.buffer)
+        keys = np.asarray(views["key"], np.int64).reshape(-1)
+        errors = np.asarray(views["error"], np.float64).reshape(-1)
+        positions, is_kept = self._store.positions(keys)
+        self._sampler.update(positions[is_kept], errors[is_kept])
+
+
+def _make_sampler(
+    request: ReplayRequest, num_positions: int, random: np.random.Generator
+) -> Sampler:
+    if request.priority_exponent == 0:
+        return UniformSampler(num_positions, random)
+    return PrioritizedSampler(
+        num_positions,
+        random,
+        priority_exponent=request.priority_exponent,
+        importance_exponent=request.importance_exponent,
+    )

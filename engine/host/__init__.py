@@ -1,0 +1,1 @@
+"""This host as an operating system: processes, cores, ports, memory, limits."""

@@ -1,0 +1,63 @@
+"""Where the servers of a run listen on this host: Unix sockets of their own, or TCP ports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engine.host.ports import listen_on
+from engine.host.socket_dir import PREFIX, make_socket_dir, remove_socket_dir, sweep_stale
+
+__all__ = ["PREFIX", "Endpoints", "sweep_stale"]
+
+
+class Endpoints:
+    """Endpoints of one supervisor; its Unix sockets live in a directory that only its user reads.
+
+    TCP ports are listened on from the start, by sockets that the servers inherit: a port that was
+    only found free could be anybody's by the time that its server starts.
+
+    Attributes:
+        directory: Of the Unix sockets, None if there are none.
+        listeners: By endpoint, the descriptors of those of TCP.
+    """
+
+    def __init__(self) -> None:
+        self.directory: Path | None = None
+        self.listeners: dict[str, int] = {}
+
+    def reserve(self, count: int, listen: tuple[str, int, int] | None) -> list[str]:
+        """Takes `count` endpoints, which nobody else then has.
+
+        Args:
+            count: How many.
+            listen: Address and half-open range of TCP ports; None for Unix sockets.
+
+        Raises:
+            PreflightError: Too few ports are free, or no directory for sockets can be had.
+        """
+        if count == 0:
+            return []
+        if listen is None:
+            self.directory = make_socket_dir()
+            return [f"ipc://{self.directory}/s{number}" for number in range(count)]
+        address, first, end = listen
+        text = f"[{address}]" if ":" in address else address
+        found = []
+        for listener in listen_on(address, range(first, end), count):
+            found.append(f"tcp://{text}:{listener.getsockname()[1]}")
+            self.listeners[found[-1]] = listener.detach()
+        return found
+
+    def release(self) -> None:
+        """Closes the ports and removes the directory."""
+        self.let_go()
+        if self.directory is not None:
+            remove_socket_dir(self.directory)
+            self.directory = None
+
+    def let_go(self) -> None:
+        """Leaves the ports to those who have inherited them."""
+        for listener in self.listeners.values():
+            os.close(listener)
+        self.listeners.clear()

@@ -1,0 +1,82 @@
+"""What a user's code may change of the process that it runs in, and how that is put right again.
+
+Under the policy `local`, environments and networks run in the command's own process; elsewhere
+their modules are imported by the nursery, from which all roles are forked. They may change the
+working directory, umask, locale, handlers of signals or streams, and some libraries do; what the
+program writes, and what it says, must not depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import locale
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from engine.files import read_umask
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+@contextlib.contextmanager
+def restored_process(
+    *, keeps_directory: bool = False, signals: Sequence[signal.Signals] = SIGNALS
+) -> Iterator[None]:
+    """After the block, the process is again as it was before: for what is written and said then.
+
+    The working directory comes back even if it was moved or removed meanwhile. Streams that were
+    replaced are the former ones again; one that was closed is opened anew.
+
+    Args:
+        keeps_directory: The working directory stays what it has become: more user code follows,
+            which may count on it.
+        signals: Whose handlers come back.
+    """
+    directory = None if keeps_directory else _open_directory()
+    handlers = {number: signal.getsignal(number) for number in signals}
+    mask, words = read_umask(), _locale()
+    streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    try:
+        yield
+    finally:
+        if directory is not None:
+            with contextlib.suppress(OSError):
+                os.fchdir(directory)
+            with contextlib.suppress(OSError):  # user code may have closed what is not its own
+                os.close(directory)
+        os.umask(mask)
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        if words and _locale() != words:
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_ALL, words)
+        for descriptor, (name, stream) in enumerate(streams.items(), start=1):
+            setattr(sys, name, _usable(stream, descriptor))
+
+
+def _open_directory() -> int | None:
+    with contextlib.suppress(OSError):
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    return None
+
+
+def _locale() -> str:
+    with contextlib.suppress(locale.Error):
+        return locale.setlocale(locale.LC_ALL)
+    return ""
+
+
+def _usable(stream: TextIO | None, descriptor: int) -> TextIO | None:
+    """The stream itself, or one of the same descriptor if it was closed."""
+    if stream is None or not stream.closed:
+        return stream
+    try:
+        raw = io.FileIO(descriptor, "w", closefd=False)
+    except OSError:
+        return None
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,1 @@
+"""The coordinator: starts a run, watches it, ends it, and accounts for it."""

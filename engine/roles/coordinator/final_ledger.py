@@ -1,0 +1,59 @@
+"""The last page of a run's books: what everyone counted, also what the dead had done.
+
+Pure, like the coordinator that closes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.liveness import Fleet
+from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.totals import RunTotals
+from engine.trace.records import Ledger, Production
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What is left to write when everybody has stopped or is gone.
+
+    Attributes:
+        unreported: Rows for what actors that died had collected for certain and not reported.
+        uncounted: Buffers whose counts are lost, together with what actors had yet to report: more
+            may have been collected than the ledger has.
+        ledger: The final count.
+        imbalance: Env steps that everyone's own counts leave unexplained.
+    """
+
+    unreported: tuple[Production, ...]
+    uncounted: tuple[str, ...]
+    ledger: Ledger
+    imbalance: int
+
+
+def close_books(
+    roll: RollCall, fleet: Fleet, groups: Groups, totals: RunTotals, now_s: float
+) -> Closed:
+    """Counts once more, over all roles, and sets the final count of `totals`.
+
+    Where a role took its counts with it, the ledger has as much as is known, and balances because
+    what is in flight is what is left over. What an actor had sent, its buffer knows too.
+    """
+    unreported = fleet.unreported(roll.lost_collected, now_s)
+    for row in unreported:
+        totals.add(row, now_s)
+    uncounted = []
+    for gap in groups.gaps(roll.last_words, totals, fleet.absent):
+        if gap.env_steps:
+            row = fleet.untold(gap.actors, gap.env_steps, now_s)
+            totals.add(row, now_s)
+            unreported.append(row)
+        is_silent = gap.actors[0] not in roll.last_words or fleet.has_lost(gap.actors)
+        if gap.env_steps or (is_silent and not gap.is_counted):
+            uncounted.append(gap.buffer)
+    ledger = groups.final_ledger(roll.last_words, totals, fleet.absent, now_s)
+    ledger = totals.in_all(ledger)
+    totals.close_ledger(ledger)
+    imbalance = ledger.collected - ledger.consumed - ledger.dropped - ledger.in_flight
+    return Closed(tuple(unreported), tuple(uncounted), ledger, imbalance)

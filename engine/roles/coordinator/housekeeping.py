@@ -1,0 +1,136 @@
+"""What a coordinator does now and then while a run is under way: checkpoints, and the watchdog.
+
+Pure, like the coordinator whose part it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.messages import CheckpointDue, ProbeAnswered, StackWanted, role_of
+from engine.roles.commands import Command, Send, WriteTrace
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.liveness import Fleet
+from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.totals import RunTotals
+from engine.roles.coordinator.watchdog import Silence, Watchdog
+from engine.spec import Experiment
+from engine.trace.records import Event
+
+
+class Upkeep:
+    """Upkeep of one run.
+
+    Args:
+        experiment: How often, and how long is too long.
+        addresses: All roles but the coordinator.
+        groups, roll, fleet, totals: The coordinator's own.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        addresses: tuple[str, ...],
+        groups: Groups,
+        roll: RollCall,
+        fleet: Fleet,
+        totals: RunTotals,
+    ) -> None:
+        self._every_s = experiment.checkpoint.every_s
+        self._groups, self._roll, self._fleet, self._totals = groups, roll, fleet, totals
+        kinds: dict[str, frozenset[str]] = {}
+        for address in addresses:
+            process = groups.process_of(address)
+            kinds[process] = kinds.get(process, frozenset()) | {role_of(address)}
+        self._watchdog = Watchdog(experiment.watchdog, kinds)
+        self._saved_s = 0.0
+
+    def start(self, now_s: float) -> None:
+        """The run begins."""
+        self._saved_s = now_s
+        self._watchdog.start(now_s)
+
+    def tick(self, living: Iterable[str], now_s: float) -> list[Command]:
+        """What is due now.
+
+        Args:
+            living: Roles that are at work.
+            now_s: On the run's timeline.
+        """
+        roles = sorted(living)
+        return [*self._checkpoints(roles, now_s), *self._watch(roles, now_s)]
+
+    def _checkpoints(self, roles: list[str], now_s: float) -> list[Command]:
+        """Asks all learners for a checkpoint at the same time."""
+        if self._every_s is None or now_s - self._saved_s < self._every_s:
+            return []
+        self._saved_s = now_s
+        return [
+            Send(role, CheckpointDue(standing=self._totals.standing_of(role, now_s)))
+            for role in roles
+            if role_of(role) == "learner"
+        ]
+
+    def _watch(self, roles: list[str], now_s: float) -> list[Command]:
+        """Without supervisors the run is one process, which cannot watch itself."""
+        if not self._fleet.has_supervisors:
+            return []
+        processes = dict.fromkeys(self._groups.process_of(role) for role in roles)
+        commands: list[Command] = [
+            Send(process, probe) for process, probe in self._watchdog.probes(processes, now_s)
+        ]
+        for silence in self._watchdog.newly_stuck(now_s):
+            commands += self._name(silence, now_s)
+        return commands
+
+    def _name(self, silence: Silence, now_s: float) -> list[Command]:
+        """Writes down who is stuck, and has its host look what it is doing."""
+        process = silence.process
+        host = self._roll.host_of(self._groups.roles_in(process)[0])
+        note = self._note(process, "stuck", f"no answer for {silence.seconds:.0f} s", now_s)
+        commands = [note, *self._do_without(process)]
+        if (supervisor := self._fleet.supervisor_on(host)) is not None:
+            wanted = StackWanted(process=process, silent_s=silence.seconds)
+            commands.append(Send(supervisor, wanted))
+        return commands
+
+    def _do_without(self, process: str) -> list[Command]:
+        """In mode `block` one actor that hangs would hold up all others."""
+        roles = self._groups.roles_in(process)
+        if any(role_of(role) not in ("actor", "environment") for role in roles):
+            return []
+        actors = sorted({f"actor-{role.rpartition('-')[2]}" for role in roles})
+        return [command for actor in actors for command in self._fleet.do_without(actor)]
+
+    def stuck_actors(self, roles: Iterable[str]) -> list[str]:
+        """Those of these roles that are nothing but actors and do not get on."""
+        return [
+            role
+            for role in roles
+            if role_of(role) == "actor"
+            and self._groups.roles_in(self._groups.process_of(role)) == [role]
+            and self._watchdog.is_stuck(self._groups.process_of(role))
+        ]
+
+    def longest_turn_s(self, roles: Iterable[str], now_s: float) -> float:
+        """The longest turn known of the processes of these roles, as far as they get on."""
+        processes = {
+            self._groups.process_of(role)
+            for role in roles
+            if self._fleet.is_heard(self._roll.host_of(role), now_s)
+        }
+        return max(map(self._watchdog.longest_turn_s, processes), default=0.0)
+
+    def answered(self, answer: ProbeAnswered, now_s: float) -> list[Command]:
+        """A process is at work; says so if it was named as stuck."""
+        if not self._watchdog.answered(answer, now_s):
+            return []
+        return [self._note(answer.process, "recovered", "it answers again", now_s)]
+
+    def stalled(self, now_s: float) -> str | None:
+        """Why the run must end, if nothing of it gets on."""
+        return self._watchdog.stalled(now_s) if self._fleet.has_supervisors else None
+
+    def _note(self, process: str, kind: str, detail: str, now_s: float) -> Command:
+        host = self._roll.host_of(self._groups.roles_in(process)[0])
+        return WriteTrace((Event(t_s=now_s, kind=kind, host=host, role=process, detail=detail),))

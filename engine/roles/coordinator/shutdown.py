@@ -1,0 +1,195 @@
+"""The end of a run: everyone says a last word, buffers after the others, and the books are closed.
+
+    STOPPING --all but the buffers have stopped--> DRAINING --the buffers have stopped--> ENDED
+
+Actors and learners say what they did; then the buffers, told how much to expect, count what is
+left. Whoever does not answer in time is given up.
+
+Pure, like the coordinator whose part it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from engine.messages import COORDINATOR, Exit, Stop, role_of
+from engine.roles.commands import Command, EndRun, Quit, Send, WriteTrace
+from engine.roles.coordinator.final_ledger import close_books
+from engine.roles.coordinator.groups import Groups
+from engine.roles.coordinator.housekeeping import Upkeep
+from engine.roles.coordinator.liveness import Fleet
+from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.totals import RunInfo, RunTotals
+from engine.roles.coordinator.watchdog import PATIENCE
+from engine.trace.records import UNCOUNTED, Event
+from engine.trace.summary import RunStatus
+from engine.wording import plural
+
+STOP_S = 10.0
+"""How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
+MAX_STOP_S = 600.0
+LOST_COUNTS = "its counts are lost: its actors may have collected more than the ledger has"
+SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
+"""Once a run is to end, all that it loses with one of these is what that had in hand. A learner has
+yet to write a checkpoint, and a buffer to count."""
+
+
+class Phase(Enum):
+    """Where a run is."""
+
+    JOINING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Verdict:
+    """Whether a run went well, as far as is known."""
+
+    def __init__(self) -> None:
+        self.status: RunStatus = "ok"
+        self.error: str | None = None
+
+    def fail(self, error: str) -> None:
+        """Keeps the first cause: later errors are mostly its consequences."""
+        if self.error is None:
+            self.error = error
+        if self.status == "ok":
+            self.status = "failed"
+
+    def interrupt(self) -> None:
+        """Somebody wanted it to end."""
+        self.status = "interrupted"
+
+
+class Ending:
+    """Ends one run.
+
+    Args:
+        everybody: Roles and supervisors, who are told when all is over.
+        info: What the summary says beside the traces.
+        groups, roll, fleet, totals, upkeep, verdict: The coordinator's own.
+
+    Attributes:
+        phase: None before the end has begun.
+    """
+
+    def __init__(
+        self,
+        everybody: tuple[str, ...],
+        info: RunInfo,
+        groups: Groups,
+        roll: RollCall,
+        fleet: Fleet,
+        totals: RunTotals,
+        upkeep: Upkeep,
+        verdict: Verdict,
+    ) -> None:
+        self.phase: Phase | None = None
+        self._everybody = everybody
+        self._info = info
+        self._groups, self._roll, self._fleet = groups, roll, fleet
+        self._totals, self._upkeep, self._verdict = totals, upkeep, verdict
+        self._reason = ""
+        self._ended_training_s = 0.0
+        self._began_s = 0.0
+        """When this phase did."""
+
+    def begin(self, reason: str, now_s: float) -> list[Command]:
+        """The run is to end."""
+        self.phase, self._began_s = Phase.STOPPING, now_s
+        self._reason, self._ended_training_s = reason, now_s
+        self._roll.give_up(self._roll.missing)
+        stops = [
+            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
+            for address in self._awaited()
+        ]
+        return [self._note("stopping", reason, now_s), *stops, *self.advance(now_s)]
+
+    def give_up(self, roles: Iterable[str]) -> list[Command]:
+        """Expects no last word of these. What actors among them had sent, their buffer knows."""
+        silent = sorted(set(roles) - set(self._roll.last_words) - self._fleet.absent)
+        self._roll.give_up(roles)
+        actors = [role for role in silent if role_of(role) == "actor"]
+        return [command for actor in actors for command in self._fleet.lose(actor)]
+
+    def can_spare(self, roles: Iterable[str]) -> bool:
+        """Whether a run that has reached its end ends well without a last word of these."""
+        return self.phase is not None and all(role_of(role) in SPARE for role in roles)
+
+    def advance(self, now_s: float) -> list[Command]:
+        """Goes on to the next phase if nobody is waited for in this one."""
+        commands: list[Command] = []
+        if self.phase is Phase.STOPPING and not self._awaits():
+            self.phase, self._began_s = Phase.DRAINING, now_s
+            commands += [
+                Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
+                for buffer in self._awaited()
+            ]
+        if self.phase is Phase.DRAINING and not self._awaits():
+            commands += self._end(now_s)
+        return commands
+
+    def tick(self, now_s: float) -> list[Command]:
+        """Goes on without those that are silent, once they have had their time."""
+        if now_s < self._began_s + self._limit_s(now_s):
+            return []
+        commands: list[Command] = []
+        for actor in self._upkeep.stuck_actors(self._awaited()):  # known, and no reason to fail
+            commands += self._fleet.lose(actor)
+        waited_s = now_s - self._began_s
+        words = f"did not stop within {waited_s:.0f} s"
+        for role in filter(lambda role: self.can_spare([role]), self._awaited()):
+            commands += [self._note("given-up", words, now_s, role), *self.give_up([role])]
+        if waiting := self._awaited():
+            self._verdict.fail(f"{', '.join(waiting)} {words}")
+            commands += self.give_up(waiting)
+        return [*commands, *self.advance(now_s)]
+
+    def _awaited(self) -> list[str]:
+        """Roles whose last word is still missing in this phase."""
+        return self._roll.awaited(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+
+    def _awaits(self) -> bool:
+        """Whether there are any."""
+        return self._roll.awaits(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+
+    @property
+    def _excused(self) -> set[str]:
+        return self._groups.dead | self._fleet.absent
+
+    def _limit_s(self, now_s: float) -> float:
+        """How long this phase may last; a role hears of its end only between two of its turns."""
+        turn_s = self._upkeep.longest_turn_s(self._awaited(), now_s)
+        return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
+
+    def _end(self, now_s: float) -> list[Command]:
+        self.phase = Phase.ENDED
+        closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
+        if closed.imbalance:
+            self._verdict.fail(
+                f"the ledger is {plural(closed.imbalance, 'env step')} off: {closed.ledger}"
+            )
+        summary = self._totals.summary(
+            self._info,
+            status=self._verdict.status,
+            error=self._verdict.error,
+            stop_reason=self._reason,
+            now_s=self._ended_training_s,
+        )
+        gone = self._roll.gone | self._groups.dead
+        return [
+            WriteTrace((*closed.unreported, closed.ledger)),
+            *(self._note(UNCOUNTED, LOST_COUNTS, now_s, role) for role in closed.uncounted),
+            self._note("ended", self._verdict.status, now_s),
+            EndRun(summary),
+            *(Send(address, Exit()) for address in self._everybody if address not in gone),
+            Quit(),
+        ]
+
+    def _note(self, kind: str, detail: str, now_s: float, role: str = COORDINATOR) -> Command:
+        host = self._roll.host_of(role)
+        row = Event(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
+        return WriteTrace((row,))

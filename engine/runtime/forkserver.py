@@ -1,0 +1,245 @@
+"""The nursery: the process that all roles of a host are forked from.
+
+It reads the heavy libraries once, checks the experiment, and forks a role whenever the supervisor
+says so. A fork shares that memory and takes milliseconds, where a fresh interpreter would spend a
+core for seconds on `import torch`. It never opens a socket and never starts a thread, so that
+forking is safe at any time; if it dies, the kernel kills its roles.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from engine.blame import ERROR, told
+from engine.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
+from engine.control_protocol import (
+    CommonSpec,
+    Exited,
+    Introduce,
+    LineReader,
+    Prepare,
+    Prepared,
+    Refused,
+    Signal,
+    Spawn,
+    Spawned,
+    ToNursery,
+    WorkerSpec,
+    write_line,
+)
+from engine.errors import TianJiError, of_machine
+from engine.host.cores import allowed_cores, idle_cores
+from engine.host.limits import Needs, check_limits, limits_here
+from engine.host.malloc import keep_freed_memory, keep_what_is_there
+from engine.host.process import describe_exit, die_with_parent, name_process, take_stdout
+from engine.host.user_code import restored_process
+from engine.runtime.worker import Terminated, run_worker
+from engine.search_path import look_in
+from engine.supervision.host_facts import host_facts
+from engine.wire.arena import Arena
+
+
+class _Nursery:
+    def __init__(self) -> None:
+        self._out = take_stdout()
+        self._reader: LineReader[ToNursery] = LineReader(0, ToNursery)
+        self._children: dict[int, str] = {}
+        self._pids: dict[str, int] = {}
+        self._common: CommonSpec | None = None
+        self._listeners: dict[str, int] = {}
+        self._blueprint: Blueprint | None = None
+        self._arena: Arena | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader.fd, selectors.EVENT_READ)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+
+    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena] | None:
+        """Serves until the supervisor is gone.
+
+        Returns:
+            None in the nursery itself; in a forked child, what it has to be.
+        """
+        while not self._reader.at_end:
+            self._selector.select()
+            self._reap()
+            for message in self._reader.read():
+                match message:
+                    case Prepare():
+                        write_line(self._out, self._prepare(message))
+                    case Introduce(common=common):
+                        self._common = common
+                    case Spawn(worker=worker):
+                        assert self._common is not None
+                        if self._fork(worker, self._common):
+                            assert self._blueprint is not None
+                            assert self._arena is not None
+                            own = self._with_listener(worker)
+                            return own, self._common, self._blueprint, self._arena
+                    case Signal():
+                        self._signal(message)
+        for pid in self._children:
+            _kill_group(pid, signal.SIGKILL)
+        return None
+
+    def _prepare(self, wanted: Prepare) -> Prepared | Refused:
+        self._listeners = wanted.listeners
+        for listener in self._listeners.values():
+            os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
+        look_in(wanted.module_directories)
+        try:
+            with restored_process(keeps_directory=True):  # it imports modules of the user's
+                blueprint = make_blueprint(
+                    wanted.experiment, wanted.cut, wanted.gpus, rehearses=True
+                )
+            needs = Needs(wanted.num_processes, wanted.num_connections)
+            check_limits(needs, limits_here())
+            self._arena = make_arena(blueprint)
+            self._blueprint = blueprint
+            keep_what_is_there()
+        except TianJiError as error:
+            return Refused(
+                exit_code=error.exit_code, what=error.what, where=error.where, fix=error.fix
+            )
+        cores = allowed_cores(wanted.max_cores)
+        is_enough = wanted.cores_needed is not None and len(cores) >= wanted.cores_needed
+        return Prepared(
+            facts=host_facts(),
+            devices=blueprint.devices,
+            notes=notes_on_queue(blueprint),
+            cores=cores,
+            idle_cores=idle_cores(cores) if is_enough else (),
+        )
+
+    def _fork(self, worker: WorkerSpec, common: CommonSpec) -> bool:
+        """Forks a role. True in the child."""
+        sys.stderr.flush()
+        started_at_s = time.time()
+        own = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_role(worker.address, common.log_of(worker.address), own)
+            return True
+        self._children[pid] = worker.address
+        self._pids[worker.address] = pid
+        spawned = Spawned(address=worker.address, pid=pid, started_at_s=started_at_s)
+        write_line(self._out, spawned)
+        return False
+
+    def _become_role(self, address: str, log_path: str, parent: int) -> None:
+        """In the child: its own group, its own log, nothing of the nursery's."""
+        os.setpgid(0, 0)
+        die_with_parent(parent)
+        name_process(f"tj-{address}")
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.close()
+        for fd in (self._wake_read, self._wake_write, self._out):
+            os.close(fd)
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.close(log)
+        os.close(nothing)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What an environment prints can be followed line by line, as on a terminal.
+            sys.stdout.reconfigure(line_buffering=True)
+
+    def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
+        """In the child: the role's own port, and none of the others'.
+
+        The nursery keeps its copy, for a later life of the role and so that nobody else gets it.
+        """
+        own = self._listeners.pop(worker.bind, None)
+        for listener in self._listeners.values():
+            os.close(listener)
+        return msgspec.structs.replace(worker, listener=own)
+
+    def _signal(self, wanted: Signal) -> None:
+        """Only to children that were not waited for yet, so never to a stranger."""
+        pid = self._pids.get(wanted.address)
+        if pid is None:
+            return
+        if wanted.is_alone:
+            os.kill(pid, wanted.number)
+        else:
+            _kill_group(pid, wanted.number)
+
+    def _reap(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            cause, is_clean = describe_exit(status)
+            address = self._children.pop(pid)
+            if self._pids.get(address) == pid:
+                del self._pids[address]
+            write_line(self._out, Exited(address=address, cause=cause, is_clean=is_clean))
+
+
+def _kill_group(pid: int, number: int) -> None:
+    """Signals a child and its own children; a child that has no group yet, alone."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        os.kill(pid, number)
+
+
+@contextmanager
+def _no_silent_end() -> Iterator[None]:
+    """Whatever leaves the block ends the process as a failure that its log explains.
+
+    Left alone, `sys.exit()` in the code of an environment would look like a role that is done.
+    """
+    try:
+        yield
+    except TianJiError as error:  # it says what, where and why; a traceback would bury that
+        print(f"{ERROR}{error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    except Terminated:
+        raise
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything
+        traceback.print_exc()
+        known = of_machine(error)
+        words = f"\n    {known.what} ({known.fix})" if known is not None else ""
+        print(f"{ERROR}{told(error)}{words}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+
+
+def main() -> None:
+    """Serves as nursery, or, in a forked child, plays a role. Start it with `tethered`."""
+    name_process("tj-nursery")
+    keep_freed_memory()
+    with _no_silent_end():
+        child = _Nursery().serve()
+        if child is not None:
+            run_worker(*child)
+    # All is closed. Taking down a forked interpreter object by object would copy every page that
+    # it shares with its siblings, which takes seconds; so a clean end leaves that to the kernel.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

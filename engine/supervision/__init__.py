@@ -1,0 +1,1 @@
+"""The supervisor of a host: starts, watches and ends the processes of a run there."""

@@ -1,0 +1,129 @@
+"""A supervisor's line to whoever started it: standard streams, or, once detached, SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import engine
+from engine.control_protocol import Hello, LineReader, ToSupervisor
+from engine.host.process import take_stdout
+from engine.messages import Message
+from engine.supervision.nonblocking_writer import Outlet
+
+LAST_WORDS_S = 1.0
+"""How long a controller that is lost may still take to read what was reported."""
+
+
+def hello() -> Hello:
+    """What this supervisor is."""
+    return Hello(
+        protocol=engine.PROTOCOL_VERSION,
+        python=platform.python_version(),
+        tianji=engine.__version__,
+    )
+
+
+class HostLink:
+    """Reads instructions, writes reports, counts SIGTERM.
+
+    Attributes:
+        lease_s: Longest silence of a controller that is alive; None while it need not speak.
+        num_signals: How often SIGTERM came.
+    """
+
+    def __init__(self) -> None:
+        self._outlet = Outlet(take_stdout())
+        self._reader: LineReader[ToSupervisor] = LineReader(0, ToSupervisor)
+        self._heard_s = time.monotonic()
+        self._is_attached = True
+        self.lease_s: float | None = None
+        self.num_signals = 0
+        self._taken = 0
+        self._wake_read, self._wake_write = os.pipe()
+        for fd in (self._wake_read, self._wake_write):
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGTERM, self._count)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
+        self.num_signals += 1
+
+    @property
+    def fds(self) -> list[int]:
+        """What to wait for."""
+        return [self._wake_read, *([self._reader.fd] if self._is_attached else [])]
+
+    def read(self) -> Iterator[ToSupervisor]:
+        """All instructions that are there."""
+        if self._is_attached:
+            for instruction in self._reader.read():
+                self._heard_s = time.monotonic()
+                yield instruction
+
+    def is_lost(self) -> bool:
+        """Whether the controller is gone or has been silent for too long."""
+        if not self._is_attached:
+            return False
+        silence_s = time.monotonic() - self._heard_s
+        return self._reader.at_end or (self.lease_s is not None and silence_s > self.lease_s)
+
+    def take_signals(self) -> int:
+        """How many SIGTERM came since this was asked last."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        new = self.num_signals - self._taken
+        self._taken = self.num_signals
+        return new
+
+    def report(self, message: Message) -> None:
+        """Tells the controller, if there is one; does not wait for it to read."""
+        self._outlet.put(message)
+
+    @property
+    def unwritten_fd(self) -> int | None:
+        """What to wait for, until it can be written, while reports wait for their reader."""
+        return self._outlet.fd
+
+    def flush(self) -> None:
+        """Writes what waits, as far as its reader takes it."""
+        self._outlet.flush()
+
+    def drain(self) -> None:
+        """Waits until all reports are written: a controller that is only stopped has its time."""
+        give_up_s: float | None = None
+        while self._outlet.fd is not None:
+            for _ in self.read():
+                pass  # that it came says that the controller lives
+            is_over = self.take_signals() > 0 or not self._is_attached or self.is_lost()
+            now_s = time.monotonic()
+            if is_over and give_up_s is None:
+                self.leave()
+                give_up_s = now_s + LAST_WORDS_S
+            if give_up_s is not None and now_s >= give_up_s:
+                return
+            self._outlet.wait(LAST_WORDS_S, *self.fds)  # so that silence is noticed
+            self._outlet.flush()
+
+    def leave(self) -> list[int]:
+        """Listens to no controller any more; returns the descriptors not to wait for."""
+        self._is_attached = False
+        return [self._reader.fd]
+
+    def detach(self, log: Path) -> list[int]:
+        """Gives all three standard streams back, so that the channel can close."""
+        fds = self.leave()
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((nothing, 0), (descriptor, 1), (descriptor, 2)):
+            os.dup2(source, target)
+        os.close(descriptor)
+        os.close(nothing)
+        self._outlet.close_when_empty()
+        return fds

@@ -1,0 +1,76 @@
+"""`state/<host>.json`: what a supervisor knows, on disk, for whoever comes later.
+
+It is replaced as a whole, so a reader sees one state or the next. `status`, `down` and `check` act
+on nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from engine.control_protocol import Failed
+from engine.errors import ConfigError
+from engine.files import read_regular
+from engine.host.process_identity import ProcessId
+from engine.progress import Progress
+
+SCHEMA_VERSION = 1
+STATE_NAME = "state"
+MAX_STATE_BYTES = 1 << 24
+
+
+class HostState(msgspec.Struct, kw_only=True):
+    """One host's part of a run.
+
+    Attributes:
+        phase: `ended` once no process of the run is left here.
+        roles: Processes that are running, by address.
+        failures: Roles that died unasked, in order.
+        socket_dir: Where its Unix sockets are; empty if it has none.
+        attempt: Of the `up` that began it; see `engine.host.process_identity.mark`.
+        updated_unix_s: When this was written, by the host's own clock; for people.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    host: str
+    supervisor: ProcessId
+    phase: Literal["running", "ended"] = "running"
+    is_detached: bool = False
+    roles: dict[str, ProcessId] = {}
+    progress: Progress | None = None
+    failures: list[Failed] = []
+    socket_dir: str = ""
+    attempt: str = ""
+    updated_unix_s: float = 0.0
+
+
+def state_path(run_dir: Path, host: str) -> Path:
+    """Where the state of a host's part of a run is kept."""
+    return run_dir / STATE_NAME / f"{host}.json"
+
+
+def write_state(path: Path, state: HostState) -> None:
+    """Replaces the file.
+
+    Raises:
+        OSError: The disk is full or not writable; the old state stays.
+    """
+    state.updated_unix_s = time.time()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(msgspec.json.encode(state) + b"\n")
+    temporary.replace(path)
+
+
+def read_state(path: Path) -> HostState | None:
+    """The last state; None if there is no (readable) one."""
+    try:
+        return msgspec.json.decode(read_regular(path, MAX_STATE_BYTES), type=HostState)
+    except (ConfigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,127 @@
+"""Messages on their way to a reader that may be slow, or stopped, without ever waiting for it.
+
+Whoever reads a supervisor's reports is a command that a user can stop (Ctrl-Z) and whose terminal
+can be held (Ctrl-S, a pager). The run must not notice: what cannot be written yet waits here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+
+import msgspec
+
+from engine.control_protocol import Detached, Finished, Shown
+from engine.messages import Message
+
+MAX_WAITING = 10_000
+"""Messages. A run comes nowhere near it, as of progress only the latest waits."""
+LAST_WORDS = (Detached, Finished)
+"""Each is said once, and the reader waits for it: taken even beyond that."""
+
+
+class Backlog:
+    """What is still to be written, in order; progress that was overtaken is left out.
+
+    Args:
+        max_waiting: So many messages may wait.
+    """
+
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
+        self._messages: deque[Message] = deque()
+        self._line = memoryview(b"")
+
+    def add(self, message: Message) -> None:
+        """Takes a message; beyond `max_waiting` only last words, since the first failures explain
+        the later ones."""
+        if isinstance(message, Shown):
+            self._messages = deque(m for m in self._messages if not isinstance(m, Shown))
+        if len(self._messages) < self._max_waiting or isinstance(message, LAST_WORDS):
+            self._messages.append(message)
+
+    def head(self, max_bytes: int) -> memoryview:
+        """The next bytes; none if nothing waits."""
+        if not self._line and self._messages:
+            self._line = memoryview(msgspec.json.encode(self._messages.popleft()) + b"\n")
+        return self._line[:max_bytes]
+
+    def written(self, num_bytes: int) -> None:
+        """So many bytes of the head are on their way."""
+        self._line = self._line[num_bytes:]
+
+    def __bool__(self) -> bool:
+        return bool(self._line or self._messages)
+
+
+class Outlet:
+    """Writes messages to a pipe or socket, as far as it takes them at once.
+
+    The descriptor stays a blocking one, since others may share it. A piece of at most `PIPE_BUF`
+    bytes does not block where `poll` has said that it can be written.
+
+    Args:
+        fd: Closed by `close` and `close_when_empty`, and where its reader is gone.
+        owns: Whether it is closed then; somebody else's is only let go.
+        max_waiting: So many messages may wait; later ones are dropped.
+    """
+
+    def __init__(self, fd: int, *, owns: bool = True, max_waiting: int = MAX_WAITING) -> None:
+        self._fd: int | None = fd
+        self._owns = owns
+        self._backlog = Backlog(max_waiting)
+        self._is_last = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a reader, as far as is known."""
+        return self._fd is not None
+
+    @property
+    def fd(self) -> int | None:
+        """What to wait for until it can be written; None if nothing waits for that."""
+        return self._fd if self._backlog else None
+
+    def put(self, message: Message) -> None:
+        """Writes a message now or, if its reader is slow, by a later `flush`."""
+        if self._fd is not None and not self._is_last:
+            self._backlog.add(message)
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what can be written without waiting."""
+        try:
+            while self.wait(0.0):
+                assert self._fd is not None
+                self._backlog.written(os.write(self._fd, self._backlog.head(select.PIPE_BUF)))
+        except BrokenPipeError:
+            self.close()  # its end of input says the same and ends the run
+        if self._is_last and not self._backlog:
+            self.close()
+
+    def wait(self, timeout_s: float | None, *others: int) -> bool:
+        """Waits until something that waits can be written, or until one of the others can be read.
+
+        Returns:
+            Whether it can.
+        """
+        if self.fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        for fd in others:
+            poll.register(fd, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return any(fd == self.fd for fd, _ in ready)
+
+    def close_when_empty(self) -> None:
+        """Takes no more messages, and closes the descriptor once all are written."""
+        self._is_last = True
+        self.flush()
+
+    def close(self) -> None:
+        """Takes no more messages; what waits is lost."""
+        if self._fd is not None and self._owns:
+            os.close(self._fd)
+        self._fd = None

@@ -1,0 +1,270 @@
+"""Checkpoint files as anybody may look at them: without torch, and without trusting them.
+
+    v0000000120.json                               what it is, and the checksum of its tensors
+    v0000000120-<16 digits of it>.safetensors      all tensors
+
+A checkpoint exists once its JSON does. The tensors' name follows from their checksum, so writing a
+version again never touches what an older JSON speaks of, and no file says where another one lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import ConfigError
+from engine.progress import Count, RunCounters
+from engine.spec import Experiment
+from engine.trace.tensor_file import refuse_strange
+
+SCHEMA_VERSION = 2
+MAX_INFO_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+_INFO_NAME = re.compile(r"v\d{10}\.json")
+_MAY_CHANGE = ("num_envs", "step_latency_ms")
+"""Of `env`: how much of it one actor steps, and at which pace."""
+
+Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Setting = None | bool | int | float | str | list[int]
+
+
+class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The JSON part of a checkpoint.
+
+    Attributes:
+        version: Of the weights.
+        updates: Optimiser steps, which all schedules are functions of.
+        counters: Of the whole run.
+        resumes: How often the chain of runs had been resumed when it was written.
+        identity: What a run that goes on from here must share, by dotted key.
+        identity_sha256: Of that.
+        buffer: How samples were kept; their contents are not part of a checkpoint.
+        num_bytes, sha256: Of the tensors' file.
+        info_sha256: Of all the other fields, as msgspec encodes them in their order.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    version: Annotated[int, Meta(ge=0, lt=10**10)]
+    updates: Count
+    counters: RunCounters
+    resumes: Count = 0
+    identity: dict[str, Setting]
+    identity_sha256: Hex
+    buffer: dict[str, Setting]
+    num_bytes: Count
+    sha256: Hex
+    info_sha256: str = ""
+
+    def sealed(self) -> CheckpointInfo:
+        """The same with its own checksum."""
+        bare = msgspec.structs.replace(self, info_sha256="")
+        digest = hashlib.sha256(msgspec.json.encode(bare)).hexdigest()
+        return msgspec.structs.replace(bare, info_sha256=digest)
+
+    @property
+    def name(self) -> str:
+        """Of the JSON file."""
+        return f"v{self.version:010d}.json"
+
+    @property
+    def tensors_name(self) -> str:
+        """Of the file with the tensors."""
+        return f"v{self.version:010d}-{self.sha256[:16]}.safetensors"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `newest_checkpoint` has found.
+
+    Attributes:
+        info: The newest one that is whole; None if there is none.
+        refused: Why each newer one is not, newest first.
+    """
+
+    info: CheckpointInfo | None
+    refused: tuple[str, ...]
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int = 0
+
+
+def identity_of(experiment: Experiment) -> dict[str, Setting]:
+    """What makes weights and optimiser mean something, by dotted key: seed, environment, algorithm
+    and network. Numbers of actors and environments, stop rules and the policy are free."""
+    sections = {
+        "env": msgspec.to_builtins(experiment.env),
+        "algorithm": dict(experiment.algorithm),
+        "network": msgspec.to_builtins(experiment.network),
+    }
+    flat: dict[str, Setting] = {"seed": experiment.seed}
+    for section, values in sections.items():
+        flat |= {f"{section}.{key}": value for key, value in _flat(values)}
+    return {key: flat[key] for key in sorted(flat)}
+
+
+def is_identity(key: str) -> bool:
+    """Whether a run that goes on must have the value at this dotted key that it had before."""
+    section, _, name = key.partition(".")
+    if section == "env":
+        return name not in _MAY_CHANGE
+    return section in ("seed", "algorithm", "network")
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif prefix or key not in _MAY_CHANGE:
+            yield f"{prefix}{key}", msgspec.convert(value, Setting)
+
+
+def identity_sha256(identity: Mapping[str, Setting]) -> str:
+    """The same for equal identities, whatever the order of their keys."""
+    return hashlib.sha256(msgspec.json.encode(dict(sorted(identity.items())))).hexdigest()
+
+
+def check_identity(experiment: Experiment, info: CheckpointInfo) -> None:
+    """Raises ConfigError, naming the key, if the experiment is not that of a checkpoint."""
+    wanted = identity_of(experiment)
+    if identity_sha256(wanted) == info.identity_sha256:
+        return
+    for key in sorted({*wanted, *info.identity}):
+        here, there = wanted.get(key), info.identity.get(key)
+        if here != there:
+            raise ConfigError(
+                f"{_text(here)} here, but {_text(there)} in the checkpoint",
+                where=key,
+                fix="a resumed run keeps its environment, algorithm, network and seed;"
+                " leave the setting out, or start a new run",
+            )
+    raise ConfigError("the checksum of its identity does not match", where=info.name)
+
+
+def _text(value: Setting) -> str:
+    return "the default" if value is None else msgspec.json.encode(value).decode()
+
+
+def newest_checkpoint(directory: Path) -> Found:
+    """The newest checkpoint whose files are whole, have their checksum and hold finite numbers.
+
+    Args:
+        directory: `checkpoints/` of a run; it need not exist.
+    """
+    refused: list[str] = []
+    for path in sorted(directory.glob("v*.json"), reverse=True):
+        try:
+            return Found(verify(path), tuple(refused))
+        except ConfigError as error:
+            refused.append(str(error))
+    return Found(None, tuple(refused))
+
+
+def verify(path: Path) -> CheckpointInfo:
+    """Reads the JSON of a checkpoint and checks that its tensors are those it speaks of.
+
+    Raises:
+        ConfigError: A file is missing, not a regular file, too large, cut, or not what was written;
+            or a number in it is none.
+    """
+    info = read_info(path)
+    tensors = path.with_name(info.tensors_name)
+    with open_regular(tensors, info.num_bytes) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        if digest.hexdigest() != info.sha256:
+            raise ConfigError(
+                f"{tensors.name} does not have the checksum of its tensors", where=f"{path}"
+            )
+        file.seek(0)
+        refuse_strange(file, info.num_bytes, path)
+    return info
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Reads the JSON of a checkpoint.
+
+    Raises:
+        ConfigError: It is no such file, or a release wrote it whose checkpoints are different.
+    """
+    if not _INFO_NAME.fullmatch(path.name):
+        raise ConfigError("not the name of a checkpoint", where=str(path))
+    with open_regular(path) as file:
+        return info_of(file.read(MAX_INFO_BYTES + 1), path.name, str(path))
+
+
+def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
+    """The JSON of a checkpoint from its bytes; `name` is that of its file, errors say `where`.
+
+    Raises:
+        ConfigError: As `read_info`.
+    """
+    if not _INFO_NAME.fullmatch(name):
+        raise ConfigError("not the name of a checkpoint", where=where)
+    if len(data) > MAX_INFO_BYTES:
+        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so not a checkpoint", where=where)
+    try:
+        found = msgspec.json.decode(data, type=_Versioned).schema_version
+        if found != SCHEMA_VERSION:
+            raise ConfigError(
+                f"its schema_version is {found}, this release reads {SCHEMA_VERSION}",
+                where=where,
+                fix="resume it with the release that wrote it",
+            )
+        info = msgspec.json.decode(data, type=CheckpointInfo)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"not a checkpoint: {error}", where=where) from error
+    if info != info.sealed():
+        raise ConfigError("its checksum does not match", where=where)
+    if info.name != name:
+        raise ConfigError(f"it says that it is version {info.version}", where=where)
+    return info
+
+
+def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:
+    """Opens a regular file and no link; nothing is read yet.
+
+    Raises:
+        ConfigError: It is something else, cannot be opened, or is not of that size.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    state = os.fstat(descriptor)
+    problem = None if stat.S_ISREG(state.st_mode) else "not a regular file"
+    if problem is None and num_bytes is not None and state.st_size != num_bytes:
+        problem = f"{state.st_size} bytes where {num_bytes} were written"
+    if problem is not None:
+        os.close(descriptor)
+        raise ConfigError(problem, where=str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def tidy(directory: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and what crashes left of unfinished ones."""
+    for old in sorted(directory.glob("v*.json"))[:-keep]:
+        old.unlink()
+    wanted = {name for path in directory.glob("v*.json") if (name := _tensors_of(path))}
+    for tensors in directory.glob("v*.safetensors"):
+        if tensors.name not in wanted:
+            tensors.unlink()
+    for temporary in directory.glob(".v*.tmp"):
+        temporary.unlink()
+
+
+def _tensors_of(path: Path) -> str | None:
+    try:
+        return read_info(path).tensors_name
+    except ConfigError:
+        return None  # its tensors cannot be found, whatever they are

@@ -1,0 +1,123 @@
+"""The letters and receipts of one process, and which messages are letters."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeGuard
+
+from engine.messages import (
+    COORDINATOR,
+    Alive,
+    AnyMessage,
+    Message,
+    ProgressShown,
+    Receipt,
+    SmallMessage,
+)
+from engine.wire import header
+from engine.wire.codec import Codec
+from engine.wire.deadlines import Deadlines
+from engine.wire.header import Buffer
+from engine.wire.reliable import Outbox, Receipts
+
+REPEATED = (Alive, ProgressShown)
+"""Said again and again; an old one means nothing."""
+
+
+class Mail:
+    """What a process and the coordinator of another host say to each other.
+
+    Args:
+        codec: Messages to frames.
+        is_coordinator: Whether this process is the one that all others write to.
+    """
+
+    def __init__(self, codec: Codec, *, is_coordinator: bool) -> None:
+        self._codec = codec
+        self._is_coordinator = is_coordinator
+        self._outboxes: dict[str, Outbox] = {}
+        self._receipts = Receipts()
+        self._ready: dict[str, None] = {}
+        """To whom something is to be sent now, in the order in which it came about."""
+        self._looks = Deadlines()
+        """When each outbox with letters that have no receipt is to be looked at again."""
+        self._due_s = math.inf
+        """Before then nothing is to be sent; looked at in each turn of a loop."""
+
+    def put(self, message: AnyMessage, to: str, peer: str) -> bool:
+        """Keeps a message to a role of this process until it has come.
+
+        Returns:
+            False if it is none that has to come.
+        """
+        if not (self._is_coordinator or to == COORDINATOR) or not _is_letter(message):
+            return False
+        box = self._outboxes.get(peer)
+        if box is None:
+            box = self._outboxes[peer] = Outbox(session=time.monotonic_ns())
+        box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
+        self._is_ready(peer)
+        return True
+
+    def tend(
+        self, hand_over: Callable[[str, list[Buffer]], bool], timeout_s: float | None = None
+    ) -> float | None:
+        """Sends what is due now.
+
+        Args:
+            hand_over: Gives frames to the connection to a process; False if there is none.
+            timeout_s: How long the caller would wait for messages; None: for ever.
+
+        Returns:
+            How long it may wait.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._due_s:
+            self._send(hand_over, now_s)
+        wait_s = max(0.0, self._due_s - now_s)
+        if timeout_s is None:
+            return None if wait_s == math.inf else wait_s
+        return min(timeout_s, wait_s)
+
+    def _send(self, hand_over: Callable[[str, list[Buffer]], bool], now_s: float) -> None:
+        ready = dict.fromkeys((*self._ready, *self._looks.take(now_s)))
+        self._ready.clear()
+        for peer in ready:
+            if (box := self._outboxes.get(peer)) is None:
+                continue
+            if not all(hand_over(peer, [letter]) for letter in box.due(now_s)):
+                box.defer(now_s)
+            if (wait_s := box.wait_s(now_s)) is not None:
+                self._looks.set(peer, now_s + wait_s)
+        for sender, session, next_number in self._receipts.due(now_s):
+            receipt = Receipt(session=session, next_number=next_number)
+            hand_over(sender, self._codec.encode(receipt, sender))
+        self._due_s = min(self._receipts.next_s, self._looks.next_s)
+
+    def _is_ready(self, peer: str) -> None:
+        self._ready[peer] = None
+        self._due_s = 0.0
+
+    def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
+        """Keeps count of what has come; False if it is for no role."""
+        if isinstance(message, Receipt):
+            if (box := self._outboxes.get(sender)) is not None:
+                box.receipt(message.session, message.next_number, time.monotonic())
+                self._is_ready(sender)
+            return False
+        if header.kind_of(frame) != header.KIND_LETTER:
+            return True
+        session, number = header.unpack_letter_prefix(frame)
+        if self._receipts.is_successor(sender, session):
+            self._outboxes.pop(sender, None)  # that was for the one that is gone
+        now_s = time.monotonic()
+        is_new = self._receipts.take(sender, session, number, now_s)
+        self._due_s = min(self._due_s, self._receipts.due_s(sender))
+        return is_new
+
+
+def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:
+    """All small ones, but not what is said again and again and means nothing later."""
+    return isinstance(message, Message) and not isinstance(message, REPEATED)

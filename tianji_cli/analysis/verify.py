@@ -1,0 +1,83 @@
+"""One run, completely examined: what a report says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.trace.summary import Summary
+from tianji_cli.analysis.ancestry import ancestors_of
+from tianji_cli.analysis.check import num_checks, rebuild_counters, warnings_of
+from tianji_cli.analysis.curves import RunCurves, curves_of
+from tianji_cli.analysis.disagreement import Disagreement
+from tianji_cli.analysis.rebuild import rebuild_summary
+from tianji_cli.analysis.run import RunData, load_run
+from tianji_cli.plain_text import plain
+from tianji_cli.storage.run_dir import RunPaths, in_unicode
+
+
+@dataclass(frozen=True)
+class ExaminedRun:
+    """A run and what follows from its files.
+
+    Attributes:
+        run: Its files.
+        summary: The one it wrote, or the rebuilt one if it wrote none.
+        rebuilt: What the trace tables alone say.
+        disagreements: Where its files contradict each other.
+        num_fields_checked: Summary fields that were rebuilt.
+        num_ledger_rows_checked: Ledger rows that were balanced.
+        warnings: What a reader must know first.
+        curves: What its figures draw.
+    """
+
+    run: RunData
+    summary: Summary
+    rebuilt: Summary
+    disagreements: Sequence[Disagreement]
+    num_fields_checked: int
+    num_ledger_rows_checked: int
+    warnings: Sequence[str]
+    curves: RunCurves
+
+    @property
+    def label(self) -> str:
+        """What tables and legends call the run."""
+        return self.curves.label
+
+
+def examine_runs(paths: Sequence[RunPaths]) -> list[ExaminedRun]:
+    """Reads and examines runs; runs of the same id are told apart by their paths.
+
+    Raises:
+        ConfigError: A run's files are damaged, or it has no trace rows.
+    """
+    ids = [path.run_id for path in paths]
+    return [
+        _examine(
+            load_run(path),
+            plain(in_unicode(path.run_id if ids.count(path.run_id) == 1 else str(path.root))),
+        )
+        for path in paths
+    ]
+
+
+def _examine(run: RunData, label: str) -> ExaminedRun:
+    rebuilt = rebuild_summary(run)
+    summary = run.summary if run.is_closed and run.summary else rebuilt
+    disagreements = rebuild_counters(run, rebuilt)
+    num_fields, num_rows = num_checks(run)
+    before, trouble = ancestors_of(run.paths.root, run.manifest)
+    warnings = warnings_of(run, summary, disagreements)
+    if trouble:
+        warnings.append(f"A run that it goes on from cannot be read: {trouble}.")
+    return ExaminedRun(
+        run=run,
+        summary=summary,
+        rebuilt=rebuilt,
+        disagreements=disagreements,
+        num_fields_checked=num_fields,
+        num_ledger_rows_checked=num_rows,
+        warnings=warnings,
+        curves=curves_of(run, summary, label, before),
+    )

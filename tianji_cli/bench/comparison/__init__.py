@@ -1,0 +1,1 @@
+"""The same tasks on several systems: run, ended, measured and compared."""

@@ -1,0 +1,99 @@
+"""Decides, while a cell runs, when it ends and how. Pure: records and times in, a verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tianji_cli.bench.comparison.threshold import ThresholdDetector
+from tianji_cli.bench.systems.raw import EpisodeEnd, RawRecord, Steps
+from tianji_cli.bench.tasks.suite import Task
+
+Outcome = Literal["reached", "censored", "crashed", "hung", "garbage", "missing"]
+OUTCOMES: tuple[Outcome, ...] = ("reached", "censored", "crashed", "hung", "garbage", "missing")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A cell must end now.
+
+    Attributes:
+        outcome: What it is called.
+        detail: Why, for people.
+    """
+
+    outcome: Outcome
+    detail: str
+
+
+class StopRule:
+    """Follows the records of one cell.
+
+    Args:
+        task: Its limits.
+        launched_s: CLOCK_MONOTONIC.
+    """
+
+    def __init__(self, task: Task, launched_s: float) -> None:
+        self._task = task
+        self._launched_s = launched_s
+        self._crossing = ThresholdDetector(task.judge, task.threshold)
+        self._episodes: list[EpisodeEnd] = []
+        self._totals: dict[str, int] = {}
+        self._progressed_s = launched_s
+        self.first_sample_s: float | None = None
+
+    @property
+    def env_steps(self) -> int:
+        return sum(self._totals.values())
+
+    @property
+    def return_mean(self) -> float | None:
+        return self._crossing.mean
+
+    @property
+    def reached_s(self) -> float | None:
+        """CLOCK_MONOTONIC when the threshold had been held for long enough."""
+        return self._crossing.reached_s
+
+    def hear(self, records: Iterable[RawRecord], now_s: float) -> None:
+        """Takes new records; processes are read one after the other, so times may go back."""
+        before = self.env_steps
+        for record in sorted(records, key=lambda each: each.t):
+            if isinstance(record, Steps):
+                if self.first_sample_s is None:
+                    self.first_sample_s = record.t
+                self._totals[record.source] = record.total
+            elif isinstance(record, EpisodeEnd):
+                self._episodes.append(record)
+                self._crossing.hear(record.episode_return, record.t)
+        if self.env_steps > before:
+            self._progressed_s = now_s
+
+    def verdict(self, now_s: float) -> Verdict | None:
+        """Whether the cell ends now; None if it goes on."""
+        task = self._task
+        if self.first_sample_s is None:
+            if now_s - self._launched_s > task.start_s:
+                return Verdict("hung", f"no first sample within {task.start_s:.0f} s of launch")
+            return None
+        trained_s = now_s - self.first_sample_s
+        if self.reached_s is not None and trained_s >= task.min_s and self._holds_in_order():
+            return Verdict("reached", "the threshold was reached")
+        if trained_s >= task.budget_s:
+            return Verdict("censored", f"the budget of {task.budget_s:.0f} s was used up")
+        if now_s - self._progressed_s > task.stall_s:
+            return Verdict("hung", f"no new env step for {task.stall_s:.0f} s")
+        return None
+
+    def _holds_in_order(self) -> bool:
+        """Whether it was reached as `measure` will see it: with all episodes in order of time.
+
+        A poll may bring episodes that ended before those of an earlier one, so what was heard may
+        be another sequence. If it does not hold, judging goes on from the true one.
+        """
+        self._crossing = ThresholdDetector(self._task.judge, self._task.threshold)
+        for episode in sorted(self._episodes, key=lambda each: each.t):
+            self._crossing.hear(episode.episode_return, episode.t)
+        return self.reached_s is not None

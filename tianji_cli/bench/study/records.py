@@ -1,0 +1,133 @@
+"""The files of a study: `study.json` says what it is, each line of `runs.jsonl` what one run did.
+
+These two small files are all that a report needs; the runs' own directories lie beside them and may
+be thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+
+from engine.files import read_regular
+from engine.trace.summary import Summary
+from tianji_cli.bench.cells import SCHEMA_VERSION, CampaignFiles, Manifest, Result
+from tianji_cli.bench.kinds import STUDY
+from tianji_cli.bench.machine import check_same
+from tianji_cli.bench.study.spec import Study
+from tianji_cli.storage.json_files import decode, write_json
+from tianji_cli.storage.redact import anonymous, anonymous_json
+from tianji_cli.storage.safe_files import append_descriptor, named_inside, write_file
+
+MAX_RECORDS_BYTES = 1 << 29
+"""Of a thousand runs with the longest curves that are kept."""
+Outcome = Literal["reached", "censored", "ended", "failed"]
+
+
+class StudyCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a study. The block is its seed."""
+
+    task: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.variant}-seed{self.seed}"
+
+
+class StudyManifest(Manifest[Study, StudyCell], frozen=True, kw_only=True):
+    """`study.json`."""
+
+    bench_id: str = msgspec.field(name="study_id")
+    suite: Study = msgspec.field(name="study")
+    experiments: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """By task: its experiment file as it was at the start, without settings. Older studies have
+    none and read the file."""
+
+
+class LearningCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """Moving mean return of one run, thinned out; only where the window of episodes was full."""
+
+    t_s: list[float] = []
+    env_steps: list[int] = []
+    return_mean: list[float] = []
+
+
+class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
+    """A line of `runs.jsonl`."""
+
+    outcome: Outcome
+    disagreements: int
+    """Figures of its summary that its trace tables contradicted; 0 is as it should be."""
+    summary: Summary | None = None
+    manifest: dict[str, object] = msgspec.field(default_factory=dict)
+    curve: LearningCurve = LearningCurve()
+
+
+class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
+    """Where they lie: the results in one file, each run in a directory of its own."""
+
+    kind = STUDY
+    manifest_type = StudyManifest
+    result_type = StudyRun
+    more_report_files = ("README.md",)
+
+    @property
+    def records(self) -> Path:
+        return self.root / STUDY.journal
+
+    @property
+    def runs(self) -> Path:
+        """The runs' own directories."""
+        return self.root / "runs"
+
+    def cell(self, cell: StudyCell) -> Path:
+        return named_inside(self.runs, cell.name)
+
+    def experiment(self, task: str) -> Path:
+        """What the runs of a task are started with: its experiment, from the manifest."""
+        return named_inside(self.runs, f"{task}.experiment.json")
+
+    @property
+    def readme(self) -> Path:
+        return self.root / "README.md"
+
+    def read_results(self, manifest: StudyManifest) -> dict[StudyCell, StudyRun]:
+        """The finished runs, in the study's order; a line that a crash has cut is no run."""
+        found = {}
+        for number, line in enumerate(whole_lines(self.records), start=1):
+            where = f"{self.records}:{number}"
+            run = decode(line, StudyRun, SCHEMA_VERSION, STUDY.title, where)
+            check_same(manifest.machine, [run.machine_id], where)
+            found[run.cell] = run
+        return {cell: found[cell] for cell in manifest.cells if cell in found}
+
+    def write_result(self, cell: StudyCell, result: StudyRun) -> None:
+        """Adds one finished run; what a crash has cut from the last line goes first."""
+        with os.fdopen(append_descriptor(self.records), "rb+") as file:
+            file.seek(0)
+            data = file.read()
+            file.truncate(data.rfind(b"\n") + 1)
+            file.write(msgspec.json.encode(result) + b"\n")
+
+    def keep_at(
+        self, target: Self, manifest: StudyManifest, results: Mapping[StudyCell, StudyRun]
+    ) -> None:
+        """Copies the two files that a report is made of."""
+        manifest = anonymous(manifest)
+        target.check_free(manifest)
+        target.root.mkdir(parents=True, exist_ok=True)
+        write_json(target.manifest, manifest)
+        lines = [anonymous_json(line) + b"\n" for line in whole_lines(self.records)]
+        write_file(target.records, b"".join(lines))
+
+
+def whole_lines(records: Path) -> list[bytes]:
+    """The lines of `runs.jsonl`, without one that a crash has cut."""
+    data = read_regular(records, MAX_RECORDS_BYTES) if records.is_file() else b""
+    return data[: data.rfind(b"\n") + 1].splitlines()

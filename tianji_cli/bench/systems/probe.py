@@ -1,0 +1,66 @@
+"""Asks an interpreter which packages it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from tianji_cli.bench.systems.base import Installed, PeerMissingError
+
+PROBE_S = 120.0
+_SCRIPT = """
+import importlib, json, platform, sys
+found = {"python": platform.python_version()}
+for name in sys.argv[1:]:
+    module, _, label = name.partition("=")
+    loaded = importlib.import_module(module)
+    found[label or module] = str(getattr(loaded, "__version__", "unknown"))
+print("\\n" + json.dumps(found))
+"""
+
+
+def probe_here(packages: Sequence[str]) -> Installed:
+    """What this very interpreter has; it runs TianJi, so its packages are there."""
+    versions = {name: metadata.version(name) for name in packages}
+    return Installed(
+        python=sys.executable, versions={"python": platform.python_version(), **versions}
+    )
+
+
+def probe(python: Path, modules: Sequence[str], *, peer: str, fix: str) -> Installed:
+    """Imports the modules in that interpreter.
+
+    Args:
+        python: Interpreter.
+        modules: `module` or `module=label`.
+        peer: For the error.
+        fix: What to do when it is missing.
+
+    Raises:
+        PeerMissingError: No such interpreter, or an import fails.
+    """
+    if not python.is_file():
+        raise PeerMissingError(f"{peer} is not installed", where=str(python), fix=fix)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    try:
+        result = subprocess.run(
+            [str(python), "-c", _SCRIPT, *modules],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=False,
+            env=environment,
+            cwd=str(python.parent),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeerMissingError(f"{peer} does not start: {error}", where=str(python)) from error
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise PeerMissingError(f"{peer} does not import: {last}", where=str(python), fix=fix)
+    return Installed(python=str(python), versions=json.loads(result.stdout.splitlines()[-1]))

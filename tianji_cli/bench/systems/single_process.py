@@ -1,0 +1,33 @@
+"""The plain loop: one process, one file for each algorithm, what a person would write first."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from engine.wording import plural
+from tianji_cli.bench.systems.base import Deviations, DriverPeer, Installed, PeerOptions
+from tianji_cli.bench.systems.probe import probe_here
+from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
+
+
+class SingleProcess(DriverPeer):
+    """Runs in TianJi's own interpreter, but imports nothing of TianJi."""
+
+    name = "single-process"
+    title = "single process"
+    drivers: ClassVar = {"ppo": "single_process_ppo.py", "dqn": "single_process_dqn.py"}
+    caveats = ("A plain loop of about a hundred lines; it exists to show what distribution costs.",)
+
+    def prepare(self, options: PeerOptions) -> Installed:
+        return probe_here(["torch", "gymnasium"])
+
+    def deviations(self, task: Task) -> Deviations:
+        total = task.workers * task.envs_per_worker
+        words = f"one process steps {plural(total, 'environment')} and learns"
+        rows: Deviations = {
+            "workers": ("different", words),
+            LAG_BOUND: ("different", "0: it collects and learns by turns"),
+        }
+        if task.algorithm_name == "dqn":
+            return {**rows, "rollout_steps": ("different", "learns after every step of all")}
+        return rows

@@ -1,0 +1,187 @@
+"""TianJi itself, by its own command, as a user runs it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+import engine
+from engine.host.tether import tethered
+from engine.search_path import module_command
+from engine.trace.reader import read_table
+from engine.trace.records import (
+    RECORD_TYPES,
+    Consumption,
+    Episode,
+    Event,
+    Production,
+    Record,
+    table_of,
+)
+from tianji_cli.bench.systems.base import AnyPeer, CellPaths, Command, Installed, Job, PeerOptions
+from tianji_cli.bench.systems.probe import probe_here
+from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
+from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchImpala, BenchPpo
+
+RUN = "run"
+_ROOT = Path(__file__).resolve().parents[3]
+_DAY_S = 86400.0
+UPDATES_PER_BATCH = 16
+"""Optimiser steps of DQN for each message from the replay store."""
+WAITING_BATCHES = 3
+"""Of IMPALA: as many as RLlib's learner queue holds."""
+Row = TypeVar("Row", Production, Episode, Consumption, Event)
+
+
+def experiment_of(job: Job) -> dict[str, object]:
+    """The experiment file of a job; the harness stops it, so its own stop rule is far away."""
+    task = job.task
+    env, algorithm = task.env, msgspec.to_builtins(task.algorithm)
+    staleness: dict[str, object]
+    match task.algorithm:
+        case BenchPpo():
+            staleness = {"mode": "block", "max_lag": task.max_lag}
+        case BenchDqn():
+            algorithm["updates_per_batch"] = UPDATES_PER_BATCH
+            staleness = {"mode": "unbounded"}  # old samples are meant here
+        case BenchImpala(batch_steps=batch_steps):
+            rollouts_per_batch = batch_steps // (task.envs_per_worker * task.rollout_steps)
+            waiting = WAITING_BATCHES * max(1, rollouts_per_batch)
+            staleness = {"mode": "correct", "max_queued_rollouts": waiting}
+    return {
+        "version": 1,
+        "name": "bench",
+        "seed": job.seed,
+        "env": {
+            "id": env.id,
+            "num_envs": task.envs_per_worker,
+            "clip_reward": env.clip_reward,
+            "kwargs": {"repeat_action_probability": 0.0} if env.namespace == ATARI else {},
+        },
+        "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
+        "network": msgspec.to_builtins(task.network),
+        "policy": "tianji",
+        "actors": task.workers,
+        "staleness": staleness,
+        "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},
+        "checkpoint": {"every_s": None},
+    }
+
+
+class TianjiFeed:
+    """Follows the trace tables of a run.
+
+    Its event `started` says what CLOCK_MONOTONIC was at `t_s` 0, so every row has an exact time.
+    The coordinator writes that event before all rows of training.
+
+    Args:
+        trace: The run's `trace/`, which need not exist yet.
+    """
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+        self.origin_s: float | None = None
+        self._offsets: dict[Path, int] = {}
+        self._actors: set[str] = set()
+
+    def poll(self) -> list[RawRecord]:
+        if self.origin_s is None:
+            self.origin_s = origin_of(self._new_rows(Event))
+        if self.origin_s is None:
+            return []
+        origin_s = self.origin_s
+        rows: list[Production | Episode | Consumption] = [
+            *self._new_rows(Production),
+            *self._new_rows(Episode),
+            *self._new_rows(Consumption),
+        ]
+        return [record for row in rows for record in self._records(row, origin_s + row.t_s)]
+
+    def _new_rows(self, kind: type[Row]) -> list[Row]:
+        path = self._trace / f"{table_of(kind)}.jsonl"
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
+            file.seek(self._offsets.get(path, 0))
+            data = file.read()
+        end = data.rfind(b"\n") + 1
+        self._offsets[path] = self._offsets.get(path, 0) + end
+        try:
+            return [msgspec.json.decode(line, type=kind) for line in data[:end].splitlines()]
+        except msgspec.ValidationError:
+            return []  # a diverged loss is written as null; the tables are read strictly at the end
+        except msgspec.DecodeError as error:
+            raise GarbageError(f"{path.name} is not a trace table: {error}") from error
+
+    def _records(self, row: Production | Episode | Consumption, t: float) -> list[RawRecord]:
+        match row:
+            case Episode():
+                length = row.length_env_steps
+                return [EpisodeEnd(t=t, episode_return=row.episode_return, length=length)]
+            case Consumption():
+                counts = row.env_steps_total, row.samples_trained_total, row.updates_total
+                return [Trained(t=t, env_steps=counts[0], samples=counts[1], updates=counts[2])]
+            case Production():
+                source = f"actor-{row.actor}-{row.epoch}"
+                records: list[RawRecord] = []
+                if source not in self._actors:
+                    self._actors.add(source)
+                    records.append(Steps(t=t - row.collect_s, source=source, total=0))
+                return [*records, Steps(t=t, source=source, total=row.env_steps_total)]
+
+
+def origin_of(events: Iterable[Event]) -> float | None:
+    """CLOCK_MONOTONIC at `t_s` 0, in seconds; None before the run has started."""
+    return next((row.origin_s for row in events if row.kind == "started"), None)
+
+
+class Tianji(AnyPeer):
+    """`tianji up` with the policy `tianji`."""
+
+    name = "tianji"
+    title = "TianJi"
+    caveats = (
+        "TianJi's compiled functions are made once, before its first cell; the other systems have"
+        " nothing to compile as they are set up here.",
+    )
+
+    def prepare(self, options: PeerOptions) -> Installed:
+        found = probe_here(["torch", "gymnasium"])
+        return msgspec.structs.replace(
+            found, versions={"tianji": engine.__version__, **found.versions}
+        )
+
+    def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command:
+        experiment = scratch / "experiment.json"
+        experiment.write_bytes(msgspec.json.encode(experiment_of(job)))
+        words = tethered("engine.compilation.precompile", str(experiment), number=signal.SIGTERM)
+        argv = [installed.python, *words[1:]]
+        return Command(argv, env={"PYTHONPATH": str(_ROOT)})
+
+    def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
+        experiment = paths.root / "experiment.json"  # JSON is YAML
+        experiment.write_bytes(msgspec.json.encode(experiment_of(job)))
+        words = ("up", "-x", str(experiment), "--name", RUN, "--results", str(paths.root), "-q")
+        argv = module_command(installed.python, "tianji_cli.main", *words)
+        return Command(argv, env={"PYTHONPATH": str(_ROOT)}, ok_codes=(0, 130))
+
+    def feed(self, paths: CellPaths) -> TianjiFeed:
+        return TianjiFeed(paths.root / RUN / "trace")
+
+    def trace(
+        self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float
+    ) -> list[Record]:
+        """Its own tables, moved to the time since launch."""
+        own = paths.root / RUN / "trace"
+        origin_s = origin_of(read_table(own, Event))
+        if origin_s is None:
+            return []
+        shift_s, rows = origin_s - launched_s, list[Record]()
+        for kind in RECORD_TYPES:
+            table: list[Record] = read_table(own, kind)  # type: ignore[type-var]
+            rows += [msgspec.structs.replace(row, t_s=row.t_s + shift_s) for row in table]
+        return rows

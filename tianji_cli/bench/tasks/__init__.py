@@ -1,0 +1,1 @@
+"""What a comparison measures: tasks and suites as data."""

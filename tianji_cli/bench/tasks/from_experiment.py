@@ -1,0 +1,86 @@
+"""Tasks of a suite that begin with an experiment file: it counts where the task says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from engine.config.config_file import Document, load_experiment, suggest
+from engine.errors import ConfigError
+from engine.spec import Experiment
+from tianji_cli.bench.tasks.work import BenchDqn, BenchEnv, BenchImpala, BenchNetwork, BenchPpo
+from tianji_cli.config.lookup import find_file
+
+ALGORITHMS: Mapping[str, type[msgspec.Struct]] = {
+    "ppo": BenchPpo,
+    "impala": BenchImpala,
+    "dqn": BenchDqn,
+}
+
+
+def with_experiments(document: Document) -> Document:
+    """The same suite, with the key `experiment` of its tasks replaced by what that file says.
+
+    Raises:
+        ConfigError: There is no such file, or it is nothing that other systems can do as well.
+    """
+    tasks = document.data.get("tasks")
+    if not isinstance(tasks, dict):
+        return document
+    filled = {
+        name: _filled(task, document, name)
+        if isinstance(task, dict) and "experiment" in task
+        else task
+        for name, task in tasks.items()
+    }
+    return replace(document, data={**document.data, "tasks": filled})
+
+
+def _filled(task: Mapping[str, Any], document: Document, name: str) -> dict[str, Any]:
+    where = document.where(("tasks", name, "experiment"))
+    try:
+        experiment, _ = load_experiment(find_file("experiments", str(task["experiment"])))
+        base = _task_of(experiment)
+    except ConfigError as error:
+        text = f"{error.where}: {error.what}" if error.where else error.what
+        raise ConfigError(text, where=where, fix=error.fix) from error
+    for key, value in task.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = {**base[key], **value} if is_section else value
+    del base["experiment"]
+    return base
+
+
+def _task_of(experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment a task has keys for."""
+    from engine.algorithms.registry import read_config  # PyTorch, only where it is needed
+
+    name = experiment.algorithm_name
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"other systems are not set up for {name}",
+            where="algorithm.name",
+            fix=suggest(name, ALGORITHMS),
+        )
+    algorithm = msgspec.to_builtins(read_config(experiment))
+    task: dict[str, Any] = {
+        "env": _known(msgspec.to_builtins(experiment.env), BenchEnv),
+        "algorithm": {"name": name, **_known(algorithm, ALGORITHMS[name])},
+        "network": _known(msgspec.to_builtins(experiment.network), BenchNetwork),
+        "workers": experiment.actors,
+        "envs_per_worker": experiment.env.num_envs,
+        "rollout_steps": algorithm["rollout_steps"],
+        "threshold": experiment.stop.return_threshold,
+        "budget_s": experiment.stop.seconds,
+    }
+    if name == "ppo":
+        task["max_lag"] = experiment.staleness.max_lag
+    return {key: value for key, value in task.items() if value is not None}
+
+
+def _known(values: Mapping[str, Any], target: type[msgspec.Struct]) -> dict[str, Any]:
+    names = target.__struct_fields__
+    return {key: value for key, value in values.items() if key in names and value is not None}

@@ -1,0 +1,165 @@
+"""A suite as data: which work, on which systems, for how long (`experiments/bench/*.yaml`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.config.config_file import convert, suggest
+from engine.errors import ConfigError
+from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Scalar, Spec
+from tianji_cli.bench.kinds import read_suite
+from tianji_cli.bench.tasks.from_experiment import with_experiments
+from tianji_cli.bench.tasks.work import (
+    Algorithm,
+    BenchDqn,
+    BenchEnv,
+    BenchNetwork,
+    BenchPpo,
+    Judging,
+)
+
+PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
+"""Every system that a suite may name, in the order of tables and figures."""
+
+LAG_BOUND = "lag bound, in versions"
+"""A row of the parity table."""
+DEFAULT_MAX_LAG = 1
+
+
+class PeerOverrides(Spec, frozen=True, kw_only=True):
+    """What one peer cannot do as the others; the parity table shows it as different."""
+
+    envs_per_worker: PositiveInt | None = None
+    rollout_steps: PositiveInt | None = None
+
+
+class Task(Spec, frozen=True, kw_only=True):
+    """One piece of work that all its peers do.
+
+    A cell (one peer, one seed) ends when the threshold is reached, but not before `min_s`, and at
+    the latest after `budget_s`; both count from the first sample, so that nobody's launch is
+    trained away. What then has not reached the threshold is right-censored.
+    """
+
+    env: BenchEnv
+    algorithm: Algorithm
+    network: BenchNetwork = BenchNetwork()
+    workers: PositiveInt = 2
+    """Processes that step environments, beside the learner."""
+    envs_per_worker: PositiveInt = 8
+    rollout_steps: PositiveInt
+    """Steps of each environment between two looks at new weights."""
+    max_lag: NonNegativeInt = DEFAULT_MAX_LAG
+    """PPO: weights versions by which a trained sample may be old, where collecting goes on while
+    the learner learns."""
+    threshold: float
+    """For the mean return of training episodes, as `judge` says."""
+    judge: Judging = Judging()
+    budget_s: PositiveFloat
+    min_s: NonNegativeFloat = 0.0
+    """Trains at least so long, so that throughput has a steady window."""
+    start_s: PositiveFloat = 120.0
+    """A system without a first sample by then has hung."""
+    stall_s: PositiveFloat = 45.0
+    """A system without a new env step for so long has hung."""
+    peers: dict[str, PeerOverrides]
+    """Who does it."""
+    without: dict[str, str] = msgspec.field(default_factory=dict)
+    """Who could and yet does not, and why."""
+
+    @property
+    def algorithm_name(self) -> str:
+        """`ppo`, `impala` or `dqn`."""
+        return str(self.algorithm.__struct_config__.tag)
+
+    def of(self, peer: str) -> Task:
+        """The same task with the overrides of one peer applied."""
+        overrides = self.peers[peer]
+        changes = {
+            name: value
+            for name in overrides.__struct_fields__
+            if (value := getattr(overrides, name)) is not None
+        }
+        return msgspec.structs.replace(self, **changes)
+
+
+class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison"):
+    """A benchmark, completely described."""
+
+    version: int = 1
+    name: str
+    summary: str
+    seeds: PositiveInt
+    tasks: dict[str, Task]
+
+    def peers_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The wanted peers that can do at least one task, in the order of `PEERS`."""
+        able = {peer for task in self.tasks.values() for peer in task.peers}
+        return tuple(peer for peer in PEERS if peer in wanted and peer in able)
+
+
+def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
+    """Reads a suite: the name of one that comes with TianJi, or a path.
+
+    Args:
+        name: Such as `smoke` or `my/suite.yaml`.
+        settings: `tasks.ppo.budget_s=10`, laid over the file.
+
+    Raises:
+        ConfigError: No such suite, or it cannot be used.
+    """
+    document = with_experiments(read_suite(name, settings))
+    suite = convert(document, Suite)
+    for task_name, task in suite.tasks.items():
+        for key, problem, fix in _problems(task):
+            where = document.where(("tasks", task_name, *key.split(".")))
+            raise ConfigError(problem, where=where, fix=fix)
+    return suite
+
+
+def _problems(task: Task) -> list[tuple[str, str, str]]:
+    """What no single field can say: key, what is wrong, what to do."""
+    found = [
+        (f"peers.{peer}", f"unknown peer {peer!r}", suggest(peer, PEERS))
+        for peer in (*task.peers, *task.without)
+        if peer not in PEERS
+    ]
+    if not task.peers:
+        found.append(("peers", "no system is to run this task", f"known: {', '.join(PEERS)}"))
+    algorithm = task.algorithm
+    if isinstance(algorithm, BenchPpo) and algorithm.batch_steps % algorithm.minibatch_steps:
+        problem = f"{algorithm.minibatch_steps} does not divide the batch"
+        found.append(("algorithm.minibatch_steps", problem, "choose a divisor"))
+    if task.max_lag != DEFAULT_MAX_LAG and not isinstance(algorithm, BenchPpo):
+        problem = f"{task.algorithm_name} has no lag bound here"
+        found.append(("max_lag", problem, "leave it out"))
+    if task.network.precision != "float32" and task.network.name == "mlp":
+        problem = "only convolutional networks are set up for other precisions"
+        found.append(("network.precision", problem, "leave it out"))
+    if not math.isfinite(task.threshold):
+        found.append(("threshold", "can never be reached or is reached at once", "a number"))
+    if task.min_s > task.budget_s:
+        found.append(("min_s", "is longer than budget_s", "lower it"))
+    return found
+
+
+def scalar_rows(task: Task) -> dict[str, Scalar]:
+    """All that a peer must match, flat, in the order of the parity table."""
+    algorithm = task.algorithm
+    return {
+        **task.env.settings(),
+        "algorithm": task.algorithm_name,
+        **{name: getattr(algorithm, name) for name in algorithm.__struct_fields__},
+        "network": task.network.words(has_policy=not isinstance(algorithm, BenchDqn)),
+        "workers": task.workers,
+        "envs_per_worker": task.envs_per_worker,
+        "rollout_steps": task.rollout_steps,
+        **({LAG_BOUND: task.max_lag} if isinstance(algorithm, BenchPpo) else {}),
+        **algorithm.practices,
+        "bootstrap at truncation": "on",
+        "seed": "the block's",
+        "judge": task.judge.words(task.threshold),
+    }

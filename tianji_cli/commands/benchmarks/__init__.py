@@ -1,0 +1,1 @@
+"""`tianji bench` and its kinds, and how `tianji report` reports them."""

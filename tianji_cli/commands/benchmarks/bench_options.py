@@ -1,0 +1,182 @@
+"""The command line of `tianji bench`: words only, nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import ConfigError
+from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[SUITE]",
+        help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
+        " staleness, asynchrony, overlap, reference; or your own file.",
+    ),
+]
+InventoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[INVENTORY]",
+        help="Hosts of a scaling suite (default: the running lab) or a transport suite.",
+        show_default=False,
+    ),
+]
+HostsOption = Annotated[
+    str | None,
+    optional(
+        "--hosts",
+        metavar="INVENTORY",
+        help="Same as INVENTORY; `lab` is the running lab. For transport between hosts.",
+    ),
+]
+CompareOption = Annotated[
+    str,
+    typer.Option(
+        "--compare",
+        metavar="PEERS",
+        help="Other systems, comma-separated: single-process, rllib, sample-factory, xingtian.",
+    ),
+]
+TaskOption = Annotated[
+    list[str] | None,
+    optional("--task", metavar="TASK", help="Run only this task of the suite. Repeatable."),
+]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        metavar="N",
+        min=1,
+        help="Number of blocks. Default: set by the suite.",
+        show_default=False,
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    optional(
+        "--budget",
+        metavar="S",
+        help="Most seconds of training per cell. Default: set by the suite.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    optional(
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the suite, such as tasks.ppo.threshold=100. Repeatable.",
+    ),
+]
+NameOption = Annotated[str | None, optional("--name", metavar="ID", help="Benchmark id.")]
+ResumeOption = Annotated[
+    str | None,
+    optional(
+        "--resume", metavar="ID", help="Continue an interrupted benchmark; finished cells are kept."
+    ),
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Start without asking; install missing peers from PyPI.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would run; -v lists every cell.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-missing", help="Skip systems that are not installed instead of failing."),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit 8 unless every cell reached its threshold.")
+]
+InstallOption = Annotated[
+    list[str] | None,
+    optional(
+        "--install",
+        metavar="PEER",
+        help="Only install rllib or sample-factory, from PyPI. Repeatable.",
+    ),
+]
+PeersOption = Annotated[
+    Path | None,
+    optional(
+        "--peers-dir",
+        metavar="DIR",
+        envvar="TIANJI_PEERS",
+        help="Directory of installed peers. Default: ~/.cache/tianji/peers.",
+    ),
+]
+XingtianOption = Annotated[
+    Path | None,
+    optional(
+        "--xingtian-python",
+        metavar="PYTHON",
+        envvar="TIANJI_XINGTIAN_PYTHON",
+        help="Python interpreter of your XingTian installation.",
+    ),
+]
+
+
+def bench(
+    context: typer.Context,
+    suite: SuiteArgument = "smoke",
+    inventory: InventoryArgument = None,
+    hosts: HostsOption = None,
+    compare: CompareOption = "single-process",
+    tasks: TaskOption = None,
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    settings: SetOption = None,
+    name: NameOption = None,
+    resume: ResumeOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    skip_missing: SkipOption = False,
+    strict: StrictOption = False,
+    trust: TrustOption = False,
+    install: InstallOption = None,
+    peers_dir: PeersOption = None,
+    xingtian_python: XingtianOption = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Run the same work on TianJi and on other systems, and report which is faster, by how much."""
+    from tianji_cli.bench.systems.base import PeerOptions, default_peers_dir
+    from tianji_cli.commands.benchmarks import bench as command
+    from tianji_cli.commands.benchmarks.bench_request import BenchRequest
+
+    output = output_of(context)
+    options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
+    if install:
+        command.install_command(install, options, output)
+        return
+    request = BenchRequest(
+        suite=suite,
+        inventory=_only(hosts, inventory),
+        compare=compare,
+        tasks=tasks or [],
+        seeds=seeds,
+        budget_s=budget,
+        settings=settings or [],
+        results=results,
+        name=name,
+        resume=resume,
+        peer_options=options,
+        yes=yes,
+        dry_run=dry_run,
+        skip_missing=skip_missing,
+        strict=strict,
+        trusts=trust,
+    )
+    raise typer.Exit(command.bench_command(request, output))
+
+
+def _only(hosts: str | None, inventory: str | None) -> str | None:
+    """The inventory, which may be given in two ways."""
+    if hosts is not None and inventory is not None:
+        what = f"two inventories are given, {hosts} and {inventory}"
+        raise ConfigError(what, where="--hosts", fix="give one of them")
+    return hosts if inventory is None else inventory

@@ -1,0 +1,134 @@
+"""The end of `up`: the summary, what went wrong, the next command, the exit code."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
+from engine.executors.coordinator import write_summary
+from engine.trace.reader import read_summary, read_table
+from engine.trace.records import Profile
+from engine.trace.summary import KILLED, RunStatus, Summary
+from tianji_cli.output import Output
+from tianji_cli.runs.laggards import words_of_laggards
+from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.resume import resume_hint
+from tianji_cli.storage.run_dir import RunPaths, command_for
+
+
+class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up --detach --json` prints."""
+
+    schema_version: int = 1
+    run_id: str
+    status: str = "detached"
+
+
+def leave(paths: RunPaths, output: Output) -> int:
+    """Says how to come back to a detached run."""
+    run_id = paths.run_id
+    status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
+    output.say(f"run {run_id} continues in the background; {status}, {logs}, {down}")
+    if output.is_json:
+        output.document(DetachedDocument(run_id=run_id))
+    return 0
+
+
+def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
+    """Prints the summary and chooses the exit code. What is left anywhere is said in any case.
+
+    Raises:
+        RunFailedError: There is no summary, and none can be made.
+    """
+    for failure in outcome.failures:
+        note = f"{failure.address} {failure.cause}; its log is in {paths.logs}"
+        output.say(note, at_verbosity=1)
+    try:
+        summary = _find_summary(paths, outcome, was_interrupted, output)
+        _print(summary, paths, output)
+    finally:
+        if outcome.unclean is not None:
+            output.error(outcome.unclean)
+    if summary.status == "failed":
+        late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
+        cause = f"{summary.error or 'unknown cause'}{late}"
+        output.error(RunFailedError(cause, where=str(paths.logs), fix=resume_hint(paths)))
+    elif summary.status == "interrupted" and (hint := resume_hint(paths)):
+        output.say(f"to resume: {hint}")
+    code = {"ok": 0, "failed": 1, "interrupted": EXIT_INTERRUPTED}[summary.status]
+    return outcome.unclean.exit_code if outcome.unclean and code == 0 else code
+
+
+def _find_summary(
+    paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output
+) -> Summary:
+    """The coordinator's; if it did not live to write one, what was traced until then.
+
+    A disk that takes no more costs the file, not what the user is told.
+    """
+    if paths.summary.is_file():
+        return _read(paths)
+    status: RunStatus = "interrupted" if was_interrupted else "failed"
+    summary = _make_missing_summary(paths, status, _cause(outcome))
+    try:
+        write_summary(paths.summary, summary)
+    except OSError as error:
+        output.say(f"the summary cannot be written: {error.strerror} ({paths.summary})")
+    return summary
+
+
+def _read(paths: RunPaths) -> Summary:
+    """The summary, which is there.
+
+    Raises:
+        RunFailedError: It is cut short, or something else lies in its place.
+    """
+    try:
+        summary = read_summary(paths.summary)
+    except ConfigError as error:
+        fix = f"remove it; tianji report {paths.run_id} then uses the traces alone"
+        raise RunFailedError(error.what, where=error.where, fix=fix) from error
+    assert summary is not None
+    return summary
+
+
+def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
+    if output.is_json:
+        output.document(summary)
+        return
+    from tianji_cli.analysis.profile import profile_of
+    from tianji_cli.render.run.profile import profile_table
+    from tianji_cli.render.run.tables import summary_table
+
+    output.data.print(summary_table(summary))
+    if rows := read_table(paths.trace, Profile):
+        output.data.print(profile_table(profile_of(rows)))
+    if summary.trace_error:
+        output.say(f"traces end early: {summary.trace_error}")
+    output.say(f"results: {paths.root}   plots: {command_for('report', paths.root)}")
+
+
+def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Summary:
+    """From what was traced until the coordinator died.
+
+    Raises:
+        RunFailedError: A file is damaged.
+    """
+    from tianji_cli.analysis.remains import summary_of_remains
+    from tianji_cli.analysis.run import read_run
+
+    try:
+        rebuilt = summary_of_remains(read_run(paths))
+    except ConfigError as error:
+        raise RunFailedError(cause, where=str(paths.root), fix=error.fix) from error
+    return msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)
+
+
+def _cause(outcome: Outcome) -> str:
+    if not outcome.failures:
+        for host, cause in outcome.lost.items():
+            return f"host {host} was lost: {cause}"
+        return "the run ended before it could write its summary"
+    first = outcome.failures[0]
+    tail = "".join(f"\n    {text}" for text in first.log_tail)
+    return f"{first.address} {first.cause}{tail}"

@@ -1,0 +1,1 @@
+"""Inventories and experiments: where they lie and what they say."""

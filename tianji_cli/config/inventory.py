@@ -1,0 +1,303 @@
+"""Inventories: which hosts there are, how they are reached, and what they may run.
+
+Precedence: what a host says of itself, then its groups (a later group wins), then `defaults`.
+`env` is merged key by key, everything else is replaced as a whole. A host is named under `hosts`,
+in a group, or in both; `box[1-8]` stands for eight of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from engine.config.config_file import Document, convert, convert_part, read_yaml
+from engine.config.yaml_text import KeyPath
+from engine.errors import ConfigError
+from engine.spec import Spec
+from tianji_cli.config.host_ranges import expand_range
+from tianji_cli.config.inventory_schema import GroupSpec, HostSpec, InventoryFile, RolesSpec
+
+DEFAULT_PORTS = "29500-29599"
+DEFAULT_WORKDIR = "~/.tianji"
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
+"""What no address or user needs, and `ProxyCommand` or `Match exec` of a user's own ssh
+configuration would hand to a shell; OpenSSH refuses it likewise."""
+
+
+class Host(Spec, frozen=True, kw_only=True):
+    """A host with groups and defaults applied.
+
+    Attributes:
+        address: Empty until it is resolved, where the inventory gives none.
+        ports: Half-open range of TCP ports, or None for Unix sockets.
+        roles: How many of each role; None if the placement decides.
+        groups: Those of the file that it is in.
+    """
+
+    name: str
+    connection: Literal["local", "ssh"]
+    ssh_host: str = ""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    jump: str | None = None
+    known_hosts: str | None = None
+    address: str
+    ports: tuple[int, int] | None
+    python: str | None = None
+    workdir: str = DEFAULT_WORKDIR
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    gpus: tuple[int, ...] | None = None
+    cores: int | None = None
+    pin: bool = True
+    roles: dict[str, int] | None = None
+    groups: tuple[str, ...] = ()
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a glob is one of its name, or of a group's that it is in."""
+        return any(fnmatchcase(name, pattern) for name in (self.name, *self.groups))
+
+
+class Inventory(Spec, frozen=True, kw_only=True):
+    """The hosts of a run, in the order of the file."""
+
+    source: str
+    hosts: tuple[Host, ...]
+
+    def limited(self, patterns: list[str]) -> Inventory:
+        """The hosts that these patterns choose.
+
+        Args:
+            patterns: Globs of hosts or groups, several with commas; `!` in front leaves out.
+
+        Raises:
+            ConfigError: A pattern matches none, or no host is left.
+        """
+        words = [word.strip() for pattern in patterns for word in pattern.split(",")]
+        words = [word for word in words if word]
+        for word in words:
+            if not any(host.matches(word.removeprefix("!")) for host in self.hosts):
+                names = dict.fromkeys(host.name for host in self.hosts)
+                groups = dict.fromkeys(group for host in self.hosts for group in host.groups)
+                fix = f"hosts: {', '.join(names)}"
+                fix += f"; groups: {', '.join(groups)}" if groups else ""
+                raise ConfigError("no host matches", where=f"--limit {word}", fix=fix)
+        wanted = [word for word in words if word[0] != "!"] or ["*"]
+        unwanted = [word[1:] for word in words if word[0] == "!"]
+        kept = [
+            host
+            for host in self.hosts
+            if any(map(host.matches, wanted)) and not any(map(host.matches, unwanted))
+        ]
+        if not kept:
+            raise ConfigError("no host is left", where=f"--limit {','.join(words)}")
+        return msgspec.structs.replace(self, hosts=tuple(kept))
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Reads and checks an inventory.
+
+    Raises:
+        ConfigError: It cannot be used; file, line and key are named.
+    """
+    document = read_yaml(path)
+    written = convert(document, InventoryFile)
+    layers = _layers(written, document)
+    if not layers:
+        raise ConfigError(
+            "there is no host", where=document.where(("hosts",)), fix="name one under `hosts:`"
+        )
+    hosts = tuple(_resolve(name, found, document) for name, found in layers.items())
+    return Inventory(source=str(path), hosts=hosts)
+
+
+_Layer = tuple[KeyPath, Mapping[str, Any]]
+
+
+def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer]]:
+    """For each host what holds for it, the weakest first, with where it is written."""
+    own: dict[str, list[_Layer]] = {}
+    for pattern, values in written.hosts.items():
+        path: KeyPath = ("hosts", pattern)
+        convert_part(values or {}, HostSpec, document, path)
+        for name in _expand(pattern, path, document):
+            own.setdefault(name, []).append((path, values or {}))
+    in_groups: dict[str, list[_Layer]] = {}
+    for group, values in written.groups.items():
+        spec = convert_part(values, GroupSpec, document, ("groups", group))
+        for pattern in spec.hosts:
+            for name in _expand(pattern, ("groups", group, "hosts"), document):
+                in_groups.setdefault(name, []).append((("groups", group), values))
+    defaults: _Layer = (("defaults",), document.data.get("defaults") or {})
+    names = dict.fromkeys([*own, *in_groups])
+    return {name: [defaults, *in_groups.get(name, []), *own.get(name, [])] for name in names}
+
+
+def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
+    try:
+        names = expand_range(pattern)
+    except ValueError as error:
+        raise ConfigError(str(error), where=document.where(path)) from error
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot name a host",
+                where=document.where(path),
+                fix="use letters, digits, '.', '_' and '-'; put addresses into ssh_host",
+            )
+    return names
+
+
+class _Merged:
+    """The layers of one host, and in which of them each key stands."""
+
+    def __init__(self, layers: list[_Layer], document: Document) -> None:
+        self._document = document
+        self.values: dict[str, Any] = {}
+        self._paths: dict[str, KeyPath] = {}
+        for path, layer in layers:
+            for key, value in layer.items():
+                if value is None or (key == "hosts" and path[0] == "groups"):
+                    continue
+                self._paths[key] = (*path, key)
+                if key == "env":
+                    value = {**self.values.get("env", {}), **self._as_written(value, (*path, key))}
+                self.values[key] = value
+        self._default_path = layers[-1][0]
+
+    def _as_written(self, values: dict[str, Any], path: KeyPath) -> dict[str, str]:
+        """Environment variables are text: `0077` and `1e3` stay what they look like."""
+        written = self._document.written
+        return {key: written.get((*path, key), str(value)) for key, value in values.items()}
+
+    def where(self, key: str) -> str:
+        return self._document.where(self._paths.get(key, self._default_path))
+
+
+def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
+    merged = _Merged(layers, document)
+    spec = convert_part(merged.values, HostSpec, document)
+    is_named_local = name in LOCAL_NAMES and spec.ssh_host is None
+    connection = spec.connection or ("local" if is_named_local else "ssh")
+    _check(spec, connection, merged)
+    is_ssh = connection == "ssh"
+    ports = spec.ports if spec.ports is not None else (DEFAULT_PORTS if is_ssh else None)
+    address = spec.address if spec.address is not None else ("" if is_ssh else "127.0.0.1")
+    return Host(
+        name=name,
+        connection=connection,
+        ssh_host=(spec.ssh_host or name) if is_ssh else "",
+        user=spec.user,
+        port=spec.port,
+        key=spec.key,
+        jump=spec.jump,
+        known_hosts=spec.known_hosts,
+        address=address,
+        ports=None if ports is None else _port_range(str(ports), merged.where("ports")),
+        python=spec.python,
+        workdir=spec.workdir or DEFAULT_WORKDIR,
+        env={key: str(value) for key, value in spec.env.items()},
+        gpus=spec.gpus,
+        cores=spec.cores,
+        pin=spec.pin is not False,
+        roles=None if spec.roles is None else _counts(spec.roles),
+        groups=tuple(path[1] for path, _ in layers if path[0] == "groups"),
+    )
+
+
+def _counts(roles: RolesSpec) -> dict[str, int]:
+    return {name: n for name in roles.__struct_fields__ if (n := getattr(roles, name))}
+
+
+def _check_words(spec: HostSpec, merged: _Merged) -> None:
+    """Words become arguments, files and environment variables of processes, here and there."""
+    for key in ("ssh_host", "user", "jump"):
+        for part in str(getattr(spec, key) or "").split(","):
+            if _UNSAFE.search(part.strip()):
+                raise ConfigError(
+                    f"{part.strip()!r}: invalid character in `{key}`",
+                    where=merged.where(key),
+                )
+    for key in spec.__struct_fields__:
+        value = getattr(spec, key)
+        texts = value.values() if isinstance(value, dict) else (value,)
+        if any("\0" in text for text in texts if isinstance(text, str)):
+            raise ConfigError("a zero byte cannot be part of it", where=merged.where(key))
+
+
+def check_host(host: Host, where: str) -> None:
+    """Checks a host that no inventory was read for: a file of results names it.
+
+    Raises:
+        ConfigError: It says what no inventory can say.
+    """
+    texts = [getattr(host, name) for name in host.__struct_fields__]
+    texts = [*(text for text in texts if isinstance(text, str)), *host.env.values()]
+    is_addressed = True
+    try:
+        ipaddress.ip_address(host.address or "127.0.0.1")
+    except ValueError:
+        is_addressed = False
+    words = [
+        part.strip()
+        for key in (host.ssh_host, host.user, host.jump)
+        if key is not None
+        for part in key.split(",")
+    ]
+    if (
+        not is_addressed
+        or not _HOST_NAME.fullmatch(host.name)
+        or any("\0" in text for text in texts)
+        or any(_UNSAFE.search(word) for word in words)
+        or not all(map(_VARIABLE.fullmatch, host.env))
+        or not 1 <= (host.port or 1) <= 65535
+    ):
+        raise ConfigError(f"{host.name!r} is no host of an inventory", where=where)
+
+
+def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:
+    _check_words(spec, merged)
+    if spec.address is not None:
+        try:
+            ipaddress.ip_address(spec.address)
+        except ValueError:
+            raise ConfigError(
+                f"{spec.address!r} is not an IP address", where=merged.where("address")
+            ) from None
+    if spec.port is not None and not 1 <= spec.port <= 65535:
+        raise ConfigError(f"{spec.port} is not a port", where=merged.where("port"))
+    for variable in spec.env:
+        if not _VARIABLE.fullmatch(variable):
+            raise ConfigError(
+                f"{variable!r} cannot name an environment variable", where=merged.where("env")
+            )
+    if connection == "local" and spec.ssh_host is not None:
+        raise ConfigError(
+            "a host with `connection: local` is this machine, so it has no ssh_host",
+            where=merged.where("ssh_host"),
+            fix="remove one of the two",
+        )
+
+
+def _port_range(text: str, where: str) -> tuple[int, int]:
+    match = _PORTS.fullmatch(text)
+    if match is not None:
+        first = int(match["first"])
+        last = int(match["last"] or first)
+        if 1 <= first <= last <= 65535:
+            return first, last + 1
+    raise ConfigError(
+        f"{text!r} is not a range of ports", where=where, fix="for example 29500-29599"
+    )

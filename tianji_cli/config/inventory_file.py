@@ -1,0 +1,25 @@
+"""A resolved inventory as a file that resolves to the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tianji_cli.config.inventory import Host, Inventory
+from tianji_cli.config.inventory_schema import InventoryFile
+
+
+def as_file(inventory: Inventory) -> InventoryFile:
+    """What `load_inventory` reads the same hosts from."""
+    return InventoryFile(hosts={host.name: _written(host) for host in inventory.hosts})
+
+
+def _written(host: Host) -> dict[str, Any]:
+    """The keys of a host that say something; what a host lacks is not written as empty."""
+    said: dict[str, Any] = msgspec.to_builtins(host)
+    del said["name"], said["groups"]
+    if host.ports is not None:
+        first, end = host.ports
+        said["ports"] = f"{first}-{end - 1}"
+    return {key: value for key, value in said.items() if value is not None and value != ""}

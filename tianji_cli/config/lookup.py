@@ -1,0 +1,59 @@
+"""Finds experiments and inventories: the user's own first, then those that come with TianJi."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.config.config_file import suggest
+from engine.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; what no file can be called, or may not be looked at, is none.
+
+    `Path.is_file` raises for a name that is too long.
+    """
+    return os.path.isfile(path)
+
+
+def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
+    """The file that a user means by `name`.
+
+    Args:
+        kind: `experiments` or `inventories`.
+        name: A path, or the bare name of a file that comes with TianJi.
+        also: Names of other things that the user may have meant.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    path = Path(name)
+    if is_file(path):
+        return path
+    own = shipped(kind)
+    for candidate in (own / path.name, own / f"{path.name}.yaml"):
+        if is_file(candidate) and str(path.parent) in (".", kind):
+            return candidate
+    known = [*(file.stem for file in own.glob("*.yaml")), *also]
+    raise ConfigError("no such file", where=name, fix=suggest(path.stem, known))
+
+
+def shipped(kind: str) -> Path:
+    """Where files that come with TianJi lie: beside the packages in a checkout, inside this one in
+    an installed wheel."""
+    checkout = _PACKAGE.parent / kind
+    return checkout if checkout.is_dir() else _PACKAGE / "data" / kind
+
+
+def study_file(name: str) -> Path:
+    """Where the study of this name lies, if it comes with TianJi."""
+    return shipped("experiments") / name / "study.yaml"
+
+
+def study_names() -> list[str]:
+    """Studies that come with TianJi."""
+    return sorted(path.parent.name for path in shipped("experiments").glob("*/study.yaml"))

@@ -1,0 +1,1 @@
+"""Which process runs on which host, with which of its resources."""

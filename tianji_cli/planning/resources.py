@@ -1,0 +1,187 @@
+"""What each process gets of its host: device, threads, and cores of its own where there are enough.
+
+A process that computes is kept to cores of its own only where idle ones are there for all of them,
+and one for whatever else runs on the host. Otherwise the kernel spreads them better than we could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from engine.control_protocol import Launch
+from engine.wording import is_or_are, plural
+from tianji_cli.config.inventory import Host
+from tianji_cli.planning.placement import COMPUTING, Placement
+from tianji_cli.planning.plan import Plan
+
+CPU = "cpu"
+
+
+class HostOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has for a run.
+
+    Attributes:
+        devices: What loops that are fused on a device are dealt out to.
+        cores: Numbers of the cores that the run may use; none where the system does not tell.
+        idle_cores: Those of them that nobody uses now; looked for only where they could suffice.
+    """
+
+    devices: tuple[str, ...] = (CPU,)
+    cores: tuple[int, ...] = ()
+    idle_cores: tuple[int, ...] = ()
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A process in the manifest.
+
+    Attributes:
+        host: Where it runs.
+        roles: What it plays.
+        device: What it computes on, as PyTorch names it.
+        threads: Of PyTorch's arithmetic.
+        cores: Numbers of the cores that it is kept to; null if it may use all.
+        pinning: How that came about, in words.
+    """
+
+    host: str
+    roles: tuple[str, ...]
+    device: str = CPU
+    threads: int = 1
+    cores: tuple[int, ...] | None = None
+    pinning: str = ""
+
+
+def seats_of(plan: Plan, offers: Mapping[str, HostOffer]) -> dict[str, Seat]:
+    """The seats of all processes.
+
+    Args:
+        plan: What runs where.
+        offers: What each host has.
+    """
+    threads = threads_of(plan)
+    found = {}
+    for host in plan.hosts:
+        here = [item for item in plan.placements if item.host == host.name]
+        offer = offers[host.name]
+        cores, pinning = _deal(here, threads, host, offer)
+        for item in here:
+            found[item.process] = Seat(
+                host=host.name,
+                roles=item.roles,
+                device=_device(item.roles, plan, offer.devices),
+                threads=threads[item.process],
+                cores=cores.get(item.process),
+                pinning=pinning,
+            )
+    return {item.process: found[item.process] for item in plan.placements}
+
+
+def seated(launches: Mapping[str, Launch], seats: Mapping[str, Seat]) -> dict[str, Launch]:
+    """The same launches, with every process told its threads and cores."""
+    return {
+        host: msgspec.structs.replace(
+            launch,
+            workers=tuple(
+                msgspec.structs.replace(
+                    worker,
+                    threads=seats[worker.address].threads,
+                    cores=seats[worker.address].cores or (),
+                )
+                for worker in launch.workers
+            ),
+        )
+        for host, launch in launches.items()
+    }
+
+
+def threads_of(plan: Plan) -> dict[str, int]:
+    """Arithmetic threads of each process: one, and what the experiment gives to learners."""
+    return {
+        item.process: plan.experiment.learner.threads if _plays(item, ("learner",)) else 1
+        for item in plan.placements
+    }
+
+
+def cores_needed(here: Sequence[Placement], threads: Mapping[str, int]) -> int:
+    """So many idle cores let each process that computes have its own, and all else share one."""
+    return 1 + sum(threads[item.process] for item in here if _plays(item, COMPUTING))
+
+
+def _deal(
+    here: Sequence[Placement], threads: Mapping[str, int], host: Host, offer: HostOffer
+) -> tuple[dict[str, tuple[int, ...]], str]:
+    """Cores of each process of a host, and in words why; none where they do not suffice."""
+    needed, num_cores = cores_needed(here, threads), len(offer.cores)
+    within = {item.process: offer.cores for item in here} if host.cores is not None else {}
+    if not host.pin:
+        return within, "not pinned, as the inventory asks"
+    if not num_cores:
+        return within, "not pinned: this system cannot pin processes to cores"
+    if num_cores < needed:
+        return within, f"not pinned: {plural(num_cores, 'core')} for {plural(len(here), 'process')}"
+    if len(offer.idle_cores) < needed:
+        idle = len(offer.idle_cores)
+        words = f"{idle} of {plural(num_cores, 'core')} {is_or_are(idle)} idle"
+        return within, f"not pinned: {words}, {needed} {is_or_are(needed)} needed"
+    free = iter(offer.idle_cores)
+    own = {
+        item.process: tuple(next(free) for _ in range(threads[item.process]))
+        for item in here
+        if _plays(item, COMPUTING)
+    }
+    taken = {core for cores in own.values() for core in cores}
+    rest = tuple(core for core in offer.cores if core not in taken)
+    others = {item.process: rest for item in here if item.process not in own}
+    return {**own, **others}, "pinned"
+
+
+def _plays(item: Placement, kinds: tuple[str, ...]) -> bool:
+    return any(role.startswith(kinds) for role in item.roles)
+
+
+def _device(roles: Sequence[str], plan: Plan, devices: Sequence[str]) -> str:
+    learners = [role for role in roles if role.startswith("learner-")]
+    if not plan.graph.cut.is_on_device or not learners:
+        return CPU
+    return devices[int(learners[0].rpartition("-")[2]) % len(devices)]
+
+
+def words_of_devices(found: Mapping[str, Seat], plan: Plan) -> list[str]:
+    """What the user is told of loops that are to be on a device."""
+    if not plan.graph.cut.is_on_device:
+        return []
+    return [
+        f"{name} on {seat.host} runs on {seat.device}"
+        + (": PyTorch finds no CUDA there" if seat.device == CPU else "")
+        for name, seat in found.items()
+        if any(role.startswith("learner-") for role in seat.roles)
+    ]
+
+
+def wanted_device(host: Host) -> str:
+    """The device of a fused loop, as far as the inventory says, in words."""
+    if host.gpus:
+        return f"GPU {', '.join(map(str, host.gpus))}"
+    if host.gpus is not None:
+        return "CPU, as `gpus: []` asks"
+    return "a GPU if PyTorch finds one there, else the CPU"
+
+
+def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:
+    """What can be said of cores before the host was asked which are idle.
+
+    Args:
+        plan, host: What runs where.
+        num_cores: Of the host, if known.
+    """
+    here = [item for item in plan.placements if item.host == host.name]
+    needed = cores_needed(here, threads_of(plan))
+    if not host.pin:
+        return "not pinned, as the inventory asks"
+    if num_cores is None:
+        return f"pinned if {plural(needed, 'core')} {is_or_are(needed)} idle"
+    if num_cores < needed:
+        return f"not pinned: {plural(num_cores, 'core')} for {plural(len(here), 'process')}"
+    return f"pinned if {needed} of {plural(num_cores, 'core')} {is_or_are(needed)} idle"

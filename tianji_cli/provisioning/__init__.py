@@ -1,0 +1,1 @@
+"""Hosts made ready for a run: probed, checked, shipped to."""

@@ -1,0 +1,304 @@
+"""Is a host ready for a run? One probe for each thing that has gone wrong for somebody before.
+
+Probes of one host build on each other: without SSH there is no Python to ask, without Python no
+facts. What could not be asked is skipped, and says so; it is never counted as right.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from engine.errors import ConfigError, HostUnreachableError, TianJiError
+from engine.wording import plural
+from tianji_cli.config.inventory import Host
+from tianji_cli.connectors.base import Node
+from tianji_cli.provisioning.bundle import REQUIREMENTS, pinned_constraints
+from tianji_cli.provisioning.environment import MIN_FREE_BYTES, find_interpreter
+from tianji_cli.provisioning.probe import ProbeFacts, probe_command
+from tianji_cli.storage.clock_sync import NUM_PINGS, Answer, ClockOffset, estimate
+
+MIN_MEMORY_BYTES = 512 * 2**20
+MAX_SKEW_S = 1.0
+INDEX_S = 40.0
+
+Verdict = Literal["ok", "warning", "failed", "skipped"]
+NAMES = (
+    "ssh",
+    "host key",
+    "python",
+    "versions",
+    "cores",
+    "memory",
+    "disk",
+    "gpu",
+    "ports",
+    "clock",
+    "leftovers",
+)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one probe found.
+
+    Attributes:
+        fix: What mends it; empty if nothing has to be mended.
+    """
+
+    probe: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def _failed(probe: str, error: TianJiError) -> Finding:
+    return Finding(probe=probe, verdict="failed", detail=error.what, fix=error.fix)
+
+
+def _ok(probe: str, detail: str) -> Finding:
+    return Finding(probe=probe, verdict="ok", detail=detail)
+
+
+def access_findings(node: Node) -> list[Finding]:
+    """How a host was reached."""
+    access = node.access
+    if not node.is_remote:
+        return [_ok("ssh", f"this machine, as {access.user}"), _ok("host key", "not needed")]
+    way = f" through {access.jump}" if access.jump else ""
+    return [
+        _ok("ssh", f"{access.endpoint}{way}, key: {access.key}"),
+        _ok("host key", access.host_key),
+    ]
+
+
+def access_failure(error: TianJiError) -> list[Finding]:
+    """Why a host was not reached."""
+    if isinstance(error, HostUnreachableError) or not error.what.startswith("the host key"):
+        place = f"{error.where}: " if isinstance(error, ConfigError) and error.where else ""
+        return [Finding(probe="ssh", verdict="failed", detail=place + error.what, fix=error.fix)]
+    return [_ok("ssh", "it answers"), _failed("host key", error)]
+
+
+def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
+    """All that one host says about itself.
+
+    Returns:
+        The findings, and the path of its interpreter; empty if it has none of use.
+    """
+    try:
+        interpreter = find_interpreter(node, host, pinned_constraints())
+    except TianJiError as error:
+        return [_failed("python", error)], ""
+    facts = interpreter.facts
+    findings = [
+        _ok("python", f"{facts.python} at {facts.executable}"),
+        judge_versions(facts, _index_problem(node, interpreter.path, facts), interpreter.damage),
+        _ok("cores", str(facts.num_cores)),
+        judge_memory(facts),
+        judge_disk(facts, host.workdir),
+        judge_gpus(facts, host),
+        _attempt("clock", lambda: judge_clock(measure_clock(node, interpreter.path))),
+        judge_leftovers(facts),
+    ]
+    return findings, interpreter.path
+
+
+def _attempt(name: str, probe: Callable[[], Finding]) -> Finding:
+    try:
+        return probe()
+    except TianJiError as error:
+        return _failed(name, error)
+
+
+def _index_problem(node: Node, python: str, facts: ProbeFacts) -> str:
+    """Why the packages that a host lacks cannot be got there; empty if they can, or none is."""
+    if not facts.missing or not facts.has_venv:
+        return ""
+    wanted = [f"{name}=={_pinned()[name]}" for name in facts.missing]
+    done = node.run(probe_command(python, "index", *wanted), INDEX_S)
+    try:
+        answers = msgspec.json.decode(done.stdout, type=dict[str, str])
+    except msgspec.DecodeError:
+        return ""  # what is not known is no reason to refuse a host
+    return next((problem for problem in answers.values() if problem), "")
+
+
+def _pinned() -> dict[str, str]:
+    """Versions that run here, by package."""
+    return dict(line.split("==") for line in pinned_constraints().split())
+
+
+def judge_versions(facts: ProbeFacts, index_problem: str = "", damage: str = "") -> Finding:
+    """Packages against those that run here.
+
+    Args:
+        index_problem: Why what is missing cannot be got there.
+        damage: What is wrong with the environment that an earlier `up` has made.
+    """
+    pinned = _pinned()
+    if facts.missing:
+        missing = ", ".join(facts.missing)
+        if index_problem:
+            return Finding(
+                probe="versions",
+                verdict="failed",
+                detail=f"lacks {missing}, and pip cannot get them there: {index_problem}",
+                fix="let pip there reach a package index (pip config), or give a `python:` that has"
+                " them",
+            )
+        if facts.has_venv:
+            made = f"lacks {missing}; `up` makes an environment with pinned versions there"
+            anew = f"its environment is damaged ({damage}); `up` makes it anew"
+            return Finding(probe="versions", verdict="warning", detail=anew if damage else made)
+        return Finding(
+            probe="versions",
+            verdict="failed",
+            detail=f"lacks {missing}, and cannot make virtual environments",
+            fix=f"apt install python{facts.minor}-venv there, or give another `python:`",
+        )
+    others = [
+        f"{name} {version} (here {pinned[name]})"
+        for name in REQUIREMENTS
+        if (version := (facts.packages.get(name) or "").partition("+")[0]) != pinned[name]
+    ]
+    if others:
+        return Finding(
+            probe="versions",
+            verdict="warning",
+            detail=", ".join(others),
+            fix="pip install the versions used here, so that all hosts compute the same",
+        )
+    return _ok("versions", f"{len(REQUIREMENTS)} packages, same versions as here")
+
+
+def judge_memory(facts: ProbeFacts) -> Finding:
+    """Free memory."""
+    detail = (
+        f"{facts.memory_available_bytes / 2**30:.1f} of {facts.memory_bytes / 2**30:.1f} GiB free"
+    )
+    if 0 < facts.memory_available_bytes < MIN_MEMORY_BYTES:
+        return Finding(
+            probe="memory",
+            verdict="warning",
+            detail=detail,
+            fix="end other programs, or give this host fewer roles",
+        )
+    return _ok("memory", detail)
+
+
+def judge_disk(facts: ProbeFacts, workdir: str) -> Finding:
+    """Free disk where TianJi keeps its files."""
+    detail = f"{facts.disk_free_bytes / 2**30:.1f} GiB free at {workdir}"
+    if not facts.is_writable:
+        return Finding(
+            probe="disk",
+            verdict="failed",
+            detail=f"{workdir} cannot be written",
+            fix="give another `workdir:`",
+        )
+    if facts.disk_free_bytes < MIN_FREE_BYTES:
+        return Finding(
+            probe="disk", verdict="failed", detail=detail, fix="free space, or another `workdir:`"
+        )
+    return _ok("disk", detail)
+
+
+def judge_gpus(facts: ProbeFacts, host: Host) -> Finding:
+    """GPUs that the inventory names must be there; otherwise none is needed."""
+    there = ", ".join(facts.gpus) or "none"
+    if host.gpus and max(host.gpus) >= len(facts.gpus):
+        return Finding(
+            probe="gpu",
+            verdict="failed",
+            detail=f"the inventory names GPU {max(host.gpus)}; the host has: {there}",
+            fix="correct `gpus:`, or see what nvidia-smi says there",
+        )
+    return _ok("gpu", there)
+
+
+def judge_clock(offset: ClockOffset) -> Finding:
+    """Wall clocks; traces do not depend on them, people who compare log files do."""
+    offset_s, error_s = offset.offset_ns * 1e-9, offset.error_ns * 1e-9
+    detail = f"{offset_s:+.4f} s against here, within {error_s:.4f} s"
+    if abs(offset_s) - error_s > MAX_SKEW_S:
+        return Finding(
+            probe="clock",
+            verdict="warning",
+            detail=detail,
+            fix="run chrony or ntpd there; traces are correct either way",
+        )
+    return _ok("clock", detail)
+
+
+def judge_leftovers(facts: ProbeFacts) -> Finding:
+    """Processes of runs that are there already."""
+    runs: dict[str, int] = {}
+    for text in facts.leftovers.values():
+        run = text.rpartition("@")[0]
+        runs[run] = runs.get(run, 0) + 1
+    if not runs:
+        return _ok("leftovers", "none")
+    return Finding(
+        probe="leftovers",
+        verdict="warning",
+        detail=", ".join(f"{plural(count, 'process')} of run {run}" for run, count in runs.items()),
+        fix="; ".join(f"tianji down {run}" for run in runs),
+    )
+
+
+class _ClockAnswer(msgspec.Struct):
+    monotonic_ns: int
+    unix_ns: int
+
+
+def measure_clock(node: Node, python: str) -> ClockOffset:
+    """A host's wall clock minus ours.
+
+    Raises:
+        TianJiError: It does not answer.
+    """
+    connection = node.spawn(probe_command(python, "clock"), {})
+    answers = []
+    try:
+        for _ in range(NUM_PINGS):
+            sent_ns = time.time_ns()
+            os.write(connection.to_supervisor, b"\n")
+            line = read_line(connection.from_supervisor)
+            heard_ns = time.time_ns()
+            if not line:
+                raise TianJiError(f"its clock does not answer: {connection.error_output()}")
+            answer = msgspec.json.decode(line, type=_ClockAnswer)
+            answers.append(Answer(sent_ns, answer.unix_ns, heard_ns))
+    except (OSError, msgspec.DecodeError) as error:
+        said = connection.error_output() or str(error)
+        raise TianJiError(f"its clock does not answer: {said}", where=node.name) from error
+    finally:
+        connection.close_input()
+        connection.wait(5.0)
+        connection.close()
+    return estimate(answers)
+
+
+def read_line(fd: int) -> bytes:
+    """One line; what has come so far if the writer ends."""
+    data = b""
+    while not data.endswith(b"\n"):
+        part = os.read(fd, 1)
+        if not part:
+            break
+        data += part
+    return data
+
+
+def complete(findings: Sequence[Finding]) -> list[Finding]:
+    """All probes in their order; those without a finding were skipped."""
+    by_name = {finding.probe: finding for finding in findings}
+    first_failure = next((f.probe for f in findings if f.verdict == "failed"), "")
+    reason = f"could not be asked: {first_failure} failed" if first_failure else "not asked"
+    return [
+        by_name.get(name, Finding(probe=name, verdict="skipped", detail=reason)) for name in NAMES
+    ]

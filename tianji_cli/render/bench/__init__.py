@@ -1,0 +1,1 @@
+"""Benchmarks and studies: figures, tables and their pages."""

@@ -1,0 +1,1 @@
+"""Runs: figures, tables and their page."""

@@ -1,0 +1,217 @@
+"""Runs that were left alone: look at them, end them, bring their files here.
+
+Everything starts from `results/<run-id>/deployment.json`, written when the run began. Hosts are
+asked in parallel; one that does not answer does not keep the others from answering.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from engine.errors import CleanupError, TianJiError
+from engine.supervision.run_inspector import Findings
+from tianji_cli.connectors.base import Node
+from tianji_cli.provisioning.provision import Connect, connect
+from tianji_cli.runs.host_control import end_part, look_at_part, remove_part
+from tianji_cli.runs.mirror import fetch
+from tianji_cli.storage.consent import NOBODY, Consent
+from tianji_cli.storage.deployment import (
+    Deployment,
+    HostPart,
+    note_ended,
+    read_deployment,
+    shares_of,
+    write_deployment,
+)
+from tianji_cli.storage.run_dir import RunPaths, command_for
+
+STOP_S = 25.0
+"""How long a run may take to end in good order before it is ended by force.
+
+A learner may be within an update that takes longer, and its run would wait for that; but nothing
+of a run is to be left 30 s after `down`, and what is lost is only what came after the newest
+checkpoint.
+"""
+
+BRING_S = 0.5
+"""How often logs that are followed are looked at on their host."""
+RECONNECT_S = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HostAnswer:
+    """What a host says of its part.
+
+    Attributes:
+        part: The host's.
+        findings: What is there; None if it does not answer.
+        error: Why it does not answer, or what could not be done with its files.
+    """
+
+    part: HostPart
+    findings: Findings | None
+    error: TianJiError | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.findings is not None and bool(
+            self.findings.is_supervised or self.findings.marked
+        )
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, to be said after the host's name; empty if nothing is."""
+        if self.error is None:
+            return ""
+        verb = "answers, but " if self.findings else "does not answer: "
+        return verb + self.error.what
+
+
+class DetachedRun:
+    """A run by its directory here.
+
+    Args:
+        paths: `results/<run-id>`.
+        reach: Makes connections.
+        consent: Asked before hosts are used that a run names which was not begun here.
+
+    Raises:
+        ConfigError: The run had no processes of its own, or is not agreed to.
+    """
+
+    def __init__(
+        self, paths: RunPaths, reach: Connect = connect, consent: Consent = NOBODY
+    ) -> None:
+        self.paths = paths
+        self.deployment: Deployment = read_deployment(paths.root, consent)
+        self._reach = reach
+
+    def look(self, *, collects: bool = True) -> list[HostAnswer]:
+        """What is there now, on each host; brings new lines of traces and logs along."""
+
+        def ask(node: Node, part: HostPart) -> HostAnswer:
+            findings = look_at_part(node, part, self.deployment.run_id)
+            error = self._bring(node, part, everything=False) if collects else None
+            return HostAnswer(part, findings, error)
+
+        return self._ask_all(ask)
+
+    def bring_along(self, stop: threading.Event) -> None:
+        """Brings what is new of every host that is not this machine, until `stop` is set.
+
+        Each host has a thread and a connection of its own, which is made again when it breaks. Who
+        does not answer is told by `look`.
+        """
+        for part in self.deployment.parts:
+            if part.host.connection != "local":
+                threading.Thread(
+                    target=self._bring_part, args=(part, stop), name="bring", daemon=True
+                ).start()
+
+    def _bring_part(self, part: HostPart, stop: threading.Event) -> None:
+        while not stop.wait(RECONNECT_S):
+            with contextlib.suppress(TianJiError, OSError):
+                node = self._reach(part.host, stop)
+                try:
+                    while not stop.wait(BRING_S):
+                        if self._bring(node, part, everything=False) is not None:
+                            break
+                finally:
+                    node.close()
+
+    def fetch(self) -> list[HostAnswer]:
+        """Brings what is there, on each host, and ends nothing: all files of a part that has ended;
+        of one that goes on, what is appended only, and checkpoints."""
+
+        def ask(node: Node, part: HostPart) -> HostAnswer:
+            findings = look_at_part(node, part, self.deployment.run_id)
+            has_ended = not (findings.is_supervised or findings.marked)
+            return HostAnswer(part, findings, self._bring(node, part, everything=has_ended))
+
+        return self._ask_all(ask)
+
+    def note_ended(self) -> None:
+        """Notes that the run has ended, for commands that ask no host; a full disk costs that."""
+        if not self.deployment.has_ended:
+            with contextlib.suppress(OSError):
+                note_ended(self.paths.root, self.deployment)
+
+    def end(self) -> list[HostAnswer]:
+        """Ends the run everywhere, brings all files here, and removes them there.
+
+        Every supervisor is asked at the same time: the one beside the coordinator stops the run in
+        good order, which ends the others' roles as well. If nothing is left: `note_collected`.
+        """
+
+        def stop(node: Node, part: HostPart) -> HostAnswer:
+            findings = end_part(node, part, self.deployment.run_id, STOP_S)
+            error = self._bring(node, part, everything=True, removes=not findings.marked)
+            return HostAnswer(part, findings, error)
+
+        return self._ask_all(stop)
+
+    def _bring(
+        self, node: Node, part: HostPart, *, everything: bool, removes: bool = False
+    ) -> TianJiError | None:
+        """Brings a host's files here; removes them there only once they have come.
+
+        Returns:
+            What went wrong. It takes nothing from what the host has answered.
+        """
+        if not node.is_remote:
+            return None
+        try:
+            share = shares_of(self.deployment.parts)[part.host.name]
+            fetch(node, share, part.run_dir, self.paths.root, everything=everything)
+            if removes:
+                remove_part(node, part, self.deployment.run_id)
+        except CleanupError as error:
+            return error
+        except TianJiError as error:
+            return TianJiError(f"its files did not come: {error.what}", where=node.name)
+        except OSError as error:
+            return TianJiError(f"its files cannot be kept here: {error}", where=node.name)
+        return None
+
+    def note_collected(self) -> None:
+        """Notes that all of it is here and nothing is on any host.
+
+        Raises:
+            CleanupError: That cannot be written.
+        """
+        done = msgspec.structs.replace(self.deployment, is_collected=True)
+        try:
+            write_deployment(self.paths.root, done)
+        except OSError as error:
+            root = self.paths.root
+            raise CleanupError(
+                f"nothing is left on any host, but this cannot be recorded here: {error}",
+                where=str(root),
+                fix=f"free space or permissions there, then: {command_for('down', root)}",
+            ) from error
+
+    def _ask_all(self, ask: Callable[[Node, HostPart], HostAnswer]) -> list[HostAnswer]:
+        def one(part: HostPart) -> HostAnswer:
+            try:
+                node = self._reach(part.host, threading.Event())
+                try:
+                    return ask(node, part)
+                finally:
+                    node.close()
+            except TianJiError as error:
+                return HostAnswer(part, None, error)
+            except OSError as error:  # of this machine: no descriptor, no memory for a process
+                failed = TianJiError(f"it cannot be asked: {error}", where=part.host.name)
+                return HostAnswer(part, None, failed)
+
+        with ThreadPoolExecutor(max_workers=len(self.deployment.parts)) as pool:
+            return list(pool.map(one, self.deployment.parts))

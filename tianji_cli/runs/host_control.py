@@ -1,0 +1,86 @@
+"""Asks a host about a run, ends it there, removes its directory: by what the run recorded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import PurePosixPath
+
+import msgspec
+
+from engine.errors import CleanupError, TianJiError
+from engine.search_path import module_command
+from engine.supervision.run_inspector import Findings
+from tianji_cli.connectors.base import Completed, Node, with_environment
+from tianji_cli.provisioning.bundle import source_root
+from tianji_cli.storage.deployment import INSPECTOR, HostPart
+
+LOOK_S = 20.0
+STEP_S = 30.0
+
+
+def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
+    """Runs a module of the run's own sources there, which imports nothing heavy.
+
+    On this machine it is this program's own, whatever the run's files say.
+    """
+    python, source, module = part.python, part.source, part.inspecting_module
+    if not node.is_remote:
+        python, source, module = sys.executable, str(source_root()), INSPECTOR
+    command = with_environment(module_command(python, module, *arguments), {"PYTHONPATH": source})
+    done = node.run(command, limit_s)
+    return _decode(node, done)
+
+
+def _decode(node: Node, done: Completed) -> Findings:
+    try:
+        return msgspec.json.decode(done.stdout, type=Findings)
+    except msgspec.DecodeError:
+        raise TianJiError(
+            f"it cannot be inspected (exit code {done.code}){done.last_words}", where=node.name
+        ) from None
+
+
+def look_at_part(node: Node, part: HostPart, run_id: str) -> Findings:
+    """What there is of a run on a host.
+
+    Raises:
+        TianJiError: The host cannot be asked.
+    """
+    return _inspect(node, part, LOOK_S, "look", part.run_dir, run_id, part.host.name, *_known(part))
+
+
+def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findings:
+    """Ends what there is of a run on a host, first politely.
+
+    Args:
+        node, part, run_id: What, where.
+        within_s: How long it may take to end in good order.
+
+    Returns:
+        What is left after it.
+
+    Raises:
+        TianJiError: The host cannot be asked.
+    """
+    arguments = ("stop", part.run_dir, run_id, part.host.name, str(within_s), *_known(part))
+    return _inspect(node, part, LOOK_S + within_s, *arguments)
+
+
+def _known(part: HostPart) -> list[str]:
+    """The attempt; the program of a run that has none may not know the argument."""
+    return [part.attempt] if part.attempt else []
+
+
+def remove_part(node: Node, part: HostPart, run_id: str) -> None:
+    """Removes the run's directory from a host that is not this machine.
+
+    Raises:
+        CleanupError: It is still there, or what is named is no directory of this run.
+    """
+    place = PurePosixPath(part.run_dir)
+    is_ours = place.is_absolute() and ".." not in place.parts and place.parent.name == "runs"
+    if not is_ours or place.name.partition("@")[0] != run_id:
+        raise CleanupError(f"{part.run_dir} is not removed: it is not this run's", where=node.name)
+    done = node.run(["rm", "-rf", "--", part.run_dir], STEP_S)
+    if done.code != 0:
+        raise CleanupError(f"{part.run_dir} is still there{done.last_words}", where=node.name)

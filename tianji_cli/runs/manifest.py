@@ -1,0 +1,83 @@
+"""`manifest.json`: what was run, from which code, on which machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from engine.control_protocol import HostFacts
+from engine.progress import Resumed
+from engine.spec import Experiment
+from engine.trace.records import SCHEMA_VERSION
+from tianji_cli.config.inventory import Inventory
+from tianji_cli.git_state import GitState, git_state
+from tianji_cli.planning.resources import Seat
+from tianji_cli.storage.clock_sync import ClockOffset
+from tianji_cli.storage.json_files import write_json
+from tianji_cli.storage.ownership import checksum_of, note_own
+from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.storage.safe_files import PRIVATE_MODE
+
+DECIDING = ("run_id", "experiment", "inventory")
+"""What of a manifest decides what is done when another run goes on from it."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Provenance of a run; values of `env` are not kept in it."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    argv: list[str]
+    experiment: Experiment
+    inventory: Inventory
+    git: GitState
+    versions: dict[str, str]
+    hosts: dict[str, HostFacts]
+    processes: dict[str, Seat]
+    seeds: list[int]
+    started_at: str
+    clock_offsets_s: dict[str, float]
+    clock_errors_s: dict[str, float]
+    resumed_from: Resumed | None = None
+
+
+def write_manifest(
+    paths: RunPaths,
+    experiment: Experiment,
+    inventory: Inventory,
+    hosts: dict[str, HostFacts],
+    processes: dict[str, Seat],
+    offsets: Mapping[str, ClockOffset],
+    resumed: Resumed | None = None,
+) -> Manifest:
+    """Writes the manifest of a run that is about to start.
+
+    Args:
+        paths, experiment, inventory: The run.
+        hosts: What each is, the coordinator's first.
+        processes: What each gets of its host.
+        offsets: Their monotonic clocks minus that of the coordinator's host.
+        resumed: What it goes on from, if it does.
+    """
+    manifest = Manifest(
+        run_id=paths.run_id,
+        argv=["tianji", *sys.argv[1:]],
+        experiment=experiment,
+        inventory=inventory,
+        git=git_state(Path(__file__).resolve().parents[2]),
+        versions=next(iter(hosts.values())).versions,
+        hosts=hosts,
+        processes=processes,
+        seeds=[experiment.seed],
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},
+        clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
+        resumed_from=resumed,
+    )
+    data = write_json(paths.manifest, manifest, PRIVATE_MODE)
+    note_own(checksum_of(data, only=DECIDING))
+    return manifest

@@ -1,0 +1,272 @@
+"""What `up --resume RUN` goes on from: the newest whole checkpoint of a run that has ended.
+
+The run that goes on is a new one. The old one's directory stays as it is, traces of what happened
+after the checkpoint included; the new one's manifest names it, and its counters go on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import ConfigError, PreflightError, TianJiError
+from engine.progress import Resumed, steps_left
+from engine.spec import Experiment
+from engine.trace.checkpoint_file import (
+    CheckpointInfo,
+    Found,
+    check_identity,
+    is_identity,
+    newest_checkpoint,
+)
+from engine.trace.records import SCHEMA_VERSION
+from engine.wording import plural
+from tianji_cli.config.inventory import Inventory, check_host
+from tianji_cli.connectors.base import Node
+from tianji_cli.runs.detached import DetachedRun
+from tianji_cli.runs.manifest import DECIDING
+from tianji_cli.storage.consent import NOBODY, Consent, words_of_host
+from tianji_cli.storage.deployment import DEPLOYMENT_NAME
+from tianji_cli.storage.json_files import decode, read_document
+from tianji_cli.storage.ownership import checksum_of
+from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
+
+GROUPS = "group-*"
+UNTRAINED = "v0000000000.json"
+"""A checkpoint of the weights that a run began with."""
+
+
+class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manifest says of a run that another one has to know."""
+
+    schema_version: int = 0
+    experiment: Experiment
+    inventory: Inventory
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A checkpoint to go on from.
+
+    Attributes:
+        paths: The run that wrote it.
+        experiment, inventory: Of that run.
+        directory: Where the checkpoint's files are.
+        info: The checkpoint.
+        notes: What the user should know of how it was found.
+    """
+
+    paths: RunPaths
+    experiment: Experiment
+    inventory: Inventory
+    directory: Path
+    info: CheckpointInfo
+    notes: tuple[str, ...]
+
+    @property
+    def resumed(self) -> Resumed:
+        """For the run that goes on: what was under way when the checkpoint was written is lost."""
+        counters = self.info.counters
+        lost = counters.env_steps_collected - counters.env_steps_consumed
+        return Resumed(
+            run_id=self.paths.run_id,
+            checkpoint=self.info.name,
+            version=self.info.version,
+            updates=self.info.updates,
+            counters=msgspec.structs.replace(counters, env_steps_dropped=lost),
+            resumes=self.info.resumes + 1,
+        )
+
+    def check(self, experiment: Experiment) -> None:
+        """Makes sure that this experiment can go on from here.
+
+        Raises:
+            ConfigError: It is another one, or there is nothing left of it to do.
+        """
+        check_identity(experiment, self.info)
+        stop, counters = experiment.stop, self.info.counters
+        left = steps_left(stop.env_steps, self.resumed)
+        if left is not None and left <= 0:
+            raise ConfigError(
+                f"the run has consumed {counters.env_steps_consumed:,} of"
+                f" {plural(stop.env_steps or 0, 'env step')} already",
+                where="stop.env_steps",
+                fix=f"-s stop.env_steps={2 * counters.env_steps_consumed}",
+            )
+        if stop.seconds is not None and counters.elapsed_s >= stop.seconds:
+            raise ConfigError(
+                f"the run has trained for {counters.elapsed_s:.0f} of {stop.seconds:g} s already",
+                where="stop.seconds",
+                fix=f"-s stop.seconds={2 * counters.elapsed_s:.0f}",
+            )
+
+    def advised(self, error: TianJiError) -> TianJiError:
+        """The same error, without the advice to change what this run must keep."""
+        if not is_identity(error.where):
+            return error
+        fix = (
+            f"a resumed run keeps its {error.where}: change what does not fit it (hosts, policy,"
+            " actors, groups and env.num_envs can change), or start a new run"
+        )
+        return type(error)(error.what, where=error.where, fix=fix)
+
+    def words(self) -> list[str]:
+        """What is restored and what is not, line by line."""
+        info, counters = self.info, self.info.counters
+        is_replay = info.buffer.get("kind") == "replay"
+        network = "network, target network" if is_replay else "network"
+        anew = "environments, their random numbers, the window of returns"
+        if is_replay:
+            anew += (
+                f"; the replay store is filled again ({info.buffer['min_size']} env steps first)"
+            )
+        return [
+            *self.notes,
+            f"resumes {self.paths.run_id} from version {info.version}:"
+            f" {plural(counters.env_steps_consumed, 'env step')} consumed,"
+            f" {plural(info.updates, 'update')},"
+            f" {counters.elapsed_s:.1f} s of training",
+            f"restored: {network}, optimiser (hence all schedules), the learner's random"
+            " numbers, counters",
+            f"started afresh: {anew}",
+        ]
+
+    def copy_to(self, paths: RunPaths) -> None:
+        """Puts a copy of the checkpoint into the new run, which then needs the old one no more.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        for name in (self.info.tensors_name, self.info.name):
+            shutil.copyfile(self.directory / name, paths.checkpoints / name)
+
+    def ship(self, node: Node, run_dir: str) -> None:
+        """Puts a copy of the checkpoint on a host that is not this machine.
+
+        Raises:
+            HostUnreachableError: It does not get there.
+        """
+        for name in (self.info.tensors_name, self.info.name):
+            node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
+
+
+def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
+    """The newest whole checkpoint of a run.
+
+    Args:
+        results: Where runs are.
+        name: A run's id, a unique beginning of one, or its path.
+        consent: Asked before anything is used that a run names which was not begun here.
+
+    Raises:
+        ConfigError: There is no such run, it still runs, has no whole checkpoint here, or is not
+            agreed to.
+    """
+    paths = resolve_run(results, name)
+    recorded = _read_recorded(paths, consent)
+    notes = _refuse_running(paths, consent)
+    directory, found = _newest(paths.checkpoints)
+    if found.info is None:
+        reasons = "".join(f"\n    {text}" for text in found.refused)
+        raise ConfigError(
+            f"it has no checkpoint to resume from{reasons}{_lines(notes)}",
+            where=str(paths.checkpoints),
+            fix="start a new run; checkpoint.every_s sets how often one is written",
+        )
+    notes += [
+        f"incomplete or damaged, so the previous one is used: {text}" for text in found.refused
+    ]
+    return Origin(
+        paths, recorded.experiment, recorded.inventory, directory, found.info, tuple(notes)
+    )
+
+
+def resume_hint(paths: RunPaths) -> str:
+    """The command that goes on with a run; empty if it has kept nothing that was learnt."""
+    patterns = ("v*.json", f"{GROUPS}/v*.json")
+    found = [path for pattern in patterns for path in paths.checkpoints.glob(pattern)]
+    if all(path.name == UNTRAINED for path in found):
+        return ""
+    return command_for("up --resume", paths.root)
+
+
+def _newest(checkpoints: Path) -> tuple[Path, Found]:
+    """Over all compute groups, which began alike and were merged all along."""
+    refused: list[str] = []
+    best: tuple[Path, CheckpointInfo] | None = None
+    for directory in (checkpoints, *sorted(checkpoints.glob(GROUPS))):
+        found = newest_checkpoint(directory)
+        refused += found.refused
+        if found.info and (best is None or found.info.version > best[1].version):
+            best = (directory, found.info)
+    if best is None:
+        return checkpoints, Found(None, tuple(refused))
+    return best[0], Found(best[1], tuple(refused))
+
+
+def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:
+    """Experiment and inventory of a run: modules that would be imported, hosts that would be used.
+
+    Raises:
+        ConfigError: The manifest cannot be used, or is not agreed to.
+    """
+    data, where = read_document(paths.manifest), str(paths.manifest)
+    recorded = decode(data, _Recorded, SCHEMA_VERSION, "a run", where)
+    for host in recorded.inventory.hosts:
+        check_host(host, where)
+    experiment = recorded.experiment
+    words = [
+        f"experiment {experiment.name}: {experiment.algorithm_name} on {experiment.env.id},"
+        f" policy {experiment.policy}",
+        *map(words_of_host, recorded.inventory.hosts),
+    ]
+    consent.need(checksum_of(data, only=DECIDING), "run", where, words)
+    return recorded
+
+
+def _refuse_running(paths: RunPaths, consent: Consent) -> list[str]:
+    """Raises ConfigError if the run still runs somewhere; notes what could not be asked."""
+    if not (paths.root / DEPLOYMENT_NAME).is_file():
+        return []  # it was one process, the command's own
+    run = DetachedRun(paths, consent=consent)
+    if run.deployment.is_collected:
+        return []
+    notes: list[str] = []
+    for answer in run.look(collects=False):
+        host = answer.part.host
+        if answer.is_running:
+            raise ConfigError(
+                f"it still runs on {host.name}",
+                where=paths.run_id,
+                fix=command_for("down", paths.root),
+            )
+        if answer.error is not None:
+            notes.append(f"{host.name} cannot be asked for newer checkpoints: {answer.error.what}")
+        elif host.connection != "local" and answer.findings and answer.findings.state:
+            raise ConfigError(
+                f"files of it are still on {host.name}",
+                where=paths.run_id,
+                fix=f"{command_for('down', paths.root)} brings them here",
+            )
+    return notes
+
+
+def _lines(notes: list[str]) -> str:
+    return "".join(f"\n    {text}" for text in notes)
+
+
+def place_copy(origin: Origin, paths: RunPaths) -> None:
+    """`Origin.copy_to`, with an error for people.
+
+    Raises:
+        PreflightError: It cannot be written.
+    """
+    try:
+        origin.copy_to(paths)
+    except OSError as error:
+        raise PreflightError(
+            f"the checkpoint cannot be copied: {error}", where=str(paths.checkpoints)
+        ) from error

@@ -1,0 +1,389 @@
+"""One run on the hosts of its plan, from nothing to results: what `up` does beside talking.
+
+    provision -> prepare -> clocks -> directories -> launch and watch -> collect -> remove
+
+Whatever goes wrong on the way, every host that was reached is released, and what is left
+anywhere is named.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import msgspec
+
+from engine.errors import CleanupError, PreflightError, TianJiError
+from engine.messages import index_of, role_of
+from engine.progress import Progress, Resumed
+from engine.wording import plural
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.planning.placement import crowded
+from tianji_cli.planning.plan import HostSetup, Plan, ways_of, wire
+from tianji_cli.planning.resources import Seat, seated, seats_of, words_of_devices
+from tianji_cli.provisioning.own_modules import OwnModules, find_modules
+from tianji_cli.provisioning.provision import Connect, Order, Phase, Provisioner, Site, connect
+from tianji_cli.provisioning.reachability import Reachable, require_ways
+from tianji_cli.provisioning.shipping import claim_directory, make_run_directories
+from tianji_cli.runs.controller import Controller, HostReady
+from tianji_cli.runs.host_control import end_part, remove_part
+from tianji_cli.runs.joining import Joining
+from tianji_cli.runs.manifest import write_manifest
+from tianji_cli.runs.mirror import Mirror, fetch
+from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.parallel import in_parallel
+from tianji_cli.runs.resume import Origin, place_copy
+from tianji_cli.storage.clock_sync import ClockOffset
+from tianji_cli.storage.deployment import Deployment, shares_of, write_deployment
+from tianji_cli.storage.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
+from tianji_cli.storage.takings import Share
+
+CLEAN_S = 30.0
+"""How long it may take to end and remove what is left of a run, on all hosts together."""
+
+
+@dataclass(frozen=True)
+class Spectator:
+    """Who is told what happens.
+
+    Attributes:
+        phase: Host, phase and details, while hosts are made ready.
+        started: The run's directory, once it is there.
+        show: Progress.
+        note: Words for the user.
+    """
+
+    phase: Callable[[str, Phase, str], None]
+    started: Callable[[RunPaths], None]
+    show: Callable[[Progress], None]
+    note: Callable[[str], None]
+
+
+@dataclass
+class HostedRun:
+    """A run that is about to take place.
+
+    Attributes:
+        plan: What runs where.
+        paths: Its directory: the command's own, and empty.
+        is_automatic: The user has not chosen its name.
+        detaches: Let go as soon as it has started.
+        origin: What it goes on from, if it does.
+        module_directories: Where the user's own modules lie here.
+        unclean: What is left, filled in as it is found.
+        attempt: Tells its processes from those of another attempt at the same directory.
+    """
+
+    plan: Plan
+    paths: RunPaths
+    is_automatic: bool = False
+    detaches: bool = False
+    reach: Connect = connect
+    origin: Origin | None = None
+    module_directories: tuple[str, ...] = ()
+    unclean: list[str] = field(default_factory=list)
+    _missing: dict[str, TianJiError] = field(default_factory=dict)
+    """Hosts whose files have not all come, and why."""
+    _shares: dict[str, Share] = field(default_factory=dict)
+    attempt: str = field(default_factory=lambda: secrets.token_hex(6))
+    _claimed: set[str] = field(default_factory=set)
+    """Hosts, not this machine, on which the run's directory was made by this attempt."""
+
+    @property
+    def run_id(self) -> str:
+        return self.paths.run_id
+
+    def check(self, interrupts: Interrupts, spectator: Spectator) -> None:
+        """All that can be checked without starting a role; leaves nothing behind.
+
+        Raises:
+            TianJiError: Something is not as it must be.
+        """
+        sites = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, sites, interrupts)
+        try:
+            self._try_ways(sites, self._prepare(controller, sites, spectator))
+        finally:
+            self._release(controller, sites)
+
+    def run(self, interrupts: Interrupts, spectator: Spectator) -> Outcome:
+        """Runs to the end, or until it is detached.
+
+        Raises:
+            TianJiError: Nothing was started; or the run was lost, which the error explains.
+        """
+        sites = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, sites, interrupts)
+        outcome = Outcome()
+        has_started = False
+        try:
+            ready = self._prepare(controller, sites, spectator)
+            self._try_ways(sites, ready)
+            known = {host: len(item.offer.cores) for host, item in ready.items()}
+            cores = {host: count for host, count in known.items() if count}
+            for warning in crowded(self.plan.placements, cores):
+                spectator.note(f"over-subscribed: {warning}")
+            for words in dict.fromkeys(words for item in ready.values() for words in item.notes):
+                spectator.note(words)
+            offsets = controller.measure_clocks()
+            seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
+            for words in words_of_devices(seats, self.plan):
+                spectator.note(words)
+            controller.meanwhile(lambda: self._write_down(sites, ready, seats, offsets))
+            has_started = True
+            spectator.started(self.paths)
+            outcome = self._watch(controller, sites, ready, offsets, seats, spectator, interrupts)
+        finally:
+            if outcome.is_detached:
+                controller.let_go()
+                _close_all(sites)
+                self._note(
+                    sites, spectator, "the run continues in the background", is_detached=True
+                )
+            else:
+                self._end(controller, sites, outcome, has_started, interrupts, spectator)
+        return outcome
+
+    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
+        order = Order(
+            self.run_id,
+            str(self.paths.root.absolute()),
+            self.attempt,
+            self.is_automatic,
+            self._own_modules(spectator),
+        )
+        provisioner = Provisioner(order, spectator.phase, self.reach)
+        interrupts.on_interrupt = provisioner.interrupt
+        try:
+            return self._with_learners(provisioner.provision(self.plan.hosts))
+        finally:
+            interrupts.on_interrupt = None
+
+    def _own_modules(self, spectator: Spectator) -> OwnModules:
+        """Read only where another host needs them."""
+        remote = [host for host in self.plan.hosts if host.connection != "local"]
+        if not remote:
+            return OwnModules(self.module_directories)
+        modules = find_modules(self.plan.experiment, self.module_directories)
+        if modules.problem:
+            spectator.note(modules.problem)
+        elif modules.files:
+            hosts = plural(len(remote), "host")
+            spectator.note(f"own modules for {hosts}: {modules.words}")
+        return modules
+
+    def _prepare(
+        self, controller: Controller, sites: Mapping[str, Site], spectator: Spectator
+    ) -> dict[str, HostReady]:
+        for host in sites:
+            spectator.phase(host, "prepare", "")
+        return controller.prepare(self.run_id)
+
+    def _try_ways(self, sites: Mapping[str, Site], ready: Mapping[str, HostReady]) -> None:
+        """Raises PreflightError if a port is closed, rather than that roles never join."""
+        wanted = ways_of(self.plan)
+        if not wanted:
+            return
+        hosts = {}
+        for name, site in sites.items():
+            host = site.part.host
+            if host.ports is not None:  # the very ports, or those next to them
+                first, end = host.ports
+                own = [port_of(endpoint) for endpoint in ready[name].endpoints]
+                start = min((port for port in own if first <= port < end), default=first)
+                host = msgspec.structs.replace(host, ports=(start, end))
+            hosts[name] = Reachable(site.node, host, site.part.python)
+        require_ways(hosts, wanted)
+
+    def _write_down(
+        self,
+        sites: Mapping[str, Site],
+        ready: Mapping[str, HostReady],
+        seats: dict[str, Seat],
+        offsets: Mapping[str, ClockOffset],
+    ) -> None:
+        """Makes the run's directories: from now on the run exists."""
+        paths = self.paths
+        with ThreadPoolExecutor(max_workers=len(sites)) as pool:
+            list(pool.map(self._claim_on, sites.values()))
+        with undone_unless_begun(paths):
+            try:
+                make_run_tree(paths, sites)
+                facts = {host: item.facts for host, item in ready.items()}
+                plan = self.plan
+                write_manifest(
+                    paths, plan.experiment, plan.inventory, facts, seats, offsets, self._resumed
+                )
+                write_deployment(paths.root, self._deployment(sites))
+            except OSError as error:
+                raise PreflightError(
+                    f"the run cannot be written: {error}", where=str(paths.root)
+                ) from error
+            if self.origin is not None:
+                self._place_origin(self.origin, sites)
+
+    def _claim_on(self, site: Site) -> None:
+        if site.node.is_remote:
+            claim_directory(site.node, site.part)
+            self._claimed.add(site.part.host.name)
+            make_run_directories(site.node, site.part)
+
+    def _deployment(self, sites: Mapping[str, Site]) -> Deployment:
+        parts = tuple(site.part for site in sites.values())
+        return Deployment(run_id=self.run_id, parts=parts)
+
+    def _place_origin(self, origin: Origin, sites: Mapping[str, Site]) -> None:
+        """What the run goes on from, where its learners are."""
+        place_copy(origin, self.paths)
+        learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
+        for host, site in sites.items():
+            if site.node.is_remote and host in learning:
+                origin.ship(site.node, site.part.run_dir)
+
+    def _with_learners(self, sites: Mapping[str, Site]) -> dict[str, Site]:
+        """The same, with the learners of each host, whose checkpoints it may hand over."""
+        learners: dict[str, list[int]] = {host: [] for host in sites}
+        for placement in self.plan.placements:
+            found = (index_of(role) for role in placement.roles if role_of(role) == "learner")
+            learners[placement.host].extend(found)
+        return {
+            host: replace(
+                site, part=msgspec.structs.replace(site.part, learners=tuple(learners[host]))
+            )
+            for host, site in sites.items()
+        }
+
+    @property
+    def _resumed(self) -> Resumed | None:
+        return self.origin.resumed if self.origin else None
+
+    def _watch(
+        self,
+        controller: Controller,
+        sites: Mapping[str, Site],
+        ready: Mapping[str, HostReady],
+        offsets: Mapping[str, ClockOffset],
+        seats: Mapping[str, Seat],
+        spectator: Spectator,
+        interrupts: Interrupts,
+    ) -> Outcome:
+        setups = {
+            host: HostSetup(
+                endpoints=item.endpoints,
+                run_dir=sites[host].part.run_dir,
+                clock_offset_ns=offsets[host].offset_ns,
+            )
+            for host, item in ready.items()
+        }
+        launches = seated(wire(self.plan, setups, self.run_id, self._resumed), seats)
+        self._shares = shares_of([site.part for site in sites.values()])
+        parts = [
+            (site.node, self._shares[host], site.part.run_dir)
+            for host, site in sites.items()
+            if site.node.is_remote
+        ]
+        mirror = Mirror(parts, self.paths.root)
+        joining = Joining(self.plan.placements)
+        for host in sites:
+            names = (p.process for p in self.plan.placements if p.host == host)
+            spectator.phase(host, "join", ", ".join(names))
+
+        def show(progress: Progress) -> None:
+            for host in joining.take(progress):
+                spectator.phase(host, "joined", "")
+            spectator.show(progress)
+
+        try:
+            return controller.run(launches, show, spectator.note, detaches=self.detaches)
+        finally:
+            self._missing = mirror.finish(interrupts.is_urgent)
+
+    def _end(
+        self,
+        controller: Controller,
+        sites: Mapping[str, Site],
+        outcome: Outcome,
+        has_started: bool,
+        interrupts: Interrupts,
+        spectator: Spectator,
+    ) -> None:
+        """Leaves nothing on any host; what cannot be reached is named."""
+        lost = {*controller.close(outcome.silent), *outcome.lost}
+        ends = {host: partial(self._end_part, site, host in lost) for host, site in sites.items()}
+        for host, error in in_parallel(ends, CLEAN_S, interrupts.is_urgent).items():
+            cause = self._missing.get(host, error)
+            self.unclean.append(f"{host}: {cause.what}")
+        if has_started and not self.unclean:
+            self._note(sites, spectator, "nothing is left on any host", is_collected=True)
+
+    def _note(
+        self, sites: Mapping[str, Site], spectator: Spectator, words: str, **facts: bool
+    ) -> None:
+        """For commands that come later, which else only ask the hosts once more."""
+        try:
+            write_deployment(
+                self.paths.root, msgspec.structs.replace(self._deployment(sites), **facts)
+            )
+        except OSError as error:
+            reason = f"{error.strerror or error} ({self.paths.root})"
+            spectator.note(f"{words}, but this cannot be recorded here: {reason}")
+
+    def _end_part(self, site: Site, is_lost: bool) -> None:
+        """Leaves nothing on one host, over a new connection if the first one may be what is broken.
+
+        Args:
+            site: The host.
+            is_lost: Its supervisor gave no last word, so somebody else has to look.
+
+        Raises:
+            TianJiError: It could not be done, or processes are left.
+        """
+        node, is_missing = site.node, site.part.host.name in self._missing
+        try:
+            if is_lost or is_missing:
+                node.close()
+                node = self.reach(site.part.host, threading.Event())
+            if is_lost:
+                findings = end_part(node, site.part, self.run_id, within_s=1.0)
+                if findings.marked:
+                    raise CleanupError(f"processes {findings.marked} are left")
+            if is_missing:
+                share = self._shares[site.part.host.name]
+                fetch(node, share, site.part.run_dir, self.paths.root, everything=True)
+            if node.is_remote and site.part.host.name in self._claimed:
+                remove_part(node, site.part, self.run_id)
+        finally:
+            node.close()
+
+    def _release(self, controller: Controller, sites: Mapping[str, Site]) -> None:
+        late = controller.close()
+        _close_all(sites)
+        if late:
+            raise CleanupError("the supervisor does not exit", where=", ".join(late))
+
+
+def _close_all(sites: Mapping[str, Site]) -> None:
+    in_parallel({host: site.node.close for host, site in sites.items()}, CLEAN_S)
+
+
+def port_of(endpoint: str) -> int:
+    """
+    >>> port_of("tcp://[::1]:29500")
+    29500
+    """
+    return int(endpoint.rpartition(":")[2])
+
+
+def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:
+    """What to say if something is left; of a run that has not begun there is no directory here."""
+    return CleanupError(
+        "parts of the run may be left" + "".join(f"\n    {text}" for text in unclean),
+        where=paths.run_id,
+        fix=f"once the host is back, run: {command_for('down', paths.root)}"
+        if paths.manifest.is_file()
+        else "once the host is back, remove it there",
+    )

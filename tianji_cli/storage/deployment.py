@@ -1,0 +1,186 @@
+"""`deployment.json`: where the parts of a run are, for commands that come later."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import msgspec
+
+from engine.errors import ConfigError
+from tianji_cli.config.inventory import Host, check_host
+from tianji_cli.storage.consent import NOBODY, Consent, words_of_host
+from tianji_cli.storage.json_files import decode, read_document, write_json
+from tianji_cli.storage.ownership import checksum_of, note_own
+from tianji_cli.storage.run_dir import command_for
+from tianji_cli.storage.safe_files import PRIVATE_MODE
+from tianji_cli.storage.takings import Share
+
+SCHEMA_VERSION = 1
+DEPLOYMENT_NAME = "deployment.json"
+INSPECTOR = "engine.supervision.run_inspector"
+"""The module of this release that a host is asked about a run with
+(`tianji_cli.runs.host_control`)."""
+FORMER_INSPECTOR = "engine.runtime.inspect"
+"""The same in releases that did not record it."""
+_MODULE = re.compile(r"engine(\.[a-z][a-z_]*)+")
+
+
+class HostPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One host's part of a run.
+
+    Attributes:
+        host: As in the inventory, its address filled in.
+        python: Interpreter.
+        source: Directory of the packages.
+        run_dir: The run's directory there.
+        inspector: The module in `source` that tells what is there of a run and ends it: a host has
+            the sources that the run began with, whatever this program has become since. Older
+            files do not say, and stay as they are when they are written again.
+        attempt: Of the `up` that began the run; empty if an earlier release did.
+        learners: Which learners are there, which write checkpoints; files of before do not say.
+    """
+
+    host: Host
+    python: str
+    source: str
+    run_dir: str
+    inspector: str | msgspec.UnsetType = msgspec.UNSET
+    attempt: str = ""
+    learners: tuple[int, ...] | None = None
+
+    @property
+    def inspecting_module(self) -> str:
+        """What to run in `source`."""
+        return FORMER_INSPECTOR if self.inspector is msgspec.UNSET else self.inspector
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """All parts of a run, the coordinator's host first.
+
+    Attributes:
+        is_collected: Everything was brought here and removed there.
+        is_detached: The command that started it has let it go.
+        has_ended: A command has seen since that it has.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    is_collected: bool = False
+    is_detached: bool = False
+    has_ended: bool = False
+    parts: Annotated[tuple[HostPart, ...], msgspec.Meta(min_length=1)]
+
+
+def shares_of(parts: Sequence[HostPart]) -> dict[str, Share]:
+    """What each host of a run may hand over; the coordinator's host is the first."""
+    return {
+        part.host.name: Share(part.host.name, number == 0, part.learners)
+        for number, part in enumerate(parts)
+    }
+
+
+def write_deployment(run_root: Path, deployment: Deployment) -> None:
+    """Replaces the file in `results/<run-id>`, and remembers that it is this user's own."""
+    data = write_json(run_root / DEPLOYMENT_NAME, deployment, PRIVATE_MODE)
+    note_own(_checksum_of(data))
+
+
+def _checksum_of(document: bytes) -> str:
+    return checksum_of(document, but=("is_collected", "is_detached", "has_ended"))
+
+
+def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
+    """Where the parts of a run are.
+
+    Args:
+        run_root: `results/<run-id>`.
+        consent: Asked before what was not begun here by this user is used; what was collected is
+            on no host any more, and nobody need agree to it.
+
+    Raises:
+        ConfigError: The run was not started by a release that writes this, or ran in one process;
+            or the file cannot be read, is damaged, newer than this program, or not agreed to.
+    """
+    path = run_root / DEPLOYMENT_NAME
+    if not os.path.lexists(path):
+        raise ConfigError(
+            "this run had no processes of its own: it ran inside its command (policy local) and"
+            " ended with it; its only log is what the terminal showed",
+            where=str(run_root),
+            fix=f"tianji report {run_root.name}",
+        )
+    data = read_document(path)
+    deployment = decode(data, Deployment, SCHEMA_VERSION, "a run", str(path))
+    if not deployment.is_collected:
+        _check(deployment, str(path))
+        lines = [_words_of(part) for part in deployment.parts]
+        consent.need(_checksum_of(data), "run", str(path), lines)
+    return deployment
+
+
+def _words_of(part: HostPart) -> str:
+    words = words_of_host(part.host)
+    if part.host.connection == "local":
+        return f"{words}, run in {part.run_dir}"
+    return f"{words}: {part.python} in {part.source}, run in {part.run_dir}"
+
+
+def _check(deployment: Deployment, where: str) -> None:
+    """What a file says may be anything; as an inventory, it must not name what none can.
+
+    Raises:
+        ConfigError: It names a host, run or directory that no run has.
+    """
+    if not deployment.run_id or set(deployment.run_id) & set("/\0"):
+        raise ConfigError(f"{deployment.run_id!r} is no run", where=where)
+    for part in deployment.parts:
+        check_host(part.host, where)
+        for text in (part.python, part.source, part.run_dir):
+            if not text or "\0" in text or ".." in PurePosixPath(text).parts:
+                raise ConfigError(f"{text!r} is no path of a run", where=where)
+        if not _MODULE.fullmatch(part.inspecting_module):
+            raise ConfigError(f"{part.inspector!r} is no module of TianJi", where=where)
+
+
+def note_ended(run_root: Path, deployment: Deployment) -> None:
+    """Notes that a run has ended, for commands that ask no host. It becomes nobody's own by that.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    done = msgspec.structs.replace(deployment, has_ended=True)
+    write_json(run_root / DEPLOYMENT_NAME, done, PRIVATE_MODE)
+
+
+def _peek(run_root: Path) -> Deployment | None:
+    """What the file says, which is only shown: nothing that it names is used."""
+    path = run_root / DEPLOYMENT_NAME
+    try:
+        return decode(read_document(path), Deployment, SCHEMA_VERSION, "a run", str(path))
+    except ConfigError:
+        return None
+
+
+def whereabouts(run_root: Path) -> str:
+    """Where the results of a run are that has no summary here, and the command that brings them.
+
+    Only the files here are asked. Empty if the run was not left alone by its command, or all of it
+    was brought here.
+    """
+    found = _peek(run_root)
+    if found is None or found.is_collected or not found.is_detached:
+        return ""
+    fetch = command_for("fetch", run_root)
+    if found.has_ended:
+        return f"ended, results still on its hosts: {fetch} brings them"
+    return f"detached, its hosts know whether it has ended: {fetch} brings what is there"
+
+
+def is_over(run_root: Path) -> bool:
+    """Whether a run has ended and nothing of it is on any host, as far as the files here say."""
+    found = _peek(run_root)
+    return found is not None and found.is_collected

@@ -1,0 +1,100 @@
+"""What of a run each host may hand over, by name and size; pure.
+
+A host may have been taken over, and its names are words like others. So each is held against what
+that host's roles write: its own logs and state; traces and summary where the coordinator is;
+checkpoints where a learner is, in that learner's directory. Everything else stays where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.host.log_cap import ASIDE, CAP_BYTES
+from engine.trace.records import RECORD_TYPES, table_of
+
+MAX_LOG_BYTES = 4 * CAP_BYTES
+"""A supervisor cuts them at a quarter of it."""
+MAX_STATE_BYTES = 1 << 24
+MAX_SUMMARY_BYTES = 1 << 20
+MAX_TRACE_BYTES = 1 << 34
+"""Of one table: ten times the largest that was ever written."""
+MAX_TENSOR_BYTES = 1 << 34
+MAX_LOGS = 8192
+MAX_CHECKPOINTS = 100
+
+_PROCESS = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
+_TABLES = "|".join(map(table_of, RECORD_TYPES))
+_TABLE = re.compile(rf"trace/({_TABLES})\.jsonl")
+_INFO = re.compile(r"checkpoints/((group-\d{1,6})/)?v\d{10}\.json")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A host's part of a run, as far as it decides about files.
+
+    Attributes:
+        host: Its name in the inventory.
+        is_head: The coordinator is there.
+        learners: Which learners are there; None if that is not known, as of runs that an earlier
+            release began.
+    """
+
+    host: str
+    is_head: bool
+    learners: tuple[int, ...] | None = None
+
+    @property
+    def checkpoint_directories(self) -> frozenset[str] | None:
+        """Those that its learners write; None: any."""
+        if self.learners is None:
+            return None
+        groups = {f"checkpoints/group-{index}" for index in self.learners}
+        return frozenset(groups | ({"checkpoints"} if 0 in self.learners else set()))
+
+
+@dataclass(frozen=True)
+class Takings:
+    """What is to be looked at of what a host has, each by its path with its size in bytes.
+
+    Attributes:
+        growing: Only ever appended to.
+        replaced: Replaced as a whole.
+        checkpoints: The JSON files of checkpoints, the newest of each directory, oldest first.
+    """
+
+    growing: dict[str, int]
+    replaced: dict[str, int]
+    checkpoints: tuple[str, ...]
+
+
+def takings_of(there: Mapping[str, int], share: Share) -> Takings:
+    """Chooses from the files that a host says it has.
+
+    Args:
+        there: Relative path and size in bytes.
+        share: What it may hand over.
+    """
+    log = re.compile(rf"logs/{re.escape(share.host)}/{_PROCESS}\.log({re.escape(ASIDE)})?")
+    growing: dict[str, int] = {}
+    replaced: dict[str, int] = {}
+    names: dict[str, list[str]] = {}
+    for name, size in sorted(there.items()):
+        if log.fullmatch(name):
+            kept = replaced if name.endswith(ASIDE) else growing
+            if len(kept) < MAX_LOGS:
+                kept[name] = min(size, MAX_LOG_BYTES)
+        elif name == f"state/{share.host}.json":
+            replaced[name] = min(size, MAX_STATE_BYTES)
+        elif share.is_head and name == "summary.json":
+            replaced[name] = min(size, MAX_SUMMARY_BYTES)
+        elif share.is_head and _TABLE.fullmatch(name):
+            growing[name] = min(size, MAX_TRACE_BYTES)
+        elif _INFO.fullmatch(name):
+            directory = name.rpartition("/")[0]
+            allowed = share.checkpoint_directories
+            if allowed is None or directory in allowed:
+                names.setdefault(directory, []).append(name)
+    newest = [name for found in names.values() for name in found[-MAX_CHECKPOINTS:]]
+    return Takings(growing, replaced, tuple(newest))
