@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.admission import most_collecting
-from engine.algorithms.base import Algorithm, Lanes, ReplayRequest, SampleRequest, Spaces
+from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.trunks import refuse_parameters
@@ -28,7 +28,7 @@ from engine.rollout import PRIORITY_FIELDS, Field, Layout
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
-from engine.wire.weights_buffer import Board
+from engine.wire.weights_buffer import SharedWeights
 from engine.wording import plural
 
 LACKS = {
@@ -98,12 +98,12 @@ class Blueprint:
             group=group,
         )
 
-    def lanes_of(self, actor: int) -> Lanes:
+    def slice_of(self, actor: int) -> EnvSlice:
         """Which of all environments of the run an actor has."""
         counts = self.sharing.num_envs  # of an actor of each group; one, where groups are alike
         before = sum(counts[number % len(counts)] for number in range(actor))
         total = sum(counts[number % len(counts)] for number in range(self.cut.actors))
-        return Lanes(before, counts[actor % len(counts)], total)
+        return EnvSlice(before, counts[actor % len(counts)], total)
 
     @property
     def num_actors(self) -> int:
@@ -269,9 +269,11 @@ def make_arena(blueprint: Blueprint) -> Arena:
     on_their_way = experiment.staleness.queue_length(num_actors, per_batch) + 2 * per_batch
     slots_per_actor = -(-on_their_way // num_actors) + 1
     buffers = [blueprint.cut.group_of(actor) for actor in range(experiment.actors)]
-    board = Board(blueprint.cut.groups, blueprint.weights.num_bytes)
+    shared_weights = SharedWeights(blueprint.cut.groups, blueprint.weights.num_bytes)
     try:
-        return Arena(experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, board)
+        return Arena(
+            experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, shared_weights
+        )
     except OSError as error:
         raise PreflightError(
             f"cannot allocate the memory that roles share: {error.strerror}",

@@ -1,7 +1,7 @@
 """What travels over standard input and output of a node's supervisor: one JSON document a line.
 
 The controller (where the user sits) instructs, the supervisor reports; the supervisor speaks the
-same language to its nursery, the process that all roles of a host are forked from.
+same language to its forkserver, the process that all roles of a host are forked from.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         address: Its name.
         roles: Addresses of the roles that it plays.
         bind: Endpoint of its own server socket; empty if nobody connects to it.
-        listener: What the nursery has given to it of `Prepare.listeners`.
+        listener: What the forkserver has given to it of `Prepare.listeners`.
         links: The servers that it connects to.
         keys: Its own, if there is TCP.
         epoch: Which life of this role.
@@ -121,7 +121,7 @@ class Prepare(Message, frozen=True, kw_only=True):
         num_processes: Roles that will be started here, together.
         num_connections: Of the server here to which most others connect.
         listen: Address and half-open range of ports for them; None: Unix sockets.
-        listeners: By endpoint, descriptors that the nursery has inherited and that listen there.
+        listeners: By endpoint, descriptors that the forkserver has inherited and that listen there.
         env: Added to the environment of all roles.
         lease_s: The controller sends something at least this often, or is gone.
         gpus: Those that the inventory gives to the run; None if it does not say.
@@ -174,20 +174,20 @@ class Detach(Message, frozen=True, kw_only=True):
 
 
 class Introduce(Message, frozen=True, kw_only=True):
-    """Supervisor to nursery, before the first `Spawn`: what holds for all roles."""
+    """Supervisor to forkserver, before the first `Spawn`: what holds for all roles."""
 
     common: CommonSpec
 
 
 class Spawn(Message, frozen=True, kw_only=True):
-    """Supervisor to nursery: start this role."""
+    """Supervisor to forkserver: start this role."""
 
     worker: WorkerSpec
 
 
 class Signal(Message, frozen=True, kw_only=True):
-    """Supervisor to nursery: send a signal to this role, and to its children unless it `is_alone`,
-    if it still runs."""
+    """Supervisor to forkserver: send a signal to this role, and to its children unless it
+    `is_alone`, if it still runs."""
 
     address: str
     number: int
@@ -295,8 +295,8 @@ ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | HostGone | S
 FromSupervisor: TypeAlias = (
     Hello | Prepared | Refused | Pong | Spawned | Failed | Stuck | Shown | Detached | Finished
 )
-ToNursery: TypeAlias = Prepare | Introduce | Spawn | Signal
-FromNursery: TypeAlias = Prepared | Refused | Spawned | Exited
+ToForkserver: TypeAlias = Prepare | Introduce | Spawn | Signal
+FromForkserver: TypeAlias = Prepared | Refused | Spawned | Exited
 
 T = TypeVar("T")
 

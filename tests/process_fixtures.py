@@ -65,5 +65,5 @@ def training(tianji: Callable[..., Command], tmp_path: Path) -> Command:
     run = tmp_path / "results" / "run"
     command.wait_for(lambda: len(rows(run, "consumption")) > 10, "training is under way")
     command.look()
-    assert len(command.alive()) >= 7, "supervisor, nursery and five roles"
+    assert len(command.alive()) >= 7, "supervisor, forkserver and five roles"
     return command

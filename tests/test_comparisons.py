@@ -12,7 +12,7 @@ from rich.console import Console
 from synthetic_run import HOSTILE, write_synthetic_run
 
 from engine.errors import ConfigError
-from tianji_cli.analysis.run import Manifest
+from tianji_cli.analysis.run import ManifestView
 from tianji_cli.analysis.settings import (
     MAX_SETTINGS,
     MAX_VALUE,
@@ -27,8 +27,8 @@ from tianji_cli.storage.comparison_dir import COMPARED_FILE, claim_comparison
 from tianji_cli.storage.run_dir import RunPaths
 
 
-def manifest(**experiment: object) -> Manifest:
-    return Manifest({"experiment": experiment})
+def manifest(**experiment: object) -> ManifestView:
+    return ManifestView({"experiment": experiment})
 
 
 def found(*experiments: dict[str, object]) -> dict[str, list[object]]:

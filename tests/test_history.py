@@ -14,7 +14,7 @@ from synthetic_run import write_synthetic_run
 from engine.trace.records import UNREPORTED, Episode, Ledger, Production, Record, Replay
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.history import check_history
-from tianji_cli.analysis.run import Manifest, RunData, load_run
+from tianji_cli.analysis.run import ManifestView, RunData, load_run
 
 RESUMED = {
     "run_id": "before",
@@ -129,7 +129,7 @@ def test_samples_from_replay_may_be_trained_often(run: RunData):
 @pytest.mark.parametrize("mode", ["correct", "unbounded"])
 def test_a_mode_without_bound_allows_any_lag(run: RunData, mode: str):
     experiment = {**run.manifest.section("experiment"), "staleness": {"mode": mode, "max_lag": 1}}
-    manifest = Manifest({**run.manifest.data, "experiment": experiment})
+    manifest = ManifestView({**run.manifest.data, "experiment": experiment})
     old = with_row(run, "staleness", 9, steps_by_lag={9: 800}, lag_min=9, lag_max=9)
     assert "lag is within the bound" in names(old)
     assert "lag is within the bound" not in names(changed(old, manifest=manifest))
@@ -150,7 +150,7 @@ def test_a_new_life_of_an_actor_counts_from_zero(run: RunData):
 
 
 def test_a_resumed_run_may_not_begin_below_where_it_goes_on(run: RunData):
-    manifest = Manifest({**run.manifest.data, "resumed_from": RESUMED})
+    manifest = ManifestView({**run.manifest.data, "resumed_from": RESUMED})
     found = names(changed(run, manifest=manifest))
     for name in (
         "a learner's versions rise",
@@ -163,7 +163,7 @@ def test_a_resumed_run_may_not_begin_below_where_it_goes_on(run: RunData):
 
 
 def test_a_resumed_run_that_counts_on_holds(run: RunData):
-    manifest = Manifest({**run.manifest.data, "resumed_from": RESUMED})
+    manifest = ManifestView({**run.manifest.data, "resumed_from": RESUMED})
     resumed = changed(
         run,
         manifest=manifest,

@@ -22,9 +22,9 @@ from engine.supervision.host_state import read_state
 from engine.trace.columns import Table
 from engine.trace.reader import read_columns, read_table
 from engine.trace.records import Episode, Production, Resources
-from tianji_cli.analysis.convergence import Crossing, moving_mean, threshold_crossing
+from tianji_cli.analysis.convergence import ReturnCrossing, moving_mean, threshold_crossing
 from tianji_cli.analysis.runs import list_runs
-from tianji_cli.commands.logs import Request, logs_command
+from tianji_cli.commands.logs import LogsRequest, logs_command
 from tianji_cli.commands.report import report_command, write_report
 from tianji_cli.commands.runs import runs_command
 from tianji_cli.commands.status import status_command
@@ -157,7 +157,7 @@ def commands(root: Path) -> Iterator[Callable[[], object]]:
     yield lambda: report_command([root.name], results, None, output)
     yield lambda: runs_command(results, output)
     yield lambda: status_command(results, root.name, output)
-    yield lambda: logs_command(results, Request(root.name, None, False, 9), output)
+    yield lambda: logs_command(results, LogsRequest(root.name, None, False, 9), output)
 
 
 def run_all(root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -354,8 +354,8 @@ def test_a_streak_is_found_where_it_ends() -> None:
             "is_full": np.ones(count, dtype=bool),
         }
     )
-    assert threshold_crossing(curve, 1.0, 1) == Crossing(0.0, 0)
-    assert threshold_crossing(curve, 1.0, 2) == Crossing(1.0, 10)
-    assert threshold_crossing(curve, 1.0, 3) == Crossing(5.0, 50)
+    assert threshold_crossing(curve, 1.0, 1) == ReturnCrossing(0.0, 0)
+    assert threshold_crossing(curve, 1.0, 2) == ReturnCrossing(1.0, 10)
+    assert threshold_crossing(curve, 1.0, 3) == ReturnCrossing(5.0, 50)
     assert threshold_crossing(curve, 1.0, 4) is None
     assert threshold_crossing(curve, 1.0, 9) is None

@@ -19,16 +19,16 @@ from tianji_cli.commands.benchmarks.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
 from tianji_cli.commands.down import DownDocument, HostDown
 from tianji_cli.commands.fetch import FetchDocument, HostFetched
-from tianji_cli.commands.lab import DownDocument as LabDownDocument
+from tianji_cli.commands.lab import LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.outcome import DetachedDocument
-from tianji_cli.commands.plan import Channel, PlanDocument
+from tianji_cli.commands.plan import PlanDocument, PlannedChannel
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
 from tianji_cli.git_state import GitState
 from tianji_cli.planning.placement import Placement
-from tianji_cli.planning.resources import Seat
+from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.provisioning.preflight import Finding
 from tianji_cli.runs.manifest import Manifest
 from tianji_cli.storage.run_dir import RunPaths
@@ -37,7 +37,7 @@ DOCUMENTS = [
     *(ReportDocument, Differences, DifferingSetting),
     *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
-    *(CheckDocument, Finding, PlanDocument, Placement, Channel, InstalledDocument),
+    *(CheckDocument, Finding, PlanDocument, Placement, PlannedChannel, InstalledDocument),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
 ]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results-format.md"
@@ -73,7 +73,7 @@ def test_every_field_of_the_summary_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("summary.json")) == []
 
 
-@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts, Seat])
+@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts, ProcessResources])
 def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("manifest.json")) == []
 

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import ConfigError
 from tianji_cli.commands.benchmarks.report_kinds import report_other
 from tianji_cli.output import Output
-from tianji_cli.runs.resume import find_origin
+from tianji_cli.runs.resume import find_resume_point
 from tianji_cli.storage.deployment import read_deployment
 from tianji_cli.storage.run_dir import (
     MAX_RUN_ID,
@@ -92,7 +92,7 @@ def test_a_run_of_a_newer_release_is_not_gone_on_from(tmp_path: Path) -> None:
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "manifest.json").write_text('{"schema_version": 2}')
     with pytest.raises(ConfigError, match="schema_version 2 is newer than 1"):
-        find_origin(tmp_path, "newer")
+        find_resume_point(tmp_path, "newer")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def up(
     from tianji_cli.commands.plan import show_plan
 
     output = output_of(context)
-    request = command.Request(
+    request = command.UpRequest(
         inventory,
         experiment,
         settings or [],
@@ -146,7 +146,7 @@ def plan(
     from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import draw_plan, show_plan
 
-    request = command.Request(
+    request = command.UpRequest(
         inventory,
         experiment,
         settings or [],
@@ -208,7 +208,7 @@ def logs(
     """Print the logs of a run, during training or afterwards."""
     from tianji_cli.commands import logs as command
 
-    request = command.Request(run, role, follow, num_lines, trusts=trust)
+    request = command.LogsRequest(run, role, follow, num_lines, trusts=trust)
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 

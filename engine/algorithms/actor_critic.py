@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Lanes, LearnerState, Spaces, initial_state
+from engine.algorithms.base import EnvSlice, LearnerState, Spaces, initial_state
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -64,9 +64,9 @@ class ActorCritic:
         """See `Algorithm`."""
         return initial_state(self.network, seed)
 
-    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+    def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
         """What the policy is sampled with, [T, B, outputs of the policy]; see `Algorithm`."""
-        return draw_noise(self._spaces.action, generator, (num_steps, lanes.count))
+        return draw_noise(self._spaces.action, generator, (num_steps, env_slice.count))
 
     def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Samples the policy; see `Algorithm`."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
-from engine.algorithms.replicas import ALONE, Peers
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.rollout import Field
 from engine.spec import NetworkSpec, Spec
 
@@ -42,7 +42,7 @@ class Spaces:
     action: gymnasium.Space[object]
 
 
-class Lanes(msgspec.Struct, frozen=True):
+class EnvSlice(msgspec.Struct, frozen=True):
     """A contiguous range of the run's environments, for exploration that differs between them.
 
     Attributes:
@@ -96,8 +96,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         corrects_staleness: Whether the update corrects for off-policy samples, so that it needs no
             bound on lag: by importance weights, as V-trace does, or because it does not depend on
             the behaviour policy, as Q-learning.
-        shares_batches: Whether the update sums over `LearnerState.peers` wherever it sums over the
-            batch, so that several learners can make one update together.
+        shares_batches: Whether the update sums over `LearnerState.replicas` wherever it sums over
+            the batch, so that several learners can make one update together.
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
             through shapes: runs that differ only in them share compiled code. The learning rate is
             one, since it is an argument of a compiled step.
@@ -161,7 +161,7 @@ class LearnerState:
         optimizer: Moments, each one float32 vector.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
-        peers: The learners that have the other shares of each batch.
+        replicas: The learners that have the other shares of each batch.
         target: The target network, which follows slowly, and its flat weights; None without one.
         steps: Makes optimiser steps, in eager mode unless the runtime has compiled them.
     """
@@ -171,7 +171,7 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
-    peers: Peers = ALONE
+    replicas: ReplicaGroup = SINGLE_REPLICA
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)
 
@@ -215,13 +215,13 @@ class Algorithm(Protocol):
         """The initial state: parameters and optimiser. Equal seeds give equal states."""
         ...
 
-    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+    def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
         """Draws all randomness that acting needs for one rollout.
 
         Args:
             generator: Source of randomness; the noise is on its device.
             num_steps: T.
-            lanes: The B environments of the actor, for exploration that differs between them.
+            env_slice: The B environments of the actor, for exploration that differs between them.
 
         Returns:
             Float32 [T, B, ...].

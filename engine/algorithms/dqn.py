@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engine.algorithms.base import (
     Batch,
-    Lanes,
+    EnvSlice,
     LearnerState,
     ReplayRequest,
     SampleRequest,
@@ -32,7 +32,7 @@ from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import action_field, observation_field
 from engine.algorithms.q_network import QNetwork
-from engine.algorithms.replicas import ALONE, Peers, part_of_whole, shared_step
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, part_of_whole, shared_step
 from engine.errors import ConfigError
 from engine.rollout import Field
 from engine.spec import (
@@ -189,16 +189,16 @@ class Dqn:
         state.target = TargetNetwork(target, flatten(target))
         return state
 
-    def noise(self, generator: torch.Generator, num_steps: int, lanes: Lanes) -> Tensor:
+    def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
         """Two numbers from 0 to 1 a step, [T, B, 2]: below epsilon explore; what to choose then.
 
         Horgan et al. (2018), section 4.1, explore in environment i of N with epsilon^e_i, where
         e_i = 1 + spread i / (N - 1). That u < epsilon^e_i is the same as u^(1 / e_i) < epsilon.
         """
         device = generator.device
-        drawn = torch.rand(num_steps, lanes.count, 2, generator=generator, device=device)
-        lane = torch.arange(lanes.first, lanes.first + lanes.count, device=device)
-        exponent = 1 + self._config.epsilon_spread * lane / max(lanes.total - 1, 1)
+        drawn = torch.rand(num_steps, env_slice.count, 2, generator=generator, device=device)
+        index = torch.arange(env_slice.first, env_slice.first + env_slice.count, device=device)
+        exponent = 1 + self._config.epsilon_spread * index / max(env_slice.total - 1, 1)
         drawn[..., 0].pow_(1 / exponent)
         return drawn
 
@@ -229,8 +229,10 @@ class Dqn:
             samples["next_q"] = state.target.network(samples["next_observation"])
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
-        told = state.steps.take(state, shared_step(self._step, state.peers), samples, order, rate)
-        metrics = state.peers.sum(told[:, : len(_METRICS)].mean(0))
+        told = state.steps.take(
+            state, shared_step(self._step, state.replicas), samples, order, rate
+        )
+        metrics = state.replicas.sum(told[:, : len(_METRICS)].mean(0))
         errors = told[:, len(_METRICS) :]
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
@@ -238,14 +240,14 @@ class Dqn:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
-        state.network.input.learn(samples["observation"], state.peers)
+        state.network.input.learn(samples["observation"], state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = float(state.network.epsilon)
         priorities = errors if config.prioritized else None
         return UpdateResult(num_updates * batch_size, named, priorities)
 
     def _loss(
-        self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
         """Huber loss of the TD error, weighted, averaged over the samples.
 
@@ -256,7 +258,7 @@ class Dqn:
             network: The parameters that learn.
             minibatch: Samples, [N, ...]; `discount` is 0 after termination; `next_q` is
                 q_target(s_t, .), [N, num_actions].
-            peers: Who holds the rest of these samples.
+            replicas: Who holds the rest of these samples.
 
         Returns:
             The loss; the metrics of `_METRICS` and |delta|, [3 + N], detached. Of loss and
@@ -278,8 +280,8 @@ class Dqn:
         with torch.no_grad():
             error = (target - q).abs()
             means = torch.stack((loss, error.mean(), q.mean()))
-        if peers.count > 1:
-            part = part_of_whole(peers)
+        if replicas.count > 1:
+            part = part_of_whole(replicas)
             loss, means = loss * part, means * part
         return loss, torch.cat((means, error)).detach()
 

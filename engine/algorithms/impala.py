@@ -15,7 +15,7 @@ from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
-from engine.algorithms.replicas import ALONE, Peers, shared_step
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
 from engine.spec import (
@@ -88,29 +88,29 @@ class Impala(ActorCritic):
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        (told,) = state.steps.take(state, shared_step(self._step, state.peers), batch)
+        (told,) = state.steps.take(state, shared_step(self._step, state.replicas), batch)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
-        learn_statistics(state.network, batch, returns, state.peers)
-        named = dict(zip(_METRICS, state.peers.sum(metrics).tolist(), strict=True))
+        learn_statistics(state.network, batch, returns, state.replicas)
+        named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True))
         return UpdateResult(int(batch["valid"].sum()), named)
 
     def _told_loss(
-        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+        self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
         """The loss, and all else that it tells as one vector, as a `GradientStep` wants it."""
-        loss, metrics, returns = self._loss(network, batch, peers)
+        loss, metrics, returns = self._loss(network, batch, replicas)
         return loss, torch.cat((metrics, returns.flatten()))
 
     def _loss(
-        self, network: nn.Module, batch: Batch, peers: Peers = ALONE
+        self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             batch: observation [T+1, B, ...], the others [T, B].
-            peers: Who holds the rest of this batch.
+            replicas: Who holds the rest of this batch.
 
         Returns:
             The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
@@ -119,7 +119,7 @@ class Impala(ActorCritic):
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
         weight = batch["valid"].to(batch["reward"].dtype)
-        weight = (weight / peers.sum(weight.sum()).clamp(min=1.0)).flatten()
+        weight = (weight / replicas.sum(weight.sum()).clamp(min=1.0)).flatten()
         log_prob, entropy_t, value = _evaluate(network, batch)
         log_ratio = log_prob - batch["log_prob"]
         with torch.no_grad():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
-from engine.algorithms.replicas import ALONE, Peers
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.statistics import RunningStatistics
 from engine.algorithms.trunks import build_trunk, find_trunk, linear, takes_bytes
 from engine.errors import ConfigError
@@ -60,10 +60,10 @@ class ObservationInput(nn.Module):
         deviations = (scaled - self.statistics.mean) * self.statistics.inverse_deviation
         return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
-    def learn(self, observation: Tensor, peers: Peers = ALONE) -> None:
-        """Merges observations [N, ...] into the statistics; `peers` hold others of the same."""
+    def learn(self, observation: Tensor, replicas: ReplicaGroup = SINGLE_REPLICA) -> None:
+        """Merges observations [N, ...] into the statistics; `replicas` hold others of the same."""
         if self.statistics is not None:
-            self.statistics.learn(self._scaled(observation), peers)
+            self.statistics.learn(self._scaled(observation), replicas)
 
     def _scaled(self, observation: Tensor) -> Tensor:
         if observation.is_floating_point():
@@ -202,7 +202,10 @@ def action_field(action: gymnasium.Space[object]) -> Field:
 
 
 def learn_statistics(
-    network: nn.Module, batch: Mapping[str, Tensor], returns: Tensor, peers: Peers = ALONE
+    network: nn.Module,
+    batch: Mapping[str, Tensor],
+    returns: Tensor,
+    replicas: ReplicaGroup = SINGLE_REPLICA,
 ) -> None:
     """Lets a network's statistics learn from the valid steps of a batch of rollouts.
 
@@ -213,11 +216,11 @@ def learn_statistics(
         network: A `PolicyValueNetwork`.
         batch: observation [T+1, B, ...], valid [T, B].
         returns: Value targets [T, B], of rewards scaled by `reward_scale`.
-        peers: Who holds the other shares of the batch (`LearnerState.peers`).
+        replicas: Who holds the other shares of the batch (`LearnerState.replicas`).
     """
     assert isinstance(network, PolicyValueNetwork)
     valid = batch["valid"]
     if network.input.statistics is not None:
-        network.input.learn(batch["observation"][:-1][valid], peers)
+        network.input.learn(batch["observation"][:-1][valid], replicas)
     if network.returns is not None:
-        network.returns.learn(returns[valid] / network.reward_scale, peers)
+        network.returns.learn(returns[valid] / network.reward_scale, replicas)

@@ -13,7 +13,7 @@ from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
-from engine.algorithms.replicas import ALONE, Peers, minibatch_rows, shared_step
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
 from engine.spec import (
@@ -93,13 +93,13 @@ class Ppo(ActorCritic):
             config.num_epochs,
             config.minibatch_steps,
             state.generator,
-            state.peers,
+            state.replicas,
         )
-        step = shared_step(self._step, state.peers)
-        metrics = state.peers.sum(state.steps.take(state, step, samples, order).mean(0))
+        step = shared_step(self._step, state.replicas)
+        metrics = state.replicas.sum(state.steps.take(state, step, samples, order).mean(0))
         state.num_updates += len(order)
         returns = samples["value_target"].view(batch["valid"].shape)
-        learn_statistics(state.network, batch, returns, state.peers)
+        learn_statistics(state.network, batch, returns, state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 
@@ -128,27 +128,27 @@ class Ppo(ActorCritic):
         return {name: values.flatten(0, 1) for name, values in samples.items()}
 
     def _loss(
-        self, network: nn.Module, minibatch: Batch, peers: Peers = ALONE
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
         Args:
             network: The parameters that learn.
             minibatch: observation [N, ...], the others [N].
-            peers: Who holds the rest of this minibatch.
+            replicas: Who holds the rest of this minibatch.
 
         Returns:
             The loss, and the metrics of `_METRICS`, detached; of each, these samples' share.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        weight = minibatch["valid"] / peers.sum(minibatch["valid"].sum()).clamp(min=1.0)
+        weight = minibatch["valid"] / replicas.sum(minibatch["valid"].sum()).clamp(min=1.0)
         policy, value = network.evaluate(minibatch["observation"])
         log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
-            advantage = _normalize(advantage, weight, peers)
+            advantage = _normalize(advantage, weight, replicas)
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         policy_loss = -(weight @ surrogate)
@@ -169,7 +169,7 @@ _ADAM_EPSILON = 1e-5
 _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 
 
-def _normalize(values: Tensor, weight: Tensor, peers: Peers) -> Tensor:
+def _normalize(values: Tensor, weight: Tensor, replicas: ReplicaGroup) -> Tensor:
     """Zero mean and unit variance under `weight`, which sums to 1 over all peers; both [N]."""
-    centred = values - peers.sum(weight @ values)
-    return centred / (peers.sum(weight @ centred.square()).sqrt() + 1e-8)
+    centred = values - replicas.sum(weight @ values)
+    return centred / (replicas.sum(weight @ centred.square()).sqrt() + 1e-8)

@@ -1,8 +1,8 @@
 """Several learners that take one update together, each on its share of the batch.
 
 A batch [T, B] is split along its environment axis: each learner holds neighbouring columns, as many
-as `Peers.shares` says, which need not be equal. Samples from replay are split alike, along the axis
-of samples. For the update to be that of one learner on the whole batch,
+as `ReplicaGroup.shares` says, which need not be equal. Samples from replay are split alike, along
+the axis of samples. For the update to be that of one learner on the whole batch,
 
 1. every sum over samples (number of valid steps, mean and variance of advantages) is a sum over all
    shares, so each learner's loss is its share of the whole loss;
@@ -26,7 +26,7 @@ from torch import Tensor
 from engine.algorithms.gradient import GradientStep, Order
 
 
-class Peers(Protocol):
+class ReplicaGroup(Protocol):
     """The learners of one update."""
 
     @property
@@ -46,7 +46,7 @@ class Peers(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleReplica:
     """One learner that holds the whole batch."""
 
     rank: int = 0
@@ -60,34 +60,34 @@ class Alone:
         return values
 
 
-ALONE = Alone()
+SINGLE_REPLICA = SingleReplica()
 
 
-def part_of_whole(peers: Peers) -> float:
+def part_of_whole(replicas: ReplicaGroup) -> float:
     """Which part of every batch this learner holds; a mean over it counts so much."""
-    return peers.shares[peers.rank] / sum(peers.shares)
+    return replicas.shares[replicas.rank] / sum(replicas.shares)
 
 
-def columns_of(peers: Peers, num_columns: int) -> tuple[int, int]:
+def columns_of(replicas: ReplicaGroup, num_columns: int) -> tuple[int, int]:
     """Of a whole batch, the first column of this learner's share and how many there are in all.
 
     Args:
-        peers: Who holds the other shares.
+        replicas: Who holds the other shares.
         num_columns: Of this learner's share; a multiple of its entry in `shares`.
     """
-    unit = num_columns // peers.shares[peers.rank]
-    return unit * sum(peers.shares[: peers.rank]), unit * sum(peers.shares)
+    unit = num_columns // replicas.shares[replicas.rank]
+    return unit * sum(replicas.shares[: replicas.rank]), unit * sum(replicas.shares)
 
 
-def shared_step(step: GradientStep, peers: Peers) -> GradientStep:
+def shared_step(step: GradientStep, replicas: ReplicaGroup) -> GradientStep:
     """The same step, with a loss that sums over all learners where there are several.
 
-    The loss of an algorithm that shares batches takes `peers` as a third argument.
+    The loss of an algorithm that shares batches takes `replicas` as a third argument.
     """
-    if peers.count == 1:
+    if replicas.count == 1:
         return step
     loss: Callable[..., tuple[Tensor, Tensor]] = step.loss
-    return replace(step, loss=partial(loss, peers=peers))
+    return replace(step, loss=partial(loss, replicas=replicas))
 
 
 def minibatch_rows(
@@ -95,7 +95,7 @@ def minibatch_rows(
     num_epochs: int,
     minibatch_size: int,
     generator: torch.Generator,
-    peers: Peers,
+    replicas: ReplicaGroup,
 ) -> Order:
     """Random minibatches of a batch whose time and environments have become one axis.
 
@@ -104,17 +104,17 @@ def minibatch_rows(
         num_epochs: How often to go through all of it.
         minibatch_size: Samples of a minibatch, over all learners.
         generator: In the same state for all learners; it advances equally for all.
-        peers: Who holds the other shares.
+        replicas: Who holds the other shares.
 
     Returns:
         For each minibatch the rows of this learner's share that are in it.
     """
     num_steps, num_columns = shape
-    first, num_all = columns_of(peers, num_columns)
+    first, num_all = columns_of(replicas, num_columns)
     total = num_steps * num_all
     epochs = [torch.randperm(total, generator=generator) for _ in range(num_epochs)]
     order = torch.stack(epochs).view(-1, minibatch_size)
-    if peers.count == 1:
+    if replicas.count == 1:
         return order
     row, column = order // num_all, order % num_all - first
     is_held = (column >= 0) & (column < num_columns)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.replicas import ALONE, Peers
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 
 Sums = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float32]
@@ -44,18 +44,18 @@ class RunningStatistics(nn.Module):
         return torch.rsqrt(self.variance + 1e-8)
 
     @torch.no_grad()
-    def learn(self, values: Tensor, peers: Peers = ALONE) -> None:
+    def learn(self, values: Tensor, replicas: ReplicaGroup = SINGLE_REPLICA) -> None:
         """Merges values [N, ...] in (Chan et al., 1979, equation 2.1).
 
         What is too large to be squared in single precision leaves its entry as it was.
 
         Args:
             values: Of this learner's share.
-            peers: Who holds the other shares; all learn from all of them, and so alike.
+            replicas: Who holds the other shares; all learn from all of them, and so alike.
         """
         num_new = values.shape[0]
-        if peers.count > 1:
-            num_new, mean, variance = self._moments_of_all(values, peers)
+        if replicas.count > 1:
+            num_new, mean, variance = self._moments_of_all(values, replicas)
         elif num_new:
             variance, mean = torch.var_mean(values, dim=0, correction=0)
         if not num_new:
@@ -70,7 +70,7 @@ class RunningStatistics(nn.Module):
         self.mean.copy_(torch.where(is_sound, mean, self.mean))
         self.count.copy_(total)
 
-    def _moments_of_all(self, values: Tensor, peers: Peers) -> tuple[int, Tensor, Tensor]:
+    def _moments_of_all(self, values: Tensor, replicas: ReplicaGroup) -> tuple[int, Tensor, Tensor]:
         """Number, mean and variance of the values of all learners, by one meeting.
 
         Sums are in double precision, of deviations from the mean so far, which all learners share:
@@ -79,7 +79,7 @@ class RunningStatistics(nn.Module):
         deviations = values.to(torch.float64) - self.mean
         count = torch.full_like(self.mean, values.shape[0], dtype=torch.float64)
         sums = torch.stack((count, deviations.sum(0), deviations.square().sum(0)))
-        count, total, squares = peers.sum(sums)
+        count, total, squares = replicas.sum(sums)
         num_new = int(count.max())
         shift = total / max(num_new, 1)
         variance = (squares / max(num_new, 1) - shift.square()).clamp(min=0.0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Algorithm, Lanes
+from engine.algorithms.base import Algorithm, EnvSlice
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import pieces_of
 from engine.algorithms.trunks import names_in_bfloat16
@@ -21,12 +21,12 @@ Row: TypeAlias = tuple[Tensor, ...]
 """Of one step: what is observed, the noise, and where each thing that is chosen goes."""
 
 
-class Acting:
+class PolicyInference:
     """The policy that an actor plays, and the noise that it plays it with.
 
     Args:
         algorithm: Whose `act` it is.
-        lanes: The environments that it acts in.
+        env_slice: The environments that it acts in.
         generator: Source of randomness; everything is on its device.
 
     Attributes:
@@ -35,9 +35,11 @@ class Acting:
         weights: What it computes with: the flat parameters, and them rounded if any are.
     """
 
-    def __init__(self, algorithm: Algorithm, lanes: Lanes, generator: torch.Generator) -> None:
+    def __init__(
+        self, algorithm: Algorithm, env_slice: EnvSlice, generator: torch.Generator
+    ) -> None:
         self._algorithm = algorithm
-        self._lanes = lanes
+        self._env_slice = env_slice
         self._generator = generator
         self._network: nn.Module = algorithm.network().requires_grad_(False)
         self._network.to(generator.device)
@@ -70,7 +72,7 @@ class Acting:
         Raises:
             RunFailedError: `act` does not give what the fields of a rollout want.
         """
-        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._lanes)
+        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
         fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
         rows = [
             list(zip(*(field[:, part].unbind() for field in fields), strict=False))

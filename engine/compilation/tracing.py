@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.base import Algorithm, Lanes, LearnerState
+from engine.algorithms.base import Algorithm, EnvSlice, LearnerState
 from engine.algorithms.gradient import (
     EagerSteps,
     FunctionalStep,
@@ -24,7 +24,7 @@ from engine.algorithms.gradient import (
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import act_signature, step_arguments, steps_signature
 from engine.compilation.library import Kind, Signature
-from engine.compilation.policy_inference import Acting, Rounding, as_tensors
+from engine.compilation.policy_inference import PolicyInference, Rounding, as_tensors
 from engine.compilation.staging import SampleStaging, Staging
 
 
@@ -68,8 +68,8 @@ def trace_act(blueprint: Blueprint) -> Traced:
         RuntimeError, AssertionError: `act` is not a pure function of its arguments.
     """
     num_envs = blueprint.layout.num_envs
-    lanes = Lanes(0, num_envs, num_envs)
-    acting = Acting(blueprint.algorithm, lanes, torch.Generator())
+    env_slice = EnvSlice(0, num_envs, num_envs)
+    acting = PolicyInference(blueprint.algorithm, env_slice, torch.Generator())
     tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
     row = acting.rows(tensors, blueprint.env.columns)[0][0]
     function = _ActFunction(blueprint.algorithm, acting.names)
@@ -90,7 +90,7 @@ def _trace(
 
 
 @dataclass
-class Recorder:
+class StepRecorder:
     """Takes steps eagerly and keeps what the first call was about."""
 
     step: GradientStep | None = None
@@ -111,9 +111,9 @@ class Recorder:
         return EagerSteps().take(state, step, samples, order, rate)
 
 
-def record(blueprint: Blueprint, state: LearnerState) -> Recorder:
+def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
     """Plays one update on a batch of zeros and returns what was recorded."""
-    recorder = Recorder()
+    recorder = StepRecorder()
     state.steps = recorder
     if blueprint.algorithm.samples().kind == "replay":
         batch = SampleStaging(blueprint.samples).tensors
@@ -126,7 +126,7 @@ def record(blueprint: Blueprint, state: LearnerState) -> Recorder:
 class _StepFunction:
     """One step with flat arguments, in place on the first four."""
 
-    def __init__(self, state: LearnerState, recorder: Recorder) -> None:
+    def __init__(self, state: LearnerState, recorder: StepRecorder) -> None:
         assert recorder.step is not None
         self._step = FunctionalStep(state.network, recorder.step)
         self._names = sorted(recorder.samples)

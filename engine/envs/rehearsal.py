@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.algorithms.base import Algorithm, Lanes
+from engine.algorithms.base import Algorithm, EnvSlice
 from engine.blame import blamed
 from engine.envs.make import CORRECT
 from engine.errors import ConfigError, RunFailedError
@@ -62,11 +62,11 @@ def check_acting(algorithm: Algorithm, fields: Sequence[Field], observation: Ten
     """
     by_name = {field.name: field for field in fields}
     names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
-    lanes = Lanes(0, len(observation), len(observation))
+    env_slice = EnvSlice(0, len(observation), len(observation))
     dtype = torch.from_numpy(np.empty(0, by_name["observation"].dtype)).dtype
     with blamed("the first action cannot be chosen", where="network"), torch.no_grad():
         network = algorithm.network().requires_grad_(False)
-        noise = algorithm.noise(torch.Generator().manual_seed(0), 1, lanes)[0]
+        noise = algorithm.noise(torch.Generator().manual_seed(0), 1, env_slice)[0]
         one, other = (algorithm.act(network, observation.to(dtype), noise) for _ in range(2))
     for name in names:
         if name not in one:

@@ -18,8 +18,8 @@ from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.policy_inference import Row, as_tensors
 from engine.errors import RunFailedError
-from engine.executors.actor_base import CollectingBody, Steps
-from engine.executors.env_split import EnvPart, RemotePart, make_local_parts
+from engine.executors.actor_base import BaseActorExecutor, Steps
+from engine.executors.env_split import EnvSplit, RemoteSplit, make_local_splits
 from engine.executors.remote_env import RemoteEnv
 from engine.messages import StepTaken
 from engine.roles.events import StepWanted
@@ -29,11 +29,11 @@ from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
-class ActorBody(CollectingBody):
+class ActorExecutor(BaseActorExecutor):
     """Collects with environments of NumPy arrays, its own ones or remote ones.
 
     Args:
-        blueprint, index, epoch, clock, resumes, sections: See `CollectingBody`.
+        blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
         arena: Memory shared with the other roles of this host, if there is any.
         compiles: Whether to exchange eager acting for compiled acting when there is any.
     """
@@ -55,40 +55,40 @@ class ActorBody(CollectingBody):
         if arena is not None:
             arena.reclaim(index)
         self._remote: RemoteEnv | None = None
-        self._parts: Sequence[EnvPart]
+        self._splits: Sequence[EnvSplit]
         self._observation: np.ndarray | None = None
         layout = blueprint.layout
         if blueprint.cut.has_remote_env:
             self._remote = RemoteEnv(layout)
-            self._parts = [RemotePart(slice(layout.num_envs), self._remote)]
+            self._splits = [RemoteSplit(slice(layout.num_envs), self._remote)]
         else:
-            self._parts = parts = make_local_parts(blueprint, self._env_seed, sections)
+            self._splits = parts = make_local_splits(blueprint, self._env_seed, sections)
             self._observation = np.concatenate([part.first_observation for part in parts])
-        self._columns = [part.columns for part in self._parts]
-        self._parameters = self._acting.parameters.vector.detach().numpy()
+        self._columns = [part.columns for part in self._splits]
+        self._parameters = self._inference.parameters.vector.detach().numpy()
         self._compile_job = CompileJob(blueprint, "act") if compiles else None
         if self._compile_job is not None and self._compile_job.outcome:
-            self._compile_job.tell(self._acting.use)
+            self._compile_job.tell(self._inference.use)
         self._views: dict[str, np.ndarray] = {}
         self._earned = np.zeros((layout.num_steps, layout.num_envs), np.float64)
         self._lives = np.zeros((layout.num_steps + 1, layout.num_envs), np.int64)
 
     def close(self) -> None:
-        for part in self._parts:
+        for part in self._splits:
             part.close()
         if self._compile_job is not None:
             self._compile_job.close()
 
     def _load(self, weights: Weights) -> None:
         np.copyto(self._parameters, weights.buffer.view(np.float32))
-        self._acting.refresh()
+        self._inference.refresh()
 
     def _take(self, taken: StepTaken) -> bool:
         return self._remote is not None and self._remote.take(taken)
 
     def _collect(self, ticket: int) -> Steps:
         if self._compile_job is not None and self._compile_job.poll():
-            self._compile_job.tell(self._acting.use)
+            self._compile_job.tell(self._inference.use)
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
         observation = views["observation"]
@@ -96,7 +96,7 @@ class ActorBody(CollectingBody):
             self._observation = yield from self._require_remote().reset()
         observation[0] = self._observation
         lives = self._lives if self._spec.life_loss_terminates else None
-        for part in self._parts:
+        for part in self._splits:
             part.bind(views, self._earned, lives)
         rows = self._rows(as_tensors(views), self._columns)
         yield from self._take_steps(rows)
@@ -115,7 +115,7 @@ class ActorBody(CollectingBody):
         Args:
             rows: For each part, [T].
         """
-        parts, choose, under_way = self._parts, self._choose, deque[EnvPart]()
+        parts, choose, under_way = self._splits, self._choose, deque[EnvSplit]()
         num_ahead = len(parts) - 1
         for t, row_of_parts in enumerate(zip(*rows, strict=True)):
             for part, row in zip(parts, row_of_parts, strict=True):
@@ -128,11 +128,11 @@ class ActorBody(CollectingBody):
         for part in under_way:
             yield from self._finish(part)
 
-    def _finish(self, part: EnvPart) -> Iterator[StepWanted]:
+    def _finish(self, part: EnvSplit) -> Iterator[StepWanted]:
         wanted = part.finish()
         if wanted is not None:
             yield from wanted
-        if part is self._parts[-1]:
+        if part is self._splits[-1]:
             self._moments_s.append(self._clock.now_s())
 
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
-from engine.compilation.policy_inference import Acting
-from engine.executors.episode_statistics import Entries, EpisodeBooks
+from engine.compilation.policy_inference import PolicyInference
+from engine.executors.episode_statistics import Entries, EpisodeStatistics
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
@@ -29,7 +29,7 @@ Steps = Generator[Rollout | StepWanted | None, None, None]
 """None after each step, a step that remote environments have to take, at last the rollout."""
 
 
-class CollectingBody(ABC):
+class BaseActorExecutor(ABC):
     """Performs an actor's commands.
 
     Args:
@@ -61,15 +61,15 @@ class CollectingBody(ABC):
         self._clock = clock
         self._spec = blueprint.env
         num_envs = blueprint.layout.num_envs
-        lanes = blueprint.lanes_of(index)
+        env_slice = blueprint.slice_of(index)
         device = torch.device("cpu") if device is None else device
         of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
         generator = torch.Generator(device=device).manual_seed(of_actions)
-        self._acting = Acting(blueprint.algorithm, lanes, generator)
-        self._choose = sections.timed(INFERENCE, self._acting.choose)
-        self._rows = sections.timed(INFERENCE, self._acting.rows)
+        self._inference = PolicyInference(blueprint.algorithm, env_slice, generator)
+        self._choose = sections.timed(INFERENCE, self._inference.choose)
+        self._rows = sections.timed(INFERENCE, self._inference.rows)
         self._version = -1
-        self._books = EpisodeBooks(num_envs, device)
+        self._statistics = EpisodeStatistics(num_envs, device)
         self._moments_s: list[float] = []
         self._episodes: tuple[Episode, ...] = ()
         self._steps: Iterator[Rollout | StepWanted | None] | None = None
@@ -147,7 +147,7 @@ class CollectingBody(ABC):
 
     def _enter_books(self) -> Entries:
         """Enters the steps taken since the rollout began, and notes the episodes that ended."""
-        entries = self._books.enter(*self._outcomes(len(self._moments_s)))
+        entries = self._statistics.enter(*self._outcomes(len(self._moments_s)))
         self._episodes = tuple(
             Episode(
                 t_s=self._moments_s[row],

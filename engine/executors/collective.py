@@ -23,7 +23,7 @@ MEET_S = 600.0
 """How long the others may take to come to an update; a dead one is noticed at once."""
 
 
-class Meeting:
+class GlooGroup:
     """All learners of one update; the calls below return when every learner has made them.
 
     Args:
@@ -65,7 +65,7 @@ class Meeting:
         """Leaves; the others must have made their last call, too."""
         del self._group
 
-    def agree(self, env_steps: int) -> int | None:
+    def all_agree(self, env_steps: int) -> int | None:
         """Whether every learner takes part in the next update, and how large it is.
 
         Args:
@@ -89,10 +89,10 @@ class Meeting:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all learners, as a new tensor without gradient."""
         total = values.detach().clone()
-        self.add_up(total)
+        self.all_reduce_sum(total)
         return total
 
-    def add_up(self, values: Tensor) -> None:
+    def all_reduce_sum(self, values: Tensor) -> None:
         """Replaces `values` by their sum over all learners."""
         here = values.cpu()  # itself, if it is there already; gloo sums what lies in memory
         self._all_reduce(here, c10d.ReduceOp.SUM)

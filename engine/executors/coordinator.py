@@ -27,7 +27,7 @@ LOOK_S = 1.0
 """How often disk and clock are looked at."""
 
 
-class CoordinatorBody:
+class CoordinatorExecutor:
     """Performs the coordinator's commands.
 
     Args:

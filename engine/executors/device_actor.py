@@ -17,18 +17,18 @@ from engine.clock import Clock
 from engine.device import DeviceRollout, DeviceWeights, allocate_on
 from engine.envs.torch_envs import TorchStep, make_torch_env
 from engine.errors import RunFailedError
-from engine.executors.actor_base import CollectingBody, Steps
+from engine.executors.actor_base import BaseActorExecutor, Steps
 from engine.rollout import Layout, Weights
 from engine.timing import ENVIRONMENT, OFF, Sections
 
 NO_BUFFER = Layout((), 0, 0).allocate()
 
 
-class DeviceActorBody(CollectingBody):
+class DeviceActorExecutor(BaseActorExecutor):
     """Collects with environments of tensors; rollouts stay on the device.
 
     Args:
-        blueprint, index, epoch, clock, resumes, sections: See `CollectingBody`.
+        blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
     """
 
     # Rollouts go to a learner as they are; it could not differentiate through inference tensors.
@@ -58,8 +58,8 @@ class DeviceActorBody(CollectingBody):
 
     def _load(self, weights: Weights) -> None:
         assert isinstance(weights, DeviceWeights), "the learner is on another device"
-        self._acting.parameters.load(weights.vector)
-        self._acting.refresh()
+        self._inference.parameters.load(weights.vector)
+        self._inference.refresh()
 
     def _collect(self, ticket: int) -> Steps:
         layout = self._blueprint.layout

@@ -16,18 +16,18 @@ from torch import Tensor
 from engine.blueprint import STEP_FIELDS, Blueprint
 from engine.clock import Clock
 from engine.device import DeviceRollout, DeviceSamples
-from engine.executors.replay_buffer import ReplayBody
+from engine.executors.replay_buffer import ReplayExecutor
 from engine.replay.store import FloatArray, IntArray
 from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
 
 NEXT = "next_observation"
 
 
-class DeviceReplayBody(ReplayBody):
-    """Keeps and draws on one device; see `ReplayBody`.
+class DeviceReplayExecutor(ReplayExecutor):
+    """Keeps and draws on one device; see `ReplayExecutor`.
 
     Args:
-        blueprint, index, clock, resumes: See `ReplayBody`.
+        blueprint, index, clock, resumes: See `ReplayExecutor`.
     """
 
     def __init__(self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0) -> None:

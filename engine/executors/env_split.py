@@ -22,7 +22,7 @@ from engine.spec import EnvSpec
 from engine.timing import ENVIRONMENT, Sections
 
 
-class EnvPart(ABC):
+class EnvSplit(ABC):
     """Some environments, and where what they return belongs.
 
     Args:
@@ -70,11 +70,11 @@ class EnvPart(ABC):
             self._lives[t + 1] = info.get("lives", self._lives[t])
 
 
-class LocalPart(EnvPart):
+class LocalSplit(EnvSplit):
     """Environments of this process.
 
     Args:
-        columns: See `EnvPart`.
+        columns: See `EnvSplit`.
         spec: What they are; `num_envs` of this part.
         seed: Of the first one; the others have those after it.
         sections: Where stepping, or waiting for it, is counted.
@@ -107,11 +107,11 @@ class LocalPart(EnvPart):
         self.env.close()
 
 
-class RemotePart(EnvPart):
+class RemoteSplit(EnvSplit):
     """Environments that a role of their own steps.
 
     Args:
-        columns: See `EnvPart`.
+        columns: See `EnvSplit`.
         remote: The actor's end of the wire.
     """
 
@@ -129,12 +129,12 @@ class RemotePart(EnvPart):
         self._remote.close()
 
 
-def make_local_parts(blueprint: Blueprint, seed: int, sections: Sections) -> list[LocalPart]:
+def make_local_splits(blueprint: Blueprint, seed: int, sections: Sections) -> list[LocalSplit]:
     """All environments of an actor; its i-th one has the same seed however they are split, if it
     has random numbers of its own (a vectorised version may draw for all its environments)."""
     spec = blueprint.env
     columns = spec.columns
     return [
-        LocalPart(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)
+        LocalSplit(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)
         for of_part in columns
     ]

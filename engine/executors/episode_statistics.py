@@ -26,7 +26,7 @@ class Entries:
     ended: list[tuple[int, float, int]]
 
 
-class EpisodeBooks:
+class EpisodeStatistics:
     """Returns and lengths of the episodes under way.
 
     Args:

@@ -18,7 +18,7 @@ from engine.spec import EvaluationSpec
 from engine.timing import ENVIRONMENT, INFERENCE, OFF, Sections
 
 
-class EvaluatorBody:
+class EvaluatorExecutor:
     """Performs an evaluator's commands.
 
     Args:

@@ -50,17 +50,17 @@ from engine.trace.checkpoint_file import check_identity
 from engine.wire.codec import allocate_framed
 
 if TYPE_CHECKING:
-    from engine.executors.collective import Meeting
+    from engine.executors.collective import GlooGroup
 
 
-class LearnerBody:
+class LearnerExecutor:
     """Performs a learner's commands.
 
     Args:
         blueprint: The run.
         checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
         clock: The run's timeline.
-        meeting: With the learners that take every update together with this one, if there are any.
+        group: With the learners that take every update together with this one, if there are any.
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
         device: The one that rollouts come from and weights stay on; None where they travel.
         resumed: The checkpoint that it goes on from, if any, and its JSON file.
@@ -76,7 +76,7 @@ class LearnerBody:
         blueprint: Blueprint,
         checkpoints: Path | None,
         clock: Clock,
-        meeting: Meeting | None = None,
+        group: GlooGroup | None = None,
         *,
         compiles: bool = False,
         device: torch.device | None = None,
@@ -106,16 +106,16 @@ class LearnerBody:
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
         self._places = places_of(self._state.network)
-        self._meeting = meeting
-        if meeting is not None:
-            self._state.peers = meeting
-            self._state.weights.complete = meeting.add_up
+        self._group = group
+        if group is not None:
+            self._state.replicas = group
+            self._state.weights.complete = group.all_reduce_sum
         self._compiles = compiles and self._state.weights.vector.device.type == CPU
         self._compile_job: CompileJob | None = None
 
     def close(self) -> None:
-        if self._meeting is not None:
-            self._meeting.close()
+        if self._group is not None:
+            self._group.close()
         if self._compile_job is not None:
             self._compile_job.close()
 
@@ -137,8 +137,8 @@ class LearnerBody:
                     return [UpdateDeclined()]
                 return [*self._poll_compiler(), *self._update(rollouts, env_steps_of_others)]
             case Withdraw():
-                assert self._meeting is not None
-                self._meeting.withdraw()
+                assert self._group is not None
+                self._group.withdraw()
                 return [Withdrawn()]
             case UpdateFromSamples(samples=samples):
                 if self._meet(()) is None:
@@ -202,10 +202,10 @@ class LearnerBody:
         Returns:
             Env steps of their shares; None if it does not take place.
         """
-        if self._meeting is None:
+        if self._group is None:
             return 0
         own = sum(rollout.info.num_env_steps for rollout in rollouts)
-        total = self._meeting.agree(own)
+        total = self._group.all_agree(own)
         return None if total is None else total - own
 
     def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> list[Event]:
@@ -224,7 +224,7 @@ class LearnerBody:
             priorities = self._priorities(batch["key"], result.errors)
         versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
-        shares = (1, 0) if self._meeting is None else self._meeting.own_and_others
+        shares = (1, 0) if self._group is None else self._group.own_and_others
         return self._updated(result, batch, start_s, shares, by_version, priorities)
 
     def _updated(

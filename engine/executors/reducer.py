@@ -23,7 +23,7 @@ Vector = npt.NDArray[np.float32]
 _NOTHING = np.float32(0)
 
 
-class ReducerBody:
+class ReducerExecutor:
     """Performs a reducer's commands.
 
     Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that

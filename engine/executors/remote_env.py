@@ -27,7 +27,7 @@ StepResult: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
 """As a Gymnasium vector environment returns it."""
 
 
-class EnvironmentBody:
+class EnvironmentExecutor:
     """Steps the environments of one remote actor.
 
     Args:

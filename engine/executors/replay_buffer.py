@@ -53,7 +53,7 @@ def make_limiter(blueprint: Blueprint) -> RateLimiter:
     )
 
 
-class ReplayBody:
+class ReplayExecutor:
     """Performs a replay buffer's commands.
 
     Args:

@@ -8,7 +8,7 @@ from engine.wire.arena import Arena
 from engine.wording import plural
 
 
-class QueueBody:
+class QueueExecutor:
     """Performs a rollout queue's commands.
 
     Args:

@@ -19,7 +19,7 @@ BASE_DESCRIPTORS = 48
 THREADS_PER_ROLE = 3
 """Its own, and two of ZeroMQ."""
 KEEPERS = 2
-"""Supervisor and nursery."""
+"""Supervisor and forkserver."""
 ROLE_BYTES = 8 * 2**20
 """Of memory that a forked role does not share with its siblings."""
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -53,7 +53,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Limit:
+class HostLimit:
     """One limit of this machine.
 
     Attributes:
@@ -69,7 +69,7 @@ class Limit:
     fix: str
 
 
-def check_limits(needs: Needs, limits: Iterable[Limit]) -> None:
+def check_limits(needs: Needs, limits: Iterable[HostLimit]) -> None:
     """Raises PreflightError, naming the limit, unless all suffice."""
     for limit in limits:
         needed = int(getattr(needs, limit.of))
@@ -87,31 +87,35 @@ def check_limits(needs: Needs, limits: Iterable[Limit]) -> None:
         )
 
 
-def limits_here() -> Iterator[Limit]:
+def limits_here() -> Iterator[HostLimit]:
     """What limits this process and those that it will start, as far as the system says."""
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors != resource.RLIM_INFINITY:
         fix = "raise it: `ulimit -Hn`, or LimitNOFILE= of the service"
-        yield Limit("descriptors", descriptors, "open files (RLIMIT_NOFILE)", fix)
+        yield HostLimit("descriptors", descriptors, "open files (RLIMIT_NOFILE)", fix)
     threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if threads != resource.RLIM_INFINITY and os.geteuid() != 0:  # it does not hold for root
         left = threads - _threads_of_user()
-        yield Limit("threads", left, "processes of this user (RLIMIT_NPROC)", "raise `ulimit -u`")
+        yield HostLimit(
+            "threads", left, "processes of this user (RLIMIT_NPROC)", "raise `ulimit -u`"
+        )
     yield from _kernel_limits()
     for group in _own_cgroups():
         yield from _cgroup_limits(group)
 
 
-def _kernel_limits() -> Iterator[Limit]:
+def _kernel_limits() -> Iterator[HostLimit]:
     """Threads and memory of the whole machine."""
     used = _number(Path("/proc/loadavg"), lambda text: text.split()[3].partition("/")[2])
     for name in ("threads-max", "pid_max"):
         most = _number(Path("/proc/sys/kernel", name))
         if used is not None and most is not None:
-            yield Limit("threads", most - used, f"kernel.{name}", f"raise it: sysctl kernel.{name}")
+            yield HostLimit(
+                "threads", most - used, f"kernel.{name}", f"raise it: sysctl kernel.{name}"
+            )
     free = _number(Path("/proc/meminfo"), _available_kib)
     if free is not None:
-        yield Limit("memory_bytes", free * 1024, "memory of this machine", "free some")
+        yield HostLimit("memory_bytes", free * 1024, "memory of this machine", "free some")
 
 
 def _available_kib(text: str) -> str:
@@ -134,10 +138,10 @@ def _own_cgroups() -> Iterator[Path]:
         yield from (item for item in (group, *group.parents) if item.is_relative_to(root))
 
 
-def _cgroup_limits(group: Path) -> Iterator[Limit]:
+def _cgroup_limits(group: Path) -> Iterator[HostLimit]:
     most, used = _number(group / "pids.max"), _number(group / "pids.current")
     if most is not None and used is not None:
-        yield Limit("threads", most - used, str(group / "pids.max"), "raise it (TasksMax=)")
+        yield HostLimit("threads", most - used, str(group / "pids.max"), "raise it (TasksMax=)")
     for limit, current in (
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -147,7 +151,7 @@ def _cgroup_limits(group: Path) -> Iterator[Limit]:
             # What is cached there is given back when it is needed.
             cached = _number(group / "memory.stat", _file_bytes) or 0
             left = most - used + cached
-            yield Limit("memory_bytes", left, str(group / limit), "raise it (MemoryMax=)")
+            yield HostLimit("memory_bytes", left, str(group / limit), "raise it (MemoryMax=)")
 
 
 def _file_bytes(text: str) -> str:

@@ -1,7 +1,7 @@
 """Which processes give way to which where a host has more work than cores.
 
 Niceness counts among the processes of one session only, where the kernel groups them by it
-(`autogroup`), so all roles of a host and their compilers share their nursery's.
+(`autogroup`), so all roles of a host and their compilers share their forkserver's.
 """
 
 from __future__ import annotations

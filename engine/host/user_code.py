@@ -1,7 +1,7 @@
 """What a user's code may change of the process that it runs in, and how that is put right again.
 
 Under the policy `local`, environments and networks run in the command's own process; elsewhere
-their modules are imported by the nursery, from which all roles are forked. They may change the
+their modules are imported by the forkserver, from which all roles are forked. They may change the
 working directory, umask, locale, handlers of signals or streams, and some libraries do; what the
 program writes, and what it says, must not depend on it.
 """

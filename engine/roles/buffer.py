@@ -25,7 +25,7 @@ from engine.messages import (
 )
 from engine.roles.commands import Command, ForgetActor, Quit, Send, Wake
 from engine.roles.events import Event, TimerFired
-from engine.roles.rollout_ledger import Books
+from engine.roles.rollout_ledger import RolloutLedger
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
 from engine.trace.records import Ledger
@@ -59,7 +59,7 @@ class BufferRole:
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
         """Actors that asked for a ticket and got none yet, with the version that they hold."""
-        self._books = Books(self.address)
+        self._rollout_ledger = RolloutLedger(self.address)
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._delivered = 0
@@ -125,14 +125,14 @@ class BufferRole:
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
-        entry = self._books.enter(info, now_s)
+        entry = self._rollout_ledger.enter(info, now_s)
         commands = list(entry.notes)
         if not entry.is_new:
             return commands
         if self._admission.arrive(info.ticket, info.version_min):
             self._queue[info.ticket] = event.rollout
         else:
-            commands.append(self._books.drop(info, now_s, "it has no open ticket"))
+            commands.append(self._rollout_ledger.drop(info, now_s, "it has no open ticket"))
         if self._stop:
             return [*commands, *self._finish_if_drained(now_s)]
         self._held_versions[f"actor-{info.actor}"] = event.held_version
@@ -140,7 +140,7 @@ class BufferRole:
 
     def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
         """Nobody waits any longer for what a dead actor had in hand; its queued rollouts stay."""
-        commands = self._books.lose(event, now_s)
+        commands = self._rollout_ledger.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
             number = int(event.actor.rpartition("-")[2])
@@ -175,7 +175,7 @@ class BufferRole:
         env_steps, self._last_delivered = self._last_delivered, 0
         self._delivered -= env_steps
         self._admission.lose_batch()
-        return self._books.lose_batch(self._last_delivery.batch, env_steps, now_s)
+        return self._rollout_ledger.lose_batch(self._last_delivery.batch, env_steps, now_s)
 
     def _deliver(self, now_s: float) -> list[Command]:
         """Hands a batch to the learner if it wants one and the bound allows it."""
@@ -186,7 +186,7 @@ class BufferRole:
         if decision is None:
             return []
         commands = [
-            self._books.drop(self._queue.pop(ticket).info, now_s, "too old")
+            self._rollout_ledger.drop(self._queue.pop(ticket).info, now_s, "too old")
             for ticket in decision.dropped
         ]
         if decision.taken:
@@ -215,9 +215,9 @@ class BufferRole:
         """A row of the books, as far as rollouts have arrived here."""
         return Ledger(
             t_s=now_s,
-            collected=self._books.collected,
+            collected=self._rollout_ledger.collected,
             consumed=self._consumed,
-            dropped=self._books.dropped,
+            dropped=self._rollout_ledger.dropped,
             in_flight=self._queued + self._delivered - self._consumed,
             buffer=self._index,
         )
@@ -227,16 +227,16 @@ class BufferRole:
 
     def _finish_if_drained(self, now_s: float) -> list[Command]:
         assert self._stop is not None
-        return self._finish(now_s) if self._books.has_all(self._stop.sent_rollouts) else []
+        return self._finish(now_s) if self._rollout_ledger.has_all(self._stop.sent_rollouts) else []
 
     def _finish(self, now_s: float) -> list[Command]:
         assert self._stop is not None
         self._is_finished = True
-        notes = self._books.close(self._stop.sent_env_steps, now_s)
+        notes = self._rollout_ledger.close(self._stop.sent_env_steps, now_s)
         counters = Counters(
             queued=self._queued,
             staged=self._delivered - self._consumed,
-            dropped=self._books.dropped,
-            lost_collected=self._books.lost_collected,
+            dropped=self._rollout_ledger.dropped,
+            lost_collected=self._rollout_ledger.lost_collected,
         )
         return [*notes, Send(COORDINATOR, Stopped(address=self.address, counters=counters))]

@@ -40,7 +40,7 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.roles.events import Event, SamplesDrawn, TimerFired
-from engine.roles.rollout_ledger import Books
+from engine.roles.rollout_ledger import RolloutLedger
 from engine.rollout import SamplesInfo
 from engine.trace.records import Ledger, Replay
 
@@ -75,7 +75,7 @@ class ReplayBufferRole:
         self._step_limit = step_limit
         self._waiting: dict[str, None] = {}
         """Actors that asked for a ticket and got none yet, in the order in which they asked."""
-        self._books = Books(self.address)
+        self._rollout_ledger = RolloutLedger(self.address)
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._drawing: BatchRequested | None = None
@@ -150,14 +150,14 @@ class ReplayBufferRole:
 
     def _arrived(self, event: RolloutArrived, now_s: float) -> list[Command]:
         info = event.info
-        entry = self._books.enter(info, now_s)
+        entry = self._rollout_ledger.enter(info, now_s)
         commands = list(entry.notes)
         if not entry.is_new:
             return commands
         if self._limiter.arrive(info.ticket, info.num_env_steps):
             commands.append(InsertRollout(event.rollout))
         else:
-            commands.append(self._books.drop(info, now_s, "it has no open ticket"))
+            commands.append(self._rollout_ledger.drop(info, now_s, "it has no open ticket"))
         if self._stop:
             return [*commands, *self._finish_if_drained(now_s)]
         self._waiting[f"actor-{info.actor}"] = None
@@ -168,7 +168,7 @@ class ReplayBufferRole:
 
     def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
         """Nobody waits any longer for what a dead actor had in hand; what it inserted stays."""
-        commands = self._books.lose(event, now_s)
+        commands = self._rollout_ledger.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
             number = int(event.actor.rpartition("-")[2])
@@ -246,9 +246,9 @@ class ReplayBufferRole:
         self._reported_steps, self._reported_samples = limiter.inserted, limiter.sampled
         ledger = Ledger(
             t_s=now_s,
-            collected=self._books.collected,
+            collected=self._rollout_ledger.collected,
             consumed=limiter.inserted,
-            dropped=self._books.dropped,
+            dropped=self._rollout_ledger.dropped,
             in_flight=0,
             buffer=self._index,
         )
@@ -256,17 +256,17 @@ class ReplayBufferRole:
 
     def _finish_if_drained(self, now_s: float) -> list[Command]:
         assert self._stop is not None
-        has_all = self._books.has_all(self._stop.sent_rollouts)
+        has_all = self._rollout_ledger.has_all(self._stop.sent_rollouts)
         return self._finish(now_s) if has_all else []
 
     def _finish(self, now_s: float) -> list[Command]:
         assert self._stop is not None
         self._is_finished = True
-        notes = self._books.close(self._stop.sent_env_steps, now_s)
+        notes = self._rollout_ledger.close(self._stop.sent_env_steps, now_s)
         counters = Counters(
             consumed=self._limiter.inserted,
-            dropped=self._books.dropped,
-            lost_collected=self._books.lost_collected,
+            dropped=self._rollout_ledger.dropped,
+            lost_collected=self._rollout_ledger.lost_collected,
         )
         return [
             *notes,

@@ -17,7 +17,7 @@ from engine.wording import plural
 
 
 @dataclass(frozen=True)
-class Entry:
+class RolloutEntry:
     """What became of a rollout that arrived.
 
     Attributes:
@@ -29,7 +29,7 @@ class Entry:
     notes: tuple[Command, ...] = ()
 
 
-class Books:
+class RolloutLedger:
     """Counts env steps of one buffer.
 
     Args:
@@ -90,23 +90,23 @@ class Books:
         detail = f"{plural(missing, 'env step')} {how}"
         return [self.note(now_s, "loss", f"actor-{source[0]}", detail)]
 
-    def enter(self, info: RolloutInfo, now_s: float) -> Entry:
+    def enter(self, info: RolloutInfo, now_s: float) -> RolloutEntry:
         """Enters a rollout; a gap before it in its actor's total counts as dropped."""
         actor, source = f"actor-{info.actor}", (info.actor, info.epoch)
         if source in self._lost:
             total = info.total_env_steps
-            return Entry(False, tuple(self._write_off(source, total, now_s, "lost with it")))
+            return RolloutEntry(False, tuple(self._write_off(source, total, now_s, "lost with it")))
         if info.sequence < self._next_sequence.get(source, 0):
             detail = f"rollout {info.sequence} arrived twice"
-            return Entry(False, (self.note(now_s, "duplicate", actor, detail),))
+            return RolloutEntry(False, (self.note(now_s, "duplicate", actor, detail),))
         self._next_sequence[source] = info.sequence + 1
         self._received[actor] = self._received.get(actor, 0) + 1
         lost = info.total_env_steps - self._totals.get(source, 0) - info.num_env_steps
         self._totals[source] = info.total_env_steps
         if lost <= 0:
-            return Entry(True)
+            return RolloutEntry(True)
         self.dropped += lost
-        return Entry(
+        return RolloutEntry(
             True, (self.note(now_s, "loss", actor, f"{plural(lost, 'env step')} never arrived"),)
         )
 

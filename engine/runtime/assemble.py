@@ -1,4 +1,4 @@
-"""Addresses to roles with bodies. What runs where is decided elsewhere."""
+"""Addresses to roles with executors. What runs where is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.blueprint import Blueprint
-from engine.executors.actor import ActorBody
-from engine.executors.actor_base import CollectingBody
-from engine.executors.coordinator import CoordinatorBody
-from engine.executors.device_actor import DeviceActorBody
-from engine.executors.device_replay_buffer import DeviceReplayBody
-from engine.executors.evaluator import EvaluatorBody
-from engine.executors.learner import LearnerBody
-from engine.executors.reducer import ReducerBody
-from engine.executors.remote_env import EnvironmentBody
-from engine.executors.replay_buffer import ReplayBody, make_limiter
-from engine.executors.rollout_queue import QueueBody
+from engine.executors.actor import ActorExecutor
+from engine.executors.actor_base import BaseActorExecutor
+from engine.executors.coordinator import CoordinatorExecutor
+from engine.executors.device_actor import DeviceActorExecutor
+from engine.executors.device_replay_buffer import DeviceReplayExecutor
+from engine.executors.evaluator import EvaluatorExecutor
+from engine.executors.learner import LearnerExecutor
+from engine.executors.reducer import ReducerExecutor
+from engine.executors.remote_env import EnvironmentExecutor
+from engine.executors.replay_buffer import ReplayExecutor, make_limiter
+from engine.executors.rollout_queue import QueueExecutor
 from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, steps_left
 from engine.roles.actor import ActorRole
@@ -30,7 +30,7 @@ from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
-from engine.runtime.loop import Hosted, LoopClock
+from engine.runtime.loop import LoopClock, RoleInstance
 from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.rendezvous import Rendezvous
@@ -55,7 +55,7 @@ class Assembly:
         rendezvous: Where learners that update together meet.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
-        sections: Where bodies count their time.
+        sections: Where executors count their time.
     """
 
     blueprint: Blueprint
@@ -95,7 +95,7 @@ class Assembly:
         return mode == "on" or (mode == "auto" and bool(self.supervisors))
 
 
-def host_role(address: str, run: Assembly) -> Hosted:
+def host_role(address: str, run: Assembly) -> RoleInstance:
     """Makes the role of this address, and what performs its commands."""
     if address == COORDINATOR:
         return _host_coordinator(run)
@@ -105,28 +105,32 @@ def host_role(address: str, run: Assembly) -> Hosted:
         case "actor":
             group = cut.group_of(index)
             actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
-            return Hosted(actor, _actor_body(index, run, blueprint))
+            return RoleInstance(actor, _actor_executor(index, run, blueprint))
         case "environment":
-            return Hosted(EnvironmentRole(index), EnvironmentBody(blueprint, index, 0, run.resumes))
+            return RoleInstance(
+                EnvironmentRole(index), EnvironmentExecutor(blueprint, index, 0, run.resumes)
+            )
         case "learner":
             return _host_learner(index, run, blueprint)
         case "buffer":
             return _host_buffer(index, run, blueprint)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
-            return Hosted(reducer, ReducerBody(blueprint, run.checkpoint))
+            return RoleInstance(reducer, ReducerExecutor(blueprint, run.checkpoint))
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
-            evaluator = EvaluatorBody(blueprint, spec, run.sections)
-            return Hosted(EvaluatorRole(index, spec, "learner-0"), evaluator)
+            evaluator = EvaluatorExecutor(blueprint, spec, run.sections)
+            return RoleInstance(EvaluatorRole(index, spec, "learner-0"), evaluator)
     raise ValueError(f"there is no role {address!r}")
 
 
-def _actor_body(index: int, run: Assembly, blueprint: Blueprint) -> CollectingBody:
+def _actor_executor(index: int, run: Assembly, blueprint: Blueprint) -> BaseActorExecutor:
     if blueprint.cut.is_on_device:
-        return DeviceActorBody(blueprint, index, run.epoch, run.clock, run.resumes, run.sections)
-    return ActorBody(
+        return DeviceActorExecutor(
+            blueprint, index, run.epoch, run.clock, run.resumes, run.sections
+        )
+    return ActorExecutor(
         blueprint,
         index,
         run.epoch,
@@ -138,22 +142,22 @@ def _actor_body(index: int, run: Assembly, blueprint: Blueprint) -> CollectingBo
     )
 
 
-def _host_coordinator(run: Assembly) -> Hosted:
+def _host_coordinator(run: Assembly) -> RoleInstance:
     experiment = run.blueprint.experiment
     groups = Groups(run.blueprint.cut, run.process_of)
     coordinator = CoordinatorRole(
         experiment, run.info, run.addresses, run.supervisors, groups, run.host_of
     )
-    return Hosted(coordinator, CoordinatorBody(run.run_dir, run.show))
+    return RoleInstance(coordinator, CoordinatorExecutor(run.run_dir, run.show))
 
 
-def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
+def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstance:
     experiment = blueprint.experiment
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
         num_actors = len(blueprint.cut.actors_of(index))
         queue = BufferRole(index, experiment.staleness, per_batch, run.version, num_actors)
-        return Hosted(queue, QueueBody(run.arena))
+        return RoleInstance(queue, QueueExecutor(run.arena))
     limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
     store = ReplayBufferRole(
         index,
@@ -164,36 +168,36 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
         keeps_in_step=blueprint.keeps_in_step,
     )
     if blueprint.cut.is_on_device:
-        return Hosted(store, DeviceReplayBody(blueprint, index, run.clock, run.resumes))
-    return Hosted(store, ReplayBody(blueprint, index, run.clock, run.arena, run.resumes))
+        return RoleInstance(store, DeviceReplayExecutor(blueprint, index, run.clock, run.resumes))
+    return RoleInstance(store, ReplayExecutor(blueprint, index, run.clock, run.arena, run.resumes))
 
 
-def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> Hosted:
+def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstance:
     """Learners of several groups have checkpoints of their own; joint ones are all the same."""
     cut = blueprint.cut
     checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
-    meeting = None
+    group = None
     if cut.is_joint:
         assert run.rendezvous is not None, "learners that update together need a meeting place"
-        from engine.executors.collective import Meeting
+        from engine.executors.collective import GlooGroup
 
         shares = blueprint.sharing.shares
-        meeting = Meeting(run.rendezvous, index, cut.groups, run.sections, shares=shares)
+        group = GlooGroup(run.rendezvous, index, cut.groups, run.sections, shares=shares)
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
     compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
     origin = run.info.resumed
     learner = LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut, origin)
-    body = LearnerBody(
+    executor = LearnerExecutor(
         blueprint,
         checkpoints,
         run.clock,
-        meeting,
+        group,
         compiles=compiles,
         device=blueprint.device_of(index) if cut.is_on_device else None,
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
         sections=run.sections,
         name=f"learner-{index}",
     )
-    return Hosted(learner, body)
+    return RoleInstance(learner, executor)

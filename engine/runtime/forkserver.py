@@ -1,4 +1,4 @@
-"""The nursery: the process that all roles of a host are forked from.
+"""The forkserver: the process that all roles of a host are forked from.
 
 It reads the heavy libraries once, checks the experiment, and forks a role whenever the supervisor
 says so. A fork shares that memory and takes milliseconds, where a fresh interpreter would spend a
@@ -33,7 +33,7 @@ from engine.control_protocol import (
     Signal,
     Spawn,
     Spawned,
-    ToNursery,
+    ToForkserver,
     WorkerSpec,
     write_line,
 )
@@ -49,10 +49,10 @@ from engine.supervision.host_facts import host_facts
 from engine.wire.arena import Arena
 
 
-class _Nursery:
+class _ForkServer:
     def __init__(self) -> None:
         self._out = take_stdout()
-        self._reader: LineReader[ToNursery] = LineReader(0, ToNursery)
+        self._reader: LineReader[ToForkserver] = LineReader(0, ToForkserver)
         self._children: dict[int, str] = {}
         self._pids: dict[str, int] = {}
         self._common: CommonSpec | None = None
@@ -72,7 +72,7 @@ class _Nursery:
         """Serves until the supervisor is gone.
 
         Returns:
-            None in the nursery itself; in a forked child, what it has to be.
+            None in the forkserver itself; in a forked child, what it has to be.
         """
         while not self._reader.at_end:
             self._selector.select()
@@ -141,7 +141,7 @@ class _Nursery:
         return False
 
     def _become_role(self, address: str, log_path: str, parent: int) -> None:
-        """In the child: its own group, its own log, nothing of the nursery's."""
+        """In the child: its own group, its own log, nothing of the forkserver's."""
         os.setpgid(0, 0)
         die_with_parent(parent)
         name_process(f"tj-{address}")
@@ -164,7 +164,7 @@ class _Nursery:
     def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
         """In the child: the role's own port, and none of the others'.
 
-        The nursery keeps its copy, for a later life of the role and so that nobody else gets it.
+        The forkserver keeps its copy, for a later life of the role and so that nobody else gets it.
         """
         own = self._listeners.pop(worker.bind, None)
         for listener in self._listeners.values():
@@ -227,11 +227,11 @@ def _no_silent_end() -> Iterator[None]:
 
 
 def main() -> None:
-    """Serves as nursery, or, in a forked child, plays a role. Start it with `tethered`."""
-    name_process("tj-nursery")
+    """Serves as forkserver, or, in a forked child, plays a role. Start it with `tethered`."""
+    name_process("tj-forkserver")
     keep_freed_memory()
     with _no_silent_end():
-        child = _Nursery().serve()
+        child = _ForkServer().serve()
         if child is not None:
             run_worker(*child)
     # All is closed. Taking down a forked interpreter object by object would copy every page that

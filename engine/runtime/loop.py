@@ -44,13 +44,13 @@ from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01
-"""How long a busy body may go on before messages are looked at again."""
+"""How long a busy executor may go on before messages are looked at again."""
 
 WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
 """Commands that get a run on; what is done beside them, such as saving, is no progress."""
 
 
-class Body(Protocol):
+class Executor(Protocol):
     """Performs a role's own commands."""
 
     @property
@@ -89,11 +89,11 @@ class LoopClock:
 
 
 @dataclass
-class Hosted:
-    """A role and its body in this process."""
+class RoleInstance:
+    """A role and its executor in this process."""
 
     role: Role
-    body: Body
+    executor: Executor
     wake_at_s: float | None = field(default=None)
 
 
@@ -102,7 +102,7 @@ class Loop:
 
     Args:
         hosted: By address.
-        clock: The run's timeline, shared with the bodies.
+        clock: The run's timeline, shared with the executors.
         sockets: To the other processes; None if there are none.
         is_orphan: Asked now and then; True ends the process.
         sections: Where its time is counted.
@@ -110,7 +110,7 @@ class Loop:
 
     def __init__(
         self,
-        hosted: dict[str, Hosted],
+        hosted: dict[str, RoleInstance],
         clock: LoopClock,
         sockets: Sockets | None,
         is_orphan: Callable[[], bool] = lambda: False,
@@ -140,12 +140,12 @@ class Loop:
                 return
             self._receive()
             self._fire_timers()
-            self._advance_bodies()
+            self._advance_executors()
 
     def close(self) -> None:
-        """Closes the bodies of roles that have not quit."""
+        """Closes the executors of roles that have not quit."""
         for item in self._hosted.values():
-            item.body.close()
+            item.executor.close()
 
     def _drain_inbox(self) -> None:
         while self._inbox:
@@ -168,11 +168,11 @@ class Loop:
                 case StartRun():
                     self._start_run(command)
                 case Quit():
-                    hosted.body.close()
+                    hosted.executor.close()
                     del self._hosted[address]
                 case _:
                     self._work += isinstance(command, WORK)
-                    for event in hosted.body.perform(command):
+                    for event in hosted.executor.perform(command):
                         self.post(address, event)
 
     def _start_run(self, command: StartRun) -> None:
@@ -225,7 +225,7 @@ class Loop:
     def _timeout_s(self) -> float | None:
         if self._inbox or not self._hosted:
             return 0.0
-        if any(item.body.is_busy for item in self._hosted.values()):
+        if any(item.executor.is_busy for item in self._hosted.values()):
             return 0.0
         wakes = [item.wake_at_s for item in self._hosted.values() if item.wake_at_s is not None]
         return max(0.0, min(wakes) - time.monotonic()) if wakes else None
@@ -237,8 +237,8 @@ class Loop:
                 item.wake_at_s = None
                 self.post(address, TimerFired())
 
-    def _advance_bodies(self) -> None:
-        """Lets busy bodies go on; without sockets there is nothing to look at in between."""
+    def _advance_executors(self) -> None:
+        """Lets busy executors go on; without sockets there is nothing to look at in between."""
         budget_s = SLICE_S if self._sockets is not None else float("inf")
         for _ in range(len(self._turns)):
             if self._inbox:
@@ -246,7 +246,7 @@ class Loop:
             address = self._turns[0]
             self._turns.rotate(-1)  # whoever comes last now is first another time
             item = self._hosted.get(address)
-            if item is not None and item.body.is_busy:
+            if item is not None and item.executor.is_busy:
                 self._work += 1
-                for event in item.body.advance(budget_s):
+                for event in item.executor.advance(budget_s):
                     self.post(address, event)

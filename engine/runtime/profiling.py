@@ -1,4 +1,4 @@
-"""Roles and bodies under a stopwatch: what each spends becomes rows of the table `profile`.
+"""Roles and executors under a stopwatch: what each spends becomes rows of the table `profile`.
 
 Neither the loop nor a role knows of it: a profiled role decides as before and now and then adds a
 report to its commands.
@@ -13,7 +13,7 @@ from engine.roles import commands as c
 from engine.roles.commands import Command, EndRun, Send, WriteTrace
 from engine.roles.events import Event
 from engine.roles.role import Role
-from engine.runtime.loop import Body, Hosted
+from engine.runtime.loop import Executor, RoleInstance
 from engine.timing import (
     BATCHING,
     ENVIRONMENT,
@@ -60,12 +60,14 @@ SECTION_OF: dict[type[Command], str] = {
 """What performing a command counts as, but for parts of it that are timed apart."""
 
 
-def profiled(hosted: Mapping[str, Hosted], process: str, stopwatch: Stopwatch) -> dict[str, Hosted]:
-    """The same roles and bodies of a process, by address, under its stopwatch."""
+def profiled(
+    hosted: Mapping[str, RoleInstance], process: str, stopwatch: Stopwatch
+) -> dict[str, RoleInstance]:
+    """The same roles and executors of a process, by address, under its stopwatch."""
     return {
-        address: Hosted(
+        address: RoleInstance(
             ProfiledRole(item.role, process, stopwatch),
-            _ProfiledBody(item.body, address, stopwatch),
+            _ProfiledExecutor(item.executor, address, stopwatch),
         )
         for address, item in hosted.items()
     }
@@ -130,21 +132,22 @@ def _ends(command: Command) -> bool:
     return isinstance(command, EndRun)
 
 
-class _ProfiledBody:
-    """Performs as the body does, each command in its section."""
+class _ProfiledExecutor:
+    """Performs as the executor does, each command in its section."""
 
-    def __init__(self, body: Body, address: str, stopwatch: Stopwatch) -> None:
-        self._body = body
+    def __init__(self, executor: Executor, address: str, stopwatch: Stopwatch) -> None:
+        self._executor = executor
         self._address = address
         self._stopwatch = stopwatch
-        self._advance = stopwatch.timed(RECORDING, body.advance)
+        self._advance = stopwatch.timed(RECORDING, executor.advance)
         self._perform = {
-            section: stopwatch.timed(section, body.perform) for section in set(SECTION_OF.values())
+            section: stopwatch.timed(section, executor.perform)
+            for section in set(SECTION_OF.values())
         }
 
     @property
     def is_busy(self) -> bool:
-        return self._body.is_busy
+        return self._executor.is_busy
 
     def perform(self, command: Command) -> list[Event]:
         return self._perform[SECTION_OF[type(command)]](command)
@@ -154,4 +157,4 @@ class _ProfiledBody:
         return self._advance(budget_s)
 
     def close(self) -> None:
-        self._body.close()
+        self._executor.close()

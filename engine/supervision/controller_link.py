@@ -15,7 +15,7 @@ import engine
 from engine.control_protocol import Hello, LineReader, ToSupervisor
 from engine.host.process import take_stdout
 from engine.messages import Message
-from engine.supervision.nonblocking_writer import Outlet
+from engine.supervision.nonblocking_writer import NonBlockingWriter
 
 LAST_WORDS_S = 1.0
 """How long a controller that is lost may still take to read what was reported."""
@@ -30,7 +30,7 @@ def hello() -> Hello:
     )
 
 
-class HostLink:
+class ControllerLink:
     """Reads instructions, writes reports, counts SIGTERM.
 
     Attributes:
@@ -39,7 +39,7 @@ class HostLink:
     """
 
     def __init__(self) -> None:
-        self._outlet = Outlet(take_stdout())
+        self._writer = NonBlockingWriter(take_stdout())
         self._reader: LineReader[ToSupervisor] = LineReader(0, ToSupervisor)
         self._heard_s = time.monotonic()
         self._is_attached = True
@@ -84,21 +84,21 @@ class HostLink:
 
     def report(self, message: Message) -> None:
         """Tells the controller, if there is one; does not wait for it to read."""
-        self._outlet.put(message)
+        self._writer.put(message)
 
     @property
     def unwritten_fd(self) -> int | None:
         """What to wait for, until it can be written, while reports wait for their reader."""
-        return self._outlet.fd
+        return self._writer.fd
 
     def flush(self) -> None:
         """Writes what waits, as far as its reader takes it."""
-        self._outlet.flush()
+        self._writer.flush()
 
     def drain(self) -> None:
         """Waits until all reports are written: a controller that is only stopped has its time."""
         give_up_s: float | None = None
-        while self._outlet.fd is not None:
+        while self._writer.fd is not None:
             for _ in self.read():
                 pass  # that it came says that the controller lives
             is_over = self.take_signals() > 0 or not self._is_attached or self.is_lost()
@@ -108,8 +108,8 @@ class HostLink:
                 give_up_s = now_s + LAST_WORDS_S
             if give_up_s is not None and now_s >= give_up_s:
                 return
-            self._outlet.wait(LAST_WORDS_S, *self.fds)  # so that silence is noticed
-            self._outlet.flush()
+            self._writer.wait(LAST_WORDS_S, *self.fds)  # so that silence is noticed
+            self._writer.flush()
 
     def leave(self) -> list[int]:
         """Listens to no controller any more; returns the descriptors not to wait for."""
@@ -125,5 +125,5 @@ class HostLink:
             os.dup2(source, target)
         os.close(descriptor)
         os.close(nothing)
-        self._outlet.close_when_empty()
+        self._writer.close_when_empty()
         return fds

@@ -18,7 +18,7 @@ FIRST_WORD_S = 60.0
 """How long the coordinator may take to be heard for the first time."""
 
 
-class Upstream:
+class CoordinatorLink:
     """Talks to the coordinator of a run.
 
     Args:

@@ -1,4 +1,5 @@
-"""One host's part of a run while it is made ready and while it ends: nursery, endpoints, marks."""
+"""One host's part of a run while it is made ready and while it ends: forkserver, endpoints,
+marks."""
 
 from __future__ import annotations
 
@@ -11,37 +12,37 @@ from engine.control_protocol import Prepare, Prepared, Refused
 from engine.errors import TianJiError
 from engine.host.endpoints import Endpoints
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
-from engine.supervision.timer_queue import Agenda
-from engine.supervision.worker_processes import Children
+from engine.supervision.timer_queue import TimerQueue
+from engine.supervision.worker_processes import WorkerProcesses
 
 TERMINATE_S = 3.0
 """Between SIGTERM and SIGKILL."""
 GONE_S = 3.0
-"""After SIGKILL. A nursery that says by then of no role that it is gone does not work itself."""
+"""After SIGKILL. A forkserver that says by then of no role that it is gone does not work itself."""
 
 
-class Household:
+class HostRun:
     """Owns what a run needs on this host besides its roles, and sees to it that nothing stays.
 
     Args:
         prepare: The run.
-        agenda: For the steps of an end.
+        timers: For the steps of an end.
 
     Attributes:
-        children: The nursery and the roles.
+        children: The forkserver and the roles.
         is_ending: Whether the end has begun; from then on exits are expected.
         is_overdue: Whether all roles should be gone by now; whatever is left, `close` ends.
     """
 
-    def __init__(self, prepare: Prepare, agenda: Agenda) -> None:
+    def __init__(self, prepare: Prepare, timers: TimerQueue) -> None:
         self.prepare = prepare
-        self._agenda = agenda
+        self._timers = timers
         self._endpoints = Endpoints()
         self._reserved = self._reserve()
         self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir, prepare.attempt)
         listeners = dict(self._endpoints.listeners)
         environment = {**prepare.env, RUN_VARIABLE: self._mark}
-        self.children = Children(environment, tuple(listeners.values()))
+        self.children = WorkerProcesses(environment, tuple(listeners.values()))
         self.children.prepare(msgspec.structs.replace(prepare, listeners=listeners))
         self._endpoints.let_go()
         self.is_ending = self.is_overdue = False
@@ -52,7 +53,7 @@ class Household:
         return str(self._endpoints.directory or "")
 
     def reserve(self, report: Prepared) -> Prepared | Refused:
-        """Adds endpoints to what the nursery has answered."""
+        """Adds endpoints to what the forkserver has answered."""
         if isinstance(self._reserved, Refused):
             return self._reserved
         return msgspec.structs.replace(report, endpoints=self._reserved)
@@ -74,14 +75,14 @@ class Household:
         if self.is_ending:
             return
         self.is_ending = True
-        self._agenda.add(seconds, lambda: self.children.signal_all(signal.SIGTERM))
-        self._agenda.add(seconds + TERMINATE_S, self.end_now)
+        self._timers.add(seconds, lambda: self.children.signal_all(signal.SIGTERM))
+        self._timers.add(seconds + TERMINATE_S, self.end_now)
 
     def end_now(self) -> None:
         """SIGKILL to all roles."""
         self.is_ending = True
         self.children.signal_all(signal.SIGKILL)
-        self._agenda.add(GONE_S, self._note_overdue)
+        self._timers.add(GONE_S, self._note_overdue)
 
     def _note_overdue(self) -> None:
         self.is_overdue = True

@@ -55,7 +55,7 @@ class Backlog:
         return bool(self._line or self._messages)
 
 
-class Outlet:
+class NonBlockingWriter:
     """Writes messages to a pipe or socket, as far as it takes them at once.
 
     The descriptor stays a blocking one, since others may share it. A piece of at most `PIPE_BUF`

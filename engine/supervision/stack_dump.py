@@ -15,10 +15,10 @@ import psutil
 from engine.control_protocol import Stuck
 from engine.host.process_identity import ProcessId
 from engine.messages import Report, StackWanted
-from engine.supervision.controller_link import HostLink
-from engine.supervision.coordinator_link import Upstream
-from engine.supervision.host_run import Household
-from engine.supervision.timer_queue import Agenda
+from engine.supervision.controller_link import ControllerLink
+from engine.supervision.coordinator_link import CoordinatorLink
+from engine.supervision.host_run import HostRun
+from engine.supervision.timer_queue import TimerQueue
 from engine.trace.records import Event
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -34,17 +34,21 @@ def offer_stack() -> None:
 
 
 def report_stack(
-    wanted: StackWanted, house: Household, agenda: Agenda, link: HostLink, upstream: Upstream
+    wanted: StackWanted,
+    run: HostRun,
+    timers: TimerQueue,
+    link: ControllerLink,
+    coordinator: CoordinatorLink,
 ) -> None:
     """Asks a role for its stack, and tells user and coordinator a moment later what came of it.
 
     Args:
         wanted: Whose.
-        house: Where it runs.
-        agenda: For that moment.
-        link, upstream: To whom to tell it.
+        run: Where it runs.
+        timers: For that moment.
+        link, coordinator: To whom to tell it.
     """
-    address, children = wanted.process, house.children
+    address, children = wanted.process, run.children
     if address not in children.running:
         return
     log, process = children.log_of(address), children.running[address]
@@ -55,12 +59,12 @@ def report_stack(
         state, stack = _state(process), _lines_since(log, begin)
         link.report(Stuck(address=address, silent_s=wanted.silent_s, state=state, stack=stack))
         detail = "\n".join([state, *stack])
-        now_s = upstream.clock.now_s() if upstream.clock else 0.0
-        host = house.prepare.host
+        now_s = coordinator.clock.now_s() if coordinator.clock else 0.0
+        host = run.prepare.host
         row = Event(t_s=now_s, kind="stack", host=host, role=address, detail=detail)
-        upstream.send(Report(address=upstream.address, records=[row]))
+        coordinator.send(Report(address=coordinator.address, records=[row]))
 
-    agenda.add(DUMP_S, tell)
+    timers.add(DUMP_S, tell)
 
 
 def _state(process: ProcessId | None) -> str:

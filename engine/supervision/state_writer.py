@@ -7,28 +7,28 @@ import sys
 from pathlib import Path
 
 from engine.host.process_identity import identify
-from engine.supervision.host_run import Household
+from engine.supervision.host_run import HostRun
 from engine.supervision.host_state import HostState, state_path, write_state
-from engine.supervision.timer_queue import Agenda
+from engine.supervision.timer_queue import TimerQueue
 
 SOON_S = 0.1
 
 
-class Scribe:
+class StateWriter:
     """Writes the state of this host's part of a run.
 
     Args:
         run_dir: The run's directory on this host.
-        house: What there is of the run here.
-        agenda: For what is written a moment later.
+        run: What there is of the run here.
+        timers: For what is written a moment later.
     """
 
-    def __init__(self, run_dir: Path, house: Household, agenda: Agenda) -> None:
+    def __init__(self, run_dir: Path, run: HostRun, timers: TimerQueue) -> None:
         own = identify(os.getpid())
         assert own is not None
-        prepare = house.prepare
-        self._house = house
-        self._agenda = agenda
+        prepare = run.prepare
+        self._run = run
+        self._timers = timers
         self._is_due = False
         self._path = state_path(run_dir, prepare.host)
         self.log = run_dir / "logs" / prepare.host / "supervisor.log"
@@ -36,7 +36,7 @@ class Scribe:
             run_id=prepare.run_id,
             host=prepare.host,
             supervisor=own,
-            socket_dir=house.socket_dir,
+            socket_dir=run.socket_dir,
             attempt=prepare.attempt,
         )
 
@@ -45,12 +45,12 @@ class Scribe:
         whole, and a thousand roles start, and end, one by one."""
         if not self._is_due:
             self._is_due = True
-            self._agenda.add(SOON_S, self.write)
+            self._timers.add(SOON_S, self.write)
 
     def write(self) -> None:
         """Writes what is known now; a full disk is reported and does not end the run."""
         self._is_due = False
-        self.state.roles = self._house.children.identities()
+        self.state.roles = self._run.children.identities()
         self._write()
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 
-class Agenda:
+class TimerQueue:
     """Actions by time on the monotonic clock.
 
     Args:

@@ -1,5 +1,5 @@
 """The role processes of one host, as their supervisor sees them: started and signalled by the
-nursery, identified and measured here."""
+forkserver, identified and measured here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.clock import RunClock
 from engine.control_protocol import (
     CommonSpec,
     Exited,
-    FromNursery,
+    FromForkserver,
     Introduce,
     LineReader,
     Prepare,
@@ -27,26 +27,26 @@ from engine.host.process_identity import ProcessId, identify
 from engine.host.tether import tethered
 from engine.host.usage import usage_of
 from engine.search_path import with_own_path
-from engine.supervision.nonblocking_writer import Outlet
+from engine.supervision.nonblocking_writer import NonBlockingWriter
 from engine.trace.records import Resources
 
 CLOSE_S = 3.0
-"""How long a nursery may take to end once it has been told to."""
+"""How long a forkserver may take to end once it has been told to."""
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-class Children:
-    """Starts a nursery and keeps the roles that it forks.
+class WorkerProcesses:
+    """Starts a forkserver and keeps the roles that it forks.
 
     Args:
         env: Added to the environment of all of them; it may give other numbers of threads.
-        fds: Descriptors that the nursery inherits under the same numbers.
+        fds: Descriptors that the forkserver inherits under the same numbers.
     """
 
     def __init__(self, env: dict[str, str], fds: tuple[int, ...] = ()) -> None:
         # Not the supervisor's own: its channel has to be able to close while roles go on.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the nursery
-        self._nursery = subprocess.Popen(
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the forkserver
+        self._forkserver = subprocess.Popen(
             tethered("engine.runtime.forkserver"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,51 +55,53 @@ class Children:
             pass_fds=fds,
             env=with_own_path({**os.environ, **_ONE_THREAD, **env}),
         )
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
+        assert self._forkserver.stdin is not None
+        assert self._forkserver.stdout is not None
         # Nothing of this is dropped: it is as much as there are roles, and some signals.
-        self._outlet = Outlet(os.dup(self._nursery.stdin.fileno()), max_waiting=sys.maxsize)
-        self._nursery.stdin.close()
-        self.reader: LineReader[FromNursery] = LineReader(
-            self._nursery.stdout.fileno(), FromNursery
+        self._writer = NonBlockingWriter(
+            os.dup(self._forkserver.stdin.fileno()), max_waiting=sys.maxsize
+        )
+        self._forkserver.stdin.close()
+        self.reader: LineReader[FromForkserver] = LineReader(
+            self._forkserver.stdout.fileno(), FromForkserver
         )
         self.common: CommonSpec
         self.specs: dict[str, WorkerSpec] = {}
         self.running: dict[str, ProcessId | None] = {}
-        """By address; None until the nursery has forked it."""
+        """By address; None until the forkserver has forked it."""
         self._memory = MemoryWatch()
 
     @property
     def pid(self) -> int:
-        """Of the nursery."""
-        return self._nursery.pid
+        """Of the forkserver."""
+        return self._forkserver.pid
 
     @property
     def unwritten_fd(self) -> int | None:
-        """What to wait for, until it can be written, while the nursery has yet to read what it was
-        told: it writes itself, so that neither may wait for the other."""
-        return self._outlet.fd
+        """What to wait for, until it can be written, while the forkserver has yet to read what it
+        was told: it writes itself, so that neither may wait for the other."""
+        return self._writer.fd
 
     def flush(self) -> None:
-        """Tells the nursery what waits, as far as it reads it."""
-        self._outlet.flush()
+        """Tells the forkserver what waits, as far as it reads it."""
+        self._writer.flush()
 
     def prepare(self, instruction: Prepare) -> None:
-        self._outlet.put(instruction)
+        self._writer.put(instruction)
 
     def introduce(self, common: CommonSpec) -> None:
         """Says once what all roles have in common."""
         self.common = common
-        self._outlet.put(Introduce(common=common))
+        self._writer.put(Introduce(common=common))
 
     def spawn(self, worker: WorkerSpec) -> None:
         """Starts a role."""
         self.specs[worker.address] = worker
         self.running[worker.address] = None
-        self._outlet.put(Spawn(worker=worker))
+        self._writer.put(Spawn(worker=worker))
 
     def spawned(self, address: str, pid: int) -> None:
-        """Notes that the nursery has started a role."""
+        """Notes that the forkserver has started a role."""
         self.running[address] = identify(pid)  # None: its exit is about to be reported
 
     def exited(self, report: Exited) -> str:
@@ -114,11 +116,11 @@ class Children:
     def signal_all(self, number: int) -> None:
         """Signals the process groups of all roles."""
         for address in self.running:
-            self._outlet.put(Signal(address=address, number=number))
+            self._writer.put(Signal(address=address, number=number))
 
     def signal_alone(self, address: str, number: int) -> None:
         """Signals a role, but none of its children."""
-        self._outlet.put(Signal(address=address, number=number, is_alone=True))
+        self._writer.put(Signal(address=address, number=number, is_alone=True))
 
     def identities(self) -> dict[str, ProcessId]:
         """All running roles by address."""
@@ -148,20 +150,20 @@ class Children:
         return rows
 
     def last_words(self) -> tuple[str, list[str]]:
-        """How the nursery, which is ending, ended, and what it said last."""
-        cause = self._memory.explain("", describe_returncode(self._nursery.wait()))
+        """How the forkserver, which is ending, ended, and what it said last."""
+        cause = self._memory.explain("", describe_returncode(self._forkserver.wait()))
         self._errors.seek(0)
         text = self._errors.read().decode("utf-8", "replace")
         return cause, text.splitlines()[-LOG_TAIL_LINES:]
 
     def close(self) -> None:
-        """Ends the nursery and every role that is left; with force, if it does not react."""
-        self._outlet.close()
+        """Ends the forkserver and every role that is left; with force, if it does not react."""
+        self._writer.close()
         try:
-            self._nursery.wait(CLOSE_S)
+            self._forkserver.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
-            self._nursery.kill()  # also one that is stopped; its roles die with it
-            self._nursery.wait()
-        assert self._nursery.stdout is not None
-        self._nursery.stdout.close()
+            self._forkserver.kill()  # also one that is stopped; its roles die with it
+            self._forkserver.wait()
+        assert self._forkserver.stdout is not None
+        self._forkserver.stdout.close()
         self._errors.close()

@@ -82,7 +82,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """What `newest_checkpoint` has found.
 
     Attributes:
@@ -154,7 +154,7 @@ def _text(value: Setting) -> str:
     return "the default" if value is None else msgspec.json.encode(value).decode()
 
 
-def newest_checkpoint(directory: Path) -> Found:
+def newest_checkpoint(directory: Path) -> FoundCheckpoint:
     """The newest checkpoint whose files are whole, have their checksum and hold finite numbers.
 
     Args:
@@ -163,10 +163,10 @@ def newest_checkpoint(directory: Path) -> Found:
     refused: list[str] = []
     for path in sorted(directory.glob("v*.json"), reverse=True):
         try:
-            return Found(verify(path), tuple(refused))
+            return FoundCheckpoint(verify(path), tuple(refused))
         except ConfigError as error:
             refused.append(str(error))
-    return Found(None, tuple(refused))
+    return FoundCheckpoint(None, tuple(refused))
 
 
 def verify(path: Path) -> CheckpointInfo:

@@ -1,6 +1,6 @@
 """Rollouts between the processes of one host: written once, read in place.
 
-An arena is anonymous memory that the nursery maps before it forks the roles. It has no name, so
+An arena is anonymous memory that the forkserver maps before it forks the roles. It has no name, so
 nothing can be left in `/dev/shm`: the kernel frees it with the last process that maps it, however
 that one dies. It is cut into slots of one rollout each:
 
@@ -14,7 +14,7 @@ its *lease*: the slot is free again when the array is garbage, unless it was han
 process by then. So each state has one writer at a time and needs no lock; that a message says
 which slot to read orders the bytes before it. An actor without a free slot uses ordinary memory.
 
-A buffer learns of slots by lanes in shared memory as well (`engine.wire.spsc_ring`), so that
+A buffer learns of slots by rings in shared memory as well (`engine.wire.spsc_ring`), so that
 sending takes no system call while it is awake; whoever else gets a slot is sent its header.
 
 An actor may die when a slot is SENT and not announced yet. Each slot therefore says which
@@ -37,8 +37,8 @@ import numpy.typing as npt
 
 from engine.errors import WireError
 from engine.wire.header import HEADER_BYTES
-from engine.wire.spsc_ring import Lanes
-from engine.wire.weights_buffer import Board
+from engine.wire.spsc_ring import RingSet
+from engine.wire.weights_buffer import SharedWeights
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -72,11 +72,11 @@ class Arena:
         slot_bytes: Size of a rollout.
         buffers: For each actor, the number of the buffer that takes in what it sends; by default
             the first one.
-        board: Where learners of this host put their weights, if anywhere.
+        shared_weights: Where learners of this host put their weights, if anywhere.
 
     Attributes:
-        lanes: From these actors to these buffers.
-        board: See above.
+        rings: From these actors to these buffers.
+        shared_weights: See above.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Arena:
         slots_per_owner: int,
         slot_bytes: int,
         buffers: Sequence[int] | None = None,
-        board: Board | None = None,
+        shared_weights: SharedWeights | None = None,
     ) -> None:
-        self.board = board
+        self.shared_weights = shared_weights
         self._num_slots = num_owners * slots_per_owner
         self._slots_per_owner = slots_per_owner
         self._slot_bytes = HEADER_BYTES + slot_bytes
@@ -105,7 +105,7 @@ class Arena:
         self._next = 0
         self._leases: dict[int, _Lease] = {}
         """By `id` of the array that covers a slot."""
-        self.lanes = Lanes(buffers or (0,) * num_owners, 4 * slots_per_owner)
+        self.rings = RingSet(buffers or (0,) * num_owners, 4 * slots_per_owner)
 
     @property
     def memory(self) -> mmap.mmap:
@@ -163,8 +163,8 @@ class Arena:
             How many slots were freed.
         """
         slots = self._slots_of(owner)
-        if (lane := self.lanes.of(owner)) is not None:
-            lane.forget(epoch)
+        if (ring := self.rings.of(owner)) is not None:
+            ring.forget(epoch)
         lost = [s for s in slots if self._states[s] == SENT and self._epochs[s] <= epoch]
         for slot in lost:
             self._states[slot] = FREE

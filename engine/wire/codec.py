@@ -95,15 +95,15 @@ class Codec:
             to: The role that it is for.
             shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
                 its header, and its slot belongs to the receiver from now on; weights are put on
-                the learner's board once for all.
+                memory shared with them, once for all.
             learner: The one that sends, if it is one.
         """
         match message:
             case RolloutArrived(rollout=rollout, held_version=held):
                 return [self._rollout_frame(to, rollout, held, shares_memory)]
             case WeightsArrived(weights=weights):
-                if shares_memory and learner >= 0 and self.arena and self.arena.board:
-                    self.arena.board.publish(learner, weights.version, weights.buffer)
+                if shares_memory and learner >= 0 and self.arena and self.arena.shared_weights:
+                    self.arena.shared_weights.publish(learner, weights.version, weights.buffer)
                     kind = header.KIND_BOARD
                     return [self._parameters_head(kind, TAKERS, weights.version, learner)]
                 return [self._parameters(header.KIND_WEIGHTS, TAKERS, weights)]
@@ -124,9 +124,9 @@ class Codec:
                 return [header.pack_batch(to, batch, len(frames)), *frames]
         return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
-    def encode_letter(self, message: SmallMessage, to: str, session: int, number: int) -> Buffer:
-        """One frame for a message that is to have a receipt."""
-        return header.pack_letter_prefix(to, session, number) + self._encoder.encode(message)
+    def encode_sequenced(self, message: SmallMessage, to: str, session: int, number: int) -> Buffer:
+        """One frame for a message that is to have an ack."""
+        return header.pack_sequence_prefix(to, session, number) + self._encoder.encode(message)
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
         """Decodes what `encode` made.
@@ -165,7 +165,7 @@ class Codec:
                 layout = self._priorities
                 header.check_priorities(frame, layout.digest, layout.num_bytes)
                 return PrioritiesArrived(Priorities(_payload(frame)))
-            case header.KIND_LETTER:
+            case header.KIND_SEQUENCED:
                 return self._message_of(frame)
             case header.KIND_MESSAGE if header.is_message_prefix(frame):
                 return self._message_of(frame)
@@ -198,9 +198,9 @@ class Codec:
         version, learner, _ = header.unpack_parameters(
             frame, header.KIND_BOARD, layout.digest, layout.num_bytes
         )
-        if self.arena is None or self.arena.board is None:
+        if self.arena is None or self.arena.shared_weights is None:
             raise WireError("weights in shared memory, where none is shared")
-        return WeightsArrived(Weights(*self.arena.board.read(learner, version)))
+        return WeightsArrived(Weights(*self.arena.shared_weights.read(learner, version)))
 
     def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
         layout = self._weights
@@ -233,25 +233,25 @@ class Codec:
         return Rollout(info, self.arena.attach(slot, info.epoch)), held_version
 
     def post(self, message: RolloutArrived, to: str) -> bool:
-        """Puts a rollout into its actor's lane to this buffer, which maps the same arena.
+        """Puts a rollout into its actor's ring to this buffer, which maps the same arena.
 
         Returns:
             False if it has to travel as a frame, which comes in its turn.
         """
         arena, info = self.arena, message.rollout.info
-        lane = arena.lanes.of(info.actor) if arena is not None else None
-        if arena is None or lane is None or lane.to != to:
+        ring = arena.rings.of(info.actor) if arena is not None else None
+        if arena is None or ring is None or ring.to != to:
             return False
         slot = arena.hand_over(message.rollout.buffer)
         if slot is None:
-            lane.put(info.epoch, FRAME)
+            ring.put(info.epoch, FRAME)
             return False
         header.write_rollout(arena.memory, arena.header_at(slot), info, message.held_version)
-        lane.put(info.epoch, slot)
+        ring.put(info.epoch, slot)
         return True
 
     def take_in(self, epoch: int, slot: int) -> RolloutArrived:
-        """A rollout that a lane has announced.
+        """A rollout that a ring has announced.
 
         Raises:
             WireError: The slot holds something else by now.

@@ -1,4 +1,5 @@
-"""The order of reads and writes in memory that processes share: what lanes and boards rest on."""
+"""The order of reads and writes in memory that processes share: what rings and shared weights rest
+on."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ class Fence:
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def hold(self) -> None:
+    def full_barrier(self) -> None:
         """Nothing moves across this in either direction."""
         self._lock.release()
         self._lock.acquire()
 
-    def order(self) -> None:
+    def tso_barrier(self) -> None:
         """No store moves across this before a store, nor a load before a load."""
         if not _STORES_IN_ORDER:
-            self.hold()
+            self.full_barrier()

@@ -40,10 +40,10 @@ KIND_SLOT = 8
 """A rollout in shared memory: this header says where, and no payload follows."""
 
 KIND_BOARD = 9
-"""Weights on a board in shared memory: this header says whose, and no payload follows."""
+"""Weights in shared memory: this header says whose, and no payload follows."""
 
-KIND_LETTER = 10
-"""A message that has a receipt: its number stands for the digest, its session for the size."""
+KIND_SEQUENCED = 10
+"""A message that has an ack: its number stands for the digest, its session for the size."""
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
 PREFIX_BYTES = _PREFIX.size
@@ -210,12 +210,12 @@ def pack_message_prefix(to: str) -> bytes:
     return _prefix(KIND_MESSAGE, to, 0, 0)
 
 
-def pack_letter_prefix(to: str, session: int, number: int) -> bytes:
-    """What stands in front of a MessagePack message that is a letter."""
-    return _prefix(KIND_LETTER, to, number, session)
+def pack_sequence_prefix(to: str, session: int, number: int) -> bytes:
+    """What stands in front of a MessagePack message that is sequenced."""
+    return _prefix(KIND_SEQUENCED, to, number, session)
 
 
-def unpack_letter_prefix(frame: Buffer) -> tuple[int, int]:
+def unpack_sequence_prefix(frame: Buffer) -> tuple[int, int]:
     """Returns (session, number)."""
     _, _, _, number, session, _ = _PREFIX.unpack_from(frame)
     return session, number

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-MAX_WAITING_BYTES = 64 * 2**20
+MAX_IN_FLIGHT_BYTES = 64 * 2**20
 """Weights that may wait for one peer. Beyond this it misses versions, which newer ones supersede,
 and asks again if it needs one. Frames of less than 64 KiB are not counted, since ZeroMQ copies them
 and is done with them at once; as many as its high-water mark lets wait are no more than this."""
-MIN_WAITING = 4
+MIN_IN_FLIGHT = 4
 """Also of weights that are larger than that."""
 
 
@@ -22,7 +22,7 @@ class Tracker(Protocol):
         ...
 
 
-class Waiting:
+class InFlightWeights:
     """Counts what was sent to each peer and has not left yet.
 
     Args:
@@ -30,7 +30,7 @@ class Waiting:
     """
 
     def __init__(self, frame_bytes: int) -> None:
-        self._most = max(MIN_WAITING, MAX_WAITING_BYTES // frame_bytes)
+        self._most = max(MIN_IN_FLIGHT, MAX_IN_FLIGHT_BYTES // frame_bytes)
         self._sent: dict[str, deque[Tracker]] = {}
 
     def has_room(self, peer: str) -> bool:

@@ -15,7 +15,7 @@ import zmq
 
 from engine.errors import WireError
 from engine.wire.header import Buffer
-from engine.wire.in_flight import Waiting
+from engine.wire.in_flight import InFlightWeights
 from engine.wording import plural
 
 MAX_HELD_BYTES = 64 * 2**20
@@ -29,7 +29,7 @@ class Outgoing:
     """The connections of a process, as far as it sends by them.
 
     Args:
-        waiting: Counts weights.
+        in_flight: Counts weights.
 
     Attributes:
         clients: Sockets that it has connected, by connection; set while they are opened.
@@ -38,12 +38,12 @@ class Outgoing:
         ways: The identity of each connection then, as frames with its member's key told it.
     """
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, in_flight: InFlightWeights) -> None:
         self.clients: dict[str, zmq.Socket[bytes]] = {}
         self.server: zmq.Socket[bytes] | None = None
         self.learns_ways = False
         self.ways: dict[str, bytes] = {}
-        self._waiting = waiting
+        self._in_flight = in_flight
         self._held: dict[str, deque[Sequence[Buffer]]] = {}
         self._held_bytes: dict[str, int] = {}
 
@@ -84,7 +84,7 @@ class Outgoing:
     def send_weights(self, connection: str, frames: Sequence[Buffer]) -> bool:
         """Sends them whole, by a connection that keeps only the latest; False if it takes none."""
         way = self._way_to(connection)
-        if self.server is None or way is None or not self._waiting.has_room(connection):
+        if self.server is None or way is None or not self._in_flight.has_room(connection):
             return False
         parts = [way, *frames]
         try:
@@ -94,7 +94,7 @@ class Outgoing:
                 return False
             raise
         assert tracker is not None
-        self._waiting.add(connection, tracker)
+        self._in_flight.add(connection, tracker)
         return True
 
     def release(self) -> None:

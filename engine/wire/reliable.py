@@ -1,16 +1,16 @@
 """Messages to and from the coordinator, once and in order also where a connection breaks.
 
 What roles report becomes the trace, from which every figure is made, and what the coordinator says
-starts and ends things. Between hosts all of it travels as letters: numbered, and kept until there
-is a receipt.
+starts and ends things. Between hosts all of it travels as sequenced messages, and kept until there
+is an ack.
 
     sender  4 5 6 ->              receiver  -> next is 5       4 is done with; 5 and 6 are kept
     nothing more for a while:     5 once more
-                                            -> next is 7       both have come, the receipt was lost
+                                            -> next is 7       both have come, the ack was lost
                                             -> next is 6       6 was lost with 5: goes on from 6
 
-As nothing overtakes anything on a connection, whatever was sent before a repeated letter has come
-before it or is lost. At most `WINDOW` letters are with the connection; others wait here, so that a
+As nothing overtakes anything on a connection, whatever was sent before a repeated message has come
+before it or is lost. At most `WINDOW` messages are with the connection; others wait here, so that a
 host that is cut off for a while fills no queue beyond its mark.
 
 Pure: no sockets, no clock.
@@ -26,16 +26,16 @@ from engine.wire.header import Buffer
 
 WINDOW = 256
 REPEAT_S = 2.0
-"""A letter that has no receipt after so long is sent once more."""
+"""A sequenced message that has no ack after so long is sent once more."""
 RECONNECT_S = 0.1
 """So often a connection is looked for where there is none."""
-RECEIPT_S = 0.5
-RECEIPT_LETTERS = WINDOW // 4
-"""So long, and for so many letters, a receipt may wait; one for what came out of turn does not."""
+ACK_S = 0.5
+ACK_MESSAGES = WINDOW // 4
+"""So long, and for so many messages, an ack may wait; one for what came out of turn does not."""
 
 
-class Outbox:
-    """Letters of one process to one other.
+class ReliableSender:
+    """Sequenced messages of one process to one other.
 
     Args:
         session: Grows with each incarnation of this process, so that the receiver begins anew.
@@ -44,7 +44,7 @@ class Outbox:
     def __init__(self, session: int) -> None:
         self.session = session
         self._kept: deque[Buffer] = deque()
-        """All without a receipt, the oldest first."""
+        """All without an ack, the oldest first."""
         self._first = 0
         """Number of the oldest."""
         self._next = 0
@@ -56,12 +56,12 @@ class Outbox:
 
     @property
     def next_number(self) -> int:
-        """Of the next letter that is put in."""
+        """Of the next message that is put in."""
         return self._first + len(self._kept)
 
-    def put(self, letter: Buffer) -> None:
-        """A letter, sealed with `session` and `next_number`."""
-        self._kept.append(letter)
+    def put(self, message: Buffer) -> None:
+        """A sequenced message, sealed with `session` and `next_number`."""
+        self._kept.append(message)
 
     def due(self, now_s: float) -> list[Buffer]:
         """What to hand to the connection now."""
@@ -74,17 +74,17 @@ class Outbox:
             return []
         if self._next == self._first:
             self._since_s = now_s
-        letters = list(islice(self._kept, self._next - self._first, end - self._first))
+        messages = list(islice(self._kept, self._next - self._first, end - self._first))
         self._next = end
-        return letters
+        return messages
 
     def defer(self, now_s: float) -> None:
-        """There is no connection: all without a receipt is handed over once there is one."""
+        """There is no connection: all without an ack is handed over once there is one."""
         self._next, self._repeated = self._first, None
         self._since_s, self._is_deferred = now_s, True
 
-    def receipt(self, session: int, next_number: int, now_s: float) -> None:
-        """All letters before `next_number` have come."""
+    def ack(self, session: int, next_number: int, now_s: float) -> None:
+        """All messages before `next_number` have come."""
         if session != self.session or not self._first < next_number <= self._next:
             return
         for _ in range(next_number - self._first):
@@ -94,47 +94,48 @@ class Outbox:
         self._first, self._repeated, self._since_s = next_number, None, now_s
 
     def wait_s(self, now_s: float) -> float | None:
-        """When to look for what is due again; None if nothing waits for a receipt."""
+        """When to look for what is due again; None if nothing waits for an ack."""
         after_s = RECONNECT_S if self._is_deferred else REPEAT_S
         return max(0.0, self._since_s + after_s - now_s) if self._kept else None
 
 
-class _Sender:
+class _Progress:
     def __init__(self, session: int) -> None:
         self.session = session
         self.next_number = 0
         self.said = 0
-        """Of the last receipt."""
+        """Of the last ack."""
 
 
-class Receipts:
-    """What has come of the letters of all others."""
+class ReliableReceiver:
+    """What has come of the messages of all others."""
 
     def __init__(self) -> None:
-        self._senders: dict[str, _Sender] = {}
+        self._senders: dict[str, _Progress] = {}
         self._due = Deadlines()
-        """When each sender that is owed a receipt gets it."""
+        """When each sender that is owed an ack gets it."""
 
     def is_successor(self, sender: str, session: int) -> bool:
-        """Whether a letter of this session shows that an earlier incarnation is gone."""
+        """Whether a sequenced message of this session shows that an earlier incarnation is gone."""
         item = self._senders.get(sender)
         return item is not None and item.session < session
 
     def take(self, sender: str, session: int, number: int, now_s: float) -> bool:
-        """A letter is here; False if it came before, or something before it has not come."""
+        """A sequenced message is here; False if it came before, or something before it has not
+        come."""
         item = self._senders.get(sender)
         if item is None or item.session < session:
-            item = self._senders[sender] = _Sender(session)
+            item = self._senders[sender] = _Progress(session)
         if item.session != session:
             return False
         is_next = number == item.next_number
         item.next_number += is_next
-        is_urgent = not is_next or item.next_number - item.said >= RECEIPT_LETTERS
-        self._due.set(sender, now_s if is_urgent else now_s + RECEIPT_S)
+        is_urgent = not is_next or item.next_number - item.said >= ACK_MESSAGES
+        self._due.set(sender, now_s if is_urgent else now_s + ACK_S)
         return is_next
 
     def due_s(self, sender: str) -> float:
-        """When the receipt for this sender is to be sent; infinite if none is."""
+        """When the ack for this sender is to be sent; infinite if none is."""
         return self._due.get(sender)
 
     def due(self, now_s: float) -> list[tuple[str, int, int]]:
@@ -148,5 +149,5 @@ class Receipts:
 
     @property
     def next_s(self) -> float:
-        """When the next receipt is due, if not before; infinite if none is."""
+        """When the next ack is due, if not before; infinite if none is."""
         return self._due.next_s

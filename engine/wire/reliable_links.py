@@ -1,4 +1,4 @@
-"""The letters and receipts of one process, and which messages are letters."""
+"""The sequenced messages and acks of one process, and which messages are sequenced."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.deadlines import Deadlines
 from engine.wire.header import Buffer
-from engine.wire.reliable import Outbox, Receipts
+from engine.wire.reliable import ReliableReceiver, ReliableSender
 
 REPEATED = (Alive, ProgressShown)
 """Said again and again; an old one means nothing."""
 
 
-class Mail:
+class ReliableLinks:
     """What a process and the coordinator of another host say to each other.
 
     Args:
@@ -37,12 +37,12 @@ class Mail:
     def __init__(self, codec: Codec, *, is_coordinator: bool) -> None:
         self._codec = codec
         self._is_coordinator = is_coordinator
-        self._outboxes: dict[str, Outbox] = {}
-        self._receipts = Receipts()
+        self._senders: dict[str, ReliableSender] = {}
+        self._receiver = ReliableReceiver()
         self._ready: dict[str, None] = {}
         """To whom something is to be sent now, in the order in which it came about."""
         self._looks = Deadlines()
-        """When each outbox with letters that have no receipt is to be looked at again."""
+        """When each sender with messages that have no ack is to be looked at again."""
         self._due_s = math.inf
         """Before then nothing is to be sent; looked at in each turn of a loop."""
 
@@ -52,12 +52,12 @@ class Mail:
         Returns:
             False if it is none that has to come.
         """
-        if not (self._is_coordinator or to == COORDINATOR) or not _is_letter(message):
+        if not (self._is_coordinator or to == COORDINATOR) or not _is_sequenced(message):
             return False
-        box = self._outboxes.get(peer)
+        box = self._senders.get(peer)
         if box is None:
-            box = self._outboxes[peer] = Outbox(session=time.monotonic_ns())
-        box.put(self._codec.encode_letter(message, to, box.session, box.next_number))
+            box = self._senders[peer] = ReliableSender(session=time.monotonic_ns())
+        box.put(self._codec.encode_sequenced(message, to, box.session, box.next_number))
         self._is_ready(peer)
         return True
 
@@ -85,16 +85,16 @@ class Mail:
         ready = dict.fromkeys((*self._ready, *self._looks.take(now_s)))
         self._ready.clear()
         for peer in ready:
-            if (box := self._outboxes.get(peer)) is None:
+            if (box := self._senders.get(peer)) is None:
                 continue
-            if not all(hand_over(peer, [letter]) for letter in box.due(now_s)):
+            if not all(hand_over(peer, [message]) for message in box.due(now_s)):
                 box.defer(now_s)
             if (wait_s := box.wait_s(now_s)) is not None:
                 self._looks.set(peer, now_s + wait_s)
-        for sender, session, next_number in self._receipts.due(now_s):
-            receipt = Receipt(session=session, next_number=next_number)
-            hand_over(sender, self._codec.encode(receipt, sender))
-        self._due_s = min(self._receipts.next_s, self._looks.next_s)
+        for sender, session, next_number in self._receiver.due(now_s):
+            ack = Receipt(session=session, next_number=next_number)
+            hand_over(sender, self._codec.encode(ack, sender))
+        self._due_s = min(self._receiver.next_s, self._looks.next_s)
 
     def _is_ready(self, peer: str) -> None:
         self._ready[peer] = None
@@ -103,21 +103,21 @@ class Mail:
     def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
         """Keeps count of what has come; False if it is for no role."""
         if isinstance(message, Receipt):
-            if (box := self._outboxes.get(sender)) is not None:
-                box.receipt(message.session, message.next_number, time.monotonic())
+            if (box := self._senders.get(sender)) is not None:
+                box.ack(message.session, message.next_number, time.monotonic())
                 self._is_ready(sender)
             return False
-        if header.kind_of(frame) != header.KIND_LETTER:
+        if header.kind_of(frame) != header.KIND_SEQUENCED:
             return True
-        session, number = header.unpack_letter_prefix(frame)
-        if self._receipts.is_successor(sender, session):
-            self._outboxes.pop(sender, None)  # that was for the one that is gone
+        session, number = header.unpack_sequence_prefix(frame)
+        if self._receiver.is_successor(sender, session):
+            self._senders.pop(sender, None)  # that was for the one that is gone
         now_s = time.monotonic()
-        is_new = self._receipts.take(sender, session, number, now_s)
-        self._due_s = min(self._due_s, self._receipts.due_s(sender))
+        is_new = self._receiver.take(sender, session, number, now_s)
+        self._due_s = min(self._due_s, self._receiver.due_s(sender))
         return is_new
 
 
-def _is_letter(message: AnyMessage) -> TypeGuard[SmallMessage]:
+def _is_sequenced(message: AnyMessage) -> TypeGuard[SmallMessage]:
     """All small ones, but not what is said again and again and means nothing later."""
     return isinstance(message, Message) and not isinstance(message, REPEATED)

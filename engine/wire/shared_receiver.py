@@ -1,4 +1,4 @@
-"""Rollouts that lie in shared memory, taken out of their lanes in the order in which they came."""
+"""Rollouts that lie in shared memory, taken out of their rings in the order in which they came."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from engine.errors import WireError
 from engine.messages import AnyMessage, RolloutArrived, TicketRequested
 from engine.timing import RECEIVING, WAITING, Sections
 from engine.wire.codec import Codec
-from engine.wire.spsc_ring import Entry, Inbox
+from engine.wire.spsc_ring import Entry, IncomingRings
 
 LINGER_S = 20e-6
 LOOKS_AT_SOCKETS_EVERY = 16
-"""While lanes give something each time."""
+"""While rings give something each time."""
 
 
-class Intake:
-    """What the lanes of one process hold.
+class SharedReceiver:
+    """What the rings of one process hold.
 
     Args:
         inbox: Of this process.
@@ -29,7 +29,7 @@ class Intake:
         num_refused: Slots that held something else.
     """
 
-    def __init__(self, inbox: Inbox, codec: Codec, sections: Sections) -> None:
+    def __init__(self, inbox: IncomingRings, codec: Codec, sections: Sections) -> None:
         self.num_refused = 0
         self._inbox = inbox
         self._codec = codec
@@ -41,12 +41,12 @@ class Intake:
 
     @property
     def fds(self) -> frozenset[int]:
-        """Can be read when somebody puts something into a lane while this process sleeps."""
-        return self._inbox.bells
+        """Can be read when somebody puts something into a ring while this process sleeps."""
+        return self._inbox.doorbells
 
     @property
     def comes_first(self) -> bool:
-        """Whether sockets need not be looked at this time, since lanes gave something."""
+        """Whether sockets need not be looked at this time, since rings gave something."""
         return self._num_taken % LOOKS_AT_SOCKETS_EVERY != 0
 
     def take(self, may_wait: bool) -> Iterator[tuple[str, AnyMessage | WireError]]:
@@ -61,10 +61,10 @@ class Intake:
     def take_sent_before(
         self, message: AnyMessage | WireError
     ) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """What lies in lanes although its actor sent it before this frame."""
+        """What lies in rings although its actor sent it before this frame."""
         match message:
             case RolloutArrived(info=info):
-                self._pending.extend(self._inbox.take_before_mark(info.actor))
+                self._pending.extend(self._inbox.take_before_placeholder(info.actor))
             case TicketRequested():  # says which rollouts were sent: what is not here then is lost
                 self._pending.extend(self._inbox.take())
         yield from self._take_pending()
@@ -78,7 +78,7 @@ class Intake:
         self._inbox.wake_up()
 
     def _take_pending(self) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """What came out of lanes; some is left if somebody looked at the first only."""
+        """What came out of rings; some is left if somebody looked at the first only."""
         while self._pending:
             yield self._take(*self._pending.popleft())
 

@@ -53,7 +53,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     latest_only: bool = False
 
 
-class Opening:
+class SocketFactory:
     """Opens sockets.
 
     Args:

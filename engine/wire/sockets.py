@@ -32,15 +32,15 @@ from engine.messages import (
 )
 from engine.timing import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
-from engine.wire.chunking import cut, join
+from engine.wire.chunking import join, split
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
-from engine.wire.in_flight import Waiting
+from engine.wire.in_flight import InFlightWeights
 from engine.wire.keys import Keyring
 from engine.wire.outgoing import RETRY_S, Outgoing
-from engine.wire.reliable_links import REPEATED, Mail
-from engine.wire.shared_receiver import Intake
-from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, Opening
+from engine.wire.reliable_links import REPEATED, ReliableLinks
+from engine.wire.shared_receiver import SharedReceiver
+from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -80,7 +80,7 @@ class Sockets:
         PreflightError: The endpoint to bind is taken.
     """
 
-    opening: type[Opening] = Opening
+    factory: type[SocketFactory] = SocketFactory
 
     def __init__(
         self,
@@ -103,22 +103,22 @@ class Sockets:
         self._routes = wiring.routes
         self._num_refused = 0
         arena = codec.arena
-        self._intake: Intake | None = None
-        if arena is not None and (inbox := arena.lanes.inbox(roles or (address,))) is not None:
-            self._intake = Intake(inbox, codec, sections)
-        self._mail: Mail | None = None
+        self._shared: SharedReceiver | None = None
+        if arena is not None and (inbox := arena.rings.inbox(roles or (address,))) is not None:
+            self._shared = SharedReceiver(inbox, codec, sections)
+        self._links: ReliableLinks | None = None
         if wiring.keyring is not None:
-            self._mail = Mail(codec, is_coordinator=COORDINATOR in (roles or (address,)))
+            self._links = ReliableLinks(codec, is_coordinator=COORDINATOR in (roles or (address,)))
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
-        self._out = Outgoing(Waiting(codec.weights_frame_bytes))
+        self._out = Outgoing(InFlightWeights(codec.weights_frame_bytes))
         self._poll = sections.timed(WAITING, self._poller.poll)
         self._look = sections.timed(RECEIVING, self._poller.poll)
         self._take = sections.timed(RECEIVING, self._take_next)
         try:
             self._open(wiring)
-            for bell in self._intake.fds if self._intake else ():
-                self.watch(bell)
+            for doorbell in self._shared.fds if self._shared else ():
+                self.watch(doorbell)
         except BaseException:
             self.close(linger_ms=0)
             raise
@@ -139,7 +139,7 @@ class Sockets:
     @property
     def num_refused(self) -> int:
         """Frames and slots that were not decoded."""
-        return self._num_refused + (self._intake.num_refused if self._intake else 0)
+        return self._num_refused + (self._shared.num_refused if self._shared else 0)
 
     def watch(self, fd: int) -> None:
         """Makes `receive` return also when this descriptor can be read."""
@@ -168,9 +168,9 @@ class Sockets:
         is_near = peer in self._neighbours
         if is_near and type(message) is RolloutArrived and self._codec.post(message, to):
             return True
-        mail = None if is_near else self._mail
-        if mail is not None and mail.put(message, to, peer):
-            mail.tend(self._send_far)
+        links = None if is_near else self._links
+        if links is not None and links.put(message, to, peer):
+            links.tend(self._send_far)
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
@@ -178,13 +178,13 @@ class Sockets:
         connection = peer
         if isinstance(message, WeightsRequested) and peer + LATEST in self._out.clients:
             connection = peer + LATEST
-        parts = frames if mail is None else cut(frames)
+        parts = frames if links is None else split(frames)
         is_repeated = isinstance(message, REPEATED)
         is_sent = self._out.hand_over(connection, parts, is_repeated=is_repeated)
         return is_sent or self._give_up(frames)
 
     def _send_far(self, peer: str, frames: list[Buffer]) -> bool:
-        return self._out.hand_over(peer, cut(frames))
+        return self._out.hand_over(peer, split(frames))
 
     def _give_up(self, frames: list[Buffer]) -> bool:
         self._codec.free(frames)
@@ -202,20 +202,20 @@ class Sockets:
         if self._out.holds:
             self._out.release()
             timeout_s = RETRY_S if timeout_s is None else min(timeout_s, RETRY_S)
-        if self._mail is not None:
-            timeout_s = self._mail.tend(self._send_far, timeout_s)
+        if self._links is not None:
+            timeout_s = self._links.tend(self._send_far, timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
-        intake = self._intake
-        if intake is None:
+        shared = self._shared
+        if shared is None:
             yield from self._receive_frames(timeout_ms)
             return
-        yield from intake.take(may_wait=timeout_ms != 0)
-        if intake.comes_first:
+        yield from shared.take(may_wait=timeout_ms != 0)
+        if shared.comes_first:
             return
-        sleeps = timeout_ms != 0 and intake.fall_asleep()
+        sleeps = timeout_ms != 0 and shared.fall_asleep()
         yield from self._receive_frames(timeout_ms if sleeps else 0)
         if sleeps:
-            intake.wake_up()
+            shared.wake_up()
 
     def _receive_frames(
         self, timeout_ms: int | None
@@ -225,8 +225,8 @@ class Sockets:
             if isinstance(socket, int):
                 continue
             while (taken := self._take(socket)) is not None:
-                if self._intake is not None:
-                    yield from self._intake.take_sent_before(taken[1])
+                if self._shared is not None:
+                    yield from self._shared.take_sent_before(taken[1])
                 yield taken
 
     def _take_next(self, socket: zmq.Socket[bytes]) -> tuple[str, AnyMessage | WireError] | None:
@@ -259,7 +259,7 @@ class Sockets:
             if len(frames) > 1:
                 frames = join(frames, self._codec.max_frame_bytes)
             message = self._codec.decode(frames)
-            if self._mail is not None and not self._mail.enter(sender, frames[0], message):
+            if self._links is not None and not self._links.enter(sender, frames[0], message):
                 return None
             return header.destination_of(frames[0]), message
         except WireError as error:
@@ -272,14 +272,14 @@ class Sockets:
         return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
 
     def _open(self, wiring: Wiring) -> None:
-        opening = self.opening(self.address, self._codec, self._context, wiring.keyring)
-        self._authenticator = opening.start_authenticator(wiring.bind)
+        factory = self.factory(self.address, self._codec, self._context, wiring.keyring)
+        self._authenticator = factory.start_authenticator(wiring.bind)
         self._out.learns_ways = self._authenticator is not None
         if wiring.bind:
-            self._out.server = opening.bind(wiring.bind, wiring.listener)
+            self._out.server = factory.bind(wiring.bind, wiring.listener)
             self._poller.register(self._out.server, zmq.POLLIN)
         for link in wiring.links:
-            client = opening.connect(link)
+            client = factory.connect(link)
             name = link.peer + LATEST * link.latest_only
             self._out.clients[name], self._peers[client] = client, name
             self._poller.register(client, zmq.POLLIN)

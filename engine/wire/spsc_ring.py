@@ -1,23 +1,24 @@
-"""Lanes: how a buffer learns that rollouts lie in shared memory for it, without a system call.
+"""Rings: how a buffer learns that rollouts lie in shared memory for it, without a system call.
 
-Each actor of a host has a lane to its buffer: a ring of slot numbers in memory that both map, with
+Each actor of a host has a ring to its buffer: a ring of slot numbers in memory that both map, with
 a counter of entries sent, which only the actor writes, and one of entries taken, which only the
-buffer writes. An actor that puts something in a lane rings the buffer's *bell* only if the buffer
-sleeps:
+buffer writes. An actor that puts something in a ring rings the buffer's *doorbell* only if the
+buffer sleeps:
 
-    actor:   slot, entry | fence | sent += 1 | fence | asleep? -> bell
-    buffer:                  asleep = 1 | fence | sent > taken? -> take : wait for bell and sockets
+    actor:   slot, entry | fence | sent += 1 | fence | asleep? -> doorbell
+    buffer:                  asleep = 1 | fence | sent > taken? -> take : wait for doorbell, sockets
 
 One of the two always sees what the other has written, because each writes, fences, then reads. So
-several rollouts cost one bell, or none. If an actor dies before it rings, its rollouts are found as
-soon as anything else wakes the buffer, such as the message that this actor is lost.
+several rollouts cost one doorbell, or none. If an actor dies before it rings, its rollouts are
+found as soon as anything else wakes the buffer, such as the message that this actor is lost.
 
-Counters that cannot be, which only a process leaves that writes where it should not, empty a lane:
+Counters that cannot be, which only a process leaves that writes where it should not, empty a ring:
 what was in it is refused, and what comes later is taken again.
 
 A rollout that found no free slot travels as a frame, so that a later one could overtake it. It
-leaves a mark in the lane: what lies behind the mark waits until that frame has come. A request for
-a ticket says which rollouts were sent before, so lanes are emptied before one is handed on.
+leaves a placeholder in the ring: what lies behind the placeholder waits until that frame has come.
+A request for a ticket says which rollouts were sent before, so rings are emptied before one is
+handed on.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ _WORD = 2**64 - 1
 _WORD_BYTES = 8
 _LINE_WORDS = LINE_BYTES // _WORD_BYTES
 _SENT, _TAKEN, _ENTRIES = 0, _LINE_WORDS, 2 * _LINE_WORDS
-"""Words of a lane."""
+"""Words of a ring."""
 Entry: TypeAlias = tuple[str, int, int]
 """Address of the buffer, incarnation of the actor, slot."""
 
 
-class Lane:
+class SpscRing:
     """From one actor to its buffer.
 
     Args:
         words: Its own: the counters `sent` and `taken`, then the entries.
         asleep: One word, which is not zero while the buffer sleeps.
-        bell: The buffer's.
+        doorbell: The buffer's.
         to: The buffer's address.
     """
 
-    def __init__(self, words: memoryview, asleep: memoryview, bell: _Bell, to: str) -> None:
+    def __init__(self, words: memoryview, asleep: memoryview, doorbell: _Doorbell, to: str) -> None:
         self._counters = words[: _TAKEN + 1]
         self._entries = words[_ENTRIES:]
         self._capacity = len(self._entries)
         self._asleep = asleep
-        self._bell = bell
+        self._doorbell = doorbell
         self._fence = Fence()
         self.to = to
 
@@ -74,12 +75,12 @@ class Lane:
         if not 0 <= sent - counters[_TAKEN] < self._capacity:
             raise WireError(f"internal error: the send queue to {self.to} overflowed")
         self._entries[sent % self._capacity] = epoch << 32 | slot
-        self._fence.order()
+        self._fence.tso_barrier()
         counters[_SENT] = (sent + 1) & _WORD
-        self._fence.hold()
+        self._fence.full_barrier()
         if self._asleep[0]:
             self._asleep[0] = 0
-            self._bell.ring()
+            self._doorbell.ring()
 
     def can_take(self) -> bool:
         """Whether `take` would give something."""
@@ -89,11 +90,11 @@ class Lane:
             return False
         if not 0 < counters[_SENT] - taken <= self._capacity:
             return True
-        self._fence.order()
+        self._fence.tso_barrier()
         return not self._entries[taken % self._capacity] & FRAME
 
     def take(self) -> list[tuple[int, int]]:
-        """Takes what the actor has put so far, up to the first mark: (epoch, slot) each."""
+        """Takes what the actor has put so far, up to the first placeholder: (epoch, slot) each."""
         counters = self._counters
         sent, taken = counters[_SENT], counters[_TAKEN]
         if sent == taken:
@@ -101,7 +102,7 @@ class Lane:
         if not 0 < sent - taken <= self._capacity:
             counters[_TAKEN] = sent
             return [(0, NOWHERE)]
-        self._fence.order()
+        self._fence.tso_barrier()
         found = []
         while taken < sent:
             entry = self._entries[taken % self._capacity]
@@ -112,8 +113,8 @@ class Lane:
         counters[_TAKEN] = taken
         return found
 
-    def pass_mark(self) -> None:
-        """The frame has come for which everything behind a mark was waiting."""
+    def pass_placeholder(self) -> None:
+        """The frame has come for which everything behind a placeholder was waiting."""
         counters = self._counters
         taken = counters[_TAKEN]
         if counters[_SENT] > taken and self._entries[taken % self._capacity] & FRAME:
@@ -125,122 +126,125 @@ class Lane:
         sent, taken = counters[_SENT], counters[_TAKEN]
         if sent - taken > self._capacity:
             taken = sent
-        self._fence.order()
+        self._fence.tso_barrier()
         while taken < sent and self._entries[taken % self._capacity] >> 32 <= epoch:
             taken += 1
         counters[_TAKEN] = taken
 
 
-class Lanes:
-    """A lane for each actor, a bell for each buffer; made before the processes are forked.
+class RingSet:
+    """A ring for each actor, a doorbell for each buffer; made before the processes are forked.
 
     Args:
         buffers: For each actor, the number of the buffer that takes in what it sends.
-        capacity: Entries of a lane: at least the slots of an actor, and as many marks.
+        capacity: Entries of a ring: at least the slots of an actor, and as many placeholders.
     """
 
     def __init__(self, buffers: Sequence[int], capacity: int) -> None:
-        num_bells = max(buffers, default=-1) + 1
+        num_doorbells = max(buffers, default=-1) + 1
         stride = _ENTRIES + -(-capacity // _LINE_WORDS) * _LINE_WORDS
-        first = num_bells * _LINE_WORDS
+        first = num_doorbells * _LINE_WORDS
         size = max(1, first + len(buffers) * stride) * _WORD_BYTES
         self._memory = mmap.mmap(-1, size)
         words = memoryview(self._memory).cast("Q")
-        self._asleep = [words[b * _LINE_WORDS : b * _LINE_WORDS + 1] for b in range(num_bells)]
-        self._bells = [_Bell() for _ in range(num_bells)]
+        self._asleep = [words[b * _LINE_WORDS : b * _LINE_WORDS + 1] for b in range(num_doorbells)]
+        self._doorbells = [_Doorbell() for _ in range(num_doorbells)]
         self._fence = Fence()
-        self._lanes = [
-            Lane(
+        self._rings = [
+            SpscRing(
                 words[first + actor * stride :][: _ENTRIES + capacity],
                 self._asleep[buffer],
-                self._bells[buffer],
+                self._doorbells[buffer],
                 f"buffer-{buffer}",
             )
             for actor, buffer in enumerate(buffers)
         ]
 
-    def of(self, actor: int) -> Lane | None:
-        """This actor's lane; None if it has none."""
-        return self._lanes[actor] if actor < len(self._lanes) else None
+    def of(self, actor: int) -> SpscRing | None:
+        """This actor's ring; None if it has none."""
+        return self._rings[actor] if actor < len(self._rings) else None
 
-    def inbox(self, addresses: Sequence[str]) -> Inbox | None:
+    def inbox(self, addresses: Sequence[str]) -> IncomingRings | None:
         """What the process of these roles takes in; None if no actor here sends to them."""
-        lanes = {a: lane for a, lane in enumerate(self._lanes) if lane.to in addresses}
-        if not lanes:
+        rings = {a: ring for a, ring in enumerate(self._rings) if ring.to in addresses}
+        if not rings:
             return None
-        numbers = sorted({int(lane.to.rpartition("-")[2]) for lane in lanes.values()})
+        numbers = sorted({int(ring.to.rpartition("-")[2]) for ring in rings.values()})
         asleep = [self._asleep[number] for number in numbers]
-        return Inbox(lanes, asleep, [self._bells[number] for number in numbers], self._fence)
+        return IncomingRings(
+            rings, asleep, [self._doorbells[number] for number in numbers], self._fence
+        )
 
 
-class Inbox:
-    """The lanes that end in one process.
+class IncomingRings:
+    """The rings that end in one process.
 
     Args:
-        lanes: By actor.
-        asleep, bells: Of the buffers that are here.
+        rings: By actor.
+        asleep, doorbells: Of the buffers that are here.
         fence: To order what the two ends write and then read.
 
     Attributes:
-        bells: Descriptors that can be read when a bell was rung.
+        doorbells: Descriptors that can be read when a doorbell was rung.
     """
 
     def __init__(
         self,
-        lanes: Mapping[int, Lane],
+        rings: Mapping[int, SpscRing],
         asleep: Sequence[memoryview],
-        bells: Sequence[_Bell],
+        doorbells: Sequence[_Doorbell],
         fence: Fence,
     ) -> None:
-        self._by_actor = lanes
-        self._lanes = list(lanes.values())
+        self._by_actor = rings
+        self._rings = list(rings.values())
         self._asleep = asleep
-        self._bells = bells
+        self._doorbells = doorbells
         self._fence = fence
-        self.bells = frozenset(bell.fd for bell in bells)
+        self.doorbells = frozenset(doorbell.fd for doorbell in doorbells)
 
     def can_take(self) -> bool:
         """Whether `take` would give something."""
-        return any(lane.can_take() for lane in self._lanes)
+        return any(ring.can_take() for ring in self._rings)
 
     def take(self) -> list[Entry]:
         """Everything that is there, actor by actor."""
-        return [(lane.to, *entry) for lane in self._lanes for entry in lane.take()]
+        return [(ring.to, *entry) for ring in self._rings for entry in ring.take()]
 
-    def take_before_mark(self, actor: int) -> list[Entry]:
-        """What came before a frame of this actor that has come now; then its mark is passed."""
-        lane = self._by_actor.get(actor)
-        if lane is None:
+    def take_before_placeholder(self, actor: int) -> list[Entry]:
+        """What came before a frame of this actor that has come now; then its placeholder is
+        passed."""
+        ring = self._by_actor.get(actor)
+        if ring is None:
             return []
-        entries = [(lane.to, *entry) for entry in lane.take()]
-        lane.pass_mark()
+        entries = [(ring.to, *entry) for entry in ring.take()]
+        ring.pass_placeholder()
         return entries
 
     def fall_asleep(self) -> bool:
-        """Asks for the bell.
+        """Asks for the doorbell.
 
         Returns:
             False if there is something already: then the process must not wait.
         """
         self._say_asleep(1)
-        self._fence.hold()
+        self._fence.full_barrier()
         if not self.can_take():
             return True
         self._say_asleep(0)
         return False
 
     def wake_up(self) -> None:
-        """No bell is needed any longer."""
+        """No doorbell is needed any longer."""
         self._say_asleep(0)
-        for bell in self._bells:
-            bell.quiet()
+        for doorbell in self._doorbells:
+            doorbell.quiet()
 
     def _say_asleep(self, value: int) -> None:
         for word in self._asleep:
             word[0] = value
 
 
-class _Bell:
+class _Doorbell:
     """An event that all forked processes share; it has no name and dies with the last of them."""
 
     def __init__(self) -> None:

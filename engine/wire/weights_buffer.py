@@ -1,8 +1,8 @@
 """Weights between the processes of one host: written once by a learner, read by whoever wants them.
 
-Each learner has a board of three places in memory that all roles of the host map. It never writes
-over the place that holds its latest weights, so that these are always whole, even if it dies while
-it writes. A reader copies the latest out, then looks whether that place was written meanwhile; it
+Each learner has three slots in memory that all roles of the host map. It never writes
+over the slot that holds its latest weights, so that these are always whole, even if it dies while
+it writes. A reader copies the latest out, then looks whether that slot was written meanwhile; it
 was only if the learner has published twice since, and then there is something newer to read.
 
 What is sent is a header that says that there is something new; a reader gets the latest there is.
@@ -20,15 +20,15 @@ from engine.wire.fence import LINE_BYTES, Fence
 
 Bytes = npt.NDArray[np.uint8]
 
-NUM_PLACES = 3
+NUM_SLOTS = 3
 MAX_TRIES = 1000
-_LATEST = NUM_PLACES
-"""Of the words of a board: its latest place, after the versions (plus one; 0: none) of all."""
+_LATEST = NUM_SLOTS
+"""Of the words of a learner: its latest slot, after the versions (plus one; 0: none) of all."""
 _LINE_WORDS = LINE_BYTES // 8
 
 
-class Board:
-    """The boards of a host; made before its processes are forked.
+class SharedWeights:
+    """The slots of a host's learners; made before its processes are forked.
 
     Args:
         num_learners: Each has one.
@@ -40,29 +40,29 @@ class Board:
         self._num_bytes = num_bytes
         self._stride = -(-num_bytes // LINE_BYTES) * LINE_BYTES
         first = num_learners * LINE_BYTES
-        size = first + num_learners * NUM_PLACES * self._stride
+        size = first + num_learners * NUM_SLOTS * self._stride
         self._memory = mmap.mmap(-1, max(1, size))
         self._words = memoryview(self._memory)[:first].cast("Q")
-        self._places = [
+        self._slots = [
             np.frombuffer(self._memory, np.uint8, num_bytes, first + number * self._stride)
-            for number in range(num_learners * NUM_PLACES)
+            for number in range(num_learners * NUM_SLOTS)
         ]
         self._fence = Fence()
 
     def publish(self, learner: int, version: int, buffer: Bytes) -> None:
         """Makes these the latest weights of a learner; those that are the latest already stay."""
         words, at = self._words, learner * _LINE_WORDS
-        latest = words[at + _LATEST] % NUM_PLACES
+        latest = words[at + _LATEST] % NUM_SLOTS
         if words[at + latest] == version + 1:
             return
-        place = (latest + 1) % NUM_PLACES
-        words[at + place] = 0
-        self._fence.hold()
-        np.copyto(self._places[learner * NUM_PLACES + place], buffer)
-        self._fence.hold()
-        words[at + place] = version + 1
-        self._fence.hold()
-        words[at + _LATEST] = place
+        slot = (latest + 1) % NUM_SLOTS
+        words[at + slot] = 0
+        self._fence.full_barrier()
+        np.copyto(self._slots[learner * NUM_SLOTS + slot], buffer)
+        self._fence.full_barrier()
+        words[at + slot] = version + 1
+        self._fence.full_barrier()
+        words[at + _LATEST] = slot
 
     def read(self, learner: int, version: int) -> tuple[int, Bytes]:
         """The latest weights of a learner and their version, which is this one or a newer one.
@@ -71,19 +71,19 @@ class Board:
             WireError: There are none so new.
         """
         if learner >= self._num_learners:
-            raise WireError(f"there is no board of learner {learner}")
+            raise WireError(f"there are no shared weights of learner {learner}")
         words, at = self._words, learner * _LINE_WORDS
         buffer = np.empty(self._num_bytes, np.uint8)
         for _ in range(MAX_TRIES):
-            place = words[at + _LATEST]
-            if place >= NUM_PLACES:
+            slot = words[at + _LATEST]
+            if slot >= NUM_SLOTS:
                 break
-            found = words[at + place]
-            self._fence.hold()
-            np.copyto(buffer, self._places[learner * NUM_PLACES + place])
-            self._fence.hold()
-            if found > version and words[at + place] == found:
+            found = words[at + slot]
+            self._fence.full_barrier()
+            np.copyto(buffer, self._slots[learner * NUM_SLOTS + slot])
+            self._fence.full_barrier()
+            if found > version and words[at + slot] == found:
                 return found - 1, buffer
             if 0 < found <= version:
                 break
-        raise WireError(f"weights {version} of learner {learner} are not on its board")
+        raise WireError(f"weights {version} of learner {learner} are not in its slots")

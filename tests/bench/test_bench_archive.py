@@ -18,7 +18,7 @@ from tianji_cli.commands.benchmarks.bench_report import write_archive, write_ben
 from tianji_cli.commands.report import report_command
 from tianji_cli.output import Output
 from tianji_cli.storage.json_files import write_json
-from tianji_cli.storage.redact import bare
+from tianji_cli.storage.redact import redact_paths
 
 
 @pytest.fixture(autouse=True)
@@ -98,4 +98,4 @@ def test_a_damaged_compressed_table_is_named(tmp_path):
 
 def test_only_the_path_of_an_option_is_cut():
     words = ["tianji", "a=b", "x=/a/b.py", "/c/d"]
-    assert list(map(bare, words)) == ["tianji", "a=b", "x=b.py", "d"]
+    assert list(map(redact_paths, words)) == ["tianji", "a=b", "x=b.py", "d"]

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tianji_cli.commands import up as command
-from tianji_cli.commands.up import Request
+from tianji_cli.commands.up import UpRequest
 from tianji_cli.output import Output
 from tianji_cli.runs.monitor import Outcome
 
@@ -26,7 +26,7 @@ def _heard():
 @pytest.fixture
 def request_of(tmp_path):
     settings = ("policy=local", "stop.env_steps=64")
-    return Request(None, None, settings, tmp_path, "run")
+    return UpRequest(None, None, settings, tmp_path, "run")
 
 
 def send(*numbers: int) -> None:

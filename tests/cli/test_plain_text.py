@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import RunFailedError
-from tianji_cli.commands.logs import Request, logs_command
+from tianji_cli.commands.logs import LogsRequest, logs_command
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.plain_text import PlainConsole, plain, plain_json
@@ -86,7 +86,7 @@ def test_logs_pass_nothing_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "r" / "manifest.json").write_text("{}")
     deployment = Deployment(run_id="r", is_collected=True, parts=(part,))
     write_deployment(tmp_path / "r", deployment)
-    assert logs_command(tmp_path, Request("r", None, False, 9), Output()) == 0
+    assert logs_command(tmp_path, LogsRequest("r", None, False, 9), Output()) == 0
     shown = capsys.readouterr().out
     assert "owned" in shown
     assert steering(shown) == []

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.algorithms.base import Lanes, Spaces
+from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.envs.actions import RangedActions, TensorRange
 from engine.envs.make import make_vector_env, register_environment
@@ -253,7 +253,7 @@ def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(space: gymnasiu
     )
     state = algorithm.init(0)
     observation = torch.from_numpy(env.reset()[0])
-    noise = algorithm.noise(torch.Generator().manual_seed(0), 50, Lanes(0, 4, 4))
+    noise = algorithm.noise(torch.Generator().manual_seed(0), 50, EnvSlice(0, 4, 4))
     (field,) = (field for field in algorithm.fields if field.name == "action")
     with torch.no_grad():
         for of_step in noise:

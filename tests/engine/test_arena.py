@@ -14,7 +14,7 @@ import pytest
 
 from engine.blueprint import make_arena, make_blueprint
 from engine.errors import WireError
-from engine.executors.actor import ActorBody
+from engine.executors.actor import ActorExecutor
 from engine.messages import BatchArrived, RolloutArrived, Start
 from engine.rollout import Field, Layout, Rollout
 from engine.runtime.loop import LoopClock
@@ -239,11 +239,11 @@ def test_what_is_on_its_way_to_the_learner_is_not_taken_for_lost(arena: Arena):
 def test_an_actor_writes_into_its_slots_and_then_into_its_own_memory():
     blueprint = make_blueprint(make_experiment(actors=2))
     arena = Arena(2, 1, blueprint.layout.num_bytes)
-    body = ActorBody(blueprint, 1, 0, LoopClock(), arena)
-    shared, own = body._allocate(blueprint.layout.num_bytes), body._allocate(64)
+    executor = ActorExecutor(blueprint, 1, 0, LoopClock(), arena)
+    shared, own = executor._allocate(blueprint.layout.num_bytes), executor._allocate(64)
     assert arena.num_free == 1
     assert (shared.nbytes, own.nbytes) == (blueprint.layout.num_bytes, 64)
-    body.close()
+    executor.close()
     del shared
     gc.collect()
     assert arena.num_free == 2

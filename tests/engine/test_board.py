@@ -19,7 +19,7 @@ from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
-from engine.wire.weights_buffer import Board
+from engine.wire.weights_buffer import SharedWeights
 
 NUM_BYTES = 64
 
@@ -29,28 +29,28 @@ def full(value: int, num_bytes: int = NUM_BYTES) -> np.ndarray:
 
 
 def shared_codec(num_learners: int = 1) -> Codec:
-    board = Board(num_learners, NUM_BYTES)
-    arena = Arena(1, 1, LAYOUT.num_bytes, None, board)
+    shared_weights = SharedWeights(num_learners, NUM_BYTES)
+    arena = Arena(1, 1, LAYOUT.num_bytes, None, shared_weights)
     return Codec(LAYOUT, WeightsLayout(NUM_BYTES, 7), arena=arena)
 
 
 def test_the_latest_are_read_whatever_version_was_announced():
-    board = Board(2, NUM_BYTES)
+    shared_weights = SharedWeights(2, NUM_BYTES)
     for version in range(6):
-        board.publish(1, version, full(version))
-    found, buffer = board.read(1, 2)
+        shared_weights.publish(1, version, full(version))
+    found, buffer = shared_weights.read(1, 2)
     assert found == 5
     assert (buffer == 5).all()
-    board.publish(1, 6, full(6))
+    shared_weights.publish(1, 6, full(6))
     assert (buffer == 5).all(), "a reader has its own copy"
 
 
 def test_weights_that_nobody_published_are_refused():
-    board = Board(2, NUM_BYTES)
-    board.publish(0, 3, full(3))
+    shared_weights = SharedWeights(2, NUM_BYTES)
+    shared_weights.publish(0, 3, full(3))
     for learner, version in ((0, 4), (1, 0), (2, 0)):
-        with pytest.raises(WireError, match="board"):
-            board.read(learner, version)
+        with pytest.raises(WireError, match="weights"):
+            shared_weights.read(learner, version)
 
 
 def test_neighbours_get_a_header_and_others_everything():
@@ -94,20 +94,20 @@ def test_all_actors_of_a_host_read_one_copy(tmp_path: Path):
 def test_weights_are_whole_while_a_learner_writes_and_after_it_was_killed():
     """It publishes as fast as it can, and is killed somewhere in between."""
     size = 2**20
-    board = Board(1, size)
-    board.publish(0, 0, full(0, size))
+    shared_weights = SharedWeights(1, size)
+    shared_weights.publish(0, 0, full(0, size))
     pid = os.fork()
     if pid == 0:
         version = 0
         while True:
             version += 1
-            board.publish(0, version, full(version % 251, size))
+            shared_weights.publish(0, version, full(version % 251, size))
     seen = set()
     while len(seen) < 20:
-        version, buffer = board.read(0, max(seen, default=0))
+        version, buffer = shared_weights.read(0, max(seen, default=0))
         assert (buffer == version % 251).all()
         seen.add(version)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    version, buffer = board.read(0, max(seen))
+    version, buffer = shared_weights.read(0, max(seen))
     assert (buffer == version % 251).all()

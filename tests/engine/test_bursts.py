@@ -19,13 +19,13 @@ from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
-from engine.wire.in_flight import MAX_WAITING_BYTES, MIN_WAITING, Waiting
+from engine.wire.in_flight import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
 from engine.wire.keys import make_keyrings
 from engine.wire.socket_factory import LATEST
 from engine.wire.sockets import Sockets, Wiring
 
 NUM_BYTES = 16 * 2**20
-"""Of weights so large that no more than `MIN_WAITING` may wait."""
+"""Of weights so large that no more than `MIN_IN_FLIGHT` may wait."""
 MESSAGES = [ActorLost(actor=f"actor-{i}", epoch=0, collected=i) for i in range(900)]
 
 
@@ -96,13 +96,13 @@ def test_weights_do_not_pile_up_for_a_slow_peer_and_messages_still_reach_it(
     ):
         num_sent = sum(learner.send("actor-0", weights) for _ in range(100))
         in_its_hands = 3
-        assert MIN_WAITING <= num_sent <= MIN_WAITING + in_its_hands
+        assert MIN_IN_FLIGHT <= num_sent <= MIN_IN_FLIGHT + in_its_hands
         assert all(learner.send("actor-0", message) for message in MESSAGES)
         assert receive(actor) == ("actor-0", MESSAGES[0])
         for _ in range(num_sent):
             assert slow.poll(PATIENCE_S * 1000)
             slow.recv(copy=False)
-        for tracker in learner._out._waiting._sent[f"actor-0{LATEST}"]:
+        for tracker in learner._out._in_flight._sent[f"actor-0{LATEST}"]:
             cast("zmq.MessageTracker", tracker).wait(PATIENCE_S)
         assert learner.send("actor-0", weights), "those have left"
 
@@ -130,27 +130,27 @@ class Sent:
 
 
 def test_as_many_weights_may_wait_for_a_peer_as_fit_and_another_when_one_has_left():
-    waiting = Waiting(MAX_WAITING_BYTES // 6)
+    in_flight = InFlightWeights(MAX_IN_FLIGHT_BYTES // 6)
     frames = [Sent() for _ in range(6)]
     for frame in frames:
-        assert waiting.has_room("actor-0~latest")
-        waiting.add("actor-0~latest", frame)
-    assert not waiting.has_room("actor-0~latest")
-    assert waiting.has_room("actor-1~latest"), "every peer has a link of its own"
+        assert in_flight.has_room("actor-0~latest")
+        in_flight.add("actor-0~latest", frame)
+    assert not in_flight.has_room("actor-0~latest")
+    assert in_flight.has_room("actor-1~latest"), "every peer has a link of its own"
     frames[0].done = True
-    assert waiting.has_room("actor-0~latest")
+    assert in_flight.has_room("actor-0~latest")
 
 
 def test_what_has_left_at_once_is_not_counted():
-    waiting = Waiting(MAX_WAITING_BYTES)
+    in_flight = InFlightWeights(MAX_IN_FLIGHT_BYTES)
     for _ in range(100):
-        waiting.add("actor-0~latest", Sent(done=True))
-    assert waiting.has_room("actor-0~latest")
+        in_flight.add("actor-0~latest", Sent(done=True))
+    assert in_flight.has_room("actor-0~latest")
 
 
 def test_a_few_weights_may_wait_however_large_they_are():
-    waiting = Waiting(2 * MAX_WAITING_BYTES)
-    for _ in range(MIN_WAITING):
-        assert waiting.has_room("actor-0~latest")
-        waiting.add("actor-0~latest", Sent())
-    assert not waiting.has_room("actor-0~latest")
+    in_flight = InFlightWeights(2 * MAX_IN_FLIGHT_BYTES)
+    for _ in range(MIN_IN_FLIGHT):
+        assert in_flight.has_room("actor-0~latest")
+        in_flight.add("actor-0~latest", Sent())
+    assert not in_flight.has_room("actor-0~latest")

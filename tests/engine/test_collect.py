@@ -16,8 +16,8 @@ import torch
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
-from engine.executors.actor import ActorBody
-from engine.executors.env_split import LocalPart
+from engine.executors.actor import ActorExecutor
+from engine.executors.env_split import LocalSplit
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights, Quit
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected
 from engine.rollout import Rollout, Weights
@@ -31,20 +31,20 @@ class Bench:
     """An actor's body, its environment, and a clock that moves when told to."""
 
     blueprint: Blueprint
-    body: ActorBody
+    executor: ActorExecutor
     env: ScriptedVectorEnv
     clock: ManualClock
     tickets: int = field(default=0)
 
     def begin(self) -> None:
-        assert self.body.perform(CollectRollout(self.tickets)) == []
+        assert self.executor.perform(CollectRollout(self.tickets)) == []
         self.tickets += 1
 
     def finish(self) -> RolloutCollected:
-        events = self.body.advance(float("inf"))
+        events = self.executor.advance(float("inf"))
         assert len(events) == 1
         assert isinstance(events[0], RolloutCollected)
-        assert not self.body.is_busy
+        assert not self.executor.is_busy
         return events[0]
 
     def collect(self) -> RolloutCollected:
@@ -53,7 +53,7 @@ class Bench:
 
     def step(self, times: int) -> list[Event]:
         """So many steps of the environments; a budget of nothing is one step."""
-        return [event for _ in range(times) for event in self.body.advance(0.0)]
+        return [event for _ in range(times) for event in self.executor.advance(0.0)]
 
     def views(self, rollout: Rollout) -> dict[str, np.ndarray]:
         return self.blueprint.layout.views(rollout.buffer)
@@ -68,21 +68,21 @@ def make_bench(seed: int = 0, epoch: int = 0, num_envs: int = 2) -> Bench:
         minibatch_steps=20,
     )
     blueprint, clock = make_blueprint(experiment), ManualClock(5.0)
-    body = ActorBody(blueprint, 3, epoch, clock)
+    executor = ActorExecutor(blueprint, 3, epoch, clock)
     weights = np.zeros(blueprint.weights.num_bytes, np.uint8)
-    body.perform(LoadWeights(Weights(6, weights)))
-    (part,) = body._parts
-    assert isinstance(part, LocalPart)
+    executor.perform(LoadWeights(Weights(6, weights)))
+    (part,) = executor._splits
+    assert isinstance(part, LocalSplit)
     env = part.env.unwrapped
     assert isinstance(env, ScriptedVectorEnv)
-    return Bench(blueprint, body, env, clock)
+    return Bench(blueprint, executor, env, clock)
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     bench = make_bench()
     yield bench
-    bench.body.close()
+    bench.executor.close()
 
 
 def column(views: dict[str, np.ndarray], name: str, env: int) -> list[int]:
@@ -171,7 +171,7 @@ def test_actions_and_log_probabilities_are_those_of_the_algorithm(bench: Bench):
 def test_loaded_weights_are_those_that_act(bench: Bench):
     twin = bench.blueprint.algorithm.init(seed=1)
     vector = twin.weights.vector.detach().numpy()
-    bench.body.perform(LoadWeights(Weights(7, vector.view(np.uint8))))
+    bench.executor.perform(LoadWeights(Weights(7, vector.view(np.uint8))))
     rollout = bench.collect().rollout
     views = bench.views(rollout)
     with torch.inference_mode():
@@ -196,7 +196,7 @@ def test_times_are_on_the_run_s_timeline(bench: Bench):
 def test_it_can_be_left_and_entered_again_after_every_step(bench: Bench):
     bench.begin()
     for number in range(1, 11):
-        assert bench.body.is_busy
+        assert bench.executor.is_busy
         assert bench.step(1) == []
         assert bench.env.num_vector_steps == number
     assert isinstance(bench.step(1)[0], RolloutCollected)
@@ -209,19 +209,19 @@ def test_giving_up_tells_what_the_unfinished_rollout_held(bench: Bench):
     bench.begin()
     bench.step(5)
     bench.clock.advance(2.0)
-    (event,) = bench.body.perform(AbandonRollout())
+    (event,) = bench.executor.perform(AbandonRollout())
     assert isinstance(event, RolloutAbandoned)
     assert event.num_env_steps == bench.env.num_env_steps - before == 8
     assert event.collect_s == 2.0
     assert told(event.episodes) == [(6.0, 3), (6.0, 3), (10.0, 4)]
-    assert not bench.body.is_busy
+    assert not bench.executor.is_busy
 
 
 @pytest.mark.parametrize("rollouts", [0, 2])
 def test_giving_up_between_rollouts_loses_nothing(bench: Bench, rollouts: int):
     for _ in range(rollouts):
         bench.collect()
-    (event,) = bench.body.perform(AbandonRollout())
+    (event,) = bench.executor.perform(AbandonRollout())
     assert isinstance(event, RolloutAbandoned)
     assert (event.num_env_steps, event.episodes) == (0, ())
 
@@ -247,4 +247,4 @@ def test_rollouts_do_not_share_memory(bench: Bench):
 
 def test_commands_of_other_roles_are_refused(bench: Bench):
     with pytest.raises(RuntimeError, match="an actor cannot perform Quit"):
-        bench.body.perform(Quit())
+        bench.executor.perform(Quit())

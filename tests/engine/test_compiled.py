@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import engine.compilation.library as library_module
-from engine.algorithms.base import Lanes, LearnerState
+from engine.algorithms.base import EnvSlice, LearnerState
 from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.algorithms.registry import read_config
 from engine.blueprint import Blueprint, make_blueprint
@@ -38,10 +38,10 @@ from engine.compilation.library import (
     put_library,
     signature_path,
 )
-from engine.compilation.policy_inference import Acting, as_tensors
+from engine.compilation.policy_inference import PolicyInference, as_tensors
 from engine.compilation.staging import SampleStaging, Staging
-from engine.compilation.tracing import TRACE, Recorder, record
-from engine.executors.learner import LearnerBody
+from engine.compilation.tracing import TRACE, StepRecorder, record
+from engine.executors.learner import LearnerExecutor
 from engine.roles.commands import ExportWeights, Update
 from engine.roles.events import Noted, Updated
 from engine.spec import EnvSpec, Experiment, StalenessSpec
@@ -245,15 +245,19 @@ def test_what_is_traced_reads_its_arguments_only(kind: Kind, experiment: Experim
     assert all(node.op != "get_attr" for node in graph.graph.nodes)
 
 
-def random_rows(blueprint: Blueprint, acting: Acting, seed: int) -> dict[str, torch.Tensor]:
+def random_rows(
+    blueprint: Blueprint, acting: PolicyInference, seed: int
+) -> dict[str, torch.Tensor]:
     """A rollout to be, with observations in it."""
     tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
     tensors["observation"].normal_(generator=torch.Generator().manual_seed(seed))
     return tensors
 
 
-def make_acting(blueprint: Blueprint) -> Acting:
-    acting = Acting(blueprint.algorithm, Lanes(4, 4, 8), torch.Generator().manual_seed(2))
+def make_acting(blueprint: Blueprint) -> PolicyInference:
+    acting = PolicyInference(
+        blueprint.algorithm, EnvSlice(4, 4, 8), torch.Generator().manual_seed(2)
+    )
     acting.parameters.load(blueprint.algorithm.init(3).weights.vector)
     acting.refresh()
     return acting
@@ -295,7 +299,7 @@ def test_what_is_rounded_once_acts_like_what_is_rounded_in_every_step():
     assert acting.weights[1].dtype == torch.bfloat16
 
 
-def check_equal_choices(acting: Acting, wanted: dict, found: dict) -> None:
+def check_equal_choices(acting: PolicyInference, wanted: dict, found: dict) -> None:
     assert len(wanted["action"].unique()) > 1
     for name in acting.names:
         torch.testing.assert_close(found[name], wanted[name], atol=TOLERANCE, rtol=0)
@@ -346,15 +350,15 @@ def test_without_a_compiler_training_stays_eager(
 ):
     monkeypatch.setenv("CXX", "no-such-compiler")
     blueprint = make_blueprint(ppo())
-    body = LearnerBody(blueprint, tmp_path, RunClock.start_now(), compiles=True)
-    note = only(body.perform(ExportWeights(0)), Noted)
+    executor = LearnerExecutor(blueprint, tmp_path, RunClock.start_now(), compiles=True)
+    note = only(executor.perform(ExportWeights(0)), Noted)
     assert note.kind == "eager"
     assert "no C++ compiler here (no-such-compiler)" in note.detail
     assert capsys.readouterr().out.count("no C++ compiler") == 1
     rollouts = tuple(make_rollout(layout=blueprint.layout) for _ in range(2))
-    (updated,) = body.perform(Update(rollouts))
+    (updated,) = executor.perform(Update(rollouts))
     assert isinstance(updated, Updated)
-    body.close()
+    executor.close()
 
 
 @pytest.mark.slow
@@ -642,7 +646,7 @@ def test_the_library_depends_on_how_it_is_made_and_called():
 def test_a_recorder_takes_the_steps_that_it_records():
     blueprint = make_blueprint(ppo())
     eager, recorded = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
-    recorded.steps = Recorder()
+    recorded.steps = StepRecorder()
     batch = random_batch(blueprint)
     blueprint.algorithm.update(eager, batch)
     blueprint.algorithm.update(recorded, batch)

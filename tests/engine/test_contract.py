@@ -13,7 +13,7 @@ from engine.algorithms.registry import ALGORITHMS, Entry
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError, RunFailedError
-from engine.executors.actor import ActorBody
+from engine.executors.actor import ActorExecutor
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.rollout import Weights
 from engine.spec import EnvSpec
@@ -81,11 +81,11 @@ def test_what_act_gives_is_compared_with_the_fields_of_a_rollout(kind: type[Ppo]
     algorithm = blueprint.algorithm
     assert isinstance(algorithm, Ppo)
     algorithm.__class__ = kind
-    body = ActorBody(blueprint, 0, 0, ManualClock(0.0))
+    executor = ActorExecutor(blueprint, 0, 0, ManualClock(0.0))
     try:
-        body.perform(LoadWeights(Weights(0, np.zeros(blueprint.weights.num_bytes, np.uint8))))
-        body.perform(CollectRollout(0))
+        executor.perform(LoadWeights(Weights(0, np.zeros(blueprint.weights.num_bytes, np.uint8))))
+        executor.perform(CollectRollout(0))
         with pytest.raises(RunFailedError, match=message):
-            body.advance(float("inf"))
+            executor.advance(float("inf"))
     finally:
-        body.close()
+        executor.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.algorithms.base import Lanes, Spaces
+from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
 from engine.algorithms.q_network import QNetwork
 from engine.algorithms.registry import make_algorithm
@@ -134,7 +134,7 @@ def test_exploration_is_as_likely_as_epsilon_says_in_each_lane():
     dqn = Dqn(config, NETWORK, SPACES)
     network = dqn.init(seed=1).network
     observation, draws = torch.zeros(4, 4), 1500
-    noise = dqn.noise(torch.Generator().manual_seed(3), draws, Lanes(4, 4, 8))
+    noise = dqn.noise(torch.Generator().manual_seed(3), draws, EnvSlice(4, 4, 8))
     greedy = int(dqn.act_greedily(network, observation)[0])
     others = torch.zeros(4)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_actors_of_apex_send_the_values_that_priorities_begin_with():
     apex = Dqn(ApexConfig(), NETWORK, SPACES)
     network = apex.init(seed=1).network
     observation = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    noise = apex.noise(torch.Generator().manual_seed(1), 1, Lanes(0, 6, 6))
+    noise = apex.noise(torch.Generator().manual_seed(1), 1, EnvSlice(0, 6, 6))
     chosen = apex.act(network, observation, noise[0])
     q = network(observation).detach()
     torch.testing.assert_close(chosen["q_best"].detach(), q.max(-1).values)

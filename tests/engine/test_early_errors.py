@@ -8,7 +8,7 @@ import pytest
 
 from engine.host.process import log_tail
 from engine.messages import Alive
-from engine.roles.coordinator.liveness import Fleet
+from engine.roles.coordinator.liveness import Liveness
 from engine.trace.records import Production
 from tianji_cli.runs.resume import resume_hint
 from tianji_cli.storage.run_dir import RunPaths
@@ -19,10 +19,10 @@ KILLED = ["actor-0 is process 7 on box"]
 
 
 @pytest.fixture
-def fleet() -> Fleet:
-    fleet = Fleet(("actor-0", "actor-1", "buffer-0"), ("supervisor-0",), restarts=3)
-    fleet.hear(Alive(address="supervisor-0", host="box"), 0.0)
-    return fleet
+def liveness() -> Liveness:
+    liveness = Liveness(("actor-0", "actor-1", "buffer-0"), ("supervisor-0",), restarts=3)
+    liveness.hear(Alive(address="supervisor-0", host="box"), 0.0)
+    return liveness
 
 
 def production(actor: int, epoch: int = 0) -> Production:
@@ -40,36 +40,38 @@ def production(actor: int, epoch: int = 0) -> Production:
     )
 
 
-def test_before_anybody_has_got_further_it_is_not_started_again(fleet: Fleet):
-    assert fleet.raises_again("actor-0", RAISED)
+def test_before_anybody_has_got_further_it_is_not_started_again(liveness: Liveness):
+    assert liveness.raises_again("actor-0", RAISED)
 
 
-def test_where_others_work_it_is_once_unless_it_raises_the_same_again(fleet: Fleet):
-    fleet.note([production(1)])
-    assert not fleet.raises_again("actor-0", RAISED)
-    fleet.restart("actor-0", "box")
-    assert not fleet.raises_again("actor-0", OTHER)
-    fleet.restart("actor-0", "box")
-    assert fleet.raises_again("actor-0", RAISED)
+def test_where_others_work_it_is_once_unless_it_raises_the_same_again(liveness: Liveness):
+    liveness.note([production(1)])
+    assert not liveness.raises_again("actor-0", RAISED)
+    liveness.restart("actor-0", "box")
+    assert not liveness.raises_again("actor-0", OTHER)
+    liveness.restart("actor-0", "box")
+    assert liveness.raises_again("actor-0", RAISED)
 
 
-def test_who_has_worked_is_started_again(fleet: Fleet):
-    fleet.note([production(0)])
-    assert not fleet.raises_again("actor-0", RAISED)
-    assert not fleet.raises_again("actor-0", RAISED)
+def test_who_has_worked_is_started_again(liveness: Liveness):
+    liveness.note([production(0)])
+    assert not liveness.raises_again("actor-0", RAISED)
+    assert not liveness.raises_again("actor-0", RAISED)
 
 
-def test_an_incarnation_that_has_not_worked_does_not_live_on_the_work_of_the_last(fleet: Fleet):
-    fleet.note([production(0)])
-    fleet.restart("actor-0", "box")
-    assert not fleet.raises_again("actor-0", RAISED)
-    fleet.restart("actor-0", "box")
-    assert fleet.raises_again("actor-0", RAISED)
+def test_an_incarnation_that_has_not_worked_does_not_live_on_the_work_of_the_last(
+    liveness: Liveness,
+):
+    liveness.note([production(0)])
+    liveness.restart("actor-0", "box")
+    assert not liveness.raises_again("actor-0", RAISED)
+    liveness.restart("actor-0", "box")
+    assert liveness.raises_again("actor-0", RAISED)
 
 
 @pytest.mark.parametrize("log", [KILLED, []])
-def test_who_was_killed_is_started_again(fleet: Fleet, log: list[str]):
-    assert not fleet.raises_again("actor-0", log)
+def test_who_was_killed_is_started_again(liveness: Liveness, log: list[str]):
+    assert not liveness.raises_again("actor-0", log)
 
 
 def test_of_a_log_that_ends_with_an_error_by_name_only_that_is_shown(tmp_path: Path):

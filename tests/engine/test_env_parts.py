@@ -12,8 +12,8 @@ import pytest
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
-from engine.executors.actor import ActorBody
-from engine.executors.env_split import LocalPart
+from engine.executors.actor import ActorExecutor
+from engine.executors.env_split import LocalSplit
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import StepTaken
@@ -53,17 +53,17 @@ def split(num_splits: int, env_id: str = SINGLE, **changes: Any) -> Experiment: 
     return make_experiment(env=spec, batch_steps=80, minibatch_steps=40, **changes)
 
 
-def make_body(experiment: Experiment) -> tuple[Blueprint, ActorBody]:
+def make_body(experiment: Experiment) -> tuple[Blueprint, ActorExecutor]:
     blueprint = make_blueprint(experiment)
-    body = ActorBody(blueprint, 1, 0, ManualClock(2.0))
+    executor = ActorExecutor(blueprint, 1, 0, ManualClock(2.0))
     weights = blueprint.algorithm.init(7).weights.vector.detach().numpy()
-    body.perform(LoadWeights(Weights(0, weights.view(np.uint8))))
-    return blueprint, body
+    executor.perform(LoadWeights(Weights(0, weights.view(np.uint8))))
+    return blueprint, executor
 
 
-def collect(body: ActorBody) -> Rollout:
-    body.perform(CollectRollout(0))
-    (event,) = body.advance(float("inf"))
+def collect(executor: ActorExecutor) -> Rollout:
+    executor.perform(CollectRollout(0))
+    (event,) = executor.advance(float("inf"))
     assert isinstance(event, RolloutCollected)
     return event.rollout
 
@@ -85,42 +85,42 @@ def test_rollouts_are_the_same_however_environments_are_split(num_splits: int):
 
 
 def test_one_part_is_stepped_by_the_actor_itself():
-    _, body = make_body(split(1))
-    collect(body)
+    _, executor = make_body(split(1))
+    collect(executor)
     assert not [t for t in threading.enumerate() if t.name.startswith("environments")]
-    body.close()
+    executor.close()
 
 
 def test_parts_step_side_by_side():
-    _, body = make_body(split(2, MEETING))
-    assert collect(body).info.num_env_steps > 0
-    body.close()
+    _, executor = make_body(split(2, MEETING))
+    assert collect(executor).info.num_env_steps > 0
+    executor.close()
 
 
 def test_giving_up_counts_the_steps_that_all_parts_have_finished():
-    _, body = make_body(split(2))
-    body.perform(CollectRollout(0))
-    assert body.advance(0.0) == []
-    assert body.advance(0.0) == []
-    (event,) = body.perform(AbandonRollout())
+    _, executor = make_body(split(2))
+    executor.perform(CollectRollout(0))
+    assert executor.advance(0.0) == []
+    assert executor.advance(0.0) == []
+    (event,) = executor.perform(AbandonRollout())
     assert isinstance(event, RolloutAbandoned)
     assert event.num_env_steps == 4, "one step of four; of the next, only one part was waited for"
-    body.close()
+    executor.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("environments")]
 
 
 def test_what_fails_in_a_part_fails_in_the_actor(monkeypatch: pytest.MonkeyPatch):
-    _, body = make_body(split(2))
-    part = body._parts[1]
-    assert isinstance(part, LocalPart)
+    _, executor = make_body(split(2))
+    part = executor._splits[1]
+    assert isinstance(part, LocalSplit)
 
     def fail(_actions: np.ndarray) -> StepTaken:
         raise RuntimeError("the simulator has stopped")
 
     monkeypatch.setattr(part.env, "step", fail)
     with pytest.raises(RuntimeError, match="the simulator has stopped"):
-        collect(body)
-    body.close()
+        collect(executor)
+    executor.close()
 
 
 def test_parts_must_be_equal():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.executors.episode_statistics import EpisodeBooks
+from engine.executors.episode_statistics import EpisodeStatistics
 
 CPU = torch.device("cpu")
 
@@ -44,11 +44,11 @@ class Clerk:
 )
 def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, share: float):
     random = torch.Generator().manual_seed(seed)
-    books, clerk = EpisodeBooks(num_envs, CPU), Clerk(num_envs)
+    rollout_ledger, clerk = EpisodeStatistics(num_envs, CPU), Clerk(num_envs)
     for num_rows in rows:
         reward = torch.randn(num_rows, num_envs, generator=random)
         done = torch.rand(num_rows, num_envs, generator=random) < share
-        entries, (valid, ended) = books.enter(reward, done), clerk.enter(reward, done)
+        entries, (valid, ended) = rollout_ledger.enter(reward, done), clerk.enter(reward, done)
         assert torch.equal(entries.valid, valid)
         assert entries.num_env_steps == int(valid.sum())
         assert [(t, length) for t, _, length in entries.ended] == [(t, n) for t, _, n in ended]

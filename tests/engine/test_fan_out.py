@@ -16,7 +16,7 @@ from engine.messages import TAKERS, AnyMessage, Exit, WeightsArrived, WeightsReq
 from engine.roles.commands import Command, Quit
 from engine.roles.events import Event
 from engine.rollout import Weights
-from engine.runtime.loop import Body, Hosted, Loop, LoopClock
+from engine.runtime.loop import Executor, Loop, LoopClock, RoleInstance
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.sockets import Sockets, Wiring
 
@@ -133,6 +133,6 @@ def run_loop(roles: dict[str, Noting], to: str, message: object) -> None:
     """Gives the roles of a process one message, as its loop does."""
     ends = [(name, Exit()) for name in roles]
     sockets = Scripted([(to, cast("AnyMessage", message)), *ends])
-    body: Body = Idle()
-    hosted = {name: Hosted(role, body) for name, role in roles.items()}
+    executor: Executor = Idle()
+    hosted = {name: RoleInstance(role, executor) for name, role in roles.items()}
     Loop(hosted, LoopClock(), cast("Sockets", sockets)).run()

@@ -9,7 +9,7 @@ import torch
 from test_vtrace import targets_by_hand
 from torch import Tensor
 
-from engine.algorithms.base import Lanes, Spaces
+from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.registry import make_algorithm
@@ -148,7 +148,7 @@ def test_a_continuous_rewarded_action_becomes_more_probable():
     observation = torch.ones(2, 64, 4)
     for _ in range(200):
         with torch.no_grad():
-            noise = impala.noise(state.generator, 1, Lanes(0, 64, 64))
+            noise = impala.noise(state.generator, 1, EnvSlice(0, 64, 64))
             chosen = impala.act(state.network, observation[0], noise[0])
         ends = torch.ones(1, 64, dtype=torch.bool)
         reward = -(chosen["action"] - torch.tensor([0.5, -0.5])).square().sum(-1)

@@ -1,4 +1,4 @@
-"""Lanes: order, marks, bells, and what the dead leave in them."""
+"""Rings: order, placeholders, doorbells, and what the dead leave in them."""
 
 from __future__ import annotations
 
@@ -20,97 +20,97 @@ from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
-from engine.wire.spsc_ring import FRAME, Inbox, Lane, Lanes
+from engine.wire.spsc_ring import FRAME, IncomingRings, RingSet, SpscRing
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
 PATIENCE_S = 20.0
 
 
-def lane_of(lanes: Lanes, actor: int = 0) -> Lane:
-    lane = lanes.of(actor)
-    assert lane is not None
-    return lane
+def ring_of(rings: RingSet, actor: int = 0) -> SpscRing:
+    ring = rings.of(actor)
+    assert ring is not None
+    return ring
 
 
-def inbox_of(lanes: Lanes) -> Inbox:
-    inbox = lanes.inbox(["learner-0", "buffer-0"])
+def inbox_of(rings: RingSet) -> IncomingRings:
+    inbox = rings.inbox(["learner-0", "buffer-0"])
     assert inbox is not None
     return inbox
 
 
-def rung(inbox: Inbox) -> bool:
-    return bool(select.select(list(inbox.bells), [], [], 0)[0])
+def rung(inbox: IncomingRings) -> bool:
+    return bool(select.select(list(inbox.doorbells), [], [], 0)[0])
 
 
 def test_entries_come_once_and_in_order_however_often_the_ring_goes_round():
-    lanes = Lanes([0, 0], 4)
-    lane = lane_of(lanes, 1)
+    rings = RingSet([0, 0], 4)
+    ring = ring_of(rings, 1)
     for start in range(0, 30, 3):
         for slot in range(start, start + 3):
-            lane.put(7, slot)
-        assert lane.take() == [(7, slot) for slot in range(start, start + 3)]
-        assert lane.take() == []
-    assert lane_of(lanes).take() == []
+            ring.put(7, slot)
+        assert ring.take() == [(7, slot) for slot in range(start, start + 3)]
+        assert ring.take() == []
+    assert ring_of(rings).take() == []
 
 
 def test_a_lane_never_overwrites_what_nobody_took():
-    lane = lane_of(Lanes([0], 2))
-    lane.put(0, 1)
-    lane.put(0, 2)
+    ring = ring_of(RingSet([0], 2))
+    ring.put(0, 1)
+    ring.put(0, 2)
     with pytest.raises(WireError, match="overflowed"):
-        lane.put(0, 3)
-    assert lane.take() == [(0, 1), (0, 2)]
-    lane.put(0, 3)
-    assert lane.take() == [(0, 3)]
+        ring.put(0, 3)
+    assert ring.take() == [(0, 1), (0, 2)]
+    ring.put(0, 3)
+    assert ring.take() == [(0, 3)]
 
 
 def test_what_lies_behind_a_mark_waits_for_its_frame():
-    lanes = Lanes([0], 8)
-    inbox = inbox_of(lanes)
+    rings = RingSet([0], 8)
+    inbox = inbox_of(rings)
     for entry in (1, FRAME, 2):
-        lane_of(lanes).put(0, entry)
+        ring_of(rings).put(0, entry)
     assert inbox.take() == [("buffer-0", 0, 1)]
     assert inbox.take() == []
     assert not inbox.can_take()
-    assert inbox.take_before_mark(0) == []
+    assert inbox.take_before_placeholder(0) == []
     assert inbox.take() == [("buffer-0", 0, 2)]
 
 
 def test_a_frame_that_comes_first_fetches_what_was_sent_before_it():
-    lanes = Lanes([0], 8)
-    inbox = inbox_of(lanes)
+    rings = RingSet([0], 8)
+    inbox = inbox_of(rings)
     for entry in (1, 2, FRAME, 3):
-        lane_of(lanes).put(0, entry)
-    assert inbox.take_before_mark(0) == [("buffer-0", 0, 1), ("buffer-0", 0, 2)]
+        ring_of(rings).put(0, entry)
+    assert inbox.take_before_placeholder(0) == [("buffer-0", 0, 1), ("buffer-0", 0, 2)]
     assert inbox.take() == [("buffer-0", 0, 3)]
-    assert inbox.take_before_mark(5) == [], "an actor of another host"
+    assert inbox.take_before_placeholder(5) == [], "an actor of another host"
 
 
 def test_a_lost_incarnation_is_skipped_and_its_successor_is_not():
-    lane = lane_of(Lanes([0], 8))
+    ring = ring_of(RingSet([0], 8))
     for epoch, entry in ((0, 1), (0, FRAME), (1, 2), (2, 3)):
-        lane.put(epoch, entry)
-    lane.forget(1)
-    assert lane.take() == [(2, 3)]
-    lane.put(2, 4)
-    lane.forget(1)
-    assert lane.take() == [(2, 4)]
+        ring.put(epoch, entry)
+    ring.forget(1)
+    assert ring.take() == [(2, 3)]
+    ring.put(2, 4)
+    ring.forget(1)
+    assert ring.take() == [(2, 4)]
 
 
 def test_the_bell_rings_once_and_only_for_a_buffer_that_sleeps():
-    lanes = Lanes([0, 1], 8)
-    inbox = inbox_of(lanes)
-    lane_of(lanes).put(0, 1)
+    rings = RingSet([0, 1], 8)
+    inbox = inbox_of(rings)
+    ring_of(rings).put(0, 1)
     assert not rung(inbox)
     assert not inbox.fall_asleep(), "there is something already"
-    lane_of(lanes).put(0, 5)
+    ring_of(rings).put(0, 5)
     assert not rung(inbox), "so it did not sleep"
     assert inbox.take() == [("buffer-0", 0, 1), ("buffer-0", 0, 5)]
     assert inbox.fall_asleep()
-    lane_of(lanes, 1).put(0, 1)
+    ring_of(rings, 1).put(0, 1)
     assert not rung(inbox), "that is for another buffer"
-    lane_of(lanes).put(0, 2)
-    lane_of(lanes).put(0, 3)
+    ring_of(rings).put(0, 2)
+    ring_of(rings).put(0, 3)
     assert rung(inbox)
     inbox.wake_up()
     assert not rung(inbox)
@@ -118,13 +118,13 @@ def test_the_bell_rings_once_and_only_for_a_buffer_that_sleeps():
 
 
 def test_a_process_takes_in_for_its_own_buffers_only():
-    lanes = Lanes([0, 1, 0], 8)
-    assert lanes.inbox(["buffer-2", "actor-0"]) is None
+    rings = RingSet([0, 1, 0], 8)
+    assert rings.inbox(["buffer-2", "actor-0"]) is None
     for actor in range(3):
-        lane_of(lanes, actor).put(0, 10 + actor)
-    assert [slot for _, _, slot in inbox_of(lanes).take()] == [10, 12]
-    assert lane_of(lanes, 1).to == "buffer-1"
-    assert lanes.of(3) is None
+        ring_of(rings, actor).put(0, 10 + actor)
+    assert [slot for _, _, slot in inbox_of(rings).take()] == [10, 12]
+    assert ring_of(rings, 1).to == "buffer-1"
+    assert rings.of(3) is None
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_rollouts_stay_in_order_where_some_find_no_slot(
 def test_a_request_for_a_ticket_never_overtakes_the_rollout_before_it(
     arena: Arena, ends: tuple[Sockets, Sockets]
 ):
-    """The rollout comes into the lane while frames are read: it would look lost."""
+    """The rollout comes into the ring while frames are read: it would look lost."""
     actor, buffer = ends
     assert actor.send("buffer-0", Start(origin_ns=5))
     heard = buffer.receive(PATIENCE_S)

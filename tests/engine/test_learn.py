@@ -16,7 +16,7 @@ from engine.algorithms.base import UpdateResult
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
-from engine.executors.learner import LearnerBody, Staging
+from engine.executors.learner import LearnerExecutor, Staging
 from engine.progress import RunCounters
 from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
@@ -32,10 +32,10 @@ def blueprint() -> Blueprint:
 
 
 @pytest.fixture
-def body(blueprint: Blueprint, tmp_path: Path) -> Iterator[LearnerBody]:
-    body = LearnerBody(blueprint, tmp_path, ManualClock())
-    yield body
-    body.close()
+def executor(blueprint: Blueprint, tmp_path: Path) -> Iterator[LearnerExecutor]:
+    executor = LearnerExecutor(blueprint, tmp_path, ManualClock())
+    yield executor
+    executor.close()
 
 
 def random_rollout(blueprint: Blueprint, seed: int) -> Rollout:
@@ -49,15 +49,15 @@ def random_rollout(blueprint: Blueprint, seed: int) -> Rollout:
     return rollout
 
 
-def export(body: LearnerBody, version: int = 0) -> np.ndarray:
-    (event,) = body.perform(ExportWeights(version))
+def export(executor: LearnerExecutor, version: int = 0) -> np.ndarray:
+    (event,) = executor.perform(ExportWeights(version))
     assert isinstance(event, WeightsExported)
     assert event.weights.version == version
     return event.weights.buffer.view(np.float32)
 
 
-def train(body: LearnerBody, *rollouts: Rollout) -> Updated:
-    (event,) = body.perform(Update(rollouts))
+def train(executor: LearnerExecutor, *rollouts: Rollout) -> Updated:
+    (event,) = executor.perform(Update(rollouts))
     assert isinstance(event, Updated)
     return event
 
@@ -78,17 +78,17 @@ def test_rollouts_lie_side_by_side_along_the_environments():
     assert again["action"].tolist() == [[20, 21, 10, 11, 0, 1]] * 3
 
 
-def test_the_first_weights_are_those_of_the_seed(blueprint: Blueprint, body: LearnerBody):
+def test_the_first_weights_are_those_of_the_seed(blueprint: Blueprint, executor: LearnerExecutor):
     wanted = blueprint.algorithm.init(blueprint.experiment.seed).weights.vector.detach()
-    assert torch.equal(torch.from_numpy(export(body)), wanted)
+    assert torch.equal(torch.from_numpy(export(executor)), wanted)
 
 
 def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
-    blueprint: Blueprint, body: LearnerBody
+    blueprint: Blueprint, executor: LearnerExecutor
 ):
-    first = export(body).copy()
+    first = export(executor).copy()
     events = [
-        train(body, random_rollout(blueprint, 2 * i), random_rollout(blueprint, 2 * i + 1))
+        train(executor, random_rollout(blueprint, 2 * i), random_rollout(blueprint, 2 * i + 1))
         for i in range(3)
     ]
     assert [event.weights.version for event in events] == [1, 2, 3]
@@ -101,17 +101,17 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
 
 
 def test_figures_that_an_algorithm_gives_as_tensors_become_numbers(
-    blueprint: Blueprint, body: LearnerBody, monkeypatch: pytest.MonkeyPatch
+    blueprint: Blueprint, executor: LearnerExecutor, monkeypatch: pytest.MonkeyPatch
 ):
     metrics: dict[str, Any] = {"loss": torch.tensor(0.5), "norm": np.float32(2.0)}
     result = UpdateResult(torch.tensor(80), metrics)  # type: ignore[arg-type]
     monkeypatch.setattr(blueprint.algorithm, "update", lambda state, batch: result)
-    event = train(body, random_rollout(blueprint, 0), random_rollout(blueprint, 1))
+    event = train(executor, random_rollout(blueprint, 0), random_rollout(blueprint, 1))
     row = msgspec.json.encode([event.samples_trained, event.metrics])
     assert row == b'[80,{"loss":0.5,"norm":2.0}]'
 
 
-def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, body: LearnerBody):
+def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, executor: LearnerExecutor):
     rollouts = [random_rollout(blueprint, seed) for seed in (1, 2)]
     state = blueprint.algorithm.init(blueprint.experiment.seed)
     batch = {
@@ -125,34 +125,34 @@ def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, body: L
         for name in blueprint.layout.views(rollouts[0].buffer)
     }
     blueprint.algorithm.update(state, batch)
-    event = train(body, *rollouts)
+    event = train(executor, *rollouts)
     wanted = state.weights.vector.detach().numpy()
     assert np.array_equal(event.weights.buffer.view(np.float32), wanted)
 
 
-def test_a_checkpoint_lands_where_it_was_told_to(body: LearnerBody, tmp_path: Path):
+def test_a_checkpoint_lands_where_it_was_told_to(executor: LearnerExecutor, tmp_path: Path):
     counters = RunCounters(env_steps_collected=9)
-    written = body.perform(SaveCheckpoint(4, counters, is_final=True))
+    written = executor.perform(SaveCheckpoint(4, counters, is_final=True))
     assert written == [CheckpointWritten("v0000000004.json", is_final=True)]
     info = verify(tmp_path / "v0000000004.json")
     assert (info.version, info.counters) == (4, counters)
 
 
 def test_a_disk_that_refuses_a_checkpoint_ends_nothing(
-    body: LearnerBody, monkeypatch: pytest.MonkeyPatch
+    executor: LearnerExecutor, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", refuse)
-    (written,) = body.perform(SaveCheckpoint(4, RunCounters()))
+    (written,) = executor.perform(SaveCheckpoint(4, RunCounters()))
     assert isinstance(written, CheckpointWritten)
     assert "No space left" in written.error
 
 
-def test_commands_of_other_roles_are_refused(body: LearnerBody):
+def test_commands_of_other_roles_are_refused(executor: LearnerExecutor):
     with pytest.raises(RuntimeError, match="a learner cannot perform Quit"):
-        body.perform(Quit())
+        executor.perform(Quit())
 
 
 def test_a_batch_must_be_made_of_whole_rollouts():

@@ -9,7 +9,7 @@ import pytest
 
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
-from engine.executors.actor import ActorBody
+from engine.executors.actor import ActorExecutor
 from engine.roles.commands import CollectRollout
 from engine.roles.events import RolloutCollected
 from engine.spec import EnvSpec
@@ -24,10 +24,10 @@ def collect(
         env=env, rollout_steps=rollout_steps, batch_steps=batch, minibatch_steps=batch
     )
     blueprint = make_blueprint(experiment)
-    body = ActorBody(blueprint, 0, 0, ManualClock())
-    body.perform(CollectRollout(0))
-    (collected,) = body.advance(float("inf"))
-    body.close()
+    executor = ActorExecutor(blueprint, 0, 0, ManualClock())
+    executor.perform(CollectRollout(0))
+    (collected,) = executor.advance(float("inf"))
+    executor.close()
     assert isinstance(collected, RolloutCollected)
     return blueprint.layout.views(collected.rollout.buffer), collected
 

@@ -1,4 +1,4 @@
-"""Letters arrive once and in order, whatever becomes of the connection."""
+"""Sequenced messages arrive once and in order, whatever becomes of the connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage, Report, Start, Stop
 from engine.trace.records import Event
 from engine.wire.keys import make_keyrings
-from engine.wire.reliable import RECEIPT_S, RECONNECT_S, REPEAT_S, WINDOW, Outbox, Receipts
+from engine.wire.reliable import (
+    ACK_S,
+    RECONNECT_S,
+    REPEAT_S,
+    WINDOW,
+    ReliableReceiver,
+    ReliableSender,
+)
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 
@@ -28,7 +35,7 @@ NUM_LETTERS = 200
 
 
 class Line:
-    """An outbox, receipts, and a connection that keeps the order and breaks now and then.
+    """A sender, acks, and a connection that keeps the order and breaks now and then.
 
     Args:
         seed: Of what happens.
@@ -38,40 +45,40 @@ class Line:
     def __init__(self, seed: int, breaks: float) -> None:
         self.choose, self.breaks = random.Random(seed), breaks
         self.now_s = 0.0
-        self.outbox, self.receipts = Outbox(session=7), Receipts()
-        self.letters: deque[bytes] = deque()
+        self.sender, self.receiver = ReliableSender(session=7), ReliableReceiver()
+        self.messages: deque[bytes] = deque()
         self.answers: deque[tuple[int, int]] = deque()
         self.num_sent = self.num_lost = 0
         self.arrived: list[int] = []
 
     def run(self) -> None:
         for number in range(NUM_LETTERS):
-            assert self.outbox.next_number == number
-            self.outbox.put(str(number).encode())
+            assert self.sender.next_number == number
+            self.sender.put(str(number).encode())
             for _ in range(self.choose.randint(0, 3)):
                 self.turn()
-        while self.outbox.wait_s(self.now_s) is not None:
+        while self.sender.wait_s(self.now_s) is not None:
             self.turn()
             assert self.now_s < 10_000, "it does not get on"
 
     def turn(self) -> None:
         self.now_s += 0.1
-        due = [bytes(letter) for letter in self.outbox.due(self.now_s)]
+        due = [bytes(message) for message in self.sender.due(self.now_s)]
         self.num_sent += len(due)
-        self.letters += due
-        self.answers += [(s, n) for _, s, n in self.receipts.due(self.now_s)]
+        self.messages += due
+        self.answers += [(s, n) for _, s, n in self.receiver.due(self.now_s)]
         if self.choose.random() < self.breaks:
-            for queue in (self.letters, self.answers):
+            for queue in (self.messages, self.answers):
                 for _ in range(self.choose.randint(0, len(queue))):
                     queue.popleft()
                     self.num_lost += 1
         for _ in range(self.choose.randint(0, 3)):
-            if self.letters:
-                number = int(self.letters.popleft())
-                if self.receipts.take("actor-0", 7, number, self.now_s):
+            if self.messages:
+                number = int(self.messages.popleft())
+                if self.receiver.take("actor-0", 7, number, self.now_s):
                     self.arrived.append(number)
         if self.answers:
-            self.outbox.receipt(*self.answers.popleft(), self.now_s)
+            self.sender.ack(*self.answers.popleft(), self.now_s)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -90,55 +97,55 @@ def test_without_a_break_each_is_sent_once():
 
 
 def test_no_more_than_a_window_is_with_the_connection():
-    outbox = Outbox(session=1)
+    sender = ReliableSender(session=1)
     for _ in range(WINDOW + 10):
-        outbox.put(b"")
-    assert len(outbox.due(0.0)) == WINDOW
-    assert outbox.due(1.0) == []
-    assert len(outbox.due(REPEAT_S)) == 1, "the oldest once more, and only that"
-    assert outbox.due(REPEAT_S + 1) == []
-    outbox.receipt(1, WINDOW, REPEAT_S + 1)
-    assert len(outbox.due(REPEAT_S + 1)) == 10
+        sender.put(b"")
+    assert len(sender.due(0.0)) == WINDOW
+    assert sender.due(1.0) == []
+    assert len(sender.due(REPEAT_S)) == 1, "the oldest once more, and only that"
+    assert sender.due(REPEAT_S + 1) == []
+    sender.ack(1, WINDOW, REPEAT_S + 1)
+    assert len(sender.due(REPEAT_S + 1)) == 10
 
 
 def test_without_a_connection_nothing_counts_as_sent():
-    outbox = Outbox(session=1)
+    sender = ReliableSender(session=1)
     for number in range(3):
-        outbox.put(str(number).encode())
-    assert outbox.due(0.0) == [b"0", b"1", b"2"]
-    outbox.defer(0.0)
-    assert outbox.wait_s(0.0) == RECONNECT_S
-    assert outbox.due(0.1) == [b"0", b"1", b"2"], "at once, not after a while"
+        sender.put(str(number).encode())
+    assert sender.due(0.0) == [b"0", b"1", b"2"]
+    sender.defer(0.0)
+    assert sender.wait_s(0.0) == RECONNECT_S
+    assert sender.due(0.1) == [b"0", b"1", b"2"], "at once, not after a while"
 
 
 def test_a_new_incarnation_begins_anew_and_the_old_one_is_not_heard_again():
-    receipts = Receipts()
-    assert receipts.take("actor-0", 1, 0, 0.0)
-    assert receipts.take("actor-0", 2, 0, 0.0)
-    assert not receipts.take("actor-0", 1, 1, 0.0)
-    assert receipts.take("actor-0", 2, 1, 0.0)
-    assert receipts.due(RECEIPT_S) == [("actor-0", 2, 2)]
-    assert receipts.due(RECEIPT_S) == []
+    receiver = ReliableReceiver()
+    assert receiver.take("actor-0", 1, 0, 0.0)
+    assert receiver.take("actor-0", 2, 0, 0.0)
+    assert not receiver.take("actor-0", 1, 1, 0.0)
+    assert receiver.take("actor-0", 2, 1, 0.0)
+    assert receiver.due(ACK_S) == [("actor-0", 2, 2)]
+    assert receiver.due(ACK_S) == []
 
 
 def test_receipts_wait_for_more_unless_something_is_missing():
-    receipts = Receipts()
-    assert receipts.take("actor-0", 1, 0, 0.0)
-    assert receipts.due(0.0) == []
-    assert not receipts.take("actor-0", 1, 2, 0.1)
-    assert receipts.due(0.1) == [("actor-0", 1, 1)]
+    receiver = ReliableReceiver()
+    assert receiver.take("actor-0", 1, 0, 0.0)
+    assert receiver.due(0.0) == []
+    assert not receiver.take("actor-0", 1, 2, 0.1)
+    assert receiver.due(0.1) == [("actor-0", 1, 1)]
 
 
 def test_nobody_waits_for_a_receipt_while_many_letters_come():
-    outbox, receipts = Outbox(session=1), Receipts()
+    sender, receiver = ReliableSender(session=1), ReliableReceiver()
     for number in range(10 * WINDOW):
-        outbox.put(str(number).encode())
-        for letter in outbox.due(0.0):
-            assert receipts.take("actor-0", 1, int(bytes(letter)), 0.0)
-        for _, session, next_number in receipts.due(0.0):
-            outbox.receipt(session, next_number, 0.0)
-    assert receipts.next_s > 0
-    assert len(outbox._kept) < WINDOW, "no time has passed, and all but the last have receipts"
+        sender.put(str(number).encode())
+        for message in sender.due(0.0):
+            assert receiver.take("actor-0", 1, int(bytes(message)), 0.0)
+        for _, session, next_number in receiver.due(0.0):
+            sender.ack(session, next_number, 0.0)
+    assert receiver.next_s > 0
+    assert len(sender._kept) < WINDOW, "no time has passed, and all but the last have acks"
 
 
 class Proxy:
@@ -252,12 +259,12 @@ def test_what_the_coordinator_says_to_one_that_is_gone_does_not_reach_its_succes
             assert heard_by(coordinator, second) == (COORDINATOR, HELLO)
             coordinator.send("actor-0", Start(origin_ns=2))
             assert heard_by(second, coordinator) == ("actor-0", Start(origin_ns=2))
-            deadline_s = time.monotonic() + REPEAT_S + RECEIPT_S
+            deadline_s = time.monotonic() + REPEAT_S + ACK_S
             while time.monotonic() < deadline_s:
                 assert list(second.receive(0.05)) == []
                 assert list(coordinator.receive(0.0)) == []
-        assert coordinator._mail is not None
-        assert coordinator._mail._due_s == math.inf, "nothing waits for a receipt"
+        assert coordinator._links is not None
+        assert coordinator._links._due_s == math.inf, "nothing waits for an ack"
 
 
 def test_what_is_said_before_there_is_a_connection_arrives_as_soon_as_there_is_one(monkeypatch):
@@ -304,8 +311,8 @@ def test_no_report_is_missing_though_the_connection_is_reset_again_and_again():
                 is_due = bool(reset_after) and len(heard) >= reset_after[0]
                 if is_due and proxy.reset():  # else what was heard had come over an earlier one
                     del reset_after[0]
-        assert list(actor.receive(0.0)) == [], "receipts are for nobody"
-    assert not reset_after, "it was reset twice while letters were under way"
+        assert list(actor.receive(0.0)) == [], "acks are for nobody"
+    assert not reset_after, "it was reset twice while messages were under way"
     assert heard == [float(number) for number in range(NUM_REPORTS)]
 
 
@@ -314,5 +321,5 @@ def test_what_is_said_again_and_again_needs_no_receipt():
         actor.send(COORDINATOR, Alive(address="supervisor-0", host="box"))
         (item,) = coordinator.receive(20.0)
         assert item == (COORDINATOR, Alive(address="supervisor-0", host="box"))
-        assert actor._mail is not None
-        assert actor._mail._due_s == math.inf
+        assert actor._links is not None
+        assert actor._links._due_s == math.inf

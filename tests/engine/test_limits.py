@@ -15,7 +15,7 @@ import engine.host.limits as limits_module
 from engine.admission import Admission, most_collecting
 from engine.blueprint import make_arena, make_blueprint, notes_on_queue
 from engine.errors import PreflightError
-from engine.host.limits import Limit, Needs, check_limits, limits_here
+from engine.host.limits import HostLimit, Needs, check_limits, limits_here
 from engine.spec import Experiment, StalenessSpec
 from engine.testing import make_experiment
 
@@ -26,8 +26,10 @@ def test_what_suffices_is_no_error():
     check_limits(NEEDS, limits_here_but(2**62))
 
 
-def limits_here_but(left: int) -> list[Limit]:
-    return [Limit(of, left, of, "raise it") for of in ("descriptors", "threads", "memory_bytes")]
+def limits_here_but(left: int) -> list[HostLimit]:
+    return [
+        HostLimit(of, left, of, "raise it") for of in ("descriptors", "threads", "memory_bytes")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,15 +43,15 @@ def limits_here_but(left: int) -> list[Limit]:
 )
 def test_a_limit_that_is_too_low_is_named_with_what_raises_it(of: str, left: int, words: str):
     with pytest.raises(PreflightError) as caught:
-        check_limits(NEEDS, [*limits_here_but(2**62), Limit(of, left, "the limit", "turn it")])
+        check_limits(NEEDS, [*limits_here_but(2**62), HostLimit(of, left, "the limit", "turn it")])
     assert words in caught.value.what
     assert caught.value.where == "the limit"
     assert caught.value.fix == "turn it; or run fewer roles there"
 
 
 def test_exactly_enough_is_enough():
-    needs = [Limit("descriptors", 1050, "a", ""), Limit("threads", 3002, "b", "")]
-    check_limits(NEEDS, [*needs, Limit("memory_bytes", 8001 * 2**20, "c", "")])
+    needs = [HostLimit("descriptors", 1050, "a", ""), HostLimit("threads", 3002, "b", "")]
+    check_limits(NEEDS, [*needs, HostLimit("memory_bytes", 8001 * 2**20, "c", "")])
 
 
 def test_control_groups_limit_processes_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

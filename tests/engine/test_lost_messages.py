@@ -118,29 +118,29 @@ class Bodies:
 
 def trained(buffer: Role, seed: int, breaks: float) -> tuple[Wire, Bodies]:
     """A run whose roles are all on hosts of their own."""
-    bodies = Bodies()
+    executors = Bodies()
     roles: dict[str, Role] = {"buffer-0": buffer, "learner-0": LearnerRole(0, ENDLESS, "buffer-0")}
     for number in range(2):
         roles[f"actor-{number}"] = ActorRole(number, 0, "buffer-0", "learner-0")
         roles[f"environment-{number}"] = EnvironmentRole(number)
-    wire = Wire(roles, bodies.perform, seed, breaks)
+    wire = Wire(roles, executors.perform, seed, breaks)
     for name in roles:
         wire.handle(name, Start(origin_ns=0))
-    wire.run(lambda: bodies.version >= UPDATES)
-    return wire, bodies
+    wire.run(lambda: executors.version >= UPDATES)
+    return wire, executors
 
 
 @pytest.mark.parametrize("mode", ["block", "drop"])
 @pytest.mark.parametrize("seed", range(12))
 def test_a_queue_gets_on_within_its_bound_and_its_books_balance(mode: str, seed: int):
     buffer = BufferRole(0, StalenessSpec(mode=mode, max_lag=BOUND), 2)
-    wire, bodies = trained(buffer, seed, breaks=0.02)
+    wire, executors = trained(buffer, seed, breaks=0.02)
     assert wire.num_lost > 10
     for row in wire.records:
         if isinstance(row, Ledger):
             assert row.collected == row.consumed + row.dropped + row.in_flight, row
             assert row.in_flight >= 0, row
-    for taken in bodies.stepped.values():
+    for taken in executors.stepped.values():
         assert taken == list(range(1, len(taken) + 1)), "each step once, in order"
 
 
@@ -154,10 +154,10 @@ def test_a_replay_store_gets_on_and_holds_its_ratio(seed: int):
 
 
 def test_without_a_break_nothing_is_asked_twice():
-    wire, bodies = trained(BufferRole(0, StalenessSpec(max_lag=BOUND), 2), 0, breaks=0.0)
+    wire, executors = trained(BufferRole(0, StalenessSpec(max_lag=BOUND), 2), 0, breaks=0.0)
     assert wire.now_s == 0.0, "no timer ever fired"
     assert not [row for row in wire.records if isinstance(row, TraceEvent)]
-    assert bodies.version == UPDATES
+    assert executors.version == UPDATES
 
 
 class Groups:

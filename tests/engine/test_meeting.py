@@ -6,19 +6,19 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.executors.collective import Meeting
+from engine.executors.collective import GlooGroup
 from engine.wire.rendezvous import Rendezvous
 
 LIMIT_S = 60.0
 
 
-def together(place: Rendezvous, learn: Callable[[Meeting], list[int | None]]) -> list[object]:
+def together(place: Rendezvous, learn: Callable[[GlooGroup], list[int | None]]) -> list[object]:
     """What each of two learners gets."""
     found: list[object] = [None, None]
 
     def play(rank: int) -> None:
-        meeting = Meeting(place, rank, 2)
-        found[rank] = learn(meeting)
+        group = GlooGroup(place, rank, 2)
+        found[rank] = learn(group)
 
     threads = [threading.Thread(target=play, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -30,12 +30,12 @@ def together(place: Rendezvous, learn: Callable[[Meeting], list[int | None]]) ->
 
 
 def test_all_learn_how_large_an_update_is_or_that_there_is_none(tmp_path: Path):
-    def learn(meeting: Meeting) -> list[int | None]:
-        sizes = [meeting.agree(100 + meeting.rank), meeting.agree(2**40)]
-        if meeting.rank == 1:
-            meeting.withdraw()
+    def learn(group: GlooGroup) -> list[int | None]:
+        sizes = [group.all_agree(100 + group.rank), group.all_agree(2**40)]
+        if group.rank == 1:
+            group.withdraw()
             return sizes
-        return [*sizes, meeting.agree(100)]
+        return [*sizes, group.all_agree(100)]
 
     place = Rendezvous(file=str(tmp_path / "meeting"), address="127.0.0.1", secret="s")
     assert together(place, learn) == [[201, 2**41, None], [201, 2**41]]

@@ -21,8 +21,8 @@ from engine.device import (
 )
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.errors import PreflightError, RunFailedError
-from engine.executors.actor import ActorBody
-from engine.executors.device_actor import DeviceActorBody
+from engine.executors.actor import ActorExecutor
+from engine.executors.device_actor import DeviceActorExecutor
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import load_policy
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
@@ -65,13 +65,13 @@ def weights_of(blueprint: Blueprint) -> DeviceWeights:
     return DeviceWeights(0, blueprint.algorithm.init(0).weights.vector.detach())
 
 
-def collect(body, weights, num_rollouts: int) -> list[RolloutCollected]:
-    body.perform(LoadWeights(weights))
+def collect(executor, weights, num_rollouts: int) -> list[RolloutCollected]:
+    executor.perform(LoadWeights(weights))
     found = []
     for ticket in range(num_rollouts):
-        body.perform(CollectRollout(ticket))
-        while body.is_busy:
-            found += body.advance(0.0)
+        executor.perform(CollectRollout(ticket))
+        while executor.is_busy:
+            found += executor.advance(0.0)
     return found
 
 
@@ -85,8 +85,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Experiment:
 def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Experiment):
     blueprint, clock = blueprint_of(scripted), ManualClock()
     weights = weights_of(blueprint)
-    ours = collect(DeviceActorBody(blueprint, 0, 0, clock), weights, 3)
-    theirs = collect(ActorBody(blueprint, 0, 0, clock), weights, 3)
+    ours = collect(DeviceActorExecutor(blueprint, 0, 0, clock), weights, 3)
+    theirs = collect(ActorExecutor(blueprint, 0, 0, clock), weights, 3)
     assert sum(len(event.episodes) for event in ours) > 5
     for one, other in zip(ours, theirs, strict=True):
         assert one.rollout.info == other.rollout.info
@@ -105,8 +105,8 @@ def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Exper
 @pytest.mark.parametrize("part", [0, 1], ids=["observation", "reward"])
 def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part: int):
     blueprint = blueprint_of(scripted)
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    sound_step = body._env.step
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    sound_step = executor._env.step
 
     def step(action: torch.Tensor):
         result = sound_step(action)
@@ -114,44 +114,44 @@ def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part
         values[2] = float("nan")
         return (*result[:part], values, *result[part + 1 :])
 
-    body._env.step = step
+    executor._env.step = step
     name = ["observation", "reward"][part]
     with pytest.raises(RunFailedError, match=f"{name} of environment 2 is not finite"):
-        collect(body, weights_of(blueprint), 1)
+        collect(executor, weights_of(blueprint), 1)
 
 
 def test_a_first_rollout_can_be_abandoned_before_its_first_step(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    body.perform(LoadWeights(weights_of(blueprint)))
-    body.perform(CollectRollout(0))
-    (nothing,) = body.perform(AbandonRollout())
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor.perform(LoadWeights(weights_of(blueprint)))
+    executor.perform(CollectRollout(0))
+    (nothing,) = executor.perform(AbandonRollout())
     assert (nothing.num_env_steps, nothing.episodes) == (0, ())
-    assert not body.is_busy
+    assert not executor.is_busy
 
 
 def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    body.perform(LoadWeights(weights_of(blueprint)))
-    body.perform(CollectRollout(0))
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor.perform(LoadWeights(weights_of(blueprint)))
+    executor.perform(CollectRollout(0))
     for _ in range(4):
-        body.advance(0.0)
-    (abandoned,) = body.perform(AbandonRollout())
+        executor.advance(0.0)
+    (abandoned,) = executor.perform(AbandonRollout())
     # Environment 0 ended after 3 steps and then only reset, environment 1 after 4.
     assert abandoned.num_env_steps == 3 + 3 * 4
     assert [(e.episode_return, e.length_env_steps) for e in abandoned.episodes] == [
         (6.0, 3),
         (10.0, 4),
     ]
-    (nothing,) = body.perform(AbandonRollout())
+    (nothing,) = executor.perform(AbandonRollout())
     assert (nothing.num_env_steps, nothing.episodes) == (0, ())
 
 
 def test_a_learner_can_differentiate_through_what_was_collected(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    rollouts = [event.rollout for event in collect(body, weights_of(blueprint), 2)]
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    rollouts = [event.rollout for event in collect(executor, weights_of(blueprint), 2)]
     batch = DeviceStaging().fill(rollouts)
     assert batch["reward"].shape[1] == 2 * blueprint.layout.num_envs
     assert torch.equal(batch["observation"][:, 4:], rollouts[1].tensors["observation"])
@@ -163,8 +163,8 @@ def test_a_learner_can_differentiate_through_what_was_collected(scripted: Experi
 
 def test_a_single_rollout_is_not_copied(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    (event,) = collect(body, weights_of(blueprint), 1)
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    (event,) = collect(executor, weights_of(blueprint), 1)
     batch = DeviceStaging().fill([event.rollout])
     assert batch["reward"].data_ptr() == event.rollout.tensors["reward"].data_ptr()
 
@@ -221,8 +221,8 @@ def test_state_and_rollouts_live_on_a_gpu():
     assert device.type == "cuda"
     state = state_on(device, blueprint.algorithm.init(0))
     weights = DeviceWeights(0, state.weights.vector.detach())
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
-    rollouts = [event.rollout for event in collect(body, weights, blueprint.rollouts_per_batch)]
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    rollouts = [event.rollout for event in collect(executor, weights, blueprint.rollouts_per_batch)]
     batch = DeviceStaging().fill(rollouts)
     assert {tensor.device.type for tensor in batch.values()} == {"cuda"}
     result = blueprint.algorithm.update(state, batch)

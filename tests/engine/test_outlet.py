@@ -23,7 +23,7 @@ from engine.control_protocol import (
 )
 from engine.messages import Message
 from engine.progress import Progress
-from engine.supervision.nonblocking_writer import MAX_WAITING, Backlog, Outlet
+from engine.supervision.nonblocking_writer import MAX_WAITING, Backlog, NonBlockingWriter
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets, Wiring
 
@@ -37,7 +37,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
-        self.outlet = Outlet(self.write_end)
+        self.writer = NonBlockingWriter(self.write_end)
         self.reader: LineReader[FromSupervisor] = LineReader(self.read_end, FromSupervisor)
         self.is_read = True
 
@@ -49,9 +49,9 @@ class Pipe:
     def read_to_the_end(self) -> list[FromSupervisor]:
         """Reads and writes by turns, as two processes would."""
         messages: list[FromSupervisor] = []
-        while self.outlet.fd is not None:
+        while self.writer.fd is not None:
             messages.extend(self.reader.read())
-            self.outlet.flush()
+            self.writer.flush()
         return [*messages, *self.reader.read()]
 
 
@@ -60,7 +60,7 @@ def pipe() -> Iterator[Pipe]:
     pipe = Pipe()
     yield pipe
     pipe.close_reader()
-    pipe.outlet.close_when_empty()
+    pipe.writer.close_when_empty()
 
 
 def shown(number: int) -> Shown:
@@ -73,12 +73,12 @@ def failed(number: int) -> Failed:
 
 def test_what_nobody_reads_is_kept_in_order_and_of_progress_the_latest(pipe: Pipe):
     for number in range(MANY):
-        pipe.outlet.put(shown(number))
+        pipe.writer.put(shown(number))
     for number in range(MANY // 2):
-        pipe.outlet.put(failed(number))
-        pipe.outlet.put(shown(MANY + number))
-    pipe.outlet.put(Finished())
-    assert pipe.outlet.fd is not None, "the pipe is full, and nothing has waited for it"
+        pipe.writer.put(failed(number))
+        pipe.writer.put(shown(MANY + number))
+    pipe.writer.put(Finished())
+    assert pipe.writer.fd is not None, "the pipe is full, and nothing has waited for it"
     messages = pipe.read_to_the_end()
     assert [m for m in messages if isinstance(m, Failed)] == [failed(n) for n in range(MANY // 2)]
     assert messages[-2:] == [shown(MANY + MANY // 2 - 1), Finished()]
@@ -88,17 +88,17 @@ def test_what_nobody_reads_is_kept_in_order_and_of_progress_the_latest(pipe: Pip
 
 def test_a_reader_that_is_gone_is_told_nothing_more(pipe: Pipe):
     for number in range(MANY):
-        pipe.outlet.put(failed(number))
+        pipe.writer.put(failed(number))
     pipe.close_reader()
-    pipe.outlet.put(Finished())
-    assert pipe.outlet.fd is None
+    pipe.writer.put(Finished())
+    assert pipe.writer.fd is None
 
 
 def test_an_outlet_closes_once_its_reader_has_everything(pipe: Pipe):
     for number in range(MANY // 2):
-        pipe.outlet.put(failed(number))
-    pipe.outlet.close_when_empty()
-    pipe.outlet.put(Finished())
+        pipe.writer.put(failed(number))
+    pipe.writer.close_when_empty()
+    pipe.writer.put(Finished())
     messages = pipe.read_to_the_end()
     assert messages == [failed(number) for number in range(MANY // 2)]
     assert list(pipe.reader.read()) == []
@@ -121,12 +121,12 @@ def test_sockets_wake_up_as_soon_as_a_full_pipe_can_be_written(tmp_path: Path, p
     wiring = Wiring(bind=f"ipc://{tmp_path}/s")
     with Sockets("supervisor-0", wiring, Codec.for_messages()) as sockets:
         for number in range(MANY):
-            pipe.outlet.put(failed(number))
+            pipe.writer.put(failed(number))
         sockets.watch_writable({pipe.write_end})
         assert list(sockets.receive(0.0)) == []
         assert len(list(pipe.reader.read())) > 100
         assert list(sockets.receive(None)) == [], "it returned"
-        assert pipe.outlet.wait(0.0)
+        assert pipe.writer.wait(0.0)
         sockets.watch_writable(set())
         assert list(sockets.receive(0.0)) == []
 

@@ -10,7 +10,7 @@ from engine.messages import BatchArrived, Report, RolloutArrived, SamplesArrived
 from engine.rollout import Field, Layout, Samples, SamplesInfo
 from engine.testing import make_rollout
 from engine.trace.records import Ledger
-from engine.wire.chunking import PART_BYTES, cut, join
+from engine.wire.chunking import CHUNK_BYTES, join, split
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.header import HEADER_BYTES
 
@@ -43,52 +43,52 @@ def whole(frames) -> list[bytes]:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-@pytest.mark.parametrize("part_bytes", [SMALL, SMALL + 64, 1000, PART_BYTES])
-def test_what_is_cut_comes_back(message, part_bytes):
+@pytest.mark.parametrize("chunk_bytes", [SMALL, SMALL + 64, 1000, CHUNK_BYTES])
+def test_what_is_cut_comes_back(message, chunk_bytes):
     frames = CODEC.encode(message, "learner-0")
-    parts = cut(frames, part_bytes)
-    assert whole(join(parts, MOST, part_bytes)) == whole(frames)
+    chunks = split(frames, chunk_bytes)
+    assert whole(join(chunks, MOST, chunk_bytes)) == whole(frames)
     is_raw = not isinstance(message, Report)
-    assert (len(parts) > len(frames)) == (is_raw and part_bytes < max(map(len, frames)))
+    assert (len(chunks) > len(frames)) == (is_raw and chunk_bytes < max(map(len, frames)))
 
 
 def test_cutting_copies_nothing():
     buffer = allocate_framed(LAYOUT.num_bytes)
     made = make_rollout(layout=LAYOUT)
     frames = CODEC.encode(RolloutArrived(type(made)(made.info, buffer), 0), "buffer-0")
-    parts = cut(frames, SMALL)
+    chunks = split(frames, SMALL)
     buffer[:] = 7
-    assert bytes(parts[1]) == b"\7" * SMALL
+    assert bytes(chunks[1]) == b"\7" * SMALL
 
 
 def test_a_frame_of_exactly_one_part_is_left_alone():
     frames = CODEC.encode(MESSAGES[0], "buffer-0")
-    parts = cut(frames, len(frames[0]))
-    assert parts == frames
-    assert join(parts, MOST, len(frames[0]))[0] is parts[0]
+    chunks = split(frames, len(frames[0]))
+    assert chunks == frames
+    assert join(chunks, MOST, len(frames[0]))[0] is chunks[0]
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda parts: parts[:-1],
-        lambda parts: [*parts, parts[-1]],
-        lambda parts: [*parts[:-1], parts[-1][:-1]],
-        lambda parts: [parts[0], *parts[2:]],
+        lambda chunks: chunks[:-1],
+        lambda chunks: [*chunks, chunks[-1]],
+        lambda chunks: [*chunks[:-1], chunks[-1][:-1]],
+        lambda chunks: [chunks[0], *chunks[2:]],
     ],
     ids=["one missing", "one too many", "last too short", "one left out"],
 )
 def test_parts_that_are_no_whole_frame_are_refused(spoil):
-    parts = spoil(cut(CODEC.encode(MESSAGES[0], "buffer-0"), SMALL))
+    chunks = spoil(split(CODEC.encode(MESSAGES[0], "buffer-0"), SMALL))
     with pytest.raises(WireError):
-        CODEC.decode(join(parts, MOST, SMALL))
+        CODEC.decode(join(chunks, MOST, SMALL))
 
 
 def test_no_more_than_the_largest_frame_is_ever_put_together():
-    parts = cut(CODEC.encode(MESSAGES[0], "buffer-0"), SMALL)
+    chunks = split(CODEC.encode(MESSAGES[0], "buffer-0"), SMALL)
     most = HEADER_BYTES + LAYOUT.num_bytes
-    assert len(join(parts, most, SMALL)) == 1
-    assert len(join(parts, most - 1, SMALL)) == len(parts)
+    assert len(join(chunks, most, SMALL)) == 1
+    assert len(join(chunks, most - 1, SMALL)) == len(chunks)
 
 
 def test_parts_that_do_not_begin_like_a_frame_are_refused():

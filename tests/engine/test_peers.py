@@ -10,10 +10,10 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from engine.algorithms.base import Algorithm, Batch, Lanes, LearnerState
+from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm
-from engine.algorithms.replicas import Alone, minibatch_rows
+from engine.algorithms.replicas import SingleReplica, minibatch_rows
 from engine.spec import Experiment, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
 
@@ -33,16 +33,16 @@ def _one_thread() -> Iterator[None]:
 class ThreadPeers:
     """Learners as threads of one process; `sum` is a meeting."""
 
-    def __init__(self, rank: int, shares: tuple[int, ...], meeting: Meeting) -> None:
+    def __init__(self, rank: int, shares: tuple[int, ...], group: Meeting) -> None:
         self.rank = rank
         self.count = len(shares)
         self.shares = shares
-        self._meeting = meeting
+        self._group = group
 
     def sum(self, values: Tensor) -> Tensor:
-        return self._meeting.sum(self.rank, values.detach().clone())
+        return self._group.sum(self.rank, values.detach().clone())
 
-    def add_up(self, values: Tensor) -> None:
+    def all_reduce_sum(self, values: Tensor) -> None:
         values.copy_(self.sum(values))
 
 
@@ -88,7 +88,7 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     state = algorithm.init(0)
     observation = torch.randn((T + 1, B, 4), generator=generator)
     with torch.no_grad():
-        noise = algorithm.noise(generator, T, Lanes(0, B, B))
+        noise = algorithm.noise(generator, T, EnvSlice(0, B, B))
         chosen = [algorithm.act(state.network, observation[t], noise[t]) for t in range(T)]
     ended = torch.rand((T, B), generator=generator) < 0.15
     terminated = ended & (torch.rand((T, B), generator=generator) < 0.5)
@@ -138,13 +138,13 @@ def side_by_side(learn: Callable[[int], None]) -> None:
 def learn_together(
     algorithm: Algorithm, batches: list[dict[str, Tensor]], shares: tuple[int, ...] = HALVES
 ) -> list[LearnerState]:
-    meeting = Meeting()
+    group = Meeting()
     states = [algorithm.init(7) for _ in range(LEARNERS)]
 
     def learn(rank: int) -> None:
-        peers = ThreadPeers(rank, shares, meeting)
-        states[rank].peers = peers
-        states[rank].weights.complete = peers.add_up
+        replicas = ThreadPeers(rank, shares, group)
+        states[rank].replicas = replicas
+        states[rank].weights.complete = replicas.all_reduce_sum
         for batch in batches:
             algorithm.update(states[rank], share_of(batch, rank, shares))
 
@@ -185,7 +185,7 @@ def test_two_learners_on_parts_of_batches_equal_one_on_whole_batches(
 @pytest.mark.parametrize("shares", [HALVES, UNEQUAL, (7, 1)])
 def test_the_minibatches_of_all_learners_are_those_of_one(shares: tuple[int, ...]):
     whole = torch.arange(T * B).view(T, B)
-    one = minibatch_rows((T, B), 2, 16, torch.Generator().manual_seed(3), Alone())
+    one = minibatch_rows((T, B), 2, 16, torch.Generator().manual_seed(3), SingleReplica())
     parts_of = [
         minibatch_rows(
             (T, shares[rank]),
@@ -207,13 +207,13 @@ def test_metrics_and_errors_are_those_of_the_whole_batch(shares: tuple[int, ...]
     algorithm = make_algorithm(dqn(), discrete_spaces())
     batch = make_samples(algorithm, 1)
     whole = algorithm.update(algorithm.init(7), batch)
-    meeting, results = Meeting(), {}
+    group, results = Meeting(), {}
     states = [algorithm.init(7) for _ in range(LEARNERS)]
 
     def learn(rank: int) -> None:
         state = states[rank]
-        peers = ThreadPeers(rank, shares, meeting)
-        state.peers, state.weights.complete = peers, peers.add_up
+        replicas = ThreadPeers(rank, shares, group)
+        state.replicas, state.weights.complete = replicas, replicas.all_reduce_sum
         results[rank] = algorithm.update(state, share_of(batch, rank, shares))
 
     side_by_side(learn)
@@ -227,7 +227,7 @@ def test_metrics_and_errors_are_those_of_the_whole_batch(shares: tuple[int, ...]
 def test_statistics_of_parts_are_those_of_the_whole_to_rounding_also_far_from_zero():
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn((60, 3), generator=generator) * 0.01 + 1000.0 for _ in range(30)]
-    alone, meeting = RunningStatistics((3,)), Meeting()
+    alone, group = RunningStatistics((3,)), Meeting()
     for part in values:
         alone.learn(part)
     together = [RunningStatistics((3,)) for _ in range(LEARNERS)]
@@ -235,7 +235,7 @@ def test_statistics_of_parts_are_those_of_the_whole_to_rounding_also_far_from_ze
     def learn(rank: int) -> None:
         for part in values:
             own = part[:55] if rank == 0 else part[55:]
-            together[rank].learn(own, ThreadPeers(rank, (55, 5), meeting))
+            together[rank].learn(own, ThreadPeers(rank, (55, 5), group))
 
     side_by_side(learn)
     exact = torch.cat(values).to(torch.float64)
@@ -251,13 +251,13 @@ def test_statistics_of_parts_are_those_of_the_whole_to_rounding_also_far_from_ze
 
 
 def test_a_learner_that_has_no_valid_step_learns_the_statistics_of_the_others():
-    meeting, values = Meeting(), torch.arange(12.0).view(4, 3)
+    group, values = Meeting(), torch.arange(12.0).view(4, 3)
     together = [RunningStatistics((3,)) for _ in range(LEARNERS)]
     parts = [values, values[:0]]
 
     def learn(rank: int) -> None:
-        together[rank].learn(parts[rank], ThreadPeers(rank, HALVES, meeting))
-        together[rank].learn(values[:0], ThreadPeers(rank, HALVES, meeting))
+        together[rank].learn(parts[rank], ThreadPeers(rank, HALVES, group))
+        together[rank].learn(values[:0], ThreadPeers(rank, HALVES, group))
 
     side_by_side(learn)
     for one in together:

@@ -82,7 +82,7 @@ def with_server(lives: int, use: Callable[[Sockets, Sockets], None]) -> None:
     client = Wiring(links=(link,), keyring=keys["actor-0"])
     try:
         for _ in range(lives):
-            own = os.dup(endpoints.listeners[endpoint])  # as a fork of the nursery has it
+            own = os.dup(endpoints.listeners[endpoint])  # as a fork of the forkserver has it
             server = Wiring(bind=endpoint, listener=own, keyring=keys["coordinator"])
             with (
                 Sockets("actor-0", client, make_codec()) as caller,

@@ -11,7 +11,7 @@ import torch
 from test_returns import advantage_by_hand
 from torch import Tensor
 
-from engine.algorithms.base import Lanes, LearnerState, Spaces
+from engine.algorithms.base import EnvSlice, LearnerState, Spaces
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.errors import ConfigError
@@ -216,7 +216,7 @@ def undecided_network(ppo: Ppo) -> PolicyValueNetwork:
 
 
 def noise_of(ppo: Ppo, num_states: int, seed: int) -> Tensor:
-    lanes = Lanes(0, num_states, num_states)
+    lanes = EnvSlice(0, num_states, num_states)
     return ppo.noise(torch.Generator().manual_seed(seed), 1, lanes)[0]
 
 

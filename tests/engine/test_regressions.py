@@ -42,7 +42,7 @@ def test_giving_up_before_the_first_step_loses_nothing(rollouts: int):
     for _ in range(rollouts):
         bench.collect()
     bench.begin()
-    (event,) = bench.body.perform(AbandonRollout())
+    (event,) = bench.executor.perform(AbandonRollout())
     assert event.num_env_steps == 0
     assert event.collect_s == 0.0
 

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.device import DeviceRollout, DeviceSamples, DeviceWeights
-from engine.executors.device_actor import DeviceActorBody
-from engine.executors.device_replay_buffer import DeviceReplayBody
-from engine.executors.learner import LearnerBody
-from engine.executors.replay_buffer import ReplayBody
+from engine.executors.device_actor import DeviceActorExecutor
+from engine.executors.device_replay_buffer import DeviceReplayExecutor
+from engine.executors.learner import LearnerExecutor
+from engine.executors.replay_buffer import ReplayExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.roles.commands import (
@@ -41,14 +41,14 @@ def make(name: str) -> Blueprint:
 
 
 def rollouts_of(blueprint: Blueprint, count: int) -> list[DeviceRollout]:
-    body = DeviceActorBody(blueprint, 0, 0, ManualClock())
+    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
     vector = blueprint.algorithm.init(0).weights.vector.detach()
-    body.perform(LoadWeights(DeviceWeights(3, vector)))
+    executor.perform(LoadWeights(DeviceWeights(3, vector)))
     found = []
     for ticket in range(count):
-        body.perform(CollectRollout(ticket))
-        while body.is_busy:
-            found += [event.rollout for event in body.advance(0.0)]
+        executor.perform(CollectRollout(ticket))
+        while executor.is_busy:
+            found += [event.rollout for event in executor.advance(0.0)]
     return found
 
 
@@ -62,12 +62,14 @@ def as_arrays(blueprint: Blueprint, rollout: DeviceRollout) -> Rollout:
 @pytest.mark.parametrize("name", ["dqn", "apex"])
 def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str):
     blueprint, clock = make(name), ManualClock()
-    ours, theirs = DeviceReplayBody(blueprint, 0, clock), ReplayBody(blueprint, 0, clock)
-    learner = LearnerBody(blueprint, None, clock, device=blueprint.device_of(0))
+    ours, theirs = DeviceReplayExecutor(blueprint, 0, clock), ReplayExecutor(blueprint, 0, clock)
+    learner = LearnerExecutor(blueprint, None, clock, device=blueprint.device_of(0))
     for number, rollout in enumerate(rollouts_of(blueprint, 9)):  # more than there is room for
         ours.perform(InsertRollout(rollout))
         theirs.perform(InsertRollout(as_arrays(blueprint, rollout)))
-        (drawn,), (reference,) = (body.perform(DrawSamples(number)) for body in (ours, theirs))
+        (drawn,), (reference,) = (
+            executor.perform(DrawSamples(number)) for executor in (ours, theirs)
+        )
         samples = drawn.samples
         assert isinstance(samples, DeviceSamples)
         assert samples.info == reference.samples.info
@@ -81,5 +83,5 @@ def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str):
         (updated,) = learner.perform(UpdateFromSamples(samples))
         assert (updated.priorities is not None) == (name == "apex")
         if updated.priorities is not None:
-            for body in (ours, theirs):
-                body.perform(SetPriorities(updated.priorities))
+            for executor in (ours, theirs):
+                executor.perform(SetPriorities(updated.priorities))

@@ -9,8 +9,8 @@ import torch
 
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
-from engine.executors.learner import LearnerBody
-from engine.executors.reducer import Accumulation, CommonModel, ReducerBody
+from engine.executors.learner import LearnerExecutor
+from engine.executors.reducer import Accumulation, CommonModel, ReducerExecutor
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
@@ -141,12 +141,12 @@ def test_what_no_gradient_reaches_is_not_merged(policy: str, groups: int):
     model = np.concatenate([p.detach().numpy().reshape(-1) for p in network.parameters()])
     frozen = [not p.requires_grad for p in network.parameters() for _ in range(p.numel())]
     assert sum(frozen) == 1
-    body, shares = ReducerBody(blueprint), dict.fromkeys(range(4), 0.25)
+    executor, shares = ReducerExecutor(blueprint), dict.fromkeys(range(4), 0.25)
     for step in range(40):
         model[frozen] = epsilon = np.float32(1 - 0.02 * step)
         for group in range(4):
             weights = Weights(step, model.copy().view(np.uint8))
-            (answer,) = body.perform(MergeModel(group, weights, shares, has_answer=True))
+            (answer,) = executor.perform(MergeModel(group, weights, shares, has_answer=True))
             assert answer.weights.buffer.view(np.float32)[frozen] == epsilon
 
 
@@ -185,8 +185,8 @@ class Normalising:
     def __init__(self, policy: str, groups: int) -> None:
         experiment = normalizing("network.normalize_observation", groups, actors=3)
         blueprint = make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
-        self.reducer = ReducerBody(blueprint)
-        self.learners = [LearnerBody(blueprint, None, ManualClock()) for _ in range(3)]
+        self.reducer = ReducerExecutor(blueprint)
+        self.learners = [LearnerExecutor(blueprint, None, ManualClock()) for _ in range(3)]
         self._random = np.random.default_rng(0)
         self.values: list[np.ndarray] = []
         """All that any learner has seen."""

@@ -80,7 +80,7 @@ def test_each_learner_has_its_part_of_a_rollout_and_all_lanes_are_told_apart():
     assert [part.layout.num_envs for part in parts] == [3, 3, 2]
     assert [part.env.num_envs for part in parts] == [3, 3, 2]
     assert {part.rollouts_per_batch for part in parts} == {1}
-    lanes = [whole.lanes_of(actor) for actor in range(3)]
+    lanes = [whole.slice_of(actor) for actor in range(3)]
     assert [(lane.first, lane.count, lane.total) for lane in lanes] == [
         (0, 3, 8),
         (3, 3, 8),
@@ -93,8 +93,8 @@ def test_learners_of_groups_share_nothing():
     experiment = make_experiment(actors=4, groups=2)
     whole = blueprint_of("tianji", experiment)
     assert whole.of_group(1).layout == whole.layout
-    assert [whole.lanes_of(actor).first for actor in range(4)] == [0, 4, 8, 12]
-    assert whole.lanes_of(0).total == 16
+    assert [whole.slice_of(actor).first for actor in range(4)] == [0, 4, 8, 12]
+    assert whole.slice_of(0).total == 16
 
 
 def dqn(actors: int, **changes: int) -> Experiment:

@@ -34,7 +34,7 @@ from engine.messages import (
 )
 from engine.rollout import Field, Layout
 from engine.testing import make_rollout, make_weights
-from engine.wire.chunking import PART_BYTES
+from engine.wire.chunking import CHUNK_BYTES
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
 from engine.wire.keys import Keyring, make_keyrings
@@ -140,7 +140,7 @@ def test_the_largest_frames_of_a_run_pass_encrypted_both_ways():
 
 @pytest.mark.parametrize("is_encrypted", [True, False])
 def test_large_frames_are_cut_only_where_they_are_encrypted(is_encrypted: bool, tmp_path: Path):
-    layout = Layout((Field("observation", "uint8"),), 3 * PART_BYTES, 1)
+    layout = Layout((Field("observation", "uint8"),), 3 * CHUNK_BYTES, 1)
     keyring = make_keyrings(["buffer-0", "actor-0"])["actor-0"]
     endpoint = "tcp://127.0.0.1:*" if is_encrypted else f"ipc://{tmp_path / 's'}"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as server:
@@ -157,7 +157,7 @@ def test_large_frames_are_cut_only_where_they_are_encrypted(is_encrypted: bool, 
             assert server.poll(PATIENCE_S * 1000)
             _, *parts = server.recv_multipart()
     assert len(parts) == (4 if is_encrypted else 1)
-    assert sum(map(len, parts)) == 3 * PART_BYTES + HEADER_BYTES
+    assert sum(map(len, parts)) == 3 * CHUNK_BYTES + HEADER_BYTES
 
 
 def test_two_roles_of_one_process_are_reached_over_one_connection(tmp_path: Path):

@@ -24,8 +24,8 @@ from engine.compilation.tracing import record
 from engine.envs.make import register_environment
 from engine.errors import ConfigError, RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
-from engine.executors.learner import LearnerBody
-from engine.executors.reducer import ReducerBody
+from engine.executors.learner import LearnerExecutor
+from engine.executors.reducer import ReducerExecutor
 from engine.executors.soundness import PATIENCE, PATIENCE_WITH_INPUTS
 from engine.progress import RunCounters
 from engine.replay.prioritized import PrioritizedSampler
@@ -157,9 +157,9 @@ def blueprint() -> Blueprint:
     return make_blueprint(make_experiment())
 
 
-def train(body: LearnerBody, blueprint: Blueprint, **values: float) -> list[object]:
+def train(executor: LearnerExecutor, blueprint: Blueprint, **values: float) -> list[object]:
     rollouts = (rollout_of(blueprint, 0, **values), rollout_of(blueprint, 1))
-    return list(body.perform(Update(rollouts)))
+    return list(executor.perform(Update(rollouts)))
 
 
 @pytest.mark.parametrize("field", ["reward", "observation", "log_prob"])
@@ -167,26 +167,26 @@ def train(body: LearnerBody, blueprint: Blueprint, **values: float) -> list[obje
 def test_what_is_no_number_in_a_batch_moves_nothing(
     tmp_path: Path, blueprint: Blueprint, field: str, value: float
 ):
-    body = LearnerBody(blueprint, tmp_path, ManualClock())
-    train(body, blueprint)
-    moments = {k: v.clone() for k, v in body._state.optimizer.named_tensors().items()}
-    before = body._state.weights.vector.detach().clone()
-    updated, noted = train(body, blueprint, **{field: value})
+    executor = LearnerExecutor(blueprint, tmp_path, ManualClock())
+    train(executor, blueprint)
+    moments = {k: v.clone() for k, v in executor._state.optimizer.named_tensors().items()}
+    before = executor._state.weights.vector.detach().clone()
+    updated, noted = train(executor, blueprint, **{field: value})
     assert isinstance(updated, Updated)
     assert isinstance(noted, Noted)
     assert noted.kind == "not-finite"
     assert noted.detail.startswith("update 2: ")
     assert f"from a {field} of {value:g}" in noted.detail
-    after = body._state.weights.vector.detach()
+    after = executor._state.weights.vector.detach()
     assert torch.isfinite(after).all()
     if " 2 of 2 optimiser steps" in noted.detail:
         assert torch.equal(before, after)
-        for name, tensor in body._state.optimizer.named_tensors().items():
+        for name, tensor in executor._state.optimizer.named_tensors().items():
             assert torch.equal(tensor, moments[name])
-    (again,) = train(body, blueprint)
+    (again,) = train(executor, blueprint)
     assert isinstance(again, Updated)
     assert set(again.metrics) == {"policy_loss", "value_loss", "entropy", "approximate_kl"}
-    body.close()
+    executor.close()
 
 
 def write_parameter(state: LearnerState, value: float) -> None:
@@ -199,7 +199,7 @@ def test_a_parameter_that_is_no_number_ends_the_run_before_anybody_gets_it(
     tmp_path: Path, blueprint: Blueprint, value: float, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever an own algorithm does to its network."""
-    body = LearnerBody(blueprint, tmp_path, ManualClock(), name="learner-3")
+    executor = LearnerExecutor(blueprint, tmp_path, ManualClock(), name="learner-3")
     update = blueprint.algorithm.update
 
     def spoil(state, batch):
@@ -209,10 +209,10 @@ def test_a_parameter_that_is_no_number_ends_the_run_before_anybody_gets_it(
 
     monkeypatch.setattr(blueprint.algorithm, "update", spoil)
     with pytest.raises(RunFailedError) as caught:
-        train(body, blueprint)
+        train(executor, blueprint)
     assert str(caught.value).startswith("learner-3: update 1: the parameter policy_trunk.1.weight")
     assert f"({value})" in str(caught.value)
-    body.close()
+    executor.close()
 
 
 def spoilt(state: LearnerState, place: str, value: float) -> None:
@@ -294,37 +294,37 @@ def test_weights_that_cannot_be_learnt_with_push_no_checkpoint_out(
     tmp_path: Path, blueprint: Blueprint
 ):
     """Finite, but so large that every loss is infinite."""
-    body = LearnerBody(blueprint, tmp_path, ManualClock())
-    body.perform(ExportWeights(0))
-    train(body, blueprint)
-    (written,) = body.perform(SaveCheckpoint(1, RunCounters()))
+    executor = LearnerExecutor(blueprint, tmp_path, ManualClock())
+    executor.perform(ExportWeights(0))
+    train(executor, blueprint)
+    (written,) = executor.perform(SaveCheckpoint(1, RunCounters()))
     assert isinstance(written, CheckpointWritten)
     assert written.name == "v0000000001.json"
     with torch.no_grad():
-        body._state.weights.vector.mul_(1e30)
+        executor._state.weights.vector.mul_(1e30)
     for update in range(2, 1 + PATIENCE):
-        assert len(train(body, blueprint)) == 2
+        assert len(train(executor, blueprint)) == 2
         for is_final in (False, True):
-            (written,) = body.perform(SaveCheckpoint(update, RunCounters(), is_final))
+            (written,) = executor.perform(SaveCheckpoint(update, RunCounters(), is_final))
             assert written.name == ""
             assert "from the network itself" in written.error
     with pytest.raises(RunFailedError, match=f"update {PATIENCE} in a row without effect"):
-        train(body, blueprint)
+        train(executor, blueprint)
     assert [path.name for path in tmp_path.glob("*.json")] == ["v0000000001.json"]
-    body.close()
+    executor.close()
 
 
 @pytest.mark.parametrize("policy", ["average", "accumulate"])
 def test_models_that_are_merged_to_no_number_end_the_reducer_by_name(policy: str):
     blueprint = make_blueprint(make_experiment())
     cut = msgspec.structs.replace(blueprint.cut, merge=policy)
-    body = ReducerBody(Blueprint(**{**vars(blueprint), "cut": cut}))
+    executor = ReducerExecutor(Blueprint(**{**vars(blueprint), "cut": cut}))
     model = blueprint.algorithm.init(0).weights.vector.detach().numpy().copy()
 
     def merge(values: np.ndarray) -> None:
         """What each group says is finite; what they have learnt adds up to more."""
         weights = Weights(1, values.copy().view(np.uint8))
-        body.perform(MergeModel(0, weights, {0: 1.0}, True))
+        executor.perform(MergeModel(0, weights, {0: 1.0}, True))
 
     merge(model)
     with np.errstate(over="ignore"):

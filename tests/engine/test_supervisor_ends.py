@@ -10,7 +10,7 @@ from engine.clock import ManualClock
 from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested
 from engine.supervision import supervisor as module
 from engine.supervision.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
-from engine.supervision.timer_queue import Agenda
+from engine.supervision.timer_queue import TimerQueue
 
 
 class FakeLink:
@@ -39,25 +39,25 @@ class Scene:
     """A supervisor of a run that is under way."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-        monkeypatch.setattr(module, "HostLink", FakeLink)
-        self.clock, self.house = ManualClock(), FakeHouse(*addresses)
+        monkeypatch.setattr(module, "ControllerLink", FakeLink)
+        self.clock, self.run = ManualClock(), FakeHouse(*addresses)
         self.said: list[AnyMessage] = []
         self.supervisor = Supervisor()
-        self.supervisor._agenda = Agenda(self.clock.now_s)
-        self.supervisor._house = self.house  # type: ignore[assignment]
-        upstream = SimpleNamespace(send=self.said.append, unwatch=lambda fds: None)
-        self.supervisor._upstream = upstream  # type: ignore[assignment]
+        self.supervisor._timers = TimerQueue(self.clock.now_s)
+        self.supervisor._run = self.run  # type: ignore[assignment]
+        coordinator = SimpleNamespace(send=self.said.append, unwatch=lambda fds: None)
+        self.supervisor._coordinator = coordinator  # type: ignore[assignment]
 
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.supervisor._agenda.run_due()
+        self.supervisor._timers.run_due()
 
 
 def test_beside_the_coordinator_a_command_that_is_gone_ends_the_run(monkeypatch):
     scene = Scene(monkeypatch, COORDINATOR, "learner-0")
     scene.supervisor._lost_controller()
     assert scene.said == [StopRequested(reason="controller-lost")]
-    assert scene.house.ends_within_s == LOST_CONTROLLER_S
+    assert scene.run.ends_within_s == LOST_CONTROLLER_S
 
 
 def test_elsewhere_it_costs_that_host_only(monkeypatch):
@@ -65,16 +65,16 @@ def test_elsewhere_it_costs_that_host_only(monkeypatch):
     scene.supervisor._lost_controller()
     scene.wait(LOST_CONTROLLER_S - 0.1)
     assert scene.said == []
-    assert not scene.house.is_ending, "the run may be ending in good order everywhere"
+    assert not scene.run.is_ending, "the run may be ending in good order everywhere"
     scene.wait(0.2)
     assert scene.said == [HostGone(host="box")]
-    assert scene.house.ends_within_s == 0.0
+    assert scene.run.ends_within_s == 0.0
 
 
 def test_if_all_of_the_run_has_ended_by_then_nobody_is_told_that_a_host_is_gone(monkeypatch):
     scene = Scene(monkeypatch, "actor-0")
     scene.supervisor._lost_controller()
-    scene.supervisor._is_over, scene.house.is_ending = True, True
+    scene.supervisor._is_over, scene.run.is_ending = True, True
     scene.wait(LOST_CONTROLLER_S + 1.0)
     assert scene.said == []
 
@@ -86,7 +86,7 @@ def test_all_are_asked_to_end_and_one_of_them_ends_the_run(monkeypatch, address,
     scene = Scene(monkeypatch, address)
     scene.supervisor._asked_to_end()
     assert scene.said == said
-    assert not scene.house.is_ending
+    assert not scene.run.is_ending
 
 
 def test_one_that_alone_is_asked_to_end_leaves_the_run(monkeypatch):
@@ -94,11 +94,11 @@ def test_one_that_alone_is_asked_to_end_leaves_the_run(monkeypatch):
     scene.supervisor._asked_to_end()
     scene.wait(ASKED_S + 0.1)
     assert scene.said == [HostGone(host="box")]
-    assert scene.house.is_ending
+    assert scene.run.is_ending
 
 
 def test_before_anything_was_launched_it_just_ends(monkeypatch):
     scene = Scene(monkeypatch)
-    scene.supervisor._upstream = None
+    scene.supervisor._coordinator = None
     scene.supervisor._lost_controller()
     assert scene.supervisor._is_done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.executors import coordinator as coordinate
-from engine.executors.coordinator import CoordinatorBody
+from engine.executors.coordinator import CoordinatorExecutor
 from engine.host.wall_clock import WallClock
 from engine.progress import Progress
 from engine.roles.commands import ShowProgress
@@ -52,12 +52,12 @@ def test_the_run_notes_it(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(coordinate, "WallClock", lambda: watched(clocks))
     monkeypatch.setattr(coordinate, "LOOK_S", 0.0)
     (tmp_path / "trace").mkdir()
-    body = CoordinatorBody(tmp_path, lambda progress: None)
-    assert body.perform(SHOW) == []
+    executor = CoordinatorExecutor(tmp_path, lambda progress: None)
+    assert executor.perform(SHOW) == []
     clocks.unix_s -= 7200.0
-    note = only(body.perform(SHOW), Noted)
+    note = only(executor.perform(SHOW), Noted)
     assert note.kind == "clock-set"
     assert "by -7200.0 s" in note.detail
     assert "by -7200.0 s" in capsys.readouterr().err
-    assert body.perform(SHOW) == []
-    body.close()
+    assert executor.perform(SHOW) == []
+    executor.close()

@@ -52,7 +52,7 @@ SCENARIOS: dict[str, Scenario] = {
         "every host ends its own part; `down` cleans up",
         ("tests/ssh/test_lab_detached.py::test_down_cleans_up_after_a_killed_controller",),
     ),
-    "`kill -9` of a supervisor or nursery": Scenario(
+    "`kill -9` of a supervisor or forkserver": Scenario(
         "its roles die with it; the error names it",
         untested="that no GPU memory is held",
     ),

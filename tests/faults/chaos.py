@@ -42,7 +42,7 @@ class Chaos:
     seen: set[int] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
 
     @property
     def lab(self) -> Lab:
@@ -62,17 +62,17 @@ class Chaos:
         for planned in self.schedule.faults:
             if planned.number not in self.seen:
                 self._plan(planned.at_s, planned, command)
-        while self._agenda and command.process.poll() is None:
-            at_s, _, act = self._agenda[0]
+        while self._timers and command.process.poll() is None:
+            at_s, _, act = self._timers[0]
             if at_s > self.elapsed_s:
                 time.sleep(min(0.2, at_s - self.elapsed_s))
                 continue
-            heapq.heappop(self._agenda)
+            heapq.heappop(self._timers)
             act()
 
     def recover(self) -> None:
         """Makes every host as it was, whatever was still to be undone."""
-        self._agenda.clear()
+        self._timers.clear()
         for host in self.lab.status():
             if host.state == "dead":
                 self.lab.start(host.name)
@@ -84,7 +84,7 @@ class Chaos:
 
     def _plan(self, at_s: float, planned: Planned, command: Command) -> None:
         heapq.heappush(
-            self._agenda, (at_s, planned.number, lambda: self._perform(planned, command))
+            self._timers, (at_s, planned.number, lambda: self._perform(planned, command))
         )
 
     def _perform(self, planned: Planned, command: Command) -> None:
@@ -108,7 +108,7 @@ class Chaos:
             file.write(json.dumps(row) + "\n")
 
     def _undo(self, planned: Planned, act: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (self.elapsed_s + planned.for_s, -planned.number, act))
+        heapq.heappush(self._timers, (self.elapsed_s + planned.for_s, -planned.number, act))
 
     def _do(self, planned: Planned, command: Command) -> str:
         """Performs a fault; returns what proves that it happened."""
@@ -140,7 +140,7 @@ class Chaos:
                 return self._kill(self.bench.hosts[0], "coordinator", pid)
             case "kill-supervisor":
                 return self._kill_first(host, "-m engine.supervision.supervisor")
-            case "kill-nursery":
+            case "kill-forkserver":
                 return self._kill_first(host, "-m engine.runtime.forkserver")
             case "kill-controller":
                 command.process.kill()

@@ -33,7 +33,7 @@ ROLES: dict[Layout, tuple[str, ...]] = {
     "apex": ("actor-0", "buffer-0", "learner-0"),
     "compiling": ("compiler",),
 }
-KEEPERS = ("coordinator", "supervisor", "nursery")
+KEEPERS = ("coordinator", "supervisor", "forkserver")
 MOMENTS: dict[Moment, int] = {"launch": 5, "trained": 3, "checkpoint": 2, "stopping": 3}
 LAUNCH_S = 6.0
 """The first env steps come within so long, so a moment before covers every phase of the launch."""

@@ -41,7 +41,7 @@ SETTINGS = (
     *("-s", "checkpoint.every_s=5"),
 )
 
-NAMED = re.compile(r"error: .*(learner-0|buffer-0|coordinator|nursery|actor-\d|tj\d)", re.DOTALL)
+NAMED = re.compile(r"error: .*(learner-0|buffer-0|coordinator|forkserver|actor-\d|tj\d)", re.DOTALL)
 """How a run that a fault has ended says so."""
 
 

@@ -19,7 +19,7 @@ Kind = Literal[
     "kill-buffer",
     "kill-coordinator",
     "kill-supervisor",
-    "kill-nursery",
+    "kill-forkserver",
     "kill-controller",
     "crash-host",
     "cut-head",
@@ -38,7 +38,7 @@ SEVERE: dict[Kind, int] = {
     "kill-buffer": 1,
     "kill-coordinator": 1,
     "kill-supervisor": 1,
-    "kill-nursery": 1,
+    "kill-forkserver": 1,
     "kill-controller": 1,
     "crash-host": 1,
     "cut-head": 1,
@@ -105,7 +105,7 @@ def make_schedule(
                 kind, for_s = "kill-actor", 0.0
             else:
                 rested_s[host] = at_s + for_s + REST_S
-        is_on_host = kind in MILD or kind in ("crash-host", "kill-supervisor", "kill-nursery")
+        is_on_host = kind in MILD or kind in ("crash-host", "kill-supervisor", "kill-forkserver")
         faults.append(
             Planned(
                 number=number,

@@ -9,7 +9,7 @@ import pytest
 from broken_env import WAYS_OUT
 from running import EAGER
 
-from tianji_cli.commands.up import Request, up
+from tianji_cli.commands.up import UpRequest, up
 from tianji_cli.output import Output
 
 
@@ -36,7 +36,7 @@ def test_in_one_process_no_way_out_is_taken_for_the_end(
 ):
     monkeypatch.chdir(tmp_path)
     given = ("policy=local", *settings(how, at_reset=at_reset))
-    request = Request(None, None, given, results=tmp_path / "results", name="run")
+    request = UpRequest(None, None, given, results=tmp_path / "results", name="run")
     assert up(request, Output(verbosity=-1)) == 1
     error = failed_summary(tmp_path / "results")
     assert how in error

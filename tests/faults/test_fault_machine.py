@@ -105,7 +105,7 @@ def test_setting_the_wall_clock_changes_no_duration(tianji, tmp_path, witness):
         clock.write_text(str(offset_s))
         # A role asks the wall clock when it is started and no more, so one is.
         command.role("actor-1").send_signal(signal.SIGKILL)
-        felt = tmp_path / f"felt-tj-nursery-{offset_s:+.0f}"
+        felt = tmp_path / f"felt-tj-forkserver-{offset_s:+.0f}"
         wait_for(felt.exists, 20, "the run has seen the other time")
         begun_s = begun_s or time.monotonic()
         wait_for(lambda n=number: len(told_of_clock(run)) == n, 20, "it is noted")

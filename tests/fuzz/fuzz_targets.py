@@ -45,7 +45,7 @@ from engine.testing import make_rollout, make_weights
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
-from engine.wire.chunking import cut, join
+from engine.wire.chunking import join, split
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from tianji_cli.config.inventory import Host, load_inventory
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment
@@ -125,7 +125,7 @@ def parts_of(data: bytes) -> list[bytes]:
     """The parts that a program of bytes makes of frames that were cut; some lost, some twice."""
     choices = Choices(data)
     chosen = [FRAMES[choices.below(len(FRAMES))] for _ in range(1 + choices.below(3))]
-    parts = [bytearray(part) for frame in chosen if frame for part in cut([frame], PART_BYTES)]
+    parts = [bytearray(part) for frame in chosen if frame for part in split([frame], PART_BYTES)]
     for _ in range(choices.below(4)):
         at = choices.below(len(parts) + 1)
         parts[at : at + choices.below(3)] = parts[: choices.below(3)]

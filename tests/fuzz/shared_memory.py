@@ -1,4 +1,4 @@
-"""Shared memory under any order of steps, and with anything in it: arenas, lanes, boards.
+"""Shared memory under any order of steps, and with anything in it: arenas, rings, weights.
 
 `rings` plays actors, their buffer and a learner, each with an arena object of its own on the same
 memory as forked processes have, in any order, with deaths at any step. What was handed over must
@@ -26,7 +26,7 @@ from engine.wire.arena import Arena, Bytes
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
 from engine.wire.spsc_ring import FRAME
-from engine.wire.weights_buffer import Board
+from engine.wire.weights_buffer import SharedWeights
 
 LAYOUT = Layout((Field("reward", "float32"),), 2, 3)
 WEIGHTS = WeightsLayout(num_bytes=24, digest=0xFEED)
@@ -35,8 +35,8 @@ BUFFER = "buffer-0"
 
 
 def _new() -> Arena:
-    board = Board(1, WEIGHTS.num_bytes)
-    return Arena(ACTORS, SLOTS, LAYOUT.num_bytes, (0,) * ACTORS, board)
+    shared_weights = SharedWeights(1, WEIGHTS.num_bytes)
+    return Arena(ACTORS, SLOTS, LAYOUT.num_bytes, (0,) * ACTORS, shared_weights)
 
 
 def _forked(arena: Arena) -> Arena:
@@ -80,12 +80,12 @@ class Rings:
         self.actors = [_Actor(number, self.arena) for number in range(ACTORS)]
         self.buffer = _forked(self.arena)
         self.learner = _forked(self.arena)
-        inbox = self.buffer.lanes.inbox((BUFFER,))
+        inbox = self.buffer.rings.inbox((BUFFER,))
         assert inbox is not None
         self.inbox = inbox
         self.codec = Codec(LAYOUT, WEIGHTS, arena=self.buffer)
         self.sent: list[deque[tuple[int, int]]] = [deque() for _ in range(ACTORS)]
-        """Of each actor: incarnation and number of what lies in its lane."""
+        """Of each actor: incarnation and number of what lies in its ring."""
         self.frames: list[deque[tuple[int, int]]] = [deque() for _ in range(ACTORS)]
         self.lost_epochs = [-1] * ACTORS
         self.held: deque[tuple[Rollout, int]] = deque()
@@ -97,14 +97,14 @@ class Rings:
             actor.writing = actor.arena.take(actor.number, actor.epoch)
 
     def send(self, actor: _Actor) -> None:
-        """A slot by the lane; without one, a frame and its mark."""
+        """A slot by the ring; without one, a frame and its placeholder."""
         buffer = actor.writing
-        lane = actor.arena.lanes.of(actor.number)
-        assert lane is not None
+        ring = actor.arena.rings.of(actor.number)
+        assert ring is not None
         if len(self.sent[actor.number]) + len(self.frames[actor.number]) >= 3 * SLOTS:
             return  # the protocol's tickets see to that
         if buffer is None:
-            lane.put(actor.epoch, FRAME)
+            ring.put(actor.epoch, FRAME)
             self.sent[actor.number].append((FRAME, actor.epoch))
             self.frames[actor.number].append((actor.epoch, actor.sequence))
         else:
@@ -152,13 +152,13 @@ class Rings:
         self.held.append((message.rollout, mark))
 
     def frame(self, actor: _Actor) -> None:
-        """The next frame of an actor comes, after what lies before its mark."""
+        """The next frame of an actor comes, after what lies before its placeholder."""
         if not self.frames[actor.number]:
             return
-        for _, epoch, slot in self.inbox.take_before_mark(actor.number):
+        for _, epoch, slot in self.inbox.take_before_placeholder(actor.number):
             self._enter(epoch, slot)
         line = self.sent[actor.number]
-        assert line, "its mark is gone"
+        assert line, "its placeholder is gone"
         assert line.popleft()[0] == FRAME, "it came before what was sent earlier"
         self.frames[actor.number].popleft()
 
@@ -224,11 +224,11 @@ def _spoil(memory: mmap.mmap, limit: int, choices: Choices) -> None:
 def read_spoilt_memory(data: bytes, scratch: Path) -> None:
     """Whatever lies in shared memory, each step ends as it should or is refused."""
     choices, arena = Choices(data), _new()
-    assert arena.board is not None
-    codec, board = Codec(LAYOUT, WEIGHTS, arena=arena), arena.board
-    inbox, lane = arena.lanes.inbox((BUFFER,)), arena.lanes.of(0)
+    assert arena.shared_weights is not None
+    codec, shared_weights = Codec(LAYOUT, WEIGHTS, arena=arena), arena.shared_weights
+    inbox, ring = arena.rings.inbox((BUFFER,)), arena.rings.of(0)
     assert inbox is not None
-    assert lane is not None
+    assert ring is not None
     weights = np.zeros(WEIGHTS.num_bytes, np.uint8)
 
     def take_in() -> None:
@@ -236,7 +236,7 @@ def read_spoilt_memory(data: bytes, scratch: Path) -> None:
             codec.take_in(epoch, slot)
 
     def before_mark() -> None:
-        for _, epoch, slot in inbox.take_before_mark(choices.below(4)):
+        for _, epoch, slot in inbox.take_before_placeholder(choices.below(4)):
             codec.take_in(epoch, slot)
 
     def sleep() -> None:
@@ -248,21 +248,21 @@ def read_spoilt_memory(data: bytes, scratch: Path) -> None:
         if buffer is not None:
             slot = arena.hand_over(buffer)
             assert slot is not None
-            lane.put(choices.below(3), slot)
+            ring.put(choices.below(3), slot)
 
     memories = (
         (arena.memory, ACTORS * SLOTS * 5 + HEADER_BYTES),
-        (arena.lanes._memory, len(arena.lanes._memory)),
-        (board._memory, len(board._memory)),
+        (arena.rings._memory, len(arena.rings._memory)),
+        (shared_weights._memory, len(shared_weights._memory)),
     )
     steps: tuple[Callable[[], object], ...] = (
         take_in, before_mark, sleep, write,
-        lambda: lane.put(choices.below(3), choices.below(8)),
-        lambda: lane.forget(choices.below(3)),
+        lambda: ring.put(choices.below(3), choices.below(8)),
+        lambda: ring.forget(choices.below(3)),
         lambda: arena.reclaim(choices.below(4)),
         lambda: arena.reclaim_sent(choices.below(4), choices.below(3)),
-        lambda: board.publish(0, choices.below(8), weights),
-        lambda: board.read(choices.below(2), choices.below(8)),
+        lambda: shared_weights.publish(0, choices.below(8), weights),
+        lambda: shared_weights.read(choices.below(2), choices.below(8)),
     )  # fmt: skip
     with bounded((2**20, FRAME_BYTES[1]), len(data)):
         while choices.has_more:

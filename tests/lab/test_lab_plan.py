@@ -18,11 +18,11 @@ from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan, LabRequest, check_request, plan_lab
 from tianji_cli.lab.preflight import check_directory, check_machine, check_shared
-from tianji_cli.lab.processes import ProcessId, ProcessRow, identify, inhabitants
+from tianji_cli.lab.processes import LabProcessId, ProcessRow, identify, inhabitants
 from tianji_cli.lab.state import HostProcesses, LabState, load_state, require_state, save_state
 from tianji_cli.lab.system import boot_id
 from tianji_cli.lab.teardown import take_down
-from tianji_cli.lab.view import Interpreter, complete, must_share, outermost
+from tianji_cli.lab.view import VisibleInterpreter, complete, must_share, outermost
 
 PATHS = LabPaths(Path("/somewhere/lab"))
 
@@ -31,7 +31,7 @@ def make_plan(**request) -> LabPlan:
     return plan_lab(LabRequest(**request), PATHS, lab_id="abc123", subnet=7)
 
 
-def shape(plan: LabPlan, methods: Methods) -> list[network.Command]:
+def shape(plan: LabPlan, methods: Methods) -> list[network.NetworkCommand]:
     return network.shape(plan, methods, plan.hosts)
 
 
@@ -145,7 +145,7 @@ def test_homes_are_empty_but_the_interpreter_is_there():
         "/home/me/.tianji/lab",
         mounts=("/",),
         homes=("/root", "/home/me", "/root"),
-        interpreter=Interpreter("/home/me/venv/bin/python", ("/home/me/venv", "/usr")),
+        interpreter=VisibleInterpreter("/home/me/venv/bin/python", ("/home/me/venv", "/usr")),
     )
     assert request.fresh == ("/home/me", "/root")
     assert request.hide == ("/srv/src",)  # the others are gone with the home
@@ -247,8 +247,8 @@ def make_state(plan: LabPlan) -> LabState:
         plan=plan,
         methods=Methods(delay="nfqueue"),
         freezer=Freezer(version=2, directory="/sys/fs/cgroup/tjlab-abc123"),
-        hosts={"tj1": HostProcesses(launcher=ProcessId(10, 100), init=ProcessId(11, 101))},
-        delayer=ProcessId(12, 102),
+        hosts={"tj1": HostProcesses(launcher=LabProcessId(10, 100), init=LabProcessId(11, 101))},
+        delayer=LabProcessId(12, 102),
     )
 
 
@@ -312,7 +312,7 @@ def test_a_process_that_got_a_recorded_number_later_is_left_alone(tmp_path):
 def test_inhabitants_include_nested_namespaces_and_nobody_else():
     def row(pid: int, parent: int, namespace: str) -> ProcessRow:
         return ProcessRow(
-            id=ProcessId(pid, 1),
+            id=LabProcessId(pid, 1),
             parent=parent,
             inner_pid=1,
             pid_namespace=namespace,
@@ -322,8 +322,8 @@ def test_inhabitants_include_nested_namespaces_and_nobody_else():
         )
 
     table = [row(1, 0, "out"), row(5, 1, "in"), row(6, 1, "in"), row(7, 6, "nested")]
-    assert {row.id.pid for row in inhabitants(ProcessId(5, 1), table)} == {5, 6, 7}
-    assert inhabitants(ProcessId(5, 2), table) == []
+    assert {row.id.pid for row in inhabitants(LabProcessId(5, 1), table)} == {5, 6, 7}
+    assert inhabitants(LabProcessId(5, 2), table) == []
 
 
 # Refusals

@@ -110,7 +110,7 @@ def test_an_actor_lost_after_the_stop_rule_fails_no_run_that_has_reached_its_end
     assert not command.alive()
 
 
-@pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
+@pytest.mark.parametrize("name", ["tj-forkserver", "tj-supervisor"])
 def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
     keeper = training.role(name.removeprefix("tj-"))
     began_s = time.monotonic()
@@ -122,13 +122,13 @@ def test_a_killed_keeper_of_roles_leaves_no_role(training, witness, name):
     assert "error:" in err
     wait_for(lambda: not training.alive(), 5, "no role is left")
     witness(
-        "`kill -9` of a supervisor or nursery",
+        "`kill -9` of a supervisor or forkserver",
         f"{name.removeprefix('tj-')}: failed by name, exit 1, no role left",
         report_s=report_s,
     )
 
 
-@pytest.mark.parametrize("name", ["tj-nursery", "tj-supervisor"])
+@pytest.mark.parametrize("name", ["tj-forkserver", "tj-supervisor"])
 def test_a_keeper_of_roles_that_is_frozen_keeps_nobody_from_ending_the_run(training, name):
     keeper = training.role(name.removeprefix("tj-"))
     keeper.send_signal(signal.SIGSTOP)

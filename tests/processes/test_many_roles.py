@@ -32,16 +32,16 @@ from engine.host.tether import tethered
 from engine.host.usage import usage_of
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import EnvSpec, Experiment
-from engine.supervision.host_run import Household
+from engine.supervision.host_run import HostRun
 from engine.supervision.host_state import HostState
-from engine.supervision.state_writer import Scribe
-from engine.supervision.timer_queue import Agenda
-from engine.supervision.worker_processes import Children
+from engine.supervision.state_writer import StateWriter
+from engine.supervision.timer_queue import TimerQueue
+from engine.supervision.worker_processes import WorkerProcesses
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors.local import LocalConnection
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import HostSetup, make_plan, wire
-from tianji_cli.runs.channels import Lines
+from tianji_cli.runs.channels import SupervisorChannels
 
 PATIENCE_S = 30.0
 DEAF = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -75,15 +75,15 @@ def test_a_launch_grows_with_the_number_of_roles_and_not_with_its_square(tcp: bo
 
 
 @pytest.fixture
-def deaf_children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+def deaf_children(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcesses]:
     monkeypatch.setattr(children_module, "tethered", lambda _: DEAF)
-    children = Children({})
+    children = WorkerProcesses({})
     yield children
     os.kill(children.pid, signal.SIGKILL)
     children.close()
 
 
-def introduce(children: Children) -> None:
+def introduce(children: WorkerProcesses) -> None:
     children.introduce(
         CommonSpec(
             host="a",
@@ -95,7 +95,7 @@ def introduce(children: Children) -> None:
     )
 
 
-def test_a_supervisor_never_waits_for_its_nursery(deaf_children: Children):
+def test_a_supervisor_never_waits_for_its_forkserver(deaf_children: WorkerProcesses):
     introduce(deaf_children)
     for number in range(10_000):
         deaf_children.spawn(WorkerSpec(address=f"actor-{number}", roles=(f"actor-{number}",)))
@@ -105,11 +105,11 @@ def test_a_supervisor_never_waits_for_its_nursery(deaf_children: Children):
     assert len(deaf_children.running) == 10_000
 
 
-def test_what_a_nursery_has_not_read_yet_comes_in_order(monkeypatch: pytest.MonkeyPatch):
+def test_what_a_forkserver_has_not_read_yet_comes_in_order(monkeypatch: pytest.MonkeyPatch):
     """Far more than a pipe holds, to a process that writes each line back before it reads on."""
     echo = "import sys\nfor line in sys.stdin.buffer:\n sys.stdout.buffer.write(line)\n"
     monkeypatch.setattr(children_module, "tethered", lambda _: [sys.executable, "-c", echo])
-    children = Children({})
+    children = WorkerProcesses({})
     echoed: LineReader[dict[str, object]] = LineReader(children.reader.fd, dict)
     for number in range(5000):
         children.spawn(WorkerSpec(address=f"actor-{number}", roles=(f"actor-{number}",)))
@@ -139,7 +139,7 @@ def test_a_command_whose_supervisor_reads_nothing_hears_ctrl_c():
     try:
         interrupts = Interrupts()
         with interrupts.installed():
-            lines = Lines({"a": connection}, interrupts, set())
+            lines = SupervisorChannels({"a": connection}, interrupts, set())
             for _ in range(20_000):
                 assert lines.by_host["a"].tell(Beat())
             os.kill(os.getpid(), signal.SIGINT)
@@ -152,7 +152,7 @@ def test_a_command_whose_supervisor_reads_nothing_hears_ctrl_c():
 
 def test_a_supervisor_that_is_gone_is_said():
     connection = _Deaf()
-    lines = Lines({"a": connection}, Interrupts(), set())
+    lines = SupervisorChannels({"a": connection}, Interrupts(), set())
     os.kill(connection._process.pid, signal.SIGKILL)
     connection.wait(PATIENCE_S)
     assert not lines.by_host["a"].tell(Beat())
@@ -179,7 +179,7 @@ def test_a_line_in_many_pieces_is_put_together_once():
 
 
 def test_the_state_is_written_once_for_all_that_changes_within_a_moment(
-    deaf_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deaf_children: WorkerProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     written: list[int] = []
 
@@ -188,30 +188,30 @@ def test_the_state_is_written_once_for_all_that_changes_within_a_moment(
 
     monkeypatch.setattr(scribe_module, "write_state", write)
     clock = [0.0]
-    agenda = Agenda(lambda: clock[0])
-    house = Household.__new__(Household)
-    house.children = deaf_children
-    house.prepare = Prepare(
+    timers = TimerQueue(lambda: clock[0])
+    run = HostRun.__new__(HostRun)
+    run.children = deaf_children
+    run.prepare = Prepare(
         experiment=experiment(1),
         cut=single_cut(experiment(1)),
         run_id="r",
         run_dir=str(tmp_path),
         host="a",
     )
-    monkeypatch.setattr(Household, "socket_dir", "")
-    scribe = Scribe(tmp_path, house, agenda)
+    monkeypatch.setattr(HostRun, "socket_dir", "")
+    state_writer = StateWriter(tmp_path, run, timers)
     introduce(deaf_children)
     for number in range(1000):
         deaf_children.spawn(WorkerSpec(address=f"actor-{number}", roles=()))
         deaf_children.spawned(f"actor-{number}", os.getpid())
-        scribe.write_soon()
+        state_writer.write_soon()
     assert written == []
     clock[0] = scribe_module.SOON_S
-    agenda.run_due()
+    timers.run_due()
     assert written == [1000]
-    scribe.write_soon()
+    state_writer.write_soon()
     clock[0] += scribe_module.SOON_S
-    agenda.run_due()
+    timers.run_due()
     assert written == [1000, 1000]
 
 
@@ -253,14 +253,14 @@ def test_a_tethered_child_is_the_module_with_its_arguments():
 
 PARENT = """
 import os, sys
-from engine.supervision.worker_processes import Children
-print(Children({}).pid, flush=True)
+from engine.supervision.worker_processes import WorkerProcesses
+print(WorkerProcesses({}).pid, flush=True)
 sys.stdin.read()
 """
 HANGS = "import os\nopen(os.environ['BEGUN'], 'w').close()\nimport time\ntime.sleep(600)\n"
 
 
-def test_a_nursery_that_is_still_importing_dies_with_its_supervisor(tmp_path: Path):
+def test_a_forkserver_that_is_still_importing_dies_with_its_supervisor(tmp_path: Path):
     """An import of PyTorch that takes for ever stands for one that takes seconds."""
     (tmp_path / "torch.py").write_text(HANGS)
     begun = tmp_path / "begun"
@@ -269,16 +269,16 @@ def test_a_nursery_that_is_still_importing_dies_with_its_supervisor(tmp_path: Pa
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
     )
     assert parent.stdout is not None
-    nursery = psutil.Process(int(parent.stdout.readline()))
+    forkserver = psutil.Process(int(parent.stdout.readline()))
     deadline_s = time.monotonic() + PATIENCE_S
     while not begun.exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     parent.kill()
     try:
-        nursery.wait(PATIENCE_S)
+        forkserver.wait(PATIENCE_S)
     except psutil.TimeoutExpired:
-        nursery.kill()
+        forkserver.kill()
         raise
     finally:
         parent.communicate()

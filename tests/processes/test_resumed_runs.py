@@ -134,12 +134,12 @@ def test_a_run_that_still_runs_is_not_resumed(tianji, training):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a short run with several checkpoints."""
-    from tianji_cli.commands.up import Request, up
+    from tianji_cli.commands.up import UpRequest, up
     from tianji_cli.output import Output
 
     results = tmp_path_factory.mktemp("ended")
     settings = ("policy=local", "stop.env_steps=12000", "checkpoint.every_s=0.05")
-    request = Request(None, "cartpole_ppo", settings, results, "run")
+    request = UpRequest(None, "cartpole_ppo", settings, results, "run")
     assert up(request, Output(verbosity=-1)) == 0
     return results
 

@@ -19,7 +19,7 @@ SMALL = (
     *("-s", "env.num_envs=4", "-s", "algorithm.rollout_steps=64", "-s", "algorithm.num_epochs=1"),
     *("-s", "algorithm.batch_steps=512", "-s", "algorithm.minibatch_steps=512"),
 )
-ROLES = ("coordinator", "actor-0", "actor-1", "buffer-0", "learner-0", "supervisor", "nursery")
+ROLES = ("coordinator", "actor-0", "actor-1", "buffer-0", "learner-0", "supervisor", "forkserver")
 
 
 def num_rollouts(run: Path) -> int:

@@ -31,7 +31,7 @@ FAST = (
     [
         "coordinator",
         "supervisor",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("buffer-0", "learner-0", "nursery")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("buffer-0", "learner-0", "forkserver")),
     ],
 )
 def test_a_process_that_stands_still_for_seconds_ends_no_run(tianji, tmp_path: Path, name: str):

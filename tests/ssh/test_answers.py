@@ -19,7 +19,7 @@ from tianji_cli.analysis.runs import list_runs
 from tianji_cli.analysis.verify import examine_runs
 from tianji_cli.commands import down, logs, status
 from tianji_cli.commands import fetch as fetching
-from tianji_cli.commands.logs import Request, changes, has_ended, logs_command
+from tianji_cli.commands.logs import LogsRequest, changes, has_ended, logs_command
 from tianji_cli.commands.status import Phase, phase_of, status_command
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed, Node
@@ -131,7 +131,7 @@ def test_logs_are_followed_while_hosts_do_not_answer(
         ("running", "ended"),
         ("ended", "ended"),
     )
-    request = Request(run="r", role=None, follows=True, num_lines=5)
+    request = LogsRequest(run="r", role=None, follows=True, num_lines=5)
     assert logs_command(results, request, Output()) == 0
     assert not list(left), "it was followed to its end"
     said = capsys.readouterr()

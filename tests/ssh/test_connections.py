@@ -22,7 +22,7 @@ from tianji_cli.connectors.local import LocalConnection, LocalNode
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan
 from tianji_cli.provisioning.preflight import measure_clock
-from tianji_cli.provisioning.provision import Site
+from tianji_cli.provisioning.provision import ReadyHost
 from tianji_cli.provisioning.reachability import Reachable, check_ports
 from tianji_cli.runs.controller import Controller
 from tianji_cli.storage.deployment import HostPart
@@ -152,7 +152,7 @@ def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
         connection = LocalConnection("a", ["cat"], {})
         host = Host(name="a", connection="local", address="", ports=None)
         part = HostPart(host=host, python="", source="", run_dir="")
-        sites = {"a": Site(LocalNode("a"), part, connection)}
+        sites = {"a": ReadyHost(LocalNode("a"), part, connection)}
         plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
         controller = Controller(plan, sites, interrupts)
         assert (controller.close() if ends else controller.let_go()) in ([], None)

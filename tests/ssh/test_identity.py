@@ -30,8 +30,8 @@ from engine.host.process_identity import (
 )
 from engine.supervision.host_state import HostState, read_state, state_path, write_state
 from engine.supervision.run_inspector import look, stop
-from engine.supervision.timer_queue import Agenda
-from tianji_cli.storage.clock_sync import Answer, ClockOffset, estimate, relative_to
+from engine.supervision.timer_queue import TimerQueue
+from tianji_cli.storage.clock_sync import ClockAnswer, ClockOffset, estimate, relative_to
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 
@@ -277,20 +277,24 @@ def test_ports_are_reserved_at_the_address() -> None:
 
 def test_the_agenda_keeps_time() -> None:
     clock, done = ManualClock(), list[str]()
-    agenda = Agenda(clock.now_s)
-    assert agenda.timeout_s() is None
-    agenda.add(2.0, lambda: done.append("late"))
-    agenda.every(1.0, lambda: done.append("tick"))
-    agenda.run_due()
+    timers = TimerQueue(clock.now_s)
+    assert timers.timeout_s() is None
+    timers.add(2.0, lambda: done.append("late"))
+    timers.every(1.0, lambda: done.append("tick"))
+    timers.run_due()
     assert done == ["tick"]
-    assert agenda.timeout_s() == 1.0
+    assert timers.timeout_s() == 1.0
     clock.advance(2.5)
-    agenda.run_due()
+    timers.run_due()
     assert done == ["tick", "tick", "late"]
 
 
 def test_the_fastest_answer_decides() -> None:
-    answers = [Answer(0, 5_000, 1_000), Answer(0, 5_060, 100), Answer(0, 9_999, 5_000)]
+    answers = [
+        ClockAnswer(0, 5_000, 1_000),
+        ClockAnswer(0, 5_060, 100),
+        ClockAnswer(0, 9_999, 5_000),
+    ]
     assert estimate(answers) == ClockOffset(5_010, 50)
 
 

@@ -86,7 +86,7 @@ def test_a_killed_supervisor_takes_its_roles_along(bench: Bench, witness: Witnes
     assert not rebuild_counters(load_run(RunPaths(command.run_dir)))
     bench.assert_nothing_left()
     witness(
-        "`kill -9` of a supervisor or nursery",
+        "`kill -9` of a supervisor or forkserver",
         "over SSH: its host empty within 3 s and given up by name, the others trained on, exit 0",
         report_s=report_s,
         summary=command.summary,

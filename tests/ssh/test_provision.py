@@ -22,7 +22,7 @@ from tianji_cli.config.inventory import Host
 from tianji_cli.provisioning import provision as module
 from tianji_cli.provisioning.bundle import make_bundle, pinned_constraints, source_root
 from tianji_cli.provisioning.own_modules import OwnModules
-from tianji_cli.provisioning.provision import Order, Provisioner, Site
+from tianji_cli.provisioning.provision import Provisioner, ProvisionRequest, ReadyHost
 
 MINOR = ".".join(platform.python_version_tuple()[:2])
 GOOD = {"python3": facts(), f"python{MINOR}": facts()}
@@ -47,11 +47,11 @@ class World:
             raise node
         return node
 
-    def provision(self, *hosts: Host, run_id: str = "r") -> dict[str, Site]:
+    def provision(self, *hosts: Host, run_id: str = "r") -> dict[str, ReadyHost]:
         def watch(name: str, phase: str, _detail: str) -> None:
             self.seen.append((name, phase))
 
-        order = Order(run_id=run_id, local_run_dir="/local", modules=self.modules)
+        order = ProvisionRequest(run_id=run_id, local_run_dir="/local", modules=self.modules)
         return Provisioner(order, watch, self.reach).provision(hosts)
 
 
@@ -211,7 +211,7 @@ def test_a_phase_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_an_interrupt_ends_it() -> None:
     a = host("a")
     node = FakeNode(a, GOOD)
-    provisioner = Provisioner(Order("r", "/l"), lambda *_: None, lambda *_: node)
+    provisioner = Provisioner(ProvisionRequest("r", "/l"), lambda *_: None, lambda *_: node)
     node.before_run = lambda _: provisioner.interrupt()
     with pytest.raises(KeyboardInterrupt):
         provisioner.provision([a])
@@ -239,7 +239,7 @@ def test_a_host_that_comes_too_late_is_closed_all_the_same() -> None:
         is_over.wait(10)
         return node
 
-    provisioner = Provisioner(Order("r", "/l"), lambda *_: None, reach)
+    provisioner = Provisioner(ProvisionRequest("r", "/l"), lambda *_: None, reach)
     node.close = has_ended.set  # type: ignore[method-assign]
     threading.Timer(0.2, provisioner.interrupt).start()
     with pytest.raises(KeyboardInterrupt):

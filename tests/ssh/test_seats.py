@@ -15,11 +15,11 @@ from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.planning.plan import HostSetup, Plan, make_plan, wire
 from tianji_cli.planning.resources import (
-    HostOffer,
+    HostResources,
     cores_needed,
     planned_pinning,
+    resources_of,
     seated,
-    seats_of,
     threads_of,
 )
 
@@ -34,15 +34,15 @@ def plan(*settings: str, on: Host | None = None) -> Plan:
     return make_plan(experiment, Inventory(source="hosts.yaml", hosts=(on or host(),)))
 
 
-def offer(num_cores: int, num_idle: int | None = None) -> HostOffer:
+def offer(num_cores: int, num_idle: int | None = None) -> HostResources:
     idle = num_cores if num_idle is None else num_idle
     cores = tuple(range(num_cores))
-    return HostOffer(cores=cores, idle_cores=cores[num_cores - idle :])
+    return HostResources(cores=cores, idle_cores=cores[num_cores - idle :])
 
 
 def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_rest():
     made = plan("actors=2", "learner.threads=2")
-    seats = seats_of(made, {"a": offer(8)})
+    seats = resources_of(made, {"a": offer(8)})
     own = [seats[name].cores for name in ("actor-0", "actor-1", "learner-0")]
     assert [len(cores or ()) for cores in own] == [1, 1, 2]
     assert [seats[name].threads for name in ("actor-0", "learner-0")] == [1, 2]
@@ -61,17 +61,19 @@ def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_re
         (offer(8, num_idle=3), "not pinned: 3 of 8 cores are idle, 4 are needed"),
     ],
 )
-def test_where_cores_do_not_suffice_nothing_is_pinned_and_it_is_said(given: HostOffer, words: str):
-    seats = seats_of(plan("actors=2"), {"a": given})
+def test_where_cores_do_not_suffice_nothing_is_pinned_and_it_is_said(
+    given: HostResources, words: str
+):
+    seats = resources_of(plan("actors=2"), {"a": given})
     assert {(seat.cores, seat.pinning) for seat in seats.values()} == {(None, words)}
 
 
 def test_an_inventory_that_limits_cores_is_kept_to_and_one_that_forbids_pinning_too():
     limited = host(cores=2)
-    seats = seats_of(plan("actors=2", on=limited), {"a": offer(2)})
+    seats = resources_of(plan("actors=2", on=limited), {"a": offer(2)})
     assert {seat.cores for seat in seats.values()} == {(0, 1)}
     free = host(pin=False)
-    seats = seats_of(plan("actors=2", on=free), {"a": offer(16)})
+    seats = resources_of(plan("actors=2", on=free), {"a": offer(16)})
     assert {seat.cores for seat in seats.values()} == {None}
 
 
@@ -86,7 +88,7 @@ def test_what_a_plan_can_say_before_the_host_is_asked():
 
 def test_loops_on_devices_are_dealt_out_in_turn():
     made = plan("policy=gpu-only", "actors=3", "algorithm.batch_steps=1200")
-    seats = seats_of(made, {"a": HostOffer(devices=("cuda:0", "cuda:1"), cores=(0,))})
+    seats = resources_of(made, {"a": HostResources(devices=("cuda:0", "cuda:1"), cores=(0,))})
     assert [seats[f"loop-{i}"].device for i in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert seats["coordinator"].device == "cpu"
 
@@ -119,7 +121,7 @@ def test_a_pinned_process_keeps_to_its_cores_and_can_release_its_compiler():
 
 def test_launches_tell_every_process_its_threads_and_cores():
     made = plan("actors=1", "learner.threads=3")
-    seats = seats_of(made, {"a": offer(8)})
+    seats = resources_of(made, {"a": offer(8)})
     setup = {"a": HostSetup(endpoints=("e", "f", "g"), run_dir="/r")}
     (launch,) = seated(wire(made, setup, "r"), seats).values()
     workers = {worker.address: worker for worker in launch.workers}

@@ -15,17 +15,16 @@ from engine.config.config_file import load_experiment
 from engine.control_protocol import HostFacts
 from engine.errors import CleanupError, ConfigError
 from tianji_cli.commands.down import down_command
-from tianji_cli.commands.logs import Request, logs_command
+from tianji_cli.commands.logs import LogsRequest, logs_command
 from tianji_cli.commands.status import status_command
-from tianji_cli.commands.up import Request as UpRequest
-from tianji_cli.commands.up import load
+from tianji_cli.commands.up import UpRequest, load
 from tianji_cli.config.inventory import Host, Inventory, load_inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.output import Output
 from tianji_cli.runs.host_control import look_at_part, remove_part
 from tianji_cli.runs.manifest import write_manifest
-from tianji_cli.runs.resume import find_origin
+from tianji_cli.runs.resume import find_resume_point
 from tianji_cli.storage import ownership
 from tianji_cli.storage.consent import Consent, words_of_host
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment, write_deployment
@@ -83,7 +82,7 @@ def stranger(root: Path, python: str, host: Host = LOCAL) -> Path:
 
 
 def follow_logs(results: Path, name: str, output: Output, *, trusts: bool = False) -> int:
-    return logs_command(results, Request(name, None, False, 9, trusts=trusts), output)
+    return logs_command(results, LogsRequest(name, None, False, 9, trusts=trusts), output)
 
 
 def resume(results: Path, name: str, output: Output, *, trusts: bool = False) -> int:
@@ -190,13 +189,13 @@ def test_a_host_that_no_inventory_can_name_is_refused_even_if_agreed_to(
     with pytest.raises(ConfigError, match="no host of an inventory"):
         read_deployment(root, agreed)
     with pytest.raises(ConfigError, match="no host of an inventory"):
-        find_origin(tmp_path, "r", agreed)
+        find_resume_point(tmp_path, "r", agreed)
 
 
 def test_the_resumed_run_of_a_stranger_shows_what_it_would_import(tmp_path: Path) -> None:
     stranger(tmp_path / "theirs", "/usr/bin/python3")
     with pytest.raises(ConfigError, match=r"experiment theirs: ppo on CartPole-v1"):
-        find_origin(tmp_path, "theirs")
+        find_resume_point(tmp_path, "theirs")
 
 
 @pytest.mark.parametrize(

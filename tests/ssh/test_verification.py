@@ -22,7 +22,7 @@ from tianji_cli.provisioning.environment import Interpreter, find_interpreter, m
 from tianji_cli.provisioning.own_modules import OwnModules
 from tianji_cli.provisioning.preflight import judge_versions
 from tianji_cli.provisioning.probe import ProbeFacts, minor_of
-from tianji_cli.provisioning.provision import Order, Provisioner
+from tianji_cli.provisioning.provision import Provisioner, ProvisionRequest
 from tianji_cli.provisioning.shipping import ship
 from tianji_cli.provisioning.verification import COMPLETE_NAME, look_at_bundle, look_at_environment
 
@@ -291,7 +291,7 @@ def test_up_says_what_it_sends_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def provision(run_id: str) -> list[str]:
         seen.clear()
         modules = OwnModules((), ("corridor.py",), {"corridor.py": b"x = 1"})
-        order = Order(run_id=run_id, local_run_dir="/local", modules=modules)
+        order = ProvisionRequest(run_id=run_id, local_run_dir="/local", modules=modules)
         watch = lambda _, phase, detail: seen.append((phase, detail))  # noqa: E731
         Provisioner(order, watch, lambda *_: node).provision([host])
         return [detail for phase, detail in seen if phase == "ship"]

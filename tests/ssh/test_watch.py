@@ -25,7 +25,7 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.runs import channels as lines_module
 from tianji_cli.runs import controller as launch
 from tianji_cli.runs import monitor as watch
-from tianji_cli.runs.channels import Lines
+from tianji_cli.runs.channels import SupervisorChannels
 from tianji_cli.runs.monitor import Watcher
 
 
@@ -71,7 +71,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PipedConnection]]:
 def follow(
     hosts: list[PipedConnection], interrupts: Interrupts, note: Callable[[str], None]
 ) -> None:
-    lines = Lines({host.host: host for host in hosts}, interrupts, set())
+    lines = SupervisorChannels({host.host: host for host in hosts}, interrupts, set())
     Watcher(lines, "head", interrupts, lambda _: None, note, detaches=False).watch()
 
 
@@ -88,7 +88,7 @@ def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts)
     head, silent = hosts
     notes: list[str] = []
     os.write(silent._said_fd, b"Segmentation fault (core dumped)\n")
-    lines = Lines({host.host: host for host in hosts}, Interrupts(), set())
+    lines = SupervisorChannels({host.host: host for host in hosts}, Interrupts(), set())
 
     def note(text: str) -> None:
         notes.append(text)

@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.progress import RunCounters
 from engine.trace.reader import read_columns, read_table
 from engine.trace.records import Episode, Evaluation
-from tianji_cli.analysis.run import Manifest, read_manifest
+from tianji_cli.analysis.run import ManifestView, read_manifest
 from tianji_cli.storage.run_dir import RunPaths
 
 MAX_ANCESTORS = 1000
@@ -38,7 +38,7 @@ class Ancestor:
     evaluations: Sequence[Evaluation]
 
 
-def ancestors_of(root: Path, manifest: Manifest) -> tuple[list[Ancestor], str]:
+def ancestors_of(root: Path, manifest: ManifestView) -> tuple[list[Ancestor], str]:
     """The runs that a run goes on from, the first of them first.
 
     Args:
@@ -65,7 +65,7 @@ def ancestors_of(root: Path, manifest: Manifest) -> tuple[list[Ancestor], str]:
     return found, ""
 
 
-def _read(paths: RunPaths, manifest: Manifest, until: RunCounters) -> Ancestor:
+def _read(paths: RunPaths, manifest: ManifestView, until: RunCounters) -> Ancestor:
     end_s = until.elapsed_s
     return Ancestor(
         run_id=paths.run_id,

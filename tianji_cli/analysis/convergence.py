@@ -18,7 +18,7 @@ MAX_ADDITIONS = 1 << 32
 
 
 @dataclass(frozen=True)
-class Crossing:
+class ReturnCrossing:
     """The moment at which the mean return reached the threshold.
 
     Attributes:
@@ -105,7 +105,7 @@ def evaluation_curve(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 def threshold_crossing(
     curve: pd.DataFrame, threshold: float | None, streak: int = 1
-) -> Crossing | None:
+) -> ReturnCrossing | None:
     """The first row that ends `streak` full windows, one after the other, of at least `threshold`.
 
     Args:
@@ -126,4 +126,4 @@ def threshold_crossing(
     if not held.any():
         return None
     row = curve.iloc[int(held.argmax()) + streak - 1]
-    return Crossing(float(row["t_s"]), int(row["env_steps"]))
+    return ReturnCrossing(float(row["t_s"]), int(row["env_steps"]))

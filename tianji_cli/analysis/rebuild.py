@@ -8,7 +8,7 @@ import pandas as pd
 from engine.trace.records import Consumption, Evaluation, Production, Replay
 from engine.trace.summary import Summary, summarise_lag
 from tianji_cli.analysis.convergence import (
-    Crossing,
+    ReturnCrossing,
     episode_curve,
     evaluation_curve,
     threshold_crossing,
@@ -72,7 +72,7 @@ def rebuild_summary(run: RunData) -> Summary:
     )
 
 
-def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> Crossing | None:
+def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> ReturnCrossing | None:
     """By whom the experiment chose as its judge."""
     manifest = run.manifest
     if manifest.judge == "evaluation":
@@ -93,7 +93,7 @@ def _samples_trained(run: RunData) -> int:
     return run.manifest.before.samples_trained + own
 
 
-def _heard_at_s(run: RunData, crossing: Crossing | None) -> float | None:
+def _heard_at_s(run: RunData, crossing: ReturnCrossing | None) -> float | None:
     """When the coordinator knew: the moment it began to stop, if the threshold was the reason."""
     if crossing is None:
         return None

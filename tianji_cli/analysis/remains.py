@@ -15,7 +15,7 @@ from engine.spec import Experiment
 from engine.trace.columns import column_of
 from engine.trace.records import Ledger, Record
 from engine.trace.summary import UNKNOWN, LagSummary, Summary
-from tianji_cli.analysis.run import Manifest, RunData
+from tianji_cli.analysis.run import ManifestView, RunData
 from tianji_cli.storage.deployment import whereabouts
 
 RESTART_KIND = "restarted"
@@ -69,12 +69,12 @@ def _in_order(rows: Sequence[Record]) -> Iterator[Record]:
     return (rows[int(number)] for number in order)
 
 
-def _experiment(manifest: Manifest) -> Experiment:
+def _experiment(manifest: ManifestView) -> Experiment:
     """Raises msgspec.ValidationError for that of another version of this program."""
     return msgspec.convert(manifest.section("experiment"), Experiment)
 
 
-def _resumed(manifest: Manifest) -> Resumed | None:
+def _resumed(manifest: ManifestView) -> Resumed | None:
     run_id = manifest.text("resumed_from", "run_id")
     if not run_id:
         return None
@@ -116,7 +116,7 @@ def no_summary(run: RunData) -> str:
 
 def identity_of(run: RunData) -> Summary:
     """A summary of an unfinished run whose counters are still to be filled in."""
-    manifest: Manifest = run.manifest
+    manifest: ManifestView = run.manifest
     return Summary(
         run_id=run.paths.run_id,
         status="interrupted",

@@ -35,7 +35,7 @@ MAX_MANIFEST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ManifestView:
     """A manifest, read leniently: what is missing or of another shape reads as empty.
 
     A report must come out even for a run whose manifest an older or newer version wrote.
@@ -117,7 +117,7 @@ class RunData:
     """A run's files, typed; tables in the order in which they were written."""
 
     paths: RunPaths
-    manifest: Manifest
+    manifest: ManifestView
     summary: Summary | None
     episodes: Sequence[Episode]
     evaluations: list[Evaluation]
@@ -179,7 +179,7 @@ class RunData:
         return max((max(column_of(table, "t_s")) for table in tables if table), default=0.0)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> ManifestView:
     """Reads `manifest.json`.
 
     Raises:
@@ -187,7 +187,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         data = read_regular(path, MAX_MANIFEST_BYTES)
-        return Manifest(msgspec.json.decode(data, type=dict[str, object]))
+        return ManifestView(msgspec.json.decode(data, type=dict[str, object]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a manifest: {error}", where=str(path)) from error
 

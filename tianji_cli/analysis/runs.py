@@ -10,7 +10,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.trace.reader import read_summary
 from engine.trace.summary import Summary
-from tianji_cli.analysis.run import Manifest, read_manifest
+from tianji_cli.analysis.run import ManifestView, read_manifest
 from tianji_cli.storage.deployment import is_over, whereabouts
 from tianji_cli.storage.run_dir import RunPaths, find_runs
 
@@ -70,7 +70,7 @@ def row_of(paths: RunPaths) -> RunRow:
     return _finished(paths, manifest, summary)
 
 
-def _unfinished(paths: RunPaths, manifest: Manifest) -> RunRow:
+def _unfinished(paths: RunPaths, manifest: ManifestView) -> RunRow:
     seed = manifest.number("experiment", "seed")
     away, over = whereabouts(paths.root), is_over(paths.root)
     return RunRow(
@@ -88,7 +88,7 @@ def _unfinished(paths: RunPaths, manifest: Manifest) -> RunRow:
     )
 
 
-def _finished(paths: RunPaths, manifest: Manifest, summary: Summary) -> RunRow:
+def _finished(paths: RunPaths, manifest: ManifestView, summary: Summary) -> RunRow:
     return RunRow(
         run_id=paths.run_id,
         path=str(paths.root),

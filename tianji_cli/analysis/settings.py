@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tianji_cli.analysis.run import Manifest
+from tianji_cli.analysis.run import ManifestView
 
 MAX_SETTINGS = 100
 """So many are shown; runs of two algorithms differ in some dozens."""
@@ -36,7 +36,7 @@ class Differences(msgspec.Struct, frozen=True, kw_only=True):
     """Differing settings beyond those of the list."""
 
 
-def differing_settings(manifests: Sequence[Manifest]) -> Differences:
+def differing_settings(manifests: Sequence[ManifestView]) -> Differences:
     """The keys of the experiments whose values are not the same in all runs.
 
     Args:

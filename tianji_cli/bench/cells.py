@@ -18,7 +18,7 @@ from tianji_cli.bench.machine import Load, Machine, check_same, this_machine
 from tianji_cli.git_state import GitState
 from tianji_cli.storage.comparison_dir import refuse_others
 from tianji_cli.storage.json_files import read_json, write_json
-from tianji_cli.storage.redact import anonymous
+from tianji_cli.storage.redact import redacted
 from tianji_cli.storage.safe_files import make_inside, named_inside
 
 SCHEMA_VERSION = 1
@@ -202,13 +202,13 @@ class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
             ConfigError: Another benchmark is kept there.
             OSError: It cannot be written.
         """
-        manifest = anonymous(manifest)
+        manifest = redacted(manifest)
         target.check_free(manifest)
         target.root.mkdir(parents=True, exist_ok=True)
         write_json(target.manifest, manifest)
         for cell, result in results.items():
             make_inside(target.root, target.cell(cell))
-            target.write_result(cell, anonymous(result))
+            target.write_result(cell, redacted(result))
 
     def check_free(self, manifest: ManifestT) -> None:
         """A copy may be renewed; cells of two benchmarks have the same names and would be mixed."""

@@ -104,7 +104,7 @@ def down(context: typer.Context, directory: DirectoryOption = HOME) -> None:
     place = str(absolute(directory))
     if output.is_json:
         ended = [host.name for host in state.plan.hosts] if state else []
-        output.document(DownDocument(directory=place, hosts=ended))
+        output.document(LabDownDocument(directory=place, hosts=ended))
     elif state is None:
         output.say(f"{place}: no lab is running here")
     else:
@@ -192,7 +192,7 @@ def free(context: typer.Context, host: HostArgument, directory: DirectoryOption 
     _tell(lab, f"{host}: disk has room", output_of(context))
 
 
-class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
+class LabDownDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What `lab down --json` prints: the hosts that were ended."""
 
     schema_version: int = LAB_SCHEMA_VERSION

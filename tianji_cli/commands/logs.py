@@ -32,7 +32,7 @@ MAX_TAIL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Request:
+class LogsRequest:
     """What the user wants to see.
 
     Attributes:
@@ -66,7 +66,7 @@ class LogsDocument(msgspec.Struct, frozen=True, kw_only=True):
     logs: list[RoleLog]
 
 
-def logs_command(results: Path, request: Request, output: Output) -> int:
+def logs_command(results: Path, request: LogsRequest, output: Output) -> int:
     """Prints logs, each line with its role and host.
 
     Raises:
@@ -118,7 +118,11 @@ def has_ended(answers: Sequence[HostAnswer]) -> bool:
 
 
 def _follow(
-    run: DetachedRun, request: Request, positions: dict[Path, int], silent: set[str], output: Output
+    run: DetachedRun,
+    request: LogsRequest,
+    positions: dict[Path, int],
+    silent: set[str],
+    output: Output,
 ) -> None:
     """Prints what is new, until the run has ended or the user has seen enough.
 
@@ -214,7 +218,7 @@ def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
 
 
 def _print_new(
-    paths: RunPaths, request: Request, positions: dict[Path, int], *, is_last: bool
+    paths: RunPaths, request: LogsRequest, positions: dict[Path, int], *, is_last: bool
 ) -> None:
     """Prints what logs have grown by, log by log; a line that is not whole yet only at the last."""
     for path in select(paths, request.role):

@@ -20,7 +20,7 @@ from tianji_cli.planning.resources import planned_pinning, threads_of, wanted_de
 PLAN_SCHEMA_VERSION = 1
 
 
-class Channel(msgspec.Struct, frozen=True):
+class PlannedChannel(msgspec.Struct, frozen=True):
     """A value that crosses a process border."""
 
     source: str
@@ -37,7 +37,7 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     is_inline: bool
     fragments: dict[str, tuple[str, ...]]
     processes: tuple[Placement, ...]
-    channels: tuple[Channel, ...]
+    channels: tuple[PlannedChannel, ...]
 
 
 def show_plan(plan: Plan, output: Output) -> None:
@@ -74,7 +74,8 @@ def _document(plan: Plan) -> PlanDocument:
         fragments={name: item.functions for name, item in policy.fragments.items()},
         processes=plan.placements,
         channels=tuple(
-            Channel(edge.source, edge.target, edge.carries, edge.channel) for edge in policy.edges
+            PlannedChannel(edge.source, edge.target, edge.carries, edge.channel)
+            for edge in policy.edges
         ),
     )
 

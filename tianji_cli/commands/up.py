@@ -30,13 +30,13 @@ from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan, make_plan, notes_of
-from tianji_cli.planning.resources import HostOffer, seats_of
+from tianji_cli.planning.resources import HostResources, resources_of
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
 from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.monitor import Outcome
-from tianji_cli.runs.resume import Origin, find_origin, place_copy
-from tianji_cli.runs.session import HostedRun, Spectator, error_of
+from tianji_cli.runs.resume import ResumePoint, find_resume_point, place_copy
+from tianji_cli.runs.session import RunSession, Spectator, error_of
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.masking import filled, is_masked
@@ -58,7 +58,7 @@ DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
 
 
 @dataclass(frozen=True)
-class Request:
+class UpRequest:
     """What the user asked for.
 
     Without inventory or experiment, those of the run to `resume`, or the defaults, are taken.
@@ -102,7 +102,7 @@ class Loaded:
 
     plan: Plan
     document: Document
-    origin: Origin | None = None
+    origin: ResumePoint | None = None
     module_directories: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -112,7 +112,7 @@ class Loaded:
             output.say(f"note: {note}")
 
 
-def load(request: Request, output: Output | None = None) -> Loaded:
+def load(request: UpRequest, output: Output | None = None) -> Loaded:
     """Reads experiment, inventory and policy, and makes the plan.
 
     Args:
@@ -154,13 +154,13 @@ def _module_directories(document: Document) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*user_directories(), *([str(beside)] if is_own else [])]))
 
 
-def _origin(request: Request, consent: Consent) -> Origin | None:
+def _origin(request: UpRequest, consent: Consent) -> ResumePoint | None:
     if request.resume is None:
         return None
-    return find_origin(request.results, request.resume, consent)
+    return find_resume_point(request.results, request.resume, consent)
 
 
-def _inventory(request: Request, origin: Origin | None) -> Inventory:
+def _inventory(request: UpRequest, origin: ResumePoint | None) -> Inventory:
     if request.inventory is None and origin is not None:
         return filled(
             origin.inventory, f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}"
@@ -168,7 +168,7 @@ def _inventory(request: Request, origin: Origin | None) -> Inventory:
     return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
 
 
-def _experiment(request: Request, origin: Origin | None) -> tuple[Experiment, Document]:
+def _experiment(request: UpRequest, origin: ResumePoint | None) -> tuple[Experiment, Document]:
     if request.experiment is None and origin is not None:
         source = f"run {origin.paths.run_id}"
         return overlaid_experiment(
@@ -178,7 +178,7 @@ def _experiment(request: Request, origin: Origin | None) -> tuple[Experiment, Do
     return load_experiment(path, request.all_settings, request.setting_options)
 
 
-def up(request: Request, output: Output) -> int:
+def up(request: UpRequest, output: Output) -> int:
     """Runs an experiment to its end.
 
     Returns:
@@ -216,7 +216,7 @@ def up(request: Request, output: Output) -> int:
             return conclude(paths, outcome, was_interrupted, output)
 
 
-def _absolute(request: Request) -> Request:
+def _absolute(request: UpRequest) -> UpRequest:
     """Before user code runs, which may change the working directory."""
     return dataclasses.replace(request, results=request.results.absolute())
 
@@ -236,20 +236,20 @@ def _await_second(interrupts: Interrupts) -> None:
     interrupts.on_interrupt = again
 
 
-def _check_name(request: Request, loaded: Loaded) -> None:
+def _check_name(request: UpRequest, loaded: Loaded) -> None:
     if request.name is None:
         check_run_id(new_run_id(loaded.plan.experiment.name), loaded.document.where(("name",)))
     else:
         check_run_id(request.name, "--name")
 
 
-def _claim(request: Request, loaded: Loaded) -> RunPaths:
+def _claim(request: UpRequest, loaded: Loaded) -> RunPaths:
     if request.name is None:
         return claim_new_run(request.results, loaded.plan.experiment.name)
     return claim_run(request.results, request.name)
 
 
-def check_only(request: Request, output: Output) -> Plan:
+def check_only(request: UpRequest, output: Output) -> Plan:
     """What `up` checks before it starts anything, on the hosts as well.
 
     Raises:
@@ -261,7 +261,7 @@ def check_only(request: Request, output: Output) -> Plan:
     if loaded.plan.graph.is_inline:
         return loaded.plan
     paths = RunPaths(request.results / f"check-{os.getpid()}")
-    run = HostedRun(loaded.plan, paths, True, module_directories=loaded.module_directories)
+    run = RunSession(loaded.plan, paths, True, module_directories=loaded.module_directories)
     phases = PhaseLog(output, loaded.plan.hosts)
     spectator = Spectator(phases.show, lambda _: None, lambda _: None, output.say)
     try:
@@ -273,7 +273,9 @@ def check_only(request: Request, output: Output) -> Plan:
     return loaded.plan
 
 
-def locate(error: TianJiError, document: Document, origin: Origin | None = None) -> TianJiError:
+def locate(
+    error: TianJiError, document: Document, origin: ResumePoint | None = None
+) -> TianJiError:
     """The same error, with file and line of the key that it names, and advice that a run which
     goes on can follow."""
     if origin is not None:
@@ -288,10 +290,10 @@ def locate(error: TianJiError, document: Document, origin: Origin | None = None)
 
 
 def _run_processes(
-    loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
+    loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> Outcome:
     plan, run_id = loaded.plan, paths.run_id
-    run = HostedRun(
+    run = RunSession(
         plan,
         paths,
         request.name is None,
@@ -324,7 +326,7 @@ def _run_processes(
 
 
 def _run_inline(
-    loaded: Loaded, request: Request, paths: RunPaths, interrupts: Interrupts, output: Output
+    loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> Outcome:
     """The debug twin: in this process, so the heavy imports are here."""
     with reading_libraries():
@@ -386,7 +388,7 @@ def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
     plan, origin = loaded.plan, loaded.origin
     host = plan.inventory.hosts[0].name
     zero = {host: ClockOffset(0, 0)}
-    seats = seats_of(plan, {host: HostOffer()})
+    seats = resources_of(plan, {host: HostResources()})
     resumed = origin.resumed if origin else None
     with undone_unless_begun(paths):
         try:

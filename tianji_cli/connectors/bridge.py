@@ -15,7 +15,7 @@ MAX_ERROR_BYTES = 1 << 16
 """Of standard error, the last so many bytes are kept."""
 
 
-class Channel(Protocol):
+class SshChannel(Protocol):
     """What is used of paramiko's."""
 
     @property
@@ -51,7 +51,9 @@ class Bridge:
         mark: Where its standard error begins; what came before was the login shell's.
     """
 
-    def __init__(self, host: str, channel: Channel, said: bytes = b"", mark: bytes = b"") -> None:
+    def __init__(
+        self, host: str, channel: SshChannel, said: bytes = b"", mark: bytes = b""
+    ) -> None:
         self.host = host
         self._channel = channel
         self._said = said
@@ -105,7 +107,7 @@ class Bridge:
 
     def _pump_once(self) -> bool:
         """Moves what is there. False at the end of the remote output."""
-        sources: list[int | Channel] = [self._channel]
+        sources: list[int | SshChannel] = [self._channel]
         if self._input_is_open:
             sources.append(self._input)
         ready, _, _ = select.select(sources, [], [])

@@ -20,7 +20,7 @@ LOGIN_LINE = "sh -s"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShellAnswer:
     """What a command has said, without what the login shell said around it.
 
     Attributes:
@@ -77,7 +77,7 @@ def begins(said: bytes, mark: str) -> int | None:
     return None if at < 0 else at + len(line)
 
 
-def read_answer(stdout: bytes, stderr: bytes, mark: str) -> Answer | None:
+def read_answer(stdout: bytes, stderr: bytes, mark: str) -> ShellAnswer | None:
     """The answer to `run_script`; None if the script was never run."""
     begin = begins(stdout, mark)
     if begin is None:
@@ -85,7 +85,7 @@ def read_answer(stdout: bytes, stderr: bytes, mark: str) -> Answer | None:
     errors = stderr[begins(stderr, mark) or 0 :].partition(f"\n{mark}\n".encode())[0]
     body, found, rest = stdout[begin:].rpartition(f"\n{mark} ".encode())
     if not found:
-        return Answer(None, stdout[begin:], errors)
+        return ShellAnswer(None, stdout[begin:], errors)
     word = rest.split(None, 1)[:1]
     code = int(word[0]) if word and word[0].isdigit() else None
-    return Answer(code, body, errors)
+    return ShellAnswer(code, body, errors)

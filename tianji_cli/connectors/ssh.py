@@ -19,7 +19,7 @@ from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.remote_shell import (
     LOGIN_LINE,
-    Answer,
+    ShellAnswer,
     become_script,
     begins,
     new_mark,
@@ -173,7 +173,7 @@ class SshNode:
         channel.settimeout(SILENCE_S)
         return SftpFiles(sftp)
 
-    def _exchange(self, line: str, data: bytes, timeout_s: float) -> Answer:
+    def _exchange(self, line: str, data: bytes, timeout_s: float) -> ShellAnswer:
         """Runs a line with this input.
 
         Raises:

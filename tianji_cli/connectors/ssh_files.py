@@ -15,13 +15,13 @@ from typing import Protocol
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from tianji_cli.connectors.base import MAX_DEPTH, MAX_FILES
-from tianji_cli.connectors.remote_shell import Answer
+from tianji_cli.connectors.remote_shell import ShellAnswer
 
 PUT_CHUNK_BYTES = 1 << 18
 _NOT_THERE = 44
 """Exit code of our own for a file that does not exist."""
 
-RunLine = Callable[[str, bytes], Answer]
+RunLine = Callable[[str, bytes], ShellAnswer]
 """Runs a line of shell with this input, to its end."""
 
 

@@ -15,7 +15,7 @@ from engine.host.account import home
 from tianji_cli.lab import hosts, network, texts
 from tianji_cli.lab.cgroups import make_groups, plan_freezer
 from tianji_cli.lab.disks import make_key, prepare_disk
-from tianji_cli.lab.network import Command, Methods
+from tianji_cli.lab.network import Methods, NetworkCommand
 from tianji_cli.lab.plan import (
     NUM_SUBNETS,
     LabPaths,
@@ -35,7 +35,7 @@ from tianji_cli.lab.shaping import apply_shaping, choose_methods
 from tianji_cli.lab.state import LabState, load_state, locked, save_state
 from tianji_cli.lab.system import attempt, boot_id, mount_points, perform, perform_all
 from tianji_cli.lab.teardown import take_down
-from tianji_cli.lab.view import Interpreter, complete
+from tianji_cli.lab.view import VisibleInterpreter, complete
 
 
 def build(request: LabRequest, directory: Path) -> LabState:
@@ -58,7 +58,7 @@ def build(request: LabRequest, directory: Path) -> LabState:
         str(directory),
         mounts=mount_points(),
         homes=(pwd.getpwuid(0).pw_dir, str(home() or "/")),
-        interpreter=Interpreter(sys.executable, (sys.prefix, sys.base_prefix)),
+        interpreter=VisibleInterpreter(sys.executable, (sys.prefix, sys.base_prefix)),
     )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -93,7 +93,7 @@ def _build(request: LabRequest, paths: LabPaths, methods: Methods, *, has_clocks
         make_groups(state.freezer, [host.name for host in plan.hosts])
     paths.disks.mkdir()
     paths.logs.mkdir()
-    perform(Command(("mount", "-t", "tmpfs", "-o", "mode=700", plan.lab_id, plan.disks)))
+    perform(NetworkCommand(("mount", "-t", "tmpfs", "-o", "mode=700", plan.lab_id, plan.disks)))
     make_key(paths.key, "tianji-lab")
     with ThreadPoolExecutor(4) as pool:
         lines = list(pool.map(lambda host: prepare_disk(plan, host, paths), plan.hosts))
@@ -144,5 +144,7 @@ def _join_networks(request: LabRequest, paths: LabPaths, methods: Methods) -> La
 
 def _is_routed(plan: LabPlan) -> bool:
     """Whether this machine reaches that network already, by something better than a default."""
-    routes = perform(Command(("ip", "-o", "route", "show", "to", "match", plan.operator_address)))
+    routes = perform(
+        NetworkCommand(("ip", "-o", "route", "show", "to", "match", plan.operator_address))
+    )
     return any(not line.startswith("default") for line in routes.splitlines())

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from tianji_cli.lab.processes import ProcessId, identify
+from tianji_cli.lab.processes import LabProcessId, identify
 
 
 class Freezer(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ def frozen(freezer: Freezer, host: str) -> bool:
     return "frozen 1" in text.splitlines() or text.strip() == "FROZEN"
 
 
-def members(freezer: Freezer) -> list[ProcessId]:
+def members(freezer: Freezer) -> list[LabProcessId]:
     """Living processes in the lab's groups."""
     found = []
     for file in Path(freezer.directory).glob("*/cgroup.procs"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import ConfigError, RunFailedError
 from tianji_cli.lab import texts
-from tianji_cli.lab.network import Command
+from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.plan import HostPlan, LabPaths, LabPlan
 from tianji_cli.lab.system import attempt, perform
 
@@ -21,7 +21,9 @@ _FILL_ATTEMPTS = 5
 def make_key(path: Path, comment: str) -> str:
     """Makes an ed25519 key pair; returns the public half."""
     perform(
-        Command(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)))
+        NetworkCommand(
+            ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
+        )
     )
     return path.with_name(f"{path.name}.pub").read_text(encoding="ascii")
 
@@ -34,7 +36,7 @@ def prepare_disk(plan: LabPlan, host: HostPlan, paths: LabPaths) -> str:
     """
     disk = Path(host.disk)
     disk.mkdir()
-    perform(Command(("mount", "-t", "tmpfs", "-o", f"size={ROOMY}", plan.lab_id, host.disk)))
+    perform(NetworkCommand(("mount", "-t", "tmpfs", "-o", f"size={ROOMY}", plan.lab_id, host.disk)))
     for part in ("upper", "work", "root"):
         (disk / part).mkdir(parents=True)
     upper = disk / "upper"
@@ -80,8 +82,8 @@ def is_full(host: HostPlan) -> bool:
     return os.statvfs(host.disk).f_bavail == 0
 
 
-def _resize(host: HostPlan, size: str) -> Command:
-    return Command(("mount", "-o", f"remount,size={size}", host.disk))
+def _resize(host: HostPlan, size: str) -> NetworkCommand:
+    return NetworkCommand(("mount", "-o", f"remount,size={size}", host.disk))
 
 
 def _unlock_root(upper: Path) -> None:

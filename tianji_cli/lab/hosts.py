@@ -10,11 +10,11 @@ from pathlib import Path
 
 from engine.errors import CleanupError, ConfigError, PreflightError, RunFailedError
 from tianji_cli.lab import cgroups, network
-from tianji_cli.lab.network import Command
+from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.plan import HostPlan, LabPaths
 from tianji_cli.lab.preflight import NAMESPACES
 from tianji_cli.lab.processes import (
-    ProcessId,
+    LabProcessId,
     await_end,
     child_of,
     identify,
@@ -144,7 +144,7 @@ def _answers(host: HostPlan) -> bool:
 def _listens(host: HostPlan) -> bool:
     """As `_answers`, for a host that nobody reaches: asks its own kernel."""
     sockets = ("ss", "--no-header", "--listening", "--tcp", "--numeric")
-    command = Command((*network.in_namespace(host.netns), *sockets))
+    command = NetworkCommand((*network.in_namespace(host.netns), *sockets))
     return f"{host.address}:{host.ssh_port}" in attempt(command).stdout.split()
 
 
@@ -157,13 +157,13 @@ def _failed(host: HostPlan) -> PreflightError:
     return PreflightError(f"the host did not come up: {said}", where=host.name)
 
 
-def running_init(state: LabState, host: HostPlan) -> ProcessId | None:
+def running_init(state: LabState, host: HostPlan) -> LabProcessId | None:
     """The first process of a running host; None if the host is dead."""
     processes = state.hosts.get(host.name)
     return processes.init if processes and is_alive(processes.init) else None
 
 
-def require_running(state: LabState, host: HostPlan) -> ProcessId:
+def require_running(state: LabState, host: HostPlan) -> LabProcessId:
     """As `running_init`, but a dead host is a ConfigError."""
     init = running_init(state, host)
     if init is None:
@@ -183,7 +183,7 @@ def kill(state: LabState, host: HostPlan) -> None:
         raise CleanupError(f"processes are left: {pids}", where=host.name)
 
 
-def end_processes(state: LabState, name: str) -> list[ProcessId]:
+def end_processes(state: LabState, name: str) -> list[LabProcessId]:
     """Kills a host's first process, upon which the kernel ends all others in it.
 
     The launcher then collects it and ends by itself; it is killed only if it does not.

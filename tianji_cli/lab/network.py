@@ -25,7 +25,7 @@ LossMethod = Literal["off", "netem", "iptables", "unavailable"]
 DelayMethod = Literal["off", "netem", "nfqueue", "unavailable"]
 
 
-class Command(msgspec.Struct, frozen=True):
+class NetworkCommand(msgspec.Struct, frozen=True):
     """A program, its arguments, and what it reads on standard input."""
 
     argv: tuple[str, ...]
@@ -44,25 +44,25 @@ class Methods(msgspec.Struct, frozen=True, kw_only=True):
     has_single_packets: bool = False
 
 
-def add_namespaces(plan: LabPlan) -> list[Command]:
+def add_namespaces(plan: LabPlan) -> list[NetworkCommand]:
     return [add_namespace(name) for name in reversed(plan.namespaces)]
 
 
-def add_namespace(name: str) -> Command:
-    return Command(("ip", "netns", "add", name))
+def add_namespace(name: str) -> NetworkCommand:
+    return NetworkCommand(("ip", "netns", "add", name))
 
 
-def remove_namespace(name: str) -> Command:
-    return Command(("ip", "netns", "del", name))
+def remove_namespace(name: str) -> NetworkCommand:
+    return NetworkCommand(("ip", "netns", "del", name))
 
 
-def add_operator_link(plan: LabPlan) -> Command:
+def add_operator_link(plan: LabPlan) -> NetworkCommand:
     """Fails where the link exists: its name stands for the subnet, so one lab at a time gets it."""
     ends = (plan.link, "type", "veth", "peer", "name", OPERATOR_PORT, "netns", plan.fabric)
-    return Command(("ip", "link", "add", *ends))
+    return NetworkCommand(("ip", "link", "add", *ends))
 
 
-def connect_all(plan: LabPlan) -> list[Command]:
+def connect_all(plan: LabPlan) -> list[NetworkCommand]:
     """Bridge, cables and addresses. One process per namespace."""
     fabric = [
         "link set lo up",
@@ -85,13 +85,13 @@ def connect_all(plan: LabPlan) -> list[Command]:
     ]
 
 
-def connect_host(plan: LabPlan, host: HostPlan) -> list[Command]:
+def connect_host(plan: LabPlan, host: HostPlan) -> list[NetworkCommand]:
     """One host's cable and address, in a namespace that is there."""
     return [_batch(("ip", "-n", plan.fabric), _cable_lines(host)), _address(host)]
 
 
-def disconnect_host(plan: LabPlan, host: HostPlan) -> Command:
-    return Command(("ip", "-n", plan.fabric, "link", "del", host.bridge_port))
+def disconnect_host(plan: LabPlan, host: HostPlan) -> NetworkCommand:
+    return NetworkCommand(("ip", "-n", plan.fabric, "link", "del", host.bridge_port))
 
 
 def _cable_lines(host: HostPlan) -> list[str]:
@@ -103,12 +103,12 @@ def _cable_lines(host: HostPlan) -> list[str]:
     ]
 
 
-def _address(host: HostPlan) -> Command:
+def _address(host: HostPlan) -> NetworkCommand:
     lines = ["link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up"]
     return _batch(("ip", "-n", host.netns), lines)
 
 
-def shape(plan: LabPlan, methods: Methods, hosts: Sequence[HostPlan]) -> list[Command]:
+def shape(plan: LabPlan, methods: Methods, hosts: Sequence[HostPlan]) -> list[NetworkCommand]:
     """Rate on both ends of every cable; delay and loss on what leaves a host, where netem is."""
     netem = _netem(plan, methods)
     tbf = tbf_arguments(plan.request.rate_bits_per_s)
@@ -147,7 +147,7 @@ def _netem(plan: LabPlan, methods: Methods) -> str:
     return " ".join(["netem", *words, f"limit {_NETEM_LIMIT_PACKETS}"]) if words else ""
 
 
-def filter_all(plan: LabPlan, methods: Methods) -> list[Command]:
+def filter_all(plan: LabPlan, methods: Methods) -> list[NetworkCommand]:
     """What iptables does in the fabric where netem is missing: loss first, then delay."""
     rules: list[tuple[str, ...]] = []
     if methods.loss == "iptables":
@@ -158,26 +158,26 @@ def filter_all(plan: LabPlan, methods: Methods) -> list[Command]:
     if methods.delay == "nfqueue":
         rules.append(("-j", "NFQUEUE", "--queue-num", str(DELAY_QUEUE), "--queue-bypass"))
     append = (*in_namespace(plan.fabric), "iptables", "-A", "FORWARD")
-    return [Command((*append, "!", "-s", plan.operator_address, *rule)) for rule in rules]
+    return [NetworkCommand((*append, "!", "-s", plan.operator_address, *rule)) for rule in rules]
 
 
-def _single_packets(plan: LabPlan, hosts: Sequence[HostPlan]) -> list[Command]:
+def _single_packets(plan: LabPlan, hosts: Sequence[HostPlan]) -> list[NetworkCommand]:
     """Switches segmentation offload off, or one lost "packet" would be up to 64 KB of a stream."""
     offloads = ("tso", "off", "gso", "off", "gro", "off")
     ends = [(plan.fabric, host.bridge_port) for host in hosts]
     ends += [(host.netns, "eth0") for host in hosts]
     return [
-        Command((*in_namespace(netns), "ethtool", "-K", device, *offloads))
+        NetworkCommand((*in_namespace(netns), "ethtool", "-K", device, *offloads))
         for netns, device in ends
     ]
 
 
-def cut(plan: LabPlan, host: HostPlan) -> Command:
+def cut(plan: LabPlan, host: HostPlan) -> NetworkCommand:
     """A silent black hole: the carrier stays up, packets go nowhere."""
-    return Command(("ip", "-n", plan.fabric, "link", "set", host.bridge_port, "nomaster"))
+    return NetworkCommand(("ip", "-n", plan.fabric, "link", "set", host.bridge_port, "nomaster"))
 
 
-def heal(plan: LabPlan, host: HostPlan) -> Command:
+def heal(plan: LabPlan, host: HostPlan) -> NetworkCommand:
     lines = [
         f"link set {host.bridge_port} master {BRIDGE}",
         f"link set {host.bridge_port} up",
@@ -185,9 +185,9 @@ def heal(plan: LabPlan, host: HostPlan) -> Command:
     return _batch(("ip", "-n", plan.fabric), lines)
 
 
-def list_ports(plan: LabPlan) -> Command:
+def list_ports(plan: LabPlan) -> NetworkCommand:
     """Which cables are plugged in, as JSON for `plugged_ports`."""
-    return Command(("ip", "-json", "-n", plan.fabric, "link", "show", "type", "veth"))
+    return NetworkCommand(("ip", "-json", "-n", plan.fabric, "link", "show", "type", "veth"))
 
 
 def plugged_ports(listing: str) -> frozenset[str]:
@@ -201,9 +201,9 @@ class _Link(msgspec.Struct):
     master: str | None = None
 
 
-def disconnect(plan: LabPlan) -> Command:
+def disconnect(plan: LabPlan) -> NetworkCommand:
     """Removes the operator's cable from the fabric's end, which is certainly ours."""
-    return Command(("ip", "-n", plan.fabric, "link", "del", OPERATOR_PORT))
+    return NetworkCommand(("ip", "-n", plan.fabric, "link", "del", OPERATOR_PORT))
 
 
 def in_namespace(netns: str) -> tuple[str, ...]:
@@ -211,5 +211,5 @@ def in_namespace(netns: str) -> tuple[str, ...]:
     return ("nsenter", f"--net=/run/netns/{netns}")
 
 
-def _batch(program: tuple[str, ...], lines: list[str]) -> Command:
-    return Command((*program, "-batch", "-"), "\n".join([*lines, ""]))
+def _batch(program: tuple[str, ...], lines: list[str]) -> NetworkCommand:
+    return NetworkCommand((*program, "-batch", "-"), "\n".join([*lines, ""]))

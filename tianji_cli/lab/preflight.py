@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.lab.network import Command
+from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.system import attempt, find_program
 
 WHERE = "this machine"
@@ -79,9 +79,9 @@ def check_namespaces() -> bool:
         PreflightError: They are not allowed here.
     """
     trial = ("unshare", "--net", *NAMESPACES)
-    if attempt(Command((*trial, *CLOCKS, "true"))).returncode == 0:
+    if attempt(NetworkCommand((*trial, *CLOCKS, "true"))).returncode == 0:
         return True
-    done = attempt(Command((*trial, "true")))
+    done = attempt(NetworkCommand((*trial, "true")))
     if done.returncode != 0:
         raise PreflightError(
             f"namespaces cannot be made here: {done.stderr.strip()}",

@@ -20,7 +20,7 @@ import msgspec
 _PROC = Path("/proc")
 
 
-class ProcessId(msgspec.Struct, frozen=True):
+class LabProcessId(msgspec.Struct, frozen=True):
     """One process of this machine's life.
 
     Attributes:
@@ -42,7 +42,7 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
         command: Its arguments, with spaces between them.
     """
 
-    id: ProcessId
+    id: LabProcessId
     parent: int
     inner_pid: int
     pid_namespace: str
@@ -63,16 +63,16 @@ class HostProcess(NamedTuple):
     command: str
 
 
-def identify(pid: int) -> ProcessId | None:
+def identify(pid: int) -> LabProcessId | None:
     """The identity of a living process; None if there is none or it is a zombie."""
     stat = _read(pid, "stat")
     if stat is None:
         return None
     state, start_ticks = _parse_stat(stat)[1::2]
-    return None if state in ("Z", "X") else ProcessId(pid, int(start_ticks))
+    return None if state in ("Z", "X") else LabProcessId(pid, int(start_ticks))
 
 
-def is_alive(process: ProcessId | None) -> bool:
+def is_alive(process: LabProcessId | None) -> bool:
     return process is not None and identify(process.pid) == process
 
 
@@ -102,7 +102,7 @@ def _read_row(pid: int) -> ProcessRow | None:
         return None
     inner = next(line for line in status.splitlines() if line.startswith("NSpid:"))
     return ProcessRow(
-        id=ProcessId(pid, int(start_ticks)),
+        id=LabProcessId(pid, int(start_ticks)),
         parent=int(parent),
         inner_pid=int(inner.split()[-1]),
         pid_namespace=namespaces[0],
@@ -119,7 +119,7 @@ def _read(pid: int, file: str) -> str | None:
         return None
 
 
-def child_of(launcher: ProcessId) -> ProcessId | None:
+def child_of(launcher: LabProcessId) -> LabProcessId | None:
     """The first living child of a process."""
     listing = _read(launcher.pid, f"task/{launcher.pid}/children")
     if listing is not None:
@@ -128,7 +128,7 @@ def child_of(launcher: ProcessId) -> ProcessId | None:
     return next((row.id for row in read_table() if row.parent == launcher.pid), None)
 
 
-def inhabitants(init: ProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow]:
+def inhabitants(init: LabProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow]:
     """Everything in the pid namespace that `init` began, and in namespaces within it."""
     spaces = {row.pid_namespace for row in table if row.id == init}
     found = {row.id.pid for row in table if row.pid_namespace in spaces}
@@ -137,7 +137,7 @@ def inhabitants(init: ProcessId, table: Sequence[ProcessRow]) -> list[ProcessRow
     return [row for row in table if row.id.pid in found]
 
 
-def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[ProcessId]:
+def kill_all(processes: Iterable[LabProcessId], *, timeout_s: float) -> list[LabProcessId]:
     """SIGKILLs processes and waits for their end.
 
     Returns:
@@ -146,15 +146,15 @@ def kill_all(processes: Iterable[ProcessId], *, timeout_s: float) -> list[Proces
     return _await_end(processes, timeout_s=timeout_s, is_killed=True)
 
 
-def await_end(processes: Iterable[ProcessId], *, timeout_s: float) -> list[ProcessId]:
+def await_end(processes: Iterable[LabProcessId], *, timeout_s: float) -> list[LabProcessId]:
     """As `kill_all`, but waits for processes that end by themselves."""
     return _await_end(processes, timeout_s=timeout_s, is_killed=False)
 
 
 def _await_end(
-    processes: Iterable[ProcessId], *, timeout_s: float, is_killed: bool
-) -> list[ProcessId]:
-    waiting: dict[int, ProcessId] = {}
+    processes: Iterable[LabProcessId], *, timeout_s: float, is_killed: bool
+) -> list[LabProcessId]:
+    waiting: dict[int, LabProcessId] = {}
     with ExitStack() as stack:
         poll = select.poll()
         for process in set(processes):
@@ -175,7 +175,7 @@ def _await_end(
     return list(waiting.values())
 
 
-def _open(process: ProcessId) -> int | None:
+def _open(process: LabProcessId) -> int | None:
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import RunFailedError
 from tianji_cli.lab import network
-from tianji_cli.lab.network import Command, DelayMethod, LossMethod, Methods
+from tianji_cli.lab.network import DelayMethod, LossMethod, Methods, NetworkCommand
 from tianji_cli.lab.plan import LabPaths, LabRequest
 from tianji_cli.lab.processes import identify, reap
 from tianji_cli.lab.state import LabState, save_state
@@ -53,7 +53,7 @@ def _delay_without_netem() -> DelayMethod:
 def _works(script: str, *arguments: str) -> bool:
     """Whether a fixed script succeeds in a network namespace that ends with it."""
     words = ("unshare", "--net", "sh", "-ec", script, *arguments)
-    return attempt(Command(words)).returncode == 0
+    return attempt(NetworkCommand(words)).returncode == 0
 
 
 def apply_shaping(state: LabState, paths: LabPaths) -> None:
@@ -67,7 +67,7 @@ def apply_shaping(state: LabState, paths: LabPaths) -> None:
     filters = network.filter_all(plan, methods)
     if filters:
         sysctl = ("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
-        perform(Command((*network.in_namespace(plan.fabric), *sysctl)))
+        perform(NetworkCommand((*network.in_namespace(plan.fabric), *sysctl)))
         perform_all(filters)
     if methods.delay == "nfqueue":
         _start_delayer(state, paths)

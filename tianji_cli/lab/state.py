@@ -18,7 +18,7 @@ from engine.errors import CleanupError, ConfigError
 from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan
-from tianji_cli.lab.processes import ProcessId
+from tianji_cli.lab.processes import LabProcessId
 from tianji_cli.storage import locks
 
 STATE_SCHEMA_VERSION = 1
@@ -32,8 +32,8 @@ class HostProcesses(msgspec.Struct, frozen=True, kw_only=True):
         init: sshd, the host's process 1; everything in the host ends with it.
     """
 
-    launcher: ProcessId
-    init: ProcessId | None = None
+    launcher: LabProcessId
+    init: LabProcessId | None = None
 
 
 class LabState(msgspec.Struct, kw_only=True):
@@ -59,9 +59,9 @@ class LabState(msgspec.Struct, kw_only=True):
     freezer: Freezer | None = None
     has_clocks: bool = False
     hosts: dict[str, HostProcesses] = {}
-    delayer: ProcessId | None = None
+    delayer: LabProcessId | None = None
 
-    def processes(self) -> list[ProcessId]:
+    def processes(self) -> list[LabProcessId]:
         """Every recorded process, a host's first before its launcher."""
         ids = [id for host in self.hosts.values() for id in (host.init, host.launcher)]
         return [id for id in (*ids, self.delayer) if id is not None]

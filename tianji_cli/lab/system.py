@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import PreflightError, RunFailedError
-from tianji_cli.lab.network import Command
+from tianji_cli.lab.network import NetworkCommand
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 20.0
@@ -35,7 +35,7 @@ def require_program(name: str) -> str:
     return path
 
 
-def attempt(command: Command) -> subprocess.CompletedProcess[str]:
+def attempt(command: NetworkCommand) -> subprocess.CompletedProcess[str]:
     """Runs a command, whatever its exit status."""
     return subprocess.run(
         command.argv,
@@ -48,7 +48,7 @@ def attempt(command: Command) -> subprocess.CompletedProcess[str]:
     )
 
 
-def perform(command: Command) -> str:
+def perform(command: NetworkCommand) -> str:
     """Runs a command and returns its standard output.
 
     Raises:
@@ -62,7 +62,7 @@ def perform(command: Command) -> str:
     return done.stdout
 
 
-def perform_all(commands: Sequence[Command]) -> None:
+def perform_all(commands: Sequence[NetworkCommand]) -> None:
     """Runs commands in order; the first that fails raises RunFailedError."""
     for command in commands:
         perform(command)

@@ -15,9 +15,9 @@ import msgspec
 
 from engine.errors import CleanupError
 from tianji_cli.lab import cgroups, hosts, network
-from tianji_cli.lab.network import Command
+from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.plan import LabPaths, LabPlan
-from tianji_cli.lab.processes import ProcessId, is_alive, kill_all, read_table
+from tianji_cli.lab.processes import LabProcessId, is_alive, kill_all, read_table
 from tianji_cli.lab.state import LabState, load_state
 from tianji_cli.lab.system import NETNS_DIRECTORY, attempt, boot_id, mount_points
 from tianji_cli.lab.view import is_below
@@ -82,7 +82,7 @@ def _end_processes(state: LabState) -> None:
         kill_all(rest, timeout_s=hosts.KILL_TIMEOUT_S)
 
 
-def residents(state: LabState) -> list[ProcessId]:
+def residents(state: LabState) -> list[LabProcessId]:
     """Living processes that are recorded, or are in the lab's network namespaces or groups."""
     inodes = set()
     for name in state.plan.namespaces:
@@ -108,7 +108,7 @@ def _unmount(disks: str) -> None:
     """A mount may be in use for a moment after the last process in it has ended."""
     deadline_s = time.monotonic() + UNMOUNT_TIMEOUT_S
     while disks in mount_points() and time.monotonic() < deadline_s:
-        if attempt(Command(("umount", "--recursive", disks))).returncode != 0:
+        if attempt(NetworkCommand(("umount", "--recursive", disks))).returncode != 0:
             time.sleep(_UNMOUNT_PAUSE_S)
 
 

@@ -39,7 +39,7 @@ def outermost(paths: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-class Interpreter(msgspec.Struct, frozen=True):
+class VisibleInterpreter(msgspec.Struct, frozen=True):
     """The Python that runs TianJi.
 
     Attributes:
@@ -57,7 +57,7 @@ def complete(
     *,
     mounts: tuple[str, ...],
     homes: tuple[str, ...],
-    interpreter: Interpreter,
+    interpreter: VisibleInterpreter,
 ) -> LabRequest:
     """Fills in what is hidden, and what must be shared so that the interpreter runs in a host.
 

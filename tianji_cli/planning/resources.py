@@ -19,7 +19,7 @@ from tianji_cli.planning.plan import Plan
 CPU = "cpu"
 
 
-class HostOffer(msgspec.Struct, frozen=True, kw_only=True):
+class HostResources(msgspec.Struct, frozen=True, kw_only=True):
     """What a host has for a run.
 
     Attributes:
@@ -33,7 +33,7 @@ class HostOffer(msgspec.Struct, frozen=True, kw_only=True):
     idle_cores: tuple[int, ...] = ()
 
 
-class Seat(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
     """A process in the manifest.
 
     Attributes:
@@ -53,7 +53,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     pinning: str = ""
 
 
-def seats_of(plan: Plan, offers: Mapping[str, HostOffer]) -> dict[str, Seat]:
+def resources_of(plan: Plan, offers: Mapping[str, HostResources]) -> dict[str, ProcessResources]:
     """The seats of all processes.
 
     Args:
@@ -67,7 +67,7 @@ def seats_of(plan: Plan, offers: Mapping[str, HostOffer]) -> dict[str, Seat]:
         offer = offers[host.name]
         cores, pinning = _deal(here, threads, host, offer)
         for item in here:
-            found[item.process] = Seat(
+            found[item.process] = ProcessResources(
                 host=host.name,
                 roles=item.roles,
                 device=_device(item.roles, plan, offer.devices),
@@ -78,7 +78,9 @@ def seats_of(plan: Plan, offers: Mapping[str, HostOffer]) -> dict[str, Seat]:
     return {item.process: found[item.process] for item in plan.placements}
 
 
-def seated(launches: Mapping[str, Launch], seats: Mapping[str, Seat]) -> dict[str, Launch]:
+def seated(
+    launches: Mapping[str, Launch], seats: Mapping[str, ProcessResources]
+) -> dict[str, Launch]:
     """The same launches, with every process told its threads and cores."""
     return {
         host: msgspec.structs.replace(
@@ -110,7 +112,7 @@ def cores_needed(here: Sequence[Placement], threads: Mapping[str, int]) -> int:
 
 
 def _deal(
-    here: Sequence[Placement], threads: Mapping[str, int], host: Host, offer: HostOffer
+    here: Sequence[Placement], threads: Mapping[str, int], host: Host, offer: HostResources
 ) -> tuple[dict[str, tuple[int, ...]], str]:
     """Cores of each process of a host, and in words why; none where they do not suffice."""
     needed, num_cores = cores_needed(here, threads), len(offer.cores)
@@ -148,7 +150,7 @@ def _device(roles: Sequence[str], plan: Plan, devices: Sequence[str]) -> str:
     return devices[int(learners[0].rpartition("-")[2]) % len(devices)]
 
 
-def words_of_devices(found: Mapping[str, Seat], plan: Plan) -> list[str]:
+def words_of_devices(found: Mapping[str, ProcessResources], plan: Plan) -> list[str]:
     """What the user is told of loops that are to be on a device."""
     if not plan.graph.cut.is_on_device:
         return []

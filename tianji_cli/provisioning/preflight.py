@@ -20,7 +20,7 @@ from tianji_cli.connectors.base import Node
 from tianji_cli.provisioning.bundle import REQUIREMENTS, pinned_constraints
 from tianji_cli.provisioning.environment import MIN_FREE_BYTES, find_interpreter
 from tianji_cli.provisioning.probe import ProbeFacts, probe_command
-from tianji_cli.storage.clock_sync import NUM_PINGS, Answer, ClockOffset, estimate
+from tianji_cli.storage.clock_sync import NUM_PINGS, ClockAnswer, ClockOffset, estimate
 
 MIN_MEMORY_BYTES = 512 * 2**20
 MAX_SKEW_S = 1.0
@@ -272,7 +272,7 @@ def measure_clock(node: Node, python: str) -> ClockOffset:
             if not line:
                 raise TianJiError(f"its clock does not answer: {connection.error_output()}")
             answer = msgspec.json.decode(line, type=_ClockAnswer)
-            answers.append(Answer(sent_ns, answer.unix_ns, heard_ns))
+            answers.append(ClockAnswer(sent_ns, answer.unix_ns, heard_ns))
     except (OSError, msgspec.DecodeError) as error:
         said = connection.error_output() or str(error)
         raise TianJiError(f"its clock does not answer: {said}", where=node.name) from error

@@ -58,7 +58,7 @@ Connect = Callable[[Host, threading.Event], Node]
 
 
 @dataclass(frozen=True)
-class Site:
+class ReadyHost:
     """A host that is ready: its supervisor runs and waits for instructions."""
 
     node: Node
@@ -68,7 +68,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Order:
+class ProvisionRequest:
     """What to make ready.
 
     Attributes:
@@ -106,13 +106,13 @@ class Provisioner:
     """Makes hosts ready, each in a thread of its own.
 
     Args:
-        order: The run.
+        request: The run.
         watch: Called with host, phase and a few words, in the thread that calls `provision`.
         reach: Makes a connection; tests give their own.
     """
 
-    def __init__(self, order: Order, watch: Watch, reach: Connect = connect) -> None:
-        self._order = order
+    def __init__(self, request: ProvisionRequest, watch: Watch, reach: Connect = connect) -> None:
+        self._request = request
         self._watch = watch
         self._reach = reach
         self._cancel = threading.Event()
@@ -121,13 +121,13 @@ class Provisioner:
         self._lock = threading.Lock()
         self._constraints = pinned_constraints()
         self._bundle: Bundle | None = None
-        self._modules = pack_modules(order.modules.files) if order.modules.files else None
+        self._modules = pack_modules(request.modules.files) if request.modules.files else None
 
     def interrupt(self) -> None:
         """Wakes `provision` up; safe in a signal handler."""
         self._events.put(None)
 
-    def provision(self, hosts: Sequence[Host]) -> dict[str, Site]:
+    def provision(self, hosts: Sequence[Host]) -> dict[str, ReadyHost]:
         """Makes all hosts ready.
 
         Raises:
@@ -149,9 +149,9 @@ class Provisioner:
                 node.close()
             raise
 
-    def _gather(self, names: list[str]) -> dict[str, Site]:
+    def _gather(self, names: list[str]) -> dict[str, ReadyHost]:
         """Waits for all; a failure ends waiting for the others after a moment, to name them all."""
-        ready: dict[str, Site] = {}
+        ready: dict[str, ReadyHost] = {}
         errors: dict[str, TianJiError] = {}
         phases: dict[str, tuple[Phase, float]] = {
             name: ("connect", time.monotonic() + PHASE_S["connect"]) for name in names
@@ -208,34 +208,34 @@ class Provisioner:
             raise PreflightError("cancelled, because another host failed", where=host.name)
         self._events.put(_Event(host.name, phase, detail))
 
-    def _make_ready(self, host: Host) -> Site:
+    def _make_ready(self, host: Host) -> ReadyHost:
         self._enter(host, "connect", host.ssh_host or "this machine")
         node = self._reach(host, self._cancel)
         with self._lock:
             self._nodes[host.name] = node
         host = with_address(host, node)
-        directories = self._order.modules.directories
+        directories = self._request.modules.directories
         if not node.is_remote:
             part = HostPart(
                 host=host,
                 python=sys.executable,
                 source=str(source_root()),
-                run_dir=self._order.local_run_dir,
+                run_dir=self._request.local_run_dir,
                 inspector=INSPECTOR,
-                attempt=self._order.attempt,
+                attempt=self._request.attempt,
             )
         else:
             part = self._equip(host, node)
             directories = self._send_modules(host, node, part.python)
         self._enter(host, "start")
-        connection = start_supervisor(node, part, self._order.run_id)
-        return Site(node, part, connection, directories)
+        connection = start_supervisor(node, part, self._request.run_id)
+        return ReadyHost(node, part, connection, directories)
 
     def _equip(self, host: Host, node: Node) -> HostPart:
         self._enter(host, "verify", node.access.endpoint)
         workdir = node.expand(host.workdir)
         interpreter = find_interpreter(node, host, self._constraints)
-        run_dir = f"{workdir}/runs/{self._order.name_on(host.name)}"
+        run_dir = f"{workdir}/runs/{self._request.name_on(host.name)}"
         if node.exists(run_dir):
             raise run_exists(host.name, run_dir)
         bundle = self._get_bundle()
@@ -251,7 +251,7 @@ class Provisioner:
             source=source,
             run_dir=run_dir,
             inspector=INSPECTOR,
-            attempt=self._order.attempt,
+            attempt=self._request.attempt,
         )
 
     def _send_modules(self, host: Host, node: Node, python: str) -> tuple[str, ...]:
@@ -262,7 +262,7 @@ class Provisioner:
         place = f"{workdir}/bundles/{self._modules.name}"
         held = look_at_bundle(node, python, place, self._modules)
         if not held.is_sound:
-            self._enter(host, "ship", held.words(self._order.modules.words))
+            self._enter(host, "ship", held.words(self._request.modules.words))
             forget_modules(node, workdir)
             ship(node, workdir, self._modules, self._attempt(host))
         return (place,)
@@ -281,8 +281,8 @@ class Provisioner:
 
     def _attempt(self, host: Host) -> str:
         """Tells this host's files on their way from others', also on a disk that hosts share."""
-        name = f"{self._order.run_id}@{host.name}"
-        return f"{name}.{self._order.attempt}" if self._order.attempt else name
+        name = f"{self._request.run_id}@{host.name}"
+        return f"{name}.{self._request.attempt}" if self._request.attempt else name
 
     def _get_bundle(self) -> Bundle:
         with self._lock:
@@ -296,7 +296,7 @@ class _Event:
     host: str
     phase: Phase
     detail: str
-    site: Site | None = None
+    site: ReadyHost | None = None
     error: TianJiError | None = None
 
 

@@ -11,7 +11,7 @@ import msgspec
 from engine.control_protocol import Beat, FromSupervisor, LineReader
 from engine.errors import RunFailedError
 from engine.messages import Message
-from engine.supervision.nonblocking_writer import Outlet
+from engine.supervision.nonblocking_writer import NonBlockingWriter
 from tianji_cli.connectors.base import Connection
 from tianji_cli.interrupts import Interrupts
 
@@ -19,7 +19,7 @@ BEAT_S = 3.0
 """How often supervisors behind SSH hear from us; see `Prepare.lease_s`."""
 
 
-class Line:
+class SupervisorChannel:
     """One supervisor. What it is told waits here while it does not read, so that neither waits for
     the other and Ctrl-C is heard whatever it does.
 
@@ -34,7 +34,7 @@ class Line:
         self.connection = connection
         self.is_open = True
         self.ended_by = "its output ended"
-        self.outlet = Outlet(connection.to_supervisor, owns=False)
+        self.writer = NonBlockingWriter(connection.to_supervisor, owns=False)
         self.reader: LineReader[FromSupervisor] = LineReader(
             connection.from_supervisor, FromSupervisor
         )
@@ -42,10 +42,10 @@ class Line:
     def tell(self, message: Message) -> bool:
         """Sends a message, without ever waiting. False if nobody listens any more."""
         try:
-            self.outlet.put(message)
+            self.writer.put(message)
         except OSError:
-            self.outlet.close()
-        return self.outlet.is_open
+            self.writer.close()
+        return self.writer.is_open
 
     def died(self, cause: str) -> RunFailedError:
         """The error that this supervisor's death is, with its last words."""
@@ -55,7 +55,7 @@ class Line:
         return RunFailedError(f"the node supervisor failed: {cause}{tail}", where=self.host)
 
 
-class Lines:
+class SupervisorChannels:
     """All supervisors of a run.
 
     Args:
@@ -67,7 +67,9 @@ class Lines:
     def __init__(
         self, connections: Mapping[str, Connection], interrupts: Interrupts, beats: set[str]
     ) -> None:
-        self.by_host = {host: Line(connection) for host, connection in connections.items()}
+        self.by_host = {
+            host: SupervisorChannel(connection) for host, connection in connections.items()
+        }
         self._interrupts = interrupts
         self._beats = beats
         self._beat_at_s = 0.0
@@ -79,7 +81,7 @@ class Lines:
 
     def reports(
         self, deadline: Callable[[], float | None]
-    ) -> Iterator[tuple[Line | None, FromSupervisor | None]]:
+    ) -> Iterator[tuple[SupervisorChannel | None, FromSupervisor | None]]:
         """Yields every report with its line; (line, None) once, when a line ends; (None, None)
         after an interrupt. Ends at the deadline, and when no line is open.
 
@@ -94,14 +96,16 @@ class Lines:
             self._watch_writable()
             for key, events in self._selector.select(self._timeout_s(now_s, deadline_s)):
                 if events & selectors.EVENT_WRITE:
-                    key.data.outlet.flush()
+                    key.data.writer.flush()
                 elif key.data is None:
                     self._interrupts.drain()
                     yield None, None
                 else:
                     yield from self._read(key.data)
 
-    def _read(self, line: Line) -> Iterator[tuple[Line | None, FromSupervisor | None]]:
+    def _read(
+        self, line: SupervisorChannel
+    ) -> Iterator[tuple[SupervisorChannel | None, FromSupervisor | None]]:
         try:
             for report in line.reader.read():
                 yield line, report
@@ -115,7 +119,7 @@ class Lines:
 
     def _watch_writable(self) -> None:
         """Waits also for supervisors that have not read all they were told."""
-        wanted = {fd: line for line in self.by_host.values() if (fd := line.outlet.fd) is not None}
+        wanted = {fd: line for line in self.by_host.values() if (fd := line.writer.fd) is not None}
         for fd in self._writable - wanted.keys():
             self._selector.unregister(fd)
         for fd in wanted.keys() - self._writable:

@@ -29,13 +29,13 @@ from engine.messages import COORDINATOR
 from engine.progress import Progress
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan, most_connections, servers_on
-from tianji_cli.planning.resources import HostOffer, cores_needed, threads_of
+from tianji_cli.planning.resources import HostResources, cores_needed, threads_of
 from tianji_cli.provisioning.probe import minor_of
-from tianji_cli.provisioning.provision import Site
-from tianji_cli.runs.channels import BEAT_S, Line, Lines
+from tianji_cli.provisioning.provision import ReadyHost
+from tianji_cli.runs.channels import BEAT_S, SupervisorChannel, SupervisorChannels
 from tianji_cli.runs.monitor import END_S, Outcome, Watcher
 from tianji_cli.runs.parallel import in_parallel
-from tianji_cli.storage.clock_sync import NUM_PINGS, Answer, ClockOffset, estimate, relative_to
+from tianji_cli.storage.clock_sync import NUM_PINGS, ClockAnswer, ClockOffset, estimate, relative_to
 from tianji_cli.storage.deployment import HostPart
 
 PREPARE_S = 120.0
@@ -51,7 +51,7 @@ class HostReady:
 
     facts: HostFacts
     endpoints: tuple[str, ...]
-    offer: HostOffer
+    offer: HostResources
     notes: tuple[str, ...] = ()
 
 
@@ -64,13 +64,13 @@ class Controller:
         interrupts: The user's Ctrl-C.
     """
 
-    def __init__(self, plan: Plan, sites: Mapping[str, Site], interrupts: Interrupts) -> None:
+    def __init__(self, plan: Plan, sites: Mapping[str, ReadyHost], interrupts: Interrupts) -> None:
         self._plan = plan
         self._sites = sites
         self._interrupts = interrupts
         self._beats = {host for host, site in sites.items() if site.node.is_remote}
         connections = {host: site.connection for host, site in sites.items()}
-        self._lines = Lines(connections, interrupts, self._beats)
+        self._lines = SupervisorChannels(connections, interrupts, self._beats)
         self._head = plan.host_of[COORDINATOR]
 
     def prepare(self, run_id: str) -> dict[str, HostReady]:
@@ -133,10 +133,10 @@ class Controller:
         Raises:
             DeadlineError: A host does not answer.
         """
-        answers: dict[str, list[Answer]] = {host: [] for host in self._sites}
+        answers: dict[str, list[ClockAnswer]] = {host: [] for host in self._sites}
         sent_ns: dict[str, int] = {}
 
-        def ask(line: Line) -> None:
+        def ask(line: SupervisorChannel) -> None:
             sent_ns[line.host] = time.monotonic_ns()
             line.tell(Ping(number=len(answers[line.host])))
 
@@ -149,7 +149,7 @@ class Controller:
             if isinstance(report, Pong):
                 assert line is not None
                 known = answers[line.host]
-                known.append(Answer(sent_ns[line.host], report.monotonic_ns, heard_ns))
+                known.append(ClockAnswer(sent_ns[line.host], report.monotonic_ns, heard_ns))
                 if len(known) < NUM_PINGS:
                     ask(line)
             if all(len(known) >= NUM_PINGS for known in answers.values()):
@@ -158,7 +158,7 @@ class Controller:
         late = [host for host, known in answers.items() if len(known) < NUM_PINGS]
         raise DeadlineError("the clock could not be read", where=", ".join(late))
 
-    def _check_alive(self, line: Line | None, report: object) -> None:
+    def _check_alive(self, line: SupervisorChannel | None, report: object) -> None:
         """While nothing runs yet, any end is an error."""
         if self._interrupts.count:
             raise KeyboardInterrupt
@@ -235,7 +235,7 @@ class Controller:
 
 
 def _ready(report: Prepared) -> HostReady:
-    offer = HostOffer(devices=report.devices, cores=report.cores, idle_cores=report.idle_cores)
+    offer = HostResources(devices=report.devices, cores=report.cores, idle_cores=report.idle_cores)
     return HostReady(report.facts, tuple(report.endpoints), offer, report.notes)
 
 

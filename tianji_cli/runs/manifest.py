@@ -15,7 +15,7 @@ from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.git_state import GitState, git_state
-from tianji_cli.planning.resources import Seat
+from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.json_files import write_json
 from tianji_cli.storage.ownership import checksum_of, note_own
@@ -37,7 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     git: GitState
     versions: dict[str, str]
     hosts: dict[str, HostFacts]
-    processes: dict[str, Seat]
+    processes: dict[str, ProcessResources]
     seeds: list[int]
     started_at: str
     clock_offsets_s: dict[str, float]
@@ -50,7 +50,7 @@ def write_manifest(
     experiment: Experiment,
     inventory: Inventory,
     hosts: dict[str, HostFacts],
-    processes: dict[str, Seat],
+    processes: dict[str, ProcessResources],
     offsets: Mapping[str, ClockOffset],
     resumed: Resumed | None = None,
 ) -> Manifest:

@@ -21,7 +21,7 @@ from engine.errors import CleanupError
 from engine.messages import COORDINATOR, HostGone
 from engine.progress import Progress
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.runs.channels import Line, Lines
+from tianji_cli.runs.channels import SupervisorChannel, SupervisorChannels
 
 END_S = 15.0
 """How long a supervisor may take to end, once it has been told or is alone."""
@@ -53,7 +53,7 @@ class Watcher:
 
     def __init__(
         self,
-        lines: Lines,
+        lines: SupervisorChannels,
         head: str,
         interrupts: Interrupts,
         show: Callable[[Progress], None],
@@ -95,7 +95,7 @@ class Watcher:
         self._outcome.is_detached = is_complete and bool(self._detached)
         return is_complete
 
-    def _take(self, line: Line, report: object) -> None:
+    def _take(self, line: SupervisorChannel, report: object) -> None:
         match report:
             case Spawned():
                 self._outcome.pids[report.address] = report.pid
@@ -118,7 +118,7 @@ class Watcher:
             case None if line.host not in self._done | self._detached:
                 self._lost(line)
 
-    def _lost(self, line: Line) -> None:
+    def _lost(self, line: SupervisorChannel) -> None:
         error = line.died(line.ended_by)
         self._outcome.lost[line.host] = error.what
         self._note(f"{line.host} is lost: {error.what}")

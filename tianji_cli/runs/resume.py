@@ -17,7 +17,7 @@ from engine.progress import Resumed, steps_left
 from engine.spec import Experiment
 from engine.trace.checkpoint_file import (
     CheckpointInfo,
-    Found,
+    FoundCheckpoint,
     check_identity,
     is_identity,
     newest_checkpoint,
@@ -48,7 +48,7 @@ class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Origin:
+class ResumePoint:
     """A checkpoint to go on from.
 
     Attributes:
@@ -153,7 +153,7 @@ class Origin:
             node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
 
 
-def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
+def find_resume_point(results: Path, name: str, consent: Consent = NOBODY) -> ResumePoint:
     """The newest whole checkpoint of a run.
 
     Args:
@@ -179,7 +179,7 @@ def find_origin(results: Path, name: str, consent: Consent = NOBODY) -> Origin:
     notes += [
         f"incomplete or damaged, so the previous one is used: {text}" for text in found.refused
     ]
-    return Origin(
+    return ResumePoint(
         paths, recorded.experiment, recorded.inventory, directory, found.info, tuple(notes)
     )
 
@@ -193,7 +193,7 @@ def resume_hint(paths: RunPaths) -> str:
     return command_for("up --resume", paths.root)
 
 
-def _newest(checkpoints: Path) -> tuple[Path, Found]:
+def _newest(checkpoints: Path) -> tuple[Path, FoundCheckpoint]:
     """Over all compute groups, which began alike and were merged all along."""
     refused: list[str] = []
     best: tuple[Path, CheckpointInfo] | None = None
@@ -203,8 +203,8 @@ def _newest(checkpoints: Path) -> tuple[Path, Found]:
         if found.info and (best is None or found.info.version > best[1].version):
             best = (directory, found.info)
     if best is None:
-        return checkpoints, Found(None, tuple(refused))
-    return best[0], Found(best[1], tuple(refused))
+        return checkpoints, FoundCheckpoint(None, tuple(refused))
+    return best[0], FoundCheckpoint(best[1], tuple(refused))
 
 
 def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:
@@ -258,8 +258,8 @@ def _lines(notes: list[str]) -> str:
     return "".join(f"\n    {text}" for text in notes)
 
 
-def place_copy(origin: Origin, paths: RunPaths) -> None:
-    """`Origin.copy_to`, with an error for people.
+def place_copy(origin: ResumePoint, paths: RunPaths) -> None:
+    """`ResumePoint.copy_to`, with an error for people.
 
     Raises:
         PreflightError: It cannot be written.

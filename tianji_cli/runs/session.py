@@ -24,9 +24,16 @@ from engine.wording import plural
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.placement import crowded
 from tianji_cli.planning.plan import HostSetup, Plan, ways_of, wire
-from tianji_cli.planning.resources import Seat, seated, seats_of, words_of_devices
+from tianji_cli.planning.resources import ProcessResources, resources_of, seated, words_of_devices
 from tianji_cli.provisioning.own_modules import OwnModules, find_modules
-from tianji_cli.provisioning.provision import Connect, Order, Phase, Provisioner, Site, connect
+from tianji_cli.provisioning.provision import (
+    Connect,
+    Phase,
+    Provisioner,
+    ProvisionRequest,
+    ReadyHost,
+    connect,
+)
 from tianji_cli.provisioning.reachability import Reachable, require_ways
 from tianji_cli.provisioning.shipping import claim_directory, make_run_directories
 from tianji_cli.runs.controller import Controller, HostReady
@@ -36,7 +43,7 @@ from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.mirror import Mirror, fetch
 from tianji_cli.runs.monitor import Outcome
 from tianji_cli.runs.parallel import in_parallel
-from tianji_cli.runs.resume import Origin, place_copy
+from tianji_cli.runs.resume import ResumePoint, place_copy
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.deployment import Deployment, shares_of, write_deployment
 from tianji_cli.storage.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
@@ -64,7 +71,7 @@ class Spectator:
 
 
 @dataclass
-class HostedRun:
+class RunSession:
     """A run that is about to take place.
 
     Attributes:
@@ -83,7 +90,7 @@ class HostedRun:
     is_automatic: bool = False
     detaches: bool = False
     reach: Connect = connect
-    origin: Origin | None = None
+    origin: ResumePoint | None = None
     module_directories: tuple[str, ...] = ()
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
@@ -130,7 +137,7 @@ class HostedRun:
             for words in dict.fromkeys(words for item in ready.values() for words in item.notes):
                 spectator.note(words)
             offsets = controller.measure_clocks()
-            seats = seats_of(self.plan, {host: item.offer for host, item in ready.items()})
+            seats = resources_of(self.plan, {host: item.offer for host, item in ready.items()})
             for words in words_of_devices(seats, self.plan):
                 spectator.note(words)
             controller.meanwhile(lambda: self._write_down(sites, ready, seats, offsets))
@@ -148,8 +155,8 @@ class HostedRun:
                 self._end(controller, sites, outcome, has_started, interrupts, spectator)
         return outcome
 
-    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, Site]:
-        order = Order(
+    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, ReadyHost]:
+        order = ProvisionRequest(
             self.run_id,
             str(self.paths.root.absolute()),
             self.attempt,
@@ -177,13 +184,13 @@ class HostedRun:
         return modules
 
     def _prepare(
-        self, controller: Controller, sites: Mapping[str, Site], spectator: Spectator
+        self, controller: Controller, sites: Mapping[str, ReadyHost], spectator: Spectator
     ) -> dict[str, HostReady]:
         for host in sites:
             spectator.phase(host, "prepare", "")
         return controller.prepare(self.run_id)
 
-    def _try_ways(self, sites: Mapping[str, Site], ready: Mapping[str, HostReady]) -> None:
+    def _try_ways(self, sites: Mapping[str, ReadyHost], ready: Mapping[str, HostReady]) -> None:
         """Raises PreflightError if a port is closed, rather than that roles never join."""
         wanted = ways_of(self.plan)
         if not wanted:
@@ -201,9 +208,9 @@ class HostedRun:
 
     def _write_down(
         self,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, ReadyHost],
         ready: Mapping[str, HostReady],
-        seats: dict[str, Seat],
+        seats: dict[str, ProcessResources],
         offsets: Mapping[str, ClockOffset],
     ) -> None:
         """Makes the run's directories: from now on the run exists."""
@@ -226,17 +233,17 @@ class HostedRun:
             if self.origin is not None:
                 self._place_origin(self.origin, sites)
 
-    def _claim_on(self, site: Site) -> None:
+    def _claim_on(self, site: ReadyHost) -> None:
         if site.node.is_remote:
             claim_directory(site.node, site.part)
             self._claimed.add(site.part.host.name)
             make_run_directories(site.node, site.part)
 
-    def _deployment(self, sites: Mapping[str, Site]) -> Deployment:
+    def _deployment(self, sites: Mapping[str, ReadyHost]) -> Deployment:
         parts = tuple(site.part for site in sites.values())
         return Deployment(run_id=self.run_id, parts=parts)
 
-    def _place_origin(self, origin: Origin, sites: Mapping[str, Site]) -> None:
+    def _place_origin(self, origin: ResumePoint, sites: Mapping[str, ReadyHost]) -> None:
         """What the run goes on from, where its learners are."""
         place_copy(origin, self.paths)
         learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
@@ -244,7 +251,7 @@ class HostedRun:
             if site.node.is_remote and host in learning:
                 origin.ship(site.node, site.part.run_dir)
 
-    def _with_learners(self, sites: Mapping[str, Site]) -> dict[str, Site]:
+    def _with_learners(self, sites: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
         """The same, with the learners of each host, whose checkpoints it may hand over."""
         learners: dict[str, list[int]] = {host: [] for host in sites}
         for placement in self.plan.placements:
@@ -264,10 +271,10 @@ class HostedRun:
     def _watch(
         self,
         controller: Controller,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, ReadyHost],
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
-        seats: Mapping[str, Seat],
+        seats: Mapping[str, ProcessResources],
         spectator: Spectator,
         interrupts: Interrupts,
     ) -> Outcome:
@@ -305,7 +312,7 @@ class HostedRun:
     def _end(
         self,
         controller: Controller,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, ReadyHost],
         outcome: Outcome,
         has_started: bool,
         interrupts: Interrupts,
@@ -321,7 +328,7 @@ class HostedRun:
             self._note(sites, spectator, "nothing is left on any host", is_collected=True)
 
     def _note(
-        self, sites: Mapping[str, Site], spectator: Spectator, words: str, **facts: bool
+        self, sites: Mapping[str, ReadyHost], spectator: Spectator, words: str, **facts: bool
     ) -> None:
         """For commands that come later, which else only ask the hosts once more."""
         try:
@@ -332,7 +339,7 @@ class HostedRun:
             reason = f"{error.strerror or error} ({self.paths.root})"
             spectator.note(f"{words}, but this cannot be recorded here: {reason}")
 
-    def _end_part(self, site: Site, is_lost: bool) -> None:
+    def _end_part(self, site: ReadyHost, is_lost: bool) -> None:
         """Leaves nothing on one host, over a new connection if the first one may be what is broken.
 
         Args:
@@ -359,14 +366,14 @@ class HostedRun:
         finally:
             node.close()
 
-    def _release(self, controller: Controller, sites: Mapping[str, Site]) -> None:
+    def _release(self, controller: Controller, sites: Mapping[str, ReadyHost]) -> None:
         late = controller.close()
         _close_all(sites)
         if late:
             raise CleanupError("the supervisor does not exit", where=", ".join(late))
 
 
-def _close_all(sites: Mapping[str, Site]) -> None:
+def _close_all(sites: Mapping[str, ReadyHost]) -> None:
     in_parallel({host: site.node.close for host, site in sites.items()}, CLEAN_S)
 
 

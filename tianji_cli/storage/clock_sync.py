@@ -14,7 +14,7 @@ import msgspec
 NUM_PINGS = 8
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ClockAnswer(msgspec.Struct, frozen=True):
     """One question and its answer, in nanoseconds of the clocks of both sides."""
 
     sent_ns: int
@@ -29,10 +29,10 @@ class ClockOffset(msgspec.Struct, frozen=True):
     error_ns: int
 
 
-def estimate(answers: Iterable[Answer]) -> ClockOffset:
+def estimate(answers: Iterable[ClockAnswer]) -> ClockOffset:
     """The offset by the fastest answer.
 
-    >>> estimate([Answer(0, 1050, 100), Answer(200, 1300, 400)])
+    >>> estimate([ClockAnswer(0, 1050, 100), ClockAnswer(200, 1300, 400)])
     ClockOffset(offset_ns=1000, error_ns=50)
     """
     best = min(answers, key=lambda answer: answer.heard_ns - answer.sent_ns)

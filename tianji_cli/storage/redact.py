@@ -13,20 +13,20 @@ _PATH = re.compile(r"""(?<![^\s=,"'(\[])/(?:[^\s/"',:]+/)*([^\s/"',:]+)""")
 _HOST_NAME = "hostname"
 
 
-def anonymous(document: T) -> T:
+def redacted(document: T) -> T:
     """The same document; absolute paths become their last part, the machine's name is empty."""
     return msgspec.convert(_without(msgspec.to_builtins(document)), type(document))
 
 
-def anonymous_json(line: bytes) -> bytes:
+def redacted_json(line: bytes) -> bytes:
     """Likewise for one JSON document of any shape."""
     return msgspec.json.encode(_without(msgspec.json.decode(line)))
 
 
-def bare(text: str) -> str:
+def redact_paths(text: str) -> str:
     """Absolute paths in a text become their last part.
 
-    >>> bare("/home/me/bin/python -m x --file=/tmp/a.yaml"), bare("12 steps/s"), bare("https://a.b/c")
+    >>> redact_paths("/home/me/bin/python -m x --file=/tmp/a.yaml"), redact_paths("12 steps/s"), redact_paths("https://a.b/c")
     ('python -m x --file=a.yaml', '12 steps/s', 'https://a.b/c')
     """
     return _PATH.sub(r"\1", text)
@@ -34,7 +34,7 @@ def bare(text: str) -> str:
 
 def _without(tree: object) -> object:
     if isinstance(tree, str):
-        return bare(tree)
+        return redact_paths(tree)
     if isinstance(tree, (list, tuple)):
         return [_without(item) for item in tree]
     if isinstance(tree, dict):

@@ -1,6 +1,6 @@
 """The coordinator: starts a run, watches it, stops it, and writes down what the roles report.
 
-    JOINING --all joined--> RUNNING --stop rule, failure, request--> the ending (`ending.py`)
+    JOINING --all joined--> RUNNING --stop rule, failure, request--> the ending (`shutdown.py`)
 
 A group whose learner or buffer dies is lost, and the run goes on while there is another.
 No sample and no weights pass through it.
@@ -30,11 +30,11 @@ from engine.messages import (
 from engine.progress import Progress, RoleState
 from engine.roles.commands import Command, ShowProgress, StartRun, Wake, WriteTrace
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.housekeeping import Upkeep
+from engine.roles.coordinator.housekeeping import Housekeeping
 from engine.roles.coordinator.join_deadline import words_of_missing
-from engine.roles.coordinator.liveness import HOST_LOST_S, Fleet
-from engine.roles.coordinator.membership import RollCall
-from engine.roles.coordinator.shutdown import Ending, Phase, Verdict
+from engine.roles.coordinator.liveness import HOST_LOST_S, Liveness
+from engine.roles.coordinator.membership import Membership
+from engine.roles.coordinator.shutdown import RunVerdict, Shutdown, ShutdownPhase
 from engine.roles.coordinator.totals import RunInfo, RunTotals
 from engine.roles.coordinator.view import describe
 from engine.roles.events import Event, Noted, TimerFired
@@ -78,29 +78,31 @@ class CoordinatorRole:
         self._groups = groups or Groups(single_cut(experiment), {})
         self._totals = RunTotals(experiment, info.resumed, is_joint=self._groups.is_joint)
         num_groups = self._groups.count
-        self._fleet = Fleet(addresses, supervisors, experiment.restarts, num_groups)
-        self._roll = RollCall(addresses)
-        self._upkeep = Upkeep(
-            experiment, addresses, self._groups, self._roll, self._fleet, self._totals
+        self._liveness = Liveness(addresses, supervisors, experiment.restarts, num_groups)
+        self._membership = Membership(addresses)
+        self._housekeeping = Housekeeping(
+            experiment, addresses, self._groups, self._membership, self._liveness, self._totals
         )
-        self._verdict = Verdict()
-        self._ending = Ending(
+        self._verdict = RunVerdict()
+        self._shutdown = Shutdown(
             (*supervisors, *addresses),
             info,
             self._groups,
-            self._roll,
-            self._fleet,
+            self._membership,
+            self._liveness,
             self._totals,
-            self._upkeep,
+            self._housekeeping,
             self._verdict,
         )
         self._is_under_way = False
-        self._shown_phase: Phase | None = None
+        self._shown_phase: ShutdownPhase | None = None
         self._show_at_s = 0.0
 
     @property
-    def _phase(self) -> Phase:
-        return self._ending.phase or (Phase.RUNNING if self._is_under_way else Phase.JOINING)
+    def _phase(self) -> ShutdownPhase:
+        return self._shutdown.phase or (
+            ShutdownPhase.RUNNING if self._is_under_way else ShutdownPhase.JOINING
+        )
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Handles one event. After the end of the run all events are ignored.
@@ -117,7 +119,7 @@ class CoordinatorRole:
         | ProbeAnswered, Noted | WriteTrace |
         | TimerFired | ShowProgress, Wake, heartbeats, time limits and the stop rules |
         """
-        if self._phase is Phase.ENDED:
+        if self._phase is ShutdownPhase.ENDED:
             return []
         match event:
             case Joined():
@@ -125,7 +127,7 @@ class CoordinatorRole:
             case Start():  # its own: so the trace says when its time zero was
                 return self._started(event.origin_ns * 1e-9)
             case Alive():
-                told = self._fleet.hear(event, now_s)
+                told = self._liveness.hear(event, now_s)
                 return [*told, *self._start_if_complete(now_s)]
             case Report():
                 return self._reported(event, now_s)
@@ -136,7 +138,7 @@ class CoordinatorRole:
             case RoleExited():
                 return self._exited(event, now_s)
             case StopRequested():
-                if self._ending.phase is None:
+                if self._shutdown.phase is None:
                     self._verdict.interrupt()
                 return self._stop(event.reason, now_s)
             case HostGone():
@@ -144,32 +146,32 @@ class CoordinatorRole:
             case Noted(kind=kind, detail=detail):
                 return [self._note(now_s, kind, COORDINATOR, detail)]
             case ProbeAnswered():
-                return self._upkeep.answered(event, now_s)
+                return self._housekeeping.answered(event, now_s)
             case TimerFired():
                 return self._tick(now_s)
         raise RuntimeError(f"the coordinator cannot handle {type(event).__name__}")
 
     def _joined(self, event: Joined, now_s: float) -> list[Command]:
-        self._roll.join(event.address, event.host)
+        self._membership.join(event.address, event.host)
         detail = f"process {event.pid}, protocol {event.protocol}"
         commands: list[Command] = [self._note(now_s, "joined", event.address, detail)]
         if event.protocol != PROTOCOL_VERSION:
             versions = f"protocol {event.protocol}, the coordinator protocol {PROTOCOL_VERSION}"
             self._verdict.fail(f"{event.address} on {event.host} speaks {versions}")
             return [*commands, *self._stop("version-mismatch", now_s)]
-        if self._phase is Phase.RUNNING and event.address in self._fleet.absent:
-            self._fleet.absent.remove(event.address)
+        if self._phase is ShutdownPhase.RUNNING and event.address in self._liveness.absent:
+            self._liveness.absent.remove(event.address)
             return [*commands, StartRun((event.address,), is_under_way=True)]
         return [*commands, *self._start_if_complete(now_s)]
 
     def _start_if_complete(self, now_s: float) -> list[Command]:
-        is_complete = self._roll.is_complete and self._fleet.is_complete
-        if self._phase is not Phase.JOINING or not is_complete:
+        is_complete = self._membership.is_complete and self._liveness.is_complete
+        if self._phase is not ShutdownPhase.JOINING or not is_complete:
             return []
         self._is_under_way = True
         begin_s = self._totals.before.elapsed_s
-        self._fleet.start(begin_s)
-        self._upkeep.start(begin_s)
+        self._liveness.start(begin_s)
+        self._housekeeping.start(begin_s)
         everybody = (COORDINATOR, *self._addresses, *self._supervisors)
         return [StartRun(everybody, elapsed_s=begin_s)]
 
@@ -183,8 +185,8 @@ class CoordinatorRole:
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._totals.add(record, now_s) for record in event.records)
-        commands: list[Command] = [WriteTrace(records), *self._fleet.note(event.records)]
-        if self._phase is Phase.RUNNING:
+        commands: list[Command] = [WriteTrace(records), *self._liveness.note(event.records)]
+        if self._phase is ShutdownPhase.RUNNING:
             commands += self._check_stop_rules(now_s)
         return commands
 
@@ -197,55 +199,55 @@ class CoordinatorRole:
         seconds = self._experiment.stop.seconds
         if seconds is not None and now_s >= seconds:
             return self._stop("seconds", now_s)
-        if stalled := self._upkeep.stalled(now_s):
+        if stalled := self._housekeeping.stalled(now_s):
             self._verdict.fail(stalled)
             return self._stop("stalled", now_s)
         return []
 
     def _stopped(self, event: Stopped, now_s: float) -> list[Command]:
-        if event.address in self._fleet.absent:
+        if event.address in self._liveness.absent:
             return []  # it was given up, so its buffer counts what it had done: once is enough
-        self._roll.say_last(event.address, event.counters)
+        self._membership.say_last(event.address, event.counters)
         if event.error:
             self._verdict.fail(f"{event.address}: {event.error}")
-        return [*self._settle(), *self._ending.advance(now_s)]
+        return [*self._settle(), *self._shutdown.advance(now_s)]
 
     def _exited(self, event: RoleExited, now_s: float) -> list[Command]:
         commands: list[Command] = [self._note(now_s, "exited", event.process, event.cause)]
         roles = self._groups.roles_in(event.process)
-        is_running = self._phase is Phase.RUNNING
+        is_running = self._phase is ShutdownPhase.RUNNING
         is_alone = roles == [event.process]
-        may_restart = self._fleet.may_restart(event.process, event.host)
+        may_restart = self._liveness.may_restart(event.process, event.host)
         if (
             is_running
             and is_alone
             and may_restart
-            and not self._fleet.raises_again(event.process, event.log_tail)
+            and not self._liveness.raises_again(event.process, event.log_tail)
         ):
             self._totals.restarts += 1
             again = self._note(now_s, "restarted", event.process, event.cause)
-            return [*commands, again, *self._fleet.restart(event.process, event.host)]
-        is_given_up = not is_running or self._fleet.is_lost(event.host)
-        if is_given_up and set(roles) <= self._fleet.absent | self._groups.dead:
+            return [*commands, again, *self._liveness.restart(event.process, event.host)]
+        is_given_up = not is_running or self._liveness.is_lost(event.host)
+        if is_given_up and set(roles) <= self._liveness.absent | self._groups.dead:
             return commands
         lost = self._groups.lose(roles) if is_running else []
         if lost:
             cause = f"{event.process} on {event.host} {event.cause}"
             return [*commands, *self._lost_groups(lost, roles, cause, now_s)]
-        commands += self._ending.give_up(roles)
-        if self._roll.have_stopped(roles) or self._ending.can_spare(roles):
-            return [*commands, *self._ending.advance(now_s)]
+        commands += self._shutdown.give_up(roles)
+        if self._membership.have_stopped(roles) or self._shutdown.can_spare(roles):
+            return [*commands, *self._shutdown.advance(now_s)]
         tail = "".join(f"\n    {line}" for line in event.log_tail)
         self._verdict.fail(f"{event.process} on {event.host} {event.cause}{tail}")
-        return [*commands, *self._stop("role-exited", now_s), *self._ending.advance(now_s)]
+        return [*commands, *self._stop("role-exited", now_s), *self._shutdown.advance(now_s)]
 
     def _lost_groups(
         self, groups: list[int], roles: list[str], cause: str, now_s: float
     ) -> list[Command]:
         """The other groups go on. What actors that died with their group had sent, a buffer that
         lives knows."""
-        actors = {role for role in roles if role_of(role) == "actor"} - self._fleet.absent
-        commands = [told for actor in sorted(actors) for told in self._fleet.lose(actor)]
+        actors = {role for role in roles if role_of(role) == "actor"} - self._liveness.absent
+        commands = [told for actor in sorted(actors) for told in self._liveness.lose(actor)]
         for group in groups:
             detail = f"{cause}; the other groups continue"
             commands.append(self._note(now_s, "group-lost", f"learner-{group}", detail))
@@ -253,19 +255,19 @@ class CoordinatorRole:
         return [*commands, *self._settle()]
 
     def _settle(self) -> list[Command]:
-        return self._groups.settle(self._roll.last_words, self._totals, self._fleet.absent)
+        return self._groups.settle(self._membership.last_words, self._totals, self._liveness.absent)
 
     def _tick(self, now_s: float) -> list[Command]:
         commands: list[Command] = [*self._show(now_s), Wake(PROGRESS_S)]
-        commands += self._fleet.beat(now_s)
-        if self._phase is Phase.RUNNING:
-            for host in self._fleet.silent_hosts(now_s):
+        commands += self._liveness.beat(now_s)
+        if self._phase is ShutdownPhase.RUNNING:
+            for host in self._liveness.silent_hosts(now_s):
                 commands += self._lost_host(host, f"no message for {HOST_LOST_S:.0f} s", now_s)
-            excused = self._groups.dead | self._fleet.absent
-            commands += self._upkeep.tick(self._roll.living - excused, now_s)
+            excused = self._groups.dead | self._liveness.absent
+            commands += self._housekeeping.tick(self._membership.living - excused, now_s)
             return [*commands, *self._check_stop_rules(now_s)]
-        if self._ending.phase is not None:
-            return [*commands, *self._ending.tick(now_s)]
+        if self._shutdown.phase is not None:
+            return [*commands, *self._shutdown.tick(now_s)]
         if now_s < JOIN_S:
             return commands
         self._verdict.fail(self._words_of_missing())
@@ -275,45 +277,49 @@ class CoordinatorRole:
         """Of a process that plays several roles, the host of each."""
         everybody = (COORDINATOR, *self._addresses, *self._supervisors)
         placed = {name: self._host_of.get(self._groups.process_of(name), "") for name in everybody}
-        roll = self._roll
-        return words_of_missing(roll.missing, self._fleet.unheard, roll.joined, placed, JOIN_S)
+        membership = self._membership
+        return words_of_missing(
+            membership.missing, self._liveness.unheard, membership.joined, placed, JOIN_S
+        )
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:
-        was_there = self._fleet.give_up(host)
-        if self._phase is Phase.JOINING or (self._phase is Phase.RUNNING and was_there):
+        was_there = self._liveness.give_up(host)
+        if self._phase is ShutdownPhase.JOINING or (
+            self._phase is ShutdownPhase.RUNNING and was_there
+        ):
             return self._lost_host(host, "the command lost contact with its supervisor", now_s)
         return []
 
     def _lost_host(self, host: str, why: str, now_s: float) -> list[Command]:
         """Goes on without a host that is cut off, if it ran actors only and others are left."""
-        there = self._roll.on_host(host)
+        there = self._membership.on_host(host)
         detail = f"{why}; it ran {', '.join(sorted(there)) or 'nothing yet'}"
         commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]
-        others = set(self._addresses) - there - self._roll.gone - self._fleet.absent
+        others = set(self._addresses) - there - self._membership.gone - self._liveness.absent
         has_actors = any(role_of(address) == "actor" for address in others)
-        is_running = self._phase is Phase.RUNNING
+        is_running = self._phase is ShutdownPhase.RUNNING
         is_spare = (
             is_running and has_actors and all(role_of(address) == "actor" for address in there)
         )
         if is_spare:
-            for actor in sorted(there - self._fleet.absent):
-                commands += self._fleet.lose(actor)
+            for actor in sorted(there - self._liveness.absent):
+                commands += self._liveness.lose(actor)
             return commands
         lost = self._groups.lose(sorted(there)) if is_running else []
         if lost:
             cause = f"host {host} is lost"
             return [*commands, *self._lost_groups(lost, sorted(there), cause, now_s)]
-        commands += self._ending.give_up(there)
+        commands += self._shutdown.give_up(there)
         self._verdict.fail(f"host {host} is lost: {detail}")
-        return [*commands, *self._stop("host-lost", now_s), *self._ending.advance(now_s)]
+        return [*commands, *self._stop("host-lost", now_s), *self._shutdown.advance(now_s)]
 
     def _stop(self, reason: str, now_s: float) -> list[Command]:
-        return [] if self._ending.phase else self._ending.begin(reason, now_s)
+        return [] if self._shutdown.phase else self._shutdown.begin(reason, now_s)
 
     def _note(
         self, now_s: float, kind: str, role: str, detail: str, origin_s: float | None = None
     ) -> Command:
-        host = self._roll.host_of(role)
+        host = self._membership.host_of(role)
         record: Record = TraceEvent(
             t_s=now_s, kind=kind, host=host, role=role, detail=detail, origin_s=origin_s
         )
@@ -330,13 +336,13 @@ class CoordinatorRole:
         return [ShowProgress(self._progress(now_s))]
 
     def _progress(self, now_s: float) -> Progress:
-        away = self._roll.gone | self._fleet.absent | self._groups.dead
+        away = self._membership.gone | self._liveness.absent | self._groups.dead
         roles = {address: self._state_of(address, away) for address in self._addresses}
         return describe(self._totals, self._experiment.stop, str(self._phase.value), roles, now_s)
 
     def _state_of(self, address: str, away: AbstractSet[str]) -> RoleState:
-        state = "running" if self._roll.host_of(address) else "starting"
-        if address in self._roll.last_words:
+        state = "running" if self._membership.host_of(address) else "starting"
+        if address in self._membership.last_words:
             state = "stopped"
         elif address in away:
             state = "gone"

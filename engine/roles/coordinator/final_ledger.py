@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.liveness import Fleet
-from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.liveness import Liveness
+from engine.roles.coordinator.membership import Membership
 from engine.roles.coordinator.totals import RunTotals
 from engine.trace.records import Ledger, Production
 
 
 @dataclass(frozen=True)
-class Closed:
+class FinalLedger:
     """What is left to write when everybody has stopped or is gone.
 
     Attributes:
@@ -32,28 +32,28 @@ class Closed:
     imbalance: int
 
 
-def close_books(
-    roll: RollCall, fleet: Fleet, groups: Groups, totals: RunTotals, now_s: float
-) -> Closed:
+def close_ledger(
+    membership: Membership, liveness: Liveness, groups: Groups, totals: RunTotals, now_s: float
+) -> FinalLedger:
     """Counts once more, over all roles, and sets the final count of `totals`.
 
     Where a role took its counts with it, the ledger has as much as is known, and balances because
     what is in flight is what is left over. What an actor had sent, its buffer knows too.
     """
-    unreported = fleet.unreported(roll.lost_collected, now_s)
+    unreported = liveness.unreported(membership.lost_collected, now_s)
     for row in unreported:
         totals.add(row, now_s)
     uncounted = []
-    for gap in groups.gaps(roll.last_words, totals, fleet.absent):
+    for gap in groups.gaps(membership.last_words, totals, liveness.absent):
         if gap.env_steps:
-            row = fleet.untold(gap.actors, gap.env_steps, now_s)
+            row = liveness.untold(gap.actors, gap.env_steps, now_s)
             totals.add(row, now_s)
             unreported.append(row)
-        is_silent = gap.actors[0] not in roll.last_words or fleet.has_lost(gap.actors)
+        is_silent = gap.actors[0] not in membership.last_words or liveness.has_lost(gap.actors)
         if gap.env_steps or (is_silent and not gap.is_counted):
             uncounted.append(gap.buffer)
-    ledger = groups.final_ledger(roll.last_words, totals, fleet.absent, now_s)
+    ledger = groups.final_ledger(membership.last_words, totals, liveness.absent, now_s)
     ledger = totals.in_all(ledger)
     totals.close_ledger(ledger)
     imbalance = ledger.collected - ledger.consumed - ledger.dropped - ledger.in_flight
-    return Closed(tuple(unreported), tuple(uncounted), ledger, imbalance)
+    return FinalLedger(tuple(unreported), tuple(uncounted), ledger, imbalance)

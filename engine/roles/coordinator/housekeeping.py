@@ -10,21 +10,21 @@ from collections.abc import Iterable
 from engine.messages import CheckpointDue, ProbeAnswered, StackWanted, role_of
 from engine.roles.commands import Command, Send, WriteTrace
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.liveness import Fleet
-from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.liveness import Liveness
+from engine.roles.coordinator.membership import Membership
 from engine.roles.coordinator.totals import RunTotals
 from engine.roles.coordinator.watchdog import Silence, Watchdog
 from engine.spec import Experiment
 from engine.trace.records import Event
 
 
-class Upkeep:
+class Housekeeping:
     """Upkeep of one run.
 
     Args:
         experiment: How often, and how long is too long.
         addresses: All roles but the coordinator.
-        groups, roll, fleet, totals: The coordinator's own.
+        groups, membership, liveness, totals: The coordinator's own.
     """
 
     def __init__(
@@ -32,12 +32,17 @@ class Upkeep:
         experiment: Experiment,
         addresses: tuple[str, ...],
         groups: Groups,
-        roll: RollCall,
-        fleet: Fleet,
+        membership: Membership,
+        liveness: Liveness,
         totals: RunTotals,
     ) -> None:
         self._every_s = experiment.checkpoint.every_s
-        self._groups, self._roll, self._fleet, self._totals = groups, roll, fleet, totals
+        self._groups, self._membership, self._liveness, self._totals = (
+            groups,
+            membership,
+            liveness,
+            totals,
+        )
         kinds: dict[str, frozenset[str]] = {}
         for address in addresses:
             process = groups.process_of(address)
@@ -73,7 +78,7 @@ class Upkeep:
 
     def _watch(self, roles: list[str], now_s: float) -> list[Command]:
         """Without supervisors the run is one process, which cannot watch itself."""
-        if not self._fleet.has_supervisors:
+        if not self._liveness.has_supervisors:
             return []
         processes = dict.fromkeys(self._groups.process_of(role) for role in roles)
         commands: list[Command] = [
@@ -86,10 +91,10 @@ class Upkeep:
     def _name(self, silence: Silence, now_s: float) -> list[Command]:
         """Writes down who is stuck, and has its host look what it is doing."""
         process = silence.process
-        host = self._roll.host_of(self._groups.roles_in(process)[0])
+        host = self._membership.host_of(self._groups.roles_in(process)[0])
         note = self._note(process, "stuck", f"no answer for {silence.seconds:.0f} s", now_s)
         commands = [note, *self._do_without(process)]
-        if (supervisor := self._fleet.supervisor_on(host)) is not None:
+        if (supervisor := self._liveness.supervisor_on(host)) is not None:
             wanted = StackWanted(process=process, silent_s=silence.seconds)
             commands.append(Send(supervisor, wanted))
         return commands
@@ -100,7 +105,7 @@ class Upkeep:
         if any(role_of(role) not in ("actor", "environment") for role in roles):
             return []
         actors = sorted({f"actor-{role.rpartition('-')[2]}" for role in roles})
-        return [command for actor in actors for command in self._fleet.do_without(actor)]
+        return [command for actor in actors for command in self._liveness.do_without(actor)]
 
     def stuck_actors(self, roles: Iterable[str]) -> list[str]:
         """Those of these roles that are nothing but actors and do not get on."""
@@ -117,7 +122,7 @@ class Upkeep:
         processes = {
             self._groups.process_of(role)
             for role in roles
-            if self._fleet.is_heard(self._roll.host_of(role), now_s)
+            if self._liveness.is_heard(self._membership.host_of(role), now_s)
         }
         return max(map(self._watchdog.longest_turn_s, processes), default=0.0)
 
@@ -129,8 +134,8 @@ class Upkeep:
 
     def stalled(self, now_s: float) -> str | None:
         """Why the run must end, if nothing of it gets on."""
-        return self._watchdog.stalled(now_s) if self._fleet.has_supervisors else None
+        return self._watchdog.stalled(now_s) if self._liveness.has_supervisors else None
 
     def _note(self, process: str, kind: str, detail: str, now_s: float) -> Command:
-        host = self._roll.host_of(self._groups.roles_in(process)[0])
+        host = self._membership.host_of(self._groups.roles_in(process)[0])
         return WriteTrace((Event(t_s=now_s, kind=kind, host=host, role=process, detail=detail),))

@@ -31,7 +31,7 @@ HOST_LOST_S = 12.0
 """The coordinator gives a silent host up only after the host has given up itself."""
 
 
-class Fleet:
+class Liveness:
     """Hosts and actors of a run.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from engine.messages import Counters, role_of
 
 
-class RollCall:
+class Membership:
     """The roles of one run, by address.
 
     Args:

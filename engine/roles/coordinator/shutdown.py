@@ -15,11 +15,11 @@ from enum import Enum
 
 from engine.messages import COORDINATOR, Exit, Stop, role_of
 from engine.roles.commands import Command, EndRun, Quit, Send, WriteTrace
-from engine.roles.coordinator.final_ledger import close_books
+from engine.roles.coordinator.final_ledger import close_ledger
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.housekeeping import Upkeep
-from engine.roles.coordinator.liveness import Fleet
-from engine.roles.coordinator.membership import RollCall
+from engine.roles.coordinator.housekeeping import Housekeeping
+from engine.roles.coordinator.liveness import Liveness
+from engine.roles.coordinator.membership import Membership
 from engine.roles.coordinator.totals import RunInfo, RunTotals
 from engine.roles.coordinator.watchdog import PATIENCE
 from engine.trace.records import UNCOUNTED, Event
@@ -35,7 +35,7 @@ SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
 yet to write a checkpoint, and a buffer to count."""
 
 
-class Phase(Enum):
+class ShutdownPhase(Enum):
     """Where a run is."""
 
     JOINING = "starting"
@@ -45,7 +45,7 @@ class Phase(Enum):
     ENDED = "ended"
 
 
-class Verdict:
+class RunVerdict:
     """Whether a run went well, as far as is known."""
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class Verdict:
         self.status = "interrupted"
 
 
-class Ending:
+class Shutdown:
     """Ends one run.
 
     Args:
         everybody: Roles and supervisors, who are told when all is over.
         info: What the summary says beside the traces.
-        groups, roll, fleet, totals, upkeep, verdict: The coordinator's own.
+        groups, membership, liveness, totals, housekeeping, verdict: The coordinator's own.
 
     Attributes:
         phase: None before the end has begun.
@@ -81,17 +81,17 @@ class Ending:
         everybody: tuple[str, ...],
         info: RunInfo,
         groups: Groups,
-        roll: RollCall,
-        fleet: Fleet,
+        membership: Membership,
+        liveness: Liveness,
         totals: RunTotals,
-        upkeep: Upkeep,
-        verdict: Verdict,
+        housekeeping: Housekeeping,
+        verdict: RunVerdict,
     ) -> None:
-        self.phase: Phase | None = None
+        self.phase: ShutdownPhase | None = None
         self._everybody = everybody
         self._info = info
-        self._groups, self._roll, self._fleet = groups, roll, fleet
-        self._totals, self._upkeep, self._verdict = totals, upkeep, verdict
+        self._groups, self._membership, self._liveness = groups, membership, liveness
+        self._totals, self._housekeeping, self._verdict = totals, housekeeping, verdict
         self._reason = ""
         self._ended_training_s = 0.0
         self._began_s = 0.0
@@ -99,9 +99,9 @@ class Ending:
 
     def begin(self, reason: str, now_s: float) -> list[Command]:
         """The run is to end."""
-        self.phase, self._began_s = Phase.STOPPING, now_s
+        self.phase, self._began_s = ShutdownPhase.STOPPING, now_s
         self._reason, self._ended_training_s = reason, now_s
-        self._roll.give_up(self._roll.missing)
+        self._membership.give_up(self._membership.missing)
         stops = [
             Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
             for address in self._awaited()
@@ -110,10 +110,10 @@ class Ending:
 
     def give_up(self, roles: Iterable[str]) -> list[Command]:
         """Expects no last word of these. What actors among them had sent, their buffer knows."""
-        silent = sorted(set(roles) - set(self._roll.last_words) - self._fleet.absent)
-        self._roll.give_up(roles)
+        silent = sorted(set(roles) - set(self._membership.last_words) - self._liveness.absent)
+        self._membership.give_up(roles)
         actors = [role for role in silent if role_of(role) == "actor"]
-        return [command for actor in actors for command in self._fleet.lose(actor)]
+        return [command for actor in actors for command in self._liveness.lose(actor)]
 
     def can_spare(self, roles: Iterable[str]) -> bool:
         """Whether a run that has reached its end ends well without a last word of these."""
@@ -122,13 +122,16 @@ class Ending:
     def advance(self, now_s: float) -> list[Command]:
         """Goes on to the next phase if nobody is waited for in this one."""
         commands: list[Command] = []
-        if self.phase is Phase.STOPPING and not self._awaits():
-            self.phase, self._began_s = Phase.DRAINING, now_s
+        if self.phase is ShutdownPhase.STOPPING and not self._awaits():
+            self.phase, self._began_s = ShutdownPhase.DRAINING, now_s
             commands += [
-                Send(buffer, self._groups.last_stop(buffer, self._roll.last_words, self._totals))
+                Send(
+                    buffer,
+                    self._groups.last_stop(buffer, self._membership.last_words, self._totals),
+                )
                 for buffer in self._awaited()
             ]
-        if self.phase is Phase.DRAINING and not self._awaits():
+        if self.phase is ShutdownPhase.DRAINING and not self._awaits():
             commands += self._end(now_s)
         return commands
 
@@ -137,8 +140,10 @@ class Ending:
         if now_s < self._began_s + self._limit_s(now_s):
             return []
         commands: list[Command] = []
-        for actor in self._upkeep.stuck_actors(self._awaited()):  # known, and no reason to fail
-            commands += self._fleet.lose(actor)
+        for actor in self._housekeeping.stuck_actors(
+            self._awaited()
+        ):  # known, and no reason to fail
+            commands += self._liveness.lose(actor)
         waited_s = now_s - self._began_s
         words = f"did not stop within {waited_s:.0f} s"
         for role in filter(lambda role: self.can_spare([role]), self._awaited()):
@@ -150,24 +155,28 @@ class Ending:
 
     def _awaited(self) -> list[str]:
         """Roles whose last word is still missing in this phase."""
-        return self._roll.awaited(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+        return self._membership.awaited(
+            buffers=self.phase is ShutdownPhase.DRAINING, excused=self._excused
+        )
 
     def _awaits(self) -> bool:
         """Whether there are any."""
-        return self._roll.awaits(buffers=self.phase is Phase.DRAINING, excused=self._excused)
+        return self._membership.awaits(
+            buffers=self.phase is ShutdownPhase.DRAINING, excused=self._excused
+        )
 
     @property
     def _excused(self) -> set[str]:
-        return self._groups.dead | self._fleet.absent
+        return self._groups.dead | self._liveness.absent
 
     def _limit_s(self, now_s: float) -> float:
         """How long this phase may last; a role hears of its end only between two of its turns."""
-        turn_s = self._upkeep.longest_turn_s(self._awaited(), now_s)
+        turn_s = self._housekeeping.longest_turn_s(self._awaited(), now_s)
         return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
 
     def _end(self, now_s: float) -> list[Command]:
-        self.phase = Phase.ENDED
-        closed = close_books(self._roll, self._fleet, self._groups, self._totals, now_s)
+        self.phase = ShutdownPhase.ENDED
+        closed = close_ledger(self._membership, self._liveness, self._groups, self._totals, now_s)
         if closed.imbalance:
             self._verdict.fail(
                 f"the ledger is {plural(closed.imbalance, 'env step')} off: {closed.ledger}"
@@ -179,7 +188,7 @@ class Ending:
             stop_reason=self._reason,
             now_s=self._ended_training_s,
         )
-        gone = self._roll.gone | self._groups.dead
+        gone = self._membership.gone | self._groups.dead
         return [
             WriteTrace((*closed.unreported, closed.ledger)),
             *(self._note(UNCOUNTED, LOST_COUNTS, now_s, role) for role in closed.uncounted),
@@ -190,6 +199,6 @@ class Ending:
         ]
 
     def _note(self, kind: str, detail: str, now_s: float, role: str = COORDINATOR) -> Command:
-        host = self._roll.host_of(role)
+        host = self._membership.host_of(role)
         row = Event(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
         return WriteTrace((row,))

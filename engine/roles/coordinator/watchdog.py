@@ -1,7 +1,7 @@
 """The watchdog: which processes are alive but do not get on, and whether anything of the run does.
 
-Liveness is somebody else's business (`fleet.py`): a process that died or whose host fell silent is
-known within seconds. Here every process is asked now and then whether its loop still turns. One
+Liveness is somebody else's business (`liveness.py`): a process that died or whose host fell silent
+is known within seconds. Here every process is asked now and then whether its loop still turns. One
 that only waits for others answers at once; one that hangs in an environment's step, in an update or
 under SIGSTOP does not. Whoever fell silent first is named first: the others may only wait for it.
 

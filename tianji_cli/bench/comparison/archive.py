@@ -16,7 +16,7 @@ from engine.trace.records import table_of
 from tianji_cli.bench.comparison.results import REPORT_TABLES, BenchFiles
 from tianji_cli.storage.comparison_dir import refuse_others
 from tianji_cli.storage.json_files import write_json
-from tianji_cli.storage.redact import anonymous
+from tianji_cli.storage.redact import redacted
 from tianji_cli.storage.safe_files import make_inside, write_file
 
 
@@ -45,8 +45,8 @@ def archive(root: Path, target: Path) -> None:
         make_inside(kept.root, there.trace)
         for kind in REPORT_TABLES:
             _pack(source.files(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
-        kept.write_result(cell, anonymous(result))
-    write_json(kept.manifest, anonymous(manifest))
+        kept.write_result(cell, redacted(result))
+    write_json(kept.manifest, redacted(manifest))
 
 
 def _pack(table: Path, directory: Path) -> None:

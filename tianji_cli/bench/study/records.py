@@ -20,7 +20,7 @@ from tianji_cli.bench.kinds import STUDY
 from tianji_cli.bench.machine import check_same
 from tianji_cli.bench.study.spec import Study
 from tianji_cli.storage.json_files import decode, write_json
-from tianji_cli.storage.redact import anonymous, anonymous_json
+from tianji_cli.storage.redact import redacted, redacted_json
 from tianji_cli.storage.safe_files import append_descriptor, named_inside, write_file
 
 MAX_RECORDS_BYTES = 1 << 29
@@ -119,11 +119,11 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
         self, target: Self, manifest: StudyManifest, results: Mapping[StudyCell, StudyRun]
     ) -> None:
         """Copies the two files that a report is made of."""
-        manifest = anonymous(manifest)
+        manifest = redacted(manifest)
         target.check_free(manifest)
         target.root.mkdir(parents=True, exist_ok=True)
         write_json(target.manifest, manifest)
-        lines = [anonymous_json(line) + b"\n" for line in whole_lines(self.records)]
+        lines = [redacted_json(line) + b"\n" for line in whole_lines(self.records)]
         write_file(target.records, b"".join(lines))
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from engine.trace.summary import Summary
 from tianji_cli import units
-from tianji_cli.analysis.run import Manifest
+from tianji_cli.analysis.run import ManifestView
 from tianji_cli.analysis.settings import differing_settings, setting_cells, settings_note
 from tianji_cli.analysis.verify import ExaminedRun
 from tianji_cli.render.run.profile import profile_cells
@@ -200,7 +200,7 @@ def _provenance(examined: ExaminedRun, base: Path, *, is_only: bool) -> str:
     )
 
 
-def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+def _facts(manifest: ManifestView) -> list[tuple[str, str]]:
     argv = manifest.data.get("argv")
     command = shlex.join(map(str, argv)) if isinstance(argv, list) else ""
     git = manifest.section("git")
@@ -217,7 +217,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, text or units.NONE) for name, text in facts]
 
 
-def _hosts(manifest: Manifest) -> str:
+def _hosts(manifest: ManifestView) -> str:
     offsets = manifest.section("clock_offsets_s")
     rows = []
     for name in manifest.section("hosts"):

@@ -27,7 +27,7 @@ from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from engine.wire.keys import Keyring
 from engine.wire.shared_receiver import LINGER_S
-from engine.wire.socket_factory import Link, Opening
+from engine.wire.socket_factory import Link, SocketFactory
 from engine.wire.sockets import Sockets, Wiring
 from tianji_cli.bench.transport.ends.course import play
 from tianji_cli.bench.transport.ends.crew import Ends
@@ -44,7 +44,7 @@ MAX_MESSAGES, ROLLOUT_BYTES = 64, 2**22
 """So many messages make a rollout, as far as they do not fill more than that."""
 
 
-class PlainOpening(Opening):
+class PlainOpening(SocketFactory):
     """For measurement only: TCP without keys, which no run can have."""
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
@@ -60,7 +60,7 @@ class PlainOpening(Opening):
 class PlainSockets(Sockets):
     """Without keys."""
 
-    opening = PlainOpening
+    factory = PlainOpening
 
 
 class Channel(Ends):
