@@ -12,6 +12,7 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+from engine.host.host_check import LIST_NAME
 from tianji_cli.provisioning.bundle import (
     OPTIONAL,
     environment_name,
@@ -42,6 +43,15 @@ def test_equal_files_make_equal_bundles(tmp_path: Path) -> None:
     assert names == sorted(names)
     assert "constraints.txt" in names
     assert not [name for name in names if "pyc" in name]
+
+
+def test_the_laboratory_is_not_shipped() -> None:
+    with tarfile.open(fileobj=io.BytesIO(make_bundle(source_root(), "").data)) as archive:
+        names = archive.getnames()
+    assert "tianji_cli/bench/transport/ends/tianji_channel.py" in names
+    assert "engine/graph/policies/tianji.yaml" in names
+    assert not [name for name in names if name.startswith("tianji_cli/lab")]
+    assert not [name for name in names if not name.endswith((".py", ".yaml", ".txt", LIST_NAME))]
 
 
 def test_any_change_makes_another_name(tmp_path: Path) -> None:

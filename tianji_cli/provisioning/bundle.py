@@ -16,6 +16,8 @@ from pathlib import Path
 from engine.host.host_check import LIST_NAME
 
 PACKAGES = ("engine", "tianji_cli")
+NOT_SHIPPED = "tianji_cli/lab"
+"""It makes hosts out of one machine; none of them needs it."""
 REQUIREMENTS = (
     "gymnasium",
     "msgspec",
@@ -32,7 +34,7 @@ OPTIONAL = ("ale-py", "box2d", "minatar", "mujoco", "pygame")
 CONSTRAINTS_NAME = "constraints.txt"
 MODULES_PREFIX = "own-"
 """Of the names of bundles that hold a user's own modules."""
-_SUFFIXES = frozenset({".py", ".yaml", ".sh"})
+_SUFFIXES = frozenset({".py", ".yaml"})
 _DIGEST_CHARACTERS = 16
 
 
@@ -57,8 +59,10 @@ def make_bundle(root: Path, constraints: str) -> Bundle:
     files = {CONSTRAINTS_NAME: constraints.encode()}
     for package in PACKAGES:
         for path in (root / package).rglob("*"):
-            if path.suffix in _SUFFIXES and path.is_file():
-                files[path.relative_to(root).as_posix()] = path.read_bytes()
+            inside = path.relative_to(root)
+            is_wanted = path.suffix in _SUFFIXES and not inside.is_relative_to(NOT_SHIPPED)
+            if is_wanted and path.is_file():
+                files[inside.as_posix()] = path.read_bytes()
     return _packed("", files, tarfile.USTAR_FORMAT)
 
 
