@@ -84,8 +84,8 @@ def test_the_page_says_what_must_be_said(bench):
         "1 crashed",
         "3 files of shared memory (3.0 MiB)",
         "3 processes, 3 ports",
-        "more than half of the peer&#x27;s runs did not reach",
-        "TianJi&#x27;s trained env steps are at most 1 version old",
+        "more than half of the peer&#39;s runs did not reach",
+        "TianJi&#39;s trained env steps are at most 1 version old",
         "9 cells agree",
     ):
         assert words in page, words

@@ -24,7 +24,7 @@ from tianji_cli.storage.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
     from tianji_cli.analysis.verify import ExaminedRun
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
 RunsArgument = Annotated[
     list[str] | None,
@@ -120,7 +120,7 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
 def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFigure]:
     from tianji_cli.plotting.figure_style import save
     from tianji_cli.render.run.figures import FIGURES, make_figure
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
     curves = [examined.curves for examined in runs]
     written = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import re
+
+from markupsafe import Markup
 
 _PROLOGUE = re.compile(r"\A.*?(?=<svg\b)", re.DOTALL)
 _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
@@ -13,7 +14,7 @@ _ID = re.compile(r'\bid="([^"]+)"')
 _REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
 
 
-def inline_svg(svg: str, *, prefix: str, label: str) -> str:
+def inline_svg(svg: str, *, prefix: str, label: str) -> Markup:
     """An SVG document as an element of an HTML page.
 
     Ids get a prefix, since those of several figures would collide; the fixed size goes, so that
@@ -28,5 +29,5 @@ def inline_svg(svg: str, *, prefix: str, label: str) -> str:
     body = _HEIGHT.sub(r"\1", _SIZE.sub(r"\1", body, count=1), count=1)
     body = _ID.sub(rf'id="{prefix}-\1"', body)
     body = _REFERENCE.sub(rf"\g<1>{prefix}-\2", body)
-    described = f'<svg role="img" aria-label="{html.escape(label)}"'
-    return body.replace("<svg", described, 1).strip()
+    described = Markup('<svg role="img" aria-label="{}"').format(label)
+    return Markup(body.replace("<svg", described, 1).strip())

@@ -31,7 +31,7 @@ from tianji_cli.storage.run_dir import from_here
 from tianji_cli.storage.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
 TOLERANCE = 1e-6
 
@@ -206,7 +206,7 @@ def _agree(one: Figures, other: Figures) -> bool:
 def _draw(task: TaskComparison, curves: TaskCurves, plots: Path) -> list[PageFigure]:
     from tianji_cli.plotting.figure_style import save
     from tianji_cli.render.bench.figures_bench import BENCH_FIGURES, make_bench_figure
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
     drawn = []
     for spec in BENCH_FIGURES:

@@ -23,7 +23,7 @@ from tianji_cli.storage.safe_files import make_inside, write_file
 
 if TYPE_CHECKING:
     from tianji_cli.plotting.figures import Figure
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _draw(
 
 def _save(figure: Figure, target: StudyFiles, name: str, title: str) -> PageFigure:
     from tianji_cli.plotting.figure_style import save
-    from tianji_cli.render.run.page import PageFigure
+    from tianji_cli.render.templating import PageFigure
 
     png, svg = save(figure, target.plots, name)
     return PageFigure(name=name, title=title, svg=svg.read_text(encoding="utf-8"), png=png)

@@ -6,44 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tianji_cli import units
+from tianji_cli.bench.comparison.compare import OBSERVED
 from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
-from tianji_cli.render.run.page_parts import esc, link
+from tianji_cli.render.templating import link
 
 
-def cells_section(
+def cells(
     results: Mapping[Cell, CellResult], places: Mapping[Cell, BenchFiles], base: Path
-) -> str:
-    """The table of all cells.
+) -> list[dict[str, object]]:
+    """All cells, in the order in which the page shows them.
 
     Args:
         results: Of the finished cells.
         places: The benchmark of each.
         base: The page's directory; links are relative to it.
     """
-    head_cells = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in (
-            "cell",
-            "outcome",
-            "env steps/s",
-            "to threshold",
-            "env steps",
-            "left behind",
-            "raw",
-        )
-    )
-    rows = "".join(
+    return [
         _cell(cell, results[cell], places[cell], base)
         for cell in sorted(results, key=lambda c: (c.task, c.seed, c.peer))
-    )
-    return (
-        '<section><h2>Every cell</h2><div class="card"><div class="scroll" role="region"'
-        ' tabindex="0" aria-label="Every cell"><table><thead><tr>'
-        f"{head_cells}</tr></thead><tbody>{rows}</tbody></table></div></div></section>"
-    )
+    ]
 
 
-def _cell(cell: Cell, result: CellResult, paths: BenchFiles, base: Path) -> str:
+def _cell(cell: Cell, result: CellResult, paths: BenchFiles, base: Path) -> dict[str, object]:
     figures, root = result.figures, paths.files(cell)
     tables = (("episodes", "episodes"), ("production", "steps"))
     files = [(root.result, "result"), (root.output, "output")]
@@ -52,16 +36,21 @@ def _cell(cell: Cell, result: CellResult, paths: BenchFiles, base: Path) -> str:
         for table, name in tables
         for packed in ("", ".gz")
     ]
-    links = " · ".join(
-        f'<a href="{link(path, base)}">{name}</a>' for path, name in files if path.is_file()
-    )
-    return (
-        f'<tr><th scope="row">{esc(cell.name)}</th><td>{_outcome(result)}</td>'
-        f"<td>{units.number(figures.collect_per_s, 0)}</td>"
-        f"<td>{units.seconds(figures.time_to_threshold_s)}</td>"
-        f"<td>{units.count(figures.env_steps)}</td><td>{esc(_left_behind(result))}</td>"
-        f"<td>{links}</td></tr>"
-    )
+    cause, _, last_words = result.detail.partition("\n")
+    return {
+        "name": cell.name,
+        "outcome": result.outcome,
+        "is_observed": result.outcome in OBSERVED,
+        "cause": cause,
+        "last_words": last_words,
+        "figures": (
+            units.number(figures.collect_per_s, 0),
+            units.seconds(figures.time_to_threshold_s),
+            units.count(figures.env_steps),
+            _left_behind(result),
+        ),
+        "files": [(name, link(path, base)) for path, name in files if path.is_file()],
+    }
 
 
 def _left_behind(result: CellResult) -> str:
@@ -76,14 +65,3 @@ def _left_behind(result: CellResult) -> str:
         size = units.size(sum(file.size_bytes for file in files))
         left.append(f"{units.plural(len(files), 'file')} of shared memory ({size})")
     return "; ".join(left) or "nothing"
-
-
-def _outcome(result: CellResult) -> str:
-    """One word; for what went wrong also the cause, and behind it the system's last words."""
-    if result.outcome in ("reached", "censored"):
-        return esc(result.outcome)
-    cause, _, words = result.detail.partition("\n")
-    said = f'<strong class="bad">{esc(result.outcome)}</strong>: {esc(cause)}'
-    if not words:
-        return said
-    return f"{said}<details><summary>its last words</summary><pre>{esc(words)}</pre></details>"

@@ -18,9 +18,7 @@ from tianji_cli.render.bench.study_text import (
     result_rows,
     run_rows,
 )
-from tianji_cli.render.run.page import PageFigure, head
-from tianji_cli.render.run.page_parts import esc, link, table
-from tianji_cli.render.svg import inline_svg
+from tianji_cli.render.templating import PageFigure, render
 
 
 @dataclass(frozen=True)
@@ -48,40 +46,23 @@ def render_study_html(page: StudyPage, base: Path) -> str:
         base: The directory that it will lie in; links are relative to it.
     """
     study = page.manifest.suite
-    lines = "".join(f"<li>{esc(line)}</li>" for line in ratio_lines(page.comparison))
-    said = f"<ul>{lines}</ul>" if lines else ""
-    results = table(HEADINGS, result_rows(page.comparison), label="Results")
-    runs = table(RUN_HEADINGS, run_rows(page.runs), label="Runs")
-    facts = table(("fact", "value"), fact_rows(page.manifest), label="Provenance")
-    figures = "".join(_figure(figure, base) for figure in page.figures)
-    return "".join(
-        [
-            head(f"{study.name} · TianJi study"),
-            f"<header><h1>{esc(study.name)}</h1>"
-            f'<p class="soft">{esc(study.summary)}</p></header><main>',
-            _warnings(page.comparison.warnings),
-            f'<section><h2>Results</h2><div class="card">{results}{said}'
-            f'<p class="soft">{esc(MEANING)}</p></div></section>',
-            f'<section><h2>Figures</h2><div class="figures">{figures}</div></section>',
-            f'<section><h2>Every run</h2><div class="card">{runs}</div></section>',
-            f'<section><h2>Provenance</h2><div class="card">{facts}</div></section>',
-            "</main><footer>Written by <code>tianji report</code> from <code>study.json</code> and"
-            " <code>runs.jsonl</code> alone.</footer></body></html>\n",
-        ]
+    return render(
+        "study.html",
+        title=f"{study.name} · TianJi study",
+        heading=study.name,
+        soft=study.summary,
+        notes=page.comparison.warnings,
+        headings=HEADINGS,
+        results=result_rows(page.comparison),
+        sentences=ratio_lines(page.comparison),
+        meaning=MEANING,
+        figures=[
+            figure.drawn(base, prefix=figure.name, caption=figure.name) for figure in page.figures
+        ],
+        run_headings=RUN_HEADINGS,
+        runs=run_rows(page.runs),
+        facts=fact_rows(page.manifest),
     )
-
-
-def _warnings(lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{esc(line)}</li>" for line in lines)
-    note = f'<div class="warnings" role="note"><strong>Please note</strong><ul>{items}</ul></div>'
-    return note if lines else ""
-
-
-def _figure(figure: PageFigure, base: Path) -> str:
-    drawn = inline_svg(figure.svg, prefix=figure.name, label=figure.title)
-    png, svg = (link(path, base) for path in (figure.png, figure.png.with_suffix(".svg")))
-    caption = f'{esc(figure.name)}: <a href="{png}">PNG</a> · <a href="{svg}">SVG</a>'
-    return f'<figure><div class="paper">{drawn}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def render_study_markdown(page: StudyPage, base: Path) -> str:

@@ -1,15 +1,13 @@
-"""The parts of the page. Every text from a file passes through `esc` on its way in."""
+"""What the page about runs shows, as text and rows; the template makes HTML of it."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from engine.trace.summary import Summary
 from tianji_cli import units
@@ -18,6 +16,7 @@ from tianji_cli.analysis.settings import differing_settings, setting_cells, sett
 from tianji_cli.analysis.verify import ExaminedRun
 from tianji_cli.render.run.profile import profile_cells
 from tianji_cli.render.run.rows import mean_at_end, remark_of_end, rows_side_by_side
+from tianji_cli.render.templating import link
 
 MAX_EVENTS = 200
 MAX_FILES = 60
@@ -25,37 +24,17 @@ MAX_SEEN = 20_000
 MAX_DEPTH = 4
 
 
-def esc(value: object) -> str:
-    """Text that cannot become markup, in elements and in quoted attributes."""
-    return html.escape(str(value), quote=True)
+HOST_HEADINGS = (
+    *("host", "hostname", "os", "cpu", "cores", "memory", "gpus", "python"),
+    "clock offset (s)",
+)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, label: str) -> str:
-    """A table in a scrolling region; the first cell of each row heads it.
-
-    Args:
-        headings: Of the columns.
-        rows: Cells as text, not yet escaped.
-        label: What a screen reader calls it.
-    """
-    head = "".join(f'<th scope="col">{esc(heading)}</th>' for heading in headings)
-    body = "".join(
-        f'<tr><th scope="row">{esc(row[0])}</th>'
-        + "".join(f"<td>{esc(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{esc(label)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def tiles(examined: ExaminedRun) -> str:
-    """The four figures that a reader looks for first."""
+def tiles(examined: ExaminedRun) -> list[tuple[str, str, str]]:
+    """The four figures that a reader looks for first: name, figure, note."""
     summary = examined.summary
     bound = examined.run.manifest.max_lag
-    items = (
+    return [
         _threshold_tile(summary),
         _return_tile(summary),
         (
@@ -68,12 +47,7 @@ def tiles(examined: ExaminedRun) -> str:
             units.lag(summary.lag),
             f"min / mean / p95 / max, bound {units.NONE if bound is None else bound}",
         ),
-    )
-    inside = "".join(
-        f'<div class="tile"><dt>{esc(name)}</dt><dd>{esc(text)}</dd><dd>{esc(note)}</dd></div>'
-        for name, text, note in items
-    )
-    return f'<dl class="tiles">{inside}</dl>'
+    ]
 
 
 def _return_tile(summary: Summary) -> tuple[str, str, str]:
@@ -89,115 +63,73 @@ def _threshold_tile(summary: Summary) -> tuple[str, str, str]:
     return "Time to threshold", time, f"to a mean return of {units.short(summary.threshold)}"
 
 
-def warnings(runs: Sequence[ExaminedRun]) -> str:
+def warnings(runs: Sequence[ExaminedRun]) -> list[str]:
     """What to know before trusting the figures; nothing for clean runs."""
-    lines = [
+    return [
         (f"{examined.label}: " if len(runs) > 1 else "") + warning
         for examined in runs
         for warning in examined.warnings
     ]
-    if not lines:
-        return ""
-    items = "".join(f"<li>{esc(line)}</li>" for line in lines)
-    return f'<div class="warnings" role="note"><strong>Please note</strong><ul>{items}</ul></div>'
 
 
-def settings_section(runs: Sequence[ExaminedRun]) -> str:
-    """What the experiments of several runs say differently; nothing for a single run."""
-    if len(runs) == 1:
-        return ""
+def settings(runs: Sequence[ExaminedRun]) -> dict[str, object]:
+    """What the experiments of several runs say differently."""
     differences = differing_settings([examined.run.manifest for examined in runs])
     rows = [(item.setting, *setting_cells(item)) for item in differences.settings]
-    headings = ("setting", *(examined.label for examined in runs))
-    inside = table(headings, rows, label="Settings that differ") if rows else ""
-    note = settings_note(differences)
-    said = f'<p class="soft">{esc(note)}</p>' if note else ""
-    return f'<section><h2>Settings that differ</h2><div class="card">{inside}{said}</div></section>'
+    return {"rows": rows, "note": settings_note(differences)}
 
 
-def summary_section(runs: Sequence[ExaminedRun]) -> str:
+def summary_rows(runs: Sequence[ExaminedRun]) -> list[list[str]]:
     """All figures of all runs, one column per run."""
-    rows = [
+    return [
         [same[0].label, *(row.remarked_text for row in same), same[0].note]
         for same in rows_side_by_side([examined.summary for examined in runs])
     ]
-    headings = ["figure", *(examined.label for examined in runs), "meaning"]
-    inside = table(headings, rows, label="Summary of every run")
-    return f'<section><h2>Summary</h2><div class="card">{inside}</div></section>'
 
 
-def profile_section(runs: Sequence[ExaminedRun]) -> str:
-    """Where the time of each role went, for the runs that were profiled."""
-    parts = []
-    for examined in runs:
-        if not examined.curves.profile:
-            continue
-        heading = f"<h3>{esc(examined.label)}</h3>" if len(runs) > 1 else ""
-        headings, rows = profile_cells(examined.curves.profile)
-        cells = table(headings, rows, label=f"Profile of {examined.label}")
-        parts.append(f'{heading}<div class="card">{cells}</div>')
-    if not parts:
-        return ""
-    note = (
-        '<p class="soft">Shares of wall time. Busy: in a section where the role itself works; '
-        "processor: what it really computed. Where busy is far above it, the role waited for a "
-        "core, or its environment for something outside.</p>"
-    )
-    return f"<section><h2>Where the time went</h2>{''.join(parts)}{note}</section>"
+def profiles(runs: Sequence[ExaminedRun]) -> list[tuple[object, ...]]:
+    """Where the time of each role went, for the runs that were profiled: label, headings, rows."""
+    return [
+        (examined.label, *profile_cells(examined.curves.profile))
+        for examined in runs
+        if examined.curves.profile
+    ]
 
 
-def check_section(runs: Sequence[ExaminedRun]) -> str:
+def check(examined: ExaminedRun) -> dict[str, object]:
     """Whether the counters agree with the traces."""
-    parts = ["<section><h2>Check: figures rebuilt from the raw traces</h2>"]
-    for examined in runs:
-        name = f"<strong>{esc(examined.label)}</strong> – " if len(runs) > 1 else ""
-        checked = (
-            f"{units.plural(examined.num_fields_checked, 'summary field')} and "
-            f"{units.plural(examined.num_ledger_rows_checked, 'ledger row')} checked"
-        )
-        wrong = examined.disagreements
-        verdict = (
-            f'<span class="bad">✗ disagreements: {len(wrong)}</span>'
-            if wrong
-            else '<span class="good">✓ rebuilt from traces: agrees</span>'
-        )
-        parts.append(f'<div class="card">{name}{verdict} <span class="soft">({checked})</span>')
-        if wrong:
-            rows = [(item.where, item.name, item.written, item.rebuilt) for item in wrong]
-            headings = ("file", "figure or rule", "written", "rebuilt")
-            parts.append(table(headings, rows, label="Disagreements"))
-        parts.append("</div>")
-    return "".join([*parts, "</section>"])
+    return {
+        "label": examined.label,
+        "checked": f"{units.plural(examined.num_fields_checked, 'summary field')} and "
+        f"{units.plural(examined.num_ledger_rows_checked, 'ledger row')} checked",
+        "wrong": [
+            (item.where, item.name, item.written, item.rebuilt) for item in examined.disagreements
+        ],
+    }
 
 
-def provenance_section(runs: Sequence[ExaminedRun], base: Path) -> str:
-    """Where each run came from: command, code, machines, seeds, raw files.
+def provenance(examined: ExaminedRun, base: Path) -> dict[str, object]:
+    """Where a run came from: command, code, machines, seeds, raw files.
 
     Args:
-        runs: The runs.
+        examined: The run.
         base: The page's directory; links are relative to it.
     """
-    return "".join(
-        [
-            "<section><h2>Provenance</h2>",
-            *(_provenance(examined, base, is_only=len(runs) == 1) for examined in runs),
-            "</section>",
-        ]
-    )
-
-
-def _provenance(examined: ExaminedRun, base: Path, *, is_only: bool) -> str:
-    manifest = examined.run.manifest
-    heading = "" if is_only else f"<h3>{esc(examined.label)}</h3>"
-    facts = table(("fact", "value"), _facts(manifest), label="How the run was started")
-    return (
-        f'{heading}<div class="card">{facts}</div>'
-        + _details("Hosts", _hosts(manifest))
-        + _details("Versions", _pairs(manifest.section("versions"), "package", "version"))
-        + _details("Resolved experiment", _json(manifest.section("experiment")))
-        + _details(f"Events ({len(examined.run.events):,})", _events(examined))
-        + _details("Raw files", _files(examined.run.paths.root, base))
-    )
+    manifest, events = examined.run.manifest, examined.run.events
+    experiment = manifest.section("experiment")
+    return {
+        "label": examined.label,
+        "facts": _facts(manifest),
+        "host_headings": HOST_HEADINGS,
+        "hosts": _hosts(manifest),
+        "versions": list(manifest.section("versions").items()),
+        "experiment": json.dumps(experiment, indent=2, ensure_ascii=False),
+        "num_events": units.count(len(events)),
+        "events": [
+            (f"{e.t_s:,.2f}", e.kind, e.role, e.host, e.detail) for e in events[-MAX_EVENTS:]
+        ],
+        "files": _files(examined.run.paths.root, base),
+    }
 
 
 def _facts(manifest: ManifestView) -> list[tuple[str, str]]:
@@ -217,9 +149,10 @@ def _facts(manifest: ManifestView) -> list[tuple[str, str]]:
     return [(name, text or units.NONE) for name, text in facts]
 
 
-def _hosts(manifest: ManifestView) -> str:
+def _hosts(manifest: ManifestView) -> list[tuple[object, ...]]:
+    """In the columns of `HOST_HEADINGS`."""
     offsets = manifest.section("clock_offsets_s")
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in manifest.section("hosts"):
         host = manifest.section("hosts", name)
         memory, gpus = host.get("memory_bytes"), host.get("gpus")
@@ -237,37 +170,21 @@ def _hosts(manifest: ManifestView) -> str:
                 offsets.get(name, units.NONE),
             )
         )
-    columns = ("host", "hostname", "os", "cpu", "cores", "memory", "gpus", "python")
-    return table((*columns, "clock offset (s)"), rows, label="Hosts")
+    return rows
 
 
-def _pairs(mapping: dict[str, object], key: str, value: str) -> str:
-    return table((key, value), list(mapping.items()), label=f"{key} and {value}")
-
-
-def _json(data: object) -> str:
-    return f"<pre>{esc(json.dumps(data, indent=2, ensure_ascii=False))}</pre>"
-
-
-def _events(examined: ExaminedRun) -> str:
-    events = examined.run.events[-MAX_EVENTS:]
-    rows = [(f"{e.t_s:,.2f}", e.kind, e.role, e.host, e.detail) for e in events]
-    return table(("time (s)", "kind", "role", "host", "detail"), rows, label="Last events")
-
-
-def _files(root: Path, base: Path) -> str:
+def _files(root: Path, base: Path) -> list[tuple[Path, str, str]]:
+    """Name, link and size of each."""
     made_here = (root / "report.html", root / "plots")
     files = [
         path
         for path in sorted(_files_below(root))
         if path not in made_here and path.parent not in made_here
     ][:MAX_FILES]
-    items = "".join(
-        f'<li><a href="{link(path, base)}">{esc(path.relative_to(root))}</a> '
-        f'<span class="soft">{units.size(path.stat().st_size)}</span></li>'
+    return [
+        (path.relative_to(root), link(path, base), units.size(path.stat().st_size))
         for path in files
-    )
-    return f'<ul class="files">{items}</ul>'
+    ]
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -285,12 +202,3 @@ def _files_below(root: Path) -> Iterator[Path]:
                     places.append((Path(entry.path), depth + 1))
                 elif entry.is_file(follow_symlinks=False):
                     yield Path(entry.path)
-
-
-def link(path: Path, base: Path) -> str:
-    """A relative link, ready for an attribute."""
-    return esc(quote(os.fsencode(Path(os.path.relpath(path, base)).as_posix())))
-
-
-def _details(title: str, inside: str) -> str:
-    return f"<details><summary>{esc(title)}</summary>{inside}</details>"
