@@ -12,5 +12,5 @@ __version__ = "0.1.0"
 PROTOCOL_VERSION = 7
 """Raised whenever two processes of different releases could no longer understand each other."""
 
-if sys.argv[:1] == ["-m"]:  # a process of TianJi's own is just beginning: nobody else's interpreter
+if sys.argv[:1] == ["-m"]:  # only for TianJi's own processes, not in other interpreters
     working_directory_last()

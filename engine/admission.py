@@ -1,4 +1,4 @@
-"""The balance strategy: admission control that keeps samples young without stopping anyone.
+"""The balance strategy: admission control that bounds the age of samples without stopping a role.
 
 Staleness of a sample is `lag = version of the learner at consumption - behaviour version`. A queue
 learner consumes batch n at version n, B rollouts each. So what a rollout's lag will be is decided
@@ -111,7 +111,7 @@ class Admission:
         """Admits one rollout of `owner`, whose newest weights are `held_version` (-1: none).
 
         Returns:
-            The ticket; if `owner` still has one in hand, that one, asking for no newer weights than
+            The ticket; if `owner` still holds one, that one, asking for no newer weights than
             the schedule now needs (it relaxes when other actors are lost); None if the queue is
             full, in which case `owner` should be tried again after the next batch.
         """
@@ -152,7 +152,7 @@ class Admission:
         return True
 
     def lose(self, owner: str) -> None:
-        """Forgets the ticket that a dead actor had in hand; what arrived from it stays."""
+        """Drops the ticket that a dead actor held; what arrived from the actor is kept."""
         number = self._in_hand.get(owner)
         if number is not None:
             self._forget(number)
@@ -211,7 +211,7 @@ class Admission:
         place = bisect_right(others, deadline)
         if deadline < first + place // size:
             return False
-        if not self._waits_for_stragglers:  # a straggler is written off, so it constrains nobody
+        if not self._waits_for_stragglers:  # a straggler is written off, so it constrains no batch
             return True
         before = range(0, place, size)
         behind = range((place // size + 1) * size, len(others) + 1, size)

@@ -82,7 +82,7 @@ def share_samples(batch_size: int, num_envs: int, num_learners: int) -> Sharing:
 
 
 def share_of_replay(request: ReplayRequest, sharing: Sharing, learner: int) -> ReplayRequest:
-    """What one of these learners wants of its own store: all stores together are one of them."""
+    """The request of one of these learners to its own store, a share of the whole."""
     num_learners = len(sharing.shares)
     return replace(
         request,
@@ -98,7 +98,7 @@ def split(count: int, num_parts: int) -> tuple[int, ...]:
 
 
 def check_division(num_envs: int, num_splits: int) -> None:
-    """Raises ConfigError if environments cannot step by turns in equal parts."""
+    """Raises ConfigError if environments cannot be divided into equal splits."""
     if num_envs % num_splits:
         raise ConfigError(
             f"{plural(num_envs, 'environment')} cannot be split into"

@@ -1,4 +1,4 @@
-"""Whose line of code raised: what people want to see first of an error that user code raised."""
+"""Finds the line of user code that raised, which an error shows first."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def summary_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str | None:
-    """`FILE:LINE in FUNCTION: SOURCE` of the user's line that was nearest to the error; of another
-    package's line, if the user has none; None if nobody but the machinery was at it."""
+    """`FILE:LINE in FUNCTION: SOURCE` of the user's line nearest to the error; of another
+    package's line, if the user has none; None if only TianJi and Python are in the traceback."""
     frames = list(_frames(error.__traceback__))
     for is_candidate in (_is_users, _is_strange):
         for path, line, function in reversed(frames):
@@ -80,7 +80,7 @@ def blamed(what: str, where: str, fix: str = "") -> Iterator[None]:
         fix: What to do; where nothing is better, the user's line says it.
 
     Raises:
-        ConfigError: Of any exception but one of this program's own, which goes on as it is.
+        ConfigError: For any exception; a `TianJiError` passes unchanged.
     """
     try:
         yield

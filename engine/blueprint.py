@@ -37,7 +37,7 @@ LACKS = {
     "samples_queue": "learns from replayed samples, which are old on purpose",
     "samples_replay": "does not learn from replayed samples",
 }
-"""What an algorithm without a trait is told."""
+"""What an error says about an algorithm without a trait."""
 
 STEP_FIELDS = (
     Field("reward", "float32"),
@@ -60,7 +60,7 @@ class Blueprint:
         rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of
             (queue); 0 for replay.
         cut: How the run is spread over processes.
-        replay: What is wanted from a replay store; None if samples come from a queue.
+        replay: The request to a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
         sharing: How learners that update together share a batch.
         env: The environments of one actor.
@@ -136,7 +136,7 @@ def make_blueprint(
         rehearses: Whether to reset that environment and to act in it once, as a run is about to.
 
     Raises:
-        PreflightError: GPUs are given, and wanted, but not there.
+        PreflightError: The run needs the GPUs that the inventory lists, but they are not there.
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
@@ -220,7 +220,7 @@ def _flat_weights(algorithm: Algorithm) -> FlatParameters:
 
 
 def _check_splits(experiment: Experiment, cut: Cut) -> None:
-    """Raises ConfigError if the environments cannot be split as wanted."""
+    """Raises ConfigError if the environments cannot be split as configured."""
     num_splits = experiment.env.num_splits
     check_division(experiment.env.num_envs, num_splits)
     if num_splits > 1 and (cut.has_remote_env or cut.is_on_device):
@@ -258,7 +258,7 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
 
 
 def make_arena(blueprint: Blueprint) -> Arena:
-    """Slots for all rollouts that may be on their way at once; actors that want more use their own.
+    """Slots for all rollouts that can be in transit at once; beyond that, actors use own memory.
 
     That is what the buffer admits, a batch that is staged and one that is trained, and for each
     actor the one that it writes.

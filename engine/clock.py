@@ -1,4 +1,4 @@
-"""Time as a dependency: logic receives a clock, tests move it by hand."""
+"""Time as a dependency: logic takes a clock, and tests advance it by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunClock:
 
 @dataclass
 class ManualClock:
-    """A clock for tests: stands still until `advance` is called."""
+    """A clock for tests: it changes only when `advance` is called."""
 
     time_s: float = 0.0
 

@@ -1,4 +1,4 @@
-"""What travels over standard input and output of a node's supervisor: one JSON document a line.
+"""The protocol on standard input and output of a supervisor: one JSON document per line.
 
 The controller (where the user sits) instructs, the supervisor reports; the supervisor speaks the
 same language to its forkserver, the process that all roles of a host are forked from.
@@ -127,7 +127,7 @@ class Prepare(Message, frozen=True, kw_only=True):
         gpus: Those that the inventory gives to the run; None if it does not say.
         max_cores: So many cores the run may use; None: all.
         cores_needed: Look for idle cores if the run may use at least so many; None: do not.
-        module_directories: Where the user's own modules lie on this host.
+        module_directories: Directories of the user's own modules on this host.
     """
 
     experiment: Experiment
@@ -195,7 +195,7 @@ class Signal(Message, frozen=True, kw_only=True):
 
 
 class StopRun(Message, frozen=True, kw_only=True):
-    """End the run in good order."""
+    """Stop the run gracefully."""
 
 
 class KillRun(Message, frozen=True, kw_only=True):
@@ -235,7 +235,7 @@ class Prepared(Message, frozen=True, kw_only=True):
 
 
 class Detached(Message, frozen=True, kw_only=True):
-    """The last words before the controller may go."""
+    """The last message before the controller can exit."""
 
 
 class Refused(Message, frozen=True, kw_only=True):

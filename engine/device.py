@@ -82,7 +82,7 @@ class DeviceSamples(Samples):
 
 
 class DeviceWeights(Weights):
-    """Parameters that stay on their device until somebody elsewhere wants them.
+    """Parameters that stay on their device until another process requests them.
 
     Args:
         version: As in `Weights`.

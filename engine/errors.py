@@ -1,4 +1,4 @@
-"""Every error that a user can meet, with the exit code that a command ends with.
+"""Every error that a user can see, with the exit code of the command.
 
 TianJiError
 ├── RunFailedError          1   a role died, or the run broke its own promises

@@ -82,7 +82,7 @@ def write_durably(path: Path, data: bytes) -> None:
     """Writes a file beside its place, flushes it to disk, and renames it.
 
     Raises:
-        OSError: The disk is full or not writable; what was there stays.
+        OSError: The disk is full or not writable; an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:

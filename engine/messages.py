@@ -1,4 +1,4 @@
-"""What roles say to each other: the events that a role handles, wherever the sender runs.
+"""The messages between roles: the events that a role handles, wherever the sender runs.
 
 `Message` subclasses travel as MessagePack; `RolloutArrived`, `WeightsArrived`, `SamplesArrived`
 and `PrioritiesArrived` carry a buffer and travel as one raw frame (`engine.wire.codec`);
@@ -59,9 +59,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class TicketRequested(Message, frozen=True, kw_only=True):
     """Actor to buffer: I could collect, and hold these weights. Idempotent.
 
-    `epoch` says which incarnation asks: one that was given up may still be heard, and gets nothing.
+    `epoch` is the incarnation that asks: one that was given up can still send, and gets nothing.
     `last_ticket` is the newest ticket whose rollout it has sent, -1 before the first: if the buffer
-    still waits for that rollout, it was lost on its way.
+    still waits for that rollout, it was lost in transit.
     """
 
     actor: str
@@ -88,10 +88,10 @@ class Receipt(Message, frozen=True, kw_only=True):
 
 
 class BatchRequested(Message, frozen=True, kw_only=True):
-    """Learner to buffer: I want batch number `batch`. Idempotent.
+    """Learner to buffer: requests batch number `batch`. Idempotent.
 
     `consumed_env_steps` is what the learner has trained on so far, over the whole run. `attempt`
-    grows when a batch of this number was sent and lost: I want another in its place.
+    grows when a batch of this number was sent and lost: another must replace it.
     """
 
     learner: str
@@ -143,7 +143,7 @@ class Stop(Message, frozen=True, kw_only=True):
     """Coordinator to one role: finish what must be finished, answer `Stopped`.
 
     `sent_rollouts` tells a buffer how many rollouts each actor has sent, so that it waits for
-    what is still on its way, and `sent_env_steps` how many env steps these are, so that it can
+    those in transit, and `sent_env_steps` how many env steps these are, so that it can
     count what does not come; `consumed_env_steps` is the learner's final count. `standing` is for
     the last checkpoint of a learner.
     """
@@ -191,7 +191,7 @@ class StepTaken(Message, frozen=True, kw_only=True):
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """A role's last word, in env steps; each role fills in what it owns."""
+    """A role's final report, in env steps; each role fills in what it owns."""
 
     collected: int = 0
     """Actor: env steps collected, those of an unfinished rollout included."""
@@ -208,8 +208,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
     """Buffer: env steps dropped, lost ones included."""
     lost_collected: dict[str, int] = {}
-    """Buffer: env steps collected by actors that died since and have no last word, by `source_of`
-    their number and epoch."""
+    """Buffer: env steps collected by actors that died without a final report, by `source_of` their
+    number and epoch."""
 
 
 class Stopped(Message, frozen=True, kw_only=True):
@@ -244,7 +244,7 @@ class RoleExited(Message, frozen=True, kw_only=True):
 
 
 class Alive(Message, frozen=True, kw_only=True):
-    """Supervisor to coordinator and back, every few seconds: whoever falls silent is lost."""
+    """Supervisor to coordinator and back, every few seconds; a silent one is lost."""
 
     address: str
     host: str = ""
@@ -277,7 +277,7 @@ class ProbeAnswered(Message, frozen=True, kw_only=True):
 
 
 class StackWanted(Message, frozen=True, kw_only=True):
-    """Coordinator to a supervisor: this process has been silent for so long; what is it doing?"""
+    """Coordinator to a supervisor: report the stacks of a process silent for `silent_s`."""
 
     process: str
     silent_s: float
@@ -296,10 +296,10 @@ class ActorLost(Message, frozen=True, kw_only=True):
 
 
 class TicketVoided(Message, frozen=True, kw_only=True):
-    """Coordinator to a buffer: this actor lives and does not get on, so nobody waits for it.
+    """Coordinator to a buffer: this actor is alive but makes no progress; stop waiting for it.
 
-    What it still brings under its ticket is dropped and counted. It gets no other before it asks
-    again, which shows that it gets on; that ticket is as good as any.
+    What it still sends under its ticket is dropped and counted. It gets no other ticket before it
+    asks again, which shows progress; that ticket is valid like any other.
     """
 
     actor: str
@@ -312,7 +312,7 @@ class ProgressShown(Message, frozen=True, kw_only=True):
 
 
 class StopRequested(Message, frozen=True, kw_only=True):
-    """The user or the supervisor wants the run to end now, in good order."""
+    """The user or the supervisor requests a graceful stop of the run."""
 
     reason: Literal["interrupted", "controller-lost"]
 

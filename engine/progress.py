@@ -1,4 +1,4 @@
-"""How far a run is: for people who watch it, for checkpoints, and for those who go on from one."""
+"""Progress of a run: for the user, for checkpoints, and for runs that resume one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resumed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run goes on from.
+    """The checkpoint that a run resumes.
 
     Attributes:
         run_id: The run that wrote the checkpoint.
@@ -110,7 +110,7 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def steps_left(limit: int | None, resumed: Resumed | None) -> int | None:
-    """Of a limit on consumed env steps, what is left to a run; None where there is no limit."""
+    """The env steps that a limit leaves to a run; None without a limit."""
     if limit is None or resumed is None:
         return limit
     return limit - resumed.counters.env_steps_consumed

@@ -21,7 +21,7 @@ OWN_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def working_directory_last() -> None:
-    """Moves the working directory to the end of `sys.path`, unless TianJi itself lies there.
+    """Moves the working directory to the end of `sys.path`, unless TianJi itself is in it.
 
     Nor if PYTHONPATH names it in full: then it is meant.
     """
@@ -41,7 +41,7 @@ _directories: list[str] = []
 
 
 def user_directories() -> list[str]:
-    """Where the user's modules lie if nothing else is said: the working directory, and what
+    """Default directories of the user's modules: the working directory, and what
     `$TIANJI_MODULES` names, as PYTHONPATH does."""
     with contextlib.suppress(OSError):  # a directory that was removed holds no module
         return [os.getcwd(), *filter(None, os.environ.get(MODULES_VARIABLE, "").split(os.pathsep))]
@@ -60,7 +60,7 @@ def searched() -> tuple[str, ...]:
 
 
 def module_command(python: str, module: str, *words: str) -> list[str]:
-    """The command line that runs a module of TianJi, whatever lies in the working directory."""
+    """The command line that runs a module of TianJi, whatever the working directory contains."""
     return [python, "-P", "-m", module, *words]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 MAX_SEED = 2**30
-"""Atari wants seeds of environments, this plus their number, to be 32-bit integers with a sign."""
+"""Atari requires seeds of environments, this plus their number, to be signed 32-bit integers."""
 
 
 def actor_seeds(seed: int, index: int, epoch: int, resumes: int = 0) -> tuple[int, int]:
@@ -21,5 +21,5 @@ def buffer_random(seed: int, index: int, resumes: int = 0) -> np.random.Generato
 
 
 def _again(resumes: int) -> list[int]:
-    """A run that goes on must not meet the random numbers again that it began with."""
+    """A resumed run must not repeat the random numbers of its start."""
     return [resumes] if resumes else []

@@ -175,7 +175,7 @@ def make_rollout(
 
 
 def rollout_arrival(held_version: int = 0, **description: int) -> RolloutArrived:
-    """A rollout on its way from an actor to a buffer; see `make_rollout`."""
+    """The message that carries a rollout from an actor to a buffer; see `make_rollout`."""
     return RolloutArrived(make_rollout(**description), held_version)  # type: ignore[arg-type]
 
 

@@ -53,7 +53,7 @@ IDLE = (MEETING, WAITING, OTHERS)
 """Those in which a role does nothing of its own."""
 
 _SHARED = (RECEIVING, WAITING)
-"""Nobody knows yet which role of the process it is for, so it counts for each of them."""
+"""It is not known yet for which role of the process this is, so it counts for each of them."""
 
 
 class Sections(Protocol):
@@ -90,7 +90,7 @@ class Reading:
 
 
 class Stopwatch:
-    """Counts the wall time of one thread by role and section. Begins in nobody's `control`.
+    """Counts the wall time of one thread by role and section. Starts in no role's `control`.
 
     Processor time is read only when another role's turn comes, since that costs the kernel's help
     and sections change with every env step.
@@ -150,7 +150,7 @@ class Stopwatch:
         return call
 
     def read(self, role: str) -> Reading:
-        """What this role has spent. Sections of nobody and of everybody count as its own."""
+        """The time of this role. Sections of no role and of all roles count as its own."""
         self._switch(self._slot)
         self._settle_cpu()
         base, count = self._bases[role], len(SECTIONS)

@@ -1,4 +1,4 @@
-"""Ctrl-C and its relatives as events."""
+"""Ctrl-C and similar signals as events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Interrupts:
         os.set_blocking(self._write_fd, False)
 
     def is_urgent(self) -> bool:
-        """Whether the user wants the end at once."""
+        """Whether the user asked to kill the run."""
         return self.count > 1
 
     @contextmanager

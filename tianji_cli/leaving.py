@@ -1,4 +1,4 @@
-"""How the command's process ends: at once, when everything is said."""
+"""Ends the command's process immediately after its last output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
             signal.signal(number, _await_second)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone
             stream.flush()
     os._exit(int(bool(code)) if isinstance(code, str) else code or 0)
 

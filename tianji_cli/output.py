@@ -1,4 +1,4 @@
-"""Where a command's words go: data to standard output, everything else to standard error."""
+"""The output of a command: data to standard output, everything else to standard error."""
 
 from __future__ import annotations
 

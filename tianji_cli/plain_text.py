@@ -1,4 +1,4 @@
-"""Text of files and hosts as a terminal may be given it: no character of it steers the terminal."""
+"""Makes text of files and hosts safe for a terminal: no character can control it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command's standard streams, made so that no word of it can fail with a traceback.
+"""The command's standard streams, wrapped so that output never fails with a traceback.
 
 A stream may be closed, may be unable to show a character, or may lie on a disk that is full.
 """

@@ -57,11 +57,11 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def mean_return(value: float | None, threshold: float | None = None) -> str:
-    """Small ones with more digits: the returns of many environments lie between 0 and 1.
+    """Small ones with more digits: the returns of many environments are between 0 and 1.
 
     Args:
         value: A mean return.
-        threshold: What it is held against. Rounding never brings the value to its other side.
+        threshold: The value it is compared with. Rounding never moves it across the threshold.
 
     >>> mean_return(487.25), mean_return(-9.375), mean_return(0.7964), mean_return(0.0)
     ('487.2', '-9.38', '0.796', '0')
@@ -79,7 +79,7 @@ def mean_return(value: float | None, threshold: float | None = None) -> str:
 
 
 def short(value: float) -> str:
-    """A return or threshold without needless zeros, but with all digits that tell it from others.
+    """A return or threshold without needless zeros, but with all distinguishing digits.
 
     >>> short(475.0), short(-0.125), short(1234567.0), short(474.9625)
     ('475', '-0.125', '1,234,567', '474.9625')

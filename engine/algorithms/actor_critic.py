@@ -1,4 +1,4 @@
-"""What actor-critic algorithms have in common: how they begin and how they act.
+"""The common part of actor-critic algorithms: initial state and acting.
 
 Each of them adds what it learns from (`samples`) and how (`update`).
 """

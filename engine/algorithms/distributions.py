@@ -1,4 +1,4 @@
-"""Distributions over actions: just what an actor and a loss need, without torch.distributions.
+"""Distributions over actions: only what an actor and a loss need, without torch.distributions.
 
 An action is a function of a state and of noise that was drawn before, so that acting is pure and an
 actor's actions can be repeated.

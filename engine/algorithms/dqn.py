@@ -4,7 +4,7 @@ Options: double (van Hasselt et al., 2016), dueling (Wang et al., 2016), n-step 
 prioritised replay (Schaul et al., 2016), which the replay store provides as it is asked to.
 
 Exploration belongs to the weights: epsilon is a parameter that no gradient reaches. The learner
-lowers it as training goes on, and actors receive it with the policy that it belongs to.
+lowers it during training, and actors receive it with the policy that it belongs to.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Dqn:
         config = self._config
         num_updates, batch_size = batch["reward"].shape
         samples = {name: batch[name].flatten(0, 1) for name in _SAMPLE_FIELDS}
-        with torch.no_grad():  # the target network stands still within a message
+        with torch.no_grad():  # the target network does not change within a message
             samples["next_q"] = state.target.network(samples["next_observation"])
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
@@ -297,7 +297,7 @@ class Dqn:
         return self._falling(config.learning_rate, final, over, num_updates)
 
     def _falling(self, initial: float, final: float, over: int, num_updates: int) -> float:
-        """Linear in the env steps that so many updates stand for."""
+        """Linear in the env steps that correspond to this many updates."""
         env_steps = num_updates * self._config.batch_size / self._config.replay_ratio
         return initial + min(env_steps / max(over, 1), 1.0) * (final - initial)
 

@@ -28,7 +28,7 @@ class StepLog:
             self._add_up()
 
     def count(self) -> tuple[int, int]:
-        """Steps wanted, and steps left out, since this was asked last."""
+        """Steps requested, and steps skipped, since the last call."""
         if self._is_taken:
             self._add_up()
         counts = self._wanted, self._wanted - self._taken

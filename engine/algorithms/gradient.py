@@ -30,7 +30,7 @@ from engine.algorithms.optimizer import (
 
 Samples: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
-"""(network, minibatch) -> (scalar loss, metrics [M] detached from it: whatever is to be told)."""
+"""(network, minibatch) -> (scalar loss, metrics [M] detached from it: the values to report)."""
 
 
 Order: TypeAlias = Tensor | Sequence[Tensor]
@@ -177,10 +177,10 @@ class FunctionalStep:
             vector: All parameters, float32 [P].
             mean, variance, num_steps: Adam's state; [P], [P] and a scalar.
             learning_rate: Of this step, a scalar; an argument, so that it can be any.
-            minibatch: What the loss wants.
+            minibatch: The inputs of the loss.
 
         Returns:
-            The first four anew, the metrics of the loss, [M], and whether the step was taken.
+            New values of the first four, the loss's metrics [M], and whether the step was made.
         """
         before = (vector, mean, variance, num_steps)
         gradient, is_sound, metrics = self._gradient(vector, minibatch)

@@ -98,7 +98,7 @@ class Impala(ActorCritic):
     def _told_loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and all else that it tells as one vector, as a `GradientStep` wants it."""
+        """The loss, and its metrics as one vector, as `GradientStep` requires."""
         loss, metrics, returns = self._loss(network, batch, replicas)
         return loss, torch.cat((metrics, returns.flatten()))
 

@@ -37,7 +37,7 @@ class ObservationInput(nn.Module):
         shape: Of one observation.
         dtype: NumPy name of its element type.
         normalizes: Whether to keep running statistics.
-        passes_bytes: Whether what follows wants bytes as they are, if they are not normalised.
+        passes_bytes: Whether the trunk takes unscaled bytes, if they are not normalised.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ObservationInput(nn.Module):
 
 
 def observation_input(observation: gymnasium.spaces.Box, spec: NetworkSpec) -> ObservationInput:
-    """What stands in front of the trunks of a network.
+    """The input layer of a network, before its trunks.
 
     Raises:
         ConfigError: The trunk is unknown.
@@ -187,14 +187,14 @@ def num_policy_outputs(action: gymnasium.Space[object]) -> int:
 
 
 def observation_field(observation: gymnasium.spaces.Box) -> Field:
-    """How observations s_0 to s_T lie in a rollout; of real numbers single precision is kept."""
+    """The field of observations s_0 to s_T; real numbers are stored in single precision."""
     is_real = np.issubdtype(observation.dtype, np.floating)
     dtype = "float32" if is_real else str(observation.dtype)
     return Field("observation", dtype, observation.shape, extra_rows=1)
 
 
 def action_field(action: gymnasium.Space[object]) -> Field:
-    """How an action lies in a rollout."""
+    """The field of actions."""
     if isinstance(action, gymnasium.spaces.Discrete):
         return Field("action", "int64")
     assert isinstance(action, gymnasium.spaces.Box)

@@ -24,7 +24,7 @@ class AdamState:
     Attributes:
         mean: First moment, [P].
         variance: Second moment, uncentred, [P].
-        num_steps: Scalar float32 tensor, as the kernel wants it.
+        num_steps: Scalar float32 tensor, as the kernel requires.
     """
 
     mean: Tensor

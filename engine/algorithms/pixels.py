@@ -1,4 +1,4 @@
-"""How images get into convolutions: the order of their axes, and bytes without a detour.
+"""The input of convolutions: the order of an image's axes, and unscaled bytes.
 
 The order in memory decides half of what a convolution on a CPU costs. Nothing here changes values.
 """
@@ -22,7 +22,7 @@ class ChannelsFirst(nn.Module):
 
 
 class ChannelsLastInMemory(nn.Module):
-    """The same values; where gradients are wanted, each pixel's channels together.
+    """The same values; with gradients, in channels-last order.
 
     Convolutions keep that order through the whole network, and their gradients are a third faster
     on CPUs. Inference is not. Bytes are left as they are.
@@ -43,7 +43,7 @@ class PatchConv2d(nn.Conv2d):
     divided by 255. They are not divided, since bfloat16 holds them exactly but no 255ths; the
     weights are instead. And patches of 4 x 4 pixels become the channels of one pixel, so that all
     64 values of a stack of four frames lie together: the same sums as a convolution with a stride
-    of 1 over an image of a quarter of the sides, in the order that matrix units want.
+    of 1 over an image of a quarter of the sides, in the order that suits matrix units.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several learners that take one update together, each on its share of the batch.
+"""Several learners that make one update together, each on its share of the batch.
 
 A batch [T, B] is split along its environment axis: each learner holds neighbouring columns, as many
 as `ReplicaGroup.shares` says, which need not be equal. Samples from replay are split alike, along

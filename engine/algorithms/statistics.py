@@ -115,7 +115,7 @@ def places_of(network: nn.Module) -> tuple[Place, ...]:
 
 
 def read_sums(vector: Vector, places: tuple[Place, ...]) -> Sums:
-    """What the statistics in flat parameters [P] stand for, one after the other."""
+    """The sums behind the statistics in flat parameters [P], one after the other."""
     sums: list[Sums] = [np.zeros(0)]
     for place in places:
         mean, variance = (vector[span].astype(np.float64) for span in (place.mean, place.variance))

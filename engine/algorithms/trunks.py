@@ -93,7 +93,7 @@ def find_trunk(observation_shape: Sequence[int], spec: NetworkSpec) -> TrunkEntr
 
 
 def takes_bytes(observation_shape: tuple[int, ...], spec: NetworkSpec) -> bool:
-    """Whether the trunk wants unsigned bytes as they are rather than scaled to [0, 1].
+    """Whether the trunk takes unsigned bytes unscaled rather than scaled to [0, 1].
 
     Raises:
         ConfigError: Unknown name.
@@ -254,7 +254,7 @@ class _Residual(nn.Module):
 
 
 class _Bfloat16(nn.Module):
-    """Computes in bfloat16 what lies within; takes and gives float32."""
+    """Runs the wrapped module in bfloat16; input and output are float32."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ def _is_channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def _image(observation_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, int, int]]:
-    """What brings the channels to the front, and the shape [C, H, W] after it.
+    """A module that moves the channels to the front, and the resulting shape [C, H, W].
 
     Raises:
         ConfigError: Not three axes.

@@ -1,7 +1,7 @@
-"""Compiling beside training: starts the compiler, sees whether it is done, ends it.
+"""Compilation during training: starts the compiler, checks whether it is done, ends it.
 
 Training never waits: a learner asks between two updates, an actor between two rollouts. The
-outcome is told once; whatever goes wrong, training goes on eagerly.
+outcome is reported once; if anything fails, training continues in eager mode.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COMPILERS = ("g++", "clang++", "c++")
 
 
 class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What a compiler is told: the run, and whose share of it its function is for."""
+    """The input of a compiler: the run, and the learner or actor that its function is for."""
 
     experiment: Experiment
     cut: Cut
@@ -45,7 +45,7 @@ class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
 class CompileJob:
     """Brings a compiled function about: from the cache, or by a process of its own.
 
-    Of all processes on a host that want the same function one compiles it; the others see it come.
+    Of all processes on a host that need the same function, one compiles it and the others wait.
 
     Args:
         blueprint: The experiment.
@@ -134,7 +134,7 @@ class CompileJob:
             self._workspace = None
 
     def _look_out(self) -> bool:
-        """Whether the other process that compiles this is done; if it gave up, goes on instead."""
+        """Whether the other process that compiles this is done; if it gave up, takes over."""
         if time.monotonic() - self._started_at_s > LIMIT_S:
             self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
             self._is_waiting = False
@@ -144,7 +144,7 @@ class CompileJob:
 
     @spare()
     def _start(self, how_found: str) -> None:
-        """Takes what is there into use, or compiles it, or waits for whoever does."""
+        """Uses the library if it exists, or compiles it, or waits for the process that does."""
         try:
             if not self._take(how_found):
                 self._claim(how_found)
@@ -154,7 +154,7 @@ class CompileJob:
         self._is_waiting = self._process is None and not self.outcome
 
     def _claim(self, how_found: str) -> None:
-        """Compiles it, unless it has come meanwhile or somebody else does."""
+        """Compiles it, unless it exists by now or another process does so."""
         self._workspace = Workspace.claim(self._path)
         if self._take(how_found):  # its owner was done just before the claim
             self.close()
@@ -191,7 +191,7 @@ class CompileJob:
         return lines[-1] if lines else f"the compiler ended with {self._process.returncode}"
 
     def _take(self, how: str) -> bool:
-        """Takes what is there into use, if that can be; False if nothing is there, or in parts."""
+        """Loads the library if it is there and complete; else returns False."""
         try:
             self.library = Library(self._path)
             self.outcome = how
@@ -243,7 +243,7 @@ class Workspace:
 
     @staticmethod
     def await_release(library: Path) -> None:
-        """Returns when nobody has the right to compile this library."""
+        """Returns when no other process holds the lock for compiling this library."""
         try:
             lock = os.open(library.with_suffix(".compiling"), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -254,7 +254,7 @@ class Workspace:
             os.close(lock)
 
     def remove(self) -> None:
-        """Removes the directory with all that is in it, and gives up the right."""
+        """Removes the directory with its contents, and releases the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
 

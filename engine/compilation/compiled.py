@@ -1,4 +1,4 @@
-"""What is done by a library where it fits what is asked, and eagerly where it does not."""
+"""Runs a function by a compiled library if the call fits it, and in eager mode if not."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _OPTIONS: Mapping[str, bool] = {
     # Whether the processor has them is asked in any case; this would compile PyTorch's vector
     # headers four times to see that they can be.
     "cpp.vec_isa_ok": True,
-    # Compiled before they are wanted, headers cost more than one library can gain from it.
+    # Precompiling headers costs more than one library gains from it.
     "aot_inductor.precompile_headers": False,
     "cpp_cache_precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Ends the C++ compiler, too, which would go on for seconds, and removes all by-products."""
+    """Also ends the C++ compiler, which would run on for seconds, and removes all by-products."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
     shutil.rmtree(sys.argv[3], ignore_errors=True)

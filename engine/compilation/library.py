@@ -1,4 +1,4 @@
-"""Compiled functions: shared libraries in a cache, each beside a signature of what it may be given.
+"""Compiled functions: shared libraries in a cache, each beside a signature of its arguments.
 
 A library holds one function with fixed shapes. Whoever calls one compares the signature first and
 does anything else eagerly, so a library can be unsuitable but never wrong.
@@ -52,7 +52,7 @@ def describe(tensors: Mapping[str, Tensor]) -> Signature:
 
 
 class DamagedError(Exception):
-    """What lies in the cache is not what was put there: a disk was full, or power was lost."""
+    """The cached file is damaged: a disk was full, or power was lost."""
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class Library:
 
 
 def signature_path(library: Path) -> Path:
-    """Where the signature of a library lies. It is written last, so it says: complete."""
+    """Path of the signature of a library. It is written last, so it marks a complete library."""
     return library.with_suffix(".json")
 
 

@@ -1,4 +1,4 @@
-"""Choosing actions: row after row, straight into the rollout that they belong to."""
+"""Chooses actions row by row, directly into their rollout."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class PolicyInference:
             columns: Of each part along axis B; all have the same size.
 
         Raises:
-            RunFailedError: `act` does not give what the fields of a rollout want.
+            RunFailedError: `act` does not return what the fields of a rollout declare.
         """
         noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
         fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
@@ -87,7 +87,7 @@ class PolicyInference:
         return rows
 
     def _check(self, row: Row) -> None:
-        """Copying into a row would spread a value of a wrong shape over it without a word."""
+        """Checks shapes, since copying into a row would silently broadcast a wrong one."""
         observation, noise, *outputs = row
         chosen = self._algorithm.act(self._network, observation, noise)
         for name, output in zip(self.names, outputs, strict=True):

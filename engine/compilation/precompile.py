@@ -1,4 +1,4 @@
-"""Compiles what a run of an experiment will want, and waits for it.
+"""Compiles the functions that a run of an experiment will use, and waits for them.
 
 `engine.compilation.precompile EXPERIMENT.json`, by `engine.host.tether`
 

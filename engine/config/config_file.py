@@ -129,7 +129,7 @@ def convert(document: Document, target: type[T]) -> T:
 
 
 def convert_part(data: object, target: type[T], document: Document, path: KeyPath = ()) -> T:
-    """The same for values that stand at `path` of a document."""
+    """The same for values at `path` of a document."""
     try:
         return msgspec.convert(with_integers(data, target), target, str_keys=True)
     except msgspec.ValidationError as error:
@@ -165,7 +165,7 @@ def explain(
 
 
 def _allowed(problem: str, target: type, path: KeyPath) -> str:
-    """What may stand there, where that is one of a few words."""
+    """The allowed values, if there are only a few."""
     if "enum value" not in problem:
         return ""
     info: msgspec.inspect.Type = msgspec.inspect.type_info(target)
@@ -193,7 +193,7 @@ def _key_path(text: str) -> KeyPath:
 
 
 def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN401 - any YAML
-    """Replaces `...`, which stands for some key of a mapping, by the first key that is wrong."""
+    """Replaces `...`, a placeholder for some key of a mapping, by the first key that is wrong."""
     info: msgspec.inspect.Type = msgspec.inspect.type_info(target)
     named: list[str] = []
     for part in path:

@@ -1,4 +1,4 @@
-"""Floats that are whole numbers, where a specification wants integers: `1e6` is 1000000 there."""
+"""Accepts floats that are whole numbers where a spec requires integers: `1e6` is 1000000."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _converted_list(value: list[Any], kinds: list[inspect.Type]) -> list[Any]:
 
 
 def _is_meant(kind: inspect.StructType, value: dict[str, Any]) -> bool:
-    """Of several structs that may stand in one place, a tag says which one does."""
+    """The struct of a tagged union, chosen by its tag."""
     return kind.tag_field is None or value.get(kind.tag_field) == kind.tag
 
 

@@ -259,7 +259,7 @@ def _real(text: str, node: yaml.Node) -> float:
 
 
 def _refuse_bomb(root: yaml.Node) -> None:
-    """A few aliases of aliases can stand for more values than any machine has room for."""
+    """A few aliases of aliases can expand to more values than fit into memory."""
     waiting, seen = [root], 0
     while waiting:
         node = waiting.pop()

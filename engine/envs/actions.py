@@ -1,4 +1,4 @@
-"""From what an algorithm chooses to what an environment is given: always in its action space.
+"""Converts the actions of an algorithm to those of an environment, always within its action space.
 
 An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest. The space of
 the environment may be whole numbers of any width, half open, or wider than its own type can
@@ -165,7 +165,7 @@ def _wrapped(value: int) -> int:
 class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
     """Continuous actions, scaled so that -1 is the lowest value and 1 the highest.
 
-    What lies beyond is clipped here and only here, so the density of the policy that acted stays
+    Values beyond are clipped here and only here, so the density of the policy that acted stays
     that of the action which it chose. See `Scale` for entries without bounds.
 
     Args:

@@ -1,4 +1,4 @@
-"""What environments return is checked here, before anything acts on it or learns from it.
+"""Checks what environments return, before anything acts on it or trains on it.
 
 A network that was trained on one NaN is lost for good, and NumPy spreads an array of a wrong shape
 over a batch without a word.

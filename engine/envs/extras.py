@@ -1,4 +1,4 @@
-"""How to get a package that an environment needs, as TianJi itself was installed here."""
+"""The command that installs a package for an environment, in the way TianJi was installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DISTRIBUTION = "tianji-rl"
 
 
 def install_command(extra: str, package: str) -> str:
-    """The command that brings an extra: TianJi is on no package index, so its name alone will not.
+    """The command that installs an extra: TianJi is on no package index, so its name is not enough.
 
     Args:
         extra: Of TianJi, such as `atari`.

@@ -1,4 +1,4 @@
-"""What an unknown `env.id` may have been meant to be, judged by names alone."""
+"""Suggestions for an unknown `env.id`, by names alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATARI = (
 )
 MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 EXTRAS = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar", "minatar")}
-"""What ids of a namespace need: a package, and the extra of this one that brings it."""
+"""The package that ids of a namespace need, and the extra that installs it."""
 KNOWN = (*(f"ALE/{game}-v5" for game in ATARI), *(f"MinAtar/{game}-v1" for game in MINATAR))
 """Ids that are registered only once they are asked for."""
 MANY = 3

@@ -24,7 +24,7 @@ def first_observation(reset: Callable[[], np.ndarray | Tensor], spec: EnvSpec) -
     """Resets environments for the first time.
 
     Returns:
-        Observations [B, ...]; None if something wanted to end the process, as `sys.exit` does, or
+        Observations [B, ...]; None if user code tried to end the process, as `sys.exit` does, or
         memory ran out: the run will meet that as well, and say what ended it.
 
     Raises:

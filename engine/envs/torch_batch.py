@@ -1,4 +1,4 @@
-"""What environments of tensors have in common: one tensor of states, and when its rows restart."""
+"""The common part of tensor environments: one tensor of states, and when its rows restart."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ LEFT, RIGHT = 1, 3
 MINIMAL_ACTIONS = (0, LEFT, RIGHT)
 START_ROW, START_COLUMN = 3, 4
 (BALL_Y, BALL_X, DIRECTION, PADDLE, STRIKES, LAST_Y, LAST_X, LAST_ACTION, BRICKS) = range(9)
-"""Where each value lies in a state; bricks come last, one value for each cell of the board."""
+"""Index of each value in a state; bricks come last, one value per cell of the board."""
 
 
 class TorchBreakout(TorchBatch):

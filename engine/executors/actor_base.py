@@ -1,4 +1,4 @@
-"""What every way of collecting has in common: an actor's commands, and the books of its rollouts.
+"""The common part of all ways of collecting: an actor's commands and the counts of its rollouts.
 
 Collecting is a generator over steps that can be left and re-entered between any two of them, so
 that a stop or newer weights are noticed even where environments are slow.
@@ -95,7 +95,7 @@ class BaseActorExecutor(ABC):
         """Rewards as the environment gave them and which episodes ended, both [num_rows, B]."""
 
     def _take(self, taken: StepTaken) -> bool:
-        """Takes a remote step in; False if nobody waits for it."""
+        """Accepts the result of a remote step; False if no environment waits for it."""
         return False
 
     @property

@@ -121,7 +121,7 @@ def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
 def _read_tensors(
     file: Path, info: CheckpointInfo, wanted: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """All tensors of a file, which must hold what is wanted and nothing else."""
+    """All tensors of a file, which must contain exactly the wanted ones."""
     num_bytes = sum(tensor.nbytes for tensor in wanted.values())
     if not num_bytes < info.num_bytes <= num_bytes + PREFIX.size + MAX_HEADER_BYTES:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where learners that take every update together meet: torch.distributed with gloo.
+"""The group of learners that make every update together: torch.distributed with gloo.
 
 The group is made from parts instead of `init_process_group`, so that nothing listens on a wildcard
 address: the learners of one host find each other through a file of the run's own directory, all
@@ -94,7 +94,7 @@ class GlooGroup:
 
     def all_reduce_sum(self, values: Tensor) -> None:
         """Replaces `values` by their sum over all learners."""
-        here = values.cpu()  # itself, if it is there already; gloo sums what lies in memory
+        here = values.cpu()  # itself, if it is on the CPU already; gloo sums in main memory
         self._all_reduce(here, c10d.ReduceOp.SUM)
         if here is not values:
             values.copy_(here)

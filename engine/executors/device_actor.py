@@ -1,4 +1,4 @@
-"""What an actor does where the whole loop is fused on one device: steps environments of tensors.
+"""What an actor does if the whole loop is fused on one device: steps tensor environments.
 
 Nothing is asked of the device between the steps of a rollout, so it is never waited for; what the
 books need is read once, when the rollout is complete.

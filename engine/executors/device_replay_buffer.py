@@ -1,4 +1,4 @@
-"""What a replay buffer does where the whole loop is fused on one device.
+"""What a replay buffer does if the whole loop is fused on one device.
 
 What is large, observations and actions, stays on the device: rollouts are copied there into one
 preallocated tensor, and samples gathered from it. What decides which are drawn (rewards, ends of

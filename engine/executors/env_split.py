@@ -1,9 +1,9 @@
-"""The environments of an actor in parts that step by turns: double-buffered sampling.
+"""The environments of an actor in splits that step in turn: double-buffered sampling.
 
-While some parts step, each in a thread of its own, actions are chosen for another (Petrenko et al.,
-2020, section 3.2). That pays where stepping is slow and leaves Python's lock alone. With one part
-nothing is in a thread and nothing is ahead: choose, step, choose, step. A rollout that is given up
-counts the steps that all parts have finished.
+While some splits step, each in its own thread, actions are chosen for another (Petrenko et al.,
+2020, section 3.2). This helps if stepping is slow and releases Python's lock. With one split there
+are no threads: choose, step, choose, step. An abandoned rollout counts the steps that all splits
+have finished.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EnvSplit(ABC):
         Args:
             views: Its fields, [T, B, ...] or [T+1, B, ...].
             earned: Where rewards go, float64 [T, B].
-            lives: Where the lives that are left go, if anybody wants them, int64 [T+1, B].
+            lives: Receives the remaining lives, int64 [T+1, B]; None if they are not used.
         """
         columns = self.columns
         self._observation = views["observation"][:, columns]

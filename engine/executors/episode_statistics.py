@@ -1,4 +1,4 @@
-"""The books of an actor: which of its steps were env steps, and which episodes ended.
+"""An actor's counts: which of its steps were env steps, and which episodes ended.
 
 They are kept once a rollout, from the arrays that it fills anyway, so stepping costs nothing more.
 """

@@ -1,4 +1,4 @@
-"""What an evaluator does: plays one episode in each of its environments, as well as it can."""
+"""What an evaluator does: plays one episode in each of its environments with greedy actions."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class LearnerExecutor:
         group: With the learners that take every update together with this one, if there are any.
         compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
         device: The one that rollouts come from and weights stay on; None where they travel.
-        resumed: The checkpoint that it goes on from, if any, and its JSON file.
+        resumed: The checkpoint that it resumes, if any, and its JSON file.
         sections: Where its time is counted.
         name: Of the learner, for errors.
 
@@ -155,9 +155,9 @@ class LearnerExecutor:
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
 
     def _blend(self, merged: Weights) -> None:
-        """x += merged - offered: what was learnt while the model was away is kept.
+        """x += merged - offered: what was learnt while the model was merged is kept.
 
-        Of running statistics it is the sums that they stand for which go on from there.
+        For running statistics, the sums behind them are updated in this way.
         """
         assert self._offered is not None
         vector = self._state.weights.vector.detach()

@@ -29,11 +29,11 @@ class ReducerExecutor:
     Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that
     could be added up: where several learners follow one schedule the sum overshoots, each takes
     that back, and the sums of this grow without end. So each learner is told its own of them. Of
-    running statistics the sums that they stand for are added up, under every rule.
+    running statistics, the sums behind them are added up, under every rule.
 
     Args:
         blueprint: The run; its cut says how to merge.
-        checkpoint: JSON file of what all learners go on from, if they do.
+        checkpoint: JSON file of the checkpoint that all learners resume, if any.
     """
 
     is_busy = False
@@ -97,14 +97,14 @@ def _refuse_strange(merged: Vector, group: int) -> None:
 
 
 class _Bases:
-    """What each group has learnt from: what it was told, or its own model if that was lost."""
+    """The base of each group's progress: the last answer, or its own model if that was lost."""
 
     def __init__(self) -> None:
         self._told: dict[int, Values] = {}
         self._offered: dict[int, Values] = {}
 
     def of(self, group: int, has_answer: bool) -> Values | None:
-        """None if it has never been told anything."""
+        """None if it never got an answer."""
         return (self._told if has_answer else self._offered).get(group)
 
     def keep(self, group: int, offered: Values, told: Values) -> None:
@@ -116,11 +116,11 @@ class _Bases:
 
 
 class CommonModel:
-    """A model that every group moves by its share of what it has learnt since it was last told it.
+    """A model that every group moves by its share of its progress since the model's last answer.
 
-    If all groups offer at once and `gain` is 0, this is the mean of their models. If they offer one
-    after the other, as they do, it goes just as fast; a mean of everybody's newest model would lag,
-    since the others' are always some way back: by a third of the speed for many groups.
+    If all groups offer at once and `gain` is 0, this is the mean of their models. They offer one
+    after the other, and the model moves just as fast; a mean of the newest models would lag behind,
+    since the other models are always older: by a third of the speed for many groups.
 
     Args:
         gain: N groups move it N ** gain times as far. Their noise, which is independent, shrinks by
@@ -136,13 +136,16 @@ class CommonModel:
     def merge(
         self, group: int, model: Vector, shares: Mapping[int, float], *, has_answer: bool = True
     ) -> Vector:
-        """Takes in a model [P] and returns the common one.
+        """Merges a model into the common one.
 
         Args:
-            group: Whose model it is.
-            model: Is kept.
-            shares: Add up to 1.
-            has_answer: Whether the group has taken in what it was told last.
+            group: The group of this model.
+            model: Float32 [P]; kept, so it must not be changed later.
+            shares: Weight of each group; they add up to 1.
+            has_answer: Whether the group has received the last answer.
+
+        Returns:
+            A copy of the common model, float32 [P].
         """
         base = self._bases.of(group, has_answer)
         if self._centre is None:
@@ -150,7 +153,7 @@ class CommonModel:
         elif base is not None:
             weight = shares[group] * len(shares) ** self._gain
             self._centre += np.float32(weight) * (model - base)
-        else:  # it was never told the common model, so nobody knows what it has learnt beyond it
+        else:  # it never got the common model, so its progress beyond it is unknown
             self._centre += np.float32(shares[group]) * (model - self._centre)
         told = self._centre.copy()
         self._bases.keep(group, model, told)

@@ -78,7 +78,7 @@ class EnvironmentExecutor:
 
 
 class RemoteEnv:
-    """The actor's end: a generator asks by yielding, and goes on when the answer is there.
+    """The actor's end: a generator yields to ask, and continues when the answer has arrived.
 
     Args:
         layout: Of a rollout.
@@ -95,7 +95,7 @@ class RemoteEnv:
         """Nothing to release."""
 
     def take(self, taken: StepTaken) -> bool:
-        """Takes an answer in; False if it is to a request that was given up."""
+        """Accepts an answer; False if its request was abandoned."""
         if taken.number != self._number:
             return False
         self._answer = taken

@@ -1,4 +1,4 @@
-"""What a replay buffer does: keeps rollouts, draws samples, takes priorities in."""
+"""What a replay buffer does: stores rollouts, draws samples, updates priorities."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReplayExecutor:
     """Performs a replay buffer's commands.
 
     Args:
-        blueprint: The run; it must want samples from replay.
+        blueprint: The run; it must use samples from replay.
         index: Number of the buffer.
         clock: The run's timeline.
         arena: Memory that actors of this host write rollouts to, if there is any.

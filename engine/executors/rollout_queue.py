@@ -34,6 +34,6 @@ class QueueExecutor:
 
 
 def forget_actor(command: ForgetActor, arena: Arena | None) -> None:
-    """Frees what a lost incarnation has sent into shared memory and nobody will ever take in."""
+    """Frees slots that a lost incarnation sent and that will never be received."""
     if arena is not None and (freed := arena.reclaim_sent(command.actor, command.epoch)):
         print(f"freed {plural(freed, 'slot')} of actor-{command.actor}, which is lost", flush=True)

@@ -25,7 +25,7 @@ PATIENCE = 3
 PATIENCE_WITH_INPUTS = 10
 """The same where rewards or observations are extraordinary: they may be so now and then."""
 ALL_TOLD = 16
-"""So many events are told one by one, then each whose number is a power of two."""
+"""Events up to this number are all recorded, then each whose number is a power of two."""
 
 
 class Soundness:
@@ -56,10 +56,10 @@ class Soundness:
             update: Number of the version that it has made.
             state: After it.
             batch: What it learnt from.
-            metrics: What it says of itself.
+            metrics: The update's metrics.
 
         Returns:
-            What was not finite and where that came from, if it is to be told; else empty.
+            What was not finite and its source, if it is to be recorded; else empty.
 
         Raises:
             RunFailedError: Nothing can be learnt any more.

@@ -1,4 +1,4 @@
-"""Which processes talk to each other, and who connects to whom."""
+"""Which processes communicate, and which side connects."""
 
 from __future__ import annotations
 

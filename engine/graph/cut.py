@@ -1,4 +1,4 @@
-"""What the roles of a run need to know of how it is cut: who belongs to whom, and what meets."""
+"""What roles need to know about the layout of a run: which belong together, and what is merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy and an experiment make a dataflow graph; its replicas are the processes of a run."""
+"""Builds a dataflow graph from a policy and an experiment; its replicas are a run's processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions that an algorithm is made of, and the roles that play them."""
+"""The functions of an algorithm, and the roles that run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Signature:
 
     Attributes:
         inputs: Values that it cannot do without.
-        options: Values that it takes where a policy brings them.
+        options: Values that it takes if the policy has an edge for them.
         outputs: Values that it produces.
     """
 
@@ -66,7 +66,7 @@ def inputs_of(functions: Iterable[str]) -> set[str]:
 
 
 def options_of(functions: Iterable[str]) -> set[str]:
-    """What a fragment takes if it is brought."""
+    """Values that a fragment takes if there is an edge for them."""
     return {value for function in functions for value in FUNCTIONS[function].options}
 
 

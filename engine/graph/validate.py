@@ -1,4 +1,4 @@
-"""Whether a policy can run at all; every error names the fragment or the edge."""
+"""Checks that a policy can run; every error names the fragment or the edge."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _check_channel(edge: EdgeSpec) -> None:
 
 
 def _check_replicas(policy: Policy) -> None:
-    """Learners and their buffers come in pairs; copies of a learner must be brought together."""
+    """Checks that learners and buffers are paired, and that replicated learners synchronize."""
     by_function = {
         function: (name, fragment)
         for name, fragment in policy.fragments.items()

@@ -1,7 +1,7 @@
-"""Who runs this, and where that user's own files are: also where nobody has given either a name.
+"""The user who runs this, and the directories of that user's files, even without an account name.
 
-Containers are often started with a bare number for a user (`docker run --user 1234`): no line of
-the password database has it, and HOME may be unset or lead nowhere.
+Containers are often started with a bare user number (`docker run --user 1234`) that is not in the
+password database, with HOME unset or pointing nowhere.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def cache_home() -> Path:
 
 
 def _own_directory(path: Path) -> Path:
-    """A directory that nobody else can write, since what lies in it is loaded and run: this one,
-    or a fresh one where somebody else was there first."""
+    """A directory that no other user can write, since its contents are loaded and executed: this
+    one, or a fresh one if another user created it first."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()

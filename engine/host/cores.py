@@ -1,4 +1,4 @@
-"""The cores of this host: what they can do, which are idle, and keeping a process to some."""
+"""The cores of this host: their features, which are idle, and pinning a process to some."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 LOOK_S = 0.1
 IDLE_SHARE = 0.2
-"""A core that was busy for a larger share of the look is somebody else's."""
+"""A core that was busy for a larger share of the time is in use."""
 
 _before_pinning: set[int] = set()
 
@@ -24,7 +24,7 @@ def allowed_cores(limit: int | None = None) -> tuple[int, ...]:
 
 
 def idle_cores(cores: Sequence[int], over_s: float = LOOK_S) -> tuple[int, ...]:
-    """Those of these cores that nobody uses now; looks for `over_s`."""
+    """The cores among these that are idle, measured over `over_s`."""
     busy = psutil.cpu_percent(interval=over_s, percpu=True)
     return tuple(core for core in cores if core < len(busy) and busy[core] <= 100 * IDLE_SHARE)
 

@@ -1,4 +1,4 @@
-"""Descriptors: as many as the system gives, some of them kept from strangers.
+"""File descriptors: as many as the system allows, with some reserved from strangers.
 
 A server accepts whoever connects, and a connection is a descriptor until its handshake has failed.
 So a process whose port strangers can reach lets its limit stay a little below what it may have, and
@@ -16,7 +16,7 @@ MOST = 65_536
 NUM_SPARE = 64
 
 _kept_from: int | None = None
-"""The limit that strangers cannot use up to the end; None while all is for everybody."""
+"""The limit below which strangers cannot take descriptors; None: no reserve is kept."""
 
 
 def raise_limit() -> int:

@@ -27,7 +27,7 @@ class Endpoints:
         self.listeners: dict[str, int] = {}
 
     def reserve(self, count: int, listen: tuple[str, int, int] | None) -> list[str]:
-        """Takes `count` endpoints, which nobody else then has.
+        """Takes `count` endpoints for exclusive use.
 
         Args:
             count: How many.

@@ -1,4 +1,4 @@
-"""Whether what lies on a host is still what was put there, asked by any Python from 3.7 on.
+"""Checks that files on a host are still as they were put there, with any Python from 3.7 on.
 
 It is sent as text, as `host_probe.py` is; what is looked at is not imported to find out about it.
 
@@ -34,7 +34,7 @@ _BYTECODE_HEADER_BYTES = 16
 
 
 def bundle_damage(directory: str, list_sha256: str) -> str:
-    """What is wrong with a bundle; files beside those of its list are nobody's business."""
+    """What is wrong with a bundle; files that its list does not name are ignored."""
     try:
         with open(os.path.join(directory, LIST_NAME), "rb") as file:
             listed = file.read()

@@ -1,4 +1,4 @@
-"""What a host is, asked by any Python from 3.7 on: no package is needed, not even this one's.
+"""Probes a host with any Python from 3.7 on: no package is needed, not even TianJi.
 
 It is sent as text (`python3 -c <this file> facts ...`) to hosts that have nothing of TianJi yet.
 
@@ -138,7 +138,7 @@ def resolve(address: str, port: int) -> tuple[int, tuple[object, ...]]:
 
 
 def listen(address: str, first: int, end: int, name: str) -> None:
-    """Says which port, then tells its name to whoever connects, until standard input ends."""
+    """Prints its port, then sends its name to every connection, until standard input ends."""
     last = "the range of ports is empty"
     for port in range(first, end):
         try:
@@ -254,7 +254,7 @@ def index_answer(requirement: str, process: subprocess.Popen[bytes]) -> str:
 
 
 def bundled_pip() -> dict[str, str]:
-    """What makes `python -m pip` work where only a virtual environment would bring it along."""
+    """Makes `python -m pip` work where only virtual environments have pip."""
     try:
         import pip  # noqa: F401
     except ImportError:

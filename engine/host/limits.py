@@ -1,4 +1,4 @@
-"""What a machine allows, held against what a run needs there, before anything starts.
+"""Compares the limits of a machine with what a run needs there, before anything starts.
 
 Each limit that is too low is named with both figures and with what raises it. Figures of needs are
 lower bounds, so that no run is refused that could have gone well.

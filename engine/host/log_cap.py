@@ -1,4 +1,4 @@
-"""Keeps the logs of a run's processes small: what is beyond the cap moves aside, once.
+"""Bounds the logs of a run's processes: a full log is moved aside, once.
 
 A role writes to its log through a descriptor that it keeps, in append mode. So the log is copied
 and emptied instead of renamed; a line that comes between the two is lost. `<name>.log.1` is what

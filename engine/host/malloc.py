@@ -1,4 +1,4 @@
-"""The heaps of a process: what Python need not look through, and what C need not map anew.
+"""The heaps of a process: what Python need not scan, and what the C library need not map again.
 
 Python's collector of cycles looks through all objects again and again while they become more. But
 libraries stay: looking through them takes a fifth of the time of reading torch, and in a fork it
@@ -45,7 +45,7 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def reading_libraries() -> Iterator[None]:
-    """Reads libraries within the block; the collector never looks at what is there afterwards."""
+    """Import libraries within the block; the garbage collector never scans them afterwards."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Which processes give way to which where a host has more work than cores.
+"""Process priorities, for hosts with more work than cores.
 
 Niceness counts among the processes of one session only, where the kernel groups them by it
 (`autogroup`), so all roles of a host and their compilers share their forkserver's.

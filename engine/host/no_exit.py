@@ -1,4 +1,4 @@
-"""Ways in which code of the user would end a process without a word, made into exceptions."""
+"""Turns ways in which user code would silently end a process into exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExitCalled(BaseException):
 
 @contextmanager
 def no_silent_exit() -> Iterator[None]:
-    """Makes `os._exit` an exception here: it would end the command without a word, and a summary.
+    """Makes `os._exit` an exception here: it would silently end the command, without a summary.
 
     Processes that are forked meanwhile end by it, as they have to.
     """

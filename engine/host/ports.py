@@ -1,4 +1,4 @@
-"""TCP ports of this host that a run may listen on."""
+"""TCP ports of this host that a run can listen on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def listen_on(address: str, ports: range, count: int) -> list[socket.socket]:
     moment, one takes the next.
 
     Returns:
-        Sockets that do not block; whoever owns them closes them.
+        Non-blocking sockets; the caller closes them.
 
     Raises:
         PreflightError: There are not so many, and the owner of a taken one is named where it can
@@ -47,7 +47,7 @@ def listen_on(address: str, ports: range, count: int) -> list[socket.socket]:
 
 
 def _listen(address: str, port: int) -> socket.socket | None:
-    """A socket that listens there; None if somebody else does, or this user may not.
+    """A socket that listens there; None if another process does, or this user may not.
 
     Raises:
         PreflightError: The address is not this host's, or there is no such port.
@@ -75,7 +75,7 @@ def _listen(address: str, port: int) -> socket.socket | None:
 
 
 def find_free_ports(address: str, ports: range, count: int) -> list[int]:
-    """The first `count` ports of a range on which nobody listens just now.
+    """The first `count` free ports of a range.
 
     Raises:
         PreflightError: As of `listen_on`.

@@ -71,8 +71,8 @@ def describe_returncode(code: int) -> str:
 
 
 def log_tail(path: Path) -> list[str]:
-    """The last lines of a log; empty if there is none. If it ends with an error told by name, that
-    alone: whoever wants the traceback before it finds it in the log."""
+    """The last lines of a log; empty if there is none. If it ends with an error of TianJi,
+    only that; the traceback before it is in the log."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return _last_error([line.rstrip("\n") for line in deque(file, LOG_TAIL_LINES)])

@@ -1,4 +1,4 @@
-"""Which process is which: pids are reused, so a process is its pid and its start time.
+"""Identifies processes: pids are reused, so a process is its pid and its start time.
 
 Every process of a run also carries `TIANJI_RUN=<run id>@<host>:<directory>` in the environment that
 it was started with, and hands it down; so even a grandchild in a session of its own is known.
@@ -86,7 +86,7 @@ def send_signal(process: ProcessId, number: int) -> bool:
 
 
 def await_end(processes: Iterable[ProcessId], within_s: float) -> list[ProcessId]:
-    """Waits until processes have ended. A zombie has, also one that nobody takes the status of.
+    """Waits until processes have ended. Zombies count as ended, even if never reaped.
 
     Returns:
         Those that are still there after so many seconds.

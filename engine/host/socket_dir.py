@@ -1,4 +1,4 @@
-"""Where the Unix sockets of a supervisor are: in a directory that nobody but its user can change.
+"""The directory of a supervisor's Unix sockets, which only its user can change.
 
     $TMPDIR/tianji-<uid>/tianji-<PID namespace>-<pid>-<start time>-<random>/s0
 
@@ -116,7 +116,7 @@ def _homes() -> Iterator[Path]:
 
 
 def _is_own(home: Path) -> bool:
-    """Whether it is a directory (no link) of this user that nobody else may enter.
+    """Whether it is a directory (no link) of this user that no other user can enter.
 
     Raises:
         OSError: There is nothing that could be looked at.
@@ -134,7 +134,7 @@ def _is_own(home: Path) -> bool:
 
 
 def _namespace_prefix() -> str:
-    """Names of socket directories of this PID namespace: elsewhere a pid is somebody else."""
+    """Names of socket directories of this PID namespace: pids of others mean other processes."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:

@@ -29,7 +29,7 @@ def restored_process(
     """After the block, the process is again as it was before: for what is written and said then.
 
     The working directory comes back even if it was moved or removed meanwhile. Streams that were
-    replaced are the former ones again; one that was closed is opened anew.
+    replaced are restored; one that was closed is opened again.
 
     Args:
         keeps_directory: The working directory stays what it has become: more user code follows,

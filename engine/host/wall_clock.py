@@ -10,7 +10,7 @@ SET_S = 1.0
 
 
 class WallClock:
-    """Compares the wall clock with one that nobody sets.
+    """Compares the wall clock with a monotonic one.
 
     Args:
         unix_s, steady_s: The clocks; tests give their own.

@@ -101,7 +101,7 @@ class RateLimiter:
         return True
 
     def lose(self, owner: str) -> None:
-        """Forgets the ticket that a dead actor had in hand."""
+        """Drops the ticket that a dead actor held."""
         self._open = {ticket: holder for ticket, holder in self._open.items() if holder != owner}
 
     def lose_sent(self, owner: str, last_sent: int) -> None:

@@ -1,4 +1,4 @@
-"""What a sampler is: it decides which positions of a store are drawn."""
+"""The interface of a sampler, which decides which positions of a store are drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Sampler(Protocol):
     """Draws positions."""
 
     def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
-        """A rollout now lies at positions `first` and following; some of it may be drawn.
+        """A rollout was stored from position `first` on; some of its steps can be drawn.
 
         `errors` are absolute TD errors to begin with, if any are known.
         """

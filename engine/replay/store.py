@@ -1,4 +1,4 @@
-"""Rollouts kept for reuse, and the n-step transitions that are read out of them.
+"""Stores rollouts for reuse, and reads n-step transitions from them.
 
 Rollouts lie as they came, one after the other in one preallocated array; the oldest is overwritten.
 A transition is a position (t, b) of a rollout: nothing is copied until it is drawn. It spans up to
@@ -69,7 +69,7 @@ class RolloutStore:
 
     @property
     def next_slot(self) -> int:
-        """Where the next rollout will lie."""
+        """Position of the next rollout."""
         return self._num_inserted % self.num_slots
 
     def insert(
@@ -110,7 +110,7 @@ class RolloutStore:
         return numbers * self.rollout_steps + rest
 
     def positions(self, keys: IntArray) -> tuple[IntArray, BoolArray]:
-        """Where these transitions lie, and which of them have not been overwritten."""
+        """Positions of these transitions, and which of them have not been overwritten."""
         numbers, rest = np.divmod(keys, self.rollout_steps)
         is_kept = (numbers >= self._num_inserted - self.num_slots) & (
             (numbers < self._num_inserted) & (numbers >= 0)

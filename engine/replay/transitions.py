@@ -17,7 +17,7 @@ def n_step_transitions(
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int32]]:
     """Rewards, discounts and lengths of the transitions that begin at each step.
 
-    From step t a transition goes on for k = n_step steps, or until its episode or its rollout ends:
+    From step t a transition spans k = n_step steps, or fewer if its episode or its rollout ends:
 
         reward   = sum over j < k of discount^j r_{t+1+j}
         discount = discount^k, or 0 if the episode terminated within

@@ -42,7 +42,7 @@ from engine.rollout import Weights
 from engine.trace.records import Production
 
 RETRY_S = 2.0
-"""An actor that has waited so long asks again; requests are idempotent, so a lost one heals."""
+"""An actor that has waited this long asks again; requests are idempotent, so losses do no harm."""
 
 
 class _State(Enum):
@@ -132,7 +132,7 @@ class ActorRole:
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
 
     def _ask(self) -> list[Command]:
-        """Asks for what it waits for; with a ticket in hand, whether that has become easier.
+        """Requests what it waits for; if it holds a ticket, whether older weights suffice by now.
 
         Its weights may never come: another actor, whose rollout they were to be made of, may be
         lost for good. Its buffer then answers with the same ticket, for older weights.

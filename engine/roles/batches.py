@@ -1,4 +1,4 @@
-"""What a learner trains on at once, and how old it is."""
+"""The batches of a learner, and their age."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class BufferRole:
 
     def _asked(self, event: TicketRequested, now_s: float) -> list[Command]:
         if event.epoch <= self._lost_epochs.get(event.actor, -1):
-            return []  # nobody would ever take back a ticket of an incarnation that is given up
+            return []  # a ticket of a lost incarnation would never be freed
         self._held_versions[event.actor] = event.held_version
         has_lost = self._admission.lose_sent(event.actor, event.last_ticket)
         return [*(self._deliver(now_s) if has_lost else ()), *self._grant()]
@@ -139,7 +139,7 @@ class BufferRole:
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
-        """Nobody waits any longer for what a dead actor had in hand; its queued rollouts stay."""
+        """Stops waiting for the rollouts that a dead actor held; its queued rollouts are kept."""
         commands = self._rollout_ledger.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
@@ -152,7 +152,7 @@ class BufferRole:
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _void(self, actor: str, now_s: float) -> list[Command]:
-        """Goes on without what an actor has in hand, or would get next, that does not get on."""
+        """Stops waiting for the ticket and request of an actor that makes no progress."""
         self._admission.lose(actor)
         self._held_versions.pop(actor, None)
         return [] if self._stop else [*self._deliver(now_s), *self._grant()]
@@ -171,14 +171,14 @@ class BufferRole:
         return [*commands, *self._deliver(now_s), *self._grant()]
 
     def _lose_batch(self, now_s: float) -> Command:
-        """The last batch was lost on its way, so another takes its place."""
+        """The last batch was lost in transit, so another one replaces it."""
         env_steps, self._last_delivered = self._last_delivered, 0
         self._delivered -= env_steps
         self._admission.lose_batch()
         return self._rollout_ledger.lose_batch(self._last_delivery.batch, env_steps, now_s)
 
     def _deliver(self, now_s: float) -> list[Command]:
-        """Hands a batch to the learner if it wants one and the bound allows it."""
+        """Sends a batch to the learner if it requested one and the bound allows it."""
         if self._request is None or self._stop:
             return []
         number = self._admission.next_batch

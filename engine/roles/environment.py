@@ -1,4 +1,4 @@
-"""An environment role: steps environments for an actor that lives in another process."""
+"""An environment role: steps environments for an actor in another process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.roles.events import EnvironmentStepped, Event, TimerFired
 class EnvironmentRole:
     """Decides for the environments of one actor: every step is taken once, in order.
 
-    A request that is repeated was lost on its way, or its answer was.
+    A repeated request means that the first, or its answer, was lost in transit.
 
     Args:
         index: Its number, which is that of its actor.

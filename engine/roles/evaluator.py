@@ -1,9 +1,9 @@
-"""The evaluator: plays separate episodes with the newest weights, while training goes on.
+"""The evaluator: plays separate episodes with the newest weights during training.
 
     WAITING --weights that are due--> EVALUATING --all episodes ended--> WAITING
        `------------------------- Stop -----------------------`---> STOPPED
 
-Nobody waits for it: it takes the newest weights when it is free and leaves out what came between.
+No role waits for it: when it is free it takes the newest weights and skips versions in between.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The learner: trains on the next batch as soon as it is there and offers the result to all actors.
+"""The learner: trains on the next batch as soon as it arrives and sends the weights to all actors.
 
-One batch is being trained, the next one may be staged; so the buffer's answer never sits on the
+While one batch is trained, the next one can be staged, so the buffer's answer is never on the
 critical path. Each update raises the weights version by one.
 
-Where there are several learners, either a reducer merges their models (a learner offers its own
-after an update if the last one was answered, trains on, and blends the answer in), or they take
-every update together until one of them withdraws.
+If there are several learners, either a reducer merges their models (a learner offers its model
+after an update if the last offer was answered, continues training, and blends the answer in), or
+they make every update together until one of them withdraws.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LearnerRole:
         experiment: Stop rules.
         buffer: Address that it takes batches from.
         cut: How many learners there are, and how they learn from each other.
-        resumed: Where the run goes on from, if it does. What a learner counts begins at zero.
+        resumed: The checkpoint that the run resumes, if any. A learner's own counts start at zero.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LearnerRole:
         self._due: Standing | None = None
         """Set while a checkpoint is due that waits for the end of an update."""
         self._standing = Standing()
-        """The last word of the coordinator on how far the run is."""
+        """The run's progress, as the coordinator last reported it."""
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
         self._requests = BatchRequests(self.address, first=self._version)

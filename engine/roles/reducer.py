@@ -1,9 +1,9 @@
-"""The reducer: brings the models of several learners together, whenever one of them offers its own.
+"""The reducer: merges the models of several learners, whenever one of them offers its own.
 
     learner 2 --model, version 40--> reducer --merged--> learner 2     (the others are not asked)
 
-Nobody waits for anybody: a learner trains on while its model is away, and blends the answer into
-what it has become meanwhile; a group that is late or dead counts with its last model or not at all.
+No learner waits: it continues training while its model is merged, and blends the answer into its
+current model; a late group counts with its last model, a dead group not at all.
 Source: the asynchronous reducer of TianJi (AAAI 2025); the parameter server of Gorila (2015).
 """
 

@@ -50,9 +50,9 @@ class ReplayBufferRole:
 
     Args:
         index: Its number.
-        limiter: Who may go on.
+        limiter: Decides whether actors or the learner wait.
         capacity: Env steps that the store holds.
-        step_limit: `stop.env_steps`, less what was consumed before the run went on.
+        step_limit: `stop.env_steps`, less what was consumed before the run was resumed.
         version: Of the weights that the run begins with.
         keeps_in_step: Whether actors wait for the weights that come of all batches drawn so far.
     """
@@ -137,13 +137,13 @@ class ReplayBufferRole:
 
     def _asked(self, event: TicketRequested) -> list[Command]:
         if event.epoch <= self._lost_epochs.get(event.actor, -1):
-            return []  # nobody would ever take back a ticket of an incarnation that is given up
+            return []  # a ticket of a lost incarnation would never be freed
         self._waiting[event.actor] = None
         self._limiter.lose_sent(event.actor, event.last_ticket)
         return [*self._draw(), *self._grant()]
 
     def _void(self, actor: str) -> list[Command]:
-        """Goes on without what an actor has in hand, or would get next, that does not get on."""
+        """Stops waiting for the ticket and request of an actor that makes no progress."""
         self._limiter.lose(actor)
         self._waiting.pop(actor, None)
         return [] if self._stop else [*self._draw(), *self._grant()]
@@ -167,7 +167,7 @@ class ReplayBufferRole:
         return commands
 
     def _lose(self, event: ActorLost, now_s: float) -> list[Command]:
-        """Nobody waits any longer for what a dead actor had in hand; what it inserted stays."""
+        """Stops waiting for the rollouts that a dead actor held; inserted ones are kept."""
         commands = self._rollout_ledger.lose(event, now_s)
         if event.epoch > self._lost_epochs.get(event.actor, -1):
             self._lost_epochs[event.actor] = event.epoch
@@ -199,7 +199,7 @@ class ReplayBufferRole:
         return self._draw()
 
     def _draw(self) -> list[Command]:
-        """Draws a batch if the learner wants one and has not trained too much already."""
+        """Draws a batch if the learner requested one and the replay ratio allows it."""
         if self._request is None or self._stop or not self._limiter.take_batch():
             return []
         self._drawing, self._request = self._request, None

@@ -1,7 +1,7 @@
-"""What a learner has asked others for: when it asks again, and which answer counts.
+"""Requests of a learner to other roles: when to repeat one, and which answer is valid.
 
-Where a connection between hosts breaks, what was on its way is lost and nobody is told. So whoever
-waits for an answer asks again, and an answer that was given up is not taken when it comes late.
+If a connection between hosts breaks, messages in flight are lost without notice. So a learner that
+waits for an answer repeats its request, and a late answer to an abandoned request is ignored.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import msgspec
 from engine.messages import BatchRequested, BatchSent
 
 ASK_AGAIN_S = 5.0
-"""A learner that has waited so long for a batch asks again."""
+"""A learner that has waited this long for a batch asks again."""
 FIRST_PATIENCE_S = 10.0
-"""How long the first answer of a reducer may take; then twice as long, and so on."""
+"""Time-out of the first answer of a reducer; it doubles with each repetition."""
 ROUND_TRIPS = 5.0
-"""An answer may take so many times as long as the last one took."""
+"""Time-out of an answer, as a multiple of the time that the last one took."""
 
 
 class BatchRequests:
@@ -74,7 +74,7 @@ class Offers:
     """When a learner offers its model to the reducer: one at a time, and again if none answers.
 
     Args:
-        every_updates: So many versions lie between two offers at least.
+        every_updates: Fewest versions between two offers.
         version: Of the model that the run begins with.
     """
 

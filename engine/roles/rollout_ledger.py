@@ -1,4 +1,4 @@
-"""A buffer's books: what actors say they have sent, against what has arrived.
+"""A buffer's account: what actors report as sent, against what has arrived.
 
 Rollouts are known by (actor, epoch, sequence), so one that comes twice is told from a new one; what
 never came shows as a gap in its actor's running total.
@@ -50,12 +50,12 @@ class RolloutLedger:
 
     @property
     def collected(self) -> int:
-        """Env steps that actors have collected, as far as they have told."""
+        """Env steps that actors have collected, as far as they have reported."""
         return sum(self._totals.values())
 
     @property
     def lost_collected(self) -> dict[str, int]:
-        """Env steps that each lost incarnation had collected, as far as it had told."""
+        """Env steps that each lost incarnation had collected, as far as it had reported."""
         return {source_of(*source): self._totals.get(source, 0) for source in self._lost}
 
     def lose(self, event: ActorLost, now_s: float) -> list[Command]:

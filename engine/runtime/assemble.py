@@ -84,7 +84,7 @@ class Assembly:
 
     @property
     def checkpoint(self) -> Path | None:
-        """JSON file of what it goes on from, if it does."""
+        """JSON file of the checkpoint that it resumes, if any."""
         resumed = self.info.resumed
         return self.run_dir / CHECKPOINTS_NAME / resumed.checkpoint if resumed else None
 

@@ -62,7 +62,7 @@ class InlineRun:
         self._loop = Loop(hosted, clock, sockets=None, sections=sections)
 
     def request_stop(self) -> None:
-        """Ends the run in good order, as the user's Ctrl-C does. Safe in a signal handler."""
+        """Stops the run gracefully, as the user's Ctrl-C does. Safe in a signal handler."""
         self._loop.post(COORDINATOR, StopRequested(reason="interrupted"))
 
     def run(self) -> None:

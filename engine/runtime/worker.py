@@ -32,13 +32,13 @@ from engine.wire.sockets import Sockets
 
 
 class Terminated(SystemExit):
-    """SIGTERM came. Any other SystemExit is one of the code that a user has brought."""
+    """Raised by SIGTERM. Any other SystemExit comes from user code."""
 
 
 def run_worker(
     spec: WorkerSpec, common: CommonSpec, blueprint: Blueprint, arena: Arena | None = None
 ) -> None:
-    """Plays its roles until they are told to exit, or until its supervisor is gone.
+    """Runs its roles until they are told to exit, or until its supervisor is gone.
 
     Args:
         spec: The role and its sockets.

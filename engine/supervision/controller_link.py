@@ -1,4 +1,4 @@
-"""A supervisor's line to whoever started it: standard streams, or, once detached, SIGTERM."""
+"""A supervisor's link to the command that started it: standard streams; SIGTERM once detached."""
 
 from __future__ import annotations
 

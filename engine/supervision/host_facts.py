@@ -1,4 +1,4 @@
-"""What this host is, for the manifest."""
+"""Facts about this host, for the manifest."""
 
 from __future__ import annotations
 

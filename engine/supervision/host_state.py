@@ -1,4 +1,4 @@
-"""`state/<host>.json`: what a supervisor knows, on disk, for whoever comes later.
+"""`state/<host>.json`: the state of a supervisor on disk, for later commands.
 
 It is replaced as a whole, so a reader sees one state or the next. `status`, `down` and `check` act
 on nothing else.

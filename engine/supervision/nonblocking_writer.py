@@ -1,4 +1,4 @@
-"""Messages on their way to a reader that may be slow, or stopped, without ever waiting for it.
+"""Queued messages to a reader that can be slow or stopped, written without ever blocking.
 
 Whoever reads a supervisor's reports is a command that a user can stop (Ctrl-Z) and whose terminal
 can be held (Ctrl-S, a pager). The run must not notice: what cannot be written yet waits here.
@@ -48,7 +48,7 @@ class Backlog:
         return self._line[:max_bytes]
 
     def written(self, num_bytes: int) -> None:
-        """So many bytes of the head are on their way."""
+        """Bytes of the first message that were written."""
         self._line = self._line[num_bytes:]
 
     def __bool__(self) -> bool:
@@ -63,7 +63,7 @@ class NonBlockingWriter:
 
     Args:
         fd: Closed by `close` and `close_when_empty`, and where its reader is gone.
-        owns: Whether it is closed then; somebody else's is only let go.
+        owns: Whether it is closed then; a borrowed one is only released.
         max_waiting: So many messages may wait; later ones are dropped.
     """
 

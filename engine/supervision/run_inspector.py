@@ -1,4 +1,4 @@
-"""Looks at, or ends, a run on this host from outside: what `status`, `logs` and `down` ask a host.
+"""Inspects or ends a run on this host from outside, for `status`, `logs` and `down`.
 
     python -m engine.supervision.run_inspector look RUN_DIR RUN_ID HOST [ATTEMPT]
     python -m engine.supervision.run_inspector stop RUN_DIR RUN_ID HOST SECONDS [ATTEMPT]

@@ -40,7 +40,7 @@ def report_stack(
     link: ControllerLink,
     coordinator: CoordinatorLink,
 ) -> None:
-    """Asks a role for its stack, and tells user and coordinator a moment later what came of it.
+    """Asks a role for its stack, and reports the result to user and coordinator a moment later.
 
     Args:
         wanted: Whose.

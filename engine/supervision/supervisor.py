@@ -71,7 +71,7 @@ from engine.supervision.timer_queue import TimerQueue
 
 SAMPLE_S = 2.0
 LOST_CONTROLLER_S = 4.0
-"""How long a run whose controller is gone may take to end in good order."""
+"""Time for a graceful stop of a run whose controller is gone."""
 ASKED_S = 20.0
 """The same for one whose supervisors were asked to end it; `tianji down` waits a little longer."""
 EXIT_S = 5.0
@@ -223,14 +223,14 @@ class Supervisor:
         self._state_changed()
 
     def _explain(self, exited: RoleExited) -> None:
-        """Reports a death that nobody wanted."""
+        """Reports an unexpected exit."""
         assert self._run is not None
         if not self._is_over and not self._run.is_ending:
             self._fail(exited.process, exited.cause, exited.log_tail)
             self._send(exited)
 
     def _lost_forkserver(self, run: HostRun) -> None:
-        """Its roles die with it; the kernel sees to that."""
+        """Its roles die with it; the kernel ensures that."""
         self._fail("the forkserver of all roles", *run.children.last_words())
         self._is_done = True
 
@@ -260,7 +260,7 @@ class Supervisor:
             run.children.spawn(msgspec.structs.replace(worker, epoch=message.epoch))
 
     def _finish_if_empty(self) -> None:
-        """The end of the run here; while it goes on elsewhere, an actor may still come back."""
+        """The end of the run here; while it runs elsewhere, an actor can still be restarted."""
         run = self._run
         if run is None or not run.is_ending:
             return
@@ -279,9 +279,9 @@ class Supervisor:
             self._send(StopRequested(reason=reason))
 
     def _leave_within(self, seconds: float) -> None:
-        """Ends the part of the run on this host, which goes on without it; unless by then all of it
-        has ended in good order, as it does when the supervisor beside the coordinator is told the
-        same."""
+        """Ends the part of the run on this host, and the run continues without it; unless the whole
+        run has stopped gracefully by then, as it does if the supervisor beside the coordinator
+        gets the same request."""
         if self._coordinator is None:
             self._is_done = True
         self._timers.add(seconds, self._leave)
@@ -293,7 +293,7 @@ class Supervisor:
             run.end_within(0.0)
 
     def _asked_to_end(self) -> None:
-        """SIGTERM: once in good order, twice at once."""
+        """SIGTERM: the first stops gracefully, the second kills."""
         if self._link.num_signals > 1:
             self._kill()
         elif self._is_head:

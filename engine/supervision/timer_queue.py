@@ -1,4 +1,4 @@
-"""What a process has to do later, in one thread: actions with a time, no sleeping."""
+"""Timed actions of a process, in one thread and without sleeping."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class WorkerProcesses:
     """
 
     def __init__(self, env: dict[str, str], fds: tuple[int, ...] = ()) -> None:
-        # Not the supervisor's own: its channel has to be able to close while roles go on.
+        # Not the supervisor's own: its channel must be able to close while roles still run.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the forkserver
         self._forkserver = subprocess.Popen(
             tethered("engine.runtime.forkserver"),

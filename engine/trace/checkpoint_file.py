@@ -1,4 +1,4 @@
-"""Checkpoint files as anybody may look at them: without torch, and without trusting them.
+"""Reads checkpoint files without torch, and without trusting them.
 
     v0000000120.json                               what it is, and the checksum of its tensors
     v0000000120-<16 digits of it>.safetensors      all tensors
@@ -45,7 +45,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         updates: Optimiser steps, which all schedules are functions of.
         counters: Of the whole run.
         resumes: How often the chain of runs had been resumed when it was written.
-        identity: What a run that goes on from here must share, by dotted key.
+        identity: Values that a run resumed from it must share, by dotted key.
         identity_sha256: Of that.
         buffer: How samples were kept; their contents are not part of a checkpoint.
         num_bytes, sha256: Of the tensors' file.
@@ -113,7 +113,7 @@ def identity_of(experiment: Experiment) -> dict[str, Setting]:
 
 
 def is_identity(key: str) -> bool:
-    """Whether a run that goes on must have the value at this dotted key that it had before."""
+    """Whether a resumed run must keep the value at this dotted key."""
     section, _, name = key.partition(".")
     if section == "env":
         return name not in _MAY_CHANGE

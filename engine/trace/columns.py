@@ -1,4 +1,4 @@
-"""A long trace table in memory: an array for each field, rows only while somebody looks at them.
+"""A long trace table in memory: an array per field; rows are made only while they are read.
 
 A row as an object has several times the size of its numbers, and runs of short episodes have tens
 of millions of them.

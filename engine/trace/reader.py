@@ -121,7 +121,7 @@ def _most_bytes(packed_bytes: int) -> int:
 
 
 def _lines(file: BufferedIOBase | BinaryIO, path: Path, most_bytes: int | None) -> Iterator[bytes]:
-    """The lines of a table; a small packed file can stand for any number of bytes.
+    """The lines of a table; a small compressed file can expand to any number of bytes.
 
     Raises:
         ConfigError: A line is longer than any row, or more comes out of a packed table than may.

@@ -133,7 +133,7 @@ class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
     """Where every collected env step is: collected = consumed + dropped + in_flight.
 
     The four are counted separately: `collected` by the actors, `consumed` by the learner,
-    `dropped` and `in_flight` (queued, handed over, or on its way) by the buffer.
+    `dropped` and `in_flight` (queued, handed over, or in transit) by the buffer.
     """
 
     collected: Whole

@@ -26,14 +26,14 @@ class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 KILLED = "killed"
-"""`stop_reason` of a summary that `up` has rebuilt, because the coordinator did not live to write
+"""`stop_reason` of a summary that `up` rebuilt, because the coordinator died before it wrote
 one."""
 UNKNOWN = "unknown"
-"""`stop_reason` where no summary is here: the run goes on, or its hosts have it."""
+"""`stop_reason` if there is no summary here: the run continues, or its hosts have it."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What other programs read first. Every figure can be rebuilt from the trace tables."""
+    """The summary of a run. Every figure can be rebuilt from the trace tables."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -68,7 +68,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     steps_to_threshold: Whole | None
     restarts: Whole
     judge: Literal["training", "evaluation"] = "training"
-    """Whose returns the threshold was held against."""
+    """Whose returns were compared with the threshold."""
     evaluation_return: float | None = None
     """Mean return of the last evaluation; null without one."""
     replay_ratio: float | None = None
@@ -76,7 +76,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     trace_error: str | None = None
     """Why trace tables end before the run did; null if they are whole."""
     resumed_from: str | None = None
-    """The run whose checkpoint this one went on from; its counters are part of these."""
+    """The run whose checkpoint this one resumed; its counters are part of these."""
 
 
 def steady_rate_per_s(points: Sequence[tuple[float, int]]) -> float | None:

@@ -151,7 +151,7 @@ class Arena:
                 self._states[slot] = FREE
 
     def reclaim_sent(self, owner: int, epoch: int) -> int:
-        """Frees what a lost incarnation of an actor has sent and nobody has taken in.
+        """Frees slots that a lost incarnation of an actor sent and that were never received.
 
         Only the process that takes in what this owner sends may call it.
 
@@ -195,10 +195,10 @@ class Arena:
 
         Args:
             slot: Its number.
-            epoch: The incarnation of its actor that wrote what is meant.
+            epoch: The incarnation of its actor that wrote it.
 
         Raises:
-            WireError: There is no such slot, nobody has sent it, or it holds something else now.
+            WireError: There is no such slot, it was never sent, or it holds something else now.
         """
         if slot >= self._num_slots or self._states[slot] not in (SENT, PASSED):
             raise WireError(f"slot {slot} was never sent")
@@ -208,7 +208,7 @@ class Arena:
         return self._lease(slot)
 
     def free(self, slot: int) -> None:
-        """Frees a slot that was handed over to nobody."""
+        """Frees a slot that was handed over to no receiver."""
         self._states[slot] = FREE
 
     def _lease(self, slot: int) -> Bytes:

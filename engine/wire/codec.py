@@ -88,7 +88,7 @@ class Codec:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
         Weights are for every role of the process that gets them and takes any, whatever `to` is:
-        the same frame is on its way to many processes, and what is queued must not change.
+        the same frame is in transit to many processes, and queued data must not change.
 
         Args:
             message: What to encode.
@@ -262,7 +262,7 @@ class Codec:
         return RolloutArrived(Rollout(info, buffer), held)
 
     def free(self, frames: Sequence[Buffer]) -> None:
-        """Frees the slots of frames that could not be sent, so that nobody else will."""
+        """Frees the slots of frames that could not be sent and so have no receiver."""
         for frame in frames:
             slot = header.slot_of(frame)
             if slot is not None and self.arena is not None:

@@ -7,7 +7,7 @@ import platform
 import threading
 
 LINE_BYTES = 64
-"""A cache line: words that two processes write lie in lines of their own."""
+"""A cache line: words that different processes write are in different lines."""
 
 _STORES_IN_ORDER = platform.machine() in ("x86_64", "AMD64", "i686")
 """Processors that let no store overtake a store, nor a load a load (Intel SDM, volume 3, 9.2)."""

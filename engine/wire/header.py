@@ -68,7 +68,7 @@ def pack_rollout(
 ) -> bytes:
     """Header of a rollout; `held_version` is the newest weights version of its actor.
 
-    With `slot`, the header of a rollout that lies in this slot of the host's arena.
+    With `slot`, the header of a rollout in this slot of the host's arena.
     """
     kind = KIND_ROLLOUT if slot is None else KIND_SLOT
     return _seal(
@@ -93,7 +93,7 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
 
 
 def slot_of(frame: Buffer) -> int | None:
-    """Where the rollout lies, if not in the frame itself. The frame was unpacked before."""
+    """The slot of the rollout, if it is not in the frame itself. The frame was unpacked before."""
     if kind_of(frame) != KIND_SLOT:
         return None
     return int(_SLOT.unpack_from(frame, _PREFIX.size + _ROLLOUT.size)[0])
@@ -206,7 +206,7 @@ def check_priorities(frame: Buffer, digest: int, num_bytes: int) -> None:
 
 
 def pack_message_prefix(to: str) -> bytes:
-    """What stands in front of a MessagePack message."""
+    """The prefix of a MessagePack message."""
     return _prefix(KIND_MESSAGE, to, 0, 0)
 
 
@@ -222,7 +222,7 @@ def unpack_sequence_prefix(frame: Buffer) -> tuple[int, int]:
 
 
 def is_message_prefix(frame: Buffer) -> bool:
-    """Whether nothing but the destination differs from what stands in front of every message."""
+    """Whether only the destination differs from the prefix of every message."""
     magic, schema, kind, digest, num_bytes, _ = _PREFIX.unpack_from(frame)
     return (magic, schema, kind, digest, num_bytes) == (MAGIC, SCHEMA, KIND_MESSAGE, 0, 0)
 

@@ -28,7 +28,7 @@ class Keyring(msgspec.Struct, frozen=True):
 
 
 def make_keyrings(addresses: list[str]) -> dict[str, Keyring]:
-    """A fresh pair for each address, and everybody's public keys for all."""
+    """A new pair for each address, and all public keys for every address."""
     pairs = {}
     for address in addresses:
         public, secret = zmq.curve_keypair()

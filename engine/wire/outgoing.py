@@ -22,7 +22,7 @@ MAX_HELD_BYTES = 64 * 2**20
 """For one peer. Of reports that is minutes of the fastest run; whoever stands still for so long is
 given up before, see `engine.roles.coordinator.liveness`."""
 RETRY_S = 0.01
-"""So often a connection that took nothing is tried again."""
+"""How often a connection that accepted no data is tried again."""
 
 
 class Outgoing:
@@ -35,7 +35,7 @@ class Outgoing:
         clients: Sockets that it has connected, by connection; set while they are opened.
         server: The socket that others connect to, if there is one.
         learns_ways: Whether identities of those are not their names, which could be taken.
-        ways: The identity of each connection then, as frames with its member's key told it.
+        ways: The identity of each connection then, learnt from frames with its member's key.
     """
 
     def __init__(self, in_flight: InFlightWeights) -> None:
@@ -98,7 +98,7 @@ class Outgoing:
         return True
 
     def release(self) -> None:
-        """Hands over what is held, as far as it is taken; forgets what is for nobody any more."""
+        """Sends queued messages, as far as they are accepted; drops those without a receiver."""
         for connection, messages in list(self._held.items()):
             try:
                 while messages:

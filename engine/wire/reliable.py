@@ -28,7 +28,7 @@ WINDOW = 256
 REPEAT_S = 2.0
 """A sequenced message that has no ack after so long is sent once more."""
 RECONNECT_S = 0.1
-"""So often a connection is looked for where there is none."""
+"""How often a missing connection is looked for."""
 ACK_S = 0.5
 ACK_MESSAGES = WINDOW // 4
 """So long, and for so many messages, an ack may wait; one for what came out of turn does not."""
@@ -38,7 +38,7 @@ class ReliableSender:
     """Sequenced messages of one process to one other.
 
     Args:
-        session: Grows with each incarnation of this process, so that the receiver begins anew.
+        session: Grows with each incarnation of this process, so that the receiver starts again.
     """
 
     def __init__(self, session: int) -> None:

@@ -10,7 +10,7 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         address: Where the learners connect to each other: the loopback.
-        secret: Prefix of all keys in the store; whoever does not know it cannot take part.
+        secret: Prefix of all keys in the store; without it a process cannot take part.
         file: Path of the store.
     """
 

@@ -22,7 +22,7 @@ class SharedReceiver:
 
     Args:
         inbox: Of this process.
-        codec: Reads what lies in a slot.
+        codec: Reads the contents of a slot.
         sections: Where waiting and receiving are counted.
 
     Attributes:
@@ -74,7 +74,7 @@ class SharedReceiver:
         return not self._num_taken and self._inbox.fall_asleep()
 
     def wake_up(self) -> None:
-        """Nobody need wake this process any longer."""
+        """Cancels the request to be woken."""
         self._inbox.wake_up()
 
     def _take_pending(self) -> Iterator[tuple[str, AnyMessage | WireError]]:

@@ -22,21 +22,20 @@ HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 10_000
 LINGER_MS = 2_000
 HANDSHAKE_MS = 5_000
-"""So long a stranger may hold a connection without proving who it is; a member connects anew."""
+"""How long a stranger can hold a connection without authenticating; a member reconnects."""
 BACKLOG = 1_024
-"""Connections that may wait to be accepted: all roles of a host connect within a moment."""
+"""Connections that can wait to be accepted: all roles of a host connect at the same time."""
 CURVE_BYTES = 64
-"""More than encryption adds to a frame on the wire, which is what the limit of its size is held
-against."""
+"""More than encryption adds to a frame on the wire, to which the size limit applies."""
 LATEST = "~latest"
 """Ends the name of a connection that keeps only the latest."""
 NONCE = "#"
-"""Between the name of a connection over TCP and what nobody else can guess of its identity.
+"""Separates the name of a TCP connection from the random part of its identity.
 
-A router hands over an identity to whoever comes last with it, as who reconnects must, and looks at
-no key. So an identity that others know could be taken by any member of the run; messages for its
-owner would go there. The server learns whose identity is whose from frames that came with the key:
-whoever connects speaks first.
+A ROUTER socket gives an identity to the last peer that claims it, since a peer that reconnects must
+get it back, and it checks no key. So any member of the run could take a known identity, and would
+receive messages for its owner. The server learns which identity belongs to which member from frames
+that came with that member's key: the connecting side sends first.
 """
 NONCE_BYTES = 16
 

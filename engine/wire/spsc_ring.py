@@ -68,7 +68,7 @@ class SpscRing:
         """Announces a slot, or with `FRAME` that the next rollout comes as a frame.
 
         Raises:
-            WireError: It would overwrite what nobody has taken.
+            WireError: It would overwrite an entry that was not taken yet.
         """
         counters = self._counters
         sent = counters[_SENT]
@@ -257,7 +257,7 @@ class _Doorbell:
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
-            return  # nobody has rung
+            return  # no signal is pending
 
     def __del__(self) -> None:
         os.close(self.fd)

@@ -1,4 +1,4 @@
-"""Weights between the processes of one host: written once by a learner, read by whoever wants them.
+"""Weights between the processes of one host: written once by a learner, read by all others.
 
 Each learner has three slots in memory that all roles of the host map. It never writes
 over the slot that holds its latest weights, so that these are always whole, even if it dies while

@@ -1,4 +1,4 @@
-"""The runs that a resumed run goes on from, as far as their files are still beside it.
+"""The chain of runs that a run resumes, as far as their files are still beside it.
 
 Each counts until the checkpoint that the next one began with; what it did after that was lost.
 """
@@ -22,7 +22,7 @@ MAX_ANCESTORS = 1000
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A run until another one went on from its checkpoint.
+    """A run up to the checkpoint from which another one resumed.
 
     Attributes:
         run_id: Its id.
@@ -39,10 +39,10 @@ class Ancestor:
 
 
 def ancestors_of(root: Path, manifest: ManifestView) -> tuple[list[Ancestor], str]:
-    """The runs that a run goes on from, the first of them first.
+    """The runs that a run resumes, the earliest first.
 
     Args:
-        root: The run's directory; its ancestors lie beside it.
+        root: The run's directory; its ancestors are beside it.
         manifest: Its own.
 
     Returns:

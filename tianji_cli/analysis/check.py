@@ -39,7 +39,7 @@ TIME_TOLERANCE_S = 1.0
 
 def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disagreement]:
     """Recomputes every counter of `summary.json` from the trace tables, balances the ledger, and
-    checks that what the tables tell can have happened (`history`).
+    checks that the tables describe a possible history (`history`).
 
     Counters and lags must agree exactly, means to rounding, rates to 0.1 %, times to 1 s.
 

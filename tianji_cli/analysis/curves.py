@@ -37,12 +37,12 @@ class RunCurves:
         lags: From `lag_over_time`.
         histogram: From `lag_histogram`.
         replay_ratio: From `replay_ratio_over_time`; empty where samples come from a queue.
-        wanted_replay_ratio: What the algorithm was told to hold; None where samples come from a
+        wanted_replay_ratio: The configured ratio of the algorithm; None where samples come from a
             queue.
         max_lag: The bound in versions; None if the run had none.
         profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
-        joints: Where it goes on from another run: seconds, env steps collected by then.
+        joints: Where it resumed another run: seconds, env steps collected by then.
     """
 
     label: str
@@ -69,7 +69,7 @@ class RunCurves:
 def curves_of(
     run: RunData, summary: Summary, label: str, before: Sequence[Ancestor] = ()
 ) -> RunCurves:
-    """Computes the curves of one run, and of those that it goes on from."""
+    """Computes the curves of one run, and of those that it resumes."""
     staleness = to_frame(run.staleness, Staleness)
     window = run.manifest.return_window
     production = to_frame(run.production, Production)

@@ -32,11 +32,11 @@ from tianji_cli.analysis.run import RunData
 _Rule: TypeAlias = tuple[str, Number, Number, bool]
 """Name, what a row says, what it contradicts, and whether it holds."""
 MAX_FINDINGS = 1000
-"""Of each kind: whoever has so many needs no more of them."""
+"""Of each kind: more are of no use to the reader."""
 
 
 def check_history(run: RunData) -> list[Disagreement]:
-    """What the trace tables tell that cannot have happened, or must not.
+    """What trace tables contain that cannot have happened, or must not.
 
     `written` of a finding is what a row says, `rebuilt` what it contradicts: the value that it must
     have, or the least or greatest one that it may have.
@@ -171,7 +171,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
 
     A rollout that was trained twice shows here as soon as the others of its version were trained
     too, and where everything else was dropped, in the ledger. Samples from replay are used often.
-    Where a buffer was lost together with reports of its actors, nobody knows what they collected.
+    If a buffer was lost together with reports of its actors, it is unknown what they collected.
     """
     is_unknown = any(event.kind == UNCOUNTED for event in run.events)
     if run.replay or not run.is_whole or is_unknown or _is_thinned(run):
@@ -215,7 +215,7 @@ def _is_thinned(run: RunData) -> bool:
 
 
 def _check_counts(run: RunData) -> Iterator[Disagreement]:
-    """What the run has counted never falls, and begins where the run that it goes on from was."""
+    """Counts of the run never decrease, and start at those of the run that it resumes."""
     before = run.manifest.before
     least = (before.env_steps_collected, before.env_steps_consumed, before.env_steps_dropped)
     for number, row in enumerate(run.ledger, start=1):

@@ -1,4 +1,4 @@
-"""One run as it lies on disk, read once. No pandas here: `tianji runs` and `up` read it too."""
+"""One run as stored on disk, read once. No pandas here: `tianji runs` and `up` read it too."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ManifestView:
 
     @property
     def judge(self) -> str:
-        """Whose returns the threshold is held against: `training` or `evaluation`."""
+        """Whose returns are compared with the threshold: `training` or `evaluation`."""
         return self.text("experiment", "stop", "judge") or "training"
 
     @property
@@ -94,7 +94,7 @@ class ManifestView:
 
     @property
     def before(self) -> RunCounters:
-        """What had been done when the run went on from a checkpoint; zeros if it did not."""
+        """Counters of the checkpoint that the run resumed; zeros if it resumed none."""
         written = self.section("resumed_from", "counters")
         known = {
             name: value

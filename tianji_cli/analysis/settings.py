@@ -29,7 +29,7 @@ class DifferingSetting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Differences(msgspec.Struct, frozen=True, kw_only=True):
-    """What several runs were told differently."""
+    """The settings that differ between several runs."""
 
     settings: list[DifferingSetting] = []
     num_left_out: int = 0

@@ -47,7 +47,7 @@ class ExaminedRun:
 
 
 def examine_runs(paths: Sequence[RunPaths]) -> list[ExaminedRun]:
-    """Reads and examines runs; runs of the same id are told apart by their paths.
+    """Reads and examines runs; runs of the same id are distinguished by their paths.
 
     Raises:
         ConfigError: A run's files are damaged, or it has no trace rows.

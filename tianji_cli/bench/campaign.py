@@ -19,8 +19,8 @@ FilesT = TypeVar("FilesT", bound=AnyFiles)
 class Campaign(Generic[FilesT, ManifestT, CellT]):
     """One of them.
 
-    Whoever runs its cells holds the lock of its directory since before `open_cells` were read, so
-    that nobody else has run them meanwhile.
+    The process that runs its cells has held the lock of its directory since before it read
+    `open_cells`, so no other process has run them in the meantime.
 
     Attributes:
         files: Where it lies.

@@ -1,5 +1,4 @@
-"""Under which conditions a benchmark may go on: on the machine, with the code and
-the systems that it was begun with."""
+"""Conditions for resuming a benchmark: the same machine, the same code and the same systems."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ def check_code(earlier: GitState, here: GitState, where: str) -> None:
 
 
 def note_on_code(earlier: GitState, here: GitState) -> str | None:
-    """What the commit does not tell; None if it tells all."""
+    """What the commit does not identify; None if it identifies all."""
     if not (earlier.dirty or here.dirty):
         return None
     both = earlier.dirty and here.dirty

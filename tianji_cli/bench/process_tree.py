@@ -138,7 +138,7 @@ def marked(token: str) -> list[psutil.Process]:
 
 
 def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
-    """Ends processes first politely, then not; looks anew each time, as they may have children."""
+    """Terminates processes, then kills them; looks again each time for new children."""
     for send in (signal.SIGTERM, signal.SIGKILL):
         left = alive()
         for process in left:
@@ -176,13 +176,13 @@ def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:
 
 
 def modules_environment() -> dict[str, str]:
-    """Tells a system where the user's own modules lie; it runs in a directory of its own."""
+    """Names the directories of the user's modules to a system, which runs in another directory."""
     directories = dict.fromkeys([*user_directories(), *searched()])
     return {MODULES_VARIABLE: os.pathsep.join(directories)}
 
 
 def _descendants(ancestors: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """All processes below these, with one pass over the system's table: whoever measures takes as
+    """All processes below these, with one pass over the system's table: a measurement takes as
     little as possible of the processors that are measured."""
     children: dict[int, list[int]] = {}
     for process in psutil.process_iter():

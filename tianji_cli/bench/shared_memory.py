@@ -30,12 +30,12 @@ class LeftFile(msgspec.Struct, frozen=True, kw_only=True):
 def remove_left(births_s: Mapping[int, float], place: Path = PLACE) -> list[LeftFile]:
     """Removes what these processes have left, and nothing else.
 
-    The name tells the pid, but pids come again: a file that was last changed before the process of
-    that pid was born is somebody else's, and so is one of another user.
+    The name contains the pid, but pids are reused: a file that was last changed before the process
+    of that pid started belongs to another process, and so does a file of another user.
 
     Args:
         births_s: Unix time by pid; all have ended.
-        place: Where shared memory lies.
+        place: The directory of shared memory.
 
     Returns:
         What was removed.

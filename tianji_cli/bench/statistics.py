@@ -71,7 +71,7 @@ def bootstrap_median(values: Sequence[float]) -> Interval | None:
     """Median with its percentile bootstrap interval, of values some of which may be censored.
 
     Args:
-        values: Infinity stands for "not within what was observed".
+        values: Infinity means "not within the observed time".
 
     Returns:
         None if half of the values or more are infinite. A bound that is infinite is null, as both

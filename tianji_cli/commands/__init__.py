@@ -1,1 +1,1 @@
-"""One file per command. Heavy imports stand inside functions, so that `--help` is instant."""
+"""One file per command. Heavy imports are inside functions, so that `--help` is instant."""

@@ -1,4 +1,4 @@
-"""`tianji down`: ends a run everywhere, brings its files here, proves that nothing is left."""
+"""`tianji down`: stops a run on all hosts, copies its files here, verifies that nothing is left."""
 
 from __future__ import annotations
 

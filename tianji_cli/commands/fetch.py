@@ -1,4 +1,4 @@
-"""`tianji fetch`: brings here what a detached run has written on its hosts; ends nothing."""
+"""`tianji fetch`: copies what a detached run has written on its hosts; the run continues."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FetchDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch_command(results: Path, name: str | None, output: Output, *, trusts: bool = False) -> int:
-    """Brings what is there. It can be repeated, and only new lines come again.
+    """Copies what is there. It can be repeated; only new lines are copied again.
 
     Raises:
         ConfigError: No such run, or its summary is damaged.

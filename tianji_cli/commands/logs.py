@@ -1,4 +1,4 @@
-"""`tianji logs`: what the roles of a run print, while it goes on and after its end."""
+"""`tianji logs`: the output of a run's roles, during the run and afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.run_dir import RunPaths, resolve_run
 
 FOLLOW_S = 1.0
-"""How often hosts are asked whether the run goes on."""
+"""How often hosts are asked whether the run still runs."""
 POLL_S = 0.2
 """How often the files here are looked at."""
 DEFAULT_LINES = 50
@@ -33,7 +33,7 @@ MAX_TAIL_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class LogsRequest:
-    """What the user wants to see.
+    """The logs that the user asks for.
 
     Attributes:
         run: Name of the run; None for the newest.

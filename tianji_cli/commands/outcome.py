@@ -64,7 +64,7 @@ def _find_summary(
 ) -> Summary:
     """The coordinator's; if it did not live to write one, what was traced until then.
 
-    A disk that takes no more costs the file, not what the user is told.
+    On a full disk the file is lost, not what the user sees.
     """
     if paths.summary.is_file():
         return _read(paths)
@@ -81,7 +81,7 @@ def _read(paths: RunPaths) -> Summary:
     """The summary, which is there.
 
     Raises:
-        RunFailedError: It is cut short, or something else lies in its place.
+        RunFailedError: It is truncated, or something else is in its place.
     """
     try:
         summary = read_summary(paths.summary)

@@ -123,7 +123,7 @@ def phase_of(answers: Sequence[HostAnswer], *, has_summary: bool) -> Phase:
     host is silent, what another's part did says nothing of the whole.
 
     Args:
-        answers: The coordinator's host first; empty if everything was brought here.
+        answers: The coordinator's host first; empty if everything was copied here.
         has_summary: Whether the run's summary is here.
     """
     if any(answer.is_running for answer in answers):

@@ -79,7 +79,7 @@ class UpRequest:
 
     @property
     def all_settings(self) -> list[str]:
-        """Those of options that stand for a setting come last, so that they win."""
+        """Settings given as options of their own come last, so that they win."""
         return [*self.settings, *(f"{key}={text}" for key, text, _ in self._options())]
 
     @property
@@ -117,7 +117,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
 
     Args:
         request: What the user asked for.
-        output: Where the user is asked about a run to go on from that was not begun here.
+        output: Where the user is asked about a run to resume that was not started here.
 
     Raises:
         ConfigError: One of them cannot be used, or not so.
@@ -147,7 +147,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
 
 
 def _module_directories(document: Document) -> tuple[str, ...]:
-    """Where own modules lie: in the working directory, or beside the experiment."""
+    """Directories of own modules: the working directory, and that of the experiment."""
     file = Path(document.source)
     beside = file.parent.absolute()
     is_own = file.is_file() and beside != shipped("experiments")

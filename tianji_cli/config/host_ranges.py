@@ -1,4 +1,4 @@
-"""`box[1-8]`: many hosts in one word."""
+"""`box[1-8]`: patterns for many hosts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_HOSTS = 1024
 
 
 def expand_range(text: str) -> list[str]:
-    """All names that a host pattern stands for; zeros in front of the first number are kept.
+    """All names of a host pattern; leading zeros of the first number are kept.
 
     >>> expand_range("box[1-3]")
     ['box1', 'box2', 'box3']

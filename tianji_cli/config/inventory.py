@@ -1,6 +1,6 @@
 """Inventories: which hosts there are, how they are reached, and what they may run.
 
-Precedence: what a host says of itself, then its groups (a later group wins), then `defaults`.
+Precedence: a host's own values, then its groups (a later group wins), then `defaults`.
 `env` is merged key by key, everything else is replaced as a whole. A host is named under `hosts`,
 in a group, or in both; `box[1-8]` stands for eight of them.
 """

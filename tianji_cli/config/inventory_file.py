@@ -1,4 +1,4 @@
-"""A resolved inventory as a file that resolves to the same."""
+"""Writes a resolved inventory as a file that resolves to the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inventory as it is written: its keys, and what each may hold by itself."""
+"""The schema of an inventory file: its keys, and the values that each allows."""
 
 from __future__ import annotations
 

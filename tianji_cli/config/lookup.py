@@ -1,4 +1,4 @@
-"""Finds experiments and inventories: the user's own first, then those that come with TianJi."""
+"""Finds experiments and inventories: the user's own first, then those that TianJi ships."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
 
 
 def shipped(kind: str) -> Path:
-    """Where files that come with TianJi lie: beside the packages in a checkout, inside this one in
+    """Directory of files shipped with TianJi: beside the packages in a checkout, inside this one in
     an installed wheel."""
     checkout = _PACKAGE.parent / kind
     return checkout if checkout.is_dir() else _PACKAGE / "data" / kind
 
 
 def study_file(name: str) -> Path:
-    """Where the study of this name lies, if it comes with TianJi."""
+    """Path of the study of this name, if TianJi ships it."""
     return shipped("experiments") / name / "study.yaml"
 
 

@@ -90,7 +90,7 @@ class Node(Protocol):
 
     Attributes:
         name: In the inventory.
-        is_remote: Whether files have to be brought there and back.
+        is_remote: Whether files must be copied there and back.
         access: How it was reached.
     """
 
@@ -129,7 +129,7 @@ class Node(Protocol):
     def walk(self, root: str) -> dict[str, int]:
         """The files below a directory, links left out: relative path and size in bytes.
 
-        No run lies deeper than `MAX_DEPTH` or has more files than `MAX_FILES`: what goes beyond is
+        No run is deeper than `MAX_DEPTH` or has more files than `MAX_FILES`: anything beyond is
         not looked at.
         """
         ...

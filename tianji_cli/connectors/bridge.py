@@ -84,7 +84,7 @@ class Bridge:
     def close(self) -> None:
         """Ends the channel, and with it the pumping thread.
 
-        Our ends go first: the thread may wait for more input, or for room for what nobody reads.
+        Close our ends first: the thread can be waiting for input, or to write what is never read.
         """
         self.close_input()
         if not self._is_closed:
@@ -106,7 +106,7 @@ class Bridge:
             self._channel.close()
 
     def _pump_once(self) -> bool:
-        """Moves what is there. False at the end of the remote output."""
+        """Forwards available data. False at the end of the remote output."""
         sources: list[int | SshChannel] = [self._channel]
         if self._input_is_open:
             sources.append(self._input)

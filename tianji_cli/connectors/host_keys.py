@@ -1,4 +1,4 @@
-"""Which host keys are trusted, and what to tell the user about the others."""
+"""Trust in host keys, and the errors for keys that are not trusted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_trust(target: Target) -> Trust:
 
     Raises:
         ConfigError: One of them cannot be read.
-        PreflightError: Which keys are revoked cannot be told.
+        PreflightError: The revoked keys cannot be determined.
     """
     bare = None if target.host_key_alias else target.hostname
     contents = [data for path in files_of(target) if (data := _read(path)) is not None]
@@ -48,7 +48,7 @@ def _read(path: str) -> bytes | None:
 
 
 def _revoked(target: Target) -> frozenset[bytes]:
-    """Keys of `RevokedHostKeys`, one a line. ssh trusts none where it cannot tell, nor do we."""
+    """Keys of `RevokedHostKeys`, one per line. If unreadable, ssh trusts no key, nor do we."""
     if not (path := target.revoked_host_keys):
         return frozenset()
     try:
@@ -145,7 +145,7 @@ def unknown_key(target: Target, trust: Trust, key: paramiko.PKey, note: str) -> 
 
 
 def revoked_key(target: Target, key: paramiko.PKey) -> PreflightError:
-    """A key of which somebody has said that it must not be trusted any more."""
+    """A revoked key."""
     return PreflightError(
         f"the host key of {target.key_name} is REVOKED: {key.get_name()} {key.fingerprint};"
         " someone may be intercepting the connection, so nothing was sent",
@@ -155,7 +155,7 @@ def revoked_key(target: Target, key: paramiko.PKey) -> PreflightError:
 
 
 def changed_key(target: Target, trust: Trust, key: paramiko.PKey) -> PreflightError:
-    """A key that differs from the trusted one: the host was set up anew, or it is another."""
+    """A key that differs from the trusted one: the host was reinstalled, or it is another host."""
     path = shlex.quote(writable_file(target)[0])
     known = [line for line in trust.trusted if line.kind == key.get_name()]
     prints = ", ".join(_fingerprint(line.blob) for line in known)

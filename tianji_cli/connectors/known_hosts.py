@@ -68,7 +68,7 @@ def decode_key(kind: str, text: str) -> bytes | None:
 
 
 def kind_of(blob: bytes) -> str:
-    """The type that a public key says of itself; empty if it says none."""
+    """The type that a public key names; empty if it names none."""
     size = int.from_bytes(blob[:4], "big")
     name = blob[4 : 4 + size]
     return name.decode("ascii", "replace") if len(name) == size else ""
@@ -111,7 +111,7 @@ def _hash_matches(text: str, name: str) -> bool:
 
 
 def _pattern_matches(pattern: str, name: str) -> bool:
-    """With `*` and `?` only: brackets stand for themselves, as in `[box]:22`."""
+    """With `*` and `?` only: brackets are literal, as in `[box]:22`."""
     if "*" not in pattern and "?" not in pattern:
         return pattern == name
     return re.fullmatch(translate(pattern.replace("[", "[[]")), name) is not None

@@ -33,7 +33,7 @@ class ShellAnswer:
 
 
 def new_mark() -> str:
-    """What tells one command's answer from all that anybody else prints."""
+    """The mark that separates one command's answer from any other output."""
     return f"tianji-{secrets.token_hex(8)}"
 
 

@@ -41,7 +41,7 @@ BEGIN_S = 30.0
 FILES_S = 120.0
 """For one file that goes through a shell."""
 SILENCE_S = 15.0
-"""A connection over which files are exchanged is broken if nothing comes for so long."""
+"""A file transfer without data for this long counts as broken."""
 MAX_CONNECTIONS = 8
 """To one host. sshd allows so many sessions on each (MaxSessions), which may be a single one."""
 FREED_S = 0.2
@@ -245,7 +245,7 @@ class SshNode:
         )
 
     def _check(self, action: Callable[[], T], path: str = "") -> T:
-        """Runs an action; a broken connection is told apart from what the host answered.
+        """Runs an action; a broken connection is distinguished from an answer of the host.
 
         Args:
             action: What to do.

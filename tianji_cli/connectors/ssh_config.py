@@ -21,7 +21,7 @@ from engine.host.account import database_entry, home
 from tianji_cli.connectors.ssh_tokens import Options, SshConfigError
 
 ASK_S = 20.0
-"""`Match exec` and canonical names may ask the network; nobody waits longer for an answer."""
+"""Time-out: `Match exec` and canonical names can ask the network."""
 SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _REPEATED = frozenset({"identityfile", "certificatefile"})
 """Options that hold one value for each line that names them."""
@@ -207,7 +207,7 @@ def _with_home(answer: dict[str, str | list[str]], here: str, there: str) -> Opt
 
 
 def _run(command: list[str], alias: str) -> subprocess.CompletedProcess[bytes]:
-    """Runs the client apart from the terminal, with whatever it starts, and for so long only."""
+    """Runs the client detached from the terminal, with a time-out for it and its children."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Files of a host: over SFTP, or with the commands of a shell where SFTP is of no use.
+"""Files of a host: over SFTP, or with shell commands if SFTP does not work.
 
 A login shell that prints words, or that starts no program by its path, spoils sshd's SFTP server;
 some hosts have none. Everything raises `OSError` for what the host refuses.

@@ -1,4 +1,4 @@
-"""The keys that a login is tried with: files and an agent's, in the order of OpenSSH.
+"""The keys to try for a login: files and those of an agent, in the order of OpenSSH.
 
 A file that cannot be used does not end the attempt: it is said, with the reason, if no other key
 is accepted.
@@ -73,7 +73,7 @@ def read_key_file(path: str) -> KeyFile:
 
 
 def _load(path: str) -> paramiko.PKey:
-    """The key, of whatever type; without a certificate that lies beside it."""
+    """The key, of any type; without a certificate beside it."""
     text = Path(path).read_text("ascii")
     if "-----BEGIN PRIVATE KEY-----" in text or "-----BEGIN ENCRYPTED PRIVATE KEY-----" in text:
         text = _as_openssh(text.encode())

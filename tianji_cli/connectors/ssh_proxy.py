@@ -1,4 +1,4 @@
-"""The way to a host that a `ProxyCommand` makes: a socket, at whose other end a command is."""
+"""A connection through a `ProxyCommand`: a socket with a command at its other end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ProxyCommand(socket.socket):
     """The near end; the command is run by the user's shell, as `ssh` would have it run.
 
     In a session of its own: Ctrl-C in the terminal is for this program, which needs the connection
-    to end a run in good order.
+    to stop a run gracefully.
     """
 
     _process: subprocess.Popen[bytes]

@@ -1,4 +1,4 @@
-"""What `ssh -G` leaves to be replaced in the values of options: `%h`, `~`, `${NAME}`."""
+"""Expands what `ssh -G` leaves in the values of options: `%h`, `~`, `${NAME}`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SshConfigError(ConfigError):
 
 @dataclass(frozen=True)
 class Tokens:
-    """What percent signs stand for, of one host.
+    """The percent tokens of ssh_config, for one host.
 
     Attributes:
         alias: As the user named it.
@@ -97,7 +97,7 @@ def without_variables(text: str, *, optional: bool = False) -> str:
 def split_files(text: str) -> list[str]:
     """The files of one option; `ssh -G` joins them with blanks and quotes none that holds one.
 
-    A name that holds a blank goes on where a word does not begin one of its own.
+    A name that contains a blank continues until a word starts another name.
 
     >>> split_files("/home/ann/.ssh/a /home/ann/my keys/b ~/c")
     ['/home/ann/.ssh/a', '/home/ann/my keys/b', '~/c']

@@ -1,4 +1,4 @@
-"""Where an SSH connection goes, worked out from the inventory and the user's own configuration.
+"""The target of an SSH connection, from the inventory and the user's own configuration.
 
 Pure: the configuration comes in as a function from alias to options. What the inventory says wins
 over the configuration, as a command-line option of `ssh` would.
@@ -236,7 +236,7 @@ def _agent(value: str, tokens: Tokens) -> str | None:
 def _known_hosts(
     options: Mapping[str, Any], option: str, usual: tuple[str, ...], tokens: Tokens
 ) -> tuple[str, ...]:
-    """Empty for the usual files, so that those of an inventory can stand in for them."""
+    """Empty for the usual files, so that those of an inventory can replace them."""
     named = [tokens.path(text) for text in split_files(str(options.get(option, "")))]
     return () if set(named) <= {str(expand(path)) for path in usual} else tuple(named)
 

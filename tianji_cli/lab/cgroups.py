@@ -113,7 +113,7 @@ def _events(freezer: Freezer) -> str:
 
 
 def frozen(freezer: Freezer, host: str) -> bool:
-    """Whether every process of a host stands still."""
+    """Whether every process of a host is suspended."""
     try:
         text = (freezer.group(host) / _events(freezer)).read_text(encoding="ascii")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The hosts' disks: what lies on them before the hosts start, and how much room they have."""
+"""The hosts' disks: their contents before the hosts start, and their free space."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ for dir in "$@"; do
   mount --bind "$dir" "$root$dir"
   mount -o remount,bind,ro "$root$dir"
 done
-# pivot_root rather than chroot: whoever enters the namespaces later sees this tree and this /proc.
+# pivot_root rather than chroot: a process that enters the namespaces later sees this tree and /proc.
 mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old

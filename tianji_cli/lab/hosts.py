@@ -38,7 +38,7 @@ LAUNCHER_TIMEOUT_S = 2.0
 _PROBE_TIMEOUT_S = 0.5
 _PROBE_PAUSE_S = 0.01
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-"""Python ignores the first, and whoever runs it may ignore others; a host inherits none of that."""
+"""Python ignores the first, and its parent can ignore others; a host inherits none of that."""
 
 _SCRIPTS = Path(__file__).parent
 ENVIRONMENT = {
@@ -46,7 +46,7 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
-"""What a host's first process, and whoever enters the host, finds in its environment."""
+"""The environment of a host's first process, and of processes that enter the host."""
 
 
 def start(state: LabState, host: HostPlan, paths: LabPaths) -> None:
@@ -142,7 +142,7 @@ def _answers(host: HostPlan) -> bool:
 
 
 def _listens(host: HostPlan) -> bool:
-    """As `_answers`, for a host that nobody reaches: asks its own kernel."""
+    """As `_answers`, for a host that cannot be reached: asks its own kernel."""
     sockets = ("ss", "--no-header", "--listening", "--tcp", "--numeric")
     command = NetworkCommand((*network.in_namespace(host.netns), *sockets))
     return f"{host.address}:{host.ssh_port}" in attempt(command).stdout.split()
@@ -232,13 +232,13 @@ def is_plugged(state: LabState, host: HostPlan) -> bool:
 
 
 def cut(state: LabState, host: HostPlan) -> None:
-    """Packets from and to the host vanish; nobody is told. ConfigError if it has no power."""
+    """Drops all packets from and to the host, silently. ConfigError if it has no power."""
     _require_power(host)
     perform(network.cut(state.plan, host))
 
 
 def heal(state: LabState, host: HostPlan) -> None:
-    """Undoes `cut`; connections that nobody gave up go on. ConfigError if it has no power."""
+    """Undoes `cut`; open connections resume. ConfigError if it has no power."""
     _require_power(host)
     perform(network.heal(state.plan, host))
 

@@ -180,7 +180,7 @@ class Lab:
         self._change(host, "start")
 
     def cut(self, host: str) -> None:
-        """Unplugs a host silently: packets vanish, nobody is told."""
+        """Unplugs a host: its packets are dropped silently."""
         self._change(host, "cut")
 
     def heal(self, host: str) -> None:
@@ -192,7 +192,7 @@ class Lab:
         self._change(host, "freeze")
 
     def thaw(self, host: str) -> None:
-        """Lets a frozen host go on."""
+        """Resumes a frozen host."""
         self._change(host, "thaw")
 
     def fill(self, host: str, *, leave: str = "0") -> None:

@@ -57,7 +57,7 @@ def remove_namespace(name: str) -> NetworkCommand:
 
 
 def add_operator_link(plan: LabPlan) -> NetworkCommand:
-    """Fails where the link exists: its name stands for the subnet, so one lab at a time gets it."""
+    """Fails if the link exists: its name identifies the subnet, so only one lab can have it."""
     ends = (plan.link, "type", "veth", "peer", "name", OPERATOR_PORT, "netns", plan.fabric)
     return NetworkCommand(("ip", "link", "add", *ends))
 

@@ -152,7 +152,7 @@ def plan_lab(request: LabRequest, paths: LabPaths, *, lab_id: str, subnet: int) 
     """Lays out a lab.
 
     Args:
-        request: What is wanted, checked.
+        request: The checked request.
         paths: Where its files go.
         lab_id: A fresh random id, 8 characters at most.
         subnet: 0 to 255; the lab's network is 10.77.SUBNET.0/24.

@@ -1,4 +1,4 @@
-"""Whether this machine can hold a lab, asked before anything is made."""
+"""Checks whether this machine can run a lab, before anything is created."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_machine(
         find: Path of a program, or None.
 
     Raises:
-        PreflightError: Something is missing; says what, and the command that mends it.
+        PreflightError: Something is missing; names it, and the command that installs it.
     """
     if platform != "linux":
         raise PreflightError(

@@ -1,4 +1,4 @@
-"""Processes by identity: a pid alone may belong to somebody else by now, pid and start time do not.
+"""Processes by identity: a pid can be reused by another process, pid and start time cannot.
 
 Waiting for an end is a poll on pidfds, and signals go through them, so that nothing can slip into a
 freed pid between a look and a signal.

@@ -1,4 +1,4 @@
-"""Rates, delays, losses and sizes as people write them, and back. Pure."""
+"""Parses and formats rates, delays, losses and sizes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delay and loss: what this kernel offers, and starting what makes up for the rest."""
+"""Delay and loss: what this kernel supports, and the replacements for the rest."""
 
 from __future__ import annotations
 

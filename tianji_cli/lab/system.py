@@ -1,4 +1,4 @@
-"""Running this machine's own tools."""
+"""Runs this machine's own tools."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def find_leftovers(state: LabState) -> Leftovers:
 
 
 def _alias(link: str) -> str:
-    """What `connect_all` wrote beside a link's name to tell whose it is."""
+    """The owner that `connect_all` wrote beside a link's name."""
     try:
         return Path("/sys/class/net", link, "ifalias").read_text(encoding="utf-8").strip()
     except OSError:

@@ -30,7 +30,7 @@ def is_below(path: str, directory: str) -> bool:
 
 
 def outermost(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Without doubles and without what lies inside another, sorted."""
+    """Sorted, without duplicates and without directories inside others."""
     unique = sorted(set(paths))
     return tuple(
         path

@@ -1,4 +1,4 @@
-"""Dataflow graph x inventory -> launch plan: which process runs where, and how they are wired."""
+"""Dataflow graph x inventory -> launch plan: which process runs where, and their connections."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def servers_on(plan: Plan, host: str) -> list[str]:
 
 
 def most_connections(plan: Plan, host: str) -> int:
-    """Connections of the server on this host that has most: everybody's is the coordinator."""
+    """Most connections of one server on this host; the coordinator has one per process."""
     counts = Counter(server for _, server, _ in connections(plan.graph))
     counts[COORDINATOR] = len(plan.placements) - 1 + len(plan.hosts)
     return max((counts[server] for server in servers_on(plan, host)), default=0)

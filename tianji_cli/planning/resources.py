@@ -1,4 +1,4 @@
-"""What each process gets of its host: device, threads, and cores of its own where there are enough.
+"""The resources of each process: device, threads, and its own cores if there are enough.
 
 A process that computes is kept to cores of its own only where idle ones are there for all of them,
 and one for whatever else runs on the host. Otherwise the kernel spreads them better than we could.
@@ -24,8 +24,8 @@ class HostResources(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         devices: What loops that are fused on a device are dealt out to.
-        cores: Numbers of the cores that the run may use; none where the system does not tell.
-        idle_cores: Those of them that nobody uses now; looked for only where they could suffice.
+        cores: Numbers of the cores that the run can use; empty if the system does not report them.
+        idle_cores: Those of them that are idle now; measured only if they could suffice.
     """
 
     devices: tuple[str, ...] = (CPU,)
@@ -81,7 +81,7 @@ def resources_of(plan: Plan, offers: Mapping[str, HostResources]) -> dict[str, P
 def seated(
     launches: Mapping[str, Launch], seats: Mapping[str, ProcessResources]
 ) -> dict[str, Launch]:
-    """The same launches, with every process told its threads and cores."""
+    """The same launches, with threads and cores for every process."""
     return {
         host: msgspec.structs.replace(
             launch,
@@ -151,7 +151,7 @@ def _device(roles: Sequence[str], plan: Plan, devices: Sequence[str]) -> str:
 
 
 def words_of_devices(found: Mapping[str, ProcessResources], plan: Plan) -> list[str]:
-    """What the user is told of loops that are to be on a device."""
+    """Messages to the user about loops that are to run on a device."""
     if not plan.graph.cut.is_on_device:
         return []
     return [

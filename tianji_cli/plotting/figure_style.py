@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart with any colour vision; without yellow, faint on white."""
+"""Okabe and Ito's colours, distinct for any colour vision; without yellow, faint on white."""
 DASHES = ("-", "--", "-.", ":")
 """Seven colours and four dashes share no factor: 28 lines differ, and in print neighbours do."""
 HATCHES = ("", "///", "...", "xxx", "---", "ooo", "\\\\\\")
@@ -65,7 +65,7 @@ def dashes_of(index: int) -> str:
 
 
 def short_label(label: str) -> str:
-    """A label that leaves room for others; the middle of a long one gives way.
+    """A label that leaves room for others; a long one is shortened in the middle.
 
     >>> short_label("20260131-235959-a_name_that_somebody_found_good")
     '20260131-235959-…omebody_found_good'

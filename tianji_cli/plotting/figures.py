@@ -1,4 +1,4 @@
-"""Matplotlib as it comes, whatever the user has configured; figures take what they use from here.
+"""Matplotlib with its defaults, whatever the user has configured; figures import it from here.
 
 On import it reads `matplotlibrc` of the working directory or of the user, and the variables
 MPLBACKEND and MATPLOTLIBRC: a notebook's backend ends the import, and a style of the user's changes

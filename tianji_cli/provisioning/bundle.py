@@ -43,7 +43,7 @@ class Bundle:
     """A tar file and its name.
 
     Attributes:
-        list_sha256: Of the list of files in it, by which a host tells whether they are whole.
+        list_sha256: Of its list of files, with which a host checks that they are complete.
     """
 
     name: str

@@ -117,14 +117,14 @@ def make_environment(
         Its interpreter.
 
     Raises:
-        PreflightError: It cannot be made; the last words of what failed are given.
+        PreflightError: It cannot be made; the error has the last output of what failed.
     """
     name = environment_name(constraints, base.facts.minor)
     directory = f"{workdir}/venvs/{name}"
     python = f"{directory}/bin/python"
     if base.damage:
         complete, damaged = f"{directory}/{COMPLETE_NAME}", f"{directory}/{DAMAGED_NAME}"
-        node.run(["mv", "-f", "--", complete, damaged], VENV_S)  # if nobody has done so before
+        node.run(["mv", "-f", "--", complete, damaged], VENV_S)  # unless that was done before
     if node.exists(f"{directory}/{COMPLETE_NAME}"):
         return python
     if not base.facts.has_venv:

@@ -1,4 +1,4 @@
-"""The user's own modules, as other hosts need them: what an experiment names, and what that needs.
+"""The user's modules for other hosts: those that an experiment names, and what they import.
 
 Sent are files and packages that lie in the working directory or beside the experiment; an installed
 package is not, since it is found before them here as well and has to be installed there, too.
@@ -54,7 +54,7 @@ def find_modules(experiment: Experiment, directories: Sequence[str]) -> OwnModul
 
     Args:
         experiment: Names them in `modules` and in `env.id`.
-        directories: Where they may lie; the first one counts.
+        directories: Where they are searched; the first match counts.
 
     Returns:
         Nothing but the directories if it names none of its own.

@@ -1,4 +1,4 @@
-"""Is a host ready for a run? One probe for each thing that has gone wrong for somebody before.
+"""Checks whether a host is ready for a run, with one probe per known cause of failure.
 
 Probes of one host build on each other: without SSH there is no Python to ask, without Python no
 facts. What could not be asked is skipped, and says so; it is never counted as right.
@@ -46,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one probe found.
 
     Attributes:
-        fix: What mends it; empty if nothing has to be mended.
+        fix: How to fix it; empty if nothing is wrong.
     """
 
     probe: str
@@ -87,7 +87,7 @@ def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
     """All that one host says about itself.
 
     Returns:
-        The findings, and the path of its interpreter; empty if it has none of use.
+        The findings, and the path of its interpreter; empty if it has no usable one.
     """
     try:
         interpreter = find_interpreter(node, host, pinned_constraints())

@@ -255,7 +255,7 @@ class Provisioner:
         )
 
     def _send_modules(self, host: Host, node: Node, python: str) -> tuple[str, ...]:
-        """Where the user's own modules lie there."""
+        """Directory of the user's own modules there."""
         if self._modules is None:
             return ()
         workdir = node.expand(host.workdir)
@@ -280,7 +280,7 @@ class Provisioner:
         return make_environment(node, interpreter, workdir, source, constraints, attempt)
 
     def _attempt(self, host: Host) -> str:
-        """Tells this host's files on their way from others', also on a disk that hosts share."""
+        """Marks this host's unfinished files, so that hosts can share a disk."""
         name = f"{self._request.run_id}@{host.name}"
         return f"{name}.{self._request.attempt}" if self._request.attempt else name
 

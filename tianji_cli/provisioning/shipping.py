@@ -1,4 +1,4 @@
-"""What is put on a host that is not this machine, and how the supervisor is started from it."""
+"""The files that are put on a remote host, and the start of the supervisor from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tianji_cli.storage.deployment import HostPart
 
 STEP_S = 30.0
 REMOVE_S = 300.0
-"""An environment has tens of thousands of files, and may lie on a network's disk."""
+"""An environment has tens of thousands of files, and can be on a network file system."""
 STALE_MINUTES = 60
-"""No attempt takes so long: what is older was left by a command that was killed."""
+"""No attempt takes this long: anything older was left by a killed command."""
 MODULES_DAYS = 30
-"""A user's own modules are sent anew after each change; so old ones serve no run any more."""
+"""A user's own modules are sent again after each change, so old ones are of no further use."""
 RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 
@@ -101,12 +101,12 @@ def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
 
 
 def is_in_place(node: Node, place: str) -> bool:
-    """Whether somebody else was faster."""
+    """Whether another command was faster."""
     return node.exists(place) and not node.exists(f"{place}/{DAMAGED_NAME}")
 
 
 def discard(node: Node, *paths: str) -> None:
-    """Removes what an attempt has made; what cannot be removed harms nobody, so nothing is said."""
+    """Removes the files of an attempt; failures are harmless and not reported."""
     with contextlib.suppress(TianJiError):
         node.run(["rm", "-rf", "--", *paths], REMOVE_S)
 

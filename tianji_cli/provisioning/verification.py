@@ -15,7 +15,7 @@ from tianji_cli.provisioning.bundle import Bundle
 from tianji_cli.provisioning.probe import script_command
 
 CHECK_S = 50.0
-"""Some hundred files, which may lie on a network's disk."""
+"""Some hundred files, which can be on a network file system."""
 COMPLETE_NAME = ".complete"
 """In an environment: all of it was installed."""
 _SCRIPT = "engine/host/host_check.py"
@@ -43,7 +43,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_at_bundle(node: Node, python: str, place: str, bundle: Bundle) -> Held:
-    """Whether a bundle lies in its place, with the content that it was packed with.
+    """Whether a bundle is in its place, with its original content.
 
     One that is damaged is marked, so that `put_in_place` replaces it.
 
@@ -51,7 +51,7 @@ def look_at_bundle(node: Node, python: str, place: str, bundle: Bundle) -> Held:
         python: Any of the host.
 
     Raises:
-        PreflightError: The host cannot tell.
+        PreflightError: The host gives no answer.
     """
     command = script_command(python, _SCRIPT, "bundle", place, bundle.list_sha256)
     done = node.run(command, CHECK_S)
@@ -65,7 +65,7 @@ def look_at_bundle(node: Node, python: str, place: str, bundle: Bundle) -> Held:
 
 
 def look_at_environment(node: Node, place: str, constraints: str) -> Held:
-    """Whether an environment of TianJi's lies in its place, with all that it was made with.
+    """Whether an environment made by TianJi is in its place and complete.
 
     One without `.complete` is not one of these: it is as good as its probe says.
     """

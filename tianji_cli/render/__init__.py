@@ -1,1 +1,1 @@
-"""How results look: text, tables, figures, one page. Decides nothing, computes nothing."""
+"""The presentation of results: text, tables, figures, one page. Computes nothing."""

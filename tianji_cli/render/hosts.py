@@ -1,4 +1,4 @@
-"""Hosts on their way to a run: a live table on a terminal, plain lines elsewhere."""
+"""Progress of hosts before a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class PhaseLog:
         self._table = PhaseTable([host.name for host in hosts], self._began_s)
         self._live: RedrawnLive | None = None
         if output.is_animated and not self._is_silent:
-            # The seconds go on by themselves: a host that hangs is seen to.
+            # The seconds keep counting, so a host that hangs is visible.
             self._live = RedrawnLive(
                 self, console=output.notes, refresh_per_second=REFRESH_PER_S, transient=True
             )

@@ -1,4 +1,4 @@
-"""What a person sees while a run is under way: one panel on a terminal, plain lines elsewhere."""
+"""The live display of a run: one panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

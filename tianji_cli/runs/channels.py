@@ -1,4 +1,4 @@
-"""The controller's lines to all supervisors of a run: one selector, one message at a time."""
+"""The controller's channels to all supervisors of a run: one selector, one message at a time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BEAT_S = 3.0
 
 
 class SupervisorChannel:
-    """One supervisor. What it is told waits here while it does not read, so that neither waits for
-    the other and Ctrl-C is heard whatever it does.
+    """One supervisor. Messages are queued here while it does not read, so neither waits for the
+    other and Ctrl-C always works.
 
     Attributes:
         host: Its name in the inventory.
-        is_open: Whether its output may still bring something.
-        ended_by: Why it brings nothing any more; one that says nonsense is not listened to.
+        is_open: Whether its output can still deliver something.
+        ended_by: Why it delivers nothing any more; output that cannot be parsed ends it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -40,7 +40,7 @@ class SupervisorChannel:
         )
 
     def tell(self, message: Message) -> bool:
-        """Sends a message, without ever waiting. False if nobody listens any more."""
+        """Sends a message without blocking. False if the other end is closed."""
         try:
             self.writer.put(message)
         except OSError:
@@ -48,7 +48,7 @@ class SupervisorChannel:
         return self.writer.is_open
 
     def died(self, cause: str) -> RunFailedError:
-        """The error that this supervisor's death is, with its last words."""
+        """The error for this supervisor's death, with its last output."""
         self.connection.wait(1.0)
         said = self.connection.error_output()
         tail = "".join(f"\n    {text}" for text in said.splitlines()[-20:])
@@ -86,7 +86,7 @@ class SupervisorChannels:
         after an interrupt. Ends at the deadline, and when no line is open.
 
         Args:
-            deadline: Asked in every turn, as a report may bring one (monotonic seconds).
+            deadline: Read in every iteration, since a report can set one (monotonic seconds).
         """
         while any(line.is_open for line in self.by_host.values()):
             now_s, deadline_s = time.monotonic(), deadline()
@@ -118,7 +118,7 @@ class SupervisorChannels:
             yield line, None
 
     def _watch_writable(self) -> None:
-        """Waits also for supervisors that have not read all they were told."""
+        """Also waits for supervisors that have not read all their messages."""
         wanted = {fd: line for line in self.by_host.values() if (fd := line.writer.fd) is not None}
         for fd in self._writable - wanted.keys():
             self._selector.unregister(fd)

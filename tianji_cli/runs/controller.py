@@ -42,7 +42,7 @@ PREPARE_S = 120.0
 CLOCK_S = 20.0
 CLOSE_S = 5.0
 LEASE_S = 15.0
-"""A supervisor behind SSH that has not heard from us for so long ends its part of the run."""
+"""A supervisor behind SSH that has not heard from us for this long ends its part of the run."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Controller:
         Raises:
             TianJiError: As a host reported it; VersionMismatchError; DeadlineError if one does not
                 answer.
-            KeyboardInterrupt: The user does not want it any more.
+            KeyboardInterrupt: The user interrupted.
         """
         for host in self._sites:
             self._lines.by_host[host].tell(self._prepare(host, run_id))

@@ -1,4 +1,4 @@
-"""Runs that were left alone: look at them, end them, bring their files here.
+"""Detached runs: inspect them, end them, copy their files here.
 
 Everything starts from `results/<run-id>/deployment.json`, written when the run began. Hosts are
 asked in parallel; one that does not answer does not keep the others from answering.
@@ -33,15 +33,14 @@ from tianji_cli.storage.deployment import (
 from tianji_cli.storage.run_dir import RunPaths, command_for
 
 STOP_S = 25.0
-"""How long a run may take to end in good order before it is ended by force.
+"""Shutdown: `down` waits this long for a graceful exit, then kills.
 
-A learner may be within an update that takes longer, and its run would wait for that; but nothing
-of a run is to be left 30 s after `down`, and what is lost is only what came after the newest
-checkpoint.
+A learner can be in an update that takes longer, and its run would wait for that. But nothing of a
+run may be left 30 s after `down`, and only training after the newest checkpoint is lost.
 """
 
 BRING_S = 0.5
-"""How often logs that are followed are looked at on their host."""
+"""How often a followed log is read on its host."""
 RECONNECT_S = 1.0
 
 T = TypeVar("T")
@@ -96,7 +95,7 @@ class DetachedRun:
         self._reach = reach
 
     def look(self, *, collects: bool = True) -> list[HostAnswer]:
-        """What is there now, on each host; brings new lines of traces and logs along."""
+        """The state of the run on each host; also copies new lines of traces and logs."""
 
         def ask(node: Node, part: HostPart) -> HostAnswer:
             findings = look_at_part(node, part, self.deployment.run_id)
@@ -109,7 +108,7 @@ class DetachedRun:
         """Brings what is new of every host that is not this machine, until `stop` is set.
 
         Each host has a thread and a connection of its own, which is made again when it breaks. Who
-        does not answer is told by `look`.
+        does not answer is reported by `look`.
         """
         for part in self.deployment.parts:
             if part.host.connection != "local":
@@ -129,8 +128,8 @@ class DetachedRun:
                     node.close()
 
     def fetch(self) -> list[HostAnswer]:
-        """Brings what is there, on each host, and ends nothing: all files of a part that has ended;
-        of one that goes on, what is appended only, and checkpoints."""
+        """Copies the files from each host and ends nothing: all files of a part that has ended; for
+        a running part only files that are appended to, and checkpoints."""
 
         def ask(node: Node, part: HostPart) -> HostAnswer:
             findings = look_at_part(node, part, self.deployment.run_id)
@@ -146,7 +145,7 @@ class DetachedRun:
                 note_ended(self.paths.root, self.deployment)
 
     def end(self) -> list[HostAnswer]:
-        """Ends the run everywhere, brings all files here, and removes them there.
+        """Ends the run on all hosts, copies all files here, and removes them there.
 
         Every supervisor is asked at the same time: the one beside the coordinator stops the run in
         good order, which ends the others' roles as well. If nothing is left: `note_collected`.

@@ -54,7 +54,7 @@ def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findin
 
     Args:
         node, part, run_id: What, where.
-        within_s: How long it may take to end in good order.
+        within_s: Time for a graceful stop.
 
     Returns:
         What is left after it.

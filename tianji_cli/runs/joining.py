@@ -1,4 +1,4 @@
-"""Which hosts have joined a run: those whose roles have all said so."""
+"""The hosts that have joined a run: those whose roles have all joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles that were started and never joined, with the last they said."""
+"""Roles that were started and never joined, with their last log lines."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.storage.safe_files import PRIVATE_MODE
 
 DECIDING = ("run_id", "experiment", "inventory")
-"""What of a manifest decides what is done when another run goes on from it."""
+"""The parts of a manifest that decide what a run resumed from it does."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ from tianji_cli.storage.takings import MAX_TENSOR_BYTES, Share, takings_of
 
 PERIOD_S = 1.0
 FINISH_S = 60.0
-"""How long the rest of all hosts' files may take, together; `tianji down` brings what is late."""
+"""Time-out for the remaining files of all hosts together; `tianji down` copies late ones."""
 CHUNK_BYTES = 1 << 23
 
 
@@ -133,8 +133,8 @@ def _alone_in(local: Path, directory: Path) -> Iterator[None]:
 def _take_checkpoint(
     node: Node, remote: str, local: Path, name: str, there: dict[str, int]
 ) -> None:
-    """Brings a checkpoint that is newer than all that are here: an older one may have been
-    forgotten here, and been put there only to go on from.
+    """Copies a checkpoint that is newer than all that are here: an older one can have been deleted
+    here, and be there only because the run resumed from it.
 
     Raises:
         ConfigError: It is none, or has not the checksum that it states; nothing of it is kept.
@@ -219,7 +219,7 @@ class Mirror:
             is_urgent: Asked meanwhile; see `parallel.in_parallel`.
 
         Returns:
-            By host, why not everything could be brought.
+            By host, why not everything could be copied.
         """
         self._stop.set()
         join_all(list(self._threads.values()), FINISH_S, is_urgent)
@@ -237,7 +237,7 @@ class Mirror:
                 self.errors.pop(node.name, None)
             except HostUnreachableError as error:
                 self.errors[node.name] = error
-                is_last = is_last or self._stop.is_set()  # this connection brings nothing any more
+                is_last = is_last or self._stop.is_set()  # it delivers no more
             except TianJiError as error:
                 self.errors[node.name] = error
             except OSError as error:

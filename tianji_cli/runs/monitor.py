@@ -24,7 +24,7 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.runs.channels import SupervisorChannel, SupervisorChannels
 
 END_S = 15.0
-"""How long a supervisor may take to end, once it has been told or is alone."""
+"""Time-out for a supervisor to end, once it was told to or is alone."""
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Outcome:
     Attributes:
         failures: In the order in which they happened.
         pids: Of all role processes that were started, by address.
-        lost: Hosts whose supervisor ended without a last word, with what is known of it.
-        silent: Hosts whose supervisor said no last word although it had time, and was told to end.
-        is_detached: The run goes on without us.
+        lost: Hosts whose supervisor ended without a final report, with the cause as far as known.
+        silent: Hosts whose supervisor sent no final report in time and was told to end.
+        is_detached: The run continues without this command.
         unclean: What may be left of it on a host.
     """
 
@@ -145,7 +145,7 @@ class Watcher:
         self._deadline_s = time.monotonic() + END_S
 
     def _obey(self) -> None:
-        """The user's Ctrl-C: once in good order, twice at once."""
+        """The user's Ctrl-C: the first stops gracefully, the second kills."""
         if self._interrupts.count <= self._num_heard:
             return
         self._num_heard = self._interrupts.count

@@ -1,4 +1,4 @@
-"""The same for several hosts at once, bounded: one that hangs holds nobody up."""
+"""Runs one action for several hosts in parallel, with a time limit, so none delays the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.errors import TianJiError
 
 LOOK_S = 0.1
 HURRY_S = 5.0
-"""What is left to all of them once the user is in a hurry."""
+"""Time left for all of them once the user is in a hurry."""
 
 
 def in_parallel(
@@ -18,15 +18,15 @@ def in_parallel(
     within_s: float,
     is_urgent: Callable[[], bool] = lambda: False,
 ) -> dict[str, TianJiError]:
-    """Does one thing for each host, each in a thread of its own.
+    """Runs one action per host, each in its own thread.
 
     Args:
         actions: By host.
-        within_s: Nobody is waited for longer than this; its thread is left alone then.
-        is_urgent: Asked meanwhile; from then on only `HURRY_S` are left.
+        within_s: Time limit for all; a thread that is not done by then is abandoned.
+        is_urgent: Polled; once it is true, only `HURRY_S` are left.
 
     Returns:
-        By host, why it could not be done, or that it was not done in time.
+        By host, why its action failed, or that it was not done in time.
     """
     errors: dict[str, TianJiError] = {}
 

@@ -1,7 +1,7 @@
-"""What `up --resume RUN` goes on from: the newest whole checkpoint of a run that has ended.
+"""Finds what `up --resume RUN` resumes: the newest complete checkpoint of a run that has ended.
 
-The run that goes on is a new one. The old one's directory stays as it is, traces of what happened
-after the checkpoint included; the new one's manifest names it, and its counters go on.
+The resumed run is a new one. The old directory does not change and keeps its traces, including
+those after the checkpoint; the new manifest names the old run, and its counters continue.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 GROUPS = "group-*"
 UNTRAINED = "v0000000000.json"
-"""A checkpoint of the weights that a run began with."""
+"""A checkpoint of a run's initial weights."""
 
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,14 +49,14 @@ class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
         paths: The run that wrote it.
         experiment, inventory: Of that run.
         directory: Where the checkpoint's files are.
         info: The checkpoint.
-        notes: What the user should know of how it was found.
+        notes: What the user should know about how it was found.
     """
 
     paths: RunPaths
@@ -68,7 +68,7 @@ class ResumePoint:
 
     @property
     def resumed(self) -> Resumed:
-        """For the run that goes on: what was under way when the checkpoint was written is lost."""
+        """For the resumed run: what was in flight when the checkpoint was written is lost."""
         counters = self.info.counters
         lost = counters.env_steps_collected - counters.env_steps_consumed
         return Resumed(
@@ -81,7 +81,7 @@ class ResumePoint:
         )
 
     def check(self, experiment: Experiment) -> None:
-        """Makes sure that this experiment can go on from here.
+        """Checks that this experiment can resume from here.
 
         Raises:
             ConfigError: It is another one, or there is nothing left of it to do.
@@ -185,7 +185,7 @@ def find_resume_point(results: Path, name: str, consent: Consent = NOBODY) -> Re
 
 
 def resume_hint(paths: RunPaths) -> str:
-    """The command that goes on with a run; empty if it has kept nothing that was learnt."""
+    """The command that resumes a run; empty if it has no trained checkpoint."""
     patterns = ("v*.json", f"{GROUPS}/v*.json")
     found = [path for pattern in patterns for path in paths.checkpoints.glob(pattern)]
     if all(path.name == UNTRAINED for path in found):

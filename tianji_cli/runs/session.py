@@ -1,4 +1,4 @@
-"""One run on the hosts of its plan, from nothing to results: what `up` does beside talking.
+"""One run on the hosts of its plan, from provisioning to results.
 
     provision -> prepare -> clocks -> directories -> launch and watch -> collect -> remove
 
@@ -50,12 +50,12 @@ from tianji_cli.storage.run_dir import RunPaths, command_for, make_run_tree, und
 from tianji_cli.storage.takings import Share
 
 CLEAN_S = 30.0
-"""How long it may take to end and remove what is left of a run, on all hosts together."""
+"""Time-out for ending and removing what is left of a run, on all hosts together."""
 
 
 @dataclass(frozen=True)
 class Spectator:
-    """Who is told what happens.
+    """The receiver of a run's progress.
 
     Attributes:
         phase: Host, phase and details, while hosts are made ready.
@@ -79,8 +79,8 @@ class RunSession:
         paths: Its directory: the command's own, and empty.
         is_automatic: The user has not chosen its name.
         detaches: Let go as soon as it has started.
-        origin: What it goes on from, if it does.
-        module_directories: Where the user's own modules lie here.
+        origin: The checkpoint that it resumes, if any.
+        module_directories: Directories of the user's own modules here.
         unclean: What is left, filled in as it is found.
         attempt: Tells its processes from those of another attempt at the same directory.
     """
@@ -244,7 +244,7 @@ class RunSession:
         return Deployment(run_id=self.run_id, parts=parts)
 
     def _place_origin(self, origin: ResumePoint, sites: Mapping[str, ReadyHost]) -> None:
-        """What the run goes on from, where its learners are."""
+        """Copies the checkpoint that the run resumes to its learners' hosts."""
         place_copy(origin, self.paths)
         learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
         for host, site in sites.items():
@@ -344,7 +344,7 @@ class RunSession:
 
         Args:
             site: The host.
-            is_lost: Its supervisor gave no last word, so somebody else has to look.
+            is_lost: Its supervisor sent no final report, so the host must be checked.
 
         Raises:
             TianJiError: It could not be done, or processes are left.

@@ -32,11 +32,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 def claim_comparison(results: Path, runs: Sequence[RunPaths]) -> Path:
     """The directory of the comparison of these runs: `comparison`, or with a number behind it.
 
-    The same comparison finds its own directory again. What is there and is another one's, or
-    nobody knows whose, is left alone.
+    The same comparison uses its directory again. Directories of other comparisons, or of unknown
+    origin, are left alone.
 
     Args:
-        results: Where it is to lie.
+        results: The directory that will contain it.
         runs: In the report's order.
 
     Raises:
@@ -62,7 +62,7 @@ def claim_out(out: Path, roots: Sequence[Path]) -> None:
         roots: Directories of what is reported, in the report's order.
 
     Raises:
-        ConfigError: It holds another report, or one of nobody knows what.
+        ConfigError: It holds another report, or one of unknown origin.
         OSError: It cannot be made or read.
     """
     out, roots = out.resolve(), [root.resolve() for root in roots]
@@ -98,7 +98,7 @@ def _taken(out: Path) -> ConfigError:
 
 
 def _is_claimed(place: Path, own: Compared) -> bool:
-    """Takes a place that nobody has, by making the file in it, which only one command can."""
+    """Claims a free directory by creating the file in it, which only one command can do."""
     file = place / COMPARED_FILE
     try:
         place.mkdir()

@@ -26,7 +26,7 @@ Lines: TypeAlias = Sequence[str]
 
 
 class Listener(Protocol):
-    """Whom something can be told: the terminal (`tianji_cli.output`)."""
+    """A receiver of messages: the terminal (`tianji_cli.output`)."""
 
     is_json: bool
 
@@ -38,7 +38,7 @@ class Consent:
     """How the user agrees to what was not begun here.
 
     Attributes:
-        output: Where it is shown; None: nobody is asked.
+        output: Where it is shown; None: the user is not asked.
         is_given: By `--trust`, on the command line.
     """
 
@@ -84,7 +84,7 @@ class Consent:
 
 
 NOBODY = Consent()
-"""Nobody is there to agree."""
+"""There is no user to ask."""
 
 
 def words_of(document: object) -> list[str]:

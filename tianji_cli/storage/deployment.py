@@ -62,7 +62,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """All parts of a run, the coordinator's host first.
 
     Attributes:
-        is_collected: Everything was brought here and removed there.
+        is_collected: Everything was copied here and removed there.
         is_detached: The command that started it has let it go.
         has_ended: A command has seen since that it has.
     """
@@ -147,7 +147,7 @@ def _check(deployment: Deployment, where: str) -> None:
 
 
 def note_ended(run_root: Path, deployment: Deployment) -> None:
-    """Notes that a run has ended, for commands that ask no host. It becomes nobody's own by that.
+    """Records that a run has ended, for commands that ask no host. This makes it no one's own.
 
     Raises:
         OSError: It cannot be written.
@@ -166,7 +166,7 @@ def _peek(run_root: Path) -> Deployment | None:
 
 
 def whereabouts(run_root: Path) -> str:
-    """Where the results of a run are that has no summary here, and the command that brings them.
+    """The place of a run's results if there is no summary here, and the command that copies them.
 
     Only the files here are asked. Empty if the run was not left alone by its command, or all of it
     was brought here.

@@ -48,7 +48,7 @@ def write_json(path: Path, document: object, mode: int = OPEN_MODE) -> bytes:
     """Writes a document so that it is either complete or absent; follows no link.
 
     Args:
-        path: The file; what was there is replaced.
+        path: The file; an existing one is replaced.
         document: What it will hold, but for values of `env`.
         mode: Who may read it.
 

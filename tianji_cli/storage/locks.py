@@ -1,4 +1,4 @@
-"""A directory that one command or thread at a time may change; free when its holder dies."""
+"""A lock on a directory for one command or thread at a time; released when its holder dies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from engine.errors import ConfigError
 
 @contextmanager
 def locked(directory: Path, busy: ConfigError | None = None) -> Iterator[None]:
-    """Keeps everybody else who asks for the same off a directory meanwhile.
+    """Locks a directory against other processes that lock it in the same way.
 
     Args:
         directory: Which exists.
-        busy: Raised if somebody has it; None: waits for it.
+        busy: Raised if it is locked; None: waits for it.
 
     Raises:
         OSError: It cannot be locked.

@@ -1,7 +1,7 @@
-"""What an inventory gives to processes as environment may be a secret, so it is never kept.
+"""Masks the values of `env` in an inventory, which can be secrets, so that none is stored.
 
-Whatever is written into results or printed as a document names the variables and hides their
-values. Who goes on from such a file takes the values from the inventory again.
+Files in results and printed documents name the variables and hide their values. A command that
+resumes from such a file reads the values from the inventory again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def masked(document: T) -> T:
-    """The same document; the environment of every host in it is named, not told."""
+    """The same document with the values of every host's environment masked."""
     return _masked(document)  # type: ignore[return-value]  # each kind stays what it is
 
 

@@ -1,4 +1,4 @@
-"""Which runs, benchmarks and studies were begun here, by this user, on this machine.
+"""Records which runs, benchmarks and studies this user started on this machine.
 
 A results directory can come from anywhere, and its files name hosts, programs and directories. So
 what this user begins is noted outside of it: the checksum of the document that says what it is, in
@@ -95,7 +95,7 @@ def is_own(checksum: str) -> bool:
 
 
 def _is_private(found: os.stat_result, kind: int) -> bool:
-    """Whether nobody else can have written it."""
+    """Whether no other user can have written it."""
     others = stat.S_IWGRP | stat.S_IWOTH
     is_ours = found.st_uid == os.getuid() and not found.st_mode & others
     return is_ours and stat.S_IFMT(found.st_mode) == kind

@@ -80,10 +80,10 @@ def elsewhere(results: Path) -> str:
 
 
 def from_here(path: Path) -> Path:
-    """As it can be typed in the working directory, short where it lies below."""
+    """As it can be typed in the working directory: relative if it is below."""
     try:
         return path.relative_to(Path.cwd())
-    except (ValueError, OSError):  # it lies elsewhere; or there is no working directory any more
+    except (ValueError, OSError):  # it is elsewhere, or there is no working directory any more
         return path
 
 
@@ -157,7 +157,7 @@ def claim_run(results: Path, run_id: str) -> RunPaths:
 
 
 def claim_new_run(results: Path, name: str, now: datetime | None = None) -> RunPaths:
-    """Takes a name that nobody has: `20260131-235959-cartpole_ppo`, or with a number behind it.
+    """Claims an unused name: `20260131-235959-cartpole_ppo`, or one with a number appended.
 
     Raises:
         ConfigError: It cannot name a directory.

@@ -1,4 +1,4 @@
-"""Writes into directories that anybody may have made: no link decides where something lands."""
+"""Writes into directories of unknown origin: no link redirects a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_file(path: Path, data: bytes | str, mode: int = OPEN_MODE) -> None:
         mode: Who may read it.
 
     Raises:
-        OSError: It cannot be written; what was there stays.
+        OSError: It cannot be written; an existing file is unchanged.
     """
     raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     beside = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}.tmp"
@@ -43,7 +43,7 @@ def make_inside(root: Path, directory: Path) -> Path:
     """Makes a directory in another one, which no link on the way may lead out of.
 
     Args:
-        root: May itself be a link: that is where the user wants it.
+        root: Can itself be a link: this is the user's choice.
         directory: `root`, or below it.
 
     Raises:
@@ -82,10 +82,10 @@ def named_inside(root: Path, name: str) -> Path:
 
 
 def clear(root: Path, directory: Path) -> None:
-    """Removes a directory that lies in another one, whatever its name says.
+    """Removes a directory inside another one, whatever its name is.
 
     Raises:
-        PreflightError: It does not lie in it.
+        PreflightError: It is not inside it.
     """
     check_inside(root, directory)
     if directory.resolve() != root.resolve():

@@ -1,7 +1,7 @@
-"""What of a run each host may hand over, by name and size; pure.
+"""The files of a run that each host is allowed to hand over, by name and size. Pure.
 
-A host may have been taken over, and its names are words like others. So each is held against what
-that host's roles write: its own logs and state; traces and summary where the coordinator is;
+A host can be compromised, and its file names are untrusted. So each is compared with what that
+host's roles write: its own logs and state; traces and summary where the coordinator is;
 checkpoints where a learner is, in that learner's directory. Everything else stays where it is.
 """
 

@@ -2,7 +2,7 @@
 
     JOINING --all joined--> RUNNING --stop rule, failure, request--> the ending (`shutdown.py`)
 
-A group whose learner or buffer dies is lost, and the run goes on while there is another.
+A group whose learner or buffer dies is lost; the run continues while another is left.
 No sample and no weights pass through it.
 """
 
@@ -244,8 +244,8 @@ class CoordinatorRole:
     def _lost_groups(
         self, groups: list[int], roles: list[str], cause: str, now_s: float
     ) -> list[Command]:
-        """The other groups go on. What actors that died with their group had sent, a buffer that
-        lives knows."""
+        """The other groups continue. A buffer that is alive knows what actors that died with
+        their group had sent."""
         actors = {role for role in roles if role_of(role) == "actor"} - self._liveness.absent
         commands = [told for actor in sorted(actors) for told in self._liveness.lose(actor)]
         for group in groups:
@@ -291,7 +291,7 @@ class CoordinatorRole:
         return []
 
     def _lost_host(self, host: str, why: str, now_s: float) -> list[Command]:
-        """Goes on without a host that is cut off, if it ran actors only and others are left."""
+        """Continues without a lost host if it ran only actors and others are left."""
         there = self._membership.on_host(host)
         detail = f"{why}; it ran {', '.join(sorted(there)) or 'nothing yet'}"
         commands: list[Command] = [self._note(now_s, "host-lost", host, detail)]

@@ -1,4 +1,4 @@
-"""The last page of a run's books: what everyone counted, also what the dead had done.
+"""The final ledger of a run: the counts of all roles, including those that died.
 
 Pure, like the coordinator that closes them.
 """
@@ -16,7 +16,7 @@ from engine.trace.records import Ledger, Production
 
 @dataclass(frozen=True)
 class FinalLedger:
-    """What is left to write when everybody has stopped or is gone.
+    """What is left to write when all roles have stopped or are gone.
 
     Attributes:
         unreported: Rows for what actors that died had collected for certain and not reported.

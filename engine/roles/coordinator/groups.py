@@ -1,7 +1,7 @@
-"""The compute groups of a run: whose roles they are, which are lost, what each has to answer for.
+"""The compute groups of a run: their roles, which groups are lost, and the account of each.
 
-Pure, like the coordinator whose part it is. A group whose learner or buffer dies is lost; its other
-roles are stopped, and the other groups go on.
+Pure, like the coordinator that uses it. A group whose learner or buffer dies is lost; its other
+roles are stopped, and the other groups continue.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Gap:
 
     Attributes:
         buffer: That of the group.
-        actors: Those of the group, the ones without a last word first.
+        actors: Those of the group, the ones without a final report first.
         env_steps: Collected for certain, and reported by none of them.
-        is_counted: Whether the buffer has said a last word, or nothing was collected.
+        is_counted: Whether the buffer has sent a final report, or nothing was collected.
     """
 
     buffer: str
@@ -81,7 +81,7 @@ class Groups:
         """Goes on without the groups of roles that died together.
 
         Returns:
-            The groups that are lost by it; empty if the run cannot go on without those roles.
+            The groups that are lost by it; empty if the run cannot continue without those roles.
         """
         is_heart = any(role_of(role) in ("learner", "buffer") for role in roles)
         groups = {self._cut.group_of_role(role) for role in roles}
@@ -94,7 +94,7 @@ class Groups:
         return hit
 
     def part_with(self, group: int, totals: RunTotals, now_s: float) -> list[Command]:
-        """Stops what is left of a lost group."""
+        """Stops the remaining roles of a lost group."""
         commands: list[Command] = [
             Send(address, Stop(standing=totals.standing_of(address, now_s)))
             for address in self._members[group]
@@ -107,10 +107,10 @@ class Groups:
     def settle(
         self, counters: Mapping[str, Counters], totals: RunTotals, absent: set[str]
     ) -> list[Command]:
-        """Stops the buffers of lost groups whose other roles have said their last word.
+        """Stops the buffers of lost groups whose other roles have sent their final report.
 
         Args:
-            counters: The last words so far.
+            counters: The final reports so far.
             totals: What was reported.
             absent: Actors that died before, of which no word is to be expected.
         """
@@ -145,7 +145,7 @@ class Groups:
         is certain, although no actor has said so.
 
         Args:
-            counters: The last words.
+            counters: The final reports.
             totals: What was reported.
             absent: Actors that are gone, for which their buffer speaks.
         """
@@ -169,7 +169,7 @@ class Groups:
         absent: AbstractSet[str],
         now_s: float,
     ) -> Ledger:
-        """The count over all groups: everyone's own, where all of a group have said a last word.
+        """The count over all groups; a group's own figures, if all its roles sent a final report.
 
         Where a role took its counts with it, what was reported; what is neither consumed nor
         dropped is in flight then.
@@ -210,7 +210,7 @@ class Groups:
         return sum(totals.collected_by.get(number, 0) for number in self._cut.actors_of(group))
 
     def _dropped(self, group: int, counters: Mapping[str, Counters], totals: RunTotals) -> int:
-        """Of a buffer that has said no last word, what it had reported."""
+        """The last reported counts of a buffer without a final report."""
         word = counters.get(f"buffer-{group}")
         return totals.ledger_of(group).dropped if word is None else word.dropped
 

@@ -1,4 +1,4 @@
-"""What a coordinator does now and then while a run is under way: checkpoints, and the watchdog.
+"""The periodic tasks of a coordinator during a run: checkpoints and the watchdog.
 
 Pure, like the coordinator whose part it is.
 """
@@ -108,7 +108,7 @@ class Housekeeping:
         return [command for actor in actors for command in self._liveness.do_without(actor)]
 
     def stuck_actors(self, roles: Iterable[str]) -> list[str]:
-        """Those of these roles that are nothing but actors and do not get on."""
+        """The actors among these roles, alone in their process, that make no progress."""
         return [
             role
             for role in roles
@@ -118,7 +118,7 @@ class Housekeeping:
         ]
 
     def longest_turn_s(self, roles: Iterable[str], now_s: float) -> float:
-        """The longest turn known of the processes of these roles, as far as they get on."""
+        """The longest loop iteration of the processes of these roles whose host is alive."""
         processes = {
             self._groups.process_of(role)
             for role in roles
@@ -127,13 +127,13 @@ class Housekeeping:
         return max(map(self._watchdog.longest_turn_s, processes), default=0.0)
 
     def answered(self, answer: ProbeAnswered, now_s: float) -> list[Command]:
-        """A process is at work; says so if it was named as stuck."""
+        """A process answers; noted if it was reported as stuck."""
         if not self._watchdog.answered(answer, now_s):
             return []
         return [self._note(answer.process, "recovered", "it answers again", now_s)]
 
     def stalled(self, now_s: float) -> str | None:
-        """Why the run must end, if nothing of it gets on."""
+        """Why the run must end, if no part of it makes progress."""
         return self._watchdog.stalled(now_s) if self._liveness.has_supervisors else None
 
     def _note(self, process: str, kind: str, detail: str, now_s: float) -> Command:

@@ -1,4 +1,4 @@
-"""Words for a run that did not start: who did not join in time, where, and what is known of there.
+"""The error of a run that did not start: which roles did not join, where, and what is known there.
 
 Pure, like the coordinator whose part it is.
 """

@@ -1,4 +1,4 @@
-"""Who takes part in a run and is still there: hosts, their supervisors, actors that come back.
+"""Liveness of hosts, their supervisors and actors, including restarted actors.
 
 Pure, like the coordinator whose part it is: it hears of beats, deaths and rows, and says what is
 lost and what may be started again.
@@ -26,9 +26,9 @@ from engine.trace.records import UNREPORTED, Production, Record
 BEAT_S = 2.0
 """How often coordinator and supervisors say that they are there."""
 LEASE_S = 10.0
-"""A supervisor that has heard nothing from the coordinator for so long ends its roles."""
+"""A supervisor that has heard nothing from the coordinator for this long ends its roles."""
 HOST_LOST_S = 12.0
-"""The coordinator gives a silent host up only after the host has given up itself."""
+"""The coordinator gives up a silent host only after that host has ended its own roles."""
 
 
 class Liveness:
@@ -54,7 +54,7 @@ class Liveness:
         self._heard_s: dict[str, float] = {}
         self._supervisor_of: dict[str, str] = {}
         self._lost: set[str] = set()
-        """Supervisors of hosts that were given up: whatever they still say, they have to end."""
+        """Supervisors of hosts that were given up: they must end, whatever they still send."""
         self._restarts_left = restarts
         self._early_errors: set[str] = set()
         """What actors have raised before their first rollout."""
@@ -63,7 +63,7 @@ class Liveness:
         self._lost_sources: dict[str, tuple[str, int]] = {}
         self._beat_at_s = 0.0
         self.absent: set[str] = set()
-        """Actors that are gone without ending the run; some are on their way back."""
+        """Actors that are gone without ending the run; some are being restarted."""
 
     @property
     def is_complete(self) -> bool:
@@ -93,8 +93,8 @@ class Liveness:
     def hear(self, event: Alive, now_s: float) -> list[Command]:
         """Notes that a supervisor is there.
 
-        One whose host was given up may have stood still and hold beats that came meanwhile, so it
-        is told to end its part, which nobody takes anything from any more.
+        One whose host was given up can have stalled and hold heartbeats from that time. It is told
+        to end its part, from which nothing is accepted any more.
         """
         if event.address in self._lost:
             return [Send(event.address, Exit())]
@@ -144,8 +144,8 @@ class Liveness:
         )
 
     def raises_again(self, actor: str, log_tail: Sequence[str]) -> bool:
-        """Whether it would be of no use to start an actor again: it has raised an error before its
-        first rollout, and so has another before, or nobody has got any further."""
+        """Whether restarting an actor is useless: it raised before its first rollout, and either
+        another actor did so before, or no actor has got past that point."""
         if not log_tail or not log_tail[0].startswith(ERROR):
             return False  # it was killed, say
         source = source_of(int(actor.rpartition("-")[2]), self._epochs.get(actor, 0))
@@ -172,7 +172,7 @@ class Liveness:
         return self._tell_buffer(source)
 
     def do_without(self, actor: str) -> list[Command]:
-        """Waits no longer for what this actor has in hand, although it lives."""
+        """Stops waiting for what this actor holds, although it is alive."""
         voided = TicketVoided(actor=actor)
         return [Send(self._buffer_of(actor), voided)] if self._has_buffers else []
 
@@ -194,7 +194,7 @@ class Liveness:
         """Rows for rollouts that reached a buffer although their actor died before it said so.
 
         Args:
-            lost_collected: Env steps of each lost incarnation, by its buffer's last word.
+            lost_collected: Env steps of each lost incarnation, from its buffer's final report.
             now_s: When they are counted.
         """
         missing = {
@@ -214,8 +214,8 @@ class Liveness:
         return any(actor in names for actor, _ in self._lost_sources.values())
 
     def untold(self, actors: Sequence[str], env_steps: int, now_s: float) -> Production:
-        """A row for env steps that one of these actors had collected; which, nobody can say any
-        more. One that was lost counts as it, else the first."""
+        """A row for env steps that one of these actors collected; it is no longer known which.
+        They are assigned to a lost one, else to the first."""
         lost = (life for life in self._lost_sources.values() if life[0] in actors)
         actor, epoch = max(lost, key=itemgetter(1), default=self._life_of(actors[0]))
         return self._speak_for(actor, epoch, env_steps, now_s)
@@ -224,7 +224,7 @@ class Liveness:
         return actor, self._epochs.get(actor, 0)
 
     def _speak_for(self, actor: str, epoch: int, env_steps: int, now_s: float) -> Production:
-        """Counts what an incarnation has never told."""
+        """Counts what an incarnation never reported."""
         number = int(actor.rpartition("-")[2])
         source = source_of(number, epoch)
         total = self._produced[source] = self._produced.get(source, 0) + env_steps

@@ -1,4 +1,4 @@
-"""Who of a run has joined, who has said a last word, and from whom none is to be expected.
+"""The roles that have joined, those that sent a final report, and those that never will.
 
 Pure, like the coordinator whose part it is.
 """
@@ -22,13 +22,13 @@ class Membership:
         self._hosts: dict[str, str] = {}
         self._missing = set(addresses)
         self._silent: dict[bool, set[str]] = {True: set(), False: set()}
-        """Who has not said a last word: buffers, and all others."""
+        """Roles without a final report: buffers, and all others."""
         for address in addresses:
             self._silent[_is_buffer(address)].add(address)
         self.last_words: dict[str, Counters] = {}
         """What each role that has stopped counted; `say_last` adds to it."""
         self.gone: set[str] = set()
-        """Roles that will never say a last word."""
+        """Roles that will never send a final report."""
 
     @property
     def is_complete(self) -> bool:
@@ -68,19 +68,19 @@ class Membership:
         return {address for address, name in self._hosts.items() if name == host} - self.gone
 
     def give_up(self, addresses: Iterable[str]) -> None:
-        """Expects no last word of these."""
+        """Expects no final report of these."""
         self.gone.update(addresses)
 
     def have_stopped(self, addresses: Iterable[str]) -> bool:
-        """Whether all of these have said their last word."""
+        """Whether all of these have sent their final report."""
         return all(address in self.last_words for address in addresses)
 
     def awaited(self, *, buffers: bool, excused: AbstractSet[str]) -> list[str]:
-        """Those whose last word is still missing: all buffers, or all others."""
+        """Roles whose final report is still missing: all buffers, or all others."""
         return sorted(self._silent[buffers] - self.gone - excused)
 
     def awaits(self, *, buffers: bool, excused: AbstractSet[str]) -> bool:
-        """Whether there are any. Asked after each last word, so it looks no further than needed."""
+        """Whether there are any. Called after each final report, so it stops at the first."""
         silent = self._silent[buffers]
         return any(address not in self.gone and address not in excused for address in silent)
 

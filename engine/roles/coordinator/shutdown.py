@@ -1,4 +1,4 @@
-"""The end of a run: everyone says a last word, buffers after the others, and the books are closed.
+"""The end of a run: every role sends a final report, buffers last, and the ledger is closed.
 
     STOPPING --all but the buffers have stopped--> DRAINING --the buffers have stopped--> ENDED
 
@@ -60,7 +60,7 @@ class RunVerdict:
             self.status = "failed"
 
     def interrupt(self) -> None:
-        """Somebody wanted it to end."""
+        """The run was interrupted on request."""
         self.status = "interrupted"
 
 
@@ -68,7 +68,7 @@ class Shutdown:
     """Ends one run.
 
     Args:
-        everybody: Roles and supervisors, who are told when all is over.
+        everybody: Roles and supervisors, which are told to exit at the end.
         info: What the summary says beside the traces.
         groups, membership, liveness, totals, housekeeping, verdict: The coordinator's own.
 
@@ -109,18 +109,18 @@ class Shutdown:
         return [self._note("stopping", reason, now_s), *stops, *self.advance(now_s)]
 
     def give_up(self, roles: Iterable[str]) -> list[Command]:
-        """Expects no last word of these. What actors among them had sent, their buffer knows."""
+        """Expects no final report of these. Their buffers know what actors among them had sent."""
         silent = sorted(set(roles) - set(self._membership.last_words) - self._liveness.absent)
         self._membership.give_up(roles)
         actors = [role for role in silent if role_of(role) == "actor"]
         return [command for actor in actors for command in self._liveness.lose(actor)]
 
     def can_spare(self, roles: Iterable[str]) -> bool:
-        """Whether a run that has reached its end ends well without a last word of these."""
+        """Whether a run at its end can still succeed without a final report of these."""
         return self.phase is not None and all(role_of(role) in SPARE for role in roles)
 
     def advance(self, now_s: float) -> list[Command]:
-        """Goes on to the next phase if nobody is waited for in this one."""
+        """Moves to the next phase once this one waits for no role."""
         commands: list[Command] = []
         if self.phase is ShutdownPhase.STOPPING and not self._awaits():
             self.phase, self._began_s = ShutdownPhase.DRAINING, now_s
@@ -154,7 +154,7 @@ class Shutdown:
         return [*commands, *self.advance(now_s)]
 
     def _awaited(self) -> list[str]:
-        """Roles whose last word is still missing in this phase."""
+        """Roles whose final report is still missing in this phase."""
         return self._membership.awaited(
             buffers=self.phase is ShutdownPhase.DRAINING, excused=self._excused
         )

@@ -47,7 +47,7 @@ class Series:
     """A growing counter over time, for its steady rate and its rate right now.
 
     Args:
-        begin_s, total: Where it goes on from.
+        begin_s, total: Time and value at the start, nonzero for a resumed run.
     """
 
     def __init__(self, begin_s: float = 0.0, total: int = 0) -> None:
@@ -77,9 +77,9 @@ class RunTotals:
 
     Args:
         experiment: Threshold and window.
-        resumed: What the run goes on from. Counters go on; rates, lag and the window of returns
-            are of this run alone.
-        is_joint: All learners take every update together, so a checkpoint of one is of all.
+        resumed: The checkpoint that the run resumes. Counters continue; rates, lag and the window
+            of returns are of this run alone.
+        is_joint: All learners make every update together, so one writes the checkpoint for all.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RunTotals:
         self._experiment = experiment
         self._is_joint = is_joint
         self.before = before = resumed.counters if resumed else RunCounters()
-        """What was done before this run went on."""
+        """Counters of the runs before this one; zeros if it resumes none."""
         self.collected = Series(before.elapsed_s, before.env_steps_collected)
         self.consumed = Series(before.elapsed_s, before.env_steps_consumed)
         self.trained = Series(before.elapsed_s, before.samples_trained)

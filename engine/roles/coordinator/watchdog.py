@@ -19,8 +19,8 @@ from engine.spec import WatchdogSpec
 PROBE_S = 5.0
 """How often each process is asked. One that has not answered is not asked again."""
 PATIENCE = 5.0
-"""A process that once took so and so long may take this much longer, up to `MAX_PATIENCE` times
-`stuck_s`: slow environments are no alarm."""
+"""A process is allowed this multiple of its longest loop iteration so far, up to `MAX_PATIENCE`
+times `stuck_s`: slow environments raise no alarm."""
 MAX_PATIENCE = 10.0
 
 

@@ -89,7 +89,7 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     task: str
     horizon_s: float
-    """All observed runs were followed at least so long, unless they reached the threshold."""
+    """All runs were observed at least this long, unless they reached the threshold."""
     peers: list[PeerSummary]
     horizon_env_steps: int | None = None
     """Up to here all learning curves of the task go; null if an observed cell has none."""

@@ -1,4 +1,4 @@
-"""Runs the cells of a benchmark one after the other, and can go on where it was interrupted."""
+"""Runs the cells of a benchmark one after the other; it can resume after an interruption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tianji_cli.bench.tasks.suite import Suite
 from tianji_cli.bench.tasks.work import ATARI, MINATAR
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
-"""By namespace of the environment: the package, and the extra of TianJi that brings it."""
+"""By namespace of the environment: its package, and the extra of TianJi that installs it."""
 
 
 Bench: TypeAlias = Campaign[BenchFiles, BenchManifest, Cell]
@@ -93,7 +93,7 @@ def new_bench(
 
 
 def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
-    """By task and peer: why a peer has no part in it; nobody is left out without a word.
+    """By task and peer: why a peer has no part in it, so that no system is left out silently.
 
     Raises:
         ConfigError: A task names a peer that cannot do it.

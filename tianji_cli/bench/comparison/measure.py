@@ -23,7 +23,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     first_sample_s: float | None = None
     first_update_s: float | None = None
     reached_s: float | None = None
-    """The mean return had held the threshold for as long as the task's `judge` wants."""
+    """The mean return stayed at the threshold for as long as the task's `judge` requires."""
     last_sample_s: float | None = None
     time_to_threshold_s: float | None = None
     """From the first sample."""
@@ -47,8 +47,8 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
 
     Env steps are counted by the environments themselves (TianJi: by its actors). Rates are taken
     over the last 80 % of the time between the first sample and the stop, so that start-up,
-    compilation and warm-up are left out for everybody by the same rule, and pauses of a system
-    that collects and learns by turns are in it. What happens after the stop counts nowhere.
+    compilation and warm-up are excluded for all systems by the same rule, and pauses of a system
+    that alternates between collecting and learning count. Nothing after the stop counts.
 
     Args:
         rows: Trace rows with `t_s` since launch.
@@ -134,7 +134,7 @@ def _reconcile(
 
     A system may learn of its env steps late: by `CLAIM_LAG_S`, and by what is still on its
     way, of which there may be any number if it counts what it has received (`RECEIVED`). Only
-    what lies outside of that is a difference.
+    values outside of it count as a difference.
     """
     claims = [r for r in rows if isinstance(r, Event) and r.kind in (CLAIMED, RECEIVED)]
     if not claims:

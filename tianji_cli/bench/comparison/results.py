@@ -33,7 +33,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.task}/{self.peer}-seed{self.seed}"
 
     def job(self, task: Task, scratch: Path) -> Job:
-        """What its driver is told; `task` is with the overrides of its system."""
+        """The input of its driver; `task` includes the overrides of its system."""
         return Job(
             peer=self.peer,
             task_name=self.task,

@@ -258,6 +258,6 @@ def write_trace(paths: CellPaths, rows: list[Record]) -> None:
 
 
 def _with_tail(verdict: Verdict, paths: CellPaths) -> str:
-    """For what went wrong, also the last words of the system."""
+    """For failures, also the last output of the system."""
     is_fine = verdict.outcome in ("reached", "censored")
     return verdict.detail if is_fine else with_tail(verdict.detail, paths.output)

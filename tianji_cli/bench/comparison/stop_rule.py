@@ -72,7 +72,7 @@ class StopRule:
             self._progressed_s = now_s
 
     def verdict(self, now_s: float) -> Verdict | None:
-        """Whether the cell ends now; None if it goes on."""
+        """Whether the cell ends now; None if it continues."""
         task = self._task
         if self.first_sample_s is None:
             if now_s - self._launched_s > task.start_s:
@@ -90,8 +90,8 @@ class StopRule:
     def _holds_in_order(self) -> bool:
         """Whether it was reached as `measure` will see it: with all episodes in order of time.
 
-        A poll may bring episodes that ended before those of an earlier one, so what was heard may
-        be another sequence. If it does not hold, judging goes on from the true one.
+        A poll can deliver episodes that ended before those of an earlier poll, so the sequence as
+        received can differ. If the threshold does not hold, judging continues on the true sequence.
         """
         self._crossing = ThresholdDetector(self._task.judge, self._task.threshold)
         for episode in sorted(self._episodes, key=lambda each: each.t):

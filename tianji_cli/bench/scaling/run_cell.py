@@ -1,4 +1,4 @@
-"""Runs one cell of a scaling benchmark: `tianji up` on the first so many hosts, as a user would."""
+"""Runs one cell of a scaling benchmark: `tianji up` on the first N hosts, as a user would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scaling suite as data: one experiment, on how many nodes, how often."""
+"""A scaling suite as data: one experiment, numbers of nodes, and number of seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ScalingSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="scali
     name: str
     summary: str
     nodes: tuple[PositiveInt, ...] = (1, 2, 4, 8)
-    """How many hosts; each has a compute group. The first is what the others are held against."""
+    """Numbers of hosts; each host has a compute group. Ratios are relative to the first number."""
     seeds: PositiveInt = 3
     """Blocks: in each, every number of nodes runs once with the same seed."""
     budget_s: PositiveFloat

@@ -1,4 +1,4 @@
-"""Runs a study, one run after the other, each as a user would start it; can go on later."""
+"""Runs a study, one run after the other, each as a user would start it; it can be resumed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
 
 
 def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:
-    """What is kept of a run that has ended; its traces are held against its summary here."""
+    """The record of a run that has ended; its traces are compared with its summary here."""
     from tianji_cli.analysis.check import rebuild_counters
     from tianji_cli.bench.study.downsample import thin_curve
 

@@ -1,4 +1,4 @@
-"""A study as data: which experiments, under which settings, with how many seeds."""
+"""A study as data: experiments, settings and number of seeds."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def is_installed(name: str, peers_dir: Path) -> bool:
 
 
 def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
-    """Makes (or completes) the environment of one peer and tells what it does.
+    """Makes (or completes) the environment of one peer and prints each step.
 
     Returns:
         Its interpreter.

@@ -54,7 +54,7 @@ class Claimed(_Raw, frozen=True, kw_only=True, tag="claimed"):
     """The system's own count of env steps so far.
 
     Attributes:
-        is_received: They are counted where they arrive, and nothing bounds what is on its way.
+        is_received: They are counted where they arrive, and what is in transit has no bound.
     """
 
     env_steps: int

@@ -57,7 +57,7 @@ class StatisticsFeed:
 
     Args:
         paths: Of the cell.
-        is_bounded: Whether its explorers wait for its learner, so that little is on its way.
+        is_bounded: Whether its explorers wait for its learner, so that little is in transit.
     """
 
     def __init__(self, paths: CellPaths, *, is_bounded: bool) -> None:

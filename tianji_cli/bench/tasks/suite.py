@@ -40,8 +40,8 @@ class Task(Spec, frozen=True, kw_only=True):
     """One piece of work that all its peers do.
 
     A cell (one peer, one seed) ends when the threshold is reached, but not before `min_s`, and at
-    the latest after `budget_s`; both count from the first sample, so that nobody's launch is
-    trained away. What then has not reached the threshold is right-censored.
+    the latest after `budget_s`; both count from the first sample, so that launch time costs no
+    system training time. A cell that has not reached the threshold by then is right-censored.
     """
 
     env: BenchEnv
@@ -51,24 +51,24 @@ class Task(Spec, frozen=True, kw_only=True):
     """Processes that step environments, beside the learner."""
     envs_per_worker: PositiveInt = 8
     rollout_steps: PositiveInt
-    """Steps of each environment between two looks at new weights."""
+    """Steps of each environment between two checks for new weights."""
     max_lag: NonNegativeInt = DEFAULT_MAX_LAG
-    """PPO: weights versions by which a trained sample may be old, where collecting goes on while
-    the learner learns."""
+    """PPO: greatest age of a trained sample, in weights versions, for systems that collect during
+    training."""
     threshold: float
     """For the mean return of training episodes, as `judge` says."""
     judge: Judging = Judging()
     budget_s: PositiveFloat
     min_s: NonNegativeFloat = 0.0
-    """Trains at least so long, so that throughput has a steady window."""
+    """Least training time, so that throughput has a steady window."""
     start_s: PositiveFloat = 120.0
     """A system without a first sample by then has hung."""
     stall_s: PositiveFloat = 45.0
-    """A system without a new env step for so long has hung."""
+    """A system without a new env step for this long has hung."""
     peers: dict[str, PeerOverrides]
-    """Who does it."""
+    """Systems that run it, with their own settings."""
     without: dict[str, str] = msgspec.field(default_factory=dict)
-    """Who could and yet does not, and why."""
+    """Systems that could run it but do not, and why."""
 
     @property
     def algorithm_name(self) -> str:
@@ -96,7 +96,7 @@ class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison")
     tasks: dict[str, Task]
 
     def peers_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The wanted peers that can do at least one task, in the order of `PEERS`."""
+        """The requested peers that can run at least one task, in the order of `PEERS`."""
         able = {peer for task in self.tasks.values() for peer in task.peers}
         return tuple(peer for peer in PEERS if peer in wanted and peer in able)
 

@@ -67,7 +67,7 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
 
     @property
     def in_flight_steps(self) -> int:
-        """Env steps that may be on their way to the learner: two batches."""
+        """Env steps that can be in transit to the learner: two batches."""
         return 2 * self.batch_steps
 
 
@@ -90,7 +90,7 @@ class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala
 
     @property
     def in_flight_steps(self) -> int:
-        """Env steps that may be on their way to the learner: waiting, and a batch at each end."""
+        """Env steps that can be in transit to the learner: waiting, and a batch at each end."""
         return 5 * self.batch_steps
 
 
@@ -119,7 +119,7 @@ class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
 
     @property
     def in_flight_steps(self) -> int:
-        """Env steps that may be on their way to the replay store."""
+        """Env steps that can be in transit to the replay store."""
         return self.min_replay_size
 
 

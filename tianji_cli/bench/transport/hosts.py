@@ -124,7 +124,7 @@ class Hosts:
     def run_cell(self, manifest: TransportManifest, cell: TransportCell) -> TransportResult:
         """Runs one cell to its end; nothing of it is left running.
 
-        Somebody else may have the ports, or take them at the same moment: then the next are tried.
+        If another process has the ports, or takes them at the same moment, the next are tried.
         """
         for address, low in self._places():
             result = self._run_at(manifest, cell, address, low)
@@ -231,7 +231,7 @@ class _Program:
             self._said += data
 
     def _ended(self) -> CellFailedError:
-        """Before it was asked to; says its last words."""
+        """The error for an early end, with its last output."""
         self._connection.wait(END_S)
         return CellFailedError(with_last_lines("it ended early", self._connection.error_output()))
 

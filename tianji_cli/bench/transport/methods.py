@@ -1,4 +1,4 @@
-"""The ways to transmit that can be measured: program, interpreter, and where it can run."""
+"""The methods that can be measured: program, interpreter, and where each can run."""
 
 from __future__ import annotations
 

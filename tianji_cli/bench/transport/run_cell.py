@@ -31,7 +31,7 @@ LAUNCH_S = 60.0
 SIZE_S = 30.0
 """For one size: what takes longer has hung."""
 MIN_APART_S = 1.0
-"""Between hosts everybody sends at least as long as iperf3, which knows no less."""
+"""Between hosts all methods send at least this long, the shortest time that iperf3 supports."""
 POINTS_NAME = "points.json"
 
 

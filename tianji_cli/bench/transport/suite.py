@@ -33,7 +33,7 @@ class TransportSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="tra
     blocks: PositiveInt = 5
     """In each, every method runs once for each number of senders."""
     measure_s: PositiveFloat = 0.3
-    """Each size is timed for at least so long."""
+    """Each size is measured for at least this long."""
     latency_sizes_bytes: tuple[PositiveInt, ...] = ()
     """Of these, single messages are timed as well, with one sender."""
     latency_repeats: PositiveInt = 200

@@ -88,7 +88,7 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
 
 
 def _check_answerable(request: BenchRequest) -> None:
-    """Refuses to ask where nobody can answer, before anything takes time.
+    """Refuses to ask without a terminal, before anything takes time.
 
     Raises:
         ConfigError: Standard input is no terminal, and the answer was not given.

@@ -42,7 +42,7 @@ class BenchReport:
 
     Attributes:
         comparison: Every figure.
-        page: Where the page lies.
+        page: Path of the page.
     """
 
     comparison: Comparison

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANOTHER_PLACE = "free space or permissions there, or give another place with --out DIR"
-"""What mends a report that cannot be written."""
+"""The fix for a report that cannot be written."""
 
 DEFAULT_PEERS = "single-process"
 """What `--compare` is when it was not given."""
@@ -245,7 +245,7 @@ def conduct(
 
     Raises:
         ConfigError: It was begun under other conditions, or another command is running it.
-        TianJiError: Nothing could be started, or it cannot go on; says why.
+        TianJiError: Nothing could be started, or it cannot be resumed; says why.
     """
     with ExitStack() as held:
         if root is None:
@@ -314,7 +314,7 @@ def _resumed(
     output: Output,
     held: ExitStack,
 ) -> Campaign[FilesT, ManifestT, CellT]:
-    """What was begun, if it may go on here and now; what is open then stays open while `held`."""
+    """The benchmark to resume, if that is allowed here; it stays locked while `held`."""
     if not request.dry_run:
         held.enter_context(exclusively(root))
     work: Campaign[FilesT, ManifestT, CellT] = read_campaign(kind.files(root.resolve()))

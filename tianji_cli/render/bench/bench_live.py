@@ -1,4 +1,4 @@
-"""What a person sees while a benchmark is under way."""
+"""The live display of a benchmark."""
 
 from __future__ import annotations
 

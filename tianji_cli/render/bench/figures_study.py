@@ -202,7 +202,7 @@ def make_learning(task: TaskResult, runs: Runs) -> Figure | None:
 def _draw_curves(
     axes: Axes, name: str, index: int, runs: Sequence[StudyRun], *, is_only: bool
 ) -> None:
-    """Of one variant; the seeds of an only variant are told apart, those of several are not."""
+    """Of one variant; the seeds of a single variant are distinguished, those of several are not."""
     for number, run in enumerate(runs):
         look = number if is_only else index
         label = f"seed {run.cell.seed}" if is_only else (name if number == 0 else None)

@@ -1,4 +1,4 @@
-"""One run's share of a histogram that several runs may share."""
+"""The bars of one run in a histogram of several runs."""
 
 from __future__ import annotations
 

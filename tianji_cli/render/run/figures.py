@@ -129,7 +129,7 @@ def _draw_evaluations(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
 
 
 def _draw_joints(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
-    """A thin line wherever the run goes on from the checkpoint of another."""
+    """A thin line wherever the run resumes the checkpoint of another."""
     for number, (t_s, env_steps) in enumerate(run.joints):
         axes.axvline(
             t_s if x == "t_s" else env_steps,

@@ -1,4 +1,4 @@
-"""Where the time of each role went: a stacked bar for each, its processor time below it."""
+"""How each role spent its time: a stacked bar per role, its processor time below it."""
 
 from __future__ import annotations
 

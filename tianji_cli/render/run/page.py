@@ -18,7 +18,7 @@ def render_page(runs: Sequence[ExaminedRun], figures: Sequence[PageFigure], base
     Args:
         runs: One run, or several to compare.
         figures: In the order in which they are shown.
-        base: The directory that the page will lie in; links are relative to it.
+        base: The directory of the page; links are relative to it.
 
     Returns:
         HTML. The same files give the same text.

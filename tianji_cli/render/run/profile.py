@@ -41,7 +41,7 @@ def _words(role: RoleProfile) -> str:
 
 
 def profile_cells(roles: Sequence[RoleProfile]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the page's table: a column for each section that somebody was in."""
+    """Headings and rows of the page's table: a column for each section that any role was in."""
     shown = summarised(roles)
     sections = [name for name in SECTIONS if any(role.share(name) >= MIN_SHARE for role in shown)]
     rows = [

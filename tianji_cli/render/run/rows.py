@@ -59,7 +59,7 @@ def verdict(summary: Summary) -> str:
 
 
 def judged_return(summary: Summary) -> str:
-    """What the threshold is held against, as the beginning of a sentence."""
+    """What is compared with the threshold, as the start of a sentence."""
     return "Evaluated return" if summary.judge == "evaluation" else "Mean return"
 
 
@@ -94,7 +94,7 @@ def mean_at_end(value: float | None, summary: Summary) -> str:
 
 
 def remark_of_end(value: float | None, summary: Summary, judge: str = "training") -> str:
-    """Why the mean with which a run ended lies on the other side of the threshold than its verdict.
+    """Why the final mean of a run is on the other side of the threshold than its verdict.
 
     Args:
         value: The mean at the end.

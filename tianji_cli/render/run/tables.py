@@ -36,7 +36,7 @@ def summary_table(summary: Summary) -> Table:
 
 
 def settings_table(differences: Differences, runs: Sequence[str]) -> Table:
-    """What the runs of a comparison were told differently, one column each."""
+    """The settings that differ between the runs of a comparison, one column each."""
     table = Table(title=Text("settings that differ"), title_justify="left", box=None)
     table.pad_edge, table.header_style = False, "bold"
     table.add_column("setting", overflow="fold")

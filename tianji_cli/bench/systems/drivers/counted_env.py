@@ -136,7 +136,7 @@ class OneOfAtari(gymnasium.Env):
 
 
 def _make_atari(env_id: str) -> gymnasium.Env[Any, Any]:
-    """The same games for everybody: from ale-py's own pipeline, or one that does as it does."""
+    """The same games for every system: from ale-py's own pipeline, or an equivalent one."""
     if int(gymnasium.__version__.partition(".")[0]) >= 1:
         return OneOfAtari(env_id)
     import ale_py  # noqa: F401 - its import registers the games there

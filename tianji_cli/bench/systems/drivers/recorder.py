@@ -62,11 +62,11 @@ class Recorder:
         self._flush(time.monotonic())
 
     def flush(self) -> None:
-        """Writes what is left."""
+        """Writes all remaining records."""
         self._flush(time.monotonic())
 
     def close(self) -> None:
-        """Writes what is left and takes no more."""
+        """Writes all remaining records and accepts no more."""
         self.flush()
         self._file.close()
 

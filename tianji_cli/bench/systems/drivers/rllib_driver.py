@@ -29,7 +29,7 @@ def ppo_settings(hp: dict[str, Any], _num_workers: int) -> dict[str, Any]:
         "clip_param": hp["clip_range"],
         "entropy_coeff": hp["entropy_coefficient"],
         "vf_loss_coeff": hp["value_coefficient"],
-        "vf_clip_param": float("inf"),  # on by default, and nobody else has it
+        "vf_clip_param": float("inf"),  # on by default; no other system has it
         "use_kl_loss": False,  # likewise
         "kl_coeff": 0.0,
         "train_batch_size_per_learner": hp["batch_steps"],

@@ -43,7 +43,7 @@ def arguments_of(task: dict[str, Any], seed: int, scratch: str) -> list[str]:
         "gamma": hp["discount"],
         "gae_lambda": hp["gae_lambda"],
         "ppo_clip_ratio": hp["clip_range"],
-        "ppo_clip_value": 1e9,  # clips values to 1.0 by default, and nobody else has it
+        "ppo_clip_value": 1e9,  # clips values to 1.0 by default; no other system does
         "exploration_loss_coeff": hp["entropy_coefficient"],
         "value_loss_coeff": hp["value_coefficient"],
         "max_grad_norm": hp["max_gradient_norm"],

@@ -20,7 +20,7 @@ class Scaled(nn.Module):
 
 
 class InBfloat16(nn.Module):
-    """Computes in bfloat16 what lies within; gives float32."""
+    """Runs the wrapped module in bfloat16; the output is float32."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

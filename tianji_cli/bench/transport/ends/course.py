@@ -1,4 +1,4 @@
-"""The course that every way to transmit runs: the same messages, pacing, verification and clock.
+"""The harness of every method: the same messages, pacing, verification and clock.
 
 For each size, senders send as fast as they are let to one receiver. Each message is new: its sender
 writes it whole into the memory that it is sent from, as an actor writes a rollout, and it ends in
@@ -54,7 +54,7 @@ def measure(
 
     Args:
         ends_type: The way to transmit.
-        job: What is wanted.
+        job: The request.
         listening: Called when senders may call, for those that are not forked.
 
     Returns:
@@ -191,7 +191,7 @@ def write_points(job: dict[str, Any], points: list[dict[str, Any]]) -> None:
 
 def read_job() -> dict[str, Any]:
     """The job that the command line names; `-` is the first line of standard input, and then this
-    process ends when its standard input does: whoever started it is gone."""
+    process ends when its standard input does: its parent is gone."""
     if sys.argv[1] == "-":
         job: dict[str, Any] = json.loads(sys.stdin.buffer.readline().decode())
         threading.Thread(target=_end_with_input, daemon=True).start()

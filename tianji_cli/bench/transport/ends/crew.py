@@ -1,4 +1,4 @@
-"""The two ends of a way to transmit, and the line between a receiver and its senders.
+"""The two ends of a method, and the control channel between a receiver and its senders.
 
 A message: number (8 bytes) or time stamp, sender (8 bytes), then bytes that are random by sender.
 
@@ -35,7 +35,7 @@ def pattern(sender: int, size_bytes: int) -> np.ndarray:
 class Ends:
     """One way to transmit messages of one size.
 
-    Made in the receiver; forked senders inherit it, others make it anew.
+    Made in the receiver; forked senders inherit it, others make their own.
 
     Args:
         job: What is to be measured; see `Job` in `tianji_cli.bench.transport.methods`.

@@ -53,7 +53,7 @@ def start_server(address: str, port: int) -> subprocess.Popen[bytes]:
 
 def play() -> None:
     """`JOB` measures, with a server of its own where no address is given; `JOB serve` is a server
-    until it is told that all is done, or its standard input ends."""
+    until it is told to end, or its standard input ends."""
     job = read_job()
     options = job["options"]
     if sys.argv[2:] == ["serve"]:

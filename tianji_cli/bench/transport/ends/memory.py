@@ -23,7 +23,7 @@ MIN_SLOTS, MAX_SLOTS = 4, 16
 
 
 def num_slots(size_bytes: int) -> int:
-    """Messages that may be on their way: enough that both ends are at work, in few cache lines."""
+    """Messages that can be in transit: enough to keep both ends busy, in few cache lines."""
     return max(MIN_SLOTS, min(MAX_SLOTS, WORKING_SET_BYTES // size_bytes))
 
 

@@ -35,7 +35,7 @@ from tianji_cli.bench.transport.ends.memory import num_slots
 
 BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20
-"""Between hosts, that much of each sender may be on its way."""
+"""Bytes of each sender that can be in transit between hosts."""
 MAX_WAITING = 512
 GRANTS = 16
 """So often while that much is sent the receiver says how much more may come: senders that get it
@@ -54,7 +54,7 @@ class PlainOpening(SocketFactory):
         """Nothing."""
 
     def start_authenticator(self, endpoint: str) -> None:
-        """Nobody is asked for a key."""
+        """No key is required."""
 
 
 class PlainSockets(Sockets):
@@ -169,7 +169,7 @@ class _Pipe:
             self._granted = message.ticket
 
     def _allocate(self) -> np.ndarray:
-        """Memory for a rollout, once there may be another one on its way."""
+        """Memory for a rollout, once another one can be in transit."""
         if self._arena is None:
             while self._sent >= self._granted:
                 self._hear()
