@@ -34,7 +34,7 @@ class Ticket:
 
     Attributes:
         number: Unique; counts admissions.
-        owner: Who may use it.
+        owner: The actor that it is for.
         min_version: The rollout must not start with older weights than these.
     """
 
@@ -52,7 +52,7 @@ class _Admitted:
 
 @dataclass(frozen=True)
 class Batch:
-    """What `take_batch` decided: tickets to train on, and tickets that came too late for it."""
+    """The decision of `take_batch`: tickets to train on, and tickets that are too late."""
 
     taken: tuple[int, ...]
     dropped: tuple[int, ...]
@@ -67,12 +67,12 @@ def most_collecting(staleness: StalenessSpec, rollouts_per_batch: int, num_actor
 
 
 class Admission:
-    """Decides which rollouts may start and which are trained next.
+    """Decides which rollouts can start and which are trained next.
 
     Args:
         staleness: Mode and bound.
         rollouts_per_batch: B.
-        num_actors: Who may ask; see `StalenessSpec.queue_length`.
+        num_actors: Actors that can ask; see `StalenessSpec.queue_length`.
         next_batch: Version at which the next batch will be consumed (above 0 after a resume).
     """
 
@@ -92,11 +92,11 @@ class Admission:
         self._num_admitted = 0
         self._admitted: dict[int, _Admitted] = {}
         self._in_hand: dict[str, int] = {}
-        """Of each owner, the ticket whose rollout has not arrived."""
+        """The outstanding ticket of each owner."""
         self._deadlines: list[int] = []
-        """Of all that are admitted, the earliest first."""
+        """Deadlines of all admitted rollouts, the earliest first."""
         self._arrived: list[tuple[int, int]] = []
-        """Deadline and number of those that have arrived, the earliest first."""
+        """Deadline and number of arrived rollouts, the earliest first."""
 
     @property
     def next_batch(self) -> int:
@@ -136,7 +136,7 @@ class Admission:
             del self._in_hand[item.owner]
 
     def arrive(self, number: int, version_min: int) -> bool:
-        """Notes that a rollout is here.
+        """Records that a rollout has arrived.
 
         Returns:
             False if this ticket is not outstanding: a duplicate, or from a lost actor.
@@ -194,7 +194,7 @@ class Admission:
         return Batch(taken, too_old) if taken or too_old else None
 
     def lose_batch(self) -> None:
-        """The last batch was lost before it was consumed: another takes its number."""
+        """The last batch was lost before it was consumed: another one gets its number."""
         self._next_batch -= 1
 
     def _earliest_deadline(self, wanted: int) -> int:
@@ -205,8 +205,8 @@ class Admission:
         return next((d for d in range(wanted, latest) if self._is_feasible_with(d)), latest)
 
     def _is_feasible_with(self, deadline: int) -> bool:
-        """Whether one more could have this deadline. What comes behind it moves back by one place,
-        and only the first of each batch has to be looked at, as deadlines are in order."""
+        """Whether one more rollout can have this deadline. Later ones move back by one place, and
+        only the first of each batch must be checked, since deadlines are sorted."""
         others, size, first = self._deadlines, self._per_batch, self._next_batch
         place = bisect_right(others, deadline)
         if deadline < first + place // size:

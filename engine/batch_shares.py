@@ -1,8 +1,8 @@
-"""How learners that take every update together share a batch: equally, as far as it goes.
+"""How learners that make every update together share a batch: as equally as possible.
 
-A batch of the experiment stays what it is, whoever holds which part of it. Of a queue a batch is R
+The batch of the experiment does not change by sharing. From a queue, a batch is R
 rollouts of B environments each, R x B columns. If K learners divide R, each takes R / K rollouts.
-Else the environments of a rollout are split among them, too:
+Otherwise the environments of a rollout are also split among them:
 
     r = the fewest rollouts (at least R / K) that R x B columns can be made of, by all learners
     learner k steps its part of R x B / r environments, and of its share a batch holds r rollouts
@@ -26,12 +26,12 @@ from engine.wording import plural
 
 @dataclass(frozen=True)
 class Sharing:
-    """Who holds what of every batch.
+    """The learners' shares of every batch.
 
     Attributes:
         num_envs: Environments of one actor of each learner.
         rollouts_per_batch: Rollouts in each share; 0 for replay.
-        shares: How large each is, in relation to the others.
+        shares: Relative size of each.
     """
 
     num_envs: tuple[int, ...]
@@ -93,7 +93,7 @@ def share_of_replay(request: ReplayRequest, sharing: Sharing, learner: int) -> R
 
 
 def split(count: int, num_parts: int) -> tuple[int, ...]:
-    """As equal parts as can be, the larger ones first."""
+    """Parts as equal as possible, the larger ones first."""
     return tuple((count + num_parts - 1 - i) // num_parts for i in range(num_parts))
 
 
@@ -109,7 +109,7 @@ def check_division(num_envs: int, num_splits: int) -> None:
 
 
 def sharing_of(samples: SampleRequest, experiment: Experiment, cut: Cut) -> Sharing:
-    """Who holds what of a batch of a run; raises ConfigError if that cannot be."""
+    """The learners' shares of a batch of a run; raises ConfigError if it cannot be shared."""
     num_envs, num_learners = experiment.env.num_envs, cut.groups if cut.is_joint else 1
     if samples.replay is not None:
         return share_samples(samples.replay.batch_size, num_envs, num_learners)
@@ -138,7 +138,7 @@ def _rollouts_per_batch(samples: SampleRequest, num_envs: int) -> int:
 
 
 def _fitting(samples: SampleRequest, num_envs: int) -> str:
-    """The nearest smaller number of environments with which a batch would be whole, in words."""
+    """Suggests the nearest smaller number of environments that divides a batch evenly."""
     most = samples.batch_steps // samples.rollout_steps
     for fewer in range(min(num_envs, most), 0, -1):
         if samples.batch_steps % (samples.rollout_steps * fewer) == 0:

@@ -13,7 +13,7 @@ from types import TracebackType
 from engine.errors import ConfigError, TianJiError
 
 ERROR = "error: "
-"""How a log's last lines begin if its process says what ended it; all that follow are indented."""
+"""First word of a log's last lines if its process reports its error; the next are indented."""
 _ROOT = Path(__file__).resolve().parent.parent
 _OURS = tuple(f"{_ROOT / name}/" for name in ("engine", "tianji_cli"))
 _STANDARD = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
@@ -24,7 +24,7 @@ _MACHINERY = tuple(
 
 
 def told(error: BaseException) -> str:
-    """What was raised and by which line of the user's, then what was noted on it.
+    """The exception, the user's line that raised it, and its notes.
 
     ValueError: the simulator fell over
         walker.py:30 in step: raise ValueError("the simulator fell over")
@@ -38,7 +38,7 @@ def told(error: BaseException) -> str:
 
 
 def summary_of(error: BaseException) -> str:
-    """Type and words, on one line, as a traceback ends."""
+    """Type and message on one line, like the end of a traceback."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
@@ -56,12 +56,12 @@ def place_of(error: BaseException) -> str | None:
 
 
 def _is_users(path: str) -> bool:
-    """Neither this program's nor Python's, nor of an installed package."""
+    """Whether a file belongs neither to this program nor to Python or an installed package."""
     return not path.startswith((*_OURS, *_STANDARD, *_INSTALLED))
 
 
 def _is_strange(path: str) -> bool:
-    """Of another package than those that every environment is made with."""
+    """Whether a file belongs to another package than those that every environment uses."""
     return path.startswith(_INSTALLED) and not path.startswith(_MACHINERY)
 
 
@@ -72,12 +72,12 @@ def _frames(chain: TracebackType | None) -> Iterator[tuple[str, int, str]]:
 
 @contextmanager
 def blamed(what: str, where: str, fix: str = "") -> Iterator[None]:
-    """Makes a configuration error of whatever the user's code raises in the block.
+    """Turns exceptions of user code in the block into configuration errors.
 
     Args:
         what: What failed, such as `Walker-v0 cannot be made`.
         where: Dotted key of the experiment.
-        fix: What to do; where nothing is better, the user's line says it.
+        fix: What to do; by default the user's line.
 
     Raises:
         ConfigError: For any exception; a `TianJiError` passes unchanged.

@@ -45,26 +45,26 @@ STEP_FIELDS = (
     Field("truncated", "bool"),
     Field("valid", "bool"),
 )
-"""What every rollout holds beside the algorithm's own fields."""
+"""The fields of every rollout beside the algorithm's own."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What all roles of a run agree on; `of_group` is what those of one learner do.
+    """What all roles of a run have in common; `of_group` gives that of one learner's roles.
 
     Attributes:
         experiment: The run.
         algorithm: Made from it.
         layout: Of a rollout.
         weights: Of the flat parameters.
-        rollouts_per_batch: Rollouts that one learner's batch, or its share of one, is made of
-            (queue); 0 for replay.
+        rollouts_per_batch: Rollouts in one learner's batch, or its share of one (queue); 0 for
+            replay.
         cut: How the run is spread over processes.
         replay: The request to a replay store; None if samples come from a queue.
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
         sharing: How learners that update together share a batch.
         env: The environments of one actor.
-        devices: What loops that are fused on a device run on.
+        devices: Devices of loops that are fused on a device.
         group: The learner whose roles this is for.
     """
 
@@ -83,7 +83,7 @@ class Blueprint:
     group: int = 0
 
     def of_group(self, group: int) -> Blueprint:
-        """The same for the roles of one learner, which may hold less of a batch than another."""
+        """The same for the roles of one learner, whose share of a batch can differ from others."""
         if not self.cut.is_joint:
             return replace(self, group=group)
         num_envs = self.sharing.num_envs[group]
@@ -99,8 +99,8 @@ class Blueprint:
         )
 
     def slice_of(self, actor: int) -> EnvSlice:
-        """Which of all environments of the run an actor has."""
-        counts = self.sharing.num_envs  # of an actor of each group; one, where groups are alike
+        """The environments of an actor, among all of the run."""
+        counts = self.sharing.num_envs  # of an actor of each group; one entry if groups are equal
         before = sum(counts[number % len(counts)] for number in range(actor))
         total = sum(counts[number % len(counts)] for number in range(self.cut.actors))
         return EnvSlice(before, counts[actor % len(counts)], total)
@@ -112,11 +112,11 @@ class Blueprint:
 
     @property
     def keeps_in_step(self) -> bool:
-        """Whether actors of a replay store act with the newest weights only, as the policy asks."""
+        """Whether actors of a replay store use only the newest weights, as the policy requires."""
         return self.replay is not None and _bounds_lag(self.cut)
 
     def device_of(self, replica: int) -> torch.device:
-        """The device of one replica of the loop; they are dealt out in turn."""
+        """The device of one replica of the loop; devices are assigned in turn."""
         return torch.device(self.devices[replica % len(self.devices)])
 
 
@@ -127,7 +127,7 @@ def make_blueprint(
     *,
     rehearses: bool = False,
 ) -> Blueprint:
-    """Makes an environment once to learn its spaces, and works everything out from them.
+    """Makes an environment once to get its spaces, and derives everything from them.
 
     Args:
         experiment: The run.
@@ -179,8 +179,8 @@ def _sample_layout(fields: tuple[Field, ...], request: ReplayRequest | None) -> 
 def _look_at_environment(
     experiment: Experiment, cut: Cut, rehearses: bool
 ) -> tuple[Spaces, Tensor | None]:
-    """Spaces of one environment, made for the purpose as those of the run will be; and what the
-    first reset gives, if it is to be tried."""
+    """Spaces of one environment, made in the same way as those of the run; and the result of the
+    first reset, if it is tried."""
     spec, seed = experiment.env, experiment.seed
     spaces: Spaces | None = None
     observation: Tensor | None = None
@@ -232,11 +232,11 @@ def _check_splits(experiment: Experiment, cut: Cut) -> None:
 
 
 def make_suitable(experiment: Experiment, cut: Cut, spaces: Spaces) -> Algorithm:
-    """Makes the algorithm, and refuses a policy that it does not suit."""
+    """Makes the algorithm, and refuses a policy that it does not work with."""
     open_rule = msgspec.structs.replace(experiment, staleness=StalenessSpec(mode="unbounded"))
     algorithm = make_algorithm(open_rule, spaces)
     _check_traits(algorithm.samples(), experiment, cut)
-    # A policy that bounds lag keeps actors of a replay store in step; samples are old in any case.
+    # A policy that bounds lag synchronizes actors of a replay store; samples are old in any case.
     is_settled = algorithm.samples().samples_replay and _bounds_lag(cut)
     return algorithm if is_settled else make_algorithm(experiment, spaces)
 
@@ -260,8 +260,8 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
 def make_arena(blueprint: Blueprint) -> Arena:
     """Slots for all rollouts that can be in transit at once; beyond that, actors use own memory.
 
-    That is what the buffer admits, a batch that is staged and one that is trained, and for each
-    actor the one that it writes.
+    These are what the buffer admits, a staged batch and one in training, and for each actor the
+    rollout that it writes.
     """
     experiment, cut = blueprint.experiment, blueprint.cut
     per_batch = blueprint.rollouts_per_batch
@@ -283,7 +283,7 @@ def make_arena(blueprint: Blueprint) -> Arena:
 
 
 def notes_on_queue(blueprint: Blueprint) -> tuple[str, ...]:
-    """Words for the user where the rules let some actors only wait."""
+    """Warnings for the user if the rules leave some actors only waiting."""
     cut, staleness = blueprint.cut, blueprint.experiment.staleness
     per_batch = blueprint.rollouts_per_batch
     if not per_batch:

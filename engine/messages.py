@@ -19,8 +19,8 @@ from engine.trace.records import Record
 
 COORDINATOR = "coordinator"
 TAKERS = "takers"
-"""Whom weights are for: all roles of a process that take weights. One encoded buffer is on its way
-to many processes, so nothing in it may differ from one to another."""
+"""Destination of weights: all roles of a process that take weights. One encoded buffer is sent to
+many processes, so its contents must not differ between them."""
 TAKES_WEIGHTS = frozenset({"actor", "evaluator"})
 
 
@@ -53,11 +53,11 @@ def source_of(actor: int, epoch: int) -> str:
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A small message; `sender` is set by who sends it and checked against the connection."""
+    """A small message; the sender sets `sender`, the receiver checks it."""
 
 
 class TicketRequested(Message, frozen=True, kw_only=True):
-    """Actor to buffer: I could collect, and hold these weights. Idempotent.
+    """Actor to buffer: ready to collect, holding these weights. Idempotent.
 
     `epoch` is the incarnation that asks: one that was given up can still send, and gets nothing.
     `last_ticket` is the newest ticket whose rollout it has sent, -1 before the first: if the buffer
@@ -78,9 +78,9 @@ class TicketGranted(Message, frozen=True, kw_only=True):
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """From process to process: of your letters of this session all before `next_number` have come.
+    """Process to process, an ack: all messages of this session before `next_number` have arrived.
 
-    It is for no role (`engine.wire.reliable`).
+    It is not for a role (`engine.wire.reliable`).
     """
 
     session: int
@@ -101,14 +101,14 @@ class BatchRequested(Message, frozen=True, kw_only=True):
 
 
 class BatchSent(Message, frozen=True, kw_only=True):
-    """Buffer to learner: the batch that you ask for again was sent to you before this."""
+    """Buffer to learner: the batch that was requested again was sent before this message."""
 
     batch: int
     attempt: int
 
 
 class WeightsRequested(Message, frozen=True, kw_only=True):
-    """Actor to learner: send me everything newer than this, from now on. Idempotent."""
+    """Actor to learner: subscribes to weights newer than these. Idempotent."""
 
     actor: str
     held_version: int
@@ -124,7 +124,7 @@ class Joined(Message, frozen=True, kw_only=True):
 
 
 class Start(Message, frozen=True, kw_only=True):
-    """Coordinator to everyone, once everyone has joined.
+    """Coordinator to all roles, once all have joined.
 
     `origin_ns` is the run's time zero on the monotonic clock of the coordinator's host; a process
     on another host adds the offset that was measured for it.
@@ -134,7 +134,7 @@ class Start(Message, frozen=True, kw_only=True):
 
 
 class CheckpointDue(Message, frozen=True, kw_only=True):
-    """Coordinator to learner: make durable what was learnt so far."""
+    """Coordinator to learner: write a checkpoint."""
 
     standing: Standing
 
@@ -155,11 +155,11 @@ class Stop(Message, frozen=True, kw_only=True):
 
 
 class Exit(Message, frozen=True, kw_only=True):
-    """Coordinator to everyone: the run is over, end the process."""
+    """Coordinator to all roles: the run is over; end the process."""
 
 
 class GroupLost(Message, frozen=True, kw_only=True):
-    """Coordinator to reducer: this group's learner is gone; its model counts no longer."""
+    """Coordinator to reducer: this group's learner is gone; exclude its model."""
 
     group: int
 
@@ -176,10 +176,10 @@ class StepRequested(Message, frozen=True, kw_only=True):
 
 
 class StepTaken(Message, frozen=True, kw_only=True):
-    """Environment to actor: what step `number` led to, as raw values of [B, ...] each.
+    """Environment to actor: the result of step `number`, raw values of [B, ...] each.
 
     `reward` is float64, `terminated` and `truncated` are bool, `lives` is int64; after a reset
-    these are empty, and so is `lives` where the environment has none.
+    these are empty, and so is `lives` if the environment has none.
     """
 
     number: int
@@ -258,7 +258,7 @@ class Restart(Message, frozen=True, kw_only=True):
 
 
 class Probe(Message, frozen=True, kw_only=True):
-    """Coordinator to a process: does your loop still turn?"""
+    """Coordinator to a process: asks whether its event loop still runs."""
 
     number: int
 
@@ -266,8 +266,8 @@ class Probe(Message, frozen=True, kw_only=True):
 class ProbeAnswered(Message, frozen=True, kw_only=True):
     """The answer of a process, from its loop.
 
-    `longest_turn_s` is the longest that its loop ever took for one turn; `work` grows with
-    everything that it collects, steps, stores or trains.
+    `longest_turn_s` is the longest iteration of its loop so far; `work` grows with everything
+    that it collects, steps, stores or trains.
     """
 
     process: str
@@ -286,7 +286,7 @@ class StackWanted(Message, frozen=True, kw_only=True):
 class ActorLost(Message, frozen=True, kw_only=True):
     """Coordinator to a buffer: incarnation `epoch` of this actor is gone. Idempotent.
 
-    `collected` is what it had reported to have collected, in env steps; what of it has not arrived
+    `collected` is what it had reported as collected, in env steps; what has not arrived of it
     never will.
     """
 
@@ -318,7 +318,7 @@ class StopRequested(Message, frozen=True, kw_only=True):
 
 
 class HostGone(Message, frozen=True, kw_only=True):
-    """Nothing passes between the command and this host any more, as either of them may find.
+    """The connection between the command and this host is lost; either side can report it.
 
     The supervisor there is dead, or about to end its part of the run.
     """
@@ -356,7 +356,7 @@ class SamplesArrived:
 
 @dataclass(frozen=True)
 class PrioritiesArrived:
-    """Learner to replay buffer: what the samples of a batch have taught about their worth."""
+    """Learner to replay buffer: the new priorities of a batch's samples."""
 
     priorities: Priorities
 
@@ -373,7 +373,7 @@ class ModelOffered:
     """Learner to reducer: the model of this group. Answered by `ModelMerged`.
 
     `answered` is the version of the last model that it offered and got an answer to, -1 before the
-    first: what was answered after that one was lost on its way.
+    first: a later answer was lost in transit.
     """
 
     group: int

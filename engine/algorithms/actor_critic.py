@@ -1,6 +1,6 @@
 """The common part of actor-critic algorithms: initial state and acting.
 
-Each of them adds what it learns from (`samples`) and how (`update`).
+Each algorithm adds its samples (`samples`) and its update (`update`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ActorCritic:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """What a rollout holds: observations, and of each step the action and ln pi(a_t | s_t)."""
+        """The fields of a rollout: observations; per step the action and ln pi(a_t | s_t)."""
         observation, action = self._spaces.observation, self._spaces.action
         return (
             observation_field(observation),
@@ -65,7 +65,7 @@ class ActorCritic:
         return initial_state(self.network, seed)
 
     def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
-        """What the policy is sampled with, [T, B, outputs of the policy]; see `Algorithm`."""
+        """Noise for sampling, float32 [T, B, outputs of the policy]; see `Algorithm`."""
         return draw_noise(self._spaces.action, generator, (num_steps, env_slice.count))
 
     def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:

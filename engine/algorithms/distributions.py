@@ -1,7 +1,7 @@
 """Distributions over actions: only what an actor and a loss need, without torch.distributions.
 
-An action is a function of a state and of noise that was drawn before, so that acting is pure and an
-actor's actions can be repeated.
+An action is a function of a state and of noise drawn beforehand, so acting is a pure function and
+an actor's actions are reproducible.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ class Distribution(Protocol):
     """pi(. | s) for N states at once."""
 
     def sample(self, noise: Tensor) -> Tensor:
-        """One action for each state, [N, ...], from noise as `draw` gives it."""
+        """One action per state, [N, ...], from noise as returned by `draw`: int64 or float32."""
         ...
 
     @staticmethod
     def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
-        """Noise for samples: `shape` ends with the number of outputs that a policy has."""
+        """Noise for samples, float32 `shape`; its last axis is the policy's number of outputs."""
         ...
 
     def mode(self) -> Tensor:
-        """The likeliest action for each state, [N, ...]."""
+        """The most likely action per state, [N, ...]."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """ln pi(a | s), [N], of actions [N, ...]."""
+        """ln pi(a | s), float32 [N], of actions [N, ...]."""
         ...
 
     def entropy(self) -> Tensor:
-        """In nats, [N]."""
+        """In nats, float32 [N]."""
         ...
 
 

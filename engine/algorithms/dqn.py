@@ -1,7 +1,7 @@
 """Deep Q-learning (Mnih et al., 2015), with the usual options, and Ape-X (Horgan et al., 2018).
 
 Options: double (van Hasselt et al., 2016), dueling (Wang et al., 2016), n-step returns and
-prioritised replay (Schaul et al., 2016), which the replay store provides as it is asked to.
+prioritised replay (Schaul et al., 2016); the replay store provides both on request.
 
 Exploration belongs to the weights: epsilon is a parameter that no gradient reaches. The learner
 lowers it during training, and actors receive it with the policy that it belongs to.
@@ -56,7 +56,7 @@ _UNREAD_BY_STEP = (
     *("target_update_period", "target_update_rate"),
     *("epsilon_initial", "epsilon_final", "epsilon_decay_env_steps", "epsilon_spread"),
 )
-"""Hyperparameters of what is collected, kept, drawn and copied; discounts come with samples."""
+"""Hyperparameters that no gradient step reads; discounts come with the samples."""
 
 
 class DqnConfig(Spec, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
 
     learning_rate: PositiveFloat = 1e-3
     learning_rate_final: PositiveFloat | None = None
-    """Where the rate falls to, linearly over `learning_rate_decay_env_steps`; `null`: constant."""
+    """Final value of a linear decay over `learning_rate_decay_env_steps`; `null`: constant."""
     learning_rate_decay_env_steps: PositiveInt = 100_000
     adam_epsilon: PositiveFloat = 1e-8
     discount: UnitInterval = 0.99
@@ -77,7 +77,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     priority_exponent: UnitInterval = 0.6
     importance_exponent: UnitInterval = 0.4
     initial_priorities: bool = False
-    """Begin with the TD errors that actors found, instead of with the largest so far."""
+    """Set initial priorities to the actors' TD errors instead of the largest priority so far."""
     batch_size: PositiveInt = 32
     updates_per_batch: PositiveInt = 16
     """Optimiser steps for each message from the replay buffer, and for each weights version."""
@@ -88,14 +88,14 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     target_update_period: PositiveInt = 500
     """Optimiser steps, rounded up to whole messages."""
     target_update_rate: PositiveUnit = 1.0
-    """How far it then moves to the learning one: 1 copies it, less follows (Lillicrap, 2016)."""
+    """How far the target then moves to the network: 1 copies it, less follows (Lillicrap, 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
     epsilon_initial: UnitInterval = 1.0
     epsilon_final: UnitInterval = 0.05
     epsilon_decay_env_steps: NonNegativeInt = 10_000
     """Env steps over which epsilon falls linearly, after `min_replay_size`."""
     epsilon_spread: NonNegativeFloat = 0.0
-    """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X has 7."""
+    """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X uses 7."""
     rollout_steps: PositiveInt = 16
 
 
@@ -190,7 +190,8 @@ class Dqn:
         return state
 
     def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
-        """Two numbers from 0 to 1 a step, [T, B, 2]: below epsilon explore; what to choose then.
+        """Two numbers in [0, 1) per step, float32 [T, B, 2]: explore if the first is below epsilon;
+        the second chooses the action.
 
         Horgan et al. (2018), section 4.1, explore in environment i of N with epsilon^e_i, where
         e_i = 1 + spread i / (N - 1). That u < epsilon^e_i is the same as u^(1 / e_i) < epsilon.
@@ -255,14 +256,14 @@ class Dqn:
             a*    = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
 
         Args:
-            network: The parameters that learn.
+            network: The network to train.
             minibatch: Samples, [N, ...]; `discount` is 0 after termination; `next_q` is
                 q_target(s_t, .), [N, num_actions].
-            replicas: Who holds the rest of these samples.
+            replicas: The learners with the other shares of these samples.
 
         Returns:
-            The loss; the metrics of `_METRICS` and |delta|, [3 + N], detached. Of loss and
-            metrics, these samples' part.
+            The loss, a scalar; the metrics of `_METRICS` and |delta|, [3 + N], detached. Loss and
+            metrics are the share of these samples.
         """
         next_q = minibatch["next_q"]
         assert next_q.shape == (*minibatch["reward"].shape, int(self._action.n)), next_q.shape

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 
 class StepLog:
-    """Which optimiser steps were taken, and which were left out because a number was none."""
+    """Counts optimiser steps, and those skipped because a value was not finite."""
 
     def __init__(self) -> None:
         self._is_taken: list[Tensor] = []
         self._wanted = self._taken = 0
 
     def note(self, is_taken: Tensor) -> None:
-        """Notes one step by a scalar that need not be known yet: no device is waited for."""
+        """Counts one step by a scalar that is possibly not computed yet; does not synchronize."""
         self._is_taken.append(is_taken)
         if len(self._is_taken) == MAX_NOTED:
             self._add_up()
@@ -43,7 +43,7 @@ class StepLog:
 
 
 MAX_NOTED = 1024
-"""More are added up, so that who never counts them keeps few."""
+"""Sum up beyond this many, so that memory stays bounded if they are never counted."""
 
 
 @dataclass
@@ -53,8 +53,8 @@ class FlatParameters:
     Attributes:
         vector: All parameters, float32 [P]; its `grad` is all gradients.
         digest: 64 bits that differ between parameter layouts.
-        complete: Adds to a gradient what other learners have of it, in place.
-        steps: What became of the steps that were to be taken.
+        complete: Adds the shares of other learners to a gradient [P], in place.
+        steps: Counts of optimiser steps.
     """
 
     vector: nn.Parameter
@@ -73,9 +73,9 @@ class FlatParameters:
         return self.vector.grad
 
     def complete_gradient(self) -> Tensor:
-        """The gradient with the share of every learner in it; to be called before it is used.
+        """The gradient, float32 [P], with the shares of all learners; call this before its use.
 
-        Completing is done once for each optimiser step, which ends with `spend_gradient`.
+        It is completed once per optimiser step, which ends with `spend_gradient`.
         """
         if self.complete is not None and not self._is_complete:
             self.complete(self.gradient)
@@ -83,7 +83,7 @@ class FlatParameters:
         return self.gradient
 
     def spend_gradient(self) -> None:
-        """Notes that the gradient has been used; the next one has to be completed again."""
+        """Marks the gradient as used; the next one must be completed again."""
         self._is_complete = False
 
     def load(self, source: Tensor) -> None:

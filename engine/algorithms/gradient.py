@@ -1,11 +1,11 @@
-"""Optimiser steps: the part of learning that costs most, and the part that can be compiled.
+"""Optimiser steps: the most expensive part of training, and the part that can be compiled.
 
-An algorithm that learns by gradient states one `GradientStep` and lets `state.steps` take it:
+An algorithm that trains by gradient declares one `GradientStep` and lets `state.steps` make it:
 
     metrics = state.steps.take(state, self._step, samples, order)
 
-That call is all it takes. Steps are taken eagerly at first; the runtime may put a compiled taker
-with the same results into `state.steps` later (`engine.compilation.compiled`). To be compilable a
+Nothing else is needed. Steps run in eager mode at first; the runtime can later put a compiled taker
+with the same results into `state.steps` (`engine.compilation.compiled`). To be compilable a
 loss reads tensors from its arguments only, has no side effects and does not branch on values.
 """
 
@@ -34,7 +34,7 @@ Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
 
 
 Order: TypeAlias = Tensor | Sequence[Tensor]
-"""Rows of minibatches: int64 [K, N], or K vectors where learners share them unequally."""
+"""Rows of minibatches: int64 [K, N], or K vectors if learners share them unequally."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class GradientStep:
     """One step of Adam down a loss, with the gradient's norm clipped.
 
     Attributes:
-        loss: What to descend.
+        loss: The loss to minimise.
         learning_rate, epsilon: Of Adam.
         max_gradient_norm: Longer gradients are scaled down to it.
     """
@@ -84,7 +84,7 @@ class StepTaker(Protocol):
             step: What to do on each minibatch.
             samples: By name; without `order` they are the only minibatch.
             order: Rows of the minibatches, int64 [K, N]: minibatch k is `samples[order[k]]`.
-            rate: What the step's learning rate is multiplied by, for schedules.
+            rate: Factor of the step's learning rate, for schedules.
 
         Returns:
             The metrics of the loss on each minibatch, [K, M]; K is 1 without `order`.
@@ -93,7 +93,7 @@ class StepTaker(Protocol):
 
 
 class EagerSteps:
-    """Takes steps kernel by kernel: ready at once, and what compiled steps must agree with."""
+    """Makes steps kernel by kernel, in eager mode: the reference for compiled steps."""
 
     def take(
         self,
@@ -113,7 +113,7 @@ class EagerSteps:
         state.weights.gradient.zero_()
         loss, metrics = step.loss(state.network, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
-        # A loss can be infinite though its gradient is not; this way all learners that share the
+        # A loss can be infinite although its gradient is not; this way all learners that share the
         # gradient see that of each.
         state.weights.gradient[:1].add_(loss.detach(), alpha=0)
         adam_step(
@@ -171,7 +171,7 @@ class FunctionalStep:
         learning_rate: Tensor,
         minibatch: Samples,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Takes one step, unless loss or gradient are no finite numbers.
+        """Makes one step, unless loss or gradient are not finite.
 
         Args:
             vector: All parameters, float32 [P].

@@ -1,7 +1,7 @@
 """IMPALA: actor-critic with V-trace (Espeholt et al., 2018).
 
-Actors run ahead of the learner; V-trace weighs what they did by how likely the learner's own policy
-would have done it. One gradient step for each batch. Two departures from the paper: the loss is a
+Actors run ahead of the learner; V-trace corrects for off-policy samples with importance weights.
+One gradient step per batch. Two departures from the paper: the loss is a
 mean over steps instead of a sum, so that the learning rate does not depend on the batch; and the
 optimiser is Adam instead of RMSProp.
 """
@@ -36,9 +36,9 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     discount: UnitInterval = 0.99
     trace_lambda: UnitInterval = 1.0
     max_rho: PositiveFloat = 1.0
-    """Truncation of the importance weight of a step; it decides which policy is evaluated."""
+    """Truncation of the importance weight of a step; it determines which policy is evaluated."""
     max_c: PositiveFloat = 1.0
-    """Truncation of the weights of a trace; it decides how fast."""
+    """Truncation of the weights of a trace; it determines how fast values converge."""
     entropy_coefficient: NonNegativeFloat = 0.01
     value_coefficient: NonNegativeFloat = 0.5
     max_gradient_norm: PositiveFloat = 40.0
@@ -110,7 +110,7 @@ class Impala(ActorCritic):
         Args:
             network: The parameters that learn.
             batch: observation [T+1, B, ...], the others [T, B].
-            replicas: Who holds the rest of this batch.
+            replicas: The learners with the other shares of this batch.
 
         Returns:
             The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
@@ -154,7 +154,7 @@ def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     observation, action = batch["observation"], batch["action"]
     policy, flat_value = network.evaluate(observation.flatten(0, 1))
     value = flat_value.view(observation.shape[:2])
-    # The last row has no action: the policy's outputs there are computed and left.
+    # The last row has no action: the policy's outputs there are not used.
     actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
     log_prob = policy.log_prob(actions).view(value.shape)[:-1]
     return log_prob, policy.entropy().view(value.shape)[:-1], value

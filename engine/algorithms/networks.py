@@ -1,10 +1,10 @@
 """Networks: trunks (`engine.algorithms.trunks`) with the heads that algorithms need.
 
-Observations are scaled inside, so they travel and lie in memory as the environment made them:
+Observations are scaled inside, so they are sent and stored as the environment returns them:
 unsigned bytes become [0, 1], everything else float32. With `network.normalize_observation` they are
 also centred and divided by their standard deviation. These running statistics are parameters that
-no gradient reaches: they travel with the weights and have their version, so an actor normalises
-with exactly the statistics that belong to the policy it plays.
+no gradient reaches: they are sent with the weights and have their version, so an actor normalises
+with exactly the statistics of the policy that it uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.rollout import Field
 from engine.spec import NetworkSpec
 
 POLICY_GAIN = 0.01
-"""Small, so that policies begin undecided (Andrychowicz et al., 2021)."""
+"""Small, so that initial policies are nearly uniform (Andrychowicz et al., 2021)."""
 MAX_DEVIATIONS = 10.0
 
 
@@ -50,7 +50,7 @@ class ObservationInput(nn.Module):
         self.statistics = RunningStatistics(shape) if normalizes else None
 
     def forward(self, observation: Tensor) -> Tensor:
-        """[N, ...] -> float32 [N, ...], or bytes as they came."""
+        """[N, ...] -> float32 [N, ...], or unscaled bytes."""
         assert observation.shape[1:] == self._shape, observation.shape
         if self._passes_bytes:
             return observation
@@ -61,7 +61,7 @@ class ObservationInput(nn.Module):
         return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
     def learn(self, observation: Tensor, replicas: ReplicaGroup = SINGLE_REPLICA) -> None:
-        """Merges observations [N, ...] into the statistics; `replicas` hold others of the same."""
+        """Merges observations [N, ...] into the statistics; `replicas` have the other shares."""
         if self.statistics is not None:
             self.statistics.learn(self._scaled(observation), replicas)
 
@@ -120,7 +120,7 @@ class PolicyValueNetwork(nn.Module):
 
     @property
     def reward_scale(self) -> Tensor:
-        """What rewards are multiplied by: 1 / standard deviation of the returns seen so far."""
+        """Factor for rewards, a scalar: 1 / standard deviation of the returns seen so far."""
         return torch.ones(()) if self.returns is None else self.returns.inverse_deviation
 
     def distribution(self, observation: Tensor) -> Distribution:
@@ -151,8 +151,8 @@ class PolicyValueNetwork(nn.Module):
 
 
 def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
-    """Policies act on a Discrete space counted from 0, or on a Box, whose entries they take as one
-    vector; the environment is given what its space says (`engine.envs.actions`).
+    """Checks an action space: Discrete, counted from 0, or a Box, whose entries are one vector for
+    the policy; `engine.envs.actions` converts actions to the environment's own space.
 
     Raises:
         ConfigError: It is another space.
@@ -173,7 +173,7 @@ def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
 def draw_noise(
     action: gymnasium.Space[object], generator: torch.Generator, shape: tuple[int, ...]
 ) -> Tensor:
-    """What policies on this action space are sampled with, [*shape, outputs of the policy]."""
+    """Noise for sampling on this action space, float32 [*shape, outputs of the policy]."""
     kind = Categorical if isinstance(action, gymnasium.spaces.Discrete) else DiagonalGaussian
     return kind.draw(generator, (*shape, num_policy_outputs(action)))
 
@@ -207,16 +207,16 @@ def learn_statistics(
     returns: Tensor,
     replicas: ReplicaGroup = SINGLE_REPLICA,
 ) -> None:
-    """Lets a network's statistics learn from the valid steps of a batch of rollouts.
+    """Updates a network's statistics with the valid steps of a batch of rollouts.
 
-    To be called after the update: so a batch is trained with the statistics that it was, at lag 0,
+    Call it after the update: then, at lag 0, a batch is trained with the statistics that it was
     collected with.
 
     Args:
         network: A `PolicyValueNetwork`.
         batch: observation [T+1, B, ...], valid [T, B].
         returns: Value targets [T, B], of rewards scaled by `reward_scale`.
-        replicas: Who holds the other shares of the batch (`LearnerState.replicas`).
+        replicas: The learners with the other shares of the batch (`LearnerState.replicas`).
     """
     assert isinstance(network, PolicyValueNetwork)
     valid = batch["valid"]

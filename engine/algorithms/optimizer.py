@@ -50,14 +50,14 @@ def adam_step(
 ) -> None:
     """Moves the parameters against their gradient, in place on `weights` and `state`.
 
-    A gradient whose norm is no finite number is not followed: parameters, moments and the count of
-    steps stay as they are, and `weights.steps` notes it.
+    If the norm of the gradient is not finite, the step is skipped: parameters, moments and the step
+    count do not change, and `weights.steps` counts it.
 
     Args:
         weights: Their gradient is complete.
         state: Moments.
         learning_rate, epsilon: Of Adam.
-        norm: Of the gradient as `clip_gradient_norm` gives it; worked out without it.
+        norm: Norm of the gradient, from `clip_gradient_norm`; computed if None.
     """
     gradient = weights.complete_gradient()
     if norm is None:

@@ -1,6 +1,6 @@
 """The input of convolutions: the order of an image's axes, and unscaled bytes.
 
-The order in memory decides half of what a convolution on a CPU costs. Nothing here changes values.
+The memory order accounts for half of the cost of a convolution on a CPU. Values never change here.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class ChannelsLastInMemory(nn.Module):
 class PatchConv2d(nn.Conv2d):
     """A convolution with a stride of 4 and a kernel of a multiple of it, of floats or of bytes.
 
-    Floats are taken as by any convolution. Of bytes it computes in bfloat16 what it would of these
-    divided by 255. They are not divided, since bfloat16 holds them exactly but no 255ths; the
-    weights are instead. And patches of 4 x 4 pixels become the channels of one pixel, so that all
-    64 values of a stack of four frames lie together: the same sums as a convolution with a stride
+    Floats are processed as by any convolution. For bytes the result, in bfloat16, is that for bytes
+    divided by 255. The weights are divided instead, since bfloat16 represents bytes exactly but no
+    255ths. Patches of 4 x 4 pixels become the channels of one pixel, so that all
+    64 values of a stack of four frames are adjacent: the same sums as a convolution with a stride
     of 1 over an image of a quarter of the sides, in the order that suits matrix units.
     """
 

@@ -1,7 +1,7 @@
 """Proximal policy optimisation with a clipped surrogate (Schulman et al., 2017).
 
-The behaviour policy's log-probabilities come with the samples. Values are computed by the learner
-on arrival: in one pass over the whole batch, and with fresher parameters than an actor's.
+The behaviour policy's log-probabilities come with the samples. The learner computes values on
+arrival: in one pass over the whole batch, and with newer parameters than an actor's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     discount: UnitInterval = 0.99
     gae_lambda: UnitInterval = 0.95
     clip_range: PositiveFloat = 0.2
-    """Epsilon: how far the probability ratio may move before its gradient is cut."""
+    """Epsilon: how far the probability ratio can move before its gradient is cut."""
     entropy_coefficient: NonNegativeFloat = 0.01
     value_coefficient: NonNegativeFloat = 0.5
     max_gradient_norm: PositiveFloat = 0.5
@@ -44,7 +44,7 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
     normalize_advantage: bool = True
-    """Over the valid steps of each minibatch."""
+    """Normalise advantages over the valid steps of each minibatch."""
 
 
 class Ppo(ActorCritic):
@@ -104,7 +104,7 @@ class Ppo(ActorCritic):
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
-        """Advantages and value targets; then time and environments become one axis, [T*B]."""
+        """Adds advantages and value targets, then merges time and environments, [T*B]."""
         assert isinstance(state.network, PolicyValueNetwork)
         observation, reward = batch["observation"], batch["reward"]
         with torch.no_grad():
@@ -135,10 +135,10 @@ class Ppo(ActorCritic):
         Args:
             network: The parameters that learn.
             minibatch: observation [N, ...], the others [N].
-            replicas: Who holds the rest of this minibatch.
+            replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, and the metrics of `_METRICS`, detached; of each, these samples' share.
+            The loss, a scalar, and the metrics of `_METRICS`, detached; the share of these samples.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
@@ -170,6 +170,7 @@ _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 
 
 def _normalize(values: Tensor, weight: Tensor, replicas: ReplicaGroup) -> Tensor:
-    """Zero mean and unit variance under `weight`, which sums to 1 over all peers; both [N]."""
+    """Normalises to zero mean and unit variance under `weight`, which sums to 1 over all learners;
+    both float32 [N]."""
     centred = values - replicas.sum(weight @ values)
     return centred / (replicas.sum(weight @ centred.square()).sqrt() + 1e-8)

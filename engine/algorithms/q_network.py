@@ -12,7 +12,7 @@ from engine.spec import NetworkSpec
 
 
 class QNetwork(nn.Module):
-    """Action values, and the epsilon that they are to be explored with.
+    """Action values, and the epsilon for exploration.
 
     Args:
         observation: Space of one observation.

@@ -32,7 +32,7 @@ ALGORITHMS: dict[str, Entry] = {
 
 
 def register_algorithm(name: str, config: type[Spec], make: Callable[..., Algorithm]) -> None:
-    """Makes an own algorithm available as `algorithm.name`.
+    """Registers an algorithm under the name for `algorithm.name`.
 
     Args:
         name: Not yet taken.
@@ -64,7 +64,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
 
 
 def _check_methods(name: str, algorithm: object) -> None:
-    """Said before anything starts, not when a role comes to call it."""
+    """Checks before the run that all methods of the contract exist."""
     methods = [method for method in vars(Algorithm) if not method.startswith("_")]
     lacking = [method for method in methods if not callable(getattr(algorithm, method, None))]
     if lacking:
@@ -76,7 +76,7 @@ def _check_methods(name: str, algorithm: object) -> None:
 
 
 def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
-    """The mode must be one that the algorithm's way of taking samples can keep."""
+    """Checks that the staleness mode is possible with the algorithm's kind of samples."""
     samples, mode, name = algorithm.samples(), experiment.staleness.mode, experiment.algorithm_name
     if mode == "correct" and not samples.corrects_staleness:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Several learners that make one update together, each on its share of the batch.
 
-A batch [T, B] is split along its environment axis: each learner holds neighbouring columns, as many
-as `ReplicaGroup.shares` says, which need not be equal. Samples from replay are split alike, along
-the axis of samples. For the update to be that of one learner on the whole batch,
+A batch [T, B] is split along its environment axis: each learner holds adjacent columns, in the
+proportions of `ReplicaGroup.shares`, which can differ. Samples from replay are split in the same
+way, along the axis of samples. For the update to be that of one learner on the whole batch,
 
 1. every sum over samples (number of valid steps, mean and variance of advantages) is a sum over all
    shares, so each learner's loss is its share of the whole loss;
@@ -10,7 +10,7 @@ the axis of samples. For the update to be that of one learner on the whole batch
 3. all learners draw the same permutation of the whole batch, from generators with equal seeds, and
    of each minibatch take the samples that they hold.
 
-Then only the order of floating-point additions differs. Alone, nothing of this costs anything.
+Then only the order of floating-point additions differs. With one learner this costs nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReplicaGroup(Protocol):
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """What each holds of every batch, in relation to the others: (1, 1) is half each."""
+        """Relative size of each learner's share of a batch: (1, 1) is half each."""
         ...
 
     def sum(self, values: Tensor) -> Tensor:
@@ -64,12 +64,12 @@ SINGLE_REPLICA = SingleReplica()
 
 
 def part_of_whole(replicas: ReplicaGroup) -> float:
-    """Which part of every batch this learner holds; a mean over it counts so much."""
+    """Fraction of every batch that this learner holds: the weight of a mean over its share."""
     return replicas.shares[replicas.rank] / sum(replicas.shares)
 
 
 def columns_of(replicas: ReplicaGroup, num_columns: int) -> tuple[int, int]:
-    """Of a whole batch, the first column of this learner's share and how many there are in all.
+    """First column of this learner's share of a whole batch, and the number of all columns.
 
     Args:
         replicas: Who holds the other shares.
@@ -80,7 +80,7 @@ def columns_of(replicas: ReplicaGroup, num_columns: int) -> tuple[int, int]:
 
 
 def shared_step(step: GradientStep, replicas: ReplicaGroup) -> GradientStep:
-    """The same step, with a loss that sums over all learners where there are several.
+    """The same step, with a loss that sums over all learners if there are several.
 
     The loss of an algorithm that shares batches takes `replicas` as a third argument.
     """

@@ -22,8 +22,8 @@ def generalized_advantages(
         delta_t = r_{t+1} + discount (1 - terminated_{t+1}) v(s_{t+1}) - v(s_t)
         A_t     = delta_t + discount lambda (1 - terminated_{t+1} - truncated_{t+1}) A_{t+1}
 
-    A terminated episode has no future value; a truncated one has, and it is bootstrapped from its
-    true last observation, which is row t+1. Across either the advantage of what follows is cut.
+    A terminated episode has no future value; a truncated one is bootstrapped from its true last
+    observation, which is row t+1. Advantages are cut at the end of either.
 
     Args:
         reward: r_{t+1}, [T, B].
@@ -48,7 +48,7 @@ def generalized_advantages(
 
 @dataclass(frozen=True)
 class VTrace:
-    """What V-trace gives.
+    """The result of V-trace.
 
     Attributes:
         value_target: vs_t, [T, B].

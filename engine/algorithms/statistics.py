@@ -1,13 +1,13 @@
 """Running statistics: parameters of a network that no gradient reaches, and how they are merged.
 
-They are exact over several learners. Learners that share batches sum over all shares when they
-learn (`RunningStatistics.learn`). Learners whose models a reducer merges each learn from their own
-samples; what is merged is not mean and variance but what these stand for, the sums
+They are exact over several learners. Learners that share batches sum over all shares in every
+update (`RunningStatistics.learn`). If a reducer merges models, each learner updates from its own
+samples; what is merged is not mean and variance but the sums behind them,
 
     n,   n mean,   n (variance + mean^2)
 
-which add up: the reducer adds what each learner has seen since it was last told the total, so each
-sample counts once, as soon as a merge has brought it.
+which add up: the reducer adds what each learner has seen since its last answer, so each sample
+counts once, from the merge that delivers it.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class RunningStatistics(nn.Module):
 
     @torch.no_grad()
     def learn(self, values: Tensor, replicas: ReplicaGroup = SINGLE_REPLICA) -> None:
-        """Merges values [N, ...] in (Chan et al., 1979, equation 2.1).
+        """Merges values, float32 [N, ...] (Chan et al., 1979, equation 2.1).
 
-        What is too large to be squared in single precision leaves its entry as it was.
+        A value that overflows when squared in single precision leaves its entry unchanged.
 
         Args:
             values: Of this learner's share.
-            replicas: Who holds the other shares; all learn from all of them, and so alike.
+            replicas: The learners with the other shares; all update from all shares.
         """
         num_new = values.shape[0]
         if replicas.count > 1:
@@ -71,10 +71,10 @@ class RunningStatistics(nn.Module):
         self.count.copy_(total)
 
     def _moments_of_all(self, values: Tensor, replicas: ReplicaGroup) -> tuple[int, Tensor, Tensor]:
-        """Number, mean and variance of the values of all learners, by one meeting.
+        """Number, mean and variance of the values of all learners, with one all-reduce.
 
-        Sums are in double precision, of deviations from the mean so far, which all learners share:
-        so nothing cancels.
+        Sums are in double precision, of deviations from the mean so far, which all learners share,
+        so there is no cancellation.
         """
         deviations = values.to(torch.float64) - self.mean
         count = torch.full_like(self.mean, values.shape[0], dtype=torch.float64)
@@ -88,7 +88,7 @@ class RunningStatistics(nn.Module):
 
 @dataclass(frozen=True)
 class Place:
-    """Where one `RunningStatistics` lies in the flat parameters.
+    """Positions of one `RunningStatistics` in the flat parameters.
 
     Attributes:
         mean, variance: Their values.
@@ -125,8 +125,8 @@ def read_sums(vector: Vector, places: tuple[Place, ...]) -> Sums:
 
 
 def write_sums(sums: npt.NDArray[np.floating], vector: Vector, places: tuple[Place, ...]) -> None:
-    """Puts the statistics that have these sums into flat parameters [P]; where nothing was seen,
-    mean 0 and variance 1."""
+    """Writes the statistics with these sums into flat parameters [P]; without samples, mean 0 and
+    variance 1."""
     position = 0
     for place in places:
         size = place.mean.stop - place.mean.start

@@ -1,7 +1,7 @@
 """Trunks: from an observation to features. Heads are in `engine.algorithms.networks`.
 
 A trunk takes float32 [N, *observation_shape], already scaled, and gives [N, num_features].
-Images may come with their channels first, as Atari's frame stacks do, or last, as MinAtar's do.
+Images can have their channels first, like Atari's frame stacks, or last, like MinAtar's.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SMALL_IMAGE_PIXELS = 36
 """An image with a shorter side is too small for the Nature CNN's strides."""
 
 WIDE = 900_000
-"""Weights; fewer stay in a core's own cache."""
+"""Number of weights; fewer fit into a core's own cache."""
 MIN_ROWS = 4
-"""From so many rows on `WideLinear` is multiplied from the left; two in float32 lose by it."""
+"""From this many rows on, `WideLinear` multiplies from the left; two in float32 get slower."""
 
 TrunkBuilder: TypeAlias = Callable[[tuple[int, ...], NetworkSpec], nn.Module]
 
@@ -49,7 +49,7 @@ class TrunkEntry:
 
 
 def register_network(name: str, build: TrunkBuilder, *, is_shared: bool = True) -> None:
-    """Makes an own trunk available as `network.name`.
+    """Registers a trunk under the name for `network.name`.
 
     Args:
         name: Not yet taken.
@@ -66,9 +66,9 @@ def register_network(name: str, build: TrunkBuilder, *, is_shared: bool = True) 
 
 
 def trunk_name(observation_shape: Sequence[int], spec: NetworkSpec) -> str:
-    """The name in the spec; without one, what suits the shape.
+    """The name in the spec; without one, a trunk for the shape.
 
-    Three axes make an image: `nature_cnn`, or `minatar_cnn` if it is small. All else: `mlp`.
+    Three axes mean an image: `nature_cnn`, or `minatar_cnn` if it is small. Otherwise: `mlp`.
     """
     if spec.name is not None:
         return spec.name
@@ -131,7 +131,7 @@ def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[
 
 
 def refuse_parameters(name: str, network: nn.Module) -> None:
-    """Raises ConfigError for parameters that cannot travel, or that are no numbers."""
+    """Raises ConfigError for parameters that are not float32 or not finite."""
     parameters = {path: p.detach() for path, p in network.named_parameters()}
     wrong = [f"{path} ({p.dtype})" for path, p in parameters.items() if p.dtype != torch.float32]
     if wrong:
@@ -150,7 +150,7 @@ def refuse_parameters(name: str, network: nn.Module) -> None:
 
 
 ROWS_TRIED = 2
-"""More than one, or a network that has forgotten the axis of rows would not show it."""
+"""More than one, to detect a network without a row axis."""
 
 
 def _check_features(name: str, features: object) -> None:
@@ -180,9 +180,9 @@ def linear(fan_in: int, fan_out: int, gain: float, kind: type[nn.Linear] = nn.Li
 class WideLinear(nn.Linear):
     """A layer of a million weights or more, for few rows at a time.
 
-    It then costs what reading the weights costs. Multiplied from the left they are read where they
-    lie; multiplied from the right, as `nn.Linear` does, PyTorch's libraries first put them in
-    another order: 1.2 to 1.5 times the time for eight rows, in float32 and bfloat16.
+    It then costs no more than reading the weights. Multiplied from the left, they are read in
+    place; multiplied from the right, as by `nn.Linear`, PyTorch's libraries first reorder them:
+    1.2 to 1.5 times the time for eight rows, in float32 and bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:

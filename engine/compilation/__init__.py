@@ -1,1 +1,1 @@
-"""Compiled functions: traced from the algorithm, compiled beside training, kept in a cache."""
+"""Compiled functions: traced from the algorithm, compiled during training, cached."""

@@ -43,7 +43,7 @@ class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompileJob:
-    """Brings a compiled function about: from the cache, or by a process of its own.
+    """Provides a compiled function: from the cache, or by a separate process.
 
     Of all processes on a host that need the same function, one compiles it and the others wait.
 
@@ -53,7 +53,7 @@ class CompileJob:
 
     Attributes:
         library: The compiled function, once there is one.
-        outcome: In one line, once it is known: what there is, or why not.
+        outcome: One line, once it is known: where the function comes from, or why there is none.
     """
 
     @spare()
@@ -72,7 +72,7 @@ class CompileJob:
         self._start("taken from the cache")
 
     def poll(self) -> bool:
-        """Whether the outcome became known just now."""
+        """Whether the outcome became known in this call."""
         if self._is_waiting:
             return self._look_out()
         process = self._process
@@ -86,7 +86,7 @@ class CompileJob:
 
     @spare()
     def _conclude(self, process: subprocess.Popen[bytes], elapsed_s: float) -> None:
-        """The compiler is done, or has had its time: what came of it."""
+        """Sets the outcome once the compiler is done or timed out."""
         if process.returncode == 0:
             if not self._take(f"compiled in {elapsed_s:.1f} s"):
                 self.outcome = "not compiled: the compiled library is damaged"
@@ -97,7 +97,7 @@ class CompileJob:
         self.close()
 
     def wait(self) -> None:
-        """Returns when the outcome is known; for who has nothing else to do."""
+        """Blocks until the outcome is known."""
         while not self.outcome:
             if self._process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -107,7 +107,7 @@ class CompileJob:
             self.poll()
 
     def tell(self, use: Callable[[Library], None]) -> str:
-        """Takes what was compiled into use, and writes what there is into the log.
+        """Uses the compiled function, and logs the outcome.
 
         Returns:
             That line.
@@ -156,7 +156,7 @@ class CompileJob:
     def _claim(self, how_found: str) -> None:
         """Compiles it, unless it exists by now or another process does so."""
         self._workspace = Workspace.claim(self._path)
-        if self._take(how_found):  # its owner was done just before the claim
+        if self._take(how_found):  # its owner finished just before the claim
             self.close()
         elif self._workspace is not None and (missing := _missing_compiler()) is not None:
             self.close()
@@ -203,15 +203,15 @@ class CompileJob:
 
 
 class Workspace:
-    """A directory beside a library to be, and the right to compile it.
+    """A directory beside a future library, and the lock for compiling it.
 
-    The right ends with the last process that has the lock open, whichever way that ends; what it
-    left in the directory is removed by the next one.
+    The lock is released when the last process that has it open ends, however it ends; the next
+    owner removes the contents of the directory.
 
     Args:
         path: It exists.
-        lock: Descriptor of the directory, locked; for the compiler too, which clears the directory
-            if it outlives whoever started it.
+        lock: Descriptor of the directory, locked; the compiler inherits it, and clears the
+            directory if it outlives its parent.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -220,7 +220,7 @@ class Workspace:
 
     @classmethod
     def claim(cls, library: Path) -> Workspace | None:
-        """None if another process has the right.
+        """None if another process has the lock.
 
         Raises:
             OSError: The directory cannot be made.
@@ -231,7 +231,9 @@ class Workspace:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_there = os.path.samestat(os.fstat(lock), path.stat())  # its owner may have ended now
+            is_there = os.path.samestat(
+                os.fstat(lock), path.stat()
+            )  # its owner has possibly ended now
         except OSError:
             is_there = False
         if not is_there:
@@ -260,7 +262,7 @@ class Workspace:
 
 
 def _missing_compiler() -> str | None:
-    """Why nothing can be compiled here, if so."""
+    """Why nothing can be compiled here; None if it can."""
     named = os.environ.get("CXX")
     if any(shutil.which(name) for name in ((named,) if named else _COMPILERS)):
         return None

@@ -12,7 +12,7 @@ from engine.compilation.library import Library, Signature, describe
 
 
 class CompiledSteps:
-    """A `StepTaker` that calls a library: one gradient step, the choice of its minibatch included.
+    """A `StepTaker` that calls a library: one gradient step, including the choice of its minibatch.
 
     Args:
         library: Of the kind `steps`.
@@ -31,7 +31,7 @@ class CompiledSteps:
         order: Order | None = None,
         rate: float = 1.0,
     ) -> Tensor:
-        """See `StepTaker`. The first step that fits is the one that was compiled."""
+        """See `StepTaker`. The first step that fits the signature is the one that was compiled."""
         is_ours = self._step is None or step is self._step
         if not is_ours or steps_signature(state, samples, order) != self._library.signature:
             return self._eager.take(state, step, samples, order, rate)
@@ -48,7 +48,7 @@ class CompiledSteps:
 
 
 def step_arguments(state: Trainable, samples: Samples, learning_rate: float) -> list[Tensor]:
-    """What a compiled step is called with, less the rows of its minibatch."""
+    """The arguments of a compiled step, without the rows of its minibatch."""
     changed = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
     return [*changed, torch.tensor(learning_rate), *(samples[name] for name in sorted(samples))]
 
@@ -61,5 +61,5 @@ def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> 
 
 
 def act_signature(weights: Sequence[Tensor], row: Sequence[Tensor]) -> Signature:
-    """What compiled acting relies on: all parameters, and one row of a rollout."""
+    """Signature of compiled acting: all parameters, and one row of a rollout."""
     return describe({str(i): tensor for i, tensor in enumerate((*weights, *row))})

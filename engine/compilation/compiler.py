@@ -3,10 +3,10 @@
 `engine.compilation.compiler KIND LIBRARY WORKSPACE [DIRECTORY...] < order.json`, by
 `engine.host.tether`
 
-`steps` plays one update on an empty batch and records what the algorithm asks `state.steps` to do;
-`act` is an actor's step. Either is traced as one computation with fixed shapes, of which PyTorch's
-ahead-of-time compiler makes a library. It runs beside the training that wants the result and never
-inside it: tracing holds Python's lock for seconds.
+`steps` runs one update on an empty batch and records what the algorithm asks `state.steps` to do;
+`act` is an actor's step. Either is traced as one computation with fixed shapes, from which
+PyTorch's ahead-of-time compiler makes a library. It runs beside the training that uses the result
+and never inside it: tracing holds Python's lock for seconds.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from engine.host.process import name_process
 from engine.search_path import look_in
 
 NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19}
-"""Training comes first, and a learner gains more than an actor. With 17 for steps, PPO on CartPole
-on two cores had no compiled steps after a minute; with 10 after 43 s."""
+"""Training has priority, and a learner gains more than an actor. With 17 for steps, PPO on CartPole
+on two cores had no compiled steps after a minute; with 10 it had them after 43 s."""
 
 
 def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
-    """Compiles in `workspace`, then moves library and signature to their place, whole.
+    """Compiles in `workspace`, then moves library and signature to their place atomically.
 
     Raises:
-        RuntimeError, AssertionError: What is to be compiled is no pure function.
+        RuntimeError, AssertionError: The function to compile is not pure.
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)

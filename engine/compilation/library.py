@@ -1,7 +1,7 @@
 """Compiled functions: shared libraries in a cache, each beside a signature of its arguments.
 
-A library holds one function with fixed shapes. Whoever calls one compares the signature first and
-does anything else eagerly, so a library can be unsuitable but never wrong.
+A library contains one function with fixed shapes. A caller compares the signature first and runs
+other calls in eager mode, so a library can be unsuitable but never wrong.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from engine.host.account import cache_home
 from engine.host.cores import processor_features
 
 MAKERS = ("policy_inference", "compiled", "compiler", "staging", "tracing")
-"""Modules beside this one that decide what a library computes and how it is called."""
+"""Modules beside this one that determine what a library computes and how it is called."""
 
 Kind: TypeAlias = Literal["steps", "act"]
-"""What is compiled: a learner's optimiser step, or an actor's choice of actions."""
+"""The kind of compiled function: a learner's optimiser step, or an actor's choice of actions."""
 
 
 class TensorSignature(msgspec.Struct, frozen=True):
-    """What a compiled function relies on in one argument."""
+    """Signature of one argument."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -56,7 +56,7 @@ class DamagedError(Exception):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written beside a library, after it: what it may be called with, and what it is."""
+    """The file beside a library, written after it: its signature, size and checksum."""
 
     signature: Signature
     num_bytes: int
@@ -64,7 +64,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def put_library(made: Path, signature: Signature, library: Path) -> None:
-    """Moves a library to its place, where it is whole or not at all, whatever happens meanwhile.
+    """Moves a library to its place atomically: it is there completely or not at all.
 
     Args:
         made: On the same disk.
@@ -84,15 +84,15 @@ def put_library(made: Path, signature: Signature, library: Path) -> None:
 
 
 def discard_library(library: Path) -> None:
-    """Removes what is damaged; only who has the right to compile it may do so."""
+    """Removes a damaged library; only the holder of its lock may call this."""
     signature_path(library).unlink(missing_ok=True)
     library.unlink(missing_ok=True)
 
 
 def _check_sealed(library: Path) -> Signature:
-    """The signature of a library that is what it was when it was sealed.
+    """The signature of a library whose size and checksum match.
 
-    A damaged one must not be given to the dynamic linker, which maps it and dies of a bus error.
+    A damaged one must not reach the dynamic linker, which would map it and crash with a bus error.
     """
     try:
         seal = msgspec.json.decode(signature_path(library).read_bytes(), type=Seal)
@@ -110,13 +110,13 @@ class Library:
     """A compiled function.
 
     Args:
-        path: Where `put_library` has put it.
+        path: Path given to `put_library`.
 
     Attributes:
         signature: What it may be called with.
 
     Raises:
-        DamagedError: There is no such library, or it is not what was put there.
+        DamagedError: There is no such library, or it is damaged.
         OSError: It cannot be read.
         RuntimeError: It does not fit this machine or this PyTorch.
     """
@@ -126,7 +126,7 @@ class Library:
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
 
     def call(self, arguments: list[Tensor]) -> list[Tensor]:
-        """Calls it; what it is given must be as its signature says."""
+        """Calls it; the arguments must match its signature."""
         results: list[Tensor] = self._runner.run(arguments)
         return results
 
@@ -137,13 +137,13 @@ def signature_path(library: Path) -> Path:
 
 
 def cache_directory() -> Path:
-    """Where libraries are kept from run to run: `$XDG_CACHE_HOME/tianji`."""
+    """Directory of the cache: `$XDG_CACHE_HOME/tianji`."""
     return cache_home() / "tianji"
 
 
 def library_path(blueprint: Blueprint, kind: Kind) -> Path:
-    """The library of this experiment, and of all that differ only in what it does not read, for
-    this machine, PyTorch and source code."""
+    """The library for this experiment, and for all that differ only in values that it does not
+    read, on this machine, with this PyTorch and source code."""
     experiment, request = blueprint.experiment, blueprint.algorithm.samples()
     unread = request.unread_by_step if kind == "steps" else request.unread_by_act
     described = msgspec.json.encode(
@@ -166,7 +166,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
 
 
 def _sources(blueprint: Blueprint) -> Iterable[Path]:
-    """Source files that decide what is computed."""
+    """Source files that determine what is computed."""
     yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     for name in blueprint.experiment.modules:

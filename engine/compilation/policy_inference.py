@@ -18,11 +18,11 @@ from engine.compilation.library import Library
 from engine.errors import RunFailedError
 
 Row: TypeAlias = tuple[Tensor, ...]
-"""Of one step: what is observed, the noise, and where each thing that is chosen goes."""
+"""Tensors of one step: observation, noise, and the destination of each output."""
 
 
 class PolicyInference:
-    """The policy that an actor plays, and the noise that it plays it with.
+    """The policy of an actor, and its noise.
 
     Args:
         algorithm: Whose `act` it is.
@@ -30,9 +30,9 @@ class PolicyInference:
         generator: Source of randomness; everything is on its device.
 
     Attributes:
-        parameters: Those that it acts with.
+        parameters: The flat parameters, float32 [P].
         names: The fields that it fills in.
-        weights: What it computes with: the flat parameters, and them rounded if any are.
+        weights: The inputs of acting: the flat parameters, and their rounded copy if there is one.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class PolicyInference:
         self._is_checked = False
 
     def refresh(self) -> None:
-        """To be called when `parameters` have been written to: acts with these from now on."""
+        """Must be called after `parameters` were changed: acts with them from now on."""
         self._rounding.round(*self.weights)
 
     def use(self, library: Library) -> None:
-        """Has actions chosen by a library of the kind `act` wherever it fits."""
+        """Uses a library of the kind `act` for all calls that fit its signature."""
         self._library = library
 
     def rows(
         self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
     ) -> list[list[Row]]:
-        """The steps of a rollout to be, [T] rows for each part of it, with fresh noise.
+        """The steps of a new rollout, [T] rows per split, with new noise.
 
         Args:
             tensors: Its fields; the noise is drawn for as many steps as they have.
-            columns: Of each part along axis B; all have the same size.
+            columns: Columns of each split along axis B; all have the same size.
 
         Raises:
             RunFailedError: `act` does not return what the fields of a rollout declare.
@@ -100,7 +100,7 @@ class PolicyInference:
                 )
 
     def choose(self, row: Row) -> None:
-        """Fills one row in."""
+        """Fills in one row."""
         if self._fitting is not None:
             self._fitting.call([*self.weights, *row])
             return
@@ -111,10 +111,10 @@ class PolicyInference:
 
 
 class Rounding:
-    """Parameters that a network computes with in bfloat16, rounded once instead of in every step.
+    """Parameters that a network uses in bfloat16, rounded once instead of in every step.
 
     Args:
-        network: It is made to act with what is rounded; its parameters must be flat.
+        network: It is changed to use the rounded parameters; its parameters must be flat.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -123,7 +123,7 @@ class Rounding:
         self._names = names_in_bfloat16(network)
 
     def weights(self, vector: Tensor) -> tuple[Tensor, ...]:
-        """The flat parameters float32 [P], and them rounded, bfloat16 [P], if any are."""
+        """The flat parameters, float32 [P], and their bfloat16 copy [P], if there is one."""
         if not self._names:
             return (vector,)
         rounded = vector.to(torch.bfloat16)
@@ -134,12 +134,12 @@ class Rounding:
         return vector, rounded
 
     def round(self, vector: Tensor, rounded: Tensor | None = None) -> None:
-        """Writes to `rounded` what `vector` is now."""
+        """Updates `rounded` from `vector`."""
         if rounded is not None:
             rounded.copy_(vector)
 
     def pieces(self, vector: Tensor, rounded: Tensor | None = None) -> dict[str, Tensor]:
-        """Each parameter, from where the network takes it."""
+        """Each parameter, with the module that holds it."""
         pieces = pieces_of(vector, self._shapes)
         if rounded is not None:
             low = pieces_of(rounded, self._shapes)

@@ -2,9 +2,9 @@
 
 `engine.compilation.precompile EXPERIMENT.json`, by `engine.host.tether`
 
-A run never waits for its compiler; who measures runs of seconds wants it to be done before. Says in
-one line for each function what became of it, and ends with code 0 also where nothing can be
-compiled: then runs are eager.
+A run never waits for its compiler; to measure runs of seconds, compile before. Prints one line per
+function with its outcome, and exits with code 0 even if nothing can be compiled: then runs are
+eager.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from engine.spec import Experiment
 
 
 def precompile(experiment: Experiment) -> list[str]:
-    """Compiles what is not in the cache, one after the other.
+    """Compiles the functions that are not in the cache, one after the other.
 
     Returns:
-        What became of each function, in one line.
+        The outcome of each function, one line each.
     """
     blueprint = make_blueprint(experiment)
     outcomes = []

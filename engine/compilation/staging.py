@@ -1,4 +1,4 @@
-"""The batch that a learner trains on, in memory."""
+"""The memory of a learner's batch."""
 
 from __future__ import annotations
 

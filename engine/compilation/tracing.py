@@ -1,4 +1,4 @@
-"""What is to be compiled, as graphs: recorded from the algorithm and traced with fixed shapes."""
+"""The functions to compile, as graphs: recorded from the algorithm and traced with fixed shapes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Traced:
     """One function as a graph.
 
     Attributes:
-        graph: What to compile.
-        arguments: Those that it was traced with.
-        signature: What it may be called with once compiled.
+        graph: The graph to compile.
+        arguments: The arguments of the trace.
+        signature: Signature of the compiled function.
     """
 
     graph: GraphModule
@@ -62,7 +62,7 @@ def trace_steps(blueprint: Blueprint) -> Traced:
 
 
 def trace_act(blueprint: Blueprint) -> Traced:
-    """Acting in one step of a rollout: writes what is chosen into its last arguments.
+    """Acting in one step of a rollout: writes its outputs into its last arguments.
 
     Raises:
         RuntimeError, AssertionError: `act` is not a pure function of its arguments.
@@ -82,7 +82,7 @@ TRACE: Mapping[Kind, Callable[[Blueprint], Traced]] = {"steps": trace_steps, "ac
 def _trace(
     function: Callable[..., tuple[Tensor, ...]], arguments: list[Tensor], signature: Signature
 ) -> Traced:
-    """Raises RuntimeError or AssertionError (PyTorch's own way) if it reads other tensors."""
+    """Raises RuntimeError or AssertionError (as PyTorch does) if it reads other tensors."""
     graph: GraphModule = make_fx(function, tracing_mode="fake")(*arguments)
     if captured := [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]:
         raise RuntimeError(f"it reads tensors that are not its arguments: {captured}")
@@ -91,7 +91,7 @@ def _trace(
 
 @dataclass
 class StepRecorder:
-    """Takes steps eagerly and keeps what the first call was about."""
+    """Makes steps in eager mode and records the first call."""
 
     step: GradientStep | None = None
     samples: dict[str, Tensor] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class StepRecorder:
 
 
 def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
-    """Plays one update on a batch of zeros and returns what was recorded."""
+    """Runs one update on a batch of zeros and returns the recorded step."""
     recorder = StepRecorder()
     state.steps = recorder
     if blueprint.algorithm.samples().kind == "replay":

@@ -29,15 +29,15 @@ _PATH_PART = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML mapping that still knows on which line each key stands.
+    """A parsed YAML mapping with the line of each key.
 
     Attributes:
-        source: What to call it in errors: a path, or `-s` for settings.
+        source: Its name in errors: a path, or `-s` for settings.
         data: The mapping as plain Python values.
         lines: Line (from 1) of each key, by its path.
         settings: Keys that a `-s` setting has overlaid.
         options: What the user typed instead of `-s`, by key.
-        written: How the file writes its numbers and booleans, by path.
+        written: Numbers and booleans as written in the file, by path.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Document:
             key = ".".join(path)
             return self.options.get(key, f"-s {key}")
         made = [s for s in self.settings if path and s[: len(path)] == path]
-        if made and path not in self.lines:  # a section that is there for a setting only
+        if made and path not in self.lines:  # a section that exists only because of a setting
             return f"-s {'.'.join(min(made))}"
         known = path
         while known and known not in self.lines:
@@ -88,7 +88,7 @@ def parse_yaml(text: str, *, source: str) -> Document:
 
 
 def apply_settings(document: Document, settings: Sequence[str]) -> Document:
-    """Lays `key.path=value` settings over a document; values are read as YAML.
+    """Applies `key.path=value` settings to a document; values are read as YAML.
 
     Raises:
         ConfigError: A setting has no `=`, or goes through a value that is not a section.
@@ -242,7 +242,7 @@ _PLAIN: Mapping[type[msgspec.inspect.Type], type | tuple[type, ...]] = {
     msgspec.inspect.DictType: dict,
     msgspec.inspect.ListType: list,
 }
-"""What YAML gives for a type; of others, anything may be right."""
+"""YAML's names of a type; other types accept anything."""
 _STRUCTS = (msgspec.inspect.StructType,)
 
 
@@ -293,7 +293,7 @@ def overlaid_experiment(
     settings: Sequence[str] = (),
     options: Mapping[str, str] | None = None,
 ) -> tuple[Experiment, Document]:
-    """Overlays and checks an experiment that is known already.
+    """Applies settings to an existing experiment and checks it.
 
     Args:
         base: The experiment.

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import inspect
 
 EXACT = 2**53
-"""Up to here every whole number is a float of its own."""
+"""Up to here every integer has an exact float."""
 
 
 def with_integers(value: Any, target: type) -> Any:  # noqa: ANN401 - any YAML value
@@ -62,7 +62,7 @@ def _is_meant(kind: inspect.StructType, value: dict[str, Any]) -> bool:
 
 
 def kinds_of(info: inspect.Type) -> list[inspect.Type]:
-    """The alternatives of a union, without what only bounds them."""
+    """The alternatives of a union, without constraints."""
     if isinstance(info, inspect.Metadata):
         return kinds_of(info.type)
     if isinstance(info, inspect.UnionType):

@@ -1,10 +1,10 @@
-"""YAML 1.2 (core schema) text to plain values that still know on which line each key stands.
+"""Reads YAML 1.2 (core schema) into plain values, with the line of each key.
 
 PyYAML scans and parses; what a scalar means is decided here, because PyYAML reads YAML 1.1, in
 which `010` is 8, `1:30` is 90, `1_000` is 1000, `no` is false and `2024-01-01` is a date. In the
 core schema only null, true, false, decimal, `0o` and `0x` integers, floats and text exist.
-What cannot be a value of a configuration is refused with its line: other tags, merge keys, keys
-that are no text, keys given twice, numbers that no 64-bit number can hold.
+Other YAML features are refused with their line: other tags, merge keys, keys that are not text,
+duplicate keys, numbers that do not fit into 64 bits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from engine.errors import ConfigError
 KeyPath = tuple[str, ...]
 """Keys from the outside in; an entry of a list by its index."""
 MAX_VALUES = 50_000
-"""Keys and values of one file, what aliases repeat included."""
+"""Keys and values of one file, including those repeated by aliases."""
 MAX_DEPTH = 100
 INTEGER_RANGE = range(-(2**63), 2**64)
-"""What results and messages can hold."""
+"""Integers that results and messages can store."""
 MAX_DIGITS = 400
-"""Of an integer; converting takes time that is quadratic in them."""
+"""Digits of an integer; conversion takes quadratic time."""
 
 _TAG = "tag:yaml.org,2002:"
 _STR, _NULL, _BOOL, _INT, _FLOAT = (
@@ -45,7 +45,7 @@ _PATTERNS: Mapping[str, tuple[re.Pattern[str], str]] = {
         "-+.0123456789",
     ),
 }
-"""YAML 1.2.2, section 10.3.2; and the characters that such a scalar can begin with."""
+"""YAML 1.2.2, section 10.3.2, and the first characters of such scalars."""
 _UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 """Line breaks in YAML 1.1, text in YAML 1.2."""
 
@@ -54,12 +54,12 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class YamlText:
-    """What a text says.
+    """The result of reading a text.
 
     Attributes:
         value: Plain Python values; keys of mappings are text.
         lines: Line (from 1) of each key, by its path.
-        written: How each number and boolean is written, by its path; for what is text after all.
+        written: Each number and boolean as written, by its path, for keys that turn out to be text.
     """
 
     value: Any
@@ -68,7 +68,7 @@ class YamlText:
 
 
 class _Refusal(yaml.MarkedYAMLError):
-    """YAML well enough, but nothing that a configuration can hold."""
+    """Valid YAML that is not allowed in a configuration."""
 
     def __init__(self, problem: str, place: yaml.Node | yaml.Event, path: KeyPath = ()) -> None:
         super().__init__(problem=problem, problem_mark=_mark(place))
@@ -102,7 +102,7 @@ def parse_text(text: str, source: str) -> YamlText:
     """Reads any YAML value.
 
     Raises:
-        ConfigError: It is not YAML 1.2, or holds what no configuration can; the line is named.
+        ConfigError: It is not YAML 1.2, or has a feature that is refused; the line is named.
     """
     try:
         node = _compose(text)
@@ -168,7 +168,7 @@ def _plain_tag(text: str) -> str:
 
 
 class _Reading:
-    """Nodes to values, noting where keys stand and how numbers are written."""
+    """Converts nodes to values, recording lines of keys and how numbers are written."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
