@@ -1,7 +1,7 @@
-"""Which device a fused loop runs on, and what stays on it: rollouts, weights, the learner's state.
+"""The device of a fused loop, and what stays on it: rollouts, weights, the learner's state.
 
-A role's process is forked from one that must not have touched CUDA, since a forked child could not
-use it then. So devices are counted here without waking them, and used only in the roles.
+A role's process is forked from one that must not initialise CUDA, since a forked child could not
+use it then. So devices are only counted here, and used only in the roles.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ CPU = "cpu"
 
 
 def find_devices(gpus: Sequence[int] | None) -> tuple[str, ...]:
-    """The devices that fused loops here are dealt out to.
+    """The devices that fused loops on this host are assigned to.
 
     Args:
         gpus: Those that the inventory gives to the run; None if it does not say.
 
     Returns:
-        All CUDA devices that PyTorch finds, else the processor.
+        All CUDA devices that PyTorch finds, else the CPU.
 
     Raises:
-        PreflightError: GPUs are asked for, but PyTorch finds fewer.
+        PreflightError: The inventory lists more GPUs than PyTorch finds.
     """
     count = 0 if gpus is not None and not gpus else torch.cuda.device_count()
     if gpus and count < len(gpus):
@@ -51,7 +51,7 @@ def find_devices(gpus: Sequence[int] | None) -> tuple[str, ...]:
 
 
 def visible_gpus(names: Sequence[str]) -> list[str]:
-    """The names of those GPUs of this host that this process may use."""
+    """The names of the GPUs of this host that this process can use."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return list(names)
@@ -75,7 +75,7 @@ class DeviceSamples(Samples):
     """Samples that stay on their device.
 
     Attributes:
-        tensors: By name, [updates, batch size, ...]; keys and versions are the processor's.
+        tensors: By name, [updates, batch size, ...]; keys and versions are on the CPU.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
@@ -101,14 +101,14 @@ class DeviceWeights(Weights):
 
     @cached_property
     def buffer(self) -> npt.NDArray[np.uint8]:
-        """Copied off the device when it is first asked for."""
+        """The raw bytes, uint8 [4 P], copied from the device on first use."""
         buffer = allocate_framed(self.num_bytes)
         buffer.view(np.float32)[:] = self.vector.cpu().numpy()
         return buffer
 
 
 def allocate_on(device: torch.device, layout: Layout) -> dict[str, Tensor]:
-    """The fields of a layout as tensors on a device, not yet filled."""
+    """The fields of a layout as uninitialised tensors on a device, each `layout.shape(field)`."""
     return {
         item.name: torch.empty(
             layout.shape(item),
@@ -141,7 +141,7 @@ class DeviceSampleStaging:
 
 
 def state_on(device: torch.device, state: LearnerState) -> LearnerState:
-    """The same state on a device; its generator stays with the processor."""
+    """The same state on a device; its generator stays on the CPU."""
     if state.weights.vector.device == device:
         return state
     network = state.network.to(device)

@@ -1,7 +1,7 @@
 """Every error that a user can see, with the exit code of the command.
 
 TianJiError
-├── RunFailedError          1   a role died, or the run broke its own promises
+├── RunFailedError          1   a role died, or the run broke a rule
 ├── ConfigError             2   a file, key or value that cannot be used
 ├── PreflightError          3   the machine is not ready: ports, disk, missing programs
 ├── HostUnreachableError    4
@@ -10,8 +10,8 @@ TianJiError
 ├── CleanupError            7   something of the run is left
 └── WireError               -   a frame that must not be decoded; never ends a process by itself
 
-With `--strict`, a benchmark in which something is missing, censored or failed ends with 8; who
-interrupts a command gets 130.
+With `--strict`, a benchmark with a missing, censored or failed cell ends with 8; an interrupted
+command ends with 130.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ EXIT_INTERRUPTED = 130
 
 
 class TianJiError(Exception):
-    """Something failed; says what, where, why, and what to do next.
+    """An error with what failed and why, where, and what to do next.
 
     Args:
         what: One sentence without its full stop: what failed and why.
         where: File, key, host or role that it concerns; empty if there is no better place.
-        fix: The next thing to do or type; empty if there is none.
+        fix: The next step or command; empty if there is none.
     """
 
     exit_code = 1
@@ -75,7 +75,7 @@ class CleanupError(TianJiError):
 
 
 class WireError(TianJiError):
-    """A frame whose size, magic, schema, layout or content is not what both sides agreed on."""
+    """A frame whose size, magic, schema, layout or content is not as both sides agreed."""
 
 
 _OF_MACHINE = {
@@ -111,14 +111,14 @@ _NO_THREAD = "can't start new thread"
 
 
 def of_machine(error: BaseException) -> PreflightError | None:
-    """What an exception says of the machine, in words with a way out.
+    """Turns an exception caused by the machine into an error with a fix.
 
     Args:
         error: Anything that was raised; errors of other libraries that have an `errno`, and imports
             that failed for such a reason, count as well.
 
     Returns:
-        None if it says nothing of the machine: then it is a fault of the program.
+        None if it is not caused by the machine: then it is an error of the program.
     """
     if isinstance(error, OSError) and error.errno == errno.ENOENT and not _has_directory():
         return directory_is_gone()

@@ -1,5 +1,5 @@
-"""Files: read although anybody may have made them, so no pipe is waited for and no device read for
-ever; written so that no crash leaves half of one."""
+"""Reads untrusted files, so that no pipe or device blocks a command; writes files atomically, so
+that a crash leaves no partial one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_regular(path: Path) -> BinaryIO:
         ConfigError: It is something else, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, _LOOK)  # a pipe without a writer would keep us waiting
+        descriptor = os.open(path, _LOOK)  # a pipe without a writer would block
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file cannot be used, in the system's words."""
+    """The system's reason why a file cannot be used."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -75,11 +75,11 @@ def read_umask() -> int:
 
 
 FILE_MODE = 0o666 & ~read_umask()
-"""As this process began: the code of an environment beside a learner may set another umask."""
+"""The umask at the start: the code of an environment can set another one."""
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, flushes it to disk, and renames it.
+    """Writes a temporary file, flushes it to disk, and renames it.
 
     Raises:
         OSError: The disk is full or not writable; an existing file is unchanged.

@@ -22,7 +22,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         phase: `starting`, `running` or `stopping`.
-        env_steps_limit, seconds_limit, threshold: The stop rules; None where there is none.
+        env_steps_limit, seconds_limit, threshold: The stop rules; None if unset.
         roles: State of each role by address, and the share of a core that it uses.
     """
 
@@ -48,7 +48,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run has done so far, counting what it did before it was resumed.
+    """Counters of a run, including those of the runs that it resumed.
 
     Attributes:
         elapsed_s: On the run's timeline.
@@ -63,12 +63,12 @@ class RunCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the run is, for a learner that writes a checkpoint.
+    """The run's progress, for a learner that writes a checkpoint.
 
     Attributes:
         counters: What the coordinator knows.
-        consumed, trained: What of it was reported by this learner, and by those that take every
-            update together with it, so that it can add the rest.
+        consumed, trained: The part reported by this learner, and by those that make every update
+            together with it, so that it can add the rest.
     """
 
     counters: RunCounters = RunCounters()
@@ -76,7 +76,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     trained: int = 0
 
     def brought_up(self, consumed: int, trained: int, now_s: float) -> RunCounters:
-        """With what has come since: env steps consumed, samples trained, by the same learners."""
+        """Counters with the current env steps consumed and samples trained of the same learners."""
         known = self.counters
         consumed = known.env_steps_consumed + consumed - self.consumed
         return msgspec.structs.replace(

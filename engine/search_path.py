@@ -1,9 +1,9 @@
-"""Where Python looks for modules: the user's working directory comes last.
+"""Python's search path: the user's working directory comes last.
 
 `python -m` and an empty or relative entry of PYTHONPATH search the working directory before the
-standard library, so a `token.py` or a folder `engine/` beside an experiment would be imported
-instead of what is meant. Processes of TianJi are started with `python -P` and look for the user's
-own modules after all else.
+standard library, so a `token.py` or a folder `engine/` beside an experiment would shadow the
+intended module. Processes of TianJi are started with `python -P` and search the user's own modules
+last.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ OWN_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def working_directory_last() -> None:
     """Moves the working directory to the end of `sys.path`, unless TianJi itself is in it.
 
-    Nor if PYTHONPATH names it in full: then it is meant.
+    It also stays if PYTHONPATH names it in full: then that is intended.
     """
     try:
         here = os.getcwd()
     except OSError:
-        return  # it was removed, so nothing is found there
+        return  # it was removed
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if here in named or os.path.samefile(here, OWN_ROOT):
         return
@@ -43,19 +43,19 @@ _directories: list[str] = []
 def user_directories() -> list[str]:
     """Default directories of the user's modules: the working directory, and what
     `$TIANJI_MODULES` names, as PYTHONPATH does."""
-    with contextlib.suppress(OSError):  # a directory that was removed holds no module
+    with contextlib.suppress(OSError):  # a removed directory has no modules
         return [os.getcwd(), *filter(None, os.environ.get(MODULES_VARIABLE, "").split(os.pathsep))]
     return []
 
 
 def look_in(directories: Sequence[str]) -> None:
-    """Lets Python look for the user's modules there, after everywhere else."""
+    """Appends directories of the user's modules to Python's search path."""
     _directories.extend(name for name in dict.fromkeys(directories) if name not in _directories)
     sys.path.extend(name for name in _directories if name not in sys.path)
 
 
 def searched() -> tuple[str, ...]:
-    """Where the user's modules are looked for, for a process that is to look there as well."""
+    """The directories of the user's modules, for child processes."""
     return tuple(_directories)
 
 
@@ -67,9 +67,9 @@ def module_command(python: str, module: str, *words: str) -> list[str]:
 def own_path(given: str | None) -> str:
     """PYTHONPATH for a process of TianJi on this machine.
 
-    TianJi's own directory comes first where it is a checkout. An installation is found in any
-    case, so its directory is added only where another package of that name would be found before:
-    programs that an environment starts inherit this, perhaps other releases of Python.
+    TianJi's own directory comes first if it is a checkout. An installation is always found, so its
+    directory is added only if another package of that name would be found before: programs that an
+    environment starts inherit this, possibly with other releases of Python.
 
     Args:
         given: PYTHONPATH without it.

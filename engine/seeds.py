@@ -9,14 +9,14 @@ MAX_SEED = 2**30
 
 
 def actor_seeds(seed: int, index: int, epoch: int, resumes: int = 0) -> tuple[int, int]:
-    """For one incarnation of an actor: of its actions, and of its environments."""
+    """Seeds of one incarnation of an actor: for its actions, and for its environments."""
     entropy = [seed, index, epoch, *_again(resumes)]
     of_actions, of_env = np.random.SeedSequence(entropy).generate_state(2)
     return int(of_actions), int(of_env) % MAX_SEED
 
 
 def buffer_random(seed: int, index: int, resumes: int = 0) -> np.random.Generator:
-    """What a replay buffer draws samples with."""
+    """The random generator with which a replay buffer draws samples."""
     return np.random.default_rng([seed, index, *_again(resumes)])
 
 

@@ -1,8 +1,8 @@
-"""Where the time of a process goes: a stopwatch that always runs in exactly one section.
+"""Profiles a process: a stopwatch that always runs in exactly one section.
 
 Since it is never in two sections, nor in none, the sections of a role add up to its wall time.
-Functions that deserve a section of their own are wrapped once, when a process is put together; with
-`OFF` they are handed back as they are, so not profiling costs nothing at all.
+Functions with their own section are wrapped once, when a process is set up; with `OFF` they are
+returned unchanged, so without profiling there is no cost.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ SECTIONS = (
     WAITING,
     OTHERS,
 )
-"""In the order in which they are shown; each is explained in `docs/results-format.md`."""
+"""In display order; `docs/results-format.md` explains each."""
 IDLE = (MEETING, WAITING, OTHERS)
-"""Those in which a role does nothing of its own."""
+"""Sections in which a role does no work itself."""
 
 _SHARED = (RECEIVING, WAITING)
 """It is not known yet for which role of the process this is, so it counts for each of them."""
 
 
 class Sections(Protocol):
-    """What is given to those who have something to time."""
+    """The interface of a timer."""
 
     def timed(self, section: str, function: Callable[P, R]) -> Callable[P, R]:
-        """The same function, whose time counts as `section` from now on."""
+        """The same function, timed as `section`."""
         ...
 
 
@@ -76,11 +76,11 @@ OFF = NoSections()
 
 @dataclass(frozen=True)
 class Reading:
-    """What a role has spent so far, in nanoseconds.
+    """Times of a role so far, in nanoseconds.
 
     Attributes:
         wall_ns: By section; they add up to the wall time since the stopwatch was started.
-        cpu_ns: Processor time of the role's thread while it was at work, or waiting after it.
+        cpu_ns: Processor time of the role's thread while it worked, or waited after that.
         process_cpu_ns: Processor time of all threads of its process.
     """
 
@@ -92,8 +92,8 @@ class Reading:
 class Stopwatch:
     """Counts the wall time of one thread by role and section. Starts in no role's `control`.
 
-    Processor time is read only when another role's turn comes, since that costs the kernel's help
-    and sections change with every env step.
+    Processor time is read only when another role starts to work, since that is a system call and
+    sections change with every env step.
 
     Args:
         wall_ns, cpu_ns, process_cpu_ns: The clocks; tests give their own.
@@ -120,22 +120,22 @@ class Stopwatch:
         self._cpu_spent[role] = 0
 
     def give_turn(self, role: str) -> None:
-        """From now on this role is at work, until it is another's turn."""
+        """Attributes the time from now on to this role."""
         if role != self._owner:
             self._settle_cpu()
             self._owner, self._base = role, self._bases[role]
         self._switch(self._base + _CONTROL)
 
     def timed(self, section: str, function: Callable[P, R]) -> Callable[P, R]:
-        """The same function, whose time counts as `section` of the role at work.
+        """The same function, timed as `section` of the working role.
 
-        What it calls may be timed as well: then the inner section counts instead.
+        If a function that it calls is timed as well, the inner section counts instead.
         """
         offset, is_shared = SECTIONS.index(section), section in _SHARED
         spent, wall_ns = self._spent, self._wall_ns
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            # `_switch` twice, written out: this is called several times for an env step.
+            # `_switch` twice, inlined: this is called several times per env step.
             before, now_ns = self._slot, wall_ns()
             spent[before] += now_ns - self._since_ns
             self._slot = offset if is_shared else self._base + offset

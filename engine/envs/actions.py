@@ -1,8 +1,8 @@
 """Converts the actions of an algorithm to those of an environment, always within its action space.
 
 An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest. The space of
-the environment may be whole numbers of any width, half open, or wider than its own type can
-subtract; whatever it is, what reaches `step` has its dtype and shape and lies within its bounds.
+the environment can be integers of any width, half open, or wider than its own type can subtract.
+In every case `step` receives the space's dtype and shape, within its bounds.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ Reals: TypeAlias = npt.NDArray[np.float64]
 Array: TypeAlias = npt.NDArray[Any]
 INFINITE = float("inf")
 NEAR = 1e-5
-"""How far, of its own size, an end may be missed by what is computed in float32."""
+"""Largest relative error of a range's end when computed in float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """How units of a range become values, entry by entry; every array is [D].
+    """Converts units of a range to values, entry by entry; every array is [D].
 
         real:   clip(shift + scale * clip(a, least, most), low, high)
         whole:  base + clip(floor(shift + scale * clip(a, least, most)), low, high)
 
-    A bounded entry has its range for a from -1 to 1; of whole numbers each has an equal part of it.
-    An entry without bounds is `a` itself. With one bound it is that too, clipped; but moved, if 0
-    is not at least one unit within the bound, so that -1 is the lowest or 1 the highest value.
+    A bounded entry maps a in [-1, 1] to its range; each integer has an equal part of it. An entry
+    without bounds is `a` itself. With one bound it is `a`, clipped; if 0 is not at least one unit
+    within the bound, it is also shifted, so that -1 is the lowest or 1 the highest value.
 
     Attributes:
         dtype: Of the environment.
         shape: Of one action there.
-        least, most: What a is clipped to.
+        least, most: Bounds to which a is clipped.
         scale, shift, low, high: See above; float64.
-        base: Int64; sums with it wrap around, so that it serves 64 bits with and without a sign.
-        last: What is missing at a = 1, where a float64 cannot tell the highest values apart.
+        base: Int64; sums with it wrap around, so it works for signed and unsigned 64 bits.
+        last: Correction at a = 1, where a float64 cannot distinguish the highest values.
     """
 
     dtype: np.dtype[Any]
@@ -63,7 +63,7 @@ class Scale:
 
 
 def scale_of(space: gymnasium.spaces.Box) -> Scale:
-    """Works out how to reach all of a Box, and nothing else.
+    """Computes the scale that reaches exactly the values of a Box.
 
     Raises:
         ConfigError: It has no entries, or a type that is not supported.
@@ -142,8 +142,8 @@ def _whole_entry(
 def _open_range(
     low: float, high: float, has_low: bool, has_high: bool
 ) -> tuple[float, float, float]:
-    """Of an entry that lacks a bound: where it is counted from, what a unit is, and how many units
-    from there 0 is."""
+    """Origin and unit of an entry without some bound, and the distance of 0 from that origin in
+    units."""
     if has_low and low > -1:
         return low, max(1.0, float(abs(low))), 1.0
     if has_high and high < 1:
@@ -152,7 +152,7 @@ def _open_range(
 
 
 def _float_below(value: int) -> float:
-    """The largest float64 that is not above a whole number of at least 0."""
+    """The largest float64 that is not above a non-negative integer."""
     near = float(value)
     return near if int(near) <= value else float(np.nextafter(near, 0.0))
 
@@ -169,7 +169,7 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
     that of the action which it chose. See `Scale` for entries without bounds.
 
     Args:
-        env: Its single action space is a Box; actions may come with their entries in one axis.
+        env: Its single action space is a Box; actions are [B, ...] or flat, [B, D].
 
     Raises:
         ConfigError: It is one that cannot be supported.
@@ -183,7 +183,7 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
         self._shape = (env.num_envs, *scale.shape)
         self._flat = (env.num_envs, scale.low.size)
         self._plain = _plain_range(space)
-        # An array of scalars is taken apart into scalars, which are in no Box.
+        # Iterating an array of scalars gives scalars, which are in no Box.
         self._goes_apart = not scale.shape and isinstance(
             env.unwrapped, gymnasium.vector.SyncVectorEnv
         )
@@ -192,9 +192,9 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        """Raises RunFailedError for an action that is no number."""
+        """Raises RunFailedError for an action that is not finite."""
         self._num_steps += 1
-        if not float(vdot(actions, actions)) < INFINITE:  # it may also be a large number
+        if not float(vdot(actions, actions)) < INFINITE:  # it can also be a large number
             self._refuse(actions)
         if self._plain is None:
             values = self._convert(actions)
@@ -232,7 +232,7 @@ def _to_real(scale: Scale, a: Reals, values: Reals) -> Array:
 
 def _to_whole(scale: Scale, a: Reals, values: Reals) -> Array:
     offset = np.floor(values).clip(scale.low, scale.high)
-    half = np.floor(offset / 2)  # so that also 2^63 and more fit into an int64
+    half = np.floor(offset / 2)  # so that 2^63 and more also fit into an int64
     whole = half.astype(np.int64) * 2 + (offset - 2 * half).astype(np.int64) + scale.base
     whole += (a >= scale.most) * scale.last
     is_unsigned = scale.dtype == np.uint64
@@ -250,7 +250,7 @@ class _PlainRange:
     def __init__(self, low: Array, high: Array, middle: Array, half_range: Array) -> None:
         self._middle, self._half_range = middle, half_range
         self._low, self._high = low, high
-        # Rounding is monotone, so if both ends stay within, so does all between.
+        # Rounding is monotone, so if both ends stay within bounds, so do all values between.
         is_exact = (middle - half_range >= low) & (middle + half_range <= high)
         self._is_exact = bool(is_exact.all())
 
@@ -277,8 +277,8 @@ _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
 
 
 def _plain_range(space: gymnasium.spaces.Box) -> _PlainRange | None:
-    """None if the space is of another type, open somewhere, or its ends cannot be told in float32
-    by their middle: too wide, or one of them much larger than the other."""
+    """None if the space has another type, is unbounded somewhere, or its ends cannot be computed in
+    float32 from their middle: too wide, or one end much larger than the other."""
     if space.dtype != np.float32 or not space.is_bounded():
         return None
     low, high = space.low.reshape(-1), space.high.reshape(-1)
@@ -288,13 +288,13 @@ def _plain_range(space: gymnasium.spaces.Box) -> _PlainRange | None:
             abs(middle - half_range - low) - NEAR * abs(low),
             abs(middle + half_range - high) - NEAR * abs(high),
         )
-    if not (misses <= 0).all():  # nor are they if something is infinite or no number
+    if not (misses <= 0).all():  # also False if a value is infinite or NaN
         return None
     return _PlainRange(low, high, middle, half_range)
 
 
 class CountedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Discrete actions counted from 0 and in int64, whatever the environment counts from and in.
+    """Discrete actions counted from 0, in int64, whatever start and dtype the environment has.
 
     Args:
         env: Its single action space is Discrete.
@@ -317,17 +317,17 @@ class CountedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.n
 
 
 def is_counted_from_0(space: gymnasium.spaces.Discrete) -> bool:
-    """Whether its actions are what algorithms choose: 0 to n - 1, in int64."""
+    """Whether its actions are those that algorithms choose: 0 to n - 1, in int64."""
     return int(space.start) == 0 and space.dtype == np.int64
 
 
 def counted_from_0(space: gymnasium.spaces.Discrete) -> gymnasium.spaces.Discrete:
-    """As many actions, as algorithms choose them."""
+    """A space with as many actions, counted from 0, in int64."""
     return gymnasium.spaces.Discrete(int(space.n))
 
 
 class TensorRange:
-    """Units of a range to values, as `RangedActions` does it, for tensors on a device.
+    """Converts units of a range to values like `RangedActions`, for tensors on a device.
 
     Args:
         space: Of one action.

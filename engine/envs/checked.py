@@ -1,7 +1,7 @@
 """Checks what environments return, before anything acts on it or trains on it.
 
-A network that was trained on one NaN is lost for good, and NumPy spreads an array of a wrong shape
-over a batch without a word.
+A network that was trained on one NaN is lost, and NumPy silently broadcasts an array of a wrong
+shape over a batch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from engine.errors import RunFailedError
 
 Info = dict[str, object]
 LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
-"""Rollouts are in single precision: what is larger would be infinite there."""
+"""Rollouts are in single precision, where larger values would be infinite."""
 
 
 class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Refuses shapes that were not announced, and numbers that are none, naming environment and
-    step. What an environment raises gets the same names as a note.
+    """Refuses undeclared shapes and non-finite values, naming environment and step.
+
+    Exceptions of an environment get the same names as a note.
 
     Args:
         env: What to check.
@@ -74,7 +75,9 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             and (self._is_whole or float(vdot(observation, observation)) < LARGEST_SQUARE)
             and float(vdot(reward, reward)) < LARGEST_SQUARE
         )
-        if not is_sound:  # which may be: a sum of squares overflows before its summands do
+        if (
+            not is_sound
+        ):  # this can be a false alarm: a sum of squares overflows before its summands do
             self._check("observation", observation, self._observation_shape)
             self._check("reward", reward, row)
             self._check("terminated", terminated, row)
@@ -82,8 +85,8 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         return result
 
     def _refuse_raw(self, error: Exception) -> None:
-        """Raises RunFailedError if single observations cannot be put together: NumPy's words for
-        that name neither the environment nor what was announced."""
+        """Raises RunFailedError if single observations cannot be stacked: NumPy's message for that
+        names neither the environment nor the declared space."""
         space = self.env.single_observation_space
         single = getattr(self.env.unwrapped, "_env_obs", None)
         if single is None or space.shape is None or space.dtype is None:
@@ -91,7 +94,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
         if not any(
             "concatenate" in name for name in frames
-        ):  # then an environment has raised, and returned nothing
+        ):  # then an environment raised, and returned nothing
             return
         for number, observation in enumerate(single):
             try:

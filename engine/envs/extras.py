@@ -16,7 +16,7 @@ def install_command(extra: str, package: str) -> str:
 
     Args:
         extra: Of TianJi, such as `atari`.
-        package: What it consists of, for hosts that have TianJi's sources only.
+        package: The package that it installs, for hosts that have only TianJi's sources.
     """
     pip = f"{shlex.quote(sys.executable)} -m pip install"
     try:

@@ -49,7 +49,7 @@ def register_environment(
         max_episode_steps: Longer episodes are truncated; applied to `make` only.
     """
     if make_vector is not None and max_episode_steps is not None:
-        # Gymnasium would hand the limit to `make_vector` as an argument that it need not know.
+        # Gymnasium would pass the limit to `make_vector` as an argument that it possibly rejects.
         make, max_episode_steps = partial(_make_limited, make, max_episode_steps), None
     gymnasium.register(
         env_id,

@@ -22,7 +22,7 @@ MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 EXTRAS = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar", "minatar")}
 """The package that ids of a namespace need, and the extra that installs it."""
 KNOWN = (*(f"ALE/{game}-v5" for game in ATARI), *(f"MinAtar/{game}-v1" for game in MINATAR))
-"""Ids that are registered only once they are asked for."""
+"""Ids that are registered on first use."""
 MANY = 3
 LIST_ALL = "python -c 'import gymnasium; gymnasium.pprint_registry()' lists all"
 _VARIANT = re.compile(r"(noframeskip|deterministic|[-_]?ram(deterministic|noframeskip)?)$")
@@ -37,7 +37,7 @@ def nearest(env_id: str, registered: Iterable[str]) -> str:
 
     Args:
         env_id: The unknown one.
-        registered: All ids that there are.
+        registered: All registered ids.
     """
     module, _, own = env_id.rpartition(":")
     newest: dict[tuple[str, str], str] = {}

@@ -1,5 +1,5 @@
-"""The first reset and the first actions, before anything is started: what breaks there breaks by
-name, with the user's own line, under every policy alike."""
+"""Tries the first reset and the first actions before anything starts, under every policy, so that
+errors there name the user's own line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def first_observation(reset: Callable[[], np.ndarray | Tensor], spec: EnvSpec) -
 
     Returns:
         Observations [B, ...]; None if user code tried to end the process, as `sys.exit` does, or
-        memory ran out: the run will meet that as well, and say what ended it.
+        memory ran out: the run will fail in the same way and report it.
 
     Raises:
-        ConfigError: It raises, or returns what no network may see.
+        ConfigError: It raises, or returns an invalid observation.
     """
     try:
         with (
@@ -58,7 +58,7 @@ def check_acting(algorithm: Algorithm, fields: Sequence[Field], observation: Ten
         observation: [B, ...].
 
     Raises:
-        ConfigError: The network or `act` raises, or gives what no rollout can hold.
+        ConfigError: The network or `act` raises, or returns a wrong shape or a non-finite value.
     """
     by_name = {field.name: field for field in fields}
     names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
@@ -77,7 +77,7 @@ def check_acting(algorithm: Algorithm, fields: Sequence[Field], observation: Ten
 
 
 def _check_choice(field: Field, one: Tensor, other: Tensor, num_envs: int) -> None:
-    """What `act` gives for one field, twice; raises ConfigError."""
+    """Checks two results of `act` for one field; raises ConfigError."""
     wanted = (num_envs, *field.shape)
     if tuple(one.shape) != wanted:
         raise ConfigError(

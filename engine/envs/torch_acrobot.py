@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.envs.torch_batch import Moved, TorchBatch
 
 GRAVITY, LINK_MASS, LINK_LENGTH, LINK_CENTRE, LINK_MOMENT = 9.8, 1.0, 1.0, 0.5, 1.0
-"""Of both links alike."""
+"""Of both links."""
 STEP_S = 0.2
 MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi
 HEIGHT_TO_REACH = 1.0

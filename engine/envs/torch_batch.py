@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 Moved: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""The next states [B, N], rewards [B], and which episodes terminate by them, bool [B]."""
+"""The next states [B, N], rewards float32 [B], and which episodes terminate, bool [B]."""
 
 
 class TorchBatch(ABC):
     """Copies of an environment that step together and restart in next-step mode.
 
-    Nothing here asks the device for a value, so it is never waited for.
+    No value is read from the device, so there is no synchronization.
 
     Args:
         num_envs: B.
@@ -48,7 +48,7 @@ class TorchBatch(ABC):
 
     @abstractmethod
     def _begin(self) -> Tensor:
-        """States that episodes begin with, [B, N]."""
+        """Initial states of episodes, [B, N]."""
 
     @abstractmethod
     def _move(self, action: Tensor) -> Moved:
@@ -56,7 +56,7 @@ class TorchBatch(ABC):
 
     @abstractmethod
     def _observe(self) -> Tensor:
-        """What `state` looks like, [B, ...]."""
+        """The observations of `state`, [B, ...]."""
 
     def reset(self, seed: int) -> Tensor:
         """See `TorchEnvironment`."""
@@ -80,7 +80,7 @@ class TorchBatch(ABC):
         return self._observe(), (reward * goes_on).to(torch.float32), terminated, truncated
 
     def _uniform(self, high: float | Tensor) -> Tensor:
-        """Drawn from -high to high, of the shape and type of `state`."""
+        """Uniform in [-high, high), with shape and dtype of `state`."""
         drawn = torch.rand(
             self.state.shape,
             dtype=self.state.dtype,

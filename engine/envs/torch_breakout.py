@@ -1,7 +1,7 @@
 """MinAtar's Breakout on tensors: the rules of `minatar` (Young & Tian, 2019), without branches.
 
 The ball moves along diagonals, in direction 0 (up left), 1 (up right), 2 (down right) or 3 (down
-left). So `direction ^ 1` is reflected by a side, `^ 3` by what lies above or below, `^ 2` by both.
+left). So `direction ^ 1` is a reflection by a side, `^ 3` by what is above or below, `^ 2` by both.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from engine.envs.minatar import MAX_EPISODE_STEPS
 from engine.envs.torch_batch import Moved, TorchBatch
 
 SIZE = 10
-"""Of the board, both ways."""
+"""Side length of the board, in cells."""
 CELLS = SIZE * SIZE
 BRICK_ROWS = slice(1 * SIZE, 4 * SIZE)
-"""The cells that hold bricks in the beginning."""
+"""The cells with bricks at the start."""
 LEFT, RIGHT = 1, 3
 """Of the six actions that all games of MinAtar have; the others leave the paddle where it is."""
 MINIMAL_ACTIONS = (0, LEFT, RIGHT)
@@ -61,7 +61,7 @@ class TorchBreakout(TorchBatch):
         self._wall[BRICK_ROWS] = 1
 
     def _starts_right(self) -> Tensor:
-        """On which side the ball begins, bool [B]."""
+        """On which side the ball starts, bool [B]."""
         drawn = torch.rand(len(self.state), device=self.state.device, generator=self._generator)
         return drawn < 0.5
 
@@ -71,7 +71,7 @@ class TorchBreakout(TorchBatch):
         return drawn < self._sticky_action_prob
 
     def _begin(self) -> Tensor:
-        """The last action outlives an episode, as it does in `minatar`."""
+        """The last action is kept across episodes, as in `minatar`."""
         starts_right = self._starts_right()
         row = torch.full_like(self._age, START_ROW)
         column = torch.where(starts_right, SIZE - 1, 0)
@@ -95,7 +95,7 @@ class TorchBreakout(TorchBatch):
         direction = torch.where((x < 0) | (x >= SIZE), direction ^ 1, direction)
         x = x.clamp(0, SIZE - 1)
         at_top = y < 0
-        y = y.clamp(0, SIZE - 1)  # it would fall out of the board of a game that has ended
+        y = y.clamp(0, SIZE - 1)  # it would leave the board of a game that has ended
         cell = y * SIZE + x
         at_brick = (bricks.gather(-1, cell[:, None])[:, 0] == 1) & ~at_top
         breaks = at_brick & (strikes == 0)

@@ -1,8 +1,8 @@
 """Environments whose states are tensors: all copies step together on one device.
 
 They are for policies that fuse the whole loop on a device. Like all environments here they restart
-in next-step mode: what comes with the end of an episode is its true last observation, and the
-following step of that copy only resets, whatever the action; its reward counts for nothing.
+in next-step mode: the observation at the end of an episode is the true last one, and the following
+step of that copy only resets, whatever the action; its reward is not counted.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What commands of roles do to the world: environments, training, files."""
+"""The effects of roles' commands: environments, training, files."""

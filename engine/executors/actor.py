@@ -1,7 +1,7 @@
 """What an actor does: steps environments and writes rollouts.
 
-The loop over steps is the hot path of an actor. It writes every value straight into the outgoing
-buffer; whatever can be done once a rollout is not done there.
+The loop over steps is the hot path of an actor. It writes every value directly into the outgoing
+buffer; anything that can be done once per rollout is done elsewhere.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from engine.wire.codec import allocate_framed
 
 
 class ActorExecutor(BaseActorExecutor):
-    """Collects with environments of NumPy arrays, its own ones or remote ones.
+    """Collects with NumPy environments, its own or remote ones.
 
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
         arena: Memory shared with the other roles of this host, if there is any.
-        compiles: Whether to exchange eager acting for compiled acting when there is any.
+        compiles: Whether to switch to compiled acting once it is available.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ActorExecutor(BaseActorExecutor):
         yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
 
     def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
-        """All steps of a rollout; all parts but the one in turn may be stepping meanwhile.
+        """All steps of a rollout; while one split acts, all others can be stepping.
 
         Args:
             rows: For each part, [T].
@@ -145,12 +145,12 @@ class ActorExecutor(BaseActorExecutor):
         return self._remote
 
     def _allocate(self, num_bytes: int) -> np.ndarray:
-        """Memory for a rollout: shared if a slot is free, else this process's own."""
+        """Memory for a rollout, uint8 [num_bytes]: shared if a slot is free, else private."""
         shared = None if self._arena is None else self._arena.take(self._index, self._epoch)
         return allocate_framed(num_bytes) if shared is None else shared
 
     def _learnt_reward(self) -> np.ndarray:
-        """What the learner sees of the environment's rewards, [T, B]."""
+        """Rewards as the learner sees them, float32 [T, B]: scaled or clipped."""
         reward = np.sign(self._earned) if self._spec.clip_reward else self._earned
         if self._spec.reward_scale == 1.0:
             return reward
@@ -165,7 +165,7 @@ class ActorExecutor(BaseActorExecutor):
         return scaled
 
     def _lost_life(self, valid: np.ndarray) -> np.ndarray:
-        """Where a life was lost, [T, B]; nowhere in a step that only reset."""
+        """Where a life was lost, bool [T, B]; False in a step that only reset."""
         has_lost: np.ndarray = (self._lives[1:] < self._lives[:-1]) & valid
         self._lives[0] = self._lives[-1]
         return has_lost

@@ -1,7 +1,7 @@
 """The common part of all ways of collecting: an actor's commands and the counts of its rollouts.
 
-Collecting is a generator over steps that can be left and re-entered between any two of them, so
-that a stop or newer weights are noticed even where environments are slow.
+Collecting is a generator over steps that can be paused between any two of them, so a stop or newer
+weights are noticed even if environments are slow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.timing import INFERENCE, OFF, Sections
 from engine.trace.records import Episode
 
 Steps = Generator[Rollout | StepWanted | None, None, None]
-"""None after each step, a step that remote environments have to take, at last the rollout."""
+"""None after each step, a step for remote environments to take, or finally the rollout."""
 
 
 class BaseActorExecutor(ABC):
@@ -37,8 +37,8 @@ class BaseActorExecutor(ABC):
         index: Number of the actor.
         epoch: Its incarnation; a restarted actor continues with other random numbers.
         clock: The run's timeline.
-        resumes: How often the run has gone on from a checkpoint.
-        device: Where rollouts are; the processor by default.
+        resumes: How often the run was resumed.
+        device: Device of rollouts; the CPU by default.
         sections: Where its time is counted.
     """
 
@@ -84,7 +84,7 @@ class BaseActorExecutor(ABC):
 
     @abstractmethod
     def _load(self, weights: Weights) -> None:
-        """Acts with these from now on."""
+        """Acts with these weights from now on."""
 
     @abstractmethod
     def _collect(self, ticket: int) -> Steps:
@@ -92,7 +92,7 @@ class BaseActorExecutor(ABC):
 
     @abstractmethod
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Rewards as the environment gave them and which episodes ended, both [num_rows, B]."""
+        """The environment's rewards, floats, and episode ends, bool; both [num_rows, B]."""
 
     def _take(self, taken: StepTaken) -> bool:
         """Accepts the result of a remote step; False if no environment waits for it."""
@@ -121,7 +121,7 @@ class BaseActorExecutor(ABC):
         return []
 
     def advance(self, budget_s: float) -> list[Event]:
-        """Goes on collecting for about `budget_s`, at least one step."""
+        """Collects for about `budget_s`, at least one step."""
         assert self._steps is not None
         deadline_s = time.monotonic() + budget_s
         with self._keeps_no_gradient():
@@ -140,13 +140,13 @@ class BaseActorExecutor(ABC):
         duration_s = self._clock.now_s() - self._start_s
         is_under_way = self._steps is not None and bool(self._moments_s)
         self._steps = None
-        if not is_under_way:  # before its first step the very first rollout has no memory yet
+        if not is_under_way:  # the very first rollout has no memory before its first step
             return RolloutAbandoned(0, duration_s, ())
         entries = self._enter_books()
         return RolloutAbandoned(entries.num_env_steps, duration_s, self._episodes)
 
     def _enter_books(self) -> Entries:
-        """Enters the steps taken since the rollout began, and notes the episodes that ended."""
+        """Counts the steps since the rollout started, and records the episodes that ended."""
         entries = self._statistics.enter(*self._outcomes(len(self._moments_s)))
         self._episodes = tuple(
             Episode(

@@ -1,7 +1,7 @@
-"""A learner's state to a checkpoint and back, exactly. The files: `engine.trace.checkpoint_file`.
+"""Saves and restores a learner's state exactly. The files: `engine.trace.checkpoint_file`.
 
-Nothing in a checkpoint is ever executed, and nothing is allocated for a file before its size, and
-the name, type and shape of every tensor in it, are known to be those of the state at hand.
+Nothing in a checkpoint is ever executed. No memory is allocated for a file before its size, and the
+name, dtype and shape of every tensor in it, were compared with those of the current state.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def save_checkpoint(
 
     Raises:
         OSError: The disk is full or not writable; earlier checkpoints are untouched.
-        RunFailedError: A number in the state is none; so are they then.
+        RunFailedError: A value in the state is not finite; earlier checkpoints are untouched.
     """
     tensors = _tensors(state)
     if (strange := first_strange(tensors)) is not None:
@@ -158,7 +158,7 @@ def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -
 
 
 def _places(state: LearnerState) -> dict[str, torch.Tensor]:
-    """The tensors of a state, by the names that they have in a checkpoint; writing changes it."""
+    """The tensors of a state, by their names in a checkpoint; writing to them changes the state."""
     tensors = {f"network.{name}": p.detach() for name, p in state.network.named_parameters()}
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
@@ -169,13 +169,13 @@ def _places(state: LearnerState) -> dict[str, torch.Tensor]:
 
 
 def _tensors(state: LearnerState) -> dict[str, torch.Tensor]:
-    """Copies of all of it, with the state of the random generator."""
+    """Copies of all tensors, with the state of the random generator."""
     tensors = {"generator": state.generator.get_state(), **_places(state)}
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _buffer_policy(blueprint: Blueprint) -> dict[str, Setting]:
-    """How samples are kept between actors and learner."""
+    """Kind and settings of the buffer between actors and learner."""
     request, staleness = blueprint.replay, blueprint.experiment.staleness
     if request is None:
         bound = staleness.max_lag if staleness.mode in ("block", "drop") else None

@@ -20,18 +20,18 @@ from engine.timing import MEETING, OFF, Sections
 from engine.wire.rendezvous import Rendezvous
 
 MEET_S = 600.0
-"""How long the others may take to come to an update; a dead one is noticed at once."""
+"""Time-out for the other learners to reach an update; a dead one is noticed at once."""
 
 
 class GlooGroup:
     """All learners of one update; the calls below return when every learner has made them.
 
     Args:
-        place: Where to meet.
+        place: The rendezvous.
         rank: Number of this learner.
         count: How many there are.
-        sections: Where the time of meeting is counted.
-        shares: What each learner holds of a batch, in relation to the others; equal by default.
+        sections: Where waiting for the others is counted.
+        shares: Relative size of each learner's share of a batch; equal by default.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class GlooGroup:
         return own, sum(self.shares) - own
 
     def close(self) -> None:
-        """Leaves; the others must have made their last call, too."""
+        """Leaves the group; the others must also have made their last call."""
         del self._group
 
     def all_agree(self, env_steps: int) -> int | None:
-        """Whether every learner takes part in the next update, and how large it is.
+        """Agrees on the next update: whether all learners take part, and its size.
 
         Args:
             env_steps: Of this learner's share.
@@ -78,7 +78,7 @@ class GlooGroup:
         return None if num_withdrawn else total
 
     def withdraw(self) -> None:
-        """Takes part no longer; none of the others does then."""
+        """Leaves joint updates; then no other learner continues them either."""
         self._vote(1, 0)
 
     def _vote(self, *values: int) -> list[int]:
@@ -87,13 +87,13 @@ class GlooGroup:
         return [int(value) for value in votes.tolist()]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all learners, as a new tensor without gradient."""
+        """The element-wise sum over all learners, a new tensor of this shape without gradient."""
         total = values.detach().clone()
         self.all_reduce_sum(total)
         return total
 
     def all_reduce_sum(self, values: Tensor) -> None:
-        """Replaces `values` by their sum over all learners."""
+        """Replaces `values` by their element-wise sum over all learners, in place."""
         here = values.cpu()  # itself, if it is on the CPU already; gloo sums in main memory
         self._all_reduce(here, c10d.ReduceOp.SUM)
         if here is not values:

@@ -22,9 +22,9 @@ from engine.trace.writer import TraceWriter
 SUMMARY_NAME = "summary.json"
 TRACE_NAME = "trace"
 SUMMARY_BYTES = 16 * 2**10
-"""More than a summary has, unless its error is long."""
+"""More bytes than a summary has, unless its error is long."""
 LOOK_S = 1.0
-"""How often disk and clock are looked at."""
+"""How often disk and clock are checked."""
 
 
 class CoordinatorExecutor:
@@ -72,7 +72,7 @@ class CoordinatorExecutor:
         return []
 
     def _look_around(self) -> list[Event]:
-        """Now and then, at what may happen to this host; it is an event of the run."""
+        """Periodic checks of this host; changes become events of the run."""
         found: list[Event] = []
         now_s = time.monotonic()
         if now_s >= self._look_at_s:
@@ -87,22 +87,22 @@ class CoordinatorExecutor:
 
 
 def _note(kind: str, detail: str) -> Noted:
-    """For the trace and, at once, for the log."""
+    """Writes to the trace and the log."""
     print(f"{kind}: {detail}", file=sys.stderr, flush=True)
     return Noted(kind, detail)
 
 
 def reserve_summary(path: Path) -> None:
-    """Takes the room that `write_summary` will need, so that no disk is too full for the outcome.
+    """Reserves the disk space that `write_summary` will need, so that it fits on a full disk.
 
-    What cannot be reserved may still be written in the end.
+    If this fails, the summary can still fit at the end.
     """
     with contextlib.suppress(OSError), _temporary(path).open("wb") as file:
         file.write(b" " * SUMMARY_BYTES)
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Writes `summary.json` whole or not at all.
+    """Writes `summary.json` atomically.
 
     Raises:
         OSError: It cannot be written.
@@ -110,7 +110,9 @@ def write_summary(path: Path, summary: Summary) -> None:
     temporary = _temporary(path)
     data = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
-    with open(descriptor, "r+b") as file:  # not emptied first: its blocks may be the last ones
+    with open(
+        descriptor, "r+b"
+    ) as file:  # not truncated first: its blocks are possibly the last ones
         file.write(data)
         file.truncate()
         file.flush()

@@ -1,7 +1,7 @@
 """What an actor does if the whole loop is fused on one device: steps tensor environments.
 
-Nothing is asked of the device between the steps of a rollout, so it is never waited for; what the
-books need is read once, when the rollout is complete.
+Nothing is read from the device between the steps of a rollout, so there is no synchronization; the
+counts are read once, when the rollout is complete.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NO_BUFFER = Layout((), 0, 0).allocate()
 
 
 class DeviceActorExecutor(BaseActorExecutor):
-    """Collects with environments of tensors; rollouts stay on the device.
+    """Collects with tensor environments; rollouts stay on the device.
 
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
     """
 
-    # Rollouts go to a learner as they are; it could not differentiate through inference tensors.
+    # Rollouts go to a learner unchanged; it could not differentiate through inference tensors.
     _keeps_no_gradient = torch.no_grad
 
     def __init__(
@@ -54,7 +54,7 @@ class DeviceActorExecutor(BaseActorExecutor):
         self._tensors: dict[str, Tensor] = {}
 
     def close(self) -> None:
-        """Tensors go with the process."""
+        """Nothing to release: tensors are freed with the process."""
 
     def _load(self, weights: Weights) -> None:
         assert isinstance(weights, DeviceWeights), "the learner is on another device"
@@ -83,7 +83,7 @@ class DeviceActorExecutor(BaseActorExecutor):
         yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
 
     def _check(self, fields: Mapping[str, Tensor]) -> None:
-        """Refuses numbers that are none, once a rollout: the device is waited for then anyway.
+        """Refuses non-finite values, once per rollout, when the device is synchronized anyway.
 
         Args:
             fields: Of the rollout by name, [T, B, ...] or [T+1, B, ...].

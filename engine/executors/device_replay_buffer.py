@@ -1,8 +1,8 @@
 """What a replay buffer does if the whole loop is fused on one device.
 
-What is large, observations and actions, stays on the device: rollouts are copied there into one
-preallocated tensor, and samples gathered from it. What decides which are drawn (rewards, ends of
-episodes, priorities) is small and kept by the processor, in the same store as everywhere else.
+Large arrays, observations and actions, stay on the device: rollouts are copied there into one
+preallocated tensor, and samples are gathered from it. What sampling needs (rewards, episode ends,
+priorities) is small and kept on the CPU, in the same store as elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEXT = "next_observation"
 
 
 class DeviceReplayExecutor(ReplayExecutor):
-    """Keeps and draws on one device; see `ReplayExecutor`.
+    """Stores and draws on one device; see `ReplayExecutor`.
 
     Args:
         blueprint, index, clock, resumes: See `ReplayExecutor`.
@@ -79,7 +79,7 @@ class DeviceReplayExecutor(ReplayExecutor):
         return DeviceSamples(info, buffer, {**moved, **self._gathered(positions)})
 
     def _gathered(self, positions: IntArray) -> Mapping[str, Tensor]:
-        """What is kept on the device, [updates, batch size, ...]."""
+        """The fields on the device, [updates, batch size, ...]."""
         slot, t, env = (self._index(values) for values in self._store.places(positions))
         later = self._index(self._store.later(positions))
         shape = (self._layout.num_steps, self._layout.num_envs)
@@ -92,4 +92,4 @@ class DeviceReplayExecutor(ReplayExecutor):
 
 
 _BOOKKEEPING = ("key", "version")
-"""Goes back to the store, or into a trace: the processor's business."""
+"""Fields for the store or the trace, which stay on the CPU."""

@@ -23,7 +23,7 @@ from engine.timing import ENVIRONMENT, Sections
 
 
 class EnvSplit(ABC):
-    """Some environments, and where what they return belongs.
+    """Some environments, and the destination of what they return.
 
     Args:
         columns: Theirs along axis B.
@@ -34,7 +34,7 @@ class EnvSplit(ABC):
         self._t = 0
 
     def bind(self, views: Mapping[str, Array], earned: Array, lives: Array | None) -> None:
-        """From now on steps belong into this rollout.
+        """Directs further steps into this rollout.
 
         Args:
             views: Its fields, [T, B, ...] or [T+1, B, ...].
@@ -51,15 +51,15 @@ class EnvSplit(ABC):
 
     @abstractmethod
     def begin(self, t: int) -> None:
-        """Begins step t with the actions that are in the rollout."""
+        """Starts step t with the actions in the rollout."""
 
     @abstractmethod
     def finish(self) -> Generator[StepWanted, None, None] | None:
-        """Writes what the step that was begun has led to; with a generator, once that has ended."""
+        """Writes the result of the started step; a generator does so when it ends."""
 
     @abstractmethod
     def close(self) -> None:
-        """Releases the environments, once no step is under way."""
+        """Releases the environments once no step is running."""
 
     def _enter(self, result: StepResult) -> None:
         t = self._t
@@ -75,10 +75,10 @@ class LocalSplit(EnvSplit):
 
     Args:
         columns: See `EnvSplit`.
-        spec: What they are; `num_envs` of this part.
+        spec: Their spec, with the `num_envs` of this split.
         seed: Of the first one; the others have those after it.
         sections: Where stepping, or waiting for it, is counted.
-        has_thread: Whether steps are taken beside whatever the caller does meanwhile.
+        has_thread: Whether steps run in a thread beside the caller.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class LocalSplit(EnvSplit):
 
 
 class RemoteSplit(EnvSplit):
-    """Environments that a role of their own steps.
+    """Environments that another role steps.
 
     Args:
         columns: See `EnvSplit`.
-        remote: The actor's end of the wire.
+        remote: The actor's end of the connection.
     """
 
     def __init__(self, columns: slice, remote: RemoteEnv) -> None:
@@ -130,8 +130,8 @@ class RemoteSplit(EnvSplit):
 
 
 def make_local_splits(blueprint: Blueprint, seed: int, sections: Sections) -> list[LocalSplit]:
-    """All environments of an actor; its i-th one has the same seed however they are split, if it
-    has random numbers of its own (a vectorised version may draw for all its environments)."""
+    """All environments of an actor. The i-th one has the same seed for every split, if it has its
+    own random numbers (a vectorised version can draw for all its environments together)."""
     spec = blueprint.env
     columns = spec.columns
     return [

@@ -1,6 +1,6 @@
 """An actor's counts: which of its steps were env steps, and which episodes ended.
 
-They are kept once a rollout, from the arrays that it fills anyway, so stepping costs nothing more.
+They are computed once per rollout from its arrays, so stepping costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Entries:
-    """What some steps were worth.
+    """The counts of some steps.
 
     Attributes:
         valid: Which were env steps rather than resets, bool [T, B].
-        num_env_steps: How many.
+        num_env_steps: Number of valid steps.
         ended: Row, return and length of each episode that ended, in the order of rows.
     """
 
@@ -27,7 +27,7 @@ class Entries:
 
 
 class EpisodeStatistics:
-    """Returns and lengths of the episodes under way.
+    """Returns and lengths of the running episodes.
 
     Args:
         num_envs: B.
@@ -40,10 +40,10 @@ class EpisodeStatistics:
         self._length = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     def enter(self, reward: Tensor, done: Tensor) -> Entries:
-        """Enters T steps of all environments; a step after an episode's last one only resets.
+        """Counts T steps of all environments; a step after an episode's last one only resets.
 
         Args:
-            reward: As the environment gave it, [T, B]; T may be 0.
+            reward: The environment's own, float64 [T, B]; T can be 0.
             done: Which episodes ended, bool [T, B].
         """
         if not len(done):
@@ -55,7 +55,7 @@ class EpisodeStatistics:
         valid = torch.cat((self._continues[None], ~done[:-1]))
         total = torch.where(valid, reward, 0.0).to(torch.float64).cumsum(0) + self._return
         length = valid.cumsum(0) + self._length
-        # Both count on over the ends of episodes; what stood at the last end is taken off.
+        # Both run on across episode ends; the value at the last end is subtracted.
         row = torch.arange(len(done), device=done.device)[:, None]
         last_end = torch.where(done, row, -1).cummax(0).values
         before = torch.cat((torch.full_like(last_end[:1], -1), last_end[:-1]))
@@ -69,5 +69,5 @@ class EpisodeStatistics:
 
 
 def _since(running: Tensor, row: Tensor) -> Tensor:
-    """How much was added since that row of each column; since ever where it is -1. All [T, B]."""
+    """The sum since that row of each column, or of all rows if it is -1; all [T, B]."""
     return running - torch.where(row >= 0, running.gather(0, row.clamp(min=0)), 0)

@@ -63,7 +63,7 @@ class EvaluatorExecutor:
         return []
 
     def advance(self, budget_s: float) -> list[Event]:
-        """Goes on playing for about `budget_s`, at least one step."""
+        """Plays for about `budget_s`, at least one step."""
         assert self._steps is not None
         deadline_s = time.monotonic() + budget_s
         for evaluated in self._steps:

@@ -60,9 +60,9 @@ class LearnerExecutor:
         blueprint: The run.
         checkpoints: Directory of its checkpoints; None if another learner writes the same ones.
         clock: The run's timeline.
-        group: With the learners that take every update together with this one, if there are any.
-        compiles: Whether to exchange eager optimiser steps for compiled ones when there are any.
-        device: The one that rollouts come from and weights stay on; None where they travel.
+        group: The learners that make every update together with this one, if there are any.
+        compiles: Whether to switch to compiled optimiser steps once they are available.
+        device: The device of rollouts and weights; None if they are sent between processes.
         resumed: The checkpoint that it resumes, if any, and its JSON file.
         sections: Where its time is counted.
         name: Of the learner, for errors.
@@ -170,12 +170,12 @@ class LearnerExecutor:
             vector.copy_(torch.from_numpy(blended))
 
     def _resume(self, resumed: Resumed, file: Path) -> None:
-        """Takes up everything that a checkpoint holds."""
+        """Restores everything from a checkpoint."""
         check_identity(self._blueprint.experiment, load_checkpoint(file, self._state))
         self._version, self._resumes = resumed.version, resumed.resumes
 
     def _save(self, command: SaveCheckpoint) -> CheckpointWritten:
-        """A disk that refuses ends nothing: earlier checkpoints are there, and a later may be."""
+        """A disk error does not end the run: earlier checkpoints exist, a later one can succeed."""
         name, error = "", self._soundness.doubt
         if self._checkpoints is not None and not error:
             try:
@@ -191,13 +191,13 @@ class LearnerExecutor:
             except OSError as failure:
                 error = str(failure)
             except RunFailedError as failure:
-                if not command.is_final:  # nothing makes these numbers finite again
+                if not command.is_final:  # these values never become finite again
                     raise
                 error = str(failure)
         return CheckpointWritten(name, error, command.is_final)
 
     def _meet(self, rollouts: Sequence[Rollout]) -> int | None:
-        """Waits for those who take this update together with this learner.
+        """Waits for the learners that make this update together with this one.
 
         Returns:
             Env steps of their shares; None if it does not take place.
@@ -236,12 +236,12 @@ class LearnerExecutor:
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
     ) -> list[Event]:
-        """What an algorithm counts in tensors becomes numbers, which is what traces hold; what is
-        no number is told as an event instead.
+        """Converts an algorithm's metrics from tensors to numbers for the trace; non-finite ones
+        become an event instead.
 
         Args:
-            shares: Of this learner and of the others; every learner uses its samples as often. Env
-                steps, unless samples are from replay.
+            shares: Of this learner and of the others; every learner uses its samples equally often.
+                Env steps, unless samples are from replay.
         """
         of_own, of_others = shares
         self._version += 1

@@ -1,4 +1,4 @@
-"""What a reducer does: keeps models and merges them."""
+"""What a reducer does: stores models and merges them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NOTHING = np.float32(0)
 class ReducerExecutor:
     """Performs a reducer's commands.
 
-    Parameters that no gradient reaches, such as the epsilon of Q-learning, are no progress that
-    could be added up: where several learners follow one schedule the sum overshoots, each takes
-    that back, and the sums of this grow without end. So each learner is told its own of them. Of
-    running statistics, the sums behind them are added up, under every rule.
+    Parameters without gradient, such as the epsilon of Q-learning, are not progress that can be
+    added up: if several learners follow one schedule, the sum overshoots, each corrects it, and
+    the corrections grow without bound. So each learner gets its own values of them. For running
+    statistics, the sums behind them are added up, under every rule.
 
     Args:
         blueprint: The run; its cut says how to merge.
@@ -81,13 +81,13 @@ class ReducerExecutor:
 
 
 def _learns(network: nn.Module) -> npt.NDArray[np.bool_]:
-    """Which of all parameters a gradient reaches, [P], in the order of the flat vector."""
+    """Which parameters have a gradient, bool [P], in the order of the flat vector."""
     parameters = list(network.parameters())
     return np.repeat([p.requires_grad for p in parameters], [p.numel() for p in parameters])
 
 
 def _refuse_strange(merged: Vector, group: int) -> None:
-    """Raises RunFailedError if a model is not finite any more; a sum may be so by itself."""
+    """Raises RunFailedError if a model is not finite; its sum alone can overflow."""
     if not np.isfinite(merged.sum()) and not np.isfinite(merged).all():
         raise RunFailedError(
             f"the model of group {group} merged with the others is not finite",
@@ -164,10 +164,10 @@ class CommonModel:
 
 
 class Accumulation:
-    """A parameter server (Gorila, 2015): adds up what every worker has learnt since it last asked.
+    """A parameter server (Gorila, 2015): adds up every worker's progress since its last answer.
 
     Args:
-        initial: Parameters [P] that every worker starts from.
+        initial: Initial parameters of every worker, [P].
     """
 
     def __init__(self, initial: Values) -> None:
@@ -183,7 +183,7 @@ class Accumulation:
         *,
         has_answer: bool = True,
     ) -> Values:
-        """Adds the worker's progress to the centre and returns it, [P]; see `CommonModel`."""
+        """Adds the worker's progress to the centre and returns a copy, [P]; see `CommonModel`."""
         base = self._bases.of(group, has_answer)
         self._centre += model - (self._initial if base is None else base)
         told = self._centre.copy()

@@ -1,6 +1,7 @@
-"""Environments at one end of a wire and the actor that steps them at the other.
+"""The two ends of a remote environment: the environments, and the actor that steps them.
 
-Raw values, no field names: both ends know the spaces. Sizes are checked before anything is read.
+Messages carry raw values without field names: both ends know the spaces. Sizes are checked before
+anything is read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 StepResult: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
-"""As a Gymnasium vector environment returns it."""
+"""The result of a Gymnasium vector environment."""
 
 
 class EnvironmentExecutor:
@@ -138,7 +139,7 @@ def _field(layout: Layout, name: str) -> Field:
 
 
 def _read(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Raises RunFailedError if the size is not that of the shape."""
+    """Parses raw values; raises RunFailedError if their size does not match the shape."""
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(data) != wanted:
         raise RunFailedError(f"a step came with {len(data)} bytes where {wanted} were expected")

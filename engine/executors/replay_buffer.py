@@ -28,8 +28,8 @@ from engine.wire.codec import allocate_framed
 
 
 def make_limiter(blueprint: Blueprint) -> RateLimiter:
-    """A limiter with room for every actor to collect while two batches are being trained; where
-    actors are kept in step, a round is one rollout of each."""
+    """A limiter with room for every actor to collect while two batches are trained; if actors are
+    synchronized, a round is one rollout of each."""
     request = blueprint.replay
     assert request is not None
     rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
@@ -61,7 +61,7 @@ class ReplayExecutor:
         index: Number of the buffer.
         clock: The run's timeline.
         arena: Memory that actors of this host write rollouts to, if there is any.
-        resumes: How often the run has gone on from a checkpoint; then its store begins empty.
+        resumes: How often the run was resumed; the store of a resumed run starts empty.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ReplayExecutor:
         self._sampler = _make_sampler(request, self._store.num_positions, random)
 
     def _stored_layout(self, blueprint: Blueprint) -> Layout:
-        """Of what the store keeps of a rollout."""
+        """Layout of the part of a rollout that the store keeps."""
         return blueprint.layout
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class ReplayExecutor:
         return self._gather(info, positions, weights)
 
     def _gather(self, info: SamplesInfo, positions: IntArray, weights: FloatArray) -> Samples:
-        """One batch, written straight into the outgoing buffer."""
+        """One batch, written directly into the outgoing buffer."""
         buffer = allocate_framed(self._layout.num_bytes)
         self._fill(self._layout.views(buffer), positions, weights)
         return Samples(info, buffer)
@@ -148,7 +148,7 @@ class ReplayExecutor:
         self._store.gather(positions, flat)
 
     def _set_priorities(self, priorities: Priorities) -> None:
-        """What was overwritten meanwhile is left out."""
+        """Sets priorities; transitions overwritten in the meantime are skipped."""
         views = self._priorities.views(priorities.buffer)
         keys = np.asarray(views["key"], np.int64).reshape(-1)
         errors = np.asarray(views["error"], np.float64).reshape(-1)

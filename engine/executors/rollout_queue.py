@@ -1,4 +1,4 @@
-"""What a rollout queue does beside deciding: it gives back the memory of actors that died."""
+"""What a rollout queue does: frees the memory of actors that died."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Numbers that are none, noticed in the update where they arise.
+"""Detects non-finite values in the update where they arise.
 
-An optimiser step whose loss or gradient is not finite is left out, so it costs itself and no more
-(`engine.algorithms.gradient`). Here that is counted and its cause looked for. A run whose steps are
-left out update after update learns nothing any more, so it ends; so does one whose parameters are
-not finite. Weights that their own learner cannot learn with are not kept as a checkpoint.
+An optimiser step whose loss or gradient is not finite is skipped, so it costs one step and no more
+(`engine.algorithms.gradient`). This module counts skipped steps and finds their cause. A run whose
+steps are skipped update after update no longer learns, so it ends; so does a run whose parameters
+are not finite. Weights with which the learner itself cannot train are not kept as a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from engine.errors import RunFailedError
 from engine.wording import plural
 
 ORDINARY = 1e15
-"""The square of what is larger, or the sum of some squares, is infinite in single precision."""
+"""The square of a larger value, or a sum of such squares, is infinite in single precision."""
 PATIENCE = 3
-"""Updates in a row that come to nothing, though what was collected is ordinary, end the run."""
+"""Updates in a row without effect, with collected data in a normal range, that end the run."""
 PATIENCE_WITH_INPUTS = 10
-"""The same where rewards or observations are extraordinary: they may be so now and then."""
+"""The same with rewards or observations out of range, which can happen now and then."""
 ALL_TOLD = 16
 """Events up to this number are all recorded, then each whose number is a power of two."""
 
@@ -38,31 +38,31 @@ class Soundness:
     def __init__(self, name: str) -> None:
         self._name = name
         self._num_in_vain = 0
-        """Updates in a row of which most steps were left out."""
+        """Updates in a row of which most steps were skipped."""
         self._num_told = 0
         self._doubt = ""
 
     @property
     def doubt(self) -> str:
-        """Why these weights are not worth a checkpoint; empty if they are."""
+        """Why these weights get no checkpoint; empty if they do."""
         return self._doubt
 
     def check(
         self, update: int, state: LearnerState, batch: Batch, metrics: Mapping[str, float]
     ) -> str:
-        """Looks at an update that is done, before anybody gets its weights.
+        """Checks a finished update, before its weights are sent.
 
         Args:
-            update: Number of the version that it has made.
+            update: Version that it made.
             state: After it.
-            batch: What it learnt from.
+            batch: Its batch.
             metrics: The update's metrics.
 
         Returns:
             What was not finite and its source, if it is to be recorded; else empty.
 
         Raises:
-            RunFailedError: Nothing can be learnt any more.
+            RunFailedError: Training cannot continue.
         """
         wanted, left_out = state.weights.steps.count()
         if not math.isfinite(float(state.weights.vector.detach().sum())):
@@ -108,7 +108,7 @@ class Soundness:
 
 
 def first_strange(tensors: Mapping[str, Tensor]) -> str | None:
-    """`NAME (nan)` of the first tensor that holds a number which is none."""
+    """`NAME (nan)` of the first tensor with a non-finite value; None if there is none."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return f"{name} ({float(tensor[~torch.isfinite(tensor)].flatten()[0])})"
@@ -116,8 +116,8 @@ def first_strange(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _strange_inputs(batch: Batch) -> list[str]:
-    """What was collected that a network cannot be expected to learn from, such as
-    `a reward of 1e+25`; rewards first."""
+    """Collected values that are out of range for training, such as `a reward of 1e+25`; rewards
+    first."""
     names = sorted(batch, key=lambda name: (name != "reward", "observation" not in name, name))
     return [
         f"a {name} of {extreme:g}"
@@ -127,7 +127,7 @@ def _strange_inputs(batch: Batch) -> list[str]:
 
 
 def _extreme(values: Tensor) -> float:
-    """What is furthest from 0; NaN if there is any."""
+    """The value furthest from 0; NaN if there is any."""
     if not values.is_floating_point() or not values.numel():
         return 0.0
     return float(max(values.max(), values.min(), key=abs))

@@ -13,19 +13,19 @@ _ROLES_OF_VALUE = {
     "model": ("learner", "reducer"),
     "merged": ("reducer", "learner"),
 }
-"""Producer and consumer; gradients travel by torch.distributed, which connects by itself."""
+"""Producer and consumer; torch.distributed carries gradients over its own connections."""
 _SERVER_IS_TARGET = frozenset({"action", "rollout", "model"})
-"""Whom others connect to: the target where many send, the source where many ask. Whoever speaks
-first is the one that connects, so that nothing is said before there is a way."""
+"""The side that others connect to: the target if many send, the source if many ask. The side that
+sends first connects, so that no message precedes the connection."""
 Connection = tuple[str, str, bool]
 """Client process, server process, whether only the latest counts."""
 
 
 def connections(graph: DataflowGraph) -> list[Connection]:
-    """All connections that a run needs, beside everyone's to the coordinator; each once.
+    """All connections of a run, except those to the coordinator; each once.
 
     Two processes that exchange several values share one connection; weights, of which only the
-    latest count, have one of their own.
+    latest count, have a separate one.
     """
     found: dict[Connection, None] = {}
     for edge in graph.edges:

@@ -17,12 +17,12 @@ class Cut(Spec, frozen=True, kw_only=True):
         policy: Its name.
         actors: Over all groups.
         groups: Learners, each with a buffer and actors of its own.
-        merge: How the groups learn from each other.
+        merge: How the models of the groups are merged.
         has_remote_env: Whether environments are stepped by roles of their own.
-        has_evaluator: Whether a role evaluates, always the weights of the first group.
-        staleness: The rule that holds.
+        has_evaluator: Whether a role evaluates the weights of the first group.
+        staleness: The rule that applies.
         fixes_staleness: Whether its mode is the policy's own, whatever the experiment says.
-        requires: What the algorithm must state of itself.
+        requires: Traits that the algorithm must declare.
         is_on_device: Whether act, environments and update exchange tensors on one device.
     """
 
@@ -43,7 +43,7 @@ class Cut(Spec, frozen=True, kw_only=True):
 
     @property
     def is_joint(self) -> bool:
-        """Whether all learners take every update together, each on its share of the batch."""
+        """Whether all learners make every update together, each on its share of the batch."""
         return self.merge == "all_reduce" and self.groups > 1
 
     def group_of(self, actor: int) -> int:
@@ -70,7 +70,7 @@ class Cut(Spec, frozen=True, kw_only=True):
 
 
 def single_cut(experiment: Experiment) -> Cut:
-    """One group, nothing remote: the cut of `local` and of one `tianji` group."""
+    """One group without remote roles: the cut of `local` and of one `tianji` group."""
     return Cut(
         policy=experiment.policy,
         actors=experiment.actors,

@@ -52,15 +52,15 @@ class DataflowGraph:
 
     @property
     def is_inline(self) -> bool:
-        """A graph of a single process needs no other: it runs inside the command.
+        """Whether the graph is a single process, which then runs inside the command.
 
-        A loop on a device does not, since the device may be another host's.
+        A loop on a device does not, since the device can be on another host.
         """
         return len(self.processes) == 1 and not self.cut.is_on_device
 
     @property
     def process_of(self) -> dict[str, Process]:
-        """The process that plays each role."""
+        """The process of each role."""
         return {role: process for process in self.processes for role in process.roles}
 
     def count(self, role: str) -> int:
@@ -72,7 +72,7 @@ class DataflowGraph:
 
 
 def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
-    """Cuts the algorithm as the policy says.
+    """Applies the policy to the experiment.
 
     Raises:
         ConfigError: A function is missing or placed twice, an input has no producer, an edge
@@ -90,7 +90,7 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
 def with_evaluator(policy: Policy) -> Policy:
     """The same policy with an evaluator that takes the first learner's newest weights.
 
-    It is a process of its own, off the critical path, unless the policy is but one process. A
+    It is a separate process, off the critical path, unless the policy has only one process. A
     policy that places `evaluate` itself is left alone.
     """
     fragments = policy.fragments

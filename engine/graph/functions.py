@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function takes and gives.
+    """Inputs and outputs of a function.
 
     Attributes:
-        inputs: Values that it cannot do without.
+        inputs: Values that it needs.
         options: Values that it takes if the policy has an edge for them.
         outputs: Values that it produces.
     """
@@ -34,7 +34,7 @@ FUNCTIONS = {
     "reduce": Signature(frozenset({"model"}), frozenset({"merged"})),
 }
 OPTIONAL = frozenset({"reduce", "evaluate"})
-"""Functions that a policy may leave out."""
+"""Functions that a policy can omit."""
 ROLE_FUNCTIONS = {
     "actor": "act",
     "buffer": "store",
@@ -43,15 +43,15 @@ ROLE_FUNCTIONS = {
     "reducer": "reduce",
     "evaluator": "evaluate",
 }
-"""The function that makes a role. An actor whose fragment holds `env_step` too steps its own
-environments; elsewhere `env_step` is a role of its own."""
+"""The function that makes a role. An actor whose fragment also has `env_step` steps its own
+environments; otherwise `env_step` is a separate role."""
 
 PRIMED = frozenset({"weights", "observation"})
-"""Values that exist before anything was produced: initial parameters, what a reset shows."""
+"""Values that exist at the start: initial parameters, observations of a reset."""
 
 
 def roles_of(functions: Iterable[str]) -> list[str]:
-    """The roles that a fragment with these functions plays, in the order of `ROLE_FUNCTIONS`."""
+    """The roles of a fragment with these functions, in the order of `ROLE_FUNCTIONS`."""
     held = set(functions)
     return [
         role
@@ -61,7 +61,7 @@ def roles_of(functions: Iterable[str]) -> list[str]:
 
 
 def inputs_of(functions: Iterable[str]) -> set[str]:
-    """What a fragment needs, whether it produces it itself or not."""
+    """Values that a fragment needs, including those that it produces itself."""
     return {value for function in functions for value in FUNCTIONS[function].inputs}
 
 

@@ -55,7 +55,7 @@ def check_policy(policy: Policy) -> None:
 
 
 class _Wrong(Exception):
-    """What is wrong, without the policy's name."""
+    """The error, without the policy's name."""
 
 
 def _check_functions(policy: Policy) -> None:
@@ -104,10 +104,12 @@ def _check_inputs(policy: Policy, name: str) -> None:
 
 
 def _check_cycles(policy: Policy) -> None:
-    """A cycle of fragments, each of which waits for the one before, never begins."""
+    """Refuses cycles of fragments that wait for each other: they would never start."""
     waits: dict[str, list[str]] = {}
     for edge in policy.edges:
-        is_joint = edge.source == edge.target  # replicas that meet, not a wait for oneself
+        is_joint = (
+            edge.source == edge.target
+        )  # replicas that synchronize, not a fragment that waits for itself
         if edge.channel in BLOCKING and edge.carries not in PRIMED and not is_joint:
             waits.setdefault(edge.source, []).append(edge.target)
     for start in waits:

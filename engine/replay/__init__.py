@@ -1,1 +1,1 @@
-"""Replay: where experience is kept, which of it is drawn, and how fast. NumPy only, no clock."""
+"""Replay: storing rollouts, sampling from them, and limiting the rate. NumPy only, no clock."""

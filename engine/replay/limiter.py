@@ -1,15 +1,15 @@
 """The balance strategy of replay: samples trained per env step collected stay at a set ratio.
 
 With a queue each sample is used once, and balance means production = consumption. With replay the
-learner could train for ever on what there is, and actors could collect without anybody learning.
-Both sides are therefore held to
+learner could train for ever on the stored samples, and actors could collect without any training.
+Both sides are therefore bound by
 
     |sampled - ratio x (inserted - min_size)| <= tolerance       once min_size steps are there
 
 the learner waits when it would train too much, actors wait (for tickets) when they would collect
 too much. Source: the `SampleToInsertRatio` rate limiter of Reverb (Cassirer et al., 2021).
 
-Where a policy wants actors to act with the newest weights only, both sides take turns instead: see
+If a policy requires actors to use only the newest weights, both sides alternate instead: see
 `RoundLimiter`.
 
 Pure: no clock, no sockets. `engine.roles.replay_buffer` feeds it.
@@ -21,12 +21,12 @@ import math
 
 
 def least_tolerance(ratio: float, batch_samples: int, rollout_steps: int) -> float:
-    """Room for one batch and one rollout, in samples; with less, both sides could wait for ever."""
+    """One batch and one rollout, in samples; with less, both sides could wait for ever."""
     return batch_samples + ratio * rollout_steps
 
 
 class RateLimiter:
-    """Decides whether a rollout may be collected and whether a batch may be drawn.
+    """Decides whether a rollout can be collected and whether a batch can be drawn.
 
     Args:
         ratio: Samples per env step.
@@ -130,11 +130,11 @@ class RateLimiter:
 
 
 class RoundLimiter(RateLimiter):
-    """Lets actors and learner take turns: no rollout is collected while there is to be learnt.
+    """Alternates between actors and learner: no rollout is collected while batches are due.
 
-    A round is so many rollouts. When all of them are there, the learner draws every batch that the
-    ratio owes it, be that none or several; then the next round begins, with the weights that come
-    of it. What an actor loses is not collected again; other actors have the rest of the round.
+    A round is a number of rollouts. When all have arrived, the learner draws every batch that the
+    ratio allows, none or several; then the next round starts, with the new weights. Rollouts of a
+    lost actor are not collected again; other actors have the rest of the round.
 
     Args:
         ratio, min_size, batch_samples, rollout_steps: See `RateLimiter`.
@@ -173,12 +173,12 @@ class RoundLimiter(RateLimiter):
         return ticket
 
     def lose_batch(self) -> None:
-        """The last batch was lost; it is drawn again at once, though a round may have begun."""
+        """The last batch was lost; it is drawn again at once, even if a round has started."""
         super().lose_batch()
         self._num_lost_batches += 1
 
     def take_batch(self) -> bool:
-        """Counts one batch as drawn, if it is the learner's turn and it is owed one."""
+        """Counts one batch as drawn, if it is the learner's turn and a batch is due."""
         if self._num_lost_batches:
             self._num_lost_batches -= 1
         elif self._num_left or self.num_open or not self._owes_batch:

@@ -11,8 +11,8 @@ PRIORITY_FLOOR = 1e-6
 
 
 LARGEST_ERROR = 1e15
-"""What has a larger one, or none that is a number, cannot be learnt from in single precision. It
-would be drawn for ever and crowd out all else, so it is drawn as what has no error."""
+"""Transitions with a larger or a NaN error cannot be trained on in single precision. They would be
+drawn for ever and displace all others, so they are sampled as if their error were 0."""
 
 
 class SumTree:
@@ -56,7 +56,7 @@ class SumTree:
         for _ in range(self._depth):
             left = 2 * nodes
             left_sum = self._nodes[left]
-            # Rounding can leave a remainder where there is nothing: never turn to an empty side.
+            # Rounding can leave a remainder on an empty side: never descend there.
             goes_right = (rest >= left_sum) & (self._nodes[left + 1] > 0)
             rest -= np.where(goes_right, left_sum, 0.0)
             nodes = left + goes_right
@@ -66,8 +66,8 @@ class SumTree:
 class PrioritizedSampler:
     """Draws transition i with probability P(i) = p_i^alpha / sum_k p_k^alpha (equation 1).
 
-    p_i is the last absolute TD error; a new transition begins with what its actor found, or else
-    with the largest seen so far, so that it is soon drawn. Draws are stratified: one from each of N
+    p_i is the last absolute TD error; a new transition starts with its actor's error, or else
+    with the largest so far, so that it is soon drawn. Draws are stratified: one from each of N
     equal parts of the sum. Weights are
     (N P(i))^-beta, divided by the largest of the draw (section 3.4).
 
@@ -109,7 +109,7 @@ class PrioritizedSampler:
             raise ValueError("nothing to draw from")
         parts = np.arange(num_samples) + self._random.random(num_samples)
         positions = self._tree.find(parts * (self._tree.total / num_samples))
-        self._random.shuffle(positions)  # or the strata would end up in different minibatches
+        self._random.shuffle(positions)  # else strata would be sorted into different minibatches
         probability = self._tree.get(positions) / self._tree.total
         weights = (self._num_transitions * probability) ** -self._beta
         return positions, weights / weights.max()

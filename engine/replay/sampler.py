@@ -13,12 +13,12 @@ class Sampler(Protocol):
     def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
         """A rollout was stored from position `first` on; some of its steps can be drawn.
 
-        `errors` are absolute TD errors to begin with, if any are known.
+        `errors` are initial absolute TD errors, floats [T x B], if they are known.
         """
         ...
 
     def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:
-        """Positions, and the weights that undo the bias of drawing them, [num_samples] each.
+        """Positions, int64, and importance weights, floats; [num_samples] each.
 
         Raises:
             ValueError: There is no transition yet.
@@ -26,5 +26,5 @@ class Sampler(Protocol):
         ...
 
     def update(self, positions: IntArray, errors: FloatArray) -> None:
-        """Takes in the absolute TD errors that the learner found at these positions."""
+        """Updates priorities from the learner's absolute TD errors at these positions, [N] each."""
         ...

@@ -1,8 +1,8 @@
 """Stores rollouts for reuse, and reads n-step transitions from them.
 
-Rollouts lie as they came, one after the other in one preallocated array; the oldest is overwritten.
-A transition is a position (t, b) of a rollout: nothing is copied until it is drawn. It spans up to
-n steps, fewer where its episode or its rollout ends before.
+Rollouts are stored unchanged, one after the other in one preallocated array; the oldest is
+overwritten. A transition is a position (t, b) of a rollout: nothing is copied until it is drawn. It
+spans up to n steps, fewer if its episode or its rollout ends earlier.
 
     key      = number of the rollout x (T x B) + t x B + b     never used twice
     position = slot of the rollout   x (T x B) + t x B + b     index into the flat arrays
@@ -28,7 +28,7 @@ class RolloutStore:
 
     Args:
         layout: Of a rollout.
-        capacity_steps: At least so many steps are kept, rounded up to whole rollouts.
+        capacity_steps: Steps that are stored, rounded up to whole rollouts.
         n_step: Longest span of a transition.
         discount: Gamma.
         value_fields: As in `ReplayRequest`.
@@ -64,7 +64,7 @@ class RolloutStore:
 
     @property
     def num_filled(self) -> int:
-        """Positions that hold a rollout's step; they come before all others."""
+        """Number of positions in use; they precede all others."""
         return min(self._num_inserted, self.num_slots) * self.rollout_steps
 
     @property
@@ -75,7 +75,7 @@ class RolloutStore:
     def insert(
         self, buffer: npt.NDArray[np.uint8], version: int, time_s: float
     ) -> tuple[int, BoolArray, FloatArray | None]:
-        """Keeps one rollout, in the place of the oldest if all are taken: in `next_slot`.
+        """Stores one rollout in `next_slot`, in place of the oldest if the store is full.
 
         Args:
             buffer: As the layout says.
@@ -103,7 +103,7 @@ class RolloutStore:
         return slot * self.rollout_steps, is_transition, errors
 
     def keys(self, positions: IntArray) -> IntArray:
-        """Of positions that hold a rollout."""
+        """Keys of these positions, int64 [N]; they must be in use."""
         slots, rest = np.divmod(positions, self.rollout_steps)
         newest = self._num_inserted - 1
         numbers = newest - (newest - slots) % self.num_slots
@@ -141,18 +141,18 @@ class RolloutStore:
                 target[...] = self._views[name][slot, t, env]
 
     def places(self, positions: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Slot of the rollout, t and b of each."""
+        """Slot of the rollout, t and b of each position, [N] each."""
         slot, rest = np.divmod(positions, self.rollout_steps)
         t, env = np.divmod(rest, self._layout.num_envs)
         return slot, t, env
 
     def later(self, positions: IntArray) -> IntArray:
-        """The row of the observation that each transition leads to."""
+        """The row of the next observation of each transition, [N]."""
         slot, t, env = self.places(positions)
         return t + self._span[slot, t, env]
 
     def times_s(self, positions: IntArray) -> npt.NDArray[np.float64]:
-        """When these transitions were collected."""
+        """Collection time of these transitions, float64 [N], on the run's timeline."""
         return np.asarray(self._times_s[positions // self.rollout_steps])
 
 

@@ -43,7 +43,7 @@ def n_step_transitions(
     span = np.zeros(reward_t.shape, np.int32)
     has_terminated = np.zeros(reward_t.shape, np.bool_)
     for j in range(min(n_step, num_steps)):
-        first = slice(0, num_steps - j)  # transitions whose step j is still in the rollout
+        first = slice(0, num_steps - j)  # transitions whose step j is still within the rollout
         alive = goes_on[first]
         reward[first] += alive * discount**j * reward_t[j:]
         span[first] += alive

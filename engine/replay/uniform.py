@@ -33,7 +33,7 @@ class UniformSampler:
             raise ValueError("nothing to draw from")
         found: list[IntArray] = []
         missing = num_samples
-        while missing > 0:  # what hits a step that only reset is drawn again
+        while missing > 0:  # positions of steps that only reset are drawn again
             share = self._num_transitions / self._num_filled
             candidates = self._random.integers(self._num_filled, size=int(missing / share) + 8)
             found.append(candidates[self._is_transition[candidates]])
@@ -41,4 +41,4 @@ class UniformSampler:
         return np.concatenate(found)[:num_samples], np.ones(num_samples)
 
     def update(self, positions: IntArray, errors: FloatArray) -> None:
-        """Nothing: errors do not matter here."""
+        """Does nothing: errors are not used."""

@@ -4,7 +4,7 @@
     v0000000120-<16 digits of it>.safetensors      all tensors
 
 A checkpoint exists once its JSON does. The tensors' name follows from their checksum, so writing a
-version again never touches what an older JSON speaks of, and no file says where another one lies.
+version again never changes the tensors of an older JSON, and no file names the path of another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_INFO_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _INFO_NAME = re.compile(r"v\d{10}\.json")
 _MAY_CHANGE = ("num_envs", "step_latency_ms")
-"""Of `env`: how much of it one actor steps, and at which pace."""
+"""Keys of `env` that only set how many environments an actor steps, and how fast."""
 
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Setting = None | bool | int | float | str | list[int]
@@ -42,12 +42,12 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         version: Of the weights.
-        updates: Optimiser steps, which all schedules are functions of.
+        updates: Optimiser steps; all schedules are functions of them.
         counters: Of the whole run.
         resumes: How often the chain of runs had been resumed when it was written.
         identity: Values that a run resumed from it must share, by dotted key.
         identity_sha256: Of that.
-        buffer: How samples were kept; their contents are not part of a checkpoint.
+        buffer: Kind and settings of the buffer; its contents are not part of a checkpoint.
         num_bytes, sha256: Of the tensors' file.
         info_sha256: Of all the other fields, as msgspec encodes them in their order.
     """
@@ -83,11 +83,11 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
-    """What `newest_checkpoint` has found.
+    """The result of `newest_checkpoint`.
 
     Attributes:
-        info: The newest one that is whole; None if there is none.
-        refused: Why each newer one is not, newest first.
+        info: The newest complete one; None if there is none.
+        refused: Why each newer one was refused, newest first.
     """
 
     info: CheckpointInfo | None
@@ -99,8 +99,8 @@ class _Versioned(msgspec.Struct):
 
 
 def identity_of(experiment: Experiment) -> dict[str, Setting]:
-    """What makes weights and optimiser mean something, by dotted key: seed, environment, algorithm
-    and network. Numbers of actors and environments, stop rules and the policy are free."""
+    """The values on which weights and optimiser depend, by dotted key: seed, environment, algorithm
+    and network. Numbers of actors and environments, stop rules and the policy can change."""
     sections = {
         "env": msgspec.to_builtins(experiment.env),
         "algorithm": dict(experiment.algorithm),
@@ -155,7 +155,7 @@ def _text(value: Setting) -> str:
 
 
 def newest_checkpoint(directory: Path) -> FoundCheckpoint:
-    """The newest checkpoint whose files are whole, have their checksum and hold finite numbers.
+    """The newest checkpoint whose files are complete, match their checksum and are finite.
 
     Args:
         directory: `checkpoints/` of a run; it need not exist.
@@ -170,11 +170,11 @@ def newest_checkpoint(directory: Path) -> FoundCheckpoint:
 
 
 def verify(path: Path) -> CheckpointInfo:
-    """Reads the JSON of a checkpoint and checks that its tensors are those it speaks of.
+    """Reads the JSON of a checkpoint and verifies its tensors.
 
     Raises:
-        ConfigError: A file is missing, not a regular file, too large, cut, or not what was written;
-            or a number in it is none.
+        ConfigError: A file is missing, not a regular file, too large, truncated or damaged; or a
+            value in it is not finite.
     """
     info = read_info(path)
     tensors = path.with_name(info.tensors_name)
@@ -195,7 +195,7 @@ def read_info(path: Path) -> CheckpointInfo:
     """Reads the JSON of a checkpoint.
 
     Raises:
-        ConfigError: It is no such file, or a release wrote it whose checkpoints are different.
+        ConfigError: It is not such a file, or a release with another format wrote it.
     """
     if not _INFO_NAME.fullmatch(path.name):
         raise ConfigError("not the name of a checkpoint", where=str(path))
@@ -204,7 +204,7 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
-    """The JSON of a checkpoint from its bytes; `name` is that of its file, errors say `where`.
+    """Parses the JSON of a checkpoint; `name` is its file's name, errors name `where`.
 
     Raises:
         ConfigError: As `read_info`.
@@ -232,7 +232,7 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
 
 
 def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:
-    """Opens a regular file and no link; nothing is read yet.
+    """Opens a regular file, not a link, without reading it.
 
     Raises:
         ConfigError: It is something else, cannot be opened, or is not of that size.
@@ -252,7 +252,7 @@ def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:
 
 
 def tidy(directory: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what crashes left of unfinished ones."""
+    """Removes all but the newest `keep` checkpoints, and unfinished files left by crashes."""
     for old in sorted(directory.glob("v*.json"))[:-keep]:
         old.unlink()
     wanted = {name for path in directory.glob("v*.json") if (name := _tensors_of(path))}
@@ -267,4 +267,4 @@ def _tensors_of(path: Path) -> str | None:
     try:
         return read_info(path).tensors_name
     except ConfigError:
-        return None  # its tensors cannot be found, whatever they are
+        return None  # its tensors cannot be found

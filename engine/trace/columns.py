@@ -1,7 +1,7 @@
 """A long trace table in memory: an array per field; rows are made only while they are read.
 
-A row as an object has several times the size of its numbers, and runs of short episodes have tens
-of millions of them.
+A row as an object is several times larger than its numbers, and runs of short episodes have tens of
+millions of rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Table(Sequence[R], Generic[R]):
     """The rows of one table, in the order in which they were written.
 
     Args:
-        record_type: Type of its rows. Numbers become arrays; of words, equal ones are kept once.
+        record_type: Type of its rows. Numbers become arrays; equal texts are stored once.
     """
 
     def __init__(self, record_type: type[R]) -> None:
@@ -40,7 +40,7 @@ class Table(Sequence[R], Generic[R]):
         self._num_rows = 0
 
     def append(self, row: R) -> None:
-        """Takes a row in."""
+        """Adds a row."""
         for name, column in self._columns.items():
             value = getattr(row, name)
             if isinstance(value, str):
@@ -49,7 +49,7 @@ class Table(Sequence[R], Generic[R]):
         self._num_rows += 1
 
     def column(self, name: str) -> Column:
-        """All values of a field; of `bool`, 0 and 1."""
+        """All values of a field, [rows]; `bool` as 0 and 1."""
         return self._columns[name]
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ def column_of(rows: Sequence[msgspec.Struct], name: str) -> Sequence[Any]:
 
 
 def type_name(field: msgspec.structs.FieldInfo) -> str:
-    """`int`, `float`, `bool` or `str`, with or without bounds; empty for what is none of them."""
+    """`int`, `float`, `bool` or `str`, with or without bounds; empty for other types."""
     plain = getattr(field.type, "__origin__", field.type)
     return plain.__name__ if plain in (int, float, bool, str) else ""
 

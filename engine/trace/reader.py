@@ -57,7 +57,7 @@ MAX_UNPACKED_BYTES = 2**29
 """A table that was written in full detail has 64 MiB at most, and grows by 1.4 MiB an hour."""
 SMALL_BYTES = 2**24
 MAX_RATIO = 60
-"""Four times what the most regular table of a run was packed to."""
+"""Four times the highest compression ratio of a run's tables."""
 
 
 class _Versioned(msgspec.Struct):
@@ -88,7 +88,7 @@ def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
 def read_columns(trace_dir: Path, record_type: type[R], *, until_s: float = math.inf) -> Table[R]:
     """As `read_table`, for tables that may be too long to keep each row as an object.
 
-    Rows of after `until_s` are left out.
+    Rows after `until_s` are left out.
     """
     table = Table(record_type)
     for row in _rows(trace_dir, record_type):
@@ -116,7 +116,7 @@ def _rows(trace_dir: Path, record_type: type[R]) -> Iterator[R]:
 
 
 def _most_bytes(packed_bytes: int) -> int:
-    """What may come out of a packed table."""
+    """Size limit of a decompressed table."""
     return min(MAX_UNPACKED_BYTES, SMALL_BYTES + MAX_RATIO * packed_bytes)
 
 
