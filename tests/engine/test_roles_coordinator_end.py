@@ -67,7 +67,7 @@ def test_books_that_do_not_balance_fail_the_run():
     summary = only(coordinator.handle(wrong, 6.0), EndRun).summary
     assert summary.status == "failed"
     assert summary.error is not None
-    assert "the ledger is 1 env steps off" in summary.error
+    assert "the ledger is 1 env step off" in summary.error
 
 
 def test_a_role_s_death_fails_the_run_with_host_cause_and_log():
