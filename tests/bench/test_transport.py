@@ -25,10 +25,10 @@ from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
 from tianji_cli.bench.transport.compare import compare
-from tianji_cli.bench.transport.ends.course import WrongBytesError, measure
-from tianji_cli.bench.transport.ends.crew import Ends, pattern
 from tianji_cli.bench.transport.hosts import Hosts
 from tianji_cli.bench.transport.methods import METHODS, Found, Place, find
+from tianji_cli.bench.transport.programs.harness import WrongBytesError, measure
+from tianji_cli.bench.transport.programs.workers import Ends, pattern
 from tianji_cli.bench.transport.records import (
     Point,
     TransportCell,
@@ -263,7 +263,7 @@ def run_ends(module: str, job: dict[str, Any], *words: str) -> list[dict[str, An
     path = Path(job["scratch"]) / "job.json"
     path.write_text(json.dumps(job))
     done = subprocess.run(
-        [sys.executable, "-m", f"tianji_cli.bench.transport.ends.{module}", str(path), *words],
+        [sys.executable, "-m", f"tianji_cli.bench.transport.programs.{module}", str(path), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -412,7 +412,7 @@ def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path,
     assert set(found.versions) == {"a", "b"}
     assert found.versions["a"]["numpy"] == np.__version__
     assert [point.size_bytes for point in found.points] == [SMALL, LARGE]
-    module = f"tianji_cli.bench.transport.ends.{METHODS[method].module}"
+    module = f"tianji_cli.bench.transport.programs.{METHODS[method].module}"
     mine = [p for p in psutil.process_iter(["cmdline"]) if module in (p.info["cmdline"] or [])]
     assert not [p for p in mine if str(tmp_path) in str(p.environ())]
 

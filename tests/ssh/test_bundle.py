@@ -48,7 +48,7 @@ def test_equal_files_make_equal_bundles(tmp_path: Path) -> None:
 def test_the_laboratory_is_not_shipped() -> None:
     with tarfile.open(fileobj=io.BytesIO(make_bundle(source_root(), "").data)) as archive:
         names = archive.getnames()
-    assert "tianji_cli/bench/transport/ends/tianji_channel.py" in names
+    assert "tianji_cli/bench/transport/programs/tianji_channel.py" in names
     assert "engine/graph/policies/tianji.yaml" in names
     assert not [name for name in names if name.startswith("tianji_cli/lab")]
     assert not [name for name in names if not name.endswith((".py", ".yaml", ".txt", LIST_NAME))]

@@ -20,7 +20,7 @@ import msgspec
 from engine.errors import ConfigError, PreflightError
 from engine.wire.keys import make_keyrings
 from tianji_cli.bench.child import with_last_lines
-from tianji_cli.bench.transport.methods import ENDS, METHODS, Method
+from tianji_cli.bench.transport.methods import METHODS, PROGRAMS, Method
 from tianji_cli.bench.transport.records import TransportCell, TransportManifest, TransportResult
 from tianji_cli.bench.transport.run_cell import (
     LAUNCH_S,
@@ -140,7 +140,7 @@ class Hosts:
         job |= {"control": endpoint_text(address, low), "output": "-"}
         limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
         work = partial(self._transmit, method, cell.senders, job, limit_s)
-        result = conclude(manifest, cell, [f"{ENDS}.{method.module}"], work)
+        result = conclude(manifest, cell, [f"{PROGRAMS}.{method.module}"], work)
         return msgspec.structs.replace(result, versions=self.versions)
 
     def _places(self) -> list[tuple[str, int]]:
@@ -192,7 +192,7 @@ class Hosts:
         self, place: int, method: Method, job: Mapping[str, object], words: Sequence[str]
     ) -> _Program:
         node, part = self._nodes[place], self._parts[place]
-        command = [part.python, "-u", "-P", "-m", f"{ENDS}.{method.module}", "-", *words]
+        command = [part.python, "-u", "-P", "-m", f"{PROGRAMS}.{method.module}", "-", *words]
         connection = node.spawn(command, {"PYTHONPATH": part.source}, directory=part.source)
         return _Program(connection, msgspec.json.encode(job))
 

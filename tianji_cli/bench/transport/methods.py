@@ -20,7 +20,7 @@ from tianji_cli.bench.systems.xingtian import PYTHON_VARIABLE
 
 Place = Literal["one host", "between hosts"]
 Needs = Literal["nothing", "iperf3", "mpi4py", "ray", "xingtian"]
-ENDS = "tianji_cli.bench.transport.ends"
+PROGRAMS = "tianji_cli.bench.transport.programs"
 LIMIT = "limit"
 OWN = "tianji"
 MAX_IPERF_BYTES = 2**20
@@ -34,7 +34,7 @@ class Method:
     Attributes:
         name: In suites and results.
         title: For people.
-        module: Its program, in `tianji_cli.bench.transport.ends`.
+        module: Its program, in `tianji_cli.bench.transport.programs`.
         options: Of its job.
         words: After the job on its command line.
         needs: What it cannot do without.

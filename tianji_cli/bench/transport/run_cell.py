@@ -14,7 +14,7 @@ from tianji_cli.bench.cells import now_text
 from tianji_cli.bench.child import TimeLimit, run_child, with_tail
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.process_tree import clean_environment
-from tianji_cli.bench.transport.methods import ENDS, METHODS, Method
+from tianji_cli.bench.transport.methods import METHODS, PROGRAMS, Method
 from tianji_cli.bench.transport.records import (
     Point,
     TransportCell,
@@ -62,7 +62,7 @@ def run_cell(
         job = make_job(manifest.suite, cell, method.options, scratch)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(job)))
         words = [w.format(processes=1 + cell.senders) for w in manifest.found[method.name].command]
-        command = [*words, "-m", f"{ENDS}.{method.module}", str(file), *method.words]
+        command = [*words, "-m", f"{PROGRAMS}.{method.module}", str(file), *method.words]
         limit_s = LAUNCH_S + SIZE_S * len(manifest.suite.sizes_bytes)
         run = partial(_run, command, root, Path(scratch), limit_s)
         return conclude(manifest, cell, command, run)
@@ -71,7 +71,7 @@ def run_cell(
 def make_job(
     suite: TransportSuite, cell: TransportCell, options: Mapping[str, object], scratch: str
 ) -> dict[str, object]:
-    """What a program is told; see `tianji_cli.bench.transport.ends.course`."""
+    """What a program is told; see `tianji_cli.bench.transport.programs.harness`."""
     method = METHODS[cell.method]
     is_apart = cell.place == "between hosts"
     return {

@@ -17,8 +17,8 @@ from xt.framework.broker import Broker, Controller
 from zeus.common.ipc.message import message
 from zeus.common.ipc.uni_comm import UniComm
 
-from tianji_cli.bench.transport.ends.course import main, read_job
-from tianji_cli.bench.transport.ends.crew import Ends
+from tianji_cli.bench.transport.programs.harness import main, read_job
+from tianji_cli.bench.transport.programs.workers import Ends
 
 STORE_BYTES = 10**9
 MAX_WAITING_BYTES = 256 * 2**20

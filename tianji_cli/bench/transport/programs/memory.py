@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tianji_cli.bench.transport.ends.course import main, read_job
-from tianji_cli.bench.transport.ends.crew import Ends, pattern
+from tianji_cli.bench.transport.programs.harness import main, read_job
+from tianji_cli.bench.transport.programs.workers import Ends, pattern
 
 PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2**21

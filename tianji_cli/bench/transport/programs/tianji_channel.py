@@ -29,9 +29,9 @@ from engine.wire.keys import Keyring
 from engine.wire.shared_receiver import LINGER_S
 from engine.wire.socket_factory import Link, SocketFactory
 from engine.wire.sockets import Sockets, Wiring
-from tianji_cli.bench.transport.ends.course import play
-from tianji_cli.bench.transport.ends.crew import Ends
-from tianji_cli.bench.transport.ends.memory import num_slots
+from tianji_cli.bench.transport.programs.harness import play
+from tianji_cli.bench.transport.programs.memory import num_slots
+from tianji_cli.bench.transport.programs.workers import Ends
 
 BUFFER = "buffer-0"
 MAX_WAITING_BYTES = 64 * 2**20

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from tianji_cli.bench.transport.ends.course import play
-from tianji_cli.bench.transport.ends.crew import Ends
+from tianji_cli.bench.transport.programs.harness import play
+from tianji_cli.bench.transport.programs.workers import Ends
 
 MAX_WAITING_BYTES = 64 * 2**20
 

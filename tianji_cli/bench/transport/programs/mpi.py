@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from tianji_cli.bench.transport.ends.course import main, read_job
-from tianji_cli.bench.transport.ends.crew import Ends, serve
+from tianji_cli.bench.transport.programs.harness import main, read_job
+from tianji_cli.bench.transport.programs.workers import Ends, serve
 
 
 class World(Ends):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from tianji_cli.bench.transport.ends.course import main, read_job
-from tianji_cli.bench.transport.ends.crew import Ends, pattern
+from tianji_cli.bench.transport.programs.harness import main, read_job
+from tianji_cli.bench.transport.programs.workers import Ends, pattern
 
 UNDER_WAY = 2
 STORE_BYTES = 2**31

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from tianji_cli.bench.transport.ends.course import read_job, write_points
-from tianji_cli.bench.transport.ends.crew import die_with_parent
+from tianji_cli.bench.transport.programs.harness import read_job, write_points
+from tianji_cli.bench.transport.programs.workers import die_with_parent
 
 PORT = 5201
 MIN_S = 1.0

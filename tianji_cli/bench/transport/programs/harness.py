@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from tianji_cli.bench.transport.ends.crew import (
+from tianji_cli.bench.transport.programs.workers import (
     HEAD_BYTES,
     NUMBER,
     STAMP_BYTES,
-    Crew,
     Ends,
+    Workers,
     listen,
     pattern,
     serve,
@@ -50,7 +50,7 @@ def measure(
     job: dict[str, Any],
     listening: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Runs the course over all sizes.
+    """Measures all sizes.
 
     Args:
         ends_type: The way to transmit.
@@ -70,20 +70,20 @@ def measure(
 
 
 def _measure_size(ends: Ends, job: dict[str, Any], server: socket.socket) -> dict[str, Any]:
-    crew = Crew(ends, server) if not ends.is_pulled else None
+    workers = Workers(ends, server) if not ends.is_pulled else None
     ends.open_receiver()
-    if crew is not None:
-        crew.gather(ends)
+    if workers is not None:
+        workers.gather(ends)
     target = np.zeros(ends.size_bytes, np.uint8)
     gc.collect()
     gc.freeze()
-    _verify(ends, crew, target)
-    count, seconds = _timed(ends, crew, target, float(job["measure_s"]))
+    _verify(ends, workers, target)
+    count, seconds = _timed(ends, workers, target, float(job["measure_s"]))
     latencies = []
     if ends.size_bytes in job["latency_sizes_bytes"] and ends.senders == 1:
-        latencies = [_one_way_s(ends, crew, target) for _ in range(int(job["latency_repeats"]))]
-    if crew is not None:
-        crew.dismiss()
+        latencies = [_one_way_s(ends, workers, target) for _ in range(int(job["latency_repeats"]))]
+    if workers is not None:
+        workers.dismiss()
     ends.close()
     point = {
         "size_bytes": ends.size_bytes,
@@ -97,11 +97,11 @@ def _measure_size(ends: Ends, job: dict[str, Any], server: socket.socket) -> dic
     return point
 
 
-def _verify(ends: Ends, crew: Crew | None, target: np.ndarray) -> None:
+def _verify(ends: Ends, workers: Workers | None, target: np.ndarray) -> None:
     """Compares differing messages of all senders, whole."""
     wanted = [pattern(index, ends.size_bytes) for index in range(ends.senders)]
-    if crew is not None:
-        crew.tell(op="differ", count=NUM_VERIFIED)
+    if workers is not None:
+        workers.tell(op="differ", count=NUM_VERIFIED)
     seen = []
     for _ in range(NUM_VERIFIED * ends.senders):
         target[:] = 0
@@ -124,14 +124,14 @@ def _check(target: np.ndarray, wanted: list[np.ndarray]) -> tuple[int, int]:
 
 
 def _timed(
-    ends: Ends, crew: Crew | None, target: np.ndarray, measure_s: float
+    ends: Ends, workers: Workers | None, target: np.ndarray, measure_s: float
 ) -> tuple[int, float]:
     """Sends more and more until it takes long enough; messages of each sender, and seconds."""
     count = FIRST_COUNT
     while True:
         start_s = time.perf_counter()
-        if crew is not None:
-            crew.tell(op="send", count=count)
+        if workers is not None:
+            workers.tell(op="send", count=count)
         ends.receive(target, count * ends.senders)
         seconds = time.perf_counter() - start_s
         if seconds >= measure_s:
@@ -142,14 +142,14 @@ def _timed(
     return count, seconds
 
 
-def _one_way_s(ends: Ends, crew: Crew | None, target: np.ndarray) -> float:
+def _one_way_s(ends: Ends, workers: Workers | None, target: np.ndarray) -> float:
     """From the moment a sender begins until all bytes are in the receiver's memory, unloaded.
 
     Where clocks differ, between hosts, from the moment the receiver asks for it over TCP.
     """
     asked_ns = time.monotonic_ns()
-    if crew is not None:
-        crew.tell_first(op="stamp")
+    if workers is not None:
+        workers.tell_first(op="stamp")
         ends.receive(target, 1)
     else:
         ends.pull_stamped(target)

@@ -98,7 +98,7 @@ class Line:
         self._stream.close()
 
 
-class Crew:
+class Workers:
     """The senders of one size, as the receiver sees them.
 
     Args:
