@@ -1,5 +1,9 @@
 """Identifies processes: pids are reused, so a process is its pid and its start time.
 
+The one place that follows, signals and waits for processes by that identity: of runs, of the lab,
+of benchmarks. Signals and waiting go through pidfds where there are any, so that nothing can slip
+into a freed pid between a look and a signal.
+
 Every process of a run also carries `TIANJI_RUN=<run id>@<host>:<directory>` in the environment that
 it was started with, and hands it down; so even a grandchild in a session of its own is known.
 """
@@ -8,10 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self, TypeVar
 
 import msgspec
 import psutil
@@ -21,8 +28,9 @@ KILL_S = 5.0
 """How long a killed process may take to be gone."""
 LOOK_AGAIN_S = 0.01
 _PROC = Path("/proc")
-_STARTED_FIELD = 19
-"""Of what follows the command's name in `/proc/<pid>/stat`: start time in ticks since boot."""
+_PARENT_FIELD, _STARTED_FIELD = 1, 19
+"""Of what follows the command's name in `/proc/<pid>/stat`: the parent's pid; start time in ticks
+since boot."""
 
 
 class ProcessId(msgspec.Struct, frozen=True):
@@ -36,9 +44,27 @@ class ProcessId(msgspec.Struct, frozen=True):
     started: int
 
     @classmethod
-    def of_stat(cls, pid: int, fields: list[str]) -> ProcessId | None:
+    def of_stat(cls, pid: int, fields: list[str]) -> Self | None:
         """The process of these fields of `stat_fields`; None if it is only a zombie."""
         return None if fields[0] in ("Z", "X") else cls(pid, int(fields[_STARTED_FIELD]))
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """The process that has this pid now; None if there is none, or if it is only a zombie."""
+        fields = stat_fields(pid)
+        if fields is None:
+            return None
+        return cls.of_stat(pid, fields) if fields else cls._of_psutil(pid)
+
+    @classmethod
+    def _of_psutil(cls, pid: int) -> Self | None:
+        try:
+            return cls(pid, int(psutil.Process(pid).create_time() * 1000))
+        except psutil.Error:
+            return None
+
+
+ProcessT = TypeVar("ProcessT", bound=ProcessId)
 
 
 def stat_fields(pid: int) -> list[str] | None:
@@ -55,48 +81,130 @@ def stat_fields(pid: int) -> list[str] | None:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The process that has this pid now; None if there is none, or if it is only a zombie."""
-    fields = stat_fields(pid)
-    if fields is None:
-        return None
-    return ProcessId.of_stat(pid, fields) if fields else _identify_with_psutil(pid)
-
-
-def _identify_with_psutil(pid: int) -> ProcessId | None:
-    try:
-        return ProcessId(pid, int(psutil.Process(pid).create_time() * 1000))
-    except psutil.Error:
-        return None
+    """See `ProcessId.of`."""
+    return ProcessId.of(pid)
 
 
 def is_alive(process: ProcessId) -> bool:
     """Whether exactly this process still runs."""
-    return identify(process.pid) == process
+    return type(process).of(process.pid) == process
 
 
 def send_signal(process: ProcessId, number: int) -> bool:
     """Signals exactly this process. False if it is gone."""
-    if not is_alive(process):
-        return False
     try:
-        os.kill(process.pid, number)
+        with _opened(process) as descriptor:
+            if not is_alive(process):
+                return False
+            if descriptor is None:
+                os.kill(process.pid, number)
+            else:
+                signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return False
     return True
 
 
-def await_end(processes: Iterable[ProcessId], within_s: float) -> list[ProcessId]:
+@contextmanager
+def _opened(process: ProcessId) -> Iterator[int | None]:
+    """A pidfd of whoever has this pid; None where there are none, or no descriptor is left.
+
+    Raises:
+        ProcessLookupError: Nobody has it.
+    """
+    descriptor = None
+    with suppress(AttributeError, OSError):
+        descriptor = os.pidfd_open(process.pid)
+    if descriptor is None and not psutil.pid_exists(process.pid):
+        raise ProcessLookupError(process.pid)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def await_end(processes: Iterable[ProcessT], within_s: float) -> list[ProcessT]:
     """Waits until processes have ended. Zombies count as ended, even if never reaped.
 
     Returns:
         Those that are still there after so many seconds.
     """
     deadline_s = time.monotonic() + within_s
-    left = [process for process in processes if is_alive(process)]
-    while left and time.monotonic() < deadline_s:
-        time.sleep(LOOK_AGAIN_S)  # who is no child of ours sends no event
-        left = [process for process in left if is_alive(process)]
-    return left
+    return [process for process in list(processes) if not _ends(process, deadline_s)]
+
+
+def _ends(process: ProcessId, deadline_s: float) -> bool:
+    """One after the other, so that however many there are one descriptor is enough."""
+    with suppress(ProcessLookupError), _opened(process) as descriptor:
+        while is_alive(process):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            if descriptor is None:
+                time.sleep(min(LOOK_AGAIN_S, left_s))  # who is no child of ours sends no event
+            else:
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                poll.poll(left_s * 1000)
+    return True
+
+
+def kill_all(processes: Iterable[ProcessT], within_s: float) -> list[ProcessT]:
+    """SIGKILLs processes and waits for their end; returns as `await_end`."""
+    known = list(processes)
+    for process in known:
+        send_signal(process, signal.SIGKILL)
+    return await_end(known, within_s)
+
+
+def end_all(alive: Callable[[], list[ProcessId]], patience_s: float) -> None:
+    """Ends processes first politely, then not.
+
+    Args:
+        alive: Those that are left; is asked anew each time, as they may have children.
+        patience_s: How long they may take each time.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = alive()
+        for process in left:
+            send_signal(process, number)
+        deadline_s = time.monotonic() + patience_s
+        while left and time.monotonic() < deadline_s:
+            await_end(left, min(0.2, deadline_s - time.monotonic()))
+            left = alive()
+        if not left:
+            return
+
+
+def descendants(ancestors: Iterable[ProcessId]) -> list[ProcessId]:
+    """All living processes below these, with one look at each of the system."""
+    children: dict[int, list[ProcessId]] = {}
+    for process, parent in _living():
+        children.setdefault(parent, []).append(process)
+    parents = [process for process in ancestors if is_alive(process)]
+    found, known = [], set(parents)
+    while parents:
+        parent_id = parents.pop()
+        for child in children.pop(parent_id.pid, ()):
+            if child not in known and child.started >= parent_id.started:
+                known.add(child)
+                found.append(child)
+                parents.append(child)
+    return found
+
+
+def _living() -> Iterator[tuple[ProcessId, int]]:
+    """Every process of the system, with the pid of its parent."""
+    for pid in psutil.pids():
+        if fields := stat_fields(pid):
+            process, parent = ProcessId.of_stat(pid, fields), int(fields[_PARENT_FIELD])
+        else:  # gone, or there is no /proc
+            process, parent = identify(pid) if fields is not None else None, 0
+            with suppress(psutil.Error):
+                parent = psutil.Process(pid).ppid()
+        if process is not None:
+            yield process, parent
 
 
 def mark(run_id: str, host: str, run_dir: str, attempt: str = "") -> str:
@@ -122,14 +230,15 @@ def shows_marks() -> bool:
     return _PROC.joinpath("self", "environ").exists()
 
 
-def find_marked(value: str | None = None) -> dict[int, str]:
+def find_marked(value: str | None = None, variable: str = RUN_VARIABLE) -> dict[int, str]:
     """Pids of this user's processes that carry a mark, with the mark.
 
     Args:
-        value: Only this mark; None finds those of all runs.
+        value: Only this mark; None finds all of them.
+        variable: Of their environment, that holds the mark.
     """
     found = {}
-    wanted = f"{RUN_VARIABLE}=".encode()
+    wanted = f"{variable}=".encode()
     for entry in _PROC.iterdir() if _PROC.is_dir() else ():
         if not entry.name.isdecimal():
             continue
@@ -137,9 +246,9 @@ def find_marked(value: str | None = None) -> dict[int, str]:
             variables = entry.joinpath("environ").read_bytes().split(b"\0")
         except OSError:
             continue  # gone meanwhile, or another user's
-        for variable in variables:
-            if variable.startswith(wanted):
-                text = variable[len(wanted) :].decode("utf-8", "replace")
+        for setting in variables:
+            if setting.startswith(wanted):
+                text = setting[len(wanted) :].decode("utf-8", "replace")
                 if value in (None, text) and identify(int(entry.name)) is not None:
                     found[int(entry.name)] = text
     return found

@@ -21,7 +21,7 @@ tree = ProcessTree([sys.executable, "-c", script], os.environ, Path.cwd(), Path(
 while not Path(sys.argv[1]).read_text():
     tree.wait(0.05)
 tree.look()
-print(*tree._members, flush=True)
+print(*(process.pid for process in tree._members), flush=True)
 tree.process.wait()
 """
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CleanupError, ConfigError, PreflightError
+from engine.host.process_identity import is_alive
 from tianji_cli.lab import Lab, cgroups, hosts, teardown
 from tianji_cli.lab.build import build
 from tianji_cli.lab.plan import LabPlan, LabRequest
 from tianji_cli.lab.preflight import check_machine, check_namespaces
-from tianji_cli.lab.processes import is_alive, read_table
+from tianji_cli.lab.processes import read_table
 from tianji_cli.lab.state import LabState, load_state
 from tianji_cli.lab.system import mount_points
 from tianji_cli.lab.teardown import residents

@@ -18,7 +18,7 @@ from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan, LabRequest, check_request, plan_lab
 from tianji_cli.lab.preflight import check_directory, check_machine, check_shared
-from tianji_cli.lab.processes import LabProcessId, ProcessRow, identify, inhabitants
+from tianji_cli.lab.processes import LabProcessId, ProcessRow, inhabitants
 from tianji_cli.lab.state import HostProcesses, LabState, load_state, require_state, save_state
 from tianji_cli.lab.system import boot_id
 from tianji_cli.lab.teardown import take_down
@@ -282,7 +282,7 @@ def test_without_a_lab_the_next_command_is_named(tmp_path):
 def test_after_a_restart_of_the_machine_only_files_are_left_to_remove(tmp_path):
     paths = LabPaths(tmp_path / "lab")
     paths.logs.mkdir(parents=True)
-    own = identify(os.getpid())
+    own = LabProcessId.of(os.getpid())
     assert own is not None
     state = make_state(plan_lab(LabRequest(), paths, lab_id="abc123", subnet=7))
     state.hosts["tj1"] = HostProcesses(launcher=own, init=own)
@@ -294,11 +294,11 @@ def test_after_a_restart_of_the_machine_only_files_are_left_to_remove(tmp_path):
 def test_a_process_that_got_a_recorded_number_later_is_left_alone(tmp_path):
     paths = LabPaths(tmp_path / "lab")
     paths.directory.mkdir()
-    own = identify(os.getpid())
+    own = LabProcessId.of(os.getpid())
     assert own is not None
     state = make_state(plan_lab(LabRequest(), paths, lab_id="abc123", subnet=7))
     state.boot_id, state.delayer, state.freezer = boot_id(), None, None
-    older = msgspec.structs.replace(own, start_ticks=own.start_ticks - 1)
+    older = msgspec.structs.replace(own, started=own.started - 1)
     state.hosts["tj1"] = HostProcesses(launcher=older, init=older)
     save_state(paths, state)
     (paths.directory / "note.txt").write_text("mine", encoding="utf-8")

@@ -21,9 +21,12 @@ from engine.host.process_identity import (
     RUN_VARIABLE,
     ProcessId,
     await_end,
+    descendants,
+    end_all,
     find_marked,
     identify,
     is_alive,
+    kill_all,
     kill_marked,
     mark,
     send_signal,
@@ -31,6 +34,7 @@ from engine.host.process_identity import (
 from engine.supervision.host_state import HostState, read_state, state_path, write_state
 from engine.supervision.run_inspector import look, stop
 from engine.supervision.timer_queue import TimerQueue
+from tianji_cli.lab.processes import LabProcessId
 from tianji_cli.storage.clock_sync import ClockAnswer, ClockOffset, estimate, relative_to
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -301,3 +305,90 @@ def test_the_fastest_answer_decides() -> None:
 def test_offsets_are_relative_to_the_coordinators_host() -> None:
     offsets = {"a": ClockOffset(100, 1), "b": ClockOffset(30, 2)}
     assert relative_to("a", offsets) == {"a": ClockOffset(0, 0), "b": ClockOffset(-70, 3)}
+
+
+def without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on other systems than Linux, or where no descriptor is left."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+
+@pytest.mark.parametrize("has_pidfds", [True, False])
+def test_processes_are_killed_and_waited_for(
+    monkeypatch: pytest.MonkeyPatch, has_pidfds: bool
+) -> None:
+    if not has_pidfds:
+        without_pidfds(monkeypatch)
+    large, small = sleeper("r", command=HOLD), sleeper("r")
+    try:
+        known = [found for child in (large, small) if (found := identify(child.pid))]
+        assert await_end(known[1:], 0.02) == known[1:]
+        assert kill_all([*known, ProcessId(known[0].pid, known[0].started + 1)], 5.0) == []
+        assert not any(map(is_alive, known))
+        assert not send_signal(known[0], signal.SIGKILL)
+        assert await_end(known, 0.0) == []
+    finally:
+        end(large)
+        end(small)
+
+
+def test_a_later_process_of_the_same_pid_is_not_signalled() -> None:
+    other = sleeper("r")
+    try:
+        known = identify(other.pid)
+        assert known is not None
+        earlier = ProcessId(known.pid, known.started - 1)
+        assert not send_signal(earlier, signal.SIGKILL)
+        assert await_end([earlier], 5.0) == []
+        assert is_alive(known)
+    finally:
+        end(other)
+
+
+FAMILY = """import subprocess, sys, time
+child = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+grandchild = subprocess.Popen(child, start_new_session=True, stdout=subprocess.PIPE)
+grandchild.stdout.readline()
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_descendants_are_found_and_ended_also_in_sessions_of_their_own() -> None:
+    parent = sleeper("r", command=[*SLEEP[:2], FAMILY])
+    try:
+        known = identify(parent.pid)
+        assert known is not None
+        (grandchild,) = descendants([known])
+        assert psutil.Process(grandchild.pid).ppid() == parent.pid
+        assert descendants([ProcessId(known.pid, known.started + 1)]) == []
+        everybody = [known, grandchild]
+        end_all(lambda: [one for one in everybody if is_alive(one)], patience_s=5.0)
+        assert not any(map(is_alive, everybody))
+        assert parent.wait() == -signal.SIGTERM
+    finally:
+        end(parent)
+
+
+def test_who_does_not_listen_is_killed() -> None:
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP[2]}"
+    process = sleeper("r", command=[*SLEEP[:2], deaf])
+    try:
+        known = identify(process.pid)
+        assert known is not None
+        end_all(lambda: [known] if is_alive(known) else [], patience_s=0.1)
+        assert process.wait(5) == -signal.SIGKILL
+    finally:
+        end(process)
+
+
+def test_the_labs_state_still_calls_it_start_ticks() -> None:
+    own = LabProcessId.of(os.getpid())
+    assert own is not None
+    data = msgspec.json.encode(own)
+    assert msgspec.json.decode(data) == {"pid": own.pid, "start_ticks": own.started}
+    assert msgspec.json.decode(data, type=LabProcessId) == own
+    assert is_alive(own)

@@ -1,9 +1,8 @@
 """One system as a tree of processes: started in a session of its own, watched, ended completely.
 
 Members are found in two ways: by descent, as long as the parents live, and by a token in their
-environment, which they keep when their parents are gone. A process is only ever signalled by its
-pid together with its start time, never by name. A reaper (`reaper.py`) ends the tree if this
-process dies before it could.
+environment, which they keep when their parents are gone. A reaper (`reaper.py`) ends the tree if
+this process dies before it could.
 """
 
 from __future__ import annotations
@@ -16,12 +15,21 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
 
+from engine.host.process_identity import (
+    ProcessId,
+    descendants,
+    end_all,
+    find_marked,
+    identify,
+    is_alive,
+)
+from engine.host.usage import usage_of
 from engine.search_path import (
     MODULES_VARIABLE,
     module_command,
@@ -64,7 +72,7 @@ class ProcessTree:
         self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, output: Path
     ) -> None:
         self._token = uuid.uuid4().hex
-        self._members: dict[int, psutil.Process] = {}
+        self._members: dict[ProcessId, None] = {}  # in the order in which they were found
         self._births_s: dict[int, float] = {}
         self._looked_s = -math.inf
         self.peak_rss_bytes = 0
@@ -80,7 +88,7 @@ class ProcessTree:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._remember([psutil.Process(self.process.pid)])
+        self._remember(filter(None, [identify(self.process.pid)]))
         self.look()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -95,8 +103,8 @@ class ProcessTree:
         if time.monotonic() - self._looked_s < at_most_every_s:
             return
         self._looked_s = time.monotonic()
-        self._remember(_descendants(list(self._members.values())))
-        resident = sum(_rss(process) for process in self._members.values())
+        self._remember(descendants(self._members))
+        resident = sum(_rss(process) for process in self._members)
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident)
 
     def ask_to_stop(self) -> None:
@@ -112,43 +120,29 @@ class ProcessTree:
         """
         had_ended = self.process.poll() is not None
         leftovers = [_describe(process) for process in self._alive()] if had_ended else []
-        end_all(self._alive)
+        end_all(self._alive, TERMINATE_S)
         self.process.wait()
         self._reaper.communicate()
         self.left_files = remove_left(self._births_s)
         return leftovers
 
-    def _alive(self) -> list[psutil.Process]:
+    def _alive(self) -> list[ProcessId]:
         """Members that still run; a zombie has nothing left to do."""
         self.look()
         self._remember(marked(self._token))
-        return [process for process in self._members.values() if _runs(process)]
+        return [process for process in self._members if is_alive(process)]
 
-    def _remember(self, processes: Iterable[psutil.Process]) -> None:
+    def _remember(self, processes: Iterable[ProcessId]) -> None:
         for process in processes:
-            if process.pid not in self._members:
+            if process not in self._members:
                 with contextlib.suppress(psutil.Error):
-                    self._births_s[process.pid] = process.create_time()
-                self._members[process.pid] = process
+                    self._births_s[process.pid] = psutil.Process(process.pid).create_time()
+                self._members[process] = None
 
 
-def marked(token: str) -> list[psutil.Process]:
+def marked(token: str) -> list[ProcessId]:
     """All running processes with this token in their environment."""
-    return [p for p in psutil.process_iter() if _has_token(p, token) and _runs(p)]
-
-
-def end_all(alive: Callable[[], list[psutil.Process]]) -> None:
-    """Terminates processes, then kills them; looks again each time for new children."""
-    for send in (signal.SIGTERM, signal.SIGKILL):
-        left = alive()
-        for process in left:
-            _signal(process, send)
-        deadline_s = time.monotonic() + TERMINATE_S
-        while left and time.monotonic() < deadline_s:
-            psutil.wait_procs(left, timeout=0.2)
-            left = alive()
-        if not left:
-            return
+    return list(filter(None, map(identify, find_marked(token, TOKEN))))
 
 
 def _start_reaper(token: str) -> subprocess.Popen[bytes]:
@@ -160,13 +154,6 @@ def _start_reaper(token: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def _has_token(process: psutil.Process, token: str) -> bool:
-    try:
-        return process.environ().get(TOKEN) == token
-    except (psutil.Error, OSError):
-        return False
 
 
 def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:
@@ -181,54 +168,19 @@ def modules_environment() -> dict[str, str]:
     return {MODULES_VARIABLE: os.pathsep.join(directories)}
 
 
-def _descendants(ancestors: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """All processes below these, with one pass over the system's table: a measurement takes as
-    little as possible of the processors that are measured."""
-    children: dict[int, list[int]] = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            children.setdefault(process.ppid(), []).append(process.pid)
-    found, known = [], {process.pid for process in ancestors}
-    parents = [process for process in ancestors if _runs(process)]
-    while parents:
-        parent = parents.pop()
-        for pid in children.pop(parent.pid, ()):
-            with contextlib.suppress(psutil.Error):
-                child = psutil.Process(pid)
-                if pid not in known and child.create_time() >= parent.create_time():
-                    found.append(child)
-                    parents.append(child)
-    return found
+def _rss(process: ProcessId) -> int:
+    usage = usage_of(process)
+    return 0 if usage is None else usage.rss_bytes
 
 
-def _runs(process: psutil.Process) -> bool:
+def _describe(process: ProcessId) -> Leftover:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _rss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)  # psutil compares the start time first
-    except (psutil.Error, ProcessLookupError):
-        return
-
-
-def _describe(process: psutil.Process) -> Leftover:
-    try:
-        with process.oneshot():
-            name, command = process.name(), " ".join(process.cmdline())[:200]
+        found = psutil.Process(process.pid)
+        with found.oneshot():
+            name, command = found.name(), " ".join(found.cmdline())[:200]
         ports = [
             f"{connection.laddr.ip}:{connection.laddr.port}"
-            for connection in process.net_connections(kind="inet")
+            for connection in found.net_connections(kind="inet")
             if connection.status == psutil.CONN_LISTEN
         ]
     except psutil.Error:

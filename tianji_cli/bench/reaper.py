@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from tianji_cli.bench.process_tree import end_all, marked
+from engine.host.process_identity import end_all
+from tianji_cli.bench.process_tree import TERMINATE_S, marked
 
 
 def main() -> None:
     """Waits for the benchmark's end, then leaves nothing behind."""
     sys.stdin.buffer.read()
-    end_all(lambda: marked(sys.argv[1]))
+    end_all(lambda: marked(sys.argv[1]), TERMINATE_S)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from tianji_cli.lab.processes import LabProcessId, identify
+from tianji_cli.lab.processes import LabProcessId
 
 
 class Freezer(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ def members(freezer: Freezer) -> list[LabProcessId]:
     for file in Path(freezer.directory).glob("*/cgroup.procs"):
         with suppress(OSError):
             pids = [int(word) for word in file.read_text(encoding="ascii").split() if word != "0"]
-            found += [process for pid in pids if (process := identify(pid)) is not None]
+            found += [process for pid in pids if (process := LabProcessId.of(pid)) is not None]
     return found
 
 

@@ -9,19 +9,12 @@ import time
 from pathlib import Path
 
 from engine.errors import CleanupError, ConfigError, PreflightError, RunFailedError
+from engine.host.process_identity import await_end, is_alive
 from tianji_cli.lab import cgroups, network
 from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.plan import HostPlan, LabPaths
 from tianji_cli.lab.preflight import NAMESPACES
-from tianji_cli.lab.processes import (
-    LabProcessId,
-    await_end,
-    child_of,
-    identify,
-    is_alive,
-    kill_all,
-    reap,
-)
+from tianji_cli.lab.processes import LabProcessId, child_of, kill_and_reap, reap
 from tianji_cli.lab.state import HostProcesses, LabState, save_state
 from tianji_cli.lab.system import (
     NETNS_DIRECTORY,
@@ -88,7 +81,7 @@ def launch(state: LabState, host: HostPlan, paths: LabPaths) -> None:
         setsigmask=[],
         setsigdef=DEFAULT_SIGNALS,
     )
-    launcher = identify(pid)
+    launcher = LabProcessId.of(pid)
     if launcher is None:
         reap(pid)
         raise _failed(host)
@@ -160,7 +153,8 @@ def _failed(host: HostPlan) -> PreflightError:
 def running_init(state: LabState, host: HostPlan) -> LabProcessId | None:
     """The first process of a running host; None if the host is dead."""
     processes = state.hosts.get(host.name)
-    return processes.init if processes and is_alive(processes.init) else None
+    init = processes.init if processes else None
+    return init if init is not None and is_alive(init) else None
 
 
 def require_running(state: LabState, host: HostPlan) -> LabProcessId:
@@ -199,12 +193,12 @@ def end_processes(state: LabState, name: str) -> list[LabProcessId]:
     if is_version_1:
         _thaw(state, name)  # a frozen process of version 1 does not even die
     if init is not None:
-        left = kill_all([init], timeout_s=KILL_TIMEOUT_S)
+        left = kill_and_reap([init], KILL_TIMEOUT_S)
         if left:
             return left
         _thaw(state, name)
-        await_end([processes.launcher], timeout_s=LAUNCHER_TIMEOUT_S)
-    return kill_all([processes.launcher], timeout_s=KILL_TIMEOUT_S)
+        await_end([processes.launcher], LAUNCHER_TIMEOUT_S)
+    return kill_and_reap([processes.launcher], KILL_TIMEOUT_S)
 
 
 def _thaw(state: LabState, name: str) -> None:

@@ -1,35 +1,23 @@
-"""Processes by identity: a pid can be reused by another process, pid and start time cannot.
-
-Waiting for an end is a poll on pidfds, and signals go through them, so that nothing can slip into a
-freed pid between a look and a signal.
-"""
+"""Which processes the lab's hosts have, and how they see them."""
 
 from __future__ import annotations
 
 import os
-import select
-import signal
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from engine.host.process_identity import ProcessId, kill_all
+
 _PROC = Path("/proc")
 
 
-class LabProcessId(msgspec.Struct, frozen=True):
-    """One process of this machine's life.
+class LabProcessId(ProcessId, frozen=True):
+    """As the lab's state has it, which calls its start `start_ticks`."""
 
-    Attributes:
-        pid: In this machine's own numbering.
-        start_ticks: When it started, in clock ticks since boot (`man 5 proc_pid_stat`, field 22).
-    """
-
-    pid: int
-    start_ticks: int
+    started: int = msgspec.field(name="start_ticks")
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,19 +49,6 @@ class HostProcess(NamedTuple):
 
     pid: int
     command: str
-
-
-def identify(pid: int) -> LabProcessId | None:
-    """The identity of a living process; None if there is none or it is a zombie."""
-    stat = _read(pid, "stat")
-    if stat is None:
-        return None
-    state, start_ticks = _parse_stat(stat)[1::2]
-    return None if state in ("Z", "X") else LabProcessId(pid, int(start_ticks))
-
-
-def is_alive(process: LabProcessId | None) -> bool:
-    return process is not None and identify(process.pid) == process
 
 
 def _parse_stat(stat: str) -> tuple[str, str, str, str]:
@@ -123,7 +98,8 @@ def child_of(launcher: LabProcessId) -> LabProcessId | None:
     """The first living child of a process."""
     listing = _read(launcher.pid, f"task/{launcher.pid}/children")
     if listing is not None:
-        return next((child for pid in listing.split() if (child := identify(int(pid)))), None)
+        children = (LabProcessId.of(int(pid)) for pid in listing.split())
+        return next((child for child in children if child is not None), None)
     # A kernel without CONFIG_PROC_CHILDREN.
     return next((row.id for row in read_table() if row.parent == launcher.pid), None)
 
@@ -137,53 +113,13 @@ def inhabitants(init: LabProcessId, table: Sequence[ProcessRow]) -> list[Process
     return [row for row in table if row.id.pid in found]
 
 
-def kill_all(processes: Iterable[LabProcessId], *, timeout_s: float) -> list[LabProcessId]:
-    """SIGKILLs processes and waits for their end.
-
-    Returns:
-        Those that are still there after `timeout_s`.
-    """
-    return _await_end(processes, timeout_s=timeout_s, is_killed=True)
-
-
-def await_end(processes: Iterable[LabProcessId], *, timeout_s: float) -> list[LabProcessId]:
-    """As `kill_all`, but waits for processes that end by themselves."""
-    return _await_end(processes, timeout_s=timeout_s, is_killed=False)
-
-
-def _await_end(
-    processes: Iterable[LabProcessId], *, timeout_s: float, is_killed: bool
-) -> list[LabProcessId]:
-    waiting: dict[int, LabProcessId] = {}
-    with ExitStack() as stack:
-        poll = select.poll()
-        for process in set(processes):
-            descriptor = _open(process)
-            if descriptor is None:
-                continue
-            stack.callback(os.close, descriptor)
-            if is_killed:
-                with suppress(ProcessLookupError):  # then the poll says so
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            poll.register(descriptor, select.POLLIN)
-            waiting[descriptor] = process
-        deadline_s = time.monotonic() + timeout_s
-        while waiting and (left_s := deadline_s - time.monotonic()) > 0:
-            for descriptor, _ in poll.poll(left_s * 1000):
-                poll.unregister(descriptor)
-                reap(waiting.pop(descriptor).pid)
-    return list(waiting.values())
-
-
-def _open(process: LabProcessId) -> int | None:
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return None
-    if identify(process.pid) == process:
-        return descriptor
-    os.close(descriptor)
-    return None
+def kill_and_reap(processes: Iterable[LabProcessId], within_s: float) -> list[LabProcessId]:
+    """`kill_all`, and takes the statuses of those that are children of ours."""
+    known = list(processes)
+    left = kill_all(known, within_s)
+    for process in known:
+        reap(process.pid)
+    return left
 
 
 def reap(pid: int) -> None:

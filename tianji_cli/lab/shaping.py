@@ -11,7 +11,7 @@ from engine.errors import RunFailedError
 from tianji_cli.lab import network
 from tianji_cli.lab.network import DelayMethod, LossMethod, Methods, NetworkCommand
 from tianji_cli.lab.plan import LabPaths, LabRequest
-from tianji_cli.lab.processes import identify, reap
+from tianji_cli.lab.processes import LabProcessId, reap
 from tianji_cli.lab.state import LabState, save_state
 from tianji_cli.lab.system import attempt, find_program, perform, perform_all, require_program
 
@@ -92,7 +92,7 @@ def _start_delayer(state: LabState, paths: LabPaths) -> None:
             setsid=True,
         )
         os.close(writer)
-        state.delayer = identify(pid)
+        state.delayer = LabProcessId.of(pid)
         save_state(paths, state)
         is_heard = bool(select.select([reader], [], [], DELAYER_TIMEOUT_S)[0])
         if not is_heard or os.read(reader, 5) != b"ready":

@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import CleanupError
+from engine.host.process_identity import is_alive
 from tianji_cli.lab import cgroups, hosts, network
 from tianji_cli.lab.network import NetworkCommand
 from tianji_cli.lab.plan import LabPaths, LabPlan
-from tianji_cli.lab.processes import LabProcessId, is_alive, kill_all, read_table
+from tianji_cli.lab.processes import LabProcessId, kill_and_reap, read_table
 from tianji_cli.lab.state import LabState, load_state
 from tianji_cli.lab.system import NETNS_DIRECTORY, attempt, boot_id, mount_points
 from tianji_cli.lab.view import is_below
@@ -79,7 +80,7 @@ def _end_processes(state: LabState) -> None:
         hosts.end_processes(state, name)
     rest = residents(state)
     if rest:
-        kill_all(rest, timeout_s=hosts.KILL_TIMEOUT_S)
+        kill_and_reap(rest, hosts.KILL_TIMEOUT_S)
 
 
 def residents(state: LabState) -> list[LabProcessId]:
