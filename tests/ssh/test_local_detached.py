@@ -13,7 +13,7 @@ import pytest
 from running import EAGER
 from ssh_kit import REPOSITORY
 
-from engine.host.process_identity import identify
+from engine.host.process_identity import RUN_VARIABLE, identify, mark
 from engine.supervision.host_state import HostState, state_path, write_state
 from engine.supervision.run_inspector import stop
 from tianji_cli.commands.down import _words
@@ -74,7 +74,9 @@ def test_an_inline_run_has_nothing_to_look_at(tmp_path: Path) -> None:
 def test_who_does_not_end_in_time_is_killed_and_that_is_said(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(15, 1); held = bytearray(300 << 20)"
     deaf += "; print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+    env = {**os.environ, RUN_VARIABLE: mark("r", "here", str(tmp_path))}
+    command = [sys.executable, "-c", deaf]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdout is not None
         process.stdout.readline()
         supervisor = identify(process.pid)
