@@ -1,7 +1,7 @@
 """The protocol on standard input and output of a supervisor: one JSON document per line.
 
-The controller (where the user sits) instructs, the supervisor reports; the supervisor speaks the
-same language to its forkserver, the process that all roles of a host are forked from.
+The controller (on the user's machine) sends instructions, the supervisor reports. The supervisor
+uses the same protocol with its forkserver, the process from which all roles of a host are forked.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from engine.wire.sockets import Wiring
 class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What all role processes of one host have in common.
 
-    It is sent once. What is said of each role does not grow with the number of the others, so a
-    launch grows with the number of roles and not with its square.
+    It is sent once. The message for each role does not grow with the number of roles, so a launch
+    grows with the number of roles and not with its square.
 
     Attributes:
         host: Name of the host in the inventory.
@@ -37,7 +37,7 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
         routes: The process that plays each role, where the names differ.
         host_of: Host of each process and supervisor; sent to the coordinator's host only.
-        members: Public keys of all processes, if there is TCP.
+        members: Public keys of all processes, if the run uses TCP.
         neighbours: The processes of this host; they share memory.
         rendezvous: Where learners that update together meet.
         clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
@@ -78,12 +78,12 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         address: Its name.
         roles: Addresses of the roles that it plays.
         bind: Endpoint of its own server socket; empty if nobody connects to it.
-        listener: What the forkserver has given to it of `Prepare.listeners`.
+        listener: Its descriptor among `Prepare.listeners`.
         links: The servers that it connects to.
         keys: Its own, if there is TCP.
-        epoch: Which life of this role.
+        epoch: Incarnation of this role.
         threads: Of PyTorch's arithmetic.
-        cores: Numbers of the cores that it is kept to; none: it may use all.
+        cores: Numbers of the cores that it is pinned to; empty: all.
     """
 
     address: str
@@ -98,7 +98,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is and what is installed there."""
+    """Facts about a host, and the versions installed there."""
 
     hostname: str
     os: str
@@ -110,23 +110,23 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepare(Message, frozen=True, kw_only=True):
-    """Check this experiment here, and make ready to start roles of it.
+    """Check this experiment here, and prepare to start its roles.
 
     Attributes:
         cut: How the run is spread over processes.
-        run_id, run_dir, attempt: Mark every process of the run here; the directory may not exist
-            yet.
+        run_id, run_dir, attempt: The mark of every process of the run here; the directory need not
+            exist yet.
         host: This host's name in the inventory.
         num_endpoints: Servers that will listen here.
-        num_processes: Roles that will be started here, together.
-        num_connections: Of the server here to which most others connect.
+        num_processes: Number of role processes that will be started here.
+        num_connections: Connections of the server here with most of them.
         listen: Address and half-open range of ports for them; None: Unix sockets.
-        listeners: By endpoint, descriptors that the forkserver has inherited and that listen there.
+        listeners: By endpoint, listening descriptors that the forkserver has inherited.
         env: Added to the environment of all roles.
-        lease_s: The controller sends something at least this often, or is gone.
+        lease_s: A controller that sends nothing for this long is gone.
         gpus: Those that the inventory gives to the run; None if it does not say.
-        max_cores: So many cores the run may use; None: all.
-        cores_needed: Look for idle cores if the run may use at least so many; None: do not.
+        max_cores: Most cores that the run may use; None: all.
+        cores_needed: Measure idle cores if the run may use at least this many; None: do not.
         module_directories: Directories of the user's own modules on this host.
     """
 
@@ -150,8 +150,8 @@ class Prepare(Message, frozen=True, kw_only=True):
 
 
 class Launch(Message, frozen=True, kw_only=True):
-    """Start these roles; `wiring` is the supervisor's own way to the coordinator, `address` its own
-    name."""
+    """Start these roles; `wiring` is the supervisor's own connection to the coordinator, `address`
+    its own name."""
 
     address: str
     wiring: Wiring
@@ -170,11 +170,11 @@ class Beat(Message, frozen=True, kw_only=True):
 
 
 class Detach(Message, frozen=True, kw_only=True):
-    """Go on without a controller: from now on SIGTERM asks for the end of the run."""
+    """Continue without a controller: from now on SIGTERM requests a stop of the run."""
 
 
 class Introduce(Message, frozen=True, kw_only=True):
-    """Supervisor to forkserver, before the first `Spawn`: what holds for all roles."""
+    """Supervisor to forkserver, before the first `Spawn`: what all roles have in common."""
 
     common: CommonSpec
 
@@ -199,11 +199,11 @@ class StopRun(Message, frozen=True, kw_only=True):
 
 
 class KillRun(Message, frozen=True, kw_only=True):
-    """End everything now."""
+    """Kill the run."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """A supervisor's first words, understood by every release."""
+    """A supervisor's first message, understood by every release."""
 
     protocol: int
     python: str
@@ -211,7 +211,7 @@ class Hello(Message, frozen=True, kw_only=True):
 
 
 class Pong(Message, frozen=True, kw_only=True):
-    """When the `Ping` of that number was read, on this host's clocks."""
+    """The times at which the `Ping` of that number was read, on this host's clocks."""
 
     number: int
     monotonic_ns: int
@@ -221,9 +221,8 @@ class Pong(Message, frozen=True, kw_only=True):
 class Prepared(Message, frozen=True, kw_only=True):
     """The experiment can run here.
 
-    `endpoints` are free for its servers; loops that are fused on a device are dealt out to
-    `devices`; it may use `cores`, of which `idle_cores` were idle, if that was asked. `notes` are
-    words for the user about what may not be as it was meant.
+    `endpoints` are free for its servers; fused loops are assigned to `devices`; it may use `cores`,
+    of which `idle_cores` were idle, if that was requested. `notes` are warnings for the user.
     """
 
     facts: HostFacts
@@ -239,7 +238,7 @@ class Detached(Message, frozen=True, kw_only=True):
 
 
 class Refused(Message, frozen=True, kw_only=True):
-    """It cannot, for the reason of a `TianJiError`."""
+    """The experiment cannot run here, for the reason of a `TianJiError`."""
 
     exit_code: int
     what: str
@@ -248,7 +247,7 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 class Spawned(Message, frozen=True, kw_only=True):
-    """A role process runs; `started_at_s` (Unix time) tells it from a later one of the same pid."""
+    """A role process runs; `started_at_s` (Unix time) distinguishes reused pids."""
 
     address: str
     pid: int
@@ -264,13 +263,13 @@ class Exited(Message, frozen=True, kw_only=True):
 
 
 class Shown(Message, frozen=True, kw_only=True):
-    """How far the run is."""
+    """The run's progress."""
 
     progress: Progress
 
 
 class Failed(Message, frozen=True, kw_only=True):
-    """A role is gone that should not be; in the order in which it happened."""
+    """A role ended unexpectedly; sent in the order of events."""
 
     address: str
     cause: str
@@ -279,7 +278,7 @@ class Failed(Message, frozen=True, kw_only=True):
 
 
 class Stuck(Message, frozen=True, kw_only=True):
-    """A role lives and does not answer; `stack` is where it is, if it could say so."""
+    """A role is alive and does not answer; `stack` is its stack, if it could be read."""
 
     address: str
     silent_s: float
@@ -302,7 +301,7 @@ T = TypeVar("T")
 
 
 class LineReader(Generic[T]):
-    """Decodes JSON lines from a file descriptor as they come.
+    """Decodes JSON lines from a file descriptor as they arrive.
 
     Args:
         fd: Read without blocking once `read` is called; the caller polls it.
@@ -315,10 +314,10 @@ class LineReader(Generic[T]):
         self.at_end = False
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)
         self._partial: list[bytes] = []
-        """Pieces of the line that has not ended; joined once, however long it gets."""
+        """Pieces of the unfinished line; joined once, however long it gets."""
 
     def read(self) -> Iterator[T]:
-        """All complete lines that are there; sets `at_end` once the writer is gone.
+        """All complete lines so far; sets `at_end` once the writer is gone.
 
         Raises:
             msgspec.DecodeError: A line is not one of the messages.

@@ -26,33 +26,33 @@ def user_name() -> str:
 
 
 def user_label() -> str:
-    """What to call the user where anything will do: the name, or else `uid 1234`."""
+    """A label for the user: the name, or else `uid 1234`."""
     return user_name() or f"uid {os.getuid()}"
 
 
 def home() -> Path | None:
-    """The user's home directory: `$HOME`, or else what the password database says; None if neither
-    knows one."""
+    """The user's home directory: `$HOME`, or else that of the password database; None without
+    either."""
     entry = database_entry()
     text = os.environ.get("HOME") or (entry.pw_dir if entry else "")
     return Path(text) if text else None
 
 
 def expand(path: str | Path) -> Path:
-    """The path with `~` and `~name` replaced; left as it is where there is no such home."""
+    """The path with `~` and `~name` expanded; unchanged if there is no such home."""
     text = str(path)
     if text == "~" or text.startswith("~/"):
         base = home()
         return Path(text) if base is None else base / text[2:]
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # `~name` of a user that is not known here
+    except RuntimeError:  # `~name` of an unknown user
         return Path(text)
 
 
 def cache_home() -> Path:
-    """Where caches of this user lie: `$XDG_CACHE_HOME`, `~/.cache`, or, where no home can be
-    written, a directory of the user's own below the temporary one."""
+    """The user's cache directory: `$XDG_CACHE_HOME`, `~/.cache`, or, without a writable home, the
+    user's own directory below the temporary one."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given)
     base = home()
@@ -75,7 +75,7 @@ def _own_directory(path: Path) -> Path:
 
 
 def database_entry() -> pwd.struct_passwd | None:
-    """The user's line of the password database, which is all that `ssh` goes by."""
+    """The user's entry in the password database, the only one that `ssh` uses."""
     try:
         return pwd.getpwuid(os.getuid())
     except KeyError:

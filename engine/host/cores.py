@@ -17,7 +17,7 @@ _before_pinning: set[int] = set()
 
 
 def allowed_cores(limit: int | None = None) -> tuple[int, ...]:
-    """Numbers of the cores that this process may use, at most `limit`; none where unknown."""
+    """Numbers of the cores that this process may use, at most `limit`; empty if unknown."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
     return tuple(sorted(os.sched_getaffinity(0)))[:limit]
@@ -30,20 +30,21 @@ def idle_cores(cores: Sequence[int], over_s: float = LOOK_S) -> tuple[int, ...]:
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keeps this process, and what it starts, to these cores; none of them: leaves it as it is."""
+    """Pins this process and its children to these cores; does nothing if there are none."""
     if cores and hasattr(os, "sched_setaffinity"):
         _before_pinning.update(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores)
 
 
 def release(pid: int) -> None:
-    """Gives a child of a pinned process the cores that its parent had before."""
+    """Gives a child of a pinned process the cores that its parent had before pinning."""
     if _before_pinning:
         os.sched_setaffinity(pid, _before_pinning)
 
 
 def processor_features() -> list[str]:
-    """What code compiled for this very machine relies on: its model and instruction sets."""
+    """The processor features on which code compiled for this machine relies: model and instruction
+    sets."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return [platform.machine(), platform.processor(), platform.node()]

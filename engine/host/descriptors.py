@@ -1,8 +1,8 @@
 """File descriptors: as many as the system allows, with some reserved from strangers.
 
-A server accepts whoever connects, and a connection is a descriptor until its handshake has failed.
-So a process whose port strangers can reach lets its limit stay a little below what it may have, and
-takes the rest only while it opens files of its own: checkpoints can be written whoever calls.
+A server accepts any connection, and a connection uses a descriptor until its handshake fails. So a
+process whose port strangers can reach keeps its soft limit a little below the hard one, and raises
+it only while it opens its own files: checkpoints can be written whatever strangers do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 from collections.abc import Iterator
 
 MOST = 65_536
-"""More are of no use to a run, and some programs go through all that could be open."""
+"""A run needs no more, and some programs loop over all possible descriptors."""
 NUM_SPARE = 64
 
 _kept_from: int | None = None
@@ -20,7 +20,7 @@ _kept_from: int | None = None
 
 
 def raise_limit() -> int:
-    """Lets this process, and those that it starts, open as many as it may; returns how many."""
+    """Raises the soft limit of this process and its children as far as possible; returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -30,7 +30,7 @@ def raise_limit() -> int:
 
 
 def keep_spare() -> None:
-    """From now on only `spare` reaches the last descriptors of this process."""
+    """Reserves the last descriptors of this process for `spare`."""
     global _kept_from
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _kept_from is None and soft != resource.RLIM_INFINITY and soft > 2 * NUM_SPARE:
@@ -40,9 +40,9 @@ def keep_spare() -> None:
 
 @contextlib.contextmanager
 def spare() -> Iterator[None]:
-    """Opens files of this process's own, also where others have taken all descriptors.
+    """Lets this process open its own files even if strangers have taken all other descriptors.
 
-    One may be within another, in the same thread. Decorates functions, too.
+    It can be nested within a thread, and can decorate functions.
     """
     if _kept_from is None:
         yield

@@ -1,4 +1,4 @@
-"""Where the servers of a run listen on this host: Unix sockets of their own, or TCP ports."""
+"""The endpoints of a run's servers on this host: Unix sockets, or TCP ports."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["PREFIX", "Endpoints", "sweep_stale"]
 
 
 class Endpoints:
-    """Endpoints of one supervisor; its Unix sockets live in a directory that only its user reads.
+    """Endpoints of one supervisor; its Unix sockets are in a directory that only its user can read.
 
-    TCP ports are listened on from the start, by sockets that the servers inherit: a port that was
-    only found free could be anybody's by the time that its server starts.
+    TCP ports have listening sockets from the start, which the servers inherit: a port that was
+    only found free could be taken by the time its server starts.
 
     Attributes:
         directory: Of the Unix sockets, None if there are none.
-        listeners: By endpoint, the descriptors of those of TCP.
+        listeners: By endpoint, the listening descriptors of TCP endpoints.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Endpoints:
             listen: Address and half-open range of TCP ports; None for Unix sockets.
 
         Raises:
-            PreflightError: Too few ports are free, or no directory for sockets can be had.
+            PreflightError: Too few ports are free, or no directory for sockets can be made.
         """
         if count == 0:
             return []
@@ -57,7 +57,7 @@ class Endpoints:
             self.directory = None
 
     def let_go(self) -> None:
-        """Leaves the ports to those who have inherited them."""
+        """Closes the ports here; the processes that inherited them keep listening."""
         for listener in self.listeners.values():
             os.close(listener)
         self.listeners.clear()

@@ -1,14 +1,14 @@
 """Checks that files on a host are still as they were put there, with any Python from 3.7 on.
 
-It is sent as text, as `host_probe.py` is; what is looked at is not imported to find out about it.
+It is sent as text, like `host_probe.py`; the files under test are not imported.
 
     bundle DIR SHA256             one JSON document: is the bundle in DIR as its list of files says
-    environment NAME==VERSION...  one JSON document: has this very interpreter what it was made with
+    environment NAME==VERSION...  one JSON document: has this interpreter what it was made with
 
-Both say what is wrong first, or an empty text. A disk that was full and a machine that lost power
-leave files cut short; who maps such a library dies of a bus error, in every run, for ever.
-A bundle that is damaged is marked as such at once, so that another may take its place: who finds
-the damage later than that place was taken again finds none.
+Both report the first problem, or an empty text. A full disk or a power loss leaves truncated files;
+a process that maps such a library dies of a bus error, in every run.
+A damaged bundle is marked as such at once, so that another can replace it: a later check of the
+replaced bundle finds no damage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import re
 LIST_NAME = ".sha256"
 """In a bundle: a line `<SHA-256>  <relative path>` for each of its other files."""
 DAMAGED_NAME = ".damaged"
-"""In a bundle or environment: another may take its place."""
+"""In a bundle or environment: it is damaged, and another can replace it."""
 LIBRARY = re.compile(r'^([^",\n]*\.so(?:\.[^",\n]*)?),[^,\n]*,([0-9]*)\r?$', re.MULTILINE)
 """Lines of a package's `RECORD`: path, checksum, bytes; a path with a comma in it has quotes."""
 _BYTECODE_HEADER_BYTES = 16
@@ -57,7 +57,7 @@ def bundle_damage(directory: str, list_sha256: str) -> str:
 def bad_bytecode(cache: str) -> str:
     """A file of this interpreter's bytecode that would end the import of its module.
 
-    One without a sound header is made anew by whoever imports the module, so it does no harm.
+    Python replaces one without a valid header on import, so that does no harm.
     """
     ending = "." + str(sys.implementation.cache_tag) + ".pyc"
     for name in sorted(os.listdir(cache)) if os.path.isdir(cache) else ():
@@ -79,7 +79,7 @@ def environment_damage(pinned: list[str]) -> str:
     """What is wrong with the environment of this interpreter.
 
     Args:
-        pinned: `NAME==VERSION` of what it was made with; it may hold more.
+        pinned: `NAME==VERSION` of its packages; it can have more.
     """
     from importlib import metadata
 
@@ -103,8 +103,8 @@ def environment_damage(pinned: list[str]) -> str:
 def library_damage(path: str, num_bytes: str) -> str:
     """What is wrong with a shared library of a package.
 
-    Of tens of thousands of files these few hundred are what kills a process without a word; the
-    others say what they lack when they are imported.
+    Of tens of thousands of files, only these few hundred can silently kill a process; the others
+    raise an error when they are imported.
     """
     name = os.path.basename(path)
     try:

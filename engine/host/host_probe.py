@@ -46,7 +46,7 @@ def packages(names: list[str]) -> dict[str, str | None]:
 
 
 def memory_bytes() -> tuple[int, int]:
-    """(total, available); zeros where /proc does not say."""
+    """(total, available), in bytes; zeros without /proc."""
     sizes = {"MemTotal": 0, "MemAvailable": 0}
     try:
         with open("/proc/meminfo") as file:
@@ -60,7 +60,7 @@ def memory_bytes() -> tuple[int, int]:
 
 
 def gpus() -> list[str]:
-    """Names of NVIDIA GPUs, as their driver gives them."""
+    """Names of NVIDIA GPUs, from their driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -122,7 +122,7 @@ def facts(directory: str, names: list[str]) -> dict[str, object]:
 
 
 def has_venv() -> bool:
-    """Whether this interpreter can make virtual environments (Debian keeps that apart)."""
+    """Whether this interpreter can make virtual environments (a separate package on Debian)."""
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -180,8 +180,8 @@ def reach(targets: list[str]) -> dict[str, str]:
     """Why each target does not answer; an empty text if it does.
 
     Args:
-        targets: `[ADDRESS]:PORT=NAME`. Another name there is another host: its address leads to
-            this host itself, say, as 127.0.0.1 does everywhere.
+        targets: `[ADDRESS]:PORT=NAME`. Another name in the answer means another host: the address
+            leads to this host itself, for example, as 127.0.0.1 does everywhere.
     """
     answers: dict[str, str] = {}
     threads = [threading.Thread(target=try_one, args=(item, answers)) for item in targets]
@@ -214,8 +214,8 @@ def try_one(item: str, answers: dict[str, str]) -> None:
 def index(requirements: list[str]) -> dict[str, str]:
     """Why pip there cannot get each of `NAME==VERSION`; an empty text if it can.
 
-    Only the index is asked, nothing is downloaded. Without a pip, the one that would come with a
-    virtual environment is asked, as that is the one that would be used.
+    Only the index is queried, nothing is downloaded. Without pip, the one of a virtual environment
+    is used, as it would be for the installation.
     """
     processes = {}
     for requirement in requirements:
@@ -234,7 +234,7 @@ def index(requirements: list[str]) -> dict[str, str]:
 
 
 def index_answer(requirement: str, process: subprocess.Popen[bytes]) -> str:
-    """What pip has found."""
+    """The result of pip."""
     try:
         out, err = process.communicate(timeout=INDEX_S)
     except subprocess.TimeoutExpired:
@@ -270,7 +270,7 @@ def bundled_pip() -> dict[str, str]:
 
 
 def clock() -> None:
-    """For measuring offsets."""
+    """Answers for measuring clock offsets."""
     while sys.stdin.readline():
         line = json.dumps({"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()})
         print(line, flush=True)

@@ -1,7 +1,7 @@
 """Compares the limits of a machine with what a run needs there, before anything starts.
 
-Each limit that is too low is named with both figures and with what raises it. Figures of needs are
-lower bounds, so that no run is refused that could have gone well.
+Each limit that is too low is named with both figures and the way to raise it. Needs are lower
+bounds, so that no run is refused that could have worked.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from engine.errors import PreflightError
 
 BASE_DESCRIPTORS = 48
-"""Of a process with no connections but its own: logs, traces, sockets, bells, a checkpoint."""
+"""Descriptors of a process without connections: logs, traces, sockets, doorbells, a checkpoint."""
 THREADS_PER_ROLE = 3
-"""Its own, and two of ZeroMQ."""
+"""Threads of a role: its own, and two of ZeroMQ."""
 KEEPERS = 2
 """Supervisor and forkserver."""
 ROLE_BYTES = 8 * 2**20
-"""Of memory that a forked role does not share with its siblings."""
+"""Bytes of memory that a forked role does not share with its siblings."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -31,8 +31,8 @@ class Needs:
 
     Attributes:
         roles: Processes.
-        connections: Of the process to which most others connect.
-        shared_bytes: Memory that roles hand rollouts and weights over in, as far as it is used.
+        connections: Connections of the process with most of them.
+        shared_bytes: Shared memory for rollouts and weights, as far as it is used.
     """
 
     roles: int
@@ -59,8 +59,8 @@ class HostLimit:
     Attributes:
         of: What is limited, as in `Needs`: `descriptors`, `threads` or `memory_bytes`.
         left: How much of it is left.
-        name: What sets it, for people.
-        fix: What raises it.
+        name: What sets it, for the user.
+        fix: How to raise it.
     """
 
     of: str
@@ -88,13 +88,13 @@ def check_limits(needs: Needs, limits: Iterable[HostLimit]) -> None:
 
 
 def limits_here() -> Iterator[HostLimit]:
-    """What limits this process and those that it will start, as far as the system says."""
+    """The limits of this process and its children, as far as the system reports them."""
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors != resource.RLIM_INFINITY:
         fix = "raise it: `ulimit -Hn`, or LimitNOFILE= of the service"
         yield HostLimit("descriptors", descriptors, "open files (RLIMIT_NOFILE)", fix)
     threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if threads != resource.RLIM_INFINITY and os.geteuid() != 0:  # it does not hold for root
+    if threads != resource.RLIM_INFINITY and os.geteuid() != 0:  # it does not apply to root
         left = threads - _threads_of_user()
         yield HostLimit(
             "threads", left, "processes of this user (RLIMIT_NPROC)", "raise `ulimit -u`"
@@ -148,7 +148,7 @@ def _cgroup_limits(group: Path) -> Iterator[HostLimit]:
     ):
         most, used = _number(group / limit), _number(group / current)
         if most is not None and used is not None:
-            # What is cached there is given back when it is needed.
+            # The page cache in it is freed on demand.
             cached = _number(group / "memory.stat", _file_bytes) or 0
             left = most - used + cached
             yield HostLimit("memory_bytes", left, str(group / limit), "raise it (MemoryMax=)")
@@ -160,7 +160,7 @@ def _file_bytes(text: str) -> str:
 
 
 def _number(path: Path, part: Callable[[str], str] = str) -> int | None:
-    """The number in a file; None if there is none, as where a limit is `max`."""
+    """The number in a file; None if there is none, as for the limit `max`."""
     try:
         return int(part(path.read_text()))
     except (OSError, ValueError, IndexError):

@@ -1,8 +1,8 @@
 """Bounds the logs of a run's processes: a full log is moved aside, once.
 
-A role writes to its log through a descriptor that it keeps, in append mode. So the log is copied
-and emptied instead of renamed; a line that comes between the two is lost. `<name>.log.1` is what
-was there before, so a process never has more than twice the cap, however much it says.
+A role writes to its log through a descriptor that it keeps open, in append mode. So the log is
+copied and emptied instead of renamed; a line written between the two steps is lost. `<name>.log.1`
+has the previous contents, so a process never uses more than twice the cap.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ASIDE = ".1"
 
 
 def cap_logs(directory: Path, cap_bytes: int = CAP_BYTES) -> list[Path]:
-    """Moves the content of logs that are too long aside.
+    """Moves the contents of logs that are too long aside.
 
     Args:
         directory: Of one host's logs.
-        cap_bytes: How long a log may be; of a longer one, so much of its end is kept.
+        cap_bytes: Size limit of a log; this much of the end of a longer one is kept.
 
     Returns:
         The logs that were emptied.
@@ -35,7 +35,7 @@ def cap_logs(directory: Path, cap_bytes: int = CAP_BYTES) -> list[Path]:
 
 
 def _keep_end(log: Path, begin: int) -> None:
-    """Copies a log from `begin` on; without room for that, nothing is kept."""
+    """Copies a log from `begin` on; on a full disk, nothing is kept."""
     aside = log.with_name(log.name + ASIDE)
     temporary = log.with_name(f".{aside.name}.tmp")
     try:

@@ -1,14 +1,14 @@
 """The heaps of a process: what Python need not scan, and what the C library need not map again.
 
-Python's collector of cycles looks through all objects again and again while they become more. But
-libraries stay: looking through them takes a fifth of the time of reading torch, and in a fork it
-would copy each page that it marks.
+Python's cyclic garbage collector scans all objects repeatedly while their number grows. But
+libraries stay: scanning them takes a fifth of the time of importing torch, and in a forked process
+it would copy each page that it marks.
 
-By default glibc maps every block above 32 MB anew, gives it back when it is freed, and hands back
-the top of its heap as well. A batch of images makes dozens of such blocks in each update, and the
-kernel then fills in and zeroes page after page: a third of the time of a learner of images. Threads
-other than the main one get heaps of 64 MB, which are given back whole when they are empty; so all
-share one here, or what ZeroMQ's thread receives would be mapped anew each time.
+By default glibc maps every block above 32 MB anew, unmaps it when it is freed, and also returns the
+top of its heap. A batch of images makes dozens of such blocks in each update, and the kernel then
+fills in and zeroes page after page: a third of the time of a learner on images. Threads other than
+the main one get heaps of 64 MB, which are unmapped when they are empty; so all threads share one
+here, or blocks received by ZeroMQ's thread would be mapped anew each time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MOST = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Keeps blocks of up to 1 GiB in this process and those forked from it.
 
-    Such a process stays as large as it once was.
+    Such a process does not shrink.
 
     Returns:
-        Whether this C library can do so; where it cannot, nothing changes.
+        Whether this C library supports it; if not, nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -57,6 +57,6 @@ def reading_libraries() -> Iterator[None]:
 
 
 def keep_what_is_there() -> None:
-    """Collects what was dropped since libraries were read; the rest stays, also in forks."""
+    """Collects garbage since libraries were imported; the rest is never scanned again."""
     gc.collect()
     gc.freeze()

@@ -12,14 +12,14 @@ from typing import NoReturn
 
 
 class ExitCalled(BaseException):
-    """Code of the user has called `os._exit` in the process that all of the run lives in."""
+    """User code called `os._exit` in the process of the whole run."""
 
 
 @contextmanager
 def no_silent_exit() -> Iterator[None]:
     """Makes `os._exit` an exception here: it would silently end the command, without a summary.
 
-    Processes that are forked meanwhile end by it, as they have to.
+    Processes forked in the meantime still exit by it, as they must.
     """
     own_pid, leave = os.getpid(), os._exit
 
@@ -36,7 +36,7 @@ def no_silent_exit() -> Iterator[None]:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user's own Ctrl-C, not one that code of the user raises."""
+    """The user's own Ctrl-C, not one raised by user code."""
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Whether a killed role ran out of memory: the kernel says so in a counter and nowhere else that an
-ordinary user may look.
+"""Detects that a killed role ran out of memory: for an ordinary user, only a counter of the kernel
+shows it.
 
-The counter is the machine's (`oom_kill` of /proc/vmstat, Linux 4.13), so a kill elsewhere on it
-within the same few seconds looks like one here; what the role used is told beside it.
+The counter is for the whole machine (`oom_kill` of /proc/vmstat, Linux 4.13), so a kill elsewhere
+within the same few seconds looks like one here; the error also gives the memory of the role.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIB = 2**20
 
 
 def count_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes the kernel has killed for lack of memory; None if it does not say."""
+    """Number of processes that the kernel has killed for lack of memory; None if unknown."""
     try:
         lines = vmstat.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -29,20 +29,20 @@ def count_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
 
 
 class MemoryWatch:
-    """Follows the counter and the memory of each role.
+    """Samples the counter and the memory of each role.
 
     Args:
-        count: Asks the counter.
+        count: Reads the counter.
     """
 
     def __init__(self, count: Callable[[], int | None] = count_oom_kills) -> None:
         self._count = count
-        # The last two: a sample may be taken between a kill and the word of it.
+        # The last two: a sample can be taken between a kill and its report.
         self._counts = deque([count()], maxlen=2)
         self._used: dict[str, deque[int]] = {}
 
     def note(self, rows: Iterable[Resources]) -> None:
-        """Takes a sample of the counter beside one of what each role uses."""
+        """Samples the counter and the memory of each role."""
         self._counts.append(self._count())
         for row in rows:
             used = self._used.setdefault(row.process, deque(maxlen=NUM_SAMPLES))

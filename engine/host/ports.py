@@ -12,23 +12,23 @@ from engine.errors import PreflightError
 from engine.wording import is_or_are, plural
 
 ANY_PORT = range(1)
-"""Whatever the kernel gives."""
+"""Any port, chosen by the kernel."""
 BACKLOG = 1024
-"""Connections that may wait for their server to start; every role of a host may be among them."""
+"""Connections that can wait for their server to start: up to all roles of a host."""
 
 
 def listen_on(address: str, ports: range, count: int) -> list[socket.socket]:
     """Listens on the first `count` ports of a range that are free at `address`.
 
-    A port is had by listening, not by looking: of two runs that try the same one at the same
-    moment, one takes the next.
+    A port is claimed by listening on it: of two runs that try the same one at the same moment, one
+    takes the next.
 
     Returns:
         Non-blocking sockets; the caller closes them.
 
     Raises:
-        PreflightError: There are not so many, and the owner of a taken one is named where it can
-            be; or the address is not this host's.
+        PreflightError: Too few are free, with the owner of a taken one if it is known; or the
+            address is not this host's.
     """
     found: list[socket.socket] = []
     try:
@@ -116,7 +116,7 @@ def _resolve(address: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
 
 
 def _owners(ports: range) -> str:
-    """Who listens there, as far as this user may know."""
+    """The process that listens there, as far as this user can see it."""
     try:
         connections = psutil.net_connections("tcp")
     except (psutil.AccessDenied, OSError):

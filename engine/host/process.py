@@ -1,4 +1,4 @@
-"""Small facts about operating-system processes."""
+"""Helpers for operating-system processes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LOG_TAIL_LINES = 50
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Asks the kernel to send this process a signal as soon as its parent is gone (Linux).
 
-    Ends it at once if that has happened before. Elsewhere `is_orphan` is the only fence.
+    Ends it at once if the parent is gone already. On other systems only `is_orphan` helps.
 
     Args:
-        parent: Pid of the process that has started this one, as that one knows it.
+        parent: Pid of the process that started this one, as seen by that process.
         number: The signal.
     """
     if sys.platform == "linux":
@@ -44,7 +44,7 @@ def name_process(name: str) -> None:
 
 
 class OrphanWatch:
-    """Tells whether the parent that this process began with is still its parent."""
+    """A check of whether this process still has its original parent."""
 
     def __init__(self) -> None:
         self._parent = os.getppid()
@@ -54,17 +54,17 @@ class OrphanWatch:
 
 
 def describe_exit(status: int) -> tuple[str, bool]:
-    """What a wait status means.
+    """Describes a wait status.
 
     Returns:
-        Words like `was killed by SIGKILL` or `ended with code 1`, and whether it was a clean end.
+        Text such as `was killed by SIGKILL` or `ended with code 1`; whether it was a clean exit.
     """
     code = os.waitstatus_to_exitcode(status)
     return describe_returncode(code), code == 0
 
 
 def describe_returncode(code: int) -> str:
-    """The same for a return code, which is negative where a signal killed."""
+    """The same for a return code, which is negative after a signal."""
     if code >= 0:
         return f"ended with code {code}"
     return f"was killed by {signal.Signals(-code).name}"
@@ -90,7 +90,7 @@ def _last_error(lines: list[str]) -> list[str]:
 
 
 class _Log(io.FileIO):
-    """A standard stream whose disk may be full, or reader gone: no word is worth a process."""
+    """Wraps a standard stream: a full disk or a lost reader must not end the process."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ class _Log(io.FileIO):
 
 
 def take_stdout() -> int:
-    """Keeps standard output for messages: whatever else prints goes to standard error, if it can.
+    """Reserves standard output for messages: other output goes to standard error, if possible.
 
     Returns:
         The descriptor to write messages to.

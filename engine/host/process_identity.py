@@ -1,11 +1,11 @@
 """Identifies processes: pids are reused, so a process is its pid and its start time.
 
-The one place that follows, signals and waits for processes by that identity: of runs, of the lab,
-of benchmarks. Signals and waiting go through pidfds where there are any, so that nothing can slip
-into a freed pid between a look and a signal.
+The only module that tracks, signals and waits for processes by that identity: for runs, the lab and
+benchmarks. Signals and waiting use pidfds if the system has them, so that a pid cannot be reused
+between a check and a signal.
 
 Every process of a run also carries `TIANJI_RUN=<run id>@<host>:<directory>` in the environment that
-it was started with, and hands it down; so even a grandchild in a session of its own is known.
+it was started with, and its children inherit it; so even a grandchild in another session is found.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ import psutil
 
 RUN_VARIABLE = "TIANJI_RUN"
 KILL_S = 5.0
-"""How long a killed process may take to be gone."""
+"""Time-out for a killed process to be gone."""
 LOOK_AGAIN_S = 0.01
 _PROC = Path("/proc")
 _PARENT_FIELD, _STARTED_FIELD = 1, 19
-"""Of what follows the command's name in `/proc/<pid>/stat`: the parent's pid; start time in ticks
-since boot."""
+"""Indices among the fields after the command's name in `/proc/<pid>/stat`: the parent's pid; start
+time in ticks since boot."""
 
 
 class ProcessId(msgspec.Struct, frozen=True):
-    """A process that cannot be mistaken for a later one of the same pid.
+    """A process, distinguishable from a later one of the same pid.
 
     Attributes:
-        started: Ticks since boot where there is /proc, milliseconds since 1970 elsewhere.
+        started: Ticks since boot with /proc, else milliseconds since 1970.
     """
 
     pid: int
@@ -45,12 +45,12 @@ class ProcessId(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_stat(cls, pid: int, fields: list[str]) -> Self | None:
-        """The process of these fields of `stat_fields`; None if it is only a zombie."""
+        """The process of these `stat_fields`; None for a zombie."""
         return None if fields[0] in ("Z", "X") else cls(pid, int(fields[_STARTED_FIELD]))
 
     @classmethod
     def of(cls, pid: int) -> Self | None:
-        """The process that has this pid now; None if there is none, or if it is only a zombie."""
+        """The process that has this pid now; None if there is none, or only a zombie."""
         fields = stat_fields(pid)
         if fields is None:
             return None
@@ -68,10 +68,10 @@ ProcessT = TypeVar("ProcessT", bound=ProcessId)
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """What follows the command's name in `/proc/<pid>/stat`.
+    """The fields after the command's name in `/proc/<pid>/stat`.
 
     Returns:
-        None if there is no such process; an empty list where there is no /proc.
+        None if there is no such process; an empty list without /proc.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -86,12 +86,12 @@ def identify(pid: int) -> ProcessId | None:
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Whether exactly this process still runs."""
+    """Whether this process still runs."""
     return type(process).of(process.pid) == process
 
 
 def send_signal(process: ProcessId, number: int) -> bool:
-    """Signals exactly this process. False if it is gone."""
+    """Signals this process, never a later one of the same pid. False if it is gone."""
     try:
         with _opened(process) as descriptor:
             if not is_alive(process):
@@ -128,21 +128,21 @@ def await_end(processes: Iterable[ProcessT], within_s: float) -> list[ProcessT]:
     """Waits until processes have ended. Zombies count as ended, even if never reaped.
 
     Returns:
-        Those that are still there after so many seconds.
+        Those that are still there after the time-out.
     """
     deadline_s = time.monotonic() + within_s
     return [process for process in list(processes) if not _ends(process, deadline_s)]
 
 
 def _ends(process: ProcessId, deadline_s: float) -> bool:
-    """One after the other, so that however many there are one descriptor is enough."""
+    """Waits for one process; one after the other, so that one descriptor is enough."""
     with suppress(ProcessLookupError), _opened(process) as descriptor:
         while is_alive(process):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 return False
             if descriptor is None:
-                time.sleep(min(LOOK_AGAIN_S, left_s))  # who is no child of ours sends no event
+                time.sleep(min(LOOK_AGAIN_S, left_s))  # only our own children send an event
             else:
                 poll = select.poll()
                 poll.register(descriptor, select.POLLIN)
@@ -159,11 +159,11 @@ def kill_all(processes: Iterable[ProcessT], within_s: float) -> list[ProcessT]:
 
 
 def end_all(alive: Callable[[], list[ProcessId]], patience_s: float) -> None:
-    """Ends processes first politely, then not.
+    """Terminates processes, then kills the rest.
 
     Args:
-        alive: Those that are left; is asked anew each time, as they may have children.
-        patience_s: How long they may take each time.
+        alive: Returns those that are left, including new children; called repeatedly.
+        patience_s: Time-out of each step.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = alive()
@@ -178,7 +178,7 @@ def end_all(alive: Callable[[], list[ProcessId]], patience_s: float) -> None:
 
 
 def descendants(ancestors: Iterable[ProcessId]) -> list[ProcessId]:
-    """All living processes below these, with one look at each of the system."""
+    """All living descendants of these, with one pass over the system's processes."""
     children: dict[int, list[ProcessId]] = {}
     for process, parent in _living():
         children.setdefault(parent, []).append(process)
@@ -210,12 +210,12 @@ def _living() -> Iterator[tuple[ProcessId, int]]:
 def mark(run_id: str, host: str, run_dir: str, attempt: str = "") -> str:
     """The value of `RUN_VARIABLE` for the processes of a run on a host.
 
-    Names repeat, in other results directories and for other users of the machine, so the directory
-    is part of the mark. A second `up` may be given the same one before either has it, and whoever
-    fails ends what carries its own mark; so the attempt is a part, too.
+    Names are not unique across results directories and users of the machine, so the directory is
+    part of the mark. A second `up` can get the same directory before either has created it, and
+    the one that fails ends all processes with its own mark; so the attempt is part of it, too.
 
     Args:
-        run_id: For people who look at the process.
+        run_id: For users who inspect the process.
         host: The host's name in the inventory.
         run_dir: The run's directory on that host, absolute.
         attempt: Random digits of one `up`; empty for runs of releases that had none.
@@ -226,7 +226,7 @@ def mark(run_id: str, host: str, run_dir: str, attempt: str = "") -> str:
 
 
 def shows_marks() -> bool:
-    """Whether this system shows what environment a process was started with."""
+    """Whether this system shows the environment of a process."""
     return _PROC.joinpath("self", "environ").exists()
 
 
@@ -257,16 +257,16 @@ def find_marked(value: str | None = None, variable: str = RUN_VARIABLE) -> dict[
 def kill_marked(value: str, spare: set[int], within_s: float = KILL_S) -> list[int]:
     """Kills everything that carries this mark, and waits for its end.
 
-    A signal is only a request: a process of much memory takes a while to be gone, and others may
-    have started more meanwhile. So this looks again until it finds nothing.
+    A process with much memory takes a while to be gone, and others can have started more in the
+    meantime. So this repeats until it finds none.
 
     Args:
         value: From `mark`.
         spare: Pids to leave alone.
-        within_s: How long it may take.
+        within_s: Time-out.
 
     Returns:
-        The pids that were killed; the caller looks again if some may be left.
+        The pids that were killed; after a time-out some can be left.
     """
     killed: list[int] = []
     deadline_s = time.monotonic() + within_s

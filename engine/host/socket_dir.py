@@ -2,10 +2,10 @@
 
     $TMPDIR/tianji-<uid>/tianji-<PID namespace>-<pid>-<start time>-<random>/s0
 
-Other users can plant any name in a shared temporary directory; they cannot take one away (its
-sticky bit), nor put anything into a directory of mode 0700. Where the name of that is taken by
-somebody else, `$XDG_RUNTIME_DIR` serves, and without that a directory of a random name. It is not
-the first choice, as it is removed when its user logs out, which detached runs outlive.
+Other users can create any name in a shared temporary directory; they cannot remove ours (sticky
+bit), nor write into a directory of mode 0700. If another user has taken its name, the directory is
+made in `$XDG_RUNTIME_DIR`, or else gets a random name. `$XDG_RUNTIME_DIR` is not the first choice,
+since it is removed when its user logs out, and detached runs outlive that.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from engine.host.process_identity import ProcessId, identify, is_alive
 
 PREFIX = "tianji-"
 MAX_SOCKET_PATH = 107
-"""What a Unix socket address can hold on Linux, less its final zero."""
+"""Longest path of a Unix socket on Linux, without its final zero."""
 _LONGEST_NAME = "s9999"
 _TRIES = 20
-"""Each time another run may have removed the directory of both, as it was empty."""
+"""Attempts: each time another run can have removed the empty parent directory."""
 
 
 def make_socket_dir() -> Path:
@@ -69,7 +69,7 @@ def make_socket_dir() -> Path:
 
 
 def remove_socket_dir(directory: Path) -> None:
-    """Removes it, and the user's directory of all of them if it was the last one."""
+    """Removes it, and the user's parent directory if it was the last one."""
     shutil.rmtree(directory, ignore_errors=True)
     if directory.parent in _known_homes():
         with contextlib.suppress(OSError):
@@ -79,10 +79,10 @@ def remove_socket_dir(directory: Path) -> None:
 def sweep_stale() -> list[Path]:
     """Removes socket directories of this user whose supervisor is gone (it was killed).
 
-    Others may remove them at the same time; nothing that is met there is an error.
+    Other processes can remove them at the same time; errors are ignored.
 
     Returns:
-        What was removed.
+        The removed directories.
     """
     removed = []
     for place in (*_known_homes(), Path(tempfile.gettempdir())):
@@ -97,7 +97,7 @@ def _fits(directory: Path) -> bool:
 
 
 def _known_homes() -> list[Path]:
-    """Where socket directories may be, there or not, the first choice first."""
+    """Possible parents of socket directories, existing or not, in order of preference."""
     homes = [Path(tempfile.gettempdir()) / f"{PREFIX}{os.getuid()}"]
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime):
@@ -106,9 +106,9 @@ def _known_homes() -> list[Path]:
 
 
 def _homes() -> Iterator[Path]:
-    """Those that can be had and are this user's alone."""
+    """The parents that exist or can be made, and that only this user can enter."""
     for home in _known_homes():
-        with contextlib.suppress(OSError):  # a planted name, or no such parent: the next one
+        with contextlib.suppress(OSError):  # another user's, or no such parent: the next one
             with contextlib.suppress(FileExistsError):
                 home.mkdir(mode=0o700)
             if _is_own(home):
@@ -119,7 +119,7 @@ def _is_own(home: Path) -> bool:
     """Whether it is a directory (no link) of this user that no other user can enter.
 
     Raises:
-        OSError: There is nothing that could be looked at.
+        OSError: It does not exist.
     """
     descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -143,7 +143,7 @@ def _namespace_prefix() -> str:
 
 
 def _stale_in(place: Path) -> Iterator[Path]:
-    """Socket directories there of supervisors that are gone; no links, and none of others."""
+    """Socket directories of supervisors that are gone; no links, and only this user's."""
     prefix = _namespace_prefix()
     try:
         names = os.listdir(place)

@@ -1,11 +1,10 @@
-"""Runs a module as a child that does not outlive its parent, from its very first moment on.
+"""Runs a module as a child that never outlives its parent.
 
     python -P -m engine.host.tether PARENT SIGNAL MODULE [ARGUMENT...]
 
-A child that imports PyTorch first and asks the kernel afterwards is on its own for seconds: if its
-parent is killed meanwhile, it goes on for nobody. So this asks before anything heavy is imported,
-looks whether the parent is still the one that started it, and only then reads that module and calls
-its `main`.
+A child that imports PyTorch before it asks the kernel is unprotected for seconds: if its parent is
+killed in that time, it runs on. So this asks before any heavy import, checks that the parent is
+still the one that started it, and only then imports the module and calls its `main`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from engine.search_path import module_command
 
 
 def tethered(module: str, *arguments: str, number: int = signal.SIGKILL) -> list[str]:
-    """The command that runs a module's `main` as a child that this process takes with it.
+    """The command that runs a module's `main` as a child that ends with this process.
 
     Args:
         module: Its dotted name.
         arguments: As `sys.argv[1:]` there.
-        number: The signal that it gets when this process, or the thread that starts it, is gone.
+        number: The signal that it gets when this process, or the thread that starts it, ends.
     """
     parent = (str(os.getpid()), str(int(number)))
     return module_command(sys.executable, "engine.host.tether", *parent, module, *arguments)

@@ -1,4 +1,4 @@
-"""What a process has used so far: one read of `/proc` for each, since a host may run many."""
+"""The resources used by a process: one read of `/proc` each, since a host can run many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 from engine.host.process_identity import ProcessId, identify, stat_fields
 
 _UTIME, _STIME, _NUM_THREADS, _RSS = 11, 12, 17, 21
-"""Of what follows the command's name in `/proc/<pid>/stat`; see proc(5)."""
+"""Indices of the fields after the command's name in `/proc/<pid>/stat`; see proc(5)."""
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -25,7 +25,7 @@ class Usage:
 
 
 def usage_of(process: ProcessId) -> Usage | None:
-    """What exactly this process has used; None if it is gone."""
+    """The resources used by this process; None if it is gone."""
     fields = stat_fields(process.pid)
     if fields is None:
         return None

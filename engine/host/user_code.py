@@ -1,9 +1,9 @@
-"""What a user's code may change of the process that it runs in, and how that is put right again.
+"""Restores process state that user code can change.
 
-Under the policy `local`, environments and networks run in the command's own process; elsewhere
-their modules are imported by the forkserver, from which all roles are forked. They may change the
-working directory, umask, locale, handlers of signals or streams, and some libraries do; what the
-program writes, and what it says, must not depend on it.
+Under the policy `local`, environments and networks run in the command's own process; under other
+policies the forkserver, from which all roles are forked, imports their modules. They can change the
+working directory, umask, locale, signal handlers or streams, and some libraries do; files and
+output of the program must not depend on that.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 def restored_process(
     *, keeps_directory: bool = False, signals: Sequence[signal.Signals] = SIGNALS
 ) -> Iterator[None]:
-    """After the block, the process is again as it was before: for what is written and said then.
+    """Restores the process state after the block, for later files and output.
 
-    The working directory comes back even if it was moved or removed meanwhile. Streams that were
-    replaced are restored; one that was closed is opened again.
+    The working directory is restored even if it was moved or removed in the meantime. Streams that
+    were replaced are restored; one that was closed is opened again.
 
     Args:
-        keeps_directory: The working directory stays what it has become: more user code follows,
-            which may count on it.
-        signals: Whose handlers come back.
+        keeps_directory: Keeps the new working directory: more user code follows that can depend on
+            it.
+        signals: Signals whose handlers are restored.
     """
     directory = None if keeps_directory else _open_directory()
     handlers = {number: signal.getsignal(number) for number in signals}
@@ -46,7 +46,7 @@ def restored_process(
         if directory is not None:
             with contextlib.suppress(OSError):
                 os.fchdir(directory)
-            with contextlib.suppress(OSError):  # user code may have closed what is not its own
+            with contextlib.suppress(OSError):  # user code can close streams that are not its own
                 os.close(directory)
         os.umask(mask)
         for number, handler in handlers.items():

@@ -1,4 +1,4 @@
-"""Notices that the wall clock was set. Nothing here depends on it, but people's logs do."""
+"""Detects that the wall clock was set. TianJi does not depend on it, but users' logs do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 SET_S = 1.0
-"""Slower than this in a second no clock drifts, nor is it slewed."""
+"""No clock drifts, nor is it slewed, by more than this in a second."""
 
 
 class WallClock:
@@ -25,7 +25,7 @@ class WallClock:
         self._offset_s = unix_s() - steady_s()
 
     def moved_s(self) -> float:
-        """By how much it was set since this was asked last; 0 if it was not."""
+        """Seconds by which it was set since the last call; 0 if it was not."""
         offset_s = self._unix_s() - self._steady_s()
         moved_s, self._offset_s = offset_s - self._offset_s, offset_s
         return moved_s if abs(moved_s) >= SET_S else 0.0

@@ -1,4 +1,4 @@
-"""Addresses to roles with executors. What runs where is decided elsewhere."""
+"""Makes roles with their executors from addresses. Placement is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ CHECKPOINTS_NAME = "checkpoints"
 
 @dataclass(frozen=True)
 class Assembly:
-    """All that is needed to make any role of a run in this process.
+    """Everything needed to make any role of a run in this process.
 
     Attributes:
         blueprint: The run.
         info: For the summary.
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; none inline.
-        run_dir: Where results go.
+        run_dir: Directory of the results.
         clock: The run's timeline.
-        show: What the coordinator does with progress.
+        show: Called by the coordinator with progress.
         process_of: The process that plays each role, where the names differ.
         host_of: Host of each process and supervisor, if this is the coordinator's host.
         rendezvous: Where learners that update together meet.
@@ -79,7 +79,7 @@ class Assembly:
 
     @property
     def version(self) -> int:
-        """Of the weights that it begins with."""
+        """Version of the initial weights."""
         return self.info.resumed.version if self.info.resumed else 0
 
     @property
@@ -90,13 +90,13 @@ class Assembly:
 
     @property
     def compiles(self) -> bool:
-        """Inline, compiling must be asked for: when it is done depends on time, traces must not."""
+        """Inline, compilation must be requested: its end depends on time, and traces must not."""
         mode = self.blueprint.experiment.learner.compile
         return mode == "on" or (mode == "auto" and bool(self.supervisors))
 
 
 def host_role(address: str, run: Assembly) -> RoleInstance:
-    """Makes the role of this address, and what performs its commands."""
+    """Makes the role of this address, and its executor."""
     if address == COORDINATOR:
         return _host_coordinator(run)
     index, cut = int(address.rpartition("-")[2]), run.blueprint.cut
@@ -173,7 +173,7 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
 
 
 def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstance:
-    """Learners of several groups have checkpoints of their own; joint ones are all the same."""
+    """Learners of several groups have their own checkpoints; those of joint learners are equal."""
     cut = blueprint.cut
     checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
     group = None
@@ -186,7 +186,7 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
-    compiles = run.compiles and not cut.is_joint  # what learners share meets between kernels
+    compiles = run.compiles and not cut.is_joint  # joint learners synchronize between kernels
     origin = run.info.resumed
     learner = LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut, origin)
     executor = LearnerExecutor(

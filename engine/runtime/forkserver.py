@@ -1,9 +1,9 @@
 """The forkserver: the process that all roles of a host are forked from.
 
-It reads the heavy libraries once, checks the experiment, and forks a role whenever the supervisor
-says so. A fork shares that memory and takes milliseconds, where a fresh interpreter would spend a
-core for seconds on `import torch`. It never opens a socket and never starts a thread, so that
-forking is safe at any time; if it dies, the kernel kills its roles.
+It imports the heavy libraries once, checks the experiment, and forks a role whenever the supervisor
+asks for one. A fork shares that memory and takes milliseconds, while a new interpreter would use a
+core for seconds for `import torch`. It never opens a socket and never starts a thread, so forking
+is safe at any time; if it dies, the kernel kills its roles.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _ForkServer:
         """Serves until the supervisor is gone.
 
         Returns:
-            None in the forkserver itself; in a forked child, what it has to be.
+            None in the forkserver itself; in a forked child, its role.
         """
         while not self._reader.at_end:
             self._selector.select()
@@ -99,10 +99,12 @@ class _ForkServer:
     def _prepare(self, wanted: Prepare) -> Prepared | Refused:
         self._listeners = wanted.listeners
         for listener in self._listeners.values():
-            os.set_inheritable(listener, False)  # roles are forks; what they start has none of it
+            os.set_inheritable(
+                listener, False
+            )  # roles are forks; their children must not inherit it
         look_in(wanted.module_directories)
         try:
-            with restored_process(keeps_directory=True):  # it imports modules of the user's
+            with restored_process(keeps_directory=True):  # it imports the user's modules
                 blueprint = make_blueprint(
                     wanted.experiment, wanted.cut, wanted.gpus, rehearses=True
                 )
@@ -141,7 +143,7 @@ class _ForkServer:
         return False
 
     def _become_role(self, address: str, log_path: str, parent: int) -> None:
-        """In the child: its own group, its own log, nothing of the forkserver's."""
+        """In the child: sets its own process group and log, and closes the forkserver's files."""
         os.setpgid(0, 0)
         die_with_parent(parent)
         name_process(f"tj-{address}")
@@ -158,13 +160,14 @@ class _ForkServer:
         os.close(log)
         os.close(nothing)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # What an environment prints can be followed line by line, as on a terminal.
+            # Output of an environment can be followed line by line, as on a terminal.
             sys.stdout.reconfigure(line_buffering=True)
 
     def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
-        """In the child: the role's own port, and none of the others'.
+        """In the child: keeps the role's own port, and closes those of others.
 
-        The forkserver keeps its copy, for a later life of the role and so that nobody else gets it.
+        The forkserver keeps its copy, for a later incarnation of the role and to keep the port
+        reserved.
         """
         own = self._listeners.pop(worker.bind, None)
         for listener in self._listeners.values():
@@ -172,7 +175,7 @@ class _ForkServer:
         return msgspec.structs.replace(worker, listener=own)
 
     def _signal(self, wanted: Signal) -> None:
-        """Only to children that were not waited for yet, so never to a stranger."""
+        """Signals a child that was not reaped yet, so never another process."""
         pid = self._pids.get(wanted.address)
         if pid is None:
             return
@@ -198,7 +201,7 @@ class _ForkServer:
 
 
 def _kill_group(pid: int, number: int) -> None:
-    """Signals a child and its own children; a child that has no group yet, alone."""
+    """Signals a child and its own children; only the child if it has no group yet."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
@@ -207,13 +210,13 @@ def _kill_group(pid: int, number: int) -> None:
 
 @contextmanager
 def _no_silent_end() -> Iterator[None]:
-    """Whatever leaves the block ends the process as a failure that its log explains.
+    """Turns any exception in the block into a failed exit that the log explains.
 
-    Left alone, `sys.exit()` in the code of an environment would look like a role that is done.
+    Otherwise `sys.exit()` in the code of an environment would look like a role that is done.
     """
     try:
         yield
-    except TianJiError as error:  # it says what, where and why; a traceback would bury that
+    except TianJiError as error:  # it has what, where and why; a traceback would hide that
         print(f"{ERROR}{error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)
     except Terminated:
@@ -227,15 +230,15 @@ def _no_silent_end() -> Iterator[None]:
 
 
 def main() -> None:
-    """Serves as forkserver, or, in a forked child, plays a role. Start it with `tethered`."""
+    """Serves as forkserver, or, in a forked child, runs a role. Start it with `tethered`."""
     name_process("tj-forkserver")
     keep_freed_memory()
     with _no_silent_end():
         child = _ForkServer().serve()
         if child is not None:
             run_worker(*child)
-    # All is closed. Taking down a forked interpreter object by object would copy every page that
-    # it shares with its siblings, which takes seconds; so a clean end leaves that to the kernel.
+    # All is closed. Finalizing a forked interpreter would copy every page that it shares with its
+    # siblings, which takes seconds; so a clean exit leaves that to the kernel.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

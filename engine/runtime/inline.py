@@ -1,7 +1,7 @@
 """A whole run in one process and one thread, without sockets: the debug twin.
 
-The same roles, the same algorithm, the same traces; only who calls whom is decided by the order of
-events instead of by the operating system. Equal seeds therefore give equal traces, times aside.
+The same roles, the same algorithm, the same traces; only the order of events is determined by a
+queue instead of the operating system. So equal seeds give equal traces, times aside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.runtime.profiling import profiled
 from engine.timing import OFF, Stopwatch
 
 PROCESS = "inline"
-"""What a profile calls the only process."""
+"""Name of the only process in a profile."""
 
 
 class InlineRun:
@@ -55,7 +55,7 @@ class InlineRun:
         mask, hosted = read_umask(), {}
         for address in (*addresses, COORDINATOR):
             hosted[address] = host_role(address, assembly)
-            os.umask(mask)  # an environment may have set another; the coordinator opens tables
+            os.umask(mask)  # an environment can have set another; the coordinator opens tables
         if stopwatch is not None:
             hosted = profiled(hosted, PROCESS, stopwatch)
         self._addresses = addresses
@@ -66,7 +66,7 @@ class InlineRun:
         self._loop.post(COORDINATOR, StopRequested(reason="interrupted"))
 
     def run(self) -> None:
-        """Trains until a stop rule holds; traces and summary are then written."""
+        """Trains until a stop rule applies; then traces and summary are complete."""
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -1,9 +1,9 @@
 """The one loop of every process: wait, decode, handle, perform.
 
-It hosts the roles of one process (`engine.runtime.worker`), or all roles of a run without any
+It runs the roles of one process (`engine.runtime.worker`), or all roles of a run without any
 sockets (`engine.runtime.inline`). Roles of one process call each other through its inbox; nothing
-is serialised. Waiting is one poll on sockets and timers; a loop without sockets, where nothing can
-come, sleeps until its next timer.
+is serialised. It waits in one poll on sockets and timers; a loop without sockets sleeps until its
+next timer.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 
 SLICE_S = 0.01
-"""How long a busy executor may go on before messages are looked at again."""
+"""Longest time that a busy executor runs before messages are polled again."""
 
 WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
-"""Commands that get a run on; what is done beside them, such as saving, is no progress."""
+"""Commands that are progress of a run; others, such as saving, are not."""
 
 
 class Executor(Protocol):
@@ -55,7 +55,7 @@ class Executor(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a command is under way that `advance` continues."""
+        """Whether a command is running that `advance` continues."""
         ...
 
     def perform(self, command: Command) -> list[Event]: ...
@@ -104,7 +104,7 @@ class Loop:
         hosted: By address.
         clock: The run's timeline, shared with the executors.
         sockets: To the other processes; None if there are none.
-        is_orphan: Asked now and then; True ends the process.
+        is_orphan: Polled; True ends the process.
         sections: Where its time is counted.
     """
 
@@ -129,11 +129,11 @@ class Loop:
         self._work = 0
 
     def post(self, to: str, event: Event) -> None:
-        """Puts an event into the inbox of a role in this process."""
+        """Adds an event to the inbox of a role in this process."""
         self._inbox.append((to, event))
 
     def run(self) -> None:
-        """Handles what was posted and whatever follows from it."""
+        """Handles all posted events and those that follow from them."""
         while self._hosted:
             self._drain_inbox()
             if self._is_orphan():
@@ -207,7 +207,7 @@ class Loop:
         self._woke_at_s = time.monotonic()
 
     def _answer(self, probe: Probe, sockets: Sockets) -> None:
-        """Tells the watchdog that this loop turns, and whether it gets anything done."""
+        """Answers the watchdog: this loop runs, and how much work it did."""
         answer = ProbeAnswered(
             process=sockets.address,
             number=probe.number,
@@ -238,13 +238,13 @@ class Loop:
                 self.post(address, TimerFired())
 
     def _advance_executors(self) -> None:
-        """Lets busy executors go on; without sockets there is nothing to look at in between."""
+        """Runs busy executors; without sockets there is nothing to poll in between."""
         budget_s = SLICE_S if self._sockets is not None else float("inf")
         for _ in range(len(self._turns)):
             if self._inbox:
                 return
             address = self._turns[0]
-            self._turns.rotate(-1)  # whoever comes last now is first another time
+            self._turns.rotate(-1)  # rotates, so that each is first in turn
             item = self._hosted.get(address)
             if item is not None and item.executor.is_busy:
                 self._work += 1

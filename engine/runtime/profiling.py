@@ -1,7 +1,7 @@
-"""Roles and executors under a stopwatch: what each spends becomes rows of the table `profile`.
+"""Times roles and executors; the times become rows of the table `profile`.
 
-Neither the loop nor a role knows of it: a profiled role decides as before and now and then adds a
-report to its commands.
+Neither the loop nor a role is aware of it: a profiled role decides as before and periodically adds
+a report to its commands.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from engine.timing import (
 from engine.trace.records import Profile
 
 REPORT_S = 1.0
-"""A row covers at least so much, but for the last."""
+"""Least time that a row covers, except for the last."""
 
 SECTION_OF: dict[type[Command], str] = {
     c.CollectRollout: RECORDING,
@@ -57,13 +57,13 @@ SECTION_OF: dict[type[Command], str] = {
     c.ShowProgress: TRACING,
     c.EndRun: TRACING,
 }
-"""What performing a command counts as, but for parts of it that are timed apart."""
+"""The section of each command, except for parts of it that are timed separately."""
 
 
 def profiled(
     hosted: Mapping[str, RoleInstance], process: str, stopwatch: Stopwatch
 ) -> dict[str, RoleInstance]:
-    """The same roles and executors of a process, by address, under its stopwatch."""
+    """The same roles and executors of a process, by address, with timing."""
     return {
         address: RoleInstance(
             ProfiledRole(item.role, process, stopwatch),
@@ -74,11 +74,11 @@ def profiled(
 
 
 class ProfiledRole:
-    """Decides as the role does, and reports what it has spent.
+    """Decides like the role, and reports its times.
 
     Args:
-        role: Who decides.
-        process: Where it is played.
+        role: The role that decides.
+        process: Its process.
         stopwatch: Of that process; the role is added to it.
     """
 
@@ -95,7 +95,7 @@ class ProfiledRole:
         return self._role.address
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
-        """As the role; from `Start` on a row a second, the last one before it says goodbye."""
+        """As the role; from `Start` on one row per second, the last before its final report."""
         self._stopwatch.give_turn(self.address)
         commands = self._role.handle(event, now_s)
         if isinstance(event, Start):
@@ -105,7 +105,7 @@ class ProfiledRole:
         if self._before is None or not (is_last or now_s >= self._due_s):
             return commands
         row = self._row(self._before, now_s)
-        if self.address == COORDINATOR:  # a report to itself could come after its end
+        if self.address == COORDINATOR:  # a report to itself could arrive after its end
             return [WriteTrace((row,)), *commands]
         report = Send(COORDINATOR, Report(address=self.address, records=[row]))
         return [report, *commands]
@@ -126,14 +126,14 @@ class ProfiledRole:
 
 
 def _ends(command: Command) -> bool:
-    """Whether nothing is heard of a role any more after this."""
+    """Whether these commands include the role's final report."""
     if isinstance(command, Send):
         return isinstance(command.message, Stopped)
     return isinstance(command, EndRun)
 
 
 class _ProfiledExecutor:
-    """Performs as the executor does, each command in its section."""
+    """Performs like the executor, each command in its section."""
 
     def __init__(self, executor: Executor, address: str, stopwatch: Stopwatch) -> None:
         self._executor = executor

@@ -47,7 +47,7 @@ def run_worker(
         arena: Memory that this process shares with its neighbours.
 
     Raises:
-        TianJiError: Its socket cannot be bound, or the role broke.
+        TianJiError: Its socket cannot be bound, or the role failed.
     """
     faulthandler.enable()
     offer_stack()
@@ -101,7 +101,7 @@ def run_worker(
 
 
 def _group_of(roles: Sequence[str], blueprint: Blueprint) -> int:
-    """The group whose rollouts and samples come and go here; those of several never meet."""
+    """The group whose rollouts and samples this process handles; never several."""
     groups = [blueprint.cut.group_of_role(role) for role in roles if role != COORDINATOR]
     return next((group for group in groups if group is not None), 0)
 

@@ -18,11 +18,11 @@ from engine.messages import Message
 from engine.supervision.nonblocking_writer import NonBlockingWriter
 
 LAST_WORDS_S = 1.0
-"""How long a controller that is lost may still take to read what was reported."""
+"""Time-out for a lost controller to read the last reports."""
 
 
 def hello() -> Hello:
-    """What this supervisor is."""
+    """The first message of this supervisor."""
     return Hello(
         protocol=engine.PROTOCOL_VERSION,
         python=platform.python_version(),
@@ -34,8 +34,8 @@ class ControllerLink:
     """Reads instructions, writes reports, counts SIGTERM.
 
     Attributes:
-        lease_s: Longest silence of a controller that is alive; None while it need not speak.
-        num_signals: How often SIGTERM came.
+        lease_s: Longest silence of a controller that is alive; None while it can be silent.
+        num_signals: Number of SIGTERMs received.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class ControllerLink:
         return [self._wake_read, *([self._reader.fd] if self._is_attached else [])]
 
     def read(self) -> Iterator[ToSupervisor]:
-        """All instructions that are there."""
+        """All instructions received so far."""
         if self._is_attached:
             for instruction in self._reader.read():
                 self._heard_s = time.monotonic()
@@ -75,7 +75,7 @@ class ControllerLink:
         return self._reader.at_end or (self.lease_s is not None and silence_s > self.lease_s)
 
     def take_signals(self) -> int:
-        """How many SIGTERM came since this was asked last."""
+        """SIGTERMs received since the last call."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         new = self.num_signals - self._taken
@@ -83,24 +83,24 @@ class ControllerLink:
         return new
 
     def report(self, message: Message) -> None:
-        """Tells the controller, if there is one; does not wait for it to read."""
+        """Sends a report to the controller, if there is one, without blocking."""
         self._writer.put(message)
 
     @property
     def unwritten_fd(self) -> int | None:
-        """What to wait for, until it can be written, while reports wait for their reader."""
+        """Descriptors to poll for writing while reports are queued."""
         return self._writer.fd
 
     def flush(self) -> None:
-        """Writes what waits, as far as its reader takes it."""
+        """Writes queued reports, as far as the reader accepts them."""
         self._writer.flush()
 
     def drain(self) -> None:
-        """Waits until all reports are written: a controller that is only stopped has its time."""
+        """Waits until all reports are written, also for a controller that is only stopped."""
         give_up_s: float | None = None
         while self._writer.fd is not None:
             for _ in self.read():
-                pass  # that it came says that the controller lives
+                pass  # its arrival shows that the controller is alive
             is_over = self.take_signals() > 0 or not self._is_attached or self.is_lost()
             now_s = time.monotonic()
             if is_over and give_up_s is None:
@@ -112,12 +112,12 @@ class ControllerLink:
             self._writer.flush()
 
     def leave(self) -> list[int]:
-        """Listens to no controller any more; returns the descriptors not to wait for."""
+        """Stops listening to the controller; returns the descriptors that are no longer polled."""
         self._is_attached = False
         return [self._reader.fd]
 
     def detach(self, log: Path) -> list[int]:
-        """Gives all three standard streams back, so that the channel can close."""
+        """Closes all three standard streams, so that the SSH channel can close."""
         fds = self.leave()
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)

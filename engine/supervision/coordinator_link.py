@@ -1,4 +1,4 @@
-"""A supervisor's line to the coordinator: messages, the run's clock, and a lease on its life."""
+"""A supervisor's link to the coordinator: messages, the run's clock, and a lease."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets
 
 FIRST_WORD_S = 60.0
-"""How long the coordinator may take to be heard for the first time."""
+"""Time-out for the coordinator's first message."""
 
 
 class CoordinatorLink:
-    """Talks to the coordinator of a run.
+    """The link to the coordinator of a run.
 
     Args:
         launch: The supervisor's address and wiring.
-        fds: Wake `receive` up as well.
+        fds: Descriptors that also wake `receive` up.
 
     Attributes:
         clock: The run's timeline; None before the start.
@@ -40,7 +40,7 @@ class CoordinatorLink:
             self._sockets.watch(fd)
 
     def receive(self, timeout_s: float | None) -> Iterator[AnyMessage]:
-        """All messages that are there; frames that must not be decoded are only reported."""
+        """All messages received so far; frames that must not be decoded are only reported."""
         for _, message in self._sockets.receive(timeout_s):
             if isinstance(message, WireError):
                 print(f"refused: {message}", file=sys.stderr, flush=True)
@@ -48,18 +48,18 @@ class CoordinatorLink:
                 yield message
 
     def send(self, message: AnyMessage) -> None:
-        """Sends without ever blocking; a coordinator that does not listen is only reported."""
+        """Sends without blocking; an unreachable coordinator is only reported."""
         try:
             self._sockets.send(COORDINATOR, message)
         except WireError as error:
             print(f"the coordinator does not listen: {error}", file=sys.stderr, flush=True)
 
     def beat(self) -> None:
-        """Says that this supervisor lives."""
+        """Sends a heartbeat."""
         self.send(Alive(address=self.address, host=self._host))
 
     def hear(self) -> None:
-        """The coordinator lives."""
+        """Records a heartbeat of the coordinator."""
         self._lease_ends_s = time.monotonic() + LEASE_S
 
     def is_silent(self) -> bool:
@@ -75,9 +75,9 @@ class CoordinatorLink:
             self._sockets.unwatch(fd)
 
     def watch_writable(self, fds: set[int]) -> None:
-        """Wakes `receive` up also when one of these descriptors, not the last, can be written."""
+        """Also wakes `receive` up when one of these descriptors, not earlier ones, is writable."""
         self._sockets.watch_writable(fds)
 
     def close(self) -> None:
-        """Closes the sockets; what was not sent yet is lost."""
+        """Closes the sockets; unsent messages are lost."""
         self._sockets.close(linger_ms=0)

@@ -18,9 +18,9 @@ _PACKAGES = ("torch", "gymnasium", "numpy", "pyzmq", "msgspec", "safetensors")
 
 
 def host_facts() -> HostFacts:
-    """Hardware and versions of this host as this process may use them."""
+    """Hardware and versions of this host that this process can use."""
     versions = {name: metadata.version(name) for name in _PACKAGES}
-    # Not asked of torch.cuda: the forkserver must not wake CUDA before it forks.
+    # Without torch.cuda: the forkserver must not initialise CUDA before it forks.
     found = visible_gpus(gpus())
     return HostFacts(
         hostname=platform.node(),

@@ -1,5 +1,4 @@
-"""One host's part of a run while it is made ready and while it ends: forkserver, endpoints,
-marks."""
+"""One host's part of a run, from preparation to its end: forkserver, endpoints, marks."""
 
 from __future__ import annotations
 
@@ -18,20 +17,20 @@ from engine.supervision.worker_processes import WorkerProcesses
 TERMINATE_S = 3.0
 """Between SIGTERM and SIGKILL."""
 GONE_S = 3.0
-"""After SIGKILL. A forkserver that says by then of no role that it is gone does not work itself."""
+"""After SIGKILL. A forkserver that has reported no exit by then is broken itself."""
 
 
 class HostRun:
-    """Owns what a run needs on this host besides its roles, and sees to it that nothing stays.
+    """Owns what a run needs on this host besides its roles, and cleans it up.
 
     Args:
         prepare: The run.
-        timers: For the steps of an end.
+        timers: For the steps of the shutdown.
 
     Attributes:
         children: The forkserver and the roles.
-        is_ending: Whether the end has begun; from then on exits are expected.
-        is_overdue: Whether all roles should be gone by now; whatever is left, `close` ends.
+        is_ending: Whether the shutdown has started; from then on exits are expected.
+        is_overdue: Whether all roles should be gone by now; `close` ends the rest.
     """
 
     def __init__(self, prepare: Prepare, timers: TimerQueue) -> None:
@@ -49,11 +48,11 @@ class HostRun:
 
     @property
     def socket_dir(self) -> str:
-        """Of the Unix sockets; empty if there are none."""
+        """Directory of the Unix sockets; empty if there are none."""
         return str(self._endpoints.directory or "")
 
     def reserve(self, report: Prepared) -> Prepared | Refused:
-        """Adds endpoints to what the forkserver has answered."""
+        """Adds endpoints to the answer of the forkserver."""
         if isinstance(self._reserved, Refused):
             return self._reserved
         return msgspec.structs.replace(report, endpoints=self._reserved)
@@ -71,7 +70,7 @@ class HostRun:
             )
 
     def end_within(self, seconds: float) -> None:
-        """Gives the roles some time, then SIGTERM, then SIGKILL; an earlier plan stands."""
+        """Ends the roles: after some time SIGTERM, then SIGKILL; an earlier schedule is kept."""
         if self.is_ending:
             return
         self.is_ending = True
@@ -88,7 +87,7 @@ class HostRun:
         self.is_overdue = True
 
     def close(self) -> None:
-        """Proves the end: whatever carries the run's mark and is not this process is killed."""
+        """Ends the rest: kills all processes with the run's mark except this one."""
         self.children.close()
         kill_marked(self._mark, spare={os.getpid()})
         self._endpoints.release()

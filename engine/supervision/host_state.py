@@ -1,7 +1,7 @@
 """`state/<host>.json`: the state of a supervisor on disk, for later commands.
 
-It is replaced as a whole, so a reader sees one state or the next. `status`, `down` and `check` act
-on nothing else.
+It is replaced atomically, so a reader sees one state or the next. `status`, `down` and `check` use
+only this file.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class HostState(msgspec.Struct, kw_only=True):
 
     Attributes:
         phase: `ended` once no process of the run is left here.
-        roles: Processes that are running, by address.
-        failures: Roles that died unasked, in order.
+        roles: Running processes, by address.
+        failures: Unexpected exits of roles, in order.
         socket_dir: Where its Unix sockets are; empty if it has none.
-        attempt: Of the `up` that began it; see `engine.host.process_identity.mark`.
-        updated_unix_s: When this was written, by the host's own clock; for people.
+        attempt: Of the `up` that started it; see `engine.host.process_identity.mark`.
+        updated_unix_s: When this was written, by the host's own clock; for information only.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -51,7 +51,7 @@ class HostState(msgspec.Struct, kw_only=True):
 
 
 def state_path(run_dir: Path, host: str) -> Path:
-    """Where the state of a host's part of a run is kept."""
+    """Path of the state of a host's part of a run."""
     return run_dir / STATE_NAME / f"{host}.json"
 
 
@@ -59,7 +59,7 @@ def write_state(path: Path, state: HostState) -> None:
     """Replaces the file.
 
     Raises:
-        OSError: The disk is full or not writable; the old state stays.
+        OSError: The disk is full or not writable; the old state is unchanged.
     """
     state.updated_unix_s = time.time()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def write_state(path: Path, state: HostState) -> None:
 
 
 def read_state(path: Path) -> HostState | None:
-    """The last state; None if there is no (readable) one."""
+    """The last state; None if there is no readable one."""
     try:
         return msgspec.json.decode(read_regular(path, MAX_STATE_BYTES), type=HostState)
     except (ConfigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):

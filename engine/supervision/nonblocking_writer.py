@@ -1,7 +1,8 @@
 """Queued messages to a reader that can be slow or stopped, written without ever blocking.
 
-Whoever reads a supervisor's reports is a command that a user can stop (Ctrl-Z) and whose terminal
-can be held (Ctrl-S, a pager). The run must not notice: what cannot be written yet waits here.
+The reader of a supervisor's reports is a command that a user can suspend (Ctrl-Z) and whose
+terminal can be paused (Ctrl-S, a pager). This must not affect the run: unwritten messages are
+queued here.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from engine.control_protocol import Detached, Finished, Shown
 from engine.messages import Message
 
 MAX_WAITING = 10_000
-"""Messages. A run comes nowhere near it, as of progress only the latest waits."""
+"""Messages. A run never reaches it, since only the latest progress is queued."""
 LAST_WORDS = (Detached, Finished)
-"""Each is said once, and the reader waits for it: taken even beyond that."""
+"""Each is sent once, and the reader waits for it: accepted even beyond the limit."""
 
 
 class Backlog:
-    """What is still to be written, in order; progress that was overtaken is left out.
+    """Messages to write, in order; outdated progress is left out.
 
     Args:
-        max_waiting: So many messages may wait.
+        max_waiting: Most messages in the queue.
     """
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
@@ -34,15 +35,15 @@ class Backlog:
         self._line = memoryview(b"")
 
     def add(self, message: Message) -> None:
-        """Takes a message; beyond `max_waiting` only last words, since the first failures explain
-        the later ones."""
+        """Adds a message; beyond `max_waiting` only final ones, since the first failures explain
+        later ones."""
         if isinstance(message, Shown):
             self._messages = deque(m for m in self._messages if not isinstance(m, Shown))
         if len(self._messages) < self._max_waiting or isinstance(message, LAST_WORDS):
             self._messages.append(message)
 
     def head(self, max_bytes: int) -> memoryview:
-        """The next bytes; none if nothing waits."""
+        """The next bytes; empty if nothing is queued."""
         if not self._line and self._messages:
             self._line = memoryview(msgspec.json.encode(self._messages.popleft()) + b"\n")
         return self._line[:max_bytes]
@@ -56,15 +57,15 @@ class Backlog:
 
 
 class NonBlockingWriter:
-    """Writes messages to a pipe or socket, as far as it takes them at once.
+    """Writes messages to a pipe or socket, as far as it accepts them.
 
-    The descriptor stays a blocking one, since others may share it. A piece of at most `PIPE_BUF`
-    bytes does not block where `poll` has said that it can be written.
+    The descriptor stays in blocking mode, since others can share it. A write of at most `PIPE_BUF`
+    bytes does not block after `poll` has reported that it is writable.
 
     Args:
-        fd: Closed by `close` and `close_when_empty`, and where its reader is gone.
+        fd: Closed by `close` and `close_when_empty`, and when its reader is gone.
         owns: Whether it is closed then; a borrowed one is only released.
-        max_waiting: So many messages may wait; later ones are dropped.
+        max_waiting: Most messages in the queue; later ones are dropped.
     """
 
     def __init__(self, fd: int, *, owns: bool = True, max_waiting: int = MAX_WAITING) -> None:
@@ -75,36 +76,36 @@ class NonBlockingWriter:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is still a reader, as far as is known."""
+        """Whether the reader still exists, as far as known."""
         return self._fd is not None
 
     @property
     def fd(self) -> int | None:
-        """What to wait for until it can be written; None if nothing waits for that."""
+        """Descriptor to poll for writing; None if nothing is queued."""
         return self._fd if self._backlog else None
 
     def put(self, message: Message) -> None:
-        """Writes a message now or, if its reader is slow, by a later `flush`."""
+        """Writes a message now or, if the reader is slow, in a later `flush`."""
         if self._fd is not None and not self._is_last:
             self._backlog.add(message)
             self.flush()
 
     def flush(self) -> None:
-        """Writes what can be written without waiting."""
+        """Writes queued messages without blocking."""
         try:
             while self.wait(0.0):
                 assert self._fd is not None
                 self._backlog.written(os.write(self._fd, self._backlog.head(select.PIPE_BUF)))
         except BrokenPipeError:
-            self.close()  # its end of input says the same and ends the run
+            self.close()  # its end of input shows the same and ends the run
         if self._is_last and not self._backlog:
             self.close()
 
     def wait(self, timeout_s: float | None, *others: int) -> bool:
-        """Waits until something that waits can be written, or until one of the others can be read.
+        """Waits until queued messages can be written, or one of the other descriptors can be read.
 
         Returns:
-            Whether it can.
+            False after the time-out.
         """
         if self.fd is None:
             return False
@@ -116,12 +117,12 @@ class NonBlockingWriter:
         return any(fd == self.fd for fd, _ in ready)
 
     def close_when_empty(self) -> None:
-        """Takes no more messages, and closes the descriptor once all are written."""
+        """Accepts no more messages, and closes the descriptor once all are written."""
         self._is_last = True
         self.flush()
 
     def close(self) -> None:
-        """Takes no more messages; what waits is lost."""
+        """Accepts no more messages; queued ones are lost."""
         if self._fd is not None and self._owns:
             os.close(self._fd)
         self._fd = None

@@ -3,7 +3,7 @@
     python -m engine.supervision.run_inspector look RUN_DIR RUN_ID HOST [ATTEMPT]
     python -m engine.supervision.run_inspector stop RUN_DIR RUN_ID HOST SECONDS [ATTEMPT]
 
-Both print one JSON document. Runs of releases that knew no attempts are asked without. Only
+Both print one JSON document. For runs of releases without attempts, leave ATTEMPT out. Only
 processes that carry the run's mark in their environment are touched; never a process because of its
 name, nor because a file names its pid and start: those may be another's after a reboot.
 """
@@ -33,14 +33,14 @@ from engine.supervision.host_state import HostState, read_state, state_path
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is there of a run on a host.
+    """The state of a run on a host.
 
     Attributes:
-        state: What its supervisor wrote last; None if it never did.
-        is_supervised: Whether that supervisor still lives.
-        alive: Roles that run, by address.
-        marked: Pids of all processes that belong to the run, the supervisor's among them.
-        was_forced: It was asked to end, did not in time, and was killed.
+        state: The last state of its supervisor; None if there is none.
+        is_supervised: Whether that supervisor is alive.
+        alive: Running roles, by address.
+        marked: Pids of all processes of the run, including the supervisor.
+        was_forced: Whether it was killed because it did not end in time.
     """
 
     state: HostState | None
@@ -51,7 +51,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look(run_dir: Path, run_id: str, host: str, attempt: str = "") -> Findings:
-    """What is there now."""
+    """Inspects the run."""
     state = _own_state(run_dir, host, attempt)
     marked = sorted(find_marked(mark(run_id, host, str(run_dir), attempt)))
     if state is None:
@@ -65,13 +65,13 @@ def look(run_dir: Path, run_id: str, host: str, attempt: str = "") -> Findings:
 
 
 def _own_state(run_dir: Path, host: str, attempt: str) -> HostState | None:
-    """The state that is there, unless a later run of the same name has written it."""
+    """The state on disk, unless a later run of the same name has written it."""
     state = read_state(state_path(run_dir, host))
     return state if state is not None and state.attempt == attempt else None
 
 
 def _is_of_run(process: ProcessId, marked: Container[int]) -> bool:
-    """Whether it lives and carries the run's mark, as far as this system shows environments."""
+    """Whether it is alive and has the run's mark, as far as this system shows environments."""
     return is_alive(process) and (process.pid in marked or not shows_marks())
 
 

@@ -20,7 +20,7 @@ class StateWriter:
     Args:
         run_dir: The run's directory on this host.
         run: What there is of the run here.
-        timers: For what is written a moment later.
+        timers: For delayed writes.
     """
 
     def __init__(self, run_dir: Path, run: HostRun, timers: TimerQueue) -> None:
@@ -41,14 +41,14 @@ class StateWriter:
         )
 
     def write_soon(self) -> None:
-        """Has it written once for all that changes within the next moment: it is written as a
-        whole, and a thousand roles start, and end, one by one."""
+        """Schedules one write for all changes of the next moment: the file is written as a whole,
+        and a thousand roles start, and end, one by one."""
         if not self._is_due:
             self._is_due = True
             self._timers.add(SOON_S, self.write)
 
     def write(self) -> None:
-        """Writes what is known now; a full disk is reported and does not end the run."""
+        """Writes the current state; a full disk is reported and does not end the run."""
         self._is_due = False
         self.state.roles = self._run.children.identities()
         self._write()

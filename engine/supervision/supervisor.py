@@ -1,14 +1,14 @@
 """The node supervisor: one for each host; starts, watches, restarts and ends the roles there.
 
 It takes instructions on standard input and reports on standard output, so it works the same under
-a local parent and behind SSH. Only the supervisor beside the coordinator asks for the end of all of
-the run; the others end their host's part. That happens, whatever happens elsewhere, as soon as
+a local parent and behind SSH. Only the supervisor beside the coordinator requests the end of the
+whole run; the others end their host's part. This happens, independent of other hosts, as soon as
 
-- standard input ends or stays silent for too long (whoever started it is gone, or cut off),
+- standard input ends or stays silent for too long (the command is gone, or cut off),
 - the coordinator stays silent for too long (this host is cut off, or the other one is dead), or
-- SIGTERM comes, which is how a detached run, that has no standard input any more, is stopped.
+- SIGTERM arrives, which stops a detached run, since that has no standard input any more.
 
-It imports no torch; the forkserver does the heavy lifting.
+It does not import torch; the forkserver does.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ SAMPLE_S = 2.0
 LOST_CONTROLLER_S = 4.0
 """Time for a graceful stop of a run whose controller is gone."""
 ASKED_S = 20.0
-"""The same for one whose supervisors were asked to end it; `tianji down` waits a little longer."""
+"""The same after SIGTERM; `tianji down` waits a little longer."""
 EXIT_S = 5.0
-"""How long roles may take to exit once the coordinator has."""
+"""Time-out for roles to exit after the coordinator."""
 
 
 class Supervisor:
@@ -88,11 +88,11 @@ class Supervisor:
         self._coordinator: CoordinatorLink | None = None
         self._state_writer: StateWriter | None = None
         self._is_over = False
-        """The coordinator has ended the run."""
+        """Whether the coordinator has ended the run."""
         self._is_done = False
 
     def run(self) -> None:
-        """Serves until no role is left, or until there is nothing to serve."""
+        """Serves until no role is left, or nothing was started."""
         self._link.report(hello())
         while not self._is_done:
             for message in self._wait():
@@ -141,7 +141,7 @@ class Supervisor:
             case KillRun():
                 self._kill()
             case Beat():
-                pass  # that it came is all it says
+                pass  # its arrival is all that matters
 
     def _prepare(self, instruction: Prepare) -> None:
         if instruction.lease_s is not None:
@@ -173,7 +173,7 @@ class Supervisor:
             self._run.end_within(0.0)
 
     def _sample(self) -> None:
-        """Reports what each role has used, and keeps their logs small."""
+        """Reports the resources of each role, and bounds their logs."""
         if self._state_writer is not None:
             self._state_writer.write()
             cap_logs(self._state_writer.log.parent)
@@ -213,7 +213,7 @@ class Supervisor:
                 cause=cause,
                 log_tail=log_tail(run.children.log_of(report.address)),
             )
-            if report.is_clean:  # maybe it was wanted, and the word for it is still on its way here
+            if report.is_clean:  # possibly expected: the message for it can still be in transit
                 self._timers.add(TERMINATE_S, lambda: self._explain(exited))
             else:
                 self._explain(exited)
@@ -335,7 +335,7 @@ class Supervisor:
             self._state_writer.write_soon()
 
     def _send(self, message: AnyMessage) -> None:
-        """To the coordinator, unless it has ended the run."""
+        """Sends to the coordinator, unless it has ended the run."""
         if self._coordinator is not None and not self._is_over:
             self._coordinator.send(message)
 
@@ -356,7 +356,7 @@ class Supervisor:
 
 
 def main() -> None:
-    """Supervises until the run is over; SIGINT is the controller's business."""
+    """Supervises until the run is over; the controller handles SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

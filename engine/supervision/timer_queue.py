@@ -21,7 +21,7 @@ class TimerQueue:
         self._numbers = itertools.count()
 
     def add(self, after_s: float, action: Callable[[], None]) -> None:
-        """Calls `action` once, so many seconds from now."""
+        """Calls `action` once, after this many seconds."""
         heapq.heappush(self._items, (self._now_s() + after_s, next(self._numbers), action))
 
     def every(self, period_s: float, action: Callable[[], None]) -> None:
@@ -34,11 +34,11 @@ class TimerQueue:
         self.add(0.0, again)
 
     def timeout_s(self) -> float | None:
-        """How long to wait for the next action at most; None: for ever."""
+        """Seconds until the next action; None if there is none."""
         return max(0.0, self._items[0][0] - self._now_s()) if self._items else None
 
     def run_due(self) -> None:
-        """Calls what is due."""
+        """Calls all actions that are due."""
         now_s = self._now_s()
         while self._items and self._items[0][0] <= now_s:
             heapq.heappop(self._items)[2]()

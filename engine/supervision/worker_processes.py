@@ -31,15 +31,15 @@ from engine.supervision.nonblocking_writer import NonBlockingWriter
 from engine.trace.records import Resources
 
 CLOSE_S = 3.0
-"""How long a forkserver may take to end once it has been told to."""
+"""Time-out for a forkserver to end once it was told to."""
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 class WorkerProcesses:
-    """Starts a forkserver and keeps the roles that it forks.
+    """Starts a forkserver and tracks the roles that it forks.
 
     Args:
-        env: Added to the environment of all of them; it may give other numbers of threads.
+        env: Added to the environment of all of them; it can set other numbers of threads.
         fds: Descriptors that the forkserver inherits under the same numbers.
     """
 
@@ -57,7 +57,7 @@ class WorkerProcesses:
         )
         assert self._forkserver.stdin is not None
         assert self._forkserver.stdout is not None
-        # Nothing of this is dropped: it is as much as there are roles, and some signals.
+        # Nothing is dropped: there are as many messages as roles, and some signals.
         self._writer = NonBlockingWriter(
             os.dup(self._forkserver.stdin.fileno()), max_waiting=sys.maxsize
         )
@@ -78,19 +78,19 @@ class WorkerProcesses:
 
     @property
     def unwritten_fd(self) -> int | None:
-        """What to wait for, until it can be written, while the forkserver has yet to read what it
-        was told: it writes itself, so that neither may wait for the other."""
+        """Descriptor to poll for writing while messages to the forkserver are queued; None if none
+        are. The forkserver writes, too, so neither side may block the other."""
         return self._writer.fd
 
     def flush(self) -> None:
-        """Tells the forkserver what waits, as far as it reads it."""
+        """Writes queued messages, as far as the forkserver reads them."""
         self._writer.flush()
 
     def prepare(self, instruction: Prepare) -> None:
         self._writer.put(instruction)
 
     def introduce(self, common: CommonSpec) -> None:
-        """Says once what all roles have in common."""
+        """Sends once what all roles have in common."""
         self.common = common
         self._writer.put(Introduce(common=common))
 
@@ -101,16 +101,16 @@ class WorkerProcesses:
         self._writer.put(Spawn(worker=worker))
 
     def spawned(self, address: str, pid: int) -> None:
-        """Notes that the forkserver has started a role."""
+        """Records that the forkserver has started a role."""
         self.running[address] = identify(pid)  # None: its exit is about to be reported
 
     def exited(self, report: Exited) -> str:
-        """Forgets a role that is gone; returns all that is known of why."""
+        """Removes a role that is gone; returns the cause as far as known."""
         del self.running[report.address]
         return self._memory.explain(report.address, report.cause)
 
     def log_of(self, address: str) -> Path:
-        """Where a role writes what it has to say."""
+        """Path of a role's log."""
         return Path(self.common.log_of(address))
 
     def signal_all(self, number: int) -> None:
@@ -129,7 +129,7 @@ class WorkerProcesses:
         }
 
     def measure(self, clock: RunClock) -> list[Resources]:
-        """What each role has used so far."""
+        """The resources used by each role."""
         rows = []
         for address, process in self.running.items():
             used = usage_of(process) if process is not None else None
@@ -150,19 +150,19 @@ class WorkerProcesses:
         return rows
 
     def last_words(self) -> tuple[str, list[str]]:
-        """How the forkserver, which is ending, ended, and what it said last."""
+        """How the forkserver ended, and its last output; it must be ending."""
         cause = self._memory.explain("", describe_returncode(self._forkserver.wait()))
         self._errors.seek(0)
         text = self._errors.read().decode("utf-8", "replace")
         return cause, text.splitlines()[-LOG_TAIL_LINES:]
 
     def close(self) -> None:
-        """Ends the forkserver and every role that is left; with force, if it does not react."""
+        """Ends the forkserver and every role that is left; kills it if it does not react."""
         self._writer.close()
         try:
             self._forkserver.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
-            self._forkserver.kill()  # also one that is stopped; its roles die with it
+            self._forkserver.kill()  # also a suspended one; its roles die with it
             self._forkserver.wait()
         assert self._forkserver.stdout is not None
         self._forkserver.stdout.close()

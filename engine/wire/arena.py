@@ -2,28 +2,28 @@
 
 An arena is anonymous memory that the forkserver maps before it forks the roles. It has no name, so
 nothing can be left in `/dev/shm`: the kernel frees it with the last process that maps it, however
-that one dies. It is cut into slots of one rollout each:
+that process dies. It is divided into slots of one rollout each:
 
     ├─ states, one byte a slot ─┼─ slot 0: header room, rollout ─┼─ slot 1 ─┼─ ...
 
     FREE --actor takes--> WRITING --sent--> SENT --buffer takes in--> HELD --last reader--> FREE
                                                         HELD --passed on--> PASSED --> HELD
 
-Every slot belongs to one actor, and only that actor takes it. Whoever holds a slot's array holds
-its *lease*: the slot is free again when the array is garbage, unless it was handed over to another
-process by then. So each state has one writer at a time and needs no lock; that a message says
-which slot to read orders the bytes before it. An actor without a free slot uses ordinary memory.
+Every slot belongs to one actor, and only that actor takes it. The holder of a slot's array holds
+its *lease*: the slot is free again when the array is garbage collected, unless it was handed over
+to another process by then. So each state has one writer at a time and needs no lock; the message
+that names a slot orders the writes before it. An actor without a free slot uses ordinary memory.
 
-A buffer learns of slots by rings in shared memory as well (`engine.wire.spsc_ring`), so that
-sending takes no system call while it is awake; whoever else gets a slot is sent its header.
+A buffer is notified of slots by rings in shared memory (`engine.wire.spsc_ring`), so sending takes
+no system call while the buffer is awake; other receivers are sent the slot's header.
 
-An actor may die when a slot is SENT and not announced yet. Each slot therefore says which
-incarnation of its actor wrote it last: the buffer, the only one that takes SENT slots in, frees
-those of an incarnation that is lost, and an announcement that comes after all is refused.
+An actor can die when a slot is SENT and not announced yet. Each slot therefore records which
+incarnation of its actor wrote it last: the buffer, the only receiver of SENT slots, frees those of
+a lost incarnation, and a late announcement is refused.
 
-The slots of an actor are taken in turn as long as they fill a second-level cache at most: the two
-ends then seldom want the same cache lines, which is faster than the slot that was free last. Beyond
-that, the lowest free one is taken, so that memory is used only for as many as are needed.
+The slots of an actor are used in turn as long as they fit into a second-level cache: the two ends
+then rarely touch the same cache lines, which is faster than reusing the last free slot. Beyond
+that, the lowest free slot is used, so that memory is used only for as many as are needed.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2**21
 TURN_BYTES = 2**20
 MIN_TURN = 2
-"""Slots are taken in turn up to this size altogether, and at least so many."""
+"""Slots are used in turn up to this size in total, and at least this many."""
 _EPOCH_BYTES = 4
 
 
 class _Lease(weakref.ref[Bytes]):
-    """Sees the end of the array that covers a slot."""
+    """A weak reference to the array of a slot, to see when it is freed."""
 
     __slots__ = ("key", "slot")
     key: int
@@ -70,9 +70,8 @@ class Arena:
         num_owners: Actors.
         slots_per_owner: Slots that belong to each of them.
         slot_bytes: Size of a rollout.
-        buffers: For each actor, the number of the buffer that takes in what it sends; by default
-            the first one.
-        shared_weights: Where learners of this host put their weights, if anywhere.
+        buffers: For each actor, the number of the buffer that it sends to; by default the first.
+        shared_weights: Memory for the weights of this host's learners, if there is any.
 
     Attributes:
         rings: From these actors to these buffers.
@@ -109,11 +108,11 @@ class Arena:
 
     @property
     def memory(self) -> mmap.mmap:
-        """All of it; `header_at` says where in it."""
+        """The whole arena, as bytes; `header_at` gives positions in it."""
         return self._memory
 
     def header_at(self, slot: int) -> int:
-        """Where the header room of a slot begins in `memory`."""
+        """Offset of a slot's header in `memory`."""
         return self._first + slot * self._stride
 
     @property
@@ -121,7 +120,7 @@ class Arena:
         return self._states.tobytes().count(FREE)
 
     def take(self, owner: int, epoch: int = 0) -> Bytes | None:
-        """A slot to write a rollout to, as an array with room for a header in front.
+        """A free slot, as uint8 [slot_bytes] with room for a header in front.
 
         Args:
             owner: The actor.
@@ -153,7 +152,7 @@ class Arena:
     def reclaim_sent(self, owner: int, epoch: int) -> int:
         """Frees slots that a lost incarnation of an actor sent and that were never received.
 
-        Only the process that takes in what this owner sends may call it.
+        Only the receiving process of this owner may call it.
 
         Args:
             owner: The actor.
@@ -171,17 +170,17 @@ class Arena:
         return len(lost)
 
     def _slots_of(self, owner: int) -> range:
-        """An owner's slots; none of a stranger."""
+        """An owner's slots; empty for an unknown owner."""
         first = owner * self._slots_per_owner
         return range(
             min(first, self._num_slots), min(first + self._slots_per_owner, self._num_slots)
         )
 
     def hand_over(self, buffer: Bytes) -> int | None:
-        """Gives the lease away: from now on another process frees the slot. So send it once.
+        """Gives up the lease: from now on another process frees the slot, so send it only once.
 
         Returns:
-            The slot; None if this process holds no lease of it, as of all other memory.
+            The slot; None if this process holds no lease for this memory.
         """
         lease = self._leases.pop(id(buffer.base), None)
         if lease is None:
@@ -191,7 +190,7 @@ class Arena:
         return slot
 
     def attach(self, slot: int, epoch: int = 0) -> Bytes:
-        """Takes over the lease of a slot that another process has handed over.
+        """Takes over the lease of a slot from another process.
 
         Args:
             slot: Its number.
@@ -212,7 +211,7 @@ class Arena:
         self._states[slot] = FREE
 
     def _lease(self, slot: int) -> Bytes:
-        """The rollout's bytes in a slot; frees the slot when no view of them is left."""
+        """The rollout in a slot, uint8 [slot_bytes]; frees the slot when no view of it is left."""
         at = self._first + slot * self._stride
         whole: Bytes = np.ndarray((self._slot_bytes,), np.uint8, self._memory, at)
         lease = _Lease(whole, self._release)

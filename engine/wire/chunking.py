@@ -1,8 +1,8 @@
 """Large frames in chunks, where a connection is encrypted.
 
-ZeroMQ encrypts a chunk of a message as a whole before it sends its first byte, and its peer
-decrypts it as a whole after the last byte has come; meanwhile the link idles. In chunks of a frame,
-one is encrypted and another decrypted while a third is on its way. The chunks of a message arrive
+ZeroMQ encrypts each part of a message as a whole before it sends its first byte, and its peer
+decrypts it as a whole after the last byte has arrived; in the meantime the link idles. With chunks,
+one is encrypted and another decrypted while a third is in transit. The chunks of a message arrive
 together or not at all.
 """
 
@@ -21,7 +21,7 @@ CHUNK_BYTES = 2**20
 def split(frames: Sequence[Buffer], chunk_bytes: int = CHUNK_BYTES) -> list[Buffer]:
     """Chunks of each frame that is larger than one, the last of them smaller; nothing is copied.
 
-    Only raw buffers are split, whose header says how large they are together.
+    Only raw buffers are split; their header has the total size.
     """
     chunks: list[Buffer] = []
     for frame in frames:
@@ -37,16 +37,16 @@ def split(frames: Sequence[Buffer], chunk_bytes: int = CHUNK_BYTES) -> list[Buff
 def join(
     chunks: Sequence[Buffer], max_frame_bytes: int, chunk_bytes: int = CHUNK_BYTES
 ) -> list[Buffer]:
-    """Frames out of their chunks. A frame that was not split stays where it is.
+    """Joins chunks to frames. A frame that was not split is not copied.
 
     Args:
-        chunks: What arrived. Chunks that are no whole frame are left as they are: whoever decodes
-            them refuses them for their size.
-        max_frame_bytes: More is never allocated for a frame, whatever its header says.
-        chunk_bytes: As they were split.
+        chunks: As received. Chunks that make no whole frame are left unchanged: the decoder refuses
+            them for their size.
+        max_frame_bytes: Never allocates more for a frame, whatever its header says.
+        chunk_bytes: Size of a chunk.
 
     Raises:
-        WireError: A chunk that a frame should begin with does not begin like one.
+        WireError: The first chunk of a frame has no valid header.
     """
     frames: list[Buffer] = []
     at = 0

@@ -69,7 +69,7 @@ class Codec:
 
     @classmethod
     def for_messages(cls) -> Codec:
-        """For a process that takes part in control only: small messages, no raw buffers."""
+        """For processes that only exchange control messages: no raw buffers."""
         return cls(NOTHING, WeightsLayout(0, 0))
 
     @property
@@ -87,7 +87,7 @@ class Codec:
     ) -> list[Buffer]:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
-        Weights are for every role of the process that gets them and takes any, whatever `to` is:
+        Weights are for every role of the receiving process that takes any, whatever `to` is:
         the same frame is in transit to many processes, and queued data must not change.
 
         Args:
@@ -96,7 +96,7 @@ class Codec:
             shares_memory: Whether the receiver maps the same arena. A rollout there is then sent as
                 its header, and its slot belongs to the receiver from now on; weights are put on
                 memory shared with them, once for all.
-            learner: The one that sends, if it is one.
+            learner: Number of the sender, if it is a learner.
         """
         match message:
             case RolloutArrived(rollout=rollout, held_version=held):
@@ -125,16 +125,16 @@ class Codec:
         return [header.pack_message_prefix(to) + self._encoder.encode(message)]
 
     def encode_sequenced(self, message: SmallMessage, to: str, session: int, number: int) -> Buffer:
-        """One frame for a message that is to have an ack."""
+        """One frame for a sequenced message."""
         return header.pack_sequence_prefix(to, session, number) + self._encoder.encode(message)
 
     def decode(self, frames: Sequence[Buffer]) -> AnyMessage:
-        """Decodes what `encode` made.
+        """Decodes the frames of `encode`.
 
-        Arrays of the result are views on the frames; nothing is copied.
+        Arrays of the result are views on the frames, without copies.
 
         Raises:
-            WireError: The frames are not what both sides agreed on.
+            WireError: The frames are invalid or of another layout.
         """
         if not frames:
             raise WireError("an empty message")
@@ -233,10 +233,10 @@ class Codec:
         return Rollout(info, self.arena.attach(slot, info.epoch)), held_version
 
     def post(self, message: RolloutArrived, to: str) -> bool:
-        """Puts a rollout into its actor's ring to this buffer, which maps the same arena.
+        """Announces a rollout in its actor's ring to this buffer, which maps the same arena.
 
         Returns:
-            False if it has to travel as a frame, which comes in its turn.
+            False if it must be sent as a frame; the ring keeps the order.
         """
         arena, info = self.arena, message.rollout.info
         ring = arena.rings.of(info.actor) if arena is not None else None
@@ -251,7 +251,7 @@ class Codec:
         return True
 
     def take_in(self, epoch: int, slot: int) -> RolloutArrived:
-        """A rollout that a ring has announced.
+        """The rollout of a slot that a ring announced.
 
         Raises:
             WireError: The slot holds something else by now.

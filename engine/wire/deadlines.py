@@ -1,4 +1,4 @@
-"""When which of many things is due: a thousand peers cost no more in each turn than one."""
+"""Deadlines of many keys: a thousand peers cost no more per loop iteration than one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 
 
 class Deadlines:
-    """Keys with a time each. To set one, and to take one that is due, costs its logarithm."""
+    """Keys with a time each. Setting and taking one costs the logarithm of their number."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, str]] = []
         self._due_s: dict[str, float] = {}
 
     def set(self, key: str, due_s: float) -> None:
-        """Has `key` taken at that time; an earlier time that it has stands."""
+        """Sets the time of `key`; an earlier time is kept."""
         if due_s < self._due_s.get(key, math.inf):
             self._due_s[key] = due_s
             heapq.heappush(self._heap, (due_s, key))
@@ -24,7 +24,7 @@ class Deadlines:
         return self._due_s.get(key, math.inf)
 
     def take(self, now_s: float) -> list[str]:
-        """The keys that are due; they have no time any more."""
+        """Removes and returns the keys that are due."""
         found = []
         while self._heap and self._heap[0][0] <= now_s:
             due_s, key = heapq.heappop(self._heap)
@@ -35,5 +35,5 @@ class Deadlines:
 
     @property
     def next_s(self) -> float:
-        """When something is due next, if not before: infinite if nothing is."""
+        """A lower bound of the next due time; infinite if there is none."""
         return self._heap[0][0] if self._heap else math.inf

@@ -3,11 +3,11 @@
     magic  schema  kind  layout digest  payload bytes  destination  kind's own fields ...  checksum
     4s     H       H     Q              Q              20s          (see below)            I
 
-The destination is the role that the frame is for, as a process can play several: its address, or
-`takers` on weights, which are for all roles of a process that take any.
+The destination is the role that the frame is for, since a process can run several: its address, or
+`takers` for weights, which are for all roles of a process that take any.
 
-One frame is this header and the buffer, nothing else; where the buffer lies in shared memory, it is
-the header alone. A frame is refused before anything is allocated or interpreted unless magic,
+One frame is this header and the buffer, nothing else; if the buffer is in shared memory, it is only
+the header. A frame is refused before anything is allocated or interpreted unless magic,
 schema, digest, size and checksum are exactly as agreed. The checksum covers the header only: ipc
 cannot corrupt a frame, and TCP frames are authenticated. A small message is MessagePack behind the
 fields up to the destination, without the rest.
@@ -37,13 +37,13 @@ KIND_MERGED = 5
 KIND_SAMPLES = 6
 KIND_PRIORITIES = 7
 KIND_SLOT = 8
-"""A rollout in shared memory: this header says where, and no payload follows."""
+"""A rollout in shared memory: this header names the slot, and no payload follows."""
 
 KIND_BOARD = 9
-"""Weights in shared memory: this header says whose, and no payload follows."""
+"""Weights in shared memory: this header names the learner, and no payload follows."""
 
 KIND_SEQUENCED = 10
-"""A message that has an ack: its number stands for the digest, its session for the size."""
+"""A sequenced message: its number takes the place of the digest, its session that of the size."""
 
 _PREFIX = struct.Struct("<4sHHQQ20s")
 PREFIX_BYTES = _PREFIX.size
@@ -105,7 +105,7 @@ def write_rollout(memory: mmap.mmap, at: int, info: RolloutInfo, held_version: i
 
 
 def _values(info: RolloutInfo, held_version: int) -> tuple[int | float, ...]:
-    """In the order of `_ROLLOUT`."""
+    """Fields in the order of `_ROLLOUT`."""
     return (
         info.actor,
         info.epoch,
@@ -211,7 +211,7 @@ def pack_message_prefix(to: str) -> bytes:
 
 
 def pack_sequence_prefix(to: str, session: int, number: int) -> bytes:
-    """What stands in front of a MessagePack message that is sequenced."""
+    """The prefix of a sequenced MessagePack message."""
     return _prefix(KIND_SEQUENCED, to, number, session)
 
 
@@ -244,7 +244,7 @@ def kind_of(frame: Buffer) -> int:
 
 
 def frame_bytes_of(frame: Buffer) -> int:
-    """Size of a frame with a payload, as its header says. Raises WireError as `kind_of`."""
+    """Size of a frame with a payload, from its header. Raises WireError as `kind_of`."""
     kind_of(frame)
     return HEADER_BYTES + int(_PREFIX.unpack_from(frame)[4])
 
@@ -253,7 +253,7 @@ def destination_of(frame: Buffer) -> str:
     """The role that a frame is for.
 
     Raises:
-        WireError: As `kind_of`, or the destination is no text.
+        WireError: As `kind_of`, or the destination is not text.
     """
     kind_of(frame)
     name: bytes = _PREFIX.unpack_from(frame)[5].rstrip(b"\0")

@@ -1,4 +1,4 @@
-"""How many weights wait for a peer whose link is slow."""
+"""Counts weights that are queued for a peer with a slow link."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MAX_IN_FLIGHT_BYTES = 64 * 2**20
 and asks again if it needs one. Frames of less than 64 KiB are not counted, since ZeroMQ copies them
 and is done with them at once; as many as its high-water mark lets wait are no more than this."""
 MIN_IN_FLIGHT = 4
-"""Also of weights that are larger than that."""
+"""Even if a frame is larger than that."""
 
 
 class Tracker(Protocol):
-    """Of one frame that was sent."""
+    """The state of one sent frame."""
 
     @property
     def done(self) -> bool:
@@ -23,7 +23,7 @@ class Tracker(Protocol):
 
 
 class InFlightWeights:
-    """Counts what was sent to each peer and has not left yet.
+    """Counts frames that were sent to each peer and have not left yet.
 
     Args:
         frame_bytes: Size of the weights.
@@ -34,13 +34,13 @@ class InFlightWeights:
         self._sent: dict[str, deque[Tracker]] = {}
 
     def has_room(self, peer: str) -> bool:
-        """Whether another one may be sent to this peer."""
+        """Whether another frame may be sent to this peer."""
         sent = self._sent.get(peer)
-        while sent and sent[0].done:  # they leave in the order in which they were sent
+        while sent and sent[0].done:  # frames leave in the order of sending
             sent.popleft()
         return sent is None or len(sent) < self._most
 
     def add(self, peer: str, tracker: Tracker) -> None:
-        """One was sent."""
+        """Records a sent frame."""
         if not tracker.done:
             self._sent.setdefault(peer, deque()).append(tracker)

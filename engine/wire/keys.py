@@ -1,7 +1,7 @@
-"""CURVE keys: every TCP socket of a run proves who it is, and admits only members of the run.
+"""CURVE keys: every TCP socket of a run authenticates itself, and admits only members of the run.
 
-Keys are made anew for each run, held in memory, and handed down over standard input. They are
-never written to disk, to a command line or to an environment variable.
+Each run has new keys, kept in memory and passed over standard input. They are never written to
+disk, to a command line or to an environment variable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class KeyPair(msgspec.Struct, frozen=True):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """What one process needs: its own pair, and the public keys of all members by address."""
+    """The keys for one process: its own pair, and the public keys of all members by address."""
 
     own: KeyPair
     members: dict[str, str]

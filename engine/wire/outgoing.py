@@ -1,8 +1,8 @@
-"""What leaves a process: given to a connection, or held while that takes nothing; never waited for.
+"""Outgoing messages of a process: handed to a connection, or queued while that accepts none.
 
-A role that stands still for some seconds (a stopped process, a slow disk, a machine that is busy)
-must not end those that have something to tell it. What ZeroMQ's queues do not take is held here, in
-order, and handed over when there is room.
+A role that stalls for some seconds (a stopped process, a slow disk, a busy machine) must not end
+those that send to it. Messages that ZeroMQ's queues do not accept are queued here, in order, until
+there is room. Sending never blocks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from engine.wire.in_flight import InFlightWeights
 from engine.wording import plural
 
 MAX_HELD_BYTES = 64 * 2**20
-"""For one peer. Of reports that is minutes of the fastest run; whoever stands still for so long is
-given up before, see `engine.roles.coordinator.liveness`."""
+"""For one peer. This is minutes of reports of the fastest run; a peer that stalls for that long is
+given up earlier, see `engine.roles.coordinator.liveness`."""
 RETRY_S = 0.01
 """How often a connection that accepted no data is tried again."""
 
@@ -34,7 +34,7 @@ class Outgoing:
     Attributes:
         clients: Sockets that it has connected, by connection; set while they are opened.
         server: The socket that others connect to, if there is one.
-        learns_ways: Whether identities of those are not their names, which could be taken.
+        learns_ways: Whether their identities are random, since known names could be taken.
         ways: The identity of each connection then, learnt from frames with its member's key.
     """
 
@@ -49,40 +49,39 @@ class Outgoing:
 
     @property
     def holds(self) -> bool:
-        """Whether something is held, so that `release` is to be called every `RETRY_S`."""
+        """Whether messages are queued, so that `release` must be called every `RETRY_S`."""
         return bool(self._held)
 
     def hand_over(
         self, connection: str, parts: Sequence[Buffer], *, is_repeated: bool = False
     ) -> bool:
-        """Gives a message to a connection, or holds it until that takes it.
+        """Hands a message to a connection, or queues it until that accepts it.
 
-        Whatever can be many is bounded by the protocol above, so what is held is for a process that
-        stands still.
+        The protocol above bounds frequent messages, so only a stalled process has queued ones.
 
         Args:
-            connection: Whose.
+            connection: Its name.
             parts: Of the message.
-            is_repeated: The next of its kind says the same, so it need not be held.
+            is_repeated: The next of its kind replaces it, so it need not be queued.
 
         Returns:
-            False if there is no connection, or if it is not worth holding.
+            False if there is no connection, or if it was not worth queueing.
 
         Raises:
-            WireError: Too much is held for this connection.
+            WireError: Too much is queued for this connection.
         """
         if connection not in self._held:
             try:
                 return self._give(connection, parts)
             except zmq.Again:
-                pass  # held or forgotten, as below
+                pass  # queued or dropped, as below
         if is_repeated:
             return False
         self._hold(connection, parts)
         return True
 
     def send_weights(self, connection: str, frames: Sequence[Buffer]) -> bool:
-        """Sends them whole, by a connection that keeps only the latest; False if it takes none."""
+        """Sends weights as one part, over a connection for the latest; False if it accepts none."""
         way = self._way_to(connection)
         if self.server is None or way is None or not self._in_flight.has_room(connection):
             return False
@@ -128,10 +127,10 @@ class Outgoing:
         messages.append(parts)
 
     def _give(self, connection: str, parts: Sequence[Buffer]) -> bool:
-        """Gives it to the connection; False if there is none.
+        """Hands it to the connection; False if there is none.
 
         Raises:
-            zmq.Again: It takes nothing now.
+            zmq.Again: It accepts nothing now.
         """
         client = self.clients.get(connection)
         try:
@@ -149,5 +148,5 @@ class Outgoing:
             raise
 
     def _way_to(self, connection: str) -> bytes | None:
-        """The identity that leads to it; None if it was never heard of."""
+        """The identity of a connection; None if it was never seen."""
         return self.ways.get(connection) if self.learns_ways else connection.encode()

@@ -1,15 +1,15 @@
-"""Messages to and from the coordinator, once and in order also where a connection breaks.
+"""Messages to and from the coordinator, delivered once and in order even if a connection breaks
+(a go-back-N ARQ).
 
-What roles report becomes the trace, from which every figure is made, and what the coordinator says
-starts and ends things. Between hosts all of it travels as sequenced messages, and kept until there
-is an ack.
+Reports of roles become the trace, from which every figure is made, and messages of the coordinator
+start and stop roles. Between hosts they are all sequenced messages, kept until there is an ack.
 
     sender  4 5 6 ->              receiver  -> next is 5       4 is done with; 5 and 6 are kept
     nothing more for a while:     5 once more
                                             -> next is 7       both have come, the ack was lost
-                                            -> next is 6       6 was lost with 5: goes on from 6
+                                            -> next is 6       6 was lost with 5: continues from 6
 
-As nothing overtakes anything on a connection, whatever was sent before a repeated message has come
+Messages on a connection stay in order, so whatever was sent before a repeated message has arrived
 before it or is lost. At most `WINDOW` messages are with the connection; others wait here, so that a
 host that is cut off for a while fills no queue beyond its mark.
 
@@ -26,16 +26,16 @@ from engine.wire.header import Buffer
 
 WINDOW = 256
 REPEAT_S = 2.0
-"""A sequenced message that has no ack after so long is sent once more."""
+"""A sequenced message without an ack after this long is sent again."""
 RECONNECT_S = 0.1
 """How often a missing connection is looked for."""
 ACK_S = 0.5
 ACK_MESSAGES = WINDOW // 4
-"""So long, and for so many messages, an ack may wait; one for what came out of turn does not."""
+"""Acks are delayed by at most this many seconds or messages, but not if one arrives out of order."""
 
 
 class ReliableSender:
-    """Sequenced messages of one process to one other.
+    """The sequenced messages of one process to another.
 
     Args:
         session: Grows with each incarnation of this process, so that the receiver starts again.
@@ -44,19 +44,19 @@ class ReliableSender:
     def __init__(self, session: int) -> None:
         self.session = session
         self._kept: deque[Buffer] = deque()
-        """All without an ack, the oldest first."""
+        """Messages without an ack, the oldest first."""
         self._first = 0
         """Number of the oldest."""
         self._next = 0
-        """Number of the first that was not handed to the connection."""
+        """Number of the first message not yet handed to the connection."""
         self._repeated: int | None = None
         self._since_s = 0.0
-        """Since when the oldest waits, or was sent again."""
+        """When the oldest was sent, or sent again."""
         self._is_deferred = False
 
     @property
     def next_number(self) -> int:
-        """Of the next message that is put in."""
+        """Number of the next message."""
         return self._first + len(self._kept)
 
     def put(self, message: Buffer) -> None:
@@ -64,7 +64,7 @@ class ReliableSender:
         self._kept.append(message)
 
     def due(self, now_s: float) -> list[Buffer]:
-        """What to hand to the connection now."""
+        """Messages to hand to the connection now."""
         self._is_deferred = False
         if self._first < self._next and now_s >= self._since_s + REPEAT_S:
             self._repeated, self._since_s = self._first, now_s
@@ -79,12 +79,12 @@ class ReliableSender:
         return messages
 
     def defer(self, now_s: float) -> None:
-        """There is no connection: all without an ack is handed over once there is one."""
+        """Records a lost connection: unacknowledged messages are sent once there is a new one."""
         self._next, self._repeated = self._first, None
         self._since_s, self._is_deferred = now_s, True
 
     def ack(self, session: int, next_number: int, now_s: float) -> None:
-        """All messages before `next_number` have come."""
+        """Handles an ack: all messages before `next_number` have arrived."""
         if session != self.session or not self._first < next_number <= self._next:
             return
         for _ in range(next_number - self._first):
@@ -94,7 +94,7 @@ class ReliableSender:
         self._first, self._repeated, self._since_s = next_number, None, now_s
 
     def wait_s(self, now_s: float) -> float | None:
-        """When to look for what is due again; None if nothing waits for an ack."""
+        """When `due` must be called next; None if nothing waits for an ack."""
         after_s = RECONNECT_S if self._is_deferred else REPEAT_S
         return max(0.0, self._since_s + after_s - now_s) if self._kept else None
 
@@ -104,16 +104,16 @@ class _Progress:
         self.session = session
         self.next_number = 0
         self.said = 0
-        """Of the last ack."""
+        """Number in the last ack."""
 
 
 class ReliableReceiver:
-    """What has come of the messages of all others."""
+    """The receiving side for the messages of all other processes."""
 
     def __init__(self) -> None:
         self._senders: dict[str, _Progress] = {}
         self._due = Deadlines()
-        """When each sender that is owed an ack gets it."""
+        """When each pending ack is due, by sender."""
 
     def is_successor(self, sender: str, session: int) -> bool:
         """Whether a sequenced message of this session shows that an earlier incarnation is gone."""
@@ -121,8 +121,7 @@ class ReliableReceiver:
         return item is not None and item.session < session
 
     def take(self, sender: str, session: int, number: int, now_s: float) -> bool:
-        """A sequenced message is here; False if it came before, or something before it has not
-        come."""
+        """Handles a sequenced message; False if it is a duplicate, or an earlier one is missing."""
         item = self._senders.get(sender)
         if item is None or item.session < session:
             item = self._senders[sender] = _Progress(session)
@@ -135,11 +134,11 @@ class ReliableReceiver:
         return is_next
 
     def due_s(self, sender: str) -> float:
-        """When the ack for this sender is to be sent; infinite if none is."""
+        """When the ack for this sender is due; infinite if none is."""
         return self._due.get(sender)
 
     def due(self, now_s: float) -> list[tuple[str, int, int]]:
-        """Receipts to send now: to whom, session, and the number that is waited for."""
+        """Acks to send now: destination, session, and the next expected number."""
         found = []
         for sender in self._due.take(now_s):
             item = self._senders[sender]

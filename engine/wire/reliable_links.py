@@ -23,11 +23,11 @@ from engine.wire.header import Buffer
 from engine.wire.reliable import ReliableReceiver, ReliableSender
 
 REPEATED = (Alive, ProgressShown)
-"""Said again and again; an old one means nothing."""
+"""Messages that are repeated; an old one is of no use."""
 
 
 class ReliableLinks:
-    """What a process and the coordinator of another host say to each other.
+    """The reliable links between a process and the coordinator of another host.
 
     Args:
         codec: Messages to frames.
@@ -40,17 +40,17 @@ class ReliableLinks:
         self._senders: dict[str, ReliableSender] = {}
         self._receiver = ReliableReceiver()
         self._ready: dict[str, None] = {}
-        """To whom something is to be sent now, in the order in which it came about."""
+        """Destinations with messages to send now, in order."""
         self._looks = Deadlines()
-        """When each sender with messages that have no ack is to be looked at again."""
+        """When each sender with unacknowledged messages must be checked again."""
         self._due_s = math.inf
-        """Before then nothing is to be sent; looked at in each turn of a loop."""
+        """Nothing is due before this time; checked in every loop iteration."""
 
     def put(self, message: AnyMessage, to: str, peer: str) -> bool:
-        """Keeps a message to a role of this process until it has come.
+        """Queues a message until it is acknowledged.
 
         Returns:
-            False if it is none that has to come.
+            False if it is not a sequenced message.
         """
         if not (self._is_coordinator or to == COORDINATOR) or not _is_sequenced(message):
             return False
@@ -67,11 +67,11 @@ class ReliableLinks:
         """Sends what is due now.
 
         Args:
-            hand_over: Gives frames to the connection to a process; False if there is none.
+            hand_over: Hands frames to the connection to a process; False if there is none.
             timeout_s: How long the caller would wait for messages; None: for ever.
 
         Returns:
-            How long it may wait.
+            How long it can wait.
         """
         now_s = time.monotonic()
         if now_s >= self._due_s:
@@ -101,7 +101,7 @@ class ReliableLinks:
         self._due_s = 0.0
 
     def enter(self, sender: str, frame: Buffer, message: AnyMessage) -> bool:
-        """Keeps count of what has come; False if it is for no role."""
+        """Tracks a received message; False if it is not for a role."""
         if isinstance(message, Receipt):
             if (box := self._senders.get(sender)) is not None:
                 box.ack(message.session, message.next_number, time.monotonic())
@@ -111,7 +111,7 @@ class ReliableLinks:
             return True
         session, number = header.unpack_sequence_prefix(frame)
         if self._receiver.is_successor(sender, session):
-            self._senders.pop(sender, None)  # that was for the one that is gone
+            self._senders.pop(sender, None)  # it was for a previous incarnation
         now_s = time.monotonic()
         is_new = self._receiver.take(sender, session, number, now_s)
         self._due_s = min(self._due_s, self._receiver.due_s(sender))
@@ -119,5 +119,5 @@ class ReliableLinks:
 
 
 def _is_sequenced(message: AnyMessage) -> TypeGuard[SmallMessage]:
-    """All small ones, but not what is said again and again and means nothing later."""
+    """Whether a message is sequenced: all small ones, except those that are repeated anyway."""
     return isinstance(message, Message) and not isinstance(message, REPEATED)

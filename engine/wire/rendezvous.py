@@ -1,4 +1,4 @@
-"""Where learners that update together find each other; plain data, part of a launch."""
+"""The rendezvous of learners that update together; plain data, part of a launch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """A meeting place on one host.
+    """A rendezvous on one host.
 
     Attributes:
-        address: Where the learners connect to each other: the loopback.
+        address: Address at which the learners connect to each other: the loopback.
         secret: Prefix of all keys in the store; without it a process cannot take part.
         file: Path of the store.
     """

@@ -1,4 +1,4 @@
-"""Rollouts that lie in shared memory, taken out of their rings in the order in which they came."""
+"""Receives rollouts in shared memory, from their rings, in the order of arrival."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from engine.wire.spsc_ring import Entry, IncomingRings
 
 LINGER_S = 20e-6
 LOOKS_AT_SOCKETS_EVERY = 16
-"""While rings give something each time."""
+"""Receives from rings before sockets are polled again."""
 
 
 class SharedReceiver:
-    """What the rings of one process hold.
+    """Receives from the rings of one process.
 
     Args:
         inbox: Of this process.
@@ -26,7 +26,7 @@ class SharedReceiver:
         sections: Where waiting and receiving are counted.
 
     Attributes:
-        num_refused: Slots that held something else.
+        num_refused: Slots with other contents than announced.
     """
 
     def __init__(self, inbox: IncomingRings, codec: Codec, sections: Sections) -> None:
@@ -35,18 +35,18 @@ class SharedReceiver:
         self._codec = codec
         self._pending: deque[Entry] = deque()
         self._num_taken = 0
-        """How many times in a row there was something."""
+        """Consecutive receives with a result."""
         self._linger = sections.timed(WAITING, self._look_for_a_moment)
         self._take = sections.timed(RECEIVING, self._take_slot)
 
     @property
     def fds(self) -> frozenset[int]:
-        """Can be read when somebody puts something into a ring while this process sleeps."""
+        """Readable when an actor adds to a ring while this process sleeps."""
         return self._inbox.doorbells
 
     @property
     def comes_first(self) -> bool:
-        """Whether sockets need not be looked at this time, since rings gave something."""
+        """Whether to skip polling the sockets this time, since rings had entries."""
         return self._num_taken % LOOKS_AT_SOCKETS_EVERY != 0
 
     def take(self, may_wait: bool) -> Iterator[tuple[str, AnyMessage | WireError]]:
@@ -61,16 +61,16 @@ class SharedReceiver:
     def take_sent_before(
         self, message: AnyMessage | WireError
     ) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """What lies in rings although its actor sent it before this frame."""
+        """Messages still in rings although their actor sent them before this frame."""
         match message:
             case RolloutArrived(info=info):
                 self._pending.extend(self._inbox.take_before_placeholder(info.actor))
-            case TicketRequested():  # says which rollouts were sent: what is not here then is lost
+            case TicketRequested():  # names the sent rollouts: missing ones are lost
                 self._pending.extend(self._inbox.take())
         yield from self._take_pending()
 
     def fall_asleep(self) -> bool:
-        """Asks to be woken; False if there is, or has just been, something."""
+        """Requests to be woken; False if there are, or just were, entries."""
         return not self._num_taken and self._inbox.fall_asleep()
 
     def wake_up(self) -> None:
@@ -78,7 +78,7 @@ class SharedReceiver:
         self._inbox.wake_up()
 
     def _take_pending(self) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """What came out of rings; some is left if somebody looked at the first only."""
+        """Entries taken from rings; some remain if the caller stopped after the first."""
         while self._pending:
             yield self._take(*self._pending.popleft())
 
@@ -90,8 +90,8 @@ class SharedReceiver:
             return "", error
 
     def _look_for_a_moment(self) -> None:
-        """Where something has just come, the next is often near: looks for it for a moment, which
-        costs less than to sleep and be woken."""
+        """After a receive the next entry is often close: polls for a moment, which costs less than
+        to sleep and be woken."""
         deadline_s = time.perf_counter() + LINGER_S
         while not self._inbox.can_take() and time.perf_counter() < deadline_s:
             pass

@@ -1,4 +1,4 @@
-"""How the sockets of a process are opened: their options, and who is admitted over TCP."""
+"""Opens the sockets of a process: their options, and admission over TCP."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ NONCE_BYTES = 16
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A connection that a process opens: to whom, where, and whether only the latest counts.
+    """A connection that a process opens: its peer, endpoint, and whether only the latest counts.
 
-    A connection for the latest only carries weights and requests for them, nothing else; a process
-    that has more to say to the same peer opens a second one.
+    A connection for the latest carries only weights and requests for them; a process with other
+    messages to the same peer opens a second one.
     """
 
     peer: str
@@ -57,7 +57,7 @@ class SocketFactory:
 
     Args:
         address: This process's own; its peers see it as the sender.
-        codec: Says how large frames may be.
+        codec: Gives the largest frame size.
         context: Of the sockets.
         keyring: Needed as soon as one endpoint is TCP.
     """
@@ -79,7 +79,7 @@ class SocketFactory:
 
         Args:
             endpoint: Where it listens.
-            listener: A descriptor that listens there already; the socket closes it in its end.
+            listener: A descriptor that already listens there; the socket closes it at its end.
 
         Raises:
             PreflightError: The endpoint is taken.
@@ -126,7 +126,9 @@ class SocketFactory:
         spare = CURVE_BYTES if is_between_hosts else 0
         socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
         socket.set(zmq.BACKLOG, BACKLOG)
-        if is_between_hosts:  # on one host the kernel says who died; who stands still is waited for
+        if (
+            is_between_hosts
+        ):  # on one host the kernel reports deaths, and stalled peers are waited for
             socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
             socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
@@ -152,7 +154,7 @@ class SocketFactory:
         return self._keyring
 
     def start_authenticator(self, endpoint: str) -> ThreadAuthenticator | None:
-        """Admits members of the run alone to what will be bound; None where there are no others."""
+        """Admits only members of the run to the socket; None if no other process connects."""
         if not endpoint.startswith("tcp:"):
             return None
         from zmq.auth.thread import ThreadAuthenticator  # asyncio: not for one host
@@ -165,7 +167,7 @@ class SocketFactory:
 
 
 class _AllowList:
-    """ZAP's question, answered: is this public key a member of the run?"""
+    """Answers ZAP's question: does this public key belong to a member of the run?"""
 
     def __init__(self, keyring: Keyring) -> None:
         self._members = {key.encode() for key in keyring.members.values()}

@@ -1,14 +1,14 @@
 """ZeroMQ sockets of one process: one server socket, and client sockets to the servers of others.
 
-A process can play several roles, so a frame says which of them it is for, and a process knows
-which process plays each role that it talks to.
+A process can run several roles, so a frame names the role that it is for, and a process knows the
+process of each role that it sends to.
 
-A process that others ask something of binds one ROUTER; whoever wants something connects a DEALER
-to it. All flows but weights are bounded by the protocol above (tickets, batch requests), so
-high-water marks are only a second fence. Weights come in through a CONFLATE socket: the I/O thread
-keeps the latest and forgets older ones, so an actor that is busy collecting never queues weights.
-Those that wait here for a slow link are counted (`engine.wire.in_flight`); a mark of the socket
-would hold for every other message as well.
+A process that receives requests binds one ROUTER; the requesting side connects a DEALER to it. The
+protocol above bounds all flows except weights (tickets, batch requests), so high-water marks are
+only a second limit. Weights arrive through a CONFLATE socket: the I/O thread keeps the latest and
+drops older ones, so an actor that is busy collecting never queues weights. Weights queued for a
+slow link are counted (`engine.wire.in_flight`); a high-water mark would apply to every other
+message as well.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a process needs to reach the others.
+    """What a process needs to reach the others.
 
     Attributes:
         bind: Endpoint of its own server socket; empty if nobody connects to it.
-        listener: A descriptor that listens there already, which then is the server socket's.
+        listener: A descriptor that already listens there; the server socket takes it over.
         links: The servers that it connects to.
         routes: The process that plays each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
@@ -73,7 +73,7 @@ class Sockets:
         address: This process's own address; its peers see it as the sender.
         wiring: What to bind and where to connect.
         codec: Frames to messages and back.
-        roles: That this process plays; by default the one that it is named after.
+        roles: Roles of this process; by default the one that it is named after.
         sections: Where waiting and receiving are counted.
 
     Raises:
@@ -130,7 +130,7 @@ class Sockets:
         self.close()
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
-        """Closes everything; what was sent is flushed for at most `linger_ms`."""
+        """Closes everything; sent messages are flushed for at most `linger_ms`."""
         self._out.close(linger_ms)
         if self._authenticator is not None:
             self._authenticator.stop()
@@ -138,18 +138,18 @@ class Sockets:
 
     @property
     def num_refused(self) -> int:
-        """Frames and slots that were not decoded."""
+        """Number of frames and slots that were refused."""
         return self._num_refused + (self._shared.num_refused if self._shared else 0)
 
     def watch(self, fd: int) -> None:
-        """Makes `receive` return also when this descriptor can be read."""
+        """Makes `receive` also return when this descriptor can be read."""
         self._poller.register(fd, zmq.POLLIN)
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
 
     def watch_writable(self, fds: set[int]) -> None:
-        """Makes `receive` return also when one of these descriptors, not the last, can be
+        """Makes `receive` also return when one of these descriptors, not the previous ones, can be
         written."""
         for fd in self._writable - fds:
             self._poller.unregister(fd)
@@ -161,8 +161,8 @@ class Sockets:
         """Sends without ever blocking.
 
         Returns:
-            False if there is no way to `to` (never connected, or gone), or if too many weights wait
-            for it; the next ones supersede these.
+            False if there is no connection to `to` (never connected, or gone), or if too many
+            weights are queued for it; the next ones supersede these.
         """
         peer = self._routes.get(to, to)
         is_near = peer in self._neighbours
@@ -191,7 +191,7 @@ class Sockets:
         return False
 
     def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """Waits for messages and yields all that are there, each with the role that it is for.
+        """Waits for messages and yields all that arrived, each with the role that it is for.
 
         A frame that must not be decoded is yielded as a `WireError` that names its sender, so that
         it gets reported.
@@ -220,7 +220,7 @@ class Sockets:
     def _receive_frames(
         self, timeout_ms: int | None
     ) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        look = self._poll if timeout_ms != 0 else self._look  # who is busy does not wait
+        look = self._poll if timeout_ms != 0 else self._look  # a busy process does not wait
         for socket, _ in look(timeout_ms):
             if isinstance(socket, int):
                 continue
@@ -267,7 +267,7 @@ class Sockets:
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
 
     def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
-        """Whether the connection's key is the one that the run gave to this address."""
+        """Whether the connection's key belongs to this address."""
         assert self._keyring is not None
         return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
 

@@ -1,24 +1,23 @@
-"""Rings: how a buffer learns that rollouts lie in shared memory for it, without a system call.
+"""Rings: notify a buffer of rollouts in shared memory, without a system call.
 
-Each actor of a host has a ring to its buffer: a ring of slot numbers in memory that both map, with
-a counter of entries sent, which only the actor writes, and one of entries taken, which only the
-buffer writes. An actor that puts something in a ring rings the buffer's *doorbell* only if the
-buffer sleeps:
+Each actor of a host has a single-producer, single-consumer ring to its buffer: slot numbers in
+memory that both map, with a counter of entries sent, which only the actor writes, and one of
+entries taken, which only the buffer writes. An actor that adds an entry signals the buffer's
+*doorbell* only if the buffer sleeps:
 
     actor:   slot, entry | fence | sent += 1 | fence | asleep? -> doorbell
     buffer:                  asleep = 1 | fence | sent > taken? -> take : wait for doorbell, sockets
 
-One of the two always sees what the other has written, because each writes, fences, then reads. So
-several rollouts cost one doorbell, or none. If an actor dies before it rings, its rollouts are
-found as soon as anything else wakes the buffer, such as the message that this actor is lost.
+At least one side sees the write of the other, because each writes, fences, then reads. So several
+rollouts cost one signal, or none. If an actor dies before it signals, its rollouts are found as
+soon as anything else wakes the buffer, such as the message that this actor is lost.
 
-Counters that cannot be, which only a process leaves that writes where it should not, empty a ring:
-what was in it is refused, and what comes later is taken again.
+Impossible counters, which only stray writes can cause, empty a ring: its entries are refused, and
+later ones are accepted again.
 
-A rollout that found no free slot travels as a frame, so that a later one could overtake it. It
-leaves a placeholder in the ring: what lies behind the placeholder waits until that frame has come.
-A request for a ticket says which rollouts were sent before, so rings are emptied before one is
-handed on.
+A rollout without a free slot is sent as a frame, which a later one could overtake. It leaves a
+placeholder in the ring: entries behind it wait until that frame has arrived. A request for a ticket
+names the rollouts that were sent before, so rings are emptied before one is handed on.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from engine.errors import WireError
 from engine.wire.fence import LINE_BYTES, Fence
 
 FRAME = 1 << 31
-"""In an entry, instead of a slot: the rollout comes as a frame."""
+"""Placeholder in an entry: the rollout is sent as a frame."""
 _SLOT = FRAME - 1
 NOWHERE = _SLOT
-"""A slot that no arena has."""
+"""An invalid slot."""
 _WORD = 2**64 - 1
 _WORD_BYTES = 8
 _LINE_WORDS = LINE_BYTES // _WORD_BYTES
@@ -46,11 +45,11 @@ Entry: TypeAlias = tuple[str, int, int]
 
 
 class SpscRing:
-    """From one actor to its buffer.
+    """The ring from one actor to its buffer.
 
     Args:
         words: Its own: the counters `sent` and `taken`, then the entries.
-        asleep: One word, which is not zero while the buffer sleeps.
+        asleep: One word, nonzero while the buffer sleeps.
         doorbell: The buffer's.
         to: The buffer's address.
     """
@@ -65,7 +64,7 @@ class SpscRing:
         self.to = to
 
     def put(self, epoch: int, slot: int) -> None:
-        """Announces a slot, or with `FRAME` that the next rollout comes as a frame.
+        """Announces a slot, or with `FRAME` that the next rollout is sent as a frame.
 
         Raises:
             WireError: It would overwrite an entry that was not taken yet.
@@ -94,7 +93,7 @@ class SpscRing:
         return not self._entries[taken % self._capacity] & FRAME
 
     def take(self) -> list[tuple[int, int]]:
-        """Takes what the actor has put so far, up to the first placeholder: (epoch, slot) each."""
+        """Takes all entries up to the first placeholder: (epoch, slot) each."""
         counters = self._counters
         sent, taken = counters[_SENT], counters[_TAKEN]
         if sent == taken:
@@ -114,14 +113,14 @@ class SpscRing:
         return found
 
     def pass_placeholder(self) -> None:
-        """The frame has come for which everything behind a placeholder was waiting."""
+        """Passes the placeholder, since its frame has arrived."""
         counters = self._counters
         taken = counters[_TAKEN]
         if counters[_SENT] > taken and self._entries[taken % self._capacity] & FRAME:
-            counters[_TAKEN] = taken + 1  # less than what was sent, so it fits
+            counters[_TAKEN] = taken + 1  # less than `sent`, so it fits
 
     def forget(self, epoch: int) -> None:
-        """Skips what this incarnation, or an earlier one, has put. Only the buffer may do so."""
+        """Skips entries of this incarnation and earlier ones. Only the buffer may call this."""
         counters = self._counters
         sent, taken = counters[_SENT], counters[_TAKEN]
         if sent - taken > self._capacity:
@@ -133,11 +132,11 @@ class SpscRing:
 
 
 class RingSet:
-    """A ring for each actor, a doorbell for each buffer; made before the processes are forked.
+    """One ring per actor and one doorbell per buffer; made before the processes are forked.
 
     Args:
-        buffers: For each actor, the number of the buffer that takes in what it sends.
-        capacity: Entries of a ring: at least the slots of an actor, and as many placeholders.
+        buffers: For each actor, the number of the buffer that it sends to.
+        capacity: Entries of a ring: at least twice the slots of an actor, for placeholders.
     """
 
     def __init__(self, buffers: Sequence[int], capacity: int) -> None:
@@ -165,7 +164,7 @@ class RingSet:
         return self._rings[actor] if actor < len(self._rings) else None
 
     def inbox(self, addresses: Sequence[str]) -> IncomingRings | None:
-        """What the process of these roles takes in; None if no actor here sends to them."""
+        """The rings of the process with these roles; None if no actor here sends to them."""
         rings = {a: ring for a, ring in enumerate(self._rings) if ring.to in addresses}
         if not rings:
             return None
@@ -182,10 +181,10 @@ class IncomingRings:
     Args:
         rings: By actor.
         asleep, doorbells: Of the buffers that are here.
-        fence: To order what the two ends write and then read.
+        fence: Orders the writes and reads of the two ends.
 
     Attributes:
-        doorbells: Descriptors that can be read when a doorbell was rung.
+        doorbells: Descriptors that are readable after a signal.
     """
 
     def __init__(
@@ -207,12 +206,11 @@ class IncomingRings:
         return any(ring.can_take() for ring in self._rings)
 
     def take(self) -> list[Entry]:
-        """Everything that is there, actor by actor."""
+        """All entries, actor by actor."""
         return [(ring.to, *entry) for ring in self._rings for entry in ring.take()]
 
     def take_before_placeholder(self, actor: int) -> list[Entry]:
-        """What came before a frame of this actor that has come now; then its placeholder is
-        passed."""
+        """The entries before a frame of this actor that has arrived; passes its placeholder."""
         ring = self._by_actor.get(actor)
         if ring is None:
             return []
@@ -221,10 +219,10 @@ class IncomingRings:
         return entries
 
     def fall_asleep(self) -> bool:
-        """Asks for the doorbell.
+        """Requests doorbell signals.
 
         Returns:
-            False if there is something already: then the process must not wait.
+            False if there are entries already: then the process must not wait.
         """
         self._say_asleep(1)
         self._fence.full_barrier()
@@ -234,7 +232,7 @@ class IncomingRings:
         return False
 
     def wake_up(self) -> None:
-        """No doorbell is needed any longer."""
+        """Cancels the request for doorbell signals."""
         self._say_asleep(0)
         for doorbell in self._doorbells:
             doorbell.quiet()
@@ -245,7 +243,7 @@ class IncomingRings:
 
 
 class _Doorbell:
-    """An event that all forked processes share; it has no name and dies with the last of them."""
+    """An event that all forked processes share; it has no name and ends with the last of them."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

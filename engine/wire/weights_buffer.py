@@ -1,11 +1,11 @@
 """Weights between the processes of one host: written once by a learner, read by all others.
 
-Each learner has three slots in memory that all roles of the host map. It never writes
-over the slot that holds its latest weights, so that these are always whole, even if it dies while
-it writes. A reader copies the latest out, then looks whether that slot was written meanwhile; it
-was only if the learner has published twice since, and then there is something newer to read.
+A triple buffer: each learner has three slots in memory that all roles of the host map. It never
+overwrites the slot with its latest weights, so these are always complete, even if it dies while
+writing. A reader copies the latest out, then checks whether that slot was written in the meantime;
+this happens only if the learner has published twice since, and then there are newer weights.
 
-What is sent is a header that says that there is something new; a reader gets the latest there is.
+The message is a header that announces new weights; a reader gets the latest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Bytes = npt.NDArray[np.uint8]
 NUM_SLOTS = 3
 MAX_TRIES = 1000
 _LATEST = NUM_SLOTS
-"""Of the words of a learner: its latest slot, after the versions (plus one; 0: none) of all."""
+"""Word of a learner: its latest slot, after the versions (plus one; 0: none) of all slots."""
 _LINE_WORDS = LINE_BYTES // 8
 
 
@@ -50,7 +50,7 @@ class SharedWeights:
         self._fence = Fence()
 
     def publish(self, learner: int, version: int, buffer: Bytes) -> None:
-        """Makes these the latest weights of a learner; those that are the latest already stay."""
+        """Publishes weights of a learner; does nothing if they are the latest already."""
         words, at = self._words, learner * _LINE_WORDS
         latest = words[at + _LATEST] % NUM_SLOTS
         if words[at + latest] == version + 1:
@@ -65,10 +65,11 @@ class SharedWeights:
         words[at + _LATEST] = slot
 
     def read(self, learner: int, version: int) -> tuple[int, Bytes]:
-        """The latest weights of a learner and their version, which is this one or a newer one.
+        """A learner's latest version, at least the given one, and a copy of its weights, uint8
+        [num_bytes].
 
         Raises:
-            WireError: There are none so new.
+            WireError: There are no weights that new.
         """
         if learner >= self._num_learners:
             raise WireError(f"there are no shared weights of learner {learner}")
