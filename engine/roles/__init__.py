@@ -1,1 +1,1 @@
-"""Roles decide, they do not do: `handle(event) -> commands`. No sockets, processes or torch."""
+"""Roles decide and have no effects: `handle(event) -> commands`. No sockets, processes or torch."""

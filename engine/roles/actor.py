@@ -3,8 +3,8 @@
     WAITING --ticket, weights >= its min_version--> COLLECTING --rollout complete--> WAITING
        `------------------------- Stop -------------------------`---> STOPPED
 
-Neither samples nor weights block it: a finished rollout is sent and forgotten, newer weights are
-taken at the next rollout boundary if some came meanwhile.
+Neither samples nor weights block it: a finished rollout is sent without waiting, and newer weights
+are loaded at the next rollout boundary if some have arrived.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class ActorRole:
     Args:
         index: Its number.
         epoch: Its incarnation.
-        buffer, learner: Addresses that it sends rollouts to and takes weights from.
+        buffer, learner: Addresses that it sends rollouts to and gets weights from.
 
-    Its environments may be stepped by a role of their own, `environment-<index>`; then every step
-    is a message to it and one back.
+    A separate role, `environment-<index>`, can step its environments; then every step is a message
+    to that role and one back.
     """
 
     def __init__(self, index: int, epoch: int, buffer: str, learner: str) -> None:
@@ -74,11 +74,11 @@ class ActorRole:
         self._state = _State.JOINED
         self._ticket: TicketGranted | None = None
         self._last_ticket = -1
-        """The newest ticket that was used; while it waits, its rollout has been sent."""
+        """The newest used ticket; while the actor waits, its rollout has been sent."""
         self._newest: Weights | None = None
         self._loaded_version = -1
         self._step: StepRequested | None = None
-        """Asked of its remote environments, and not yet answered."""
+        """The unanswered request to its remote environments."""
         self._waiting_since_s = 0.0
         self._wait_s = 0.0
         self._collected = 0
@@ -134,8 +134,8 @@ class ActorRole:
     def _ask(self) -> list[Command]:
         """Requests what it waits for; if it holds a ticket, whether older weights suffice by now.
 
-        Its weights may never come: another actor, whose rollout they were to be made of, may be
-        lost for good. Its buffer then answers with the same ticket, for older weights.
+        The weights possibly never arrive: another actor, whose rollout they depend on, can be lost.
+        The buffer then answers with the same ticket, for older weights.
         """
         held = self._held_version
         request = TicketRequested(
@@ -157,13 +157,13 @@ class ActorRole:
 
     def _step_taken(self, taken: StepTaken) -> list[Command]:
         if self._step is None or taken.number != self._step.number:
-            return []  # the answer to a request that was repeated, or given up
+            return []  # the answer to a repeated or abandoned request
         self._step = None
         return [TakeStep(taken)] if self._state is _State.COLLECTING else []
 
     def _granted(self, ticket: TicketGranted, now_s: float) -> list[Command]:
         if self._state is not _State.WAITING or ticket.ticket <= self._last_ticket:
-            return []  # the answer to a request that was repeated, or too late
+            return []  # the answer to a repeated request, or too late
         self._ticket = ticket
         return self._try_to_collect(now_s)
 

@@ -15,7 +15,7 @@ Batch: TypeAlias = BatchArrived | SamplesArrived
 
 
 def num_env_steps(batch: Batch) -> int:
-    """Those that this batch consumes; samples from replay were counted when they went in."""
+    """Env steps that this batch consumes; samples from replay were counted on insertion."""
     if isinstance(batch, SamplesArrived):
         return 0
     return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
@@ -40,8 +40,8 @@ def staleness_row(
     Args:
         learner, version: Who took the batch, and its version then.
         batch: What was trained.
-        samples_by_version: Of samples from replay, how many were acted with which weights.
-        began_s, now_s: When training on it began and ended.
+        samples_by_version: For samples from replay, their number by behaviour version.
+        began_s, now_s: Start and end of training on it.
     """
     versions = samples_by_version
     if isinstance(batch, BatchArrived):

@@ -1,6 +1,6 @@
-"""The buffer as a rollout queue: admits, keeps, hands over, and keeps the ledger.
+"""The buffer as a rollout queue: admits, stores, hands over, and keeps the ledger.
 
-It alone sees every env step between actor and learner, so it is the accountant of the run.
+Only the buffer sees every env step between actor and learner, so it keeps the ledger of the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from engine.spec import StalenessSpec
 from engine.trace.records import Ledger
 
 DRAIN_S = 2.0
-"""How long a stopping buffer waits for rollouts that actors say they have sent."""
+"""How long a stopping buffer waits for rollouts that actors report as sent."""
 
 
 class BufferRole:
@@ -40,9 +40,9 @@ class BufferRole:
     Args:
         index: Its number.
         staleness: Mode and bound.
-        rollouts_per_batch: Rollouts that one batch is made of.
-        version: Of the weights that the run begins with.
-        num_actors: That send to it.
+        rollouts_per_batch: Rollouts of one batch.
+        version: Version of the initial weights.
+        num_actors: Actors that send to it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class BufferRole:
         self._admission = Admission(staleness, rollouts_per_batch, version, num_actors)
         self._queue: dict[int, Rollout] = {}
         self._held_versions: dict[str, int] = {}
-        """Actors that asked for a ticket and got none yet, with the version that they hold."""
+        """Actors that wait for a ticket, with the version that they hold."""
         self._rollout_ledger = RolloutLedger(self.address)
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
@@ -163,7 +163,7 @@ class BufferRole:
         if event.batch < self._admission.next_batch:
             last = self._last_delivery
             if event.batch != last.batch or event.attempt < last.attempt:
-                return []  # it is here by now
+                return []  # it has arrived by now
             if event.attempt == last.attempt:
                 return [Send(event.learner, last)]
             commands.append(self._lose_batch(now_s))
@@ -212,7 +212,7 @@ class BufferRole:
         return commands
 
     def _ledger(self, now_s: float) -> Ledger:
-        """A row of the books, as far as rollouts have arrived here."""
+        """A ledger row, as far as rollouts have arrived here."""
         return Ledger(
             t_s=now_s,
             collected=self._rollout_ledger.collected,

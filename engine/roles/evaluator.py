@@ -49,8 +49,8 @@ class EvaluatorRole:
 
     Args:
         index: Its number.
-        spec: How often.
-        learner: Address that it takes weights from.
+        spec: When to evaluate.
+        learner: Address that it gets weights from.
     """
 
     def __init__(self, index: int, spec: EvaluationSpec, learner: str) -> None:
@@ -107,7 +107,7 @@ class EvaluatorRole:
         return commands or ([Wake(self._wait_s(now_s))] if self._newest else self._ask())
 
     def _wait_s(self, now_s: float) -> float:
-        """Until an evaluation can be due by time alone, but no longer than a lost message heals."""
+        """Seconds until an evaluation can be due by time alone, else the retry period."""
         every_s = self._spec.every_s or 0.0
         remaining_s = self._began_s + every_s - now_s
         return remaining_s if remaining_s > 0 else RETRY_S

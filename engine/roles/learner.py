@@ -89,13 +89,13 @@ class LearnerRole:
         self._buffer = buffer
         knows_all = cut.groups == 1 or cut.is_joint
         self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
-        """Of learners that a reducer merges, only the coordinator knows what all have consumed."""
+        """None if a reducer merges learners: only the coordinator knows what all have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
         self._version = resumed.version if resumed else 0
         self._offers = Offers(experiment.reduce.every_updates, self._version)
         self._is_joint = self._takes_part = cut.is_joint
         self._due: Standing | None = None
-        """Set while a checkpoint is due that waits for the end of an update."""
+        """Set while a due checkpoint waits for the end of an update."""
         self._standing = Standing()
         """The run's progress, as the coordinator last reported it."""
         self._weights: Weights | None = None
@@ -109,7 +109,7 @@ class LearnerRole:
         self._consumed = 0
         self._trained = 0
         self._consumed_by_all = self._trained_by_all = 0
-        """With the shares of learners that take every update together with this one."""
+        """Includes the shares of learners that make every update together with this one."""
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -178,7 +178,7 @@ class LearnerRole:
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
 
     def _request_next(self) -> list[Command]:
-        """Asks for the next batch, unless the run will have had enough without it."""
+        """Requests the next batch, unless the step limit is reached without it."""
         planned = self._consumed_by_all
         if self._training is not None:
             planned += num_env_steps(self._training)
@@ -229,7 +229,7 @@ class LearnerRole:
         if self._is_joint and not self._takes_part:
             return []
         if self._is_enough(self._consumed_by_all):
-            return []  # the others count the same, so none of them begins another update either
+            return []  # the others count the same, so none of them starts another update either
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
@@ -269,7 +269,7 @@ class LearnerRole:
         return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
 
     def _withdraw(self, now_s: float) -> list[Command]:
-        """Learners that update together must all know that this one will not."""
+        """Ends updates; learners that update together must all know that this one stops."""
         return [Withdraw()] if self._takes_part else self._finish(now_s)
 
     def _consumption(self, event: Updated, env_steps: int, now_s: float) -> Consumption:

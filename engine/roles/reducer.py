@@ -32,7 +32,7 @@ class ReducerRole:
 
     Args:
         index: Its number.
-        spec: How much staleness weighs.
+        spec: The weight of staleness.
     """
 
     def __init__(self, index: int, spec: ReduceSpec) -> None:
@@ -98,7 +98,7 @@ class ReducerRole:
 
 
 def merge_shares(versions: dict[int, int], power: float) -> dict[int, float]:
-    """How much each group's model weighs in the mean; the shares add up to 1.
+    """The weight of each group's model in the mean; the weights add up to 1.
 
     Args:
         versions: Of the newest model of each group.

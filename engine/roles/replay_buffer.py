@@ -1,7 +1,7 @@
-"""The buffer as a replay store: admits, keeps, draws, and keeps the ledger.
+"""The buffer as a replay store: admits, stores, draws, and keeps the ledger.
 
-The rate limiter decides who waits: actors (for tickets) or the learner (for its batch). An env step
-is consumed when it is inserted; how often it is drawn afterwards is counted apart.
+The rate limiter decides whether actors (for tickets) or the learner (for its batch) wait. An env
+step is consumed when it is inserted; how often it is drawn afterwards is counted separately.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ReplayBufferRole:
         capacity: Env steps that the store holds.
         step_limit: `stop.env_steps`, less what was consumed before the run was resumed.
         version: Of the weights that the run begins with.
-        keeps_in_step: Whether actors wait for the weights that come of all batches drawn so far.
+        keeps_in_step: Whether actors wait for the weights of all batches drawn so far.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class ReplayBufferRole:
         self._capacity = capacity
         self._step_limit = step_limit
         self._waiting: dict[str, None] = {}
-        """Actors that asked for a ticket and got none yet, in the order in which they asked."""
+        """Actors that wait for a ticket, in order of their requests."""
         self._rollout_ledger = RolloutLedger(self.address)
         self._lost_epochs: dict[str, int] = {}
         self._request: BatchRequested | None = None
         self._drawing: BatchRequested | None = None
-        """The request that was answered last, or is being answered."""
+        """The last request that was, or is being, answered."""
         self._last_delivery = BatchSent(batch=version - 1, attempt=0)
         self._next_batch = version
         self._reported_steps = 0
@@ -229,7 +229,7 @@ class ReplayBufferRole:
         return commands
 
     def _report(self, now_s: float, drawn: SamplesInfo | None = None) -> Command:
-        """What went in and out since the last row, and the books as far as rollouts arrived."""
+        """A replay row since the last one, and a ledger row as far as rollouts have arrived."""
         limiter = self._limiter
         row = Replay(
             t_s=now_s,

@@ -21,11 +21,11 @@ ROUND_TRIPS = 5.0
 class BatchRequests:
     """The one batch that a learner waits for.
 
-    A buffer says of a batch that is asked for again that it was sent. As nothing overtakes anything
-    on a connection, that batch is lost if this comes first; then another is asked for in its place.
+    A buffer answers a repeated request with `BatchSent`. Messages on a connection stay in order, so
+    the batch is lost if this answer arrives first; then another one is requested in its place.
 
     Args:
-        learner: Who asks.
+        learner: The learner that asks.
         first: Number of the first batch.
     """
 
@@ -43,23 +43,23 @@ class BatchRequests:
         return self._open
 
     def again(self, consumed_env_steps: int) -> BatchRequested | None:
-        """The same request once more; None if nothing is waited for."""
+        """The same request again; None if there is no open one."""
         if self._open is None:
             return None
         return msgspec.structs.replace(self._open, consumed_env_steps=consumed_env_steps)
 
     def arrived(self, batch: int) -> bool:
-        """A batch is here; False if it is not the one that is waited for."""
+        """Handles a batch; False if it is not the requested one."""
         if self._open is None or self._open.batch != batch:
             return False
         self._open = None
         return True
 
     def missed(self, sent: BatchSent, consumed_env_steps: int) -> BatchRequested | None:
-        """Asks for another batch in place of one that was sent and is not here.
+        """Requests another batch in place of one that was sent and has not arrived.
 
         Returns:
-            None if it is here, or if another has been asked for already.
+            None if it has arrived, or if another was requested already.
         """
         request = self._open
         if request is None or (request.batch, request.attempt) != (sent.batch, sent.attempt):
@@ -71,11 +71,11 @@ class BatchRequests:
 
 
 class Offers:
-    """When a learner offers its model to the reducer: one at a time, and again if none answers.
+    """Decides when a learner offers its model to the reducer: one at a time, with repetition.
 
     Args:
         every_updates: Fewest versions between two offers.
-        version: Of the model that the run begins with.
+        version: Version of the initial model.
     """
 
     def __init__(self, every_updates: int, version: int) -> None:
@@ -85,10 +85,10 @@ class Offers:
         self._offered_s = 0.0
         self._patience_s = FIRST_PATIENCE_S
         self.answered = -1
-        """Version of the last model that was offered and whose answer was taken in."""
+        """Version of the last offered model whose answer arrived."""
 
     def is_due(self, version: int, now_s: float) -> bool:
-        """Whether to offer the model of this version now; if so, it counts as offered."""
+        """Whether to offer the model of this version now; it then counts as offered."""
         if version < self._next_version:
             return False
         if self._offered is not None:
@@ -100,7 +100,7 @@ class Offers:
         return True
 
     def take(self, version: int, now_s: float) -> bool:
-        """Whether an answer is one to the last offer."""
+        """Whether an answer belongs to the last offer."""
         if version != self._offered:
             return False
         self._patience_s = max(FIRST_PATIENCE_S, ROUND_TRIPS * (now_s - self._offered_s))

@@ -1,7 +1,7 @@
 """A buffer's account: what actors report as sent, against what has arrived.
 
-Rollouts are known by (actor, epoch, sequence), so one that comes twice is told from a new one; what
-never came shows as a gap in its actor's running total.
+Rollouts are identified by (actor, epoch, sequence), so duplicates are detected; lost rollouts show
+as a gap in their actor's running total.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from engine.wording import plural
 
 @dataclass(frozen=True)
 class RolloutEntry:
-    """What became of a rollout that arrived.
+    """The result of entering a rollout.
 
     Attributes:
-        is_new: False for one that has arrived before; it must be ignored.
-        notes: Trace records to send, if it was a duplicate or something before it was lost.
+        is_new: False for a duplicate, which must be ignored.
+        notes: Trace records to send, if it was a duplicate or earlier rollouts were lost.
     """
 
     is_new: bool
@@ -36,7 +36,7 @@ class RolloutLedger:
         address: The buffer's, for the trace.
 
     Attributes:
-        dropped: Env steps that were lost, came too late or had no place.
+        dropped: Env steps that were lost, too late or without an open ticket.
     """
 
     def __init__(self, address: str) -> None:
@@ -45,7 +45,7 @@ class RolloutLedger:
         self._totals: dict[tuple[int, int], int] = {}
         self._next_sequence: dict[tuple[int, int], int] = {}
         self._lost: set[tuple[int, int]] = set()
-        """Incarnations of actors, as (actor, epoch), that are known to be gone."""
+        """Lost incarnations of actors, as (actor, epoch)."""
         self.dropped = 0
 
     @property
@@ -59,7 +59,7 @@ class RolloutLedger:
         return {source_of(*source): self._totals.get(source, 0) for source in self._lost}
 
     def lose(self, event: ActorLost, now_s: float) -> list[Command]:
-        """An incarnation of an actor is gone: what has not arrived of it never will."""
+        """Handles a lost incarnation of an actor: what has not arrived of it never will."""
         source = (int(event.actor.rpartition("-")[2]), event.epoch)
         if source not in self._lost:
             self._lost.add(source)
@@ -67,9 +67,9 @@ class RolloutLedger:
         return self._write_off(source, event.collected, now_s, "lost with it")
 
     def close(self, sent_env_steps: Mapping[str, int], now_s: float) -> list[Command]:
-        """Counts what living actors say they have sent and what has not arrived by now.
+        """Makes the final count of what living actors report as sent, arrived or not.
 
-        No rollout may be entered any more.
+        No rollout may be entered after this.
         """
         commands = []
         for actor, total in sent_env_steps.items():
@@ -81,7 +81,7 @@ class RolloutLedger:
     def _write_off(
         self, source: tuple[int, int], total_env_steps: int, now_s: float, how: str
     ) -> list[Command]:
-        """Counts as dropped what an incarnation has collected beyond what arrived in time."""
+        """Counts as dropped what an incarnation collected beyond what has arrived."""
         missing = total_env_steps - self._totals.get(source, 0)
         if missing <= 0:
             return []
@@ -111,7 +111,7 @@ class RolloutLedger:
         )
 
     def drop(self, info: RolloutInfo, now_s: float, reason: str) -> Command:
-        """Counts a whole rollout as dropped and says why."""
+        """Counts a whole rollout as dropped, with the reason."""
         self.dropped += info.num_env_steps
         detail = f"{plural(info.num_env_steps, 'env step')} of version {info.version_min}: {reason}"
         return self.note(now_s, "drop", f"actor-{info.actor}", detail)
@@ -123,7 +123,7 @@ class RolloutLedger:
         return self.note(now_s, "loss", self._address, detail)
 
     def has_all(self, sent_rollouts: Mapping[str, int]) -> bool:
-        """Whether as many rollouts have arrived as each actor says it has sent."""
+        """Whether all rollouts that actors report as sent have arrived."""
         return all(self._received.get(actor, 0) >= sent for actor, sent in sent_rollouts.items())
 
     def note(self, now_s: float, kind: str, role: str, detail: str) -> Command:

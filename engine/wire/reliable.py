@@ -31,7 +31,7 @@ RECONNECT_S = 0.1
 """How often a missing connection is looked for."""
 ACK_S = 0.5
 ACK_MESSAGES = WINDOW // 4
-"""Acks are delayed by at most this many seconds or messages, but not if one arrives out of order."""
+"""Acks are delayed by at most this many seconds or messages; out of order, they are not delayed."""
 
 
 class ReliableSender:

@@ -45,7 +45,7 @@ from engine.trace.records import Record
 JOIN_S = 60.0
 PROGRESS_S = 0.25
 SHOWN_ROLES = 100
-"""Beyond so many, progress is shown less often, down to once a second."""
+"""Beyond this many roles, progress is shown less often, down to once a second."""
 
 
 class CoordinatorRole:
@@ -55,9 +55,9 @@ class CoordinatorRole:
         experiment: Stop rules.
         info: What the summary says beside the traces.
         addresses: All other roles.
-        supervisors: Told of the start, so that they report on the run's timeline.
-        groups: Who belongs together; without it there is one group.
-        host_of: Host of each process and supervisor, where there are several.
+        supervisors: They are told of the start, so that they report on the run's timeline.
+        groups: The compute groups; one group by default.
+        host_of: Host of each process and supervisor, if there are several.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class CoordinatorRole:
         match event:
             case Joined():
                 return self._joined(event, now_s)
-            case Start():  # its own: so the trace says when its time zero was
+            case Start():  # its own: the trace records its time zero
                 return self._started(event.origin_ns * 1e-9)
             case Alive():
                 told = self._liveness.hear(event, now_s)
@@ -206,7 +206,7 @@ class CoordinatorRole:
 
     def _stopped(self, event: Stopped, now_s: float) -> list[Command]:
         if event.address in self._liveness.absent:
-            return []  # it was given up, so its buffer counts what it had done: once is enough
+            return []  # it was given up, so its buffer counts its work; count it only once
         self._membership.say_last(event.address, event.counters)
         if event.error:
             self._verdict.fail(f"{event.address}: {event.error}")
@@ -274,7 +274,7 @@ class CoordinatorRole:
         return [*commands, *self._stop("join-deadline", now_s)]
 
     def _words_of_missing(self) -> str:
-        """Of a process that plays several roles, the host of each."""
+        """The error for roles that did not join, with their hosts."""
         everybody = (COORDINATOR, *self._addresses, *self._supervisors)
         placed = {name: self._host_of.get(self._groups.process_of(name), "") for name in everybody}
         membership = self._membership
@@ -326,8 +326,8 @@ class CoordinatorRole:
         return WriteTrace((record,))
 
     def _show(self, now_s: float) -> list[Command]:
-        """Shows progress if it is time to: at once when the phase has changed; else the more roles,
-        the less often, since each is shown."""
+        """Shows progress if it is due: at once after a change of phase; otherwise less often with
+        more roles, since each is shown."""
         if self._phase is self._shown_phase and now_s < self._show_at_s:
             return []
         crowd = len(self._addresses) / SHOWN_ROLES

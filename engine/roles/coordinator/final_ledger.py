@@ -19,11 +19,11 @@ class FinalLedger:
     """What is left to write when all roles have stopped or are gone.
 
     Attributes:
-        unreported: Rows for what actors that died had collected for certain and not reported.
-        uncounted: Buffers whose counts are lost, together with what actors had yet to report: more
-            may have been collected than the ledger has.
+        unreported: Rows for env steps that dead actors certainly collected and did not report.
+        uncounted: Buffers whose counts are lost, together with unreported rows of actors: more
+            can have been collected than the ledger has.
         ledger: The final count.
-        imbalance: Env steps that everyone's own counts leave unexplained.
+        imbalance: Env steps that the counts of all roles leave unexplained.
     """
 
     unreported: tuple[Production, ...]
@@ -35,10 +35,10 @@ class FinalLedger:
 def close_ledger(
     membership: Membership, liveness: Liveness, groups: Groups, totals: RunTotals, now_s: float
 ) -> FinalLedger:
-    """Counts once more, over all roles, and sets the final count of `totals`.
+    """Makes the final count over all roles, and sets it in `totals`.
 
-    Where a role took its counts with it, the ledger has as much as is known, and balances because
-    what is in flight is what is left over. What an actor had sent, its buffer knows too.
+    If a role's counts were lost with it, the ledger has what is known, and balances because the
+    remainder counts as in flight. A buffer also knows what its actors had sent.
     """
     unreported = liveness.unreported(membership.lost_collected, now_s)
     for row in unreported:

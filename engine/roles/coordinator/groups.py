@@ -28,7 +28,7 @@ class Gap:
     Attributes:
         buffer: That of the group.
         actors: Those of the group, the ones without a final report first.
-        env_steps: Collected for certain, and reported by none of them.
+        env_steps: Certainly collected, and reported by none of them.
         is_counted: Whether the buffer has sent a final report, or nothing was collected.
     """
 
@@ -70,15 +70,15 @@ class Groups:
         return self._cut.is_joint
 
     def process_of(self, address: str) -> str:
-        """The process that plays this role."""
+        """The process of this role."""
         return self._process_of.get(address, address)
 
     def roles_in(self, process: str) -> list[str]:
-        """The roles that a process plays; for a name that is no process of the run, itself."""
+        """The roles of a process; for a name that is not a process of the run, itself."""
         return self._processes.get(process, [process])
 
     def lose(self, roles: list[str]) -> list[int]:
-        """Goes on without the groups of roles that died together.
+        """Continues without the groups of roles that died together.
 
         Returns:
             The groups that are lost by it; empty if the run cannot continue without those roles.
@@ -112,7 +112,7 @@ class Groups:
         Args:
             counters: The final reports so far.
             totals: What was reported.
-            absent: Actors that died before, of which no word is to be expected.
+            absent: Actors that died before, from which no report is expected.
         """
         commands: list[Command] = []
         for group in sorted(self._lost):
@@ -125,7 +125,7 @@ class Groups:
         return commands
 
     def last_stop(self, buffer: str, counters: Mapping[str, Counters], totals: RunTotals) -> Stop:
-        """What a buffer has to know to close its books: what its own group did."""
+        """The `Stop` of a buffer, with the counts of its own group."""
         group = int(buffer.rpartition("-")[2])
         words = {a: counters[a] for a in self._actors(group) if a in counters}
         learner = counters.get(f"learner-{group}")
@@ -139,15 +139,15 @@ class Groups:
     def gaps(
         self, counters: Mapping[str, Counters], totals: RunTotals, absent: AbstractSet[str]
     ) -> list[Gap]:
-        """Where what was reported cannot be all, as a buffer took its counts with it.
+        """Groups with incomplete reports, because a buffer's counts were lost with it.
 
-        It had counted what reached it, and what was consumed or dropped had been collected: so much
-        is certain, although no actor has said so.
+        What had reached the buffer, and what was consumed or dropped, was certainly collected,
+        although no actor has reported it.
 
         Args:
             counters: The final reports.
             totals: What was reported.
-            absent: Actors that are gone, for which their buffer speaks.
+            absent: Actors that are gone, whose counts come from their buffer.
         """
         found = []
         for group in self._members:
@@ -171,8 +171,8 @@ class Groups:
     ) -> Ledger:
         """The count over all groups; a group's own figures, if all its roles sent a final report.
 
-        Where a role took its counts with it, what was reported; what is neither consumed nor
-        dropped is in flight then.
+        If a role's counts were lost with it, the reported ones; what is neither consumed nor
+        dropped then counts as in flight.
         """
         sums = [0, 0, 0, 0]
         for group in self._members:
@@ -195,7 +195,7 @@ class Groups:
         collected = sum(item.collected + sum(item.lost_collected.values()) for item in own)
         in_flight = sum(item.queued + item.staged + item.unsent for item in own)
         late = 0
-        if any(item.lost_collected for item in own):  # a dead actor's report may come after that
+        if any(item.lost_collected for item in own):  # a dead actor's report can arrive after that
             late = max(0, self._told(group, totals) - collected)
         consumed = sum(item.consumed for item in own)
         return collected + late, consumed, sum(item.dropped for item in own), in_flight + late

@@ -1,6 +1,6 @@
 """The periodic tasks of a coordinator during a run: checkpoints and the watchdog.
 
-Pure, like the coordinator whose part it is.
+Pure, like the coordinator that uses it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from engine.trace.records import Event
 
 
 class Housekeeping:
-    """Upkeep of one run.
+    """The periodic tasks of one run.
 
     Args:
-        experiment: How often, and how long is too long.
+        experiment: Periods and time limits.
         addresses: All roles but the coordinator.
         groups, membership, liveness, totals: The coordinator's own.
     """
@@ -56,17 +56,17 @@ class Housekeeping:
         self._watchdog.start(now_s)
 
     def tick(self, living: Iterable[str], now_s: float) -> list[Command]:
-        """What is due now.
+        """The tasks that are due.
 
         Args:
-            living: Roles that are at work.
+            living: Roles that are alive.
             now_s: On the run's timeline.
         """
         roles = sorted(living)
         return [*self._checkpoints(roles, now_s), *self._watch(roles, now_s)]
 
     def _checkpoints(self, roles: list[str], now_s: float) -> list[Command]:
-        """Asks all learners for a checkpoint at the same time."""
+        """Requests a checkpoint from all learners at the same time."""
         if self._every_s is None or now_s - self._saved_s < self._every_s:
             return []
         self._saved_s = now_s
@@ -77,7 +77,7 @@ class Housekeeping:
         ]
 
     def _watch(self, roles: list[str], now_s: float) -> list[Command]:
-        """Without supervisors the run is one process, which cannot watch itself."""
+        """Runs the watchdog; a run of one process, without supervisors, cannot watch itself."""
         if not self._liveness.has_supervisors:
             return []
         processes = dict.fromkeys(self._groups.process_of(role) for role in roles)
@@ -89,7 +89,7 @@ class Housekeeping:
         return commands
 
     def _name(self, silence: Silence, now_s: float) -> list[Command]:
-        """Writes down who is stuck, and has its host look what it is doing."""
+        """Records a stuck process, and requests its stacks from its host."""
         process = silence.process
         host = self._membership.host_of(self._groups.roles_in(process)[0])
         note = self._note(process, "stuck", f"no answer for {silence.seconds:.0f} s", now_s)
@@ -100,7 +100,7 @@ class Housekeeping:
         return commands
 
     def _do_without(self, process: str) -> list[Command]:
-        """In mode `block` one actor that hangs would hold up all others."""
+        """Voids tickets of stuck actors: in mode `block` one would block all others."""
         roles = self._groups.roles_in(process)
         if any(role_of(role) not in ("actor", "environment") for role in roles):
             return []

@@ -1,6 +1,6 @@
 """The error of a run that did not start: which roles did not join, where, and what is known there.
 
-Pure, like the coordinator whose part it is.
+Pure, like the coordinator that uses it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from engine.messages import COORDINATOR
 
 MOST_NAMES = 8
-"""So many of one host are named; of more, how many."""
+"""Roles of one host that are named; beyond this only their number."""
 
 
 def words_of_missing(
@@ -20,14 +20,14 @@ def words_of_missing(
     host_of: Mapping[str, str],
     limit_s: float,
 ) -> str:
-    """Who did not join, and for each of their hosts what was heard from there.
+    """The roles that did not join, and for each of their hosts what was received from it.
 
     Args:
         missing: Roles that have not joined.
         unheard: Supervisors that were never heard.
         joined: All other roles.
-        host_of: Host of each of all these and of the coordinator; empty where all is one process.
-        limit_s: How long was waited (seconds).
+        host_of: Host of each of these and of the coordinator; empty if all is one process.
+        limit_s: Time limit, in seconds.
 
     Returns:
         A sentence; below it an indented line for each host.
@@ -61,7 +61,7 @@ def _names(names: list[str]) -> str:
 
 
 def _by_host(names: Collection[str], host_of: Mapping[str, str]) -> dict[str, list[str]]:
-    """Sorted; those whose host is not known are below an empty name."""
+    """Names by host, sorted; those of an unknown host are under an empty name."""
     found: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: (host_of.get(name, ""), name)):
         found.setdefault(host_of.get(name, ""), []).append(name)

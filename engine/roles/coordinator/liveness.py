@@ -1,7 +1,7 @@
 """Liveness of hosts, their supervisors and actors, including restarted actors.
 
-Pure, like the coordinator whose part it is: it hears of beats, deaths and rows, and says what is
-lost and what may be started again.
+Pure, like the coordinator that uses it: its inputs are heartbeats, deaths and rows, and it decides
+what is lost and what is restarted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.roles.commands import Command, Send
 from engine.trace.records import UNREPORTED, Production, Record
 
 BEAT_S = 2.0
-"""How often coordinator and supervisors say that they are there."""
+"""Period of heartbeats between coordinator and supervisors."""
 LEASE_S = 10.0
 """A supervisor that has heard nothing from the coordinator for this long ends its roles."""
 HOST_LOST_S = 12.0
@@ -37,7 +37,7 @@ class Liveness:
     Args:
         addresses: All roles but the coordinator.
         supervisors: Of all hosts.
-        restarts: How many actors may be started again, over the whole run.
+        restarts: Most restarts of actors, over the whole run.
         num_groups: Every actor belongs to one, by its number.
     """
 
@@ -57,7 +57,7 @@ class Liveness:
         """Supervisors of hosts that were given up: they must end, whatever they still send."""
         self._restarts_left = restarts
         self._early_errors: set[str] = set()
-        """What actors have raised before their first rollout."""
+        """Errors that actors raised before their first rollout."""
         self._epochs: dict[str, int] = {}
         self._produced: dict[str, int] = {}
         self._lost_sources: dict[str, tuple[str, int]] = {}
@@ -72,12 +72,12 @@ class Liveness:
 
     @property
     def unheard(self) -> list[str]:
-        """Supervisors that never said anything: the way to their hosts may be closed."""
+        """Supervisors that were never heard: the network to their hosts is possibly blocked."""
         return sorted(set(self._supervisors) - set(self._heard_s))
 
     @property
     def has_supervisors(self) -> bool:
-        """Whether the run has processes of its own."""
+        """Whether the run has supervisors, and so separate processes."""
         return bool(self._supervisors)
 
     def supervisor_on(self, host: str) -> str | None:
@@ -86,12 +86,12 @@ class Liveness:
         return name if name in self._heard_s else None
 
     def start(self, now_s: float) -> None:
-        """The clock starts again, at `now_s`."""
+        """Restarts the clock at `now_s`."""
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
         self._beat_at_s = now_s
 
     def hear(self, event: Alive, now_s: float) -> list[Command]:
-        """Notes that a supervisor is there.
+        """Records a heartbeat of a supervisor.
 
         One whose host was given up can have stalled and hold heartbeats from that time. It is told
         to end its part, from which nothing is accepted any more.
@@ -103,8 +103,7 @@ class Liveness:
         return []
 
     def beat(self, now_s: float) -> list[Command]:
-        """Tells the supervisors of all hosts that were not given up that the coordinator is there,
-        if it is time to."""
+        """Sends a heartbeat, if due, to the supervisors of all hosts that were not given up."""
         if now_s < self._beat_at_s:
             return []
         self._beat_at_s = now_s + BEAT_S
@@ -112,7 +111,7 @@ class Liveness:
         return [Send(name, beat) for name in self._supervisors if name not in self._lost]
 
     def silent_hosts(self, now_s: float) -> list[str]:
-        """Hosts that have fallen silent since this was asked last; they count as lost."""
+        """Hosts that went silent since the last call; they count as lost."""
         silent = [
             host
             for host, name in self._supervisor_of.items()
@@ -121,13 +120,13 @@ class Liveness:
         return [host for host in silent if self.give_up(host)]
 
     def give_up(self, host: str) -> bool:
-        """Counts a host as lost; says whether it was there until now."""
+        """Counts a host as lost; returns whether it was alive until now."""
         supervisor = self._supervisor_of.get(host, "")
         self._lost.add(supervisor)
         return self._heard_s.pop(supervisor, None) is not None
 
     def is_heard(self, host: str, now_s: float) -> bool:
-        """Whether this host's supervisor is there and has not been silent for too long."""
+        """Whether this host's supervisor is alive and has not been silent for too long."""
         heard_s = self._heard_s.get(self._supervisor_of.get(host, ""))
         return heard_s is not None and now_s - heard_s <= HOST_LOST_S
 
@@ -136,7 +135,7 @@ class Liveness:
         return host in self._supervisor_of and self._supervisor_of[host] not in self._heard_s
 
     def may_restart(self, actor: str, host: str) -> bool:
-        """Whether the budget and the host's supervisor are still there."""
+        """Whether the restart budget and the host's supervisor are left."""
         return (
             role_of(actor) == "actor"
             and self._restarts_left > 0
@@ -147,7 +146,7 @@ class Liveness:
         """Whether restarting an actor is useless: it raised before its first rollout, and either
         another actor did so before, or no actor has got past that point."""
         if not log_tail or not log_tail[0].startswith(ERROR):
-            return False  # it was killed, say
+            return False  # it was killed, for example
         source = source_of(int(actor.rpartition("-")[2]), self._epochs.get(actor, 0))
         if self._produced.get(source):
             return False
@@ -156,14 +155,14 @@ class Liveness:
         return has_come or not any(self._produced.values())
 
     def restart(self, actor: str, host: str) -> list[Command]:
-        """Starts a dead actor again, on the same host."""
+        """Restarts a dead actor on the same host."""
         self._restarts_left -= 1
         commands = self.lose(actor)
         epoch = self._epochs[actor]
         return [*commands, Send(self._supervisor_of[host], Restart(process=actor, epoch=epoch))]
 
     def lose(self, actor: str) -> list[Command]:
-        """Goes on without this incarnation of an actor."""
+        """Continues without this incarnation of an actor."""
         epoch = self._epochs.get(actor, 0)
         self._epochs[actor] = epoch + 1
         self.absent.add(actor)
@@ -180,7 +179,7 @@ class Liveness:
         return f"buffer-{int(actor.rpartition('-')[2]) % self._num_groups}"
 
     def note(self, records: Iterable[Record]) -> list[Command]:
-        """Keeps count of what each incarnation says it has collected, also after its death."""
+        """Tracks what each incarnation reports as collected, also after its death."""
         late: list[str] = []
         for record in records:
             if isinstance(record, Production):
@@ -191,7 +190,7 @@ class Liveness:
         return [command for source in late for command in self._tell_buffer(source)]
 
     def unreported(self, lost_collected: Mapping[str, int], now_s: float) -> list[Production]:
-        """Rows for rollouts that reached a buffer although their actor died before it said so.
+        """Rows for rollouts that reached a buffer although their actor died before reporting them.
 
         Args:
             lost_collected: Env steps of each lost incarnation, from its buffer's final report.
@@ -209,7 +208,7 @@ class Liveness:
         ]
 
     def has_lost(self, actors: Iterable[str]) -> bool:
-        """Whether any life of these is lost."""
+        """Whether any incarnation of these is lost."""
         names = set(actors)
         return any(actor in names for actor, _ in self._lost_sources.values())
 

@@ -1,6 +1,6 @@
 """The roles that have joined, those that sent a final report, and those that never will.
 
-Pure, like the coordinator whose part it is.
+Pure, like the coordinator that uses it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Membership:
         for address in addresses:
             self._silent[_is_buffer(address)].add(address)
         self.last_words: dict[str, Counters] = {}
-        """What each role that has stopped counted; `say_last` adds to it."""
+        """The final counts of each stopped role; `say_last` adds to them."""
         self.gone: set[str] = set()
         """Roles that will never send a final report."""
 
@@ -50,7 +50,7 @@ class Membership:
         self._missing.discard(address)
 
     def say_last(self, address: str, counters: Counters) -> None:
-        """A role has stopped, with these counts."""
+        """Records that a role has stopped, with these counts."""
         self.last_words[address] = counters
         self._silent[_is_buffer(address)].discard(address)
 
@@ -60,11 +60,11 @@ class Membership:
         return sorted(self._hosts)
 
     def host_of(self, address: str) -> str:
-        """Where it joined from; empty if it has not."""
+        """The host it joined from; empty if it has not joined."""
         return self._hosts.get(address, "")
 
     def on_host(self, host: str) -> set[str]:
-        """Those that joined from there and are not gone."""
+        """The roles that joined from this host and are not gone."""
         return {address for address, name in self._hosts.items() if name == host} - self.gone
 
     def give_up(self, addresses: Iterable[str]) -> None:
@@ -86,7 +86,7 @@ class Membership:
 
     @property
     def lost_collected(self) -> dict[str, int]:
-        """Env steps of actors that died and were replaced or done without, as a buffer knows."""
+        """Env steps of actors that died and were replaced or given up, from the buffers' counts."""
         words = self.last_words.values()
         return {source: n for word in words for source, n in word.lost_collected.items()}
 

@@ -2,10 +2,10 @@
 
     STOPPING --all but the buffers have stopped--> DRAINING --the buffers have stopped--> ENDED
 
-Actors and learners say what they did; then the buffers, told how much to expect, count what is
-left. Whoever does not answer in time is given up.
+Actors and learners report their counts; then the buffers, told how much to expect, count the rest.
+A role that does not answer in time is given up.
 
-Pure, like the coordinator whose part it is.
+Pure, like the coordinator that uses it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from engine.trace.summary import RunStatus
 from engine.wording import plural
 
 STOP_S = 10.0
-"""How long roles may take to stop; `PATIENCE` times their longest turn if that is more."""
+"""Time-out for roles to stop, or `PATIENCE` times their longest loop iteration if that is more."""
 MAX_STOP_S = 600.0
 LOST_COUNTS = "its counts are lost: its actors may have collected more than the ledger has"
 SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
-"""Once a run is to end, all that it loses with one of these is what that had in hand. A learner has
-yet to write a checkpoint, and a buffer to count."""
+"""Roles whose loss during the shutdown costs only the samples they held. A learner must still write
+a checkpoint, and a buffer its count."""
 
 
 class ShutdownPhase(Enum):
-    """Where a run is."""
+    """Phase of a run."""
 
     JOINING = "starting"
     RUNNING = "running"
@@ -46,14 +46,14 @@ class ShutdownPhase(Enum):
 
 
 class RunVerdict:
-    """Whether a run went well, as far as is known."""
+    """The outcome of a run, as far as known."""
 
     def __init__(self) -> None:
         self.status: RunStatus = "ok"
         self.error: str | None = None
 
     def fail(self, error: str) -> None:
-        """Keeps the first cause: later errors are mostly its consequences."""
+        """Records a failure; keeps the first cause, since later errors are mostly its results."""
         if self.error is None:
             self.error = error
         if self.status == "ok":
@@ -65,7 +65,7 @@ class RunVerdict:
 
 
 class Shutdown:
-    """Ends one run.
+    """The shutdown of one run.
 
     Args:
         everybody: Roles and supervisors, which are told to exit at the end.
@@ -73,7 +73,7 @@ class Shutdown:
         groups, membership, liveness, totals, housekeeping, verdict: The coordinator's own.
 
     Attributes:
-        phase: None before the end has begun.
+        phase: None before the shutdown has started.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class Shutdown:
         self._reason = ""
         self._ended_training_s = 0.0
         self._began_s = 0.0
-        """When this phase did."""
+        """When this phase started."""
 
     def begin(self, reason: str, now_s: float) -> list[Command]:
-        """The run is to end."""
+        """Starts the shutdown."""
         self.phase, self._began_s = ShutdownPhase.STOPPING, now_s
         self._reason, self._ended_training_s = reason, now_s
         self._membership.give_up(self._membership.missing)
@@ -136,13 +136,11 @@ class Shutdown:
         return commands
 
     def tick(self, now_s: float) -> list[Command]:
-        """Goes on without those that are silent, once they have had their time."""
+        """Gives up silent roles after the time-out."""
         if now_s < self._began_s + self._limit_s(now_s):
             return []
         commands: list[Command] = []
-        for actor in self._housekeeping.stuck_actors(
-            self._awaited()
-        ):  # known, and no reason to fail
+        for actor in self._housekeeping.stuck_actors(self._awaited()):  # known, and not a failure
             commands += self._liveness.lose(actor)
         waited_s = now_s - self._began_s
         words = f"did not stop within {waited_s:.0f} s"
@@ -170,7 +168,7 @@ class Shutdown:
         return self._groups.dead | self._liveness.absent
 
     def _limit_s(self, now_s: float) -> float:
-        """How long this phase may last; a role hears of its end only between two of its turns."""
+        """Time-out of this phase; a role sees `Stop` only between two loop iterations."""
         turn_s = self._housekeeping.longest_turn_s(self._awaited(), now_s)
         return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
 

@@ -27,14 +27,14 @@ from engine.trace.summary import RunStatus, Summary, steady_rate_per_s, summaris
 
 RATE_WINDOW_S = 5.0
 MAX_POINTS = 1 << 16
-"""Above so many, every second point of a series is forgotten: a mebibyte for each, however long the
-run. Where the steady window begins is then known to a thirty-thousandth of its length."""
+"""Above this, every second point of a series is dropped: a mebibyte each, however long the run. The
+start of the steady window is then exact to a thirty-thousandth of its length."""
 
 _NOTHING = Ledger(t_s=0.0, collected=0, consumed=0, dropped=0, in_flight=0)
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a summary says of a run that no trace record does."""
+    """Fields of a summary that no trace record has."""
 
     run_id: str
     num_hosts: int
@@ -112,7 +112,7 @@ class RunTotals:
         """Samples that each learner has reported as trained."""
         self._ledgers: dict[int, Ledger] = {}
         self._ledger_sums = _NOTHING
-        """Of these; kept, as there may be many buffers."""
+        """Sum of these; cached, since there can be many buffers."""
         self.cores: dict[str, float] = {}
         """Cores that each process used between its last two measurements."""
         self._resources: dict[str, Resources] = {}
@@ -124,8 +124,8 @@ class RunTotals:
         """Adds one record.
 
         Returns:
-            The record to write: an episode also says how far the run was, and a ledger row is
-            that of all buffers together.
+            The record to write: an episode also has the run's env steps, and a ledger row is that
+            of all buffers together.
         """
         match record:
             case Production():
@@ -133,7 +133,7 @@ class RunTotals:
                 before = self.collected_by.get(record.actor, 0)
                 self.collected_by[record.actor] = before + record.env_steps
             case Consumption():
-                if record.env_steps:  # none from replay: there the buffer says what it took in
+                if record.env_steps:  # none from replay: there the buffer reports what it inserted
                     self.consumed.add(record.t_s, record.env_steps)
                 self.trained.add(record.t_s, record.samples_trained)
                 self._trained_by[record.learner] = record.samples_trained_total
@@ -161,10 +161,10 @@ class RunTotals:
         return record
 
     def _add_ledger(self, record: Ledger) -> Ledger:
-        """Adds up the latest counts of all buffers; sums of rows that balance balance.
+        """Adds up the latest counts of all buffers; sums of balanced rows are balanced.
 
-        A learner's own rows may come later than its buffer's. Until then what they are to tell is
-        not consumed yet but in flight: if the learner dies, they may never come.
+        A learner's rows can arrive later than its buffer's. Until then their env steps are not
+        consumed but in flight: if the learner dies, the rows possibly never arrive.
         """
         untold = record.consumed - self.consumed_by.get(record.buffer, 0)
         if untold > 0:
@@ -185,7 +185,7 @@ class RunTotals:
         return self.ledger
 
     def in_all(self, own: Ledger) -> Ledger:
-        """A count of this run together with what was done before it."""
+        """A count of this run plus that of the runs before it."""
         return msgspec.structs.replace(
             own,
             collected=own.collected + self.before.env_steps_collected,
@@ -194,7 +194,7 @@ class RunTotals:
         )
 
     def standing_of(self, address: str, now_s: float) -> Standing:
-        """What a role has to know to write a checkpoint; nothing, unless it is a learner."""
+        """The progress for a role that writes a checkpoint; empty, unless it is a learner."""
         if role_of(address) != "learner":
             return Standing()
         number = int(address.rpartition("-")[2])
@@ -212,7 +212,7 @@ class RunTotals:
         return Standing(counters=counters, consumed=consumed, trained=trained)
 
     def ledger_of(self, buffer: int) -> Ledger:
-        """The latest count that a buffer has reported, of this run alone."""
+        """The latest count of a buffer, of this run alone."""
         return self._ledgers.get(buffer, _NOTHING)
 
     def close_ledger(self, final: Ledger) -> None:
@@ -242,7 +242,7 @@ class RunTotals:
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
 
     def _judge(self, mean: float, wanted_streak: int, now_s: float) -> None:
-        """Notes when the threshold has been held for long enough."""
+        """Records when the threshold has been held for long enough."""
         threshold = self._experiment.stop.return_threshold
         if threshold is None or self.reached_at_s is not None:
             return

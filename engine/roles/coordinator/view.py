@@ -1,4 +1,4 @@
-"""Running totals as a snapshot for people."""
+"""Running totals as a snapshot for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.spec import StopSpec
 def describe(
     totals: RunTotals, stop: StopSpec, phase: str, roles: dict[str, RoleState], now_s: float
 ) -> Progress:
-    """How far the run is: rates, lag, stop rules, the state of each role."""
+    """The run's progress: rates, lag, stop rules, the state of each role."""
     recent = totals.recent_staleness
     ledger = totals.ledger
     return Progress(

@@ -1,11 +1,12 @@
-"""The watchdog: which processes are alive but do not get on, and whether anything of the run does.
+"""The watchdog: finds processes that are alive but make no progress, and runs that make none.
 
-Liveness is somebody else's business (`liveness.py`): a process that died or whose host fell silent
-is known within seconds. Here every process is asked now and then whether its loop still turns. One
-that only waits for others answers at once; one that hangs in an environment's step, in an update or
-under SIGSTOP does not. Whoever fell silent first is named first: the others may only wait for it.
+Liveness is checked elsewhere (`liveness.py`): a process that died, or whose host went silent, is
+known within seconds. The watchdog periodically asks every process whether its event loop still
+runs. One that only waits for others answers at once; one that hangs in an environment's step, in an
+update or under SIGSTOP does not. The process that went silent first is reported first: the others
+possibly only wait for it.
 
-Pure, like the coordinator whose part it is.
+Pure, like the coordinator that uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from engine.messages import Probe, ProbeAnswered
 from engine.spec import WatchdogSpec
 
 PROBE_S = 5.0
-"""How often each process is asked. One that has not answered is not asked again."""
+"""Period of probes. A process that has not answered is not asked again."""
 PATIENCE = 5.0
 """A process is allowed this multiple of its longest loop iteration so far, up to `MAX_PATIENCE`
 times `stuck_s`: slow environments raise no alarm."""
@@ -37,7 +38,7 @@ class _Watched:
 
 @dataclass(frozen=True)
 class Silence:
-    """A process that has not answered for so many seconds; when it was heard last."""
+    """A process that has not answered for `seconds`, and when it was heard last."""
 
     process: str
     seconds: float
@@ -48,8 +49,8 @@ class Watchdog:
     """Watches the processes of a run.
 
     Args:
-        spec: How long is too long.
-        roles_of: The kinds of roles that each process plays, such as `actor`.
+        spec: The time limits.
+        roles_of: The kinds of roles of each process, such as `actor`.
     """
 
     def __init__(self, spec: WatchdogSpec, roles_of: Mapping[str, frozenset[str]]) -> None:
@@ -67,10 +68,10 @@ class Watchdog:
         self._worked_s = now_s
 
     def probes(self, living: Iterable[str], now_s: float) -> list[tuple[str, Probe]]:
-        """Whom to ask now.
+        """The processes to probe now.
 
         Args:
-            living: Processes that run; all others are forgotten.
+            living: Running processes; all others are forgotten.
             now_s: On the run's timeline.
         """
         known, self._watched = self._watched, {}
@@ -86,7 +87,7 @@ class Watchdog:
         return asked
 
     def answered(self, answer: ProbeAnswered, now_s: float) -> bool:
-        """Takes an answer in; True if that process had been named as stuck."""
+        """Handles an answer; True if that process had been reported as stuck."""
         item = self._watched.get(answer.process)
         if item is None or answer.number != item.number:
             return False
@@ -98,7 +99,7 @@ class Watchdog:
         return was_stuck
 
     def newly_stuck(self, now_s: float) -> list[Silence]:
-        """Who has been silent for too long since this was asked last; the longest silence first."""
+        """Processes that became stuck since the last call; the longest silence first."""
         found = []
         for process, item in self._watched.items():
             silence_s = now_s - item.asked_s
@@ -108,11 +109,11 @@ class Watchdog:
         return sorted(found, key=lambda silence: silence.heard_s)
 
     def is_stuck(self, process: str) -> bool:
-        """Whether a process has been named and has not answered since."""
+        """Whether a process was reported and has not answered since."""
         return process in self._watched and self._watched[process].is_stuck
 
     def longest_turn_s(self, process: str) -> float:
-        """The longest turn known of a process; 0 if it is stuck."""
+        """The longest loop iteration of a process; 0 if it is stuck."""
         item = self._watched.get(process)
         return 0.0 if item is None or item.is_stuck else item.longest_turn_s
 
@@ -123,7 +124,7 @@ class Watchdog:
         return max(self._spec.stuck_s, patient_s)
 
     def stalled(self, now_s: float) -> str | None:
-        """Why the run must end, if nothing of it has got on for too long."""
+        """Why the run must end, if no process made progress for too long."""
         limit_s = self._spec.stalled_s
         if limit_s is None or not self._watched or now_s - self._worked_s <= limit_s:
             return None
