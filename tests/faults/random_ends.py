@@ -236,7 +236,7 @@ def judge(trial: Trial, code: int) -> None:
         trial.broken.append(f"traceback: {error[-800:]}")
     summary = _summary(trial)
     if not trial.planned.is_detached:
-        _judge_code(trial, code, summary)
+        judge_code(trial, code, summary)
     if trial.planned.act != "kill" and any(trial.scratch.iterdir()):
         trial.broken.append(f"left: {sorted(path.name for path in trial.scratch.iterdir())}")
     if summary is not None:
@@ -254,12 +254,13 @@ def _summary(trial: Trial) -> Summary | None:
         return None
 
 
-def _judge_code(trial: Trial, code: int, summary: Summary | None) -> None:
+def judge_code(trial: Trial, code: int, summary: Summary | None) -> None:
+    """Adds what is wrong with an exit code, after what happened and beside what is written."""
     planned, was_hit = trial.planned, not trial.happened.startswith("missed")
     if was_hit and planned.target == COMMAND and planned.act == "kill":
-        if code != -signal.SIGKILL:
-            trial.broken.append(f"killed, but its exit code is {code}")
-        return
+        if code == -signal.SIGKILL:
+            return
+        trial.happened, was_hit = "missed: it was just ending", False  # who is killed has no code
     if summary is not None and STATUS_OF_CODE.get(code) != summary.status:
         trial.broken.append(f"exit code {code}, but its summary says {summary.status}")
     if code not in _allowed(trial, was_hit=was_hit):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from faults.ends_schedule import COMMAND, KEEPERS, LAYOUTS, MOMENTS, ROLES, make_rounds
-from faults.random_ends import main
+from faults.random_ends import Trial, judge_code, main
 
 
 def test_a_seed_makes_one_list_of_rounds_and_another_seed_another():
@@ -30,6 +32,27 @@ def test_what_runs_in_one_process_is_neither_detached_nor_hit_elsewhere():
     alone = [run for run in runs if run.layout == "local"]
     assert alone
     assert not any(run.is_detached or run.target != COMMAND for run in alone)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_right"), [(-signal.SIGKILL, True), (0, True), (1, False), (130, False)]
+)
+def test_a_command_that_was_just_ending_when_it_was_killed_is_judged_by_what_it_did(
+    tmp_path: Path, code: int, is_right: bool
+):
+    """A signal to a process that has ended and was not yet waited for is no error, and no hit."""
+    killed = ("local", COMMAND, "kill", "stopping")
+    planned = next(
+        run
+        for each in make_rounds(1, 4000)
+        for run in each.runs
+        if (run.layout, run.target, run.act, run.moment) == killed
+    )
+    trial = Trial(planned, "run", tmp_path, subprocess.Popen(["true"], text=True), tmp_path)
+    trial.happened = "kill of command, process 1"
+    judge_code(trial, code, None)
+    trial.command.wait()
+    assert (trial.broken == []) == is_right
 
 
 @pytest.mark.slow
