@@ -76,6 +76,15 @@ def test_nothing_of_the_machine_but_its_kind_is_kept(tmp_path):
     assert size < sum(path.stat().st_size for path in (tmp_path / "b").rglob("*.jsonl")) / 4
 
 
+def test_an_archive_is_archived_whole(tmp_path):
+    write_archive([make(tmp_path / "b")], tmp_path / "kept")
+    write_archive([tmp_path / "kept"], tmp_path / "again")
+    first, again = tmp_path / "kept" / "comparison.json", tmp_path / "again" / "comparison.json"
+    assert figures_of(again) == figures_of(first)
+    tables = [sorted(p.name for p in place.rglob("*.gz")) for place in (first.parent, again.parent)]
+    assert tables[0] == tables[1] != []
+
+
 def test_what_is_kept_is_not_overwritten(tmp_path):
     root = make(tmp_path / "b")
     write_archive([root], tmp_path / "kept")

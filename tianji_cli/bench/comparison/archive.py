@@ -44,13 +44,18 @@ def archive(root: Path, target: Path) -> None:
         there = kept.files(cell)
         make_inside(kept.root, there.trace)
         for kind in REPORT_TABLES:
-            _pack(source.files(cell).trace / f"{table_of(kind)}.jsonl", there.trace)
+            _pack(source.files(cell).trace, f"{table_of(kind)}.jsonl", there.trace)
         kept.write_result(cell, redacted(result))
     write_json(kept.manifest, redacted(manifest))
 
 
-def _pack(table: Path, directory: Path) -> None:
-    """Compresses one table; the same rows give the same bytes."""
+def _pack(trace: Path, name: str, directory: Path) -> None:
+    """Compresses one table, unless it is compressed; the same rows give the same bytes."""
+    table, packed = trace / name, trace / f"{name}.gz"
     if table.is_file() and table.stat().st_size:
-        packed = gzip.compress(read_regular(table, MAX_UNPACKED_BYTES), mtime=0)
-        write_file(directory / f"{table.name}.gz", packed)
+        data = gzip.compress(read_regular(table, MAX_UNPACKED_BYTES), mtime=0)
+    elif packed.is_file():  # of an archive
+        data = read_regular(packed, MAX_UNPACKED_BYTES)
+    else:
+        return
+    write_file(directory / packed.name, data)
