@@ -15,7 +15,7 @@ from bench_fakes import FakePeer, make_suite, make_task
 from bench_requests import request_for
 
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.bench.campaign import Campaign, read_campaign
+from tianji_cli.bench.campaign import Campaign, exclusively, read_campaign
 from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, beginning
 from tianji_cli.bench.comparison.harness import Bench, new_bench, with_peers_of_now
 from tianji_cli.bench.compatibility import (
@@ -26,7 +26,6 @@ from tianji_cli.bench.compatibility import (
     note_on_code,
     own_versions,
 )
-from tianji_cli.bench.exclusive import exclusively
 from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.systems.base import Installed, PeerMissingError, PeerOptions

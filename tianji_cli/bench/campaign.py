@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cells import CampaignFiles, CellT, ManifestT, ResultT
+from tianji_cli.storage.locks import locked
 
 AnyFiles: TypeAlias = CampaignFiles[Any, Any, Any]
 """Of whatever kind: its type variables depend on each other, which no bound can say."""
@@ -81,3 +83,27 @@ def check_finished(results: Collection[object], root: Path) -> None:
             where=str(root),
             fix=f"tianji bench --resume {root}",
         )
+
+
+@contextmanager
+def exclusively(root: Path) -> Iterator[None]:
+    """Keeps other commands from running cells of this benchmark meanwhile.
+
+    Args:
+        root: Its directory, which exists.
+
+    Raises:
+        ConfigError: A command is running it.
+        PreflightError: It cannot be locked.
+    """
+    busy = ConfigError(
+        "another command is running it",
+        where=str(root),
+        fix="wait for it, or interrupt it and continue with --resume",
+    )
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(root, busy))
+        except OSError as error:
+            raise PreflightError(f"cannot be locked: {error.strerror}", where=str(root)) from error
+        yield

@@ -6,7 +6,7 @@ Every interval is a 95 % interval. Bootstraps use a fixed seed: the same data gi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -67,19 +67,36 @@ def bootstrap_iqm(values: Sequence[float]) -> Interval:
     return Interval(estimate=iqm(values), low=low, high=high)
 
 
-def bootstrap_median(values: Sequence[float]) -> Interval | None:
-    """Median with its percentile bootstrap interval, of values some of which may be censored.
+def median(values: Iterable[float]) -> float | None:
+    """Median of values some of which may be censored.
 
     Args:
         values: Infinity means "not within the observed time".
 
     Returns:
-        None if half of the values or more are infinite. A bound that is infinite is null, as both
-        are where there are fewer than two values.
+        None without any, or if half of them or more are infinite.
+
+    >>> median([3.0, 1.0, math.inf]), median([1.0, math.inf]), median([])
+    (3.0, None, None)
     """
-    data = np.asarray(values, dtype=np.float64)
-    estimate = float(_median(data))
-    if not math.isfinite(estimate):
+    data = np.asarray(list(values), dtype=np.float64)
+    middle = float(_median(data)) if len(data) else math.inf
+    return middle if math.isfinite(middle) else None
+
+
+def bootstrap_median(values: Iterable[float | None]) -> Interval | None:
+    """Median with its percentile bootstrap interval, of values some of which may be censored.
+
+    Args:
+        values: Infinity means "not within the observed time"; unknown ones are left out.
+
+    Returns:
+        None without any, or if half of the values or more are infinite. A bound that is infinite is
+        null, as both are where there are fewer than two values.
+    """
+    data = np.asarray([value for value in values if value is not None], dtype=np.float64)
+    estimate = median(data)
+    if estimate is None:
         return None
     if len(data) < 2:
         return Interval(estimate=estimate)

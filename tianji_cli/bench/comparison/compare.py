@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -25,6 +25,7 @@ from tianji_cli.bench.statistics import (
     common_horizon,
     kaplan_meier,
     mean_over_steps,
+    median,
     paired_ratio,
     restricted_mean,
     restricted_ratio,
@@ -174,14 +175,9 @@ def _with_areas(task: TaskComparison, curves: TaskCurves | None) -> TaskComparis
             mean_over_steps(curve.env_steps.tolist(), curve.return_mean.tolist(), horizon)
             for curve in curves.curves.get(peer.peer, [])
         ]
-        mean_return = _median_interval(areas)
+        mean_return = bootstrap_median(areas)
         peers.append(msgspec.structs.replace(peer, mean_return=mean_return))
     return msgspec.structs.replace(task, peers=peers, horizon_env_steps=horizon)
-
-
-def _median_interval(values: Iterable[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None]
-    return bootstrap_median(known) if known else None
 
 
 def _horizon_s(task: Task, results: Sequence[CellResult]) -> float:
@@ -213,7 +209,7 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         num_cells=len(cells),
         outcomes=dict(Counter(r.outcome for r in cells)),
         throughput=bootstrap_iqm(rates) if rates else None,
-        throughput_median=_median(rates),
+        throughput_median=median(rates),
         throughput_values=rates,
         success=wilson(len(reached), len(observed)) if observed else None,
         survival=curve,
@@ -221,9 +217,9 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         restricted_mean_s=restricted_mean(curve, horizon_s) if curve else None,
         median_from_launch_s=_median_until_reached(observed, lambda f: f.reached_s),
         median_steps=_median_until_reached(observed, lambda f: f.steps_to_threshold or None),
-        launch_s=_median(launches),
+        launch_s=median(launches),
         peak_rss_bytes=max((r.peak_rss_bytes for r in cells), default=0) or None,
-        final_return=_median_interval(r.figures.return_mean for r in observed),
+        final_return=bootstrap_median(r.figures.return_mean for r in observed),
         num_leftovers=sum(len(r.leftovers) for r in cells),
         num_open_ports=sum(len(item.listening) for r in cells for item in r.leftovers),
     )
@@ -234,8 +230,7 @@ def _median_until_reached(
 ) -> float | None:
     """Over all observed runs; a censored one took longer than any, so there may be no number."""
     values = [math.inf if r.outcome == "censored" else figure(r.figures) for r in observed]
-    median = _median([float(value) for value in values if value is not None])
-    return median if median is not None and math.isfinite(median) else None
+    return median(value for value in values if value is not None)
 
 
 def _blocks(
@@ -291,14 +286,6 @@ def _answer(value: Interval) -> Answer:
 
 def _no_ratio(method: str, reason: str) -> Ratio:
     return Ratio(value=None, answer="not computable", num_blocks=0, method=method, reason=reason)
-
-
-def _median(values: Sequence[float]) -> float | None:
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _warnings(

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from engine.trace.summary import STEADY_SHARE
-from tianji_cli.bench.comparison.threshold import ThresholdDetector
+from tianji_cli.bench.comparison.stop_rule import ThresholdDetector
 from tianji_cli.bench.systems.raw import CLAIMED, RECEIVED
 from tianji_cli.bench.tasks.suite import Task
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import msgspec
 
@@ -14,6 +14,7 @@ from tianji_cli.bench.statistics import (
     FEW_BLOCKS,
     Interval,
     bootstrap_iqm,
+    median,
     paired_ratio,
     restricted_ratio,
 )
@@ -101,8 +102,6 @@ def _row(
     reached = [t for t in times if t is not None]
     speedup = _speedup(rates, first)
     ratio = nodes / manifest.suite.nodes[0]
-    has_median = 2 * len(reached) > len(times)
-    ranked = sorted(times, key=lambda t: float("inf") if t is None else t)
     return ScalingRow(
         nodes=nodes,
         num_reached=len(reached),
@@ -113,19 +112,12 @@ def _row(
         speedup=speedup,
         efficiency=speedup.estimate / ratio if speedup else None,
         time_values_s=times,
-        median_time_s=_median(ranked) if has_median else None,
+        median_time_s=median(math.inf if t is None else t for t in times),
         time_ratio=_time_ratio(observed, first, manifest.suite.budget_s),
         used_cores=_mean([r.figures.used_cores for r in observed.values()]),
         used_cores_apart=_mean([r.figures.used_cores_apart for r in observed.values()]),
         busy_share=max((r.busy_share for r in observed.values() if r.busy_share), default=None),
     )
-
-
-def _median(ranked: Sequence[float | None]) -> float | None:
-    """Of times of which more than half are known, the unknown ones last."""
-    middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
-    known = [t for t in middle if t is not None]
-    return median(known) if len(known) == len(middle) else None
 
 
 def _speedup(rates: Mapping[int, float], first: Mapping[int, ScalingResult]) -> Interval | None:

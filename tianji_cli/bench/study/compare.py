@@ -164,7 +164,7 @@ def _variant(
     lags = [run.summary.lag for run in fine if run.summary]
     collected = sum(run.summary.env_steps_collected for run in fine if run.summary)
     dropped = sum(run.summary.env_steps_dropped for run in fine if run.summary)
-    lag_mean = bootstrap_median([lag.mean for lag in lags if lag.mean is not None] or [math.inf])
+    lag_mean = bootstrap_median(lag.mean for lag in lags)
     return VariantResult(
         variant=variant,
         num_runs=len(runs),
@@ -186,8 +186,7 @@ def _variant(
 
 
 def _median(runs: Sequence[StudyRun], quantity: Quantity) -> Interval | None:
-    values = [value for run in runs if (value := quantity(run)) is not None]
-    return bootstrap_median(values) if values else None
+    return bootstrap_median(map(quantity, runs))
 
 
 def _ratios(runs: Sequence[StudyRun], base: Sequence[StudyRun]) -> dict[str, Interval]:

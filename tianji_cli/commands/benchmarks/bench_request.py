@@ -25,6 +25,7 @@ from tianji_cli.bench.campaign import (
     Campaign,
     FilesT,
     check_finished,
+    exclusively,
     read_campaign,
     run_open_cells,
 )
@@ -36,7 +37,6 @@ from tianji_cli.bench.compatibility import (
     code_state,
     note_on_code,
 )
-from tianji_cli.bench.exclusive import exclusively
 from tianji_cli.bench.kinds import KindInfo, kinds_at
 from tianji_cli.bench.machine import MAX_BUSY_CORES, this_machine
 from tianji_cli.bench.systems.base import PeerOptions
