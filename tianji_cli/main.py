@@ -1,4 +1,4 @@
-"""The `tianji` command: registration only. Heavy imports wait inside the commands."""
+"""The `tianji` command: registration only. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def main() -> None:
 
 
 def _fail(error: TianJiError, arguments: Sequence[str]) -> NoReturn:
-    """Ends the command with an error, also where there is no descriptor left to say it nicely."""
+    """Ends the command with an error, even if no descriptor is left to format it."""
     try:
         Output(no_color="--no-color" in arguments).error(error)
     except (OSError, ImportError):

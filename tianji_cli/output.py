@@ -30,7 +30,7 @@ class Output:
         self.is_json = is_json
         self.verbosity = verbosity
         plain = no_color or bool(os.environ.get("NO_COLOR"))
-        colours: Literal["auto"] | None = None if plain else "auto"  # None: nor bold, nor dim
+        colours: Literal["auto"] | None = None if plain else "auto"  # None: no bold or dim either
         self.data, self.notes = (
             PlainConsole(
                 stderr=is_note, color_system=colours, highlight=False, markup=False, emoji=False
@@ -45,16 +45,16 @@ class Output:
         return self.notes.is_terminal and not is_dumb and self.verbosity >= 0 and not self.is_json
 
     def part_from_user_code(self) -> None:
-        """Keeps what an environment prints in this process out of the data."""
+        """Keeps output of environments in this process out of the data."""
         self.data.file = part_from_user_code()
 
     def say(self, text: str, *, at_verbosity: int = 0) -> None:
-        """A line for people, on standard error."""
+        """A line for the user, on standard error."""
         if self.verbosity >= at_verbosity:
             self.notes.print(text, markup=False, soft_wrap=True)
 
     def document(self, document: object) -> None:
-        """The one JSON document of `--json`: UTF-8, as JSON is, wherever it goes."""
+        """The one JSON document of `--json`, always in UTF-8."""
         stream = own_stdout()
         stream.flush()
         stream.buffer.write(plain_json(encode_json(document)))
@@ -62,8 +62,7 @@ class Output:
     def findings(
         self, document: object, tables: Iterable[RenderableType], notes: Iterable[str], place: str
     ) -> None:
-        """What was found: tables and lines, what limits them, and where more lies; or the one
-        document."""
+        """Results: tables and lines, warnings, and where to find more; or the one document."""
         if self.is_json:
             self.document(document)
             return
@@ -74,7 +73,7 @@ class Output:
         self.data.print(Text(place), soft_wrap=True)
 
     def error(self, error: TianJiError) -> None:
-        """What failed, where, why, and the next command."""
+        """Prints an error: what failed, where, why, and the next command."""
         self.notes.print("error: ", style="bold red", end="")
         self.notes.print(error.what, markup=False, soft_wrap=True)
         for label, text in (("where", error.where), ("fix", error.fix)):

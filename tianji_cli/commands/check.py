@@ -1,4 +1,4 @@
-"""`tianji check`: are the hosts of an inventory ready for a run?"""
+"""`tianji check`: checks that the hosts of an inventory are ready for a run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CheckDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Checked:
-    """One host on the way."""
+    """One host during the check."""
 
     host: Host
     findings: list[Finding]
@@ -75,7 +75,7 @@ def check_command(name: str, limit: Sequence[str], output: Output) -> int:
 
 
 def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked]:
-    """Asks all hosts at once, then each of them about the others."""
+    """Checks all hosts in parallel, then the connections between them."""
 
     def check(host: Host) -> _Checked:
         try:
@@ -127,8 +127,7 @@ def _table(hosts: dict[str, list[Finding]]) -> Table:
 
 
 def shown(findings: list[Finding]) -> list[Finding]:
-    """What the table says: what could not be asked in one row, and nothing more of a host that is
-    not reached."""
+    """The rows of the table: skipped probes in one row, and one row for an unreachable host."""
     if findings[0].verdict == "failed":
         return findings[:1]
     skipped = [finding for finding in findings if finding.verdict == "skipped"]

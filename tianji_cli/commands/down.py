@@ -16,7 +16,7 @@ from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 
 class HostDown(msgspec.Struct, frozen=True, kw_only=True):
-    """One host of `down --json`."""
+    """A host in `down --json`."""
 
     left: list[int]
     was_forced: bool = False
@@ -33,10 +33,10 @@ class DownDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def down_command(results: Path, name: str | None, output: Output, *, trusts: bool = False) -> int:
-    """Ends a run; a second time it only says so.
+    """Stops a run; a second call only reports that it has ended.
 
     Raises:
-        CleanupError: Something is left, or a host could not be asked.
+        CleanupError: Something is left, or a host could not be reached.
     """
     run = DetachedRun(resolve_run(results, name), consent=Consent(output, trusts))
     run_id = run.deployment.run_id
@@ -91,7 +91,7 @@ def _words(answer: HostAnswer) -> str:
 
 
 def _unclean(paths: RunPaths, bad: Sequence[HostAnswer]) -> CleanupError:
-    """The error that names the hosts whose part is not over, or not here."""
+    """The error for hosts whose part has not ended, or whose files are not here."""
     words = "".join(f"\n    {answer.part.host.name}: {_words(answer)}" for answer in bad)
     if all(answer.findings and not answer.is_running for answer in bad):
         what, first = "the run has ended, but not all of it is here", "fix that, then run"

@@ -18,7 +18,7 @@ from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
 
 class HostFetched(msgspec.Struct, frozen=True, kw_only=True):
-    """One host of `fetch --json`: what its part of the run is doing, and why not all has come."""
+    """A host in `fetch --json`: the state of its part of the run, and why files are missing."""
 
     phase: Literal["running", "ended", "unknown"]
     error: str = ""
@@ -39,8 +39,8 @@ def fetch_command(results: Path, name: str | None, output: Output, *, trusts: bo
 
     Raises:
         ConfigError: No such run, or its summary is damaged.
-        HostUnreachableError: A host does not answer; what the others have is here.
-        PreflightError: Files did not come, or cannot be kept here.
+        HostUnreachableError: A host does not answer; files of the others are here.
+        PreflightError: Files did not arrive, or cannot be written here.
     """
     run = DetachedRun(resolve_run(results, name), consent=Consent(output, trusts))
     answers = [] if run.deployment.is_collected else run.fetch()

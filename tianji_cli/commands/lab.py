@@ -208,7 +208,7 @@ def _open(directory: Path) -> Lab:
 
 
 def _tell(lab: Lab, text: str, output: Output) -> None:
-    """A sentence for people, or all hosts as they are now for programs."""
+    """Prints a message, or with `--json` the state of all hosts."""
     if output.is_json:
         _show(lab, output)
     else:
@@ -245,7 +245,7 @@ def _show(lab: Lab, output: Output) -> None:
 
 
 def warnings(methods: Methods) -> list[str]:
-    """What a user must know about delay and loss on this machine."""
+    """Warnings about delay and loss on this machine."""
     found = [
         f"{what} is not available here: the kernel has neither netem nor a replacement for it"
         for what, method in (("delay", methods.delay), ("loss", methods.loss))

@@ -25,10 +25,10 @@ from tianji_cli.storage.run_dir import RunPaths, resolve_run
 FOLLOW_S = 1.0
 """How often hosts are asked whether the run still runs."""
 POLL_S = 0.2
-"""How often the files here are looked at."""
+"""How often local files are read."""
 DEFAULT_LINES = 50
 MAX_TAIL_BYTES = 1 << 24
-"""Of a log, so much of its end is looked at; a supervisor keeps it as small."""
+"""This much of a log's end is read; a supervisor keeps logs below this size."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LogsRequest:
     Attributes:
         run: Name of the run; None for the newest.
         role: `actor-1`, `actor-1@box2`, `actor` (all of them), `@box2`; None for all.
-        follows: Go on until the run ends.
-        num_lines: Of the end of each log.
+        follows: Continue until the run ends.
+        num_lines: Last lines of each log.
         trusts: `--trust` was given.
     """
 
@@ -70,7 +70,7 @@ def logs_command(results: Path, request: LogsRequest, output: Output) -> int:
     """Prints logs, each line with its role and host.
 
     Raises:
-        ConfigError: No such run or role; or one document of what has no end.
+        ConfigError: No such run or role; or `--json` with `--follow`.
     """
     if request.follows and output.is_json:
         raise ConfigError(
@@ -96,11 +96,11 @@ def logs_command(results: Path, request: LogsRequest, output: Output) -> int:
 
 
 def changes(answers: Sequence[HostAnswer], silent: Collection[str]) -> list[str]:
-    """What is new about hosts that do not answer.
+    """Changes in the set of hosts that do not answer.
 
     Args:
-        answers: Of all hosts, now.
-        silent: Those that did not answer the last time.
+        answers: Current answers of all hosts.
+        silent: Hosts that did not answer the last time.
     """
     news = []
     for answer in answers:
@@ -113,7 +113,7 @@ def changes(answers: Sequence[HostAnswer], silent: Collection[str]) -> list[str]
 
 
 def has_ended(answers: Sequence[HostAnswer]) -> bool:
-    """Whether a run is over for sure: a host that does not answer may still be at work."""
+    """Whether a run is certainly over: a host that does not answer can still be running."""
     return not any(answer.error is not None or answer.is_running for answer in answers)
 
 
@@ -124,10 +124,9 @@ def _follow(
     silent: set[str],
     output: Output,
 ) -> None:
-    """Prints what is new, until the run has ended or the user has seen enough.
+    """Prints new lines until the run has ended or the user interrupts.
 
-    Hosts are asked and files are brought by threads of their own, so no slow answer keeps a line
-    from being shown.
+    Separate threads ask hosts and copy files, so a slow answer delays no line.
     """
     interrupts = Interrupts()
     stop = threading.Event()
@@ -152,7 +151,7 @@ def _follow(
 def _look(
     run: DetachedRun, news: Queue[list[HostAnswer] | TianJiError], stop: threading.Event
 ) -> None:
-    """Asks all hosts now and then, until the run has ended."""
+    """Polls all hosts until the run has ended."""
     while not stop.wait(FOLLOW_S):
         try:
             answers = run.look()
@@ -165,7 +164,7 @@ def _look(
 
 
 def _next(news: Queue[list[HostAnswer] | TianJiError]) -> list[HostAnswer] | None:
-    """What hosts have answered; None if no answer came meanwhile."""
+    """New answers of the hosts; None if there are none."""
     try:
         found = news.get(timeout=POLL_S)
     except Empty:
@@ -176,14 +175,14 @@ def _next(news: Queue[list[HostAnswer] | TianJiError]) -> list[HostAnswer] | Non
 
 
 def _say_changes(answers: Sequence[HostAnswer], silent: set[str], output: Output) -> set[str]:
-    """Says which hosts stopped or began to answer; returns those that do not answer now."""
+    """Prints which hosts stopped or started to answer; returns those that do not answer now."""
     for text in changes(answers, silent):
         output.say(text)
     return {answer.part.host.name for answer in answers if answer.error is not None}
 
 
 def select(paths: RunPaths, role: str | None) -> list[Path]:
-    """The logs that a word such as `actor-1@box2` means.
+    """The logs selected by a pattern such as `actor-1@box2`.
 
     Raises:
         ConfigError: There is none.
@@ -207,7 +206,7 @@ def select(paths: RunPaths, role: str | None) -> list[Path]:
 
 
 def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
-    """The last complete lines of a log, and where in the file they end."""
+    """The last complete lines of a log, and the offset of their end."""
     with open_regular(path) as file:
         begin = max(0, file.seek(0, os.SEEK_END) - MAX_TAIL_BYTES)
         file.seek(begin)
@@ -220,7 +219,7 @@ def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
 def _print_new(
     paths: RunPaths, request: LogsRequest, positions: dict[Path, int], *, is_last: bool
 ) -> None:
-    """Prints what logs have grown by, log by log; a line that is not whole yet only at the last."""
+    """Prints new lines, log by log; an incomplete line only at the end."""
     for path in select(paths, request.role):
         known, size = positions.get(path, 0), path.stat().st_size
         if size != known:
@@ -228,7 +227,7 @@ def _print_new(
 
 
 def _print_from(path: Path, begin: int, *, is_last: bool) -> int:
-    """Prints a log from a position on; returns up to where."""
+    """Prints a log from a position on; returns the new position."""
     while True:
         with open_regular(path) as file:
             file.seek(begin)

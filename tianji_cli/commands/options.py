@@ -1,4 +1,4 @@
-"""What several commands share of the command line: words only, nothing heavy."""
+"""Options that several commands share, without heavy imports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ResultsOption = Annotated[
 
 
 def optional(*words: str, metavar: str, help: str, envvar: str | None = None) -> OptionInfo:
-    """An option whose default is nothing; the help does not show that."""
+    """An option without a default; the help shows none."""
     option = typer.Option(*words, metavar=metavar, help=help, envvar=envvar, show_default=False)
     assert isinstance(option, OptionInfo)
     return option
@@ -86,6 +86,6 @@ TrustOption = Annotated[
 
 
 def output_of(context: typer.Context) -> Output:
-    """Where this command's words go."""
+    """The output of this command."""
     assert isinstance(context.obj, Output)
     return context.obj

@@ -1,4 +1,4 @@
-"""The end of `up`: the summary, what went wrong, the next command, the exit code."""
+"""The end of `up`: the summary, failures, the next command, the exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def leave(paths: RunPaths, output: Output) -> int:
-    """Says how to come back to a detached run."""
+    """Prints the commands for a detached run."""
     run_id = paths.run_id
     status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
     output.say(f"run {run_id} continues in the background; {status}, {logs}, {down}")
@@ -35,7 +35,7 @@ def leave(paths: RunPaths, output: Output) -> int:
 
 
 def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
-    """Prints the summary and chooses the exit code. What is left anywhere is said in any case.
+    """Prints the summary and chooses the exit code. Always reports leftovers.
 
     Raises:
         RunFailedError: There is no summary, and none can be made.
@@ -62,7 +62,7 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
 def _find_summary(
     paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output
 ) -> Summary:
-    """The coordinator's; if it did not live to write one, what was traced until then.
+    """The coordinator's summary; if it died before, one rebuilt from the traces.
 
     On a full disk the file is lost, not what the user sees.
     """
@@ -78,7 +78,7 @@ def _find_summary(
 
 
 def _read(paths: RunPaths) -> Summary:
-    """The summary, which is there.
+    """Reads the existing summary.
 
     Raises:
         RunFailedError: It is truncated, or something else is in its place.
@@ -109,7 +109,7 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
 
 
 def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Summary:
-    """From what was traced until the coordinator died.
+    """A summary from what was traced until the coordinator died.
 
     Raises:
         RunFailedError: A file is damaged.

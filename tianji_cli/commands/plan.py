@@ -21,7 +21,7 @@ PLAN_SCHEMA_VERSION = 1
 
 
 class PlannedChannel(msgspec.Struct, frozen=True):
-    """A value that crosses a process border."""
+    """A value that crosses a process boundary."""
 
     source: str
     target: str
@@ -53,7 +53,7 @@ def show_plan(plan: Plan, output: Output) -> None:
 
 
 def draw_plan(plan: Plan, path: Path) -> None:
-    """Draws a plan into an SVG file.
+    """Writes a plan as an SVG file.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -106,7 +106,7 @@ def _tree(plan: Plan) -> RenderableType:
 
 
 def _num_cores(host: Host) -> int | None:
-    """As far as it is known without asking the host."""
+    """Resources of a process, as far as known without asking the host."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     known = here if host.connection == "local" else None
     return min(known, host.cores or known) if known else host.cores

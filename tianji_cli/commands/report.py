@@ -62,7 +62,7 @@ class ReportResult:
         report: The page.
         figures: PNG and SVG files, in the page's order.
         document: The same for programs.
-        summaries: One per run, the rebuilt one where a run wrote none.
+        summaries: One per run; rebuilt if a run wrote none.
     """
 
     report: Path
@@ -76,8 +76,8 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
 
     Args:
         paths: The runs; the same run twice counts once.
-        out: Where `report.html` and `plots/` go; None puts them into the run, or, for several,
-            into a directory of this comparison beside the first (`claim_comparison`).
+        out: Directory for `report.html` and `plots/`; None: the run's, or, for several, one for
+            this comparison beside the first (`claim_comparison`).
 
     Raises:
         ConfigError: No run, a damaged file, a run without any trace row, or another report at
@@ -144,14 +144,14 @@ def report_command(
     """Finds the runs, writes the report, and prints tables or one JSON document.
 
     Args:
-        runs: Ids, unique beginnings or paths; empty means the newest run.
+        runs: Ids, unique prefixes or paths; empty means the newest run.
         results: The results directory.
         out: See `write_report`.
-        output: Where words go.
-        archives: Whether to keep a benchmark at `out`.
+        output: The command's output.
+        archives: Whether to archive a benchmark at `out`.
 
     Returns:
-        What was written; None for benchmarks and studies, whose reports are others.
+        The written report; None for benchmarks and studies, which have other reports.
 
     Raises:
         ConfigError: As `resolve_run`, `write_report` and `report_other`.
@@ -170,7 +170,7 @@ def report_command(
 
 
 def _show_runs(result: ReportResult, output: Output) -> None:
-    """Tables of each run, whether its traces say the same, and what to know about it."""
+    """Prints the table of each run, whether its traces agree, and its warnings."""
     for run, summary in zip(result.document.runs, result.summaries, strict=True):
         output.data.print(summary_table(summary))
         if run.profile:

@@ -19,7 +19,7 @@ REPORT_SCHEMA_VERSION = 1
 
 
 class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that the files of a run contradict."""
+    """A figure that differs from the files of a run."""
 
     where: str
     name: str
@@ -28,9 +28,9 @@ class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `report --json` says of one run; `summary` is null if the run wrote none.
+    """A run in `report --json`; `summary` is null if the run wrote none.
 
-    `profile` is empty unless the run was told to write one.
+    `profile` is empty unless the run was profiled.
     """
 
     run_id: str
@@ -51,13 +51,13 @@ class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
     figures: list[str]
     runs: list[RunReport]
     differences: Differences | None = None
-    """Settings that are not the same in all runs; null for a single run."""
+    """Settings that differ between runs; null for a single run."""
 
 
 def document_of(
     runs: Sequence[ExaminedRun], report: Path, figures: Sequence[Path]
 ) -> ReportDocument:
-    """What was found in these runs, and where their report is."""
+    """The document for these runs and their report."""
     return ReportDocument(
         report=str(report),
         figures=[str(path) for path in figures],

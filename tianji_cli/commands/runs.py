@@ -24,11 +24,11 @@ class RunsDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runs_command(results: Path, output: Output) -> None:
-    """Prints what is in a results directory as a table or as one JSON document.
+    """Prints the contents of a results directory as a table or as one JSON document.
 
     Args:
         results: The results directory.
-        output: Where words go.
+        output: The command's output.
     """
     rows = list_results(results)
     if output.is_json:

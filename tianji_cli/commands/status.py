@@ -24,7 +24,7 @@ Phase = Literal["running", "ended", "lost", "unknown"]
 
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One role of `status --json`."""
+    """A role in `status --json`."""
 
     host: str
     pid: int
@@ -34,8 +34,8 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
 class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What `status --json` prints; `phase` is `running`, `ended`, `lost` or `unknown`.
 
-    A run is lost if no process of it is left and it wrote no summary. That cannot be known, nor
-    whether it has ended, while the hosts that could tell do not answer.
+    A run is lost if no process of it is left and it wrote no summary. Neither this nor its end is
+    known while the hosts that would know do not answer.
     """
 
     schema_version: int = 1
@@ -117,10 +117,10 @@ def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
 
 
 def phase_of(answers: Sequence[HostAnswer], *, has_summary: bool) -> Phase:
-    """What a run is doing, as far as its hosts say.
+    """The phase of a run, as far as its hosts answer.
 
-    A host's part can end alone. So the coordinator's host knows whether the run has ended; while a
-    host is silent, what another's part did says nothing of the whole.
+    A host's part can end before the run. So only the coordinator's host knows whether the run has
+    ended; while that host is silent, the state of other parts does not decide.
 
     Args:
         answers: The coordinator's host first; empty if everything was copied here.

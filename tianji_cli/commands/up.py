@@ -59,9 +59,9 @@ DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
 
 @dataclass(frozen=True)
 class UpRequest:
-    """What the user asked for.
+    """The user's request.
 
-    Without inventory or experiment, those of the run to `resume`, or the defaults, are taken.
+    Without inventory or experiment, those of the run to `resume`, or the defaults, are used.
     """
 
     inventory: str | None
@@ -84,7 +84,7 @@ class UpRequest:
 
     @property
     def setting_options(self) -> dict[str, str]:
-        """What the user typed for such a setting, by its key."""
+        """The option as typed for such a setting, by its key."""
         return {key: option for key, _, option in self._options()}
 
     def _options(self) -> Iterator[tuple[str, str, str]]:
@@ -98,7 +98,7 @@ class UpRequest:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The user's files, checked as far as they can be without starting anything."""
+    """The user's files, checked as far as possible without starting anything."""
 
     plan: Plan
     document: Document
@@ -107,7 +107,7 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
     def tell(self, output: Output) -> None:
-        """Says what of the user's files the run does not use."""
+        """Prints the parts of the user's files that the run does not use."""
         for note in self.notes:
             output.say(f"note: {note}")
 
@@ -116,11 +116,11 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     """Reads experiment, inventory and policy, and makes the plan.
 
     Args:
-        request: What the user asked for.
+        request: The user's request.
         output: Where the user is asked about a run to resume that was not started here.
 
     Raises:
-        ConfigError: One of them cannot be used, or not so.
+        ConfigError: One of them cannot be used.
     """
     origin = _origin(request, Consent(output, request.trusts))
     inventory = _inventory(request, origin).limited(list(request.limit))
@@ -190,7 +190,7 @@ def up(request: UpRequest, output: Output) -> int:
     interrupts, typed = Interrupts(), request.results
     request = _absolute(request)
     with contextlib.ExitStack() as user_code:
-        user_code.enter_context(restored_process(signals=()))  # `interrupts` sees to those
+        user_code.enter_context(restored_process(signals=()))  # `interrupts` handles those
         loaded = load(request, output)
         loaded.tell(output)
         _check_name(request, loaded)
@@ -217,7 +217,7 @@ def up(request: UpRequest, output: Output) -> int:
 
 
 def _absolute(request: UpRequest) -> UpRequest:
-    """Before user code runs, which may change the working directory."""
+    """Makes paths absolute before user code runs, which can change the working directory."""
     return dataclasses.replace(request, results=request.results.absolute())
 
 
@@ -226,7 +226,7 @@ def _end_at_once() -> None:
 
 
 def _await_second(interrupts: Interrupts) -> None:
-    """The run is over: what comes now changes nothing of it, and only a second one ends this."""
+    """After the run has ended, the first Ctrl-C has no effect; a second one ends the command."""
     known = interrupts.count
 
     def again() -> None:
@@ -250,7 +250,7 @@ def _claim(request: UpRequest, loaded: Loaded) -> RunPaths:
 
 
 def check_only(request: UpRequest, output: Output) -> Plan:
-    """What `up` checks before it starts anything, on the hosts as well.
+    """The checks of `up` before it starts anything, including those on the hosts.
 
     Raises:
         TianJiError: Something cannot be used.
@@ -276,8 +276,7 @@ def check_only(request: UpRequest, output: Output) -> Plan:
 def locate(
     error: TianJiError, document: Document, origin: ResumePoint | None = None
 ) -> TianJiError:
-    """The same error, with file and line of the key that it names, and advice that a run which
-    goes on can follow."""
+    """The same error, with file and line of its key, and a fix that a resumed run allows."""
     if origin is not None:
         error = origin.advised(error)
     if not error.where or error.where.startswith("policy "):
@@ -285,7 +284,7 @@ def locate(
         return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
     path = tuple(error.where.split("."))
     if path[0] not in Experiment.__struct_fields__:
-        return error  # it is about a host or the inventory
+        return error  # it concerns a host or the inventory
     return type(error)(error.what, where=document.where(path), fix=error.fix)
 
 
@@ -318,7 +317,7 @@ def _run_processes(
             phases.close()
             for item in display:
                 item.close()
-            if run.unclean and sys.exception() is not None:  # else only the other is told
+            if run.unclean and sys.exception() is not None:  # otherwise only the other one gets it
                 output.error(error_of(run.unclean, run.paths))
     if run.unclean:
         outcome.unclean = error_of(run.unclean, run.paths)
@@ -328,7 +327,7 @@ def _run_processes(
 def _run_inline(
     loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> Outcome:
-    """The debug twin: in this process, so the heavy imports are here."""
+    """Runs policy `local` in this process, so the heavy imports are here."""
     with reading_libraries():
         from engine.blueprint import make_blueprint
         from engine.host.no_exit import no_silent_exit
@@ -355,7 +354,7 @@ def _run_inline(
             signal.default_int_handler(signal.SIGINT, None)
 
     def show(progress: Progress) -> None:
-        os.umask(mask)  # checkpoints stay readable, whatever an environment has set
+        os.umask(mask)  # checkpoints stay readable, even if an environment has set a umask
         interrupts.insist()
         display.show(progress)
 
@@ -376,7 +375,7 @@ def _run_inline(
 
 
 def _words_of(error: BaseException) -> list[str]:
-    """The user's own line first; what this program says by name needs no traceback."""
+    """The user's own line first; errors of this program need no traceback."""
     if isinstance(error, TianJiError):
         return str(error).splitlines()
     lines = "".join(traceback.format_exception(error)).splitlines()

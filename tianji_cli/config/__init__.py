@@ -1,1 +1,1 @@
-"""Inventories and experiments: where they lie and what they say."""
+"""Finds and reads inventories and experiments."""

@@ -41,7 +41,7 @@ def expand_range(text: str) -> list[str]:
 
 
 def _numbers_of(match: re.Match[str], text: str) -> list[str]:
-    """The numbers of one range, as they are written."""
+    """The numbers of one range, as written."""
     first, last = int(match["first"]), int(match["last"])
     if last < first:
         raise ValueError(f"{text!r} runs backwards")

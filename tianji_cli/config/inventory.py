@@ -1,8 +1,8 @@
-"""Inventories: which hosts there are, how they are reached, and what they may run.
+"""Inventories: hosts, how to reach them, and what they run.
 
 Precedence: a host's own values, then its groups (a later group wins), then `defaults`.
 `env` is merged key by key, everything else is replaced as a whole. A host is named under `hosts`,
-in a group, or in both; `box[1-8]` stands for eight of them.
+in a group, or in both; `box[1-8]` means eight hosts.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
-"""What no address or user needs, and `ProxyCommand` or `Match exec` of a user's own ssh
-configuration would hand to a shell; OpenSSH refuses it likewise."""
+"""Characters that no address or user needs, and that `ProxyCommand` or `Match exec` of a user's own
+ssh configuration would pass to a shell; OpenSSH refuses them, too."""
 
 
 class Host(Spec, frozen=True, kw_only=True):
     """A host with groups and defaults applied.
 
     Attributes:
-        address: Empty until it is resolved, where the inventory gives none.
+        address: Empty until it is resolved, if the inventory gives none.
         ports: Half-open range of TCP ports, or None for Unix sockets.
         roles: How many of each role; None if the placement decides.
         groups: Those of the file that it is in.
@@ -66,7 +66,7 @@ class Host(Spec, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
 
     def matches(self, pattern: str) -> bool:
-        """Whether a glob is one of its name, or of a group's that it is in."""
+        """Whether a glob matches its name, or that of one of its groups."""
         return any(fnmatchcase(name, pattern) for name in (self.name, *self.groups))
 
 
@@ -77,10 +77,10 @@ class Inventory(Spec, frozen=True, kw_only=True):
     hosts: tuple[Host, ...]
 
     def limited(self, patterns: list[str]) -> Inventory:
-        """The hosts that these patterns choose.
+        """The hosts that these patterns select.
 
         Args:
-            patterns: Globs of hosts or groups, several with commas; `!` in front leaves out.
+            patterns: Globs of hosts or groups, comma-separated; a leading `!` excludes.
 
         Raises:
             ConfigError: A pattern matches none, or no host is left.
@@ -127,7 +127,7 @@ _Layer = tuple[KeyPath, Mapping[str, Any]]
 
 
 def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer]]:
-    """For each host what holds for it, the weakest first, with where it is written."""
+    """For each host its layers of settings, the weakest first, with their place in the file."""
     own: dict[str, list[_Layer]] = {}
     for pattern, values in written.hosts.items():
         path: KeyPath = ("hosts", pattern)
@@ -161,7 +161,7 @@ def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
 
 
 class _Merged:
-    """The layers of one host, and in which of them each key stands."""
+    """The layers of one host, and the layer of each key."""
 
     def __init__(self, layers: list[_Layer], document: Document) -> None:
         self._document = document
@@ -178,7 +178,7 @@ class _Merged:
         self._default_path = layers[-1][0]
 
     def _as_written(self, values: dict[str, Any], path: KeyPath) -> dict[str, str]:
-        """Environment variables are text: `0077` and `1e3` stay what they look like."""
+        """Environment variables are text: `0077` and `1e3` stay as written."""
         written = self._document.written
         return {key: written.get((*path, key), str(value)) for key, value in values.items()}
 
@@ -222,7 +222,7 @@ def _counts(roles: RolesSpec) -> dict[str, int]:
 
 
 def _check_words(spec: HostSpec, merged: _Merged) -> None:
-    """Words become arguments, files and environment variables of processes, here and there."""
+    """Checks texts that become arguments, files and environment variables of processes."""
     for key in ("ssh_host", "user", "jump"):
         for part in str(getattr(spec, key) or "").split(","):
             if _UNSAFE.search(part.strip()):
@@ -238,10 +238,10 @@ def _check_words(spec: HostSpec, merged: _Merged) -> None:
 
 
 def check_host(host: Host, where: str) -> None:
-    """Checks a host that no inventory was read for: a file of results names it.
+    """Checks a host from a results file, without an inventory.
 
     Raises:
-        ConfigError: It says what no inventory can say.
+        ConfigError: It has values that no inventory can have.
     """
     texts = [getattr(host, name) for name in host.__struct_fields__]
     texts = [*(text for text in texts if isinstance(text, str)), *host.env.values()]

@@ -11,12 +11,12 @@ from tianji_cli.config.inventory_schema import InventoryFile
 
 
 def as_file(inventory: Inventory) -> InventoryFile:
-    """What `load_inventory` reads the same hosts from."""
+    """A document from which `load_inventory` reads the same hosts."""
     return InventoryFile(hosts={host.name: _written(host) for host in inventory.hosts})
 
 
 def _written(host: Host) -> dict[str, Any]:
-    """The keys of a host that say something; what a host lacks is not written as empty."""
+    """The keys of a host that are set; others are not written."""
     said: dict[str, Any] = msgspec.to_builtins(host)
     del said["name"], said["groups"]
     if host.ports is not None:

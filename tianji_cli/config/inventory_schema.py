@@ -23,39 +23,38 @@ class RolesSpec(Spec, frozen=True, kw_only=True):
 
 
 class HostSpec(Spec, frozen=True, kw_only=True):
-    """What can be said of a host, a group of hosts, or all of them."""
+    """Settings of a host, a group of hosts, or all hosts."""
 
     connection: Literal["local", "ssh"] | None = None
-    """`local`: this machine, without SSH. Without it: `ssh`, except for `localhost`."""
+    """`local`: this machine, without SSH. Default: `ssh`, except for `localhost`."""
     ssh_host: str | None = None
-    """Name, address or `~/.ssh/config` alias to connect to; without it the host's own name."""
+    """Name, address or `~/.ssh/config` alias to connect to; default: the host's own name."""
     user: str | None = None
     port: int | None = None
     key: str | None = None
-    """Private key file. Without it: what `~/.ssh/config` says, the agent, the usual files."""
+    """Private key file. Default: that of `~/.ssh/config`, the agent, the usual files."""
     jump: str | None = None
-    """Alias or `user@host:port` to go through; several with commas, as in ProxyJump."""
+    """Alias or `user@host:port` of a jump host; several comma-separated, as in ProxyJump."""
     known_hosts: str | None = None
-    """File with the only host keys to trust; without it the user's own."""
+    """File with the only host keys to trust; default: the user's own."""
     address: str | None = None
-    """IP address that other hosts reach its roles at; without it what `ssh_host` resolves to."""
+    """IP address at which other hosts reach its roles; default: that of `ssh_host`."""
     ports: str | int | None = None
     """`first-last`: TCP ports to listen on."""
     python: str | None = None
-    """Interpreter to use; without it one is found or made."""
+    """Interpreter to use; default: one is found or made."""
     workdir: str | None = None
     """Directory of TianJi on the host."""
     env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
-    """Numbers of the GPUs that the roles may use; without it all."""
+    """Numbers of the GPUs that the roles may use; default: all."""
     cores: PositiveInt | None = None
-    """How many cores the roles may use; without it all. Placement goes by it."""
+    """Number of cores that the roles may use; default: all. Placement uses it."""
     pin: bool | None = None
-    """Whether processes that compute get cores of their own where enough are idle; without it
-    they do."""
+    """Whether each computing process is pinned to its own core if enough are idle; default: yes."""
     roles: RolesSpec | None = None
-    """How many of each role; without it the placement decides."""
+    """Number of each role; default: decided by placement."""
 
 
 class GroupSpec(HostSpec, frozen=True, kw_only=True):
@@ -65,11 +64,11 @@ class GroupSpec(HostSpec, frozen=True, kw_only=True):
 
 
 class InventoryFile(Spec, frozen=True, kw_only=True):
-    """An inventory as it is written."""
+    """An inventory as written."""
 
     version: Literal[1] = 1
     defaults: HostSpec = HostSpec()
     hosts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)
-    """Name or range to `HostSpec`; null if there is nothing to say."""
+    """Name or range to `HostSpec`; null if nothing is set."""
     groups: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """Name to `GroupSpec`."""

@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; what no file can be called, or may not be looked at, is none.
+    """Whether there is a file; False for impossible names and unreadable directories.
 
     `Path.is_file` raises for a name that is too long.
     """
@@ -25,8 +25,8 @@ def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
 
     Args:
         kind: `experiments` or `inventories`.
-        name: A path, or the bare name of a file that comes with TianJi.
-        also: Names of other things that the user may have meant.
+        name: A path, or the bare name of a file that TianJi ships.
+        also: Other names that the user possibly meant.
 
     Raises:
         ConfigError: There is no such file.
@@ -55,5 +55,5 @@ def study_file(name: str) -> Path:
 
 
 def study_names() -> list[str]:
-    """Studies that come with TianJi."""
+    """Studies that TianJi ships."""
     return sorted(path.parent.name for path in shipped("experiments").glob("*/study.yaml"))

@@ -1,1 +1,1 @@
-"""Which process runs on which host, with which of its resources."""
+"""Plans which process runs on which host, with which resources."""

@@ -1,12 +1,11 @@
-"""Which process goes to which host.
+"""Places processes on hosts.
 
-What the inventory says of a host's `roles` is honoured. For the rest: learner, buffer, evaluator
-and coordinator on the host that names most GPUs (the first of all if none does), actors one by one
-over the other hosts, over all hosts if there is only one or if the others are taken by name.
-Several compute groups are dealt out one host after the other; their reducer stays with the
-coordinator. Where there are more hosts than groups, each group has several, and its actors are on
-those that its learner is not on. Where the inventory states `cores`, actors and groups go by
-them.
+`roles` of the inventory are followed. For the rest: learner, buffer, evaluator and coordinator are
+on the host with most GPUs (the first host if none has any), actors in turn on the other hosts, or
+on all hosts if there is only one or if the others are assigned by name. Several compute groups are
+placed on hosts in turn; their reducer is beside the coordinator. With more hosts than groups, each
+group has several hosts, and its actors are on those without its learner. If the inventory states
+`cores`, actors and groups are placed in proportion to them.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 def with_named_actors(experiment: Experiment, inventory: Inventory) -> Experiment:
-    """The experiment with as many actors as the inventory names; unchanged if it names none.
+    """The experiment with the number of actors in the inventory; unchanged if it names none.
 
     Raises:
         ConfigError: It names more than a run can have.
@@ -69,7 +68,7 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
     for process in processes:
         if any(role_of(role) in _RANK for role in process.roles):
             kinds[_kind_of(process)].append(process)
-        else:  # what serves several groups
+        else:  # processes for several groups
             placements.append(Placement(process.name, head.name, process.roles))
     for kind in _RANK:
         names = _hosts_for(kind, len(kinds[kind]), hosts, head, inventory.source)
@@ -87,10 +86,10 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
 
 
 def crowded(placements: Sequence[Placement], cores: Mapping[str, int]) -> list[str]:
-    """Hosts on which more processes compute than there are cores, in words for the user.
+    """Warnings about hosts with more computing processes than cores.
 
     Args:
-        placements: What runs where.
+        placements: The placement of all processes.
         cores: Of each host, as far as known.
 
     >>> crowded([Placement("learner-0", "box", ("learner-0",))] * 3, {"box": 2})
@@ -118,7 +117,7 @@ def _has_groups(processes: Sequence[Process]) -> bool:
 def _place_groups(
     processes: Sequence[Process], hosts: Sequence[Host], head: Host
 ) -> list[Placement]:
-    """Groups are dealt out to the hosts; what serves several goes to the first."""
+    """Places groups on hosts in turn; processes for several groups go to the first."""
     num_groups = 1 + max(process.group or 0 for process in processes)
     of_groups = _hosts_of_groups(num_groups, hosts)
     actors = Counter(p.group for p in processes if _kind_of(p) == "actor")
@@ -140,7 +139,7 @@ def _place_groups(
 
 
 def _hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]:
-    """For each group its hosts, that of its learner first: one with GPUs, if there is one."""
+    """For each group its hosts; the first, with GPUs if possible, has its learner."""
     if len(hosts) <= num_groups:
         by_name = {host.name: host for host in hosts}
         return [[by_name[name]] for name in dealt(num_groups, hosts)]
@@ -149,8 +148,8 @@ def _hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]
 
 
 def actors_for_all(processes: Sequence[Process], inventory: Inventory) -> int:
-    """How many actors leave no host without work; 0 if actors are no processes of their own, or
-    the inventory says where they are."""
+    """Number of actors with which every host has work; 0 if actors are not separate processes, or
+    the inventory places them."""
     has_actors = any(_kind_of(process) == "actor" for process in processes)
     hosts = [host for host in inventory.hosts if host.roles is None]
     if not has_actors or len(hosts) < len(inventory.hosts):
@@ -162,7 +161,7 @@ def actors_for_all(processes: Sequence[Process], inventory: Inventory) -> int:
 
 
 def _kind_of(process: Process) -> str:
-    """A fused process goes where its weightiest role goes."""
+    """The most demanding role of a fused process, which determines its host."""
     roles = {role_of(role) for role in process.roles}
     return next((kind for kind in _RANK if kind in roles), _RANK[-1])
 
@@ -191,10 +190,10 @@ def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source:
 
 
 def dealt(count: int, hosts: Sequence[Host]) -> list[str]:
-    """Names of the hosts that so many equal things go to.
+    """Hosts for a number of equal items.
 
-    In turn, or, if the inventory states the cores of all of them, always to the one that has the
-    most cores for each thing that it would then have.
+    In turn, or, if the inventory states the cores of all hosts, always the one that would then have
+    the most cores per item.
     """
     is_stated = all(host.cores is not None for host in hosts)
     load: Counter[str] = Counter()

@@ -27,16 +27,16 @@ from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.planning.placement import Placement, actors_for_all, place, with_named_actors
 
 MAX_NAMES = 4
-"""Of hosts in a sentence."""
+"""Names of hosts for a sentence."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `up` would start.
+    """The plan of `up`.
 
     Attributes:
-        experiment, inventory, graph: What it was made from.
-        placements: All processes, the coordinator first; inline, the only one.
+        experiment, inventory, graph: Its inputs.
+        placements: All processes, the coordinator first; the only one if inline.
     """
 
     experiment: Experiment
@@ -46,24 +46,24 @@ class Plan:
 
     @property
     def servers(self) -> list[str]:
-        """Processes that others connect to, so that need an endpoint each."""
+        """Processes that others connect to; each needs an endpoint."""
         asked = {server for _, server, _ in connections(self.graph)}
         return [COORDINATOR, *(p.name for p in self.graph.processes if p.name in asked)]
 
     @property
     def host_of(self) -> dict[str, str]:
-        """Where each process runs."""
+        """Host of each process."""
         return {placement.process: placement.host for placement in self.placements}
 
     @property
     def hosts(self) -> tuple[Host, ...]:
-        """Hosts that run something; the coordinator's first."""
+        """Hosts with processes; the coordinator's first."""
         used = dict.fromkeys(placement.host for placement in self.placements)
         by_name = {host.name: host for host in self.inventory.hosts}
         return tuple(by_name[name] for name in used)
 
     def listen_of(self, host: Host) -> tuple[str, int, int] | None:
-        """Where a host's servers listen; None for Unix sockets, if one host is all there is.
+        """Address and ports of a host's servers; None for Unix sockets, on a single host.
 
         Raises:
             ConfigError: Several hosts, and one of them has no ports.
@@ -80,7 +80,7 @@ class Plan:
         return (host.address, *host.ports)
 
     def info(self, run_id: str, resumed: Resumed | None = None) -> RunInfo:
-        """What the summary of a run of this plan says beside its traces."""
+        """Fields of the summary that come from the plan."""
         return RunInfo(
             run_id=run_id,
             num_hosts=len({placement.host for placement in self.placements}),
@@ -104,12 +104,13 @@ class Plan:
 def make_plan(
     experiment: Experiment, inventory: Inventory, *, has_actors_stated: bool = True
 ) -> Plan:
-    """Cuts the algorithm by the experiment's policy and places the processes.
+    """Applies the experiment's policy and places the processes.
 
     Args:
         experiment: What to run.
-        inventory: Where.
-        has_actors_stated: The user said how many actors; otherwise there are enough for all hosts.
+        inventory: Where to run it.
+        has_actors_stated: Whether the user set the number of actors; otherwise there are enough
+            for all hosts.
 
     Raises:
         ConfigError: Unknown or impossible policy.
@@ -155,11 +156,11 @@ def _check_meeting(plan: Plan) -> None:
 
 
 def notes_of(plan: Plan, wanted_actors: int | None) -> list[str]:
-    """What the user has given and the run does not use, in words.
+    """Warnings about settings that the run does not use.
 
     Args:
         plan: The run.
-        wanted_actors: What the experiment or a setting says; None if neither does.
+        wanted_actors: As set by the experiment or a setting; None if neither does.
     """
     notes = []
     actors, used = plan.experiment.actors, {p.host for p in plan.placements}
@@ -184,7 +185,7 @@ def _remedy(plan: Plan) -> str:
 
 
 class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has made ready for its part of a run.
+    """The preparations of a host for its part of a run.
 
     Attributes:
         endpoints: Where its servers will listen, in the order of `Plan.servers`.
@@ -200,16 +201,16 @@ class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
 def wire(
     plan: Plan, setups: Mapping[str, HostSetup], run_id: str, resumed: Resumed | None = None
 ) -> dict[str, Launch]:
-    """Gives every process its sockets, its log and, where there is TCP, its keys.
+    """Gives every process its sockets, its log and, for TCP, its keys.
 
     Args:
-        plan: What runs where.
+        plan: The plan.
         setups: By host; all hosts of the plan.
         run_id: The run.
         resumed: What it goes on from, if it does.
 
     Returns:
-        What each host's supervisor has to launch.
+        The launch of each host's supervisor.
     """
     endpoints = endpoints_of(plan, setups)
     supervisors = {host.name: f"supervisor-{number}" for number, host in enumerate(plan.hosts)}
@@ -251,7 +252,7 @@ def _commons(
     resumed: Resumed | None,
     supervisors: Mapping[str, str],
 ) -> dict[str, CommonSpec]:
-    """What the processes of each host have in common; `supervisors` by host."""
+    """The common part of the processes of each host; `supervisors` by host."""
     meeting = _meeting(plan, setups)
     host_of = plan.host_of | {name: host for host, name in supervisors.items()}
     info = plan.info(run_id, resumed)
@@ -274,7 +275,7 @@ def _commons(
 
 
 def ways_of(plan: Plan) -> dict[str, list[str]]:
-    """For each host the others that its processes will connect to over TCP."""
+    """For each host the other hosts that its processes connect to over TCP."""
     head = plan.host_of[COORDINATOR]
     pairs = {(host.name, head) for host in plan.hosts}
     for client, server, _ in connections(plan.graph):
@@ -300,7 +301,7 @@ def most_connections(plan: Plan, host: str) -> int:
 
 
 def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
-    """Where each server listens."""
+    """Endpoint of each server."""
     return {
         server: endpoint
         for host, setup in setups.items()
@@ -309,8 +310,8 @@ def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
 
 
 def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvous]:
-    """Where learners that update together meet, for each host: on one host through a file of the
-    run's own directory."""
+    """The rendezvous of learners that update together, by host: a file in the run's directory on
+    one host."""
     if not plan.graph.cut.is_joint:
         return {}
     (host,) = plan.learner_hosts

@@ -1,7 +1,7 @@
 """The resources of each process: device, threads, and its own cores if there are enough.
 
-A process that computes is kept to cores of its own only where idle ones are there for all of them,
-and one for whatever else runs on the host. Otherwise the kernel spreads them better than we could.
+A computing process is pinned to its own cores only if there are idle ones for all of them, and one
+for everything else on the host. Otherwise the kernel schedules them better.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CPU = "cpu"
 
 
 class HostResources(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has for a run.
+    """The resources of a host for a run.
 
     Attributes:
-        devices: What loops that are fused on a device are dealt out to.
+        devices: Devices that fused loops are assigned to.
         cores: Numbers of the cores that the run can use; empty if the system does not report them.
         idle_cores: Those of them that are idle now; measured only if they could suffice.
     """
@@ -38,11 +38,11 @@ class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         host: Where it runs.
-        roles: What it plays.
-        device: What it computes on, as PyTorch names it.
+        roles: Its roles.
+        device: Its device, as PyTorch names it.
         threads: Of PyTorch's arithmetic.
-        cores: Numbers of the cores that it is kept to; null if it may use all.
-        pinning: How that came about, in words.
+        cores: Numbers of the cores that it is pinned to; null if it may use all.
+        pinning: The reason, as text.
     """
 
     host: str
@@ -54,11 +54,11 @@ class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resources_of(plan: Plan, offers: Mapping[str, HostResources]) -> dict[str, ProcessResources]:
-    """The seats of all processes.
+    """The resources of all processes.
 
     Args:
-        plan: What runs where.
-        offers: What each host has.
+        plan: The plan.
+        offers: The resources of each host.
     """
     threads = threads_of(plan)
     found = {}
@@ -99,7 +99,7 @@ def seated(
 
 
 def threads_of(plan: Plan) -> dict[str, int]:
-    """Arithmetic threads of each process: one, and what the experiment gives to learners."""
+    """Arithmetic threads of each process: one, or as the experiment sets for learners."""
     return {
         item.process: plan.experiment.learner.threads if _plays(item, ("learner",)) else 1
         for item in plan.placements
@@ -107,14 +107,14 @@ def threads_of(plan: Plan) -> dict[str, int]:
 
 
 def cores_needed(here: Sequence[Placement], threads: Mapping[str, int]) -> int:
-    """So many idle cores let each process that computes have its own, and all else share one."""
+    """Idle cores needed so that each computing process has its own, and all others share one."""
     return 1 + sum(threads[item.process] for item in here if _plays(item, COMPUTING))
 
 
 def _deal(
     here: Sequence[Placement], threads: Mapping[str, int], host: Host, offer: HostResources
 ) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Cores of each process of a host, and in words why; none where they do not suffice."""
+    """Cores of each process of a host, and the reason as text; empty if there are too few."""
     needed, num_cores = cores_needed(here, threads), len(offer.cores)
     within = {item.process: offer.cores for item in here} if host.cores is not None else {}
     if not host.pin:
@@ -163,7 +163,7 @@ def words_of_devices(found: Mapping[str, ProcessResources], plan: Plan) -> list[
 
 
 def wanted_device(host: Host) -> str:
-    """The device of a fused loop, as far as the inventory says, in words."""
+    """The device of a fused loop, as far as the inventory determines it, as text."""
     if host.gpus:
         return f"GPU {', '.join(map(str, host.gpus))}"
     if host.gpus is not None:
@@ -172,10 +172,10 @@ def wanted_device(host: Host) -> str:
 
 
 def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:
-    """What can be said of cores before the host was asked which are idle.
+    """Pinning as far as known before idle cores were measured.
 
     Args:
-        plan, host: What runs where.
+        plan, host: The plan, and one of its hosts.
         num_cores: Of the host, if known.
     """
     here = [item for item in plan.placements if item.host == host.name]

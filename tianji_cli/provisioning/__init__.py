@@ -1,1 +1,1 @@
-"""Hosts made ready for a run: probed, checked, shipped to."""
+"""Makes hosts ready for a run: probes, checks, ships files."""

@@ -1,4 +1,4 @@
-"""What is shipped to a host: the two packages as one tar file, named by its content.
+"""The files that are shipped to a host: the two packages as one tar file, named by its content.
 
 The same sources give the same bytes on every machine, so a host that has this name has these files.
 """
@@ -17,7 +17,7 @@ from engine.host.host_check import LIST_NAME
 
 PACKAGES = ("engine", "tianji_cli")
 NOT_SHIPPED = "tianji_cli/lab"
-"""It makes hosts out of one machine; none of them needs it."""
+"""The lab is not shipped: it makes hosts, and no host needs it."""
 REQUIREMENTS = (
     "gymnasium",
     "msgspec",
@@ -28,12 +28,12 @@ REQUIREMENTS = (
     "safetensors",
     "torch",
 )
-"""What the engine imports; the command line's own needs stay where the user sits."""
+"""Packages that the engine imports; those of the command line are not needed on hosts."""
 OPTIONAL = ("ale-py", "box2d", "minatar", "mujoco", "pygame")
-"""Environments: pinned on the hosts if they are installed here."""
+"""Environment packages: pinned on the hosts if they are installed here."""
 CONSTRAINTS_NAME = "constraints.txt"
 MODULES_PREFIX = "own-"
-"""Of the names of bundles that hold a user's own modules."""
+"""Prefix of bundles with a user's own modules."""
 _SUFFIXES = frozenset({".py", ".yaml"})
 _DIGEST_CHARACTERS = 16
 
@@ -93,7 +93,7 @@ def source_root() -> Path:
 
 
 def pinned_constraints() -> str:
-    """Exact versions for the hosts: what runs here, which is what was tested together.
+    """Exact versions for the hosts: those used here, which were tested together.
 
     Local version labels such as `+cpu` are dropped, as package indexes do not offer them.
     """
@@ -111,6 +111,6 @@ def _version(name: str) -> str:
 
 
 def environment_name(constraints: str, python_minor: str) -> str:
-    """Names the virtual environment that these constraints make."""
+    """Name of the virtual environment for these constraints."""
     digest = hashlib.sha256(f"{python_minor}\n{constraints}".encode()).hexdigest()
     return f"py{python_minor}-{digest[:_DIGEST_CHARACTERS]}"

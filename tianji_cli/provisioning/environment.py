@@ -1,5 +1,5 @@
-"""Which Python a host runs the roles with: the one that the inventory names, one that has all that
-is needed, or a virtual environment that is made there once for each set of pinned versions."""
+"""Selects the Python of a host: the one that the inventory names, one with all packages, or a
+virtual environment that is made there once for each set of pinned versions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interpreter:
     """A Python on a host.
 
     Attributes:
-        damage: What is wrong with the environment that was made there, and is not used therefore.
+        damage: Why the environment made there is damaged and not used; empty if it is not.
     """
 
     path: str
@@ -59,7 +59,7 @@ def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
         is_right = facts is not None and facts.minor == wanted
         is_complete = facts is not None and not facts.missing
         if (is_right and is_complete) or (path in named and not is_right):
-            break  # what the inventory names counts, also where another would do
+            break  # the inventory's choice counts, even if another one would work
     right = [item for item in found if item.facts.minor == wanted]
     if not right:
         raise _none(node, host, found, named, wanted)
@@ -104,14 +104,14 @@ def _check_disk(node: Node, workdir: str, facts: ProbeFacts) -> None:
 def make_environment(
     node: Node, base: Interpreter, workdir: str, bundle: str, constraints: str, mark: str
 ) -> str:
-    """Makes a virtual environment from the pinned constraints; left alone if it is whole.
+    """Makes a virtual environment from the pinned constraints, unless a complete one exists.
 
-    It is made beside its place and renamed: hosts that share a home directory, and commands that
-    run at the same time, may all make it, and none takes it from under another's processes. Its
-    scripts name the place where they were made: `bin/python -m pip` works, `bin/pip` does not.
+    It is made in a temporary directory and renamed: hosts that share a home directory, and
+    concurrent commands, can all make it, and none removes it while processes of another use it. Its
+    scripts name the temporary path: `bin/python -m pip` works, `bin/pip` does not.
 
     Args:
-        mark: Names this attempt, of which there may be several at a time.
+        mark: Name of this attempt; there can be several at a time.
 
     Returns:
         Its interpreter.
@@ -141,19 +141,19 @@ def make_environment(
         if done.code != 0:
             discard(node, beside)
             if node.exists(f"{directory}/{COMPLETE_NAME}"):
-                return python  # somebody else was faster
+                return python  # another command was faster
             raise _not_made(node, base, " ".join(command[:4]), done)
     done = node.run(put_in_place(beside, directory), VENV_S)
     discard(node, beside, f"{beside}.old")
     if done.code != 0 and not node.exists(f"{directory}/{COMPLETE_NAME}"):
-        # made by hand, or left by a release that made it in its place
+        # made by hand, or left by an older release
         fix = f"if no run there uses it, remove {directory}"
         raise _not_made(node, base, f"mv {beside} {directory}", done, fix)
     return python
 
 
 def _steps(base: str, beside: str, constraints: str) -> list[tuple[list[str], float]]:
-    """What makes an environment, and how long each step may take."""
+    """The commands that make an environment, with time-outs."""
     pip = [f"{beside}/bin/python", "-P", "-m", "pip", "install", *PIP_OPTIONS, constraints]
     return [
         ([base, "-P", "-m", "venv", "--clear", beside], VENV_S),

@@ -1,7 +1,7 @@
 """The user's modules for other hosts: those that an experiment names, and what they import.
 
-Sent are files and packages that lie in the working directory or beside the experiment; an installed
-package is not, since it is found before them here as well and has to be installed there, too.
+Files and packages in the working directory or beside the experiment are sent; installed packages
+are not, since Python finds them first here as well, and they must be installed there, too.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tianji_cli.units import size
 MAX_BYTES = 16 * 2**20
 MAX_FILES = 2_000
 _ENTRY_POINT = re.compile(r"(?P<module>[A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]\w*")
-"""`grids.small:SmallGrid`, as `gymnasium.register` takes it."""
+"""`grids.small:SmallGrid`, as given to `gymnasium.register`."""
 
 
 @dataclass(frozen=True)
 class OwnModules:
-    """What is sent.
+    """The modules to send.
 
     Attributes:
-        directories: Where modules are looked for on this machine.
+        directories: Where modules are searched on this machine.
         names: Files and packages, such as `corridor.py` or `grids/`.
         files: Contents by relative path.
-        problem: Why nothing is sent, if it is too much.
+        problem: Why nothing is sent; empty unless it is too much.
     """
 
     directories: tuple[str, ...] = ()
@@ -50,14 +50,14 @@ class OwnModules:
 
 
 def find_modules(experiment: Experiment, directories: Sequence[str]) -> OwnModules:
-    """Finds what an experiment names, and all that these modules import from beside them.
+    """Finds the modules that an experiment names, and those that they import from beside them.
 
     Args:
         experiment: Names them in `modules` and in `env.id`.
         directories: Where they are searched; the first match counts.
 
     Returns:
-        Nothing but the directories if it names none of its own.
+        Only the directories if it names no own modules.
     """
     named = [*experiment.modules, *filter(None, [experiment.env.module])]
     waiting = [name.partition(".")[0] for name in named]
@@ -127,11 +127,11 @@ def _files_of(place: Path) -> Iterator[Path]:
 
 
 def _needed_by(path: Path) -> Iterator[str]:
-    """Top-level names that a file imports, or hands to Gymnasium as an entry point."""
+    """Top-level names that a file imports, or gives to Gymnasium as an entry point."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return  # importing it says what is wrong
+        return  # importing it reports the error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

@@ -1,7 +1,7 @@
 """Checks whether a host is ready for a run, with one probe per known cause of failure.
 
-Probes of one host build on each other: without SSH there is no Python to ask, without Python no
-facts. What could not be asked is skipped, and says so; it is never counted as right.
+Probes of one host depend on each other: without SSH there is no Python, without Python there are no
+facts. Probes that cannot run are reported as skipped, never as passed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAMES = (
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one probe found.
+    """The result of one probe.
 
     Attributes:
         fix: How to fix it; empty if nothing is wrong.
@@ -84,7 +84,7 @@ def access_failure(error: TianJiError) -> list[Finding]:
 
 
 def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
-    """All that one host says about itself.
+    """All probes of one host that need no other host.
 
     Returns:
         The findings, and the path of its interpreter; empty if it has no usable one.
@@ -115,7 +115,7 @@ def _attempt(name: str, probe: Callable[[], Finding]) -> Finding:
 
 
 def _index_problem(node: Node, python: str, facts: ProbeFacts) -> str:
-    """Why the packages that a host lacks cannot be got there; empty if they can, or none is."""
+    """Why missing packages cannot be installed on a host; empty if they can, or none is missing."""
     if not facts.missing or not facts.has_venv:
         return ""
     wanted = [f"{name}=={_pinned()[name]}" for name in facts.missing]
@@ -123,21 +123,21 @@ def _index_problem(node: Node, python: str, facts: ProbeFacts) -> str:
     try:
         answers = msgspec.json.decode(done.stdout, type=dict[str, str])
     except msgspec.DecodeError:
-        return ""  # what is not known is no reason to refuse a host
+        return ""  # unknown is no reason to refuse a host
     return next((problem for problem in answers.values() if problem), "")
 
 
 def _pinned() -> dict[str, str]:
-    """Versions that run here, by package."""
+    """Versions installed here, by package."""
     return dict(line.split("==") for line in pinned_constraints().split())
 
 
 def judge_versions(facts: ProbeFacts, index_problem: str = "", damage: str = "") -> Finding:
-    """Packages against those that run here.
+    """Compares packages with those installed here.
 
     Args:
-        index_problem: Why what is missing cannot be got there.
-        damage: What is wrong with the environment that an earlier `up` has made.
+        index_problem: Why missing packages cannot be installed there.
+        damage: Why the environment of an earlier `up` is damaged.
     """
     pinned = _pinned()
     if facts.missing:
@@ -221,7 +221,7 @@ def judge_gpus(facts: ProbeFacts, host: Host) -> Finding:
 
 
 def judge_clock(offset: ClockOffset) -> Finding:
-    """Wall clocks; traces do not depend on them, people who compare log files do."""
+    """Compares wall clocks; traces do not depend on them, but users who compare logs do."""
     offset_s, error_s = offset.offset_ns * 1e-9, offset.error_ns * 1e-9
     detail = f"{offset_s:+.4f} s against here, within {error_s:.4f} s"
     if abs(offset_s) - error_s > MAX_SKEW_S:
@@ -235,7 +235,7 @@ def judge_clock(offset: ClockOffset) -> Finding:
 
 
 def judge_leftovers(facts: ProbeFacts) -> Finding:
-    """Processes of runs that are there already."""
+    """Processes of other runs on the host."""
     runs: dict[str, int] = {}
     for text in facts.leftovers.values():
         run = text.rpartition("@")[0]
@@ -284,7 +284,7 @@ def measure_clock(node: Node, python: str) -> ClockOffset:
 
 
 def read_line(fd: int) -> bytes:
-    """One line; what has come so far if the writer ends."""
+    """One line; less if the writer ends."""
     data = b""
     while not data.endswith(b"\n"):
         part = os.read(fd, 1)

@@ -15,7 +15,7 @@ _SCRIPT = "engine/host/host_probe.py"
 
 
 class ProbeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an interpreter on a host says; see the script."""
+    """The facts from an interpreter on a host; see the script."""
 
     hostname: str
     executable: str
@@ -37,13 +37,13 @@ class ProbeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of Python, and of the packages that are there."""
+        """Versions of Python and of the installed packages."""
         there = {name: version for name, version in self.packages.items() if version is not None}
         return {"python": self.python, **there}
 
     @property
     def missing(self) -> list[str]:
-        """Packages that were asked for and are not there."""
+        """Requested packages that are not installed."""
         return [name for name, version in self.packages.items() if version is None]
 
 
@@ -71,10 +71,10 @@ def script_command(python: str, path: str, *arguments: str) -> list[str]:
 
 
 def probe(node: Node, python: str, workdir: str, packages: Sequence[str]) -> ProbeFacts | None:
-    """What an interpreter on a host says; None if there is no such interpreter.
+    """The facts from an interpreter on a host; None if there is no such interpreter.
 
     Raises:
-        PreflightError: It is there and does not work.
+        PreflightError: It exists and does not work.
     """
     done = node.run(probe_command(python, "facts", workdir, *packages), PROBE_S)
     if done.code in (126, 127):

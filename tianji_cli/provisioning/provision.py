@@ -1,7 +1,7 @@
-"""Makes hosts ready for a run, all at once: connect, verify, ship, environment, start.
+"""Makes hosts ready for a run, in parallel: connect, verify, ship, environment, start.
 
-Each host has its own thread, a phase that can be seen, and a deadline for each phase. What is right
-already is left alone. If one host cannot be made ready, none is left with anything running.
+Each host has its own thread, a visible phase, and a deadline per phase. Steps that are done already
+are skipped. If one host cannot be made ready, nothing is left running on any.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Phase = Literal[
     "join",
     "joined",
 ]
-"""Where a host is: made ready here; what comes after `ready` is its supervisor's work."""
+"""Phase of a host: up to `ready` here; later ones belong to its supervisor."""
 PHASE_S: Mapping[Phase, float] = {
     "connect": 60.0,
     "verify": 60.0,
@@ -69,14 +69,14 @@ class ReadyHost:
 
 @dataclass(frozen=True)
 class ProvisionRequest:
-    """What to make ready.
+    """The request to make hosts ready.
 
     Attributes:
         run_id: The run.
         local_run_dir: Its directory on hosts that are this machine.
-        attempt: Random digits of this very `up`; see `engine.host.process_identity.mark`.
-        is_automatic: The user has not chosen the run's name, so another's is no reason to stop.
-        modules: The user's own, which the experiment needs.
+        attempt: Random digits of this `up`; see `engine.host.process_identity.mark`.
+        is_automatic: Whether the run's name is automatic, so that a conflict is no reason to stop.
+        modules: The user's own modules for the experiment.
     """
 
     run_id: str
@@ -86,13 +86,13 @@ class ProvisionRequest:
     modules: OwnModules = field(default_factory=OwnModules)
 
     def name_on(self, host: str) -> str:
-        """Of the run's directory there; its own, as hosts may share a home directory."""
+        """Name of the run's directory there; separate, since hosts can share a home directory."""
         name = f"{self.run_id}@{host}"
         return f"{name}.{self.attempt}" if self.is_automatic else name
 
 
 def connect(host: Host, cancel: threading.Event) -> Node:
-    """Reaches a host by the connector that the inventory says."""
+    """Connects to a host with the connector that the inventory names."""
     if host.connection == "local":
         from tianji_cli.connectors.local import LocalNode
 
@@ -103,7 +103,7 @@ def connect(host: Host, cancel: threading.Event) -> Node:
 
 
 class Provisioner:
-    """Makes hosts ready, each in a thread of its own.
+    """Makes hosts ready, each in its own thread.
 
     Args:
         request: The run.
@@ -131,8 +131,8 @@ class Provisioner:
         """Makes all hosts ready.
 
         Raises:
-            TianJiError: One could not; the others are as before. If several could not, the error
-                names all.
+            TianJiError: One failed; the others are as before. If several failed, the error names
+                all.
             KeyboardInterrupt: `interrupt` was called.
         """
         for host in hosts:
@@ -150,7 +150,7 @@ class Provisioner:
             raise
 
     def _gather(self, names: list[str]) -> dict[str, ReadyHost]:
-        """Waits for all; a failure ends waiting for the others after a moment, to name them all."""
+        """Waits for all; after a failure it waits a moment for others, to name them all."""
         ready: dict[str, ReadyHost] = {}
         errors: dict[str, TianJiError] = {}
         phases: dict[str, tuple[Phase, float]] = {
@@ -186,7 +186,7 @@ class Provisioner:
         return event
 
     def _provision(self, host: Host) -> None:
-        """In a thread of its own."""
+        """Runs in its own thread."""
         name = host.name
         try:
             site = self._make_ready(host)
@@ -201,7 +201,7 @@ class Provisioner:
         else:
             self._events.put(_Event(name, "ready", "", site=site))
         if self._cancel.is_set() and name in self._nodes:
-            self._nodes[name].close()  # whatever came of it came too late
+            self._nodes[name].close()  # its result is too late
 
     def _enter(self, host: Host, phase: Phase, detail: str = "") -> None:
         if self._cancel.is_set():
@@ -301,7 +301,7 @@ class _Event:
 
 
 def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
-    """One error for all hosts that failed; the first one decides about the exit code."""
+    """One error for all hosts that failed; the first one determines the exit code."""
     causes = {
         name: error
         for name, error in errors.items()
@@ -316,7 +316,7 @@ def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
 
 
 def with_address(host: Host, node: Node) -> Host:
-    """Fills in the data-plane address of a host whose inventory gives none."""
+    """Sets the data-plane address of a host if the inventory gives none."""
     if host.address or not node.is_remote:
         return host
     if node.access.jump:

@@ -1,5 +1,5 @@
-"""Can the hosts of a run reach each other where the roles will listen? Asked for real: each host
-listens on a free port of its range, the others connect to it and hear its name."""
+"""Checks, with real connections, that the hosts of a run reach each other where roles will listen:
+each host listens on a free port of its range, and the others connect to it and read its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tianji_cli.provisioning.probe import probe_command
 REACH_S = 30.0
 _OPEN_PORTS = "open the ports of `ports:` between the hosts (firewall), or correct `address:`"
 _IN_USE = "already in use"
-"""All ports of a narrow range may be the run's own already; that says nothing of the way there."""
+"""All ports of a narrow range can be in use by the run itself; that does not mean it is blocked."""
 
 T = TypeVar("T")
 
@@ -40,13 +40,13 @@ class Reachable:
 
 @dataclass(frozen=True)
 class Ways:
-    """What was found between hosts.
+    """Connections between hosts.
 
     Attributes:
-        targets: Where each host that could listen did.
+        targets: Where each host listened, if it could.
         deaf: Why the others could not.
         blocked: For each host that listened, which other hosts cannot connect to it, and why.
-        untried: As much of those who could not try.
+        untried: The same for hosts that could not try.
     """
 
     targets: dict[str, str] = field(default_factory=dict)
@@ -61,10 +61,10 @@ class _Listening(msgspec.Struct):
 
 
 def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Finding]:
-    """One finding for each host: can it listen, and do the others get through to it?
+    """One finding per host: whether it can listen, and whether the others reach it.
 
     Args:
-        hosts: Those that can be asked.
+        hosts: Those that answer.
         num_hosts: Of the inventory.
     """
     if len(hosts) < 2 <= num_hosts:
@@ -85,14 +85,14 @@ def check_ports(hosts: Mapping[str, Reachable], num_hosts: int) -> dict[str, Fin
 
 
 def require_ways(hosts: Mapping[str, Reachable], wanted: Mapping[str, Sequence[str]]) -> None:
-    """Tries the ways that a run will take, before it begins.
+    """Tries the connections of a run before it starts.
 
     Args:
         hosts: All of the run.
         wanted: For each host those to which its processes connect.
 
     Raises:
-        PreflightError: One is closed; hosts, addresses and reasons are named.
+        PreflightError: One is blocked; hosts, addresses and reasons are named.
     """
     ways = try_ways(hosts, wanted)
     deaf = {name: text for name, text in ways.deaf.items() if _IN_USE not in text}
@@ -108,11 +108,11 @@ def require_ways(hosts: Mapping[str, Reachable], wanted: Mapping[str, Sequence[s
 
 
 def try_ways(hosts: Mapping[str, Reachable], wanted: Mapping[str, Sequence[str]]) -> Ways:
-    """Lets hosts listen, and others connect to them; all at once.
+    """Lets hosts listen, and others connect to them, in parallel.
 
     Args:
-        hosts: All that are named.
-        wanted: For each host those that it is to reach.
+        hosts: All hosts.
+        wanted: For each host those that it must reach.
     """
     names = list(dict.fromkeys(name for targets in wanted.values() for name in targets))
     ways = Ways()
@@ -153,7 +153,7 @@ def endpoint_text(address: str, port: int) -> str:
 def _at_once(
     action: Callable[[str], T], names: Sequence[str] | Mapping[str, object]
 ) -> dict[str, T | TianJiError]:
-    """What comes of it for each name; in threads, since each has to wait for its host."""
+    """Results by name; in threads, since each waits for its host."""
 
     def one(name: str) -> T | TianJiError:
         try:
@@ -181,7 +181,7 @@ def _listen(item: Reachable) -> Connection:
 
 
 def _answer(listener: Connection) -> _Listening:
-    """What a host's listener says first."""
+    """The first message of a host's listener."""
     line = read_line(listener.from_supervisor)
     try:
         return msgspec.json.decode(line, type=_Listening)

@@ -27,7 +27,7 @@ RUN_DIRECTORIES = ("trace", "checkpoints", "plots", "state")
 
 
 def make_run_directories(node: Node, part: HostPart) -> None:
-    """Makes what is within a run's directory on a host that is not this machine.
+    """Creates the subdirectories of a run's directory on a remote host.
 
     Raises:
         PreflightError: They cannot be made.
@@ -37,10 +37,10 @@ def make_run_directories(node: Node, part: HostPart) -> None:
 
 
 def claim_directory(node: Node, part: HostPart) -> None:
-    """Makes the run's directory on a host that is not this machine, which only one run can.
+    """Creates the run's directory on a remote host, which only one run can do.
 
     Raises:
-        ConfigError: It is there.
+        ConfigError: It exists.
         PreflightError: It cannot be made.
     """
     make_directories(node, [str(PurePosixPath(part.run_dir).parent)])
@@ -53,7 +53,7 @@ def claim_directory(node: Node, part: HostPart) -> None:
 
 
 def run_exists(host: str, run_dir: str) -> ConfigError:
-    """The error that another run's directory there is."""
+    """The error for the directory of another run."""
     return ConfigError(
         f"a run of this name exists there ({run_dir})",
         where=host,
@@ -62,7 +62,7 @@ def run_exists(host: str, run_dir: str) -> ConfigError:
 
 
 def make_directories(node: Node, directories: Sequence[str]) -> None:
-    """Makes directories and their parents, readable by the user alone.
+    """Makes directories and their parents, readable only by the user.
 
     Raises:
         PreflightError: They cannot be made.
@@ -73,12 +73,12 @@ def make_directories(node: Node, directories: Sequence[str]) -> None:
 
 
 def ship(node: Node, workdir: str, bundle: Bundle, mark: str) -> None:
-    """Unpacks a bundle beside its place and renames it: it is there whole or not at all.
+    """Unpacks a bundle into a temporary directory and renames it, so that it is atomic.
 
-    It takes the place of one that was found damaged.
+    It replaces one that was found damaged.
 
     Args:
-        mark: Names this attempt, of which there may be several at a time.
+        mark: Name of this attempt; there can be several at a time.
 
     Raises:
         PreflightError: It cannot be unpacked.
@@ -112,7 +112,7 @@ def discard(node: Node, *paths: str) -> None:
 
 
 def forget_modules(node: Node, workdir: str) -> None:
-    """Removes users' own modules that no run can need any more."""
+    """Removes users' own modules that no run needs any more."""
     old = ["-maxdepth", "1", "-name", f"{MODULES_PREFIX}*", "-mtime", f"+{MODULES_DAYS}"]
     with contextlib.suppress(TianJiError):
         node.run(
@@ -121,14 +121,14 @@ def forget_modules(node: Node, workdir: str) -> None:
 
 
 def sweep(node: Node, directory: str) -> None:
-    """Removes what killed attempts have left in a directory: hidden, and not touched for long."""
+    """Removes files of killed attempts in a directory: hidden and old."""
     old = ["-maxdepth", "1", "-name", ".*.*", "-mmin", f"+{STALE_MINUTES}"]
     with contextlib.suppress(TianJiError):
         node.run(["find", directory, *old, "-exec", "rm", "-rf", "--", "{}", "+"], REMOVE_S)
 
 
 def start_supervisor(node: Node, part: HostPart, run_id: str) -> Connection:
-    """Starts the supervisor; nothing secret is on its command line or in its environment."""
+    """Starts the supervisor, with no secrets on its command line or in its environment."""
     path = part.source if node.is_remote else own_path(os.environ.get("PYTHONPATH"))
     env = {RUN_VARIABLE: mark(run_id, part.host.name, part.run_dir, part.attempt)}
     if path:

@@ -1,7 +1,7 @@
-"""Whether what lies on a host is what was put there (`engine/host/host_check.py`).
+"""Checks that files on a host are as they were put there (`engine/host/host_check.py`).
 
-A name that is a digest says what was put there, not what a full disk, a lost power supply or a hand
-has left of it.
+A name that is a digest tells what was put there, not what a full disk, a power loss or manual
+changes left of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tianji_cli.provisioning.probe import script_command
 CHECK_S = 50.0
 """Some hundred files, which can be on a network file system."""
 COMPLETE_NAME = ".complete"
-"""In an environment: all of it was installed."""
+"""In an environment: the installation is complete."""
 _SCRIPT = "engine/host/host_check.py"
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has of something.
+    """The state of a bundle or environment on a host.
 
     Attributes:
-        damage: What is wrong with it; empty if it is whole, or not there.
+        damage: Why it is damaged; empty if it is intact, or not there.
     """
 
     is_there: bool
@@ -36,7 +36,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_there and not self.damage
 
     def words(self, name: str) -> str:
-        """What is done about it, for people."""
+        """The action for it, as text."""
         if self.damage:
             return f"{name} is damaged there ({self.damage}): sent anew"
         return f"{name} is there" if self.is_there else name
@@ -45,10 +45,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 def look_at_bundle(node: Node, python: str, place: str, bundle: Bundle) -> Held:
     """Whether a bundle is in its place, with its original content.
 
-    One that is damaged is marked, so that `put_in_place` replaces it.
+    A damaged one is marked, so that `put_in_place` replaces it.
 
     Args:
-        python: Any of the host.
+        python: Any interpreter of the host.
 
     Raises:
         PreflightError: The host gives no answer.
@@ -67,7 +67,7 @@ def look_at_bundle(node: Node, python: str, place: str, bundle: Bundle) -> Held:
 def look_at_environment(node: Node, place: str, constraints: str) -> Held:
     """Whether an environment made by TianJi is in its place and complete.
 
-    One without `.complete` is not one of these: it is as good as its probe says.
+    One without `.complete` is not one of these: only its probe counts.
     """
     python = f"{place}/bin/python"
     if not any(node.exists(f"{place}/{name}") for name in (COMPLETE_NAME, DAMAGED_NAME)):
@@ -81,10 +81,10 @@ def look_at_environment(node: Node, place: str, constraints: str) -> Held:
 
 
 def put_in_place(beside: str, place: str) -> list[str]:
-    """The command that moves what was made beside a place there.
+    """The command that moves a temporary directory to its place.
 
-    It fails if something is there, unless that is marked as damaged: then it is `<beside>.old`
-    afterwards. Of several that do this at once one succeeds.
+    It fails if something is there, unless that is marked as damaged: then that is moved to
+    `<beside>.old`. Of several concurrent commands one succeeds.
     """
     script = f'[ ! -e "$2/{DAMAGED_NAME}" ] || mv -T -- "$2" "$1.old"; exec mv -T -- "$1" "$2"'
     return ["sh", "-c", script, "mv", beside, place]

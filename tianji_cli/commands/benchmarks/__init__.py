@@ -1,1 +1,1 @@
-"""`tianji bench` and its kinds, and how `tianji report` reports them."""
+"""`tianji bench` and its kinds, and their reports by `tianji report`."""

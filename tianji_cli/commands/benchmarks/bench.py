@@ -1,4 +1,4 @@
-"""`tianji bench`: the same work on several systems, and who was faster by how much."""
+"""`tianji bench`: the same work on several systems, and which is faster, by how much."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class InstalledDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench_command(request: BenchRequest, output: Output) -> int:
-    """Finds out what kind of benchmark it is; then plans, asks, runs, reports.
+    """Determines the kind of benchmark; then plans, asks, runs and reports.
 
     Returns:
         0; 8 with `--strict` and a cell that is missing, censored or failed; 130 if interrupted.
@@ -91,7 +91,7 @@ def _check_answerable(request: BenchRequest) -> None:
     """Refuses to ask without a terminal, before anything takes time.
 
     Raises:
-        ConfigError: Standard input is no terminal, and the answer was not given.
+        ConfigError: Standard input is not a terminal, and there is no `--yes`.
     """
     if not (request.yes or request.dry_run or sys.stdin.isatty()):
         raise ConfigError(
@@ -102,7 +102,7 @@ def _check_answerable(request: BenchRequest) -> None:
 
 
 def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
-    """`--yes` also means: fetch what PyPI has."""
+    """Installs missing systems: `--yes` includes downloads from PyPI."""
     peers_dir = request.peer_options.peers_dir
     for peer in peers:
         if peer.name in INSTALLABLE and not is_installed(peer.name, peers_dir):
@@ -122,7 +122,7 @@ def _with_budget(suite: Suite, budget_s: float) -> Suite:
 
 
 def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
-    """TianJi and the peers of `--compare`, as far as they can do the suite."""
+    """TianJi and the peers of `--compare` that can run the suite."""
     wanted = [word.strip() for word in compare.split(",") if word.strip()]
     for word in wanted:
         if word not in PEERS:

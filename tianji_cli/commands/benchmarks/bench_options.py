@@ -1,4 +1,4 @@
-"""The command line of `tianji bench`: words only, nothing heavy."""
+"""The command line of `tianji bench`, without heavy imports."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def bench(
 
 
 def _only(hosts: str | None, inventory: str | None) -> str | None:
-    """The inventory, which may be given in two ways."""
+    """The inventory, which can be given in two ways."""
     if hosts is not None and inventory is not None:
         what = f"two inventories are given, {hosts} and {inventory}"
         raise ConfigError(what, where="--hosts", fix="give one of them")

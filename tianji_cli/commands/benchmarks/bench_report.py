@@ -61,7 +61,7 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
 
     Args:
         roots: Benchmarks; several are merged if suite and machine are the same.
-        out: Where it goes; None: into the first.
+        out: Directory of the report; None: the first benchmark's.
 
     Raises:
         ConfigError: Nothing to report, a damaged file, benchmarks that must not be merged, or
@@ -92,10 +92,10 @@ def write_bench_report(roots: Sequence[Path], out: Path | None) -> BenchReport:
 
 
 def write_archive(roots: Sequence[Path], out: Path | None) -> BenchReport:
-    """Keeps a benchmark in another place and writes its report there; see `bench.archive`.
+    """Archives a benchmark in another directory and writes its report there; see `bench.archive`.
 
     Raises:
-        ConfigError: Several benchmarks, no place, or one that is taken.
+        ConfigError: Several benchmarks, no directory, or one that is in use.
         PreflightError: It cannot be written.
     """
     from tianji_cli.bench.comparison.archive import archive
@@ -121,7 +121,7 @@ def show_comparison(report: BenchReport, output: Output) -> None:
 def _load(roots: Sequence[Path]) -> _Loaded:
     """Reads and, where allowed, merges benchmarks.
 
-    Seeds of a later one are renumbered, so that its blocks stay blocks of their own.
+    Seeds of later ones are renumbered, so that their blocks stay separate.
     """
     manifests = [BenchFiles(root).read_manifest() for root in roots]
     first = manifests[0]
@@ -172,13 +172,13 @@ def _check_mergeable(first: BenchManifest, other: BenchManifest, root: Path) -> 
 
 
 def _versions(manifest: BenchManifest, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """By system; empty for one that is missing."""
+    """Versions by system; empty for a missing one."""
     peers = {name: manifest.peers.get(name) for name in names}
     return {name: peer.versions if peer else {} for name, peer in peers.items()}
 
 
 def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[str]]]:
-    """All figures again from the trace tables; what was written is only compared with them."""
+    """Recomputes all figures from the trace tables; written ones are only compared with them."""
     results, wrong = {}, []
     for cell, result in loaded.results.items():
         trace = loaded.places[cell].files(cell).trace

@@ -1,7 +1,7 @@
-"""What `tianji bench` was asked for, and the course that all kinds of it take.
+"""The request of `tianji bench`, and the steps that all kinds have in common.
 
-Comparisons, studies, scaling and transport each say what will be done; then one asks, does it and
-reports it.
+Comparisons, studies, scaling and transport each plan their work; the common steps ask, run and
+report.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ ANOTHER_PLACE = "free space or permissions there, or give another place with --o
 """The fix for a report that cannot be written."""
 
 DEFAULT_PEERS = "single-process"
-"""What `--compare` is when it was not given."""
+"""Default of `--compare`."""
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What the user asked for; see `tianji bench --help`."""
+    """The user's request; see `tianji bench --help`."""
 
     suite: str
     inventory: str | None
@@ -83,7 +83,7 @@ class BenchRequest:
 
     @property
     def given(self) -> dict[str, bool]:
-        """By option that says what is to be done: whether the user gave it."""
+        """Whether the user gave each option that defines the work."""
         return {
             "--hosts": self.inventory is not None,
             "--compare": self.compare != DEFAULT_PEERS,
@@ -96,11 +96,11 @@ class BenchRequest:
         }
 
     def refuse(self, unused: Mapping[str, str], instead: str = "use another suite") -> None:
-        """Refuses options that a kind of suite makes no use of.
+        """Refuses options that a kind of suite does not use.
 
         Args:
-            unused: By option, why not.
-            instead: What else is to be done for them.
+            unused: By option, the reason.
+            instead: The alternative.
 
         Raises:
             ConfigError: One of them was given.
@@ -110,10 +110,10 @@ class BenchRequest:
                 raise ConfigError(reason, where=option, fix=f"leave it out, or {instead}")
 
     def checked_budget_s(self) -> float | None:
-        """Of `--budget`.
+        """The value of `--budget`.
 
         Raises:
-            ConfigError: It is not above 0, or no number that a manifest can hold.
+            ConfigError: It is not above 0, or not a number that a manifest can store.
         """
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_FLOAT:
             what = f"{self.budget_s:g} is not a time"
@@ -130,7 +130,7 @@ class BenchRequest:
         return check_run_id(self.name or made, "--name")
 
     def resumed(self) -> tuple[KindInfo, Path]:
-        """What `--resume` means, a path if there is something, else a name, and where it lies.
+        """The directory that `--resume` names: a path if it exists, else a benchmark's id.
 
         Raises:
             ConfigError: There is no benchmark.
@@ -160,11 +160,11 @@ def chosen(tasks: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
 
 
 class Kind(ABC, Generic[FilesT, ManifestT, CellT, ResultT]):
-    """What one kind of benchmark does in the course that is common to all.
+    """The steps of one kind of benchmark in the common procedure.
 
     Attributes:
-        files: How its files lie.
-        unused: By option that it makes no use of, why.
+        files: The layout of its files.
+        unused: By option that it does not use, the reason.
         can_merge: Whether several can share a report.
     """
 
@@ -174,46 +174,46 @@ class Kind(ABC, Generic[FilesT, ManifestT, CellT, ResultT]):
 
     @abstractmethod
     def plan(self, request: BenchRequest, output: Output) -> Campaign[FilesT, ManifestT, CellT]:
-        """Thinks one up; writes nothing yet."""
+        """Makes a new plan; writes nothing yet."""
 
     def renew(self, work: Campaign[FilesT, ManifestT, CellT]) -> Campaign[FilesT, ManifestT, CellT]:
-        """The same with what its open cells need as it is now; raises if that has changed."""
+        """The same with the current state of what open cells need; raises if that has changed."""
         return work
 
     @abstractmethod
     def announce(self, work: Campaign[FilesT, ManifestT, CellT]) -> Iterator[str]:
-        """Says what will be done and how long it takes, before anything starts."""
+        """Prints the work and its duration, before anything starts."""
 
     @abstractmethod
     def runner(
         self, work: Campaign[FilesT, ManifestT, CellT], display: BenchDisplay, held: ExitStack
     ) -> Callable[[CellT], ResultT | None]:
-        """What runs one cell: its result, or None if it cannot be measured here.
+        """A function that runs one cell: its result, or None if it cannot be measured here.
 
         Args:
-            work: What is run.
-            display: Shows how a cell does, and what is to be said between cells.
-            held: Is closed after the last cell.
+            work: The benchmark.
+            display: Shows progress of cells, and messages between cells.
+            held: Closed after the last cell.
         """
 
     @abstractmethod
     def line(self, result: ResultT) -> str:
-        """What became of a cell, in a line."""
+        """The outcome of a cell, in one line."""
 
     @abstractmethod
     def report(
         self, roots: Sequence[Path], out: Path | None, output: Output, *, archives: bool = False
     ) -> bool:
-        """Writes and prints what was found.
+        """Writes and prints the results.
 
         Args:
-            roots: Where it lies; several if `can_merge`.
-            out: Where the report goes; None: beside what it is made of.
-            output: Where words go.
-            archives: Whether all that the report is made of is kept at `out`.
+            roots: Directory of the benchmark; several if `can_merge`.
+            out: Directory of the report; None: the benchmark's.
+            output: The command's output.
+            archives: Whether to copy the data of the report to `out`.
 
         Returns:
-            Whether nothing is missing, censored or failed.
+            False if anything is missing, censored or failed.
         """
 
 
@@ -221,7 +221,7 @@ AnyKind: TypeAlias = Kind[Any, Any, Any, Any]
 
 
 def implementation(kind: KindInfo) -> AnyKind:
-    """Of a kind that is only known by name so far."""
+    """Loads a kind by name."""
     found: AnyKind = import_module(kind.module).KIND
     return found
 
@@ -232,19 +232,19 @@ def conduct(
     output: Output,
     root: Path | None = None,
 ) -> int:
-    """Plans or reads it, asks, runs, reports; with `--dry-run`, it only says what would be done.
+    """Plans or reads a benchmark, asks, runs, reports; with `--dry-run` it only prints the plan.
 
     Args:
-        kind: What it is.
-        request: What is asked for.
-        output: Where words go.
-        root: Of one that goes on; None: it begins.
+        kind: Its kind.
+        request: The user's request.
+        output: The command's output.
+        root: Directory of the benchmark to resume; None: a new one.
 
     Returns:
         0; 8 with `--strict` and something missing, censored or failed; 130 if interrupted.
 
     Raises:
-        ConfigError: It was begun under other conditions, or another command is running it.
+        ConfigError: It was started under other conditions, or another command is running it.
         TianJiError: Nothing could be started, or it cannot be resumed; says why.
     """
     with ExitStack() as held:
@@ -333,10 +333,10 @@ def _resumed(
 
 
 def _agree(path: Path, manifest: object, request: BenchRequest, output: Output) -> None:
-    """Going on runs commands, and uses hosts, that the document names.
+    """Asks for consent: resuming runs commands, and uses hosts, that the document names.
 
     Raises:
-        ConfigError: It was not begun here by this user, who does not agree to it.
+        ConfigError: This user did not start it here, and does not agree.
     """
     checksum, lines = checksum_of(read_document(path)), words_of(manifest)
     Consent(output, request.trusts).need(checksum, "benchmark or study", str(path), lines)
@@ -344,7 +344,7 @@ def _agree(path: Path, manifest: object, request: BenchRequest, output: Output) 
 
 @contextmanager
 def _as_one_error(root: Path, again: str) -> Iterator[None]:
-    """What a machine refuses, such as a full disk, ends it; the cell under way is run again."""
+    """Turns an error of the machine, such as a full disk, into one with the next command."""
     try:
         yield
     except OSError as error:
@@ -365,8 +365,8 @@ def write_plotted(
 
     Args:
         source: The benchmark.
-        out: Where they go, with all that is needed to make them again, which are small files
-            without the runs and without paths; None: into the benchmark.
+        out: Directory for them and for the data to make them again: small files without the runs
+            and without paths; None: into the benchmark.
         compare: Makes the figures.
         draw: Makes the plot.
 

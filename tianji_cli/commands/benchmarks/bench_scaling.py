@@ -1,4 +1,4 @@
-"""`tianji bench scaling`: the same work on more and more nodes."""
+"""`tianji bench scaling`: the same work on an increasing number of nodes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.storage.masking import filled
 
 LAUNCH_S = 15.0
-"""Planned for launch and end of a run, beside its training."""
+"""Seconds planned for launch and end of a run, beside its training."""
 ScalingCampaign: TypeAlias = Campaign[ScalingFiles, ScalingManifest, ScalingCell]
 
 
@@ -46,7 +46,7 @@ def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingCompa
 
 
 class ScalingKind(Kind[ScalingFiles, ScalingManifest, ScalingCell, ScalingResult]):
-    """The same work on more and more nodes."""
+    """The same work on an increasing number of nodes."""
 
     files = ScalingFiles
     unused: ClassVar[Mapping[str, str]] = {

@@ -37,9 +37,9 @@ from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
 
 LAUNCH_S = 4.5
-"""Planned for the start and end of a cell, beside its measuring."""
+"""Seconds planned for the start and end of a cell, beside its measurement."""
 EFFORT = 2.5
-"""A size takes that many times `measure_s`: verification and growing counts come first."""
+"""Time per size, as a multiple of `measure_s`: verification and warm-up come first."""
 TransportCampaign: TypeAlias = Campaign[TransportFiles, TransportManifest, TransportCell]
 
 
@@ -54,7 +54,7 @@ def report_transport(root: Path, out: Path | None, output: Output) -> TransportC
 
 
 def _hosts(name: str | None) -> list[Host]:
-    """Those of the inventory; `lab` is the lab that is up. None without one."""
+    """The hosts of the inventory; `lab` is the running lab. Empty without one."""
     if name is None:
         return []
     path = find_inventory(None) if name == "lab" else find_file("inventories", name)
@@ -80,7 +80,7 @@ def _find(names: list[str], options: PeerOptions) -> tuple[dict[str, Found], dic
 
 
 def with_methods_of_now(work: TransportCampaign) -> TransportCampaign:
-    """The same, with the methods of its open cells as they are found again.
+    """The same, with the methods of its open cells as found now.
 
     Raises:
         PeerMissingError: One is no longer there.
@@ -148,7 +148,7 @@ class TransportKind(Kind[TransportFiles, TransportManifest, TransportCell, Trans
 
     def announce(self, work: TransportCampaign) -> Iterator[str]:
         manifest, suite, num_open = work.manifest, work.manifest.suite, len(work.open_cells)
-        yield "; ".join(METHODS[name].title for name in manifest.found)  # which hold commas
+        yield "; ".join(METHODS[name].title for name in manifest.found)  # these contain commas
         yield f"{units.plural(manifest.num_blocks, 'block')}, each in random order"
         for name, reason in manifest.missing.items():
             yield f"  not measured: {METHODS[name].title}: {reason}"

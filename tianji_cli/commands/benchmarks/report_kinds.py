@@ -14,20 +14,20 @@ from tianji_cli.output import Output
 def report_other(
     names: Sequence[str], results: Path, out: Path | None, output: Output, *, archives: bool
 ) -> bool:
-    """Reports what these names are, if they are not runs.
+    """Reports benchmarks and studies of these names.
 
     Args:
-        names: Ids, unique beginnings or paths.
+        names: Ids, unique prefixes or paths.
         results: The results directory.
-        out: Where the report goes; None: into what is reported.
-        output: Where words go.
-        archives: Whether to keep a benchmark at `out`.
+        out: Directory of the report; None: that of the first.
+        output: The command's output.
+        archives: Whether to archive a benchmark at `out`.
 
     Returns:
-        False if all of them are to be looked for among the runs.
+        False if the names must be runs.
 
     Raises:
-        ConfigError: Kinds that cannot share a report, or that cannot be kept; see also the kinds.
+        ConfigError: Kinds that cannot share a report or be archived; see also the kinds.
         PreflightError: The directory cannot be written.
     """
     for kind in KINDS.values():
@@ -47,7 +47,7 @@ def _report(
     archives: bool,
 ) -> None:
     from tianji_cli.commands.benchmarks.bench_request import (
-        implementation,  # it brings figures and tables
+        implementation,  # it imports figures and tables
     )
 
     found = implementation(kind)
@@ -71,13 +71,13 @@ def _refuse_archives(archives: bool) -> None:
 
 
 def _places(results: Path, names: Sequence[str], kind: KindInfo) -> list[Path]:
-    """The directories of one kind among these: paths, ids, or unique beginnings of ids."""
+    """The directories of one kind among these: paths, ids, or unique prefixes of ids."""
 
     def is_one(place: Path) -> bool:
         try:
             return kind.is_at(place)
         except OSError:
-            return False  # it may not be looked into, as another user's may be
+            return False  # not readable, such as another user's
 
     found = []
     for name in names:

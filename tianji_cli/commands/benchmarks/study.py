@@ -20,7 +20,7 @@ from tianji_cli.render.run.rows import mean_at_end
 
 
 class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
-    """TianJi against itself under other settings."""
+    """TianJi under several settings."""
 
     files = StudyFiles
     unused: ClassVar[Mapping[str, str]] = {
@@ -75,7 +75,7 @@ class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
 
 
 def _without(study: Study, key: str) -> Study:
-    """The same, with what its tasks say other than the study itself gone."""
+    """The same, without values of its tasks that override the study."""
     tasks = {
         name: msgspec.structs.replace(task, **{key: None}) for name, task in study.tasks.items()
     }

@@ -44,8 +44,8 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
 
     Args:
         root: A study's directory.
-        out: Where they go, together with copies of `study.json` and `runs.jsonl`, so that this
-            directory can be kept without the runs; None: into the study.
+        out: Directory for them and for copies of `study.json` and `runs.jsonl`, so that it is
+            complete without the runs; None: into the study.
 
     Raises:
         ConfigError: A damaged file, nothing has been finished yet, or another report at `out`.
@@ -114,7 +114,7 @@ def show_study(report: StudyReport, output: Output) -> None:
 
 
 def _task_table(study_id: str, task: TaskResult) -> Table:
-    """Medians of one task, a row for each variant."""
+    """Medians of one task, one row per variant."""
     goal = "" if task.threshold is None else f" to {task.threshold:g}"
     title = Text(f"{study_id} · {task.task}{goal}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
