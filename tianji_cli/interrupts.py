@@ -53,13 +53,13 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def insist(self) -> None:
-        """Handles them again, if a library has taken them over in the block of `installed`."""
+        """Installs the handlers again if a library has replaced them within `installed`."""
         for number, handle in self._installed.items():
             if signal.getsignal(number) is not handle:
                 signal.signal(number, handle)
 
     def drain(self) -> None:
-        """Empties the pipe, so that a selector waits again."""
+        """Drains the pipe, so that a selector waits again."""
         try:
             os.read(self.fd, 4096)
         except BlockingIOError:

@@ -17,12 +17,12 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_and_leave(command: Callable[[], None]) -> NoReturn:
     """Runs a command, and ends the process with its exit code.
 
-    Taking the interpreter down object by object would cost a second of computing with torch
-    loaded, on a busy machine many, and a thread that an environment has left behind would hold it
-    up for ever. Handlers of `atexit` are called, as libraries end their helpers there.
+    Finalizing the interpreter costs a second of processor time with torch loaded, many seconds on a
+    busy machine, and a thread left by an environment would block it for ever. `atexit` handlers are
+    called, since libraries end their helpers there.
 
     Args:
-        command: May end by SystemExit. Any other exception ends the process as Python does.
+        command: Can raise SystemExit. Any other exception ends the process as in Python.
     """
     code: int | str | None = 0
     try:
@@ -42,5 +42,5 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
 
 
 def _await_second(number: int, _frame: FrameType | None) -> None:
-    """Everything is said: the first signal changes nothing, a second one ends what does not end."""
+    """After the last output, the first signal is ignored; a second one kills the process."""
     signal.signal(number, signal.SIG_DFL)

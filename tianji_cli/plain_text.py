@@ -11,15 +11,15 @@ from rich.segment import Segment
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters but newline and tab, what turns the direction of writing, and halves of
-characters, which no stream takes."""
+"""Control characters except newline and tab, characters that change the writing direction, and
+surrogates, which no stream accepts."""
 _STEERING_UTF_8 = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
 )
 
 
 def plain(text: str) -> str:
-    """The same text; what would steer a terminal is shown instead, as Python writes it.
+    """The same text with control characters escaped as in Python.
 
     >>> plain("red: \\x1b[31m, a\\tb")
     'red: \\\\x1b[31m, a\\tb'
@@ -28,13 +28,12 @@ def plain(text: str) -> str:
 
 
 def plain_json(data: bytes) -> bytes:
-    """The same JSON document; what JSON lets pass and terminals obey is escaped."""
+    """The same JSON document; characters that JSON allows and terminals interpret are escaped."""
     return _STEERING_UTF_8.sub(lambda found: rb"\u%04x" % ord(found[0].decode()), data)
 
 
 class PlainConsole(Console):
-    """A console that obeys its program and no text that the program was given: neither codes for
-    terminals nor what would be markup in it."""
+    """A console that treats text from outside as plain: no terminal codes and no markup in it."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -1,6 +1,6 @@
 """The command's standard streams, wrapped so that output never fails with a traceback.
 
-A stream may be closed, may be unable to show a character, or may lie on a disk that is full.
+A stream can be closed, unable to show a character, or on a full disk.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NUM_STREAMS = 3
 
 
 class _Stdout(io.FileIO):
-    """Standard output that says what is wrong where it takes no more."""
+    """Standard output that raises a clear error if it cannot be written."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            raise  # whoever reads it has seen enough
+            raise  # the reader is gone
         except OSError as error:
             raise PreflightError(
                 f"it cannot be written: {error.strerror}",
@@ -39,10 +39,10 @@ class _Stdout(io.FileIO):
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Streams of the block may be closed, full or ASCII; what waits is written at its end.
+    """Allows closed, full or ASCII streams in the block; flushes them at its end.
 
     Raises:
-        PreflightError: Standard output takes no more.
+        PreflightError: Standard output cannot be written.
     """
     _fill_closed_streams()
     sys.stdout = _text_stream(1)
@@ -57,26 +57,26 @@ def safe_streams() -> Iterator[None]:
 
 
 _own: list[TextIO] = []
-"""Standard output, once strangers' words are kept out of it."""
+"""Standard output for this program's data, once it was separated."""
 
 
 def own_stdout() -> TextIO:
-    """Where this program's own data go."""
+    """The stream for this program's own data."""
     return _own[0] if _own else sys.stdout
 
 
 def part_from_user_code() -> TextIO:
-    """From now to the end of the process, what anybody else prints goes to standard error.
+    """From now on, output of other code goes to standard error.
 
-    Others' code is about to run in this process: environments, their C libraries and children, what
-    they do at exit. All of them write to descriptor 1, or to `sys.stdout`.
+    Other code is about to run in this process: environments, their C libraries and children, and
+    their exit handlers. They write to descriptor 1 or to `sys.stdout`.
 
     Returns:
-        The stream that still leads to standard output.
+        The stream that still goes to standard output.
     """
     if not _own:
         sys.stdout.flush()
-        _own.append(_text_stream(os.dup(1)))  # which no child inherits
+        _own.append(_text_stream(os.dup(1)))  # not inherited by children
         os.dup2(2, 1)
         sys.stdout = _text_stream(1)
     return _own[0]
@@ -92,7 +92,7 @@ def _text_stream(descriptor: int) -> TextIO:
 
 
 def _fill_closed_streams() -> None:
-    """Else the next file that is opened would be taken for one of them."""
+    """Opens missing ones, since the next opened file would take their number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < NUM_STREAMS:
         pass
     os.close(descriptor)
@@ -103,7 +103,7 @@ def _fill_closed_streams() -> None:
 
 
 def _discard_output() -> None:
-    """What still waits for it would fail once more when the interpreter ends."""
+    """Discards its buffer, which would fail again when the interpreter exits."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, own_stdout().fileno())
     os.close(nothing)

@@ -1,4 +1,4 @@
-"""Numbers as people read them, with their units."""
+"""Formats numbers for display, with their units."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Connectors: how a supervisor is started on a host and talked to."""
+"""Connectors: start a supervisor on a host and communicate with it."""

@@ -1,4 +1,4 @@
-"""What every connector gives: a host to run commands and keep files on, a started supervisor."""
+"""The interface of all connectors: a host for commands and files, and a started supervisor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 
 MAX_DEPTH = 3
 MAX_FILES = 20_000
-"""Of one host's part of a run: two logs for each of thousands of roles."""
+"""Most files of one host's part of a run: two logs for each of thousands of roles."""
 
 
 def with_environment(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """The words that start a command with these variables added to its environment.
+    """The command line that starts a command with these variables added to its environment.
 
-    env(1) takes every word with `=` in it for a variable until it meets one without, and a path
-    may hold one; so a shell stands between.
+    env(1) treats leading words with `=` as variables, and a path can contain `=`; so a shell is in
+    between.
     """
     variables = [f"{name}={value}" for name, value in env.items()]
     return ["env", *variables, "sh", "-c", 'exec "$0" "$@"', *command]
@@ -29,7 +29,7 @@ class Completed:
 
     Attributes:
         code: Exit code; -1 if a signal ended it.
-        stdout, stderr: What it said.
+        stdout, stderr: Its output.
     """
 
     code: int
@@ -38,13 +38,13 @@ class Completed:
 
     @property
     def last_words(self) -> str:
-        """The end of what it said, for errors; standard error if there is any."""
+        """The end of its output, for errors; standard error if there is any."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return "".join(f"\n    {line}" for line in lines[-10:])
 
 
 class AccessFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host was reached; `address` is where the connection went."""
+    """The connection to a host; `address` is its remote end."""
 
     user: str
     endpoint: str
@@ -75,23 +75,23 @@ class Connection(Protocol):
         ...
 
     def error_output(self) -> str:
-        """What it said on standard error."""
+        """Its standard error."""
         ...
 
     def close(self) -> None:
-        """Gives back all descriptors; its streams end. Nothing can be asked of it any more."""
+        """Closes all descriptors, which ends its streams. It cannot be used after this."""
         ...
 
 
 class Node(Protocol):
     """A host that can be reached.
 
-    Every method may raise `HostUnreachableError`, and `PreflightError` for what the host refuses.
+    Every method can raise `HostUnreachableError`, and `PreflightError` if the host refuses.
 
     Attributes:
         name: In the inventory.
         is_remote: Whether files must be copied there and back.
-        access: How it was reached.
+        access: The connection.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Node(Protocol):
     def exists(self, path: str) -> bool: ...
 
     def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
-        """A file from `offset` to its end, or so many bytes of it; empty if there is none."""
+        """A file from `offset` to its end, or this many bytes; empty if there is none."""
         ...
 
     def walk(self, root: str) -> dict[str, int]:
@@ -135,5 +135,5 @@ class Node(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends all connections, which ends what they started and was not detached."""
+        """Closes all connections, which ends their commands unless detached."""
         ...

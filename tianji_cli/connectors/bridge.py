@@ -1,6 +1,6 @@
 """An SSH channel as a pair of descriptors: one thread pumps between it and two pipes.
 
-So that a controller can wait for local pipes and remote channels in one `select`.
+A controller can then wait for local pipes and remote channels in one `select`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Protocol
 
 CHUNK_BYTES = 1 << 16
 MAX_ERROR_BYTES = 1 << 16
-"""Of standard error, the last so many bytes are kept."""
+"""This many last bytes of standard error are kept."""
 
 
 class SshChannel(Protocol):
-    """What is used of paramiko's."""
+    """The part of paramiko's channel that is used."""
 
     @property
     def closed(self) -> bool: ...
@@ -46,9 +46,9 @@ class Bridge:
 
     Args:
         host: Its name in the inventory.
-        channel: On which a command was started.
-        said: What it has said already.
-        mark: Where its standard error begins; what came before was the login shell's.
+        channel: Its command was started already.
+        said: Its output so far.
+        mark: Start of its standard error; anything before is from the login shell.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Bridge:
             os.close(self.to_supervisor)
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for the command's end, or for the connection's: both end it for us."""
+        """Waits for the end of the command or of the connection."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -82,7 +82,7 @@ class Bridge:
         return (after if found else before).decode("utf-8", "replace").strip()
 
     def close(self) -> None:
-        """Ends the channel, and with it the pumping thread.
+        """Closes the channel, which ends the pumping thread.
 
         Close our ends first: the thread can be waiting for input, or to write what is never read.
         """

@@ -1,4 +1,4 @@
-"""Host keys that are signed by an authority, as `@cert-authority` lines of known_hosts name one."""
+"""Host keys signed by an authority from `@cert-authority` lines of known_hosts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def certificate_problem(blob: bytes, trust: Trust, host: str, now_s: float | Non
     """Why a host's certificate is not trusted; empty if it is.
 
     Args:
-        blob: The certificate as it travels.
-        trust: What is known of the host.
+        blob: The certificate in wire format.
+        trust: The known keys of the host.
         host: Its name or HostKeyAlias, which the certificate must be for.
         now_s: Unix time; None for now.
     """

@@ -15,17 +15,17 @@ from tianji_cli.connectors.known_hosts import CERTIFICATE, Trust, decode_key, tr
 from tianji_cli.connectors.target import DEFAULT_PORT, USUAL_KNOWN_HOSTS, Target
 
 OWN_FILE = "~/.ssh/known_hosts_tianji"
-"""Where advice puts keys if the configuration keeps none, as with /dev/null."""
+"""File for accepted keys if the configuration stores none, as with /dev/null."""
 
 
 def files_of(target: Target) -> list[str]:
-    """Where trusted keys for this host are kept, the user's own file first."""
+    """Files with trusted keys for this host, the user's own first."""
     own = target.known_hosts or tuple(str(expand(path)) for path in USUAL_KNOWN_HOSTS)
     return [path for path in (*own, *target.system_known_hosts) if path.lower() != "none"]
 
 
 def read_trust(target: Target) -> Trust:
-    """What the files say of a host.
+    """The entries of the files for a host.
 
     Raises:
         ConfigError: One of them cannot be read.
@@ -42,7 +42,7 @@ def _read(path: str) -> bytes | None:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        return None  # the same as an empty one: then the host's key is unknown
+        return None  # like an empty one: the host's key is then unknown
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
 
@@ -69,11 +69,11 @@ def _revoked(target: Target) -> frozenset[bytes]:
 
 
 def key_types(trust: Trust, offered: tuple[str, ...]) -> tuple[str, ...]:
-    """The order in which a host is asked for its keys: first those that could be trusted.
+    """The order in which host keys are requested: first those that could be trusted.
 
     Args:
-        trust: What is known of the host.
-        offered: All algorithms that paramiko has, certificates among them.
+        trust: The known keys of the host.
+        offered: All algorithms of paramiko, including certificates.
     """
 
     def rank(name: str) -> int:
@@ -86,11 +86,11 @@ def key_types(trust: Trust, offered: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class VerifyHostKey(paramiko.MissingHostKeyPolicy):
-    """Judges a host's key; paramiko, which is given no known keys at all, asks it about every one.
+    """Checks a host's key; paramiko, which gets no known keys, asks it about every key.
 
     Args:
         target: The host.
-        trust: What is known of it.
+        trust: Its known keys.
     """
 
     class Error(paramiko.SSHException):
@@ -133,7 +133,7 @@ def unknown_key(target: Target, trust: Trust, key: paramiko.PKey, note: str) -> 
     """A host whose key is in no file."""
     known = f"; known are its {', '.join(trust.kinds)}" if trust.kinds else ""
     if target.strictness in ("no", "off", "false", "accept-new"):
-        word = "no" if target.strictness == "false" else target.strictness  # as ssh -G says it
+        word = "no" if target.strictness == "false" else target.strictness  # as ssh -G prints it
         note += f"; TianJi does not follow `StrictHostKeyChecking {word}`"
     return PreflightError(
         f"the host key of {target.key_name} is not known:"
@@ -175,9 +175,9 @@ def _fingerprint(blob: bytes) -> str:
 
 
 def writable_file(target: Target) -> tuple[str, bool]:
-    """The file that keeps what is accepted, and whether it is one of those that are looked at.
+    """The file for accepted keys, and whether it is one of the files that are read.
 
-    `UserKnownHostsFile /dev/null` (or none) keeps nothing: then it is a file of TianJi's own.
+    With `UserKnownHostsFile /dev/null` (or none) it is TianJi's own file.
     """
     own = target.known_hosts or tuple(str(expand(path)) for path in USUAL_KNOWN_HOSTS)
     for path in own:
@@ -189,7 +189,7 @@ def writable_file(target: Target) -> tuple[str, bool]:
 
 
 def accept_command(target: Target) -> str:
-    """The command that adds the host's key to the file that is looked at."""
+    """The command that adds the host's key to a file that is read."""
     file, is_looked_at = writable_file(target)
     path = shlex.quote(file)
     folder = Path(file).parent

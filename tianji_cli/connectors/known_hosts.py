@@ -1,8 +1,8 @@
 """Files of trusted host keys, read as OpenSSH reads them. Pure: bytes in, a verdict out.
 
-A line is `[@marker] names key-type base64 [comment]`. Fields are apart by any number of blanks and
-tabs, names by commas; a name is plain, a pattern (`*.lab`, `!old.lab`), or hashed (`|1|salt|hash`).
-What is no such line is passed over, whatever bytes are in it.
+A line is `[@marker] names key-type base64 [comment]`. Fields are separated by blanks and tabs,
+names by commas; a name is plain, a pattern (`*.lab`, `!old.lab`), or hashed (`|1|salt|hash`).
+Other lines are skipped, whatever bytes they contain.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Literal
 Marker = Literal["", "@cert-authority", "@revoked"]
 _MARKERS: dict[str, Marker] = {"@cert-authority": "@cert-authority", "@revoked": "@revoked"}
 CERTIFICATE = "-cert-v01@openssh.com"
-"""Ends the type of a key that an authority has signed."""
+"""Suffix of the type of a signed key."""
 _BLANKS = re.compile(r"[ \t]+")
 
 
 @dataclass(frozen=True)
 class KnownKey:
-    """One line that is understood.
+    """One parsed line.
 
     Attributes:
-        names: As it is written, before the key.
+        names: As written before the key.
         kind: Type of the key: `ssh-ed25519`.
-        blob: The public key as it travels.
+        blob: The public key in wire format.
     """
 
     marker: Marker
@@ -40,7 +40,7 @@ class KnownKey:
 
 
 def read_lines(data: bytes) -> Iterator[KnownKey]:
-    """All lines of a file that are understood."""
+    """All valid lines of a file."""
     for line in data.decode("utf-8", "surrogateescape").split("\n"):
         fields = _BLANKS.split(line.strip(" \t\r"))
         if not fields[0] or fields[0].startswith("#"):
@@ -59,7 +59,7 @@ def read_lines(data: bytes) -> Iterator[KnownKey]:
 
 
 def decode_key(kind: str, text: str) -> bytes | None:
-    """The public key of a line; None if it is none of that type."""
+    """The public key of a line; None if it is not of that type."""
     try:
         blob = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, ValueError):
@@ -75,11 +75,11 @@ def kind_of(blob: bytes) -> str:
 
 
 def names_match(names: str, name: str) -> bool:
-    """Whether a line is about a host.
+    """Whether a line matches a host.
 
     Args:
         names: Of the line.
-        name: As known_hosts calls the host: `box`, `[box]:2222`.
+        name: The host's name in known_hosts: `box`, `[box]:2222`.
 
     >>> names_match("*.lab,!old.lab", "new.lab"), names_match("*.lab,!old.lab", "old.lab")
     (True, False)
@@ -119,12 +119,12 @@ def _pattern_matches(pattern: str, name: str) -> bool:
 
 @dataclass(frozen=True)
 class Trust:
-    """What the files say of one host.
+    """The entries for one host.
 
     Attributes:
         trusted: Its keys.
         authorities: Keys whose certificates for it are trusted.
-        revoked: Keys that must not be used by any means.
+        revoked: Keys that must never be used.
     """
 
     trusted: tuple[KnownKey, ...] = ()
@@ -137,7 +137,7 @@ class Trust:
         return list(dict.fromkeys(key.kind for key in self.trusted))
 
     def judge(self, kind: str, blob: bytes) -> Literal["trusted", "revoked", "changed", "unknown"]:
-        """What a plain key of the host's is. Changed: another of its type is trusted."""
+        """The verdict on a plain key of the host. Changed: another key of its type is trusted."""
         if blob in self.revoked:
             return "revoked"
         if any(key.blob == blob for key in self.trusted):
@@ -146,13 +146,12 @@ class Trust:
 
 
 def trust_in(files: Iterable[bytes], name: str, bare_name: str | None = None) -> Trust:
-    """What files say of a host, in their order.
+    """The entries of files for a host, in order.
 
     Args:
         files: Their contents.
-        name: As known_hosts calls the host.
-        bare_name: The same without a port: a key of any of its ports counts where this port has
-            none, as for OpenSSH.
+        name: The host's name in known_hosts.
+        bare_name: The same without a port: its keys count if this port has none, as in OpenSSH.
     """
     lines = [line for data in files for line in read_lines(data)]
     found = _trust(lines, name)

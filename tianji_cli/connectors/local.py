@@ -14,7 +14,7 @@ from tianji_cli.connectors.base import AccessFacts, Completed
 
 
 class LocalConnection:
-    """A process in its own session: Ctrl-C in the terminal reaches the command only.
+    """A process in its own session: Ctrl-C in the terminal reaches only the command.
 
     Args:
         host: Its name in the inventory.

@@ -1,9 +1,9 @@
-"""Commands for a host's `sh`, given on standard input, and answers whose begin and end are marked.
+"""Commands for a host's `sh`, given on standard input, and answers with marked start and end.
 
-What sshd starts is the user's login shell, and that may be any: tcsh, fish or a restricted one
-reads quotes, line breaks and `exec` in its own way, and its start-up files may print words. So it
-is only told to run `sh -s`. The script that `sh` then reads prints a mark before and after the
-command, and nothing outside the marks is taken for an answer. Pure.
+sshd starts the user's login shell, which can be any shell: tcsh, fish or a restricted one parses
+quotes, line breaks and `exec` in its own way, and its start-up files can print text. So it is only
+asked to run `sh -s`. The script that `sh` then reads prints a mark before and after the command,
+and output outside the marks is ignored. Pure.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from tianji_cli.connectors.base import with_environment
 
 LOGIN_LINE = "sh -s"
-"""All that the login shell has to understand."""
+"""The only line that the login shell must parse."""
 
 
 @dataclass(frozen=True)
 class ShellAnswer:
-    """What a command has said, without what the login shell said around it.
+    """The output of a command, without that of the login shell.
 
     Attributes:
-        code: Its exit code; None if it did not come to its end.
+        code: Its exit code; None if it did not end.
     """
 
     code: int | None
@@ -38,16 +38,16 @@ def new_mark() -> str:
 
 
 def spawn_line(command: Sequence[str], env: Mapping[str, str], directory: str | None) -> str:
-    """What `sh` is given to become a command: every word of it quoted."""
+    """The shell line for a command, with every word quoted."""
     words = [f"cd -- {shlex.quote(directory)} &&"] if directory else []
     return " ".join([*words, "exec", shlex.join(with_environment(command, env))])
 
 
 def run_script(line: str, mark: str, *, reads_input: bool = False) -> bytes:
-    """Runs a line to its end.
+    """The script that runs a line to its end.
 
-    One group in braces: `sh` has read all of it before the first mark is printed, so what is sent
-    after that is the command's.
+    It is one group in braces: `sh` has read all of it before it prints the first mark, so later
+    input is for the command.
 
     Args:
         reads_input: Whether standard input is the command's; otherwise it has none.
@@ -61,13 +61,13 @@ def run_script(line: str, mark: str, *, reads_input: bool = False) -> bytes:
 
 
 def become_script(line: str, mark: str) -> bytes:
-    """Lets `sh` become the command of a line, which keeps its standard streams."""
+    """The script that replaces `sh` by the command of a line, which keeps the standard streams."""
     say = f"printf '%s\\n' {mark}"
     return f"{{ {say}; {say} >&2; {line}\n}}\n".encode("utf-8", "surrogateescape")
 
 
 def begins(said: bytes, mark: str) -> int | None:
-    """Where the answer begins in what came; None if it has not begun.
+    """Offset of the answer in the output; None if it has not started.
 
     >>> begins(b"Welcome!\\nm1\\nanswer", "m1")
     12

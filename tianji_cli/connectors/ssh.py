@@ -1,4 +1,4 @@
-"""Hosts behind SSH: commands with deadlines, streams that are drained, files."""
+"""Hosts over SSH: commands with time-outs, drained streams, files."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ __all__ = ["SshNode", "read_user_config", "spawn_line"]
 READ_BYTES = 1 << 16
 SEND_BYTES = 1 << 18
 BEGIN_S = 30.0
-"""How long a login shell may take to come to the command that it was given."""
+"""Time-out for a login shell to start its command."""
 FILES_S = 120.0
-"""For one file that goes through a shell."""
+"""Time-out for one file through a shell."""
 SILENCE_S = 15.0
 """A file transfer without data for this long counts as broken."""
 MAX_CONNECTIONS = 8
-"""To one host. sshd allows so many sessions on each (MaxSessions), which may be a single one."""
+"""Connections to one host. sshd limits sessions per connection (MaxSessions), possibly to one."""
 FREED_S = 0.2
-"""sshd needs a moment to notice that a session has ended, where sessions are known to be few."""
+"""Delay for sshd to notice the end of a session, if sessions are few."""
 FULL_S = 5.0
-"""How long to wait for one where no connection can be added."""
+"""Time-out for a session if no connection can be added."""
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class SshNode:
 
     Args:
         host: From the inventory.
-        cancel: Ends waiting between attempts.
+        cancel: Ends waits between attempts.
 
     Raises:
         HostUnreachableError: No connection in time.
@@ -150,7 +150,7 @@ class SshNode:
             client.close()
 
     def _open_files(self) -> Files:
-        """Over SFTP if the host lets us, else with commands.
+        """Files over SFTP if the host supports it, else with commands.
 
         Raises:
             PreflightError: Neither works.
@@ -178,7 +178,7 @@ class SshNode:
 
         Raises:
             DeadlineError: It takes longer.
-            PreflightError: The login shell there runs nothing.
+            PreflightError: The login shell there does not run it.
         """
         mark, deadline_s = new_mark(), time.monotonic() + timeout_s
         script = run_script(line, mark, reads_input=bool(data))
@@ -218,12 +218,12 @@ class SshNode:
         return self._check(lambda: self._on_a_connection(open_it))
 
     def _on_a_connection(self, action: Callable[[paramiko.SSHClient], T]) -> T:
-        """Opens a session on a connection that has room for one; makes another where none has.
+        """Opens a session on a connection with room for one; else opens another connection.
 
         Raises:
             PreflightError: The host allows no sessions at all, or too few.
         """
-        with self._opening:  # one at a time, or each would make a connection for itself
+        with self._opening:  # one at a time, or each would open a connection
             clients, is_full = self._clients, len(self._clients) == MAX_CONNECTIONS
             patience_s = FULL_S if is_full else FREED_S if len(clients) > 1 else 0.0
             give_up_s = time.monotonic() + patience_s
@@ -249,7 +249,7 @@ class SshNode:
 
         Args:
             action: What to do.
-            path: The file there that it is about, if any.
+            path: The remote file, if any.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -265,7 +265,7 @@ class SshNode:
         except paramiko.SFTPError as error:
             raise _no_sftp(self.name, error) from error
         except OSError as error:
-            if not self._is_connected():  # paramiko passes on what ended the connection
+            if not self._is_connected():  # paramiko raises what ended the connection
                 raise _broken(self.name, error) from error
             raise _refused(self.name, path, error) from error
 
@@ -282,7 +282,7 @@ def _broken(host: str, error: Exception) -> HostUnreachableError:
 
 
 def _no_sftp(host: str, error: Exception) -> PreflightError:
-    """Most often the user's own shell has put words between the packets."""
+    """Usually text of the user's shell among the packets."""
     return PreflightError(
         f"files cannot be exchanged over SFTP: {error}",
         where=host,
@@ -303,7 +303,7 @@ def _begin(channel: paramiko.Channel, script: bytes, mark: str, deadline_s: floa
     channel has ended. None if neither happens in time."""
     channel.exec_command(LOGIN_LINE)
     channel.settimeout(max(0.1, deadline_s - time.monotonic()))
-    with contextlib.suppress(OSError):  # a shell that ended at once: what it said is read below
+    with contextlib.suppress(OSError):  # a shell that ended at once: its output is read below
         channel.sendall(script)
     said = bytearray()
     while begins(bytes(said), mark) is None:
@@ -334,7 +334,7 @@ def _talk(
         channel.exec_command(LOGIN_LINE)
         channel.settimeout(max(0.1, deadline_s - time.monotonic()))
         output, data = bytearray(), script
-    with contextlib.suppress(OSError):  # who ends early says why on its streams
+    with contextlib.suppress(OSError):  # an early end is explained on its streams
         view = memoryview(data)
         for start in range(0, len(data), SEND_BYTES):
             channel.sendall(bytes(view[start : start + SEND_BYTES]))

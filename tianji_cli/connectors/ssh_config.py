@@ -1,8 +1,8 @@
-"""What the user's own OpenSSH client makes of a host: `ssh -G` is asked, nothing is guessed.
+"""The user's ssh configuration of a host, from the user's own OpenSSH client (`ssh -G`).
 
-`ssh -G` reads every file, follows Include, evaluates Match (and runs `Match exec`) and prints what
-it would do. It is asked once for each host and way to it. Where there is no client, paramiko's
-parser stands in for it, and refuses a file with lines that it would misread (`ssh_parser`).
+`ssh -G` reads every file, follows Include, evaluates Match (and runs `Match exec`) and prints the
+result. It is run once per host and route. Without a client, paramiko's parser is used, and a file
+with lines that it would misread is refused (`ssh_parser`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ ASK_S = 20.0
 """Time-out: `Match exec` and canonical names can ask the network."""
 SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _REPEATED = frozenset({"identityfile", "certificatefile"})
-"""Options that hold one value for each line that names them."""
+"""Options with one value per line."""
 _AT_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A host as it would be named to `ssh`, with what its command line would say.
+    """A host as named on the command line of `ssh`, with options.
 
     Attributes:
-        alias: What the user calls it.
-        jump: As for `-J`; `none` for no jump, whatever the configuration says.
+        alias: The user's name for it.
+        jump: As for `-J`; `none` for no jump, even if the configuration has one.
     """
 
     alias: str
@@ -45,7 +45,7 @@ class Question:
 
     @property
     def words(self) -> list[str]:
-        """The command line's part."""
+        """Its command-line arguments."""
         words = [] if self.user is None else ["-l", self.user]
         words += [] if self.port is None else ["-p", str(self.port)]
         words += [] if self.key is None else ["-i", self.key]
@@ -56,11 +56,11 @@ class Question:
 
 
 class UserConfig:
-    """The user's configuration of ssh, as one file and what it includes.
+    """The user's ssh configuration: one file and its includes.
 
     Args:
         path: The file; None for the user's own, as `ssh` finds it.
-        program: The client to ask; None if there is none.
+        program: The client; None if there is none.
     """
 
     def __init__(self, path: Path | None, program: str | None) -> None:
@@ -77,14 +77,14 @@ class UserConfig:
         key: str | None = None,
         jump: str | None = None,
     ) -> Options:
-        """All that holds for a host.
+        """All options of a host.
 
         Raises:
             ConfigError: The configuration cannot be used; file and line are named.
             DeadlineError: The client does not answer.
         """
         question = Question(alias, user, port, key, jump)
-        with self._lock:  # `Match exec` runs programs: once, not once for each thread that asks
+        with self._lock:  # `Match exec` runs programs: once, not once per thread
             if question not in self._answers:
                 self._answers[question] = self._ask(question)
             return self._answers[question]
@@ -133,7 +133,7 @@ _CONFIGS: dict[tuple[object, ...], UserConfig] = {}
 
 
 def read_user_config(path: Path | None = None) -> UserConfig:
-    """The user's own configuration of ssh; what was asked of it once is remembered.
+    """The user's own ssh configuration, with cached answers.
 
     Args:
         path: A file to read instead of it.
@@ -150,7 +150,7 @@ def read_user_config(path: Path | None = None) -> UserConfig:
 
 
 def read_answer(text: str) -> dict[str, str | list[str]]:
-    """What `ssh -G` printed: one option a line, its name in lower case.
+    """Parses the output of `ssh -G`: one option per line, its name in lower case.
 
     >>> read_answer("user ann\\nidentityfile ~/.ssh/a\\nidentityfile /b c\\n")
     {'user': 'ann', 'identityfile': ['~/.ssh/a', '/b c']}
@@ -169,7 +169,7 @@ def read_answer(text: str) -> dict[str, str | list[str]]:
 
 
 def refusal(errors: str, alias: str) -> SshConfigError:
-    """The client's own words, with the file and line that they name."""
+    """The error of the client, with file and line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     fix = f"ssh -G {alias} must work"
     for line in lines:
@@ -193,7 +193,7 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _with_home(answer: dict[str, str | list[str]], here: str, there: str) -> Options:
-    """The files that ssh has looked up below one home, below another."""
+    """Maps files from one home directory to another."""
     name = "userknownhostsfile"
     value = answer.get(name)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Opens SSH connections: keys or agent only, jump hosts, deadlines, retries where they can help.
+"""Opens SSH connections: keys or agent only, jump hosts, time-outs, retries if they can help.
 
 paramiko's own keepalive sends but never checks, so a dead peer is noticed by TCP: keepalive probes
 and TCP_USER_TIMEOUT on the underlying socket.
@@ -22,17 +22,17 @@ from tianji_cli.connectors.ssh_proxy import ProxyCommand
 from tianji_cli.connectors.target import Target
 
 CONNECT_S = 10.0
-"""For each step of each hop: TCP, banner, authentication, channel."""
+"""Time-out of each step of each hop: TCP, banner, authentication, channel."""
 MAX_CONNECT_S = 50.0
-"""A longer `ConnectTimeout` is cut: making a host ready has a deadline as well."""
+"""A longer `ConnectTimeout` is reduced to this: provisioning has a deadline as well."""
 ATTEMPTS = 6
-"""sshd turns some of many simultaneous connections away (MaxStartups); those come back."""
+"""Attempts: sshd refuses some of many simultaneous connections (MaxStartups)."""
 KEEPALIVE_S = 2
 USER_TIMEOUT_MS = 12_000
-"""Longer than the cuts that a run survives, with the last retransmission before it."""
+"""Longer than network cuts that a run survives, including the last retransmission."""
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _NO_ROUTE = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Of an address of a family that this machine's network does not have."""
+"""Errors for an address family that this machine's network does not have."""
 
 
 def open_client(
@@ -42,7 +42,7 @@ def open_client(
 
     Args:
         target: The host.
-        earlier: Connections to the hosts on the way, the last of them next to it.
+        earlier: Connections to the jump hosts, the last one next to it.
         cancel: Ends waiting between attempts.
 
     Raises:
@@ -116,7 +116,7 @@ def _connect_once(
 
 
 class _Transport(paramiko.Transport):
-    """Asks for host keys in the order in which they can be trusted, certificates included."""
+    """Requests host keys in order of possible trust, including certificates."""
 
     def __init__(self, sock: Any, trust: Trust, **options: Any) -> None:  # noqa: ANN401
         self._trust = trust
@@ -128,7 +128,7 @@ class _Transport(paramiko.Transport):
 
 
 def _way_to(target: Target, earlier: list[paramiko.SSHClient]) -> socket.socket | paramiko.Channel:
-    """What the connection runs over: a jump host's channel, a proxy command, or TCP."""
+    """The transport of the connection: a jump host's channel, a proxy command, or TCP."""
     limit_s = _limit_s(target)
     if earlier:
         transport = earlier[-1].get_transport()
@@ -144,7 +144,7 @@ def _dial(target: Target, limit_s: float) -> socket.socket:
     """A TCP connection to the first of the host's addresses that answers.
 
     Raises:
-        OSError: None does; the error is that of the first one to which there is a way at all.
+        OSError: None does; the error of the first address with a usable family.
     """
     family = _FAMILIES.get(target.family, socket.AF_UNSPEC)
     errors: list[OSError] = []

@@ -1,7 +1,7 @@
 """Files of a host: over SFTP, or with shell commands if SFTP does not work.
 
-A login shell that prints words, or that starts no program by its path, spoils sshd's SFTP server;
-some hosts have none. Everything raises `OSError` for what the host refuses.
+A login shell that prints text, or that cannot start programs by path, breaks sshd's SFTP server;
+some hosts have none. All functions raise `OSError` if the host refuses.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tianji_cli.connectors.remote_shell import ShellAnswer
 
 PUT_CHUNK_BYTES = 1 << 18
 _NOT_THERE = 44
-"""Exit code of our own for a file that does not exist."""
+"""Our exit code for a file that does not exist."""
 
 RunLine = Callable[[str, bytes], ShellAnswer]
-"""Runs a line of shell with this input, to its end."""
+"""Runs a shell line with this input, to its end."""
 
 
 class Files(Protocol):
@@ -35,7 +35,7 @@ class Files(Protocol):
     def exists(self, path: str) -> bool: ...
 
     def read(self, path: str, offset: int, max_bytes: int) -> bytes:
-        """From `offset` on so many bytes, or to its end if that is negative.
+        """This many bytes from `offset` on, or to the end if negative.
 
         Raises FileNotFoundError.
         """
@@ -85,7 +85,7 @@ class SftpFiles:
         found: dict[str, int] = {}
 
         def look(prefix: str, depth: int) -> None:
-            # not listdir_iter: it asks ahead, and another request amid its turns takes the answers
+            # not listdir_iter: it sends requests ahead, and other requests would take its answers
             entries = self._sftp.listdir_attr(f"{root}/{prefix}")
             for entry in entries[:MAX_FILES]:
                 mode, name = entry.st_mode or 0, f"{prefix}{entry.filename}"
@@ -102,7 +102,7 @@ class ShellFiles:
     """With commands that every Linux has.
 
     Args:
-        run_line: Runs one.
+        run_line: Runs a shell line.
     """
 
     def __init__(self, run_line: RunLine) -> None:

@@ -1,7 +1,7 @@
 """The keys to try for a login: files and those of an agent, in the order of OpenSSH.
 
-A file that cannot be used does not end the attempt: it is said, with the reason, if no other key
-is accepted.
+A file that cannot be used does not end the attempt: the error names it, with the reason, if no
+other key is accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AGENT_S = 10.0
 _KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 _HEADER = b"openssh-key-v1\0"
 _BROKEN = (paramiko.SSHException, ValueError, TypeError, EOFError, IndexError)
-"""What paramiko and cryptography raise for files that hold no key."""
+"""Exceptions of paramiko and cryptography for files without a key."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class KeyFile:
 
     Attributes:
         key: None if it cannot be used.
-        public: The public half, as it travels; empty if it is not known.
+        public: The public half in wire format; empty if unknown.
         problem: Why it cannot be used.
     """
 
@@ -50,7 +50,7 @@ class KeyFile:
 
 
 def read_key_file(path: str) -> KeyFile:
-    """Reads a private key; what is wrong with it is said in the answer."""
+    """Reads a private key; problems are in the result."""
     public = _public_half(path)
     try:
         facts = Path(path).stat()
@@ -88,7 +88,7 @@ def _load(path: str) -> paramiko.PKey:
 
 
 def _as_openssh(data: bytes) -> str:
-    """A key in PKCS8, which ssh reads and paramiko does not.
+    """A PKCS8 key, which ssh supports and paramiko does not.
 
     Raises:
         TypeError: It is locked with a passphrase.
@@ -108,7 +108,7 @@ def _public_half(path: str) -> bytes:
 
 
 def _embedded_public(data: bytes) -> bytes:
-    """The public key of a file in OpenSSH's format, which is readable if the private one is not."""
+    """The public key of a file in OpenSSH's format, readable even if the private one is not."""
     lines = data.strip().splitlines()
     try:
         body = base64.b64decode(b"".join(lines[1:-1]), validate=True)
@@ -123,10 +123,10 @@ def _embedded_public(data: bytes) -> bytes:
 
 
 def check_key_file(host: str, path: str) -> None:
-    """Looks at the one key file that an inventory names, before anything is connected.
+    """Checks the key file that an inventory names, before connecting.
 
     Raises:
-        ConfigError: There is none, or it is no private key.
+        ConfigError: There is none, or it is not a private key.
         PreflightError: It must not be read.
     """
     file = expand(path)
@@ -134,7 +134,7 @@ def check_key_file(host: str, path: str) -> None:
         raise ConfigError(f"there is no such key file: {file}", where=f"{host}: key")
     found = read_key_file(str(file))
     if found.key is not None or found.is_locked:
-        return  # whether an agent has what is locked, is seen later
+        return  # an agent can still have a locked key
     kind = ConfigError if found.problem.startswith("holds no") else PreflightError
     fix = "give the private key of a pair, not the .pub file" if kind is ConfigError else ""
     raise kind(f"the key file {file} {found.problem}", where=f"{host}: key", fix=fix)
@@ -167,7 +167,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
         target: Where to log in.
 
     Attributes:
-        tried: What was offered, in words.
+        tried: Descriptions of the offered keys.
     """
 
     target: Target
@@ -212,7 +212,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
         raise LoginRefusedError(self._wants_more(needs) if needs else self._refused())
 
     def _gets_in_without(self, transport: paramiko.Transport) -> bool:
-        """Some hosts know the user by the network that the connection comes from."""
+        """Some hosts accept the user without a key, by network."""
         try:
             return not transport.auth_none(self.target.user)
         except paramiko.SSHException:
@@ -235,7 +235,7 @@ class Login(paramiko.auth_strategy.AuthStrategy):
                     yield f"{_comment(key)} of the agent", key
 
     def _certified(self) -> Iterator[tuple[str, paramiko.PKey]]:
-        """Keys with a certificate: `CertificateFile`, or `KEY-cert.pub` beside a key's file."""
+        """Keys with a certificate: `CertificateFile`, or `KEY-cert.pub` beside the key file."""
         beside = [f"{file.path}-cert.pub" for file in self._files]
         keys = [*self._agent, *(file.key for file in self._files if file.key is not None)]
         for path in dict.fromkeys([*self.target.certificates, *beside]):
@@ -308,7 +308,7 @@ class LoginRefusedError(paramiko.SSHException):
 
 
 def _certify(key: paramiko.PKey, path: str) -> bool:
-    """Gives a key its certificate. False if it is another's, or none."""
+    """Adds a certificate to a key. False if it belongs to another key, or is invalid."""
     try:
         key.load_certificate(path)
         blob = key.public_blob

@@ -1,7 +1,7 @@
 """`~/.ssh/config` read without an OpenSSH client, by paramiko's parser.
 
-It knows a part of the language. A file with lines that it would overlook or take for something
-else is refused with these lines, since to guess means to reach another host, or another user's.
+It supports a part of the language. A file with lines that it would ignore or misread is refused
+with these lines, since a guess could reach another host or another user.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _WITH_VALUE = _KNOWN_CRITERIA - {"all"}
 
 
 def parse_config(path: Path, alias: str, user: str | None = None) -> Options:
-    """All that a file says of a host; what holds for every host if there is no such file.
+    """All options of a file for a host; the defaults if there is no such file.
 
     Raises:
-        SshConfigError: It cannot be read, or holds what this parser does not understand.
+        SshConfigError: It cannot be read, or has lines that this parser does not support.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -47,7 +47,7 @@ def parse_config(path: Path, alias: str, user: str | None = None) -> Options:
 
 
 def not_understood(text: str) -> list[tuple[int, str]]:
-    """Lines that paramiko's parser would misread: their numbers, and what is on them.
+    """Lines that paramiko's parser would misread: their numbers and texts.
 
     >>> not_understood("Host a\\n Include more\\nMatch final all\\nMatch user ann")
     [(2, 'Include more'), (3, 'Match final all')]
@@ -65,7 +65,7 @@ def not_understood(text: str) -> list[tuple[int, str]]:
 
 
 def _is_understood(name: str, value: str) -> bool:
-    if name == "include" or " #" in value:  # to ssh a comment, to the parser part of the value
+    if name == "include" or " #" in value:  # a comment for ssh, part of the value for the parser
         return False
     if name == "canonicalizehostname":
         return value.lower() in ("no", "none")
@@ -75,7 +75,7 @@ def _is_understood(name: str, value: str) -> bool:
 def _is_known(criteria: str) -> bool:
     """Whether a Match line names only what the parser evaluates as ssh does."""
     if "user" in criteria and not user_name():
-        return False  # the parser asks for the name, and there is none
+        return False  # the parser needs the user's name, and there is none
     words = criteria.split()
     while words:
         name = words.pop(0).removeprefix("!")

@@ -10,16 +10,16 @@ from typing import IO
 
 
 class ProxyCommand(socket.socket):
-    """The near end; the command is run by the user's shell, as `ssh` would have it run.
+    """The local end; the user's shell runs the command, as with `ssh`.
 
-    In a session of its own: Ctrl-C in the terminal is for this program, which needs the connection
+    It has its own session: Ctrl-C in the terminal is for this program, which needs the connection
     to stop a run gracefully.
     """
 
     _process: subprocess.Popen[bytes]
     _errors: IO[bytes]
     last_words = ""
-    """The last line that the command said on standard error; known once this is closed."""
+    """The command's last line on standard error; known once this is closed."""
 
     @classmethod
     def start(cls, command: str) -> ProxyCommand:

@@ -16,7 +16,7 @@ from engine.host.account import expand, home, user_name
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 Options: TypeAlias = Mapping[str, str | list[str]]
-"""Lower-case names of options and their values, as paramiko's parser gives them, too."""
+"""Lower-case names of options and their values, as from paramiko's parser."""
 
 
 class SshConfigError(ConfigError):
@@ -28,7 +28,7 @@ class Tokens:
     """The percent tokens of ssh_config, for one host.
 
     Attributes:
-        alias: As the user named it.
+        alias: The user's name for it.
         key_name: HostKeyAlias, or else the alias.
     """
 
@@ -39,7 +39,7 @@ class Tokens:
     key_name: str
 
     def replace(self, text: str) -> str:
-        """The text with all tokens replaced; a sign that starts none stays.
+        """The text with all tokens replaced; other percent signs are kept.
 
         >>> Tokens("a", "a.lab", 22, "ann", "a").replace("nc %h %p 100%% %r@%n %z")
         'nc a.lab 22 100% ann@a %z'
@@ -47,7 +47,7 @@ class Tokens:
         return re.sub(r"%(.)", lambda match: self._value(match[1]), text, flags=re.DOTALL)
 
     def path(self, text: str) -> str:
-        """The file that an option names."""
+        """The expanded path of an option's file."""
         return str(expand(self.replace(without_variables(text))))
 
     def _value(self, letter: str) -> str:
@@ -76,10 +76,10 @@ def without_variables(text: str, *, optional: bool = False) -> str:
     """The text with `${NAME}` replaced by this process's environment.
 
     Args:
-        optional: A variable that is not set is nothing, rather than an error.
+        optional: An unset variable is empty, rather than an error.
 
     Raises:
-        ConfigError: A variable is not set, which ssh refuses as well.
+        ConfigError: A variable is not set; ssh refuses this, too.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -95,7 +95,7 @@ def without_variables(text: str, *, optional: bool = False) -> str:
 
 
 def split_files(text: str) -> list[str]:
-    """The files of one option; `ssh -G` joins them with blanks and quotes none that holds one.
+    """The files of one option; `ssh -G` joins them with blanks, without quoting.
 
     A name that contains a blank continues until a word starts another name.
 

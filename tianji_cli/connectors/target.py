@@ -1,7 +1,7 @@
 """The target of an SSH connection, from the inventory and the user's own configuration.
 
-Pure: the configuration comes in as a function from alias to options. What the inventory says wins
-over the configuration, as a command-line option of `ssh` would.
+Pure: the configuration is a function from alias to options. The inventory overrides the
+configuration, as a command-line option of `ssh` would.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ USUAL_KEYS = tuple(
     f"~/.ssh/id_{kind}"
     for kind in ("rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk", "xmss", "dsa", "mldsa44")
 )
-"""What ssh tries where nothing is configured, in any of its releases."""
+"""The keys that ssh tries by default, in any of its releases."""
 USUAL_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _JUMP = re.compile(
@@ -49,19 +49,19 @@ class Target:
     """One hop.
 
     Attributes:
-        alias: What the user calls it.
+        alias: The user's name for it.
         keys: Private key files to try; empty for the usual ones.
         certificates: Of those keys or of an agent's, beside `KEY-cert.pub`.
-        uses_agent: Whether an agent's keys may be tried that are in none of these files.
-        agent: Path of the agent's socket; None if there is none to be asked.
+        uses_agent: Whether to try keys of an agent that are in none of these files.
+        agent: Path of the agent's socket; None without an agent.
         known_hosts: Files of trusted host keys; empty for the user's.
-        system_known_hosts: As many files more.
+        system_known_hosts: The system's files of trusted host keys.
         revoked_host_keys: File of keys that are never trusted; empty if there is none.
-        host_key_alias: What known_hosts calls it, if not by its name and port.
+        host_key_alias: Its name in known_hosts, if not name and port.
         strictness: `StrictHostKeyChecking` of the configuration.
         family: `any`, `inet` or `inet6`.
-        connect_s: How long a connection may take to open; None if nothing is said.
-        proxy_command: How the user's own ssh gets there, if not by jumps.
+        connect_s: Time-out of the connection; None if not configured.
+        proxy_command: The command that connects, if there are no jumps.
         jumps: Hops before this one, the first of them first.
     """
 
@@ -89,7 +89,7 @@ class Target:
 
     @property
     def key_name(self) -> str:
-        """What `known_hosts` calls it."""
+        """Its name in `known_hosts`."""
         if self.host_key_alias:
             return self.host_key_alias
         is_usual = self.port == DEFAULT_PORT
@@ -97,7 +97,7 @@ class Target:
 
 
 def address_text(host: str, port: int) -> str:
-    """Host and port as a user would write them; brackets where it takes them.
+    """Host and port as a user would write them, with brackets if needed.
 
     >>> address_text("box", 22), address_text("::1", 22), address_text("fe80::1%eth0", 2200)
     ('box', '[::1]', '[fe80::1%eth0]:2200')
@@ -107,10 +107,10 @@ def address_text(host: str, port: int) -> str:
 
 
 def resolve_target(host: Host, lookup: Lookup) -> Target:
-    """The way to a host of the inventory.
+    """The route to a host of the inventory.
 
     Raises:
-        ConfigError: A jump host cannot be read, or jumps go round in a circle.
+        ConfigError: A jump host cannot be parsed, or jumps form a loop.
     """
     key = str(expand(host.key)) if host.key else None
     jump = None if host.jump is None else ",".join(part.strip() for part in host.jump.split(","))
@@ -147,7 +147,7 @@ def _resolve(
         )
     options = lookup(alias, user=user, port=port, key=key, jump=_for_ssh(jump))
     hop = _hop(alias, options, user, port)
-    # paramiko's parser takes no command line, so what the inventory says is put in here as well
+    # paramiko's parser has no command line, so the inventory's values are added here
     via = jump if jump is not None else str(options.get("proxyjump", "none"))
     if via.lower() != "none":
         return replace(hop, jumps=tuple(_jumps(via, hop, alias, lookup, depth)))
@@ -160,7 +160,7 @@ def _resolve(
 
 
 def _hop(alias: str, options: Mapping[str, Any], user: str | None, port: int | None) -> Target:
-    """One host by itself, without the way to it."""
+    """One host, without the route to it."""
     name = user or str(options.get("user", "")) or user_name()
     if not name:
         raise ConfigError(
@@ -215,14 +215,14 @@ def _unless_none(value: object) -> str:
 
 
 def _is_usual(found: object) -> bool:
-    """Whether these are the keys that ssh lists where none is configured."""
+    """Whether these are the keys that ssh lists by default."""
     names = [found] if isinstance(found, str) else list(found) if isinstance(found, list) else []
     usual = {str(expand(path)) for path in USUAL_KEYS}
     return len(names) != 1 and all(str(expand(str(name))) in usual for name in names)
 
 
 def _agent(value: str, tokens: Tokens) -> str | None:
-    """Where the agent listens, of the many ways to say so."""
+    """The agent's socket, from the several ways to set it."""
     if value.lower() == "none":
         return None
     if value == "SSH_AUTH_SOCK":
@@ -242,7 +242,7 @@ def _known_hosts(
 
 
 def _for_ssh(jump: str | None) -> str | None:
-    """A list of jumps as every release of the client takes it: no URI but plain words."""
+    """A list of jumps that every release of the client accepts: without URIs."""
     if jump is None or jump.lower() == "none":
         return jump
     return ",".join(_words(*read_jump(text)) for text in jump.split(","))

@@ -1,1 +1,1 @@
-"""A run from its start to its results: controlled, watched, resumed, brought back."""
+"""A run from its start to its results: control, monitoring, resuming, collecting."""

@@ -16,7 +16,7 @@ from tianji_cli.connectors.base import Connection
 from tianji_cli.interrupts import Interrupts
 
 BEAT_S = 3.0
-"""How often supervisors behind SSH hear from us; see `Prepare.lease_s`."""
+"""Period of messages to supervisors behind SSH; see `Prepare.lease_s`."""
 
 
 class SupervisorChannel:
@@ -61,7 +61,7 @@ class SupervisorChannels:
     Args:
         connections: By host.
         interrupts: Wakes the selector up, too.
-        beats: Hosts whose supervisors expect to hear from us.
+        beats: Hosts whose supervisors expect regular messages.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class SupervisorChannels:
         self._writable = set(wanted)
 
     def beat(self, now_s: float) -> None:
-        """Says that we live to those who have to hear it, if it is time to."""
+        """Sends a heartbeat to hosts that expect one, if due."""
         if not self._beats or now_s < self._beat_at_s:
             return
         self._beat_at_s = now_s + BEAT_S

@@ -1,7 +1,7 @@
 """Runs a plan on hosts that are ready: prepare, launch, watch, end. No gradients, no terminal here.
 
-A run's processes live in the supervisors' hands, not in this one's. Whatever happens here, each
-supervisor sees its standard input end or fall silent, and ends its part of the run.
+The supervisors own a run's processes, not this process. Whatever happens here, each supervisor sees
+its standard input end or go silent, and ends its part of the run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LEASE_S = 15.0
 
 @dataclass(frozen=True)
 class HostReady:
-    """What a host has answered to `Prepare`."""
+    """The answer of a host to `Prepare`."""
 
     facts: HostFacts
     endpoints: tuple[str, ...]
@@ -56,10 +56,10 @@ class HostReady:
 
 
 class Controller:
-    """Talks to the supervisors of a run. Use `prepare`, `measure_clocks`, then `run`, and `close`.
+    """The link to a run's supervisors. Call `prepare`, `measure_clocks`, then `run`, and `close`.
 
     Args:
-        plan: What to run.
+        plan: The plan.
         sites: All hosts of the plan, ready.
         interrupts: The user's Ctrl-C.
     """
@@ -74,7 +74,7 @@ class Controller:
         self._head = plan.host_of[COORDINATOR]
 
     def prepare(self, run_id: str) -> dict[str, HostReady]:
-        """Checks the experiment on all hosts; nothing of the run has started yet.
+        """Checks the experiment on all hosts, before any role starts.
 
         Raises:
             TianJiError: As a host reported it; VersionMismatchError; DeadlineError if one does not
@@ -159,7 +159,7 @@ class Controller:
         raise DeadlineError("the clock could not be read", where=", ".join(late))
 
     def _check_alive(self, line: SupervisorChannel | None, report: object) -> None:
-        """While nothing runs yet, any end is an error."""
+        """Before the launch, any end of a supervisor is an error."""
         if self._interrupts.count:
             raise KeyboardInterrupt
         if line is not None and report is None:
@@ -168,7 +168,7 @@ class Controller:
             raise line.died(report.cause + "".join(f"\n    {text}" for text in report.log_tail))
 
     def meanwhile(self, action: Callable[[], None]) -> None:
-        """Does what takes long, and lets supervisors know meanwhile that we live.
+        """Runs a long action, and sends heartbeats to supervisors in the meantime.
 
         Raises:
             TianJiError: As the action does.
@@ -192,19 +192,19 @@ class Controller:
         Args:
             launches: From `tianji_cli.planning.plan.wire`, by host.
             show: Called with each snapshot of progress.
-            note: Called with words for the user.
-            detaches: Let go as soon as training has started.
+            note: Called with messages for the user.
+            detaches: Return once training has started.
         """
         watcher = Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
         for host, launch in launches.items():
-            self._lines.by_host[host].tell(launch)  # one that is gone ends its line, too
+            self._lines.by_host[host].tell(launch)  # one that is gone also closes its channel
         return watcher.watch()
 
     def close(self, gave_up: Collection[str] = ()) -> list[str]:
         """Ends the supervisors, and with them whatever is left of the run.
 
         Args:
-            gave_up: Hosts that had their time to end, and are not waited for again.
+            gave_up: Hosts that timed out already, and are not waited for again.
 
         Returns:
             Hosts whose supervisor has not ended in time.
@@ -224,12 +224,12 @@ class Controller:
         return late
 
     def let_go(self) -> None:
-        """Leaves a detached run alone."""
+        """Disconnects from a detached run."""
         self._lines.close()
         self._close_connections()
 
     def _close_connections(self) -> None:
-        """One that cannot be closed in time ends with its host's connection."""
+        """Closes a channel; if that times out, it ends with its host's connection."""
         closing = {host: line.connection.close for host, line in self._lines.by_host.items()}
         in_parallel(closing, CLOSE_S)
 
@@ -240,7 +240,7 @@ def _ready(report: Prepared) -> HostReady:
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:
-    """Raises VersionMismatchError unless we understand each other."""
+    """Raises VersionMismatchError unless both sides have the same protocol."""
     host = part.host.name
     here = platform.python_version()
     if hello.protocol != engine.PROTOCOL_VERSION:
@@ -259,7 +259,7 @@ def check_versions(part: HostPart, hello: Hello) -> None:
 
 
 def refusal(report: Refused, host: str | None = None) -> TianJiError:
-    """The error that a host reported; what is wrong on another machine than this names it."""
+    """The error that a host reported, with its name if it is another machine."""
     what = report.what if host is None else f"{host}: {report.what}"
     error = TianJiError(what, where=report.where, fix=report.fix)
     for kind in TianJiError.__subclasses__():

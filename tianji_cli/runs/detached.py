@@ -1,7 +1,7 @@
 """Detached runs: inspect them, end them, copy their files here.
 
-Everything starts from `results/<run-id>/deployment.json`, written when the run began. Hosts are
-asked in parallel; one that does not answer does not keep the others from answering.
+Everything starts from `results/<run-id>/deployment.json`, written when the run started. Hosts are
+asked in parallel; one that does not answer does not block the others.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """What a host says of its part.
+    """The answer of a host about its part.
 
     Attributes:
-        part: The host's.
-        findings: What is there; None if it does not answer.
-        error: Why it does not answer, or what could not be done with its files.
+        part: The host's part.
+        findings: Its state; None if it does not answer.
+        error: Why it does not answer, or what failed with its files.
     """
 
     part: HostPart
@@ -68,7 +68,7 @@ class HostAnswer:
 
     @property
     def problem(self) -> str:
-        """What is wrong, to be said after the host's name; empty if nothing is."""
+        """The problem, to be printed after the host's name; empty if there is none."""
         if self.error is None:
             return ""
         verb = "answers, but " if self.findings else "does not answer: "
@@ -76,15 +76,15 @@ class HostAnswer:
 
 
 class DetachedRun:
-    """A run by its directory here.
+    """A run, from its directory here.
 
     Args:
         paths: `results/<run-id>`.
         reach: Makes connections.
-        consent: Asked before hosts are used that a run names which was not begun here.
+        consent: Asked before using hosts of a run that was not started here.
 
     Raises:
-        ConfigError: The run had no processes of its own, or is not agreed to.
+        ConfigError: The run had no separate processes, or the user does not agree.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class DetachedRun:
         return self._ask_all(ask)
 
     def bring_along(self, stop: threading.Event) -> None:
-        """Brings what is new of every host that is not this machine, until `stop` is set.
+        """Copies new data from every remote host, until `stop` is set.
 
-        Each host has a thread and a connection of its own, which is made again when it breaks. Who
-        does not answer is reported by `look`.
+        Each host has its own thread and connection, which is reopened when it breaks. `look`
+        reports hosts that do not answer.
         """
         for part in self.deployment.parts:
             if part.host.connection != "local":
@@ -139,7 +139,7 @@ class DetachedRun:
         return self._ask_all(ask)
 
     def note_ended(self) -> None:
-        """Notes that the run has ended, for commands that ask no host; a full disk costs that."""
+        """Records that the run has ended, for commands that ask no host; skipped on a full disk."""
         if not self.deployment.has_ended:
             with contextlib.suppress(OSError):
                 note_ended(self.paths.root, self.deployment)
@@ -147,8 +147,8 @@ class DetachedRun:
     def end(self) -> list[HostAnswer]:
         """Ends the run on all hosts, copies all files here, and removes them there.
 
-        Every supervisor is asked at the same time: the one beside the coordinator stops the run in
-        good order, which ends the others' roles as well. If nothing is left: `note_collected`.
+        All supervisors are asked at the same time: the one beside the coordinator stops the run
+        gracefully, which also ends the others' roles. If nothing is left: `note_collected`.
         """
 
         def stop(node: Node, part: HostPart) -> HostAnswer:
@@ -161,10 +161,10 @@ class DetachedRun:
     def _bring(
         self, node: Node, part: HostPart, *, everything: bool, removes: bool = False
     ) -> TianJiError | None:
-        """Brings a host's files here; removes them there only once they have come.
+        """Copies a host's files here, then removes them there.
 
         Returns:
-            What went wrong. It takes nothing from what the host has answered.
+            The error, if any; it does not affect the host's answer.
         """
         if not node.is_remote:
             return None
@@ -182,10 +182,10 @@ class DetachedRun:
         return None
 
     def note_collected(self) -> None:
-        """Notes that all of it is here and nothing is on any host.
+        """Records that all files are here and nothing is on any host.
 
         Raises:
-            CleanupError: That cannot be written.
+            CleanupError: This cannot be written.
         """
         done = msgspec.structs.replace(self.deployment, is_collected=True)
         try:
@@ -208,7 +208,9 @@ class DetachedRun:
                     node.close()
             except TianJiError as error:
                 return HostAnswer(part, None, error)
-            except OSError as error:  # of this machine: no descriptor, no memory for a process
+            except (
+                OSError
+            ) as error:  # an error of this machine: no descriptor, no memory for a process
                 failed = TianJiError(f"it cannot be asked: {error}", where=part.host.name)
                 return HostAnswer(part, None, failed)
 

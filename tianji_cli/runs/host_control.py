@@ -1,4 +1,4 @@
-"""Asks a host about a run, ends it there, removes its directory: by what the run recorded."""
+"""Inspects or ends a run on a host and removes its directory, from what the run recorded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ STEP_S = 30.0
 
 
 def _inspect(node: Node, part: HostPart, limit_s: float, *arguments: str) -> Findings:
-    """Runs a module of the run's own sources there, which imports nothing heavy.
+    """Runs a module of the run's own sources there, without heavy imports.
 
-    On this machine it is this program's own, whatever the run's files say.
+    On this machine it is always this program's own module, whatever the run's files say.
     """
     python, source, module = part.python, part.source, part.inspecting_module
     if not node.is_remote:
@@ -41,7 +41,7 @@ def _decode(node: Node, done: Completed) -> Findings:
 
 
 def look_at_part(node: Node, part: HostPart, run_id: str) -> Findings:
-    """What there is of a run on a host.
+    """The state of a run on a host.
 
     Raises:
         TianJiError: The host cannot be asked.
@@ -50,14 +50,14 @@ def look_at_part(node: Node, part: HostPart, run_id: str) -> Findings:
 
 
 def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findings:
-    """Ends what there is of a run on a host, first politely.
+    """Stops a run on a host gracefully, then kills it.
 
     Args:
-        node, part, run_id: What, where.
+        node, part, run_id: The host, its part, and the run.
         within_s: Time for a graceful stop.
 
     Returns:
-        What is left after it.
+        The state after it.
 
     Raises:
         TianJiError: The host cannot be asked.
@@ -67,15 +67,15 @@ def end_part(node: Node, part: HostPart, run_id: str, within_s: float) -> Findin
 
 
 def _known(part: HostPart) -> list[str]:
-    """The attempt; the program of a run that has none may not know the argument."""
+    """The attempt; omitted for a run without one, whose program possibly lacks the argument."""
     return [part.attempt] if part.attempt else []
 
 
 def remove_part(node: Node, part: HostPart, run_id: str) -> None:
-    """Removes the run's directory from a host that is not this machine.
+    """Removes the run's directory from a remote host.
 
     Raises:
-        CleanupError: It is still there, or what is named is no directory of this run.
+        CleanupError: It is still there, or it is not a directory of this run.
     """
     place = PurePosixPath(part.run_dir)
     is_ours = place.is_absolute() and ".." not in place.parts and place.parent.name == "runs"

@@ -12,7 +12,7 @@ class Joining:
     """Follows the hosts of a run until they have joined.
 
     Args:
-        placements: Of its processes.
+        placements: The placement of its processes.
     """
 
     def __init__(self, placements: Sequence[Placement]) -> None:
@@ -20,7 +20,7 @@ class Joining:
         self._open = {item.host for item in placements}
 
     def take(self, progress: Progress) -> list[str]:
-        """The hosts that have joined since this was asked last."""
+        """The hosts that have joined since the last call."""
         waiting = {
             self._host_of[address]
             for address, role in progress.roles.items()

@@ -13,7 +13,7 @@ _ALWAYS_THERE = frozenset({COORDINATOR, "supervisor"})
 
 
 def words_of_laggards(paths: RunPaths) -> str:
-    """One indented block for each; empty if all roles with a log have joined."""
+    """One indented block per role; empty if all roles with a log have joined."""
     joined = {event.role for event in read_table(paths.trace, Event) if event.kind == "joined"}
     blocks = []
     for log in sorted(paths.logs.glob("*/*.log")):

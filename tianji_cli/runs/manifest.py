@@ -27,7 +27,7 @@ DECIDING = ("run_id", "experiment", "inventory")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Provenance of a run; values of `env` are not kept in it."""
+    """Provenance of a run, without values of `env`."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -58,8 +58,8 @@ def write_manifest(
 
     Args:
         paths, experiment, inventory: The run.
-        hosts: What each is, the coordinator's first.
-        processes: What each gets of its host.
+        hosts: Facts about each, the coordinator's first.
+        processes: Resources of each.
         offsets: Their monotonic clocks minus that of the coordinator's host.
         resumed: What it goes on from, if it does.
     """

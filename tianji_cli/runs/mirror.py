@@ -1,13 +1,13 @@
-"""Brings the files of a run here while it goes on: what is appended there is appended here.
+"""Copies the files of a run here while it runs: what a host appends is appended here.
 
-Traces and logs only ever grow, so their sizes say what is new. A checkpoint never changes once it
-is whole, so each is brought when it is there: what is lost with its host can still be resumed.
-Everything else (summary, states) is replaced as a whole over there, and fetched once, at the end;
-so is a log that was emptied over there, as it may have grown past what was known of it here.
+Traces and logs only grow, so their sizes show what is new. A checkpoint never changes once it is
+complete, so each is copied as soon as it exists: a run whose host is lost can still be resumed.
+All other files (summary, states) are replaced as a whole on their host, and copied once, at the
+end; so is a log that was emptied there, since it can have grown past the size known here.
 
-A host is not trusted: `tianji_cli.storage.takings` says what it may hand over. Nothing that comes
-is ever executed, read as what the user said, or written through a link; a checkpoint is kept only
-if it has the checksum that it states, and only such a one makes older ones of the same learner go.
+A host is not trusted: `tianji_cli.storage.takings` lists what is accepted from it. Received files
+are never executed, never taken for the user's input, and never written through a link. A checkpoint
+is kept only if its checksum matches, and only such a one replaces older ones of the same learner.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ CHUNK_BYTES = 1 << 23
 
 
 def fetch(node: Node, share: Share, remote: str, local: Path, *, everything: bool) -> None:
-    """Brings what is new of one host's part.
+    """Copies new data of one host's part.
 
     Args:
         node: The host.
-        share: What it may hand over.
+        share: What is accepted from it.
         remote: The run's directory there.
         local: `results/<run-id>`.
         everything: Also the files that are replaced as a whole.
 
     Raises:
-        HostUnreachableError: The connection broke; what has come so far stays.
+        HostUnreachableError: The connection broke; data copied so far is kept.
         PreflightError: A link here leads out of the run's directory.
-        TianJiError: A trace over there is none.
+        TianJiError: A trace there is invalid.
     """
     there = node.walk(remote)
     takings = takings_of(there, share)
@@ -60,7 +60,7 @@ def fetch(node: Node, share: Share, remote: str, local: Path, *, everything: boo
     for name, size in takings.replaced.items() if everything else ():
         _replace(node, f"{remote}/{name}", local, name, size)
     for name in takings.checkpoints:
-        with suppress(ConfigError):  # no checkpoint, or not yet whole: it is looked at again
+        with suppress(ConfigError):  # no checkpoint, or incomplete: it is checked again
             _take_checkpoint(node, remote, local, name, there)
     kept: dict[str, set[str]] = {}
     for name in takings.checkpoints:
@@ -71,13 +71,13 @@ def fetch(node: Node, share: Share, remote: str, local: Path, *, everything: boo
 
 
 def _append(node: Node, source: str, local: Path, name: str, size: int) -> None:
-    """Brings what a file has grown by. One that is shorter there was too long, and was emptied."""
+    """Copies what was appended to a file. A shorter one was emptied because of its size."""
     path = local / name
     if _size_of(path) == size:
         return
     with _alone_in(local, path.parent):
         known = _size_of(path)
-        if size < known:  # or another command has brought what came since we looked
+        if size < known:  # or another command has copied it in the meantime
             size = node.walk(str(PurePosixPath(source).parent)).get(path.name, known)
         if size < known:
             path.replace(path.with_name(path.name + ASIDE))
@@ -97,14 +97,13 @@ def _size_of(path: Path) -> int:
 
 
 def _check_text(chunk: bytes, node: Node, name: str) -> None:
-    """Raises TianJiError for a table with zero bytes: a file is full of them that is only said to
-    be long."""
+    """Raises TianJiError for a table with zero bytes, the contents of a sparse file."""
     if name.startswith("trace/") and b"\0" in chunk:
         raise TianJiError(f"{name} is no trace table", where=node.name)
 
 
 def _chunks(node: Node, source: str, offset: int, num_bytes: int) -> Iterator[bytes]:
-    """So many bytes of a file, or fewer if it has become shorter."""
+    """This many bytes of a file, or fewer if it was truncated."""
     while num_bytes > 0:
         chunk = node.read(source, offset, min(num_bytes, CHUNK_BYTES))[:num_bytes]
         if not chunk:
@@ -116,7 +115,7 @@ def _chunks(node: Node, source: str, offset: int, num_bytes: int) -> Iterator[by
 def _replace(node: Node, source: str, local: Path, name: str, size: int) -> None:
     data = b"".join(_chunks(node, source, 0, size))
     if len(data) < size:
-        return  # removed over there meanwhile
+        return  # removed there in the meantime
     path = local / name
     with _alone_in(local, path.parent):
         write_file(path, data)
@@ -124,7 +123,7 @@ def _replace(node: Node, source: str, local: Path, name: str, size: int) -> None
 
 @contextmanager
 def _alone_in(local: Path, directory: Path) -> Iterator[None]:
-    """Lets one command and one thread at a time change the files of a directory."""
+    """Locks a directory, so that one command and thread at a time changes its files."""
     make_inside(local, directory)
     with locked(directory):
         yield
@@ -137,7 +136,7 @@ def _take_checkpoint(
     here, and be there only because the run resumed from it.
 
     Raises:
-        ConfigError: It is none, or has not the checksum that it states; nothing of it is kept.
+        ConfigError: It is invalid, or its checksum does not match; nothing of it is kept.
     """
     path = local / name
     if any(other.name >= path.name for other in path.parent.glob("v*.json")):
@@ -168,7 +167,7 @@ def _take_tensors(node: Node, source: str, path: Path, info: CheckpointInfo) -> 
 
 
 def _forget_older(directory: Path, there: Collection[str]) -> None:
-    """Goes without what is older than all that is kept over there and was proved whole here."""
+    """Deletes checkpoints older than all that the host keeps and that were verified here."""
     oldest = min((path.name for path in _whole(directory) if path.name in there), default="")
     for path in _whole(directory):
         if path.name < oldest:
@@ -178,7 +177,7 @@ def _forget_older(directory: Path, there: Collection[str]) -> None:
 
 
 def _whole(directory: Path) -> list[Path]:
-    """The checkpoints here: each was checked when it came, or was written by this program."""
+    """The checkpoints here: each was verified on arrival, or written by this program."""
     found = []
     for path in sorted(directory.glob("v*.json")):
         with suppress(ConfigError):
@@ -188,10 +187,10 @@ def _whole(directory: Path) -> list[Path]:
 
 
 class Mirror:
-    """Follows the parts of a run on several hosts, each in a thread of its own.
+    """Copies the parts of a run from several hosts, each in its own thread.
 
     Args:
-        parts: Host, what it may hand over, and the run's directory there.
+        parts: Host, what is accepted from it, and the run's directory there.
         local: `results/<run-id>`.
     """
 
@@ -199,7 +198,7 @@ class Mirror:
         self._local = local
         self._stop = threading.Event()
         self.errors: dict[str, TianJiError] = {}
-        """Of the last attempt at each host."""
+        """Error of the last attempt at each host."""
         self._threads = {
             node.name: threading.Thread(
                 target=self._follow,
@@ -213,10 +212,10 @@ class Mirror:
             thread.start()
 
     def finish(self, is_urgent: Callable[[], bool] = lambda: False) -> dict[str, TianJiError]:
-        """Brings the rest.
+        """Copies the rest.
 
         Args:
-            is_urgent: Asked meanwhile; see `parallel.in_parallel`.
+            is_urgent: Polled; see `parallel.in_parallel`.
 
         Returns:
             By host, why not everything could be copied.

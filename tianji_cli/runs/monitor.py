@@ -29,15 +29,15 @@ END_S = 15.0
 
 @dataclass
 class Outcome:
-    """What happened to a run, beside its summary.
+    """The events of a run, beside its summary.
 
     Attributes:
-        failures: In the order in which they happened.
-        pids: Of all role processes that were started, by address.
+        failures: In order.
+        pids: Of all started role processes, by address.
         lost: Hosts whose supervisor ended without a final report, with the cause as far as known.
         silent: Hosts whose supervisor sent no final report in time and was told to end.
         is_detached: The run continues without this command.
-        unclean: What may be left of it on a host.
+        unclean: Possible leftovers on a host.
     """
 
     failures: list[Failed] = field(default_factory=list)
@@ -158,7 +158,7 @@ class Watcher:
 
 
 def _words_of(stuck: Stuck, host: str) -> str:
-    """Who is stuck, and where."""
+    """The message about a stuck process."""
     stack = "".join(f"\n    {line}" for line in stuck.stack)
     silence = f"{stuck.address} on {host} has not answered for {stuck.silent_s:.0f} s"
     return f"{silence}; {stuck.state}{stack}"

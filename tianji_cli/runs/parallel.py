@@ -57,7 +57,7 @@ def join_all(
     within_s: float,
     is_urgent: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Waits for threads, for all of them together no longer than this; see `in_parallel`."""
+    """Waits for all threads together for at most this time; see `in_parallel`."""
     deadline_s = time.monotonic() + within_s
     is_hurried = False
     while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline_s:

@@ -40,7 +40,7 @@ UNTRAINED = "v0000000000.json"
 
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a manifest says of a run that another one has to know."""
+    """The part of a manifest that a resumed run needs."""
 
     schema_version: int = 0
     experiment: Experiment
@@ -84,7 +84,7 @@ class ResumePoint:
         """Checks that this experiment can resume from here.
 
         Raises:
-            ConfigError: It is another one, or there is nothing left of it to do.
+            ConfigError: It differs, or its stop rule is reached already.
         """
         check_identity(experiment, self.info)
         stop, counters = experiment.stop, self.info.counters
@@ -114,7 +114,7 @@ class ResumePoint:
         return type(error)(error.what, where=error.where, fix=fix)
 
     def words(self) -> list[str]:
-        """What is restored and what is not, line by line."""
+        """Messages about what is restored and what is not, one per line."""
         info, counters = self.info, self.info.counters
         is_replay = info.buffer.get("kind") == "replay"
         network = "network, target network" if is_replay else "network"
@@ -135,7 +135,7 @@ class ResumePoint:
         ]
 
     def copy_to(self, paths: RunPaths) -> None:
-        """Puts a copy of the checkpoint into the new run, which then needs the old one no more.
+        """Copies the checkpoint into the new run, which then no longer needs the old one.
 
         Raises:
             OSError: It cannot be written.
@@ -144,26 +144,26 @@ class ResumePoint:
             shutil.copyfile(self.directory / name, paths.checkpoints / name)
 
     def ship(self, node: Node, run_dir: str) -> None:
-        """Puts a copy of the checkpoint on a host that is not this machine.
+        """Copies the checkpoint to a remote host.
 
         Raises:
-            HostUnreachableError: It does not get there.
+            HostUnreachableError: The host cannot be reached.
         """
         for name in (self.info.tensors_name, self.info.name):
             node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
 
 
 def find_resume_point(results: Path, name: str, consent: Consent = NOBODY) -> ResumePoint:
-    """The newest whole checkpoint of a run.
+    """The newest complete checkpoint of a run.
 
     Args:
-        results: Where runs are.
-        name: A run's id, a unique beginning of one, or its path.
-        consent: Asked before anything is used that a run names which was not begun here.
+        results: The results directory.
+        name: A run's id, a unique prefix of one, or its path.
+        consent: Asked before using anything of a run that was not started here.
 
     Raises:
-        ConfigError: There is no such run, it still runs, has no whole checkpoint here, or is not
-            agreed to.
+        ConfigError: There is no such run, it still runs, has no complete checkpoint here, or the
+            user does not agree.
     """
     paths = resolve_run(results, name)
     recorded = _read_recorded(paths, consent)
@@ -194,7 +194,7 @@ def resume_hint(paths: RunPaths) -> str:
 
 
 def _newest(checkpoints: Path) -> tuple[Path, FoundCheckpoint]:
-    """Over all compute groups, which began alike and were merged all along."""
+    """The newest one over all compute groups, which started equal and were merged."""
     refused: list[str] = []
     best: tuple[Path, CheckpointInfo] | None = None
     for directory in (checkpoints, *sorted(checkpoints.glob(GROUPS))):
@@ -211,7 +211,7 @@ def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:
     """Experiment and inventory of a run: modules that would be imported, hosts that would be used.
 
     Raises:
-        ConfigError: The manifest cannot be used, or is not agreed to.
+        ConfigError: The manifest cannot be used, or the user does not agree.
     """
     data, where = read_document(paths.manifest), str(paths.manifest)
     recorded = decode(data, _Recorded, SCHEMA_VERSION, "a run", where)
@@ -228,7 +228,7 @@ def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:
 
 
 def _refuse_running(paths: RunPaths, consent: Consent) -> list[str]:
-    """Raises ConfigError if the run still runs somewhere; notes what could not be asked."""
+    """Raises ConfigError if the run still runs somewhere; returns notes on silent hosts."""
     if not (paths.root / DEPLOYMENT_NAME).is_file():
         return []  # it was one process, the command's own
     run = DetachedRun(paths, consent=consent)
@@ -259,7 +259,7 @@ def _lines(notes: list[str]) -> str:
 
 
 def place_copy(origin: ResumePoint, paths: RunPaths) -> None:
-    """`ResumePoint.copy_to`, with an error for people.
+    """`ResumePoint.copy_to`, with a readable error.
 
     Raises:
         PreflightError: It cannot be written.

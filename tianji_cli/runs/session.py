@@ -2,8 +2,7 @@
 
     provision -> prepare -> clocks -> directories -> launch and watch -> collect -> remove
 
-Whatever goes wrong on the way, every host that was reached is released, and what is left
-anywhere is named.
+Whatever fails, every host that was reached is released, and leftovers are named.
 """
 
 from __future__ import annotations
@@ -58,10 +57,10 @@ class Spectator:
     """The receiver of a run's progress.
 
     Attributes:
-        phase: Host, phase and details, while hosts are made ready.
-        started: The run's directory, once it is there.
+        phase: Host, phase and details, during provisioning.
+        started: The run's directory, once it exists.
         show: Progress.
-        note: Words for the user.
+        note: Messages for the user.
     """
 
     phase: Callable[[str, Phase, str], None]
@@ -72,17 +71,17 @@ class Spectator:
 
 @dataclass
 class RunSession:
-    """A run that is about to take place.
+    """A run that is about to start.
 
     Attributes:
-        plan: What runs where.
-        paths: Its directory: the command's own, and empty.
-        is_automatic: The user has not chosen its name.
-        detaches: Let go as soon as it has started.
+        plan: The plan.
+        paths: Its directory: claimed by this command, and empty.
+        is_automatic: Whether its name is automatic.
+        detaches: Return once training has started.
         origin: The checkpoint that it resumes, if any.
         module_directories: Directories of the user's own modules here.
-        unclean: What is left, filled in as it is found.
-        attempt: Tells its processes from those of another attempt at the same directory.
+        unclean: Leftovers, added as they are found.
+        attempt: Distinguishes its processes from those of another attempt at this directory.
     """
 
     plan: Plan
@@ -94,7 +93,7 @@ class RunSession:
     module_directories: tuple[str, ...] = ()
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
-    """Hosts whose files have not all come, and why."""
+    """Hosts with missing files, and the reason."""
     _shares: dict[str, Share] = field(default_factory=dict)
     attempt: str = field(default_factory=lambda: secrets.token_hex(6))
     _claimed: set[str] = field(default_factory=set)
@@ -105,10 +104,10 @@ class RunSession:
         return self.paths.run_id
 
     def check(self, interrupts: Interrupts, spectator: Spectator) -> None:
-        """All that can be checked without starting a role; leaves nothing behind.
+        """Checks everything that is possible without starting a role; leaves nothing behind.
 
         Raises:
-            TianJiError: Something is not as it must be.
+            TianJiError: A check failed.
         """
         sites = self._provision(interrupts, spectator)
         controller = Controller(self.plan, sites, interrupts)
@@ -171,7 +170,7 @@ class RunSession:
             interrupts.on_interrupt = None
 
     def _own_modules(self, spectator: Spectator) -> OwnModules:
-        """Read only where another host needs them."""
+        """The user's modules; read only if another host needs them."""
         remote = [host for host in self.plan.hosts if host.connection != "local"]
         if not remote:
             return OwnModules(self.module_directories)
@@ -191,14 +190,14 @@ class RunSession:
         return controller.prepare(self.run_id)
 
     def _try_ways(self, sites: Mapping[str, ReadyHost], ready: Mapping[str, HostReady]) -> None:
-        """Raises PreflightError if a port is closed, rather than that roles never join."""
+        """Raises PreflightError if a port is blocked, since roles would never join."""
         wanted = ways_of(self.plan)
         if not wanted:
             return
         hosts = {}
         for name, site in sites.items():
             host = site.part.host
-            if host.ports is not None:  # the very ports, or those next to them
+            if host.ports is not None:  # the same ports, or adjacent ones
                 first, end = host.ports
                 own = [port_of(endpoint) for endpoint in ready[name].endpoints]
                 start = min((port for port in own if first <= port < end), default=first)
@@ -252,7 +251,7 @@ class RunSession:
                 origin.ship(site.node, site.part.run_dir)
 
     def _with_learners(self, sites: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
-        """The same, with the learners of each host, whose checkpoints it may hand over."""
+        """The same, with the learners of each host, from which checkpoints are accepted."""
         learners: dict[str, list[int]] = {host: [] for host in sites}
         for placement in self.plan.placements:
             found = (index_of(role) for role in placement.roles if role_of(role) == "learner")
@@ -318,7 +317,7 @@ class RunSession:
         interrupts: Interrupts,
         spectator: Spectator,
     ) -> None:
-        """Leaves nothing on any host; what cannot be reached is named."""
+        """Cleans up all hosts; names those that cannot be reached."""
         lost = {*controller.close(outcome.silent), *outcome.lost}
         ends = {host: partial(self._end_part, site, host in lost) for host, site in sites.items()}
         for host, error in in_parallel(ends, CLEAN_S, interrupts.is_urgent).items():
@@ -330,7 +329,7 @@ class RunSession:
     def _note(
         self, sites: Mapping[str, ReadyHost], spectator: Spectator, words: str, **facts: bool
     ) -> None:
-        """For commands that come later, which else only ask the hosts once more."""
+        """Records facts for later commands, which otherwise ask the hosts again."""
         try:
             write_deployment(
                 self.paths.root, msgspec.structs.replace(self._deployment(sites), **facts)
@@ -340,14 +339,14 @@ class RunSession:
             spectator.note(f"{words}, but this cannot be recorded here: {reason}")
 
     def _end_part(self, site: ReadyHost, is_lost: bool) -> None:
-        """Leaves nothing on one host, over a new connection if the first one may be what is broken.
+        """Cleans up one host, over a new connection if the first one is possibly broken.
 
         Args:
             site: The host.
             is_lost: Its supervisor sent no final report, so the host must be checked.
 
         Raises:
-            TianJiError: It could not be done, or processes are left.
+            TianJiError: It failed, or processes are left.
         """
         node, is_missing = site.node, site.part.host.name in self._missing
         try:
@@ -386,7 +385,7 @@ def port_of(endpoint: str) -> int:
 
 
 def error_of(unclean: list[str], paths: RunPaths) -> CleanupError:
-    """What to say if something is left; of a run that has not begun there is no directory here."""
+    """The error for leftovers; a run that has not started has no directory here."""
     return CleanupError(
         "parts of the run may be left" + "".join(f"\n    {text}" for text in unclean),
         where=paths.run_id,

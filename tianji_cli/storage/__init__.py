@@ -1,1 +1,1 @@
-"""Files of runs: where they lie, how they are written, whose they are, what is kept secret."""
+"""Files of runs: their paths, writing, ownership and secrets."""

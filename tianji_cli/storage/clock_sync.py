@@ -1,8 +1,8 @@
 """Clock offsets from question and answer over the control channel.
 
-If an answer was written at time r of the host's clock, between sending at t0 and hearing at t1, the
-host's clock is ahead by r - (t0 + t1) / 2, wrong by at most (t1 - t0) / 2. The fastest of several
-answers bounds it best.
+If an answer was written at time r of the host's clock, between sending at t0 and receiving at t1,
+the host's clock is ahead by r - (t0 + t1) / 2, wrong by at most (t1 - t0) / 2. The fastest of
+several answers has the best bound.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class ClockAnswer(msgspec.Struct, frozen=True):
 
 
 class ClockOffset(msgspec.Struct, frozen=True):
-    """A host's monotonic clock minus another's, and how far off that can be."""
+    """A host's monotonic clock minus another's, and the error bound."""
 
     offset_ns: int
     error_ns: int
 
 
 def estimate(answers: Iterable[ClockAnswer]) -> ClockOffset:
-    """The offset by the fastest answer.
+    """The offset from the fastest answer.
 
     >>> estimate([ClockAnswer(0, 1050, 100), ClockAnswer(200, 1300, 400)])
     ClockOffset(offset_ns=1000, error_ns=50)
@@ -41,7 +41,7 @@ def estimate(answers: Iterable[ClockAnswer]) -> ClockOffset:
 
 
 def relative_to(reference: str, offsets: Mapping[str, ClockOffset]) -> dict[str, ClockOffset]:
-    """Offsets that were measured from here, as seen from one of the hosts.
+    """Converts offsets measured from here to offsets relative to one of the hosts.
 
     The reference's own offset is exactly zero; the errors of two measurements add up.
     """

@@ -1,4 +1,4 @@
-"""Whose report a directory holds: another report is never written over, nor anything else."""
+"""Records which report a directory holds, so that no other report or file is overwritten."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """`compared.json`: which runs, or benchmarks, the report beside it is about."""
+    """`compared.json`: the runs or benchmarks of the report beside it."""
 
     schema_version: int = 1
     runs: list[str]
@@ -45,7 +45,7 @@ def claim_comparison(results: Path, runs: Sequence[RunPaths]) -> Path:
     for number in itertools.count(1):
         place = results / (COMPARISON_DIR if number == 1 else f"{COMPARISON_DIR}-{number}")
         if place.is_symlink():
-            continue  # it may lead to where other reports are
+            continue  # it can lead to other reports
         own = Compared(runs=[in_unicode(os.path.relpath(run.root, place)) for run in runs])
         if _is_claimed(place, own):
             return place
@@ -53,13 +53,14 @@ def claim_comparison(results: Path, runs: Sequence[RunPaths]) -> Path:
 
 
 def claim_out(out: Path, roots: Sequence[Path]) -> None:
-    """Takes the directory that the user names for the report of these runs or benchmarks.
+    """Claims the user's directory for the report of these runs or benchmarks.
 
-    It may hold anything that a report has no name for, and the same report, which is then renewed.
+    It can contain files with names that no report uses, and the same report, which is then
+    replaced.
 
     Args:
-        out: It may be missing.
-        roots: Directories of what is reported, in the report's order.
+        out: It need not exist.
+        roots: Directories of the runs or benchmarks, in the report's order.
 
     Raises:
         ConfigError: It holds another report, or one of unknown origin.
@@ -67,7 +68,7 @@ def claim_out(out: Path, roots: Sequence[Path]) -> None:
     """
     out, roots = out.resolve(), [root.resolve() for root in roots]
     if [out] == roots:
-        return  # where its report goes by default
+        return  # the default directory of its report
     own = Compared(runs=[in_unicode(os.path.relpath(root, out)) for root in roots])
     out.mkdir(parents=True, exist_ok=True)
     file = out / COMPARED_FILE
@@ -111,7 +112,7 @@ def _is_claimed(place: Path, own: Compared) -> bool:
 
 
 def _is_made(file: Path, own: Compared) -> bool:
-    """Makes the file that says whose a place is; False if another command was faster."""
+    """Creates the file that records the owner; False if another command was faster."""
     try:
         descriptor = os.open(file, _NEW, 0o666)
     except FileExistsError:
@@ -122,7 +123,7 @@ def _is_made(file: Path, own: Compared) -> bool:
 
 
 def _compared(file: Path) -> Compared | None:
-    """Whose place it is; None if nothing says so."""
+    """The recorded owner; None if there is none."""
     try:
         return msgspec.json.decode(read_regular(file, MAX_COMPARED_BYTES), type=Compared)
     except (ConfigError, OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):

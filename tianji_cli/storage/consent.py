@@ -17,7 +17,7 @@ from tianji_cli.storage.ownership import is_own, note_own
 
 FLAG = "--trust"
 _DECIDES = re.compile(r"PYTHON|LD_|PATH$|BASH_ENV|ENV$")
-"""Variables that decide which programs run; the values of others may be secrets."""
+"""Variables that determine which programs run; values of others can be secrets."""
 
 _TELLING = ("python", "command", "experiment", "id", "settings")
 MAX_LINES = 30
@@ -35,7 +35,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Consent:
-    """How the user agrees to what was not begun here.
+    """The user's consent to things that were not started here.
 
     Attributes:
         output: Where it is shown; None: the user is not asked.
@@ -46,16 +46,16 @@ class Consent:
     is_given: bool = False
 
     def need(self, checksum: str, what: str, where: str, lines: Lines) -> None:
-        """Makes sure that a document is one's own or agreed to; that is remembered.
+        """Ensures that a document is the user's own or agreed to; the consent is recorded.
 
         Args:
             checksum: Of the document.
-            what: What it is: `run`.
+            what: Its kind, such as `run`.
             where: The document.
             lines: What would be used of it.
 
         Raises:
-            ConfigError: The user does not agree, or is not there to be asked.
+            ConfigError: The user does not agree, or cannot be asked.
         """
         if is_own(checksum):
             return
@@ -88,7 +88,7 @@ NOBODY = Consent()
 
 
 def words_of(document: object) -> list[str]:
-    """What a benchmark or study would use: its hosts, and by name programs and experiments."""
+    """The hosts, programs and experiments that a benchmark or study would use."""
     found = dict.fromkeys(_words(document))
     shown = list(found)[:MAX_LINES]
     return [*shown, *([f"and {len(found) - MAX_LINES} more"] if len(found) > MAX_LINES else [])]
@@ -112,7 +112,7 @@ def _words(value: object) -> Iterator[str]:
 
 
 def words_of_host(host: Host) -> str:
-    """Where a host is and what would be started on it, in a line."""
+    """A host and what would be started on it, in one line."""
     if host.connection == "local":
         words = "this machine"
     else:

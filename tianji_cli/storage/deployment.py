@@ -22,10 +22,9 @@ from tianji_cli.storage.takings import Share
 SCHEMA_VERSION = 1
 DEPLOYMENT_NAME = "deployment.json"
 INSPECTOR = "engine.supervision.run_inspector"
-"""The module of this release that a host is asked about a run with
-(`tianji_cli.runs.host_control`)."""
+"""The module of this release that inspects runs on a host (`tianji_cli.runs.host_control`)."""
 FORMER_INSPECTOR = "engine.runtime.inspect"
-"""The same in releases that did not record it."""
+"""The same module in releases that did not record it."""
 _MODULE = re.compile(r"engine(\.[a-z][a-z_]*)+")
 
 
@@ -37,11 +36,11 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
         python: Interpreter.
         source: Directory of the packages.
         run_dir: The run's directory there.
-        inspector: The module in `source` that tells what is there of a run and ends it: a host has
-            the sources that the run began with, whatever this program has become since. Older
-            files do not say, and stay as they are when they are written again.
-        attempt: Of the `up` that began the run; empty if an earlier release did.
-        learners: Which learners are there, which write checkpoints; files of before do not say.
+        inspector: The module in `source` that inspects and ends the run: a host has the sources
+            with which the run started, not those of this program. Older files lack it, and still
+            do when they are written again.
+        attempt: Of the `up` that started the run; empty for earlier releases.
+        learners: Learners there, which write checkpoints; None in older files.
     """
 
     host: Host
@@ -54,7 +53,7 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def inspecting_module(self) -> str:
-        """What to run in `source`."""
+        """The module to run in `source`."""
         return FORMER_INSPECTOR if self.inspector is msgspec.UNSET else self.inspector
 
 
@@ -63,8 +62,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         is_collected: Everything was copied here and removed there.
-        is_detached: The command that started it has let it go.
-        has_ended: A command has seen since that it has.
+        is_detached: The command that started it has detached.
+        has_ended: A later command has seen its end.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -76,7 +75,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shares_of(parts: Sequence[HostPart]) -> dict[str, Share]:
-    """What each host of a run may hand over; the coordinator's host is the first."""
+    """What is accepted from each host of a run; the coordinator's host is the first."""
     return {
         part.host.name: Share(part.host.name, number == 0, part.learners)
         for number, part in enumerate(parts)
@@ -84,7 +83,7 @@ def shares_of(parts: Sequence[HostPart]) -> dict[str, Share]:
 
 
 def write_deployment(run_root: Path, deployment: Deployment) -> None:
-    """Replaces the file in `results/<run-id>`, and remembers that it is this user's own."""
+    """Replaces the file in `results/<run-id>`, and records that it is this user's own."""
     data = write_json(run_root / DEPLOYMENT_NAME, deployment, PRIVATE_MODE)
     note_own(_checksum_of(data))
 
@@ -94,16 +93,16 @@ def _checksum_of(document: bytes) -> str:
 
 
 def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
-    """Where the parts of a run are.
+    """Reads where the parts of a run are.
 
     Args:
         run_root: `results/<run-id>`.
-        consent: Asked before what was not begun here by this user is used; what was collected is
-            on no host any more, and nobody need agree to it.
+        consent: Asked unless this user started the run here; a collected run is on no host any
+            more, and needs no consent.
 
     Raises:
         ConfigError: The run was not started by a release that writes this, or ran in one process;
-            or the file cannot be read, is damaged, newer than this program, or not agreed to.
+            or the file cannot be read, is damaged, newer than this program, or without consent.
     """
     path = run_root / DEPLOYMENT_NAME
     if not os.path.lexists(path):
@@ -130,10 +129,10 @@ def _words_of(part: HostPart) -> str:
 
 
 def _check(deployment: Deployment, where: str) -> None:
-    """What a file says may be anything; as an inventory, it must not name what none can.
+    """Checks values of a file, which can be anything, by the rules of an inventory.
 
     Raises:
-        ConfigError: It names a host, run or directory that no run has.
+        ConfigError: It names an impossible host, run or directory.
     """
     if not deployment.run_id or set(deployment.run_id) & set("/\0"):
         raise ConfigError(f"{deployment.run_id!r} is no run", where=where)
@@ -157,7 +156,7 @@ def note_ended(run_root: Path, deployment: Deployment) -> None:
 
 
 def _peek(run_root: Path) -> Deployment | None:
-    """What the file says, which is only shown: nothing that it names is used."""
+    """The contents of the file, for display only: nothing that it names is used."""
     path = run_root / DEPLOYMENT_NAME
     try:
         return decode(read_document(path), Deployment, SCHEMA_VERSION, "a run", str(path))
@@ -168,8 +167,7 @@ def _peek(run_root: Path) -> Deployment | None:
 def whereabouts(run_root: Path) -> str:
     """The place of a run's results if there is no summary here, and the command that copies them.
 
-    Only the files here are asked. Empty if the run was not left alone by its command, or all of it
-    was brought here.
+    Uses only files here. Empty if the run was not detached, or all of it was copied here.
     """
     found = _peek(run_root)
     if found is None or found.is_collected or not found.is_detached:
@@ -181,6 +179,6 @@ def whereabouts(run_root: Path) -> str:
 
 
 def is_over(run_root: Path) -> bool:
-    """Whether a run has ended and nothing of it is on any host, as far as the files here say."""
+    """Whether a run has ended and nothing of it is on any host, according to the files here."""
     found = _peek(run_root)
     return found is not None and found.is_collected

@@ -1,4 +1,4 @@
-"""JSON files with a schema version: written whole, read strictly."""
+"""JSON files with a schema version: written atomically, read strictly."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tianji_cli.storage.safe_files import OPEN_MODE, PRIVATE_MODE, write_file
 T = TypeVar("T")
 
 MAX_DOCUMENT_BYTES = 1 << 26
-"""A benchmark of a thousand cells, or a run of a thousand roles, has a hundredth of that."""
+"""A benchmark of a thousand cells, or a run of a thousand roles, needs a hundredth of this."""
 
 
 def encode_json(document: object) -> bytes:
-    """A document as it is kept, for people to read; values of `env` are not part of it."""
+    """A document as stored, indented, without values of `env`."""
     kept = masked(document)
     try:
         data = msgspec.json.encode(kept)
-    except UnicodeEncodeError:  # a name of a file that is no UTF-8
+    except UnicodeEncodeError:  # a file name that is not UTF-8
         data = msgspec.json.encode(_in_unicode(msgspec.to_builtins(kept)))
     return msgspec.json.format(data) + b"\n"
 
@@ -49,11 +49,11 @@ def write_json(path: Path, document: object, mode: int = OPEN_MODE) -> bytes:
 
     Args:
         path: The file; an existing one is replaced.
-        document: What it will hold, but for values of `env`.
-        mode: Who may read it.
+        document: Its contents, without values of `env`.
+        mode: File mode.
 
     Returns:
-        What was written.
+        The written text.
     """
     data = encode_json(document)
     write_file(path, data, mode)
@@ -62,10 +62,10 @@ def write_json(path: Path, document: object, mode: int = OPEN_MODE) -> bytes:
 
 @contextmanager
 def writing(what: str, root: Path, fix: str = "") -> Iterator[None]:
-    """Makes a disk that refuses one error that says so.
+    """Turns disk errors into one clear error.
 
     Raises:
-        PreflightError: What is to be written below `root` meanwhile cannot be.
+        PreflightError: A file below `root` cannot be written in the block.
     """
     try:
         yield
@@ -75,14 +75,14 @@ def writing(what: str, root: Path, fix: str = "") -> Iterator[None]:
 
 
 def begin(path: Path, document: object) -> None:
-    """Makes the directory of a piece of work and writes the document that says what it is.
+    """Creates the directory of a benchmark or study and writes its document.
 
     Args:
         path: Of the document; its directory must not exist.
-        document: Of the work.
+        document: Its contents.
 
     Raises:
-        ConfigError: Work of that name exists.
+        ConfigError: One of that name exists.
         PreflightError: It cannot be written.
     """
     root = path.parent
@@ -98,7 +98,7 @@ def begin(path: Path, document: object) -> None:
         try:
             data = write_json(path, document, PRIVATE_MODE)
         except OSError:
-            shutil.rmtree(root, ignore_errors=True)  # else its name would be taken by nothing
+            shutil.rmtree(root, ignore_errors=True)  # else an empty directory would block its name
             raise
     note_own(checksum_of(data))
 
@@ -110,7 +110,7 @@ def read_json(path: Path, kind: type[T], newest: int, what: str) -> T:
         path: The file.
         kind: Its type; has a `schema_version`.
         newest: The highest schema version that this program knows.
-        what: Whose file it should be, for errors: `a benchmark`.
+        what: What the file should be of, for errors: `a benchmark`.
 
     Raises:
         ConfigError: There is none, it is damaged, or newer than this program.
@@ -122,13 +122,13 @@ def read_document(path: Path) -> bytes:
     """The bytes of a JSON document.
 
     Raises:
-        ConfigError: There is none, it is no regular file, or larger than any.
+        ConfigError: There is none, it is not a regular file, or too large.
     """
     return read_regular(path, MAX_DOCUMENT_BYTES)
 
 
 def decode(data: bytes, kind: type[T], newest: int, what: str, where: str) -> T:
-    """One document from its bytes; arguments and errors as of `read_json`."""
+    """Parses a document; arguments and errors as of `read_json`."""
     try:
         version = msgspec.json.decode(data, type=dict[str, object]).get("schema_version")
         if isinstance(version, int) and version > newest:

@@ -15,14 +15,14 @@ from engine.errors import ConfigError
 from tianji_cli.config.inventory import Host, Inventory, load_inventory
 
 MASK = "***"
-"""Stands for every value of `env`, in whatever is kept."""
+"""Replaces every value of `env` in stored files."""
 
 T = TypeVar("T")
 
 
 def masked(document: T) -> T:
     """The same document with the values of every host's environment masked."""
-    return _masked(document)  # type: ignore[return-value]  # each kind stays what it is
+    return _masked(document)  # type: ignore[return-value]  # the type is unchanged
 
 
 def _masked(value: object) -> object:
@@ -45,16 +45,16 @@ def _masked(value: object) -> object:
 
 
 def is_masked(inventory: Inventory) -> bool:
-    """Whether values are missing that were not kept."""
+    """Whether masked values are missing."""
     return any(MASK in host.env.values() for host in inventory.hosts)
 
 
 def filled(inventory: Inventory, fix: str) -> Inventory:
-    """The same hosts with the values of `env` that were not kept, from the file that they are of.
+    """The same hosts with the masked values of `env`, read from their inventory file.
 
     Args:
-        inventory: As it was recorded.
-        fix: What to do where that file no longer has them.
+        inventory: As recorded.
+        fix: What to do if that file no longer has them.
 
     Raises:
         ConfigError: The file cannot be read, or lacks a host or variable.

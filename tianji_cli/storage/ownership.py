@@ -1,9 +1,9 @@
 """Records which runs, benchmarks and studies this user started on this machine.
 
 A results directory can come from anywhere, and its files name hosts, programs and directories. So
-what this user begins is noted outside of it: the checksum of the document that says what it is, in
-`~/.local/state/tianji/begun`. A document whose checksum is there is one's own, wherever its
-directory lies now; of any other the user is asked first (`tianji_cli.storage.consent`).
+what this user starts is recorded outside of it: the checksum of its document, in
+`~/.local/state/tianji/begun`. A document whose checksum is there is the user's own, wherever its
+directory is now; for any other the user is asked first (`tianji_cli.storage.consent`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from engine.errors import ConfigError
 STATE_VARIABLE = "XDG_STATE_HOME"
 _NAME = "begun"
 _MAX_BYTES = 1 << 26
-"""Of the file: a line for each run, a million of them."""
+"""Size limit of the file: one line per run, a million of them."""
 
 
 def state_directory() -> Path | None:
-    """Where this user's programs keep what outlasts a login; None for a user without a home."""
+    """The user's state directory; None for a user without a home."""
     given = os.environ.get(STATE_VARIABLE, "")
     if os.path.isabs(given):
         return Path(given) / "tianji"
@@ -36,15 +36,15 @@ def state_directory() -> Path | None:
 
 
 def checksum_of(document: bytes, but: Collection[str] = (), only: Collection[str] = ()) -> str:
-    """Of a JSON object, whatever the order of its keys.
+    """The checksum of a JSON object, independent of the order of its keys.
 
     Args:
         document: Its bytes.
-        but: Keys whose values may change.
-        only: The keys that count; all of them if there are none.
+        but: Keys whose values can change.
+        only: The keys that count; all of them by default.
 
     Raises:
-        ConfigError: It is no JSON object.
+        ConfigError: It is not a JSON object.
     """
     try:
         whole = msgspec.json.decode(document, type=dict[str, object])
@@ -55,10 +55,10 @@ def checksum_of(document: bytes, but: Collection[str] = (), only: Collection[str
 
 
 def note_own(checksum: str) -> bool:
-    """Remembers that a document of this checksum is this user's own, or one that was agreed to.
+    """Records that a document of this checksum is this user's own, or agreed to.
 
     Returns:
-        False if there is no place to note it, or it takes no more: the user will be asked.
+        False if it cannot be recorded: the user will be asked again.
     """
     directory = state_directory()
     if directory is None:
@@ -70,7 +70,7 @@ def note_own(checksum: str) -> bool:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(directory / _NAME, flags, 0o600)
         try:
-            os.write(descriptor, f"{checksum}\n".encode())  # one write, so lines stay whole
+            os.write(descriptor, f"{checksum}\n".encode())  # one write, so lines stay complete
         finally:
             os.close(descriptor)
     except OSError:
@@ -79,7 +79,7 @@ def note_own(checksum: str) -> bool:
 
 
 def is_own(checksum: str) -> bool:
-    """Whether a document of this checksum was noted."""
+    """Whether a document of this checksum was recorded."""
     directory = state_directory()
     if directory is None:
         return False

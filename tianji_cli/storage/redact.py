@@ -1,4 +1,4 @@
-"""Documents as anybody may read them: without what only the machine knows that they come from."""
+"""Redacts documents for publication: removes paths and names of this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HOST_NAME = "hostname"
 
 
 def redacted(document: T) -> T:
-    """The same document; absolute paths become their last part, the machine's name is empty."""
+    """The same document with absolute paths reduced to their last part, and an empty host name."""
     return msgspec.convert(_without(msgspec.to_builtins(document)), type(document))
 
 
 def redacted_json(line: bytes) -> bytes:
-    """Likewise for one JSON document of any shape."""
+    """The same for any JSON document."""
     return msgspec.json.encode(_without(msgspec.json.decode(line)))
 
 

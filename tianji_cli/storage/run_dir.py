@@ -1,4 +1,4 @@
-"""The only place that names the files of a run."""
+"""The only module that names the files of a run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def in_unicode(name: str) -> str:
 
 
 def elsewhere(results: Path) -> str:
-    """What a command needs to look for runs there: nothing, where it looks by itself."""
+    """The `--results` option for this directory; empty if it is the default."""
     usual = Path(os.environ.get(RESULTS_VARIABLE, DEFAULT_RESULTS))
     is_usual = results.absolute() == usual.absolute()
     return "" if is_usual else f" --results {shlex.quote(str(from_here(results)))}"
@@ -88,7 +88,7 @@ def from_here(path: Path) -> Path:
 
 
 def command_for(verb: str, root: Path) -> str:
-    """The command that does something with the run in a directory, as it can be typed here."""
+    """A command for the run in a directory, as it can be typed here."""
     return f"tianji {verb} {shlex.quote(root.name)}{elsewhere(root.parent)}"
 
 
@@ -109,7 +109,7 @@ def check_run_id(run_id: str, where: str) -> str:
 
 
 def probe_results(results: Path) -> None:
-    """Makes sure, before anything starts, that a run can be written.
+    """Checks, before anything starts, that a run can be written.
 
     Raises:
         PreflightError: The directory cannot be made or written, or its disk is (nearly) full.
@@ -136,9 +136,9 @@ def probe_results(results: Path) -> None:
 
 
 def claim_run(results: Path, run_id: str) -> RunPaths:
-    """Takes a run's name by making its directory, which only one command can; it stays empty.
+    """Claims a run's name by creating its directory, which only one command can do; it stays empty.
 
-    So two commands never have the same name, whatever they do at the same time.
+    So two concurrent commands never have the same name.
 
     Raises:
         ConfigError: A run of that id exists, running or not; it is never overwritten.
@@ -195,7 +195,7 @@ def _is_empty_directory(root: Path) -> bool:
 
 
 def make_run_tree(paths: RunPaths, hosts: Iterable[str]) -> None:
-    """Makes the directories within that of a run that was claimed.
+    """Creates the subdirectories of a claimed run.
 
     Raises:
         OSError: They cannot be made.
@@ -208,7 +208,7 @@ def make_run_tree(paths: RunPaths, hosts: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def undone_unless_begun(paths: RunPaths) -> Iterator[None]:
-    """Gives a claimed name back, and what was written there, if the block does not end well."""
+    """Releases a claimed name, and removes its files, if the block fails."""
     try:
         yield
     except BaseException:
@@ -217,7 +217,7 @@ def undone_unless_begun(paths: RunPaths) -> Iterator[None]:
 
 
 def give_back(paths: RunPaths) -> None:
-    """Gives back the name of a run of which nothing was written, so that it can be had again."""
+    """Releases the name of a run without files, so that it can be used again."""
     with contextlib.suppress(OSError):
         paths.root.rmdir()
 
@@ -225,16 +225,16 @@ def give_back(paths: RunPaths) -> None:
 def find_runs(results: Path) -> list[RunPaths]:
     """All runs in a results directory, oldest first by their manifest's time of writing.
 
-    An entry that may not be looked into, as another user's may be, hides no other run.
+    Unreadable entries, such as another user's, are skipped.
 
     Raises:
-        ConfigError: The directory itself may not be read.
+        ConfigError: The directory itself is not readable.
     """
     return [RunPaths(place) for _, place in directories_with(results, "manifest.json")]
 
 
 def directories_with(results: Path, file_name: str) -> list[tuple[int, Path]]:
-    """The directories in a results directory that hold a file of this name, oldest file first.
+    """The directories in a results directory with a file of this name, oldest file first.
 
     Returns:
         When the file was written, in ns, and the directory.
@@ -254,19 +254,19 @@ def directories_with(results: Path, file_name: str) -> list[tuple[int, Path]]:
 
 
 def _written_ns(root: Path, file_name: str = "manifest.json") -> int | None:
-    """When a file in a directory was written; None if there is none that can be seen."""
+    """When a file in a directory was written; None if there is none."""
     try:
         found = (root / file_name).stat()
-    except (OSError, ValueError):  # not there, not for us, or no name at all
+    except (OSError, ValueError):  # missing, not readable, or an invalid name
         return None
     return found.st_mtime_ns if stat.S_ISREG(found.st_mode) else None
 
 
 def resolve_run(results: Path, name: str | None) -> RunPaths:
-    """The run that a user means: an id, a unique beginning of one, a path, or the newest.
+    """Finds a run by id, unique prefix or path, or the newest.
 
     Raises:
-        ConfigError: There is none, or several begin like that.
+        ConfigError: There is none, or several start with that.
     """
     runs = find_runs(results)
     if name is None:

@@ -10,20 +10,20 @@ from pathlib import Path, PurePosixPath
 from engine.errors import ConfigError, PreflightError
 
 OPEN_MODE = 0o666
-"""What the user's umask leaves of it."""
+"""Reduced by the user's umask."""
 PRIVATE_MODE = 0o600
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_file(path: Path, data: bytes | str, mode: int = OPEN_MODE) -> None:
-    """Writes a file beside its place and renames it: it is there whole or as before.
+    """Writes a temporary file and renames it, so that the change is atomic.
 
     A link in its place is replaced, never followed.
 
     Args:
         path: The file; its directory must exist.
-        data: All of it; text becomes UTF-8.
-        mode: Who may read it.
+        data: The contents; text is encoded in UTF-8.
+        mode: File mode.
 
     Raises:
         OSError: It cannot be written; an existing file is unchanged.
@@ -40,7 +40,7 @@ def write_file(path: Path, data: bytes | str, mode: int = OPEN_MODE) -> None:
 
 
 def make_inside(root: Path, directory: Path) -> Path:
-    """Makes a directory in another one, which no link on the way may lead out of.
+    """Creates a directory inside another one; links must not lead out of it.
 
     Args:
         root: Can itself be a link: this is the user's choice.
@@ -60,7 +60,7 @@ def make_inside(root: Path, directory: Path) -> Path:
 
 
 def append_descriptor(path: Path) -> int:
-    """Opens a file to read it and to write at its end; makes it if it is not there.
+    """Opens a file for reading and appending; creates it if it does not exist.
 
     Raises:
         OSError: It is a link, or cannot be opened.
@@ -70,10 +70,10 @@ def append_descriptor(path: Path) -> int:
 
 
 def named_inside(root: Path, name: str) -> Path:
-    """The place of this name in a directory, if a file says the name.
+    """The path of a name from a file, inside a directory.
 
     Raises:
-        ConfigError: The name leads elsewhere, or can name nothing.
+        ConfigError: The name leads elsewhere, or is invalid.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:

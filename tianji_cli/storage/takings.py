@@ -15,11 +15,11 @@ from engine.host.log_cap import ASIDE, CAP_BYTES
 from engine.trace.records import RECORD_TYPES, table_of
 
 MAX_LOG_BYTES = 4 * CAP_BYTES
-"""A supervisor cuts them at a quarter of it."""
+"""A supervisor truncates logs at a quarter of this."""
 MAX_STATE_BYTES = 1 << 24
 MAX_SUMMARY_BYTES = 1 << 20
 MAX_TRACE_BYTES = 1 << 34
-"""Of one table: ten times the largest that was ever written."""
+"""Size limit of one table: ten times the largest ever written."""
 MAX_TENSOR_BYTES = 1 << 34
 MAX_LOGS = 8192
 MAX_CHECKPOINTS = 100
@@ -32,13 +32,12 @@ _INFO = re.compile(r"checkpoints/((group-\d{1,6})/)?v\d{10}\.json")
 
 @dataclass(frozen=True)
 class Share:
-    """A host's part of a run, as far as it decides about files.
+    """A host's part of a run, as far as it determines accepted files.
 
     Attributes:
         host: Its name in the inventory.
-        is_head: The coordinator is there.
-        learners: Which learners are there; None if that is not known, as of runs that an earlier
-            release began.
+        is_head: Whether the coordinator is there.
+        learners: Learners there; None if unknown, for runs of an earlier release.
     """
 
     host: str
@@ -47,7 +46,7 @@ class Share:
 
     @property
     def checkpoint_directories(self) -> frozenset[str] | None:
-        """Those that its learners write; None: any."""
+        """Checkpoint directories of its learners; None: any."""
         if self.learners is None:
             return None
         groups = {f"checkpoints/group-{index}" for index in self.learners}
@@ -56,7 +55,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Takings:
-    """What is to be looked at of what a host has, each by its path with its size in bytes.
+    """The files of a host to copy, by path, with their size in bytes.
 
     Attributes:
         growing: Only ever appended to.
@@ -70,11 +69,11 @@ class Takings:
 
 
 def takings_of(there: Mapping[str, int], share: Share) -> Takings:
-    """Chooses from the files that a host says it has.
+    """Selects from the files that a host lists.
 
     Args:
         there: Relative path and size in bytes.
-        share: What it may hand over.
+        share: What is accepted from it.
     """
     log = re.compile(rf"logs/{re.escape(share.host)}/{_PROCESS}\.log({re.escape(ASIDE)})?")
     growing: dict[str, int] = {}
