@@ -1,1 +1,1 @@
-"""The benchmark harness: same work on several systems, interleaved, with honest statistics."""
+"""The benchmark harness: the same work on several systems, interleaved, with paired statistics."""

@@ -1,4 +1,4 @@
-"""The order in which a benchmark runs its cells. Pure."""
+"""The order in which a benchmark runs its cells (a pure function)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def in_blocks(
     """(task, side, seed) of every cell; within a block the sides of each task are shuffled.
 
     Args:
-        name: Of the suite; with task and seed it decides the order.
-        sides: By task, what is compared.
+        name: Name of the suite; with task and seed it decides the order.
+        sides: What is compared, by task.
         seeds: One block each.
     """
     cells = []

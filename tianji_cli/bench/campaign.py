@@ -1,4 +1,4 @@
-"""A benchmark that may start or go on: what it is, where it lies, what is left to do."""
+"""A benchmark that can start or resume: what it is, where it is stored, what is left to do."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Campaign(Generic[FilesT, ManifestT, CellT]):
     `open_cells`, so no other process has run them in the meantime.
 
     Attributes:
-        files: Where it lies.
-        manifest: What it is.
-        open_cells: Those that are still to be run, in order.
+        files: Where it is stored.
+        manifest: Its description.
+        open_cells: The cells still to be run, in order.
     """
 
     files: FilesT
@@ -55,15 +55,15 @@ def run_open_cells(
     run_cell: Callable[[CellT], ResultT | None],
     finished: Callable[[ResultT], None] = lambda _: None,
 ) -> dict[CellT, ResultT]:
-    """Runs what is still open, while nobody else does.
+    """Runs the open cells, while no other process does.
 
     Args:
         campaign: From a plan, or from `read_campaign`.
-        run_cell: Runs one; None: it cannot be measured here, and stays open.
+        run_cell: Runs one cell; None: it cannot be measured here, and stays open.
         finished: Called after each.
 
     Raises:
-        KeyboardInterrupt: The user stopped it; the cell under way will be run again.
+        KeyboardInterrupt: The user stopped it; the interrupted cell will be run again.
     """
     results: dict[CellT, ResultT] = {}
     for cell in campaign.open_cells:
@@ -76,7 +76,7 @@ def run_open_cells(
 
 
 def check_finished(results: Collection[object], root: Path) -> None:
-    """Raises ConfigError if nothing of what lies at `root` has been finished yet."""
+    """Raises ConfigError if the benchmark at `root` has no finished cell yet."""
     if not results:
         raise ConfigError(
             "nothing has been finished, so there is nothing to report",
@@ -87,7 +87,7 @@ def check_finished(results: Collection[object], root: Path) -> None:
 
 @contextmanager
 def exclusively(root: Path) -> Iterator[None]:
-    """Keeps other commands from running cells of this benchmark meanwhile.
+    """Locks the benchmark: no other command runs its cells meanwhile.
 
     Args:
         root: Its directory, which exists.

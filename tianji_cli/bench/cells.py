@@ -26,14 +26,14 @@ SCHEMA_VERSION = 1
 
 
 class AnyCell(Hashable, Protocol):
-    """One of the things that a benchmark does, one after the other."""
+    """One of the units of work that a benchmark runs one after the other."""
 
     @property
     def name(self) -> str: ...
 
 
 class AnySuite(Protocol):
-    """What is to be done, as data."""
+    """The work of the cell, as data."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +47,7 @@ CellT_co = TypeVar("CellT_co", bound=AnyCell, covariant=True)
 
 
 class Manifest(msgspec.Struct, Generic[SuiteT_co, CellT_co], frozen=True, kw_only=True):
-    """What a benchmark is; the kinds add what only they have.
+    """Description of a benchmark; each kind adds its own fields.
 
     Attributes:
         argv: The command that began it.
@@ -69,10 +69,10 @@ class Manifest(msgspec.Struct, Generic[SuiteT_co, CellT_co], frozen=True, kw_onl
 
 
 class Result(msgspec.Struct, Generic[CellT_co], frozen=True, kw_only=True):
-    """What became of a cell; the kinds add what they measured.
+    """Result of a cell; each kind adds what it measured.
 
     Attributes:
-        outcome: One word; which there are depends on the kind.
+        outcome: One word; the possible ones depend on the kind.
         detail: For people: what went wrong.
         started_at: UTC; empty in older results of studies.
         load: How busy the machine was just before.
@@ -90,7 +90,7 @@ class Result(msgspec.Struct, Generic[CellT_co], frozen=True, kw_only=True):
 
 
 class Beginning(TypedDict):
-    """What every manifest says of the moment at which it is made."""
+    """What every manifest states about the moment at which it is made."""
 
     argv: list[str]
     machine: Machine
@@ -100,7 +100,7 @@ class Beginning(TypedDict):
 
 
 def beginning() -> Beginning:
-    """Of a benchmark that begins now, here."""
+    """For a benchmark that begins now, on this machine."""
     return {
         "argv": ["tianji", *sys.argv[1:]],
         "machine": this_machine(),
@@ -111,7 +111,7 @@ def beginning() -> Beginning:
 
 
 def now_text() -> str:
-    """UTC, to the second."""
+    """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -121,7 +121,7 @@ ResultT = TypeVar("ResultT", bound=Result[AnyCell])
 
 
 class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
-    """Paths inside `results/<bench id>/`, and what is read and written there.
+    """Paths inside `results/<bench id>/`, and how they are read and written.
 
     Args:
         root: The benchmark's own directory.
@@ -131,7 +131,7 @@ class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
     manifest_type: type[ManifestT]
     result_type: type[ResultT]
     more_report_files: tuple[str, ...] = ()
-    """Names that its report writes beside the usual ones."""
+    """Names that its report writes in addition to the usual ones."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -170,10 +170,10 @@ class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
         return manifest
 
     def check_manifest(self, manifest: ManifestT) -> None:
-        """Raises ConfigError if it names what this version of TianJi does not have."""
+        """Raises ConfigError if it names something that this version of TianJi does not have."""
 
     def read_results(self, manifest: ManifestT) -> dict[CellT, ResultT]:
-        """What the finished cells did.
+        """Results of the finished cells.
 
         Raises:
             ConfigError: A file is damaged, or was written on another machine.
@@ -192,14 +192,14 @@ class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
         return cast("list[CellT]", manifest.cells)  # no bound can say whose cells they are
 
     def write_result(self, cell: CellT, result: ResultT) -> None:
-        """Makes a cell finished; its directory is there."""
+        """Marks a cell as finished; its directory exists."""
         write_json(self.result(cell), result)
 
     def keep_at(self, target: Self, manifest: ManifestT, results: Mapping[CellT, ResultT]) -> None:
-        """Writes what a report is made of to another place: without the runs, without paths.
+        """Copies the inputs of a report to another place: without the runs, without paths.
 
         Raises:
-            ConfigError: Another benchmark is kept there.
+            ConfigError: Another benchmark is stored there.
             OSError: It cannot be written.
         """
         manifest = redacted(manifest)
@@ -232,7 +232,7 @@ class CampaignFiles(Generic[ManifestT, CellT, ResultT]):
 
 
 def check_known(what: str, names: Iterable[str], known: Collection[str], path: Path) -> None:
-    """Raises ConfigError if a document names what this version of TianJi does not have."""
+    """Raises ConfigError if a document names something this version of TianJi does not have."""
     if unknown := sorted(set(names).difference(known)):
         raise ConfigError(
             f"unknown {what}: {', '.join(unknown)}",

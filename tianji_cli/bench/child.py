@@ -1,4 +1,4 @@
-"""Runs the program of a cell to its end and watches it: the same way for all kinds of benchmark."""
+"""Runs the program of a cell to its end and watches it, in the same way for all benchmarks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tianji_cli.bench.process_tree import Leftover, ProcessTree
 from tianji_cli.bench.shared_memory import LeftFile
 
 LOOK_S = 0.1
-"""How often a watcher looks; what it sees ends the program so soon."""
+"""How often a watcher looks, and so how soon it ends the program."""
 LOOK_AT_TREE_S = 0.5
-"""How often descendants are looked for; that takes more."""
+"""How often descendants are looked for; this costs more."""
 TAIL_LINES = 15
 MAX_LINE_CHARS = 300
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -37,12 +37,12 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """A program that ends by itself has so much time for it.
+    """A program that ends by itself, within a time limit.
 
     Attributes:
         limit_s: Seconds from launch.
         grace_s: See `Watcher`.
-        show: Is told now and then how many seconds it has run.
+        show: Called regularly with the seconds it has run.
     """
 
     limit_s: float
@@ -59,12 +59,12 @@ class Ended:
     """How a program has ended; nothing of it runs any more. Times are CLOCK_MONOTONIC.
 
     Attributes:
-        exit_code: None if it had to be killed.
+        exit_code: None if it was killed.
         stop_asked_s: When it was asked to end; None: it never was.
         ended_s: When it had ended, or was about to be killed.
-        is_by_itself: Whether nobody made it end.
+        is_by_itself: Whether it ended without being asked to.
         leftovers: Processes that were still there although it had ended.
-        left_files: Shared memory likewise.
+        left_files: Shared memory that was still there, likewise.
         peak_rss_bytes: Of all its processes together.
     """
 
@@ -77,7 +77,7 @@ class Ended:
     peak_rss_bytes: int
 
     def problem(self, output: Path) -> str:
-        """What went wrong with a program that should end well by itself; empty if it did.
+        """What went wrong with a program that should end by itself without error; empty if it did.
 
         Args:
             output: What it printed, the end of which is part of the answer.
@@ -95,7 +95,7 @@ def run_child(
     output: Path,
     watcher: Watcher,
 ) -> Ended:
-    """Starts a program and follows it until it has ended, or must.
+    """Starts a program and watches it until it has ended or is ended.
 
     Args:
         argv, environment, cwd, output: See `ProcessTree`.

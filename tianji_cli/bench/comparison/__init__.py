@@ -1,1 +1,1 @@
-"""The same tasks on several systems: run, ended, measured and compared."""
+"""The same tasks on several systems: run, stopped, measured and compared."""

@@ -1,4 +1,4 @@
-"""A finished benchmark as something to keep: small, and without the paths of the machine it ran on.
+"""Archive of a finished benchmark: small, and without the paths of the machine it ran on.
 
 What the report is made of is copied, the trace tables compressed; TianJi's own runs, drivers' raw
 records and printed output stay behind. The report made from the archive has the same figures.

@@ -1,4 +1,4 @@
-"""From the results of all cells to who was faster by how much. Pure."""
+"""Compares the results of all cells: which system was faster, by how much (pure functions)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Answer = Literal["faster", "slower", "no difference shown", "too few blocks", "n
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """TianJi against one peer, paired by block; above 1 TianJi is the faster one."""
+    """TianJi against one peer, paired by block; above 1 TianJi is faster."""
 
     value: Interval | None
     answer: Answer
@@ -97,7 +97,7 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """`comparison.json`: every figure of the report."""
+    """`comparison.json`: all figures of the report."""
 
     schema_version: int = SCHEMA_VERSION
     bench_ids: list[str]
@@ -114,12 +114,12 @@ def compare(
     bench_ids: Sequence[str],
     curves: Mapping[str, TaskCurves] | None = None,
 ) -> Comparison:
-    """Everything that the report says.
+    """Computes all figures of the report.
 
     Args:
         manifest: Of the benchmark.
         results: Its finished cells.
-        bench_ids: Where they come from.
+        bench_ids: The benchmarks they come from.
         curves: Learning curves by task, for the returns over env steps.
     """
     tasks = [
@@ -164,7 +164,7 @@ def _compare_task(
 
 
 def _with_areas(task: TaskComparison, curves: TaskCurves | None) -> TaskComparison:
-    """The same with what its learning curves say."""
+    """The same with the figures of its learning curves."""
     all_curves = [] if curves is None else [c for own in curves.curves.values() for c in own]
     horizon = common_horizon([curve.env_steps.tolist() for curve in all_curves])
     if curves is None or horizon is None:

@@ -1,4 +1,4 @@
-"""What the figures of a benchmark draw, from the trace tables of its cells."""
+"""Data of the plots of a benchmark, from the trace tables of its cells."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NUM_POINTS = 240
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's moving mean return, thinned out for drawing.
+    """One run's moving mean return, downsampled for drawing.
 
     Attributes:
         t_s: Seconds from the first sample.
-        env_steps: Collected by then.
+        env_steps: Collected up to then.
         return_mean: Of the last window of episodes; only where the window was full.
     """
 
@@ -44,7 +44,7 @@ class Band:
 
 @dataclass(frozen=True)
 class TaskCurves:
-    """All that is drawn of one task.
+    """Data of all plots of one task.
 
     Attributes:
         task_name: Its name.

@@ -36,7 +36,7 @@ Bench: TypeAlias = Campaign[BenchFiles, BenchManifest, Cell]
 def find_peers(
     peers: Sequence[Peer], options: PeerOptions, *, skip_missing: bool, say: Callable[[str], None]
 ) -> dict[str, Installed | None]:
-    """Looks for every system; a missing one is an error, or None with `skip_missing`.
+    """Finds every system; a missing one is an error, or None with `skip_missing`.
 
     Raises:
         PeerMissingError: One is missing; says what to do.
@@ -64,7 +64,7 @@ def new_bench(
 
     Args:
         suite: The work.
-        peers: In the order of tables.
+        peers: In the order of the tables.
         installed: From `find_peers`.
         seeds: One block each.
         root: `results/bench-<id>`.
@@ -93,7 +93,7 @@ def new_bench(
 
 
 def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
-    """By task and peer: why a peer has no part in it, so that no system is left out silently.
+    """Why a peer takes no part in a task, by task and peer: no system is left out silently.
 
     Raises:
         ConfigError: A task names a peer that cannot do it.
@@ -112,7 +112,7 @@ def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
 
 
 def check_games(suite: Suite) -> None:
-    """Checks that this interpreter, TianJi's, has the games of the suite.
+    """Checks that TianJi's interpreter, this one, has the games of the suite.
 
     Raises:
         PreflightError: A package is missing; says how to get it.
@@ -128,7 +128,7 @@ def check_games(suite: Suite) -> None:
 
 
 def check_environments(suite: Suite) -> None:
-    """Makes each environment that is not of a package of games once.
+    """Creates each environment that is not from a package of games once.
 
     Raises:
         ConfigError: One cannot be made; the task is named.
@@ -154,7 +154,7 @@ def read_bench(root: Path) -> Bench:
 
 
 def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
-    """The same benchmark, with the systems of its open cells as they are found again.
+    """The same benchmark, with the systems of its open cells found again.
 
     Raises:
         PeerMissingError: One is no longer there.
@@ -183,7 +183,7 @@ class CellRunner:
         bench: From `new_bench` or `read_bench`.
         peers: By name.
         show: Called while a cell runs.
-        say: Shows a line about what is done before a cell.
+        say: Shows a line about the work before a cell.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The figures of one cell, from its trace tables alone. The harness and the report both use it."""
+"""The figures of one cell, from its trace tables alone. Used by the harness and the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLAIM_LAG_S = 5.0
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system did in one cell. Times are seconds since launch unless named otherwise."""
+    """Figures of one system in one cell. Times are seconds since launch unless named otherwise."""
 
     first_sample_s: float | None = None
     first_update_s: float | None = None
@@ -37,7 +37,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     collect_per_s: float | None = None
     consume_per_s: float | None = None
     claimed_env_steps: int | None = None
-    """The system's own last count."""
+    """The system's own last count of env steps."""
     miscount: float | None = None
     """Share by which the counted env steps differ from the system's own count at that moment."""
 
@@ -53,7 +53,7 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
     Args:
         rows: Trace rows with `t_s` since launch.
         task: Threshold and judge.
-        stop_s: When the system was asked to stop; None: it never was, so at its last sample.
+        stop_s: When the system was asked to stop; None: never, its last sample counts.
     """
     production = sorted((r for r in rows if isinstance(r, Production)), key=lambda r: r.t_s)
     consumption = sorted((r for r in rows if isinstance(r, Consumption)), key=lambda r: r.t_s)
@@ -95,7 +95,7 @@ def _rate_per_s(
     """Env steps per second over the last part of the time from `first_s` to `end_s`.
 
     Args:
-        spans: Begin, end and env steps of what was collected; it came evenly in between.
+        spans: Begin, end and env steps of each collection, taken as even in between.
         first_s: The first sample.
         end_s: The stop.
     """
@@ -118,7 +118,7 @@ def _running(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 def _at(curve: Sequence[tuple[float, int]], t_s: float) -> int:
-    """The running total at a time."""
+    """The running total at a given time."""
     total = 0
     for when_s, count in curve:
         if when_s > t_s:
@@ -130,7 +130,7 @@ def _at(curve: Sequence[tuple[float, int]], t_s: float) -> int:
 def _reconcile(
     rows: Sequence[Record], curve: Sequence[tuple[float, int]], task: Task
 ) -> tuple[int | None, float | None]:
-    """Compares the system's own last count with ours.
+    """Compares the system's own last count of env steps with ours.
 
     A system may learn of its env steps late: by `CLAIM_LAG_S`, and by what is still on its
     way, of which there may be any number if it counts what it has received (`RECEIVED`). Only

@@ -1,4 +1,4 @@
-"""The files of a benchmark: `bench.json` says what it is, each `cell.json` what one cell did."""
+"""The files of a benchmark: its description `bench.json`, and `cell.json` with each result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tianji_cli.bench.systems.base import CellPaths, Installed, Job, ParityRow
 from tianji_cli.bench.tasks.suite import PEERS, Suite, Task
 
 REPORT_TABLES = (Production, Consumption, Episode, Event, Staleness)
-"""All that a report is made of."""
+"""All inputs of a report."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.task}/{self.peer}-seed{self.seed}"
 
     def job(self, task: Task, scratch: Path) -> Job:
-        """The input of its driver; `task` includes the overrides of its system."""
+        """Input of its driver; `task` includes the overrides of its system."""
         return Job(
             peer=self.peer,
             task_name=self.task,
@@ -44,7 +44,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CellResult(Result[Cell], frozen=True, kw_only=True):
-    """What became of a cell; `figures` can be rebuilt from its `trace/`."""
+    """Result of a cell; `figures` can be rebuilt from its `trace/`."""
 
     outcome: Outcome
     figures: Figures = Figures()
@@ -70,7 +70,7 @@ class BenchManifest(Manifest[Suite, Cell], frozen=True, kw_only=True):
     parity: dict[str, dict[str, list[ParityRow]]]
     """By task and peer."""
     unable: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    """By task and peer: why a peer of this benchmark has no part in that task."""
+    """Why a peer of this benchmark takes no part in a task, by task and peer."""
     caveats: list[str]
     planned_s: float
 

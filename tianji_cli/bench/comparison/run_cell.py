@@ -1,4 +1,4 @@
-"""Runs one cell: launch, follow, end, measure. Effects; `judge` decides, `measure` counts."""
+"""Runs one cell: launch, watch, stop, measure. Effects are here; `judge` decides when to stop."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.storage.safe_files import clear
 
 GRACE_S = 20.0
-"""A system that does not end so soon after it was asked to is killed."""
+"""Seconds after which a system that was asked to end and has not is killed."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How far a cell has come, for the display.
+    """Progress of a cell, for the display.
 
     Attributes:
         since_launch_s: Seconds.
@@ -49,16 +49,16 @@ class Seen:
 
 
 class CellWatch:
-    """Follows what the system of one cell reports, and lets the stop rule decide.
+    """Reads the records of the system of one cell, and lets the stop rule decide.
 
     Args:
-        feed: Of its records.
+        feed: Source of its records.
         rule: When the cell ends.
-        show: Called while it goes on.
+        show: Called while it runs.
 
     Attributes:
-        records: All that it has reported.
-        verdict: Why the cell ends; None before.
+        records: All records so far.
+        verdict: Why the cell ends; None while it runs.
     """
 
     def __init__(self, feed: Feed, rule: StopRule, show: Callable[[Seen], None]) -> None:
@@ -70,7 +70,7 @@ class CellWatch:
 
     @property
     def grace_s(self) -> float:
-        """Only who has done its work is asked; whoever hangs would not answer."""
+        """Only a system that has finished its work is asked to end; a hung one cannot."""
         is_done = self.verdict is not None and self.verdict.outcome in ("reached", "censored")
         return GRACE_S if is_done else 0.0
 
@@ -111,13 +111,13 @@ class CellWatch:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One cell and all that is needed to run it.
+    """One cell and everything needed to run it.
 
     Attributes:
-        cell: Which.
-        task: As written, without the overrides of this system.
+        cell: The cell.
+        task: As in the suite, without the overrides of this system.
         peer: The system.
-        installed: Where it is.
+        installed: Where it is installed.
         paths: The cell's files.
         machine_id: Of this machine.
         load: How busy it is just before launch.
@@ -133,10 +133,10 @@ class Assignment:
 
 
 def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
-    """Runs one cell to its end, whatever that is; nothing of the system is left running.
+    """Runs one cell to its end, of whatever kind; no process of the system is left running.
 
     Returns:
-        What became of it. The caller writes it down; the trace tables are written here.
+        Its result. The caller stores it; the trace tables are written here.
 
     Raises:
         TianJiError: The cell cannot be prepared, or its traces cannot be written.
@@ -177,7 +177,7 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
 
 
 def _write_job(work: Assignment, task: Task, scratch: Path) -> Command:
-    """Writes `job.json` and whatever else the system needs."""
+    """Writes `job.json` and the other files the system needs."""
     job = work.cell.job(task, scratch)
     work.paths.job.write_bytes(msgspec.json.encode(job))
     return work.peer.command(job, work.paths, work.installed)
@@ -196,7 +196,7 @@ def _environment(work: Assignment, command: Command) -> dict[str, str]:
 def _prepared(paths: CellPaths) -> Iterator[Path]:
     """An empty cell, and a short-lived scratch directory beside the system's temporary files.
 
-    What an interrupted attempt left in the cell goes away first.
+    What an interrupted attempt left in the cell is removed first.
     """
     clear(paths.root.parents[2], paths.root)
     for directory in (paths.root, paths.raw, paths.trace):
@@ -216,7 +216,7 @@ def _conclude(
     peer: Peer,
     paths: CellPaths,
 ) -> tuple[Verdict, Figures]:
-    """Writes the trace tables and measures; what cannot be read is an outcome, not an error."""
+    """Writes the trace tables and measures; unreadable records are an outcome, not an error."""
     verdict = watch.verdict
     assert verdict is not None, "it has ended"
     try:

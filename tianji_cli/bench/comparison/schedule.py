@@ -1,4 +1,4 @@
-"""The cells of a comparison, and how long they will take. Pure."""
+"""The cells of a comparison, and how long they take (pure functions)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tianji_cli.bench.comparison.results import Cell
 from tianji_cli.bench.tasks.suite import Suite
 
 LAUNCH_S = 12.0
-"""Planned for launch and end of a cell, beside its training."""
+"""Seconds planned for launch and end of a cell, in addition to its training."""
 
 
 def make_cells(suite: Suite, peers: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Randomised blocks: all systems do a task with one seed before the next seed begins.
+    """Randomised blocks: all systems run a task with one seed before the next seed begins.
 
     A slow drift of the machine then hits all systems alike, and the ratios within a block are
     paired. The order within a block is random but the same for the same suite and seeds.

@@ -1,4 +1,4 @@
-"""Decides, while a cell runs, when it ends and how. Pure: records and times in, a verdict out."""
+"""Decides, while a cell runs, when and how it ends. Pure: records and times in, a verdict out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ThresholdDetector:
         self._returns: deque[float] = deque(maxlen=judging.window)
         self._streak = 0
         self.reached_s: float | None = None
-        """When the mean had held for long enough; from then on it stays."""
+        """When the mean had held for long enough; does not change afterwards."""
 
     @property
     def mean(self) -> float | None:
@@ -43,7 +43,7 @@ class ThresholdDetector:
         return sum(self._returns) / len(self._returns) if self._returns else None
 
     def hear(self, episode_return: float, t_s: float) -> None:
-        """An episode has ended, later than all before."""
+        """Adds an episode, which ended later than all before."""
         self._returns.append(episode_return)
         is_full = len(self._returns) == self._judging.window
         holds = is_full and sum(self._returns) >= self._threshold * self._judging.window

@@ -67,7 +67,7 @@ class ScalingComparison(msgspec.Struct, frozen=True, kw_only=True):
 def compare(
     manifest: ScalingManifest, results: Mapping[ScalingCell, ScalingResult]
 ) -> ScalingComparison:
-    """Everything that the report says."""
+    """Computes all figures of the report."""
     suite = manifest.suite
     by_nodes = {
         nodes: {c.seed: r for c, r in results.items() if c.nodes == nodes} for nodes in suite.nodes

@@ -1,1 +1,1 @@
-"""Studies: the same experiments under several settings, with several seeds, and what that shows."""
+"""Studies: the same experiments under several settings, each with several seeds."""

@@ -1,4 +1,4 @@
-"""What a study shows: medians over seeds with their intervals, from its records alone. Pure."""
+"""Figures of a study from its records alone: medians over seeds with intervals. Pure functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
 
     variant: str
     num_runs: int
-    """Finished ones; failed ones included."""
+    """Finished runs, including failed ones."""
     num_reached: int
     num_censored: int
     num_failed: int
@@ -115,11 +115,11 @@ QUANTITIES: Mapping[str, Quantity] = {
 
 
 def compare_study(manifest: StudyManifest, runs: Mapping[StudyCell, StudyRun]) -> StudyComparison:
-    """Every figure of a study.
+    """Computes all figures of a study.
 
     Args:
         manifest: What was to be done.
-        runs: What has been done so far.
+        runs: Records of the runs finished so far.
     """
     return StudyComparison(
         study_id=manifest.bench_id,
@@ -190,7 +190,7 @@ def _median(runs: Sequence[StudyRun], quantity: Quantity) -> Interval | None:
 
 
 def _ratios(runs: Sequence[StudyRun], base: Sequence[StudyRun]) -> dict[str, Interval]:
-    """Over the seeds that both have; none for a quantity that a run of them lacks."""
+    """Over the seeds of both; a quantity missing from one of their runs has no ratio."""
     ratios = {}
     for name, quantity in QUANTITIES.items():
         ours = {run.cell.seed: quantity(run) for run in runs}

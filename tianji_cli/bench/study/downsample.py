@@ -1,4 +1,4 @@
-"""A learning curve small enough to be kept."""
+"""Reduces a learning curve to a size that can be stored."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tianji_cli.storage.redact import redacted, redacted_json
 from tianji_cli.storage.safe_files import append_descriptor, named_inside, write_file
 
 MAX_RECORDS_BYTES = 1 << 29
-"""Of a thousand runs with the longest curves that are kept."""
+"""Of a thousand runs with the longest stored curves."""
 Outcome = Literal["reached", "censored", "ended", "failed"]
 
 
@@ -51,7 +51,7 @@ class StudyManifest(Manifest[Study, StudyCell], frozen=True, kw_only=True):
 
 
 class LearningCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """Moving mean return of one run, thinned out; only where the window of episodes was full."""
+    """Moving mean return of one run, downsampled; only where the window of episodes was full."""
 
     t_s: list[float] = []
     env_steps: list[int] = []
@@ -63,14 +63,14 @@ class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
 
     outcome: Outcome
     disagreements: int
-    """Figures of its summary that its trace tables contradicted; 0 is as it should be."""
+    """Figures of its summary that its trace tables contradict; 0 if all is right."""
     summary: Summary | None = None
     manifest: dict[str, object] = msgspec.field(default_factory=dict)
     curve: LearningCurve = LearningCurve()
 
 
 class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
-    """Where they lie: the results in one file, each run in a directory of its own."""
+    """Where the files are: the results in one file, each run in a directory of its own."""
 
     kind = STUDY
     manifest_type = StudyManifest
@@ -90,7 +90,7 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
         return named_inside(self.runs, cell.name)
 
     def experiment(self, task: str) -> Path:
-        """What the runs of a task are started with: its experiment, from the manifest."""
+        """The experiment that starts the runs of a task, from the manifest."""
         return named_inside(self.runs, f"{task}.experiment.json")
 
     @property
@@ -98,7 +98,7 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
         return self.root / "README.md"
 
     def read_results(self, manifest: StudyManifest) -> dict[StudyCell, StudyRun]:
-        """The finished runs, in the study's order; a line that a crash has cut is no run."""
+        """The finished runs, in the study's order; a line truncated by a crash is no run."""
         found = {}
         for number, line in enumerate(whole_lines(self.records), start=1):
             where = f"{self.records}:{number}"
@@ -108,7 +108,7 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
         return {cell: found[cell] for cell in manifest.cells if cell in found}
 
     def write_result(self, cell: StudyCell, result: StudyRun) -> None:
-        """Adds one finished run; what a crash has cut from the last line goes first."""
+        """Adds one finished run; removes a last line that a crash truncated first."""
         with os.fdopen(append_descriptor(self.records), "rb+") as file:
             file.seek(0)
             data = file.read()
@@ -118,7 +118,7 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
     def keep_at(
         self, target: Self, manifest: StudyManifest, results: Mapping[StudyCell, StudyRun]
     ) -> None:
-        """Copies the two files that a report is made of."""
+        """Copies the two input files of a report."""
         manifest = redacted(manifest)
         target.check_free(manifest)
         target.root.mkdir(parents=True, exist_ok=True)
@@ -128,6 +128,6 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
 
 
 def whole_lines(records: Path) -> list[bytes]:
-    """The lines of `runs.jsonl`, without one that a crash has cut."""
+    """The lines of `runs.jsonl`, without one that a crash truncated."""
     data = read_regular(records, MAX_RECORDS_BYTES) if records.is_file() else b""
     return data[: data.rfind(b"\n") + 1].splitlines()

@@ -27,9 +27,9 @@ from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.storage.safe_files import clear, make_inside
 
 GRACE_S = 60.0
-"""A run may take so much longer than its budget to launch and to end; then it is interrupted."""
+"""Seconds beyond its budget that a run may take to launch and to end; then it is interrupted."""
 PATIENCE_S = 20.0
-"""An interrupted run that has not ended by then is killed."""
+"""Seconds after which an interrupted run that has not ended is killed."""
 
 
 StudyCampaign: TypeAlias = Campaign[StudyFiles, StudyManifest, StudyCell]
@@ -62,7 +62,7 @@ def new_study(study: Study, root: Path) -> StudyCampaign:
 
 
 def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyFiles) -> list[str]:
-    """The words after `tianji` that make one run."""
+    """The arguments of `tianji` that start one run."""
     study, task = manifest.suite, cell.task
     is_kept = task in manifest.experiments
     experiment = str(paths.experiment(task)) if is_kept else study.tasks[task].experiment
@@ -77,19 +77,19 @@ def command_of(manifest: StudyManifest, cell: StudyCell, paths: StudyFiles) -> l
 
 
 def write_experiment(paths: StudyFiles, manifest: StudyManifest, task: str) -> None:
-    """Writes what `command_of` names, if the manifest has it."""
+    """Writes the experiment file that `command_of` names, if the manifest has it."""
     if task in manifest.experiments:
         write_json(paths.experiment(task), manifest.experiments[task])
 
 
 def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
-    """Runs one cell to its end, whatever that is; nothing of it is left running.
+    """Runs one cell to its end, of whatever kind; no process of it is left running.
 
     Raises:
         KeyboardInterrupt: The user stopped it; the run was ended, and nothing was concluded.
     """
     paths, study = work.files, work.manifest.suite
-    clear(paths.root, paths.cell(cell))  # what an interrupted attempt left
+    clear(paths.root, paths.cell(cell))  # left by an interrupted attempt
     make_inside(paths.root, paths.runs)
     write_experiment(paths, work.manifest, cell.task)
     output = paths.runs / f"{cell.name}.log"
@@ -107,7 +107,7 @@ def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
 
 
 def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:
-    """The record of a run that has ended; its traces are compared with its summary here."""
+    """Record of a run that has ended; its traces are compared with its summary here."""
     from tianji_cli.analysis.check import rebuild_counters
     from tianji_cli.bench.study.downsample import thin_curve
 
@@ -138,7 +138,7 @@ def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output
 
 
 def outcome_of(summary: Summary | None) -> tuple[Outcome, str]:
-    """What became of a run, and why if it failed."""
+    """Outcome of a run, and the reason if it failed."""
     if summary is None:
         return "failed", "it wrote no summary"
     if summary.status != "ok":

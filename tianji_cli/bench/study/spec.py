@@ -28,9 +28,9 @@ class StudyTask(Spec, frozen=True, kw_only=True):
     settings: Settings = msgspec.field(default_factory=dict)
     """For all variants."""
     variants: dict[str, Settings] = msgspec.field(default_factory=lambda: {"default": {}})
-    """What is compared, by its name on the axis; the order is that of tables and figures."""
+    """The compared variants, by their names on the axis, in the order of tables and figures."""
     axis: str = "variant"
-    """What the variants are, with its unit."""
+    """What the variants vary, with its unit."""
     baseline: str | None = None
     """The variant that the others are divided by; `null`: no ratios."""
     seeds: PositiveInt | None = None
@@ -40,7 +40,7 @@ class StudyTask(Spec, frozen=True, kw_only=True):
 
 
 class Study(Spec, frozen=True, kw_only=True, tag_field="kind", tag="study"):
-    """A study, completely described.
+    """Complete description of a study.
 
     A run that has not reached its experiment's threshold after `budget_s` is right-censored.
     """
@@ -77,7 +77,7 @@ def load_study(name: str, settings: Sequence[str] = ()) -> Study:
     """Reads a study and checks every experiment in it.
 
     Args:
-        name: One that comes with TianJi, or a path.
+        name: Name of a study that comes with TianJi, or a path.
         settings: `tasks.ppo.budget_s=10`, laid over the file; `tasks.ppo=null` leaves a task out.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a system must offer to be benchmarked. Nothing here starts a process."""
+"""Interface of a system that can be benchmarked. Nothing here starts a process."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tianji_cli.bench.tasks.suite import Task, scalar_rows
 DRIVERS = Path(__file__).resolve().parent / "drivers"
 MatchKind = Literal["equal", "different", "not settable"]
 Deviations: TypeAlias = Mapping[str, tuple[MatchKind, str]]
-"""By setting: how it is met, and a note."""
+"""How each setting is met, with a note, by setting."""
 
 
 class PeerMissingError(PreflightError):
-    """A system that was asked for is not installed here; the fix says what to do."""
+    """A requested system is not installed here; the fix says how to install it."""
 
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """Where peers are found.
+    """Where peers are installed.
 
     Attributes:
         peers_dir: Virtual environments made by `--install`.
@@ -48,7 +48,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting: what the task asks for and what this system does."""
+    """One setting: what the task requires and what this system does."""
 
     setting: str
     wanted: str
@@ -57,7 +57,7 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """`job.json`: all that a driver needs to know."""
+    """`job.json`: all inputs of a driver."""
 
     peer: str
     task_name: str
@@ -84,7 +84,7 @@ class CellPaths:
 
     @property
     def raw(self) -> Path:
-        """What the driver reported."""
+        """Records of the driver."""
         return self.root / "raw"
 
     @property
@@ -132,10 +132,10 @@ class Peer(Protocol):
     def caveats(self) -> Sequence[str]: ...
 
     def prepare(self, options: PeerOptions) -> Installed:
-        """Finds the system and checks that it imports.
+        """Finds the system and checks that its packages can be imported.
 
         Raises:
-            PeerMissingError: It is not installed; says exactly what to do.
+            PeerMissingError: It is not installed; the fix gives the command.
         """
         ...
 
@@ -144,7 +144,7 @@ class Peer(Protocol):
         ...
 
     def parity(self, task: Task) -> list[ParityRow]:
-        """How each setting of the task (as written, without overrides) is met."""
+        """How each setting of the task (as in the suite, without overrides) is met."""
         ...
 
     def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command | None:
@@ -153,7 +153,7 @@ class Peer(Protocol):
         ...
 
     def command(self, job: Job, paths: CellPaths, installed: Installed) -> Command:
-        """Writes what the system needs into the cell, and says how to start it."""
+        """Writes the files the system needs into the cell, and returns how to start it."""
         ...
 
     def feed(self, paths: CellPaths) -> Feed:
@@ -163,10 +163,10 @@ class Peer(Protocol):
     def trace(
         self, records: Sequence[RawRecord], paths: CellPaths, launched_s: float
     ) -> list[Record]:
-        """What happened, as rows of the same trace tables for every system.
+        """The records as rows of trace tables, the same for every system.
 
         Args:
-            records: All that its feed gave.
+            records: All records of its feed.
             paths: Of the cell.
             launched_s: CLOCK_MONOTONIC at launch; `t_s` of the rows counts from there.
         """
@@ -174,7 +174,7 @@ class Peer(Protocol):
 
 
 class AnyPeer:
-    """What is the same for all systems."""
+    """The parts that are the same for all systems."""
 
     name: str
     title: str
@@ -185,7 +185,7 @@ class AnyPeer:
         return None
 
     def deviations(self, task: Task) -> Deviations:
-        """Which settings of the task this system does not meet as they are, or only just."""
+        """Settings of the task that this system does not meet exactly."""
         return {}
 
     def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command | None:
@@ -197,10 +197,10 @@ class AnyPeer:
 
 
 class DriverPeer(AnyPeer):
-    """A system whose driver is a file of ours that runs in its interpreter."""
+    """A system whose driver is a file of TianJi that runs in its interpreter."""
 
     drivers: ClassVar[Mapping[str, str]]
-    """By algorithm; those that are not named it does not have."""
+    """By algorithm; it lacks those that are not named."""
 
     def refusal(self, task: Task) -> str | None:
         if task.algorithm_name in self.drivers:
@@ -226,11 +226,11 @@ class DriverPeer(AnyPeer):
 
 
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""One thread for arithmetic in each process: with small networks more only wait for each other."""
+"""One compute thread per process: with small networks more only wait for each other."""
 
 
 def parity_rows(task: Task, peer: str, deviations: Deviations) -> list[ParityRow]:
-    """The parity table of one peer: equal unless it says otherwise.
+    """The parity table of one peer: equal unless a deviation is given.
 
     Args:
         task: As written.

@@ -1,4 +1,4 @@
-"""Raw records to TianJi's trace tables: pure, and the same for every system."""
+"""Converts raw records to TianJi's trace tables: pure, and the same for every system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Totals:
         return sum(steps.total for steps in self.by_source.values())
 
     def actor(self, source: str) -> int:
-        """A number for each process, in the order in which they are heard of."""
+        """A number for each process, in the order of their first records."""
         known = list(self.by_source)
         return known.index(source) if source in known else len(known)
 

@@ -1,4 +1,4 @@
-"""Makes virtual environments for the peers that PyPI has."""
+"""Creates virtual environments for the peers that are on PyPI."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def is_installed(name: str, peers_dir: Path) -> bool:
 
 
 def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
-    """Makes (or completes) the environment of one peer and prints each step.
+    """Creates (or completes) the environment of one peer and prints each step.
 
     Returns:
         Its interpreter.
 
     Raises:
-        ConfigError: PyPI does not have this peer.
+        ConfigError: This peer is not on PyPI.
         PreflightError: An installation step failed; the end of its output is in the error.
     """
     if name not in INSTALLABLE:

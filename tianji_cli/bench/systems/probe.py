@@ -26,7 +26,7 @@ print("\\n" + json.dumps(found))
 
 
 def probe_here(packages: Sequence[str]) -> Installed:
-    """What this very interpreter has; it runs TianJi, so its packages are there."""
+    """The packages of this interpreter; it runs TianJi, so they are installed."""
     versions = {name: metadata.version(name) for name in packages}
     return Installed(
         python=sys.executable, versions={"python": platform.python_version(), **versions}
@@ -34,13 +34,13 @@ def probe_here(packages: Sequence[str]) -> Installed:
 
 
 def probe(python: Path, modules: Sequence[str], *, peer: str, fix: str) -> Installed:
-    """Imports the modules in that interpreter.
+    """Imports the modules in the given interpreter.
 
     Args:
         python: Interpreter.
         modules: `module` or `module=label`.
         peer: For the error.
-        fix: What to do when it is missing.
+        fix: What to do if it is missing.
 
     Raises:
         PeerMissingError: No such interpreter, or an import fails.

@@ -33,7 +33,7 @@ class EpisodeEnd(_Raw, frozen=True, kw_only=True, tag="episode"):
 
 
 class Trained(_Raw, frozen=True, kw_only=True, tag="trained"):
-    """What the learner has consumed so far: totals."""
+    """Totals of what the learner has consumed so far."""
 
     env_steps: int
     samples: int
@@ -54,7 +54,7 @@ class Claimed(_Raw, frozen=True, kw_only=True, tag="claimed"):
     """The system's own count of env steps so far.
 
     Attributes:
-        is_received: They are counted where they arrive, and what is in transit has no bound.
+        is_received: They are counted on arrival, and the number in transit is unbounded.
     """
 
     env_steps: int
@@ -66,11 +66,11 @@ _DECODER = msgspec.json.Decoder(RawRecord)
 
 
 class GarbageError(RunFailedError):
-    """A driver wrote what is not a record: its figures cannot be trusted."""
+    """A driver wrote something that is not a record: its figures cannot be used."""
 
 
 class Feed(Protocol):
-    """What a system has reported since the last look."""
+    """Source of the records of a system."""
 
     def poll(self) -> list[RawRecord]:
         """New records, in order within each process.
@@ -114,7 +114,7 @@ class RawFeed:
         ]
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        """Complete lines only: the last one may still be under way."""
+        """Complete lines only: the last one may still be being written."""
         with path.open("rb") as file:
             file.seek(self._offsets.get(path, 0))
             data = file.read()

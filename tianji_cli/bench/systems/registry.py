@@ -1,4 +1,4 @@
-"""All systems, by the name that suites and the command line use."""
+"""All systems, by their names in suites and on the command line."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
-    """RLlib's own words about one training iteration (`raw/rllib-results.txt`).
+    """RLlib's own result of one training iteration (`raw/rllib-results.txt`).
 
     Its mean return is NaN (here null) before the first episode, and it covers only the last part
     of an episode that several iterations share; the figures of a report come from the counting

@@ -1,4 +1,4 @@
-"""The plain loop: one process, one file for each algorithm, what a person would write first."""
+"""The plain loop: one process, one file per algorithm, as a person would write it first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers that PyPI has: each in a virtual environment of its own."""
+"""Peers on PyPI, each in a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def venv_python(peers_dir: Path, name: str) -> Path:
 
 
 def options_of(python: str) -> PeerOptions:
-    """With which a system is found again that was found at this interpreter."""
+    """Options that find a system again at this interpreter."""
     path = Path(python)
     return PeerOptions(peers_dir=path.parent.parent.parent, xingtian_python=path)

@@ -1,4 +1,4 @@
-"""XingTian's own configuration of a task. Pure."""
+"""XingTian's own configuration of a task (pure functions)."""
 
 from __future__ import annotations
 

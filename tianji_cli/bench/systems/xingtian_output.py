@@ -1,4 +1,4 @@
-"""What XingTian prints about itself, read as it comes."""
+"""Reads what XingTian prints about itself, while it runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def parse_statistics(lines: Iterable[str]) -> list[Statistics]:
 
 
 class StatisticsFeed:
-    """Follows the counting environments, and writes down when XingTian said what.
+    """Follows the counting environments, and records when XingTian printed what.
 
     XingTian's lines carry no usable time, so they are stamped when they are read; with the stamps
     written into the raw files, reading those again later gives the same.

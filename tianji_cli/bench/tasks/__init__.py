@@ -1,1 +1,1 @@
-"""What a comparison measures: tasks and suites as data."""
+"""The work of a comparison: tasks and suites as data."""

@@ -1,6 +1,6 @@
-"""Makes each environment of a suite once, in a process of its own: `ID...` in, one JSON list out.
+"""Creates each environment of a suite once, in its own process: `ID...` in, one JSON list out.
 
-User code runs here, so it cannot disturb whoever asks.
+User code runs here, so it cannot disturb the calling process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def find_env_problems(ids: Sequence[str]) -> list[EnvProblem]:
     """Why environments of these ids cannot be made; empty if all can.
 
     Raises:
-        ConfigError: It could not be found out.
+        ConfigError: The check itself failed.
     """
     command = module_command(sys.executable, "tianji_cli.bench.tasks.env_check", *ids)
     directories = os.pathsep.join(dict.fromkeys([*user_directories(), *searched()]))

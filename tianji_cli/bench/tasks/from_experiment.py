@@ -1,4 +1,4 @@
-"""Tasks of a suite that begin with an experiment file: it counts where the task says nothing."""
+"""Tasks of a suite based on an experiment file, which gives the values the task leaves out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ALGORITHMS: Mapping[str, type[msgspec.Struct]] = {
 
 
 def with_experiments(document: Document) -> Document:
-    """The same suite, with the key `experiment` of its tasks replaced by what that file says.
+    """The same suite, with the key `experiment` of its tasks replaced by the values of that file.
 
     Raises:
-        ConfigError: There is no such file, or it is nothing that other systems can do as well.
+        ConfigError: There is no such file, or other systems cannot run it.
     """
     tasks = document.data.get("tasks")
     if not isinstance(tasks, dict):
@@ -55,7 +55,7 @@ def _filled(task: Mapping[str, Any], document: Document, name: str) -> dict[str,
 
 
 def _task_of(experiment: Experiment) -> dict[str, Any]:
-    """What of an experiment a task has keys for."""
+    """The values of an experiment that a task has keys for."""
     from engine.algorithms.registry import read_config  # PyTorch, only where it is needed
 
     name = experiment.algorithm_name

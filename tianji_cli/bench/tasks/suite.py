@@ -1,4 +1,4 @@
-"""A suite as data: which work, on which systems, for how long (`experiments/bench/*.yaml`)."""
+"""A suite as data: work, systems and time limits (`experiments/bench/*.yaml`)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DEFAULT_MAX_LAG = 1
 
 
 class PeerOverrides(Spec, frozen=True, kw_only=True):
-    """What one peer cannot do as the others; the parity table shows it as different."""
+    """Settings of one peer that differ from the others; the parity table shows them."""
 
     envs_per_worker: PositiveInt | None = None
     rollout_steps: PositiveInt | None = None
 
 
 class Task(Spec, frozen=True, kw_only=True):
-    """One piece of work that all its peers do.
+    """One task that all its peers run.
 
     A cell (one peer, one seed) ends when the threshold is reached, but not before `min_s`, and at
     the latest after `budget_s`; both count from the first sample, so that launch time costs no
@@ -48,7 +48,7 @@ class Task(Spec, frozen=True, kw_only=True):
     algorithm: Algorithm
     network: BenchNetwork = BenchNetwork()
     workers: PositiveInt = 2
-    """Processes that step environments, beside the learner."""
+    """Processes that step environments, in addition to the learner."""
     envs_per_worker: PositiveInt = 8
     rollout_steps: PositiveInt
     """Steps of each environment between two checks for new weights."""
@@ -60,7 +60,7 @@ class Task(Spec, frozen=True, kw_only=True):
     judge: Judging = Judging()
     budget_s: PositiveFloat
     min_s: NonNegativeFloat = 0.0
-    """Least training time, so that throughput has a steady window."""
+    """Minimum training time, so that throughput has a steady window."""
     start_s: PositiveFloat = 120.0
     """A system without a first sample by then has hung."""
     stall_s: PositiveFloat = 45.0
@@ -68,7 +68,7 @@ class Task(Spec, frozen=True, kw_only=True):
     peers: dict[str, PeerOverrides]
     """Systems that run it, with their own settings."""
     without: dict[str, str] = msgspec.field(default_factory=dict)
-    """Systems that could run it but do not, and why."""
+    """Systems that could run it but are left out, with the reason."""
 
     @property
     def algorithm_name(self) -> str:
@@ -87,7 +87,7 @@ class Task(Spec, frozen=True, kw_only=True):
 
 
 class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison"):
-    """A benchmark, completely described."""
+    """Complete description of a benchmark."""
 
     version: int = 1
     name: str
@@ -121,7 +121,7 @@ def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
 
 
 def _problems(task: Task) -> list[tuple[str, str, str]]:
-    """What no single field can say: key, what is wrong, what to do."""
+    """Checks across several fields: key, what is wrong, what to do."""
     found = [
         (f"peers.{peer}", f"unknown peer {peer!r}", suggest(peer, PEERS))
         for peer in (*task.peers, *task.without)

@@ -1,4 +1,4 @@
-"""What a task consists of: environment, algorithm, network, and who judges. Pure data."""
+"""Parts of a task: environment, algorithm, network and judging. Pure data."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
         "advantage normalisation": "per minibatch",
         "value loss clipping": "off",
     }
-    """What no key says and yet all should do alike."""
+    """Requirements without a key that all systems should meet alike."""
 
     @property
     def in_flight_steps(self) -> int:
@@ -127,7 +127,7 @@ Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):
-    """What every peer can build.
+    """Networks that every peer can build.
 
     `mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
     al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value.

@@ -78,7 +78,7 @@ Rates = dict[tuple[str, int, int], dict[int, float]]
 def compare(
     manifest: TransportManifest, results: Mapping[TransportCell, TransportResult]
 ) -> TransportComparison:
-    """Everything that the report says."""
+    """Computes all figures of the report."""
     places = sorted({cell.place for cell in manifest.cells}, reverse=True)
     rows = [row for place in places for row in _rows(place, manifest, results)]
     return TransportComparison(
