@@ -88,6 +88,8 @@ class ProcessTree:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        with contextlib.suppress(psutil.Error):  # also if it has ended already
+            self._births_s[self.process.pid] = psutil.Process(self.process.pid).create_time()
         self._remember(filter(None, [identify(self.process.pid)]))
         self.look()
 
