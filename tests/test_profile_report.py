@@ -33,7 +33,7 @@ ROWS = (
     row("learner-0", 1.0, 0.5, waiting=0.25, updating=0.75),
     row("actor-10", 1.0, 0.1, waiting=0.5, environment=0.25, inference=0.25),
     row("actor-9", 1.0, 0.2, environment=1.0),
-    row("learner-0", 3.0, 1.0, waiting=0.25, updating=1.25, group=0.25, others=0.25),
+    row("learner-0", 3.0, 1.0, waiting=0.25, updating=1.25, meeting=0.25, others=0.25),
 )
 
 

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from engine.progress import Progress, RoleState
+from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.render.live import LiveDisplay
 from tianji_cli.render.redrawn_live import RedrawnLive
@@ -140,8 +141,13 @@ def test_lines_above_a_narrower_display_are_kept(terminal: Terminal) -> None:
     live.stop()
 
 
-def test_the_display_of_a_benchmark_is_one(terminal: Terminal) -> None:
-    display = BenchDisplay(terminal.console, 3, 0, is_animated=True, is_quiet=False)
+def test_the_display_of_a_benchmark_is_one(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    output = Output()
+    monkeypatch.setattr(output, "notes", terminal.console)
+    display = BenchDisplay(output, 3, 0)
     assert display._progress is not None
     assert isinstance(display._progress.live, RedrawnLive)
     terminal.resize(50)

@@ -29,7 +29,7 @@ from tianji_cli.runs import detached
 from tianji_cli.runs.detached import DetachedRun, HostAnswer
 from tianji_cli.runs.mirror import fetch
 from tianji_cli.storage.consent import Consent
-from tianji_cli.storage.deployment import Deployment, HostPart, write_deployment
+from tianji_cli.storage.deployment import FORMER_INSPECTOR, Deployment, HostPart, write_deployment
 from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.storage.takings import Share
 
@@ -156,7 +156,7 @@ class Box(FakeNode):
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         done = super().run(command, timeout_s)
-        if "engine.supervision.run_inspector" in command:
+        if FORMER_INSPECTOR in command:
             findings = answer(self.name, self.word).findings
             return Completed(0, msgspec.json.encode(findings).decode(), "")
         return done
