@@ -38,7 +38,7 @@ test-slow: setup ## Run the slow tests: real compilers, resumed and stuck runs, 
 
 fault-table: setup ## Run all fault tests (root) and write the table in docs/reliability.md
 	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \
-	  tests/faults tests/processes tests/ssh tests/cli/test_errors.py
+	  tests/faults tests/processes tests/lab tests/cli/test_errors.py
 	$(BIN)/python tests/faults/table.py
 
 chaos: setup ## Inject faults in random order (SEED) for ten minutes on real hosts (root)

@@ -12,16 +12,20 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from dealing import dealt
 
 from engine.host.malloc import reading_libraries
+from tests.helpers.dealing import dealt
 from tianji_cli import streams
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
 """What tests begin is not noted among the user's own runs; commands that they start inherit it."""
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
-pytest_plugins = ["process_fixtures", "lab_fixtures", "fault_rows"]
+pytest_plugins = [
+    "tests.helpers.process_fixtures",
+    "tests.helpers.lab_fixtures",
+    "tests.helpers.fault_rows",
+]
 LAB_TESTS = pytest.StashKey[set[str]]()
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_bench import write_bench
 
 from engine.errors import ConfigError
 from engine.trace.reader import read_table
 from engine.trace.records import Episode
+from tests.helpers.bench.made_bench import write_bench
 from tianji_cli.bench.comparison.results import BenchFiles
 from tianji_cli.commands.benchmarks.bench_report import write_archive, write_bench_report
 from tianji_cli.commands.report import report_command

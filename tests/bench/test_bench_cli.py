@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked_tianji import run_forked
+
+from tests.helpers.forked_tianji import run_forked
 
 QUICK = ["-s", "tasks.ppo.budget_s=20", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=15"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from bench_fakes import FakePeer, make_suite, make_task, result_of
 
+from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task, result_of
 from tianji_cli.bench.comparison.compare import compare
 from tianji_cli.bench.comparison.harness import new_bench
 from tianji_cli.bench.comparison.schedule import make_cells, planned_s

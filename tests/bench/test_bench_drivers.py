@@ -19,9 +19,10 @@ import torch
 from engine.algorithms.trunks import build_trunk
 from engine.envs.make import make_vector_env
 from engine.spec import EnvSpec, NetworkSpec
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.bench.tasks.work import BenchNetwork
 
-DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "bench" / "systems" / "drivers"
+DRIVERS = REPOSITORY / "tianji_cli" / "bench" / "systems" / "drivers"
 
 
 @pytest.fixture

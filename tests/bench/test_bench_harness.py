@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from bench_fakes import FakePeer, make_suite, make_task
 
 from engine.envs.extras import install_command
 from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode
 from engine.trace.writer import TraceWriter
+from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task
 from tianji_cli.bench.campaign import run_open_cells
 from tianji_cli.bench.comparison import run_cell as run_cell_module
 from tianji_cli.bench.comparison.harness import (

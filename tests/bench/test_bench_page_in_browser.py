@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_bench import write_bench
 from matplotlib.image import imread
 
+from tests.helpers.bench.made_bench import write_bench
 from tianji_cli.commands.benchmarks.bench_report import write_bench_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

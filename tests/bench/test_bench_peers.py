@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bench_fakes import make_task
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode, Production
+from tests.helpers.bench.bench_fakes import make_task
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.bench.systems.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.install import INSTALLABLE, install
@@ -28,7 +29,7 @@ from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.bench.tasks.work import BenchEnv
 
 RECORDED = Path(__file__).parent / "recorded"
-DRIVERS = Path(__file__).parents[2] / "tianji_cli" / "bench" / "systems" / "drivers"
+DRIVERS = REPOSITORY / "tianji_cli" / "bench" / "systems" / "drivers"
 
 
 def lines_of(name: str) -> list[str]:

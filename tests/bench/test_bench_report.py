@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_bench import write_bench
 
 from engine.errors import ConfigError
+from tests.helpers.bench.made_bench import write_bench
 from tianji_cli.bench.comparison.results import BenchFiles
 from tianji_cli.bench.systems.base import Installed
 from tianji_cli.commands.benchmarks.bench_report import show_comparison, write_bench_report

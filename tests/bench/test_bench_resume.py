@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 import msgspec
 import pytest
-from bench_fakes import FakePeer, make_suite, make_task
-from bench_requests import request_for
 
 from engine.errors import ConfigError, PreflightError
+from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task
+from tests.helpers.bench.bench_requests import request_for
 from tianji_cli.bench.campaign import Campaign, exclusively, read_campaign
 from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, beginning
 from tianji_cli.bench.comparison.harness import Bench, new_bench, with_peers_of_now

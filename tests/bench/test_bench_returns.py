@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.bench.statistics import Interval, common_horizon, mean_over_steps
 from tianji_cli.commands.benchmarks.bench_report import write_bench_report
 from tianji_cli.render.bench.bench_text import return_text, verdicts
 
-REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "cartpole-dqn"
+REFERENCE = REPOSITORY / "results" / "reference" / "cartpole-dqn"
 
 
 def test_the_area_under_a_curve_ends_at_the_horizon():

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from bench_requests import request_for
 
 from engine.config.config_file import parse_yaml
 from engine.errors import ConfigError
 from engine.trace.summary import LagSummary, Summary
+from tests.helpers.bench.bench_requests import request_for
 from tianji_cli.bench.campaign import AnyFiles, Campaign, read_campaign
 from tianji_cli.bench.cells import Result
 from tianji_cli.bench.comparison.measure import Figures

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bench_requests import request_for
-from forked_tianji import run_forked
 
 from engine.errors import ConfigError
 from engine.trace.records import Resources
+from tests.helpers.bench.bench_requests import request_for
+from tests.helpers.forked_tianji import run_forked
 from tianji_cli.bench.compatibility import code_state
 from tianji_cli.bench.kinds import SCALING, kind_of_suite, read_suite
 from tianji_cli.bench.machine import this_machine

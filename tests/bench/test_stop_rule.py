@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from bench_fakes import make_task
 
 from engine.trace.records import Consumption, Episode, Event, Production
+from tests.helpers.bench.bench_fakes import make_task
 from tianji_cli.bench.comparison.measure import measure
 from tianji_cli.bench.comparison.stop_rule import StopRule
 from tianji_cli.bench.systems.convert import to_trace

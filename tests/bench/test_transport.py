@@ -16,11 +16,12 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from forked_tianji import run_forked
-from running import no_new_descriptor
 
 from engine.errors import ConfigError
 from engine.host.ports import find_free_ports
+from tests.helpers.forked_tianji import run_forked
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import no_new_descriptor
 from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
@@ -47,7 +48,7 @@ from tianji_cli.output import Output
 from tianji_cli.render.bench.figures_transport import transport_figure
 from tianji_cli.storage.json_files import write_json
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY
 SMALL, LARGE = 1024, 65536
 HERE = Found(command=[sys.executable], versions={})
 

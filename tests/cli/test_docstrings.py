@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import REPOSITORY
+
+ROOT = REPOSITORY
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("engine", "tianji_cli")

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forked_tianji import run_forked
+
+from tests.helpers.forked_tianji import run_forked
 
 BAD_KEY = """\
 version: 1

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked_tianji import run_forked
+
+from tests.helpers.forked_tianji import run_forked
 
 HEAVY = ("torch", "pandas", "matplotlib", "paramiko", "gymnasium", "numpy", "zmq")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.interrupts import Interrupts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY
 LEAVES = """
 import atexit, sys, threading
 from tianji_cli.leaving import run_and_leave

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import PreflightError, of_machine
+from tests.helpers.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBERS = [
     *(errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.ENOMEM, errno.EAGAIN, errno.EIO),

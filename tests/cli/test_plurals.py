@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import REPOSITORY
+
+ROOT = REPOSITORY
 SOURCES = sorted(path for part in ("engine", "tianji_cli") for path in (ROOT / part).rglob("*.py"))
 
 NOUNS = (

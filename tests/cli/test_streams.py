@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.storage.run_dir import resolve_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY
 FULL = Path("/dev/full")
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from engine.files import read_umask
 from engine.host.user_code import restored_process
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.interrupts import Interrupts
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MISCHIEF = {
     "changes": "os.chdir('elsewhere'); os.umask(0o777); locale.setlocale(locale.LC_ALL, 'C');"
     " [signal.signal(n, signal.SIG_IGN) for n in (2, 15, 1)];"

@@ -13,8 +13,9 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.extensions import import_modules
+from tests.helpers.paths import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = REPOSITORY
 
 
 def code_blocks() -> dict[str, str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import REPOSITORY
+
+ROOT = REPOSITORY
 ENGINE = sorted((ROOT / "engine").rglob("*.py"))
 CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 

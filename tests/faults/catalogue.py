@@ -1,7 +1,7 @@
 """Every fault that something is promised for, in the order of the table in docs/reliability.md.
 
 What came of a fault, and how soon, is in no word of this file: tests say so
-(`tests/fault_rows.py`).
+(`tests/helpers/fault_rows.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 FAULTS = "tests/processes/test_faults.py"
 STUCK = "tests/processes/test_stuck_runs.py"
-LAB = "tests/ssh/test_lab_faults.py"
-CHECKPOINT = "tests/engine/test_checkpoint.py"
-STRANGERS = "tests/engine/test_strangers.py"
+LAB = "tests/lab/test_faults.py"
+CHECKPOINT = "tests/engine/executors/test_checkpoint.py"
+STRANGERS = "tests/engine/wire/test_strangers.py"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ SCENARIOS: dict[str, Scenario] = {
     "`kill -9` of the coordinator": Scenario("the run fails, naming the role, exit 1"),
     "`kill -9` of the controller": Scenario(
         "every host ends its own part; `down` cleans up",
-        ("tests/ssh/test_lab_detached.py::test_down_cleans_up_after_a_killed_controller",),
+        ("tests/lab/test_detached.py::test_down_cleans_up_after_a_killed_controller",),
     ),
     "`kill -9` of a supervisor or forkserver": Scenario(
         "its roles die with it; the error names it",
@@ -58,9 +58,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "power of the learner's host lost": Scenario(
         "`--resume` continues on other hosts",
-        (
-            "tests/ssh/test_lab_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",
-        ),
+        ("tests/lab/test_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",),
     ),
     "SIGSTOP of an actor": Scenario(
         "named with its stack, its peers continue; after SIGCONT its samples are checked for lag"
@@ -85,17 +83,17 @@ SCENARIOS: dict[str, Scenario] = {
     "connections between hosts reset": Scenario(
         "messages in flight are requested again or counted as lost; no role is declared dead",
         (
-            "tests/engine/test_lost_messages.py::test_a_queue_gets_on_within_its_bound_and_its_books_balance",
-            "tests/engine/test_lost_messages.py::test_every_group_goes_on_merging_and_each_update_counts_once",
-            "tests/engine/test_lost_rollouts.py::test_the_run_gets_on_and_the_books_balance",
+            "tests/engine/wire/test_lost_messages.py::test_a_queue_gets_on_within_its_bound_and_its_books_balance",
+            "tests/engine/wire/test_lost_messages.py::test_every_group_goes_on_merging_and_each_update_counts_once",
+            "tests/engine/wire/test_lost_rollouts.py::test_the_run_gets_on_and_the_books_balance",
         ),
     ),
     "10 % loss and 200 ms of delay": Scenario("slower, but no role is declared dead"),
     "corrupt, cut or random frame": Scenario(
         "refused, its sender named; the next frame is read",
         (
-            "tests/engine/test_sockets.py::test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read",
-            "tests/engine/test_codec.py::test_a_header_with_any_byte_flipped_is_refused",
+            "tests/engine/wire/test_sockets.py::test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read",
+            "tests/engine/wire/test_codec.py::test_a_header_with_any_byte_flipped_is_refused",
             "tests/fuzz/test_fuzz.py::test_any_frames_are_decoded_or_refused",
         ),
         untested="excluding repeated offenders: this is not done",
@@ -111,15 +109,15 @@ SCENARIOS: dict[str, Scenario] = {
             f"{STRANGERS}::test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded",
             f"{STRANGERS}::test_strangers_that_hang_on_keep_nobody_out",
             f"{STRANGERS}::test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end",
-            "tests/engine/test_sockets.py::test_a_stranger_never_reaches_the_decoder",
+            "tests/engine/wire/test_sockets.py::test_a_stranger_never_reaches_the_decoder",
         ),
         untested="a log line for each: strangers are not logged",
     ),
     "rollout that comes twice": Scenario(
         "dropped (identified by actor, incarnation and number), an event `duplicate`",
         (
-            "tests/engine/test_roles_buffer.py::test_a_duplicate_is_never_trained",
-            "tests/engine/test_regressions.py::test_a_duplicate_does_not_upset_the_books",
+            "tests/engine/roles/test_roles_buffer.py::test_a_duplicate_is_never_trained",
+            "tests/engine/runtime/test_regressions.py::test_a_duplicate_does_not_upset_the_books",
         ),
     ),
     "old rollout replayed": Scenario("dropped like a duplicate"),
@@ -141,34 +139,34 @@ SCENARIOS: dict[str, Scenario] = {
     "wall clock set one hour forward, then back, while a run goes on": Scenario(
         "durations and order of events are unaffected; an event `clock-set` records the change",
         (
-            "tests/engine/test_wall_clock.py::test_a_clock_that_is_set_is_told_once_and_by_how_much",
-            "tests/ssh/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",
+            "tests/engine/host/test_wall_clock.py::test_a_clock_that_is_set_is_told_once_and_by_how_much",
+            "tests/runs/test_identity.py::test_offsets_are_relative_to_the_coordinators_host",
         ),
     ),
     "the same `up` twice": Scenario(
         "refused, with the run's id",
-        ("tests/ssh/test_provision.py::test_a_run_of_this_name_on_the_host_is_refused",),
+        ("tests/provisioning/test_provision.py::test_a_run_of_this_name_on_the_host_is_refused",),
     ),
     "another version on a host": Scenario(
         "refused with both versions",
         (
-            "tests/ssh/test_fleet.py::test_another_protocol_is_refused_at_join",
-            "tests/ssh/test_launch.py::test_another_protocol_names_both_and_what_mends_it",
-            "tests/ssh/test_lab_environment.py::test_a_host_with_another_python_is_refused_with_both_versions",
+            "tests/connectors/test_ssh_fleet.py::test_another_protocol_is_refused_at_join",
+            "tests/runs/test_controller.py::test_another_protocol_names_both_and_what_mends_it",
+            "tests/lab/test_environment.py::test_a_host_with_another_python_is_refused_with_both_versions",
         ),
     ),
     "damaged program or environment on a host": Scenario(
         "sent or made anew, which is said",
         (
-            "tests/ssh/test_verification.py::test_a_damaged_bundle_is_replaced",
-            "tests/ssh/test_verification.py::test_a_damaged_environment_is_made_anew",
-            "tests/ssh/test_lab_environment.py::test_a_bundle_that_was_changed_on_its_host_is_sent_anew_and_that_is_said",
+            "tests/provisioning/test_verification.py::test_a_damaged_bundle_is_replaced",
+            "tests/provisioning/test_verification.py::test_a_damaged_environment_is_made_anew",
+            "tests/lab/test_environment.py::test_a_bundle_that_was_changed_on_its_host_is_sent_anew_and_that_is_said",
         ),
     ),
     "port taken": Scenario("a failed preflight that names the range, exit 3"),
     "one unreachable host of four": Scenario(
         "nothing is started, exit 4",
-        ("tests/ssh/test_provision.py::test_one_unreachable_host_closes_all_others",),
+        ("tests/provisioning/test_provision.py::test_one_unreachable_host_closes_all_others",),
     ),
     "host key unknown or changed": Scenario(
         "refused; for an unknown key with the command that accepts it",
@@ -179,7 +177,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "memory runs out (OOM kill)": Scenario(
         "distinguished from other SIGKILLs by the kernel's counter, with the memory last used",
-        ("tests/engine/test_memory_watch.py::test_a_kill_that_the_counter_knows_is_out_of_memory",),
+        ("tests/engine/host/test_oom.py::test_a_kill_that_the_counter_knows_is_out_of_memory",),
     ),
     "environment that raises": Scenario("the run fails with its traceback, its id and the step"),
     "environment that hangs": Scenario(
@@ -188,13 +186,13 @@ SCENARIOS: dict[str, Scenario] = {
     "environment that returns NaN": Scenario(
         "one error names host, role, environment and step; nothing is learnt from it",
         (
-            "tests/engine/test_checked_env.py::test_what_is_no_number_is_refused_by_name",
-            "tests/engine/test_on_device.py::test_what_is_no_number_is_refused_on_a_device_too",
+            "tests/engine/envs/test_checked_env.py::test_what_is_no_number_is_refused_by_name",
+            "tests/engine/executors/test_on_device.py::test_what_is_no_number_is_refused_on_a_device_too",
         ),
     ),
     "environment that returns a wrong shape": Scenario(
         "one error names host, role, environment and step",
-        ("tests/engine/test_checked_env.py::test_a_shape_that_was_not_announced_is_refused",),
+        ("tests/engine/envs/test_checked_env.py::test_a_shape_that_was_not_announced_is_refused",),
     ),
     "GPU missing where one is named": Scenario(
         "refused; if none is named, the CPU is used and reported",
@@ -214,13 +212,13 @@ SCENARIOS: dict[str, Scenario] = {
         "memory and descriptors constant, logs bounded",
         (
             "tests/processes/test_soak.py::test_memory_and_descriptors_stay_flat",
-            "tests/engine/test_log_cap.py::test_a_log_is_emptied_and_its_end_kept_while_it_is_written_to",
+            "tests/engine/host/test_log_cap.py::test_a_log_is_emptied_and_its_end_kept_while_it_is_written_to",
         ),
         untested="twelve hours: the soak is minutes long",
     ),
     "a hundred faults in a random order, on actors and links": Scenario(
         "training still reaches its threshold; ledger balances, nothing is left",
-        ("tests/faults/test_random_faults.py::test_a_run_survives_a_minute_of_them",),
+        ("tests/lab/test_random_faults.py::test_a_run_survives_a_minute_of_them",),
     ),
     "a random order of faults on everything": Scenario(
         "each run continues, or fails with its cause and `--resume` continues it; nothing is left",

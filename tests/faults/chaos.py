@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.schedule import Planned, Schedule
-from ssh_kit import Bench, Command, wait_until
-
+from tests.faults.schedule import Planned, Schedule
+from tests.helpers.ssh_kit import Bench, Command, wait_until
 from tianji_cli.lab import Lab
 
 PATIENCE_S = 15.0

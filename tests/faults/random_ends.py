@@ -28,15 +28,14 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
-
-from faults.ends_schedule import COMMAND, LAYOUTS, PlannedRun, make_rounds  # noqa: E402
-from running import rows  # noqa: E402
+sys.path.insert(0, str(HERE.parents[1]))
 
 from engine.errors import ConfigError  # noqa: E402
 from engine.host.process_identity import find_marked  # noqa: E402
 from engine.trace.reader import read_summary  # noqa: E402
 from engine.trace.summary import Summary  # noqa: E402
+from tests.faults.ends_schedule import COMMAND, LAYOUTS, PlannedRun, make_rounds  # noqa: E402
+from tests.helpers.running import rows  # noqa: E402
 from tianji_cli.commands.report import write_report  # noqa: E402
 from tianji_cli.storage.run_dir import RunPaths  # noqa: E402
 

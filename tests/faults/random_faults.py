@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+sys.path.insert(0, str(HERE.parents[1]))
 
-from faults.chaos import Chaos  # noqa: E402
-from faults.schedule import make_schedule, read_schedule, write_schedule  # noqa: E402
-from ssh_kit import REPOSITORY, Bench, Command  # noqa: E402
-
+from tests.faults.chaos import Chaos  # noqa: E402
+from tests.faults.schedule import make_schedule, read_schedule, write_schedule  # noqa: E402
+from tests.helpers.ssh_kit import REPOSITORY, Bench, Command  # noqa: E402
 from tianji_cli.analysis.check import rebuild_counters  # noqa: E402
 from tianji_cli.analysis.convergence import threshold_crossing  # noqa: E402
 from tianji_cli.analysis.history import check_history  # noqa: E402

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[1]))
 
-from fault_rows import Row, read_rows  # noqa: E402
-from faults.catalogue import SCENARIOS, Scenario  # noqa: E402
+from tests.faults.catalogue import SCENARIOS, Scenario  # noqa: E402
+from tests.helpers.fault_rows import Row, read_rows  # noqa: E402
 
 ROWS = HERE / "observed.jsonl"
 PAGE = HERE.parents[1] / "docs/reliability.md"

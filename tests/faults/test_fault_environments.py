@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from running import ENDLESS, rows
+
+from tests.helpers.running import ENDLESS, rows
 
 pytestmark = pytest.mark.processes
 

@@ -7,8 +7,9 @@ import signal
 import time
 
 import pytest
-from running import EASY, ENDLESS, rows, wait_for
 from sabotage import OFFENCES, WORD
+
+from tests.helpers.running import EASY, ENDLESS, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from broken_env import WAYS_OUT
-from running import EAGER
 
+from tests.helpers.running import EAGER
 from tianji_cli.commands.up import UpRequest, up
 from tianji_cli.output import Output
 

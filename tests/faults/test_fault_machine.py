@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_fixtures import OWN_PATH
-from running import EASY, ENDLESS, rows, wait_for
 
 from engine.host.oom import count_oom_kills
+from tests.helpers.process_fixtures import OWN_PATH
+from tests.helpers.running import EASY, ENDLESS, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

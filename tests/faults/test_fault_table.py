@@ -7,11 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fault_rows import Row, keep_rows, lost_env_steps, read_rows
-from faults.catalogue import SCENARIOS
-from faults.table import PAGE, ROWS, render, replaced
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.faults.catalogue import SCENARIOS
+from tests.faults.table import PAGE, ROWS, render, replaced
+from tests.helpers.fault_rows import Row, keep_rows, lost_env_steps, read_rows
+from tests.helpers.paths import REPOSITORY
+
+ROOT = REPOSITORY
 
 
 def row(fault: str, test: str = "tests/a.py::test_a", observed: str = "seen") -> Row:

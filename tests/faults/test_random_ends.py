@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from faults.ends_schedule import COMMAND, KEEPERS, LAYOUTS, MOMENTS, ROLES, make_rounds
-from faults.random_ends import Trial, judge_code, main
+
+from tests.faults.ends_schedule import COMMAND, KEEPERS, LAYOUTS, MOMENTS, ROLES, make_rounds
+from tests.faults.random_ends import Trial, judge_code, main
 
 
 def test_a_seed_makes_one_list_of_rounds_and_another_seed_another():

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from two_runs import WAYS, draw, play_all
+
+from tests.faults.two_runs import WAYS, draw, play_all
 
 pytestmark = pytest.mark.processes
 

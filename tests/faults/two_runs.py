@@ -28,12 +28,11 @@ from typing import Any
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from histories import check_histories  # noqa: E402
-from running import EAGER, rows  # noqa: E402
+sys.path.insert(0, str(REPOSITORY))
 
 from engine.host.process_identity import find_marked  # noqa: E402
+from tests.helpers.histories import check_histories  # noqa: E402
+from tests.helpers.running import EAGER, rows  # noqa: E402
 
 LIMIT_S = 120.0
 GONE_S = 30.0

@@ -14,6 +14,7 @@ import tracemalloc
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
         print("fuzzing is skipped: it needs atheris (pip install atheris)", file=sys.stderr)
         return 0
     with atheris.instrument_imports(include=["engine", "tianji_cli"]):
-        from fuzz_targets import TARGETS
+        from tests.fuzz.fuzz_targets import TARGETS
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         print(f"usage: fuzz.py {'|'.join(TARGETS)} [libFuzzer options]", file=sys.stderr)
         return 2

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
-from fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated
-from shared_memory import play_rings, read_spoilt_memory
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
@@ -47,11 +45,14 @@ from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge
 from engine.wire import header
 from engine.wire.chunking import join, split
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from tests.fuzz.fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated
+from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.config.inventory import Host, load_inventory
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment
 from tianji_cli.storage.takings import Share, takings_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY
 LAYOUT = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 2, 3)
 WEIGHTS = WeightsLayout(num_bytes=24, digest=0xFEED)
 SAMPLES = Layout((Field("observation", "float32", (2,)), Field("key", "int64")), 4, 3)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fuzz_inputs import FRAME_BYTES, NUMBERS, Choices, bounded
 from msgspec.structs import replace
 
 from engine.errors import WireError
@@ -27,6 +26,7 @@ from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
 from engine.wire.spsc_ring import FRAME
 from engine.wire.weights_buffer import SharedWeights
+from tests.fuzz.fuzz_inputs import FRAME_BYTES, NUMBERS, Choices, bounded
 
 LAYOUT = Layout((Field("reward", "float32"),), 2, 3)
 WEIGHTS = WeightsLayout(num_bytes=24, digest=0xFEED)

@@ -9,8 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz_inputs import bounded
-from fuzz_targets import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.config.config_file import load_experiment
+from engine.errors import ConfigError, WireError
+from engine.trace.reader import read_summary, read_table
+from engine.trace.records import Ledger
+from engine.wire import header
+from engine.wire.chunking import join
+from tests.fuzz.fuzz_inputs import bounded
+from tests.fuzz.fuzz_targets import (
     CODEC,
     FRAMES,
     PART_BYTES,
@@ -24,16 +33,7 @@ from fuzz_targets import (
     read_trace_file,
     read_yaml_file,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from shared_memory import play_rings, read_spoilt_memory
-
-from engine.config.config_file import load_experiment
-from engine.errors import ConfigError, WireError
-from engine.trace.reader import read_summary, read_table
-from engine.trace.records import Ledger
-from engine.wire import header
-from engine.wire.chunking import join
+from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
 from tianji_cli.analysis.run import read_manifest
 from tianji_cli.config.host_ranges import expand_range
 from tianji_cli.config.inventory import load_inventory

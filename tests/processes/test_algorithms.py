@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from running import SHORT, rows
 
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import SHORT, rows
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.processes
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = REPOSITORY / "experiments"
 
 
 def run(tianji, tmp_path: Path, experiment: str, *settings: str) -> tuple[dict, Path]:

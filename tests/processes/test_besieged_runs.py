@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import ENDLESS, rows, wait_for
-from strangers import Strangers
+
+from tests.helpers.running import ENDLESS, rows, wait_for
+from tests.helpers.strangers import Strangers
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import EAGER, Command, rows, wait_for
+
+from tests.helpers.running import EAGER, Command, rows, wait_for
 
 PATIENCE_S = 240.0
 MEASURED_S = 20.0

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import EASY, rows, wait_for
 
 from engine.supervision.supervisor import SAMPLE_S
 from engine.trace.checkpoint_file import newest_checkpoint
 from engine.trace.writer import LOW_DISK_BYTES
+from tests.helpers.running import EASY, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

@@ -9,9 +9,9 @@ import time
 
 import psutil
 import pytest
-from running import EASY, ENDLESS, rows, wait_for
 
 from engine.host.endpoints import PREFIX
+from tests.helpers.running import EASY, ENDLESS, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
-from running import EAGER
+
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import EAGER
 
 pytestmark = pytest.mark.processes
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
 
 MODULE = """

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 
 import pytest
-from running import EAGER, rows
 
+from tests.helpers.running import EAGER, rows
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import RunData, load_run
 from tianji_cli.storage.run_dir import RunPaths

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import Command, rows, wait_for
+
+from tests.helpers.running import Command, rows, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

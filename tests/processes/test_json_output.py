@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from running import SHORT
+
+from tests.helpers.running import SHORT
 
 pytestmark = pytest.mark.processes
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from running import SHORT, rows, wait_for
 
 from engine.compilation.compile_job import CompileOrder
 from engine.config.config_file import convert, parse_yaml
@@ -17,6 +16,7 @@ from engine.graph.cut import single_cut
 from engine.host.tether import tethered
 from engine.search_path import searched, with_own_path
 from engine.spec import Experiment
+from tests.helpers.running import SHORT, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

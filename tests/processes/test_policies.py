@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import EASY, ENDLESS, rows, wait_for
 from safetensors.torch import load_file
 
 from engine.graph.policy import built_in_policies
+from tests.helpers.running import EASY, ENDLESS, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

@@ -6,7 +6,8 @@ import json
 from collections import defaultdict
 
 import pytest
-from running import EAGER, rows
+
+from tests.helpers.running import EAGER, rows
 
 pytestmark = pytest.mark.processes
 

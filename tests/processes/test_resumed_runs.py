@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from running import EAGER, rows, wait_for
 
 from engine.trace.checkpoint_file import newest_checkpoint, read_info
+from tests.helpers.running import EAGER, rows, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from running import ENDLESS, wait_for
+
+from tests.helpers.running import ENDLESS, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

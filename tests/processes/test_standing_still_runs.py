@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from running import ENDLESS, rows, wait_for
 
 from engine.roles.coordinator.liveness import LEASE_S
+from tests.helpers.running import ENDLESS, rows, wait_for
 
 STOPPED_S = LEASE_S - 4.0
 """Less than the lease by more than the time between two beats."""

@@ -8,10 +8,10 @@ import time
 
 import psutil
 import pytest
-from running import ENDLESS, rows, wait_for
 
 from engine.roles.coordinator.watchdog import PROBE_S
 from engine.wire.socket_factory import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
+from tests.helpers.running import ENDLESS, rows, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import ENDLESS, SHORT, Command, rows, wait_for
+
+from tests.helpers.running import ENDLESS, SHORT, Command, rows, wait_for
 
 pytestmark = pytest.mark.processes
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from running import SHORT, rows
 
 from engine.trace.checkpoint_file import verify
+from tests.helpers.running import SHORT, rows
 
 pytestmark = pytest.mark.processes
 

@@ -7,8 +7,8 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from study_fakes import MACHINE, SMALL, make_runs, manifest_of, run_of, summary
 
+from tests.helpers.bench.study_fakes import MACHINE, SMALL, make_runs, manifest_of, run_of, summary
 from tianji_cli.bench.statistics import bootstrap_median, median_ratio
 from tianji_cli.bench.study.compare import VariantResult, compare_study, horizon_of, mean_return_of
 from tianji_cli.bench.study.records import LearningCurve

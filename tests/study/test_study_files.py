@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from study_fakes import make_runs, manifest_of, write_study
-from synthetic_run import write_synthetic_run
 
 from engine.errors import ConfigError, PreflightError
+from tests.helpers.bench.study_fakes import make_runs, manifest_of, write_study
+from tests.helpers.synthetic_run import write_synthetic_run
 from tianji_cli.analysis.convergence import episode_curve
 from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.study.downsample import thin_curve

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from study_fakes import SMALL, manifest_of
 
 from engine.config.config_file import load_experiment
 from engine.config.yaml_text import parse_text
 from engine.errors import ConfigError
 from engine.spec import Experiment, Scalar
+from tests.helpers.bench.study_fakes import SMALL, manifest_of
 from tianji_cli.bench.study.records import StudyFiles
 from tianji_cli.bench.study.run import command_of, new_study, plan_cells, write_experiment
 from tianji_cli.bench.study.spec import Study, StudyTask, load_study, setting_words

@@ -1,0 +1,180 @@
+"""What a started program holds here is given back, over SSH and on this machine."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from engine.errors import TianJiError
+from engine.messages import COORDINATOR
+from tests.helpers.running import no_new_descriptor
+from tianji_cli.config.inventory import Host
+from tianji_cli.connectors.base import Connection
+from tianji_cli.connectors.bridge import Bridge
+from tianji_cli.connectors.local import LocalConnection, LocalNode
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.planning.plan import Plan
+from tianji_cli.provisioning.preflight import measure_clock
+from tianji_cli.provisioning.provision import ReadyHost
+from tianji_cli.provisioning.reachability import Reachable, check_ports
+from tianji_cli.runs.controller import Controller
+from tianji_cli.storage.deployment import HostPart
+
+NUM_PROGRAMS = 3
+
+
+class FakeChannel:
+    """A remote program that says what it hears, and ends with its input.
+
+    Its own descriptors are the same from its beginning to `dispose`.
+    """
+
+    eof_received = False
+
+    def __init__(self) -> None:
+        self._said, self._says = socket.socketpair()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._said.fileno()
+
+    def recv(self, nbytes: int) -> bytes:
+        return self._said.recv(nbytes)
+
+    def recv_ready(self) -> bool:
+        return bool(select.select([self._said], [], [], 0)[0])
+
+    def recv_stderr(self, nbytes: int) -> bytes:
+        return b""
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def sendall(self, s: bytes) -> None:
+        self._says.sendall(s)
+
+    def shutdown_write(self) -> None:
+        self._says.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.closed = True
+        self.shutdown_write()
+
+    def dispose(self) -> None:
+        self._said.close()
+        self._says.close()
+
+
+@pytest.fixture(params=["over ssh", "on this machine"])
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Connection]]:
+    channels = [FakeChannel() for _ in range(NUM_PROGRAMS)]
+    fresh = iter(channels)
+    if request.param == "over ssh":
+        yield lambda: Bridge("a", next(fresh))
+    else:
+        yield lambda: LocalConnection("a", ["cat"], {})
+    for channel in channels:
+        channel.dispose()
+
+
+def test_ended_programs_leave_no_descriptor(start: Callable[[], Connection]) -> None:
+    with no_new_descriptor():
+        for _ in range(NUM_PROGRAMS):
+            connection = start()
+            os.write(connection.to_supervisor, b"word")
+            assert os.read(connection.from_supervisor, 4) == b"word"
+            connection.close_input()
+            assert connection.wait(5.0)
+            connection.close()
+
+
+class LoudChannel(FakeChannel):
+    """Says more than a pipe holds."""
+
+    def recv_ready(self) -> bool:
+        return True
+
+    def recv(self, nbytes: int) -> bytes:
+        return b"" if self.closed else bytes(1 << 20)
+
+
+def test_a_program_that_nobody_reads_from_is_let_go_at_once() -> None:
+    channel = LoudChannel()
+    bridge = Bridge("a", channel)
+    os.write(bridge.to_supervisor, b"begin")
+    assert select.select([bridge.from_supervisor], [], [], 10)[0], "more than half is still to come"
+    bridge.close()
+    assert bridge.wait(0), "its thread has ended, and was not only left alone"
+    channel.dispose()
+
+
+def test_a_program_that_still_runs_is_let_go(start: Callable[[], Connection]) -> None:
+    with no_new_descriptor():
+        connection = start()
+        connection.close()
+        connection.close()
+        assert connection.wait(5.0), "its input has ended"
+
+
+@pytest.mark.parametrize("words", [":", "echo welcome; cat"], ids=["ends at once", "says else"])
+def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
+        connection = LocalConnection("a", ["sh", "-c", words], {})
+        assert words != ":" or connection.wait(10)
+        return connection
+
+    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    with pytest.raises(TianJiError, match="its clock does not answer"):
+        measure_clock(LocalNode("a"), "python3")
+
+
+def test_this_machine_lets_go_of_what_it_has_started() -> None:
+    with no_new_descriptor():
+        node = LocalNode("a")
+        connections = [node.spawn(["cat"], {}) for _ in range(NUM_PROGRAMS)]
+        node.close()
+        assert all(connection.wait(5.0) for connection in connections), "their input has ended"
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "let go"])
+def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
+    interrupts = Interrupts()
+    with no_new_descriptor():
+        connection = LocalConnection("a", ["cat"], {})
+        host = Host(name="a", connection="local", address="", ports=None)
+        part = HostPart(host=host, python="", source="", run_dir="")
+        sites = {"a": ReadyHost(LocalNode("a"), part, connection)}
+        plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
+        controller = Controller(plan, sites, interrupts)
+        assert (controller.close() if ends else controller.let_go()) in ([], None)
+        assert connection.wait(5.0)
+
+
+@pytest.mark.parametrize("words", ["Welcome to the cluster", ""], ids=["says else", "says nothing"])
+def test_a_host_whose_listener_says_something_else_is_a_finding(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
+        return LocalConnection("a", ["echo", words], {})
+
+    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    hosts = {
+        name: Reachable(
+            LocalNode(name),
+            Host(name=name, connection="local", address="127.0.0.1", ports=None),
+            sys.executable,
+        )
+        for name in ("a", "b")
+    }
+    for finding in check_ports(hosts, 2).values():
+        assert finding.verdict == "failed"
+        assert f"cannot be understood: {words or 'it ended'}" in finding.detail

@@ -1,0 +1,288 @@
+"""PPO against a second implementation in NumPy, and what it promises to roles."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.algorithms.base import EnvSlice, LearnerState, Spaces
+from engine.algorithms.networks import PolicyValueNetwork
+from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.errors import ConfigError
+from engine.spec import NetworkSpec
+from engine.testing import discrete_spaces
+from tests.helpers.engine.returns_by_hand import advantage_by_hand
+
+NETWORK = NetworkSpec(hidden_sizes=(8, 8))
+ONE_STEP = {"rollout_steps": 6, "batch_steps": 24, "minibatch_steps": 24, "num_epochs": 1}
+
+
+def make_ppo(**hyperparameters: float) -> Ppo:
+    return Ppo(PpoConfig(**{**ONE_STEP, **hyperparameters}), NETWORK, discrete_spaces())
+
+
+def make_batch(seed: int = 0, num_steps: int = 6, num_envs: int = 4) -> dict[str, Tensor]:
+    """Random steps; environment 0 terminates at step 2 and environment 1 is truncated at step 3."""
+    random = torch.Generator().manual_seed(seed)
+    shape = (num_steps, num_envs)
+    terminated, truncated = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=bool)
+    terminated[2, 0] = truncated[3, 1] = True
+    valid = torch.ones(shape, dtype=torch.bool)
+    valid[3, 0] = valid[4, 1] = False
+    return {
+        "observation": torch.randn((num_steps + 1, num_envs, 4), generator=random),
+        "action": torch.randint(3, shape, generator=random),
+        "log_prob": -torch.rand(shape, generator=random) - 0.7,
+        "reward": torch.randn(shape, generator=random),
+        "terminated": terminated,
+        "truncated": truncated,
+        "valid": valid,
+    }
+
+
+def forward(network: PolicyValueNetwork, trunk: str, observation: np.ndarray) -> np.ndarray:
+    """The perceptron, by hand, in float64."""
+    parameters = [
+        p.detach().double().numpy() for n, p in network.named_parameters() if n.startswith(trunk)
+    ]
+    hidden = observation.astype(np.float64)
+    for i in range(0, len(parameters), 2):
+        hidden = hidden @ parameters[i].T + parameters[i + 1]
+        if i < len(parameters) - 2:
+            hidden = np.tanh(hidden)
+    return hidden
+
+
+def loss_by_hand(
+    config: PpoConfig, network: PolicyValueNetwork, batch: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Equation 9 of the paper over the valid samples only, one sample after the other."""
+    logits = forward(network, "policy", batch["observation"])
+    value = forward(network, "value", batch["observation"])[:, 0]
+    chosen = [i for i in range(len(value)) if batch["valid"][i]]
+    advantage = batch["advantage"].astype(np.float64)
+    if config.normalize_advantage:
+        kept = advantage[chosen]
+        advantage = (advantage - kept.mean()) / (kept.std() + 1e-8)
+    policy, values, entropies, kls = [], [], [], []
+    for i in chosen:
+        shifted = logits[i] - logits[i].max()
+        log_probs = shifted - np.log(np.exp(shifted).sum())
+        log_ratio = log_probs[batch["action"][i]] - batch["log_prob"][i]
+        ratio = np.exp(log_ratio)
+        low, high = 1 - config.clip_range, 1 + config.clip_range
+        policy.append(-min(ratio * advantage[i], min(max(ratio, low), high) * advantage[i]))
+        values.append((value[i] - batch["value_target"][i]) ** 2)
+        entropies.append(-(np.exp(log_probs) * log_probs).sum())
+        kls.append(ratio - 1 - log_ratio)
+    means = [float(np.mean(terms)) for terms in (policy, values, entropies, kls)]
+    names = ("policy_loss", "value_loss", "entropy", "approximate_kl")
+    terms = dict(zip(names, means, strict=True))
+    loss = terms["policy_loss"] + config.value_coefficient * terms["value_loss"]
+    return {**terms, "loss": loss - config.entropy_coefficient * terms["entropy"]}
+
+
+@pytest.mark.parametrize("normalize_advantage", [False, True])
+@pytest.mark.parametrize("clip_range", [0.05, 0.2])
+def test_the_loss_is_that_of_the_paper(normalize_advantage: bool, clip_range: float):
+    hyperparameters = {"normalize_advantage": normalize_advantage, "clip_range": clip_range}
+    ppo = make_ppo(**hyperparameters)
+    network = ppo.init(seed=3).network.double()
+    assert isinstance(network, PolicyValueNetwork)
+    random = np.random.default_rng(4)
+    batch = {
+        "observation": random.normal(size=(50, 4)).astype(np.float32),
+        "action": random.integers(3, size=50),
+        "log_prob": -random.random(50) - 0.5,
+        "valid": (random.random(50) < 0.8).astype(np.float64),
+        "advantage": random.normal(size=50),
+        "value_target": random.normal(size=50),
+    }
+    tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+    tensors["observation"] = tensors["observation"].double()
+    loss, metrics = ppo._loss(network, tensors)
+    wanted = loss_by_hand(PpoConfig(**ONE_STEP, **hyperparameters), network, batch)
+    assert loss.item() == pytest.approx(wanted.pop("loss"), abs=1e-6)
+    assert metrics.tolist() == pytest.approx(list(wanted.values()), abs=1e-6)
+
+
+def test_update_reports_the_losses_of_the_samples_that_it_was_given():
+    ppo, batch = make_ppo(normalize_advantage=False), make_batch()
+    state = ppo.init(seed=3)
+    assert isinstance(state.network, PolicyValueNetwork)
+    before = copy.deepcopy(state.network)
+    samples = {name: values.numpy() for name, values in ppo._prepare(state, batch).items()}
+    result = ppo.update(state, batch)
+    wanted = loss_by_hand(PpoConfig(**ONE_STEP, normalize_advantage=False), before, samples)
+    for name, value in result.metrics.items():
+        assert value == pytest.approx(wanted[name], abs=1e-5), name
+    assert result.samples_trained == int(batch["valid"].sum())
+
+
+def test_the_value_is_pulled_towards_the_advantage_over_the_value_that_it_was():
+    ppo, batch = make_ppo(), make_batch()
+    network = ppo.init(seed=3).network
+    assert isinstance(network, PolicyValueNetwork)
+    samples = ppo._prepare(ppo.init(seed=3), batch)
+    observation = batch["observation"].numpy()
+    value = forward(network, "value", observation.reshape(-1, 4)).reshape(7, 4)
+    ends = batch["terminated"].numpy(), batch["truncated"].numpy()
+    wanted = advantage_by_hand(batch["reward"].numpy(), value, *ends, 0.99, 0.95)
+    found = samples["advantage"].view(6, 4).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    target = samples["value_target"].view(6, 4).numpy()
+    np.testing.assert_allclose(target, wanted + value[:-1], atol=1e-5)
+
+
+def test_samples_are_counted_as_often_as_they_are_used():
+    ppo = make_ppo(num_epochs=3, minibatch_steps=8)
+    state, batch = ppo.init(seed=0), make_batch()
+    assert ppo.update(state, batch).samples_trained == 3 * int(batch["valid"].sum())
+    assert state.num_updates == 9
+
+
+def spoil_invalid_steps(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Other actions, rewards and log-probabilities where a step only reset its environment."""
+    spoilt = {name: values.clone() for name, values in batch.items()}
+    invalid = ~batch["valid"]
+    spoilt["action"][invalid] = (spoilt["action"][invalid] + 1) % 3
+    spoilt["reward"][invalid] = 100.0
+    spoilt["log_prob"][invalid] -= 3.0
+    return spoilt
+
+
+@pytest.mark.parametrize("hyperparameters", [{}, {"num_epochs": 4, "minibatch_steps": 8}])
+def test_steps_that_only_reset_change_nothing(hyperparameters: dict[str, int]):
+    ppo, batch = make_ppo(**hyperparameters), make_batch()
+    states = [ppo.init(seed=5) for _ in range(2)]
+    results = [
+        ppo.update(state, data)
+        for state, data in zip(states, (batch, spoil_invalid_steps(batch)), strict=True)
+    ]
+    assert results[0] == results[1]
+    assert torch.equal(states[0].weights.vector, states[1].weights.vector)
+
+
+def test_a_minibatch_without_a_valid_step_does_no_harm():
+    ppo, batch = make_ppo(), make_batch()
+    batch["valid"][:] = False
+    state = ppo.init(seed=0)
+    assert ppo.update(state, batch).samples_trained == 0
+    assert state.weights.vector.isfinite().all()
+
+
+def same(one: LearnerState, other: LearnerState) -> bool:
+    tensors = zip(
+        (one.weights.vector, *one.optimizer.named_tensors().values(), one.generator.get_state()),
+        (
+            other.weights.vector,
+            *other.optimizer.named_tensors().values(),
+            other.generator.get_state(),
+        ),
+        strict=True,
+    )
+    return all(torch.equal(a, b) for a, b in tensors)
+
+
+def test_equal_seeds_give_equal_states_and_stay_equal():
+    ppo = make_ppo(num_epochs=2, minibatch_steps=8)
+    one, other, different = (ppo.init(seed) for seed in (7, 7, 8))
+    assert same(one, other)
+    assert not same(one, different)
+    for seed in range(3):
+        assert ppo.update(one, make_batch(seed)) == ppo.update(other, make_batch(seed))
+    assert same(one, other)
+
+
+def test_init_leaves_the_global_random_numbers_alone():
+    before = torch.get_rng_state()
+    make_ppo().init(seed=11)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def undecided_network(ppo: Ppo) -> PolicyValueNetwork:
+    """Probabilities that differ clearly: about 0.09, 0.24 and 0.67 for every observation."""
+    network = ppo.init(seed=0).network
+    assert isinstance(network, PolicyValueNetwork)
+    with torch.no_grad():
+        network.policy_head.weight.zero_()
+        network.policy_head.bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    return network
+
+
+def noise_of(ppo: Ppo, num_states: int, seed: int) -> Tensor:
+    lanes = EnvSlice(0, num_states, num_states)
+    return ppo.noise(torch.Generator().manual_seed(seed), 1, lanes)[0]
+
+
+def test_act_returns_the_log_probability_of_the_action_that_it_chose():
+    ppo = make_ppo()
+    network = ppo.init(seed=1).network
+    assert isinstance(network, PolicyValueNetwork)
+    observation = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        chosen = ppo.act(network, observation, noise_of(ppo, 64, 1))
+        log_probs = network.distribution(observation).log_prob(chosen["action"])
+    assert {f.name for f in ppo.samples().fields} == {"observation", *chosen}
+    assert chosen["action"].dtype == torch.int64
+    torch.testing.assert_close(chosen["log_prob"], log_probs, rtol=0, atol=0)
+
+
+def test_actions_follow_the_policy():
+    ppo, num_samples = make_ppo(), 20_000
+    network = undecided_network(ppo)
+    observation = torch.zeros(num_samples, 4)
+    action = ppo.act(network, observation, noise_of(ppo, num_samples, 2))["action"]
+    expected = torch.softmax(torch.tensor([0.0, 1.0, 2.0]), 0).numpy() * num_samples
+    found = np.bincount(action.numpy(), minlength=3)
+    chi_square = float(((found - expected) ** 2 / expected).sum())
+    assert chi_square < 13.8, "99.9 % of fair samples of three actions stay below"
+
+
+def probabilities(network: PolicyValueNetwork, observation: Tensor) -> Tensor:
+    """Of the three actions, for the first of equal observations."""
+    policy = network.distribution(observation[:3])
+    return policy.log_prob(torch.arange(3)).exp()
+
+
+def test_a_rewarded_action_becomes_more_probable():
+    ppo = make_ppo(num_epochs=8, learning_rate=1e-2)
+    state = ppo.init(seed=0)
+    assert isinstance(state.network, PolicyValueNetwork)
+    observation = torch.ones(7, 4, 4)
+    with torch.no_grad():
+        before = probabilities(state.network, observation[0])
+        chosen = ppo.act(state.network, observation[:-1].reshape(-1, 4), noise_of(ppo, 24, 3))
+    batch = make_batch()
+    batch["terminated"][:], batch["truncated"][:], batch["valid"][:] = True, False, True
+    batch |= {name: values.view(6, 4) for name, values in chosen.items()}
+    batch |= {"observation": observation, "reward": (batch["action"] == 2).float()}
+    assert 0 < int(batch["reward"].sum()) < 24
+    ppo.update(state, batch)
+    with torch.no_grad():
+        after = probabilities(state.network, observation[0])
+    assert after[2] > before[2] + 0.02
+    assert after.argmax() == 2
+
+
+@pytest.mark.parametrize(
+    "action",
+    [gymnasium.spaces.MultiDiscrete([2, 2]), gymnasium.spaces.Discrete(3, start=1)],
+    ids=["several", "not from zero"],
+)
+def test_actions_that_it_cannot_take_are_refused(action: gymnasium.Space[object]):
+    spaces = Spaces(discrete_spaces().observation, action)
+    with pytest.raises(ConfigError, match="discrete actions counted from 0") as error:
+        Ppo(PpoConfig(**ONE_STEP), NETWORK, spaces)
+    assert error.value.where == "env.id"
+
+
+def test_minibatches_must_divide_a_batch():
+    with pytest.raises(ConfigError, match="7 does not divide batch_steps 24") as error:
+        make_ppo(minibatch_steps=7)
+    assert error.value.where == "algorithm.minibatch_steps"

@@ -1,0 +1,156 @@
+"""However many small messages are sent at once, all arrive; weights alone may not pile up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+import zmq
+
+from engine.host.ports import ANY_PORT, listen_on
+from engine.messages import ActorLost, WeightsArrived, WeightsRequested
+from engine.rollout import Weights
+from engine.testing import make_weights
+from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.in_flight import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
+from engine.wire.keys import make_keyrings
+from engine.wire.socket_factory import LATEST
+from engine.wire.sockets import Sockets, Wiring
+from tests.helpers.engine import socket_kit
+from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive
+
+NUM_BYTES = 16 * 2**20
+"""Of weights so large that no more than `MIN_IN_FLIGHT` may wait."""
+MESSAGES = [ActorLost(actor=f"actor-{i}", epoch=0, collected=i) for i in range(900)]
+
+
+def make_codec() -> Codec:
+    return Codec(LAYOUT, WeightsLayout(NUM_BYTES, 7))
+
+
+@contextmanager
+def opened(server: str, client: str, directory: Path, is_tcp: bool) -> Iterator[list[Sockets]]:
+    """Two processes, one of which has said hello to the other."""
+    keys = make_keyrings([server, client]) if is_tcp else {}
+    endpoint, own = f"ipc://{directory}/s", None
+    if is_tcp:
+        (listener,) = listen_on("127.0.0.1", ANY_PORT, 1)
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        own = listener.detach()
+    wirings = {
+        server: Wiring(bind=endpoint, listener=own, keyring=keys.get(server)),
+        client: Wiring(links=(link(server, endpoint),), keyring=keys.get(client)),
+    }
+    with ExitStack() as stack:
+        both = [stack.enter_context(Sockets(*item, make_codec())) for item in wirings.items()]
+        both[1].send(server, HELLO)
+        receive(both[0])
+        yield both
+
+
+@pytest.mark.parametrize("is_tcp", [False, True], ids=["ipc", "tcp"])
+def test_a_burst_of_small_messages_to_one_peer_arrives_whole(is_tcp: bool, tmp_path: Path):
+    with opened("coordinator", "buffer-0", tmp_path, is_tcp) as (coordinator, buffer):
+        assert all(coordinator.send("buffer-0", message) for message in MESSAGES)
+        found: list[object] = []
+        give_up_s = time.monotonic() + PATIENCE_S
+        while len(found) < len(MESSAGES) and time.monotonic() < give_up_s:
+            found += [message for _, message in buffer.receive(0.1)]
+            assert list(coordinator.receive(0.0)) == []
+        assert found == MESSAGES
+
+
+@contextmanager
+def slow_taker(learner: Sockets, actor: Sockets) -> Iterator[zmq.Socket[bytes]]:
+    """The actor's connection for weights, on which nothing is taken until somebody looks."""
+    assert learner._out.server is not None
+    with zmq.Context() as context, context.socket(zmq.DEALER) as slow:
+        slow.set(zmq.LINGER, 0)
+        slow.set(zmq.RCVHWM, 1)
+        slow.set(zmq.RCVBUF, 2**16)
+        slow.set(zmq.IDENTITY, f"actor-0{LATEST}".encode())
+        if (keyring := actor._keyring) is not None:
+            slow.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
+            slow.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
+            slow.set(zmq.CURVE_SERVERKEY, keyring.members["learner-0"].encode())
+        slow.connect(learner._out.server.get_string(zmq.LAST_ENDPOINT))
+        request = WeightsRequested(actor="actor-0", held_version=-1)
+        slow.send(bytes(make_codec().encode(request, "learner-0")[0]))
+        assert receive(learner) == ("learner-0", request)
+        yield slow
+
+
+@pytest.mark.parametrize("is_tcp", [False, True], ids=["ipc", "tcp"])
+def test_weights_do_not_pile_up_for_a_slow_peer_and_messages_still_reach_it(
+    is_tcp: bool, tmp_path: Path
+):
+    weights = WeightsArrived(Weights(1, allocate_framed(NUM_BYTES)))
+    with (
+        opened("learner-0", "actor-0", tmp_path, is_tcp) as (learner, actor),
+        slow_taker(learner, actor) as slow,
+    ):
+        num_sent = sum(learner.send("actor-0", weights) for _ in range(100))
+        in_its_hands = 3
+        assert MIN_IN_FLIGHT <= num_sent <= MIN_IN_FLIGHT + in_its_hands
+        assert all(learner.send("actor-0", message) for message in MESSAGES)
+        assert receive(actor) == ("actor-0", MESSAGES[0])
+        for _ in range(num_sent):
+            assert slow.poll(PATIENCE_S * 1000)
+            slow.recv(copy=False)
+        for tracker in learner._out._in_flight._sent[f"actor-0{LATEST}"]:
+            cast("zmq.MessageTracker", tracker).wait(PATIENCE_S)
+        assert learner.send("actor-0", weights), "those have left"
+
+
+def test_weights_come_by_their_own_connection_where_the_learner_is_a_client_too(tmp_path: Path):
+    """As where actors share a process with the buffer; here that one never listens."""
+    endpoint = f"ipc://{tmp_path}/l"
+    to_buffer = link("worker-0", f"ipc://{tmp_path}/w")
+    routes = {"actor-0": "worker-0", "buffer-0": "worker-0"}
+    wiring = Wiring(bind=endpoint, links=(to_buffer,), routes=routes)
+    latest = Wiring(links=(link("learner-0", endpoint, latest_only=True),))
+    with (
+        Sockets("learner-0", wiring, socket_kit.make_codec()) as learner,
+        Sockets("worker-0", latest, socket_kit.make_codec()) as worker,
+    ):
+        worker.send("learner-0", WeightsRequested(actor="actor-0", held_version=-1))
+        receive(learner)
+        assert learner.send("actor-0", WeightsArrived(make_weights(1, 16)))
+        assert isinstance(receive(worker)[1], WeightsArrived)
+
+
+@dataclass
+class Sent:
+    done: bool = False
+
+
+def test_as_many_weights_may_wait_for_a_peer_as_fit_and_another_when_one_has_left():
+    in_flight = InFlightWeights(MAX_IN_FLIGHT_BYTES // 6)
+    frames = [Sent() for _ in range(6)]
+    for frame in frames:
+        assert in_flight.has_room("actor-0~latest")
+        in_flight.add("actor-0~latest", frame)
+    assert not in_flight.has_room("actor-0~latest")
+    assert in_flight.has_room("actor-1~latest"), "every peer has a link of its own"
+    frames[0].done = True
+    assert in_flight.has_room("actor-0~latest")
+
+
+def test_what_has_left_at_once_is_not_counted():
+    in_flight = InFlightWeights(MAX_IN_FLIGHT_BYTES)
+    for _ in range(100):
+        in_flight.add("actor-0~latest", Sent(done=True))
+    assert in_flight.has_room("actor-0~latest")
+
+
+def test_a_few_weights_may_wait_however_large_they_are():
+    in_flight = InFlightWeights(2 * MAX_IN_FLIGHT_BYTES)
+    for _ in range(MIN_IN_FLIGHT):
+        assert in_flight.has_room("actor-0~latest")
+        in_flight.add("actor-0~latest", Sent())
+    assert not in_flight.has_room("actor-0~latest")

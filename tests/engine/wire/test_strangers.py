@@ -1,0 +1,150 @@
+"""Whoever connects without the run's keys, and whatever it says: nothing of it is decoded.
+
+Real TCP sockets. Each stranger is first seen to have been turned away (its connection is closed),
+or to hang on; then a member still gets through, and its message is all that was ever decoded.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import zmq
+
+from engine.wire.keys import make_keyrings
+from engine.wire.socket_factory import CURVE_BYTES
+from engine.wire.sockets import Sockets, Wiring
+from tests.helpers.engine.socket_kit import (
+    HELLO,
+    PATIENCE_S,
+    CountingCodec,
+    link,
+    make_codec,
+    receive,
+    tcp_server,
+)
+
+
+def greeting(mechanism: bytes, *, version: int = 3) -> bytes:
+    """What every ZMTP connection begins with."""
+    signature = b"\xff" + b"\0" * 8 + b"\x7f"
+    return signature + bytes([version, 0]) + mechanism.ljust(20, b"\0") + b"\0" * 32
+
+
+def noise(seed: int) -> bytes:
+    """Random bytes, long enough that nothing waits for more of a greeting."""
+    return b"\x00" + random.Random(seed).randbytes(4096)
+
+
+LARGE = b"\x06" + (2**62).to_bytes(8, "big")
+"""A command frame that announces four exabytes."""
+WORDS = {
+    "HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b" " * 64,
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x07" * 120,
+    "SSH": b"SSH-2.0-OpenSSH_9.6\r\n" + b"\0" * 64,
+    "random bytes 1": noise(1),
+    "random bytes 2": noise(2),
+    "ZMTP without keys": greeting(b"NULL") + b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER",
+    "ZMTP with a password": greeting(b"PLAIN") + b"\x04\x0c\x05HELLO\x01a\x01b",
+    "ZMTP of another version": greeting(b"CURVE", version=1) + b"\0" * 64,
+    "CURVE, then nonsense": greeting(b"CURVE") + b"\x04\x10" + b"\x05HELLO" + b"\x09" * 10,
+    "CURVE, then a frame too large": greeting(b"CURVE") + LARGE + b"\x05HELLO" + b"\0" * 64,
+}
+
+
+@contextmanager
+def besieged() -> Iterator[tuple[tuple[str, int], CountingCodec]]:
+    """A server's address; at the end a member must get through, and be the only one decoded."""
+    keyrings = make_keyrings(["buffer-0", "actor-0"])
+    with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
+        parts = urlsplit(endpoint)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        yield (parts.hostname, parts.port), codec
+        assert list(server.receive(0.0)) == []
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", wiring, make_codec()) as member:
+            assert member.send("buffer-0", HELLO)
+            assert receive(server) == ("buffer-0", HELLO)
+        assert codec.num_decoded == 1
+        assert server.num_refused == 0, "nothing of a stranger is even a frame"
+
+
+def is_closed(stranger: socket.socket) -> bool:
+    """Reads until the server hangs up; what it says before is its own greeting."""
+    try:
+        while stranger.recv(4096):
+            continue
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS.keys())
+def test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded(words: bytes):
+    before = psutil.Process().memory_info().rss
+    with besieged() as (address, _), socket.create_connection(address, PATIENCE_S) as stranger:
+        stranger.sendall(words)
+        assert is_closed(stranger)
+    assert psutil.Process().memory_info().rss - before < 64 * 2**20
+
+
+def test_strangers_that_hang_on_keep_nobody_out():
+    """Connections that never finish their greeting, one of them sending it byte by byte."""
+    with besieged() as (address, codec), ExitStack() as held:
+        strangers = [
+            held.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(100)
+        ]
+        for number, stranger in enumerate(strangers):
+            stranger.sendall(greeting(b"CURVE")[: number % 60])
+        for byte in greeting(b"CURVE")[:-1]:
+            strangers[0].sendall(bytes([byte]))
+        assert all(stranger.fileno() >= 0 for stranger in strangers)
+        assert codec.num_decoded == 0
+
+
+def test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end():
+    """The limit is ZeroMQ's own; here it is shortened so that it can be seen."""
+    keyrings = make_keyrings(["buffer-0"])
+    with tcp_server(keyrings["buffer-0"]) as (server, _, codec):
+        assert server._out.server is not None
+        assert 0 < server._out.server.get(zmq.HANDSHAKE_IVL) <= 30_000
+        server._out.server.set(zmq.HANDSHAKE_IVL, 200)
+        server._out.server.bind("tcp://127.0.0.1:*")  # options hold for later binds
+        parts = urlsplit(server._out.server.get_string(zmq.LAST_ENDPOINT))
+        with socket.create_connection((parts.hostname, parts.port), PATIENCE_S) as stranger:
+            stranger.sendall(greeting(b"CURVE")[:30])
+            assert is_closed(stranger)
+        assert codec.num_decoded == 0
+
+
+def test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served():
+    """More than the largest frame of the run and its encryption: refused before it is read."""
+    keyrings = make_keyrings(["buffer-0", "actor-0", "actor-1"])
+    with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
+        wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-1"])
+        with Sockets("actor-1", wiring, make_codec()) as member:
+            (client,) = member._out.clients.values()
+            client.set(zmq.RECONNECT_IVL, -1)
+            monitor = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            try:
+                assert member.send("buffer-0", HELLO)
+                assert receive(server) == ("buffer-0", HELLO)
+                assert not monitor.poll(0)
+                client.send(b"\0" * (codec.max_frame_bytes + CURVE_BYTES + 1))
+                assert monitor.poll(int(PATIENCE_S * 1000)), "it was never hung up on"
+            finally:  # the context would wait for the monitor for ever
+                client.disable_monitor()
+                monitor.close(0)
+        other = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
+        with Sockets("actor-0", other, make_codec()) as peer:
+            assert peer.send("buffer-0", HELLO)
+            assert receive(server) == ("buffer-0", HELLO)
+        assert codec.num_decoded == 2

@@ -1,0 +1,1 @@
+"""What tests of benchmarks and studies share."""

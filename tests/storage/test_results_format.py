@@ -1,0 +1,105 @@
+"""`docs/results-format.md` names every file and field that exists, table by table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.control_protocol import HostFacts
+from engine.timing import SECTIONS
+from engine.trace.records import RECORD_TYPES, Record, table_of
+from engine.trace.summary import LagSummary, Summary
+from tests.helpers.paths import REPOSITORY
+from tianji_cli.analysis.profile import RoleProfile
+from tianji_cli.analysis.runs import RunRow
+from tianji_cli.analysis.settings import Differences, DifferingSetting
+from tianji_cli.commands.benchmarks.bench import InstalledDocument
+from tianji_cli.commands.check import CheckDocument
+from tianji_cli.commands.down import DownDocument, HostDown
+from tianji_cli.commands.fetch import FetchDocument, HostFetched
+from tianji_cli.commands.lab import LabDownDocument
+from tianji_cli.commands.logs import LogsDocument, RoleLog
+from tianji_cli.commands.outcome import DetachedDocument
+from tianji_cli.commands.plan import PlanDocument, PlannedChannel
+from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
+from tianji_cli.commands.status import RoleStatus, StatusDocument
+from tianji_cli.commands.version import VersionDocument
+from tianji_cli.git_state import GitState
+from tianji_cli.planning.placement import Placement
+from tianji_cli.planning.resources import ProcessResources
+from tianji_cli.provisioning.preflight import Finding
+from tianji_cli.runs.manifest import Manifest
+from tianji_cli.storage.run_dir import RunPaths
+
+DOCUMENTS = [
+    *(ReportDocument, Differences, DifferingSetting),
+    *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
+    *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
+    *(CheckDocument, Finding, PlanDocument, Placement, PlannedChannel, InstalledDocument),
+    *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
+]
+PAGE = REPOSITORY / "docs" / "results-format.md"
+
+
+def section(heading: str) -> str:
+    """The text under a heading, up to the next one of its own level or above."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert found, f"no section {heading!r}"
+    rest = text[found.end() :]
+    following = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: following.start()] if following else rest
+
+
+def missing_fields(struct: type[msgspec.Struct], text: str) -> list[str]:
+    named = set(re.findall(r"`([a-z0-9_]+)`", text))
+    return [f.encode_name for f in msgspec.structs.fields(struct) if f.encode_name not in named]
+
+
+@pytest.mark.parametrize("record_type", RECORD_TYPES, ids=table_of)
+def test_every_field_of_every_table_is_documented(record_type: type[Record]):
+    text = section(f"{table_of(record_type)}.jsonl")
+    assert [name for name in missing_fields(record_type, text) if name != "t_s"] == []
+
+
+def test_what_all_tables_share_is_documented():
+    assert {"`table`", "`t_s`"} <= set(re.findall(r"`\w+`", section("trace/")))
+
+
+@pytest.mark.parametrize("struct", [Summary, LagSummary])
+def test_every_field_of_the_summary_is_documented(struct: type[msgspec.Struct]):
+    assert missing_fields(struct, section("summary.json")) == []
+
+
+@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts, ProcessResources])
+def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct]):
+    assert missing_fields(struct, section("manifest.json")) == []
+
+
+@pytest.mark.parametrize("struct", DOCUMENTS)
+def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.Struct]):
+    assert missing_fields(struct, section("Documents on standard output")) == []
+
+
+def test_every_file_of_a_run_is_documented():
+    paths = RunPaths(Path("run"))
+    text = PAGE.read_text(encoding="utf-8")
+    for path in (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report):
+        assert path.name in text
+    for path in (paths.checkpoints, paths.plots):
+        assert f"{path.name}/" in text
+
+
+def test_the_page_names_no_field_in_a_table_that_does_not_exist():
+    for record_type in RECORD_TYPES:
+        rows = re.findall(r"^\| (`[^|]+`) \|", section(f"{table_of(record_type)}.jsonl"), re.M)
+        named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert named <= {f.encode_name for f in msgspec.structs.fields(record_type)}
+
+
+def test_every_section_of_a_profile_is_explained():
+    rows = re.findall(r"^\| `(\w+)` \|", section("The sections of a profile"), re.M)
+    assert rows == list(SECTIONS)
