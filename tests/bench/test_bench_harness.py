@@ -35,7 +35,7 @@ from tianji_cli.bench.process_tree import ProcessTree
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
 from tianji_cli.bench.systems.base import Command, Installed, PeerMissingError, PeerOptions
 from tianji_cli.bench.tasks.work import BenchEnv
-from tianji_cli.storage.json_files import begin, write_json
+from tianji_cli.storage.json_files import create_result_dir, write_json
 
 pytestmark = pytest.mark.processes
 
@@ -44,7 +44,7 @@ def make_bench(root: Path, *peers: FakePeer, seeds: int = 1, **limits: object) -
     task = make_task([peer.name for peer in peers], **limits)
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     bench = new_bench(make_suite(task, seeds), peers, installed, range(seeds), root)
-    begin(bench.files.manifest, bench.manifest)
+    create_result_dir(bench.files.manifest, bench.manifest)
     return bench
 
 
@@ -304,7 +304,7 @@ def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
     assert found == {"rllib": None}
     assert "do this" in said[0]
     bench = new_bench(make_suite(make_task(["rllib"])), [peer], found, [0], tmp_path / "b")
-    begin(bench.files.manifest, bench.manifest)
+    create_result_dir(bench.files.manifest, bench.manifest)
     (result,) = run(bench, peer)
     assert result.outcome == "missing"
 
@@ -313,7 +313,7 @@ def test_a_benchmark_is_never_overwritten_and_never_mixes_machines(tmp_path):
     peer = FakePeer("rllib", "good")
     bench = make_bench(tmp_path / "b", peer)
     with pytest.raises(ConfigError, match="not overwritten"):
-        begin(bench.files.manifest, bench.manifest)
+        create_result_dir(bench.files.manifest, bench.manifest)
     run(bench, peer)
     manifest = bench.files.read_manifest()
     elsewhere = msgspec.structs.replace(manifest.machine, id="other")

@@ -34,7 +34,7 @@ from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, con
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
-from tianji_cli.storage.json_files import begin
+from tianji_cli.storage.json_files import create_result_dir
 
 OLD = GitState(commit="0123456789abcdef", dirty=False)
 NEW = GitState(commit="fedcba9876543210", dirty=False)
@@ -251,7 +251,7 @@ def begun(root: Path, *peers: FakePeer) -> Bench:
     installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
     suite = make_suite(make_task([peer.name for peer in peers]), 1)
     bench = new_bench(suite, peers, installed, [0], root)
-    begin(bench.files.manifest, bench.manifest)
+    create_result_dir(bench.files.manifest, bench.manifest)
     return bench
 
 

@@ -34,7 +34,7 @@ from tianji_cli.commands.benchmarks.bench_request import (
 from tianji_cli.commands.report import report_command
 from tianji_cli.config.lookup import shipped
 from tianji_cli.output import Output
-from tianji_cli.storage.json_files import begin
+from tianji_cli.storage.json_files import create_result_dir
 
 QUIET = Output(verbosity=-1)
 HOSTS = "version: 1\nhosts: {'box[1-2]': {address: 192.0.2.1}}\n"
@@ -124,7 +124,7 @@ def planned(case: Case, root: Path, seeds: int = 3) -> Campaign[AnyFiles, Any, A
 def begun(case: Case, root: Path, num_finished: int = 0) -> Campaign[AnyFiles, Any, Any]:
     """On disk, with so many cells finished."""
     work = planned(case, root)
-    begin(work.files.manifest, work.manifest)
+    create_result_dir(work.files.manifest, work.manifest)
     for cell in work.open_cells[:num_finished]:
         write(work, cell)
     return read_campaign(work.files)

@@ -36,7 +36,7 @@ from tianji_cli.config.inventory import Inventory, load_inventory
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.bench.figures_scaling import scaling_figure
-from tianji_cli.storage.json_files import begin, write_json
+from tianji_cli.storage.json_files import create_result_dir, write_json
 from tianji_cli.storage.run_dir import RunPaths
 
 SEEDS = [0, 1, 2]
@@ -233,7 +233,7 @@ def test_a_host_that_has_other_packages_by_now_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     manifest, paths = manifest_of(tmp_path), ScalingFiles(tmp_path / "b")
-    begin(paths.manifest, msgspec.structs.replace(manifest, git=code_state()))
+    create_result_dir(paths.manifest, msgspec.structs.replace(manifest, git=code_state()))
     runs: list[ScalingCell] = []
 
     def run(_: ScalingManifest, paths: ScalingFiles, cell: ScalingCell, *__: object):

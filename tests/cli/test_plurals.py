@@ -37,7 +37,7 @@ ALWAYS_SEVERAL = {
     ("tianji_cli/planning/placement.py", "count"),  # more than there are cores
     ("tianji_cli/planning/placement.py", "host"),  # a verb
     ("tianji_cli/planning/placement.py", "kind"),  # more or fewer than wanted
-    ("tianji_cli/planning/resources.py", "seat.host"),  # a verb
+    ("tianji_cli/planning/resources.py", "item.host"),  # a verb
     ("tianji_cli/planning/placement.py", "sum(named)"),  # more than a run may have
     ("tianji_cli/provisioning/provision.py", "num_hosts"),  # of which several failed
     ("tianji_cli/provisioning/reachability.py", "num_others"),

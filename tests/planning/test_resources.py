@@ -19,8 +19,8 @@ from tianji_cli.planning.resources import (
     cores_needed,
     planned_pinning,
     resources_of,
-    seated,
     threads_of,
+    with_resources,
 )
 
 
@@ -123,7 +123,7 @@ def test_launches_tell_every_process_its_threads_and_cores():
     made = plan("actors=1", "learner.threads=3")
     seats = resources_of(made, {"a": offer(8)})
     setup = {"a": HostSetup(endpoints=("e", "f", "g"), run_dir="/r")}
-    (launch,) = seated(wire(made, setup, "r"), seats).values()
+    (launch,) = with_resources(wire(made, setup, "r"), seats).values()
     workers = {worker.address: worker for worker in launch.workers}
     assert (workers["learner-0"].threads, len(workers["learner-0"].cores)) == (3, 3)
     assert (workers["actor-0"].threads, len(workers["actor-0"].cores)) == (1, 1)

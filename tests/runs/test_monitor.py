@@ -26,7 +26,7 @@ from tianji_cli.runs import channels as lines_module
 from tianji_cli.runs import controller as launch
 from tianji_cli.runs import monitor as watch
 from tianji_cli.runs.channels import SupervisorChannels
-from tianji_cli.runs.monitor import Watcher
+from tianji_cli.runs.monitor import RunMonitor
 
 
 class PipedConnection:
@@ -72,7 +72,7 @@ def follow(
     hosts: list[PipedConnection], interrupts: Interrupts, note: Callable[[str], None]
 ) -> None:
     lines = SupervisorChannels({host.host: host for host in hosts}, interrupts, set())
-    Watcher(lines, "head", interrupts, lambda _: None, note, detaches=False).watch()
+    RunMonitor(lines, "head", interrupts, lambda _: None, note, detaches=False).watch()
 
 
 def test_a_host_that_does_not_end_after_the_coordinators_is_ended(hosts: list[PipedConnection]):
@@ -94,7 +94,7 @@ def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts)
         notes.append(text)
         head.say(Finished())
 
-    outcome = Watcher(lines, "head", Interrupts(), lambda _: None, note, detaches=False).watch()
+    outcome = RunMonitor(lines, "head", Interrupts(), lambda _: None, note, detaches=False).watch()
     assert list(outcome.lost) == ["silent"]
     assert "its output cannot be understood" in outcome.lost["silent"]
     assert head.heard() == [HostGone(host="silent")], "so that the run goes on without it, or fails"

@@ -23,9 +23,9 @@ from tianji_cli.analysis.remains import summary_of_remains
 from tianji_cli.analysis.run import load_run
 from tianji_cli.analysis.verify import examine_runs
 from tianji_cli.commands import outcome as conclusion
-from tianji_cli.commands.outcome import conclude
+from tianji_cli.commands.outcome import report_outcome
 from tianji_cli.output import Output
-from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.monitor import RunOutcome
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -42,7 +42,7 @@ def test_what_a_killed_coordinator_leaves_is_accused_of_nothing(
         table.write_bytes(b"".join(lines[: draw.randint(0, len(lines))]) + b'{"t_s": 1.')
     if writes:
         died = Failed(address="coordinator", cause="was killed by SIGKILL", log_tail=[])
-        assert conclude(paths, Outcome([died]), False, Output(verbosity=-1)) == 1
+        assert report_outcome(paths, RunOutcome([died]), False, Output(verbosity=-1)) == 1
         summary = read_summary(paths.summary)
         assert summary is not None
         assert (summary.status, summary.stop_reason) == ("failed", KILLED)
@@ -77,11 +77,11 @@ def test_who_waits_for_the_end_does_not_wait_for_pandas(tmp_path: Path):
     code = f"""
 import sys
 from pathlib import Path
-from tianji_cli.commands.outcome import conclude
+from tianji_cli.commands.outcome import report_outcome
 from tianji_cli.output import Output
 from tianji_cli.storage.run_dir import RunPaths
-from tianji_cli.runs.monitor import Outcome
-assert conclude(RunPaths(Path({str(paths.root)!r})), Outcome(), True, Output()) == 130
+from tianji_cli.runs.monitor import RunOutcome
+assert report_outcome(RunPaths(Path({str(paths.root)!r})), RunOutcome(), True, Output()) == 130
 assert not {{"pandas", "torch", "matplotlib"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -114,9 +114,9 @@ def test_a_summary_that_cannot_be_read_is_one_error_and_hides_no_other(
 ):
     paths = write_synthetic_run(tmp_path / "r")
     paths.summary.write_bytes(summary)
-    left = Outcome(unclean=CleanupError("2 processes may be left"))
+    left = RunOutcome(unclean=CleanupError("2 processes may be left"))
     with pytest.raises(RunFailedError, match="summary") as caught:
-        conclude(paths, left, was_interrupted=False, output=Output(verbosity=-1))
+        report_outcome(paths, left, was_interrupted=False, output=Output(verbosity=-1))
     assert caught.value.where == str(paths.summary)
     assert "tianji report r" in caught.value.fix
     assert "2 processes may be left" in capsys.readouterr().err
@@ -129,9 +129,11 @@ def test_what_is_left_is_said_though_there_is_no_summary_and_none_can_be_made(
     paths = write_synthetic_run(tmp_path / "r")
     paths.summary.unlink()
     paths.manifest.write_text("{")
-    left = Outcome(lost={"a": "its output ended"}, unclean=CleanupError("a: /w/r is still there"))
+    left = RunOutcome(
+        lost={"a": "its output ended"}, unclean=CleanupError("a: /w/r is still there")
+    )
     with pytest.raises(RunFailedError, match="host a was lost"):
-        conclude(paths, left, was_interrupted=False, output=Output(verbosity=-1))
+        report_outcome(paths, left, was_interrupted=False, output=Output(verbosity=-1))
     assert "a: /w/r is still there" in capsys.readouterr().err
 
 
@@ -150,7 +152,7 @@ def test_a_summary_that_cannot_be_written_is_told_all_the_same(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(conclusion, "write_summary", refuse)
-    assert conclude(paths, Outcome(), was_interrupted, Output(is_json=True)) == code
+    assert report_outcome(paths, RunOutcome(), was_interrupted, Output(is_json=True)) == code
     said = capsys.readouterr()
     assert '"env_steps_collected"' in said.out
     assert "the summary cannot be written: No space left on device" in said.err

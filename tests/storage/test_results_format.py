@@ -31,7 +31,7 @@ from tianji_cli.git_state import GitState
 from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.provisioning.preflight import Finding
-from tianji_cli.runs.manifest import Manifest
+from tianji_cli.runs.manifest import RunManifest
 from tianji_cli.storage.run_dir import RunPaths
 
 DOCUMENTS = [
@@ -74,7 +74,7 @@ def test_every_field_of_the_summary_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("summary.json")) == []
 
 
-@pytest.mark.parametrize("struct", [Manifest, GitState, HostFacts, ProcessResources])
+@pytest.mark.parametrize("struct", [RunManifest, GitState, HostFacts, ProcessResources])
 def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("manifest.json")) == []
 

@@ -28,7 +28,7 @@ from tianji_cli.runs.resume import find_resume_point
 from tianji_cli.storage import ownership
 from tianji_cli.storage.consent import Consent, words_of_host
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment, write_deployment
-from tianji_cli.storage.json_files import begin
+from tianji_cli.storage.json_files import create_result_dir
 from tianji_cli.storage.masking import MASK, filled, masked
 from tianji_cli.storage.run_dir import RunPaths
 
@@ -233,7 +233,9 @@ def test_values_of_env_are_in_no_document(
     write_manifest(paths, EXPERIMENT, inventory, {"localhost": FACTS}, {}, {})
     part = HostPart(host=host, python="python3", source="/s", run_dir="/w/runs/r")
     write_deployment(paths.root, Deployment(run_id="r", parts=(part,)))
-    begin(tmp_path / "bench" / "scaling.json", {"inventory": inventory, "hosts": [host]})
+    create_result_dir(
+        tmp_path / "bench" / "scaling.json", {"inventory": inventory, "hosts": [host]}
+    )
     for path in (paths.manifest, paths.root / "deployment.json", tmp_path / "bench/scaling.json"):
         text = path.read_text()
         assert secret not in text

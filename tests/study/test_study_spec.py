@@ -18,7 +18,7 @@ from tianji_cli.bench.study.run import command_of, new_study, plan_cells, write_
 from tianji_cli.bench.study.spec import Study, StudyTask, load_study, setting_words
 from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.config.lookup import find_file
-from tianji_cli.storage.json_files import begin
+from tianji_cli.storage.json_files import create_result_dir
 
 SHIPPED = ("staleness", "asynchrony", "overlap", "reference")
 
@@ -153,7 +153,7 @@ def test_runs_are_those_of_the_manifest_whatever_the_experiment_file_says_by_now
     study = msgspec.structs.replace(SMALL, tasks={"t": task})
     before, _ = load_experiment(file, study.settings_of("t", "a"))
     work = new_study(study, tmp_path / "s")
-    begin(work.files.manifest, work.manifest)
+    create_result_dir(work.files.manifest, work.manifest)
     file.write_text("version: 1\nname: another\n")
     again = work.files.read_manifest()
     cell = again.cells[0]

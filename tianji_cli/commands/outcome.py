@@ -11,7 +11,7 @@ from engine.trace.records import Profile
 from engine.trace.summary import KILLED, RunStatus, Summary
 from tianji_cli.output import Output
 from tianji_cli.runs.laggards import words_of_laggards
-from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.resume import resume_hint
 from tianji_cli.storage.run_dir import RunPaths, command_for
 
@@ -24,7 +24,7 @@ class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "detached"
 
 
-def leave(paths: RunPaths, output: Output) -> int:
+def report_detached(paths: RunPaths, output: Output) -> int:
     """Prints the commands for a detached run."""
     run_id = paths.run_id
     status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
@@ -34,7 +34,9 @@ def leave(paths: RunPaths, output: Output) -> int:
     return 0
 
 
-def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output) -> int:
+def report_outcome(
+    paths: RunPaths, outcome: RunOutcome, was_interrupted: bool, output: Output
+) -> int:
     """Prints the summary and chooses the exit code. Always reports leftovers.
 
     Raises:
@@ -60,7 +62,7 @@ def conclude(paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: O
 
 
 def _find_summary(
-    paths: RunPaths, outcome: Outcome, was_interrupted: bool, output: Output
+    paths: RunPaths, outcome: RunOutcome, was_interrupted: bool, output: Output
 ) -> Summary:
     """The coordinator's summary; if it died before, one rebuilt from the traces.
 
@@ -124,7 +126,7 @@ def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Sum
     return msgspec.structs.replace(rebuilt, status=status, error=cause, stop_reason=KILLED)
 
 
-def _cause(outcome: Outcome) -> str:
+def _cause(outcome: RunOutcome) -> str:
     if not outcome.failures:
         for host, cause in outcome.lost.items():
             return f"host {host} was lost: {cause}"

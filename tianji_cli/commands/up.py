@@ -24,7 +24,7 @@ from engine.host.user_code import restored_process
 from engine.progress import Progress
 from engine.search_path import look_in, user_directories
 from engine.spec import Experiment
-from tianji_cli.commands.outcome import conclude, leave
+from tianji_cli.commands.outcome import report_detached, report_outcome
 from tianji_cli.config.inventory import Inventory, load_inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.interrupts import Interrupts
@@ -34,7 +34,7 @@ from tianji_cli.planning.resources import HostResources, resources_of
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
 from tianji_cli.runs.manifest import write_manifest
-from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.resume import ResumePoint, find_resume_point, place_copy
 from tianji_cli.runs.session import RunSession, Spectator, error_of
 from tianji_cli.storage.clock_sync import ClockOffset
@@ -102,7 +102,7 @@ class Loaded:
 
     plan: Plan
     document: Document
-    origin: ResumePoint | None = None
+    resume_point: ResumePoint | None = None
     module_directories: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -122,18 +122,18 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     Raises:
         ConfigError: One of them cannot be used.
     """
-    origin = _origin(request, Consent(output, request.trusts))
-    inventory = _inventory(request, origin).limited(list(request.limit))
-    experiment, document = _experiment(request, origin)
+    resume_point = _resume_point(request, Consent(output, request.trusts))
+    inventory = _inventory(request, resume_point).limited(list(request.limit))
+    experiment, document = _experiment(request, resume_point)
     directories = _module_directories(document)
     try:
         is_stated = "actors" in document.data
         plan = make_plan(experiment, inventory, has_actors_stated=is_stated)
     except ConfigError as error:
-        raise locate(error, document, origin) from error
+        raise locate(error, document, resume_point) from error
     try:
-        if origin is not None:
-            origin.check(plan.experiment)
+        if resume_point is not None:
+            resume_point.check(plan.experiment)
     except ConfigError as error:
         raise locate(error, document) from error
     if request.detaches and plan.graph.is_inline:
@@ -143,7 +143,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
             fix="leave it out, or use another policy",
         )
     notes = notes_of(plan, experiment.actors if is_stated else None)
-    return Loaded(plan, document, origin, directories, tuple(notes))
+    return Loaded(plan, document, resume_point, directories, tuple(notes))
 
 
 def _module_directories(document: Document) -> tuple[str, ...]:
@@ -154,25 +154,28 @@ def _module_directories(document: Document) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*user_directories(), *([str(beside)] if is_own else [])]))
 
 
-def _origin(request: UpRequest, consent: Consent) -> ResumePoint | None:
+def _resume_point(request: UpRequest, consent: Consent) -> ResumePoint | None:
     if request.resume is None:
         return None
     return find_resume_point(request.results, request.resume, consent)
 
 
-def _inventory(request: UpRequest, origin: ResumePoint | None) -> Inventory:
-    if request.inventory is None and origin is not None:
+def _inventory(request: UpRequest, resume_point: ResumePoint | None) -> Inventory:
+    if request.inventory is None and resume_point is not None:
         return filled(
-            origin.inventory, f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}"
+            resume_point.inventory,
+            f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}",
         )
     return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
 
 
-def _experiment(request: UpRequest, origin: ResumePoint | None) -> tuple[Experiment, Document]:
-    if request.experiment is None and origin is not None:
-        source = f"run {origin.paths.run_id}"
+def _experiment(
+    request: UpRequest, resume_point: ResumePoint | None
+) -> tuple[Experiment, Document]:
+    if request.experiment is None and resume_point is not None:
+        source = f"run {resume_point.paths.run_id}"
         return overlaid_experiment(
-            origin.experiment, source, request.all_settings, request.setting_options
+            resume_point.experiment, source, request.all_settings, request.setting_options
         )
     path = find_file("experiments", request.experiment or DEFAULT_EXPERIMENT)
     return load_experiment(path, request.all_settings, request.setting_options)
@@ -212,8 +215,8 @@ def up(request: UpRequest, output: Output) -> int:
             _await_second(interrupts)
             paths = RunPaths(typed / paths.run_id)
             if outcome.is_detached:
-                return leave(paths, output)
-            return conclude(paths, outcome, was_interrupted, output)
+                return report_detached(paths, output)
+            return report_outcome(paths, outcome, was_interrupted, output)
 
 
 def _absolute(request: UpRequest) -> UpRequest:
@@ -267,18 +270,18 @@ def check_only(request: UpRequest, output: Output) -> Plan:
     try:
         run.check(Interrupts(), spectator)
     except ConfigError as error:
-        raise locate(error, loaded.document, loaded.origin) from error
+        raise locate(error, loaded.document, loaded.resume_point) from error
     finally:
         phases.close()
     return loaded.plan
 
 
 def locate(
-    error: TianJiError, document: Document, origin: ResumePoint | None = None
+    error: TianJiError, document: Document, resume_point: ResumePoint | None = None
 ) -> TianJiError:
     """The same error, with file and line of its key, and a fix that a resumed run allows."""
-    if origin is not None:
-        error = origin.advised(error)
+    if resume_point is not None:
+        error = resume_point.advised(error)
     if not error.where or error.where.startswith("policy "):
         where = document.where(("policy",))
         return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
@@ -290,14 +293,14 @@ def locate(
 
 def _run_processes(
     loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
-) -> Outcome:
+) -> RunOutcome:
     plan, run_id = loaded.plan, paths.run_id
     run = RunSession(
         plan,
         paths,
         request.name is None,
         request.detaches,
-        origin=loaded.origin,
+        resume_point=loaded.resume_point,
         module_directories=loaded.module_directories,
     )
     display: list[Display] = []
@@ -312,7 +315,7 @@ def _run_processes(
         try:
             outcome = run.run(interrupts, spectator)
         except ConfigError as error:
-            raise locate(error, loaded.document, loaded.origin) from error
+            raise locate(error, loaded.document, loaded.resume_point) from error
         finally:
             phases.close()
             for item in display:
@@ -326,7 +329,7 @@ def _run_processes(
 
 def _run_inline(
     loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
-) -> Outcome:
+) -> RunOutcome:
     """Runs policy `local` in this process, so the heavy imports are here."""
     with reading_libraries():
         from engine.blueprint import make_blueprint
@@ -341,10 +344,10 @@ def _run_inline(
         blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
         os.umask(mask)
     except TianJiError as error:
-        raise locate(error, loaded.document, loaded.origin) from error
+        raise locate(error, loaded.document, loaded.resume_point) from error
     _write_down(paths, loaded, host_facts())
     display = _display(output, paths.run_id)
-    info = plan.info(paths.run_id, loaded.origin.resumed if loaded.origin else None)
+    info = plan.info(paths.run_id, loaded.resume_point.resumed if loaded.resume_point else None)
     run: InlineRun | None = None
 
     def stop() -> None:
@@ -358,7 +361,7 @@ def _run_inline(
         interrupts.insist()
         display.show(progress)
 
-    outcome = Outcome()
+    outcome = RunOutcome()
     try:
         with interrupts.installed(stop), no_silent_exit():
             run = InlineRun(blueprint, info, plan.addresses, paths.root, show)
@@ -384,32 +387,32 @@ def _words_of(error: BaseException) -> list[str]:
 
 def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
     """Makes the run's directories: from now on the run exists."""
-    plan, origin = loaded.plan, loaded.origin
+    plan, resume_point = loaded.plan, loaded.resume_point
     host = plan.inventory.hosts[0].name
     zero = {host: ClockOffset(0, 0)}
-    seats = resources_of(plan, {host: HostResources()})
-    resumed = origin.resumed if origin else None
+    resources = resources_of(plan, {host: HostResources()})
+    resumed = resume_point.resumed if resume_point else None
     with undone_unless_begun(paths):
         try:
             make_run_tree(paths, [host])
             write_manifest(
-                paths, plan.experiment, plan.inventory, {host: facts}, seats, zero, resumed
+                paths, plan.experiment, plan.inventory, {host: facts}, resources, zero, resumed
             )
         except OSError as error:
             raise PreflightError(
                 f"the run cannot be written: {error}", where=str(paths.root)
             ) from error
-        if origin is not None:
-            place_copy(origin, paths)
+        if resume_point is not None:
+            place_copy(resume_point, paths)
 
 
 def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
     output.say(f"run {run_id} · {_headline(loaded.plan)}")
-    if loaded.origin is None:
+    if loaded.resume_point is None:
         return
-    for line in loaded.origin.words():
+    for line in loaded.resume_point.words():
         output.say(line)
-    recorded = loaded.origin.inventory
+    recorded = loaded.resume_point.inventory
     if is_masked(recorded) and loaded.plan.inventory.source == recorded.source:
         output.say(f"values of `env` come from {recorded.source}; results do not store them")
 

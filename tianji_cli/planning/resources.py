@@ -53,24 +53,24 @@ class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
     pinning: str = ""
 
 
-def resources_of(plan: Plan, offers: Mapping[str, HostResources]) -> dict[str, ProcessResources]:
+def resources_of(plan: Plan, available: Mapping[str, HostResources]) -> dict[str, ProcessResources]:
     """The resources of all processes.
 
     Args:
         plan: The plan.
-        offers: The resources of each host.
+        available: The resources of each host.
     """
     threads = threads_of(plan)
     found = {}
     for host in plan.hosts:
         here = [item for item in plan.placements if item.host == host.name]
-        offer = offers[host.name]
-        cores, pinning = _deal(here, threads, host, offer)
+        on_host = available[host.name]
+        cores, pinning = _deal(here, threads, host, on_host)
         for item in here:
             found[item.process] = ProcessResources(
                 host=host.name,
                 roles=item.roles,
-                device=_device(item.roles, plan, offer.devices),
+                device=_device(item.roles, plan, on_host.devices),
                 threads=threads[item.process],
                 cores=cores.get(item.process),
                 pinning=pinning,
@@ -78,8 +78,8 @@ def resources_of(plan: Plan, offers: Mapping[str, HostResources]) -> dict[str, P
     return {item.process: found[item.process] for item in plan.placements}
 
 
-def seated(
-    launches: Mapping[str, Launch], seats: Mapping[str, ProcessResources]
+def with_resources(
+    launches: Mapping[str, Launch], resources: Mapping[str, ProcessResources]
 ) -> dict[str, Launch]:
     """The same launches, with threads and cores for every process."""
     return {
@@ -88,8 +88,8 @@ def seated(
             workers=tuple(
                 msgspec.structs.replace(
                     worker,
-                    threads=seats[worker.address].threads,
-                    cores=seats[worker.address].cores or (),
+                    threads=resources[worker.address].threads,
+                    cores=resources[worker.address].cores or (),
                 )
                 for worker in launch.workers
             ),
@@ -112,29 +112,29 @@ def cores_needed(here: Sequence[Placement], threads: Mapping[str, int]) -> int:
 
 
 def _deal(
-    here: Sequence[Placement], threads: Mapping[str, int], host: Host, offer: HostResources
+    here: Sequence[Placement], threads: Mapping[str, int], host: Host, on_host: HostResources
 ) -> tuple[dict[str, tuple[int, ...]], str]:
     """Cores of each process of a host, and the reason as text; empty if there are too few."""
-    needed, num_cores = cores_needed(here, threads), len(offer.cores)
-    within = {item.process: offer.cores for item in here} if host.cores is not None else {}
+    needed, num_cores = cores_needed(here, threads), len(on_host.cores)
+    within = {item.process: on_host.cores for item in here} if host.cores is not None else {}
     if not host.pin:
         return within, "not pinned, as the inventory asks"
     if not num_cores:
         return within, "not pinned: this system cannot pin processes to cores"
     if num_cores < needed:
         return within, f"not pinned: {plural(num_cores, 'core')} for {plural(len(here), 'process')}"
-    if len(offer.idle_cores) < needed:
-        idle = len(offer.idle_cores)
+    if len(on_host.idle_cores) < needed:
+        idle = len(on_host.idle_cores)
         words = f"{idle} of {plural(num_cores, 'core')} {is_or_are(idle)} idle"
         return within, f"not pinned: {words}, {needed} {is_or_are(needed)} needed"
-    free = iter(offer.idle_cores)
+    free = iter(on_host.idle_cores)
     own = {
         item.process: tuple(next(free) for _ in range(threads[item.process]))
         for item in here
         if _plays(item, COMPUTING)
     }
     taken = {core for cores in own.values() for core in cores}
-    rest = tuple(core for core in offer.cores if core not in taken)
+    rest = tuple(core for core in on_host.cores if core not in taken)
     others = {item.process: rest for item in here if item.process not in own}
     return {**own, **others}, "pinned"
 
@@ -155,10 +155,10 @@ def words_of_devices(found: Mapping[str, ProcessResources], plan: Plan) -> list[
     if not plan.graph.cut.is_on_device:
         return []
     return [
-        f"{name} on {seat.host} runs on {seat.device}"
-        + (": PyTorch finds no CUDA there" if seat.device == CPU else "")
-        for name, seat in found.items()
-        if any(role.startswith("learner-") for role in seat.roles)
+        f"{name} on {item.host} runs on {item.device}"
+        + (": PyTorch finds no CUDA there" if item.device == CPU else "")
+        for name, item in found.items()
+        if any(role.startswith("learner-") for role in item.roles)
     ]
 
 

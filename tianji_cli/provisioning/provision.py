@@ -166,8 +166,8 @@ class Provisioner:
             if event is None:
                 continue
             self._watch(event.host, event.phase, event.detail)
-            if event.site is not None:
-                ready[event.host] = event.site
+            if event.ready_host is not None:
+                ready[event.host] = event.ready_host
             elif event.error is not None:
                 errors[event.host] = event.error
             else:
@@ -189,7 +189,7 @@ class Provisioner:
         """Runs in its own thread."""
         name = host.name
         try:
-            site = self._make_ready(host)
+            ready_host = self._make_ready(host)
         except TianJiError as error:
             where = error.where if name in error.where else f"{name}: {error.where}".rstrip(": ")
             named = type(error)(error.what, where=where, fix=error.fix)
@@ -199,7 +199,7 @@ class Provisioner:
             failed = PreflightError(what.what, where=name, fix=what.fix)
             self._events.put(_Event(name, "failed", str(failed), error=failed))
         else:
-            self._events.put(_Event(name, "ready", "", site=site))
+            self._events.put(_Event(name, "ready", "", ready_host=ready_host))
         if self._cancel.is_set() and name in self._nodes:
             self._nodes[name].close()  # its result is too late
 
@@ -296,7 +296,7 @@ class _Event:
     host: str
     phase: Phase
     detail: str
-    site: ReadyHost | None = None
+    ready_host: ReadyHost | None = None
     error: TianJiError | None = None
 
 

@@ -33,7 +33,7 @@ from tianji_cli.planning.resources import HostResources, cores_needed, threads_o
 from tianji_cli.provisioning.probe import minor_of
 from tianji_cli.provisioning.provision import ReadyHost
 from tianji_cli.runs.channels import BEAT_S, SupervisorChannel, SupervisorChannels
-from tianji_cli.runs.monitor import END_S, Outcome, Watcher
+from tianji_cli.runs.monitor import END_S, RunMonitor, RunOutcome
 from tianji_cli.runs.parallel import in_parallel
 from tianji_cli.storage.clock_sync import NUM_PINGS, ClockAnswer, ClockOffset, estimate, relative_to
 from tianji_cli.storage.deployment import HostPart
@@ -51,7 +51,7 @@ class HostReady:
 
     facts: HostFacts
     endpoints: tuple[str, ...]
-    offer: HostResources
+    resources: HostResources
     notes: tuple[str, ...] = ()
 
 
@@ -60,16 +60,20 @@ class Controller:
 
     Args:
         plan: The plan.
-        sites: All hosts of the plan, ready.
+        ready_hosts: All hosts of the plan, ready.
         interrupts: The user's Ctrl-C.
     """
 
-    def __init__(self, plan: Plan, sites: Mapping[str, ReadyHost], interrupts: Interrupts) -> None:
+    def __init__(
+        self, plan: Plan, ready_hosts: Mapping[str, ReadyHost], interrupts: Interrupts
+    ) -> None:
         self._plan = plan
-        self._sites = sites
+        self._ready_hosts = ready_hosts
         self._interrupts = interrupts
-        self._beats = {host for host, site in sites.items() if site.node.is_remote}
-        connections = {host: site.connection for host, site in sites.items()}
+        self._beats = {
+            host for host, ready_host in ready_hosts.items() if ready_host.node.is_remote
+        }
+        connections = {host: ready_host.connection for host, ready_host in ready_hosts.items()}
         self._lines = SupervisorChannels(connections, interrupts, self._beats)
         self._head = plan.host_of[COORDINATOR]
 
@@ -81,7 +85,7 @@ class Controller:
                 answer.
             KeyboardInterrupt: The user interrupted.
         """
-        for host in self._sites:
+        for host in self._ready_hosts:
             self._lines.by_host[host].tell(self._prepare(host, run_id))
         ready: dict[str, HostReady] = {}
         deadline_s = time.monotonic() + PREPARE_S
@@ -90,20 +94,20 @@ class Controller:
             match report:
                 case Hello():
                     assert line is not None
-                    check_versions(self._sites[line.host].part, report)
+                    check_versions(self._ready_hosts[line.host].part, report)
                 case Prepared():
                     assert line is not None
                     ready[line.host] = _ready(report)
                 case Refused():
                     assert line is not None
                     raise refusal(report, line.host if line.host in self._beats else None)
-            if len(ready) == len(self._sites):
+            if len(ready) == len(self._ready_hosts):
                 return ready
-        late = sorted(set(self._sites) - set(ready))
+        late = sorted(set(self._ready_hosts) - set(ready))
         raise DeadlineError(f"not ready within {PREPARE_S:.0f} s", where=", ".join(late))
 
     def _prepare(self, host: str, run_id: str) -> Prepare:
-        spec = self._sites[host].part.host
+        spec = self._ready_hosts[host].part.host
         here = [item for item in self._plan.placements if item.host == host]
         env = dict(spec.env)
         if spec.gpus is not None:
@@ -112,10 +116,10 @@ class Controller:
             experiment=self._plan.experiment,
             cut=self._plan.graph.cut,
             run_id=run_id,
-            run_dir=self._sites[host].part.run_dir,
-            module_directories=self._sites[host].module_directories,
+            run_dir=self._ready_hosts[host].part.run_dir,
+            module_directories=self._ready_hosts[host].module_directories,
             host=host,
-            attempt=self._sites[host].part.attempt,
+            attempt=self._ready_hosts[host].part.attempt,
             num_endpoints=len(servers_on(self._plan, host)),
             num_processes=len(here),
             num_connections=most_connections(self._plan, host),
@@ -133,14 +137,14 @@ class Controller:
         Raises:
             DeadlineError: A host does not answer.
         """
-        answers: dict[str, list[ClockAnswer]] = {host: [] for host in self._sites}
+        answers: dict[str, list[ClockAnswer]] = {host: [] for host in self._ready_hosts}
         sent_ns: dict[str, int] = {}
 
         def ask(line: SupervisorChannel) -> None:
             sent_ns[line.host] = time.monotonic_ns()
             line.tell(Ping(number=len(answers[line.host])))
 
-        for host in self._sites:
+        for host in self._ready_hosts:
             ask(self._lines.by_host[host])
         deadline_s = time.monotonic() + CLOCK_S
         for line, report in self._lines.reports(lambda: deadline_s):
@@ -186,7 +190,7 @@ class Controller:
         note: Callable[[str], None],
         *,
         detaches: bool = False,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Launches the roles and watches until none is left, or until the run is detached.
 
         Args:
@@ -195,7 +199,7 @@ class Controller:
             note: Called with messages for the user.
             detaches: Return once training has started.
         """
-        watcher = Watcher(self._lines, self._head, self._interrupts, show, note, detaches)
+        watcher = RunMonitor(self._lines, self._head, self._interrupts, show, note, detaches)
         for host, launch in launches.items():
             self._lines.by_host[host].tell(launch)  # one that is gone also closes its channel
         return watcher.watch()
@@ -235,8 +239,10 @@ class Controller:
 
 
 def _ready(report: Prepared) -> HostReady:
-    offer = HostResources(devices=report.devices, cores=report.cores, idle_cores=report.idle_cores)
-    return HostReady(report.facts, tuple(report.endpoints), offer, report.notes)
+    resources = HostResources(
+        devices=report.devices, cores=report.cores, idle_cores=report.idle_cores
+    )
+    return HostReady(report.facts, tuple(report.endpoints), resources, report.notes)
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:

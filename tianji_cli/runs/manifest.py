@@ -26,7 +26,7 @@ DECIDING = ("run_id", "experiment", "inventory")
 """The parts of a manifest that decide what a run resumed from it does."""
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Provenance of a run, without values of `env`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -53,7 +53,7 @@ def write_manifest(
     processes: dict[str, ProcessResources],
     offsets: Mapping[str, ClockOffset],
     resumed: Resumed | None = None,
-) -> Manifest:
+) -> RunManifest:
     """Writes the manifest of a run that is about to start.
 
     Args:
@@ -63,7 +63,7 @@ def write_manifest(
         offsets: Their monotonic clocks minus that of the coordinator's host.
         resumed: What it goes on from, if it does.
     """
-    manifest = Manifest(
+    manifest = RunManifest(
         run_id=paths.run_id,
         argv=["tianji", *sys.argv[1:]],
         experiment=experiment,

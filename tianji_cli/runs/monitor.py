@@ -28,7 +28,7 @@ END_S = 15.0
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """The events of a run, beside its summary.
 
     Attributes:
@@ -48,7 +48,7 @@ class Outcome:
     unclean: CleanupError | None = None
 
 
-class Watcher:
+class RunMonitor:
     """Follows a run that was launched, until all supervisors are done with it."""
 
     def __init__(
@@ -67,14 +67,14 @@ class Watcher:
         self._note = note
         self._detaches = detaches
         self._is_leaving = False
-        self._outcome = Outcome()
+        self._outcome = RunOutcome()
         self._done: set[str] = set()
         self._detached: set[str] = set()
         self._num_heard = 0
         self._deadline_s: float | None = None
         self._is_killing = False
 
-    def watch(self) -> Outcome:
+    def watch(self) -> RunOutcome:
         while not self._is_complete():
             for line, report in self._lines.reports(lambda: self._deadline_s):
                 if line is not None:

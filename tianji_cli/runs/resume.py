@@ -258,14 +258,14 @@ def _lines(notes: list[str]) -> str:
     return "".join(f"\n    {text}" for text in notes)
 
 
-def place_copy(origin: ResumePoint, paths: RunPaths) -> None:
+def place_copy(resume_point: ResumePoint, paths: RunPaths) -> None:
     """`ResumePoint.copy_to`, with a readable error.
 
     Raises:
         PreflightError: It cannot be written.
     """
     try:
-        origin.copy_to(paths)
+        resume_point.copy_to(paths)
     except OSError as error:
         raise PreflightError(
             f"the checkpoint cannot be copied: {error}", where=str(paths.checkpoints)

@@ -23,7 +23,12 @@ from engine.wording import plural
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.placement import crowded
 from tianji_cli.planning.plan import HostSetup, Plan, ways_of, wire
-from tianji_cli.planning.resources import ProcessResources, resources_of, seated, words_of_devices
+from tianji_cli.planning.resources import (
+    ProcessResources,
+    resources_of,
+    with_resources,
+    words_of_devices,
+)
 from tianji_cli.provisioning.own_modules import OwnModules, find_modules
 from tianji_cli.provisioning.provision import (
     Connect,
@@ -40,7 +45,7 @@ from tianji_cli.runs.host_control import end_part, remove_part
 from tianji_cli.runs.joining import Joining
 from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.mirror import Mirror, fetch
-from tianji_cli.runs.monitor import Outcome
+from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.parallel import in_parallel
 from tianji_cli.runs.resume import ResumePoint, place_copy
 from tianji_cli.storage.clock_sync import ClockOffset
@@ -78,7 +83,7 @@ class RunSession:
         paths: Its directory: claimed by this command, and empty.
         is_automatic: Whether its name is automatic.
         detaches: Return once training has started.
-        origin: The checkpoint that it resumes, if any.
+        resume_point: The checkpoint that it resumes, if any.
         module_directories: Directories of the user's own modules here.
         unclean: Leftovers, added as they are found.
         attempt: Distinguishes its processes from those of another attempt at this directory.
@@ -89,7 +94,7 @@ class RunSession:
     is_automatic: bool = False
     detaches: bool = False
     reach: Connect = connect
-    origin: ResumePoint | None = None
+    resume_point: ResumePoint | None = None
     module_directories: tuple[str, ...] = ()
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
@@ -109,49 +114,53 @@ class RunSession:
         Raises:
             TianJiError: A check failed.
         """
-        sites = self._provision(interrupts, spectator)
-        controller = Controller(self.plan, sites, interrupts)
+        ready_hosts = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, ready_hosts, interrupts)
         try:
-            self._try_ways(sites, self._prepare(controller, sites, spectator))
+            self._try_ways(ready_hosts, self._prepare(controller, ready_hosts, spectator))
         finally:
-            self._release(controller, sites)
+            self._release(controller, ready_hosts)
 
-    def run(self, interrupts: Interrupts, spectator: Spectator) -> Outcome:
+    def run(self, interrupts: Interrupts, spectator: Spectator) -> RunOutcome:
         """Runs to the end, or until it is detached.
 
         Raises:
             TianJiError: Nothing was started; or the run was lost, which the error explains.
         """
-        sites = self._provision(interrupts, spectator)
-        controller = Controller(self.plan, sites, interrupts)
-        outcome = Outcome()
+        ready_hosts = self._provision(interrupts, spectator)
+        controller = Controller(self.plan, ready_hosts, interrupts)
+        outcome = RunOutcome()
         has_started = False
         try:
-            ready = self._prepare(controller, sites, spectator)
-            self._try_ways(sites, ready)
-            known = {host: len(item.offer.cores) for host, item in ready.items()}
+            ready = self._prepare(controller, ready_hosts, spectator)
+            self._try_ways(ready_hosts, ready)
+            known = {host: len(item.resources.cores) for host, item in ready.items()}
             cores = {host: count for host, count in known.items() if count}
             for warning in crowded(self.plan.placements, cores):
                 spectator.note(f"over-subscribed: {warning}")
             for words in dict.fromkeys(words for item in ready.values() for words in item.notes):
                 spectator.note(words)
             offsets = controller.measure_clocks()
-            seats = resources_of(self.plan, {host: item.offer for host, item in ready.items()})
-            for words in words_of_devices(seats, self.plan):
+            resources = resources_of(
+                self.plan, {host: item.resources for host, item in ready.items()}
+            )
+            for words in words_of_devices(resources, self.plan):
                 spectator.note(words)
-            controller.meanwhile(lambda: self._write_down(sites, ready, seats, offsets))
+            controller.meanwhile(lambda: self._write_down(ready_hosts, ready, resources, offsets))
             has_started = True
             spectator.started(self.paths)
-            outcome = self._watch(controller, sites, ready, offsets, seats, spectator, interrupts)
+            outcome = self._watch(
+                controller, ready_hosts, ready, offsets, resources, spectator, interrupts
+            )
         finally:
             if outcome.is_detached:
                 controller.let_go()
-                _close_all(sites)
+                _close_all(ready_hosts)
                 self._note(
-                    sites, spectator, "the run continues in the background", is_detached=True
+                    ready_hosts, spectator, "the run continues in the background", is_detached=True
                 )
             else:
-                self._end(controller, sites, outcome, has_started, interrupts, spectator)
+                self._end(controller, ready_hosts, outcome, has_started, interrupts, spectator)
         return outcome
 
     def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, ReadyHost]:
@@ -183,118 +192,123 @@ class RunSession:
         return modules
 
     def _prepare(
-        self, controller: Controller, sites: Mapping[str, ReadyHost], spectator: Spectator
+        self, controller: Controller, ready_hosts: Mapping[str, ReadyHost], spectator: Spectator
     ) -> dict[str, HostReady]:
-        for host in sites:
+        for host in ready_hosts:
             spectator.phase(host, "prepare", "")
         return controller.prepare(self.run_id)
 
-    def _try_ways(self, sites: Mapping[str, ReadyHost], ready: Mapping[str, HostReady]) -> None:
+    def _try_ways(
+        self, ready_hosts: Mapping[str, ReadyHost], ready: Mapping[str, HostReady]
+    ) -> None:
         """Raises PreflightError if a port is blocked, since roles would never join."""
         wanted = ways_of(self.plan)
         if not wanted:
             return
         hosts = {}
-        for name, site in sites.items():
-            host = site.part.host
+        for name, ready_host in ready_hosts.items():
+            host = ready_host.part.host
             if host.ports is not None:  # the same ports, or adjacent ones
                 first, end = host.ports
                 own = [port_of(endpoint) for endpoint in ready[name].endpoints]
                 start = min((port for port in own if first <= port < end), default=first)
                 host = msgspec.structs.replace(host, ports=(start, end))
-            hosts[name] = Reachable(site.node, host, site.part.python)
+            hosts[name] = Reachable(ready_host.node, host, ready_host.part.python)
         require_ways(hosts, wanted)
 
     def _write_down(
         self,
-        sites: Mapping[str, ReadyHost],
+        ready_hosts: Mapping[str, ReadyHost],
         ready: Mapping[str, HostReady],
-        seats: dict[str, ProcessResources],
+        resources: dict[str, ProcessResources],
         offsets: Mapping[str, ClockOffset],
     ) -> None:
         """Makes the run's directories: from now on the run exists."""
         paths = self.paths
-        with ThreadPoolExecutor(max_workers=len(sites)) as pool:
-            list(pool.map(self._claim_on, sites.values()))
+        with ThreadPoolExecutor(max_workers=len(ready_hosts)) as pool:
+            list(pool.map(self._claim_on, ready_hosts.values()))
         with undone_unless_begun(paths):
             try:
-                make_run_tree(paths, sites)
+                make_run_tree(paths, ready_hosts)
                 facts = {host: item.facts for host, item in ready.items()}
                 plan = self.plan
                 write_manifest(
-                    paths, plan.experiment, plan.inventory, facts, seats, offsets, self._resumed
+                    paths, plan.experiment, plan.inventory, facts, resources, offsets, self._resumed
                 )
-                write_deployment(paths.root, self._deployment(sites))
+                write_deployment(paths.root, self._deployment(ready_hosts))
             except OSError as error:
                 raise PreflightError(
                     f"the run cannot be written: {error}", where=str(paths.root)
                 ) from error
-            if self.origin is not None:
-                self._place_origin(self.origin, sites)
+            if self.resume_point is not None:
+                self._place_resume_point(self.resume_point, ready_hosts)
 
-    def _claim_on(self, site: ReadyHost) -> None:
-        if site.node.is_remote:
-            claim_directory(site.node, site.part)
-            self._claimed.add(site.part.host.name)
-            make_run_directories(site.node, site.part)
+    def _claim_on(self, ready_host: ReadyHost) -> None:
+        if ready_host.node.is_remote:
+            claim_directory(ready_host.node, ready_host.part)
+            self._claimed.add(ready_host.part.host.name)
+            make_run_directories(ready_host.node, ready_host.part)
 
-    def _deployment(self, sites: Mapping[str, ReadyHost]) -> Deployment:
-        parts = tuple(site.part for site in sites.values())
+    def _deployment(self, ready_hosts: Mapping[str, ReadyHost]) -> Deployment:
+        parts = tuple(ready_host.part for ready_host in ready_hosts.values())
         return Deployment(run_id=self.run_id, parts=parts)
 
-    def _place_origin(self, origin: ResumePoint, sites: Mapping[str, ReadyHost]) -> None:
+    def _place_resume_point(
+        self, resume_point: ResumePoint, ready_hosts: Mapping[str, ReadyHost]
+    ) -> None:
         """Copies the checkpoint that the run resumes to its learners' hosts."""
-        place_copy(origin, self.paths)
+        place_copy(resume_point, self.paths)
         learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
-        for host, site in sites.items():
-            if site.node.is_remote and host in learning:
-                origin.ship(site.node, site.part.run_dir)
+        for host, ready_host in ready_hosts.items():
+            if ready_host.node.is_remote and host in learning:
+                resume_point.ship(ready_host.node, ready_host.part.run_dir)
 
-    def _with_learners(self, sites: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
+    def _with_learners(self, ready_hosts: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
         """The same, with the learners of each host, from which checkpoints are accepted."""
-        learners: dict[str, list[int]] = {host: [] for host in sites}
+        learners: dict[str, list[int]] = {host: [] for host in ready_hosts}
         for placement in self.plan.placements:
             found = (index_of(role) for role in placement.roles if role_of(role) == "learner")
             learners[placement.host].extend(found)
         return {
             host: replace(
-                site, part=msgspec.structs.replace(site.part, learners=tuple(learners[host]))
+                ready_host,
+                part=msgspec.structs.replace(ready_host.part, learners=tuple(learners[host])),
             )
-            for host, site in sites.items()
+            for host, ready_host in ready_hosts.items()
         }
 
     @property
     def _resumed(self) -> Resumed | None:
-        return self.origin.resumed if self.origin else None
+        return self.resume_point.resumed if self.resume_point else None
 
     def _watch(
         self,
         controller: Controller,
-        sites: Mapping[str, ReadyHost],
+        ready_hosts: Mapping[str, ReadyHost],
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
-        seats: Mapping[str, ProcessResources],
+        resources: Mapping[str, ProcessResources],
         spectator: Spectator,
         interrupts: Interrupts,
-    ) -> Outcome:
+    ) -> RunOutcome:
         setups = {
             host: HostSetup(
                 endpoints=item.endpoints,
-                run_dir=sites[host].part.run_dir,
+                run_dir=ready_hosts[host].part.run_dir,
                 clock_offset_ns=offsets[host].offset_ns,
             )
             for host, item in ready.items()
         }
-        launches = seated(wire(self.plan, setups, self.run_id, self._resumed), seats)
-        self._shares = shares_of([site.part for site in sites.values()])
+        launches = with_resources(wire(self.plan, setups, self.run_id, self._resumed), resources)
+        self._shares = shares_of([ready_host.part for ready_host in ready_hosts.values()])
         parts = [
-            (site.node, self._shares[host], site.part.run_dir)
-            for host, site in sites.items()
-            if site.node.is_remote
+            (ready_host.node, self._shares[host], ready_host.part.run_dir)
+            for host, ready_host in ready_hosts.items()
+            if ready_host.node.is_remote
         ]
         mirror = Mirror(parts, self.paths.root)
         joining = Joining(self.plan.placements)
-        for host in sites:
+        for host in ready_hosts:
             names = (p.process for p in self.plan.placements if p.host == host)
             spectator.phase(host, "join", ", ".join(names))
 
@@ -311,69 +325,72 @@ class RunSession:
     def _end(
         self,
         controller: Controller,
-        sites: Mapping[str, ReadyHost],
-        outcome: Outcome,
+        ready_hosts: Mapping[str, ReadyHost],
+        outcome: RunOutcome,
         has_started: bool,
         interrupts: Interrupts,
         spectator: Spectator,
     ) -> None:
         """Cleans up all hosts; names those that cannot be reached."""
         lost = {*controller.close(outcome.silent), *outcome.lost}
-        ends = {host: partial(self._end_part, site, host in lost) for host, site in sites.items()}
+        ends = {
+            host: partial(self._end_part, ready_host, host in lost)
+            for host, ready_host in ready_hosts.items()
+        }
         for host, error in in_parallel(ends, CLEAN_S, interrupts.is_urgent).items():
             cause = self._missing.get(host, error)
             self.unclean.append(f"{host}: {cause.what}")
         if has_started and not self.unclean:
-            self._note(sites, spectator, "nothing is left on any host", is_collected=True)
+            self._note(ready_hosts, spectator, "nothing is left on any host", is_collected=True)
 
     def _note(
-        self, sites: Mapping[str, ReadyHost], spectator: Spectator, words: str, **facts: bool
+        self, ready_hosts: Mapping[str, ReadyHost], spectator: Spectator, words: str, **facts: bool
     ) -> None:
         """Records facts for later commands, which otherwise ask the hosts again."""
         try:
             write_deployment(
-                self.paths.root, msgspec.structs.replace(self._deployment(sites), **facts)
+                self.paths.root, msgspec.structs.replace(self._deployment(ready_hosts), **facts)
             )
         except OSError as error:
             reason = f"{error.strerror or error} ({self.paths.root})"
             spectator.note(f"{words}, but this cannot be recorded here: {reason}")
 
-    def _end_part(self, site: ReadyHost, is_lost: bool) -> None:
+    def _end_part(self, ready_host: ReadyHost, is_lost: bool) -> None:
         """Cleans up one host, over a new connection if the first one is possibly broken.
 
         Args:
-            site: The host.
+            ready_host: The host.
             is_lost: Its supervisor sent no final report, so the host must be checked.
 
         Raises:
             TianJiError: It failed, or processes are left.
         """
-        node, is_missing = site.node, site.part.host.name in self._missing
+        node, is_missing = ready_host.node, ready_host.part.host.name in self._missing
         try:
             if is_lost or is_missing:
                 node.close()
-                node = self.reach(site.part.host, threading.Event())
+                node = self.reach(ready_host.part.host, threading.Event())
             if is_lost:
-                findings = end_part(node, site.part, self.run_id, within_s=1.0)
+                findings = end_part(node, ready_host.part, self.run_id, within_s=1.0)
                 if findings.marked:
                     raise CleanupError(f"processes {findings.marked} are left")
             if is_missing:
-                share = self._shares[site.part.host.name]
-                fetch(node, share, site.part.run_dir, self.paths.root, everything=True)
-            if node.is_remote and site.part.host.name in self._claimed:
-                remove_part(node, site.part, self.run_id)
+                share = self._shares[ready_host.part.host.name]
+                fetch(node, share, ready_host.part.run_dir, self.paths.root, everything=True)
+            if node.is_remote and ready_host.part.host.name in self._claimed:
+                remove_part(node, ready_host.part, self.run_id)
         finally:
             node.close()
 
-    def _release(self, controller: Controller, sites: Mapping[str, ReadyHost]) -> None:
+    def _release(self, controller: Controller, ready_hosts: Mapping[str, ReadyHost]) -> None:
         late = controller.close()
-        _close_all(sites)
+        _close_all(ready_hosts)
         if late:
             raise CleanupError("the supervisor does not exit", where=", ".join(late))
 
 
-def _close_all(sites: Mapping[str, ReadyHost]) -> None:
-    in_parallel({host: site.node.close for host, site in sites.items()}, CLEAN_S)
+def _close_all(ready_hosts: Mapping[str, ReadyHost]) -> None:
+    in_parallel({host: ready_host.node.close for host, ready_host in ready_hosts.items()}, CLEAN_S)
 
 
 def port_of(endpoint: str) -> int:

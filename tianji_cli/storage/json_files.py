@@ -74,7 +74,7 @@ def writing(what: str, root: Path, fix: str = "") -> Iterator[None]:
         raise PreflightError(problem, where=str(root), fix=fix) from error
 
 
-def begin(path: Path, document: object) -> None:
+def create_result_dir(path: Path, document: object) -> None:
     """Creates the directory of a benchmark or study and writes its document.
 
     Args:

@@ -20,7 +20,7 @@ from tianji_cli.bench.shared_memory import LeftFile
 from tianji_cli.bench.systems.base import Installed
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, Trained
-from tianji_cli.storage.json_files import begin, write_json
+from tianji_cli.storage.json_files import create_result_dir, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
 PEERS = ("tianji", "rllib", "xingtian")
@@ -37,7 +37,7 @@ def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path
         elsewhere = msgspec.structs.replace(bench.manifest.machine, id=machine)
         manifest = msgspec.structs.replace(bench.manifest, machine=elsewhere)
         bench = replace(bench, manifest=manifest)
-    begin(bench.files.manifest, bench.manifest)
+    create_result_dir(bench.files.manifest, bench.manifest)
     for cell in bench.manifest.cells:
         outcome: Outcome = "censored" if cell.peer == "xingtian" else "reached"
         if cell.peer == "xingtian" and cell.seed == max(seeds):

@@ -43,7 +43,7 @@ from tianji_cli.bench.systems.base import PeerOptions
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.storage.consent import Consent, words_of
-from tianji_cli.storage.json_files import begin, read_document, write_json, writing
+from tianji_cli.storage.json_files import create_result_dir, read_document, write_json, writing
 from tianji_cli.storage.ownership import checksum_of
 from tianji_cli.storage.run_dir import check_run_id, probe_results
 from tianji_cli.storage.safe_files import make_inside
@@ -262,7 +262,7 @@ def conduct(
             return EXIT_INTERRUPTED
         if root is None:
             probe_results(request.results)
-            begin(work.files.manifest, work.manifest)
+            create_result_dir(work.files.manifest, work.manifest)
             held.enter_context(exclusively(work.files.root))
         where = request.resume or work.files.root.name, "--results", str(request.results)
         again = shlex.join(("tianji", "bench", "--resume", *where))
