@@ -18,7 +18,6 @@ from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.wire.keys import KeyPair, Keyring
-from engine.wire.rendezvous import Rendezvous
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Wiring
 
@@ -347,3 +346,20 @@ def write_line(fd: int, message: Message) -> None:
     data = memoryview(msgspec.json.encode(message) + b"\n")
     while data:
         data = data[os.write(fd, data) :]
+
+
+class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendezvous on one host.
+
+    Attributes:
+        address: Address at which the learners connect to each other: the loopback.
+        secret: Prefix of all keys in the store; without it a process cannot take part.
+        file: Path of the store.
+    """
+
+    address: str
+    secret: str
+    file: str
+
+    def __repr__(self) -> str:
+        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"

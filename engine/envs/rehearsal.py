@@ -13,7 +13,7 @@ from engine.algorithms.base import Algorithm, EnvSlice
 from engine.blame import blamed
 from engine.envs.make import CORRECT
 from engine.errors import ConfigError, RunFailedError
-from engine.host.no_exit import Interrupted, no_silent_exit, telling_interrupts_apart
+from engine.host.user_code import Interrupted, no_silent_exit, telling_interrupts_apart
 from engine.rollout import Field
 from engine.spec import EnvSpec
 

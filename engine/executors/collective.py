@@ -16,8 +16,8 @@ from torch import Tensor
 from torch._C import _distributed_c10d as c10d
 from torch.distributed import ProcessGroupGloo
 
+from engine.control_protocol import Rendezvous
 from engine.timing import MEETING, OFF, Sections
-from engine.wire.rendezvous import Rendezvous
 
 MEET_S = 600.0
 """Time-out for the other learners to reach an update; a dead one is noticed at once."""

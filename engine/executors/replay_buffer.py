@@ -10,9 +10,8 @@ from engine.clock import Clock
 from engine.executors.rollout_queue import forget_actor
 from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
 from engine.replay.prioritized import PrioritizedSampler
-from engine.replay.sampler import Sampler
+from engine.replay.sampler import Sampler, UniformSampler
 from engine.replay.store import FloatArray, IntArray, RolloutStore
-from engine.replay.uniform import UniformSampler
 from engine.roles.commands import (
     Command,
     DrawSamples,

@@ -1,8 +1,11 @@
-"""The interface of a sampler, which decides which positions of a store are drawn."""
+"""Samplers decide which positions of a store are drawn; here the uniform one (Mnih et al.,
+2015)."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+import numpy as np
 
 from engine.replay.store import BoolArray, FloatArray, IntArray
 
@@ -28,3 +31,40 @@ class Sampler(Protocol):
     def update(self, positions: IntArray, errors: FloatArray) -> None:
         """Updates priorities from the learner's absolute TD errors at these positions, [N] each."""
         ...
+
+
+class UniformSampler:
+    """Draws every transition with the same probability.
+
+    Args:
+        num_positions: Of the store.
+        random: Source of randomness.
+    """
+
+    def __init__(self, num_positions: int, random: np.random.Generator) -> None:
+        self._is_transition = np.zeros(num_positions, np.bool_)
+        self._num_filled = 0
+        self._num_transitions = 0
+        self._random = random
+
+    def insert(self, first: int, is_transition: BoolArray, errors: FloatArray | None) -> None:
+        span = slice(first, first + len(is_transition))
+        overwritten = np.count_nonzero(self._is_transition[span])
+        self._num_transitions += int(np.count_nonzero(is_transition) - overwritten)
+        self._is_transition[span] = is_transition
+        self._num_filled = max(self._num_filled, span.stop)
+
+    def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:
+        if not self._num_transitions:
+            raise ValueError("nothing to draw from")
+        found: list[IntArray] = []
+        missing = num_samples
+        while missing > 0:  # positions of steps that only reset are drawn again
+            share = self._num_transitions / self._num_filled
+            candidates = self._random.integers(self._num_filled, size=int(missing / share) + 8)
+            found.append(candidates[self._is_transition[candidates]])
+            missing -= len(found[-1])
+        return np.concatenate(found)[:num_samples], np.ones(num_samples)
+
+    def update(self, positions: IntArray, errors: FloatArray) -> None:
+        """Does nothing: errors are not used."""

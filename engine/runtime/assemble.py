@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.blueprint import Blueprint
+from engine.control_protocol import Rendezvous
 from engine.executors.actor import ActorExecutor
 from engine.executors.actor_base import BaseActorExecutor
 from engine.executors.coordinator import CoordinatorExecutor
@@ -33,7 +34,6 @@ from engine.roles.replay_buffer import ReplayBufferRole
 from engine.runtime.loop import LoopClock, RoleInstance
 from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
-from engine.wire.rendezvous import Rendezvous
 
 CHECKPOINTS_NAME = "checkpoints"
 

@@ -16,7 +16,7 @@ from tianji_cli.commands.logs import select
 from tianji_cli.config.inventory import Host
 from tianji_cli.provisioning.preflight import NAMES, Finding, complete
 from tianji_cli.runs.controller import check_versions, refusal
-from tianji_cli.runs.laggards import words_of_laggards
+from tianji_cli.runs.joining import words_of_laggards
 from tianji_cli.runs.mirror import fetch
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment, write_deployment
 from tianji_cli.storage.run_dir import RunPaths

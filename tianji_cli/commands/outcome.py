@@ -10,7 +10,7 @@ from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Profile
 from engine.trace.summary import KILLED, RunStatus, Summary
 from tianji_cli.output import Output
-from tianji_cli.runs.laggards import words_of_laggards
+from tianji_cli.runs.joining import words_of_laggards
 from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.resume import resume_hint
 from tianji_cli.storage.run_dir import RunPaths, command_for

@@ -333,7 +333,7 @@ def _run_inline(
     """Runs policy `local` in this process, so the heavy imports are here."""
     with reading_libraries():
         from engine.blueprint import make_blueprint
-        from engine.host.no_exit import no_silent_exit
+        from engine.host.user_code import no_silent_exit
         from engine.runtime.inline import InlineRun
         from engine.supervision.host_facts import host_facts
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine.control_protocol import CommonSpec, Launch, WorkerSpec
+from engine.control_protocol import CommonSpec, Launch, Rendezvous, WorkerSpec
 from engine.errors import ConfigError
 from engine.graph.connections import connections
 from engine.graph.dataflow import DataflowGraph, build_graph
@@ -19,7 +19,6 @@ from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.wire.keys import make_keyrings
-from engine.wire.rendezvous import Rendezvous
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Wiring
 from engine.wording import plural

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.control_protocol import Rendezvous
 from engine.executors.collective import GlooGroup
-from engine.wire.rendezvous import Rendezvous
 
 LIMIT_S = 60.0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.replay.prioritized import PRIORITY_FLOOR, PrioritizedSampler, SumTree
-from engine.replay.uniform import UniformSampler
+from engine.replay.sampler import UniformSampler
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
