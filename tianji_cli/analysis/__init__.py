@@ -1,1 +1,1 @@
-"""What traces say: rows or data frames in, data frames or plain values out. No files but `run`."""
+"""Analysis of traces: rows or data frames in, data frames or values out. Only `run` reads files."""

@@ -1,6 +1,6 @@
-"""The chain of runs that a run resumes, as far as their files are still beside it.
+"""The chain of runs that a run resumes, as far as their directories are still next to it.
 
-Each counts until the checkpoint that the next one began with; what it did after that was lost.
+Each counts up to the checkpoint with which the next one began; its later work was lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tianji_cli.analysis.run import ManifestView, read_manifest
 from tianji_cli.storage.run_dir import RunPaths
 
 MAX_ANCESTORS = 1000
-"""Manifests are files like others: one that names its own descendant must not be followed."""
+"""Manifests can be edited: one that names its own descendant must not be followed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Ancestor:
 
     Attributes:
         run_id: Its id.
-        until: What had been done by then.
+        until: Its progress up to then.
         window: Episodes in its mean return.
         episodes, evaluations: Its rows until then.
     """
@@ -42,11 +42,11 @@ def ancestors_of(root: Path, manifest: ManifestView) -> tuple[list[Ancestor], st
     """The runs that a run resumes, the earliest first.
 
     Args:
-        root: The run's directory; its ancestors are beside it.
+        root: The run's directory; its ancestors are next to it.
         manifest: Its own.
 
     Returns:
-        Them, and why one cannot be read although it is there; empty if all can.
+        The runs, and why an existing one cannot be read; empty if all can.
     """
     found: list[Ancestor] = []
     seen = {root.name}

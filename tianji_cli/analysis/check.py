@@ -1,4 +1,4 @@
-"""Do the files of a run agree with each other, and with what the run promised?"""
+"""Checks that the files of a run agree with each other and with the guarantees of a run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
 TIMES = ("time_to_threshold_s",)
 ROUNDING = 1e-9
 RATE_TOLERANCE = 1e-3
-"""Above 65,536 rows the coordinator remembers only some of them for its rates."""
+"""Above 65,536 rows the coordinator keeps only some of them for its rates."""
 TIME_TOLERANCE_S = 1.0
-"""An episode's row holds when it ended, the summary when the coordinator heard of it."""
+"""An episode's row holds when it ended, the summary when its report reached the coordinator."""
 
 
 def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disagreement]:
@@ -76,7 +76,7 @@ def _check_ledger(run: RunData) -> list[Disagreement]:
         for number, row in enumerate(run.ledger, start=1)
         if row.collected != row.consumed + row.dropped + row.in_flight
     ]
-    if not run.ledger or not run.is_whole:  # a running count may lag behind the other tables
+    if not run.ledger or not run.is_whole:  # a running count can lag behind the other tables
         return found
     where, last = f"trace/ledger.jsonl:{len(run.ledger)}", run.ledger[-1]
     before = run.manifest.before
@@ -155,7 +155,7 @@ def _agree(written: Number, rebuilt: Number, relative: float, absolute: float) -
 
 
 def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagreement]) -> list[str]:
-    """What a reader must know before trusting the figures; empty for a clean run.
+    """Notes that a reader needs to judge the figures; empty for a clean run.
 
     Args:
         run: The run.
@@ -192,7 +192,7 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
 
 
 def _not_finite(run: RunData) -> str:
-    """Metrics of each learner's last update that are no number any more."""
+    """Metrics of each learner's last update that are not finite."""
     last = {row.learner: row.metrics for row in run.consumption}
     values = [item for metrics in last.values() for item in metrics.items()]
     return ", ".join(sorted({name for name, value in values if not math.isfinite(value)}))

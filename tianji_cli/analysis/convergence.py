@@ -1,4 +1,4 @@
-"""How the return rose, and when it reached the threshold."""
+"""The return over time, and when it reached the threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.trace.records import Episode
 
 DEFAULT_WINDOW = 100
 MAX_ADDITIONS = 1 << 32
-"""Half a minute's; beyond, windows are differences of running sums."""
+"""Additions that take about half a minute; above, windows are differences of running sums."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ReturnCrossing:
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values; of all values so far where there are fewer.
 
-    Every full window is summed afresh, so the mean carries no error from values long gone; unless
-    that would take very long.
+    Every full window is summed anew, so the mean carries no error from earlier values; very long
+    windows are differences of running sums.
 
     Args:
         values: Shape [N].
@@ -62,10 +62,10 @@ def _means(values: np.ndarray, window: int) -> np.ndarray:
 def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> pd.DataFrame:
     """Return per finished episode with its moving mean, in the order the coordinator heard them.
 
-    Takes the columns that it needs and sorts nothing: there may be tens of millions of rows.
+    Takes the columns that it needs and sorts nothing: there can be tens of millions of rows.
 
     Args:
-        episodes: As they were written.
+        episodes: In the order in which they were written.
         window: Episodes in the moving mean.
 
     Returns:

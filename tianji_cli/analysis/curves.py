@@ -1,4 +1,4 @@
-"""Everything that the figures of one run draw, computed once."""
+"""Data of all plots of one run, computed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tianji_cli.analysis.tables import to_frame
 from tianji_cli.analysis.throughput import rates_over_time
 
 MAX_POINTS = 100_000
-"""Of a curve; a figure is a thousand pixels wide."""
+"""Points of a curve; a plot is a thousand pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def curves_of(
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One after the other; without rows, the last, which has the columns."""
+    """Concatenates tables; without rows, the last one, which has the columns."""
     filled = [part for part in parts if len(part)]
     return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[-1]
 
 
 def _drawable(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Likewise, at most so many points, the last one included: more cannot be seen."""
+    """Concatenates tables and keeps at most `MAX_POINTS` rows, including the last one."""
     whole = _joined(parts)
     if len(whole) <= MAX_POINTS:
         return whole

@@ -1,4 +1,4 @@
-"""What the files of a run say that cannot be so."""
+"""Contradictions in the files of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a run's history keep what every history of this system must keep?
+"""Checks that a run's history is possible, by the invariants of this system.
 
 Not whether figures agree with each other (that is `check`), but whether what the tables tell can
 have happened: versions only rise, a life of an actor counts on from what it had, nothing is trained
@@ -30,13 +30,13 @@ from tianji_cli.analysis.disagreement import Disagreement, Number
 from tianji_cli.analysis.run import RunData
 
 _Rule: TypeAlias = tuple[str, Number, Number, bool]
-"""Name, what a row says, what it contradicts, and whether it holds."""
+"""Name, value of the row, value that it contradicts, and whether the rule holds."""
 MAX_FINDINGS = 1000
-"""Of each kind: more are of no use to the reader."""
+"""Most findings of each kind: more would not help the reader."""
 
 
 def check_history(run: RunData) -> list[Disagreement]:
-    """What trace tables contain that cannot have happened, or must not.
+    """Finds what trace tables contain but cannot have happened, or must not.
 
     `written` of a finding is what a row says, `rebuilt` what it contradicts: the value that it must
     have, or the least or greatest one that it may have.
@@ -170,7 +170,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
     """Of no behaviour version more env steps were trained than were collected with it.
 
     A rollout that was trained twice shows here as soon as the others of its version were trained
-    too, and where everything else was dropped, in the ledger. Samples from replay are used often.
+    too; if all others were dropped, in the ledger. Samples from replay are used more than once.
     If a buffer was lost together with reports of its actors, it is unknown what they collected.
     """
     is_unknown = any(event.kind == UNCOUNTED for event in run.events)
@@ -189,7 +189,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
 
 
 def _collected_by_version(rows: Sequence[Production]) -> tuple[dict[int, int], int]:
-    """Env steps sent, by their oldest behaviour version; and those of which it is unknown."""
+    """Env steps sent, by their oldest behaviour version, and those whose version is unknown."""
     known: dict[int, int] = {}
     for row in rows:
         if row.sent and row.sequence != UNREPORTED:
@@ -198,7 +198,7 @@ def _collected_by_version(rows: Sequence[Production]) -> tuple[dict[int, int], i
 
 
 def _is_thinned(run: RunData) -> bool:
-    """Whether rows of a second were added up, so that versions of single rollouts are unknown."""
+    """Whether rows were merged by the second, so that versions of single rollouts are unknown."""
     last: dict[tuple[type, int, int], int] = {}
     for row in run.production:
         if row.sent and row.sequence != UNREPORTED:

@@ -1,4 +1,4 @@
-"""Where each role's time went, over the whole run. No pandas here: `tianji up` shows it, too."""
+"""How each role spent its time over the whole run. No pandas here: `tianji up` shows it, too."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from engine.timing import IDLE, SECTIONS
 from engine.trace.records import Profile
 
 MAX_ROLES = 12
-"""Above so many, the roles of each kind are shown as their mean."""
+"""Above this number, the roles of each kind are shown as their mean."""
 
 
 class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a role spent from the start of training until it stopped.
+    """The time of a role from the start of training until it stopped.
 
     Attributes:
-        role: Its address; of several taken together, such as `actor ×64`.
+        role: Its address; for several roles together, such as `actor ×64`.
         wall_s: Wall time; `sections_s` adds up to it.
-        busy_s: Of that, in sections where the role itself does something.
-        cpu_s: Processor time of its thread.
+        busy_s: Part of that in sections where the role itself works.
+        cpu_s: CPU time of its thread.
         sections_s: By section, in the order of `engine.timing.SECTIONS`.
     """
 
@@ -50,7 +50,7 @@ class RoleProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def profile_of(rows: Iterable[Profile]) -> list[RoleProfile]:
-    """One for each role, by kind and number."""
+    """One profile for each role, by kind and number."""
     by_role: dict[str, list[Profile]] = {}
     for row in rows:
         by_role.setdefault(row.role, []).append(row)
@@ -59,7 +59,7 @@ def profile_of(rows: Iterable[Profile]) -> list[RoleProfile]:
 
 
 def summarised(roles: Sequence[RoleProfile]) -> list[RoleProfile]:
-    """The same, or the mean of each kind where there are too many to be read."""
+    """The same, or the mean of each kind if there are too many to read."""
     if len(roles) <= MAX_ROLES:
         return list(roles)
     by_kind: dict[str, list[RoleProfile]] = {}

@@ -1,4 +1,4 @@
-"""A summary rebuilt from the trace tables alone: the second opinion on `summary.json`."""
+"""Rebuilds a summary from the trace tables alone, as an independent check of `summary.json`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STOP_KIND = "stopping"
 
 
 def rebuild_summary(run: RunData) -> Summary:
-    """What `summary.json` should say, from the trace tables.
+    """Computes what `summary.json` should contain, from the trace tables.
 
-    What no table can know is taken from the summary, or from the manifest where there is none:
+    Values that are in no table are taken from the summary, or else from the manifest:
     names, status, `wall_s`, the number of hosts, actors and groups, the threshold.
     """
     written, before = run.summary or identity_of(run), run.manifest.before
@@ -73,7 +73,7 @@ def rebuild_summary(run: RunData) -> Summary:
 
 
 def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> ReturnCrossing | None:
-    """By whom the experiment chose as its judge."""
+    """The crossing, by the judge that the experiment chose."""
     manifest = run.manifest
     if manifest.judge == "evaluation":
         evaluations = evaluation_curve(to_frame(run.evaluations, Evaluation))
@@ -94,7 +94,7 @@ def _samples_trained(run: RunData) -> int:
 
 
 def _heard_at_s(run: RunData, crossing: ReturnCrossing | None) -> float | None:
-    """When the coordinator knew: the moment it began to stop, if the threshold was the reason."""
+    """When the coordinator saw it: the moment it began to stop, if the threshold was the reason."""
     if crossing is None:
         return None
     stops = (e.t_s for e in run.events if (e.kind, e.detail) == (STOP_KIND, "return_threshold"))

@@ -23,9 +23,9 @@ NO_SUMMARY = "there is no summary.json: the run is still going, or its controlle
 
 
 def summary_of_remains(run: RunData) -> Summary:
-    """What the coordinator would have written, had the last row of each table been the last.
+    """The summary the coordinator would have written if each table ended with its last row.
 
-    The rows are counted as it counts them while they come.
+    The rows are counted as the coordinator counts them during a run.
     """
     identity = identity_of(run)
     totals = RunTotals(_experiment(run.manifest), _resumed(run.manifest))
@@ -110,7 +110,7 @@ def last_ledger(run: RunData) -> Ledger:
 
 
 def no_summary(run: RunData) -> str:
-    """Why a run has none here."""
+    """Why a run has no summary here."""
     return whereabouts(run.paths.root) or NO_SUMMARY
 
 

@@ -1,4 +1,4 @@
-"""One run as stored on disk, read once. No pandas here: `tianji runs` and `up` read it too."""
+"""One run as stored on disk, read once. No pandas here: `tianji runs` and `up` use it too."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ MAX_MANIFEST_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class ManifestView:
-    """A manifest, read leniently: what is missing or of another shape reads as empty.
+    """A manifest, read leniently: a value that is missing or of another type reads as empty.
 
-    A report must come out even for a run whose manifest an older or newer version wrote.
+    A report must be possible also for a run whose manifest an older or newer version wrote.
 
     Args:
         data: The whole document.
@@ -84,7 +84,7 @@ class ManifestView:
 
     @property
     def judge(self) -> str:
-        """Whose returns are compared with the threshold: `training` or `evaluation`."""
+        """The returns that are compared with the threshold: `training` or `evaluation`."""
         return self.text("experiment", "stop", "judge") or "training"
 
     @property
@@ -108,7 +108,7 @@ class ManifestView:
 
     @property
     def return_window(self) -> int:
-        """Over how many finished episodes the mean return is taken."""
+        """Number of finished episodes in the mean return."""
         return self.count("experiment", "stop", "return_window") or 100
 
 
@@ -139,12 +139,12 @@ class RunData:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the tables hold all of the run: its last rows were written, too."""
+        """Whether the tables hold the whole run: its last rows were written, too."""
         return self.is_closed and self.summary is not None and not self.summary.trace_error
 
     @property
     def num_rows(self) -> int:
-        """Rows over all tables."""
+        """Number of rows in all tables."""
         tables = (
             self.episodes,
             self.evaluations,
@@ -167,7 +167,7 @@ class RunData:
 
     @property
     def end_s(self) -> float:
-        """The last moment that any table but `resources` knows of."""
+        """The latest time in any table except `resources`."""
         tables = (
             self.episodes,
             self.evaluations,
@@ -193,7 +193,7 @@ def read_manifest(path: Path) -> ManifestView:
 
 
 def load_run(paths: RunPaths) -> RunData:
-    """Reads everything that a report needs from one run.
+    """Reads all files of one run that a report needs.
 
     Raises:
         ConfigError: A file is damaged, or no trace table has any row.
@@ -209,7 +209,7 @@ def load_run(paths: RunPaths) -> RunData:
 
 
 def read_run(paths: RunPaths) -> RunData:
-    """As `load_run`, also of a run that ended before it had traced anything.
+    """As `load_run`, but also for a run that ended before it had traced anything.
 
     Raises:
         ConfigError: A file is damaged.

@@ -1,4 +1,4 @@
-"""What `tianji runs` lists: one row per run, from its manifest and summary alone."""
+"""The list of `tianji runs`: one row per run, from its manifest and summary alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tianji_cli.storage.run_dir import RunPaths, find_runs
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One past (or still going) run, study or benchmark; `kind` says which.
+    """One run, study or benchmark, finished or still running; `kind` says which.
 
     `status` is the summary's. Without one it is `detached` if the run was left alone and its
     results are not here, `failed` if it is over, else `unfinished`; `unreadable` with the reason in
@@ -44,7 +44,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     time_to_threshold_s: float | None = None
     kind: Literal["run", "study", "bench", "scaling", "transport"] = "run"
     num_cells: int | None = None
-    """Of a study or benchmark."""
+    """Of a study or benchmark only."""
     num_cells_finished: int | None = None
 
 
@@ -57,7 +57,7 @@ def list_runs(results: Path) -> list[RunRow]:
 
 
 def row_of(paths: RunPaths) -> RunRow:
-    """What is known of one run."""
+    """The row of one run."""
     try:
         manifest = read_manifest(paths.manifest)
         summary = read_summary(paths.summary)

@@ -1,4 +1,4 @@
-"""Which settings differ between runs that are compared. Pure."""
+"""Finds the settings that differ between compared runs (pure functions)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from tianji_cli.analysis.run import ManifestView
 
 MAX_SETTINGS = 100
-"""So many are shown; runs of two algorithms differ in some dozens."""
+"""Number of settings shown; runs of two algorithms differ in some dozens."""
 MAX_VALUE = 80
 MAX_NAME = 120
 MAX_LEVELS = 8
@@ -23,7 +23,7 @@ class DifferingSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One key of the resolved experiments that is not the same in all runs."""
 
     setting: str
-    """As `-s` takes it: `algorithm.learning_rate`."""
+    """In the form that `-s` takes: `algorithm.learning_rate`."""
     values: list[Scalar]
     """One for each run, in their order; null where a run has no such key."""
 
@@ -63,7 +63,7 @@ def setting_cells(setting: DifferingSetting) -> tuple[str, ...]:
 
 
 def settings_note(differences: Differences) -> str:
-    """What the list of settings does not say by itself; empty if it says all."""
+    """Note on what the list of settings leaves out; empty if it is complete."""
     if not differences.settings:
         return "none: the experiments of all runs are the same"
     left_out = differences.num_left_out
@@ -71,7 +71,7 @@ def settings_note(differences: Differences) -> str:
 
 
 def _flat(section: Mapping[str, object], prefix: str = "", level: int = 1) -> dict[str, object]:
-    """Nested keys joined by dots; an empty mapping says nothing."""
+    """Nested keys joined by dots; an empty mapping gives none."""
     found: dict[str, object] = {}
     for key, value in section.items():
         name = f"{prefix}{key}"
@@ -85,7 +85,7 @@ def _flat(section: Mapping[str, object], prefix: str = "", level: int = 1) -> di
 def _key(settings: Mapping[str, object], name: str) -> str:
     """A value as a text that equal values share: `1` and `1.0` are the same setting.
 
-    A key that is null says as much as one that is not there.
+    A key that is null equals one that is absent.
     """
     value = settings.get(name)
     if isinstance(value, int) and not isinstance(value, bool) and value == float_of(value):

@@ -1,4 +1,4 @@
-"""How old the trained env steps were: lag in weights versions, age in seconds."""
+"""Staleness of the trained env steps: lag in weights versions, age in seconds."""
 
 from __future__ import annotations
 

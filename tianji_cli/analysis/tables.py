@@ -54,5 +54,5 @@ def _metrics(rows: Sequence[Record]) -> list[dict[str, float]]:
 
 
 def _plain(column: Sequence[object]) -> Sequence[object] | np.ndarray:
-    """What a data frame takes without making an object of each number."""
+    """Arrays as NumPy arrays, so that a data frame does not make an object of each number."""
     return np.asarray(column) if isinstance(column, array) else column

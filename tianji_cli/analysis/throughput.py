@@ -1,4 +1,4 @@
-"""How many env steps per second were collected, consumed and trained."""
+"""Env steps per second that were collected, consumed and trained."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from engine.trace.summary import STEADY_SHARE, steady_rate_per_s
 
 TARGET_BINS = 60
 MIN_GAPS_PER_BIN = 16
-"""A bin holds several batches, or its rate would only show how the batches fall into bins."""
+"""Least number of batches per bin; with fewer, the rate would only show how the batches fall into bins."""
 MIN_BINS = 5
-"""Of a run with few batches, whose bins hold fewer of them: a line needs points."""
+"""Least number of bins, for a run with few batches: a line needs points."""
 
 
 def nice_width_s(width_s: float) -> float:

@@ -1,4 +1,4 @@
-"""One run, completely examined: what a report says about it."""
+"""Complete examination of one run: the content of its report."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tianji_cli.storage.run_dir import RunPaths, in_unicode
 
 @dataclass(frozen=True)
 class ExaminedRun:
-    """A run and what follows from its files.
+    """A run and the results of its examination.
 
     Attributes:
         run: Its files.
         summary: The one it wrote, or the rebuilt one if it wrote none.
-        rebuilt: What the trace tables alone say.
+        rebuilt: The one from the trace tables alone.
         disagreements: Where its files contradict each other.
         num_fields_checked: Summary fields that were rebuilt.
         num_ledger_rows_checked: Ledger rows that were balanced.
-        warnings: What a reader must know first.
-        curves: What its figures draw.
+        warnings: Notes that a reader needs first.
+        curves: Data of its plots.
     """
 
     run: RunData
@@ -42,7 +42,7 @@ class ExaminedRun:
 
     @property
     def label(self) -> str:
-        """What tables and legends call the run."""
+        """Name of the run in tables and legends."""
         return self.curves.label
 
 

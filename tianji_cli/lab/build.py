@@ -1,4 +1,4 @@
-"""Building a lab: files, networks, disks, hosts. Whatever fails, nothing stays."""
+"""Builds a lab: files, networks, disks, hosts. If any step fails, everything is removed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _build(request: LabRequest, paths: LabPaths, methods: Methods, *, has_clocks
 
 
 def _join_networks(request: LabRequest, paths: LabPaths, methods: Methods) -> LabState:
-    """Makes the namespaces and the operator's link, whose name reserves a free subnet."""
+    """Creates the namespaces and the operator's link, whose name reserves a free subnet."""
     lab_id = secrets.token_hex(3)
     state: LabState | None = None
     for subnet in range(NUM_SUBNETS):
@@ -143,7 +143,7 @@ def _join_networks(request: LabRequest, paths: LabPaths, methods: Methods) -> La
 
 
 def _is_routed(plan: LabPlan) -> bool:
-    """Whether this machine reaches that network already, by something better than a default."""
+    """Whether this machine already has a route to that network, apart from the default route."""
     routes = perform(
         NetworkCommand(("ip", "-o", "route", "show", "to", "match", plan.operator_address))
     )

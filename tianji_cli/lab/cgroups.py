@@ -35,7 +35,7 @@ class Freezer(msgspec.Struct, frozen=True, kw_only=True):
 def plan_freezer(lab_id: str) -> Freezer | None:
     """Finds where control groups can be made, below this process's own; None if nowhere.
 
-    Nothing of it is left when this returns.
+    The groups made for the test are removed before it returns.
     """
     own = _own_groups(Path("/proc/self/cgroup").read_text(encoding="utf-8"))
     for version, mount, path in _mounts(Path("/proc/mounts").read_text(encoding="utf-8"), own):

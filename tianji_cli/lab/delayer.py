@@ -34,7 +34,7 @@ _QUEUE_PACKETS = 100_000
 _FAIL_OPEN_AND_GSO = 0b101
 _HEADERS_BYTES = 20
 _NICENESS = -15
-"""Every packet waits for this process as well, so it must not wait for those that send them."""
+"""Raised priority: every packet waits for this process, so it must not wait for the senders."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -50,7 +50,7 @@ def message(kind: int, body: bytes, flags: int) -> bytes:
 
 
 def verdict(packet: int) -> bytes:
-    """Lets a packet go."""
+    """Releases a packet."""
     return message(_VERDICT, attribute(2, struct.pack(">II", _ACCEPT, packet)), _REQUEST)
 
 
@@ -64,7 +64,7 @@ def settings() -> Iterator[bytes]:
 
 
 def packet_numbers(data: bytes) -> Iterator[int]:
-    """The numbers of the packets that some messages announce."""
+    """The numbers of the packets announced by messages."""
     start = 0
     while start + _HEADERS_BYTES <= len(data):
         length, kind = struct.unpack_from("=IH", data, start)

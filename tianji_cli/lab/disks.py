@@ -14,12 +14,12 @@ from tianji_cli.lab.plan import HostPlan, LabPaths, LabPlan
 from tianji_cli.lab.system import attempt, perform
 
 ROOMY = "50%"
-"""Of this machine's memory: how much a disk may hold while it is not full."""
+"""Share of this machine's memory that a disk may hold while it is not filled up."""
 _FILL_ATTEMPTS = 5
 
 
 def make_key(path: Path, comment: str) -> str:
-    """Makes an ed25519 key pair; returns the public half."""
+    """Creates an ed25519 key pair; returns the public key."""
     perform(
         NetworkCommand(
             ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
@@ -29,7 +29,7 @@ def make_key(path: Path, comment: str) -> str:
 
 
 def prepare_disk(plan: LabPlan, host: HostPlan, paths: LabPaths) -> str:
-    """Makes a host's disk, a file system of its own, and fills its upper layer.
+    """Creates a host's disk, a file system of its own, and fills its upper layer.
 
     Returns:
         Its line for `known_hosts`.
@@ -58,10 +58,10 @@ def prepare_disk(plan: LabPlan, host: HostPlan, paths: LabPaths) -> str:
 
 
 def fill(host: HostPlan, leave_bytes: int) -> None:
-    """Leaves a host's disk so much room, by making it no larger than what is on it.
+    """Limits the free space of a host's disk by shrinking the disk to its content plus that space.
 
     Raises:
-        RunFailedError: It is written to faster than it can be closed.
+        RunFailedError: It is written to faster than it can be shrunk.
     """
     for _ in range(_FILL_ATTEMPTS):
         state = os.statvfs(host.disk)
@@ -98,10 +98,10 @@ def _unlock_root(upper: Path) -> None:
 
 
 def hide(upper: Path, path: str) -> None:
-    """Makes a path of this machine not exist in a host: an overlay whiteout in its upper layer.
+    """Hides a path of this machine from a host, by an overlay whiteout in its upper layer.
 
     Raises:
-        ConfigError: The lab itself has put something there.
+        ConfigError: The lab itself uses that path.
     """
     if not os.path.lexists(path):
         return

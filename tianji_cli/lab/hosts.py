@@ -45,7 +45,7 @@ ENVIRONMENT = {
 def start(state: LabState, host: HostPlan, paths: LabPaths) -> None:
     """Starts a dead host and waits until it answers; a running one is left alone.
 
-    A host that was killed while it was cut is still cut; one that had lost power is plugged in.
+    A host that was killed while cut is still cut; one that had lost power is reconnected.
 
     Raises:
         PreflightError: It did not come up.
@@ -166,7 +166,7 @@ def require_running(state: LabState, host: HostPlan) -> LabProcessId:
 
 
 def kill(state: LabState, host: HostPlan) -> None:
-    """SIGKILLs everything in a host, as its kernel's end would; its disk stays.
+    """SIGKILLs all processes of a host, as a crash of its kernel would; its disk stays.
 
     Raises:
         CleanupError: Something is left after 10 s.
@@ -178,12 +178,12 @@ def kill(state: LabState, host: HostPlan) -> None:
 
 
 def end_processes(state: LabState, name: str) -> list[LabProcessId]:
-    """Kills a host's first process, upon which the kernel ends all others in it.
+    """Kills a host's first process; the kernel then ends all others in it.
 
-    The launcher then collects it and ends by itself; it is killed only if it does not.
+    The launcher then reaps it and ends by itself; otherwise the launcher is killed.
 
     Returns:
-        Those of the two that are still there after 10 s.
+        Those of the two that still exist after 10 s.
     """
     processes = state.hosts.get(name)
     if processes is None:
@@ -207,9 +207,9 @@ def _thaw(state: LabState, name: str) -> None:
 
 
 def crash(state: LabState, host: HostPlan) -> None:
-    """Takes a host's power: no peer hears of it, and its connections are forgotten.
+    """Cuts a host's power: peers get no notice, and its connections are lost.
 
-    Its network namespace goes as well, or its kernel would say goodbye as soon as it could.
+    Its network namespace is removed too, or its kernel would close the connections later.
 
     Raises:
         CleanupError: Something is left after 10 s.
@@ -221,7 +221,7 @@ def crash(state: LabState, host: HostPlan) -> None:
 
 
 def is_plugged(state: LabState, host: HostPlan) -> bool:
-    """Whether a host's cable is in the bridge."""
+    """Whether a host's cable is attached to the bridge."""
     return host.bridge_port in network.plugged_ports(perform(network.list_ports(state.plan)))
 
 
@@ -249,7 +249,7 @@ def freeze(state: LabState, host: HostPlan, is_frozen: bool) -> None:
 
     Raises:
         PreflightError: This machine has no usable freezer control group.
-        RunFailedError: It did not happen in time.
+        RunFailedError: It did not take effect in time.
     """
     require_running(state, host)
     if state.freezer is None:

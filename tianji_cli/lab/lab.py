@@ -1,4 +1,4 @@
-"""The lab as an object, for tests and for `tianji lab`."""
+"""The lab as a class, for tests and for `tianji lab`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One host as it is now.
 
     Attributes:
-        state: The worst of what holds: dead, frozen, cut, up.
+        state: The worst state that applies: dead, frozen, cut, up.
         is_cut: A dead or frozen host may be cut as well.
-        is_full: Nothing more can be written to its disk.
-        num_processes: Inside it, sshd aside.
+        is_full: Its disk is full.
+        num_processes: Processes in it, without sshd.
     """
 
     name: str
@@ -56,7 +56,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Lab:
     """A throw-away cluster of real sshd hosts on this machine.
 
-    As a context manager it is taken down at the end of the block.
+    As a context manager, it takes the lab down at the end of the block.
 
     Args:
         directory: Of a lab that is up.
@@ -137,7 +137,7 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program inside a host, as root, without ssh.
 
-        It dies with the host, but is not frozen with it, so that one can look into a frozen host.
+        It is killed with the host, but not frozen with it, so that a frozen host can be inspected.
 
         Raises:
             ConfigError: The host is dead.
@@ -157,7 +157,7 @@ class Lab:
         )
 
     def processes(self, host: str) -> list[HostProcess]:
-        """`(pid, command)` of what runs inside a host, sshd aside, in the host's numbering."""
+        """`(pid, command)` of the processes in a host, without sshd, with the host's pids."""
         state = self.load()
         init = hosts.running_init(state, state.plan.host(host))
         rows = inhabitants(init, read_table()) if init else []
@@ -168,11 +168,11 @@ class Lab:
         ]
 
     def kill(self, host: str) -> None:
-        """Ends every process of a host at once, as its kernel's end would; the disk stays."""
+        """Kills every process of a host at once, as a crash of its kernel would; the disk stays."""
         self._change(host, "kill")
 
     def crash(self, host: str) -> None:
-        """Takes a host's power: as `kill`, but no peer hears of it; `start` plugs it in again."""
+        """Cuts a host's power: as `kill`, but peers get no notice; `start` reconnects it."""
         self._change(host, "crash")
 
     def start(self, host: str) -> None:
@@ -196,13 +196,13 @@ class Lab:
         self._change(host, "thaw")
 
     def fill(self, host: str, *, leave: str = "0") -> None:
-        """Leaves a host's disk no room, or so much (`8mib`); costs no memory of this machine."""
+        """Fills a host's disk up to `leave` (such as `8mib`); takes no memory of this machine."""
         leave_bytes = parse_size(leave)
         with locked(self.paths.directory):
             disks.fill(self.load().plan.host(host), leave_bytes)
 
     def free(self, host: str) -> None:
-        """Gives a full disk its room back."""
+        """Undoes `fill`."""
         with locked(self.paths.directory):
             disks.free(self.load().plan.host(host))
 
@@ -220,7 +220,7 @@ class Lab:
                 _CHANGES[verb](state, plan)
 
     def status(self) -> list[HostStatus]:
-        """Every host as it is now."""
+        """Current state of every host."""
         state = self.load()
         plugged = network.plugged_ports(perform(network.list_ports(state.plan)))
         return [self._status(state, host, plugged) for host in state.plan.hosts]
@@ -243,7 +243,7 @@ class Lab:
         )
 
     def down(self) -> None:
-        """Takes the lab down and removes its directory; twice is once.
+        """Takes the lab down and removes its directory; a second call does nothing.
 
         Raises:
             CleanupError: Something is left; named.
@@ -261,12 +261,12 @@ def down(directory: Path) -> LabState | None:
 
 
 def is_up(directory: Path) -> bool:
-    """Whether a state file is there."""
+    """Whether a state file exists."""
     return load_state(LabPaths(absolute(directory))) is not None
 
 
 def absolute(path: Path) -> Path:
-    """Without `~`, `..` and symbolic links; ConfigError for what has no home."""
+    """Resolves `~`, `..` and symbolic links; ConfigError if `~` has no home directory."""
     try:
         return path.expanduser().resolve()
     except RuntimeError as error:

@@ -26,17 +26,17 @@ DelayMethod = Literal["off", "netem", "nfqueue", "unavailable"]
 
 
 class NetworkCommand(msgspec.Struct, frozen=True):
-    """A program, its arguments, and what it reads on standard input."""
+    """A program, its arguments, and its standard input."""
 
     argv: tuple[str, ...]
     stdin: str = ""
 
 
 class Methods(msgspec.Struct, frozen=True, kw_only=True):
-    """How this machine gives delay and loss.
+    """How this machine implements delay and loss.
 
     Attributes:
-        has_single_packets: Segmentation offload is off, so that what is lost is one real packet.
+        has_single_packets: Segmentation offload is off, so that a loss is one real packet.
     """
 
     delay: DelayMethod = "off"
@@ -202,7 +202,7 @@ class _Link(msgspec.Struct):
 
 
 def disconnect(plan: LabPlan) -> NetworkCommand:
-    """Removes the operator's cable from the fabric's end, which is certainly ours."""
+    """Removes the operator's cable from the fabric's end, which certainly belongs to this lab."""
     return NetworkCommand(("ip", "-n", plan.fabric, "link", "del", OPERATOR_PORT))
 
 

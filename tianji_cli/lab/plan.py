@@ -1,4 +1,4 @@
-"""What a lab will consist of: names, addresses, directories. Pure, and part of the state file.
+"""Parts of a lab: names, addresses, directories. Pure data, and part of the state file.
 
 Everything that the machine must later give back carries the lab's random id in its name, so that
 `lab down` cannot mistake somebody else's for its own.
@@ -57,7 +57,7 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
         netns: Name of its network namespace.
         bridge_port: The other end of its cable, in the fabric.
         disk: Mount point of its disk: `upper`, `work`, `root`.
-        log: What its sshd says.
+        log: Log file of its sshd.
     """
 
     name: str
@@ -135,7 +135,7 @@ class LabPaths:
 
 
 def check_request(request: LabRequest) -> None:
-    """Raises ConfigError for what no machine could do."""
+    """Raises ConfigError for a request that no machine could meet."""
     if not 1 <= request.num_hosts <= MAX_HOSTS:
         raise ConfigError(
             f"a lab cannot have {plural(request.num_hosts, 'host')}",

@@ -37,7 +37,7 @@ def check_machine(
     user_id: int | None = None,
     find: Callable[[str], str | None] = find_program,
 ) -> None:
-    """Looks for what every lab needs.
+    """Checks for everything that each lab needs.
 
     Args:
         platform: As `sys.platform` says.

@@ -15,13 +15,13 @@ _PROC = Path("/proc")
 
 
 class LabProcessId(ProcessId, frozen=True):
-    """As the lab's state has it, which calls its start `start_ticks`."""
+    """In the form of the lab's state, which calls its start `start_ticks`."""
 
     started: int = msgspec.field(name="start_ticks")
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What /proc says of a process.
+    """Data of /proc about a process.
 
     Attributes:
         inner_pid: Its pid in its own pid namespace.
@@ -114,7 +114,7 @@ def inhabitants(init: LabProcessId, table: Sequence[ProcessRow]) -> list[Process
 
 
 def kill_and_reap(processes: Iterable[LabProcessId], within_s: float) -> list[LabProcessId]:
-    """`kill_all`, and takes the statuses of those that are children of ours."""
+    """`kill_all`, and reaps those that are children of this process."""
     known = list(processes)
     left = kill_all(known, within_s)
     for process in known:
@@ -123,7 +123,7 @@ def kill_and_reap(processes: Iterable[LabProcessId], within_s: float) -> list[La
 
 
 def reap(pid: int) -> None:
-    """Takes the exit status of an ended child, if it is one of ours."""
+    """Reaps an ended process, if it is a child of this one."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""Delay and loss: what this kernel supports, and the replacements for the rest."""
+"""Delay and loss: finds what this kernel supports, and replaces the rest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def apply_shaping(state: LabState, paths: LabPaths) -> None:
     """Rate, delay and loss for every host.
 
     Raises:
-        RunFailedError: The kernel refuses what it has accepted when it was tried.
+        RunFailedError: The kernel refuses settings that it accepted in the trial.
     """
     plan, methods = state.plan, state.methods
     perform_all(network.shape(plan, methods, plan.hosts))

@@ -1,4 +1,4 @@
-"""The state file: what exists because of a lab, so that any later command can find and remove it.
+"""The state file: everything that a lab has created, so that a later command can remove it.
 
 It is written before each thing is made and replaced in one step, so that it is true whenever the
 command that builds the lab is killed.
@@ -71,7 +71,7 @@ def load_state(paths: LabPaths) -> LabState | None:
     """The state of the lab in a directory; None if there is no lab.
 
     Raises:
-        CleanupError: A state file is there but cannot be read: what it stood for may still exist.
+        CleanupError: The state file cannot be read: parts of its lab may still exist.
     """
     try:
         text = paths.state.read_bytes()

@@ -52,7 +52,7 @@ def perform(command: NetworkCommand) -> str:
     """Runs a command and returns its standard output.
 
     Raises:
-        RunFailedError: It failed; its words are in the error.
+        RunFailedError: It failed; its output is in the error.
     """
     done = attempt(command)
     if done.returncode != 0:
@@ -81,5 +81,5 @@ def _unescape(field: str) -> str:
 
 
 def boot_id() -> str:
-    """Differs after every start of the machine; process ids mean nothing across it."""
+    """Identifies the boot of the machine; process ids are not valid across boots."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

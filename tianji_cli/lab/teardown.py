@@ -1,4 +1,4 @@
-"""Taking a lab down, and proving that nothing of it is left.
+"""Takes a lab down, and checks that nothing of it is left.
 
 Acts only on what the state file records: processes by pid and start time, and what lives in the
 lab's own namespaces, control groups and directory, whose names are random.
@@ -28,7 +28,7 @@ _UNMOUNT_PAUSE_S = 0.05
 
 
 class Leftovers(msgspec.Struct, frozen=True, kw_only=True):
-    """What there still is of a lab."""
+    """Parts of a lab that still exist."""
 
     processes: list[int] = []
     namespaces: list[str] = []

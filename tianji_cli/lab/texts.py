@@ -7,7 +7,7 @@ import json
 from tianji_cli.lab.plan import DATA_PORTS, HostPlan, LabPaths, LabPlan
 
 ETC = "etc/tianji-lab"
-"""Where a host keeps what the lab gave it, below its root."""
+"""Directory below a host's root with the files that the lab gave it."""
 
 USER = "root"
 

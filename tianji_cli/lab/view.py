@@ -1,4 +1,4 @@
-"""What a host sees of this machine: its root file system, except for what is listed here. Pure."""
+"""What a host sees of this machine: its root file system, with the exceptions listed here."""
 
 from __future__ import annotations
 

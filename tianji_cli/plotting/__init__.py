@@ -1,1 +1,1 @@
-"""How figures look and how they are saved."""
+"""Style and saving of figures."""

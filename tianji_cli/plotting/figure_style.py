@@ -1,4 +1,4 @@
-"""How every figure looks and how it is saved. Imports matplotlib only when it saves."""
+"""Style and saving of every figure. Imports matplotlib only when it saves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def dashes_of(index: int) -> str:
 
 
 def short_label(label: str) -> str:
-    """A label that leaves room for others; a long one is shortened in the middle.
+    """A label that leaves space for others; a long one is shortened in the middle.
 
     >>> short_label("20260131-235959-a_name_that_somebody_found_good")
     '20260131-235959-…omebody_found_good'
@@ -85,7 +85,7 @@ def in_style() -> Iterator[None]:
 
 
 def _take_literally(figure: Figure) -> None:
-    """Names come from files: what looks like TeX in them is none. Powers on log axes are."""
+    """Turns TeX off, except for powers on log axes: names come from files and may look like TeX."""
     from matplotlib.text import Text
 
     powers = {

@@ -2,7 +2,7 @@
 
 On import it reads `matplotlibrc` of the working directory or of the user, and the variables
 MPLBACKEND and MATPLOTLIBRC: a notebook's backend ends the import, and a style of the user's changes
-every figure, or wants LaTeX. Figures are drawn with Agg and are the same for everybody.
+every figure, or requires LaTeX. Figures are drawn with Agg and are the same for every user.
 """
 
 from __future__ import annotations

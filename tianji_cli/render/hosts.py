@@ -1,4 +1,4 @@
-"""Progress of hosts before a run: a live table on a terminal, plain lines elsewhere."""
+"""Progress of hosts before a run: a live table on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class PhaseTable:
 
 
 class PhaseLog:
-    """Says which host is in which phase. Silent where this machine is the only host.
+    """Shows the phase of each host. Shows nothing if this machine is the only host.
 
     Args:
-        output: Where to.
+        output: Where it is shown.
         hosts: Of the run.
     """
 
@@ -96,7 +96,7 @@ class PhaseLog:
         )
 
     def close(self) -> None:
-        """Makes room on the terminal for what comes next."""
+        """Clears the terminal for the next output."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,4 +1,4 @@
-"""The live display of a run: one panel on a terminal, plain lines elsewhere."""
+"""The live display of a run: one panel on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LiveDisplay:
 
     def __init__(self, console: Console, title: str) -> None:
         self._title = title
-        # No refresh thread: the display is redrawn when there is something new.
+        # No refresh thread: the display is redrawn when there is new progress.
         self._live = RedrawnLive(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
@@ -50,11 +50,11 @@ class LiveDisplay:
 
 
 class PlainDisplay:
-    """Prints a line now and then.
+    """Prints a line at regular intervals.
 
     Args:
-        console: Where to.
-        every_s: At most one line in so many seconds.
+        console: Where it prints.
+        every_s: Least time between two lines, in seconds.
     """
 
     def __init__(self, console: Console, every_s: float = PLAIN_EVERY_S) -> None:
@@ -70,7 +70,7 @@ class PlainDisplay:
         self._console.print(line(progress), markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to tidy up."""
+        """There is nothing to close."""
 
 
 class NoDisplay:
@@ -127,7 +127,7 @@ def _cells(progress: Progress) -> list[str]:
 
 
 def _rules(progress: Progress) -> RenderableType:
-    """How far each figure that can end the run has come."""
+    """Progress of each figure that can end the run."""
     rows = Table.grid(padding=(0, 2))
     steps, limit = progress.env_steps_consumed, progress.env_steps_limit
     of_limit = f" of {limit:,}" if limit else ""

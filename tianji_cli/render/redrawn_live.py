@@ -1,4 +1,4 @@
-"""A live display that survives a change of its terminal's size."""
+"""A live display that stays correct when its terminal is resized."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _ClearScreen:
 class RedrawnLive(Live):
     """Begins on a clear screen when the terminal's size has changed since it drew last.
 
-    A narrower terminal breaks the lines, each in its own way, so that nobody knows how many there
-    are to be drawn over; a larger one brings back what had been pushed out above.
+    A narrower terminal wraps the lines in its own way, so the number of lines to draw over is
+    unknown; a larger one brings back lines that had scrolled out.
     """
 
     _drawn_size: ConsoleDimensions | None = None

@@ -1,4 +1,4 @@
-"""HTML pages from templates. Whatever a page is given is escaped on its way in."""
+"""HTML pages from templates. Every value given to a page is escaped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def render(template: str, **values: object) -> str:
 
     Args:
         template: Its file in `templates/`.
-        values: What the template names. Only `Markup` is taken for HTML.
+        values: Values that the template names. Only `Markup` is taken as HTML.
     """
     return _TEMPLATES.get_template(template).render(values)
 

@@ -1,4 +1,4 @@
-"""Runs one cell: launch, watch, stop, measure. Effects are here; `judge` decides when to stop."""
+"""Runs one cell: launch, watch, stop, measure. Effects are here; `stop_rule` decides the end."""
 
 from __future__ import annotations
 

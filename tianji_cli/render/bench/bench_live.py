@@ -16,12 +16,12 @@ PLAIN_EVERY_S = 10.0
 
 
 class BenchDisplay:
-    """One line per finished cell, and below it how the present one does.
+    """One line per finished cell, and below it the progress of the current one.
 
     Args:
         output: Its notes; it may redraw the last line if they are on a terminal.
         num_cells: All cells of the benchmark.
-        num_done: Finished in earlier sittings.
+        num_done: Cells finished by earlier commands.
     """
 
     def __init__(self, output: Output, num_cells: int, num_done: int) -> None:
@@ -49,7 +49,7 @@ class BenchDisplay:
             self._progress.start()
 
     def show(self, text: str) -> None:
-        """How the present cell does."""
+        """Shows the progress of the current cell."""
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, description=text)
         elif not self._is_quiet and time.monotonic() - self._printed_s >= PLAIN_EVERY_S:
@@ -68,7 +68,7 @@ class BenchDisplay:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Restores the terminal."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -85,7 +85,7 @@ def seen_text(seen: Seen) -> str:
 
 
 def result_text(result: CellResult) -> str:
-    """One line: who, what became of it, how fast, what it left behind."""
+    """One line: system, outcome, speed, leftovers."""
     figures, name = result.figures, result.cell.name
     if result.outcome in ("reached", "censored"):
         if result.outcome == "reached":

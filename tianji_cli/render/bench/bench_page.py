@@ -1,4 +1,4 @@
-"""The page of a benchmark: no script, nothing from the network, readable in ten years."""
+"""The page of a benchmark: one file without scripts that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SIGNS = {
 
 @dataclass(frozen=True)
 class BenchPage:
-    """What a page is made of.
+    """Content of a page.
 
     Attributes:
         manifest: Of the (first) benchmark.

@@ -1,4 +1,4 @@
-"""Words about a comparison, for the terminal, the page and the figures. Pure."""
+"""Texts about a comparison, for the terminal, the page and the figures (pure functions)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def failures_text(peer: PeerSummary) -> str:
 
 
 def title_of_throughput(comparison: TaskComparison) -> str:
-    """Who is fastest."""
+    """Sentence on the fastest system."""
     known = [peer for peer in comparison.peers if peer.throughput is not None]
     if not known:
         return "Throughput"
@@ -113,7 +113,7 @@ def title_of_throughput(comparison: TaskComparison) -> str:
 
 
 def title_of_time(comparison: TaskComparison) -> str:
-    """Who arrives first."""
+    """Sentence on the system that reaches the threshold first."""
     known = [peer for peer in comparison.peers if peer.median_s is not None]
     if not known:
         return "Time to the threshold: no system gets half of its runs there"
@@ -133,7 +133,7 @@ def verdicts(comparison: TaskComparison) -> list[str]:
 
 
 def return_lines(comparison: TaskComparison) -> list[str]:
-    """What each system has learnt, a sentence for each."""
+    """What each system has learnt, in one sentence each."""
     return [
         f"{TITLES[peer.peer]} ends at a mean return of {return_text(peer.final_return)}"
         + (

@@ -23,7 +23,7 @@ from tianji_cli.render.templating import PageFigure, render
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What both pages are made of.
+    """Content of both pages.
 
     Attributes:
         manifest: What was to be done.

@@ -1,4 +1,4 @@
-"""A study in words and rows: one text for the terminal, the page and the Markdown page."""
+"""Texts and table rows of a study: the same for the terminal, the page and the Markdown page."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def return_text(interval: Interval | None, threshold: float | None = None) -> st
 
 
 def return_lines(comparison: StudyComparison) -> list[str]:
-    """What each variant has learnt, a sentence for each."""
+    """What each variant has learnt, in one sentence each."""
     return [
         f"{task.task}: {item.variant} ends at a mean return of"
         f" {return_text(item.final_return, task.threshold)}"

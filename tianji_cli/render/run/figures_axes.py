@@ -1,4 +1,4 @@
-"""What the axes of all figures of runs have in common."""
+"""Common parts of the axes of all figures of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOUND = (0, (6, 3))
 
 
 def say_no_data(axes: Axes) -> None:
-    """For a figure that has nothing to show."""
+    """Writes "no data" into an empty figure."""
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
     axes.text(

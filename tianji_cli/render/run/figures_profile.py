@@ -1,4 +1,4 @@
-"""How each role spent its time: a stacked bar per role, its processor time below it."""
+"""How each role spent its time: a stacked bar per role, its CPU time below it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def draw_profile(axes: Axes, runs: Runs) -> bool:
 
 
 def profile_title(runs: Runs) -> str:
-    """How busy the learners are, which is what all the others are there for."""
+    """How busy the learners are; all other roles exist to keep them busy."""
     learners = [role for role in runs[0].profile if role.kind == "learner"]
     if not learners:
         return "Where the time of each role went"

@@ -64,7 +64,7 @@ def _threshold_tile(summary: Summary) -> tuple[str, str, str]:
 
 
 def warnings(runs: Sequence[ExaminedRun]) -> list[str]:
-    """What to know before trusting the figures; nothing for clean runs."""
+    """Notes that a reader needs to judge the figures; none for clean runs."""
     return [
         (f"{examined.label}: " if len(runs) > 1 else "") + warning
         for examined in runs
@@ -73,7 +73,7 @@ def warnings(runs: Sequence[ExaminedRun]) -> list[str]:
 
 
 def settings(runs: Sequence[ExaminedRun]) -> dict[str, object]:
-    """What the experiments of several runs say differently."""
+    """Settings that differ between the experiments of several runs."""
     differences = differing_settings([examined.run.manifest for examined in runs])
     rows = [(item.setting, *setting_cells(item)) for item in differences.settings]
     return {"rows": rows, "note": settings_note(differences)}

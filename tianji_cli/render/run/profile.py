@@ -1,4 +1,4 @@
-"""The profile in words: a table for the terminal, and one for the page."""
+"""The profile as text: a table for the terminal, and one for the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tianji_cli import units
 from tianji_cli.analysis.profile import RoleProfile, summarised
 
 MIN_SHARE = 0.005
-"""What rounds to nothing is left out."""
+"""Shares that round to zero are left out."""
 
 
 def profile_table(roles: Sequence[RoleProfile]) -> Table:

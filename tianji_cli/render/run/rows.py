@@ -16,9 +16,9 @@ class Row:
     Attributes:
         label: What it is.
         text: The value with its unit.
-        note: What the number means, for readers who meet it first.
-        is_optional: Left out where it says nothing.
-        remark: What else must be known of this very number, lest it seem to contradict another.
+        note: What the number means, for new readers.
+        is_optional: Left out if it has no value.
+        remark: Further note on this value, if it could seem to contradict another.
     """
 
     label: str
@@ -94,12 +94,12 @@ def mean_at_end(value: float | None, summary: Summary) -> str:
 
 
 def remark_of_end(value: float | None, summary: Summary, judge: str = "training") -> str:
-    """Why the final mean of a run is on the other side of the threshold than its verdict.
+    """Why the final mean of a run is on the other side of the threshold from its verdict.
 
     Args:
         value: The mean at the end.
         summary: Of the run.
-        judge: Whose mean it is.
+        judge: Kind of returns in the mean.
     """
     if value is None or summary.threshold is None or summary.reached is None:
         return ""
