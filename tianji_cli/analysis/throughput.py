@@ -11,7 +11,7 @@ from engine.trace.summary import STEADY_SHARE, steady_rate_per_s
 
 TARGET_BINS = 60
 MIN_GAPS_PER_BIN = 16
-"""Least number of batches per bin; with fewer, the rate would only show how the batches fall into bins."""
+"""Least number of batches per bin; with fewer, the rate would show how batches fall into bins."""
 MIN_BINS = 5
 """Least number of bins, for a run with few batches: a line needs points."""
 

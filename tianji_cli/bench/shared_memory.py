@@ -16,7 +16,7 @@ import msgspec
 
 PLACE = Path("/dev/shm")
 SLACK_S = 1.0
-"""By so much a process may be younger than it says: the system counts its birth in clock ticks."""
+"""Tolerance of the start time of a process, which the system counts in clock ticks."""
 _NAME = re.compile(r"torch_(\d+)_\d+_\d+")
 
 
@@ -28,7 +28,7 @@ class LeftFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def remove_left(births_s: Mapping[int, float], place: Path = PLACE) -> list[LeftFile]:
-    """Removes what these processes have left, and nothing else.
+    """Removes the shared memory these processes left, and nothing else.
 
     The name contains the pid, but pids are reused: a file that was last changed before the process
     of that pid started belongs to another process, and so does a file of another user.

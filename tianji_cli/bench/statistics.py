@@ -28,14 +28,14 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
 
     def contains(self, value: float) -> bool:
-        """Whether the interval shows no difference from `value`; no interval shows nothing."""
+        """Whether the interval shows no difference from `value`; true without an interval."""
         if self.low is None or self.high is None:
             return True
         return self.low <= value <= self.high
 
 
 class SurvivalStep(msgspec.Struct, frozen=True, kw_only=True):
-    """From `t_s` on, `share` of the runs have not reached the threshold yet."""
+    """From `t_s` on, this `share` of the runs has not yet reached the threshold."""
 
     t_s: float
     share: float

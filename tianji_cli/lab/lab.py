@@ -196,7 +196,7 @@ class Lab:
         self._change(host, "thaw")
 
     def fill(self, host: str, *, leave: str = "0") -> None:
-        """Fills a host's disk up to `leave` (such as `8mib`); takes no memory of this machine."""
+        """Fills a host's disk, but leaves `leave` (such as `8mib`) free; takes no memory here."""
         leave_bytes = parse_size(leave)
         with locked(self.paths.directory):
             disks.fill(self.load().plan.host(host), leave_bytes)

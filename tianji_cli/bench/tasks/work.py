@@ -154,17 +154,17 @@ class BenchNetwork(Spec, frozen=True, kw_only=True):
 
 
 class Judging(Spec, frozen=True, kw_only=True):
-    """Who says that the threshold was reached: the harness, by the same rule for all systems.
+    """How the harness decides that the threshold was reached: by the same rule for all systems.
 
-    Training returns, because not every system can evaluate beside its training, and none should
-    be excused from it. One lucky episode is not enough: the mean must hold.
+    Training returns, because not every system can evaluate during its training, and all must be
+    judged alike. One lucky episode is not enough: the mean must hold.
     """
 
     returns: Literal["training"] = "training"
     window: PositiveInt = 100
-    """Finished training episodes, exploration included, whose mean return is taken."""
+    """Number of finished training episodes, exploration included, in the mean return."""
     sustained_episodes: PositiveInt = 10
-    """Episodes one after the other, after each of which the mean is at the threshold."""
+    """Number of consecutive episodes after which the mean is at or above the threshold."""
 
     def words(self, threshold: float) -> str:
         """For the parity table."""

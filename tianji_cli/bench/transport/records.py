@@ -17,7 +17,7 @@ from tianji_cli.config.inventory import Host
 
 
 class TransportCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: this method, so many senders, all sizes."""
+    """One run: one method, one number of senders, all sizes."""
 
     place: Place
     method: str
@@ -31,7 +31,7 @@ class TransportCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured at one size.
+    """Measurement at one size.
 
     Attributes:
         messages: Of all senders, while the clock ran for `seconds`.
@@ -49,7 +49,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransportResult(Result[TransportCell], frozen=True, kw_only=True):
-    """What became of a run."""
+    """Result of a run."""
 
     outcome: Literal["ok", "failed"]
     points: list[Point] = msgspec.field(default_factory=list)

@@ -27,20 +27,20 @@ from tianji_cli.provisioning.bundle import source_root
 from tianji_cli.storage.safe_files import clear
 
 LAUNCH_S = 60.0
-"""For libraries, beside measuring."""
+"""Seconds for starting libraries, in addition to measuring."""
 SIZE_S = 30.0
-"""For one size: what takes longer has hung."""
+"""Seconds for one size: a program that takes longer has hung."""
 MIN_APART_S = 1.0
 """Between hosts all methods send at least this long, the shortest time that iperf3 supports."""
 POINTS_NAME = "points.json"
 
 
 class CellFailedError(Exception):
-    """A program did not measure anything; says why."""
+    """A program measured nothing; the message says why."""
 
 
 class Points(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program writes."""
+    """Output of a program."""
 
     points: list[Point]
 
@@ -128,7 +128,7 @@ def conclude(
 
 
 def _run(command: list[str], root: Path, scratch: Path, limit_s: float) -> bytes:
-    """What it wrote. Raises CellFailedError."""
+    """Its output. Raises CellFailedError."""
     output = root / "output.log"
     environment = {**clean_environment(), "PYTHONPATH": str(source_root())}
     beside = str(Path(command[0]).parent)  # XingTian starts `plasma_store` by name

@@ -1,4 +1,4 @@
-"""A transport suite as data: sizes, senders, and by which methods."""
+"""A transport suite as data: sizes, senders and methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SENDERS = 64
 
 
 class TransportSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="transport"):
-    """A benchmark of transport, completely described."""
+    """Complete description of a benchmark of transport."""
 
     version: Literal[1] = 1
     name: str

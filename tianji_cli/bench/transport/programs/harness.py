@@ -1,6 +1,6 @@
 """The harness of every method: the same messages, pacing, verification and clock.
 
-For each size, senders send as fast as they are let to one receiver. Each message is new: its sender
+For each size, senders send to one receiver as fast as they can. Each message is new: its sender
 writes it whole into the memory that it is sent from, as an actor writes a rollout, and it ends in
 the receiver's own memory, the same array each time. Both are part of the time. Before the clock
 runs, messages that differ from each other are compared byte by byte with what was sent; after it
@@ -61,7 +61,7 @@ def measure(
         One point for each size.
 
     Raises:
-        WrongBytesError: Something arrived that was not sent.
+        WrongBytesError: A message arrived that differs from what was sent.
     """
     with listen(job["control"]) as server:
         if listening is not None:
@@ -143,7 +143,7 @@ def _timed(
 
 
 def _one_way_s(ends: Ends, workers: Workers | None, target: np.ndarray) -> float:
-    """From the moment a sender begins until all bytes are in the receiver's memory, unloaded.
+    """Time from the start of a sender until all bytes are in the receiver's memory, without load.
 
     Where clocks differ, between hosts, from the moment the receiver asks for it over TCP.
     """
@@ -179,7 +179,7 @@ def play(ends_type: type[Ends]) -> None:
 
 
 def write_points(job: dict[str, Any], points: list[dict[str, Any]]) -> None:
-    """The output: complete, or not there. To standard output where the file is called `-`."""
+    """Writes the output, complete or not at all; to standard output if the file is called `-`."""
     if job["output"] == "-":
         print(json.dumps({"points": points}), flush=True)
         return

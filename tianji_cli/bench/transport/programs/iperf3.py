@@ -41,7 +41,7 @@ def measure(job: dict[str, Any], size_bytes: int) -> dict[str, Any]:
 
 
 def start_server(address: str, port: int) -> subprocess.Popen[bytes]:
-    """A server that listens."""
+    """Starts a server that listens."""
     words = ["iperf3", "-s", "-B", address, "-p", str(port), "--forceflush"]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, preexec_fn=die_with_parent)
     assert server.stdout is not None

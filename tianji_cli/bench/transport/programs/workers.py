@@ -63,11 +63,11 @@ class Ends:
         raise NotImplementedError
 
     def receive(self, target: np.ndarray, count: int) -> None:
-        """Takes so many messages from whomever, each copied to `target`."""
+        """Receives so many messages from any sender, each copied to `target`."""
         raise NotImplementedError
 
     def pull_stamped(self, target: np.ndarray) -> None:
-        """If pulled: one message that carries the time at which it was begun."""
+        """If pulled: sends one message that carries the time at which it was begun."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Workers:
             self._pids.append(pid)
 
     def gather(self, ends: Ends) -> None:
-        """Waits until every sender is there and open."""
+        """Waits until every sender has connected and is open."""
         self._server.settimeout(PATIENCE_S)
         self._lines = [Line(self._server.accept()[0]) for _ in range(ends.senders)]
         for line in self._lines:
@@ -148,7 +148,7 @@ class Workers:
 
 
 def serve(ends: Ends, index: int) -> None:
-    """What a sender does until it is dismissed."""
+    """The loop of a sender until it is dismissed."""
     line = Line(connect(ends.job["control"]))
     ends.open_sender(index)
     source = pattern(index, ends.size_bytes)
@@ -220,7 +220,7 @@ def _split(control: str) -> tuple[str, int]:
 
 
 def die_with_parent() -> None:
-    """The kernel ends this process if the one that has started it dies."""
+    """The kernel ends this process if its parent dies."""
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
