@@ -44,7 +44,7 @@ def test_a_signal_after_the_run_takes_nothing_from_its_end(monkeypatch, request_
         return 0
 
     monkeypatch.setattr(command, "_run_inline", lambda *_: RunOutcome())
-    monkeypatch.setattr(command, "conclude", conclude)
+    monkeypatch.setattr(command, "report_outcome", conclude)
     before = [signal.getsignal(number) for number in ENDING]
     assert command.up(request_of, Output(verbosity=-1)) == 0
     assert said == [False], "the run itself was not interrupted"
@@ -53,7 +53,7 @@ def test_a_signal_after_the_run_takes_nothing_from_its_end(monkeypatch, request_
 
 def test_a_second_one_ends_what_does_not_come_to_an_end(monkeypatch, request_of):
     monkeypatch.setattr(command, "_run_inline", lambda *_: RunOutcome())
-    monkeypatch.setattr(command, "conclude", lambda *_: send(signal.SIGINT, signal.SIGINT))
+    monkeypatch.setattr(command, "report_outcome", lambda *_: send(signal.SIGINT, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         command.up(request_of, Output(verbosity=-1))
 
