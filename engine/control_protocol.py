@@ -34,11 +34,11 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         info: For the summary (coordinator).
         addresses: All roles but the coordinator.
         supervisors: Of all hosts; the first, which is beside the coordinator, shows progress.
-        routes: The process that plays each role, where the names differ.
+        routes: The process that runs each role, where the names differ.
         host_of: Host of each process and supervisor; sent to the coordinator's host only.
         members: Public keys of all processes, if the run uses TCP.
         neighbours: The processes of this host; they share memory.
-        rendezvous: Where learners that update together meet.
+        rendezvous: Address of the rendezvous of learners that update together.
         clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
     """
 
@@ -75,8 +75,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         address: Its name.
-        roles: Addresses of the roles that it plays.
-        bind: Endpoint of its own server socket; empty if nobody connects to it.
+        roles: Addresses of the roles that it runs.
+        bind: Endpoint of its own server socket; empty if no process connects to it.
         listener: Its descriptor among `Prepare.listeners`.
         links: The servers that it connects to.
         keys: Its own, if there is TCP.

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 OWN_PACKAGES = ("engine", "tianji_cli")
 MODULES_VARIABLE = "TIANJI_MODULES"
 OWN_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-"""The directory that this package lies in."""
+"""The directory that contains this package."""
 
 
 def working_directory_last() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 MAX_EPISODE_STEPS = 5000
-"""A good player could go on for ever; longer episodes are truncated."""
+"""A good player could play without end; longer episodes are truncated."""
 
 
 class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):

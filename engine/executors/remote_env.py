@@ -35,7 +35,7 @@ class EnvironmentExecutor:
         blueprint: The run.
         index: Number of the actor that they belong to.
         epoch: Its incarnation.
-        resumes: How often the run has gone on from a checkpoint.
+        resumes: How often the run has resumed a checkpoint.
     """
 
     is_busy = False

@@ -22,7 +22,7 @@ class Process:
     Attributes:
         name: `<fragment>-<index>`.
         fragment: Which fragment it is a replica of.
-        roles: Addresses of the roles that it plays.
+        roles: Addresses of the roles that it runs.
         group: The compute group that it belongs to; None if it serves several.
     """
 

@@ -107,10 +107,10 @@ def send_signal(process: ProcessId, number: int) -> bool:
 
 @contextmanager
 def _opened(process: ProcessId) -> Iterator[int | None]:
-    """A pidfd of whoever has this pid; None where there are none, or no descriptor is left.
+    """A pidfd of the process with this pid; None without pidfd support or a free descriptor.
 
     Raises:
-        ProcessLookupError: Nobody has it.
+        ProcessLookupError: No process has it.
     """
     descriptor = None
     with suppress(AttributeError, OSError):

@@ -50,9 +50,9 @@ class Assembly:
         run_dir: Directory of the results.
         clock: The run's timeline.
         show: Called by the coordinator with progress.
-        process_of: The process that plays each role, where the names differ.
+        process_of: The process that runs each role, where the names differ.
         host_of: Host of each process and supervisor, if this is the coordinator's host.
-        rendezvous: Where learners that update together meet.
+        rendezvous: Address of the rendezvous of learners that update together.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
         sections: Where executors count their time.
@@ -74,7 +74,7 @@ class Assembly:
 
     @property
     def resumes(self) -> int:
-        """How often the run has gone on from a checkpoint."""
+        """How often the run has resumed a checkpoint."""
         return self.info.resumed.resumes if self.info.resumed else 0
 
     @property

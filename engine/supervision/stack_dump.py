@@ -1,7 +1,7 @@
 """What a process that does not answer is doing: its state and, if it can still say it, its stack.
 
 Every role dumps the stacks of its threads into its log when SIGUSR1 comes; the handler is C code
-that runs even while Python hangs in a system call or in somebody's library.
+that runs even while Python hangs in a system call or in a library.
 """
 
 from __future__ import annotations

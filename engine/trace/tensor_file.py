@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint as anybody may look at them: without torch, and without trust.
+"""Reads the tensors of a checkpoint without torch, and without executing code from the file.
 
 A safetensors file is 8 bytes that give the size of a header, the header in JSON, and all values.
 """

@@ -50,10 +50,10 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a process needs to reach the others.
 
     Attributes:
-        bind: Endpoint of its own server socket; empty if nobody connects to it.
+        bind: Endpoint of its own server socket; empty if no process connects to it.
         listener: A descriptor that already listens there; the server socket takes it over.
         links: The servers that it connects to.
-        routes: The process that plays each role, where the names differ.
+        routes: The process that runs each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
         neighbours: The processes of the same host, which share memory with this one.
     """

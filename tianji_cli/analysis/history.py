@@ -3,7 +3,7 @@
 Not whether figures agree with each other (that is `check`), but whether what the tables tell can
 have happened: versions only rise, a life of an actor counts on from what it had, nothing is trained
 that was not collected, no batch is older than the bound, and no count of the ledger ever falls;
-also not where a role was restarted or the run goes on from a checkpoint.
+also across restarts of roles and resumed checkpoints.
 """
 
 from __future__ import annotations

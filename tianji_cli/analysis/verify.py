@@ -70,7 +70,7 @@ def _examine(run: RunData, label: str) -> ExaminedRun:
     before, trouble = ancestors_of(run.paths.root, run.manifest)
     warnings = warnings_of(run, summary, disagreements)
     if trouble:
-        warnings.append(f"A run that it goes on from cannot be read: {trouble}.")
+        warnings.append(f"An earlier run that it resumes cannot be read: {trouble}.")
     return ExaminedRun(
         run=run,
         summary=summary,

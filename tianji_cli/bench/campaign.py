@@ -40,7 +40,7 @@ class Campaign(Generic[FilesT, ManifestT, CellT]):
 
 
 def read_campaign(files: FilesT) -> Campaign[FilesT, Any, Any]:
-    """One that was begun; its finished cells are not run again.
+    """Reads an existing benchmark; its finished cells are not run again.
 
     Raises:
         ConfigError: There is none, a file is damaged, or cells were run on another machine.

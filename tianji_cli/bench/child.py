@@ -56,7 +56,7 @@ class TimeLimit:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program has ended; nothing of it runs any more. Times are CLOCK_MONOTONIC.
+    """How a program has ended; none of its processes is left. Times are CLOCK_MONOTONIC.
 
     Attributes:
         exit_code: None if it was killed.
@@ -144,6 +144,6 @@ def with_tail(head: str, output: Path) -> str:
 
 
 def with_last_lines(head: str, said: str) -> str:
-    """The same for what is at hand."""
+    """The same for output already read."""
     lines = _COLOURS.sub("", said).splitlines()[-TAIL_LINES:]
     return "\n    ".join([head, *(line[:MAX_LINE_CHARS] for line in lines)])

@@ -101,7 +101,7 @@ def own_versions() -> dict[str, str]:
 
 
 def check_own_versions(earlier: Mapping[str, str], where: str) -> None:
-    """Refuses to go on with other packages than a benchmark was begun with.
+    """Refuses to continue a benchmark with other packages than it was started with.
 
     Args:
         earlier: As its document says; older ones list none; the check is skipped.

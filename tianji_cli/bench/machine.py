@@ -43,7 +43,7 @@ def check_same(machine: Machine, ids: Iterable[str], where: str) -> None:
     """Refuses results of other machines.
 
     Args:
-        machine: Where the work was begun.
+        machine: Machine on which the work was started.
         ids: Where its parts were run.
         where: They were read from.
 

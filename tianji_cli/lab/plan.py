@@ -1,7 +1,7 @@
 """Parts of a lab: names, addresses, directories. Pure data, and part of the state file.
 
 Everything that the machine must later give back carries the lab's random id in its name, so that
-`lab down` cannot mistake somebody else's for its own.
+`lab down` cannot mistake those of another lab for its own.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def wire(
         plan: The plan.
         setups: By host; all hosts of the plan.
         run_id: The run.
-        resumed: What it goes on from, if it does.
+        resumed: What the run resumes, if it resumes one.
 
     Returns:
         The launch of each host's supervisor.

@@ -88,7 +88,7 @@ def _packed(prefix: str, files: Mapping[str, bytes], tar_format: int) -> Bundle:
 
 
 def source_root() -> Path:
-    """The directory that this package lies in."""
+    """The directory that contains this package."""
     return Path(__file__).resolve().parents[2]
 
 

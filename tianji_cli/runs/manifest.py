@@ -61,7 +61,7 @@ def write_manifest(
         hosts: Facts about each, the coordinator's first.
         processes: Resources of each.
         offsets: Their monotonic clocks minus that of the coordinator's host.
-        resumed: What it goes on from, if it does.
+        resumed: What the run resumes, if it resumes one.
     """
     manifest = RunManifest(
         run_id=paths.run_id,

@@ -43,7 +43,7 @@ class Groups:
 
     Args:
         cut: How many there are and how they are merged.
-        process_of: The process that plays each role, where the names differ.
+        process_of: The process that runs each role, where the names differ.
     """
 
     def __init__(self, cut: Cut, process_of: Mapping[str, str]) -> None:

@@ -145,7 +145,7 @@ def check_environments(suite: Suite) -> None:
 
 
 def read_bench(root: Path) -> Bench:
-    """A benchmark that was begun; its finished cells are not run again.
+    """Reads an existing benchmark; its finished cells are not run again.
 
     Raises:
         ConfigError: There is none, a file is damaged, or cells were run on another machine.
@@ -158,7 +158,7 @@ def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
 
     Raises:
         PeerMissingError: One is no longer there.
-        ConfigError: One has changed since the benchmark was begun.
+        ConfigError: One has changed since the benchmark was started.
     """
     wanted = {cell.peer for cell in bench.open_cells}
     earlier = {

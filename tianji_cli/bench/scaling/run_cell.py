@@ -42,7 +42,7 @@ def run_cell(
     cell: ScalingCell,
     show: Callable[[float], None],
 ) -> ScalingResult:
-    """Runs one cell to its end; nothing of it is left running.
+    """Runs one cell to its end; no process of it is left running.
 
     Args:
         manifest, paths, cell: What and where.

@@ -122,7 +122,7 @@ class Hosts:
         return ""
 
     def run_cell(self, manifest: TransportManifest, cell: TransportCell) -> TransportResult:
-        """Runs one cell to its end; nothing of it is left running.
+        """Runs one cell to its end; no process of it is left running.
 
         If another process has the ports, or takes them at the same moment, the next are tried.
         """

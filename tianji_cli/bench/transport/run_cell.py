@@ -48,7 +48,7 @@ class Points(msgspec.Struct, frozen=True, kw_only=True):
 def run_cell(
     manifest: TransportManifest, paths: TransportFiles, cell: TransportCell
 ) -> TransportResult:
-    """Runs one cell to its end; nothing of it is left running.
+    """Runs one cell to its end; no process of it is left running.
 
     Raises:
         KeyboardInterrupt: The user stopped it; the cell was ended, and nothing was concluded.

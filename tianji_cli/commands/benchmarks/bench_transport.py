@@ -84,7 +84,7 @@ def with_methods_of_now(work: TransportCampaign) -> TransportCampaign:
 
     Raises:
         PeerMissingError: One is no longer there.
-        ConfigError: One has changed since the benchmark was begun.
+        ConfigError: One has changed since the benchmark was started.
     """
     manifest, wanted = work.manifest, {cell.method for cell in work.open_cells}
     earlier = {name: found for name, found in manifest.found.items() if name in wanted}

@@ -15,7 +15,7 @@ import numpy as np
 from recorder import EpisodeCounter
 
 MINATAR_STEPS = 5000
-"""A good player could go on for ever; longer episodes are truncated."""
+"""A good player could play without end; longer episodes are truncated."""
 
 
 class CountedEnv(gymnasium.Wrapper):

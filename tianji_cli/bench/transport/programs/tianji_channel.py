@@ -224,7 +224,7 @@ class _Pipe:
                 self._grant(actor)
 
     def _arrive(self) -> Iterator[AnyMessage | WireError]:
-        """Everything that comes; holds nothing of it back."""
+        """Accepts every message; holds none back."""
         while True:
             yield from (item[1] for item in self._sockets.receive(None))
 

@@ -67,7 +67,7 @@ class Ends:
         raise NotImplementedError
 
     def pull_stamped(self, target: np.ndarray) -> None:
-        """If pulled: sends one message that carries the time at which it was begun."""
+        """If pulled: sends one message that carries its start time."""
         raise NotImplementedError
 
     def close(self) -> None:
