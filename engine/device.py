@@ -123,7 +123,7 @@ class DeviceStaging:
     """A batch of several rollouts of one device, side by side along the environment axis."""
 
     def fill(self, rollouts: Sequence[Rollout]) -> dict[str, Tensor]:
-        """The batch; a single rollout is not copied."""
+        """Each field of the batch as [T, B, ...]; a single rollout is not copied."""
         parts = [rollout.tensors for rollout in rollouts if isinstance(rollout, DeviceRollout)]
         assert len(parts) == len(rollouts), "a rollout came from another device"
         if len(parts) == 1:
@@ -135,7 +135,7 @@ class DeviceSampleStaging:
     """A batch of samples of one device, as it was drawn."""
 
     def fill(self, samples: Samples) -> dict[str, Tensor]:
-        """The batch; nothing is copied."""
+        """Each field of the batch as [N, ...], without a copy."""
         assert isinstance(samples, DeviceSamples), "the samples came from another device"
         return dict(samples.tensors)
 

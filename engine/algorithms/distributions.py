@@ -58,7 +58,7 @@ class Categorical:
 
     @staticmethod
     def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
-        """Exponential with mean 1."""
+        """Exponential noise with mean 1, float32 `shape`."""
         return torch.empty(*shape, device=generator.device).exponential_(generator=generator)
 
     def mode(self) -> Tensor:
@@ -91,7 +91,7 @@ class DiagonalGaussian:
 
     @staticmethod
     def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
-        """Standard normal."""
+        """Standard normal noise, float32 `shape`."""
         return torch.randn(*shape, generator=generator, device=generator.device)
 
     def mode(self) -> Tensor:

@@ -22,7 +22,7 @@ class StepLog:
         self._wanted = self._taken = 0
 
     def note(self, is_taken: Tensor) -> None:
-        """Counts one step by a scalar that is possibly not computed yet; does not synchronize."""
+        """Counts one step by a bool scalar that may not be computed yet; does not synchronize."""
         self._is_taken.append(is_taken)
         if len(self._is_taken) == MAX_NOTED:
             self._add_up()

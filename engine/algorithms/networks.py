@@ -120,7 +120,7 @@ class PolicyValueNetwork(nn.Module):
 
     @property
     def reward_scale(self) -> Tensor:
-        """Factor for rewards, a scalar: 1 / standard deviation of the returns seen so far."""
+        """Factor for rewards, a float32 scalar: 1 / standard deviation of the returns so far."""
         return torch.ones(()) if self.returns is None else self.returns.inverse_deviation
 
     def distribution(self, observation: Tensor) -> Distribution:
@@ -133,7 +133,7 @@ class PolicyValueNetwork(nn.Module):
         return self._value(trunk(self.input(observation)))
 
     def evaluate(self, observation: Tensor) -> tuple[Distribution, Tensor]:
-        """Both of the above, with a shared trunk run once."""
+        """Distribution and values [N] of [N, ...] observations; a shared trunk is run once."""
         scaled = self.input(observation)
         features = self.policy_trunk(scaled)
         value_features = features if self._is_shared else self.value_trunk(scaled)

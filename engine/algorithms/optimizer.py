@@ -57,7 +57,7 @@ def adam_step(
         weights: Their gradient is complete.
         state: Moments.
         learning_rate, epsilon: Of Adam.
-        norm: Norm of the gradient, from `clip_gradient_norm`; computed if None.
+        norm: Norm of the gradient, a float32 scalar, from `clip_gradient_norm`; computed if None.
     """
     gradient = weights.complete_gradient()
     if norm is None:
@@ -88,7 +88,7 @@ def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
     """Scales the gradient down to `max_norm` if its Euclidean norm is larger.
 
     Returns:
-        The norm before, a scalar.
+        The norm before, a float32 scalar tensor.
     """
     gradient = weights.complete_gradient()
     norm: Tensor = torch.linalg.vector_norm(gradient)

@@ -41,7 +41,7 @@ class ReplicaGroup(Protocol):
         ...
 
     def sum(self, values: Tensor) -> Tensor:
-        """The element-wise sum over all learners, the same for each."""
+        """The element-wise sum of `values` over all learners, of the same shape and dtype."""
         ...
 
 

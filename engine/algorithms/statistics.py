@@ -40,7 +40,7 @@ class RunningStatistics(nn.Module):
 
     @property
     def inverse_deviation(self) -> Tensor:
-        """1 / standard deviation; 1 before anything was seen."""
+        """1 / standard deviation, float32 of the shape of one value; 1 before the first values."""
         return torch.rsqrt(self.variance + 1e-8)
 
     @torch.no_grad()

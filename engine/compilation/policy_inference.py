@@ -134,12 +134,12 @@ class Rounding:
         return vector, rounded
 
     def round(self, vector: Tensor, rounded: Tensor | None = None) -> None:
-        """Updates `rounded` from `vector`."""
+        """Updates the copy `rounded`, bfloat16 [P], from `vector`, float32 [P]."""
         if rounded is not None:
             rounded.copy_(vector)
 
     def pieces(self, vector: Tensor, rounded: Tensor | None = None) -> dict[str, Tensor]:
-        """Each parameter, with the module that holds it."""
+        """The parameters by name: views of `vector` [P] or of its bfloat16 copy `rounded` [P]."""
         pieces = pieces_of(vector, self._shapes)
         if rounded is not None:
             low = pieces_of(rounded, self._shapes)
@@ -159,5 +159,5 @@ def chosen_names(algorithm: Algorithm) -> tuple[str, ...]:
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """The same memory as tensors."""
+    """The arrays as tensors of the same shapes, dtypes and memory."""
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

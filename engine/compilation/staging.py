@@ -29,7 +29,7 @@ class Staging:
         self.tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
 
     def fill(self, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
-        """Copies the rollouts in; the result is overwritten by the next call."""
+        """Each field of the batch as [T, B, ...], copied; overwritten by the next call."""
         num_envs = self._rollout_layout.num_envs
         for i, rollout in enumerate(rollouts):
             for name, values in self._rollout_layout.views(rollout.buffer).items():
@@ -53,6 +53,6 @@ class SampleStaging:
         self.tensors = {name: torch.from_numpy(array) for name, array in views.items()}
 
     def fill(self, samples: Samples) -> dict[str, torch.Tensor]:
-        """Copies the samples in; the result is overwritten by the next call."""
+        """Each field of the samples as [N, ...], copied; overwritten by the next call."""
         np.copyto(self._buffer, samples.buffer)
         return self.tensors

@@ -192,7 +192,7 @@ class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.nd
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        """Raises RunFailedError for an action that is not finite."""
+        """One step with actions [B, ...]. Raises RunFailedError for a non-finite action."""
         self._num_steps += 1
         if not float(vdot(actions, actions)) < INFINITE:  # it can also be a large number
             self._refuse(actions)

@@ -44,7 +44,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
     def reset(
         self, *, seed: int | None = None, options: Info | None = None
     ) -> tuple[np.ndarray, Info]:
-        """Raises RunFailedError for what must not be learnt from."""
+        """Resets all copies. Raises RunFailedError for an invalid observation [B, ...]."""
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
@@ -57,7 +57,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Raises RunFailedError for what must not be learnt from."""
+        """One step of all copies. Raises RunFailedError for an invalid result."""
         self._num_steps += 1
         try:
             result = self.env.step(actions)

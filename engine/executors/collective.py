@@ -93,7 +93,7 @@ class GlooGroup:
         return total
 
     def all_reduce_sum(self, values: Tensor) -> None:
-        """Replaces `values` by their element-wise sum over all learners, in place."""
+        """Replaces `values`, of any shape, by their element-wise sum over all learners."""
         here = values.cpu()  # itself, if it is on the CPU already; gloo sums in main memory
         self._all_reduce(here, c10d.ReduceOp.SUM)
         if here is not values:

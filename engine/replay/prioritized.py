@@ -38,7 +38,7 @@ class SumTree:
         return np.asarray(self._nodes[leaves + self._first_leaf])
 
     def set(self, leaves: IntArray, values: FloatArray) -> None:
-        """Sets leaves and every sum above them; of a leaf named twice, the last value counts."""
+        """Sets leaves [N] to values [N] and updates all sums; of equal leaves the last counts."""
         nodes = leaves + self._first_leaf
         self._nodes[nodes] = values
         for _ in range(self._depth):

@@ -78,7 +78,7 @@ class RolloutStore:
         """Stores one rollout in `next_slot`, in place of the oldest if the store is full.
 
         Args:
-            buffer: As the layout says.
+            buffer: uint8, in the layout of the store.
             version: Behaviour version.
             time_s: When it was collected.
 
@@ -110,7 +110,7 @@ class RolloutStore:
         return numbers * self.rollout_steps + rest
 
     def positions(self, keys: IntArray) -> tuple[IntArray, BoolArray]:
-        """Positions of these transitions, and which of them have not been overwritten."""
+        """Positions of these keys, int64 [N], and which are not overwritten, bool [N]."""
         numbers, rest = np.divmod(keys, self.rollout_steps)
         is_kept = (numbers >= self._num_inserted - self.num_slots) & (
             (numbers < self._num_inserted) & (numbers >= 0)

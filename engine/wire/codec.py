@@ -282,7 +282,7 @@ class Codec:
 
 
 def allocate_framed(num_bytes: int) -> npt.NDArray[np.uint8]:
-    """A zeroed buffer with room for the header in front, so that sending copies nothing."""
+    """A zeroed buffer, uint8 [num_bytes], with space for a header before it: no copy to send."""
     return np.zeros(HEADER_BYTES + num_bytes, np.uint8)[HEADER_BYTES:]
 
 
