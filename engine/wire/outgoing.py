@@ -22,7 +22,8 @@ MAX_HELD_BYTES = 64 * 2**20
 """For one peer. This is minutes of reports of the fastest run; a peer that stalls for that long is
 given up earlier, see `engine.roles.coordinator.liveness`."""
 RETRY_S = 0.01
-"""How often a connection that accepted no data is tried again."""
+"""How often a connection that accepted no data is tried again. ZeroMQ has no event for it: a ROUTER
+socket is writable as soon as any of its peers is."""
 
 
 class Outgoing:
