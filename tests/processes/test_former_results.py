@@ -10,7 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.processes
 RECORDED = Path(__file__).parents[1] / "recorded" / "finished"
-"""PPO on CartPole, 3,229 env steps (its last checkpoint at 3,064), as it was written before modules and classes were renamed."""
+"""PPO on CartPole, 3,229 env steps, its last checkpoint at 3,064, from before modules and
+classes were renamed."""
 
 
 @pytest.fixture
