@@ -10,7 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tianji_cli.bench.child import Ended, TimeLimit, Watcher, run_child, with_last_lines
+from tianji_cli.bench.child import (
+    LOOK_AT_TREE_S,
+    Ended,
+    TimeLimit,
+    Watcher,
+    run_child,
+    with_last_lines,
+)
 
 READY = "print('ready', flush=True); "
 WAITS = READY + "import signal; signal.pause()"
@@ -22,14 +29,16 @@ pytestmark = pytest.mark.processes
 
 @dataclass
 class WhenReady:
-    """Ends a program as soon as it has said something, or is interrupted itself then."""
+    """Ends a program as soon as it has said something, or is interrupted itself then; not before
+    `least_s`, since a kernel may call the memory of a process that has just begun none."""
 
     output: Path
     grace_s: float
     is_interrupted: bool = False
+    least_s: float = 0.0
 
     def must_end(self, since_s: float, exit_code: int | None) -> bool:
-        is_ready = "ready" in self.output.read_text()
+        is_ready = "ready" in self.output.read_text() and since_s >= self.least_s
         if is_ready and self.is_interrupted:
             raise KeyboardInterrupt
         return is_ready
@@ -65,7 +74,8 @@ def test_a_program_that_fails_says_its_last_words_without_colours(tmp_path: Path
 
 
 def test_a_program_that_is_asked_ends_itself(tmp_path: Path):
-    ended = run(tmp_path, WAITS, WhenReady(tmp_path / "output", grace_s=60.0))
+    watcher = WhenReady(tmp_path / "output", grace_s=60.0, least_s=2 * LOOK_AT_TREE_S)
+    ended = run(tmp_path, WAITS, watcher)
     assert ended.exit_code not in (0, None)
     assert ended.stop_asked_s is not None
     assert not ended.is_by_itself
