@@ -31,12 +31,13 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan, make_plan, notes_of
 from tianji_cli.planning.resources import HostResources, resources_of
+from tianji_cli.provisioning.provision import Phase
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, LiveDisplay, NoDisplay, PlainDisplay
 from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.resume import ResumePoint, find_resume_point, place_copy
-from tianji_cli.runs.session import RunSession, Spectator, error_of
+from tianji_cli.runs.session import RunSession, error_of
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.masking import filled, is_masked
@@ -252,6 +253,33 @@ def _claim(request: UpRequest, loaded: Loaded) -> RunPaths:
     return claim_run(request.results, request.name)
 
 
+class _Terminal:
+    """Shows a run: the phases of its hosts, then its progress."""
+
+    def __init__(self, output: Output, plan: Plan, run_id: str) -> None:
+        self.note = output.say
+        self._output = output
+        self._run_id = run_id
+        self._phases = PhaseLog(output, plan.hosts)
+        self._display: Display | None = None
+
+    def phase(self, host: str, phase: Phase, detail: str) -> None:
+        self._phases.show(host, phase, detail)
+
+    def started(self, paths: RunPaths) -> None:
+        self._phases.close()
+        self._display = _display(self._output, self._run_id)
+
+    def show(self, progress: Progress) -> None:
+        if self._display is not None:
+            self._display.show(progress)
+
+    def close(self) -> None:
+        self._phases.close()
+        if self._display is not None:
+            self._display.close()
+
+
 def check_only(request: UpRequest, output: Output) -> Plan:
     """The checks of `up` before it starts anything, including those on the hosts.
 
@@ -265,14 +293,13 @@ def check_only(request: UpRequest, output: Output) -> Plan:
         return loaded.plan
     paths = RunPaths(request.results / f"check-{os.getpid()}")
     run = RunSession(loaded.plan, paths, True, module_directories=loaded.module_directories)
-    phases = PhaseLog(output, loaded.plan.hosts)
-    spectator = Spectator(phases.show, lambda _: None, lambda _: None, output.say)
+    terminal = _Terminal(output, loaded.plan, run.run_id)
     try:
-        run.check(Interrupts(), spectator)
+        run.check(Interrupts(), terminal)
     except ConfigError as error:
         raise locate(error, loaded.document, loaded.resume_point) from error
     finally:
-        phases.close()
+        terminal.close()
     return loaded.plan
 
 
@@ -294,7 +321,7 @@ def locate(
 def _run_processes(
     loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
 ) -> RunOutcome:
-    plan, run_id = loaded.plan, paths.run_id
+    plan = loaded.plan
     run = RunSession(
         plan,
         paths,
@@ -303,23 +330,14 @@ def _run_processes(
         resume_point=loaded.resume_point,
         module_directories=loaded.module_directories,
     )
-    display: list[Display] = []
-    phases = PhaseLog(output, plan.hosts)
-
-    def started(paths: RunPaths) -> None:
-        phases.close()
-        display.append(_display(output, run_id))
-
-    spectator = Spectator(phases.show, started, lambda p: display[0].show(p), output.say)
+    terminal = _Terminal(output, plan, paths.run_id)
     with interrupts.installed():
         try:
-            outcome = run.run(interrupts, spectator)
+            outcome = run.run(interrupts, terminal)
         except ConfigError as error:
             raise locate(error, loaded.document, loaded.resume_point) from error
         finally:
-            phases.close()
-            for item in display:
-                item.close()
+            terminal.close()
             if run.unclean and sys.exception() is not None:  # otherwise only the other one gets it
                 output.error(error_of(run.unclean, run.paths))
     if run.unclean:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -57,21 +58,24 @@ CLEAN_S = 30.0
 """Time-out for ending and removing what is left of a run, on all hosts together."""
 
 
-@dataclass(frozen=True)
-class Spectator:
-    """The receiver of a run's progress.
+class RunListener(Protocol):
+    """The receiver of a run's progress."""
 
-    Attributes:
-        phase: Host, phase and details, during provisioning.
-        started: The run's directory, once it exists.
-        show: Progress.
-        note: Messages for the user.
-    """
+    def phase(self, host: str, phase: Phase, detail: str) -> None:
+        """A host has entered a phase of its provisioning."""
+        ...
 
-    phase: Callable[[str, Phase, str], None]
-    started: Callable[[RunPaths], None]
-    show: Callable[[Progress], None]
-    note: Callable[[str], None]
+    def started(self, paths: RunPaths) -> None:
+        """The run's directory exists, and its roles are about to start."""
+        ...
+
+    def show(self, progress: Progress) -> None:
+        """How far the run is."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A message for the user."""
+        ...
 
 
 @dataclass
@@ -108,94 +112,94 @@ class RunSession:
     def run_id(self) -> str:
         return self.paths.run_id
 
-    def check(self, interrupts: Interrupts, spectator: Spectator) -> None:
+    def check(self, interrupts: Interrupts, listener: RunListener) -> None:
         """Checks everything that is possible without starting a role; leaves nothing behind.
 
         Raises:
             TianJiError: A check failed.
         """
-        ready_hosts = self._provision(interrupts, spectator)
+        ready_hosts = self._provision(interrupts, listener)
         controller = Controller(self.plan, ready_hosts, interrupts)
         try:
-            self._try_ways(ready_hosts, self._prepare(controller, ready_hosts, spectator))
+            self._try_ways(ready_hosts, self._prepare(controller, ready_hosts, listener))
         finally:
             self._release(controller, ready_hosts)
 
-    def run(self, interrupts: Interrupts, spectator: Spectator) -> RunOutcome:
+    def run(self, interrupts: Interrupts, listener: RunListener) -> RunOutcome:
         """Runs to the end, or until it is detached.
 
         Raises:
             TianJiError: Nothing was started; or the run was lost, which the error explains.
         """
-        ready_hosts = self._provision(interrupts, spectator)
+        ready_hosts = self._provision(interrupts, listener)
         controller = Controller(self.plan, ready_hosts, interrupts)
         outcome = RunOutcome()
         has_started = False
         try:
-            ready = self._prepare(controller, ready_hosts, spectator)
+            ready = self._prepare(controller, ready_hosts, listener)
             self._try_ways(ready_hosts, ready)
             known = {host: len(item.resources.cores) for host, item in ready.items()}
             cores = {host: count for host, count in known.items() if count}
             for warning in crowded(self.plan.placements, cores):
-                spectator.note(f"over-subscribed: {warning}")
+                listener.note(f"over-subscribed: {warning}")
             for words in dict.fromkeys(words for item in ready.values() for words in item.notes):
-                spectator.note(words)
+                listener.note(words)
             offsets = controller.measure_clocks()
             resources = resources_of(
                 self.plan, {host: item.resources for host, item in ready.items()}
             )
             for words in words_of_devices(resources, self.plan):
-                spectator.note(words)
+                listener.note(words)
             controller.meanwhile(lambda: self._write_down(ready_hosts, ready, resources, offsets))
             has_started = True
-            spectator.started(self.paths)
+            listener.started(self.paths)
             outcome = self._watch(
-                controller, ready_hosts, ready, offsets, resources, spectator, interrupts
+                controller, ready_hosts, ready, offsets, resources, listener, interrupts
             )
         finally:
             if outcome.is_detached:
                 controller.let_go()
                 _close_all(ready_hosts)
                 self._note(
-                    ready_hosts, spectator, "the run continues in the background", is_detached=True
+                    ready_hosts, listener, "the run continues in the background", is_detached=True
                 )
             else:
-                self._end(controller, ready_hosts, outcome, has_started, interrupts, spectator)
+                self._end(controller, ready_hosts, outcome, has_started, interrupts, listener)
         return outcome
 
-    def _provision(self, interrupts: Interrupts, spectator: Spectator) -> dict[str, ReadyHost]:
+    def _provision(self, interrupts: Interrupts, listener: RunListener) -> dict[str, ReadyHost]:
         order = ProvisionRequest(
             self.run_id,
             str(self.paths.root.absolute()),
             self.attempt,
             self.is_automatic,
-            self._own_modules(spectator),
+            self._own_modules(listener),
         )
-        provisioner = Provisioner(order, spectator.phase, self.reach)
+        provisioner = Provisioner(order, listener.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
             return self._with_learners(provisioner.provision(self.plan.hosts))
         finally:
             interrupts.on_interrupt = None
 
-    def _own_modules(self, spectator: Spectator) -> OwnModules:
+    def _own_modules(self, listener: RunListener) -> OwnModules:
         """The user's modules; read only if another host needs them."""
         remote = [host for host in self.plan.hosts if host.connection != "local"]
         if not remote:
             return OwnModules(self.module_directories)
         modules = find_modules(self.plan.experiment, self.module_directories)
         if modules.problem:
-            spectator.note(modules.problem)
+            listener.note(modules.problem)
         elif modules.files:
             hosts = plural(len(remote), "host")
-            spectator.note(f"own modules for {hosts}: {modules.words}")
+            listener.note(f"own modules for {hosts}: {modules.words}")
         return modules
 
     def _prepare(
-        self, controller: Controller, ready_hosts: Mapping[str, ReadyHost], spectator: Spectator
+        self, controller: Controller, ready_hosts: Mapping[str, ReadyHost], listener: RunListener
     ) -> dict[str, HostReady]:
         for host in ready_hosts:
-            spectator.phase(host, "prepare", "")
+            listener.phase(host, "prepare", "")
         return controller.prepare(self.run_id)
 
     def _try_ways(
@@ -288,7 +292,7 @@ class RunSession:
         ready: Mapping[str, HostReady],
         offsets: Mapping[str, ClockOffset],
         resources: Mapping[str, ProcessResources],
-        spectator: Spectator,
+        listener: RunListener,
         interrupts: Interrupts,
     ) -> RunOutcome:
         setups = {
@@ -310,15 +314,15 @@ class RunSession:
         joining = Joining(self.plan.placements)
         for host in ready_hosts:
             names = (p.process for p in self.plan.placements if p.host == host)
-            spectator.phase(host, "join", ", ".join(names))
+            listener.phase(host, "join", ", ".join(names))
 
         def show(progress: Progress) -> None:
             for host in joining.take(progress):
-                spectator.phase(host, "joined", "")
-            spectator.show(progress)
+                listener.phase(host, "joined", "")
+            listener.show(progress)
 
         try:
-            return controller.run(launches, show, spectator.note, detaches=self.detaches)
+            return controller.run(launches, show, listener.note, detaches=self.detaches)
         finally:
             self._missing = mirror.finish(interrupts.is_urgent)
 
@@ -329,7 +333,7 @@ class RunSession:
         outcome: RunOutcome,
         has_started: bool,
         interrupts: Interrupts,
-        spectator: Spectator,
+        listener: RunListener,
     ) -> None:
         """Cleans up all hosts; names those that cannot be reached."""
         lost = {*controller.close(outcome.silent), *outcome.lost}
@@ -341,10 +345,10 @@ class RunSession:
             cause = self._missing.get(host, error)
             self.unclean.append(f"{host}: {cause.what}")
         if has_started and not self.unclean:
-            self._note(ready_hosts, spectator, "nothing is left on any host", is_collected=True)
+            self._note(ready_hosts, listener, "nothing is left on any host", is_collected=True)
 
     def _note(
-        self, ready_hosts: Mapping[str, ReadyHost], spectator: Spectator, words: str, **facts: bool
+        self, ready_hosts: Mapping[str, ReadyHost], listener: RunListener, words: str, **facts: bool
     ) -> None:
         """Records facts for later commands, which otherwise ask the hosts again."""
         try:
@@ -353,7 +357,7 @@ class RunSession:
             )
         except OSError as error:
             reason = f"{error.strerror or error} ({self.paths.root})"
-            spectator.note(f"{words}, but this cannot be recorded here: {reason}")
+            listener.note(f"{words}, but this cannot be recorded here: {reason}")
 
     def _end_part(self, ready_host: ReadyHost, is_lost: bool) -> None:
         """Cleans up one host, over a new connection if the first one is possibly broken.

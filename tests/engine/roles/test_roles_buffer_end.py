@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engine.messages import ActorLost, BatchArrived, Stop, Stopped, TicketGranted
-from engine.roles.ticket_buffer import DRAIN_S
 from engine.roles.commands import Wake
 from engine.roles.events import TimerFired
+from engine.roles.ticket_buffer import DRAIN_S
 from engine.testing import sent
 from tests.helpers.engine.buffer_scenes import (
     arrive,
