@@ -25,6 +25,8 @@ class LagSummary(msgspec.Struct, frozen=True, kw_only=True):
     max: Whole | None = None
 
 
+CONTROLLER_LOST = "controller-lost"
+"""`stop_reason` if a host heard no more of the command, which had ended or was cut off."""
 KILLED = "killed"
 """`stop_reason` of a summary that `up` rebuilt, because the coordinator died before it wrote
 one."""

@@ -16,7 +16,7 @@ from engine.control_protocol import Failed
 from engine.errors import CleanupError, RunFailedError
 from engine.executors.coordinator import SUMMARY_BYTES, reserve_summary, write_summary
 from engine.trace.reader import read_summary
-from engine.trace.summary import KILLED, Summary
+from engine.trace.summary import CONTROLLER_LOST, KILLED, Summary
 from tests.helpers.synthetic_run import write_synthetic_run
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import summary_of_remains
@@ -135,6 +135,22 @@ def test_what_is_left_is_said_though_there_is_no_summary_and_none_can_be_made(
     with pytest.raises(RunFailedError, match="host a was lost"):
         report_outcome(paths, left, was_interrupted=False, output=Output(verbosity=-1))
     assert "a: /w/r is still there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("was_interrupted", "code"), [(False, 1), (True, 130)])
+def test_a_host_that_was_cut_off_and_ended_its_run_well_has_failed_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], was_interrupted: bool, code: int
+):
+    """Its files may come although its session has died; nobody but the user interrupts a run."""
+    paths = write_synthetic_run(tmp_path / "r")
+    summary = read_summary(paths.summary)
+    assert summary is not None
+    ended = replace(summary, status="interrupted", stop_reason=CONTROLLER_LOST)
+    write_summary(paths.summary, ended)
+    cut_off = RunOutcome(lost={"box1": "the node supervisor failed: its output ended"})
+    assert report_outcome(paths, cut_off, was_interrupted, Output(verbosity=-1)) == code
+    told = "host box1 was lost: the node supervisor failed" in capsys.readouterr().err
+    assert told is not was_interrupted
 
 
 @pytest.mark.parametrize(("was_interrupted", "code"), [(False, 1), (True, 130)])

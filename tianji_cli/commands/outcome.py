@@ -8,7 +8,7 @@ from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
 from engine.executors.coordinator import write_summary
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Profile
-from engine.trace.summary import KILLED, RunStatus, Summary
+from engine.trace.summary import CONTROLLER_LOST, KILLED, RunStatus, Summary
 from tianji_cli.output import Output
 from tianji_cli.runs.joining import words_of_laggards
 from tianji_cli.runs.monitor import RunOutcome
@@ -51,6 +51,11 @@ def report_outcome(
     finally:
         if outcome.unclean is not None:
             output.error(outcome.unclean)
+    if summary.stop_reason == CONTROLLER_LOST and outcome.lost and not was_interrupted:
+        # The host ended the run by itself when it was cut off, and its files came all the same.
+        error = RunFailedError(_cause(outcome), where=str(paths.logs), fix=resume_hint(paths))
+        output.error(error)
+        return error.exit_code
     if summary.status == "failed":
         late = words_of_laggards(paths) if summary.stop_reason == "join-deadline" else ""
         cause = f"{summary.error or 'unknown cause'}{late}"
