@@ -88,16 +88,19 @@ def run_worker(
         if stopwatch is not None:
             hosted = profiled(hosted, spec.address, stopwatch)
         loop = Loop(hosted, clock, sockets, orphan_watch.is_orphan, sections)
-        for role in spec.roles:
-            if role == COORDINATOR:
-                loop.post(COORDINATOR, TimerFired())
-                continue
-            joined = Joined(
-                address=role, host=common.host, pid=os.getpid(), protocol=PROTOCOL_VERSION
-            )
-            sockets.send(COORDINATOR, joined)
+        _announce(spec.roles, common.host, loop, sockets)
         print(f"{spec.address} is process {os.getpid()} on {common.host}", flush=True)
         loop.run()
+
+
+def _announce(roles: Sequence[str], host: str, loop: Loop, sockets: Sockets) -> None:
+    """Tells the coordinator that these roles are here; wakes it where it is one of them."""
+    for role in roles:
+        if role == COORDINATOR:
+            loop.post(COORDINATOR, TimerFired())
+            continue
+        joined = Joined(address=role, host=host, pid=os.getpid(), protocol=PROTOCOL_VERSION)
+        sockets.send(COORDINATOR, joined)
 
 
 def _group_of(roles: Sequence[str], blueprint: Blueprint) -> int:
