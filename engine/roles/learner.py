@@ -113,44 +113,61 @@ class LearnerRole:
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
-        """Handles one event.
+        """Handles one event: a message, or the result of a command (see `_performed`).
 
         | event | commands |
         |---|---|
         | Start | ExportWeights, Send(BatchRequested), Wake |
-        | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
         | WeightsRequested | Send(WeightsArrived) if there are newer weights |
         | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update… |
         | BatchSent, TimerFired | Send(BatchRequested) again if it is missing, Wake |
-        | Updated | Send(WeightsArrived, PrioritiesArrived, Report), and what is due of: |
-        | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |
-        | UpdateDeclined | none; after Stop: SaveCheckpoint |
-        | ModelExported | Send(ModelOffered) |
         | ModelMerged | BlendModel if it answers the last offer |
         | CheckpointDue | SaveCheckpoint, between updates |
-        | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
-        | Noted | Send(Report) |
         | Stop | between updates: Withdraw if learners update together, else SaveCheckpoint |
-        | Withdrawn | SaveCheckpoint |
         | Exit | Quit |
         """
         match event:
             case Start():
                 self._idle_since_s = now_s
                 return [ExportWeights(self._version), *self._request_next()]
-            case WeightsExported(weights=weights):
-                return [*self._publish(weights), self._report(self._published_row(now_s))]
             case WeightsRequested():
                 return self._subscribed(event)
-            case CheckpointDue(standing=standing):
-                self._due = standing
-                return self._checkpoint_if_due(now_s) if self._training is None else []
-            case CheckpointWritten():
-                return self._written(event, now_s)
             case BatchArrived() | SamplesArrived():
                 return self._arrived(event, now_s)
             case BatchSent():
                 return self._ask(self._requests.missed(event, self._consumed))
+            case TimerFired():
+                return self._ask(self._requests.again(self._consumed))
+            case ModelMerged(weights=weights):
+                is_current = self._offers.take(weights.version, now_s)
+                return [BlendModel(weights)] if is_current else []
+            case CheckpointDue(standing=standing):
+                self._due = standing
+                return self._checkpoint_if_due(now_s) if self._training is None else []
+            case Stop(standing=standing):
+                self._is_stopping, self._standing = True, standing
+                return self._withdraw(now_s) if self._training is None else []
+            case Exit():
+                return [Quit()]
+        return self._performed(event, now_s)
+
+    def _performed(self, event: Event, now_s: float) -> list[Command]:
+        """Handles the result of a command.
+
+        | event | commands |
+        |---|---|
+        | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
+        | Updated | Send(WeightsArrived, PrioritiesArrived, Report), and what is due of: |
+        | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |
+        | UpdateDeclined | none; after Stop: SaveCheckpoint |
+        | ModelExported | Send(ModelOffered) |
+        | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
+        | Noted | Send(Report) |
+        | Withdrawn | SaveCheckpoint |
+        """
+        match event:
+            case WeightsExported(weights=weights):
+                return [*self._publish(weights), self._report(self._published_row(now_s))]
             case Updated():
                 return self._updated(event, now_s)
             case UpdateDeclined():
@@ -159,22 +176,13 @@ class LearnerRole:
             case ModelExported(weights=weights):
                 offer = ModelOffered(self._index, weights, self._offers.answered)
                 return [Send(REDUCER, offer)]
-            case ModelMerged(weights=weights):
-                is_current = self._offers.take(weights.version, now_s)
-                return [BlendModel(weights)] if is_current else []
+            case CheckpointWritten():
+                return self._written(event, now_s)
             case Noted(kind=kind, detail=detail):
-                row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
-                return [self._report(row)]
-            case Stop(standing=standing):
-                self._is_stopping, self._standing = True, standing
-                return self._withdraw(now_s) if self._training is None else []
+                return [self._note(kind, detail, now_s)]
             case Withdrawn():
                 self._takes_part = False
                 return self._finish(now_s)
-            case TimerFired():
-                return self._ask(self._requests.again(self._consumed))
-            case Exit():
-                return [Quit()]
         raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
 
     def _request_next(self) -> list[Command]:
@@ -222,6 +230,10 @@ class LearnerRole:
 
     def _report(self, *records: Record) -> Command:
         return Send(COORDINATOR, Report(address=self.address, records=list(records)))
+
+    def _note(self, kind: str, detail: str, now_s: float) -> Command:
+        row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
+        return self._report(row)
 
     def _train_if_idle(self, now_s: float) -> list[Command]:
         if self._staged is None or self._training is not None or self._is_stopping:
@@ -301,8 +313,7 @@ class LearnerRole:
             ("checkpoint-failed", event.error) if event.error else ("checkpoint", event.name)
         )
         if detail:
-            row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
-            commands.append(self._report(row))
+            commands.append(self._note(kind, detail, now_s))
         if event.is_final:
             counters = Counters(consumed=self._consumed)
             error = f"its last checkpoint was not written: {event.error}" if event.error else ""

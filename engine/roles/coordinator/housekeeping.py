@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.messages import CheckpointDue, ProbeAnswered, StackWanted, role_of
-from engine.roles.commands import Command, Send, WriteTrace
-from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.liveness import Liveness
-from engine.roles.coordinator.membership import Membership
-from engine.roles.coordinator.totals import RunTotals
+from engine.roles.commands import Command, Send
+from engine.roles.coordinator.run_state import RunState
 from engine.roles.coordinator.watchdog import Silence, Watchdog
 from engine.spec import Experiment
-from engine.trace.records import Event
 
 
 class Housekeeping:
@@ -23,29 +19,15 @@ class Housekeeping:
 
     Args:
         experiment: Periods and time limits.
-        addresses: All roles but the coordinator.
-        groups, membership, liveness, totals: The coordinator's own.
+        run: What the coordinator knows of the run.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        addresses: tuple[str, ...],
-        groups: Groups,
-        membership: Membership,
-        liveness: Liveness,
-        totals: RunTotals,
-    ) -> None:
+    def __init__(self, experiment: Experiment, run: RunState) -> None:
         self._every_s = experiment.checkpoint.every_s
-        self._groups, self._membership, self._liveness, self._totals = (
-            groups,
-            membership,
-            liveness,
-            totals,
-        )
+        self._run = run
         kinds: dict[str, frozenset[str]] = {}
-        for address in addresses:
-            process = groups.process_of(address)
+        for address in run.addresses:
+            process = run.groups.process_of(address)
             kinds[process] = kinds.get(process, frozenset()) | {role_of(address)}
         self._watchdog = Watchdog(experiment.watchdog, kinds)
         self._saved_s = 0.0
@@ -71,16 +53,16 @@ class Housekeeping:
             return []
         self._saved_s = now_s
         return [
-            Send(role, CheckpointDue(standing=self._totals.standing_of(role, now_s)))
+            Send(role, CheckpointDue(standing=self._run.totals.standing_of(role, now_s)))
             for role in roles
             if role_of(role) == "learner"
         ]
 
     def _watch(self, roles: list[str], now_s: float) -> list[Command]:
         """Runs the watchdog; a run of one process, without supervisors, cannot watch itself."""
-        if not self._liveness.has_supervisors:
+        if not self._run.liveness.has_supervisors:
             return []
-        processes = dict.fromkeys(self._groups.process_of(role) for role in roles)
+        processes = dict.fromkeys(self._run.groups.process_of(role) for role in roles)
         commands: list[Command] = [
             Send(process, probe) for process, probe in self._watchdog.probes(processes, now_s)
         ]
@@ -91,21 +73,21 @@ class Housekeeping:
     def _name(self, silence: Silence, now_s: float) -> list[Command]:
         """Records a stuck process, and requests its stacks from its host."""
         process = silence.process
-        host = self._membership.host_of(self._groups.roles_in(process)[0])
-        note = self._note(process, "stuck", f"no answer for {silence.seconds:.0f} s", now_s)
+        host = self._run.membership.host_of(self._run.groups.roles_in(process)[0])
+        note = self._run.note("stuck", f"no answer for {silence.seconds:.0f} s", now_s, process)
         commands = [note, *self._do_without(process)]
-        if (supervisor := self._liveness.supervisor_on(host)) is not None:
+        if (supervisor := self._run.liveness.supervisor_on(host)) is not None:
             wanted = StackWanted(process=process, silent_s=silence.seconds)
             commands.append(Send(supervisor, wanted))
         return commands
 
     def _do_without(self, process: str) -> list[Command]:
         """Voids tickets of stuck actors: in mode `block` one would block all others."""
-        roles = self._groups.roles_in(process)
+        roles = self._run.groups.roles_in(process)
         if any(role_of(role) not in ("actor", "environment") for role in roles):
             return []
         actors = sorted({f"actor-{role.rpartition('-')[2]}" for role in roles})
-        return [command for actor in actors for command in self._liveness.do_without(actor)]
+        return [command for actor in actors for command in self._run.liveness.do_without(actor)]
 
     def stuck_actors(self, roles: Iterable[str]) -> list[str]:
         """The actors among these roles, alone in their process, that make no progress."""
@@ -113,16 +95,16 @@ class Housekeeping:
             role
             for role in roles
             if role_of(role) == "actor"
-            and self._groups.roles_in(self._groups.process_of(role)) == [role]
-            and self._watchdog.is_stuck(self._groups.process_of(role))
+            and self._run.groups.roles_in(self._run.groups.process_of(role)) == [role]
+            and self._watchdog.is_stuck(self._run.groups.process_of(role))
         ]
 
     def longest_turn_s(self, roles: Iterable[str], now_s: float) -> float:
         """The longest loop iteration of the processes of these roles whose host is alive."""
         processes = {
-            self._groups.process_of(role)
+            self._run.groups.process_of(role)
             for role in roles
-            if self._liveness.is_heard(self._membership.host_of(role), now_s)
+            if self._run.liveness.is_heard(self._run.membership.host_of(role), now_s)
         }
         return max(map(self._watchdog.longest_turn_s, processes), default=0.0)
 
@@ -130,12 +112,8 @@ class Housekeeping:
         """A process answers; noted if it was reported as stuck."""
         if not self._watchdog.answered(answer, now_s):
             return []
-        return [self._note(answer.process, "recovered", "it answers again", now_s)]
+        return [self._run.note("recovered", "it answers again", now_s, answer.process)]
 
     def stalled(self, now_s: float) -> str | None:
         """Why the run must end, if no part of it makes progress."""
-        return self._watchdog.stalled(now_s) if self._liveness.has_supervisors else None
-
-    def _note(self, process: str, kind: str, detail: str, now_s: float) -> Command:
-        host = self._membership.host_of(self._groups.roles_in(process)[0])
-        return WriteTrace((Event(t_s=now_s, kind=kind, host=host, role=process, detail=detail),))
+        return self._watchdog.stalled(now_s) if self._run.liveness.has_supervisors else None

@@ -11,19 +11,15 @@ Pure, like the coordinator that uses it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
+from dataclasses import dataclass
 
-from engine.messages import COORDINATOR, Exit, Stop, role_of
+from engine.messages import Exit, Stop, role_of
 from engine.roles.commands import Command, EndRun, Quit, Send, WriteTrace
-from engine.roles.coordinator.final_ledger import close_ledger
-from engine.roles.coordinator.groups import Groups
 from engine.roles.coordinator.housekeeping import Housekeeping
-from engine.roles.coordinator.liveness import Liveness
-from engine.roles.coordinator.membership import Membership
-from engine.roles.coordinator.totals import RunInfo, RunTotals
+from engine.roles.coordinator.run_state import RunPhase, RunState
 from engine.roles.coordinator.watchdog import PATIENCE
-from engine.trace.records import UNCOUNTED, Event
-from engine.trace.summary import RunStatus
+from engine.trace.records import UNCOUNTED, Ledger, Production
+from engine.trace.summary import Summary
 from engine.wording import plural
 
 STOP_S = 10.0
@@ -35,63 +31,20 @@ SPARE = frozenset({"actor", "environment", "evaluator", "reducer"})
 a checkpoint, and a buffer its count."""
 
 
-class ShutdownPhase(Enum):
-    """Phase of a run."""
-
-    JOINING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    DRAINING = "draining"
-    ENDED = "ended"
-
-
-class RunVerdict:
-    """The outcome of a run, as far as known."""
-
-    def __init__(self) -> None:
-        self.status: RunStatus = "ok"
-        self.error: str | None = None
-
-    def fail(self, error: str) -> None:
-        """Records a failure; keeps the first cause, since later errors are mostly its results."""
-        if self.error is None:
-            self.error = error
-        if self.status == "ok":
-            self.status = "failed"
-
-    def interrupt(self) -> None:
-        """The run was interrupted on request."""
-        self.status = "interrupted"
-
-
 class Shutdown:
     """The shutdown of one run.
 
     Args:
-        everybody: Roles and supervisors, which are told to exit at the end.
-        info: What the summary says beside the traces.
-        groups, membership, liveness, totals, housekeeping, verdict: The coordinator's own.
+        run: What the coordinator knows of it.
+        housekeeping: Says which roles are stuck, and how long they take for a loop iteration.
 
     Attributes:
         phase: None before the shutdown has started.
     """
 
-    def __init__(
-        self,
-        everybody: tuple[str, ...],
-        info: RunInfo,
-        groups: Groups,
-        membership: Membership,
-        liveness: Liveness,
-        totals: RunTotals,
-        housekeeping: Housekeeping,
-        verdict: RunVerdict,
-    ) -> None:
-        self.phase: ShutdownPhase | None = None
-        self._everybody = everybody
-        self._info = info
-        self._groups, self._membership, self._liveness = groups, membership, liveness
-        self._totals, self._housekeeping, self._verdict = totals, housekeeping, verdict
+    def __init__(self, run: RunState, housekeeping: Housekeeping) -> None:
+        self.phase: RunPhase | None = None
+        self._run, self._housekeeping = run, housekeeping
         self._reason = ""
         self._ended_training_s = 0.0
         self._began_s = 0.0
@@ -99,21 +52,22 @@ class Shutdown:
 
     def begin(self, reason: str, now_s: float) -> list[Command]:
         """Starts the shutdown."""
-        self.phase, self._began_s = ShutdownPhase.STOPPING, now_s
+        self.phase, self._began_s = RunPhase.STOPPING, now_s
         self._reason, self._ended_training_s = reason, now_s
-        self._membership.give_up(self._membership.missing)
+        self._run.membership.give_up(self._run.membership.missing)
         stops = [
-            Send(address, Stop(standing=self._totals.standing_of(address, now_s)))
+            Send(address, Stop(standing=self._run.totals.standing_of(address, now_s)))
             for address in self._awaited()
         ]
-        return [self._note("stopping", reason, now_s), *stops, *self.advance(now_s)]
+        return [self._run.note("stopping", reason, now_s), *stops, *self.advance(now_s)]
 
     def give_up(self, roles: Iterable[str]) -> list[Command]:
         """Expects no final report of these. Their buffers know what actors among them had sent."""
-        silent = sorted(set(roles) - set(self._membership.last_words) - self._liveness.absent)
-        self._membership.give_up(roles)
+        membership, liveness = self._run.membership, self._run.liveness
+        silent = sorted(set(roles) - set(membership.last_words) - liveness.absent)
+        membership.give_up(roles)
         actors = [role for role in silent if role_of(role) == "actor"]
-        return [command for actor in actors for command in self._liveness.lose(actor)]
+        return [command for actor in actors for command in liveness.lose(actor)]
 
     def can_spare(self, roles: Iterable[str]) -> bool:
         """Whether a run at its end can still succeed without a final report of these."""
@@ -122,16 +76,10 @@ class Shutdown:
     def advance(self, now_s: float) -> list[Command]:
         """Moves to the next phase once this one waits for no role."""
         commands: list[Command] = []
-        if self.phase is ShutdownPhase.STOPPING and not self._awaits():
-            self.phase, self._began_s = ShutdownPhase.DRAINING, now_s
-            commands += [
-                Send(
-                    buffer,
-                    self._groups.last_stop(buffer, self._membership.last_words, self._totals),
-                )
-                for buffer in self._awaited()
-            ]
-        if self.phase is ShutdownPhase.DRAINING and not self._awaits():
+        if self.phase is RunPhase.STOPPING and not self._awaits():
+            self.phase, self._began_s = RunPhase.DRAINING, now_s
+            commands += [Send(buffer, self._run.last_stop(buffer)) for buffer in self._awaited()]
+        if self.phase is RunPhase.DRAINING and not self._awaits():
             commands += self._end(now_s)
         return commands
 
@@ -141,31 +89,27 @@ class Shutdown:
             return []
         commands: list[Command] = []
         for actor in self._housekeeping.stuck_actors(self._awaited()):  # known, and not a failure
-            commands += self._liveness.lose(actor)
+            commands += self._run.liveness.lose(actor)
         waited_s = now_s - self._began_s
         words = f"did not stop within {waited_s:.0f} s"
         for role in filter(lambda role: self.can_spare([role]), self._awaited()):
-            commands += [self._note("given-up", words, now_s, role), *self.give_up([role])]
+            commands += [self._run.note("given-up", words, now_s, role), *self.give_up([role])]
         if waiting := self._awaited():
-            self._verdict.fail(f"{', '.join(waiting)} {words}")
+            self._run.verdict.fail(f"{', '.join(waiting)} {words}")
             commands += self.give_up(waiting)
         return [*commands, *self.advance(now_s)]
 
     def _awaited(self) -> list[str]:
         """Roles whose final report is still missing in this phase."""
-        return self._membership.awaited(
-            buffers=self.phase is ShutdownPhase.DRAINING, excused=self._excused
+        return self._run.membership.awaited(
+            buffers=self.phase is RunPhase.DRAINING, excused=self._run.excused
         )
 
     def _awaits(self) -> bool:
         """Whether there are any."""
-        return self._membership.awaits(
-            buffers=self.phase is ShutdownPhase.DRAINING, excused=self._excused
+        return self._run.membership.awaits(
+            buffers=self.phase is RunPhase.DRAINING, excused=self._run.excused
         )
-
-    @property
-    def _excused(self) -> set[str]:
-        return self._groups.dead | self._liveness.absent
 
     def _limit_s(self, now_s: float) -> float:
         """Time-out of this phase; a role sees `Stop` only between two loop iterations."""
@@ -173,30 +117,73 @@ class Shutdown:
         return max(STOP_S, min(PATIENCE * turn_s, MAX_STOP_S))
 
     def _end(self, now_s: float) -> list[Command]:
-        self.phase = ShutdownPhase.ENDED
-        closed = close_ledger(self._membership, self._liveness, self._groups, self._totals, now_s)
+        self.phase, run = RunPhase.ENDED, self._run
+        closed = close_ledger(run, now_s)
         if closed.imbalance:
-            self._verdict.fail(
+            run.verdict.fail(
                 f"the ledger is {plural(closed.imbalance, 'env step')} off: {closed.ledger}"
             )
-        summary = self._totals.summary(
-            self._info,
-            status=self._verdict.status,
-            error=self._verdict.error,
-            stop_reason=self._reason,
-            now_s=self._ended_training_s,
-        )
-        gone = self._membership.gone | self._groups.dead
+        gone = run.membership.gone | run.groups.dead
+        everybody = (*run.supervisors, *run.addresses)
         return [
             WriteTrace((*closed.unreported, closed.ledger)),
-            *(self._note(UNCOUNTED, LOST_COUNTS, now_s, role) for role in closed.uncounted),
-            self._note("ended", self._verdict.status, now_s),
-            EndRun(summary),
-            *(Send(address, Exit()) for address in self._everybody if address not in gone),
+            *(run.note(UNCOUNTED, LOST_COUNTS, now_s, role) for role in closed.uncounted),
+            run.note("ended", run.verdict.status, now_s),
+            EndRun(self._summary()),
+            *(Send(address, Exit()) for address in everybody if address not in gone),
             Quit(),
         ]
 
-    def _note(self, kind: str, detail: str, now_s: float, role: str = COORDINATOR) -> Command:
-        host = self._membership.host_of(role)
-        row = Event(t_s=now_s, kind=kind, host=host, role=role, detail=detail)
-        return WriteTrace((row,))
+    def _summary(self) -> Summary:
+        return self._run.totals.summary(
+            self._run.info,
+            status=self._run.verdict.status,
+            error=self._run.verdict.error,
+            stop_reason=self._reason,
+            now_s=self._ended_training_s,
+        )
+
+
+@dataclass(frozen=True)
+class FinalLedger:
+    """What is left to write when all roles have stopped or are gone.
+
+    Attributes:
+        unreported: Rows for env steps that dead actors certainly collected and did not report.
+        uncounted: Buffers whose counts are lost, together with unreported rows of actors: more
+            can have been collected than the ledger has.
+        ledger: The final count.
+        imbalance: Env steps that the counts of all roles leave unexplained.
+    """
+
+    unreported: tuple[Production, ...]
+    uncounted: tuple[str, ...]
+    ledger: Ledger
+    imbalance: int
+
+
+def close_ledger(run: RunState, now_s: float) -> FinalLedger:
+    """Makes the final count over all roles, those that died included, and sets it in the totals.
+
+    If a role's counts were lost with it, the ledger has what is known, and balances because the
+    remainder counts as in flight. A buffer also knows what its actors had sent.
+    """
+    groups, totals, liveness = run.groups, run.totals, run.liveness
+    last_words = run.membership.last_words
+    unreported = liveness.unreported(run.membership.lost_collected, now_s)
+    for row in unreported:
+        totals.add(row, now_s)
+    uncounted = []
+    for gap in groups.gaps(last_words, totals, liveness.absent):
+        if gap.env_steps:
+            row = liveness.untold(gap.actors, gap.env_steps, now_s)
+            totals.add(row, now_s)
+            unreported.append(row)
+        is_silent = gap.actors[0] not in last_words or liveness.has_lost(gap.actors)
+        if gap.env_steps or (is_silent and not gap.is_counted):
+            uncounted.append(gap.buffer)
+    ledger = groups.final_ledger(last_words, totals, liveness.absent, now_s)
+    ledger = totals.in_all(ledger)
+    totals.close_ledger(ledger)
+    imbalance = ledger.collected - ledger.consumed - ledger.dropped - ledger.in_flight
+    return FinalLedger(tuple(unreported), tuple(uncounted), ledger, imbalance)

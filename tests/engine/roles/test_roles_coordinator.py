@@ -21,7 +21,7 @@ from engine.messages import (
 from engine.roles.commands import EndRun, Quit, ShowProgress, StartRun, Wake, WriteTrace
 from engine.roles.coordinator.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.join_deadline import words_of_missing
+from engine.roles.coordinator.membership import words_of_missing
 from engine.roles.events import TimerFired
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
