@@ -30,13 +30,13 @@ def make(root: Path) -> Path:
     """A benchmark as a machine leaves it: with paths, and with more files than are needed."""
     write_bench(root)
     manifest = BenchFiles(root).read_manifest()
-    peers = {
+    systems = {
         name: found and msgspec.structs.replace(found, python="/secret/bin/python")
-        for name, found in manifest.peers.items()
+        for name, found in manifest.systems.items()
     }
     argv = ["tianji", "bench", "--xingtian-python=/secret/python"]
     machine = msgspec.structs.replace(manifest.machine, hostname="secret")
-    changed = msgspec.structs.replace(manifest, peers=peers, argv=argv, machine=machine)
+    changed = msgspec.structs.replace(manifest, systems=systems, argv=argv, machine=machine)
     write_json(BenchFiles(root).manifest, changed)
     for cell in manifest.cells:
         place = BenchFiles(root).files(cell)

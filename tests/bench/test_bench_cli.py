@@ -47,7 +47,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (
             ["smoke", "--compare", "rlib", "--dry-run"],
             2,
-            ["unknown peer 'rlib'", "did you mean 'rllib'?"],
+            ["unknown system 'rlib'", "did you mean 'rllib'?"],
         ),
         (["smoke", "--compare", "rllib", "--dry-run"], 3, ["RLlib is not installed", "--install"]),
         (
@@ -123,22 +123,24 @@ def test_a_dry_run_as_a_document_is_the_manifest(tmp_path, arguments, name):
 @pytest.mark.slow
 @pytest.mark.processes
 def test_a_real_benchmark_with_a_missing_system(tmp_path):
-    """TianJi and the plain loop for real; a missing peer is marked, and --strict says so."""
+    """TianJi and the plain loop for real; a missing system is marked, and --strict says so."""
     result = tianji(
         tmp_path, "smoke", "--compare", "single-process,xingtian", "--skip-missing", "--strict",
         "--seeds", "1", "--name", "b", "--yes", "--json", *QUICK,
     )  # fmt: skip
     assert result.returncode == 8, result.stderr
     document = json.loads(result.stdout)
-    outcomes = {peer["peer"]: peer["outcomes"] for peer in document["tasks"][0]["peers"]}
+    outcomes = {summary["peer"]: summary["outcomes"] for summary in document["tasks"][0]["peers"]}
     assert outcomes == {
         "tianji": {"reached": 1},
         "single-process": {"reached": 1},
         "xingtian": {"missing": 1},
     }
     assert (tmp_path / "results" / "b" / "report.html").is_file()
-    for peer in ("tianji", "single-process"):
-        assert_phases(tmp_path / "results" / "b" / "cells" / "ppo" / f"{peer}-seed0" / "cell.json")
+    for system in ("tianji", "single-process"):
+        assert_phases(
+            tmp_path / "results" / "b" / "cells" / "ppo" / f"{system}-seed0" / "cell.json"
+        )
     again = tianji(tmp_path, "--resume", "b", "--yes")
     assert again.returncode == 0, again.stderr
     assert "0 cells (3 of 3 done)" in again.stderr
@@ -166,6 +168,6 @@ def test_dqn_and_images_are_learnt_by_whom_we_bring(tmp_path):
             "--json", *words,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        for peer in ("tianji", "single-process"):
-            root = tmp_path / "results" / suite / "cells" / name / f"{peer}-seed0"
+        for system in ("tianji", "single-process"):
+            root = tmp_path / "results" / suite / "cells" / name / f"{system}-seed0"
             assert json.loads((root / "cell.json").read_text())["figures"]["first_update_s"] > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task, result_of
+from tests.helpers.bench.bench_fakes import FakeSystem, make_suite, make_task, result_of
 from tianji_cli.bench.comparison.compare import compare
 from tianji_cli.bench.comparison.harness import new_bench
 from tianji_cli.bench.comparison.schedule import make_cells, planned_s
@@ -14,18 +14,18 @@ from tianji_cli.render.bench.bench_text import ratio_text, verdicts
 
 
 def comparison_of(results, tmp_path, *, num_seeds=5, budget_s=60.0):
-    peers = FakePeer("tianji", ""), FakePeer("rllib", "")
-    found = {peer.name: Installed(python="p", versions={}) for peer in peers}
+    systems = FakeSystem("tianji", ""), FakeSystem("rllib", "")
+    found = {system.name: Installed(python="p", versions={}) for system in systems}
     suite = make_suite(make_task(budget_s=budget_s), num_seeds)
-    manifest = new_bench(suite, peers, found, range(num_seeds), tmp_path / "b").manifest
+    manifest = new_bench(suite, systems, found, range(num_seeds), tmp_path / "b").manifest
     clean = msgspec.structs.replace(manifest.git, dirty=False)
     manifest = msgspec.structs.replace(manifest, git=clean)
     return compare(manifest, {r.cell: r for r in results}, ["b"])
 
 
-def peer_of(results, tmp_path, **settings):
+def summary_of(results, tmp_path, **settings):
     comparison = comparison_of(results, tmp_path, **settings)
-    return next(p for p in comparison.tasks[0].peers if p.peer == "rllib")
+    return next(p for p in comparison.tasks[0].systems if p.system == "rllib")
 
 
 def both(times_us, times_them, rates=(2000.0, 1000.0)):
@@ -35,42 +35,42 @@ def both(times_us, times_them, rates=(2000.0, 1000.0)):
 
 
 def test_a_clear_difference_is_called_faster(tmp_path):
-    peer = peer_of(both([5, 6, 5, 6, 5], [20, 22, 21, 19, 20]), tmp_path)
-    assert peer.time_ratio.answer == "faster"
-    assert peer.time_ratio.value.estimate == pytest.approx(3.8, abs=0.3)
-    assert peer.throughput_ratio.answer == "faster"
-    assert peer.throughput_ratio.value.estimate == pytest.approx(2.0, abs=0.01)
+    summary = summary_of(both([5, 6, 5, 6, 5], [20, 22, 21, 19, 20]), tmp_path)
+    assert summary.time_ratio.answer == "faster"
+    assert summary.time_ratio.value.estimate == pytest.approx(3.8, abs=0.3)
+    assert summary.throughput_ratio.answer == "faster"
+    assert summary.throughput_ratio.value.estimate == pytest.approx(2.0, abs=0.01)
 
 
 def test_slower_is_said_as_plainly(tmp_path):
-    peer = peer_of(both([20, 22, 21, 19, 20], [5, 6, 5, 6, 5], (500.0, 1000.0)), tmp_path)
-    assert peer.time_ratio.answer == "slower"
-    assert peer.throughput_ratio.answer == "slower"
+    summary = summary_of(both([20, 22, 21, 19, 20], [5, 6, 5, 6, 5], (500.0, 1000.0)), tmp_path)
+    assert summary.time_ratio.answer == "slower"
+    assert summary.throughput_ratio.answer == "slower"
 
 
 def test_an_interval_with_1_in_it_shows_no_difference(tmp_path):
-    peer = peer_of(both([10, 20, 10, 20, 14], [20, 10, 20, 10, 15]), tmp_path)
-    assert peer.time_ratio.answer == "no difference shown"
-    assert "no difference shown" in ratio_text(peer.time_ratio)
+    summary = summary_of(both([10, 20, 10, 20, 14], [20, 10, 20, 10, 15]), tmp_path)
+    assert summary.time_ratio.answer == "no difference shown"
+    assert "no difference shown" in ratio_text(summary.time_ratio)
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_no_speed_up_when_more_than_half_of_a_side_is_censored(tmp_path, side):
     times = [[5, 6, 5, 6, 5], [20, 21, 20, 21, 20]]
     times[side] = [None, None, None, 6, 5]
-    peer = peer_of(both(*times), tmp_path)
-    assert peer.time_ratio.value is None
-    assert "more than half" in peer.time_ratio.reason
+    summary = summary_of(both(*times), tmp_path)
+    assert summary.time_ratio.value is None
+    assert "more than half" in summary.time_ratio.reason
     if side == 1:
-        assert peer.median_s is None
-        assert peer.median_from_launch_s is None
+        assert summary.median_s is None
+        assert summary.median_from_launch_s is None
 
 
 def test_some_censoring_makes_it_a_ratio_of_restricted_means(tmp_path):
-    peer = peer_of(both([5, 6, 5, 6, 5], [20, 22, None, 19, 20]), tmp_path)
-    assert "restricted means" in peer.time_ratio.method
-    assert peer.time_ratio.value.estimate == pytest.approx((20 + 22 + 60 + 19 + 20) / 27)
-    assert peer.success.estimate == pytest.approx(0.8)
+    summary = summary_of(both([5, 6, 5, 6, 5], [20, 22, None, 19, 20]), tmp_path)
+    assert "restricted means" in summary.time_ratio.method
+    assert summary.time_ratio.value.estimate == pytest.approx((20 + 22 + 60 + 19 + 20) / 27)
+    assert summary.success.estimate == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
@@ -92,31 +92,31 @@ def test_every_median_counts_censored_runs_as_longer_than_all(
         steps = None if reached_s is None else 100 * int(reached_s)
         figures = msgspec.structs.replace(result.figures, steps_to_threshold=steps)
         found[result.cell] = msgspec.structs.replace(result, figures=figures)
-    peer = peer_of(list(found.values()), tmp_path)
-    assert peer.median_s == median_s
-    assert peer.median_from_launch_s == from_launch_s
-    assert peer.median_steps == (None if median_s is None else 100 * median_s)
+    summary = summary_of(list(found.values()), tmp_path)
+    assert summary.median_s == median_s
+    assert summary.median_from_launch_s == from_launch_s
+    assert summary.median_steps == (None if median_s is None else 100 * median_s)
 
 
 def test_a_failed_cell_takes_its_block_out_and_is_counted(tmp_path):
     results = both([5, 6, 5], [20, 22, 21])
     results[-1] = msgspec.structs.replace(results[-1], outcome="crashed")
     comparison = comparison_of(results, tmp_path, num_seeds=3)
-    peer = comparison.tasks[0].peers[1]
-    assert peer.outcomes == {"reached": 2, "crashed": 1}
-    assert peer.time_ratio.num_blocks == 2
+    summary = comparison.tasks[0].systems[1]
+    assert summary.outcomes == {"reached": 2, "crashed": 1}
+    assert summary.time_ratio.num_blocks == 2
     assert any("crashed" in warning for warning in comparison.warnings)
 
 
 def test_one_block_has_a_ratio_but_no_answer(tmp_path):
-    peer = peer_of(both([5], [20]), tmp_path, num_seeds=1)
-    assert peer.time_ratio.answer == "too few blocks"
+    summary = summary_of(both([5], [20]), tmp_path, num_seeds=1)
+    assert summary.time_ratio.answer == "too few blocks"
 
 
 def test_without_a_common_block_there_is_no_ratio(tmp_path):
     results = [result_of("tianji", 0), result_of("rllib", 1)]
-    peer = peer_of(results, tmp_path, num_seeds=2)
-    assert peer.time_ratio.answer == "not computable"
+    summary = summary_of(results, tmp_path, num_seeds=2)
+    assert summary.time_ratio.answer == "not computable"
 
 
 def test_the_horizon_is_never_later_than_a_censored_run_was_followed(tmp_path):
@@ -136,18 +136,18 @@ def test_instability_is_warned_of(tmp_path):
         assert words in warnings
 
 
-def test_verdicts_name_every_peer(tmp_path):
+def test_verdicts_name_every_system(tmp_path):
     (line,) = verdicts(comparison_of(both([5, 6], [20, 21]), tmp_path, num_seeds=2).tasks[0])
     assert line.startswith("RLlib: throughput 2.00 × [")
 
 
 def test_blocks_are_complete_random_and_reproducible():
-    peers = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
-    suite = make_suite(make_task(peers))
-    cells = make_cells(suite, peers, range(8))
-    assert cells == make_cells(suite, peers, range(8))
-    orders = [tuple(cell.peer for cell in cells[i : i + 5]) for i in range(0, 40, 5)]
-    assert all(set(order) == set(peers) for order in orders)
+    systems = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
+    suite = make_suite(make_task(systems))
+    cells = make_cells(suite, systems, range(8))
+    assert cells == make_cells(suite, systems, range(8))
+    orders = [tuple(cell.system for cell in cells[i : i + 5]) for i in range(0, 40, 5)]
+    assert all(set(order) == set(systems) for order in orders)
     assert len(set(orders)) > 4
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     assert planned_s(suite, cells) == 40 * (1.0 + 12.0)

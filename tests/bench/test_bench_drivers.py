@@ -1,4 +1,4 @@
-"""Our files that run inside of the peers: environments, networks, and the hooks into XingTian."""
+"""Our files that run inside baselines: environments, networks, and the hooks into XingTian."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def records(directory: Path, kind: str) -> list[dict[str, float]]:
     ("name", "shape"),
     [("mlp", (4,)), ("nature_cnn", (4, 84, 84)), ("minatar_cnn", (4, 10, 10))],
 )
-def test_peers_get_the_network_that_tianji_has(driver, name, shape, precision):
+def test_baselines_get_the_network_that_tianji_has(driver, name, shape, precision):
     spec = BenchNetwork(name=name, precision=precision)
     theirs, num_features = driver("torch_nets").trunk(msgspec.to_builtins(spec), shape)
     ours, wanted = build_trunk(shape, NetworkSpec(name=name, precision=precision))
@@ -75,7 +75,7 @@ def test_peers_get_the_network_that_tianji_has(driver, name, shape, precision):
         ("minatar", "MinAtar/Breakout-v1", (4, 10, 10)),
     ],
 )
-def test_a_peers_environment_is_tianjis(driver, package, env_id, shape):
+def test_a_baselines_environment_is_tianjis(driver, package, env_id, shape):
     pytest.importorskip(package)
     env = driver("counted_env").make_counted({"id": env_id, "clip_reward": False})
     ours = make_vector_env(EnvSpec(id=env_id, num_envs=1))

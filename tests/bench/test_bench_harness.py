@@ -19,44 +19,44 @@ from engine.envs.extras import install_command
 from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode
 from engine.trace.writer import TraceWriter
-from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task
+from tests.helpers.bench.bench_fakes import FakeSystem, make_suite, make_task
 from tianji_cli.bench.campaign import run_open_cells
 from tianji_cli.bench.comparison import run_cell as run_cell_module
 from tianji_cli.bench.comparison.harness import (
     Bench,
     CellRunner,
     check_games,
-    find_peers,
+    find_systems,
     new_bench,
     read_bench,
 )
 from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.process_tree import ProcessTree
 from tianji_cli.bench.shared_memory import LeftFile, remove_left
-from tianji_cli.bench.systems.base import Command, Installed, PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.base import Command, Installed, SystemMissingError, SystemOptions
 from tianji_cli.bench.tasks.work import BenchEnv
 from tianji_cli.storage.json_files import create_result_dir, write_json
 
 pytestmark = pytest.mark.processes
 
 
-def make_bench(root: Path, *peers: FakePeer, seeds: int = 1, **limits: object) -> Bench:
-    task = make_task([peer.name for peer in peers], **limits)
-    installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
-    bench = new_bench(make_suite(task, seeds), peers, installed, range(seeds), root)
+def make_bench(root: Path, *systems: FakeSystem, seeds: int = 1, **limits: object) -> Bench:
+    task = make_task([system.name for system in systems], **limits)
+    installed = {system.name: system.prepare(SystemOptions(root)) for system in systems}
+    bench = new_bench(make_suite(task, seeds), systems, installed, range(seeds), root)
     create_result_dir(bench.files.manifest, bench.manifest)
     return bench
 
 
-def run(bench: Bench, *peers: FakePeer) -> list[CellResult]:
-    by_name = {peer.name: peer for peer in peers}
+def run(bench: Bench, *systems: FakeSystem) -> list[CellResult]:
+    by_name = {system.name: system for system in systems}
     results = run_open_cells(bench, CellRunner(bench, by_name))
     return [results[cell] for cell in bench.open_cells]
 
 
 def run_one(root: Path, behaviour: str, **limits: object) -> CellResult:
-    peer = FakePeer("rllib", behaviour)
-    (result,) = run(make_bench(root, peer, **limits), peer)
+    system = FakeSystem("rllib", behaviour)
+    (result,) = run(make_bench(root, system, **limits), system)
     return result
 
 
@@ -171,11 +171,11 @@ def test_shared_memory_of_others_is_left_alone(tmp_path):
     ],
 )
 def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
-    peers = FakePeer("tianji", "good"), FakePeer("rllib", behaviour)
+    systems = FakeSystem("tianji", "good"), FakeSystem("rllib", behaviour)
     limits = {"threshold": 150.0, "budget_s": 20.0, "min_s": 1.0}
-    results = run(make_bench(tmp_path / "b", *peers, seeds=2, **limits), *peers)
-    by_peer = {(r.cell.peer, r.cell.seed): r.outcome for r in results}
-    assert by_peer == {
+    results = run(make_bench(tmp_path / "b", *systems, seeds=2, **limits), *systems)
+    by_system = {(r.cell.system, r.cell.seed): r.outcome for r in results}
+    assert by_system == {
         ("tianji", 0): "reached",
         ("tianji", 1): "reached",
         ("rllib", 0): outcome,
@@ -194,29 +194,29 @@ def test_after_a_failure_the_bench_goes_on(tmp_path, behaviour, outcome):
     ],
 )
 def test_what_is_done_before_the_first_cell_is_done_once_and_told(tmp_path, program, said):
-    class Rehearsing(FakePeer):
+    class Rehearsing(FakeSystem):
         def rehearsal(self, job, scratch, installed):  # type: ignore[no-untyped-def]
             assert job.task_name == "t"
             return Command([installed.python, "-c", program])
 
-    peer = Rehearsing("rllib", "good")
-    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0, budget_s=20.0, min_s=0.1)
+    system = Rehearsing("rllib", "good")
+    bench = make_bench(tmp_path / "b", system, seeds=2, threshold=150.0, budget_s=20.0, min_s=0.1)
     lines: list[str] = []
-    results = run_open_cells(bench, CellRunner(bench, {"rllib": peer}, say=lines.append))
+    results = run_open_cells(bench, CellRunner(bench, {"rllib": system}, say=lines.append))
     assert lines == [f"  fake, t: {line}" for line in said]
     assert {result.outcome for result in results.values()} == {"reached"}
 
 
-def test_a_task_that_a_peer_cannot_do_is_refused_or_said(tmp_path):
-    fake = FakePeer("rllib", "good")
+def test_a_task_that_a_system_cannot_do_is_refused_or_said(tmp_path):
+    fake = FakeSystem("rllib", "good")
     fake.drivers = {}
-    peers = FakePeer("tianji", "good"), fake
-    found = {peer.name: peer.prepare(PeerOptions(tmp_path)) for peer in peers}
+    systems = FakeSystem("tianji", "good"), fake
+    found = {system.name: system.prepare(SystemOptions(tmp_path)) for system in systems}
     with pytest.raises(ConfigError, match="fake has no PPO") as caught:
-        new_bench(make_suite(make_task(["tianji", "rllib"])), peers, found, [0], tmp_path / "b")
+        new_bench(make_suite(make_task(["tianji", "rllib"])), systems, found, [0], tmp_path / "b")
     assert caught.value.where == "tasks.t.peers.rllib"
     suite = make_suite(make_task(["tianji"]))
-    assert new_bench(suite, peers, found, [0], tmp_path / "b").manifest.unable == {
+    assert new_bench(suite, systems, found, [0], tmp_path / "b").manifest.unable == {
         "t": {"rllib": "fake has no PPO"}
     }
 
@@ -230,24 +230,24 @@ def test_games_that_are_missing_here_are_named_before_anything_starts(monkeypatc
 
 
 def test_a_finished_cell_is_never_run_twice(tmp_path):
-    peer = FakePeer("rllib", "good")
-    bench = make_bench(tmp_path / "b", peer, seeds=2, threshold=150.0)
+    system = FakeSystem("rllib", "good")
+    bench = make_bench(tmp_path / "b", system, seeds=2, threshold=150.0)
     first, second = bench.manifest.cells
-    run(replace(bench, open_cells=[first]), peer)
+    run(replace(bench, open_cells=[first]), system)
     stamp = bench.files.files(first).result.stat().st_mtime_ns
     bench.files.files(second).root.mkdir(parents=True)
     (bench.files.files(second).root / "rest").write_text("of an interrupted attempt")
     again = read_bench(tmp_path / "b")
     assert again.open_cells == [second]
-    run(again, peer)
+    run(again, system)
     assert bench.files.files(first).result.stat().st_mtime_ns == stamp
     assert not (bench.files.files(second).root / "rest").exists()
     assert read_bench(tmp_path / "b").open_cells == []
 
 
 def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
-    peer = FakePeer("rllib", "slow")
-    bench = make_bench(tmp_path / "b", peer, budget_s=60.0)
+    system = FakeSystem("rllib", "slow")
+    bench = make_bench(tmp_path / "b", system, budget_s=60.0)
     seen = threading.Event()
 
     def interrupt() -> None:
@@ -257,7 +257,7 @@ def test_ctrl_c_ends_the_system_and_leaves_the_cell_open(tmp_path):
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run_open_cells(bench, CellRunner(bench, {"rllib": peer}, lambda *_: seen.set()))
+        run_open_cells(bench, CellRunner(bench, {"rllib": system}, lambda *_: seen.set()))
     thread.join()
     assert not members(tmp_path)
     assert read_bench(tmp_path / "b").open_cells == bench.manifest.cells
@@ -270,20 +270,20 @@ def test_a_cell_whose_traces_find_no_room_ends_the_bench_and_is_run_again(tmp_pa
             self._files[Episode].close()
             self._files[Episode] = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
 
-    peer = FakePeer("rllib", "good")
-    bench = make_bench(tmp_path / "b", peer, min_s=0.1, budget_s=10.0)
+    system = FakeSystem("rllib", "good")
+    bench = make_bench(tmp_path / "b", system, min_s=0.1, budget_s=10.0)
     with monkeypatch.context() as patch:
         patch.setattr(run_cell_module, "TraceWriter", FullDisk)
         with pytest.raises(PreflightError, match=r"No space left.*--resume"):
-            run(bench, peer)
+            run(bench, system)
     again = read_bench(tmp_path / "b")
     assert again.open_cells == bench.manifest.cells
-    (result,) = run(again, peer)
+    (result,) = run(again, system)
     assert result.outcome == "reached"
 
 
 def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
-    paths = BenchFiles(tmp_path).files(Cell(task="t", peer="rllib", seed=0))
+    paths = BenchFiles(tmp_path).files(Cell(task="t", system="rllib", seed=0))
     paths.trace.mkdir(parents=True)
     full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
     monkeypatch.setattr("engine.trace.writer.os.statvfs", lambda _: full)
@@ -292,29 +292,29 @@ def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
 
 
 def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
-    class Missing(FakePeer):
-        def prepare(self, options: PeerOptions) -> Installed:
-            raise PeerMissingError("it is not installed", fix="do this")
+    class Missing(FakeSystem):
+        def prepare(self, options: SystemOptions) -> Installed:
+            raise SystemMissingError("it is not installed", fix="do this")
 
-    peer, said = Missing("rllib", "good"), []
-    options = PeerOptions(tmp_path)
-    with pytest.raises(PeerMissingError, match="do this"):
-        find_peers([peer], options, skip_missing=False, say=said.append)
-    found = find_peers([peer], options, skip_missing=True, say=said.append)
+    system, said = Missing("rllib", "good"), []
+    options = SystemOptions(tmp_path)
+    with pytest.raises(SystemMissingError, match="do this"):
+        find_systems([system], options, skip_missing=False, say=said.append)
+    found = find_systems([system], options, skip_missing=True, say=said.append)
     assert found == {"rllib": None}
     assert "do this" in said[0]
-    bench = new_bench(make_suite(make_task(["rllib"])), [peer], found, [0], tmp_path / "b")
+    bench = new_bench(make_suite(make_task(["rllib"])), [system], found, [0], tmp_path / "b")
     create_result_dir(bench.files.manifest, bench.manifest)
-    (result,) = run(bench, peer)
+    (result,) = run(bench, system)
     assert result.outcome == "missing"
 
 
 def test_a_benchmark_is_never_overwritten_and_never_mixes_machines(tmp_path):
-    peer = FakePeer("rllib", "good")
-    bench = make_bench(tmp_path / "b", peer)
+    system = FakeSystem("rllib", "good")
+    bench = make_bench(tmp_path / "b", system)
     with pytest.raises(ConfigError, match="not overwritten"):
         create_result_dir(bench.files.manifest, bench.manifest)
-    run(bench, peer)
+    run(bench, system)
     manifest = bench.files.read_manifest()
     elsewhere = msgspec.structs.replace(manifest.machine, id="other")
     write_json(bench.files.manifest, msgspec.structs.replace(manifest, machine=elsewhere))

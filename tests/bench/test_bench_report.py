@@ -49,7 +49,7 @@ def test_the_same_files_give_the_same_page_and_figures(bench):
 def test_figures_come_from_the_traces_not_from_what_was_written(tmp_path):
     root = write_bench(tmp_path / "b")
     paths = BenchFiles(root)
-    cell = next(c for c in paths.read_manifest().cells if c.peer == "tianji")
+    cell = next(c for c in paths.read_manifest().cells if c.system == "tianji")
     honest = write_bench_report([root], None).comparison
     document = json.loads(paths.files(cell).result.read_text())
     document["figures"]["collect_per_s"] = 1e9
@@ -84,7 +84,7 @@ def test_the_page_says_what_must_be_said(bench):
         "1 crashed",
         "3 files of shared memory (3.0 MiB)",
         "3 processes, 3 ports",
-        "more than half of the peer&#39;s runs did not reach",
+        "more than half of the baseline&#39;s runs did not reach",
         "TianJi&#39;s trained env steps are at most 1 version old",
         "9 cells agree",
     ):
@@ -127,7 +127,7 @@ def test_blocks_of_one_machine_can_be_merged(bench, tmp_path):
     more = write_bench(tmp_path / "more", seeds=(3, 4))
     comparison = write_bench_report([bench, more], tmp_path / "out").comparison
     assert comparison.num_blocks == 5
-    assert comparison.tasks[0].peers[0].num_cells == 5
+    assert comparison.tasks[0].systems[0].num_cells == 5
     with pytest.raises(ConfigError, match="in several of these"):
         write_bench_report([more, more], tmp_path / "out")
 
@@ -138,11 +138,11 @@ def test_what_other_code_or_other_systems_did_is_not_merged(tmp_path):
     paths = BenchFiles(more)
     manifest = paths.read_manifest()
     newer = Installed(python="python", versions={"fake": "2"})
-    others = {**manifest.peers, "rllib": newer}, {**manifest.peers, "rllib": None}
+    others = {**manifest.systems, "rllib": newer}, {**manifest.systems, "rllib": None}
     for changed, words in (
         (msgspec.structs.replace(manifest, git=GitState(commit="f" * 40, dirty=False)), "commit f"),
-        (msgspec.structs.replace(manifest, peers=others[0]), "rllib: fake was 1, is 2"),
-        (msgspec.structs.replace(manifest, peers=others[1]), "rllib: fake was 1, is not there"),
+        (msgspec.structs.replace(manifest, systems=others[0]), "rllib: fake was 1, is 2"),
+        (msgspec.structs.replace(manifest, systems=others[1]), "rllib: fake was 1, is not there"),
     ):
         write_json(paths.manifest, changed)
         with pytest.raises(ConfigError, match=words) as caught:
@@ -154,9 +154,9 @@ def test_what_other_code_or_other_systems_did_is_not_merged(tmp_path):
 def test_a_system_that_is_not_known_here_is_one_error(tmp_path):
     root = write_bench(tmp_path / "b")
     manifest = BenchFiles(root).read_manifest()
-    peers = {**manifest.peers, "ape-x": None}
-    write_json(BenchFiles(root).manifest, msgspec.structs.replace(manifest, peers=peers))
-    with pytest.raises(ConfigError, match="unknown peers: ape-x"):
+    systems = {**manifest.systems, "ape-x": None}
+    write_json(BenchFiles(root).manifest, msgspec.structs.replace(manifest, systems=systems))
+    with pytest.raises(ConfigError, match="unknown systems: ape-x"):
         write_bench_report([root], None)
 
 

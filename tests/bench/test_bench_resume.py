@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from engine.errors import ConfigError, PreflightError
-from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task
+from tests.helpers.bench.bench_fakes import FakeSystem, make_suite, make_task
 from tests.helpers.bench.bench_requests import request_for
 from tianji_cli.bench.campaign import Campaign, exclusively, read_campaign
 from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, beginning
-from tianji_cli.bench.comparison.harness import Bench, new_bench, with_peers_of_now
+from tianji_cli.bench.comparison.harness import Bench, new_bench, with_systems_of_now
 from tianji_cli.bench.compatibility import (
     check_code,
     check_host_versions,
@@ -28,8 +28,8 @@ from tianji_cli.bench.compatibility import (
 )
 from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
-from tianji_cli.bench.systems.base import Installed, PeerMissingError, PeerOptions
-from tianji_cli.bench.systems.venv_peer import options_of, venv_python
+from tianji_cli.bench.systems.base import Installed, SystemMissingError, SystemOptions
+from tianji_cli.bench.systems.venv_baseline import options_of, venv_python
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
@@ -247,42 +247,42 @@ def test_own_packages_are_compared_unless_the_document_is_of_before():
         check_own_versions({**here, "numpy": "1.0"}, "b")
 
 
-def begun(root: Path, *peers: FakePeer) -> Bench:
-    installed = {peer.name: peer.prepare(PeerOptions(root)) for peer in peers}
-    suite = make_suite(make_task([peer.name for peer in peers]), 1)
-    bench = new_bench(suite, peers, installed, [0], root)
+def begun(root: Path, *systems: FakeSystem) -> Bench:
+    installed = {system.name: system.prepare(SystemOptions(root)) for system in systems}
+    suite = make_suite(make_task([system.name for system in systems]), 1)
+    bench = new_bench(suite, systems, installed, [0], root)
     create_result_dir(bench.files.manifest, bench.manifest)
     return bench
 
 
 def test_a_system_that_was_updated_meanwhile_may_not_go_on(tmp_path: Path):
-    class Updated(FakePeer):
-        def prepare(self, options: PeerOptions) -> Installed:
+    class Updated(FakeSystem):
+        def prepare(self, options: SystemOptions) -> Installed:
             return Installed(python="python", versions={"fake": "2"})
 
-    bench = begun(tmp_path / "b", FakePeer("tianji", ""), FakePeer("rllib", ""))
-    now = {"tianji": FakePeer("tianji", ""), "rllib": Updated("rllib", "")}
+    bench = begun(tmp_path / "b", FakeSystem("tianji", ""), FakeSystem("rllib", ""))
+    now = {"tianji": FakeSystem("tianji", ""), "rllib": Updated("rllib", "")}
     with pytest.raises(ConfigError, match="rllib: fake was 1, is 2"):
-        with_peers_of_now(bench, now)
-    assert with_peers_of_now(bench, {**now, "rllib": FakePeer("rllib", "")}) == bench
+        with_systems_of_now(bench, now)
+    assert with_systems_of_now(bench, {**now, "rllib": FakeSystem("rllib", "")}) == bench
 
 
 def test_only_systems_with_open_cells_must_be_there(tmp_path: Path):
-    class Gone(FakePeer):
-        def prepare(self, options: PeerOptions) -> Installed:
-            raise PeerMissingError("it is gone")
+    class Gone(FakeSystem):
+        def prepare(self, options: SystemOptions) -> Installed:
+            raise SystemMissingError("it is gone")
 
-    bench = begun(tmp_path / "b", FakePeer("tianji", ""), FakePeer("rllib", ""))
-    now = {"tianji": FakePeer("tianji", ""), "rllib": Gone("rllib", "")}
-    with pytest.raises(PeerMissingError, match="it is gone"):
-        with_peers_of_now(bench, now)
-    almost = replace(bench, open_cells=[c for c in bench.open_cells if c.peer == "tianji"])
-    assert with_peers_of_now(almost, now) == almost
+    bench = begun(tmp_path / "b", FakeSystem("tianji", ""), FakeSystem("rllib", ""))
+    now = {"tianji": FakeSystem("tianji", ""), "rllib": Gone("rllib", "")}
+    with pytest.raises(SystemMissingError, match="it is gone"):
+        with_systems_of_now(bench, now)
+    almost = replace(bench, open_cells=[c for c in bench.open_cells if c.system == "tianji"])
+    assert with_systems_of_now(almost, now) == almost
 
 
 def test_a_system_is_looked_for_where_it_was_found(tmp_path: Path):
     python = venv_python(tmp_path / "peers", "rllib")
-    assert venv_python(options_of(str(python)).peers_dir, "rllib") == python
+    assert venv_python(options_of(str(python)).systems_dir, "rllib") == python
     assert options_of("/opt/xt/bin/python").xingtian_python == Path("/opt/xt/bin/python")
 
 

@@ -46,8 +46,8 @@ def test_a_kept_benchmark_of_before_has_both_returns_with_intervals(tmp_path: Pa
     report = write_bench_report([REFERENCE], tmp_path)
     (task,) = report.comparison.tasks
     assert task.horizon_env_steps
-    for peer in task.peers:
-        for value in (peer.final_return, peer.mean_return):
+    for summary in task.systems:
+        for value in (summary.final_return, summary.mean_return):
             assert value is not None
             assert value.low is not None
             assert value.high is not None
@@ -55,6 +55,6 @@ def test_a_kept_benchmark_of_before_has_both_returns_with_intervals(tmp_path: Pa
     page = report.page.read_text(encoding="utf-8")
     assert "final return" in page
     assert "return over env steps" in page
-    assert sum("ends at a mean return of" in line for line in verdicts(task)) == len(task.peers)
+    assert sum("ends at a mean return of" in line for line in verdicts(task)) == len(task.systems)
     document = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert document["tasks"][0]["peers"][0]["final_return"]["estimate"] > 0

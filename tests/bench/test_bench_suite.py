@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ConfigError
-from tianji_cli.bench.systems.registry import PEERS_BY_NAME
-from tianji_cli.bench.tasks.suite import PEERS, load_suite, scalar_rows
+from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
+from tianji_cli.bench.tasks.suite import SYSTEMS, load_suite, scalar_rows
 
 SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari")
 
@@ -16,19 +16,19 @@ def test_shipped_suites_can_be_used(name):
     suite = load_suite(name)
     assert suite.name == name
     for task in suite.tasks.values():
-        assert "tianji" in task.peers
+        assert "tianji" in task.systems
         assert task.stall_s < task.start_s + task.budget_s
 
 
-def test_every_peer_has_an_adapter():
-    assert tuple(PEERS_BY_NAME) == PEERS
+def test_every_system_has_an_adapter():
+    assert tuple(SYSTEMS_BY_NAME) == SYSTEMS
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_parity_table_names_every_setting_of_every_peer(name):
+def test_the_parity_table_names_every_setting_of_every_system(name):
     for task in load_suite(name).tasks.values():
-        for peer in task.peers:
-            rows = PEERS_BY_NAME[peer].parity(task)
+        for system in task.systems:
+            rows = SYSTEMS_BY_NAME[system].parity(task)
             assert {row.setting for row in rows} >= set(scalar_rows(task))
             assert all(row.note for row in rows if row.match != "equal")
 
@@ -37,15 +37,15 @@ def test_the_parity_table_names_every_setting_of_every_peer(name):
 def test_nobody_is_left_out_of_a_task_without_a_reason(name):
     """Whoever is not named cannot do it, and whoever is named can."""
     for task in load_suite(name).tasks.values():
-        for peer in PEERS:
-            is_unable = PEERS_BY_NAME[peer].refusal(task) is not None
-            assert (peer in task.peers) != (is_unable or peer in task.without)
+        for system in SYSTEMS:
+            is_unable = SYSTEMS_BY_NAME[system].refusal(task) is not None
+            assert (system in task.systems) != (is_unable or system in task.without)
 
 
 def test_all_are_judged_by_the_same_rule():
     task = load_suite("smoke").tasks["ppo"]
-    for peer in PEERS:
-        (row,) = (row for row in PEERS_BY_NAME[peer].parity(task) if row.setting == "judge")
+    for system in SYSTEMS:
+        (row,) = (row for row in SYSTEMS_BY_NAME[system].parity(task) if row.setting == "judge")
         assert row.match == "equal"
         assert "100 training episodes at least 150 after 10 episodes in a row" in row.wanted
 
@@ -54,7 +54,7 @@ def test_overrides_are_differences():
     task = load_suite("smoke").tasks["ppo"]
     assert task.of("xingtian").envs_per_worker == 1
     assert task.of("rllib") == task
-    rows = {row.setting: row for row in PEERS_BY_NAME["xingtian"].parity(task)}
+    rows = {row.setting: row for row in SYSTEMS_BY_NAME["xingtian"].parity(task)}
     assert rows["envs_per_worker"].match == "different"
     assert rows["seed"].match == "not settable"
     assert rows["learning_rate"].match == "equal"
@@ -65,7 +65,7 @@ def test_overrides_are_differences():
     [
         ("tasks.ppo.budget=1", ["unknown key 'budget'", "'budget_s'"]),
         ("tasks.ppo.budget_s=0", ["> 0"]),
-        ("tasks.ppo.peers.rlib={}", ["unknown peer 'rlib'", "'rllib'"]),
+        ("tasks.ppo.peers.rlib={}", ["unknown system 'rlib'", "'rllib'"]),
         ("tasks.ppo.algorithm.minibatch_steps=300", ["300 does not divide the batch"]),
         ("tasks.ppo.algorithm.name=sac", ["sac"]),
         ("tasks.ppo.algorithm.clip_rang=0.1", ["unknown key 'clip_rang'", "clip_range"]),

@@ -24,7 +24,7 @@ from tests.helpers.paths import REPOSITORY
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
-from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
 from tianji_cli.bench.transport.compare import compare
 from tianji_cli.bench.transport.hosts import Hosts
 from tianji_cli.bench.transport.methods import METHODS, Found, Place, find
@@ -207,14 +207,14 @@ def test_a_method_that_is_not_known_here_is_one_error(tmp_path: Path):
 def test_what_is_not_installed_is_named_with_what_to_do(tmp_path: Path, monkeypatch):
     monkeypatch.delenv("TIANJI_XINGTIAN_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    options = PeerOptions(tmp_path)
+    options = SystemOptions(tmp_path)
     for name, word in (
         ("ray", "--install rllib"),
         ("xingtian", "TIANJI_XINGTIAN_PYTHON="),
         ("iperf3", "apt-get"),
         ("mpi4py", "pip install mpi4py"),
     ):
-        with pytest.raises(PeerMissingError) as caught:
+        with pytest.raises(SystemMissingError) as caught:
             find(METHODS[name], options)
         assert word in str(caught.value.fix)
     assert find(METHODS["tianji"], options).command == [sys.executable]

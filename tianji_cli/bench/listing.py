@@ -31,7 +31,7 @@ def _num_finished(kind: KindInfo, root: Path) -> int:
     if kind.journal:
         return len(whole_lines(root / kind.journal))
     cells = root / "cells"
-    found = chain(cells.glob("*/cell.json"), cells.glob("*/*/cell.json"))  # `cell` or `task/peer`
+    found = chain(cells.glob("*/cell.json"), cells.glob("*/*/cell.json"))  # `cell` or `task/system`
     return sum(1 for _ in islice(found, MAX_CELLS))
 
 

@@ -159,7 +159,7 @@ def _start_reaper(token: str) -> subprocess.Popen[bytes]:
 
 
 def clean_environment(unset: Sequence[str] = ()) -> dict[str, str]:
-    """This process's environment without what would leak TianJi's interpreter into a peer."""
+    """This process's environment without what would leak TianJi's interpreter into a baseline."""
     dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", *unset}
     return {name: value for name, value in os.environ.items() if name not in dropped}
 

@@ -30,7 +30,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class ThreadPeers:
+class ThreadReplicas:
     """Learners as threads of one process; `sum` is a meeting."""
 
     def __init__(self, rank: int, shares: tuple[int, ...], group: Meeting) -> None:
@@ -142,7 +142,7 @@ def learn_together(
     states = [algorithm.init(7) for _ in range(LEARNERS)]
 
     def learn(rank: int) -> None:
-        replicas = ThreadPeers(rank, shares, group)
+        replicas = ThreadReplicas(rank, shares, group)
         states[rank].replicas = replicas
         states[rank].weights.complete = replicas.all_reduce_sum
         for batch in batches:
@@ -192,7 +192,7 @@ def test_the_minibatches_of_all_learners_are_those_of_one(shares: tuple[int, ...
             2,
             16,
             torch.Generator().manual_seed(3),
-            ThreadPeers(rank, shares, Meeting()),
+            ThreadReplicas(rank, shares, Meeting()),
         )
         for rank in range(LEARNERS)
     ]
@@ -212,7 +212,7 @@ def test_metrics_and_errors_are_those_of_the_whole_batch(shares: tuple[int, ...]
 
     def learn(rank: int) -> None:
         state = states[rank]
-        replicas = ThreadPeers(rank, shares, group)
+        replicas = ThreadReplicas(rank, shares, group)
         state.replicas, state.weights.complete = replicas, replicas.all_reduce_sum
         results[rank] = algorithm.update(state, share_of(batch, rank, shares))
 
@@ -235,7 +235,7 @@ def test_statistics_of_parts_are_those_of_the_whole_to_rounding_also_far_from_ze
     def learn(rank: int) -> None:
         for part in values:
             own = part[:55] if rank == 0 else part[55:]
-            together[rank].learn(own, ThreadPeers(rank, (55, 5), group))
+            together[rank].learn(own, ThreadReplicas(rank, (55, 5), group))
 
     side_by_side(learn)
     exact = torch.cat(values).to(torch.float64)
@@ -256,8 +256,8 @@ def test_a_learner_that_has_no_valid_step_learns_the_statistics_of_the_others():
     parts = [values, values[:0]]
 
     def learn(rank: int) -> None:
-        together[rank].learn(parts[rank], ThreadPeers(rank, HALVES, group))
-        together[rank].learn(values[:0], ThreadPeers(rank, HALVES, group))
+        together[rank].learn(parts[rank], ThreadReplicas(rank, HALVES, group))
+        together[rank].learn(values[:0], ThreadReplicas(rank, HALVES, group))
 
     side_by_side(learn)
     for one in together:

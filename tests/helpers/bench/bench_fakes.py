@@ -9,8 +9,8 @@ from pathlib import Path
 from tianji_cli.bench.comparison.measure import Figures
 from tianji_cli.bench.comparison.results import Cell, CellResult
 from tianji_cli.bench.machine import Load
-from tianji_cli.bench.systems.base import DriverPeer, Installed, PeerOptions
-from tianji_cli.bench.tasks.suite import PeerOverrides, Suite, Task
+from tianji_cli.bench.systems.base import DriverSystem, Installed, SystemOptions
+from tianji_cli.bench.tasks.suite import Suite, SystemOverrides, Task
 from tianji_cli.bench.tasks.work import BenchEnv, BenchPpo, Judging
 
 FAKE = Path(__file__).parent / "fake_system.py"
@@ -29,7 +29,7 @@ PPO = BenchPpo(
 )
 
 
-def make_task(peers: Sequence[str] = ("tianji", "rllib"), **changes: object) -> Task:
+def make_task(systems: Sequence[str] = ("tianji", "rllib"), **changes: object) -> Task:
     """A task whose limits are short enough for a test."""
     settings: dict[str, object] = {
         "env": BenchEnv(id="CartPole-v1"),
@@ -40,7 +40,7 @@ def make_task(peers: Sequence[str] = ("tianji", "rllib"), **changes: object) -> 
         "budget_s": 1.0,
         "start_s": 20.0,
         "stall_s": 1.0,
-        "peers": {peer: PeerOverrides() for peer in peers},
+        "systems": {system: SystemOverrides() for system in systems},
     }
     return Task(**{**settings, **changes})  # type: ignore[arg-type]
 
@@ -51,7 +51,7 @@ def make_suite(task: Task | None = None, seeds: int = 2) -> Suite:
     )
 
 
-class FakePeer(DriverPeer):
+class FakeSystem(DriverSystem):
     """Behaves as told; the name must be one that suites know."""
 
     title = "fake"
@@ -61,7 +61,7 @@ class FakePeer(DriverPeer):
         self.drivers = {"ppo": str(FAKE)}  # type: ignore[misc]
         self.behaviour = behaviour
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         return Installed(python=sys.executable, versions={"fake": "1"})
 
     def command(self, job, paths, installed):  # type: ignore[no-untyped-def]
@@ -70,7 +70,7 @@ class FakePeer(DriverPeer):
 
 
 def result_of(
-    peer: str,
+    system: str,
     seed: int,
     *,
     time_s: float | None = 10.0,
@@ -92,7 +92,7 @@ def result_of(
         collect_per_s=rate,
     )
     return CellResult(
-        cell=Cell(task="t", peer=peer, seed=seed),
+        cell=Cell(task="t", system=system, seed=seed),
         outcome=outcome or ("censored" if time_s is None else "reached"),  # type: ignore[arg-type]
         figures=figures,
         started_at="2026-01-31T00:00:00+00:00",

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.trace.records import Staleness
-from tests.helpers.bench.bench_fakes import FakePeer, make_suite, make_task
+from tests.helpers.bench.bench_fakes import FakeSystem, make_suite, make_task
 from tianji_cli.bench.comparison.harness import new_bench
 from tianji_cli.bench.comparison.measure import measure
 from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
@@ -23,34 +23,34 @@ from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, Trained
 from tianji_cli.storage.json_files import create_result_dir, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
-PEERS = ("tianji", "rllib", "xingtian")
+SYSTEMS = ("tianji", "rllib", "xingtian")
 SPEEDS = {"tianji": 400, "rllib": 200, "xingtian": 100}
 
 
 def write_bench(root: Path, seeds=(0, 1, 2), machine: str | None = None) -> Path:
     """Three systems, three blocks; XingTian misses the threshold, and fails in the last block."""
-    peers = [FakePeer(name, "") for name in PEERS]
-    installed = {name: Installed(python="python", versions={"fake": "1"}) for name in PEERS}
-    suite = make_suite(make_task(PEERS, budget_s=40.0), len(seeds))
-    bench = new_bench(suite, peers, installed, seeds, root)
+    systems = [FakeSystem(name, "") for name in SYSTEMS]
+    installed = {name: Installed(python="python", versions={"fake": "1"}) for name in SYSTEMS}
+    suite = make_suite(make_task(SYSTEMS, budget_s=40.0), len(seeds))
+    bench = new_bench(suite, systems, installed, seeds, root)
     if machine is not None:
         elsewhere = msgspec.structs.replace(bench.manifest.machine, id=machine)
         manifest = msgspec.structs.replace(bench.manifest, machine=elsewhere)
         bench = replace(bench, manifest=manifest)
     create_result_dir(bench.files.manifest, bench.manifest)
     for cell in bench.manifest.cells:
-        outcome: Outcome = "censored" if cell.peer == "xingtian" else "reached"
-        if cell.peer == "xingtian" and cell.seed == max(seeds):
+        outcome: Outcome = "censored" if cell.system == "xingtian" else "reached"
+        if cell.system == "xingtian" and cell.seed == max(seeds):
             outcome = "crashed"
         write_cell(bench.files, cell, outcome, bench.manifest.machine.id)
     return root
 
 
 def write_cell(paths: BenchFiles, cell: Cell, outcome: Outcome, machine: str) -> None:
-    place, task = paths.files(cell), make_task(PEERS, budget_s=40.0)
+    place, task = paths.files(cell), make_task(SYSTEMS, budget_s=40.0)
     place.trace.mkdir(parents=True)
     place.output.write_text("said\n")
-    speed = SPEEDS[cell.peer] * (1 + 0.01 * cell.seed)
+    speed = SPEEDS[cell.system] * (1 + 0.01 * cell.seed)
     records = []
     for second in range(40):
         t = 105.0 + second
@@ -59,7 +59,7 @@ def write_cell(paths: BenchFiles, cell: Cell, outcome: Outcome, machine: str) ->
         records.append(EpisodeEnd(t=t, source="a", episode_return=value, length=100))
     records.append(Trained(t=107.0, env_steps=400, samples=3200, updates=16))
     rows = to_trace(records, 100.0)
-    if cell.peer == "tianji":
+    if cell.system == "tianji":
         rows.append(staleness())
     write_trace(place, rows)
     left = Leftover(pid=1, name="<b>", command="x", rss_bytes=10, listening=["0.0.0.0:1"])
@@ -71,7 +71,7 @@ def write_cell(paths: BenchFiles, cell: Cell, outcome: Outcome, machine: str) ->
         started_at="2026-01-31T00:00:00+00:00",
         stop_asked_s=44.0,
         ended_s=46.0,
-        leftovers=[left] if cell.peer == "xingtian" else [],
+        leftovers=[left] if cell.system == "xingtian" else [],
         left_files=[LeftFile(name="torch_1_2_3", size_bytes=2**20)] * 3,
         load=Load(average_1min=0.1, busy_cores=0.1),
         machine_id=machine,

@@ -42,7 +42,7 @@ Answer = Literal["faster", "slower", "no difference shown", "too few blocks", "n
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """TianJi against one peer, paired by block; above 1 TianJi is faster."""
+    """TianJi against one baseline, paired by block; above 1 TianJi is faster."""
 
     value: Interval | None
     answer: Answer
@@ -51,10 +51,10 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
+class SystemSummary(msgspec.Struct, frozen=True, kw_only=True, rename={"system": "peer"}):
     """One system on one task. Times are in seconds from the first sample unless named otherwise."""
 
-    peer: str
+    system: str
     num_cells: int
     outcomes: dict[str, int]
     throughput: Interval | None
@@ -75,9 +75,9 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     num_leftovers: int
     num_open_ports: int
     throughput_ratio: Ratio | None = None
-    """TianJi's throughput over this peer's; null for TianJi itself."""
+    """TianJi's throughput over this system's; null for TianJi itself."""
     time_ratio: Ratio | None = None
-    """This peer's time to the threshold over TianJi's, likewise."""
+    """This system's time to the threshold over TianJi's, likewise."""
     final_return: Interval | None = None
     """Median over observed cells of the mean return of the last training episodes."""
     mean_return: Interval | None = None
@@ -85,13 +85,13 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     `horizon_env_steps`; null if a cell of the task has no curve."""
 
 
-class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
+class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, rename={"systems": "peers"}):
     """All systems on one task."""
 
     task: str
     horizon_s: float
     """All runs were observed at least this long, unless they reached the threshold."""
-    peers: list[PeerSummary]
+    systems: list[SystemSummary]
     horizon_env_steps: int | None = None
     """Up to here all learning curves of the task go; null if an observed cell has none."""
 
@@ -142,25 +142,25 @@ def compare(
 def _compare_task(
     name: str, task: Task, results: Sequence[CellResult], manifest: BenchManifest
 ) -> TaskComparison:
-    by_peer = {
-        peer: sorted((r for r in results if r.cell.peer == peer), key=lambda r: r.cell.seed)
-        for peer in manifest.peers
-        if peer in task.peers
+    by_system = {
+        system: sorted((r for r in results if r.cell.system == system), key=lambda r: r.cell.seed)
+        for system in manifest.systems
+        if system in task.systems
     }
     horizon_s = _horizon_s(task, results)
-    peers = [_summarise(peer, cells, horizon_s) for peer, cells in by_peer.items()]
-    ours = by_peer.get(US, [])
-    peers = [
+    summaries = [_summarise(system, cells, horizon_s) for system, cells in by_system.items()]
+    ours = by_system.get(US, [])
+    summaries = [
         summary
-        if summary.peer == US or not ours
+        if summary.system == US or not ours
         else msgspec.structs.replace(
             summary,
-            throughput_ratio=_throughput_ratio(ours, by_peer[summary.peer]),
-            time_ratio=_time_ratio(ours, by_peer[summary.peer], horizon_s),
+            throughput_ratio=_throughput_ratio(ours, by_system[summary.system]),
+            time_ratio=_time_ratio(ours, by_system[summary.system], horizon_s),
         )
-        for summary in peers
+        for summary in summaries
     ]
-    return TaskComparison(task=name, horizon_s=horizon_s, peers=peers)
+    return TaskComparison(task=name, horizon_s=horizon_s, systems=summaries)
 
 
 def _with_areas(task: TaskComparison, curves: TaskCurves | None) -> TaskComparison:
@@ -169,15 +169,15 @@ def _with_areas(task: TaskComparison, curves: TaskCurves | None) -> TaskComparis
     horizon = common_horizon([curve.env_steps.tolist() for curve in all_curves])
     if curves is None or horizon is None:
         return task
-    peers = []
-    for peer in task.peers:
+    summaries = []
+    for summary in task.systems:
         areas = [
             mean_over_steps(curve.env_steps.tolist(), curve.return_mean.tolist(), horizon)
-            for curve in curves.curves.get(peer.peer, [])
+            for curve in curves.curves.get(summary.system, [])
         ]
         mean_return = bootstrap_median(areas)
-        peers.append(msgspec.structs.replace(peer, mean_return=mean_return))
-    return msgspec.structs.replace(task, peers=peers, horizon_env_steps=horizon)
+        summaries.append(msgspec.structs.replace(summary, mean_return=mean_return))
+    return msgspec.structs.replace(task, systems=summaries, horizon_env_steps=horizon)
 
 
 def _horizon_s(task: Task, results: Sequence[CellResult]) -> float:
@@ -194,7 +194,7 @@ def _time(result: CellResult) -> float:
     return figures.trained_s or 0.0
 
 
-def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> PeerSummary:
+def _summarise(system: str, cells: Sequence[CellResult], horizon_s: float) -> SystemSummary:
     observed = [r for r in cells if r.outcome in OBSERVED]
     reached = [r for r in observed if r.outcome == "reached"]
     rates = [r.figures.collect_per_s for r in observed if r.figures.collect_per_s is not None]
@@ -204,8 +204,8 @@ def _summarise(peer: str, cells: Sequence[CellResult], horizon_s: float) -> Peer
         else []
     )
     launches = [r.figures.first_sample_s for r in observed if r.figures.first_sample_s is not None]
-    return PeerSummary(
-        peer=peer,
+    return SystemSummary(
+        system=system,
         num_cells=len(cells),
         outcomes=dict(Counter(r.outcome for r in cells)),
         throughput=bootstrap_iqm(rates) if rates else None,
@@ -263,7 +263,7 @@ def _time_ratio(
     method = "geometric mean of the ratios within blocks"
     if not blocks:
         return _no_ratio(method, "there is no block in which both ran")
-    for side, who in ((0, "TianJi's"), (1, "the peer's")):
+    for side, who in ((0, "TianJi's"), (1, "the baseline's")):
         num_censored = sum(block[side].outcome == "censored" for block in blocks)
         if num_censored * 2 > len(blocks):
             return _no_ratio(method, f"more than half of {who} runs did not reach the threshold")
@@ -313,12 +313,13 @@ def _warnings(
             f" {highest:.1f} cores were busy with something else."
         )
     for task in tasks:
-        for peer in task.peers:
-            spread = coefficient_of_variation(peer.throughput_values)
+        for summary in task.systems:
+            spread = coefficient_of_variation(summary.throughput_values)
             if spread is not None and spread > MAX_SPREAD:
                 found.append(
-                    f"{task.task}: the throughput of {peer.peer} varies by {spread:.0%} between"
-                    " blocks (standard deviation over mean), so small differences mean nothing."
+                    f"{task.task}: the throughput of {summary.system} varies by {spread:.0%}"
+                    " between blocks (standard deviation over mean), so small differences mean"
+                    " nothing."
                 )
     failed = Counter(r.outcome for r in results.values() if r.outcome not in OBSERVED)
     found += [

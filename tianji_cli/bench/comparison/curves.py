@@ -74,11 +74,11 @@ def load_curves(
     for cell, result in sorted(results.items(), key=lambda item: item[0].seed):
         if cell.task != name:
             continue
-        found.results.setdefault(cell.peer, []).append(result)
+        found.results.setdefault(cell.system, []).append(result)
         trace = places[cell].files(cell).trace
         if result.outcome in ("reached", "censored"):
             episodes = read_table(trace, Episode)
-            found.curves.setdefault(cell.peer, []).append(_curve(episodes, task, result))
+            found.curves.setdefault(cell.system, []).append(_curve(episodes, task, result))
         for row in read_table(trace, Staleness):
             lags.update(row.steps_by_lag)
     found.lag_steps.update(sorted(lags.items()))

@@ -20,8 +20,8 @@ from tianji_cli.bench.comparison.schedule import make_cells, planned_s
 from tianji_cli.bench.comparison.warmup import warm_up
 from tianji_cli.bench.compatibility import check_versions
 from tianji_cli.bench.machine import load_now
-from tianji_cli.bench.systems.base import Installed, Peer, PeerMissingError, PeerOptions
-from tianji_cli.bench.systems.venv_peer import options_of
+from tianji_cli.bench.systems.base import Installed, System, SystemMissingError, SystemOptions
+from tianji_cli.bench.systems.venv_baseline import options_of
 from tianji_cli.bench.tasks.env_check import find_env_problems
 from tianji_cli.bench.tasks.suite import Suite
 from tianji_cli.bench.tasks.work import ATARI, MINATAR
@@ -33,29 +33,33 @@ GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
 Bench: TypeAlias = Campaign[BenchFiles, BenchManifest, Cell]
 
 
-def find_peers(
-    peers: Sequence[Peer], options: PeerOptions, *, skip_missing: bool, say: Callable[[str], None]
+def find_systems(
+    systems: Sequence[System],
+    options: SystemOptions,
+    *,
+    skip_missing: bool,
+    say: Callable[[str], None],
 ) -> dict[str, Installed | None]:
     """Finds every system; a missing one is an error, or None with `skip_missing`.
 
     Raises:
-        PeerMissingError: One is missing; says what to do.
+        SystemMissingError: One is missing; says what to do.
     """
     found: dict[str, Installed | None] = {}
-    for peer in peers:
+    for system in systems:
         try:
-            found[peer.name] = peer.prepare(options)
-        except PeerMissingError as error:
+            found[system.name] = system.prepare(options)
+        except SystemMissingError as error:
             if not skip_missing:
                 raise
-            say(f"missing: {peer.title} ({error})")
-            found[peer.name] = None
+            say(f"missing: {system.title} ({error})")
+            found[system.name] = None
     return found
 
 
 def new_bench(
     suite: Suite,
-    peers: Sequence[Peer],
+    systems: Sequence[System],
     installed: dict[str, Installed | None],
     seeds: Sequence[int],
     root: Path,
@@ -64,50 +68,54 @@ def new_bench(
 
     Args:
         suite: The work.
-        peers: In the order of the tables.
-        installed: From `find_peers`.
+        systems: In the order of the tables.
+        installed: From `find_systems`.
         seeds: One block each.
         root: `results/bench-<id>`.
 
     Raises:
-        ConfigError: A task names a peer that cannot do it.
+        ConfigError: A task names a system that cannot do it.
     """
-    unable = refusals(suite, peers)
-    cells = make_cells(suite, [peer.name for peer in peers], seeds)
+    unable = refusals(suite, systems)
+    cells = make_cells(suite, [system.name for system in systems], seeds)
     manifest = BenchManifest(
         bench_id=root.name,
         suite=suite,
-        peers=installed,
+        systems=installed,
         seeds=list(seeds),
         cells=cells,
         parity={
-            name: {peer.name: peer.parity(task) for peer in peers if peer.name in task.peers}
+            name: {
+                system.name: system.parity(task)
+                for system in systems
+                if system.name in task.systems
+            }
             for name, task in suite.tasks.items()
         },
         unable=unable,
-        caveats=[text for peer in peers for text in peer.caveats],
+        caveats=[text for system in systems for text in system.caveats],
         planned_s=planned_s(suite, cells),
         **beginning(),
     )
     return Campaign(BenchFiles(root.resolve()), manifest, cells)
 
 
-def refusals(suite: Suite, peers: Sequence[Peer]) -> dict[str, dict[str, str]]:
-    """Why a peer takes no part in a task, by task and peer: no system is left out silently.
+def refusals(suite: Suite, systems: Sequence[System]) -> dict[str, dict[str, str]]:
+    """Why a system takes no part in a task, by task and system: no system is left out silently.
 
     Raises:
-        ConfigError: A task names a peer that cannot do it.
+        ConfigError: A task names a system that cannot do it.
     """
     found: dict[str, dict[str, str]] = {}
     for name, task in suite.tasks.items():
-        for peer in peers:
-            reason = peer.refusal(task)
-            if peer.name in task.peers and reason is not None:
-                where = f"tasks.{name}.peers.{peer.name}"
+        for system in systems:
+            reason = system.refusal(task)
+            if system.name in task.systems and reason is not None:
+                where = f"tasks.{name}.peers.{system.name}"
                 raise ConfigError(reason, where=where, fix="leave it out of this task")
-            if peer.name not in task.peers:
-                said = task.without.get(peer.name, "the suite has no task for it")
-                found.setdefault(name, {})[peer.name] = reason or f"{peer.title}: {said}"
+            if system.name not in task.systems:
+                said = task.without.get(system.name, "the suite has no task for it")
+                found.setdefault(name, {})[system.name] = reason or f"{system.title}: {said}"
     return found
 
 
@@ -153,26 +161,26 @@ def read_bench(root: Path) -> Bench:
     return read_campaign(BenchFiles(root.resolve()))
 
 
-def with_peers_of_now(bench: Bench, peers: Mapping[str, Peer]) -> Bench:
+def with_systems_of_now(bench: Bench, systems: Mapping[str, System]) -> Bench:
     """The same benchmark, with the systems of its open cells found again.
 
     Raises:
-        PeerMissingError: One is no longer there.
+        SystemMissingError: One is no longer there.
         ConfigError: One has changed since the benchmark was started.
     """
-    wanted = {cell.peer for cell in bench.open_cells}
+    wanted = {cell.system for cell in bench.open_cells}
     earlier = {
         name: installed
-        for name, installed in bench.manifest.peers.items()
+        for name, installed in bench.manifest.systems.items()
         if name in wanted and installed is not None
     }
-    found = {name: peers[name].prepare(options_of(one.python)) for name, one in earlier.items()}
+    found = {name: systems[name].prepare(options_of(one.python)) for name, one in earlier.items()}
     check_versions(
         {name: installed.versions for name, installed in earlier.items()},
         {name: installed.versions for name, installed in found.items()},
         str(bench.files.root),
     )
-    manifest = msgspec.structs.replace(bench.manifest, peers={**bench.manifest.peers, **found})
+    manifest = msgspec.structs.replace(bench.manifest, systems={**bench.manifest.systems, **found})
     return replace(bench, manifest=manifest)
 
 
@@ -181,7 +189,7 @@ class CellRunner:
 
     Args:
         bench: From `new_bench` or `read_bench`.
-        peers: By name.
+        systems: By name.
         show: Called while a cell runs.
         say: Shows a line about the work before a cell.
     """
@@ -189,42 +197,44 @@ class CellRunner:
     def __init__(
         self,
         bench: Bench,
-        peers: Mapping[str, Peer],
+        systems: Mapping[str, System],
         show: Callable[[Cell, Seen], None] = lambda *_: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bench = bench
-        self._peers = peers
+        self._systems = systems
         self._show = show
         self._say = say
         self._warm: set[tuple[str, str]] = set()
 
     def __call__(self, cell: Cell) -> CellResult:
         """Runs one to its end; see `run_cell`."""
-        manifest, peer = self._bench.manifest, self._peers[cell.peer]
-        installed = manifest.peers[cell.peer]
-        if installed is not None and (cell.task, cell.peer) not in self._warm:
-            self._warm.add((cell.task, cell.peer))
-            warm_up(cell, manifest.suite.tasks[cell.task], peer, installed, self._say)
-        return _run(self._bench, cell, peer, self._show)
+        manifest, system = self._bench.manifest, self._systems[cell.system]
+        installed = manifest.systems[cell.system]
+        if installed is not None and (cell.task, cell.system) not in self._warm:
+            self._warm.add((cell.task, cell.system))
+            warm_up(cell, manifest.suite.tasks[cell.task], system, installed, self._say)
+        return _run(self._bench, cell, system, self._show)
 
 
-def _run(bench: Bench, cell: Cell, peer: Peer, show: Callable[[Cell, Seen], None]) -> CellResult:
+def _run(
+    bench: Bench, cell: Cell, system: System, show: Callable[[Cell, Seen], None]
+) -> CellResult:
     manifest, paths = bench.manifest, bench.files.files(cell)
-    installed = manifest.peers[cell.peer]
+    installed = manifest.systems[cell.system]
     if installed is None:
         paths.root.mkdir(parents=True, exist_ok=True)
         return CellResult(
             cell=cell,
             outcome="missing",
-            detail=f"{peer.title} is not installed here",
+            detail=f"{system.title} is not installed here",
             started_at=now_text(),
             machine_id=manifest.machine.id,
         )
     work = Assignment(
         cell=cell,
         task=manifest.suite.tasks[cell.task],
-        peer=peer,
+        system=system,
         installed=installed,
         paths=paths,
         machine_id=manifest.machine.id,

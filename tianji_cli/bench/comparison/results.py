@@ -15,27 +15,27 @@ from tianji_cli.bench.kinds import COMPARISON
 from tianji_cli.bench.process_tree import Leftover
 from tianji_cli.bench.shared_memory import LeftFile
 from tianji_cli.bench.systems.base import CellPaths, Installed, Job, ParityRow
-from tianji_cli.bench.tasks.suite import PEERS, Suite, Task
+from tianji_cli.bench.tasks.suite import SYSTEMS, Suite, Task
 
 REPORT_TABLES = (Production, Consumption, Episode, Event, Staleness)
 """All inputs of a report."""
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class Cell(msgspec.Struct, frozen=True, kw_only=True, rename={"system": "peer"}):
     """One system doing one task once. The block is its seed: all systems of a block are paired."""
 
     task: str
-    peer: str
+    system: str
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.task}/{self.peer}-seed{self.seed}"
+        return f"{self.task}/{self.system}-seed{self.seed}"
 
     def job(self, task: Task, scratch: Path) -> Job:
         """Input of its driver; `task` includes the overrides of its system."""
         return Job(
-            peer=self.peer,
+            system=self.system,
             task_name=self.task,
             task=task,
             seed=self.seed,
@@ -61,16 +61,16 @@ class CellResult(Result[Cell], frozen=True, kw_only=True):
     versions: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class BenchManifest(Manifest[Suite, Cell], frozen=True, kw_only=True):
+class BenchManifest(Manifest[Suite, Cell], frozen=True, kw_only=True, rename={"systems": "peers"}):
     """`bench.json`."""
 
-    peers: dict[str, Installed | None]
+    systems: dict[str, Installed | None]
     """By name; null for one that is missing."""
     seeds: list[int]
     parity: dict[str, dict[str, list[ParityRow]]]
-    """By task and peer."""
+    """By task and system."""
     unable: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    """Why a peer of this benchmark takes no part in a task, by task and peer."""
+    """Why a system of this benchmark takes no part in a task, by task and system."""
     caveats: list[str]
     planned_s: float
 
@@ -83,8 +83,8 @@ class BenchFiles(CampaignFiles[BenchManifest, Cell, CellResult]):
     result_type = CellResult
 
     def check_manifest(self, manifest: BenchManifest) -> None:
-        names = {*manifest.peers, *(cell.peer for cell in manifest.cells)}
-        check_known("peers", names, PEERS, self.manifest)
+        names = {*manifest.systems, *(cell.system for cell in manifest.cells)}
+        check_known("systems", names, SYSTEMS, self.manifest)
 
     def files(self, cell: Cell) -> CellPaths:
         """Of one cell."""

@@ -22,7 +22,7 @@ from tianji_cli.bench.comparison.results import Cell, CellResult
 from tianji_cli.bench.comparison.stop_rule import StopRule, Verdict
 from tianji_cli.bench.machine import Load
 from tianji_cli.bench.process_tree import clean_environment, modules_environment
-from tianji_cli.bench.systems.base import CellPaths, Command, Installed, Peer
+from tianji_cli.bench.systems.base import CellPaths, Command, Installed, System
 from tianji_cli.bench.systems.raw import Feed, GarbageError, RawRecord
 from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.storage.safe_files import clear
@@ -116,7 +116,7 @@ class Assignment:
     Attributes:
         cell: The cell.
         task: As in the suite, without the overrides of this system.
-        peer: The system.
+        system: The system.
         installed: Where it is installed.
         paths: The cell's files.
         machine_id: Of this machine.
@@ -125,7 +125,7 @@ class Assignment:
 
     cell: Cell
     task: Task
-    peer: Peer
+    system: System
     installed: Installed
     paths: CellPaths
     machine_id: str
@@ -143,16 +143,16 @@ def run_cell(work: Assignment, show: Callable[[Seen], None]) -> CellResult:
         KeyboardInterrupt: The user stopped it; the system was ended, and nothing was concluded.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    task, paths = work.task.of(work.cell.peer), work.paths
+    task, paths = work.task.of(work.cell.system), work.paths
     with _prepared(paths) as scratch:
         command = _write_job(work, task, scratch)
         launched_s = time.monotonic()
-        watch = CellWatch(work.peer.feed(paths), StopRule(task, launched_s), show)
+        watch = CellWatch(work.system.feed(paths), StopRule(task, launched_s), show)
         ended = run_child(
             command.argv, _environment(work, command), paths.root, paths.output, watch
         )
         stop_asked_s = None if ended.stop_asked_s is None else ended.stop_asked_s - launched_s
-        verdict, figures = _conclude(watch, launched_s, stop_asked_s, task, work.peer, paths)
+        verdict, figures = _conclude(watch, launched_s, stop_asked_s, task, work.system, paths)
         if ended.exit_code not in (None, *command.ok_codes) and stop_asked_s is not None:
             detail = f"{verdict.detail}; its exit code was {ended.exit_code}"
             verdict = Verdict(verdict.outcome, detail)
@@ -180,7 +180,7 @@ def _write_job(work: Assignment, task: Task, scratch: Path) -> Command:
     """Writes `job.json` and the other files the system needs."""
     job = work.cell.job(task, scratch)
     work.paths.job.write_bytes(msgspec.json.encode(job))
-    return work.peer.command(job, work.paths, work.installed)
+    return work.system.command(job, work.paths, work.installed)
 
 
 def _environment(work: Assignment, command: Command) -> dict[str, str]:
@@ -213,7 +213,7 @@ def _conclude(
     launched_s: float,
     stop_asked_s: float | None,
     task: Task,
-    peer: Peer,
+    system: System,
     paths: CellPaths,
 ) -> tuple[Verdict, Figures]:
     """Writes the trace tables and measures; unreadable records are an outcome, not an error."""
@@ -221,7 +221,7 @@ def _conclude(
     assert verdict is not None, "it has ended"
     try:
         watch.hear(time.monotonic())
-        rows = peer.trace(watch.records, paths, launched_s)
+        rows = system.trace(watch.records, paths, launched_s)
     except TianJiError as error:
         return Verdict("garbage", error.what), Figures()
     write_trace(paths, rows)

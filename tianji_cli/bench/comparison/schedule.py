@@ -12,18 +12,19 @@ LAUNCH_S = 12.0
 """Seconds planned for launch and end of a cell, in addition to its training."""
 
 
-def make_cells(suite: Suite, peers: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def make_cells(suite: Suite, systems: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """Randomised blocks: all systems run a task with one seed before the next seed begins.
 
     A slow drift of the machine then hits all systems alike, and the ratios within a block are
     paired. The order within a block is random but the same for the same suite and seeds.
     """
     able = {
-        name: [peer for peer in peers if peer in task.peers] for name, task in suite.tasks.items()
+        name: [system for system in systems if system in task.systems]
+        for name, task in suite.tasks.items()
     }
     return [
-        Cell(task=task, peer=peer, seed=seed)
-        for task, peer, seed in in_blocks(suite.name, able, seeds)
+        Cell(task=task, system=system, seed=seed)
+        for task, system, seed in in_blocks(suite.name, able, seeds)
     ]
 
 

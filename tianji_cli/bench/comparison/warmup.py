@@ -9,24 +9,24 @@ from pathlib import Path
 
 from tianji_cli.bench.comparison.results import Cell
 from tianji_cli.bench.process_tree import clean_environment, modules_environment
-from tianji_cli.bench.systems.base import Installed, Peer
+from tianji_cli.bench.systems.base import Installed, System
 from tianji_cli.bench.tasks.suite import Task
 
 
 def warm_up(
-    cell: Cell, task: Task, peer: Peer, installed: Installed, say: Callable[[str], None]
+    cell: Cell, task: Task, system: System, installed: Installed, say: Callable[[str], None]
 ) -> None:
     """Does it and shows what it says. If it fails its last line is shown, and the cell runs.
 
     Args:
         cell: The first of its task and system.
         task: As written.
-        peer, installed: The system.
+        system, installed: The system.
         say: Shows one line.
     """
     with tempfile.TemporaryDirectory(prefix="tjb-") as name:
         scratch = Path(name)
-        command = peer.rehearsal(cell.job(task.of(cell.peer), scratch), scratch, installed)
+        command = system.rehearsal(cell.job(task.of(cell.system), scratch), scratch, installed)
         if command is None:
             return
         done = subprocess.run(
@@ -47,4 +47,4 @@ def warm_up(
     if done.returncode:
         lines += done.stderr.splitlines()[-1:] or [f"ended with code {done.returncode}"]
     for line in lines:
-        say(f"  {peer.title}, {cell.task}: {line}")
+        say(f"  {system.title}, {cell.task}: {line}")

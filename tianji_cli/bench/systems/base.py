@@ -22,20 +22,20 @@ Deviations: TypeAlias = Mapping[str, tuple[MatchKind, str]]
 """How each setting is met, with a note, by setting."""
 
 
-class PeerMissingError(PreflightError):
+class SystemMissingError(PreflightError):
     """A requested system is not installed here; the fix says how to install it."""
 
 
 @dataclass(frozen=True)
-class PeerOptions:
-    """Where peers are installed.
+class SystemOptions:
+    """Where baselines are installed.
 
     Attributes:
-        peers_dir: Virtual environments made by `--install`.
+        systems_dir: Virtual environments made by `--install`.
         xingtian_python: The interpreter of the user's own XingTian.
     """
 
-    peers_dir: Path
+    systems_dir: Path
     xingtian_python: Path | None = None
 
 
@@ -56,13 +56,13 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"system": "peer"}):
     """`job.json`: all inputs of a driver."""
 
-    peer: str
+    system: str
     task_name: str
     task: Task
-    """With this peer's overrides applied."""
+    """With this system's overrides applied."""
     seed: int
     scratch: str
     """A short path: sockets below it must stay under 108 characters."""
@@ -73,7 +73,7 @@ class CellPaths:
     """The files of one cell: one system, one task, one seed.
 
     Args:
-        root: `results/bench-<id>/cells/<task>/<peer>-seed<n>`.
+        root: `results/bench-<id>/cells/<task>/<system>-seed<n>`.
     """
 
     root: Path
@@ -119,7 +119,7 @@ class Command:
     ok_codes: Sequence[int] = (0,)
 
 
-class Peer(Protocol):
+class System(Protocol):
     """One system."""
 
     @property
@@ -131,11 +131,11 @@ class Peer(Protocol):
     @property
     def caveats(self) -> Sequence[str]: ...
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         """Finds the system and checks that its packages can be imported.
 
         Raises:
-            PeerMissingError: It is not installed; the fix gives the command.
+            SystemMissingError: It is not installed; the fix gives the command.
         """
         ...
 
@@ -173,7 +173,7 @@ class Peer(Protocol):
         ...
 
 
-class AnyPeer:
+class AnySystem:
     """The parts that are the same for all systems."""
 
     name: str
@@ -196,7 +196,7 @@ class AnyPeer:
         return parity_rows(task, self.name, self.deviations(task))
 
 
-class DriverPeer(AnyPeer):
+class DriverSystem(AnySystem):
     """A system whose driver is a file of TianJi that runs in its interpreter."""
 
     drivers: ClassVar[Mapping[str, str]]
@@ -229,15 +229,15 @@ THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """One compute thread per process: with small networks more only wait for each other."""
 
 
-def parity_rows(task: Task, peer: str, deviations: Deviations) -> list[ParityRow]:
-    """The parity table of one peer: equal unless a deviation is given.
+def parity_rows(task: Task, system: str, deviations: Deviations) -> list[ParityRow]:
+    """The parity table of one system: equal unless a deviation is given.
 
     Args:
         task: As written.
-        peer: Its overrides count as different.
+        system: Its overrides count as different.
         deviations: By setting; an equal one is only a remark.
     """
-    resolved = scalar_rows(task.of(peer))
+    resolved = scalar_rows(task.of(system))
     rows = []
     for name, wanted in scalar_rows(task).items():
         match, note = deviations.get(name, ("equal", ""))
@@ -247,6 +247,6 @@ def parity_rows(task: Task, peer: str, deviations: Deviations) -> list[ParityRow
     return rows
 
 
-def default_peers_dir() -> Path:
+def default_systems_dir() -> Path:
     """`$XDG_CACHE_HOME/tianji/peers`, by default below `~/.cache`."""
     return cache_home() / "tianji" / "peers"

@@ -1,4 +1,4 @@
-"""Creates virtual environments for the peers that are on PyPI."""
+"""Creates virtual environments for the baselines that are on PyPI."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from pathlib import Path
 
 from engine.config.config_file import suggest
 from engine.errors import ConfigError, PreflightError
-from tianji_cli.bench.systems.registry import PEERS_BY_NAME
-from tianji_cli.bench.systems.venv_peer import VenvPeer, venv_python
+from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
+from tianji_cli.bench.systems.venv_baseline import VenvBaseline, venv_python
 
-INSTALLABLE = {name: peer for name, peer in PEERS_BY_NAME.items() if isinstance(peer, VenvPeer)}
+INSTALLABLE = {
+    name: system for name, system in SYSTEMS_BY_NAME.items() if isinstance(system, VenvBaseline)
+}
 SIZE = "1 to 5 GB"
 
 
-def is_installed(name: str, peers_dir: Path) -> bool:
+def is_installed(name: str, systems_dir: Path) -> bool:
     """Whether `install` has made this environment with all that it makes today."""
-    done = peers_dir / name / ".installed"
+    done = systems_dir / name / ".installed"
     packages = list(INSTALLABLE[name].packages)
     return done.is_file() and done.read_text(encoding="utf-8").split() == packages
 
 
-def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
-    """Creates (or completes) the environment of one peer and prints each step.
+def install(name: str, systems_dir: Path, say: Callable[[str], None]) -> Path:
+    """Creates (or completes) the environment of one baseline and prints each step.
 
     Returns:
         Its interpreter.
 
     Raises:
-        ConfigError: This peer is not on PyPI.
+        ConfigError: This baseline is not on PyPI.
         PreflightError: An installation step failed; the end of its output is in the error.
     """
     if name not in INSTALLABLE:
@@ -41,14 +43,14 @@ def install(name: str, peers_dir: Path, say: Callable[[str], None]) -> Path:
             else (suggest(name, INSTALLABLE))
         )
         raise ConfigError(f"{name!r} cannot be installed from here", where="--install", fix=fix)
-    place, packages = peers_dir / name, INSTALLABLE[name].packages
-    if is_installed(name, peers_dir):
+    place, packages = systems_dir / name, INSTALLABLE[name].packages
+    if is_installed(name, systems_dir):
         say(f"{name} is installed in {place}")
-        return venv_python(peers_dir, name)
+        return venv_python(systems_dir, name)
     say(f"installing {name} into {place} ({', '.join(packages)}; {SIZE} of disk)")
     place.parent.mkdir(parents=True, exist_ok=True)
     _run([_base_python(), "-P", "-m", "venv", str(place)], place)
-    python = venv_python(peers_dir, name)
+    python = venv_python(systems_dir, name)
     pip = [str(python), "-P", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     _run([*pip, packages[0]], place)  # torch first, so that a CPU build is kept
     _run([*pip, *packages], place)

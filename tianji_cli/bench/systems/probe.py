@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tianji_cli.bench.systems.base import Installed, PeerMissingError
+from tianji_cli.bench.systems.base import Installed, SystemMissingError
 
 PROBE_S = 120.0
 _SCRIPT = """
@@ -33,20 +33,20 @@ def probe_here(packages: Sequence[str]) -> Installed:
     )
 
 
-def probe(python: Path, modules: Sequence[str], *, peer: str, fix: str) -> Installed:
+def probe(python: Path, modules: Sequence[str], *, system: str, fix: str) -> Installed:
     """Imports the modules in the given interpreter.
 
     Args:
         python: Interpreter.
         modules: `module` or `module=label`.
-        peer: For the error.
+        system: For the error.
         fix: What to do if it is missing.
 
     Raises:
-        PeerMissingError: No such interpreter, or an import fails.
+        SystemMissingError: No such interpreter, or an import fails.
     """
     if not python.is_file():
-        raise PeerMissingError(f"{peer} is not installed", where=str(python), fix=fix)
+        raise SystemMissingError(f"{system} is not installed", where=str(python), fix=fix)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     try:
         result = subprocess.run(
@@ -59,8 +59,8 @@ def probe(python: Path, modules: Sequence[str], *, peer: str, fix: str) -> Insta
             cwd=str(python.parent),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerMissingError(f"{peer} does not start: {error}", where=str(python)) from error
+        raise SystemMissingError(f"{system} does not start: {error}", where=str(python)) from error
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise PeerMissingError(f"{peer} does not import: {last}", where=str(python), fix=fix)
+        raise SystemMissingError(f"{system} does not import: {last}", where=str(python), fix=fix)
     return Installed(python=str(python), versions=json.loads(result.stdout.splitlines()[-1]))

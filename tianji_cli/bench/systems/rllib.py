@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from tianji_cli.bench.systems.base import Deviations
-from tianji_cli.bench.systems.venv_peer import GAMES, TORCH, VenvPeer
+from tianji_cli.bench.systems.venv_baseline import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala
 
@@ -40,7 +40,7 @@ def parse_results(lines: Iterable[str]) -> list[RllibResult]:
     return found
 
 
-class Rllib(VenvPeer):
+class Rllib(VenvBaseline):
     """`PPO`, `IMPALA` and `DQN` of `ray.rllib`; env runners are its workers."""
 
     name = "rllib"

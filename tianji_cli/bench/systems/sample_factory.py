@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tianji_cli.bench.systems.base import Deviations
-from tianji_cli.bench.systems.venv_peer import GAMES, TORCH, VenvPeer
+from tianji_cli.bench.systems.venv_baseline import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 
 
-class SampleFactory(VenvPeer):
+class SampleFactory(VenvBaseline):
     """`APPO`; rollout workers are its workers, inference has a process of its own."""
 
     name = "sample-factory"

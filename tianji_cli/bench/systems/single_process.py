@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from engine.wording import plural
-from tianji_cli.bench.systems.base import Deviations, DriverPeer, Installed, PeerOptions
+from tianji_cli.bench.systems.base import Deviations, DriverSystem, Installed, SystemOptions
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 
 
-class SingleProcess(DriverPeer):
+class SingleProcess(DriverSystem):
     """Runs in TianJi's own interpreter, but imports nothing of TianJi."""
 
     name = "single-process"
@@ -18,7 +18,7 @@ class SingleProcess(DriverPeer):
     drivers: ClassVar = {"ppo": "single_process_ppo.py", "dqn": "single_process_dqn.py"}
     caveats = ("A plain loop of about a hundred lines; it exists to show what distribution costs.",)
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         return probe_here(["torch", "gymnasium"])
 
     def deviations(self, task: Task) -> Deviations:

@@ -22,7 +22,14 @@ from engine.trace.records import (
     Record,
     table_of,
 )
-from tianji_cli.bench.systems.base import AnyPeer, CellPaths, Command, Installed, Job, PeerOptions
+from tianji_cli.bench.systems.base import (
+    AnySystem,
+    CellPaths,
+    Command,
+    Installed,
+    Job,
+    SystemOptions,
+)
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
 from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchImpala, BenchPpo
@@ -139,7 +146,7 @@ def origin_of(events: Iterable[Event]) -> float | None:
     return next((row.origin_s for row in events if row.kind == "started"), None)
 
 
-class Tianji(AnyPeer):
+class Tianji(AnySystem):
     """`tianji up` with the policy `tianji`."""
 
     name = "tianji"
@@ -149,7 +156,7 @@ class Tianji(AnyPeer):
         " nothing to compile as they are set up here.",
     )
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         found = probe_here(["torch", "gymnasium"])
         return msgspec.structs.replace(
             found, versions={"tianji": engine.__version__, **found.versions}

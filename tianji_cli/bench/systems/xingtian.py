@@ -18,12 +18,12 @@ from tianji_cli.bench.systems.base import (
     CellPaths,
     Command,
     Deviations,
-    DriverPeer,
+    DriverSystem,
     Installed,
     Job,
     MatchKind,
-    PeerMissingError,
-    PeerOptions,
+    SystemMissingError,
+    SystemOptions,
 )
 from tianji_cli.bench.systems.probe import probe
 from tianji_cli.bench.systems.raw import Feed
@@ -40,7 +40,7 @@ HOW_TO = (
 )
 
 
-class Xingtian(DriverPeer):
+class Xingtian(DriverSystem):
     """XingTian's PPO and DQN; explorers are its workers."""
 
     name = "xingtian"
@@ -54,14 +54,14 @@ class Xingtian(DriverPeer):
         "XingTian has no seed option: its blocks differ by chance alone.",
     )
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         named = options.xingtian_python or os.environ.get(PYTHON_VARIABLE)
         if not named:
-            raise PeerMissingError(
+            raise SystemMissingError(
                 "no XingTian installation was named", where="xingtian", fix=HOW_TO
             )
         modules = ["xt=xingtian", "tensorflow", "pyarrow", "gym", "numpy"]
-        return probe(expand(named), modules, peer=self.title, fix=HOW_TO)
+        return probe(expand(named), modules, system=self.title, fix=HOW_TO)
 
     def refusal(self, task: Task) -> str | None:
         if task.env.id not in SHAPES:

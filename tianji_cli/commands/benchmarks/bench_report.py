@@ -159,7 +159,7 @@ def _check_mergeable(first: BenchManifest, other: BenchManifest, root: Path) -> 
             where=str(root),
             fix="only the same work can be compared; report each on its own",
         )
-    names = {*first.peers, *other.peers}
+    names = {*first.systems, *other.systems}
     changes = version_changes(_versions(first, names), _versions(other, names))
     if first.git.commit != other.git.commit:
         changes.append(f"TianJi was {code_name(first.git)}, is {code_name(other.git)}")
@@ -173,8 +173,8 @@ def _check_mergeable(first: BenchManifest, other: BenchManifest, root: Path) -> 
 
 def _versions(manifest: BenchManifest, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Versions by system; empty for a missing one."""
-    peers = {name: manifest.peers.get(name) for name in names}
-    return {name: peer.versions if peer else {} for name, peer in peers.items()}
+    systems = {name: manifest.systems.get(name) for name in names}
+    return {name: system.versions if system else {} for name, system in systems.items()}
 
 
 def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[str]]]:
@@ -182,7 +182,7 @@ def _rebuild(loaded: _Loaded) -> tuple[dict[Cell, CellResult], tuple[int, list[s
     results, wrong = {}, []
     for cell, result in loaded.results.items():
         trace = loaded.places[cell].files(cell).trace
-        task = loaded.manifest.suite.tasks[cell.task].of(cell.peer)
+        task = loaded.manifest.suite.tasks[cell.task].of(cell.system)
         if not trace.is_dir():
             results[cell] = result
             continue

@@ -39,7 +39,7 @@ from tianji_cli.bench.compatibility import (
 )
 from tianji_cli.bench.kinds import KindInfo, kinds_at
 from tianji_cli.bench.machine import MAX_BUSY_CORES, this_machine
-from tianji_cli.bench.systems.base import PeerOptions
+from tianji_cli.bench.systems.base import SystemOptions
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.storage.consent import Consent, words_of
@@ -56,7 +56,7 @@ T = TypeVar("T")
 ANOTHER_PLACE = "free space or permissions there, or give another place with --out DIR"
 """The fix for a report that cannot be written."""
 
-DEFAULT_PEERS = "single-process"
+DEFAULT_BASELINES = "single-process"
 """Default of `--compare`."""
 
 
@@ -74,7 +74,7 @@ class BenchRequest:
     results: Path
     name: str | None
     resume: str | None
-    peer_options: PeerOptions
+    system_options: SystemOptions
     yes: bool
     dry_run: bool
     skip_missing: bool
@@ -86,7 +86,7 @@ class BenchRequest:
         """Whether the user gave each option that defines the work."""
         return {
             "--hosts": self.inventory is not None,
-            "--compare": self.compare != DEFAULT_PEERS,
+            "--compare": self.compare != DEFAULT_BASELINES,
             "--task": bool(self.tasks),
             "--seeds": self.seeds is not None,
             "--budget": self.budget_s is not None,

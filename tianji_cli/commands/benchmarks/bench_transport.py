@@ -16,8 +16,8 @@ from tianji_cli.bench.campaign import Campaign
 from tianji_cli.bench.cells import beginning
 from tianji_cli.bench.compatibility import check_host_versions, check_versions
 from tianji_cli.bench.scaling.suite import find_inventory
-from tianji_cli.bench.systems.base import PeerMissingError, PeerOptions
-from tianji_cli.bench.systems.venv_peer import options_of
+from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
+from tianji_cli.bench.systems.venv_baseline import options_of
 from tianji_cli.bench.transport.compare import TransportComparison, compare
 from tianji_cli.bench.transport.hosts import Hosts
 from tianji_cli.bench.transport.methods import METHODS, OWN, Found, Place, find
@@ -68,13 +68,13 @@ def _hosts(name: str | None) -> list[Host]:
     return list(inventory.hosts)
 
 
-def _find(names: list[str], options: PeerOptions) -> tuple[dict[str, Found], dict[str, str]]:
+def _find(names: list[str], options: SystemOptions) -> tuple[dict[str, Found], dict[str, str]]:
     """What is installed here, and why the rest is not measured."""
     found, missing = {}, {}
     for name in names:
         try:
             found[name] = find(METHODS[name], options)
-        except PeerMissingError as error:
+        except SystemMissingError as error:
             missing[name] = f"{error.what} ({error.fix})" if error.fix else error.what
     return found, missing
 
@@ -83,7 +83,7 @@ def with_methods_of_now(work: TransportCampaign) -> TransportCampaign:
     """The same, with the methods of its open cells as found now.
 
     Raises:
-        PeerMissingError: One is no longer there.
+        SystemMissingError: One is no longer there.
         ConfigError: One has changed since the benchmark was started.
     """
     manifest, wanted = work.manifest, {cell.method for cell in work.open_cells}
@@ -123,7 +123,7 @@ class TransportKind(Kind[TransportFiles, TransportManifest, TransportCell, Trans
         hosts = _hosts(request.inventory)
         place: Place = "between hosts" if hosts else "one host"
         wanted = [name for name in suite.methods if place in METHODS[name].places]
-        found, missing = _find(wanted, request.peer_options)
+        found, missing = _find(wanted, request.system_options)
         bench_id = request.new_id("bench", suite.name)
         num_blocks = request.seeds or suite.blocks
         if OWN not in found:

@@ -66,7 +66,7 @@ def render_bench_page(page: BenchPage, base: Path) -> str:
         HTML. The same files give the same text.
     """
     comparison, manifest = page.comparison, page.manifest
-    title = f"{comparison.suite}: {', '.join(TITLES[name] for name in manifest.peers)}"
+    title = f"{comparison.suite}: {', '.join(TITLES[name] for name in manifest.systems)}"
     return render(
         "bench.html",
         title=f"{title} · TianJi bench",
@@ -98,15 +98,15 @@ def _task(page: BenchPage, task: TaskComparison, base: Path) -> dict[str, object
         )
         for figure in page.figures[task.task]
     ]
-    by_peer = page.manifest.parity[task.task]
+    by_system = page.manifest.parity[task.task]
     return {
         "name": task.task,
         "verdicts": verdicts(task),
         "headings": _headings(task),
         "summary": _summary(page, task),
         "figures": figures,
-        "parity_headings": ["setting", "the task", *(TITLES[peer] for peer in by_peer)],
-        "parity": _parity(by_peer),
+        "parity_headings": ["setting", "the task", *(TITLES[system] for system in by_system)],
+        "parity": _parity(by_system),
         "unable": list(page.manifest.unable.get(task.task, {}).values()),
     }
 
@@ -134,23 +134,23 @@ def _summary(page: BenchPage, task: TaskComparison) -> list[tuple[str, ...]]:
     """In the columns of `_headings`."""
     return [
         (
-            TITLES[peer.peer],
-            interval_text(peer.throughput, 0),
-            units.number(peer.throughput_median, 0),
-            success_text(peer),
-            return_text(peer.final_return, page.manifest.suite.tasks[task.task].threshold),
-            return_text(peer.mean_return, page.manifest.suite.tasks[task.task].threshold),
-            median_text(peer),
-            _tight(units.seconds(peer.restricted_mean_s)),
-            _tight(units.seconds(peer.median_from_launch_s)),
-            units.number(peer.median_steps, 0),
-            _tight(units.seconds(peer.launch_s)),
-            "–" if peer.peak_rss_bytes is None else _tight(units.size(peer.peak_rss_bytes)),
-            f"{units.plural(peer.num_leftovers, 'process')},"
-            f" {units.plural(peer.num_open_ports, 'port')}",
-            failures_text(peer),
+            TITLES[summary.system],
+            interval_text(summary.throughput, 0),
+            units.number(summary.throughput_median, 0),
+            success_text(summary),
+            return_text(summary.final_return, page.manifest.suite.tasks[task.task].threshold),
+            return_text(summary.mean_return, page.manifest.suite.tasks[task.task].threshold),
+            median_text(summary),
+            _tight(units.seconds(summary.restricted_mean_s)),
+            _tight(units.seconds(summary.median_from_launch_s)),
+            units.number(summary.median_steps, 0),
+            _tight(units.seconds(summary.launch_s)),
+            "–" if summary.peak_rss_bytes is None else _tight(units.size(summary.peak_rss_bytes)),
+            f"{units.plural(summary.num_leftovers, 'process')},"
+            f" {units.plural(summary.num_open_ports, 'port')}",
+            failures_text(summary),
         )
-        for peer in task.peers
+        for summary in task.systems
     ]
 
 
@@ -159,17 +159,17 @@ def _tight(text: str) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _parity(by_peer: Mapping[str, Sequence[ParityRow]]) -> list[tuple[str, ...]]:
+def _parity(by_system: Mapping[str, Sequence[ParityRow]]) -> list[tuple[str, ...]]:
     """One row per setting, one column per system."""
     settings: dict[str, str] = {}
     cells: dict[tuple[str, str], str] = {}
-    for peer, rows in by_peer.items():
+    for system, rows in by_system.items():
         for row in rows:
             settings.setdefault(row.setting, row.wanted)
             note = f": {row.note}" if row.note else ""
-            cells[row.setting, peer] = f"{_SIGNS[row.match]}{note}"
+            cells[row.setting, system] = f"{_SIGNS[row.match]}{note}"
     return [
-        (name, wanted, *(cells.get((name, peer), units.NONE) for peer in by_peer))
+        (name, wanted, *(cells.get((name, system), units.NONE) for system in by_system))
         for name, wanted in settings.items()
     ]
 
@@ -179,7 +179,7 @@ def _facts(page: BenchPage) -> list[tuple[str, str]]:
     machine = manifest.machine
     versions = "; ".join(
         f"{TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.versions.items())
-        for name, found in manifest.peers.items()
+        for name, found in manifest.systems.items()
         if found is not None
     )
     dirty = " with uncommitted changes" if manifest.git.dirty else ""
@@ -223,7 +223,7 @@ def _cells(
     """
     return [
         _cell(cell, results[cell], places[cell], base)
-        for cell in sorted(results, key=lambda c: (c.task, c.seed, c.peer))
+        for cell in sorted(results, key=lambda c: (c.task, c.seed, c.system))
     ]
 
 

@@ -26,15 +26,15 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     table.add_column("system", no_wrap=True)
     for heading in ("env steps/s", "reached", "median", "× throughput", "× time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for peer in task.peers:
-        rate = None if peer.throughput is None else peer.throughput.estimate
+    for summary in task.systems:
+        rate = None if summary.throughput is None else summary.throughput.estimate
         table.add_row(
-            Text(TITLES[peer.peer], style="bold"),
+            Text(TITLES[summary.system], style="bold"),
             units.number(rate, 0),
-            reached_text(peer),
-            median_text(peer),
-            _ratio(peer.throughput_ratio),
-            _ratio(peer.time_ratio),
+            reached_text(summary),
+            median_text(summary),
+            _ratio(summary.throughput_ratio),
+            _ratio(summary.time_ratio),
         )
     table.caption_justify = "left"
     table.caption = Text(
@@ -44,9 +44,9 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     for words in return_lines(task):
         table.caption.append(f"\n· {words}")
     failed = [
-        f"{TITLES[peer.peer]} {failures_text(peer)}"
-        for peer in task.peers
-        if failures_text(peer) != "none"
+        f"{TITLES[summary.system]} {failures_text(summary)}"
+        for summary in task.systems
+        if failures_text(summary) != "none"
     ]
     if failed:
         table.caption.append(f"\nfailed: {'; '.join(failed)}", style="red")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tianji_cli import units
-from tianji_cli.bench.comparison.compare import US, PeerSummary, Ratio, TaskComparison
+from tianji_cli.bench.comparison.compare import US, Ratio, SystemSummary, TaskComparison
 from tianji_cli.bench.statistics import Interval
-from tianji_cli.bench.systems.registry import PEERS_BY_NAME
+from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 
-TITLES = {name: peer.title for name, peer in PEERS_BY_NAME.items()}
+TITLES = {name: system.title for name, system in SYSTEMS_BY_NAME.items()}
 
 PAPER = (
     (
@@ -30,7 +30,7 @@ PAPER = (
 
 COUNTING = (
     "Env steps and returns are counted by the environments themselves, by one wrapper for all"
-    " peers; TianJi's actors count their own.",
+    " baselines; TianJi's actors count their own.",
     "Throughput is taken over the last 80% of the time between first sample and stop: the first"
     " 20% hold start-up and compilation.",
     "The threshold is on training returns, exploration included, judged by the harness by one"
@@ -75,75 +75,79 @@ def ratio_text(ratio: Ratio | None) -> str:
     return f"{estimate} × [{low}, {high}], TianJi is {ratio.answer}"
 
 
-def success_text(peer: PeerSummary) -> str:
+def success_text(summary: SystemSummary) -> str:
     """Reached of observed, with Wilson's interval in per cent."""
-    if peer.success is None or peer.success.low is None or peer.success.high is None:
+    if summary.success is None or summary.success.low is None or summary.success.high is None:
         return units.NONE
-    return f"{reached_text(peer)} ({peer.success.low:.0%} to {peer.success.high:.0%})"
+    return f"{reached_text(summary)} ({summary.success.low:.0%} to {summary.success.high:.0%})"
 
 
-def reached_text(peer: PeerSummary) -> str:
+def reached_text(summary: SystemSummary) -> str:
     """Reached of observed."""
-    reached = peer.outcomes.get("reached", 0)
-    observed = reached + peer.outcomes.get("censored", 0)
+    reached = summary.outcomes.get("reached", 0)
+    observed = reached + summary.outcomes.get("censored", 0)
     return f"{reached}/{observed}" if observed else units.NONE
 
 
-def median_text(peer: PeerSummary) -> str:
+def median_text(summary: SystemSummary) -> str:
     """The median time to the threshold, or that half of the runs did not get there."""
-    if not peer.survival:
+    if not summary.survival:
         return units.NONE
-    return "not reached" if peer.median_s is None else units.seconds(peer.median_s)
+    return "not reached" if summary.median_s is None else units.seconds(summary.median_s)
 
 
-def failures_text(peer: PeerSummary) -> str:
+def failures_text(summary: SystemSummary) -> str:
     """Outcomes that are neither reached nor censored."""
-    bad = {k: n for k, n in peer.outcomes.items() if k not in ("reached", "censored")}
+    bad = {k: n for k, n in summary.outcomes.items() if k not in ("reached", "censored")}
     return ", ".join(f"{count} {name}" for name, count in sorted(bad.items())) or "none"
 
 
 def title_of_throughput(comparison: TaskComparison) -> str:
     """Sentence on the fastest system."""
-    known = [peer for peer in comparison.peers if peer.throughput is not None]
+    known = [summary for summary in comparison.systems if summary.throughput is not None]
     if not known:
         return "Throughput"
-    best = max(known, key=lambda peer: peer.throughput.estimate if peer.throughput else 0.0)
+    best = max(
+        known, key=lambda summary: summary.throughput.estimate if summary.throughput else 0.0
+    )
     assert best.throughput is not None
-    return f"{TITLES[best.peer]} collects most: {units.rate(best.throughput.estimate)}"
+    return f"{TITLES[best.system]} collects most: {units.rate(best.throughput.estimate)}"
 
 
 def title_of_time(comparison: TaskComparison) -> str:
     """Sentence on the system that reaches the threshold first."""
-    known = [peer for peer in comparison.peers if peer.median_s is not None]
+    known = [summary for summary in comparison.systems if summary.median_s is not None]
     if not known:
         return "Time to the threshold: no system gets half of its runs there"
-    best = min(known, key=lambda peer: peer.median_s or 0.0)
-    return f"{TITLES[best.peer]} reaches the threshold first: median {units.seconds(best.median_s)}"
+    best = min(known, key=lambda summary: summary.median_s or 0.0)
+    return (
+        f"{TITLES[best.system]} reaches the threshold first: median {units.seconds(best.median_s)}"
+    )
 
 
 def verdicts(comparison: TaskComparison) -> list[str]:
-    """One sentence about each peer."""
+    """One sentence about each baseline."""
     lines = []
-    for peer in comparison.peers:
-        if peer.peer == US:
+    for summary in comparison.systems:
+        if summary.system == US:
             continue
-        throughput, time = ratio_text(peer.throughput_ratio), ratio_text(peer.time_ratio)
-        lines.append(f"{TITLES[peer.peer]}: throughput {throughput}; time to threshold {time}")
+        throughput, time = ratio_text(summary.throughput_ratio), ratio_text(summary.time_ratio)
+        lines.append(f"{TITLES[summary.system]}: throughput {throughput}; time to threshold {time}")
     return lines + return_lines(comparison)
 
 
 def return_lines(comparison: TaskComparison) -> list[str]:
     """What each system has learnt, in one sentence each."""
     return [
-        f"{TITLES[peer.peer]} ends at a mean return of {return_text(peer.final_return)}"
+        f"{TITLES[summary.system]} ends at a mean return of {return_text(summary.final_return)}"
         + (
             f"; over its first {units.count(comparison.horizon_env_steps)} env steps the mean is"
-            f" {return_text(peer.mean_return)}"
-            if peer.mean_return
+            f" {return_text(summary.mean_return)}"
+            if summary.mean_return
             else ""
         )
-        for peer in comparison.peers
-        if peer.final_return
+        for summary in comparison.systems
+        if summary.final_return
     ]
 
 

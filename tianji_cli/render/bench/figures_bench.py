@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tianji_cli import units
-from tianji_cli.bench.comparison.compare import PeerSummary, TaskComparison
+from tianji_cli.bench.comparison.compare import SystemSummary, TaskComparison
 from tianji_cli.bench.comparison.curves import TaskCurves, band
 from tianji_cli.bench.comparison.results import CellResult
-from tianji_cli.bench.tasks.suite import PEERS
+from tianji_cli.bench.tasks.suite import SYSTEMS
 from tianji_cli.plotting.figure_style import (
     DASHES,
     FAINT,
@@ -66,9 +66,9 @@ def make_bench_figure(
         return figure
 
 
-def _look(peer: str) -> tuple[str, str, str, str]:
+def _look(system: str) -> tuple[str, str, str, str]:
     """Colour, dashes, hatch and marker of a system."""
-    index = PEERS.index(peer)
+    index = SYSTEMS.index(system)
     return (
         colour_of(index),
         DASHES[index % len(DASHES)],
@@ -79,8 +79,8 @@ def _look(peer: str) -> tuple[str, str, str, str]:
 
 def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
     has_data = False
-    for peer, runs in curves.curves.items():
-        colour, dashes, _, _ = _look(peer)
+    for system, runs in curves.curves.items():
+        colour, dashes, _, _ = _look(system)
         width, alpha = (0.7, 0.55) if len(runs) > 1 else (2.0, 1.0)
         for run in runs:
             has_data = has_data or len(run.return_mean) > 0
@@ -92,7 +92,7 @@ def _draw_learning(axes: Axes, curves: TaskCurves, x: str) -> bool:
                 middle.x, middle.low, middle.high, color=colour, alpha=0.16, linewidth=0
             )
             axes.plot(middle.x, middle.mean, color=colour, linestyle=dashes, linewidth=2)
-        axes.plot([], [], color=colour, linestyle=dashes, linewidth=2, label=TITLES[peer])
+        axes.plot([], [], color=colour, linestyle=dashes, linewidth=2, label=TITLES[system])
     threshold = curves.task.threshold
     axes.axhline(
         threshold, color=INK, linewidth=1.1, linestyle=BOUND, label=f"threshold {threshold:g}"
@@ -116,14 +116,14 @@ def _draw_over_steps(axes: Axes, curves: TaskCurves, _: TaskComparison) -> bool:
     return has_data
 
 
-def _rows(axes: Axes, comparison: TaskComparison) -> list[PeerSummary]:
+def _rows(axes: Axes, comparison: TaskComparison) -> list[SystemSummary]:
     """One row per system, the first on top."""
-    peers = comparison.peers
-    axes.set_yticks(range(len(peers)), [TITLES[peer.peer] for peer in peers])
-    axes.set_ylim(len(peers) - 0.5, -0.5)
+    summaries = comparison.systems
+    axes.set_yticks(range(len(summaries)), [TITLES[summary.system] for summary in summaries])
+    axes.set_ylim(len(summaries) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    return peers
+    return summaries
 
 
 def _spread(count: int) -> list[float]:
@@ -132,34 +132,36 @@ def _spread(count: int) -> list[float]:
 
 
 def _draw_throughput(axes: Axes, _curves: TaskCurves, comparison: TaskComparison) -> bool:
-    peers = _rows(axes, comparison)
-    for row, peer in enumerate(peers):
-        if peer.throughput is None:
+    summaries = _rows(axes, comparison)
+    for row, summary in enumerate(summaries):
+        if summary.throughput is None:
             continue
-        colour, _, hatch, marker = _look(peer.peer)
-        value = peer.throughput
+        colour, _, hatch, marker = _look(summary.system)
+        value = summary.throughput
         axes.barh(
             row, value.estimate, 0.6, color=colour, alpha=0.45, hatch=hatch, edgecolor="white"
         )
         if value.low is not None and value.high is not None:
             axes.plot([value.low, value.high], [row, row], color=INK, linewidth=1.6)
-        offsets = [row + offset for offset in _spread(len(peer.throughput_values))]
-        axes.plot(peer.throughput_values, offsets, marker, color=colour, markersize=4.5, mec=INK)
-        top = max([value.high or 0.0, *peer.throughput_values])
+        offsets = [row + offset for offset in _spread(len(summary.throughput_values))]
+        axes.plot(summary.throughput_values, offsets, marker, color=colour, markersize=4.5, mec=INK)
+        top = max([value.high or 0.0, *summary.throughput_values])
         text = f"  {value.estimate:,.0f}"
         axes.text(top, row, text, va="center", ha="left", fontsize=9, color=INK)
-    axes.set_xlim(0, 1.16 * max([1.0, *(v for p in peers for v in p.throughput_values)]))
+    axes.set_xlim(0, 1.16 * max([1.0, *(v for p in summaries for v in p.throughput_values)]))
     axes.set_xlabel("env steps/s, steady window; bar: IQM, line: 95% interval, points: seeds")
-    return any(peer.throughput is not None for peer in peers)
+    return any(summary.throughput is not None for summary in summaries)
 
 
 def _draw_time(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bool:
-    peers = _rows(axes, comparison)
+    summaries = _rows(axes, comparison)
     has_data = False
-    for row, peer in enumerate(peers):
-        colour, _, _, marker = _look(peer.peer)
+    for row, summary in enumerate(summaries):
+        colour, _, _, marker = _look(summary.system)
         results = [
-            r for r in curves.results.get(peer.peer, []) if r.outcome in ("reached", "censored")
+            r
+            for r in curves.results.get(summary.system, [])
+            if r.outcome in ("reached", "censored")
         ]
         for offset, result in zip(_spread(len(results)), results, strict=True):
             has_data = True
@@ -169,8 +171,8 @@ def _draw_time(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bo
             else:
                 trained_s = result.figures.trained_s or 0.0
                 axes.plot([trained_s], [row + offset], ">", mfc="white", mec=colour, markersize=8)
-        if peer.median_s is not None:
-            axes.plot([peer.median_s] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
+        if summary.median_s is not None:
+            axes.plot([summary.median_s] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
     axes.plot([], [], ">", mfc="white", mec=FAINT, markersize=8, label="not reached by then")
     axes.plot([], [], color=INK, linewidth=1.6, label="median")
     latest_s = max([0.0, *(r.figures.trained_s or 0.0 for r in _censored(curves))])
@@ -184,32 +186,34 @@ def _censored(curves: TaskCurves) -> list[CellResult]:
 
 
 def _draw_survival(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bool:
-    for peer in comparison.peers:
-        if not peer.survival:
+    for summary in comparison.systems:
+        if not summary.survival:
             continue
-        colour, dashes, _, _ = _look(peer.peer)
-        times = [step.t_s for step in peer.survival] + [comparison.horizon_s]
-        shares = [1 - step.share for step in peer.survival]
+        colour, dashes, _, _ = _look(summary.system)
+        times = [step.t_s for step in summary.survival] + [comparison.horizon_s]
+        shares = [1 - step.share for step in summary.survival]
         axes.step(
             [min(t, comparison.horizon_s) for t in times],
             [*shares, shares[-1]],
             where="post",
             color=colour,
             linestyle=dashes,
-            label=TITLES[peer.peer],
+            label=TITLES[summary.system],
         )
     axes.set_ylim(-0.03, 1.06)
     axes.set_xlim(0, comparison.horizon_s)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlabel="time from the first sample (s)", ylabel="runs that reached it (Kaplan-Meier)")
-    return any(peer.survival for peer in comparison.peers)
+    return any(summary.survival for summary in comparison.systems)
 
 
 def _draw_phases(axes: Axes, curves: TaskCurves, comparison: TaskComparison) -> bool:
-    peers = _rows(axes, comparison)
+    summaries = _rows(axes, comparison)
     has_data = False
-    for row, peer in enumerate(peers):
-        lengths = [_phases(r) for r in curves.results.get(peer.peer, []) if r.figures.env_steps]
+    for row, summary in enumerate(summaries):
+        lengths = [
+            _phases(r) for r in curves.results.get(summary.system, []) if r.figures.env_steps
+        ]
         if not lengths:
             continue
         has_data = True
@@ -267,8 +271,8 @@ def _title_of_lag(curves: TaskCurves, _: TaskComparison) -> str:
 
 
 def _title_of_survival(_curves: TaskCurves, comparison: TaskComparison) -> str:
-    reached = sum(peer.outcomes.get("reached", 0) for peer in comparison.peers)
-    total = sum(peer.num_cells for peer in comparison.peers)
+    reached = sum(summary.outcomes.get("reached", 0) for summary in comparison.systems)
+    total = sum(summary.num_cells for summary in comparison.systems)
     return f"{reached} of {units.plural(total, 'run')} reach the threshold"
 
 

@@ -65,7 +65,7 @@ def arguments_of(task: dict[str, Any], seed: int, scratch: str) -> list[str]:
 class Claims:
     """Sample Factory's own counts, after each training step."""
 
-    def __new__(cls, num_epochs: int) -> Any:  # noqa: ANN401 - the base class is the peer's
+    def __new__(cls, num_epochs: int) -> Any:  # noqa: ANN401 - the base class is Sample Factory's
         from sample_factory.algo.runners.runner import AlgoObserver
 
         recorder = recorder_of_process("learner")

@@ -1,4 +1,4 @@
-"""The networks of the tasks, for every peer that takes a network of its user's. PyTorch only."""
+"""The networks of the tasks, for every baseline that takes its user's network. PyTorch only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each peer, from its recorded output and without it being installed."""
+"""What is known of each system, from its recorded output and without it being installed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from engine.errors import ConfigError, PreflightError
 from engine.trace.records import Episode, Production
 from tests.helpers.bench.bench_fakes import make_task
 from tests.helpers.paths import REPOSITORY
-from tianji_cli.bench.systems.base import CellPaths, Installed, Job, PeerMissingError, PeerOptions
+from tianji_cli.bench.systems.base import (
+    CellPaths,
+    Installed,
+    Job,
+    SystemMissingError,
+    SystemOptions,
+)
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.install import INSTALLABLE, install
 from tianji_cli.bench.systems.raw import Claimed, GarbageError, RawFeed, Steps, decode
-from tianji_cli.bench.systems.registry import PEERS_BY_NAME
+from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 from tianji_cli.bench.systems.rllib import parse_results
 from tianji_cli.bench.systems.tianji import TianjiFeed, experiment_of
 from tianji_cli.bench.systems.xingtian import PYTHON_VARIABLE
@@ -36,9 +42,9 @@ def lines_of(name: str) -> list[str]:
     return (RECORDED / name).read_text(encoding="utf-8").splitlines(keepends=True)
 
 
-def job_of(peer: str, **changes: object) -> Job:
-    task = make_task([peer], **changes)
-    return Job(peer=peer, task_name="t", task=task, seed=3, scratch="/tmp/none")
+def job_of(system: str, **changes: object) -> Job:
+    task = make_task([system], **changes)
+    return Job(system=system, task_name="t", task=task, seed=3, scratch="/tmp/none")
 
 
 def test_xingtians_own_output_is_read():
@@ -77,7 +83,7 @@ def test_xingtians_dqn_counts_what_has_arrived(tmp_path, task, is_received):
     job = msgspec.structs.replace(job_of("xingtian"), task=of("cartpole", task, "xingtian"))
     paths.job.write_bytes(msgspec.json.encode(job))
     paths.output.write_text("".join(lines_of("xingtian-0.3.0.log")), encoding="utf-8")
-    first = PEERS_BY_NAME["xingtian"].feed(paths).poll()
+    first = SYSTEMS_BY_NAME["xingtian"].feed(paths).poll()
     assert [record.is_received for record in first] == [is_received] * len(first)
     assert first
 
@@ -141,12 +147,12 @@ def test_xingtian_gets_dqn_and_atari_as_its_own_examples_have_them(tmp_path):
     assert config["model_para"]["actor"]["model_config"]["hidden_sizes"] == [512]
 
 
-def of(suite: str, task: str, peer: str):
-    return load_suite(suite).tasks[task].of(peer)
+def of(suite: str, task: str, system: str):
+    return load_suite(suite).tasks[task].of(system)
 
 
 @pytest.mark.parametrize(
-    ("peer", "suite", "task", "words"),
+    ("system", "suite", "task", "words"),
     [
         ("sample-factory", "cartpole", "dqn", "Sample Factory has no DQN"),
         ("xingtian", "atari", "pong-impala", "XingTian's IMPALA is not set up here"),
@@ -154,21 +160,21 @@ def of(suite: str, task: str, peer: str):
         ("xingtian", "minatar", "breakout", "those of MinAtar/Breakout-v1 are unknown"),
     ],
 )
-def test_what_a_peer_cannot_do_it_says(peer, suite, task, words):
+def test_what_a_system_cannot_do_it_says(system, suite, task, words):
     work = load_suite(suite).tasks[task]
-    assert peer not in work.peers
-    assert words in PEERS_BY_NAME[peer].refusal(work)
+    assert system not in work.systems
+    assert words in SYSTEMS_BY_NAME[system].refusal(work)
 
 
 def test_nobody_does_what_is_unknown_to_it():
     task = make_task(["xingtian"], env=BenchEnv(id="Nowhere-v0"))
-    assert "Nowhere-v0" in PEERS_BY_NAME["xingtian"].refusal(task)
+    assert "Nowhere-v0" in SYSTEMS_BY_NAME["xingtian"].refusal(task)
 
 
 def test_xingtian_kills_by_name_only_in_its_own_session(tmp_path):
     job = msgspec.structs.replace(job_of("xingtian"), scratch=str(tmp_path / "home"))
     installed = Installed(python="/opt/xt/bin/python", versions={})
-    command = PEERS_BY_NAME["xingtian"].command(job, CellPaths(tmp_path), installed)
+    command = SYSTEMS_BY_NAME["xingtian"].command(job, CellPaths(tmp_path), installed)
     tools, own = command.env["PATH"].split(":")[:2]
     assert own == "/opt/xt/bin"
     assert "pkill -s 0" in (Path(tools) / "pkill").read_text()
@@ -217,17 +223,17 @@ def test_tianjis_dqn_is_the_tasks(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rllib", "sample-factory"])
-def test_a_missing_peer_says_how_to_get_it(tmp_path, name):
-    with pytest.raises(PeerMissingError) as caught:
-        PEERS_BY_NAME[name].prepare(PeerOptions(tmp_path))
+def test_a_missing_system_says_how_to_get_it(tmp_path, name):
+    with pytest.raises(SystemMissingError) as caught:
+        SYSTEMS_BY_NAME[name].prepare(SystemOptions(tmp_path))
     assert f"tianji bench --install {name}" in caught.value.fix
     assert caught.value.exit_code == 3
 
 
 def test_xingtian_is_the_users_own(tmp_path, monkeypatch):
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
-    with pytest.raises(PeerMissingError, match="no XingTian installation was named") as caught:
-        PEERS_BY_NAME["xingtian"].prepare(PeerOptions(tmp_path))
+    with pytest.raises(SystemMissingError, match="no XingTian installation was named") as caught:
+        SYSTEMS_BY_NAME["xingtian"].prepare(SystemOptions(tmp_path))
     for word in (PYTHON_VARIABLE, "--xingtian-python", "tensorflow 1.15.0"):
         assert word in caught.value.fix
     with pytest.raises(ConfigError, match="cannot be installed"):
@@ -242,8 +248,8 @@ def test_a_failed_installation_names_the_step(tmp_path, monkeypatch):
 
 def test_versions_are_pinned():
     assert INSTALLABLE["rllib"].packages[:2] == ("torch==2.13.0", "ray[rllib]==2.60.0")
-    for peer in INSTALLABLE.values():
-        assert all(re.search(r"==\d", package) for package in peer.packages)
+    for system in INSTALLABLE.values():
+        assert all(re.search(r"==\d", package) for package in system.packages)
 
 
 @pytest.mark.parametrize("name", ["recorder.py", "xingtian_site/sitecustomize.py"])

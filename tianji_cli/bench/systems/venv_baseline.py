@@ -1,4 +1,4 @@
-"""Peers on PyPI, each in a virtual environment of its own."""
+"""Baselines on PyPI, each in a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tianji_cli.bench.systems.base import DriverPeer, Installed, PeerOptions
+from tianji_cli.bench.systems.base import DriverSystem, Installed, SystemOptions
 from tianji_cli.bench.systems.probe import probe
 
 TORCH = "torch==2.13.0"
 GAMES = ("minatar==1.0.15",)
-"""What the suites beside the classic ones need, whatever the peer."""
+"""What the suites beside the classic ones need, whatever the baseline."""
 
 
-class VenvPeer(DriverPeer):
-    """A system that `tianji bench --install` installs."""
+class VenvBaseline(DriverSystem):
+    """A baseline that `tianji bench --install` installs."""
 
     packages: ClassVar[Sequence[str]]
     """Pinned; PyTorch first, so that a CPU build is kept."""
     modules: ClassVar[Sequence[str]]
     """Imported to see whether all is there; see `probe`."""
 
-    def prepare(self, options: PeerOptions) -> Installed:
+    def prepare(self, options: SystemOptions) -> Installed:
         return probe(
-            venv_python(options.peers_dir, self.name),
+            venv_python(options.systems_dir, self.name),
             self.modules,
-            peer=self.title,
+            system=self.title,
             fix=f"tianji bench --install {self.name}, or leave it out with --skip-missing",
         )
 
 
-def venv_python(peers_dir: Path, name: str) -> Path:
+def venv_python(systems_dir: Path, name: str) -> Path:
     """The interpreter of a virtual environment made by `--install`."""
-    return peers_dir / name / "bin" / "python"
+    return systems_dir / name / "bin" / "python"
 
 
-def options_of(python: str) -> PeerOptions:
+def options_of(python: str) -> SystemOptions:
     """Options that find a system again at this interpreter."""
     path = Path(python)
-    return PeerOptions(peers_dir=path.parent.parent.parent, xingtian_python=path)
+    return SystemOptions(systems_dir=path.parent.parent.parent, xingtian_python=path)
