@@ -22,6 +22,7 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 pytest_plugins = [
+    "tests.helpers.drawing",
     "tests.helpers.process_fixtures",
     "tests.helpers.lab_fixtures",
     "tests.helpers.fault_rows",

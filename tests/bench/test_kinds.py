@@ -315,6 +315,7 @@ def test_where_nothing_is_finished_there_is_nothing_to_report(case: Case, tmp_pa
 
 
 @pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.name)
+@pytest.mark.usefixtures("without_drawing")
 def test_a_kept_copy_makes_the_same_figures(case: Case, tmp_path: Path):
     """Comparisons are kept with their traces: test_bench_archive.py."""
     work = begun(case, tmp_path / "b")

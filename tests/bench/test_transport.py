@@ -390,7 +390,8 @@ def test_a_program_that_ended_before_it_got_its_job_is_a_failed_cell(tmp_path: P
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    "method", ["tianji", pytest.param("tianji-plain", marks=pytest.mark.slow), "pyzmq-tcp"]
+    "method",  # the next test runs the last, too
+    ["tianji", *(pytest.param(m, marks=pytest.mark.slow) for m in ("tianji-plain", "pyzmq-tcp"))],
 )
 def test_programs_on_hosts_get_their_job_and_are_gone_afterwards(tmp_path: Path, method: str):
     """Both hosts are this machine; the connector is the real one for it."""

@@ -39,36 +39,34 @@ def final_weights(run: Path) -> torch.Tensor:
     return torch.cat([tensors[name].flatten() for name in names])
 
 
-def check_equal_to_local(tianji, results: Path, policy: str, tolerance: float, *settings: str):
-    """Trains twice from one seed, in one process and cut by `policy`, and compares weights."""
+def check_equal_to_local(
+    tianji, results: Path, policies: tuple[str, ...], tolerance: float, *settings: str
+):
+    """Trains from one seed in one process and cut by each of `policies`, and compares weights."""
     common = ("-s", "stop.env_steps=4400", "-s", "staleness.max_lag=0", *settings)
     local = train(tianji, "local", "--policy", "local", *common)
-    cut = train(tianji, "cut", "--policy", policy, *common)
-    assert local["weights_version"] == cut["weights_version"]
-    assert cut["weights_version"] >= 10
-    assert local["env_steps_consumed"] == cut["env_steps_consumed"]
-    torch.testing.assert_close(
-        final_weights(results / "cut"),
-        final_weights(results / "local"),
-        rtol=0,
-        atol=tolerance,
-    )
+    for policy in policies:
+        cut = train(tianji, policy, "--policy", policy, *common)
+        assert local["weights_version"] == cut["weights_version"]
+        assert cut["weights_version"] >= 10
+        assert local["env_steps_consumed"] == cut["env_steps_consumed"]
+        torch.testing.assert_close(
+            final_weights(results / policy),
+            final_weights(results / "local"),
+            rtol=0,
+            atol=tolerance,
+        )
 
 
-def test_with_a_barrier_and_one_actor_updates_are_those_of_local(tianji, tmp_path):
-    settings = ("-s", "actors=1", *FEW_STEPS)
-    check_equal_to_local(tianji, tmp_path / "results", "synchronous", 1e-6, *settings)
-    assert max(row["version"] for row in rows(tmp_path / "results/cut", "weights")) >= 10
-
-
-def test_remote_environments_change_nothing_but_where_they_are(tianji, tmp_path):
-    settings = ("-s", "actors=1", *FEW_STEPS)
-    check_equal_to_local(tianji, tmp_path / "results", "single-learner-fine", 1e-6, *settings)
+def test_with_one_actor_a_barrier_or_remote_environments_learn_what_local_learns(tianji, tmp_path):
+    settings, policies = ("-s", "actors=1", *FEW_STEPS), ("synchronous", "single-learner-fine")
+    check_equal_to_local(tianji, tmp_path / "results", policies, 1e-6, *settings)
+    assert max(row["version"] for row in rows(tmp_path / "results/synchronous", "weights")) >= 10
 
 
 def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji, tmp_path):
     shared = ("-s", "algorithm.batch_steps=800", "-s", "algorithm.minibatch_steps=400")
-    run = (tianji, tmp_path / "results", "multi-learner", 1e-5)
+    run = (tianji, tmp_path / "results", ("multi-learner",), 1e-5)
     check_equal_to_local(*run, *shared, *FEW_STEPS, "-s", "stop.env_steps=8000")
 
 

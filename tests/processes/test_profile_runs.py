@@ -11,7 +11,7 @@ from tests.helpers.running import EAGER, rows
 
 pytestmark = pytest.mark.processes
 
-SECONDS = ("-s", "stop.return_threshold=null", "-s", "stop.env_steps=null", "-s", "stop.seconds=3")
+SECONDS = ("-s", "stop.return_threshold=null", "-s", "stop.env_steps=null", "-s", "stop.seconds=2")
 
 
 def profiled(tianji, tmp_path, *arguments: str) -> tuple[dict[str, object], dict[str, dict]]:

@@ -24,18 +24,25 @@ FAST = (
     *("-s", "staleness.max_lag=50"),
 )
 """So that hundreds of updates are taken in each second, each with several reports."""
+PACED = (*FAST, "-s", "env.step_latency_ms=10")
+"""A hundred or two in each second: in a lease still more reports than a socket's buffer holds."""
+
+
+EVERY = ("coordinator", "supervisor", "buffer-0", "learner-0", "forkserver")
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "settings"),
     [
-        "coordinator",
-        "supervisor",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("buffer-0", "learner-0", "forkserver")),
+        pytest.param("coordinator", PACED, id="coordinator"),
+        pytest.param("supervisor", PACED, id="supervisor"),
+        *(pytest.param(name, FAST, marks=pytest.mark.slow, id=f"{name}-fast") for name in EVERY),
     ],
 )
-def test_a_process_that_stands_still_for_seconds_ends_no_run(tianji, tmp_path: Path, name: str):
-    command = tianji("up", "--name", "run", *ENDLESS, *FAST)
+def test_a_process_that_stands_still_for_seconds_ends_no_run(
+    tianji, tmp_path: Path, name: str, settings: tuple[str, ...]
+):
+    command = tianji("up", "--name", "run", *ENDLESS, *settings)
     run = tmp_path / "results" / "run"
     wait_for(lambda: len(rows(run, "consumption")) > 200, 55, "training under way")
     process = command.role(name)

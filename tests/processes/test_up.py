@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from tests.helpers.running import SHORT, rows
 pytestmark = pytest.mark.processes
 
 
-def test_a_run_over_processes_gives_one_json_document_that_agrees_with_its_traces(tianji, tmp_path):
-    code, out, err = tianji("--json", "up", "--name", "run", *SHORT).end(60)
+def test_a_run_over_processes_agrees_with_its_files_and_its_report(tianji, tmp_path):
+    """One JSON document, a process for every role, manifest, logs, a checkpoint, and a report."""
+    code, out, err = tianji("--json", "up", "--name", "run", "--seed", "7", *SHORT).end(60)
     assert code == 0, err
     summary = json.loads(out)
     run = tmp_path / "results" / "run"
@@ -22,23 +24,28 @@ def test_a_run_over_processes_gives_one_json_document_that_agrees_with_its_trace
     assert summary["num_actors"] == 2
     assert summary["env_steps_consumed"] >= 6000
     check_books(summary, run)
+    check_roles(run)
+    check_files(run)
+    code, out, err = tianji("--json", "report", "run").end(60)
+    assert code == 0, err
+    (report,) = json.loads(out)["runs"]
+    assert report["agrees"], report["disagreements"]
+    assert (run / "report.html").is_file()
+    assert (run / "plots").is_dir()
 
 
-def test_every_role_is_a_process_of_its_own(tianji, tmp_path):
-    assert tianji("-q", "up", "--name", "run", *SHORT).end(60)[0] == 0
-    joined = [
-        row for row in rows(tmp_path / "results" / "run", "events") if row["kind"] == "joined"
-    ]
+def check_roles(run: Path) -> None:
+    """Every role is a process of its own."""
+    joined = [row for row in rows(run, "events") if row["kind"] == "joined"]
     assert {row["role"] for row in joined} == {"actor-0", "actor-1", "buffer-0", "learner-0"}
     assert len({row["detail"] for row in joined}) == 4
-    assert len({row["actor"] for row in rows(tmp_path / "results" / "run", "production")}) == 2
+    assert len({row["actor"] for row in rows(run, "production")}) == 2
 
 
-def test_a_run_leaves_manifest_logs_and_a_checkpoint(tianji, tmp_path):
-    assert tianji("-q", "up", "--name", "run", "--seed", "7", *SHORT).end(60)[0] == 0
-    run = tmp_path / "results" / "run"
+def check_files(run: Path) -> None:
+    """It has left a manifest, the logs of all and a checkpoint."""
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["argv"][:2] == ["tianji", "-q"]
+    assert manifest["argv"][:2] == ["tianji", "--json"]
     assert manifest["experiment"]["seed"] == 7
     assert manifest["seeds"] == [7]
     assert manifest["hosts"]["localhost"]["num_cores"] >= 1
@@ -76,16 +83,6 @@ def test_ports_in_the_inventory_mean_encrypted_tcp(tianji, tmp_path):
     check_books(json.loads(out), tmp_path / "results" / "run")
     files = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert not [path for path in files if b"secret" in path.read_bytes()]
-
-
-def test_the_report_of_a_run_rebuilds_its_figures(tianji, tmp_path):
-    assert tianji("-q", "up", "--name", "run", *SHORT).end(60)[0] == 0
-    code, out, err = tianji("--json", "report", "run").end(60)
-    assert code == 0, err
-    (report,) = json.loads(out)["runs"]
-    assert report["agrees"], report["disagreements"]
-    assert (tmp_path / "results" / "run" / "report.html").is_file()
-    assert (tmp_path / "results" / "run" / "plots").is_dir()
 
 
 def check_books(summary, run) -> None:

@@ -55,7 +55,14 @@ def plain(tmp_path_factory) -> tuple[Path, Mapping[str, bytes]]:
     return root, figures(root, "plain")
 
 
-@pytest.mark.parametrize("where", ["working directory", "MATPLOTLIBRC", "configuration", "backend"])
+@pytest.mark.parametrize(
+    "where",  # matplotlib takes the file that it finds first, in the order of these
+    [
+        "working directory",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("MATPLOTLIBRC", "configuration")),
+        "backend",
+    ],
+)
 def test_figures_do_not_depend_on_the_users_taste(tmp_path: Path, plain, where: str):
     root, expected = plain
     assert len(expected) > 10

@@ -62,6 +62,7 @@ def names(figures: tuple[Path, ...]) -> set[str]:
     return {path.stem for path in figures}
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_replay_run_shows_ratio_and_sample_age_and_no_rollout_age(tmp_path: Path):
     result = write_report([replayed(tmp_path / "run")], None)
     assert {"replay_ratio", "sample_age"} <= names(result.figures)
@@ -71,6 +72,7 @@ def test_a_replay_run_shows_ratio_and_sample_age_and_no_rollout_age(tmp_path: Pa
     assert "rollout age" not in text
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_queue_run_shows_neither(tmp_path: Path):
     result = write_report([write_synthetic_run(tmp_path / "run")], None)
     assert "rollout_age" in names(result.figures)
@@ -83,6 +85,7 @@ def test_runs_of_both_kinds_share_a_report(tmp_path: Path):
     assert {"replay_ratio", "sample_age", "rollout_age"} <= names(result.figures)
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_figures_that_only_some_runs_have_are_dashes_in_the_others(tmp_path: Path):
     first, second = (write_synthetic_run(tmp_path / name) for name in ("first", "second"))
     amend(first, replay_ratio=3.25)
@@ -93,6 +96,7 @@ def test_figures_that_only_some_runs_have_are_dashes_in_the_others(tmp_path: Pat
     assert f'<th scope="row">Evaluation</th><td>–</td><td>{evaluated}</td>' in text
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_figure_that_no_run_has_is_left_out(tmp_path: Path):
     runs = [write_synthetic_run(tmp_path / name) for name in ("first", "second")]
     text = write_report(runs, None).report.read_text(encoding="utf-8")

@@ -26,6 +26,8 @@ from tianji_cli.render.run.tables import settings_table
 from tianji_cli.storage.comparison_dir import COMPARED_FILE, claim_comparison
 from tianji_cli.storage.run_dir import RunPaths
 
+pytestmark = pytest.mark.usefixtures("without_drawing")
+
 
 def manifest(**experiment: object) -> ManifestView:
     return ManifestView({"experiment": experiment})

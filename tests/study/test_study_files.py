@@ -44,6 +44,7 @@ def test_a_study_is_kept_over_nothing_else(paths: StudyFiles, tmp_path: Path, na
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "of the user")]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_another_study_is_not_kept_in_the_same_place(paths: StudyFiles, tmp_path: Path):
     other = write_study(tmp_path / "study-2", RUNS)
     manifest = msgspec.structs.replace(other.read_manifest(), bench_id="another")
@@ -71,6 +72,7 @@ def test_a_line_that_a_crash_has_cut_is_no_run_and_does_no_harm(paths: StudyFile
     assert paths.read_results(manifest) == RUNS
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_kept_report_leaves_a_cut_line_out(paths: StudyFiles, tmp_path: Path):
     whole = paths.records.read_bytes()
     paths.records.write_bytes(whole + b'{"schema_version": 1, "cell": {"ta')
@@ -104,6 +106,7 @@ def test_the_report_needs_the_two_files_alone(paths: StudyFiles, tmp_path: Path)
     assert {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()} == plots
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_both_pages_hold_tables_ratios_and_figures(paths: StudyFiles):
     write_study_report(paths.root, None)
     html, markdown = paths.report.read_text(), paths.readme.read_text()
@@ -121,6 +124,7 @@ def test_both_pages_hold_tables_ratios_and_figures(paths: StudyFiles):
             assert (paths.root / target).is_file()
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_the_command_finds_a_study_by_path_id_or_beginning(
     paths: StudyFiles, capsys: pytest.CaptureFixture[str]
 ):
