@@ -26,11 +26,9 @@ run: setup ## Train CartPole asynchronously on this machine and draw the report
 	$(BIN)/tianji report
 
 # Tests start hundreds of processes; without compiled modules each would compile TianJi anew.
-# Many wait for something or other meanwhile, so that as many workers as cores leave cores idle.
 test test-lab test-slow: export PYTHONDONTWRITEBYTECODE :=
-test: setup ## Run the tests, three more at a time than cores: logic, processes, documentation
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(3 + len(os.sched_getaffinity(0)))') \
-	  --dist worksteal
+test: setup ## Run the tests, on all cores: logic, processes, documentation
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 	$(BIN)/python -m pytest -m 'lab and not slow'

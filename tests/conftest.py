@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.host.cores import allowed_cores
 from engine.host.malloc import reading_libraries
 from tests.helpers.dealing import dealt
 from tianji_cli import streams
@@ -27,6 +28,9 @@ pytest_plugins = [
     "tests.helpers.lab_fixtures",
     "tests.helpers.fault_rows",
 ]
+WAITING_WORKERS = 3
+MAX_WORKERS = 16
+"""Each takes half a gigabyte, and the runs of its tests another."""
 LAB_TESTS = pytest.StashKey[set[str]]()
 
 
@@ -37,6 +41,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: so many that some work while others wait for a fault or a process."""
+    return min(len(allowed_cores()) + WAITING_WORKERS, MAX_WORKERS)
 
 
 @pytest.hookimpl(wrapper=True)

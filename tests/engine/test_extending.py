@@ -25,7 +25,9 @@ def code_blocks() -> dict[str, str]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("policy", ["local", "tianji", "gpu-only"])
+@pytest.mark.parametrize(
+    "policy", ["local", "tianji", pytest.param("gpu-only", marks=pytest.mark.slow)]
+)
 def test_the_worked_example_learns(policy: str, tmp_path: Path):
     blocks = code_blocks()
     (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")

@@ -23,7 +23,9 @@ MAX_IDLE_WAKES_PER_S = {"buffer-0": 2.0, "learner-0": 2.0, "coordinator": 10.0, 
 """Nobody asks the first two but a probe; the others beat, and show progress four times a second."""
 
 
-@pytest.mark.parametrize("address", ["buffer-0", "learner-0", "coordinator"])
+@pytest.mark.parametrize(
+    "address", [pytest.param("buffer-0", marks=pytest.mark.slow), "learner-0", "coordinator"]
+)
 def test_a_killed_role_ends_the_run_by_name(training, witness, address):
     role = training.role(address)
     began_s = time.monotonic()

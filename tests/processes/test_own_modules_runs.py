@@ -53,7 +53,9 @@ def shadow(directory: Path) -> None:
     (directory / "engine" / "__init__.py").write_text("raise SystemExit('own engine')\n")
 
 
-@pytest.mark.parametrize("policy", ["local", "tianji", "gpu-only"])
+@pytest.mark.parametrize(
+    "policy", ["local", "tianji", pytest.param("gpu-only", marks=pytest.mark.slow)]
+)
 def test_an_environment_beside_its_experiment_is_found_by_every_policy(
     tianji, tmp_path: Path, policy: str
 ):
