@@ -17,8 +17,7 @@ from engine.messages import HostGone, Message
 from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
-from engine.wire.keys import KeyPair, Keyring
-from engine.wire.socket_factory import Link
+from engine.wire.socket_factory import KeyPair, Keyring, Link
 from engine.wire.sockets import Wiring
 
 

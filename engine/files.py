@@ -1,5 +1,5 @@
 """Reads untrusted files, so that no pipe or device blocks a command; writes files atomically, so
-that a crash leaves no partial one."""
+that a crash leaves no partial one; bounds logs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import BinaryIO
 
 from engine.errors import ConfigError
 
+LOG_CAP_BYTES = 16 * 2**20
+ASIDE = ".1"
+"""Ends the name of the log to which the contents of a full one were moved."""
 _CHUNK_BYTES = 1 << 16
 _LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -100,3 +103,41 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def cap_logs(directory: Path, cap_bytes: int = LOG_CAP_BYTES) -> list[Path]:
+    """Moves the contents of logs that are too long aside, to `<name>.log.1`.
+
+    A role writes through a descriptor that it keeps open, in append mode. So the log is copied and
+    emptied instead of renamed; a line written between the two steps is lost. A process never uses
+    more than twice the cap.
+
+    Args:
+        directory: Of one host's logs.
+        cap_bytes: Size limit of a log; this much of the end of a longer one is kept.
+
+    Returns:
+        The logs that were emptied.
+    """
+    emptied = []
+    for log in sorted(directory.glob("*.log")):
+        size = log.stat().st_size
+        if size > cap_bytes:
+            _keep_end(log, size - cap_bytes)
+            os.truncate(log, 0)
+            emptied.append(log)
+    return emptied
+
+
+def _keep_end(log: Path, begin: int) -> None:
+    """Copies a log from `begin` on; on a full disk, nothing is kept."""
+    aside = log.with_name(log.name + ASIDE)
+    temporary = log.with_name(f".{aside.name}.tmp")
+    try:
+        with log.open("rb") as source, temporary.open("wb") as target:
+            source.seek(begin)
+            while chunk := source.read(1 << 20):
+                target.write(chunk)
+        temporary.replace(aside)
+    except OSError:
+        temporary.unlink(missing_ok=True)

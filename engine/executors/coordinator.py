@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from engine.clock import WallClock
 from engine.host.descriptors import spare
-from engine.host.wall_clock import WallClock
 from engine.progress import Progress
 from engine.roles.commands import Command, EndRun, ShowProgress, WriteTrace
 from engine.roles.events import Event, Noted

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.errors import ConfigError
-from engine.graph.functions import (
+from engine.graph.policy import (
     FUNCTIONS,
     OPTIONAL,
     PRIMED,
+    EdgeSpec,
+    FragmentSpec,
+    Policy,
     inputs_of,
     options_of,
     outputs_of,
     roles_of,
 )
-from engine.graph.policy import EdgeSpec, FragmentSpec, Policy
 from engine.wording import plural
 
 LOOP = ("act", "env_step", "store", "update")

@@ -1,17 +1,26 @@
-"""The cores of this host: their features, which are idle, and pinning a process to some."""
+"""The cores of this host: features, which are idle; a process's share of them: pinning, niceness.
+
+If the kernel groups processes by session (`autogroup`), niceness applies only within a session, so
+all roles of a host and their compilers are in the session of their forkserver.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from engine.messages import role_of
+
 LOOK_S = 0.1
 IDLE_SHARE = 0.2
 """A core that was busy for a larger share of the time is in use."""
+GIVES_WAY: Mapping[str, int] = {"actor": 5, "environment": 5, "evaluator": 5}
+"""Niceness by role; 0 for all others. Actors can work ahead until the queue is full, and then wait
+beside an idle core if the learner, which has one thread, does not get a whole core."""
 
 _before_pinning: set[int] = set()
 
@@ -51,3 +60,17 @@ def processor_features() -> list[str]:
     first, _, _ = cpuinfo.read_text().partition("\n\n")
     named = ("vendor_id", "model", "flags", "CPU", "Features")
     return [line for line in first.splitlines() if line.startswith(named)]
+
+
+def niceness(roles: Sequence[str]) -> int:
+    """Niceness of a process with all these roles: that of the most urgent.
+
+    >>> niceness(["actor-0"]), niceness(["actor-0", "learner-0"])
+    (5, 0)
+    """
+    return min(GIVES_WAY.get(role_of(role), 0) for role in roles)
+
+
+def give_way(roles: Sequence[str]) -> None:
+    """Lowers this process's priority to that of its roles."""
+    os.nice(niceness(roles))

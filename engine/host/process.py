@@ -1,4 +1,4 @@
-"""Helpers for operating-system processes."""
+"""Operating-system processes: their parent, name, exit, standard streams and the end of its log."""
 
 from __future__ import annotations
 

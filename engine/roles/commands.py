@@ -1,13 +1,14 @@
-"""The commands of roles. The runtime performs them; their results return as events."""
+"""The commands of roles, which the runtime performs; their results return as events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
 from engine.progress import Progress, RunCounters
+from engine.roles.events import Event
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Record
 from engine.trace.summary import Summary
@@ -236,3 +237,25 @@ Command: TypeAlias = (
     | EndRun
     | Quit
 )
+
+
+class Role(Protocol):
+    """A state machine: it owns its state, decides, and never blocks."""
+
+    @property
+    def address(self) -> str: ...
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Handles one event.
+
+        Args:
+            event: A message, the result of a command, or a timer.
+            now_s: On the run's timeline.
+
+        Returns:
+            The commands that the runtime performs, in this order.
+
+        Raises:
+            RuntimeError: The role does not take this event: an error of the program.
+        """
+        ...

@@ -31,6 +31,7 @@ from engine.roles.commands import (
     Command,
     InsertRollout,
     Quit,
+    Role,
     Send,
     StartRun,
     StepEnvironment,
@@ -39,7 +40,6 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.roles.events import Event, TimerFired
-from engine.roles.role import Role
 from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 from engine.messages import COORDINATOR, Report, Start, Stopped
 from engine.roles import commands as c
-from engine.roles.commands import Command, EndRun, Send, WriteTrace
+from engine.roles.commands import Command, EndRun, Role, Send, WriteTrace
 from engine.roles.events import Event
-from engine.roles.role import Role
 from engine.runtime.loop import Executor, RoleInstance
 from engine.timing import (
     BATCHING,

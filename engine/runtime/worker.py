@@ -14,9 +14,8 @@ import torch
 from engine import PROTOCOL_VERSION
 from engine.blueprint import Blueprint
 from engine.control_protocol import CommonSpec, WorkerSpec
-from engine.host.cores import pin
+from engine.host.cores import give_way, pin
 from engine.host.descriptors import keep_spare
-from engine.host.niceness import give_way
 from engine.host.process import OrphanWatch
 from engine.messages import COORDINATOR, Joined, ProgressShown
 from engine.progress import Progress

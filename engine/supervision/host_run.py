@@ -7,11 +7,11 @@ import signal
 
 import msgspec
 
+from engine.clock import TimerQueue
 from engine.control_protocol import Prepare, Prepared, Refused
 from engine.errors import TianJiError
 from engine.host.endpoints import Endpoints
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
-from engine.supervision.timer_queue import TimerQueue
 from engine.supervision.worker_processes import WorkerProcesses
 
 TERMINATE_S = 3.0

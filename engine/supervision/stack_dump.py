@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 
+from engine.clock import TimerQueue
 from engine.control_protocol import Stuck
 from engine.host.process_identity import ProcessId
 from engine.messages import Report, StackWanted
 from engine.supervision.controller_link import ControllerLink
 from engine.supervision.coordinator_link import CoordinatorLink
 from engine.supervision.host_run import HostRun
-from engine.supervision.timer_queue import TimerQueue
 from engine.trace.records import Event
 
 STACK_SIGNAL = signal.SIGUSR1

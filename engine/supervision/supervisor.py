@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.clock import TimerQueue
 from engine.control_protocol import (
     Beat,
     Detach,
@@ -44,8 +45,8 @@ from engine.control_protocol import (
     ToSupervisor,
 )
 from engine.errors import of_machine
+from engine.files import cap_logs
 from engine.host.descriptors import raise_limit
-from engine.host.log_cap import cap_logs
 from engine.host.process import log_tail, name_process
 from engine.messages import (
     COORDINATOR,
@@ -65,9 +66,8 @@ from engine.roles.coordinator.liveness import BEAT_S, LEASE_S
 from engine.supervision.controller_link import ControllerLink, hello
 from engine.supervision.coordinator_link import CoordinatorLink
 from engine.supervision.host_run import TERMINATE_S, HostRun
+from engine.supervision.host_state import StateWriter
 from engine.supervision.stack_dump import report_stack
-from engine.supervision.state_writer import StateWriter
-from engine.supervision.timer_queue import TimerQueue
 
 SAMPLE_S = 2.0
 LOST_CONTROLLER_S = 4.0

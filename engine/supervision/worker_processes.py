@@ -21,11 +21,10 @@ from engine.control_protocol import (
     Spawn,
     WorkerSpec,
 )
-from engine.host.oom import MemoryWatch
 from engine.host.process import LOG_TAIL_LINES, describe_returncode
 from engine.host.process_identity import ProcessId, identify
 from engine.host.tether import tethered
-from engine.host.usage import usage_of
+from engine.host.usage import MemoryWatch, usage_of
 from engine.search_path import with_own_path
 from engine.supervision.nonblocking_writer import NonBlockingWriter
 from engine.trace.records import Resources

@@ -18,9 +18,8 @@ from engine.messages import (
 )
 from engine.wire import header
 from engine.wire.codec import Codec
-from engine.wire.deadlines import Deadlines
 from engine.wire.header import Buffer
-from engine.wire.reliable import ReliableReceiver, ReliableSender
+from engine.wire.reliable import Deadlines, ReliableReceiver, ReliableSender
 
 REPEATED = (Alive, ProgressShown)
 """Messages that are repeated; an old one is of no use."""

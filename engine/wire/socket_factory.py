@@ -1,4 +1,9 @@
-"""Opens the sockets of a process: their options, and admission over TCP."""
+"""Opens the sockets of a process: their options, and admission over TCP.
+
+Every TCP socket of a run authenticates itself with a CURVE key, and admits only members of the run.
+Each run has new keys, kept in memory and passed over standard input. They are never written to
+disk, to a command line or to an environment variable.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,10 @@ import zmq
 
 from engine.errors import PreflightError, WireError
 from engine.wire.codec import Codec
-from engine.wire.keys import Keyring
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
+
 
 HIGH_WATER_MARK = 1024
 """Messages that may wait for one peer; the protocol never sends so many at once."""
@@ -38,6 +43,33 @@ receive messages for its owner. The server learns which identity belongs to whic
 that came with that member's key: the connecting side sends first.
 """
 NONCE_BYTES = 16
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """Z85 text, 40 characters each."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public!r}, secret=<hidden>)"
+
+
+class Keyring(msgspec.Struct, frozen=True):
+    """The keys for one process: its own pair, and the public keys of all members by address."""
+
+    own: KeyPair
+    members: dict[str, str]
+
+
+def make_keyrings(addresses: list[str]) -> dict[str, Keyring]:
+    """A new pair for each address, and all public keys for every address."""
+    pairs = {}
+    for address in addresses:
+        public, secret = zmq.curve_keypair()
+        pairs[address] = KeyPair(public.decode(), secret.decode())
+    members = {address: pair.public for address, pair in pairs.items()}
+    return {address: Keyring(pair, members) for address, pair in pairs.items()}
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

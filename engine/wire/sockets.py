@@ -7,7 +7,7 @@ A process that receives requests binds one ROUTER; the requesting side connects 
 protocol above bounds all flows except weights (tickets, batch requests), so high-water marks are
 only a second limit. Weights arrive through a CONFLATE socket: the I/O thread keeps the latest and
 drops older ones, so an actor that is busy collecting never queues weights. Weights queued for a
-slow link are counted (`engine.wire.in_flight`); a high-water mark would apply to every other
+slow link are counted (`engine.wire.outgoing`); a high-water mark would apply to every other
 message as well.
 """
 
@@ -35,12 +35,10 @@ from engine.wire import header
 from engine.wire.chunking import join, split
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
-from engine.wire.in_flight import InFlightWeights
-from engine.wire.keys import Keyring
-from engine.wire.outgoing import RETRY_S, Outgoing
+from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
 from engine.wire.reliable_links import REPEATED, ReliableLinks
 from engine.wire.shared_receiver import SharedReceiver
-from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory
+from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Keyring, Link, SocketFactory
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.host.oom import count_oom_kills
+from engine.host.usage import count_oom_kills
 from tests.helpers.process_fixtures import OWN_PATH
 from tests.helpers.running import EASY, ENDLESS, rows, wait_for
 

@@ -15,8 +15,9 @@ import msgspec
 import psutil
 import pytest
 
-import engine.supervision.state_writer as scribe_module
+import engine.supervision.host_state as scribe_module
 import engine.supervision.worker_processes as children_module
+from engine.clock import TimerQueue
 from engine.control_protocol import (
     Beat,
     CommonSpec,
@@ -33,9 +34,7 @@ from engine.host.usage import usage_of
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import EnvSpec, Experiment
 from engine.supervision.host_run import HostRun
-from engine.supervision.host_state import HostState
-from engine.supervision.state_writer import StateWriter
-from engine.supervision.timer_queue import TimerQueue
+from engine.supervision.host_state import HostState, StateWriter
 from engine.supervision.worker_processes import WorkerProcesses
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors.local import LocalConnection

@@ -7,7 +7,7 @@ import os
 import psutil
 import pytest
 
-from engine.host.niceness import niceness
+from engine.host.cores import niceness
 
 pytestmark = pytest.mark.processes
 

@@ -14,7 +14,7 @@ import msgspec
 import psutil
 import pytest
 
-from engine.clock import ManualClock
+from engine.clock import ManualClock, TimerQueue
 from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints, sweep_stale
 from engine.host.process_identity import (
@@ -33,7 +33,6 @@ from engine.host.process_identity import (
 )
 from engine.supervision.host_state import HostState, read_state, state_path, write_state
 from engine.supervision.run_inspector import look, stop
-from engine.supervision.timer_queue import TimerQueue
 from tianji_cli.lab.processes import LabProcessId
 from tianji_cli.storage.clock_sync import ClockAnswer, ClockOffset, estimate, relative_to
 

@@ -11,15 +11,13 @@ import msgspec
 
 from engine.control_protocol import CommonSpec, Launch, Rendezvous, WorkerSpec
 from engine.errors import ConfigError
-from engine.graph.connections import connections
-from engine.graph.dataflow import DataflowGraph, build_graph
+from engine.graph.dataflow import DataflowGraph, build_graph, connections
 from engine.graph.policy import load_policy
 from engine.messages import COORDINATOR
 from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
-from engine.wire.keys import make_keyrings
-from engine.wire.socket_factory import Link
+from engine.wire.socket_factory import Link, make_keyrings
 from engine.wire.sockets import Wiring
 from engine.wording import plural
 from tianji_cli.config.inventory import Host, Inventory

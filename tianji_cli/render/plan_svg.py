@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from engine.graph.connections import connections
+from engine.graph.dataflow import connections
 from engine.wording import plural
 from tianji_cli.planning.plan import Plan
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from engine.errors import ConfigError, HostUnreachableError, TianJiError
-from engine.host.log_cap import ASIDE
+from engine.files import ASIDE
 from engine.trace.checkpoint_file import MAX_INFO_BYTES, CheckpointInfo, info_of, read_info
 from tianji_cli.connectors.base import Node
 from tianji_cli.runs.parallel import join_all

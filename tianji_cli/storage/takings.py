@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.host.log_cap import ASIDE, CAP_BYTES
+from engine.files import ASIDE, LOG_CAP_BYTES
 from engine.trace.records import RECORD_TYPES, table_of
 
-MAX_LOG_BYTES = 4 * CAP_BYTES
+MAX_LOG_BYTES = 4 * LOG_CAP_BYTES
 """A supervisor truncates logs at a quarter of this."""
 MAX_STATE_BYTES = 1 << 24
 MAX_SUMMARY_BYTES = 1 << 20

@@ -9,10 +9,15 @@ import pytest
 
 from engine.config.config_file import convert, parse_yaml
 from engine.errors import ConfigError
-from engine.graph.connections import connections
-from engine.graph.dataflow import DataflowGraph, build_graph
-from engine.graph.functions import roles_of
-from engine.graph.policy import EdgeSpec, FragmentSpec, Policy, built_in_policies, load_policy
+from engine.graph.dataflow import DataflowGraph, build_graph, connections
+from engine.graph.policy import (
+    EdgeSpec,
+    FragmentSpec,
+    Policy,
+    built_in_policies,
+    load_policy,
+    roles_of,
+)
 from engine.spec import EvaluationSpec, StalenessSpec
 from engine.testing import make_experiment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.host.log_cap import cap_logs
+from engine.files import cap_logs
 
 CAP = 1000
 

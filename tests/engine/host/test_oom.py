@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.host.oom import KILLED, MemoryWatch, count_oom_kills
 from engine.host.process import describe_returncode
+from engine.host.usage import KILLED, MemoryWatch, count_oom_kills
 from engine.trace.records import Resources
 
 MIB = 2**20

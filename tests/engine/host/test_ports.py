@@ -14,8 +14,7 @@ from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints
 from engine.host.ports import find_free_ports, listen_on
 from engine.messages import Start
-from engine.wire.keys import make_keyrings
-from engine.wire.socket_factory import Link
+from engine.wire.socket_factory import Link, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import PATIENCE_S, make_codec
 from tests.helpers.running import no_new_descriptor

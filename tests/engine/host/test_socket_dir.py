@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import PreflightError
-from engine.host import socket_dir
-from engine.host.socket_dir import make_socket_dir, remove_socket_dir, sweep_stale
+from engine.host.endpoints import make_socket_dir, remove_socket_dir, sweep_stale
 
 NAMESPACE = Path("/proc/self/ns/pid").stat().st_ino
 DEAD = f"tianji-{NAMESPACE}-{os.getpid()}-1-"
@@ -179,7 +178,7 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_way_out(
 
 def test_what_a_killed_process_has_left_is_swept_by_the_next(tmp: Path) -> None:
     script = (
-        "import os, signal; from engine.host.socket_dir import make_socket_dir;"
+        "import os, signal; from engine.host.endpoints import make_socket_dir;"
         "print(make_socket_dir(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -195,4 +194,4 @@ def test_what_a_killed_process_has_left_is_swept_by_the_next(tmp: Path) -> None:
     kept = make_socket_dir()
     assert not left.exists()
     assert kept.is_dir()
-    assert socket_dir.sweep_stale() == []
+    assert sweep_stale() == []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.clock import WallClock
 from engine.executors import coordinator as coordinate
 from engine.executors.coordinator import CoordinatorExecutor
-from engine.host.wall_clock import WallClock
 from engine.progress import Progress
 from engine.roles.commands import ShowProgress
 from engine.roles.events import Noted

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.clock import ManualClock
+from engine.clock import ManualClock, TimerQueue
 from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested
 from engine.supervision import supervisor as module
 from engine.supervision.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
-from engine.supervision.timer_queue import TimerQueue
 
 
 class FakeLink:

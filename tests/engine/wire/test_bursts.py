@@ -17,9 +17,8 @@ from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
-from engine.wire.in_flight import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
-from engine.wire.keys import make_keyrings
-from engine.wire.socket_factory import LATEST
+from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
+from engine.wire.socket_factory import LATEST, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine import socket_kit
 from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive

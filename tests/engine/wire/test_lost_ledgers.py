@@ -40,6 +40,7 @@ from engine.roles.commands import (
     EndRun,
     ExportWeights,
     LoadWeights,
+    Role,
     SaveCheckpoint,
     Send,
     StartRun,
@@ -62,7 +63,6 @@ from engine.roles.events import (
 )
 from engine.roles.learner import LearnerRole
 from engine.roles.replay_buffer import ReplayBufferRole
-from engine.roles.role import Role
 from engine.rollout import Samples, SamplesInfo
 from engine.spec import StalenessSpec, StopSpec
 from engine.testing import make_experiment, make_rollout, make_weights

@@ -20,6 +20,7 @@ from engine.roles.commands import (
     ExportWeights,
     LoadWeights,
     MergeModel,
+    Role,
     Send,
     StepEnvironment,
     TakeStep,
@@ -42,7 +43,6 @@ from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.roles.retries import FIRST_PATIENCE_S, ROUND_TRIPS, BatchRequests, Offers
-from engine.roles.role import Role
 from engine.rollout import Samples, SamplesInfo, Weights
 from engine.spec import ReduceSpec, StalenessSpec, StopSpec
 from engine.testing import make_experiment, make_rollout, make_weights

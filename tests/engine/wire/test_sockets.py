@@ -27,7 +27,7 @@ from engine.testing import make_rollout, make_weights
 from engine.wire.chunking import CHUNK_BYTES
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import HEADER_BYTES
-from engine.wire.keys import Keyring, make_keyrings
+from engine.wire.socket_factory import Keyring, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import (
     HELLO,

@@ -25,7 +25,7 @@ from engine.messages import (
 )
 from engine.progress import Progress, Standing
 from engine.trace.records import Event
-from engine.wire.deadlines import Deadlines
+from engine.wire.reliable import Deadlines
 from engine.wire.socket_factory import HIGH_WATER_MARK, Link
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import PATIENCE_S, make_codec

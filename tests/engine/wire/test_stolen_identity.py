@@ -10,8 +10,7 @@ import zmq
 
 from engine.errors import WireError
 from engine.messages import Joined
-from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.socket_factory import LATEST
+from engine.wire.socket_factory import LATEST, Keyring, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import HELLO, link, make_codec, receive, tcp_server
 

@@ -16,8 +16,7 @@ import psutil
 import pytest
 import zmq
 
-from engine.wire.keys import make_keyrings
-from engine.wire.socket_factory import CURVE_BYTES
+from engine.wire.socket_factory import CURVE_BYTES, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import (
     HELLO,

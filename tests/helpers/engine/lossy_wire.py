@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from engine.messages import COORDINATOR, Report
-from engine.roles.commands import Command, Send, Wake
+from engine.roles.commands import Command, Role, Send, Wake
 from engine.roles.events import Event, TimerFired
-from engine.roles.role import Role
 from engine.trace.records import Record
 
 MAX_TURNS = 50_000
