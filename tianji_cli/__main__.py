@@ -10,7 +10,7 @@ def start() -> None:
     was_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if was_default:  # not where the command was started with Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from tianji_cli.leaving import run_and_leave
+    from tianji_cli.interrupts import run_and_leave
     from tianji_cli.main import main
 
     if was_default:

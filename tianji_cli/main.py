@@ -28,7 +28,7 @@ from tianji_cli.commands.options import (
     output_of,
 )
 from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
-from tianji_cli.leaving import run_and_leave
+from tianji_cli.interrupts import run_and_leave
 from tianji_cli.output import Output
 from tianji_cli.streams import safe_streams
 

@@ -18,7 +18,7 @@ from tianji_cli.commands.benchmarks.bench_report import write_archive, write_ben
 from tianji_cli.commands.report import report_command
 from tianji_cli.output import Output
 from tianji_cli.storage.json_files import write_json
-from tianji_cli.storage.redact import redact_paths
+from tianji_cli.storage.masking import redact_paths
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.bench.bench_fakes import FakeSystem, make_suite, make_task, result_of
 from tianji_cli.bench.comparison.compare import compare
 from tianji_cli.bench.comparison.harness import new_bench
-from tianji_cli.bench.comparison.schedule import make_cells, planned_s
+from tianji_cli.bench.comparison.results import make_cells, planned_s
 from tianji_cli.bench.systems.base import Installed
 from tianji_cli.render.bench.bench_text import ratio_text, verdicts
 

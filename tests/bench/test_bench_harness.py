@@ -31,8 +31,7 @@ from tianji_cli.bench.comparison.harness import (
     read_bench,
 )
 from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
-from tianji_cli.bench.process_tree import ProcessTree
-from tianji_cli.bench.shared_memory import LeftFile, remove_left
+from tianji_cli.bench.process_tree import LeftFile, ProcessTree, remove_left
 from tianji_cli.bench.systems.base import Command, Installed, SystemMissingError, SystemOptions
 from tianji_cli.bench.tasks.work import BenchEnv
 from tianji_cli.storage.json_files import create_result_dir, write_json

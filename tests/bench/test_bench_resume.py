@@ -29,7 +29,7 @@ from tianji_cli.bench.compatibility import (
 from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.systems.base import Installed, SystemMissingError, SystemOptions
-from tianji_cli.bench.systems.venv_baseline import options_of, venv_python
+from tianji_cli.bench.systems.probe import options_of, venv_python
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, conduct
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output

@@ -19,7 +19,6 @@ from tianji_cli.bench.compatibility import code_state
 from tianji_cli.bench.kinds import SCALING, kind_of_suite, read_suite
 from tianji_cli.bench.machine import this_machine
 from tianji_cli.bench.scaling.compare import ScalingComparison, compare
-from tianji_cli.bench.scaling.measure import used_cores, versions_of
 from tianji_cli.bench.scaling.records import (
     ScalingCell,
     ScalingFigures,
@@ -28,7 +27,7 @@ from tianji_cli.bench.scaling.records import (
     ScalingResult,
     make_cells,
 )
-from tianji_cli.bench.scaling.run_cell import command_of, run_cell
+from tianji_cli.bench.scaling.run_cell import command_of, run_cell, used_cores, versions_of
 from tianji_cli.bench.scaling.suite import check_hosts, load_scaling_suite
 from tianji_cli.commands.benchmarks.bench_request import conduct
 from tianji_cli.commands.benchmarks.bench_scaling import KIND, report_scaling

@@ -14,7 +14,7 @@ from tianji_cli.interrupts import Interrupts
 ROOT = REPOSITORY
 LEAVES = """
 import atexit, sys, threading
-from tianji_cli.leaving import run_and_leave
+from tianji_cli.interrupts import run_and_leave
 
 def command():
     threading.Thread(target=threading.Event().wait).start()  # as a simulator's, which never ends
@@ -69,7 +69,7 @@ def test_a_signal_in_the_very_end_changes_nothing_and_a_second_one_ends_it(name:
 
 
 def test_an_error_of_the_program_itself_still_has_its_traceback():
-    code = "from tianji_cli.leaving import run_and_leave\nrun_and_leave(lambda: 1 / 0)"
+    code = "from tianji_cli.interrupts import run_and_leave\nrun_and_leave(lambda: 1 / 0)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -8,8 +8,8 @@ import pytest
 
 from engine.errors import ConfigError
 from tests.helpers.paths import REPOSITORY
-from tianji_cli.config.host_ranges import expand_range
 from tianji_cli.config.inventory import Inventory, load_inventory
+from tianji_cli.config.inventory_schema import expand_range
 
 SHIPPED = sorted((REPOSITORY / "inventories").glob("*.yaml"))
 

@@ -33,7 +33,7 @@ FLOORS = {
         ("testing",),
     ),
     "tianji_cli": (
-        ("streams", "interrupts", "leaving", "plain_text", "units", "git_state"),
+        ("streams", "interrupts", "plain_text", "units", "git_state"),
         ("config",),
         ("storage", "planning", "connectors"),
         ("output", "provisioning", "plotting", "analysis", "lab"),

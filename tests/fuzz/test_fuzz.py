@@ -35,8 +35,8 @@ from tests.fuzz.fuzz_targets import (
 )
 from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
 from tianji_cli.analysis.run import read_manifest
-from tianji_cli.config.host_ranges import expand_range
 from tianji_cli.config.inventory import load_inventory
+from tianji_cli.config.inventory_schema import expand_range
 
 CORPUS = Path(__file__).with_name("corpus")
 

@@ -12,9 +12,13 @@ from msgspec.structs import replace
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Consumption, Replay
 from tests.helpers.synthetic_run import write_rows, write_synthetic_run
-from tianji_cli.analysis.curves import RunCurves, curves_of
+from tianji_cli.analysis.curves import (
+    MAX_RATIO_POINTS,
+    RunCurves,
+    curves_of,
+    replay_ratio_over_time,
+)
 from tianji_cli.analysis.rebuild import rebuild_summary
-from tianji_cli.analysis.replay import MAX_POINTS, replay_ratio_over_time
 from tianji_cli.analysis.run import load_run
 from tianji_cli.commands.report import write_report
 from tianji_cli.render.run import titles
@@ -113,12 +117,12 @@ def test_the_ratio_counts_what_was_collected_by_then():
 
 
 def test_a_long_run_keeps_few_points_and_its_last():
-    count = 10 * MAX_POINTS
+    count = 10 * MAX_RATIO_POINTS
     times = [float(n) for n in range(count)]
     production = pd.DataFrame({"t_s": times, "env_steps": [1] * count})
     consumption = pd.DataFrame({"t_s": times, "samples_trained": [4] * count})
     found = replay_ratio_over_time(production, consumption)
-    assert len(found) == MAX_POINTS
+    assert len(found) == MAX_RATIO_POINTS
     assert found["t_s"].iloc[-1] == times[-1]
     assert found["replay_ratio"].iloc[-1] == pytest.approx(4)
 

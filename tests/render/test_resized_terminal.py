@@ -22,8 +22,7 @@ from engine.progress import Progress, RoleState
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
-from tianji_cli.render.live import LiveDisplay
-from tianji_cli.render.redrawn_live import RedrawnLive
+from tianji_cli.render.live import LiveDisplay, RedrawnLive
 
 CLEAR = "\x1b[H\x1b[J"
 UP = "\x1b[1A"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from engine.trace.summary import Summary
 from engine.wording import plural
-from tianji_cli.analysis.disagreement import Disagreement, Number
-from tianji_cli.analysis.history import check_history
+from tianji_cli.analysis.history import Disagreement, Number, check_history
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import no_summary
 from tianji_cli.analysis.run import RunData

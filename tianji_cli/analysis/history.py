@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias
 
+import msgspec
+
 from engine.trace.columns import column_of
 from engine.trace.records import (
     UNCOUNTED,
@@ -26,8 +28,26 @@ from engine.trace.records import (
     WeightsPublished,
     table_of,
 )
-from tianji_cli.analysis.disagreement import Disagreement, Number
 from tianji_cli.analysis.run import RunData
+
+Number = int | float | bool | None
+
+
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that one file states and the others contradict.
+
+    Attributes:
+        where: File, and row (from 1) if it is a table.
+        name: The field, or the rule that is broken.
+        written: What the file says.
+        rebuilt: What follows from the other rows.
+    """
+
+    where: str
+    name: str
+    written: Number
+    rebuilt: Number
+
 
 _Rule: TypeAlias = tuple[str, Number, Number, bool]
 """Name, value of the row, value that it contradicts, and whether the rule holds."""

@@ -9,7 +9,7 @@ from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import ancestors_of
 from tianji_cli.analysis.check import num_checks, rebuild_counters, warnings_of
 from tianji_cli.analysis.curves import RunCurves, curves_of
-from tianji_cli.analysis.disagreement import Disagreement
+from tianji_cli.analysis.history import Disagreement
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.run import RunData, load_run
 from tianji_cli.plain_text import plain

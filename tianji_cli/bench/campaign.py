@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cells import CampaignFiles, CellT, ManifestT, ResultT
-from tianji_cli.storage.locks import locked
+from tianji_cli.storage.safe_files import locked
 
 AnyFiles: TypeAlias = CampaignFiles[Any, Any, Any]
 """Of whatever kind: its type variables depend on each other, which no bound can say."""

@@ -3,8 +3,9 @@ finished cell one that says what that did."""
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypedDict, TypeVar, cast
@@ -18,7 +19,7 @@ from tianji_cli.bench.machine import Load, Machine, check_same, this_machine
 from tianji_cli.git_state import GitState
 from tianji_cli.storage.comparison_dir import refuse_others
 from tianji_cli.storage.json_files import read_json, write_json
-from tianji_cli.storage.redact import redacted
+from tianji_cli.storage.masking import redacted
 from tianji_cli.storage.safe_files import make_inside, named_inside
 
 SCHEMA_VERSION = 1
@@ -239,3 +240,25 @@ def check_known(what: str, names: Iterable[str], known: Collection[str], path: P
             where=str(path),
             fix="read it with the version of TianJi that wrote it",
         )
+
+
+SideT = TypeVar("SideT")
+
+
+def in_blocks(
+    name: str, sides: Mapping[str, Sequence[SideT]], seeds: Sequence[int]
+) -> list[tuple[str, SideT, int]]:
+    """(task, side, seed) of every cell; within a block the sides of each task are shuffled.
+
+    Args:
+        name: Name of the suite; with task and seed it decides the order.
+        sides: What is compared, by task.
+        seeds: One block each.
+    """
+    cells = []
+    for seed in seeds:
+        for task, compared in sides.items():
+            block = [(task, side, seed) for side in compared]
+            random.Random(f"{name} {task} {seed}").shuffle(block)
+            cells += block
+    return cells

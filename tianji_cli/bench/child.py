@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tianji_cli.bench.process_tree import Leftover, ProcessTree
-from tianji_cli.bench.shared_memory import LeftFile
+from tianji_cli.bench.process_tree import LeftFile, Leftover, ProcessTree
 
 LOOK_S = 0.1
 """How often a watcher looks, and so how soon it ends the program."""

@@ -20,8 +20,13 @@ from engine.config.config_file import Document, convert, convert_part, read_yaml
 from engine.config.yaml_text import KeyPath
 from engine.errors import ConfigError
 from engine.spec import Spec
-from tianji_cli.config.host_ranges import expand_range
-from tianji_cli.config.inventory_schema import GroupSpec, HostSpec, InventoryFile, RolesSpec
+from tianji_cli.config.inventory_schema import (
+    GroupSpec,
+    HostSpec,
+    InventoryFile,
+    RolesSpec,
+    expand_range,
+)
 
 DEFAULT_PORTS = "29500-29599"
 DEFAULT_WORKDIR = "~/.tianji"

@@ -7,10 +7,13 @@ and TCP_USER_TIMEOUT on the underlying socket.
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
+import subprocess
+import tempfile
 import threading
-from typing import Any
+from typing import IO, Any
 
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
@@ -18,8 +21,49 @@ from engine.errors import HostUnreachableError
 from tianji_cli.connectors.host_keys import VerifyHostKey, key_types, read_trust
 from tianji_cli.connectors.known_hosts import Trust
 from tianji_cli.connectors.ssh_keys import Login, LoginRefusedError
-from tianji_cli.connectors.ssh_proxy import ProxyCommand
 from tianji_cli.connectors.target import Target
+
+
+class ProxyCommand(socket.socket):
+    """The local end; the user's shell runs the command, as with `ssh`.
+
+    It has its own session: Ctrl-C in the terminal is for this program, which needs the connection
+    to stop a run gracefully.
+    """
+
+    _process: subprocess.Popen[bytes]
+    _errors: IO[bytes]
+    last_words = ""
+    """The command's last line on standard error; known once this is closed."""
+
+    @classmethod
+    def start(cls, command: str) -> ProxyCommand:
+        """Starts the command."""
+        near, far = socket.socketpair()
+        proxy = cls(fileno=near.detach())
+        proxy._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        with far:
+            proxy._process = subprocess.Popen(
+                [shell, "-c", f"exec {command}"],
+                stdin=far.fileno(),
+                stdout=far.fileno(),
+                stderr=proxy._errors,
+                start_new_session=True,
+            )
+        return proxy
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        if not self._errors.closed:
+            with self._errors as file:
+                file.seek(0)
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+            self.last_words = lines[-1] if lines else ""
+        super().close()
+
 
 CONNECT_S = 10.0
 """Time-out of each step of each hop: TCP, banner, authentication, channel."""

@@ -19,7 +19,7 @@ from tianji_cli.lab.cgroups import Freezer
 from tianji_cli.lab.network import Methods
 from tianji_cli.lab.plan import LabPaths, LabPlan
 from tianji_cli.lab.processes import LabProcessId
-from tianji_cli.storage import locks
+from tianji_cli.storage import safe_files
 
 STATE_SCHEMA_VERSION = 1
 
@@ -125,5 +125,5 @@ def locked(directory: Path) -> Iterator[None]:
         ConfigError: One is at work there.
     """
     what = "another `tianji lab` command is running here"
-    with locks.locked(directory, ConfigError(what, where=str(directory), fix="wait for it")):
+    with safe_files.locked(directory, ConfigError(what, where=str(directory), fix="wait for it")):
         yield

@@ -13,7 +13,7 @@ from rich.text import Text
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.provisioning.provision import Phase
-from tianji_cli.render.redrawn_live import RedrawnLive
+from tianji_cli.render.live import RedrawnLive
 
 _STYLES = {"ready": "green", "joined": "green", "failed": "red"}
 REFRESH_PER_S = 4.0

@@ -6,15 +6,56 @@ import time
 from typing import Protocol
 
 from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleDimensions,
+    ConsoleOptions,
+    ConsoleRenderable,
+    Group,
+    RenderableType,
+    RenderResult,
+)
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
 from engine.progress import Progress, RoleState
 from tianji_cli import units
-from tianji_cli.render.redrawn_live import RedrawnLive
+
+_CLEAR = "\x1b[H\x1b[J"
+"""To the first line, and everything from there erased. Some terminals keep what another code for
+clearing the screen erases, in what can be scrolled back to."""
+
+
+class _ClearScreen:
+    """As a renderable that is no text."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(_CLEAR, None, [(ControlType.HOME,)])
+
+
+class RedrawnLive(Live):
+    """Begins on a clear screen when the terminal's size has changed since it drew last.
+
+    A narrower terminal wraps the lines in its own way, so the number of lines to draw over is
+    unknown; a larger one brings back lines that had scrolled out.
+    """
+
+    _drawn_size: ConsoleDimensions | None = None
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        size, drawn = self.console.size, self._drawn_size
+        if not self.console.is_interactive:
+            return super().process_renderables(renderables)
+        self._drawn_size = size
+        ready = super().process_renderables(renderables)
+        if drawn in (None, size):
+            return ready
+        return [_ClearScreen(), *ready[1:]]  # instead of moving up over the lines drawn last
+
 
 PLAIN_EVERY_S = 5.0
 _BAR_WIDTH = 40

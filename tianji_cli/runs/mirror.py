@@ -25,8 +25,7 @@ from engine.files import ASIDE
 from engine.trace.checkpoint_file import MAX_INFO_BYTES, CheckpointInfo, info_of, read_info
 from tianji_cli.connectors.base import Node
 from tianji_cli.runs.parallel import join_all
-from tianji_cli.storage.locks import locked
-from tianji_cli.storage.safe_files import append_descriptor, make_inside, write_file
+from tianji_cli.storage.safe_files import append_descriptor, locked, make_inside, write_file
 from tianji_cli.storage.takings import MAX_TENSOR_BYTES, Share, takings_of
 
 PERIOD_S = 1.0

@@ -1,10 +1,13 @@
-"""Writes into directories of unknown origin: no link redirects a file."""
+"""Files and directories that others can reach too: no link redirects a write; locks."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from engine.errors import ConfigError, PreflightError
@@ -100,3 +103,25 @@ def check_inside(root: Path, path: Path) -> None:
             where=str(path),
             fix="if it is a link, remove it",
         )
+
+
+@contextmanager
+def locked(directory: Path, busy: ConfigError | None = None) -> Iterator[None]:
+    """Locks a directory against other processes that lock it in the same way.
+
+    Args:
+        directory: Which exists.
+        busy: Raised if it is locked; None: waits for it.
+
+    Raises:
+        OSError: It cannot be locked.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise busy or error from None
+        yield
+    finally:
+        os.close(descriptor)

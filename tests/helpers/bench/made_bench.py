@@ -15,8 +15,7 @@ from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.comparison.run_cell import write_trace
 from tianji_cli.bench.comparison.stop_rule import Outcome
 from tianji_cli.bench.machine import Load
-from tianji_cli.bench.process_tree import Leftover
-from tianji_cli.bench.shared_memory import LeftFile
+from tianji_cli.bench.process_tree import LeftFile, Leftover
 from tianji_cli.bench.systems.base import Installed
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, Trained

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +16,63 @@ from engine.envs.extras import install_command
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.campaign import Campaign, read_campaign
 from tianji_cli.bench.cells import beginning, now_text
-from tianji_cli.bench.comparison.results import BenchFiles, BenchManifest, Cell, CellResult
+from tianji_cli.bench.comparison.results import (
+    BenchFiles,
+    BenchManifest,
+    Cell,
+    CellResult,
+    make_cells,
+    planned_s,
+)
 from tianji_cli.bench.comparison.run_cell import Assignment, Seen, run_cell
-from tianji_cli.bench.comparison.schedule import make_cells, planned_s
-from tianji_cli.bench.comparison.warmup import warm_up
 from tianji_cli.bench.compatibility import check_versions
 from tianji_cli.bench.machine import load_now
+from tianji_cli.bench.process_tree import clean_environment, modules_environment
 from tianji_cli.bench.systems.base import Installed, System, SystemMissingError, SystemOptions
-from tianji_cli.bench.systems.venv_baseline import options_of
+from tianji_cli.bench.systems.probe import options_of
 from tianji_cli.bench.tasks.env_check import find_env_problems
-from tianji_cli.bench.tasks.suite import Suite
+from tianji_cli.bench.tasks.suite import Suite, Task
 from tianji_cli.bench.tasks.work import ATARI, MINATAR
+
+
+def warm_up(
+    cell: Cell, task: Task, system: System, installed: Installed, say: Callable[[str], None]
+) -> None:
+    """Does what a system needs once, before its first cell of a task; it is part of no figure.
+
+    What it says is shown. If it fails, its last line is shown and the cell runs all the same.
+
+    Args:
+        cell: The first of its task and system.
+        task: As written.
+        system, installed: The system.
+        say: Shows one line.
+    """
+    with tempfile.TemporaryDirectory(prefix="tjb-") as name:
+        scratch = Path(name)
+        command = system.rehearsal(cell.job(task.of(cell.system), scratch), scratch, installed)
+        if command is None:
+            return
+        done = subprocess.run(
+            list(command.argv),
+            env={
+                **clean_environment(command.unset),
+                **modules_environment(),
+                **command.env,
+            },
+            cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    lines = done.stdout.splitlines()
+    if done.returncode:
+        lines += done.stderr.splitlines()[-1:] or [f"ended with code {done.returncode}"]
+    for line in lines:
+        say(f"  {system.title}, {cell.task}: {line}")
+
 
 GAMES = {ATARI: ("ale_py", "atari"), MINATAR: ("minatar", "minatar")}
 """By namespace of the environment: its package, and the extra of TianJi that installs it."""

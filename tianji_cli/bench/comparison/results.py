@@ -1,21 +1,36 @@
-"""The files of a benchmark: its description `bench.json`, and `cell.json` with each result."""
+"""Files of a comparison: `bench.json` with its cells, `cell.json` with each result; archives."""
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from engine.trace.reader import read_table
-from engine.trace.records import Consumption, Episode, Event, Production, Record, Staleness
-from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, check_known
+from engine.errors import ConfigError
+from engine.files import read_regular
+from engine.trace.reader import MAX_UNPACKED_BYTES, read_table
+from engine.trace.records import (
+    Consumption,
+    Episode,
+    Event,
+    Production,
+    Record,
+    Staleness,
+    table_of,
+)
+from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, check_known, in_blocks
 from tianji_cli.bench.comparison.measure import Figures
 from tianji_cli.bench.comparison.stop_rule import Outcome
 from tianji_cli.bench.kinds import COMPARISON
-from tianji_cli.bench.process_tree import Leftover
-from tianji_cli.bench.shared_memory import LeftFile
+from tianji_cli.bench.process_tree import LeftFile, Leftover
 from tianji_cli.bench.systems.base import CellPaths, Installed, Job, ParityRow
 from tianji_cli.bench.tasks.suite import SYSTEMS, Suite, Task
+from tianji_cli.storage.comparison_dir import refuse_others
+from tianji_cli.storage.json_files import write_json
+from tianji_cli.storage.masking import redacted
+from tianji_cli.storage.safe_files import make_inside, write_file
 
 REPORT_TABLES = (Production, Consumption, Episode, Event, Staleness)
 """All inputs of a report."""
@@ -104,3 +119,77 @@ def read_rows(trace: Path) -> list[Record]:
         *read_table(trace, Event),
         *read_table(trace, Staleness),
     ]
+
+
+LAUNCH_S = 12.0
+"""Seconds planned for launch and end of a cell, in addition to its training."""
+
+
+def make_cells(suite: Suite, systems: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Randomised blocks: all systems run a task with one seed before the next seed begins.
+
+    A slow drift of the machine then hits all systems alike, and the ratios within a block are
+    paired. The order within a block is random but the same for the same suite and seeds.
+    """
+    able = {
+        name: [system for system in systems if system in task.systems]
+        for name, task in suite.tasks.items()
+    }
+    return [
+        Cell(task=task, system=system, seed=seed)
+        for task, system, seed in in_blocks(suite.name, able, seeds)
+    ]
+
+
+def planned_s(suite: Suite, cells: Sequence[Cell]) -> float:
+    """How long these cells take if each uses up its budget, in seconds."""
+    return sum(suite.tasks[cell.task].budget_s + LAUNCH_S for cell in cells)
+
+
+def shortest_s(suite: Suite, cells: Sequence[Cell]) -> float:
+    """How long they take if each reaches its threshold at once, in seconds."""
+    return sum(suite.tasks[cell.task].min_s + LAUNCH_S for cell in cells)
+
+
+def archive(root: Path, target: Path) -> None:
+    """Copies a finished benchmark: small, and without the paths of the machine it ran on.
+
+    What the report is made of is copied, the trace tables compressed; TianJi's own runs, drivers'
+    raw records and printed output stay behind. The report of the archive has the same figures.
+
+    Args:
+        root: Of the benchmark.
+        target: May exist, but must not hold a benchmark.
+
+    Raises:
+        ConfigError: There is one at the target, or none at the root.
+        OSError: It cannot be written.
+    """
+    source, kept = BenchFiles(root.resolve()), BenchFiles(target.resolve())
+    if kept.manifest.exists():
+        raise ConfigError(
+            "a benchmark is kept there and is not overwritten",
+            where=str(target),
+            fix="give another --out, or remove it",
+        )
+    refuse_others(kept.root)
+    manifest = source.read_manifest()
+    for cell, result in source.read_results(manifest).items():
+        there = kept.files(cell)
+        make_inside(kept.root, there.trace)
+        for kind in REPORT_TABLES:
+            _pack(source.files(cell).trace, f"{table_of(kind)}.jsonl", there.trace)
+        kept.write_result(cell, redacted(result))
+    write_json(kept.manifest, redacted(manifest))
+
+
+def _pack(trace: Path, name: str, directory: Path) -> None:
+    """Compresses one table, unless it is compressed; the same rows give the same bytes."""
+    table, packed = trace / name, trace / f"{name}.gz"
+    if table.is_file() and table.stat().st_size:
+        data = gzip.compress(read_regular(table, MAX_UNPACKED_BYTES), mtime=0)
+    elif packed.is_file():  # of an archive
+        data = read_regular(packed, MAX_UNPACKED_BYTES)
+    else:
+        return
+    write_file(directory / packed.name, data)

@@ -8,8 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from tianji_cli.bench.blocks import in_blocks
-from tianji_cli.bench.cells import CampaignFiles, Manifest, Result
+from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, in_blocks
 from tianji_cli.bench.kinds import SCALING
 from tianji_cli.bench.scaling.suite import ScalingSuite
 from tianji_cli.config.inventory import Inventory

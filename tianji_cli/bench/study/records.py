@@ -20,7 +20,7 @@ from tianji_cli.bench.kinds import STUDY
 from tianji_cli.bench.machine import check_same
 from tianji_cli.bench.study.spec import Study
 from tianji_cli.storage.json_files import decode, write_json
-from tianji_cli.storage.redact import redacted, redacted_json
+from tianji_cli.storage.masking import redacted, redacted_json
 from tianji_cli.storage.safe_files import append_descriptor, named_inside, write_file
 
 MAX_RECORDS_BYTES = 1 << 29

@@ -14,9 +14,8 @@ from engine.errors import ConfigError
 from engine.search_path import module_command, with_own_path
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
-from tianji_cli.bench.blocks import in_blocks
 from tianji_cli.bench.campaign import Campaign
-from tianji_cli.bench.cells import beginning, now_text
+from tianji_cli.bench.cells import beginning, in_blocks, now_text
 from tianji_cli.bench.child import TimeLimit, run_child, with_tail
 from tianji_cli.bench.machine import Load, load_now
 from tianji_cli.bench.study.records import Outcome, StudyCell, StudyFiles, StudyManifest, StudyRun

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from engine.config.config_file import suggest
 from engine.errors import ConfigError, PreflightError
+from tianji_cli.bench.systems.probe import VenvBaseline, venv_python
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
-from tianji_cli.bench.systems.venv_baseline import VenvBaseline, venv_python
 
 INSTALLABLE = {
     name: system for name, system in SYSTEMS_BY_NAME.items() if isinstance(system, VenvBaseline)

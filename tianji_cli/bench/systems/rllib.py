@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from tianji_cli.bench.systems.base import Deviations
-from tianji_cli.bench.systems.venv_baseline import GAMES, TORCH, VenvBaseline
+from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tianji_cli.bench.systems.base import Deviations
-from tianji_cli.bench.systems.venv_baseline import GAMES, TORCH, VenvBaseline
+from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 
 

@@ -14,8 +14,7 @@ import msgspec
 
 from engine.host.account import expand
 from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
-from tianji_cli.bench.systems.probe import probe, probe_here
-from tianji_cli.bench.systems.venv_baseline import venv_python
+from tianji_cli.bench.systems.probe import probe, probe_here, venv_python
 from tianji_cli.bench.systems.xingtian import PYTHON_VARIABLE
 
 Place = Literal["one host", "between hosts"]

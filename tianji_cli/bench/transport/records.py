@@ -8,8 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from tianji_cli.bench.blocks import in_blocks
-from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, check_known
+from tianji_cli.bench.cells import CampaignFiles, Manifest, Result, check_known, in_blocks
 from tianji_cli.bench.kinds import TRANSPORT
 from tianji_cli.bench.transport.methods import METHODS, Found, Place
 from tianji_cli.bench.transport.suite import TransportSuite

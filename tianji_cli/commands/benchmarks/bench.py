@@ -23,9 +23,15 @@ from tianji_cli.bench.comparison.harness import (
     new_bench,
     with_systems_of_now,
 )
-from tianji_cli.bench.comparison.results import BenchFiles, BenchManifest, Cell, CellResult
+from tianji_cli.bench.comparison.results import (
+    BenchFiles,
+    BenchManifest,
+    Cell,
+    CellResult,
+    planned_s,
+    shortest_s,
+)
 from tianji_cli.bench.comparison.run_cell import Seen
-from tianji_cli.bench.comparison.schedule import planned_s, shortest_s
 from tianji_cli.bench.kinds import find_suite, kind_of_suite, read_suite
 from tianji_cli.bench.systems.base import System, SystemOptions
 from tianji_cli.bench.systems.install import INSTALLABLE, install, is_installed

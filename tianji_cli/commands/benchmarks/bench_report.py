@@ -98,7 +98,7 @@ def write_archive(roots: Sequence[Path], out: Path | None) -> BenchReport:
         ConfigError: Several benchmarks, no directory, or one that is in use.
         PreflightError: It cannot be written.
     """
-    from tianji_cli.bench.comparison.archive import archive
+    from tianji_cli.bench.comparison.results import archive
 
     if len(roots) != 1 or out is None:
         raise ConfigError(

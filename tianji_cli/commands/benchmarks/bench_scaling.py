@@ -37,8 +37,8 @@ ScalingCampaign: TypeAlias = Campaign[ScalingFiles, ScalingManifest, ScalingCell
 
 def report_scaling(root: Path, out: Path | None, output: Output) -> ScalingComparison:
     """Rebuilds tables and plot from files, and prints them; see `write_plotted`."""
+    from tianji_cli.render.bench.bench_tables import scaling_table
     from tianji_cli.render.bench.figures_scaling import scaling_figure
-    from tianji_cli.render.bench.scaling import scaling_table
 
     found, png = write_plotted(ScalingFiles(root.resolve()), out, compare, scaling_figure)
     output.findings(found, [scaling_table(found)], found.notes, f"plot: {png}")

@@ -17,7 +17,7 @@ from tianji_cli.bench.cells import beginning
 from tianji_cli.bench.compatibility import check_host_versions, check_versions
 from tianji_cli.bench.scaling.suite import find_inventory
 from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
-from tianji_cli.bench.systems.venv_baseline import options_of
+from tianji_cli.bench.systems.probe import options_of
 from tianji_cli.bench.transport.compare import TransportComparison, compare
 from tianji_cli.bench.transport.hosts import Hosts
 from tianji_cli.bench.transport.methods import METHODS, OWN, Found, Place, find
@@ -45,8 +45,8 @@ TransportCampaign: TypeAlias = Campaign[TransportFiles, TransportManifest, Trans
 
 def report_transport(root: Path, out: Path | None, output: Output) -> TransportComparison:
     """Rebuilds tables and plot from files, and prints them; see `write_plotted`."""
+    from tianji_cli.render.bench.bench_tables import transport_tables
     from tianji_cli.render.bench.figures_transport import transport_figure
-    from tianji_cli.render.bench.transport import transport_tables
 
     found, png = write_plotted(TransportFiles(root.resolve()), out, compare, transport_figure)
     output.findings(found, transport_tables(found), found.notes, f"plot: {png}")

@@ -10,7 +10,7 @@ from tianji_cli import units
 from tianji_cli.bench.comparison.results import CellResult
 from tianji_cli.bench.comparison.run_cell import Seen
 from tianji_cli.output import Output
-from tianji_cli.render.redrawn_live import RedrawnLive
+from tianji_cli.render.live import RedrawnLive
 
 PLAIN_EVERY_S = 10.0
 

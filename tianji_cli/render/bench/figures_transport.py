@@ -24,7 +24,7 @@ from tianji_cli.plotting.figures import (
     LogLocator,
     NullLocator,
 )
-from tianji_cli.render.bench.transport import size_text
+from tianji_cli.render.bench.bench_tables import size_text
 
 MARKERS = "osD^vPX*<>"
 PANEL_INCHES = SIZE_INCHES[0] * 0.72

@@ -25,7 +25,6 @@ from tianji_cli.plotting.figure_style import (
 )
 from tianji_cli.plotting.figures import Axes, Figure, MaxNLocator, PercentFormatter
 from tianji_cli.render.run import titles
-from tianji_cli.render.run.bars import MAX_BAR_RUNS, draw_bars, draw_stairs
 from tianji_cli.render.run.figures_age import (
     any_queue,
     any_replay,
@@ -33,7 +32,15 @@ from tianji_cli.render.run.figures_age import (
     draw_rollout_age,
     draw_sample_age,
 )
-from tianji_cli.render.run.figures_axes import BOUND, TIME, number_axes, say_no_data
+from tianji_cli.render.run.figures_axes import (
+    BOUND,
+    MAX_BAR_RUNS,
+    TIME,
+    draw_bars,
+    draw_stairs,
+    number_axes,
+    say_no_data,
+)
 from tianji_cli.render.run.figures_profile import draw_profile, has_profile, profile_title
 
 MAX_VECTOR_DOTS = 1500
