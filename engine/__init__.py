@@ -12,5 +12,18 @@ __version__ = "0.1.0"
 PROTOCOL_VERSION = 7
 """Raised whenever two processes of different releases could no longer understand each other."""
 
+REQUIREMENTS = (
+    "gymnasium",
+    "msgspec",
+    "numpy",
+    "psutil",
+    "pyyaml",
+    "pyzmq",
+    "safetensors",
+    "torch",
+)
+"""Distributions that this package imports: needed on every host, and recorded with results. Those
+that only the command line imports are not needed on hosts."""
+
 if sys.argv[:1] == ["-m"]:  # only for TianJi's own processes, not in other interpreters
     working_directory_last()

@@ -14,12 +14,10 @@ from engine.control_protocol import HostFacts
 from engine.device import visible_gpus
 from engine.host.host_probe import gpus
 
-_PACKAGES = ("torch", "gymnasium", "numpy", "pyzmq", "msgspec", "safetensors")
-
 
 def host_facts() -> HostFacts:
     """Hardware and versions of this host that this process can use."""
-    versions = {name: metadata.version(name) for name in _PACKAGES}
+    versions = {name: metadata.version(name) for name in engine.REQUIREMENTS}
     # Without torch.cuda: the forkserver must not initialise CUDA before it forks.
     found = visible_gpus(gpus())
     return HostFacts(

@@ -7,9 +7,9 @@ import platform
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from engine import REQUIREMENTS
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import AccessFacts, Completed
-from tianji_cli.provisioning.bundle import REQUIREMENTS
 
 
 def facts(**more: object) -> dict[str, object]:

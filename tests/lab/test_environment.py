@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import engine
+from engine import REQUIREMENTS
 from tests.helpers.ssh_kit import SHORT, Bench, other_python
-from tianji_cli.provisioning.bundle import REQUIREMENTS, pinned_constraints
+from tianji_cli.provisioning.bundle import pinned_constraints
 
 pytestmark = pytest.mark.lab
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"

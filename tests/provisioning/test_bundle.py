@@ -12,7 +12,9 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+from engine import REQUIREMENTS
 from engine.host.host_check import LIST_NAME
+from engine.supervision.host_facts import host_facts
 from tianji_cli.provisioning.bundle import (
     OPTIONAL,
     environment_name,
@@ -67,6 +69,26 @@ def test_constraints_pin_what_the_engine_imports() -> None:
     assert all(line.count("==") == 1 and "+" not in line for line in lines)
     assert any(line.startswith("torch==") for line in lines)
     assert environment_name("a", "3.11") != environment_name("a", "3.12")
+
+
+def test_one_list_says_what_hosts_need_and_what_is_recorded_of_them() -> None:
+    modules = {"pyyaml": "yaml", "pyzmq": "zmq"}
+    imported = {
+        name.partition(".")[0]
+        for path in (source_root() / "engine").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    others = {"engine", "pip", "_typeshed", *OPTIONAL}  # pip: of any Python; types: for mypy
+    foreign = imported - sys.stdlib_module_names - others
+    assert foreign == {modules.get(name, name) for name in REQUIREMENTS}
+    assert set(REQUIREMENTS) <= set(host_facts().versions)
 
 
 def test_every_extra_with_environments_is_pinned_on_hosts_too() -> None:

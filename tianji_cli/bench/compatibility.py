@@ -12,7 +12,7 @@ import engine
 from engine.errors import ConfigError
 from tianji_cli.bench.machine import Machine
 from tianji_cli.git_state import GitState, git_state
-from tianji_cli.provisioning.bundle import OPTIONAL, REQUIREMENTS
+from tianji_cli.provisioning.bundle import OPTIONAL
 
 Versions = Mapping[str, Mapping[str, str]]
 """By system or host, those of its packages."""
@@ -94,7 +94,7 @@ def version_changes(earlier: Versions, here: Versions) -> list[str]:
 def own_versions() -> dict[str, str]:
     """Of TianJi and of the packages that it computes with, in the interpreter that is running."""
     found = {"tianji": engine.__version__, "python": platform.python_version()}
-    for package in (*REQUIREMENTS, *OPTIONAL, "box2d"):
+    for package in (*engine.REQUIREMENTS, *OPTIONAL):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

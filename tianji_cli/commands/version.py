@@ -10,8 +10,6 @@ import msgspec
 import engine
 from tianji_cli.output import Output
 
-_PACKAGES = ("torch", "gymnasium", "numpy", "pyzmq")
-
 
 class VersionDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What `version --json` prints."""
@@ -29,7 +27,7 @@ def show_version(output: Output) -> None:
         tianji=engine.__version__,
         protocol=engine.PROTOCOL_VERSION,
         python=platform.python_version(),
-        packages={name: metadata.version(name) for name in _PACKAGES},
+        packages={name: metadata.version(name) for name in engine.REQUIREMENTS},
     )
     if output.is_json:
         output.document(document)

@@ -13,22 +13,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from engine import REQUIREMENTS
 from engine.host.host_check import LIST_NAME
+from engine.search_path import OWN_PACKAGES
 
-PACKAGES = ("engine", "tianji_cli")
 NOT_SHIPPED = "tianji_cli/lab"
 """The lab is not shipped: it makes hosts, and no host needs it."""
-REQUIREMENTS = (
-    "gymnasium",
-    "msgspec",
-    "numpy",
-    "psutil",
-    "pyyaml",
-    "pyzmq",
-    "safetensors",
-    "torch",
-)
-"""Packages that the engine imports; those of the command line are not needed on hosts."""
 OPTIONAL = ("ale-py", "box2d", "minatar", "mujoco", "pygame")
 """Environment packages: pinned on the hosts if they are installed here."""
 CONSTRAINTS_NAME = "constraints.txt"
@@ -57,7 +47,7 @@ def make_bundle(root: Path, constraints: str) -> Bundle:
     Two calls on equal files give equal bundles: names are sorted, times and owners are zero.
     """
     files = {CONSTRAINTS_NAME: constraints.encode()}
-    for package in PACKAGES:
+    for package in OWN_PACKAGES:
         for path in (root / package).rglob("*"):
             inside = path.relative_to(root)
             is_wanted = path.suffix in _SUFFIXES and not inside.is_relative_to(NOT_SHIPPED)

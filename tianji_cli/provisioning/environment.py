@@ -6,11 +6,12 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 
+from engine import REQUIREMENTS
 from engine.errors import PreflightError, VersionMismatchError
 from engine.host.host_check import DAMAGED_NAME
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed, Node
-from tianji_cli.provisioning.bundle import CONSTRAINTS_NAME, REQUIREMENTS, environment_name
+from tianji_cli.provisioning.bundle import CONSTRAINTS_NAME, environment_name
 from tianji_cli.provisioning.probe import ProbeFacts, minor_of, probe
 from tianji_cli.provisioning.shipping import discard, sweep
 from tianji_cli.provisioning.verification import COMPLETE_NAME, look_at_environment, put_in_place

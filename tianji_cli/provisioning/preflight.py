@@ -13,11 +13,12 @@ from typing import Literal
 
 import msgspec
 
+from engine import REQUIREMENTS
 from engine.errors import ConfigError, HostUnreachableError, TianJiError
 from engine.wording import plural
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Node
-from tianji_cli.provisioning.bundle import REQUIREMENTS, pinned_constraints
+from tianji_cli.provisioning.bundle import pinned_constraints
 from tianji_cli.provisioning.environment import MIN_FREE_BYTES, find_interpreter
 from tianji_cli.provisioning.probe import ProbeFacts, probe_command
 from tianji_cli.storage.clock_sync import NUM_PINGS, ClockAnswer, ClockOffset, estimate
