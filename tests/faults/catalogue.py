@@ -37,7 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "actors that keep dying": Scenario(
         "the run fails, naming the actor, once the restart budget is used up",
-        (f"{LAB}::test_actors_that_keep_dying_end_the_run",),
+        (f"{LAB}::test_a_death_that_ends_the_run_is_named",),
     ),
     "`kill -9` of a buffer": Scenario("the run fails, naming the role, exit 1"),
     "`kill -9` of a learner": Scenario(

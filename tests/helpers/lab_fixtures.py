@@ -1,4 +1,4 @@
-"""One lab of four real sshd hosts for all tests that need one."""
+"""Labs of real sshd hosts: one of four hosts for all tests that need no other."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from tests.helpers.ssh_kit import REPOSITORY, Bench, other_python
 from tianji_cli.lab import Lab
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab_of(num_hosts: int, directory: Path) -> Iterator[Lab]:
     """Hosts that do not see the sources, so that nothing works by accident."""
-    directory = tmp_path_factory.mktemp("lab") / "lab"
     hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
     other = other_python()
     share = [other.parent.parent] if other is not None and other.parts[1] != "usr" else []
     try:
-        built = Lab.up(hosts=4, directory=directory, hide=hide, share=share)
+        built = Lab.up(hosts=num_hosts, directory=directory, hide=hide, share=share)
     except TianJiError as error:
         pytest.skip(f"no lab here: {error}")
     with built:
         yield built
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Four hosts; a module that needs others has a fixture `lab` of its own."""
+    yield from lab_of(4, tmp_path_factory.mktemp("lab") / "lab")
 
 
 @pytest.fixture

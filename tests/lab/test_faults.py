@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fault_rows import Witness
-from tests.helpers.ssh_kit import SHORT, Bench, limits, wait_until
+from tests.helpers.ssh_kit import SHORT, Bench, Command, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
@@ -19,10 +19,21 @@ pytestmark = pytest.mark.lab
 ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "actors=2")
 
 
+def training(
+    bench: Bench, run: str, *hosts: str, seconds: int = 100, restarts: int | None = None
+) -> Command:
+    """A run of two actors on these hosts, which trains already and ends after some seconds."""
+    settings = ["-s", f"stop.seconds={seconds}"]
+    if restarts is not None:
+        settings += ["-s", f"restarts={restarts}"]
+    command = bench.tianji("up", *ENDLESS, *settings, *limits(*hosts), run=run)
+    command.wait_for_training()
+    return command
+
+
 def test_a_killed_actor_comes_back(bench: Bench, witness: Witness) -> None:
     one, two, *_ = bench.hosts
-    command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=9", *limits(one, two), run="actor")
-    command.wait_for_training()
+    command = training(bench, "actor", one, two, seconds=9)
     pid = bench.role_pid(two, "actor", "actor-1")
     began_s = time.monotonic()
     bench.kill(two, pid)
@@ -46,22 +57,32 @@ def test_a_killed_actor_comes_back(bench: Bench, witness: Witness) -> None:
     )
 
 
-def test_actors_that_keep_dying_end_the_run(bench: Bench, witness: Witness) -> None:
+@pytest.mark.parametrize(
+    ("role", "fault", "proof"),
+    [
+        ("actor-0", "actors that keep dying", "with `restarts=0` failed"),
+        ("learner-0", "`kill -9` of a learner", "over SSH: failed"),
+    ],
+)
+def test_a_death_that_ends_the_run_is_named(
+    bench: Bench, witness: Witness, role: str, fault: str, proof: str
+) -> None:
     one, two, *_ = bench.hosts
-    settings = ("-s", "stop.seconds=60", "-s", "restarts=0")
-    command = bench.tianji("up", *ENDLESS, *settings, *limits(one, two), run="budget")
-    command.wait_for_training()
-    bench.kill(two, bench.role_pid(two, "budget", "actor-0"))
+    kind, run = role.partition("-")[0], f"dead-{role}"
+    where = two if kind == "actor" else one
+    command = training(bench, run, one, two, restarts=0)
+    bench.kill(where, bench.role_pid(where, run, role))
     began_s = time.monotonic()
     assert command.wait(40) == 1, command.said
     report_s = time.monotonic() - began_s
-    assert report_s < 10 + 5
-    assert "actor-0 on" in command.summary["error"]
-    assert "SIGKILL" in command.summary["error"]
+    assert report_s < 15
+    cause = f"{role} on {where} was killed by SIGKILL"
+    assert cause in command.summary["error"]
+    assert cause in command.said
     bench.assert_nothing_left()
     witness(
-        "actors that keep dying",
-        "with `restarts=0` failed by name and signal, exit 1, nothing left on any host",
+        fault,
+        f"{proof} by name and signal, exit 1, nothing left on any host",
         report_s=report_s,
         summary=command.summary,
     )
@@ -69,10 +90,7 @@ def test_actors_that_keep_dying_end_the_run(bench: Bench, witness: Witness) -> N
 
 def test_a_killed_supervisor_takes_its_roles_along(bench: Bench, witness: Witness) -> None:
     one, two, three, _ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=8", *limits(one, two, three), run="supervisor"
-    )
-    command.wait_for_training()
+    command = training(bench, "supervisor", one, two, three, seconds=8)
     assert bench.processes(three)
     began_s = time.monotonic()
     bench.kill(three, bench.supervisor_pid(three))
@@ -95,10 +113,7 @@ def test_a_killed_supervisor_takes_its_roles_along(bench: Bench, witness: Witnes
 
 def test_a_killed_controller_leaves_no_process(bench: Bench, witness: Witness) -> None:
     one, two, *_ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run="controller"
-    )
-    command.wait_for_training()
+    command = training(bench, "controller", one, two)
     assert bench.processes(one)
     assert bench.processes(two)
     began_s = time.monotonic()
@@ -119,10 +134,7 @@ def test_a_killed_controller_leaves_no_process(bench: Bench, witness: Witness) -
 
 def test_a_short_cut_is_survived(bench: Bench, witness: Witness) -> None:
     one, two, three, _ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=16", *limits(one, two, three), run="short-cut"
-    )
-    command.wait_for_training()
+    command = training(bench, "short-cut", one, two, three, seconds=16)
     bench.lab.cut(two)
     before = len([row for row in command.rows("production") if row["actor"] == 0])
     assert not bench.can_reach(one, two)
@@ -147,10 +159,7 @@ def test_a_short_cut_is_survived(bench: Bench, witness: Witness) -> None:
 
 def test_a_host_that_stays_cut_off_is_given_up_by_name(bench: Bench, witness: Witness) -> None:
     one, two, three, _ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=18", *limits(one, two, three), run="cut"
-    )
-    command.wait_for_training()
+    command = training(bench, "cut", one, two, three, seconds=18)
     assert bench.processes(three)
     began_s = time.monotonic()
     bench.lab.cut(three)
@@ -175,10 +184,7 @@ def test_a_host_that_stays_cut_off_is_given_up_by_name(bench: Bench, witness: Wi
 
 def test_the_learner_cut_off_ends_the_run_on_all_hosts(bench: Bench, witness: Witness) -> None:
     one, two, *_ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run="head-cut"
-    )
-    command.wait_for_training()
+    command = training(bench, "head-cut", one, two)
     began_s = time.monotonic()
     bench.lab.cut(one)
     assert not bench.can_reach(two, one)
@@ -199,33 +205,11 @@ def test_the_learner_cut_off_ends_the_run_on_all_hosts(bench: Bench, witness: Wi
     )
 
 
-def test_a_killed_learner_ends_the_run_by_name(bench: Bench, witness: Witness) -> None:
-    one, two, *_ = bench.hosts
-    command = bench.tianji(
-        "up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run="learner"
-    )
-    command.wait_for_training()
-    bench.kill(one, bench.role_pid(one, "learner", "learner-0"))
-    began_s = time.monotonic()
-    assert command.wait(40) == 1, command.said
-    report_s = time.monotonic() - began_s
-    assert report_s < 15
-    assert f"learner-0 on {one} was killed by SIGKILL" in command.said
-    bench.assert_nothing_left()
-    witness(
-        "`kill -9` of a learner",
-        "over SSH: failed by name and signal, exit 1, nothing left on any host",
-        report_s=report_s,
-        summary=command.summary,
-    )
-
-
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_leaves_nothing(bench: Bench, witness: Witness, times: int) -> None:
     one, two, *_ = bench.hosts
     run = f"interrupted-{times}"
-    command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=100", *limits(one, two), run=run)
-    command.wait_for_training()
+    command = training(bench, run, one, two)
     began_s = time.monotonic()
     for _ in range(times):
         command.process.send_signal(signal.SIGINT)
@@ -238,8 +222,7 @@ def test_ctrl_c_leaves_nothing(bench: Bench, witness: Witness, times: int) -> No
 
 def test_a_killed_supervisor_of_a_single_host_leaves_no_sockets(bench: Bench) -> None:
     one = bench.hosts[0]
-    command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=100", *limits(one), run="single")
-    command.wait_for_training()
+    command = training(bench, "single", one)
     assert "tianji-" in bench.lab.exec(one, ["ls", "/tmp"]).stdout
     bench.kill(one, bench.supervisor_pid(one))
     assert command.wait(30) == 1, command.said

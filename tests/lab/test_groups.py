@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from engine.errors import TianJiError
-from tests.helpers.ssh_kit import REPOSITORY, SHORT, Bench, Command, wait_until
+from tests.helpers.lab_fixtures import lab_of
+from tests.helpers.ssh_kit import SHORT, Bench, Command, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.lab import Lab
@@ -23,29 +22,8 @@ NO_END = ("-s", "stop.env_steps=null", "-s", "stop.seconds=300")
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    directory = tmp_path_factory.mktemp("eight") / "lab"
-    hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
-    try:
-        built = Lab.up(hosts=8, directory=directory, hide=hide)
-    except TianJiError as error:
-        pytest.skip(f"no lab here: {error}")
-    with built:
-        yield built
-
-
-@pytest.fixture
-def bench(eight: Lab, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(eight, tmp_path)
-    yield bench
-    for command in bench.started:
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.wait()
-    for host in eight.status():
-        if host.state == "dead":
-            eight.start(host.name)
-    bench.forget_runs()
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    yield from lab_of(8, tmp_path_factory.mktemp("eight") / "lab")
 
 
 def merging(command: Command, groups: set[int], after_s: float = 0.0) -> bool:

@@ -1,4 +1,4 @@
-"""An algorithm that does not keep to `engine.algorithms.base.Algorithm` is told what it lacks."""
+"""What every algorithm promises; one that does not keep to `Algorithm` is told what it lacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import ALGORITHMS, Entry
 from engine.blueprint import make_blueprint
@@ -16,8 +17,9 @@ from engine.errors import ConfigError, RunFailedError
 from engine.executors.actor import ActorExecutor
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.rollout import Weights
-from engine.spec import EnvSpec
-from engine.testing import SCRIPTED_ENV, make_experiment
+from engine.spec import EnvSpec, NetworkSpec
+from engine.testing import SCRIPTED_ENV, discrete_spaces, make_experiment
+from tests.helpers.engine.policy_by_hand import make_batch, spoil_invalid_steps
 
 SCRIPTED = EnvSpec(id=SCRIPTED_ENV, num_envs=4)
 
@@ -89,3 +91,34 @@ def test_what_act_gives_is_compared_with_the_fields_of_a_rollout(kind: type[Ppo]
             executor.advance(float("inf"))
     finally:
         executor.close()
+
+
+SMALL = NetworkSpec(hidden_sizes=(8, 8))
+ONE_BATCH = {"rollout_steps": 6, "batch_steps": 24}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "epochs"),
+    [
+        (Impala(ImpalaConfig(**ONE_BATCH, max_rho=1.2), SMALL, discrete_spaces()), 1),
+        (
+            Ppo(PpoConfig(**ONE_BATCH, minibatch_steps=24, num_epochs=1), SMALL, discrete_spaces()),
+            1,
+        ),
+        (
+            Ppo(PpoConfig(**ONE_BATCH, minibatch_steps=8, num_epochs=4), SMALL, discrete_spaces()),
+            4,
+        ),
+    ],
+    ids=["impala", "ppo", "ppo in minibatches"],
+)
+def test_steps_that_only_reset_change_nothing(algorithm: Impala | Ppo, epochs: int):
+    batch = make_batch()
+    states = [algorithm.init(seed=5) for _ in range(2)]
+    results = [
+        algorithm.update(state, data)
+        for state, data in zip(states, (batch, spoil_invalid_steps(batch)), strict=True)
+    ]
+    assert results[0] == results[1]
+    assert results[0].samples_trained == epochs * int(batch["valid"].sum())
+    assert torch.equal(states[0].weights.vector, states[1].weights.vector)

@@ -6,7 +6,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig
@@ -15,45 +14,12 @@ from engine.algorithms.registry import make_algorithm
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
+from tests.helpers.engine.policy_by_hand import forward, make_batch
 from tests.helpers.engine.vtrace_by_hand import targets_by_hand
 
 NETWORK = NetworkSpec(hidden_sizes=(8, 8))
 CONFIG = ImpalaConfig(rollout_steps=6, batch_steps=24, entropy_coefficient=0.05, max_rho=1.2)
 CONTINUOUS = Spaces(discrete_spaces().observation, gymnasium.spaces.Box(-1, 1, (2,)))
-
-
-def make_batch(is_discrete: bool = True) -> dict[str, Tensor]:
-    """Random steps; environment 0 terminates at step 2 and environment 1 is truncated at step 3."""
-    random = torch.Generator().manual_seed(0)
-    shape = (6, 4)
-    terminated, truncated = torch.zeros(shape, dtype=bool), torch.zeros(shape, dtype=bool)
-    terminated[2, 0] = truncated[3, 1] = True
-    valid = torch.ones(shape, dtype=bool)
-    valid[3, 0] = valid[4, 1] = False
-    discrete = torch.randint(3, shape, generator=random)
-    continuous = torch.randn((*shape, 2), generator=random)
-    return {
-        "observation": torch.randn((7, 4, 4), generator=random),
-        "action": discrete if is_discrete else continuous,
-        "log_prob": -torch.rand(shape, generator=random) - 0.7,
-        "reward": torch.randn(shape, generator=random),
-        "terminated": terminated,
-        "truncated": truncated,
-        "valid": valid,
-    }
-
-
-def forward(network: PolicyValueNetwork, trunk: str, observation: np.ndarray) -> np.ndarray:
-    """The perceptron, by hand, in float64."""
-    parameters = [
-        p.detach().double().numpy() for n, p in network.named_parameters() if n.startswith(trunk)
-    ]
-    hidden = observation.astype(np.float64)
-    for i in range(0, len(parameters), 2):
-        hidden = hidden @ parameters[i].T + parameters[i + 1]
-        if i < len(parameters) - 2:
-            hidden = np.tanh(hidden)
-    return hidden
 
 
 def policy_by_hand(
@@ -77,7 +43,7 @@ def test_the_loss_is_that_of_the_paper(spaces: Spaces):
     impala = Impala(CONFIG, NETWORK, spaces)
     state = impala.init(seed=3)
     assert isinstance(state.network, PolicyValueNetwork)
-    tensors = make_batch(spaces is not CONTINUOUS)
+    tensors = make_batch(is_discrete=spaces is not CONTINUOUS)
     batch = {name: values.numpy() for name, values in tensors.items()}
     log_prob, entropy = policy_by_hand(state.network, batch)
     value = forward(state.network, "value", batch["observation"])[..., 0]
@@ -104,20 +70,6 @@ def test_the_loss_is_that_of_the_paper(spaces: Spaces):
     assert metrics[:3].tolist() == pytest.approx(
         [policy_loss, value_loss, entropy[valid].mean()], abs=1e-6
     )
-
-
-def test_steps_that_only_reset_change_nothing():
-    impala, batch = Impala(CONFIG, NETWORK, discrete_spaces()), make_batch()
-    spoilt = {name: values.clone() for name, values in batch.items()}
-    invalid = ~batch["valid"]
-    spoilt["action"][invalid] = (spoilt["action"][invalid] + 1) % 3
-    spoilt["reward"][invalid] = 100.0
-    spoilt["log_prob"][invalid] -= 3.0
-    states = [impala.init(seed=5) for _ in range(2)]
-    for state, data in zip(states, (batch, spoilt), strict=True):
-        result = impala.update(state, data)
-        assert result.samples_trained == int(batch["valid"].sum())
-    assert torch.equal(states[0].weights.vector, states[1].weights.vector)
 
 
 def test_the_mode_correct_is_for_algorithms_that_correct():

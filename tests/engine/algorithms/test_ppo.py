@@ -16,6 +16,7 @@ from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
 from engine.testing import discrete_spaces
+from tests.helpers.engine.policy_by_hand import forward, make_batch
 from tests.helpers.engine.returns_by_hand import advantage_by_hand
 
 NETWORK = NetworkSpec(hidden_sizes=(8, 8))
@@ -24,38 +25,6 @@ ONE_STEP = {"rollout_steps": 6, "batch_steps": 24, "minibatch_steps": 24, "num_e
 
 def make_ppo(**hyperparameters: float) -> Ppo:
     return Ppo(PpoConfig(**{**ONE_STEP, **hyperparameters}), NETWORK, discrete_spaces())
-
-
-def make_batch(seed: int = 0, num_steps: int = 6, num_envs: int = 4) -> dict[str, Tensor]:
-    """Random steps; environment 0 terminates at step 2 and environment 1 is truncated at step 3."""
-    random = torch.Generator().manual_seed(seed)
-    shape = (num_steps, num_envs)
-    terminated, truncated = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=bool)
-    terminated[2, 0] = truncated[3, 1] = True
-    valid = torch.ones(shape, dtype=torch.bool)
-    valid[3, 0] = valid[4, 1] = False
-    return {
-        "observation": torch.randn((num_steps + 1, num_envs, 4), generator=random),
-        "action": torch.randint(3, shape, generator=random),
-        "log_prob": -torch.rand(shape, generator=random) - 0.7,
-        "reward": torch.randn(shape, generator=random),
-        "terminated": terminated,
-        "truncated": truncated,
-        "valid": valid,
-    }
-
-
-def forward(network: PolicyValueNetwork, trunk: str, observation: np.ndarray) -> np.ndarray:
-    """The perceptron, by hand, in float64."""
-    parameters = [
-        p.detach().double().numpy() for n, p in network.named_parameters() if n.startswith(trunk)
-    ]
-    hidden = observation.astype(np.float64)
-    for i in range(0, len(parameters), 2):
-        hidden = hidden @ parameters[i].T + parameters[i + 1]
-        if i < len(parameters) - 2:
-            hidden = np.tanh(hidden)
-    return hidden
 
 
 def loss_by_hand(
@@ -144,28 +113,6 @@ def test_samples_are_counted_as_often_as_they_are_used():
     state, batch = ppo.init(seed=0), make_batch()
     assert ppo.update(state, batch).samples_trained == 3 * int(batch["valid"].sum())
     assert state.num_updates == 9
-
-
-def spoil_invalid_steps(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Other actions, rewards and log-probabilities where a step only reset its environment."""
-    spoilt = {name: values.clone() for name, values in batch.items()}
-    invalid = ~batch["valid"]
-    spoilt["action"][invalid] = (spoilt["action"][invalid] + 1) % 3
-    spoilt["reward"][invalid] = 100.0
-    spoilt["log_prob"][invalid] -= 3.0
-    return spoilt
-
-
-@pytest.mark.parametrize("hyperparameters", [{}, {"num_epochs": 4, "minibatch_steps": 8}])
-def test_steps_that_only_reset_change_nothing(hyperparameters: dict[str, int]):
-    ppo, batch = make_ppo(**hyperparameters), make_batch()
-    states = [ppo.init(seed=5) for _ in range(2)]
-    results = [
-        ppo.update(state, data)
-        for state, data in zip(states, (batch, spoil_invalid_steps(batch)), strict=True)
-    ]
-    assert results[0] == results[1]
-    assert torch.equal(states[0].weights.vector, states[1].weights.vector)
 
 
 def test_a_minibatch_without_a_valid_step_does_no_harm():
