@@ -6,9 +6,7 @@ uses the same protocol with its forkserver, the process from which all roles of 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
@@ -19,6 +17,23 @@ from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.wire.socket_factory import KeyPair, Keyring, Link
 from engine.wire.sockets import Wiring
+
+
+class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendezvous on one host.
+
+    Attributes:
+        address: Address at which the learners connect to each other: the loopback.
+        secret: Prefix of all keys in the store; without it a process cannot take part.
+        file: Path of the store.
+    """
+
+    address: str
+    secret: str
+    file: str
+
+    def __repr__(self) -> str:
+        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"
 
 
 class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,71 +309,3 @@ FromSupervisor: TypeAlias = (
 )
 ToForkserver: TypeAlias = Prepare | Introduce | Spawn | Signal
 FromForkserver: TypeAlias = Prepared | Refused | Spawned | Exited
-
-T = TypeVar("T")
-
-
-class LineReader(Generic[T]):
-    """Decodes JSON lines from a file descriptor as they arrive.
-
-    Args:
-        fd: Read without blocking once `read` is called; the caller polls it.
-        message_type: What each line must be.
-    """
-
-    def __init__(self, fd: int, message_type: object) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.at_end = False
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)
-        self._partial: list[bytes] = []
-        """Pieces of the unfinished line; joined once, however long it gets."""
-
-    def read(self) -> Iterator[T]:
-        """All complete lines so far; sets `at_end` once the writer is gone.
-
-        Raises:
-            msgspec.DecodeError: A line is not one of the messages.
-        """
-        while True:
-            try:
-                data = os.read(self.fd, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                self.at_end = True
-                return
-            first, *rest = data.split(b"\n")
-            self._partial.append(first)
-            for begin in rest:
-                line = b"".join(self._partial)
-                self._partial = [begin]
-                yield self._decoder.decode(line)
-
-
-def write_line(fd: int, message: Message) -> None:
-    """Writes one message; blocks if the reader is slow.
-
-    Raises:
-        BrokenPipeError: The reader is gone.
-    """
-    data = memoryview(msgspec.json.encode(message) + b"\n")
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """A rendezvous on one host.
-
-    Attributes:
-        address: Address at which the learners connect to each other: the loopback.
-        secret: Prefix of all keys in the store; without it a process cannot take part.
-        file: Path of the store.
-    """
-
-    address: str
-    secret: str
-    file: str
-
-    def __repr__(self) -> str:
-        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"

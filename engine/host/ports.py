@@ -11,8 +11,6 @@ import psutil
 from engine.errors import PreflightError
 from engine.wording import is_or_are, plural
 
-ANY_PORT = range(1)
-"""Any port, chosen by the kernel."""
 BACKLOG = 1024
 """Connections that can wait for their server to start: up to all roles of a host."""
 
@@ -72,19 +70,6 @@ def _listen(address: str, port: int) -> socket.socket | None:
             ) from error
         return None
     return listener
-
-
-def find_free_ports(address: str, ports: range, count: int) -> list[int]:
-    """The first `count` free ports of a range.
-
-    Raises:
-        PreflightError: As of `listen_on`.
-    """
-    listeners = listen_on(address, ports, count)
-    found = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return found
 
 
 def _too_few(address: str, ports: range, count: int, num_free: int) -> PreflightError:

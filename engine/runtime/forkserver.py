@@ -26,7 +26,6 @@ from engine.control_protocol import (
     CommonSpec,
     Exited,
     Introduce,
-    LineReader,
     Prepare,
     Prepared,
     Refused,
@@ -35,7 +34,6 @@ from engine.control_protocol import (
     Spawned,
     ToForkserver,
     WorkerSpec,
-    write_line,
 )
 from engine.errors import TianJiError, of_machine
 from engine.host.cores import allowed_cores, idle_cores
@@ -46,6 +44,7 @@ from engine.host.user_code import restored_process
 from engine.runtime.worker import Terminated, run_worker
 from engine.search_path import look_in
 from engine.supervision.host_facts import host_facts
+from engine.supervision.json_lines import LineReader, write_line
 from engine.wire.arena import Arena
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 import engine
-from engine.control_protocol import Hello, LineReader, ToSupervisor
+from engine.control_protocol import Hello, ToSupervisor
 from engine.host.process import take_stdout
 from engine.messages import Message
-from engine.supervision.nonblocking_writer import NonBlockingWriter
+from engine.supervision.json_lines import LineReader, NonBlockingWriter
 
 LAST_WORDS_S = 1.0
 """Time-out for a lost controller to read the last reports."""

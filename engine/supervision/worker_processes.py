@@ -15,7 +15,6 @@ from engine.control_protocol import (
     Exited,
     FromForkserver,
     Introduce,
-    LineReader,
     Prepare,
     Signal,
     Spawn,
@@ -26,7 +25,7 @@ from engine.host.process_identity import ProcessId, identify
 from engine.host.tether import tethered
 from engine.host.usage import MemoryWatch, usage_of
 from engine.search_path import with_own_path
-from engine.supervision.nonblocking_writer import NonBlockingWriter
+from engine.supervision.json_lines import LineReader, NonBlockingWriter
 from engine.trace.records import Resources
 
 CLOSE_S = 3.0

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from engine.errors import ConfigError
-from engine.host.ports import find_free_ports
 from tests.helpers.forked_tianji import run_forked
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.ports import find_free_ports
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine

@@ -18,15 +18,7 @@ import pytest
 import engine.supervision.host_state as scribe_module
 import engine.supervision.worker_processes as children_module
 from engine.clock import TimerQueue
-from engine.control_protocol import (
-    Beat,
-    CommonSpec,
-    FromSupervisor,
-    LineReader,
-    Prepare,
-    WorkerSpec,
-    write_line,
-)
+from engine.control_protocol import Beat, CommonSpec, FromSupervisor, Prepare, WorkerSpec
 from engine.graph.cut import single_cut
 from engine.host.process_identity import identify
 from engine.host.tether import tethered
@@ -35,6 +27,7 @@ from engine.roles.coordinator.totals import RunInfo
 from engine.spec import EnvSpec, Experiment
 from engine.supervision.host_run import HostRun
 from engine.supervision.host_state import HostState, StateWriter
+from engine.supervision.json_lines import LineReader, write_line
 from engine.supervision.worker_processes import WorkerProcesses
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors.local import LocalConnection

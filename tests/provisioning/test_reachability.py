@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from engine.errors import PreflightError
-from engine.host.ports import find_free_ports
 from tests.helpers.fake_node import FakeNode, facts
 from tests.helpers.ipv6 import needs_ipv6
+from tests.helpers.ports import find_free_ports
 from tianji_cli.commands.check import check_command, shown
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed

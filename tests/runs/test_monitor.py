@@ -10,17 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.control_protocol import (
-    Beat,
-    Finished,
-    KillRun,
-    LineReader,
-    StopRun,
-    ToSupervisor,
-    write_line,
-)
+from engine.control_protocol import Beat, Finished, KillRun, StopRun, ToSupervisor
 from engine.errors import PreflightError
 from engine.messages import COORDINATOR, HostGone
+from engine.supervision.json_lines import LineReader, write_line
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.runs import channels as lines_module
 from tianji_cli.runs import controller as launch

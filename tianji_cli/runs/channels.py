@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from engine.control_protocol import Beat, FromSupervisor, LineReader
+from engine.control_protocol import Beat, FromSupervisor
 from engine.errors import RunFailedError
 from engine.messages import Message
-from engine.supervision.nonblocking_writer import NonBlockingWriter
+from engine.supervision.json_lines import LineReader, NonBlockingWriter
 from tianji_cli.connectors.base import Connection
 from tianji_cli.interrupts import Interrupts
 

@@ -12,11 +12,12 @@ import pytest
 
 from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints
-from engine.host.ports import find_free_ports, listen_on
+from engine.host.ports import listen_on
 from engine.messages import Start
 from engine.wire.socket_factory import Link, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import PATIENCE_S, make_codec
+from tests.helpers.ports import find_free_ports
 from tests.helpers.running import no_new_descriptor
 
 RANGE = range(42000, 42200)

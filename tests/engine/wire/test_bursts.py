@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 import zmq
 
-from engine.host.ports import ANY_PORT, listen_on
+from engine.host.ports import listen_on
 from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
@@ -22,6 +22,7 @@ from engine.wire.socket_factory import LATEST, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine import socket_kit
 from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive
+from tests.helpers.ports import ANY_PORT
 
 NUM_BYTES = 16 * 2**20
 """Of weights so large that no more than `MIN_IN_FLIGHT` may wait."""

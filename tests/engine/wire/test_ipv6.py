@@ -9,11 +9,12 @@ import pytest
 
 from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints
-from engine.host.ports import find_free_ports, listen_on
+from engine.host.ports import listen_on
 from engine.wire.socket_factory import make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import HELLO, link, make_codec, receive
 from tests.helpers.ipv6 import needs_ipv6
+from tests.helpers.ports import find_free_ports
 
 pytestmark = needs_ipv6
 

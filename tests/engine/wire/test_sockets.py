@@ -13,7 +13,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import WireError
-from engine.host.ports import ANY_PORT, listen_on
+from engine.host.ports import listen_on
 from engine.messages import (
     TAKERS,
     BatchArrived,
@@ -39,6 +39,7 @@ from tests.helpers.engine.socket_kit import (
     receive,
     tcp_server,
 )
+from tests.helpers.ports import ANY_PORT
 
 
 def test_everything_travels_over_ipc_both_ways(tmp_path: Path):

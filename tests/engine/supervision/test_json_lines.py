@@ -11,19 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.control_protocol import (
-    Failed,
-    Finished,
-    FromSupervisor,
-    Hello,
-    LineReader,
-    Ping,
-    Pong,
-    Shown,
-)
+from engine.control_protocol import Failed, Finished, FromSupervisor, Hello, Ping, Pong, Shown
 from engine.messages import Message
 from engine.progress import Progress
-from engine.supervision.nonblocking_writer import MAX_WAITING, Backlog, NonBlockingWriter
+from engine.supervision.json_lines import MAX_WAITING, Backlog, LineReader, NonBlockingWriter
 from engine.wire.codec import Codec
 from engine.wire.sockets import Sockets, Wiring
 

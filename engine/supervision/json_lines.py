@@ -1,4 +1,4 @@
-"""Queued messages to a reader that can be slow or stopped, written without ever blocking.
+"""Messages as JSON lines on a file descriptor: decoded as they arrive, written without blocking.
 
 The reader of a supervisor's reports is a command that a user can suspend (Ctrl-Z) and whose
 terminal can be paused (Ctrl-S, a pager). This must not affect the run: unwritten messages are
@@ -10,16 +10,68 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 import msgspec
 
 from engine.control_protocol import Detached, Finished, Shown
 from engine.messages import Message
 
+T = TypeVar("T")
 MAX_WAITING = 10_000
 """Messages. A run never reaches it, since only the latest progress is queued."""
 LAST_WORDS = (Detached, Finished)
 """Each is sent once, and the reader waits for it: accepted even beyond the limit."""
+
+
+class LineReader(Generic[T]):
+    """Decodes JSON lines from a file descriptor as they arrive.
+
+    Args:
+        fd: Read without blocking once `read` is called; the caller polls it.
+        message_type: What each line must be.
+    """
+
+    def __init__(self, fd: int, message_type: object) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.at_end = False
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(message_type)
+        self._partial: list[bytes] = []
+        """Pieces of the unfinished line; joined once, however long it gets."""
+
+    def read(self) -> Iterator[T]:
+        """All complete lines so far; sets `at_end` once the writer is gone.
+
+        Raises:
+            msgspec.DecodeError: A line is not one of the messages.
+        """
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self.at_end = True
+                return
+            first, *rest = data.split(b"\n")
+            self._partial.append(first)
+            for begin in rest:
+                line = b"".join(self._partial)
+                self._partial = [begin]
+                yield self._decoder.decode(line)
+
+
+def write_line(fd: int, message: Message) -> None:
+    """Writes one message; blocks if the reader is slow.
+
+    Raises:
+        BrokenPipeError: The reader is gone.
+    """
+    data = memoryview(msgspec.json.encode(message) + b"\n")
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 class Backlog:
