@@ -21,7 +21,7 @@ from pathlib import Path
 
 from engine.errors import PreflightError
 from engine.host.ports import listen_on
-from engine.host.process_identity import ProcessId, identify, is_alive
+from engine.host.process_identity import ProcessId, is_alive
 
 PREFIX = "tianji-"
 MAX_SOCKET_PATH = 107
@@ -38,7 +38,7 @@ def make_socket_dir() -> Path:
         PreflightError: It cannot be made, or its path is too long.
     """
     sweep_stale()
-    own = identify(os.getpid())
+    own = ProcessId.of(os.getpid())
     assert own is not None
     prefix = f"{_namespace_prefix()}{own.pid}-{own.started}-"
     too_long: list[Path] = []

@@ -80,11 +80,6 @@ def stat_fields(pid: int) -> list[str] | None:
         return None if _PROC.joinpath("self", "stat").exists() else []
 
 
-def identify(pid: int) -> ProcessId | None:
-    """See `ProcessId.of`."""
-    return ProcessId.of(pid)
-
-
 def is_alive(process: ProcessId) -> bool:
     """Whether this process still runs."""
     return type(process).of(process.pid) == process
@@ -200,7 +195,7 @@ def _living() -> Iterator[tuple[ProcessId, int]]:
         if fields := stat_fields(pid):
             process, parent = ProcessId.of_stat(pid, fields), int(fields[_PARENT_FIELD])
         else:  # gone, or there is no /proc
-            process, parent = identify(pid) if fields is not None else None, 0
+            process, parent = ProcessId.of(pid) if fields is not None else None, 0
             with suppress(psutil.Error):
                 parent = psutil.Process(pid).ppid()
         if process is not None:
@@ -249,7 +244,7 @@ def find_marked(value: str | None = None, variable: str = RUN_VARIABLE) -> dict[
         for setting in variables:
             if setting.startswith(wanted):
                 text = setting[len(wanted) :].decode("utf-8", "replace")
-                if value in (None, text) and identify(int(entry.name)) is not None:
+                if value in (None, text) and ProcessId.of(int(entry.name)) is not None:
                     found[int(entry.name)] = text
     return found
 
@@ -271,7 +266,7 @@ def kill_marked(value: str, spare: set[int], within_s: float = KILL_S) -> list[i
     killed: list[int] = []
     deadline_s = time.monotonic() + within_s
     while True:
-        found = [identify(pid) for pid in find_marked(value) if pid not in spare]
+        found = [ProcessId.of(pid) for pid in find_marked(value) if pid not in spare]
         processes = [process for process in found if process is not None]
         for process in processes:
             if send_signal(process, signal.SIGKILL) and process.pid not in killed:

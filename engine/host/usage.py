@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.host.process_identity import ProcessId, identify, stat_fields
+from engine.host.process_identity import ProcessId, stat_fields
 from engine.trace.records import Resources
 
 _UTIME, _STIME, _NUM_THREADS, _RSS = 11, 12, 17, 21
@@ -52,7 +52,7 @@ def usage_of(process: ProcessId) -> Usage | None:
 
 def _usage_by_psutil(process: ProcessId) -> Usage | None:
     try:
-        if identify(process.pid) != process:
+        if ProcessId.of(process.pid) != process:
             return None
         item = psutil.Process(process.pid)
         times = item.cpu_times()

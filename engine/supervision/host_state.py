@@ -18,7 +18,7 @@ from engine.clock import TimerQueue
 from engine.control_protocol import Failed
 from engine.errors import ConfigError
 from engine.files import read_regular
-from engine.host.process_identity import ProcessId, identify
+from engine.host.process_identity import ProcessId
 from engine.progress import Progress
 from engine.supervision.host_run import HostRun
 
@@ -91,7 +91,7 @@ class StateWriter:
     """
 
     def __init__(self, run_dir: Path, run: HostRun, timers: TimerQueue) -> None:
-        own = identify(os.getpid())
+        own = ProcessId.of(os.getpid())
         assert own is not None
         prepare = run.prepare
         self._run = run

@@ -21,7 +21,7 @@ from engine.control_protocol import (
     WorkerSpec,
 )
 from engine.host.process import LOG_TAIL_LINES, describe_returncode
-from engine.host.process_identity import ProcessId, identify
+from engine.host.process_identity import ProcessId
 from engine.host.tether import tethered
 from engine.host.usage import MemoryWatch, usage_of
 from engine.search_path import with_own_path
@@ -100,7 +100,7 @@ class WorkerProcesses:
 
     def spawned(self, address: str, pid: int) -> None:
         """Records that the forkserver has started a role."""
-        self.running[address] = identify(pid)  # None: its exit is about to be reported
+        self.running[address] = ProcessId.of(pid)  # None: its exit is about to be reported
 
     def exited(self, report: Exited) -> str:
         """Removes a role that is gone; returns the cause as far as known."""

@@ -20,7 +20,7 @@ import engine.supervision.worker_processes as children_module
 from engine.clock import TimerQueue
 from engine.control_protocol import Beat, CommonSpec, FromSupervisor, Prepare, WorkerSpec
 from engine.graph.cut import single_cut
-from engine.host.process_identity import identify
+from engine.host.process_identity import ProcessId
 from engine.host.tether import tethered
 from engine.host.usage import usage_of
 from engine.roles.coordinator.totals import RunInfo
@@ -208,7 +208,7 @@ def test_the_state_is_written_once_for_all_that_changes_within_a_moment(
 
 
 def test_what_a_process_has_used_is_what_psutil_says():
-    own = identify(os.getpid())
+    own = ProcessId.of(os.getpid())
     assert own is not None
     used, process = usage_of(own), psutil.Process()
     assert used is not None
@@ -220,11 +220,11 @@ def test_what_a_process_has_used_is_what_psutil_says():
 
 def test_a_process_that_is_gone_or_another_one_has_used_nothing():
     child = subprocess.Popen([sys.executable, "-c", ""])
-    known = identify(child.pid)
+    known = ProcessId.of(child.pid)
     assert known is not None
     child.wait()
     assert usage_of(known) is None
-    own = identify(os.getpid())
+    own = ProcessId.of(os.getpid())
     assert own is not None
     assert usage_of(msgspec.structs.replace(own, started=own.started - 1)) is None
 

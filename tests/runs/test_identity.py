@@ -24,7 +24,6 @@ from engine.host.process_identity import (
     descendants,
     end_all,
     find_marked,
-    identify,
     is_alive,
     kill_all,
     kill_marked,
@@ -63,7 +62,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_pid_alone_is_nobody() -> None:
-    own = identify(os.getpid())
+    own = ProcessId.of(os.getpid())
     assert own is not None
     assert is_alive(own)
     other = ProcessId(own.pid, own.started + 1)
@@ -73,7 +72,7 @@ def test_a_pid_alone_is_nobody() -> None:
 
 def test_a_zombie_is_gone() -> None:
     process = sleeper("zombie")
-    known = identify(process.pid)
+    known = ProcessId.of(process.pid)
     assert known is not None
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -84,7 +83,7 @@ def test_a_zombie_is_gone() -> None:
 def test_who_was_killed_is_gone_when_that_is_said() -> None:
     """One look right after the signal would find a process of much memory still there."""
     large = sleeper("large", command=HOLD)
-    known = identify(large.pid)
+    known = ProcessId.of(large.pid)
     assert known is not None
     try:
         assert kill_marked(mark("large", "h", "/runs"), spare=set()) == [large.pid]
@@ -118,7 +117,7 @@ def test_a_zombie_that_nobody_reaps_is_not_waited_for() -> None:
     assert parent.stdout is not None
     try:
         pid = int(parent.stdout.readline())
-        while (child := identify(pid)) is not None:
+        while (child := ProcessId.of(pid)) is not None:
             assert await_end([child], 10.0) == []
         assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     finally:
@@ -127,7 +126,7 @@ def test_a_zombie_that_nobody_reaps_is_not_waited_for() -> None:
 
 def test_who_does_not_end_is_named_when_its_time_is_over() -> None:
     process = sleeper("stays")
-    known = identify(process.pid)
+    known = ProcessId.of(process.pid)
     assert known is not None
     assert await_end([known], 0.05) == [known]
     end(process)
@@ -152,7 +151,7 @@ def test_another_attempt_at_the_same_directory_is_somebody_else(tmp_path: Path) 
     assert len(set(marks)) == 3
     winner, old = sleeper("r", tmp_path, attempt="a"), sleeper("r", tmp_path)
     try:
-        known = identify(winner.pid)
+        known = ProcessId.of(winner.pid)
         assert known is not None
         state = HostState(run_id="r", host="h", supervisor=known, attempt="a")
         write_state(state_path(tmp_path, "h"), state)
@@ -172,7 +171,7 @@ def test_a_run_of_an_earlier_release_is_still_ended(tmp_path: Path) -> None:
     """Its mark has no attempt, nor has its deployment."""
     earlier = sleeper("r", tmp_path)
     try:
-        known = identify(earlier.pid)
+        known = ProcessId.of(earlier.pid)
         document = {"run_id": "r", "host": "h", "supervisor": known}
         path = state_path(tmp_path, "h")
         path.parent.mkdir()
@@ -198,7 +197,7 @@ def test_a_process_without_the_runs_mark_is_no_supervisor_of_it(
     try:
         assert stranger.stdout is not None
         stranger.stdout.readline()
-        known = identify(stranger.pid)
+        known = ProcessId.of(stranger.pid)
         assert known is not None
         write_state(state_path(tmp_path, "h"), HostState(run_id="r", host="h", supervisor=known))
         assert not look(tmp_path, "r", "h").is_supervised
@@ -210,7 +209,7 @@ def test_a_process_without_the_runs_mark_is_no_supervisor_of_it(
 
 
 def test_states_are_replaced_whole(tmp_path: Path) -> None:
-    own = identify(os.getpid())
+    own = ProcessId.of(os.getpid())
     assert own is not None
     path = state_path(tmp_path, "h")
     assert read_state(path) is None
@@ -225,7 +224,7 @@ def test_states_are_replaced_whole(tmp_path: Path) -> None:
 def test_stop_ends_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
     supervisor, stranger = sleeper("r", tmp_path), sleeper("r", tmp_path / "elsewhere")
     try:
-        known = identify(supervisor.pid)
+        known = ProcessId.of(supervisor.pid)
         assert known is not None
         write_state(state_path(tmp_path, "h"), HostState(run_id="r", host="h", supervisor=known))
         assert look(tmp_path, "r", "h").is_supervised
@@ -323,7 +322,7 @@ def test_processes_are_killed_and_waited_for(
         without_pidfds(monkeypatch)
     large, small = sleeper("r", command=HOLD), sleeper("r")
     try:
-        known = [found for child in (large, small) if (found := identify(child.pid))]
+        known = [found for child in (large, small) if (found := ProcessId.of(child.pid))]
         assert await_end(known[1:], 0.02) == known[1:]
         assert kill_all([*known, ProcessId(known[0].pid, known[0].started + 1)], 5.0) == []
         assert not any(map(is_alive, known))
@@ -337,7 +336,7 @@ def test_processes_are_killed_and_waited_for(
 def test_a_later_process_of_the_same_pid_is_not_signalled() -> None:
     other = sleeper("r")
     try:
-        known = identify(other.pid)
+        known = ProcessId.of(other.pid)
         assert known is not None
         earlier = ProcessId(known.pid, known.started - 1)
         assert not send_signal(earlier, signal.SIGKILL)
@@ -359,7 +358,7 @@ time.sleep(60)
 def test_descendants_are_found_and_ended_also_in_sessions_of_their_own() -> None:
     parent = sleeper("r", command=[*SLEEP[:2], FAMILY])
     try:
-        known = identify(parent.pid)
+        known = ProcessId.of(parent.pid)
         assert known is not None
         (grandchild,) = descendants([known])
         assert psutil.Process(grandchild.pid).ppid() == parent.pid
@@ -376,7 +375,7 @@ def test_who_does_not_listen_is_killed() -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP[2]}"
     process = sleeper("r", command=[*SLEEP[:2], deaf])
     try:
-        known = identify(process.pid)
+        known = ProcessId.of(process.pid)
         assert known is not None
         end_all(lambda: [known] if is_alive(known) else [], patience_s=0.1)
         assert process.wait(5) == -signal.SIGKILL

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.host.process_identity import RUN_VARIABLE, identify, mark
+from engine.host.process_identity import RUN_VARIABLE, ProcessId, mark
 from engine.supervision.host_state import HostState, state_path, write_state
 from engine.supervision.run_inspector import stop
 from tests.helpers.running import EAGER
@@ -79,7 +79,7 @@ def test_who_does_not_end_in_time_is_killed_and_that_is_said(tmp_path: Path) -> 
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        supervisor = identify(process.pid)
+        supervisor = ProcessId.of(process.pid)
         assert supervisor is not None
         path = state_path(tmp_path, "here")
         write_state(path, HostState(run_id="r", host="here", supervisor=supervisor))

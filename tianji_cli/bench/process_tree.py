@@ -26,14 +26,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from engine.host.process_identity import (
-    ProcessId,
-    descendants,
-    end_all,
-    find_marked,
-    identify,
-    is_alive,
-)
+from engine.host.process_identity import ProcessId, descendants, end_all, find_marked, is_alive
 from engine.host.usage import usage_of
 from engine.search_path import (
     MODULES_VARIABLE,
@@ -142,7 +135,7 @@ class ProcessTree:
             )
         with contextlib.suppress(psutil.Error):  # also if it has ended already
             self._births_s[self.process.pid] = psutil.Process(self.process.pid).create_time()
-        self._remember(filter(None, [identify(self.process.pid)]))
+        self._remember(filter(None, [ProcessId.of(self.process.pid)]))
         self.look()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -196,7 +189,7 @@ class ProcessTree:
 
 def marked(token: str) -> list[ProcessId]:
     """All running processes with this token in their environment."""
-    return list(filter(None, map(identify, find_marked(token, TOKEN))))
+    return list(filter(None, map(ProcessId.of, find_marked(token, TOKEN))))
 
 
 def _start_reaper(token: str) -> subprocess.Popen[bytes]:
