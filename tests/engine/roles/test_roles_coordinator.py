@@ -26,12 +26,14 @@ from engine.roles.events import TimerFired
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, only, sent
 from engine.trace.records import Episode
+from engine.trace.records import Event as TraceEvent
 from tests.helpers.engine.coordinator_scenes import (
     ADDRESSES,
     INFO,
     WORKERS,
     answer,
     episodes,
+    exited,
     finish,
     join,
     make_coordinator,
@@ -156,6 +158,19 @@ def test_roles_of_one_process_are_where_it_is():
     )
     commands = coordinator.handle(TimerFired(), JOIN_S)
     assert "learner-0 on two did not join" in str(only(commands, EndRun).summary.error)
+
+
+def test_the_exit_of_a_process_of_several_roles_names_its_host():
+    groups = Groups(single_cut(make_experiment(policy="tianji")), {"learner-0": "heart-0"})
+    coordinator = CoordinatorRole(make_experiment(), INFO, ("learner-0",), groups=groups)
+    coordinator.handle(TimerFired(), 0.0)
+    join(coordinator, "learner-0")
+    commands = coordinator.handle(exited("heart-0"), 2.0)
+    rows = [
+        row for command in commands if isinstance(command, WriteTrace) for row in command.records
+    ]
+    (gone,) = [row for row in rows if isinstance(row, TraceEvent) and row.kind == "exited"]
+    assert (gone.role, gone.host) == ("heart-0", "box")
 
 
 def test_if_nobody_joins_the_run_ends_at_once():
