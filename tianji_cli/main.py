@@ -103,11 +103,13 @@ def up(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, collect traces."""
-    from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import show_plan
+    from tianji_cli.commands.run_request import UpRequest
+    from tianji_cli.commands.up import check_only
+    from tianji_cli.commands.up import up as run_command
 
     output = output_of(context)
-    request = command.UpRequest(
+    request = UpRequest(
         inventory,
         experiment,
         settings or [],
@@ -122,9 +124,9 @@ def up(
         profiles=profile,
     )
     if dry_run:
-        show_plan(command.check_only(request, output), output)
+        show_plan(check_only(request, output), output)
         return
-    raise typer.Exit(command.up(request, output))
+    raise typer.Exit(run_command(request, output))
 
 
 @app.command(epilog=EVERYWHERE, short_help="Show the fragments, processes and channels of a run.")
@@ -143,10 +145,10 @@ def plan(
     ] = None,
 ) -> None:
     """Show the fragments, processes and channels that `up` would start, and where."""
-    from tianji_cli.commands import up as command
     from tianji_cli.commands.plan import draw_plan, show_plan
+    from tianji_cli.commands.run_request import UpRequest, load
 
-    request = command.UpRequest(
+    request = UpRequest(
         inventory,
         experiment,
         settings or [],
@@ -155,7 +157,7 @@ def plan(
         limit=limit or (),
         policy=policy,
     )
-    found, output = command.load(request), output_of(context)
+    found, output = load(request), output_of(context)
     if svg is not None:
         draw_plan(found.plan, svg)
     show_plan(found.plan, output)

@@ -30,7 +30,8 @@ from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.systems.base import Installed, SystemMissingError, SystemOptions
 from tianji_cli.bench.systems.probe import options_of, venv_python
-from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, conduct
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest
+from tianji_cli.commands.benchmarks.conduct import Kind, conduct
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
@@ -205,7 +206,7 @@ def test_what_is_open_is_read_under_the_lock_and_stays_open_while_one_is_asked(
         return read_manifest(files)
 
     monkeypatch.setattr(LeastFiles, "read_manifest", read_locked)
-    monkeypatch.setattr("tianji_cli.commands.benchmarks.bench_request.typer.confirm", confirm)
+    monkeypatch.setattr("tianji_cli.commands.benchmarks.conduct.typer.confirm", confirm)
     done = conducted(root, is_asked=True, run=lambda work: seen.extend(names(work)))
     assert (done, seen) == (0, ["locked", "locked", "b"])
 

@@ -25,12 +25,8 @@ from tianji_cli.bench.machine import Load
 from tianji_cli.bench.scaling.records import ScalingFigures, ScalingResult
 from tianji_cli.bench.study.records import StudyRun
 from tianji_cli.bench.transport.records import Point, TransportResult
-from tianji_cli.commands.benchmarks.bench_request import (
-    AnyKind,
-    BenchRequest,
-    conduct,
-    implementation,
-)
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest
+from tianji_cli.commands.benchmarks.conduct import AnyKind, conduct, implementation
 from tianji_cli.commands.report import report_command
 from tianji_cli.config.lookup import shipped
 from tianji_cli.output import Output

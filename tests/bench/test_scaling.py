@@ -29,8 +29,8 @@ from tianji_cli.bench.scaling.records import (
 )
 from tianji_cli.bench.scaling.run_cell import command_of, run_cell, used_cores, versions_of
 from tianji_cli.bench.scaling.suite import check_hosts, load_scaling_suite
-from tianji_cli.commands.benchmarks.bench_request import conduct
 from tianji_cli.commands.benchmarks.bench_scaling import KIND, report_scaling
+from tianji_cli.commands.benchmarks.conduct import conduct
 from tianji_cli.config.inventory import Inventory, load_inventory
 from tianji_cli.git_state import GitState
 from tianji_cli.output import Output

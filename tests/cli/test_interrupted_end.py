@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tianji_cli.commands import up as command
-from tianji_cli.commands.up import UpRequest
+from tianji_cli.commands.run_request import UpRequest
 from tianji_cli.output import Output
 from tianji_cli.runs.monitor import RunOutcome
 
@@ -43,7 +43,7 @@ def test_a_signal_after_the_run_takes_nothing_from_its_end(monkeypatch, request_
         said.append(arguments[2])
         return 0
 
-    monkeypatch.setattr(command, "_run_inline", lambda *_: RunOutcome())
+    monkeypatch.setattr(command, "run_inline", lambda *_: RunOutcome())
     monkeypatch.setattr(command, "report_outcome", conclude)
     before = [signal.getsignal(number) for number in ENDING]
     assert command.up(request_of, Output(verbosity=-1)) == 0
@@ -52,7 +52,7 @@ def test_a_signal_after_the_run_takes_nothing_from_its_end(monkeypatch, request_
 
 
 def test_a_second_one_ends_what_does_not_come_to_an_end(monkeypatch, request_of):
-    monkeypatch.setattr(command, "_run_inline", lambda *_: RunOutcome())
+    monkeypatch.setattr(command, "run_inline", lambda *_: RunOutcome())
     monkeypatch.setattr(command, "report_outcome", lambda *_: send(signal.SIGINT, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         command.up(request_of, Output(verbosity=-1))
@@ -60,7 +60,7 @@ def test_a_second_one_ends_what_does_not_come_to_an_end(monkeypatch, request_of)
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_before_the_run_leaves_no_directory(monkeypatch, request_of, number, capsys):
-    monkeypatch.setattr(command, "_run_inline", lambda *_: send(number))
+    monkeypatch.setattr(command, "run_inline", lambda *_: send(number))
     assert command.up(request_of, Output()) == 130
     assert "before anything was started" in capsys.readouterr().err
     assert not any(request_of.results.iterdir())

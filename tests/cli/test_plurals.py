@@ -30,7 +30,7 @@ ALWAYS_SEVERAL = {
     ("tianji_cli/bench/comparison/compare.py", "highest"),  # measured
     ("tianji_cli/bench/comparison/compare.py", "who"),  # a name
     ("tianji_cli/bench/comparison/run_cell.py", "figures.claimed_env_steps"),  # of a whole run
-    ("tianji_cli/commands/benchmarks/bench_request.py", "result.load.busy_cores"),
+    ("tianji_cli/commands/benchmarks/conduct.py", "result.load.busy_cores"),
     ("engine/replay/limiter.py", "tolerance"),  # not a whole number
     ("tianji_cli/commands/benchmarks/bench_scaling.py", "nodes"),  # a list
     ("tianji_cli/runs/resume.py", "info.buffer['min_size']"),  # as a checkpoint has it

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import HostUnreachableError, PreflightError
 from tianji_cli.commands.check import check_hosts
 from tianji_cli.config.inventory import Host, Inventory
-from tianji_cli.connectors import ssh
+from tianji_cli.connectors import ssh_connections
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.ssh import SshNode
 
@@ -83,7 +83,7 @@ def connect_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Fak
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def connect(client: FakeClient) -> SshNode:
-        monkeypatch.setattr(ssh, "open_client", lambda *_: client)
+        monkeypatch.setattr(ssh_connections, "open_client", lambda *_: client)
         return SshNode(HOST)
 
     return connect

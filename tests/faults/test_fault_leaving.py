@@ -9,7 +9,8 @@ import pytest
 from broken_env import WAYS_OUT
 
 from tests.helpers.running import EAGER
-from tianji_cli.commands.up import UpRequest, up
+from tianji_cli.commands.run_request import UpRequest
+from tianji_cli.commands.up import up
 from tianji_cli.output import Output
 
 

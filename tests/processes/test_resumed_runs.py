@@ -134,7 +134,8 @@ def test_a_run_that_still_runs_is_not_resumed(tianji, training):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a short run with several checkpoints."""
-    from tianji_cli.commands.up import UpRequest, up
+    from tianji_cli.commands.run_request import UpRequest
+    from tianji_cli.commands.up import up
     from tianji_cli.output import Output
 
     results = tmp_path_factory.mktemp("ended")

@@ -16,8 +16,8 @@ from engine.errors import CleanupError, ConfigError
 from tests.helpers.fake_node import FakeNode
 from tianji_cli.commands.down import down_command
 from tianji_cli.commands.logs import LogsRequest, logs_command
+from tianji_cli.commands.run_request import UpRequest, load
 from tianji_cli.commands.status import status_command
-from tianji_cli.commands.up import UpRequest, load
 from tianji_cli.config.inventory import Host, Inventory, load_inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.connectors.local import LocalNode

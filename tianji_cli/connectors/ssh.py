@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
 import shlex
 import threading
 import time
@@ -13,7 +11,6 @@ from typing import TypeVar
 import paramiko  # noqa: TID253 - this module is only imported for hosts behind SSH
 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError, TianJiError
-from engine.wording import plural
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import AccessFacts, Completed
 from tianji_cli.connectors.bridge import Bridge
@@ -27,27 +24,21 @@ from tianji_cli.connectors.remote_shell import (
     run_script,
     spawn_line,
 )
+from tianji_cli.connectors.ssh_channels import READ_BYTES, begin_script, talk
 from tianji_cli.connectors.ssh_config import read_user_config
-from tianji_cli.connectors.ssh_connect import CONNECT_S, open_client
+from tianji_cli.connectors.ssh_connect import CONNECT_S
+from tianji_cli.connectors.ssh_connections import Connections
 from tianji_cli.connectors.ssh_files import Files, SftpFiles, ShellFiles
 from tianji_cli.connectors.ssh_keys import check_key_file
 from tianji_cli.connectors.target import Target, resolve_target
 
 __all__ = ["SshNode", "read_user_config", "spawn_line"]
-READ_BYTES = 1 << 16
-SEND_BYTES = 1 << 18
 BEGIN_S = 30.0
 """Time-out for a login shell to start its command."""
 FILES_S = 120.0
 """Time-out for one file through a shell."""
 SILENCE_S = 15.0
 """A file transfer without data for this long counts as broken."""
-MAX_CONNECTIONS = 8
-"""Connections to one host. sshd limits sessions per connection (MaxSessions), possibly to one."""
-FREED_S = 0.2
-"""Delay for sshd to notice the end of a session, if sessions are few."""
-FULL_S = 5.0
-"""Time-out for a session if no connection can be added."""
 
 T = TypeVar("T")
 
@@ -71,21 +62,16 @@ class SshNode:
         if host.key:
             check_key_file(host.name, host.key)
         self._target = resolve_target(host, read_user_config().lookup)
-        self._cancel = cancel or threading.Event()
-        self._way: list[paramiko.SSHClient] = []
-        self._clients: list[paramiko.SSHClient] = []
-        self._opening = threading.Lock()
+        self._connections = Connections(host.name, self._target, cancel or threading.Event())
         self._bridges: list[Bridge] = []
         try:
-            for hop in self._target.jumps:
-                self._way.append(open_client(hop, self._way, self._cancel))
-            self._clients.append(open_client(self._target, self._way, self._cancel))
+            self._connections.open()
             self._files = self._open_files()
             self._home = self._check(self._files.home, "~")
         except BaseException:
             self.close()
             raise
-        self.access = _access(self._target, self._clients[0])
+        self.access = _access(self._target, self._connections.transport)
 
     def expand(self, path: str) -> str:
         if path == "~" or path.startswith("~/"):
@@ -105,7 +91,9 @@ class SshNode:
         channel = self._open_channel()
         script = become_script(spawn_line(command, env, directory), mark)
         try:
-            said = self._check(lambda: _begin(channel, script, mark, time.monotonic() + BEGIN_S))
+            said = self._check(
+                lambda: begin_script(channel, script, mark, time.monotonic() + BEGIN_S)
+            )
             if said is None:
                 words = shlex.join(command)[:60]
                 raise DeadlineError(
@@ -146,8 +134,7 @@ class SshNode:
     def close(self) -> None:
         for bridge in self._bridges:
             bridge.close()
-        for client in reversed([*self._way, *self._clients]):
-            client.close()
+        self._connections.close()
 
     def _open_files(self) -> Files:
         """Files over SFTP if the host supports it, else with commands.
@@ -156,9 +143,9 @@ class SshNode:
             PreflightError: Neither works.
         """
         try:
-            sftp = self._check(lambda: self._on_a_connection(lambda client: client.open_sftp()))
+            sftp = self._check(lambda: self._connections.use(lambda client: client.open_sftp()))
         except TianJiError as error:
-            if not self._is_connected():
+            if not self._connections.are_alive():
                 raise
             files = ShellFiles(lambda line, data: self._exchange(line, data, FILES_S))
             try:
@@ -184,7 +171,7 @@ class SshNode:
         script = run_script(line, mark, reads_input=bool(data))
         channel = self._open_channel()
         try:
-            streams = self._check(lambda: _talk(channel, script, mark, data, deadline_s))
+            streams = self._check(lambda: talk(channel, script, mark, data, deadline_s))
             if streams is None:
                 raise DeadlineError(
                     f"{line[:60]} took longer than {timeout_s:.0f} s", where=self.name
@@ -215,34 +202,7 @@ class SshNode:
                 raise EOFError("not connected")
             return transport.open_session(timeout=CONNECT_S)
 
-        return self._check(lambda: self._on_a_connection(open_it))
-
-    def _on_a_connection(self, action: Callable[[paramiko.SSHClient], T]) -> T:
-        """Opens a session on a connection with room for one; else opens another connection.
-
-        Raises:
-            PreflightError: The host allows no sessions at all, or too few.
-        """
-        with self._opening:  # one at a time, or each would open a connection
-            clients, is_full = self._clients, len(self._clients) == MAX_CONNECTIONS
-            patience_s = FULL_S if is_full else FREED_S if len(clients) > 1 else 0.0
-            give_up_s = time.monotonic() + patience_s
-            while True:
-                for client in clients:
-                    with contextlib.suppress(paramiko.ChannelException):
-                        return action(client)
-                if time.monotonic() >= give_up_s:
-                    break
-                self._cancel.wait(0.02)
-            if not is_full:
-                clients.append(open_client(self._target, self._way, self._cancel))
-                with contextlib.suppress(paramiko.ChannelException):
-                    return action(clients[-1])
-        raise PreflightError(
-            f"sshd there refuses another session, on each of {plural(len(clients), 'connection')}",
-            where=self.name,
-            fix="raise MaxSessions in its sshd_config (10 is usual)",
-        )
+        return self._check(lambda: self._connections.use(open_it))
 
     def _check(self, action: Callable[[], T], path: str = "") -> T:
         """Runs an action; a broken connection is distinguished from an answer of the host.
@@ -265,13 +225,9 @@ class SshNode:
         except paramiko.SFTPError as error:
             raise _no_sftp(self.name, error) from error
         except OSError as error:
-            if not self._is_connected():  # paramiko raises what ended the connection
+            if not self._connections.are_alive():  # paramiko raises what ended the connection
                 raise _broken(self.name, error) from error
             raise _refused(self.name, path, error) from error
-
-    def _is_connected(self) -> bool:
-        transport = self._clients[0].get_transport()
-        return transport is not None and transport.is_active()
 
 
 def _broken(host: str, error: Exception) -> HostUnreachableError:
@@ -298,63 +254,7 @@ def _refused(host: str, path: str, error: OSError) -> PreflightError:
     )
 
 
-def _begin(channel: paramiko.Channel, script: bytes, mark: str, deadline_s: float) -> bytes | None:
-    """Starts `sh` and gives it a script; returns what was said when the mark has come, or when the
-    channel has ended. None if neither happens in time."""
-    channel.exec_command(LOGIN_LINE)
-    channel.settimeout(max(0.1, deadline_s - time.monotonic()))
-    with contextlib.suppress(OSError):  # a shell that ended at once: its output is read below
-        channel.sendall(script)
-    said = bytearray()
-    while begins(bytes(said), mark) is None:
-        remaining_s = deadline_s - time.monotonic()
-        if remaining_s <= 0:
-            return None
-        channel.settimeout(remaining_s)
-        try:
-            data = channel.recv(READ_BYTES)
-        except TimeoutError:
-            return None
-        if not data:
-            break
-        said += data
-    return bytes(said)
-
-
-def _talk(
-    channel: paramiko.Channel, script: bytes, mark: str, data: bytes, deadline_s: float
-) -> tuple[bytes, bytes] | None:
-    """Runs a script with input, reading both streams to their end; None if it takes too long."""
-    if data:
-        said = _begin(channel, script, mark, deadline_s)
-        if said is None:
-            return None
-        output = bytearray(said)
-    else:
-        channel.exec_command(LOGIN_LINE)
-        channel.settimeout(max(0.1, deadline_s - time.monotonic()))
-        output, data = bytearray(), script
-    with contextlib.suppress(OSError):  # an early end is explained on its streams
-        view = memoryview(data)
-        for start in range(0, len(data), SEND_BYTES):
-            channel.sendall(bytes(view[start : start + SEND_BYTES]))
-        channel.shutdown_write()
-    errors = bytearray()
-    while not (channel.eof_received or channel.closed) or channel.recv_ready():
-        remaining_s = deadline_s - time.monotonic()
-        if remaining_s <= 0 or not select.select([channel], [], [], remaining_s)[0]:
-            return None
-        if channel.recv_ready():
-            output += channel.recv(READ_BYTES)
-        if channel.recv_stderr_ready():
-            errors += channel.recv_stderr(READ_BYTES)
-    while channel.recv_stderr_ready():
-        errors += channel.recv_stderr(READ_BYTES)
-    return bytes(output), bytes(errors)
-
-
-def _access(target: Target, client: paramiko.SSHClient) -> AccessFacts:
-    transport = client.get_transport()
+def _access(target: Target, transport: paramiko.Transport | None) -> AccessFacts:
     key = transport.get_remote_server_key() if transport else None
     is_direct = not target.jumps and not target.proxy_command
     address = str(transport.getpeername()[0]) if transport is not None and is_direct else ""

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from engine.progress import Progress, RoleState
 from tianji_cli import units
+from tianji_cli.output import Output
 
 _CLEAR = "\x1b[H\x1b[J"
 """To the first line, and everything from there erased. Some terminals keep what another code for
@@ -212,3 +213,10 @@ def _mean_return(progress: Progress) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def display_for(output: Output, title: str) -> Display:
+    """The display that this output allows: none, plain lines, or a panel."""
+    if output.verbosity < 0:
+        return NoDisplay()
+    return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)

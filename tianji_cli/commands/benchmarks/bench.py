@@ -37,13 +37,8 @@ from tianji_cli.bench.systems.base import System, SystemOptions
 from tianji_cli.bench.systems.install import INSTALLABLE, install, is_installed
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 from tianji_cli.bench.tasks.suite import SYSTEMS, Suite, load_suite
-from tianji_cli.commands.benchmarks.bench_request import (
-    BenchRequest,
-    Kind,
-    chosen,
-    conduct,
-    implementation,
-)
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest, chosen
+from tianji_cli.commands.benchmarks.conduct import Kind, conduct, implementation
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay, result_text, seen_text
 

@@ -22,7 +22,7 @@ from tianji_cli.bench.comparison.results import (
     read_rows,
 )
 from tianji_cli.bench.compatibility import code_name, version_changes
-from tianji_cli.commands.benchmarks.bench_request import ANOTHER_PLACE
+from tianji_cli.commands.benchmarks.conduct import ANOTHER_PLACE
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_tables import task_table
 from tianji_cli.storage.comparison_dir import claim_out

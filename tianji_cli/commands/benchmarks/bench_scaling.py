@@ -24,7 +24,8 @@ from tianji_cli.bench.scaling.records import (
 )
 from tianji_cli.bench.scaling.run_cell import run_cell
 from tianji_cli.bench.scaling.suite import check_hosts, find_inventory, load_scaling_suite
-from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, write_plotted
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest
+from tianji_cli.commands.benchmarks.conduct import Kind, write_plotted
 from tianji_cli.config.inventory import load_inventory
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay

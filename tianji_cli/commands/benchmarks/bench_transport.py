@@ -30,7 +30,8 @@ from tianji_cli.bench.transport.records import (
 )
 from tianji_cli.bench.transport.run_cell import run_cell
 from tianji_cli.bench.transport.suite import load_transport_suite
-from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, write_plotted
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest
+from tianji_cli.commands.benchmarks.conduct import Kind, write_plotted
 from tianji_cli.config.inventory import Host, load_inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.output import Output

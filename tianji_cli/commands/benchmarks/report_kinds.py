@@ -46,7 +46,7 @@ def _report(
     output: Output,
     archives: bool,
 ) -> None:
-    from tianji_cli.commands.benchmarks.bench_request import (
+    from tianji_cli.commands.benchmarks.conduct import (
         implementation,  # it imports figures and tables
     )
 

@@ -13,7 +13,8 @@ from tianji_cli import units
 from tianji_cli.bench.study.records import StudyCell, StudyFiles, StudyManifest, StudyRun
 from tianji_cli.bench.study.run import StudyCampaign, new_study, run_cell
 from tianji_cli.bench.study.spec import Study, load_study
-from tianji_cli.commands.benchmarks.bench_request import BenchRequest, Kind, chosen
+from tianji_cli.commands.benchmarks.bench_request import BenchRequest, chosen
+from tianji_cli.commands.benchmarks.conduct import Kind
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
 from tianji_cli.render.run.rows import mean_at_end

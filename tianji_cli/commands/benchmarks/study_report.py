@@ -14,7 +14,7 @@ from rich.text import Text
 from tianji_cli.bench.campaign import check_finished
 from tianji_cli.bench.study.compare import StudyComparison, TaskResult, compare_study
 from tianji_cli.bench.study.records import StudyCell, StudyFiles, StudyRun
-from tianji_cli.commands.benchmarks.bench_request import ANOTHER_PLACE
+from tianji_cli.commands.benchmarks.conduct import ANOTHER_PLACE
 from tianji_cli.output import Output
 from tianji_cli.render.bench.study_text import SHORT_HEADINGS, ratio_lines, short_row
 from tianji_cli.storage.json_files import write_json, writing

@@ -1,0 +1,112 @@
+"""Runs a policy without other processes, such as `local`, in the command's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+
+from engine.blame import told
+from engine.control_protocol import Failed, HostFacts
+from engine.errors import PreflightError, TianJiError
+from engine.files import read_umask
+from engine.host.malloc import reading_libraries
+from engine.progress import Progress
+from engine.search_path import look_in
+from tianji_cli.commands.run_request import (
+    Loaded,
+    UpRequest,
+    locate,
+)
+from tianji_cli.interrupts import Interrupts
+from tianji_cli.output import Output
+from tianji_cli.planning.resources import HostResources, resources_of
+from tianji_cli.render.live import display_for
+from tianji_cli.runs.manifest import write_manifest
+from tianji_cli.runs.monitor import RunOutcome
+from tianji_cli.runs.resume import place_copy
+from tianji_cli.storage.clock_sync import ClockOffset
+from tianji_cli.storage.run_dir import (
+    RunPaths,
+    make_run_tree,
+    undone_unless_begun,
+)
+
+
+def run_inline(
+    loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
+) -> RunOutcome:
+    """Runs policy `local` in this process, so the heavy imports are here."""
+    with reading_libraries():
+        from engine.blueprint import make_blueprint
+        from engine.host.user_code import no_silent_exit
+        from engine.runtime.inline import InlineRun
+        from engine.supervision.host_facts import host_facts
+
+    plan, mask = loaded.plan, read_umask()
+    look_in(loaded.module_directories)
+    output.part_from_user_code()
+    try:
+        blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
+        os.umask(mask)
+    except TianJiError as error:
+        raise locate(error, loaded.document, loaded.resume_point) from error
+    _write_down(paths, loaded, host_facts())
+    display = display_for(output, paths.run_id)
+    info = plan.info(paths.run_id, loaded.resume_point.resumed if loaded.resume_point else None)
+    run: InlineRun | None = None
+
+    def stop() -> None:
+        if interrupts.count == 1 and run is not None:
+            run.request_stop()
+        else:
+            signal.default_int_handler(signal.SIGINT, None)
+
+    def show(progress: Progress) -> None:
+        os.umask(mask)  # checkpoints stay readable, even if an environment has set a umask
+        interrupts.insist()
+        display.show(progress)
+
+    outcome = RunOutcome()
+    try:
+        with interrupts.installed(stop), no_silent_exit():
+            run = InlineRun(blueprint, info, plan.addresses, paths.root, show)
+            run.run()
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too
+        if isinstance(error, KeyboardInterrupt) and interrupts.count:
+            output.say("killed")
+        else:
+            tail = _words_of(error)
+            outcome.failures.append(Failed(address="the run", cause="raised", log_tail=tail))
+    finally:
+        display.close()
+    return outcome
+
+
+def _words_of(error: BaseException) -> list[str]:
+    """The user's own line first; errors of this program need no traceback."""
+    if isinstance(error, TianJiError):
+        return str(error).splitlines()
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return [*told(error).splitlines(), *(f"    {line}" for line in lines)]
+
+
+def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
+    """Makes the run's directories: from now on the run exists."""
+    plan, resume_point = loaded.plan, loaded.resume_point
+    host = plan.inventory.hosts[0].name
+    zero = {host: ClockOffset(0, 0)}
+    resources = resources_of(plan, {host: HostResources()})
+    resumed = resume_point.resumed if resume_point else None
+    with undone_unless_begun(paths):
+        try:
+            make_run_tree(paths, [host])
+            write_manifest(
+                paths, plan.experiment, plan.inventory, {host: facts}, resources, zero, resumed
+            )
+        except OSError as error:
+            raise PreflightError(
+                f"the run cannot be written: {error}", where=str(paths.root)
+            ) from error
+        if resume_point is not None:
+            place_copy(resume_point, paths)

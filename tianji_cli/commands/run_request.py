@@ -1,0 +1,163 @@
+"""What the user wants to run: files and options read, checked, and made into a plan."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config.config_file import Document, load_experiment, overlaid_experiment
+from engine.errors import ConfigError, TianJiError
+from engine.search_path import user_directories
+from engine.spec import Experiment
+from tianji_cli.config.inventory import Inventory, load_inventory
+from tianji_cli.config.lookup import find_file, shipped
+from tianji_cli.output import Output
+from tianji_cli.planning.plan import Plan, make_plan, notes_of
+from tianji_cli.runs.resume import ResumePoint, find_resume_point
+from tianji_cli.storage.consent import Consent
+from tianji_cli.storage.masking import filled
+
+DEFAULT_INVENTORY = "inventories/local.yaml"
+DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
+
+
+@dataclass(frozen=True)
+class UpRequest:
+    """The user's request.
+
+    Without inventory or experiment, those of the run to `resume`, or the defaults, are used.
+    """
+
+    inventory: str | None
+    experiment: str | None
+    settings: Sequence[str]
+    results: Path
+    name: str | None
+    detaches: bool = False
+    limit: Sequence[str] = ()
+    resume: str | None = None
+    trusts: bool = False
+    policy: str | None = None
+    seed: int | None = None
+    profiles: bool = False
+
+    @property
+    def all_settings(self) -> list[str]:
+        """Settings given as options of their own come last, so that they win."""
+        return [*self.settings, *(f"{key}={text}" for key, text, _ in self._options())]
+
+    @property
+    def setting_options(self) -> dict[str, str]:
+        """The option as typed for such a setting, by its key."""
+        return {key: option for key, _, option in self._options()}
+
+    def _options(self) -> Iterator[tuple[str, str, str]]:
+        if self.policy is not None:
+            yield "policy", json.dumps(self.policy, ensure_ascii=False), f"--policy {self.policy}"
+        if self.seed is not None:
+            yield "seed", str(self.seed), f"--seed {self.seed}"
+        if self.profiles:
+            yield "profile", "true", "--profile"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The user's files, checked as far as possible without starting anything."""
+
+    plan: Plan
+    document: Document
+    resume_point: ResumePoint | None = None
+    module_directories: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def tell(self, output: Output) -> None:
+        """Prints the parts of the user's files that the run does not use."""
+        for note in self.notes:
+            output.say(f"note: {note}")
+
+
+def load(request: UpRequest, output: Output | None = None) -> Loaded:
+    """Reads experiment, inventory and policy, and makes the plan.
+
+    Args:
+        request: The user's request.
+        output: Where the user is asked about a run to resume that was not started here.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    resume_point = _resume_point(request, Consent(output, request.trusts))
+    inventory = _inventory(request, resume_point).limited(list(request.limit))
+    experiment, document = _experiment(request, resume_point)
+    directories = _module_directories(document)
+    try:
+        is_stated = "actors" in document.data
+        plan = make_plan(experiment, inventory, has_actors_stated=is_stated)
+    except ConfigError as error:
+        raise locate(error, document, resume_point) from error
+    try:
+        if resume_point is not None:
+            resume_point.check(plan.experiment)
+    except ConfigError as error:
+        raise locate(error, document) from error
+    if request.detaches and plan.graph.is_inline:
+        raise ConfigError(
+            f"a run of policy {plan.experiment.policy} is this process and ends with it",
+            where="--detach",
+            fix="leave it out, or use another policy",
+        )
+    notes = notes_of(plan, experiment.actors if is_stated else None)
+    return Loaded(plan, document, resume_point, directories, tuple(notes))
+
+
+def _module_directories(document: Document) -> tuple[str, ...]:
+    """Directories of own modules: the working directory, and that of the experiment."""
+    file = Path(document.source)
+    beside = file.parent.absolute()
+    is_own = file.is_file() and beside != shipped("experiments")
+    return tuple(dict.fromkeys([*user_directories(), *([str(beside)] if is_own else [])]))
+
+
+def _resume_point(request: UpRequest, consent: Consent) -> ResumePoint | None:
+    if request.resume is None:
+        return None
+    return find_resume_point(request.results, request.resume, consent)
+
+
+def _inventory(request: UpRequest, resume_point: ResumePoint | None) -> Inventory:
+    if request.inventory is None and resume_point is not None:
+        return filled(
+            resume_point.inventory,
+            f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}",
+        )
+    return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
+
+
+def _experiment(
+    request: UpRequest, resume_point: ResumePoint | None
+) -> tuple[Experiment, Document]:
+    if request.experiment is None and resume_point is not None:
+        source = f"run {resume_point.paths.run_id}"
+        return overlaid_experiment(
+            resume_point.experiment, source, request.all_settings, request.setting_options
+        )
+    path = find_file("experiments", request.experiment or DEFAULT_EXPERIMENT)
+    return load_experiment(path, request.all_settings, request.setting_options)
+
+
+def locate(
+    error: TianJiError, document: Document, resume_point: ResumePoint | None = None
+) -> TianJiError:
+    """The same error, with file and line of its key, and a fix that a resumed run allows."""
+    if resume_point is not None:
+        error = resume_point.advised(error)
+    if not error.where or error.where.startswith("policy "):
+        where = document.where(("policy",))
+        return type(error)(f"{error.where}: {error.what}", where=where, fix=error.fix)
+    path = tuple(error.where.split("."))
+    if path[0] not in Experiment.__struct_fields__:
+        return error  # it concerns a host or the inventory
+    return type(error)(error.what, where=document.where(path), fix=error.fix)
