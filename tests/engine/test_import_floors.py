@@ -20,7 +20,7 @@ CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 FLOORS = {
     "engine": (
         ("errors", "clock", "timing", "rollout", "progress", "seeds", "search_path", "wording"),
-        ("spec", "blame", "files"),
+        ("spec", "blame", "files", "spaces"),
         ("config", "trace", "admission", "replay"),
         ("messages", "algorithms", "graph"),
         ("roles", "wire", "host", "batch_shares"),
