@@ -80,6 +80,14 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
         )
 
 
+class CoreSpec(Spec, frozen=True, kw_only=True):
+    """A recurrent layer between trunk and heads: the network then remembers within an episode."""
+
+    name: Literal["gru", "lstm"]
+    size: PositiveInt
+    """Units."""
+
+
 class NetworkSpec(Spec, frozen=True, kw_only=True):
     """The function approximator.
 
@@ -98,6 +106,9 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
     nearly twice as fast for images on processors that support it."""
     normalize_observation: bool = False
     """Normalise with running statistics that the learner updates and sends with the weights."""
+    core: CoreSpec | None = None
+    """Memory, such as `{name: gru, size: 128}`; `null`: none, so that actions depend only on the
+    newest observation. Policy and value share trunk and core."""
 
 
 class StalenessSpec(Spec, frozen=True, kw_only=True):
