@@ -34,12 +34,15 @@ class Field(msgspec.Struct, frozen=True):
         dtype: NumPy name of the element type.
         shape: The axes after [T, B].
         extra_rows: 1 for values that exist before the first and after the last step.
+        num_rows: Rows in place of T + extra_rows, for values that do not belong to single steps,
+            such as the state before the first one.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
     extra_rows: int = 0
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Layout:
     num_envs: int
 
     def shape(self, item: Field) -> tuple[int, ...]:
-        """[T + extra rows, B, ...]."""
-        return (self.num_steps + item.extra_rows, self.num_envs, *item.shape)
+        """[T + extra rows, B, ...], or [num_rows, B, ...] if the field says so."""
+        num_rows = self.num_steps + item.extra_rows if item.num_rows is None else item.num_rows
+        return (num_rows, self.num_envs, *item.shape)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ fields = st.builds(
     dtype=st.sampled_from(("float32", "int64", "bool", "uint8", "float64")),
     shape=st.lists(st.integers(1, 4), max_size=2).map(tuple),
     extra_rows=st.integers(0, 1),
+    num_rows=st.none() | st.integers(0, 7),
 )
 layouts = st.builds(
     Layout,
@@ -39,16 +40,24 @@ def test_fields_are_aligned_disjoint_and_fill_the_buffer(layout: Layout):
     ends = [0]
     for item, offset in zip(layout.fields, layout.offsets, strict=False):
         view = views[item.name]
-        assert view.shape == (
-            layout.num_steps + item.extra_rows,
-            layout.num_envs,
-            *item.shape,
-        )
+        num_rows = layout.num_steps + item.extra_rows if item.num_rows is None else item.num_rows
+        assert view.shape == (num_rows, layout.num_envs, *item.shape)
         assert view.dtype == item.dtype
         assert offset >= ends[-1]
         assert offset - ends[-1] < ALIGNMENT_BYTES
         ends.append(offset + view.nbytes)
     assert ends[-1] <= layout.num_bytes < ends[-1] + ALIGNMENT_BYTES
+
+
+def test_a_field_can_have_its_own_number_of_rows():
+    """The state before the first step is one row, whatever T is."""
+    fields = (Field("state", "float32", (3,), num_rows=1), Field("action", "int64"))
+    one, several = Layout(fields, 1, 4), Layout(fields, 20, 4)
+    assert one.views(one.allocate())["state"].shape == (1, 4, 3)
+    assert several.views(several.allocate())["state"].shape == (1, 4, 3)
+    assert one.offsets[1] == several.offsets[1] == 64
+    of_every_step = Layout((Field("state", "float32", (3,)), fields[1]), 1, 4)
+    assert of_every_step.digest != one.digest, "though both have the same size"
 
 
 def test_views_write_through_to_the_buffer():
