@@ -56,13 +56,32 @@ class EnvSlice(msgspec.Struct, frozen=True):
     total: int
 
 
+class SequenceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for sequences instead of transitions, for networks with memory (Kapturowski et
+    al., 2019): a sample is everything that one environment did in one rollout.
+
+    The rollout must have a field `state`, without `extra_rows`: the memory before each step.
+
+    Attributes:
+        num_steps: T, of a rollout.
+        burn_in_steps: At most T. Rows that come before the sequence, from the previous rollout of
+            the same environment: unrolling over them makes a state that fits newer weights.
+        priority_mix: Eta. The priority of a sequence is eta times the largest error of its steps
+            plus (1 - eta) times their mean.
+    """
+
+    num_steps: int
+    burn_in_steps: int = 0
+    priority_mix: float = 0.9
+
+
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The samples that an algorithm draws from a replay store.
 
     Attributes:
         capacity: Env steps stored, rounded up to whole rollouts; the oldest are overwritten.
         min_size: Env steps collected before the first sample is drawn.
-        batch_size: Samples of one optimiser step.
+        batch_size: Transitions, or sequences, of one optimiser step.
         updates_per_batch: Optimiser steps that one `update` makes, each on its own samples.
         replay_ratio: Samples trained per env step collected.
         n_step: Longest span of a transition, in env steps.
@@ -71,6 +90,7 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
         importance_exponent: Beta, how far weights correct the bias of prioritised sampling.
         value_fields: Names of the rollout fields with the actor's q(s_t, a_t) and max_a q(s_t, a),
             from which initial priorities are computed; None: the largest priority so far.
+        sequence: Draws sequences instead of transitions; each counts as T samples.
     """
 
     capacity: int
@@ -83,6 +103,17 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority_exponent: float
     importance_exponent: float
     value_fields: tuple[str, str] | None = None
+    sequence: SequenceRequest | None = None
+
+    @property
+    def samples_per_draw(self) -> int:
+        """Samples that a drawn transition or sequence counts for."""
+        return 1 if self.sequence is None else self.sequence.num_steps
+
+    @property
+    def samples_per_batch(self) -> int:
+        """Samples of one `update`."""
+        return self.updates_per_batch * self.batch_size * self.samples_per_draw
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,27 +159,70 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sample_fields(self) -> tuple[Field, ...]:
-        """The arrays of one sample from replay: a transition s_tm1, a_tm1, r_t, discount_t, s_t.
+        """The arrays of one sample from replay. Empty without `replay`.
 
-        `key` identifies the transition for its priority, `version` is the behaviour version and
-        `weight` the importance weight. Empty without `replay`.
+        Of a transition: s_tm1, a_tm1, r_t, discount_t, s_t. Every field with a row for s_T, such
+        as the observation, is there at s_tm1, and as `next_...` at s_t; of the action mask only
+        the latter.
+
+        Of a sequence: each field of the rollout has the axis of time first in its shape, with
+        burn_in_steps + T rows, and one more where there is a row for s_T; `state` is that before
+        the first row of the burn-in, or before the first step if `has_burn_in` is False, whose
+        rows then mean nothing. `reward`, `discount` and `span`, [T], are those of the n-step
+        transition that begins at each step, which ends `span` rows later; a span of 0 is a step
+        that only reset its environment.
+
+        `key` identifies the sample for its priority, `version` is the behaviour version and
+        `weight` the importance weight.
         """
         if self.replay is None:
             return ()
         unused = self.replay.value_fields or ()
-        observation, *others = (
-            msgspec.structs.replace(f, extra_rows=0) for f in self.fields if f.name not in unused
-        )
+        used = tuple(item for item in self.fields if item.name not in unused)
+        sequence = self.replay.sequence
+        fields = _of_transition(used) if sequence is None else _of_sequence(used, sequence)
         return (
-            observation,
-            msgspec.structs.replace(observation, name="next_observation"),
-            *others,
-            Field("reward", "float32"),
-            Field("discount", "float32"),
+            *fields,
             Field("weight", "float32"),
             Field("key", "int64"),
             Field("version", "int64"),
         )
+
+
+NEXT = "next_"
+"""Begins the name of a field of a transition that belongs to the state after it."""
+STATE = "state"
+"""The field with the memory of a recurrent network."""
+ACTION_MASK = "action_mask"
+"""The field that says which actions are valid."""
+
+
+def _of_transition(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    of_states = [msgspec.structs.replace(item, extra_rows=0) for item in fields if item.extra_rows]
+    return (
+        *(item for item in of_states if item.name != ACTION_MASK),
+        *(msgspec.structs.replace(item, name=NEXT + item.name) for item in of_states),
+        *(item for item in fields if not item.extra_rows),
+        Field("reward", "float32"),
+        Field("discount", "float32"),
+    )
+
+
+def _of_sequence(fields: tuple[Field, ...], sequence: SequenceRequest) -> tuple[Field, ...]:
+    num_steps = sequence.num_steps
+    num_rows = sequence.burn_in_steps + num_steps
+    return (
+        *(
+            Field(item.name, item.dtype, (num_rows + item.extra_rows, *item.shape))
+            for item in (*fields, Field("valid", "bool"))
+            if item.name != STATE
+        ),
+        *(item for item in fields if item.name == STATE),
+        Field("has_burn_in", "bool"),
+        Field("reward", "float32", (num_steps,)),
+        Field("discount", "float32", (num_steps,)),
+        Field("span", "int64", (num_steps,)),
+    )
 
 
 @dataclass
@@ -192,7 +266,8 @@ class UpdateResult:
         samples_trained: Env steps trained on, counted once per use.
         metrics: Scalars for the trace, such as losses.
         errors: Absolute TD errors of samples from replay, float32 [updates, batch size], which
-            become their priorities; None leaves the priorities unchanged.
+            become their priorities; of a sequence, one for all of it. None leaves the priorities
+            unchanged.
     """
 
     samples_trained: int

@@ -20,8 +20,6 @@ from engine.executors.replay_buffer import ReplayExecutor
 from engine.replay.store import FloatArray, IntArray
 from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
 
-NEXT = "next_observation"
-
 
 class DeviceReplayExecutor(ReplayExecutor):
     """Stores and draws on one device; see `ReplayExecutor`.
@@ -41,8 +39,13 @@ class DeviceReplayExecutor(ReplayExecutor):
             for item in whole.fields
             if item.name not in held_here
         }
-        from_device = {*self._kept, NEXT}
-        told = [item for item in self._layout.fields if item.name not in from_device]
+        drawn = self._store.drawn(np.zeros(0, np.int64))
+        self._from_device = tuple(
+            item.name
+            for item in self._layout.fields
+            if item.name not in _OF_DRAWING and drawn.source(item.name)[0] in self._kept
+        )
+        told = [item for item in self._layout.fields if item.name not in self._from_device]
         self._told = Layout(tuple(told), self._layout.num_steps, self._layout.num_envs)
 
     def _stored_layout(self, blueprint: Blueprint) -> Layout:
@@ -80,12 +83,14 @@ class DeviceReplayExecutor(ReplayExecutor):
 
     def _gathered(self, positions: IntArray) -> Mapping[str, Tensor]:
         """The fields on the device, [updates, batch size, ...]."""
-        slot, t, env = (self._index(values) for values in self._store.places(positions))
-        later = self._index(self._store.later(positions))
+        drawn = self._store.drawn(positions)
         shape = (self._layout.num_steps, self._layout.num_envs)
-        found = {name: kept[slot, t, env] for name, kept in self._kept.items()}
-        found[NEXT] = self._kept["observation"][slot, later, env]
-        return {name: values.view(*shape, *values.shape[1:]) for name, values in found.items()}
+        found = {}
+        for name in self._from_device:
+            field, places = drawn.source(name)
+            values = self._kept[field][tuple(self._index(indices) for indices in places)]
+            found[name] = values.view(*shape, *values.shape[1:])
+        return found
 
     def _index(self, values: IntArray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -93,3 +98,5 @@ class DeviceReplayExecutor(ReplayExecutor):
 
 _BOOKKEEPING = ("key", "version")
 """Fields for the store or the trace, which stay on the CPU."""
+_OF_DRAWING = (*_BOOKKEEPING, "weight", "has_burn_in")
+"""Fields that are in no array of a rollout."""

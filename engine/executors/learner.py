@@ -222,7 +222,10 @@ class LearnerExecutor:
         priorities = None
         if result.errors is not None:
             priorities = self._priorities(batch["key"], result.errors)
+        request = self._blueprint.replay
+        assert request is not None
         versions, counts = np.unique(batch["version"].numpy(), return_counts=True)
+        counts *= request.samples_per_draw
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
         shares = (1, 0) if self._group is None else self._group.own_and_others
         return self._updated(result, batch, start_s, shares, by_version, priorities)

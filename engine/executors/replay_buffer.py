@@ -11,6 +11,7 @@ from engine.executors.rollout_queue import forget_actor
 from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
 from engine.replay.prioritized import PrioritizedSampler
 from engine.replay.sampler import Sampler, UniformSampler
+from engine.replay.sequences import SequenceStore
 from engine.replay.store import FloatArray, IntArray, RolloutStore
 from engine.roles.commands import (
     Command,
@@ -32,7 +33,7 @@ def make_limiter(blueprint: Blueprint) -> RateLimiter:
     request = blueprint.replay
     assert request is not None
     rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
-    batch = request.batch_size * request.updates_per_batch
+    batch = request.samples_per_batch
     if blueprint.keeps_in_step:
         return RoundLimiter(
             ratio=request.replay_ratio,
@@ -78,13 +79,7 @@ class ReplayExecutor:
         self._layout = blueprint.samples
         self._priorities = blueprint.priorities
         self._num_samples = request.batch_size * request.updates_per_batch
-        self._store = RolloutStore(
-            self._stored_layout(blueprint),
-            request.capacity,
-            request.n_step,
-            request.discount,
-            request.value_fields,
-        )
+        self._store = _make_store(request, blueprint.layout, self._stored_layout(blueprint))
         random = buffer_random(blueprint.experiment.seed, index, resumes)
         self._sampler = _make_sampler(request, self._store.num_positions, random)
 
@@ -118,8 +113,7 @@ class ReplayExecutor:
         raise RuntimeError(f"a replay buffer cannot perform {type(command).__name__}")
 
     def _insert(self, rollout: Rollout) -> None:
-        info = rollout.info
-        self._sampler.insert(*self._store.insert(rollout.buffer, info.version_min, info.end_s))
+        self._sampler.insert(*self._store.take_in(rollout))
 
     def _draw(self, env_steps: int) -> Samples:
         positions, weights = self._sampler.draw(self._num_samples)
@@ -147,12 +141,32 @@ class ReplayExecutor:
         self._store.gather(positions, flat)
 
     def _set_priorities(self, priorities: Priorities) -> None:
-        """Sets priorities; transitions overwritten in the meantime are skipped."""
+        """Sets priorities; samples overwritten in the meantime are skipped."""
         views = self._priorities.views(priorities.buffer)
         keys = np.asarray(views["key"], np.int64).reshape(-1)
         errors = np.asarray(views["error"], np.float64).reshape(-1)
         positions, is_kept = self._store.positions(keys)
         self._sampler.update(positions[is_kept], errors[is_kept])
+
+
+def _make_store(request: ReplayRequest, whole: Layout, kept: Layout) -> RolloutStore:
+    """A store of transitions, or of sequences.
+
+    Args:
+        request: What will be drawn.
+        whole: Layout of a rollout.
+        kept: Of the part of it that the store keeps.
+    """
+    sizes = (request.capacity, request.n_step, request.discount, request.value_fields)
+    if request.sequence is None:
+        return RolloutStore(kept, *sizes)
+    return SequenceStore(
+        kept,
+        *sizes,
+        with_last=frozenset(item.name for item in whole.fields if item.extra_rows),
+        burn_in_steps=request.sequence.burn_in_steps,
+        priority_mix=request.sequence.priority_mix,
+    )
 
 
 def _make_sampler(

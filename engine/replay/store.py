@@ -6,21 +6,45 @@ spans up to n steps, fewer if its episode or its rollout ends earlier.
 
     key      = number of the rollout x (T x B) + t x B + b     never used twice
     position = slot of the rollout   x (T x B) + t x B + b     index into the flat arrays
+
+A store of sequences (`engine.replay.sequences`) has one position (b) for each environment of a
+rollout instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.replay.transitions import initial_errors, n_step_transitions
-from engine.rollout import Arrays, Layout
+from engine.rollout import Arrays, Layout, Rollout
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
+Places: TypeAlias = tuple[IntArray, IntArray, IntArray]
+"""Slot, row and environment of each value to read, [N] or [N, rows]."""
+Inserted: TypeAlias = tuple[int, BoolArray, FloatArray | None]
+"""The first position of a rollout; which of its positions can be drawn; and their initial errors,
+if actors send values."""
+NEXT = "next_"
+
+
+class Drawn(Protocol):
+    """Positions that were drawn, and where their fields are."""
+
+    @property
+    def slot(self) -> IntArray:
+        """Of the rollout, [N]."""
+        ...
+
+    def source(self, name: str) -> tuple[str, Places]:
+        """Of one field of the samples: which array of the store it is read from, and where."""
+        ...
 
 
 class RolloutStore:
@@ -46,35 +70,46 @@ class RolloutStore:
         self._value_fields = value_fields
         self._n_step = n_step
         self._discount = discount
-        self.rollout_steps = layout.num_steps * layout.num_envs
-        self.num_slots = -(-capacity_steps // self.rollout_steps)
+        self.num_slots = -(-capacity_steps // (layout.num_steps * layout.num_envs))
+        self._positions_per_slot = self._count_positions(layout)
         self._buffer = np.zeros((self.num_slots, layout.num_bytes), np.uint8)
         self._views = _slot_views(layout, self._buffer)
         shape = (self.num_slots, layout.num_steps, layout.num_envs)
         self._reward = np.zeros(shape, np.float32)
         self._discount_to_next = np.zeros(shape, np.float32)
         self._span = np.zeros(shape, np.int32)
+        self._arrays = {
+            **self._views,
+            **{"reward": self._reward, "discount": self._discount_to_next, "span": self._span},
+        }
         self._versions = np.zeros(self.num_slots, np.int64)
         self._times_s = np.zeros(self.num_slots, np.float64)
         self._num_inserted = 0
 
+    @staticmethod
+    def _count_positions(layout: Layout) -> int:
+        """Positions of one rollout."""
+        return layout.num_steps * layout.num_envs
+
     @property
     def num_positions(self) -> int:
-        return self.num_slots * self.rollout_steps
+        return self.num_slots * self._positions_per_slot
 
     @property
     def num_filled(self) -> int:
         """Number of positions in use; they precede all others."""
-        return min(self._num_inserted, self.num_slots) * self.rollout_steps
+        return min(self._num_inserted, self.num_slots) * self._positions_per_slot
 
     @property
     def next_slot(self) -> int:
         """Position of the next rollout."""
         return self._num_inserted % self.num_slots
 
-    def insert(
-        self, buffer: npt.NDArray[np.uint8], version: int, time_s: float
-    ) -> tuple[int, BoolArray, FloatArray | None]:
+    def take_in(self, rollout: Rollout) -> Inserted:
+        """Stores one rollout in `next_slot`; see `insert`."""
+        return self.insert(rollout.buffer, rollout.info.version_min, rollout.info.end_s)
+
+    def insert(self, buffer: npt.NDArray[np.uint8], version: int, time_s: float) -> Inserted:
         """Stores one rollout in `next_slot`, in place of the oldest if the store is full.
 
         Args:
@@ -83,8 +118,8 @@ class RolloutStore:
             time_s: When it was collected.
 
         Returns:
-            Its first position; which of its T x B positions are transitions (a step that only
-            reset its environment is none); and their initial errors, if actors send values.
+            Its first position; which of its positions can be drawn (a step that only reset its
+            environment cannot); and their initial errors, if actors send values.
         """
         slot = self.next_slot
         self._num_inserted += 1
@@ -93,67 +128,77 @@ class RolloutStore:
         spans = n_step_transitions(outcomes, self._n_step, self._discount)
         self._reward[slot], self._discount_to_next[slot], self._span[slot] = spans
         self._versions[slot], self._times_s[slot] = version, time_s
-        is_transition = np.asarray(outcomes["valid"], np.bool_).reshape(-1)
         errors = None
         if self._value_fields is not None:
             taken, best = (
                 np.asarray(self._views[name][slot], np.float32) for name in self._value_fields
             )
-            errors = initial_errors(spans, taken, best).reshape(-1)
-        return slot * self.rollout_steps, is_transition, errors
+            errors = initial_errors(spans, taken, best)
+        is_step = np.asarray(outcomes["valid"], np.bool_)
+        return slot * self._positions_per_slot, *self._entries(is_step, errors)
+
+    def _entries(
+        self, is_step: BoolArray, errors: FloatArray | None
+    ) -> tuple[BoolArray, FloatArray | None]:
+        """Which positions of a rollout can be drawn, and their errors, of those of its steps."""
+        return is_step.reshape(-1), None if errors is None else errors.reshape(-1)
 
     def keys(self, positions: IntArray) -> IntArray:
         """Keys of these positions, int64 [N]; they must be in use."""
-        slots, rest = np.divmod(positions, self.rollout_steps)
+        slots, rest = np.divmod(positions, self._positions_per_slot)
         newest = self._num_inserted - 1
         numbers = newest - (newest - slots) % self.num_slots
-        return numbers * self.rollout_steps + rest
+        return numbers * self._positions_per_slot + rest
 
     def positions(self, keys: IntArray) -> tuple[IntArray, BoolArray]:
         """Positions of these keys, int64 [N], and which are not overwritten, bool [N]."""
-        numbers, rest = np.divmod(keys, self.rollout_steps)
+        numbers, rest = np.divmod(keys, self._positions_per_slot)
         is_kept = (numbers >= self._num_inserted - self.num_slots) & (
             (numbers < self._num_inserted) & (numbers >= 0)
         )
-        return numbers % self.num_slots * self.rollout_steps + rest, is_kept
+        return numbers % self.num_slots * self._positions_per_slot + rest, is_kept
 
     def gather(self, positions: IntArray, out: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Copies transitions out.
+        """Copies samples out.
 
         Args:
             positions: [N].
-            out: Arrays [N, ...] to fill: `observation` s_tm1, `next_observation` s_t, `reward` the
-                discounted sum in between, `discount` of what follows (0 after termination),
-                `version`, and any field of the rollout at the first step.
+            out: Arrays [N, ...] to fill: of transitions `observation` s_tm1, `next_observation`
+                s_t, `reward` the discounted sum in between, `discount` of what follows (0 after
+                termination), `version`, and any field of the rollout at the first step.
         """
-        slot, t, env = self.places(positions)
+        drawn = self.drawn(positions)
         for name, target in out.items():
-            if name == "reward":
-                target[...] = self._reward[slot, t, env]
-            elif name == "discount":
-                target[...] = self._discount_to_next[slot, t, env]
-            elif name == "next_observation":
-                later = self.later(positions)
-                target[...] = self._views["observation"][slot, later, env]
-            elif name == "version":
-                target[...] = self._versions[slot]
+            if name == "version":
+                target[...] = self._versions[drawn.slot]
             else:
-                target[...] = self._views[name][slot, t, env]
+                field, places = drawn.source(name)
+                target[...] = self._arrays[field][places]
 
-    def places(self, positions: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Slot of the rollout, t and b of each position, [N] each."""
-        slot, rest = np.divmod(positions, self.rollout_steps)
+    def drawn(self, positions: IntArray) -> Drawn:
+        """Where the fields of the samples at these positions, [N], are."""
+        slot, rest = np.divmod(positions, self._positions_per_slot)
         t, env = np.divmod(rest, self._layout.num_envs)
-        return slot, t, env
-
-    def later(self, positions: IntArray) -> IntArray:
-        """The row of the next observation of each transition, [N]."""
-        slot, t, env = self.places(positions)
-        return t + self._span[slot, t, env]
+        later = np.asarray(t + self._span[slot, t, env], np.int64)
+        return _Transitions(slot, (slot, t, env), (slot, later, env))
 
     def times_s(self, positions: IntArray) -> npt.NDArray[np.float64]:
-        """Collection time of these transitions, float64 [N], on the run's timeline."""
-        return np.asarray(self._times_s[positions // self.rollout_steps])
+        """Collection time of these samples, float64 [N], on the run's timeline."""
+        return np.asarray(self._times_s[positions // self._positions_per_slot])
+
+
+@dataclass(frozen=True)
+class _Transitions:
+    """`here` is their first step, `later` the row of their next state."""
+
+    slot: IntArray
+    here: Places
+    later: Places
+
+    def source(self, name: str) -> tuple[str, Places]:
+        if name.startswith(NEXT):
+            return name.removeprefix(NEXT), self.later
+        return name, self.here
 
 
 _OUTCOMES = ("reward", "terminated", "truncated", "valid")
