@@ -9,7 +9,6 @@ with exactly the statistics of the policy that it uses.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import gymnasium
@@ -17,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.algorithms import distributions
 from engine.algorithms.distributions import Categorical, DiagonalGaussian, Distribution
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.statistics import RunningStatistics
 from engine.algorithms.trunks import build_trunk, find_trunk, linear, takes_bytes
 from engine.errors import ConfigError
 from engine.rollout import Field
+from engine.spaces.action_parts import action_field as action_field
+from engine.spaces.action_parts import parts_of
 from engine.spec import NetworkSpec
 
 POLICY_GAIN = 0.01
@@ -151,39 +153,29 @@ class PolicyValueNetwork(nn.Module):
 
 
 def check_action_space(algorithm: str, action: gymnasium.Space[object]) -> None:
-    """Checks an action space: Discrete, counted from 0, or a Box, whose entries are one vector for
-    the policy; `engine.envs.actions` converts actions to the environment's own space.
+    """Checks that a policy can choose actions of a space (`engine.spaces.action_parts`);
+    `engine.envs.actions` converts them to the environment's own.
 
     Raises:
-        ConfigError: It is another space.
+        ConfigError: It cannot; names the algorithm.
     """
-    if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
-        return
-    if isinstance(action, gymnasium.spaces.Box) and action.low.size:
-        return
-    raise ConfigError(
-        f"{algorithm} needs discrete actions counted from 0 or a Box that is not empty,"
-        f" the environment has {action}",
-        where="env.id",
-        fix="register it wrapped in a gymnasium.ActionWrapper that takes one of these;"
-        " docs/extending.md shows how",
-    )
+    try:
+        parts_of(action)
+    except ConfigError as error:
+        error.what = f"{algorithm} cannot choose actions: {error.what}"
+        raise
 
 
 def draw_noise(
     action: gymnasium.Space[object], generator: torch.Generator, shape: tuple[int, ...]
 ) -> Tensor:
     """Noise for sampling on this action space, float32 [*shape, outputs of the policy]."""
-    kind = Categorical if isinstance(action, gymnasium.spaces.Discrete) else DiagonalGaussian
-    return kind.draw(generator, (*shape, num_policy_outputs(action)))
+    return distributions.draw_noise(parts_of(action), generator, shape)
 
 
 def num_policy_outputs(action: gymnasium.Space[object]) -> int:
-    """Logits of a Discrete space, means of a Box."""
-    if isinstance(action, gymnasium.spaces.Discrete):
-        return int(action.n)
-    assert isinstance(action, gymnasium.spaces.Box)
-    return math.prod(action.shape)
+    """Logits of all categorical entries and means of all reals."""
+    return parts_of(action).num_outputs
 
 
 def observation_field(observation: gymnasium.spaces.Box) -> Field:
@@ -191,14 +183,6 @@ def observation_field(observation: gymnasium.spaces.Box) -> Field:
     is_real = np.issubdtype(observation.dtype, np.floating)
     dtype = "float32" if is_real else str(observation.dtype)
     return Field("observation", dtype, observation.shape, extra_rows=1)
-
-
-def action_field(action: gymnasium.Space[object]) -> Field:
-    """The field of actions."""
-    if isinstance(action, gymnasium.spaces.Discrete):
-        return Field("action", "int64")
-    assert isinstance(action, gymnasium.spaces.Box)
-    return Field("action", "float32", (math.prod(action.shape),))
 
 
 def learn_statistics(
