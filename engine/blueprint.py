@@ -21,7 +21,7 @@ from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.rehearsal import check_acting, first_observation
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
 from engine.errors import ConfigError, PreflightError
-from engine.extensions import import_modules
+from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
@@ -140,9 +140,7 @@ def make_blueprint(
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
-    import_modules(experiment.modules)
-    if experiment.env.module is not None:
-        import_modules([experiment.env.module], where="env.id")
+    import_all(experiment)
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
     devices = find_devices(gpus) if cut.is_on_device else (CPU,)

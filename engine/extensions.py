@@ -12,18 +12,28 @@ from pathlib import Path
 
 from engine.algorithms.registry import register_algorithm
 from engine.algorithms.trunks import register_network
+from engine.envs.extras import install_command
 from engine.envs.make import register_environment
+from engine.envs.names import EXTRAS
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
 from engine.search_path import OWN_PACKAGES, look_in, searched, user_directories
+from engine.spec import Experiment
 
 __all__ = [
+    "import_all",
     "import_modules",
     "register_algorithm",
     "register_environment",
     "register_network",
     "register_torch_environment",
 ]
+
+
+def import_all(experiment: Experiment) -> None:
+    """Imports all modules that an experiment names; errors as in `import_modules`."""
+    for name, where in experiment.named_modules:
+        import_modules([name], where)
 
 
 def import_modules(names: Sequence[str], where: str = "modules") -> None:
@@ -74,7 +84,11 @@ def _fix(name: str, error: BaseException) -> str:
     top = name.partition(".")[0]
     if top in OWN_PACKAGES:
         return f"{top!r} is TianJi's own package: give yours another name"
+    missing = error.name.partition(".")[0]
+    for package, extra in EXTRAS.values():
+        if missing == package:
+            return install_command(extra, package.replace("_", "-"))
     places = ", ".join(searched())
-    if error.name.partition(".")[0] != top:
+    if missing != top:
         return f"it imports {error.name!r}: install that into {sys.executable}, or put it beside"
     return f"it is neither in {places} nor where {sys.executable} finds packages"

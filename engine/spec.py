@@ -8,6 +8,7 @@ Every field of every `Struct` below is a key of `experiments/*.yaml` and can be 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -16,6 +17,8 @@ from msgspec import Meta
 from engine.errors import ConfigError
 
 Scalar: TypeAlias = bool | int | float | str | None
+WrapperValue: TypeAlias = Scalar | tuple[Scalar, ...]
+"""An argument of a wrapper."""
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 MAX_REPLICAS = 10_000
@@ -32,6 +35,12 @@ UnitInterval: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every configuration section: immutable, keyword-only, strict about keys."""
+
+
+def module_of(name: str) -> str | None:
+    """`corridor` of `corridor:Corridor-v0`; None of a name without a colon."""
+    module, colon, _ = name.partition(":")
+    return module if colon else None
 
 
 class EnvSpec(Spec, frozen=True, kw_only=True):
@@ -54,6 +63,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Atari: train as if a lost life ended the episode; the game itself continues."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
+    wrappers: tuple[dict[str, WrapperValue], ...] = ()
+    """Put around each single environment, innermost first: `name`, a class of gymnasium.wrappers or
+    `module:Class`, and its arguments."""
 
     @property
     def columns(self) -> list[slice]:
@@ -62,10 +74,12 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
         return [slice(first, first + size) for first in range(0, self.num_envs, size)]
 
     @property
-    def module(self) -> str | None:
-        """`corridor` of `corridor:Corridor-v0`: imported before the environment is made."""
-        module, colon, _ = self.id.partition(":")
-        return module if colon else None
+    def named_modules(self) -> list[tuple[str, str]]:
+        """Modules to import before the environment is made, and the key that names each."""
+        names = [("env.id", self.id)]
+        for number, entry in enumerate(self.wrappers):
+            names.append((f"env.wrappers.{number}.name", str(entry.get("name", ""))))
+        return [(module, where) for where, name in names if (module := module_of(name)) is not None]
 
     @property
     def registered_id(self) -> str:
@@ -245,6 +259,11 @@ class Experiment(Spec, frozen=True, kw_only=True):
     def algorithm_name(self) -> str:
         return str(self.algorithm["name"])
 
+    @property
+    def named_modules(self) -> list[tuple[str, str]]:
+        """All modules to import first, in order, and the key that names each."""
+        return [*((name, "modules") for name in self.modules), *self.env.named_modules]
+
 
 def check_experiment(experiment: Experiment) -> Experiment:
     """Checks the rules that involve several fields.
@@ -257,13 +276,14 @@ def check_experiment(experiment: Experiment) -> Experiment:
     """
     if not isinstance(experiment.algorithm.get("name"), str):
         raise ConfigError("an algorithm needs a name", where="algorithm.name", fix="name: ppo")
-    for section, values in (
-        ("algorithm", experiment.algorithm),
-        ("env.kwargs", experiment.env.kwargs),
-    ):
-        for key, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{value} is not a finite number", where=f"{section}.{key}")
+    for number, entry in enumerate(experiment.env.wrappers):
+        if not isinstance(entry.get("name"), str):
+            raise ConfigError(
+                "a wrapper needs a name, which is text",
+                where=f"env.wrappers.{number}" + ".name" * ("name" in entry),
+                fix="{name: FrameStackObservation, stack_size: 4}",
+            )
+    _refuse_infinities(experiment)
     stop = experiment.stop
     if stop.env_steps is None and stop.seconds is None and stop.return_threshold is None:
         raise ConfigError(
@@ -284,3 +304,16 @@ def check_experiment(experiment: Experiment) -> Experiment:
             fix="set evaluation.episodes, or stop.judge=training",
         )
     return experiment
+
+
+def _refuse_infinities(experiment: Experiment) -> None:
+    sections: dict[str, Mapping[str, WrapperValue]] = {
+        "algorithm": experiment.algorithm,
+        "env.kwargs": experiment.env.kwargs,
+        **{f"env.wrappers.{i}": entry for i, entry in enumerate(experiment.env.wrappers)},
+    }
+    for section, values in sections.items():
+        for key, value in values.items():
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise ConfigError(f"{one} is not a finite number", where=f"{section}.{key}")

@@ -150,7 +150,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
         (
             {name: value for name, value in experiment.algorithm.items() if name not in unread},
             experiment.network,
-            experiment.modules,
+            experiment.named_modules,
             blueprint.layout.digest,
             blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
             blueprint.weights.digest,
@@ -169,6 +169,6 @@ def _sources(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that determine what is computed."""
     yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
-    for name in blueprint.experiment.modules:
+    for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))
         yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

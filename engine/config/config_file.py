@@ -103,19 +103,34 @@ def apply_settings(document: Document, settings: Sequence[str]) -> Document:
                 "not of the form KEY=VALUE", where=f"-s {setting}", fix="-s stop.env_steps=100000"
             )
         value = parse_text(text, source=f"-s {key}").value
-        section = data
+        section: Any = data
         for part in path[:-1]:
-            if section.get(part) is None:  # an optional section that is left out
-                section[part] = {}
-            section = section[part]
-            if not isinstance(section, dict):
+            if isinstance(section, dict) and section.get(part) is None:
+                section[part] = {}  # an optional section that is left out
+            section = section[_place(section, part, key)]
+            if not isinstance(section, (dict, list)):
                 raise ConfigError(f"{part!r} is a value, not a section", where=f"-s {key}")
-        section[path[-1]] = value
+        section[_place(section, path[-1], key)] = value
         overlaid.add(path)
     return Document(document.source, data, document.lines, frozenset(overlaid))
 
 
+def _place(section: dict[str, Any] | list[Any], part: str, key: str) -> Any:  # noqa: ANN401
+    """The key of a mapping, or the number of an entry that a list has; raises ConfigError."""
+    if isinstance(section, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(section):
+        raise ConfigError(
+            f"{part!r} is no entry of a list of {len(section)}; they are counted from 0",
+            where=f"-s {key}",
+            fix=f"set the whole list: -s {key.rpartition('.' + part)[0]}='[...]'",
+        )
+    return int(part)
+
+
 def _copy(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    if isinstance(value, list):
+        return [_copy(part) for part in value]
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -177,8 +192,15 @@ def _allowed(problem: str, target: type, path: KeyPath) -> str:
 
 def _below(data: Any, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
     for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
+        data = _entry(data, part)
     return data
+
+
+def _entry(data: Any, part: str) -> Any:  # noqa: ANN401 - any YAML value
+    """What is at a key of a mapping, or at a number of a list; None if nothing."""
+    if isinstance(data, list):
+        return data[int(part)] if part.isdecimal() and int(part) < len(data) else None
+    return data.get(part) if isinstance(data, dict) else None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -201,7 +223,7 @@ def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN4
         if part == "..." and isinstance(data, dict):
             part = next((key for key, value in data.items() if not _suits(value, child)), part)
         named.append(part)
-        data = data.get(part) if isinstance(data, dict) else None
+        data = _entry(data, part)
         info = child
     return tuple(named)
 
@@ -209,7 +231,9 @@ def _name_keys(path: KeyPath, target: type, data: Any) -> KeyPath:  # noqa: ANN4
 def _suits(value: Any, info: msgspec.inspect.Type) -> bool:  # noqa: ANN401 - any YAML value
     info = _unwrap(info)
     if isinstance(info, msgspec.inspect.UnionType):
-        return any(_is_plain(value, kind) for kind in info.types)
+        return any(_suits(value, kind) for kind in info.types)
+    if isinstance(info, msgspec.inspect.VarTupleType) and isinstance(value, list):
+        return all(_suits(part, info.item_type) for part in value)
     if not isinstance(info, msgspec.inspect.StructType):
         return _is_plain(value, info)
     try:
@@ -241,6 +265,7 @@ _PLAIN: Mapping[type[msgspec.inspect.Type], type | tuple[type, ...]] = {
     msgspec.inspect.StrType: str,
     msgspec.inspect.DictType: dict,
     msgspec.inspect.ListType: list,
+    msgspec.inspect.VarTupleType: list,
 }
 """YAML's names of a type; other types accept anything."""
 _STRUCTS = (msgspec.inspect.StructType,)

@@ -25,7 +25,8 @@ from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
 from engine.envs.checked import CheckedVectorEnv
 from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
-from engine.envs.names import EXTRAS, extra_of, nearest, newer_version
+from engine.envs.names import EXTRAS, extra_of, family_of, nearest, newer_version
+from engine.envs.wrappers import refuse_vector_only, wrappings_of
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
 
@@ -69,13 +70,14 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
     Uses Gymnasium's vectorised implementation if one is registered, and ale-py's C++ one for
-    Atari; otherwise the copies are stepped one after the other in this process. Return values are
+    Atari, unless `spec.wrappers` go around single environments; otherwise the copies are stepped
+    one after the other in this process. Return values are
     checked (`CheckedVectorEnv`). Continuous actions are scaled to -1 to 1 (`RangedActions`).
 
     Raises:
-        ConfigError: Unknown id, missing dependency, or an exception of its constructor.
+        ConfigError: Unknown id, missing dependency, or an exception of a constructor.
     """
-    options = _options(spec)
+    options = {**_options(spec), **_wrapper_options(spec)}
     with _told_by_name(spec):
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -93,6 +95,8 @@ def _told_by_name(spec: EnvSpec) -> Iterator[None]:
         with blamed(f"{spec.id} cannot be made", where="env", fix=CORRECT):
             yield
     except ConfigError as error:
+        if error.where != "env":
+            raise  # a wrapper's, which says all
         match error.__cause__:
             case gymnasium.error.UnregisteredEnv():
                 error.what, error.where = f"unknown environment {spec.id!r}", "env.id"
@@ -119,22 +123,36 @@ def _with_actions(env: VectorEnvironment) -> VectorEnvironment:
 
 
 def _options(spec: EnvSpec) -> dict[str, Any]:
-    """Constructor arguments; also makes the ids of Atari and MinAtar known.
+    """Constructor arguments; also makes the ids of Atari, MinAtar and MiniGrid known.
 
     Raises:
         ConfigError: The package that the id belongs to is not installed.
     """
     options: dict[str, Any] = dict(spec.kwargs)
-    namespace = spec.id.partition("/")[0]
-    if namespace == "MinAtar":
-        _require("minatar", spec)
-        register_minatar()
-    elif namespace == "ALE":
-        gymnasium.register_envs(_require("ale_py", spec))
-        # One thread for each actor; the game's own rewards, since `env.clip_reward` clips
-        # only what is trained on and not the traced returns.
-        options = {"num_threads": 1, "reward_clipping": False, **options}
+    match family_of(spec.registered_id):
+        case "MinAtar":
+            _require("minatar", spec)
+            register_minatar()
+        case "ALE":
+            gymnasium.register_envs(_require("ale_py", spec))
+            # One thread for each actor; the game's own rewards, since `env.clip_reward` clips
+            # only what is trained on and not the traced returns. Single games have neither.
+            if not spec.wrappers:
+                options = {"num_threads": 1, "reward_clipping": False, **options}
+        case "MiniGrid" | "BabyAI":
+            gymnasium.register_envs(_require("minigrid", spec))
     return options
+
+
+def _wrapper_options(spec: EnvSpec) -> dict[str, Any]:
+    """Arguments of `gymnasium.make_vec` that wrap single environments; none without wrappers.
+
+    Raises:
+        ConfigError: A wrapper cannot be used.
+    """
+    wrappings = wrappings_of(spec)
+    refuse_vector_only(spec)
+    return {"vectorization_mode": "sync", "wrappers": wrappings} if wrappings else {}
 
 
 def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module

@@ -19,8 +19,13 @@ ATARI = (
     *("VideoPinball", "WizardOfWor", "YarsRevenge", "Zaxxon"),
 )
 MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
-EXTRAS = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar", "minatar")}
-"""The package that ids of a namespace need, and the extra that installs it."""
+EXTRAS = {
+    "ALE": ("ale_py", "atari"),
+    "BabyAI": ("minigrid", "minigrid"),
+    "MinAtar": ("minatar", "minatar"),
+    "MiniGrid": ("minigrid", "minigrid"),
+}
+"""The package that ids of a family need, and the extra that installs it."""
 KNOWN = (*(f"ALE/{game}-v5" for game in ATARI), *(f"MinAtar/{game}-v1" for game in MINATAR))
 """Ids that are registered on first use."""
 MANY = 3
@@ -77,6 +82,15 @@ def extra_of(words: str) -> str:
     """How to install what an error of Gymnasium says is missing; empty if it says nothing."""
     found = _EXTRA.search(words)
     return f"pip install 'tianji-rl[{found[1]}]'" if found else ""
+
+
+def family_of(env_id: str) -> str:
+    """The namespace of an id, or its first word, as in `MiniGrid-Empty-5x5-v0`.
+
+    >>> [family_of(one) for one in ("ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "CartPole-v1")]
+    ['ALE', 'MiniGrid', 'CartPole']
+    """
+    return re.split("[/-]", env_id, maxsplit=1)[0]
 
 
 def _parts(env_id: str) -> tuple[str, str, int]:

@@ -88,6 +88,13 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
             where="env.id",
             fix="use another policy, or add one with register_torch_environment",
         )
+    if spec.wrappers:
+        names = ", ".join(str(entry["name"]) for entry in spec.wrappers)
+        raise ConfigError(
+            f"wrappers go around single environments, which an on-device loop has not: {names}",
+            where="env.wrappers",
+            fix="use another policy, or register a torch version that does the same",
+        )
     if spec.life_loss_terminates:
         raise ConfigError(
             "on-device environments do not report lives", where="env.life_loss_terminates"

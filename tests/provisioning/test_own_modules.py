@@ -78,6 +78,22 @@ def test_the_module_of_an_environments_id(tmp_path: Path):
     assert list(found(tmp_path, env="mine:Mine-v0").files) == ["mine.py"]
 
 
+def test_the_modules_of_wrappers(tmp_path: Path):
+    write(tmp_path, frames_py="import helper", helper_py="", other_py="")
+    given = experiment("json", env="CartPole-v1")
+    wrappers = ({"name": "frames:Crop"}, {"name": "FlattenObservation"}, {"name": "numpy:x"})
+    env = msgspec.structs.replace(given.env, wrappers=wrappers)
+    modules = find_modules(msgspec.structs.replace(given, env=env), [str(tmp_path)])
+    assert sorted(modules.files) == ["frames.py", "helper.py"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..a", "a-b"])
+def test_a_name_that_no_module_can_have_sends_nothing(tmp_path: Path, name: str):
+    write(tmp_path, mine_py="", secrets__x_py="")
+    assert not found(tmp_path, name).files
+    assert not found(tmp_path, env=f"{name}:Mine-v0").files
+
+
 def test_an_entry_point_is_an_import(tmp_path: Path):
     text = "import gymnasium\ngymnasium.register('A-v0', entry_point='mazes.deep:Maze')\n"
     write(tmp_path, mine_py=text, mazes__deep_py="", mazes__more_py="")

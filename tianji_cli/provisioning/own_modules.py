@@ -53,14 +53,14 @@ def find_modules(experiment: Experiment, directories: Sequence[str]) -> OwnModul
     """Finds the modules that an experiment names, and those that they import from beside them.
 
     Args:
-        experiment: Names them in `modules` and in `env.id`.
+        experiment: Names them in `modules`, `env.id` and `env.wrappers`.
         directories: Where they are searched; the first match counts.
 
     Returns:
         Only the directories if it names no own modules.
     """
-    named = [*experiment.modules, *filter(None, [experiment.env.module])]
-    waiting = [name.partition(".")[0] for name in named]
+    firsts = [name.partition(".")[0] for name, _ in experiment.named_modules]
+    waiting = [name for name in firsts if name.isidentifier()]  # importing others reports the error
     found: dict[str, Path] = {}
     files: dict[str, Path] = {}
     while waiting:
