@@ -327,7 +327,7 @@ def overlaid_experiment(
 
     Returns, Raises: As `load_experiment`.
     """
-    data = msgspec.to_builtins(base)
+    data = msgspec.json.decode(msgspec.json.encode(base))  # with lists, as in a file
     return _experiment_of(apply_settings(Document(source, data, {}), settings), options)
 
 

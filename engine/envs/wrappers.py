@@ -133,8 +133,8 @@ def _wrapping(entry: Mapping[str, WrapperValue], where: str) -> Wrapping:
 def _arrays(
     parameters: Sequence[inspect.Parameter], arguments: Mapping[str, WrapperValue]
 ) -> dict[str, NDArray[Any]]:
-    """The lists among the arguments that a constructor takes as arrays only, as arrays; real numbers
-    in single precision, as rollouts have them."""
+    """The lists that a constructor takes as arrays only, as arrays; real numbers in single
+    precision, as rollouts have them."""
     takes_arrays = {
         one.name
         for one in parameters

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from engine.errors import ConfigError
 from engine.progress import Count, RunCounters
-from engine.spec import Experiment
+from engine.spec import EnvSpec, Experiment, NetworkSpec, Scalar
 from engine.trace.tensor_file import refuse_strange
 
 SCHEMA_VERSION = 2
@@ -34,7 +34,7 @@ _MAY_CHANGE = ("num_envs", "step_latency_ms")
 """Keys of `env` that only set how many environments an actor steps, and how fast."""
 
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Setting = None | bool | int | float | str | list[int]
+Setting = Scalar | list[Scalar]
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,10 +122,19 @@ def is_identity(key: str) -> bool:
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Setting]]:
     for key, value in values.items():
+        if isinstance(value, (list, tuple)) and any(isinstance(part, dict) for part in value):
+            value = {str(number): part for number, part in enumerate(value)}
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif prefix or key not in _MAY_CHANGE:
             yield f"{prefix}{key}", msgspec.convert(value, Setting)
+
+
+_DEFAULTS: Mapping[str, Setting] = {
+    f"{section}.{key}": value
+    for section, spec in (("env", EnvSpec(id="")), ("network", NetworkSpec()))
+    for key, value in _flat(msgspec.to_builtins(spec))
+}
 
 
 def identity_sha256(identity: Mapping[str, Setting]) -> str:
@@ -135,11 +144,12 @@ def identity_sha256(identity: Mapping[str, Setting]) -> str:
 
 def check_identity(experiment: Experiment, info: CheckpointInfo) -> None:
     """Raises ConfigError, naming the key, if the experiment is not that of a checkpoint."""
+    if identity_sha256(info.identity) != info.identity_sha256:
+        raise ConfigError("the checksum of its identity does not match", where=info.name)
     wanted = identity_of(experiment)
-    if identity_sha256(wanted) == info.identity_sha256:
-        return
     for key in sorted({*wanted, *info.identity}):
-        here, there = wanted.get(key), info.identity.get(key)
+        # A checkpoint of an older version lacks the keys that have been added since.
+        here, there = (values.get(key, _DEFAULTS.get(key)) for values in (wanted, info.identity))
         if here != there:
             raise ConfigError(
                 f"{_text(here)} here, but {_text(there)} in the checkpoint",
@@ -147,7 +157,6 @@ def check_identity(experiment: Experiment, info: CheckpointInfo) -> None:
                 fix="a resumed run keeps its environment, algorithm, network and seed;"
                 " leave the setting out, or start a new run",
             )
-    raise ConfigError("the checksum of its identity does not match", where=info.name)
 
 
 def _text(value: Setting) -> str:

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from engine.blueprint import make_blueprint
-from engine.config.config_file import load_experiment
+from engine.config.config_file import load_experiment, overlaid_experiment
 from engine.envs.make import make_vector_env
 from engine.envs.names import EXTRAS
 from engine.envs.wrappers import wrappings_of
@@ -299,6 +299,8 @@ def test_settings_reach_wrappers(tmp_path: Path):
         {"name": "PassiveEnvChecker"},
     )
     assert load_experiment(path, ["env.wrappers=[]"])[0].env.wrappers == ()
+    resumed = overlaid_experiment(load_experiment(path)[0], "x", ["env.wrappers.0.stack_size=3"])
+    assert resumed[0].env.wrappers[0]["stack_size"] == 3
 
 
 @pytest.mark.parametrize(

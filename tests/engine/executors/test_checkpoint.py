@@ -20,7 +20,14 @@ from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.progress import RunCounters
 from engine.spec import NetworkSpec
 from engine.trace import checkpoint_file
-from engine.trace.checkpoint_file import check_identity, newest_checkpoint, read_info, verify
+from engine.trace.checkpoint_file import (
+    check_identity,
+    identity_of,
+    identity_sha256,
+    newest_checkpoint,
+    read_info,
+    verify,
+)
 from tests.helpers.engine.small_learners import ALGORITHMS, batch_of, experiment
 from tests.helpers.paths import REPOSITORY
 
@@ -108,6 +115,27 @@ def test_the_description_says_what_the_run_was_and_how_far(
     check_identity(blueprint.experiment, info)
 
 
+def test_a_checkpoint_of_before_wrappers_or_any_other_key_is_one_without_them(
+    tmp_path: Path, state: LearnerState, blueprint: Blueprint
+):
+    info = verify(save(tmp_path, state, blueprint, 1))
+    older = {key: value for key, value in info.identity.items() if key != "env.wrappers"}
+    assert len(older) == len(info.identity) - 1
+    replace = msgspec.structs.replace
+    old = replace(info, identity=older, identity_sha256=identity_sha256(older))
+    check_identity(blueprint.experiment, old)
+    with pytest.raises(ConfigError, match="checksum of its identity"):
+        check_identity(blueprint.experiment, replace(info, identity=older))
+    env = replace(blueprint.experiment.env, wrappers=({"name": "A", "shape": (2, 2), "x": "y"},))
+    wrapped = replace(blueprint.experiment, env=env)
+    with pytest.raises(ConfigError) as caught:
+        check_identity(wrapped, old)
+    assert caught.value.where == "env.wrappers.0.name"
+    kept = identity_of(wrapped)
+    assert kept["env.wrappers.0.shape"] == [2, 2]
+    check_identity(wrapped, replace(info, identity=kept, identity_sha256=identity_sha256(kept)))
+
+
 def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path, state: LearnerState):
     two = make_blueprint(experiment(keep=2))
     for version in (1, 2, 9, 10, 11):
@@ -129,6 +157,7 @@ def test_actors_environments_and_stop_rules_may_change_and_nothing_else(
     for key, changed in {
         "seed": replace(base, seed=5),
         "env.id": replace(base, env=replace(base.env, id="Acrobot-v1")),
+        "env.wrappers.0.name": replace(base, env=replace(base.env, wrappers=({"name": "A"},))),
         "env.kwargs.size": replace(base, env=replace(base.env, kwargs={"size": 3})),
         "algorithm.name": replace(base, algorithm={**base.algorithm, "name": "impala"}),
         "algorithm.discount": replace(base, algorithm={**base.algorithm, "discount": 0.5}),

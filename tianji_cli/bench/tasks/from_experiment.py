@@ -65,6 +65,12 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
             where="algorithm.name",
             fix=suggest(name, ALGORITHMS),
         )
+    if experiment.env.wrappers:
+        raise ConfigError(
+            "other systems do not apply wrappers",
+            where="env.wrappers",
+            fix="register an environment that is wrapped already, in a module of your own",
+        )
     algorithm = msgspec.to_builtins(read_config(experiment))
     task: dict[str, Any] = {
         "env": _known(msgspec.to_builtins(experiment.env), BenchEnv),
