@@ -54,6 +54,8 @@ def test_an_experiment_that_others_cannot_do_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="not set up for apex") as error:
         load_suite(written(tmp_path, "cartpole_apex"))
     assert error.value.where.endswith("mine.yaml:7: tasks.t.experiment")
+    with pytest.raises(ConfigError, match=r"env\.wrappers: other systems do not apply wrappers"):
+        load_suite(written(tmp_path, "minigrid_doorkey_ppo"))
     with pytest.raises(ConfigError, match="no such file"):
         load_suite(written(tmp_path, "nowhere"))
 

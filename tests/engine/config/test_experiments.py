@@ -12,7 +12,12 @@ from engine.config.config_file import load_experiment
 from tests.helpers.paths import REPOSITORY
 
 FILES = sorted((REPOSITORY / "experiments").glob("*.yaml"))
-PACKAGES = {"ALE/": "ale_py", "MinAtar/": "minatar", "LunarLander": "Box2D"}
+PACKAGES = {
+    "ALE/": "ale_py",
+    "MinAtar/": "minatar",
+    "MiniGrid-": "minigrid",
+    "LunarLander": "Box2D",
+}
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # Box2D's, in C: it crashes
