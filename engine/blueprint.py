@@ -12,19 +12,22 @@ from torch import Tensor
 from engine.admission import most_collecting
 from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.flat import FlatParameters, flatten
+from engine.algorithms.inputs import STATE, input_names
 from engine.algorithms.registry import make_algorithm
-from engine.algorithms.trunks import refuse_parameters
 from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
 from engine.blame import blamed
 from engine.device import CPU, find_devices
 from engine.envs.make import make_vector_env, spaces_of
-from engine.envs.rehearsal import check_acting, first_observation
+from engine.envs.observed import look_at_first
+from engine.envs.rehearsal import check_acting, first_reset
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
 from engine.errors import ConfigError, PreflightError
 from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
+from engine.layers.trunks import refuse_parameters
 from engine.rollout import PRIORITY_FIELDS, Field, Layout
+from engine.spaces.observations import OBSERVATION
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
@@ -54,7 +57,8 @@ class Blueprint:
 
     Attributes:
         experiment: The run.
-        algorithm: Made from it.
+        spaces: Of one environment.
+        algorithm: Made from both.
         layout: Of a rollout.
         weights: Of the flat parameters.
         rollouts_per_batch: Rollouts in one learner's batch, or its share of one (queue); 0 for
@@ -69,6 +73,7 @@ class Blueprint:
     """
 
     experiment: Experiment
+    spaces: Spaces
     algorithm: Algorithm
     layout: Layout
     weights: WeightsLayout
@@ -106,6 +111,11 @@ class Blueprint:
         return EnvSlice(before, counts[actor % len(counts)], total)
 
     @property
+    def observed(self) -> tuple[str, ...]:
+        """The fields of a rollout that an environment's observations and masks go to."""
+        return tuple(name for name in input_names(self.layout.fields) if name != STATE)
+
+    @property
     def num_actors(self) -> int:
         """Of this learner."""
         return sum(self.cut.group_of(actor) == self.group for actor in range(self.cut.actors))
@@ -126,6 +136,7 @@ def make_blueprint(
     gpus: Sequence[int] | None = None,
     *,
     rehearses: bool = False,
+    has_action_mask: bool = False,
 ) -> Blueprint:
     """Makes an environment once to get its spaces, and derives everything from them.
 
@@ -134,6 +145,7 @@ def make_blueprint(
         cut: How it is spread over processes; without it, one group.
         gpus: Those that the inventory gives to this host; None if it does not say.
         rehearses: Whether to reset that environment and to act in it once, as a run is about to.
+        has_action_mask: Whether its info has action masks, if that is known from a rehearsal.
 
     Raises:
         PreflightError: The run needs the GPUs that the inventory lists, but they are not there.
@@ -144,17 +156,20 @@ def make_blueprint(
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
     devices = find_devices(gpus) if cut.is_on_device else (CPU,)
-    spaces, observation = _look_at_environment(experiment, cut, rehearses)
+    spaces, observed = _look_at_environment(experiment, cut, rehearses)
+    if has_action_mask:
+        spaces = replace(spaces, has_action_mask=True)
     algorithm = make_suitable(experiment, cut, spaces)
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
     weights = _flat_weights(algorithm)
-    if observation is not None:
-        check_acting(algorithm, layout.fields, observation)
+    if observed is not None:
+        check_acting(algorithm, layout.fields, observed)
     request = samples.replay
     sharing = sharing_of(samples, experiment, cut)
     return Blueprint(
         experiment,
+        spaces,
         algorithm,
         layout,
         WeightsLayout(weights.num_bytes, weights.digest),
@@ -176,28 +191,27 @@ def _sample_layout(fields: tuple[Field, ...], request: ReplayRequest | None) -> 
 
 def _look_at_environment(
     experiment: Experiment, cut: Cut, rehearses: bool
-) -> tuple[Spaces, Tensor | None]:
-    """Spaces of one environment, made in the same way as those of the run; and the result of the
-    first reset, if it is tried."""
+) -> tuple[Spaces, dict[str, Tensor] | None]:
+    """Spaces of one environment, made in the same way as those of the run; and what the first reset
+    gave by the name of its field, if it is tried."""
     spec, seed = experiment.env, experiment.seed
-    spaces: Spaces | None = None
-    observation: Tensor | None = None
+    on_device: tuple[Spaces, dict[str, Tensor] | None] | None = None
     if cut.is_on_device:
         of_tensors = make_torch_env(spec, torch.device(CPU))
         spaces = torch_spaces_of(of_tensors)
-        if rehearses:
-            observation = first_observation(lambda: of_tensors.reset(seed), spec)
+        first = first_reset(lambda: of_tensors.reset(seed), spec) if rehearses else None
+        on_device = spaces, None if first is None else {OBSERVATION: first}
         if not cut.has_evaluator:
-            return spaces, observation
+            return on_device
     env = make_vector_env(spec)
     try:
-        spaces = spaces or spaces_of(env)
-        if rehearses:
-            first = first_observation(lambda: env.reset(seed=seed)[0], spec)
-            observation = first if observation is None else observation
+        spaces = spaces_of(env)
+        if not rehearses:
+            return on_device or (spaces, None)
+        seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)
     finally:
         env.close()
-    return spaces, observation
+    return on_device or seen or (spaces, None)
 
 
 def _flat_weights(algorithm: Algorithm) -> FlatParameters:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.algorithms.registry import register_algorithm
-from engine.algorithms.trunks import register_network
 from engine.envs.extras import install_command
 from engine.envs.make import register_environment
 from engine.envs.names import EXTRAS
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
+from engine.layers.trunks import register_network
 from engine.search_path import OWN_PACKAGES, look_in, searched, user_directories
 from engine.spec import Experiment
 

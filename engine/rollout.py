@@ -64,6 +64,14 @@ class Layout:
         num_rows = self.num_steps + item.extra_rows if item.num_rows is None else item.num_rows
         return (num_rows, self.num_envs, *item.shape)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a field of this name."""
+        return any(item.name == name for item in self.fields)
+
+    def field(self, name: str) -> Field:
+        """The field of this name; there must be one."""
+        return next(item for item in self.fields if item.name == name)
+
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Start of each field, and the size of the whole buffer as last entry, in bytes."""

@@ -102,6 +102,24 @@ class CoreSpec(Spec, frozen=True, kw_only=True):
     """Units."""
 
 
+class EncoderSpec(Spec, frozen=True, kw_only=True):
+    """What makes features of one leaf of an observation.
+
+    For a Box: `flatten` (as it is), `mlp`, `nature_cnn`, `impala_cnn`, `minatar_cnn`, or one that a
+    module has registered. For a Discrete or MultiDiscrete: `one_hot`, or `embedding`.
+    """
+
+    name: str | None = None
+    """`null`: a convolutional network for images; for other Boxes `mlp`; `one_hot` up to 64 choices
+    of each entry, otherwise `embedding`."""
+    hidden_sizes: tuple[PositiveInt, ...] = (64,)
+    """Only for `mlp`."""
+    size: PositiveInt = 16
+    """Numbers that stand for one entry. Only for `embedding`."""
+    normalize: bool | None = None
+    """Normalise with running statistics; only for a Box. `null`: as `normalize_observation`."""
+
+
 class NetworkSpec(Spec, frozen=True, kw_only=True):
     """The function approximator.
 
@@ -123,6 +141,9 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
     core: CoreSpec | None = None
     """Memory, such as `{name: gru, size: 128}`; `null`: none, so that actions depend only on the
     newest observation. Policy and value share trunk and core."""
+    encoders: dict[str, EncoderSpec] = {}
+    """For an observation of several leaves, or one that is no Box: the encoder of a leaf, by its
+    name, such as `camera` or `sensors.speed`. An `mlp` follows their concatenation."""
 
 
 class StalenessSpec(Spec, frozen=True, kw_only=True):

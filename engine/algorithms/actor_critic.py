@@ -5,32 +5,38 @@ Each algorithm adds its samples (`samples`) and its update (`update`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces, initial_state
+from engine.algorithms.distributions import Distribution
+from engine.algorithms.inputs import STATE, Inputs, mask_of, observation_of
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
     check_action_space,
     draw_noise,
-    observation_field,
 )
+from engine.layers.cores import state_size
 from engine.rollout import Field
+from engine.spaces.action_parts import parts_of
+from engine.spaces.observations import mask_field, observation_fields
 from engine.spec import NetworkSpec
 
 
 class ActorCritic:
-    """Acts with the policy of a `PolicyValueNetwork`, for discrete and continuous actions.
+    """Acts with the policy of a `PolicyValueNetwork`, with any spaces, masks and memory.
 
     Args:
         name: Of the algorithm, for errors.
-        network: The trunks.
+        network: Encoders, trunks and core.
         spaces: Of one environment.
         normalizes_reward: Whether the network keeps statistics of returns.
 
     Raises:
-        ConfigError: Actions of another kind.
+        ConfigError: A space is not supported.
     """
 
     def __init__(
@@ -40,15 +46,23 @@ class ActorCritic:
         self._network_spec = network
         self._spaces = spaces
         self._normalizes_reward = normalizes_reward
+        self._state_size = state_size(network.core)
+        self._names_of_states = tuple(field.name for field in self.fields if field.extra_rows)
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The fields of a rollout: observations; per step the action and ln pi(a_t | s_t)."""
-        observation, action = self._spaces.observation, self._spaces.action
+        """The fields of a rollout: observations, masks of their choices and the memory before the
+        first step, where there are any; per step the action and ln pi(a_t | s_t)."""
+        spaces = self._spaces
+        mask = [mask_field(parts_of(spaces.action).num_logits)] if spaces.has_action_mask else []
+        size = self._state_size
+        state = [Field(STATE, "float32", (size,), num_rows=1)] if size else []
         return (
-            observation_field(observation),
-            action_field(action),
+            *observation_fields(spaces.observation),
+            *mask,
+            action_field(spaces.action),
             Field("log_prob", "float32"),
+            *state,
         )
 
     def network(self) -> PolicyValueNetwork:
@@ -68,14 +82,23 @@ class ActorCritic:
         """Noise for sampling, float32 [T, B, outputs of the policy]; see `Algorithm`."""
         return draw_noise(self._spaces.action, generator, (num_steps, env_slice.count))
 
-    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
         """Samples the policy; see `Algorithm`."""
-        assert isinstance(network, PolicyValueNetwork)
-        policy = network.distribution(observation)
+        policy, memory = self._policy(network, inputs)
         a_t = policy.sample(noise)
-        return {"action": a_t, "log_prob": policy.log_prob(a_t)}
+        return {"action": a_t, "log_prob": policy.log_prob(a_t), **memory}
 
-    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor | Mapping[str, Tensor]:
         """The policy's mode."""
+        policy, memory = self._policy(network, inputs)
+        return {"action": policy.mode(), **memory} if memory else policy.mode()
+
+    def _policy(self, network: nn.Module, inputs: Inputs) -> tuple[Distribution, dict[str, Tensor]]:
+        """pi(. | s), and the state after this step if there is a memory."""
         assert isinstance(network, PolicyValueNetwork)
-        return network.distribution(observation).mode()
+        observation, mask = observation_of(inputs), mask_of(inputs)
+        if not self._state_size:
+            return network.distribution(observation, mask), {}
+        assert not isinstance(inputs, Tensor)
+        policy, state = network.step(observation, inputs[STATE], mask)
+        return policy, {STATE: state}

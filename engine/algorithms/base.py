@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
-import gymnasium
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
+from engine.algorithms.inputs import Inputs
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.rollout import Field
+from engine.spaces.leaves import AnySpace
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
@@ -27,7 +28,9 @@ Batch: TypeAlias = Mapping[str, Tensor]
 
 From a queue: `SampleRequest.fields`, float32 `reward` and bool `terminated`, `truncated` and
 `valid`, each [T, B, ...] (the observation [T + 1, B, ...]), where B counts the environments of all
-rollouts in the batch. From replay: `SampleRequest.sample_fields`, [updates, batch size, ...]."""
+rollouts in the batch. An observation of several leaves is one tensor for each,
+`observation.NAME`; with action masks there is `action_mask`, bool [T + 1, B, choices]. From replay:
+`SampleRequest.sample_fields`, [updates, batch size, ...]."""
 
 Metrics: TypeAlias = dict[str, float]
 
@@ -36,10 +39,17 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Spaces:
-    """The spaces of one environment, not of the vector."""
+    """The spaces of one environment, not of the vector.
 
-    observation: gymnasium.spaces.Box
-    action: gymnasium.Space[object]
+    Attributes:
+        observation: What is observed, without an action mask beside it.
+        action: As the environment declares it.
+        has_action_mask: Whether each observation comes with a mask of valid choices.
+    """
+
+    observation: AnySpace
+    action: AnySpace
+    has_action_mask: bool = False
 
 
 class EnvSlice(msgspec.Struct, frozen=True):
@@ -303,29 +313,33 @@ class Algorithm(Protocol):
         """
         ...
 
-    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
         """Chooses actions, without gradients. A pure function, so that it can be compiled.
 
         Args:
             network: As returned by `network()`.
-            observation: s_t, [B, ...], with the dtype of its field.
+            inputs: s_t, [B, ...], with the dtype of its field, if that is all there is; otherwise
+                by field name each leaf of s_t, `action_mask` bool [B, choices] and `state`
+                float32 [B, S], the memory before this step.
             noise: Noise of this step, float32 [B, ...], one row of the result of `noise`.
 
         Returns:
             By field name: `action` [B, ...] and every other array of the step that the update
-            needs, with the shapes and dtypes that `samples().fields` declares.
+            needs, with the shapes and dtypes that `samples().fields` declares; with a memory also
+            `state`, after this step.
         """
         ...
 
-    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor | Mapping[str, Tensor]:
         """Chooses the best known actions for evaluation, without gradients.
 
         Args:
             network: As returned by `network()`.
-            observation: s_t, [B, ...], with the dtype of its field.
+            inputs: As in `act`.
 
         Returns:
-            Actions [B, ...], with the dtype of the field `action`.
+            Actions [B, ...], with the dtype of the field `action`; with a memory, `action` and
+            `state` by name.
         """
         ...
 

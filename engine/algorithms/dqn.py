@@ -30,11 +30,13 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.networks import action_field, observation_field
+from engine.algorithms.inputs import Inputs, observation_of
+from engine.algorithms.networks import action_field
 from engine.algorithms.q_network import QNetwork
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, part_of_whole, shared_step
 from engine.errors import ConfigError
 from engine.rollout import Field
+from engine.spaces.observations import observation_fields
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -154,7 +156,7 @@ class Dqn:
         return SampleRequest(
             rollout_steps=config.rollout_steps,
             fields=(
-                observation_field(self._observation),
+                *observation_fields(self._observation),
                 action_field(self._action),
                 *(Field(name, "float32") for name in values),
             ),
@@ -203,10 +205,10 @@ class Dqn:
         drawn[..., 0].pow_(1 / exponent)
         return drawn
 
-    def act(self, network: nn.Module, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
         """Epsilon-greedy; see `Algorithm`."""
         assert isinstance(network, QNetwork)
-        q: Tensor = network(observation)
+        q: Tensor = network(observation_of(inputs))
         best, greedy = q.max(dim=-1)
         explores, random = noise.unbind(-1)
         any_action = (random * q.shape[-1]).to(torch.int64)
@@ -216,9 +218,9 @@ class Dqn:
         taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
         return {"action": a_t, **dict(zip(VALUE_FIELDS, (taken, best), strict=True))}
 
-    def act_greedily(self, network: nn.Module, observation: Tensor) -> Tensor:
+    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor:
         assert isinstance(network, QNetwork)
-        return network.forward(observation).argmax(dim=-1)
+        return network.forward(observation_of(inputs)).argmax(dim=-1)
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         assert isinstance(state.network, QNetwork)

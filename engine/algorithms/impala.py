@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
+from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
+from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
 from engine.errors import ConfigError
@@ -49,15 +50,15 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
 
 
 class Impala(ActorCritic):
-    """IMPALA for discrete and continuous actions.
+    """IMPALA for any actions, with or without a memory.
 
     Args:
         config: Hyperparameters.
-        network: The trunks.
+        network: Encoders, trunks and core.
         spaces: Of one environment.
 
     Raises:
-        ConfigError: Actions of another kind, or truncation levels in the wrong order.
+        ConfigError: A space is not supported, or truncation levels in the wrong order.
     """
 
     def __init__(self, config: ImpalaConfig, network: NetworkSpec, spaces: Spaces) -> None:
@@ -109,7 +110,7 @@ class Impala(ActorCritic):
 
         Args:
             network: The parameters that learn.
-            batch: observation [T+1, B, ...], the others [T, B].
+            batch: observation and mask [T+1, B, ...], the others [T, B]; `state` [1, B, S].
             replicas: The learners with the other shares of this batch.
 
         Returns:
@@ -151,9 +152,14 @@ class Impala(ActorCritic):
 def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """ln pi(a_t | s_t) [T, B], entropy [T, B] and v(s_t) [T+1, B], in one pass of the network."""
     assert isinstance(network, PolicyValueNetwork)
-    observation, action = batch["observation"], batch["action"]
-    policy, flat_value = network.evaluate(observation.flatten(0, 1))
-    value = flat_value.view(observation.shape[:2])
+    action, valid = batch["action"], batch["valid"]
+    observation, mask = observation_of(batch), mask_of(batch)
+    if network.core is not None:
+        policy, flat_value = network.unroll(observation, batch[STATE][0], after_resets(valid), mask)
+    else:
+        flat = map_leaves(lambda leaf: leaf.flatten(0, 1), observation)
+        policy, flat_value = network.evaluate(flat, None if mask is None else mask.flatten(0, 1))
+    value = flat_value.view(len(valid) + 1, -1)
     # The last row has no action: the policy's outputs there are not used.
     actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
     log_prob = policy.log_prob(actions).view(value.shape)[:-1]

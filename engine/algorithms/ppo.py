@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
+from engine.algorithms.distributions import Distribution
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
+from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
+from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.errors import ConfigError
@@ -48,15 +50,16 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
 
 
 class Ppo(ActorCritic):
-    """PPO for discrete and continuous actions.
+    """PPO for any actions, with or without a memory.
 
     Args:
         config: Hyperparameters.
-        network: The trunks.
+        network: Encoders, trunks and core.
         spaces: Of one environment.
 
     Raises:
-        ConfigError: Actions of another kind, or minibatches that do not divide a batch.
+        ConfigError: A space is not supported, minibatches do not divide a batch, or with a core
+            they are no whole sequences.
     """
 
     def __init__(self, config: PpoConfig, network: NetworkSpec, spaces: Spaces) -> None:
@@ -66,6 +69,13 @@ class Ppo(ActorCritic):
                 f"{config.minibatch_steps} does not divide batch_steps {config.batch_steps}",
                 where="algorithm.minibatch_steps",
                 fix="choose a divisor",
+            )
+        if network.core is not None and config.minibatch_steps % config.rollout_steps:
+            raise ConfigError(
+                f"with network.core a minibatch is whole sequences of rollout_steps"
+                f" {config.rollout_steps}, of which {config.minibatch_steps} is no multiple",
+                where="algorithm.minibatch_steps",
+                fix="choose a multiple of algorithm.rollout_steps",
             )
         self._config = config
         self._step = GradientStep(
@@ -88,29 +98,32 @@ class Ppo(ActorCritic):
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
         samples = self._prepare(state, batch)
+        num_steps, num_columns = batch["valid"].shape
+        # With a memory a row is the whole sequence of one environment.
+        length = num_steps if self._state_size else 1
         order = minibatch_rows(
-            batch["valid"].shape,
+            (num_steps // length, num_columns),
             config.num_epochs,
-            config.minibatch_steps,
+            config.minibatch_steps // length,
             state.generator,
             state.replicas,
         )
         step = shared_step(self._step, state.replicas)
         metrics = state.replicas.sum(state.steps.take(state, step, samples, order).mean(0))
         state.num_updates += len(order)
-        returns = samples["value_target"].view(batch["valid"].shape)
+        returns = self._in_time(samples["value_target"], batch["valid"].shape)
         learn_statistics(state.network, batch, returns, state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
-        """Adds advantages and value targets, then merges time and environments, [T*B]."""
+        """Adds advantages and value targets, then makes rows of steps, [T*B], or with a memory of
+        the sequences of all environments, [B, T]."""
         assert isinstance(state.network, PolicyValueNetwork)
-        observation, reward = batch["observation"], batch["reward"]
         with torch.no_grad():
-            value = state.network.values(observation.flatten(0, 1)).view(observation.shape[:2])
+            value = self._values(state.network, batch)
         advantage = generalized_advantages(
-            reward * state.network.reward_scale,
+            batch["reward"] * state.network.reward_scale,
             value,
             batch["terminated"],
             batch["truncated"],
@@ -118,14 +131,31 @@ class Ppo(ActorCritic):
             gae_lambda=self._config.gae_lambda,
         )
         samples = {
-            "observation": observation[:-1],
+            **{name: batch[name][:-1] for name in self._names_of_states},
             "action": batch["action"],
             "log_prob": batch["log_prob"],
             "valid": batch["valid"].to(torch.float32),
             "advantage": advantage,
             "value_target": advantage + value[:-1],
         }
-        return {name: values.flatten(0, 1) for name, values in samples.items()}
+        if not self._state_size:
+            return {name: values.flatten(0, 1) for name, values in samples.items()}
+        sequences = {name: values.transpose(0, 1).contiguous() for name, values in samples.items()}
+        return {**sequences, STATE: batch[STATE][0]}
+
+    def _in_time(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """One number for each step of `samples`, as [T, B]."""
+        return values.t() if self._state_size else values.view(shape)
+
+    def _values(self, network: PolicyValueNetwork, batch: Batch) -> Tensor:
+        """v(s_t), [T+1, B]."""
+        shape = (len(batch["valid"]) + 1, *batch["valid"].shape[1:])
+        observation = observation_of(batch)
+        if self._state_size:
+            _, value = network.unroll(observation, batch[STATE][0], after_resets(batch["valid"]))
+        else:
+            value = network.values(map_leaves(lambda leaf: leaf.flatten(0, 1), observation))
+        return value.view(shape)
 
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
@@ -134,7 +164,7 @@ class Ppo(ActorCritic):
 
         Args:
             network: The parameters that learn.
-            minibatch: observation [N, ...], the others [N].
+            minibatch: Each [N, ...]; with a memory [N, T, ...], and `state` [N, S].
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
@@ -142,8 +172,11 @@ class Ppo(ActorCritic):
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
+        if self._state_size:
+            policy, value, minibatch = _unrolled(network, minibatch)
+        else:
+            policy, value = network.evaluate(observation_of(minibatch), mask_of(minibatch))
         weight = minibatch["valid"] / replicas.sum(minibatch["valid"].sum()).clamp(min=1.0)
-        policy, value = network.evaluate(minibatch["observation"])
         log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
@@ -163,6 +196,18 @@ class Ppo(ActorCritic):
             approximate_kl = weight @ (ratio - 1 - log_ratio)
             metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
         return loss, metrics
+
+
+def _unrolled(
+    network: PolicyValueNetwork, minibatch: Batch
+) -> tuple[Distribution, Tensor, dict[str, Tensor]]:
+    """Distribution and values [T*N] of N sequences, and all else of each step in the same order."""
+    state = minibatch[STATE]
+    in_time = {name: v.transpose(0, 1) for name, v in minibatch.items() if name != STATE}
+    policy, value = network.unroll(
+        observation_of(in_time), state, in_time["valid"], mask_of(in_time)
+    )
+    return policy, value, {name: values.flatten(0, 1) for name, values in in_time.items()}
 
 
 _ADAM_EPSILON = 1e-5

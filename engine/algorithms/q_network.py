@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import gymnasium
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.networks import observation_input
-from engine.algorithms.trunks import build_trunk, linear
+from engine.algorithms.inputs import Observation
+from engine.algorithms.observation_input import build_input
+from engine.layers.encoders import build_features
+from engine.layers.trunks import linear
+from engine.spaces.leaves import AnySpace
 from engine.spec import NetworkSpec
 
 
@@ -23,19 +25,19 @@ class QNetwork(nn.Module):
 
     def __init__(
         self,
-        observation: gymnasium.spaces.Box,
+        observation: AnySpace,
         num_actions: int,
         spec: NetworkSpec,
         dueling: bool,
     ) -> None:
         super().__init__()
-        self.input = observation_input(observation, spec)
-        self.trunk, num_features = build_trunk(observation.shape, spec)
+        self.input = build_input(observation, spec)
+        self.trunk, num_features = build_features(observation, spec)
         self.advantage = linear(num_features, num_actions, 1.0)
         self.value = linear(num_features, 1, 1.0) if dueling else None
         self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """q(s, .), [N, num_actions], of [N, ...] observations."""
         features = self.trunk(self.input(observation))
         advantage: Tensor = self.advantage(features)

@@ -40,6 +40,7 @@ class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
     experiment: Experiment
     cut: Cut
     group: int
+    has_action_mask: bool
 
 
 class CompileJob:
@@ -67,7 +68,10 @@ class CompileJob:
         self._workspace: Workspace | None = None
         self._is_waiting = False
         self._order = CompileOrder(
-            experiment=blueprint.experiment, cut=blueprint.cut, group=blueprint.group
+            experiment=blueprint.experiment,
+            cut=blueprint.cut,
+            group=blueprint.group,
+            has_action_mask=blueprint.spaces.has_action_mask,
         )
         self._start("taken from the cache")
 

@@ -74,7 +74,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
-    blueprint = make_blueprint(order.experiment, order.cut).of_group(order.group)
+    blueprint = make_blueprint(
+        order.experiment, order.cut, has_action_mask=order.has_action_mask
+    ).of_group(order.group)
     write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))
 
 

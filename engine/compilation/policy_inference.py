@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from engine.algorithms.base import Algorithm, EnvSlice
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import pieces_of
-from engine.algorithms.trunks import names_in_bfloat16
+from engine.algorithms.inputs import STATE, Inputs, input_names
 from engine.compilation.compiled import act_signature
 from engine.compilation.library import Library
 from engine.errors import RunFailedError
+from engine.layers.trunks import names_in_bfloat16
+from engine.rollout import Layout
 
 Row: TypeAlias = tuple[Tensor, ...]
-"""Tensors of one step: observation, noise, and the destination of each output."""
+"""Tensors of one step: the inputs of acting, noise, and the destination of each output."""
 
 
 class PolicyInference:
@@ -31,6 +33,7 @@ class PolicyInference:
 
     Attributes:
         parameters: The flat parameters, float32 [P].
+        inputs: The fields that it acts upon.
         names: The fields that it fills in.
         weights: The inputs of acting: the flat parameters, and their rounded copy if there is one.
     """
@@ -44,6 +47,7 @@ class PolicyInference:
         self._network: nn.Module = algorithm.network().requires_grad_(False)
         self._network.to(generator.device)
         self.parameters: FlatParameters = flatten(self._network)
+        self.inputs = input_names(algorithm.samples().fields)
         self.names = chosen_names(algorithm)
         vector = self.parameters.vector.detach()
         self._rounding = Rounding(self._network)
@@ -66,14 +70,17 @@ class PolicyInference:
         """The steps of a new rollout, [T] rows per split, with new noise.
 
         Args:
-            tensors: Its fields; the noise is drawn for as many steps as they have.
+            tensors: Its fields, `state` with one row for each step and one more; the noise is
+                drawn for as many steps as they have.
             columns: Columns of each split along axis B; all have the same size.
 
         Raises:
             RunFailedError: `act` does not return what the fields of a rollout declare.
         """
         noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
-        fields = [tensors["observation"], noise, *(tensors[name] for name in self.names)]
+        inputs = [tensors[name] for name in self.inputs]
+        outputs = [tensors[name][1:] if name == STATE else tensors[name] for name in self.names]
+        fields = [*inputs, noise, *outputs]
         rows = [
             list(zip(*(field[:, part].unbind() for field in fields), strict=False))
             for part in columns
@@ -88,8 +95,8 @@ class PolicyInference:
 
     def _check(self, row: Row) -> None:
         """Checks shapes, since copying into a row would silently broadcast a wrong one."""
-        observation, noise, *outputs = row
-        chosen = self._algorithm.act(self._network, observation, noise)
+        inputs, noise, outputs = split_row(row, self.inputs)
+        chosen = self._algorithm.act(self._network, inputs, noise)
         for name, output in zip(self.names, outputs, strict=True):
             if name not in chosen:
                 raise RunFailedError(f"act() returns no {name}, which samples().fields lists")
@@ -104,8 +111,8 @@ class PolicyInference:
         if self._fitting is not None:
             self._fitting.call([*self.weights, *row])
             return
-        observation, noise, *outputs = row
-        chosen = self._algorithm.act(self._network, observation, noise)
+        inputs, noise, outputs = split_row(row, self.inputs)
+        chosen = self._algorithm.act(self._network, inputs, noise)
         for name, output in zip(self.names, outputs, strict=True):
             output.copy_(chosen[name])
 
@@ -153,9 +160,30 @@ class Rounding:
 
 
 def chosen_names(algorithm: Algorithm) -> tuple[str, ...]:
-    """The fields of a rollout that acting fills in, `action` first."""
-    names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
-    return ("action", *(name for name in names if name != "action"))
+    """The fields of a rollout that acting fills in, `action` first, a memory's `state` last."""
+    fields = algorithm.samples().fields
+    inputs = input_names(fields)
+    names = [field.name for field in fields if field.name not in (*inputs, "action")]
+    return ("action", *names, *(name for name in inputs if name == STATE))
+
+
+def split_row(row: Sequence[Tensor], inputs: Sequence[str]) -> tuple[Inputs, Tensor, Row]:
+    """What `act` gets, its noise, and the destinations of its outputs."""
+    if len(inputs) == 1:
+        return row[0], row[1], tuple(row[2:])
+    number = len(inputs)
+    return dict(zip(inputs, row, strict=False)), row[number], tuple(row[number + 1 :])
+
+
+def with_states(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """The fields of a rollout, with the memory of every step, zeros [T+1, B, S], if there is one.
+
+    A rollout itself has only what the update needs of it.
+    """
+    if STATE not in tensors:
+        return dict(tensors)
+    state = tensors[STATE]
+    return {**tensors, STATE: state.new_zeros(layout.num_steps + 1, *state.shape[1:])}
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def precompile(experiment: Experiment) -> list[str]:
     Returns:
         The outcome of each function, one line each.
     """
-    blueprint = make_blueprint(experiment)
+    blueprint = make_blueprint(experiment, rehearses=True)
     outcomes = []
     for kind in get_args(Kind):
         job = CompileJob(blueprint, kind)

@@ -21,11 +21,19 @@ from engine.algorithms.gradient import (
     Trainable,
     gather,
 )
+from engine.algorithms.inputs import Inputs
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import act_signature, step_arguments, steps_signature
 from engine.compilation.library import Kind, Signature
-from engine.compilation.policy_inference import PolicyInference, Rounding, as_tensors
+from engine.compilation.policy_inference import (
+    PolicyInference,
+    Rounding,
+    as_tensors,
+    split_row,
+    with_states,
+)
 from engine.compilation.staging import SampleStaging, Staging
+from engine.spaces.observations import MASK
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,13 @@ def trace_act(blueprint: Blueprint) -> Traced:
     num_envs = blueprint.layout.num_envs
     env_slice = EnvSlice(0, num_envs, num_envs)
     acting = PolicyInference(blueprint.algorithm, env_slice, torch.Generator())
-    tensors = as_tensors(blueprint.layout.views(blueprint.layout.allocate()))
+    layout = blueprint.layout
+    tensors = with_states(as_tensors(layout.views(layout.allocate())), layout)
+    for name in acting.inputs:
+        if name == MASK:  # of a mask of zeros, no choice is valid
+            tensors[name].fill_(True)
     row = acting.rows(tensors, blueprint.env.columns)[0][0]
-    function = _ActFunction(blueprint.algorithm, acting.names)
+    function = _ActFunction(blueprint.algorithm, acting)
     return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 
 
@@ -148,17 +160,17 @@ class _StepFunction:
 class _ActFunction:
     """Acting with flat arguments, in place on the last ones."""
 
-    def __init__(self, algorithm: Algorithm, names: tuple[str, ...]) -> None:
+    def __init__(self, algorithm: Algorithm, acting: PolicyInference) -> None:
         self._bound = _BoundAct(algorithm)
         self._rounding = Rounding(self._bound)
-        self._names = names
+        self._inputs, self._names = acting.inputs, acting.names
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         num_weights = self._rounding.num_weights
-        observation, noise, *outputs = arguments[num_weights:]
+        inputs, noise, outputs = split_row(arguments[num_weights:], self._inputs)
         pieces = self._rounding.pieces(*arguments[:num_weights])
         with torch.no_grad():
-            chosen: dict[str, Tensor] = functional_call(self._bound, pieces, (observation, noise))
+            chosen: dict[str, Tensor] = functional_call(self._bound, pieces, (inputs, noise))
         for name, output in zip(self._names, outputs, strict=True):
             output.copy_(chosen[name])
         return ()
@@ -172,5 +184,5 @@ class _BoundAct(nn.Module):
         self.network = algorithm.network().requires_grad_(False)
         self._algorithm = algorithm
 
-    def forward(self, observation: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        return self._algorithm.act(self.network, observation, noise)
+    def forward(self, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
+        return self._algorithm.act(self.network, inputs, noise)

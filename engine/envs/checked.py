@@ -7,6 +7,7 @@ shape over a batch.
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,10 +16,17 @@ from numpy import vdot
 
 from engine.blame import summary_of
 from engine.errors import RunFailedError
+from engine.spaces.leaves import AnySpace, Leaf, Structure, leaf_values, leaves_of
 
 Info = dict[str, object]
 LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
 """Rollouts are in single precision, where larger values would be infinite."""
+
+
+def checked(env: VectorEnv[Any, Any, Any], env_id: str) -> CheckedVectorEnv:
+    """Wraps an environment so that what it returns is checked."""
+    is_box = isinstance(env.single_observation_space, gymnasium.spaces.Box)
+    return (CheckedVectorEnv if is_box else CheckedLeavesVectorEnv)(env, env_id)
 
 
 class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
@@ -51,7 +59,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             self._refuse_raw(error)
             error.add_note(f"{self._env_id} raised this in reset")
             raise
-        self._check("observation", observation, self._observation_shape)
+        self._check_observation(observation)
         return observation, info
 
     def step(
@@ -78,7 +86,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         if (
             not is_sound
         ):  # this can be a false alarm: a sum of squares overflows before its summands do
-            self._check("observation", observation, self._observation_shape)
+            self._check_observation(observation)
             self._check("reward", reward, row)
             self._check("terminated", terminated, row)
             self._check("truncated", truncated, row)
@@ -87,9 +95,8 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
     def _refuse_raw(self, error: Exception) -> None:
         """Raises RunFailedError if single observations cannot be stacked: NumPy's message for that
         names neither the environment nor the declared space."""
-        space = self.env.single_observation_space
         single = getattr(self.env.unwrapped, "_env_obs", None)
-        if single is None or space.shape is None or space.dtype is None:
+        if single is None:
             return
         frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
         if not any(
@@ -97,20 +104,31 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         ):  # then an environment raised, and returned nothing
             return
         for number, observation in enumerate(single):
-            try:
-                found = np.asarray(observation)
-            except ValueError:
-                raise self._refused(
-                    f"observation of environment {number} is not an array but {observation!r:.60};"
-                    f" its space is {space}",
-                    error,
-                ) from error
-            if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
-                raise self._refused(
-                    f"observation of environment {number} has shape {found.shape} and dtype"
-                    f" {found.dtype}; its space declares {space.shape} and {space.dtype}",
-                    error,
-                ) from error
+            self._refuse_single(number, observation, error)
+
+    def _refuse_single(self, number: int, observation: object, error: Exception) -> None:
+        """Raises RunFailedError if the observation of one environment has a wrong shape or type."""
+        space = self.env.single_observation_space
+        self._refuse_array(f"observation of environment {number}", observation, space, error)
+
+    def _refuse_array(self, what: str, value: object, space: AnySpace, error: Exception) -> None:
+        try:
+            found = np.asarray(value)
+        except ValueError:
+            raise self._refused(
+                f"{what} is not an array but {value!r:.60}; its space is {space}", error
+            ) from error
+        if found.shape != space.shape or not np.can_cast(
+            found.dtype, space.dtype or found.dtype, "same_kind"
+        ):
+            raise self._refused(
+                f"{what} has shape {found.shape} and dtype {found.dtype}; its space declares"
+                f" {space.shape} and {space.dtype}",
+                error,
+            ) from error
+
+    def _check_observation(self, observation: Structure) -> None:
+        self._check("observation", observation, self._observation_shape)
 
     def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and values.shape != shape:
@@ -129,3 +147,79 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             where=f"env.id {self._env_id}",
             fix=raised,
         )
+
+
+class CheckedLeavesVectorEnv(CheckedVectorEnv):
+    """The same for observations that are not one Box: every leaf is checked, and that whole numbers
+    are within the range that their space declares.
+
+    Args:
+        env, env_id: See `CheckedVectorEnv`.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], env_id: str) -> None:
+        super().__init__(env, env_id)
+        self._space = env.single_observation_space
+        self._leaves = [
+            (" ".join(("observation", ".".join(leaf.path))).rstrip(), leaf.space, *_range(leaf))
+            for leaf in leaves_of(self._space, "observation")
+        ]
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
+        """See `CheckedVectorEnv`."""
+        self._num_steps += 1
+        try:
+            result = self.env.step(actions)
+        except Exception as error:
+            self._refuse_raw(error)
+            error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
+            raise
+        observation, reward, terminated, truncated, _ = result
+        self._check_observation(observation)
+        self._check("reward", reward, self._row_shape)
+        self._check("terminated", terminated, self._row_shape)
+        self._check("truncated", truncated, self._row_shape)
+        return result
+
+    def _check_observation(self, observation: Structure) -> None:
+        num_envs = self._row_shape[0]
+        for (name, space, low, high), given in zip(
+            self._leaves, leaf_values(self._space, observation), strict=True
+        ):
+            values = np.asarray(given)
+            shape = (num_envs, *(space.shape or ()))
+            if isinstance(space, gymnasium.spaces.Box):
+                self._check(name, values, shape)
+            elif values.shape != shape:
+                raise self._refused(f"{name} has shape {values.shape}; expected {shape}")
+            elif ((values < low) | (values > high)).any():
+                is_bad = (values < low) | (values > high)
+                env = int(np.argwhere(is_bad)[0][0])
+                raise self._refused(
+                    f"{name} of environment {env} is {values[is_bad][0]}, outside its space {space}"
+                )
+
+    def _refuse_single(self, number: int, observation: object, error: Exception) -> None:
+        try:
+            values = leaf_values(self._space, observation)
+        except (LookupError, TypeError, ValueError):
+            raise self._refused(
+                f"observation of environment {number} is {observation!r:.60}; its space is"
+                f" {self._space}",
+                error,
+            ) from error
+        for (name, space, *_), value in zip(self._leaves, values, strict=True):
+            self._refuse_array(f"{name} of environment {number}", value, space, error)
+
+
+def _range(leaf: Leaf) -> tuple[np.ndarray | int, np.ndarray | int]:
+    """The lowest and the highest value of each entry of a leaf that is no Box."""
+    match leaf.space:
+        case gymnasium.spaces.Discrete() as space:
+            return int(space.start), int(space.start + space.n) - 1
+        case gymnasium.spaces.MultiDiscrete() as space:
+            return space.start, space.start + space.nvec - 1
+        case _:
+            return 0, 1

@@ -22,12 +22,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from engine.algorithms.base import Spaces
 from engine.blame import blamed
 from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
-from engine.envs.checked import CheckedVectorEnv
+from engine.envs.checked import checked
 from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
 from engine.envs.names import EXTRAS, extra_of, family_of, nearest, newer_version
 from engine.envs.wrappers import refuse_vector_only, wrappings_of
 from engine.errors import ConfigError
+from engine.spaces.action_parts import parts_of
+from engine.spaces.observations import has_mask_key, without_mask
 from engine.spec import EnvSpec
 
 CORRECT = "correct that line, env.id or env.kwargs"
@@ -84,7 +86,7 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
-    env = _with_actions(CheckedVectorEnv(env, spec.id))
+    env = _with_actions(checked(env, spec.id))
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
 
 
@@ -167,20 +169,11 @@ def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
 
 
 def spaces_of(env: VectorEnvironment) -> Spaces:
-    """The spaces of one of its environments.
-
-    Raises:
-        ConfigError: Observations are not a Box.
-    """
-    observation = env.single_observation_space
-    if not isinstance(observation, gymnasium.spaces.Box):
-        raise ConfigError(
-            f"observations must be a Box, not {observation}",
-            where="env.id",
-            fix="register it wrapped in gymnasium.wrappers.FlattenObservation, one vector"
-            " for Dict, Tuple, Discrete and MultiDiscrete; docs/extending.md shows how",
-        )
-    return Spaces(observation, env.single_action_space)
+    """The spaces of one of its environments, as far as they show action masks."""
+    observation, action = env.single_observation_space, env.single_action_space
+    if has_mask_key(observation) and parts_of(action).nvec:
+        return Spaces(without_mask(observation), action, has_action_mask=True)
+    return Spaces(observation, action)
 
 
 class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):

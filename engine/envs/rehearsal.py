@@ -3,13 +3,15 @@ errors there name the user's own line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice
+from engine.algorithms.inputs import STATE, input_names
 from engine.blame import blamed
 from engine.envs.make import CORRECT
 from engine.errors import ConfigError, RunFailedError
@@ -17,14 +19,15 @@ from engine.host.user_code import Interrupted, no_silent_exit, telling_interrupt
 from engine.rollout import Field
 from engine.spec import EnvSpec
 
+ResultT = TypeVar("ResultT")
 PURE = "act must be a pure function: no dropout, no batch statistics, no random numbers of its own"
 
 
-def first_observation(reset: Callable[[], np.ndarray | Tensor], spec: EnvSpec) -> Tensor | None:
+def first_reset(reset: Callable[[], ResultT], spec: EnvSpec) -> ResultT | None:
     """Resets environments for the first time.
 
     Returns:
-        Observations [B, ...]; None if user code tried to end the process, as `sys.exit` does, or
+        What `reset` does; None if user code tried to end the process, as `sys.exit` does, or
         memory ran out: the run will fail in the same way and report it.
 
     Raises:
@@ -36,7 +39,7 @@ def first_observation(reset: Callable[[], np.ndarray | Tensor], spec: EnvSpec) -
             no_silent_exit(),
             blamed(f"{spec.id} cannot be reset", where="env", fix=CORRECT),
         ):
-            return torch.as_tensor(np.asarray(reset()))
+            return reset()
     except RunFailedError as error:
         raise ConfigError(error.what, where="env.id", fix=error.fix) from error
     except ConfigError as error:
@@ -49,31 +52,44 @@ def first_observation(reset: Callable[[], np.ndarray | Tensor], spec: EnvSpec) -
         return None
 
 
-def check_acting(algorithm: Algorithm, fields: Sequence[Field], observation: Tensor) -> None:
+def check_acting(
+    algorithm: Algorithm, fields: Sequence[Field], observed: Mapping[str, Tensor]
+) -> None:
     """Acts once on a first observation.
 
     Args:
         algorithm: Whose `act` it is.
         fields: Of a rollout.
-        observation: [B, ...].
+        observed: Leaves and mask by the name of their field, [B, ...].
 
     Raises:
         ConfigError: The network or `act` raises, or returns a wrong shape or a non-finite value.
     """
     by_name = {field.name: field for field in fields}
-    names = [field.name for field in algorithm.samples().fields if field.name != "observation"]
-    env_slice = EnvSlice(0, len(observation), len(observation))
-    dtype = torch.from_numpy(np.empty(0, by_name["observation"].dtype)).dtype
+    read = input_names(fields)
+    names = [f.name for f in algorithm.samples().fields if f.name not in read or f.name == STATE]
+    num_envs = len(next(iter(observed.values())))
+    env_slice = EnvSlice(0, num_envs, num_envs)
+    inputs = {name: _input(by_name[name], observed.get(name), num_envs) for name in read}
+    given = inputs[read[0]] if len(read) == 1 else inputs
     with blamed("the first action cannot be chosen", where="network"), torch.no_grad():
         network = algorithm.network().requires_grad_(False)
         noise = algorithm.noise(torch.Generator().manual_seed(0), 1, env_slice)[0]
-        one, other = (algorithm.act(network, observation.to(dtype), noise) for _ in range(2))
+        one, other = (algorithm.act(network, given, noise) for _ in range(2))
     for name in names:
         if name not in one:
             raise ConfigError(
                 f"act() returns no {name}, which samples().fields lists", where="algorithm.name"
             )
-        _check_choice(by_name[name], one[name], other[name], len(observation))
+        _check_choice(by_name[name], one[name], other[name], num_envs)
+
+
+def _input(field: Field, observed: Tensor | None, num_envs: int) -> Tensor:
+    """What `act` gets of a field: as observed, in its dtype, or a memory's state of zeros."""
+    dtype = torch.from_numpy(np.empty(0, field.dtype)).dtype
+    if observed is None:
+        return torch.zeros(num_envs, *field.shape, dtype=dtype)
+    return observed.to(dtype)
 
 
 def _check_choice(field: Field, one: Tensor, other: Tensor, num_envs: int) -> None:

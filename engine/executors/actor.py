@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.algorithms.inputs import STATE
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
@@ -20,6 +21,7 @@ from engine.compilation.policy_inference import Row, as_tensors
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
 from engine.executors.env_split import EnvSplit, RemoteSplit, make_local_splits
+from engine.executors.memory import Memory
 from engine.executors.remote_env import RemoteEnv
 from engine.messages import StepTaken
 from engine.roles.events import StepWanted
@@ -56,14 +58,19 @@ class ActorExecutor(BaseActorExecutor):
             arena.reclaim(index)
         self._remote: RemoteEnv | None = None
         self._splits: Sequence[EnvSplit]
-        self._observation: np.ndarray | None = None
+        self._first: dict[str, np.ndarray] = {}
+        """What the next rollout begins with, by field; empty before the first of a remote one."""
         layout = blueprint.layout
         if blueprint.cut.has_remote_env:
-            self._remote = RemoteEnv(layout)
-            self._splits = [RemoteSplit(slice(layout.num_envs), self._remote)]
+            self._remote = RemoteEnv(layout, blueprint.observed)
+            everything = slice(layout.num_envs)
+            self._splits = [RemoteSplit(everything, blueprint.observed, self._remote)]
         else:
             self._splits = parts = make_local_splits(blueprint, self._env_seed, sections)
-            self._observation = np.concatenate([part.first_observation for part in parts])
+            self._first = {
+                name: np.concatenate([part.first[name] for part in parts])
+                for name in blueprint.observed
+            }
         self._columns = [part.columns for part in self._splits]
         self._parameters = self._inference.parameters.vector.detach().numpy()
         self._compile_job = CompileJob(blueprint, "act") if compiles else None
@@ -72,6 +79,7 @@ class ActorExecutor(BaseActorExecutor):
         self._views: dict[str, np.ndarray] = {}
         self._earned = np.zeros((layout.num_steps, layout.num_envs), np.float64)
         self._lives = np.zeros((layout.num_steps + 1, layout.num_envs), np.int64)
+        self._memory = Memory(layout) if layout.has(STATE) else None
 
     def close(self) -> None:
         for part in self._splits:
@@ -91,16 +99,21 @@ class ActorExecutor(BaseActorExecutor):
             self._compile_job.tell(self._inference.use)
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
-        observation = views["observation"]
-        if self._observation is None:
-            self._observation = yield from self._require_remote().reset()
-        observation[0] = self._observation
+        if not self._first:
+            self._first = yield from self._require_remote().reset()
+        for name, values in self._first.items():
+            views[name][0] = values
         lives = self._lives if self._spec.life_loss_terminates else None
         for part in self._splits:
             part.bind(views, self._earned, lives)
-        rows = self._rows(as_tensors(views), self._columns)
+        tensors = as_tensors(views)
+        if self._memory is not None:
+            tensors[STATE] = self._memory.begin()
+        rows = self._rows(tensors, self._columns)
         yield from self._take_steps(rows)
-        self._observation = observation[-1].copy()
+        self._first = {name: views[name][-1].copy() for name in self._first}
+        if self._memory is not None:
+            self._memory.store(views[STATE])
         entries = self._enter_books()
         views["valid"][...] = entries.valid.numpy()
         views["reward"][...] = self._learnt_reward()
@@ -132,6 +145,8 @@ class ActorExecutor(BaseActorExecutor):
         wanted = part.finish()
         if wanted is not None:
             yield from wanted
+        if self._memory is not None:
+            self._memory.finish(part)
         if part is self._splits[-1]:
             self._moments_s.append(self._clock.now_s())
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from engine.algorithms.inputs import STATE
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.device import DeviceRollout, DeviceWeights, allocate_on
@@ -52,6 +53,13 @@ class DeviceActorExecutor(BaseActorExecutor):
         self._step = sections.timed(ENVIRONMENT, self._take_step)
         self._observation = self._env.reset(self._env_seed)
         self._tensors: dict[str, Tensor] = {}
+        self._states: Tensor | None = None
+        """Of the memory before each step and after the last, [T+1, B, S]; see `Memory`."""
+        layout = blueprint.layout
+        if layout.has(STATE):
+            shape = (layout.num_steps + 1, layout.num_envs, *layout.field(STATE).shape)
+            self._states = torch.zeros(shape, device=device)
+            self._continues = torch.ones(layout.num_envs, device=device)
 
     def close(self) -> None:
         """Nothing to release: tensors are freed with the process."""
@@ -67,14 +75,22 @@ class DeviceActorExecutor(BaseActorExecutor):
         observation, reward = tensors["observation"], tensors["reward"]
         terminated, truncated = tensors["terminated"], tensors["truncated"]
         observation[0] = self._observation
-        (rows,) = self._rows(tensors)
+        states = self._states
+        if states is not None:
+            states[0] = states[-1]
+        (rows,) = self._rows(tensors if states is None else {**tensors, STATE: states})
         for t, row in enumerate(rows):
             self._choose(row)
             result = self._step(tensors["action"][t])
             observation[t + 1], reward[t], terminated[t], truncated[t] = result
+            if states is not None:
+                states[t + 1].mul_(self._continues[:, None])
+                self._continues = (~(terminated[t] | truncated[t])).to(states.dtype)
             self._moments_s.append(self._clock.now_s())
             yield None
         self._observation = observation[-1]
+        if states is not None:
+            tensors[STATE].copy_(states[: len(tensors[STATE])])
         self._check({"observation": observation, "reward": reward, "action": tensors["action"]})
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)

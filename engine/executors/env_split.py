@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from engine.algorithms.base import Spaces
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
+from engine.envs.observed import Observed
 from engine.executors.remote_env import Array, RemoteEnv, StepResult
 from engine.roles.events import StepWanted
 from engine.spec import EnvSpec
@@ -27,10 +29,14 @@ class EnvSplit(ABC):
 
     Args:
         columns: Theirs along axis B.
+        names: The fields that observations and masks go to.
+        is_plain: Whether an observation is one array and nothing else.
     """
 
-    def __init__(self, columns: slice) -> None:
+    def __init__(self, columns: slice, names: Sequence[str], is_plain: bool) -> None:
         self.columns = columns
+        self._names = names
+        self._is_plain = is_plain
         self._t = 0
 
     def bind(self, views: Mapping[str, Array], earned: Array, lives: Array | None) -> None:
@@ -42,7 +48,8 @@ class EnvSplit(ABC):
             lives: Receives the remaining lives, int64 [T+1, B]; None if they are not used.
         """
         columns = self.columns
-        self._observation = views["observation"][:, columns]
+        self._observed = {name: views[name][:, columns] for name in self._names}
+        self._observation = self._observed[self._names[0]]
         self._action = views["action"][:, columns]
         self._terminated = views["terminated"][:, columns]
         self._truncated = views["truncated"][:, columns]
@@ -61,11 +68,29 @@ class EnvSplit(ABC):
     def close(self) -> None:
         """Releases the environments once no step is running."""
 
+    @abstractmethod
+    def _arrays(self, result: StepResult) -> Mapping[str, Array]:
+        """Leaves and mask of a result by name, each [columns, ...]; not if it is plain."""
+
+    @property
+    def ended(self) -> Array:
+        """Which episodes the last step has ended, bool [columns]."""
+        ended: Array = self._terminated[self._t] | self._truncated[self._t]
+        return ended
+
+    @property
+    def next_row(self) -> int:
+        """Row of what the last step led to."""
+        return self._t + 1
+
     def _enter(self, result: StepResult) -> None:
         t = self._t
-        self._observation[t + 1], self._earned[t], self._terminated[t], self._truncated[t], info = (
-            result
-        )
+        observation, self._earned[t], self._terminated[t], self._truncated[t], info = result
+        if self._is_plain:
+            self._observation[t + 1] = observation
+        else:
+            for name, values in self._arrays(result).items():
+                self._observed[name][t + 1] = values
         if self._lives is not None:
             self._lives[t + 1] = info.get("lives", self._lives[t])
 
@@ -76,17 +101,32 @@ class LocalSplit(EnvSplit):
     Args:
         columns: See `EnvSplit`.
         spec: Their spec, with the `num_envs` of this split.
+        spaces: Of the run.
+        names: See `EnvSplit`.
         seed: Of the first one; the others have those after it.
         sections: Where stepping, or waiting for it, is counted.
         has_thread: Whether steps run in a thread beside the caller.
+
+    Attributes:
+        first: What the reset returned, by name, each [columns, ...].
     """
 
     def __init__(
-        self, columns: slice, spec: EnvSpec, seed: int, sections: Sections, *, has_thread: bool
+        self,
+        columns: slice,
+        spec: EnvSpec,
+        spaces: Spaces,
+        names: Sequence[str],
+        seed: int,
+        sections: Sections,
+        *,
+        has_thread: bool,
     ) -> None:
-        super().__init__(columns)
         self.env = make_vector_env(spec)
-        self.first_observation, _ = self.env.reset(seed=seed)
+        space = self.env.single_observation_space
+        self._of = Observed(space, spaces, spec.num_envs, spec.id)
+        super().__init__(columns, names, self._of.is_plain)
+        self.first = self._of.arrays(*self.env.reset(seed=seed))
         self._pool = ThreadPoolExecutor(1, "environments") if has_thread else None
         self._wait = sections.timed(ENVIRONMENT, operator.call)
         self._outcome: Callable[[], StepResult]
@@ -101,6 +141,10 @@ class LocalSplit(EnvSplit):
     def finish(self) -> None:
         self._enter(self._wait(self._outcome))
 
+    def _arrays(self, result: StepResult) -> Mapping[str, Array]:
+        observation, *_, info = result
+        return self._of.arrays(observation, info, self.ended)
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
@@ -112,11 +156,12 @@ class RemoteSplit(EnvSplit):
 
     Args:
         columns: See `EnvSplit`.
+        names: See `EnvSplit`.
         remote: The actor's end of the connection.
     """
 
-    def __init__(self, columns: slice, remote: RemoteEnv) -> None:
-        super().__init__(columns)
+    def __init__(self, columns: slice, names: Sequence[str], remote: RemoteEnv) -> None:
+        super().__init__(columns, names, is_plain=False)
         self._remote = remote
 
     def begin(self, t: int) -> None:
@@ -124,6 +169,10 @@ class RemoteSplit(EnvSplit):
 
     def finish(self) -> Generator[StepWanted, None, None]:
         self._enter((yield from self._remote.step(self._action[self._t])))
+
+    def _arrays(self, result: StepResult) -> Mapping[str, Array]:
+        arrays: Mapping[str, Array] = result[0]
+        return arrays
 
     def close(self) -> None:
         self._remote.close()
@@ -135,6 +184,14 @@ def make_local_splits(blueprint: Blueprint, seed: int, sections: Sections) -> li
     spec = blueprint.env
     columns = spec.columns
     return [
-        LocalSplit(of_part, spec.part, seed + of_part.start, sections, has_thread=len(columns) > 1)
+        LocalSplit(
+            of_part,
+            spec.part,
+            blueprint.spaces,
+            blueprint.observed,
+            seed + of_part.start,
+            sections,
+            has_thread=len(columns) > 1,
+        )
         for of_part in columns
     ]

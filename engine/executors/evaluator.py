@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.algorithms.flat import flatten
+from engine.algorithms.inputs import STATE, Inputs, input_names
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
+from engine.envs.observed import Observed
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
 from engine.spec import EvaluationSpec
@@ -33,12 +36,13 @@ class EvaluatorExecutor:
         self._act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
         self._network = blueprint.algorithm.network().requires_grad_(False)
         self._parameters = flatten(self._network).vector.detach().numpy()
-        observation = next(f for f in blueprint.layout.fields if f.name == "observation")
-        self._dtype = np.dtype(observation.dtype)
+        self._inputs = input_names(blueprint.layout.fields)
+        self._fields = [blueprint.layout.field(name) for name in self._inputs]
         self._spec = spec
-        self._env = make_vector_env(
-            msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
-        )
+        env = msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
+        self._env = make_vector_env(env)
+        space = self._env.single_observation_space
+        self._of = Observed(space, blueprint.spaces, spec.episodes, env.id)
         self._reset = sections.timed(ENVIRONMENT, self._env.reset)
         self._step = sections.timed(ENVIRONMENT, self._env.step)
         self._steps: Iterator[Evaluated | None] | None = None
@@ -76,18 +80,34 @@ class EvaluatorExecutor:
 
     def _evaluate(self) -> Iterator[Evaluated | None]:
         """Plays the first episode of each environment; yields None after each step."""
-        observation, _ = self._reset(seed=self._spec.seed)
+        arrays = self._of.arrays(*self._reset(seed=self._spec.seed))
+        state: Tensor | None = None
         num_envs = self._spec.episodes
         plays = np.ones(num_envs, np.bool_)
         returns = np.zeros(num_envs, np.float64)
         lengths = np.zeros(num_envs, np.int64)
         while plays.any():
             with torch.inference_mode():
-                o_t = torch.from_numpy(np.asarray(observation, self._dtype))
-                action = self._act(self._network, o_t)
-            observation, reward, terminated, truncated, _ = self._step(action.numpy())
+                chosen = self._act(self._network, self._given(arrays, state))
+            action = chosen if isinstance(chosen, Tensor) else chosen["action"]
+            state = None if isinstance(chosen, Tensor) else chosen[STATE]
+            observation, reward, terminated, truncated, info = self._step(action.numpy())
+            arrays = self._of.arrays(observation, info, terminated | truncated)
             returns += reward * plays
             lengths += plays
             plays &= ~(terminated | truncated)
             yield None
         yield Evaluated(tuple(returns.tolist()), tuple(lengths.tolist()))
+
+    def _given(self, arrays: Mapping[str, np.ndarray], state: Tensor | None) -> Inputs:
+        """What the algorithm acts upon; a memory begins with zeros."""
+        given: dict[str, Tensor] = {}
+        for field in self._fields:
+            if field.name != STATE:
+                values = np.ascontiguousarray(arrays[field.name], field.dtype)
+                given[field.name] = torch.from_numpy(values)
+            elif state is None:
+                given[STATE] = torch.zeros(self._spec.episodes, *field.shape)
+            else:
+                given[STATE] = state
+        return given[self._inputs[0]] if len(given) == 1 else given

@@ -6,7 +6,8 @@ anything is read.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,18 +15,20 @@ import numpy.typing as npt
 
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
+from engine.envs.observed import Observed
 from engine.errors import RunFailedError
 from engine.messages import StepRequested, StepTaken
 from engine.roles.commands import Command, StepEnvironment
 from engine.roles.events import EnvironmentStepped, Event, StepWanted
-from engine.rollout import Field, Layout
+from engine.rollout import Layout
 from engine.seeds import actor_seeds
 
 Array: TypeAlias = npt.NDArray[Any]
 
 
-StepResult: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
-"""The result of a Gymnasium vector environment."""
+StepResult: TypeAlias = tuple[Any, Array, Array, Array, dict[str, Any]]
+"""The result of a Gymnasium vector environment; of a remote one, its observation and action mask
+are arrays by the name of their field."""
 
 
 class EnvironmentExecutor:
@@ -41,9 +44,12 @@ class EnvironmentExecutor:
     is_busy = False
 
     def __init__(self, blueprint: Blueprint, index: int, epoch: int, resumes: int = 0) -> None:
-        self._env = make_vector_env(blueprint.env)
-        self._action = _field(blueprint.layout, "action")
-        self._observation = _field(blueprint.layout, "observation")
+        spec = blueprint.env
+        self._env = make_vector_env(spec)
+        space = self._env.single_observation_space
+        self._of = Observed(space, blueprint.spaces, spec.num_envs, spec.id)
+        self._action = blueprint.layout.field("action")
+        self._observed = [blueprint.layout.field(name) for name in blueprint.observed]
         self._num_envs = blueprint.layout.num_envs
         self._seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)[1]
 
@@ -54,22 +60,27 @@ class EnvironmentExecutor:
 
     def _step(self, request: StepRequested) -> StepTaken:
         if not request.action:
-            observation, _ = self._env.reset(seed=self._seed)
-            return StepTaken(number=request.number, observation=self._raw(observation))
+            arrays = self._of.arrays(*self._env.reset(seed=self._seed))
+            return StepTaken(number=request.number, observation=self._raw(arrays))
         action = _read(request.action, self._action.dtype, (self._num_envs, *self._action.shape))
         observation, reward, terminated, truncated, info = self._env.step(action)
+        arrays = self._of.arrays(observation, info, terminated | truncated)
         lives = info.get("lives")
         return StepTaken(
             number=request.number,
-            observation=self._raw(observation),
+            observation=self._raw(arrays),
             reward=np.asarray(reward, np.float64).tobytes(),
             terminated=np.asarray(terminated, np.bool_).tobytes(),
             truncated=np.asarray(truncated, np.bool_).tobytes(),
             lives=b"" if lives is None else np.asarray(lives, np.int64).tobytes(),
         )
 
-    def _raw(self, observation: Array) -> bytes:
-        return np.ascontiguousarray(observation, self._observation.dtype).tobytes()
+    def _raw(self, arrays: Mapping[str, Array]) -> bytes:
+        """All fields, one after the other."""
+        fields = self._observed
+        return b"".join(
+            np.ascontiguousarray(arrays[item.name], item.dtype).tobytes() for item in fields
+        )
 
     def advance(self, budget_s: float) -> list[Event]:
         raise RuntimeError("an environment's commands are done when performed")
@@ -83,11 +94,12 @@ class RemoteEnv:
 
     Args:
         layout: Of a rollout.
+        observed: The fields that observations and masks go to.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._observation = _field(layout, "observation")
-        self._action = _field(layout, "action")
+    def __init__(self, layout: Layout, observed: Sequence[str]) -> None:
+        self._observed = [layout.field(name) for name in observed]
+        self._action = layout.field("action")
         self._num_envs = layout.num_envs
         self._number = 0
         self._answer: StepTaken | None = None
@@ -102,10 +114,10 @@ class RemoteEnv:
         self._answer = taken
         return True
 
-    def reset(self) -> Generator[StepWanted, None, Array]:
-        """The first observations, [B, ...]."""
+    def reset(self) -> Generator[StepWanted, None, dict[str, Array]]:
+        """The first observations by the name of their field, each [B, ...]."""
         taken = yield from self._ask(b"")
-        return self._array(taken.observation)
+        return self._arrays(taken.observation)
 
     def step(self, action: Array) -> Generator[StepWanted, None, StepResult]:
         """One step with these actions, [B, ...]."""
@@ -115,7 +127,7 @@ class RemoteEnv:
         if taken.lives:
             info["lives"] = _read(taken.lives, "int64", size)
         return (
-            self._array(taken.observation),
+            self._arrays(taken.observation),
             _read(taken.reward, "float64", size),
             _read(taken.terminated, "bool", size),
             _read(taken.truncated, "bool", size),
@@ -129,18 +141,26 @@ class RemoteEnv:
             if self._answer is not None and self._answer.number == self._number:
                 return self._answer
 
-    def _array(self, data: bytes) -> Array:
-        shape = (self._num_envs, *self._observation.shape)
-        return _read(data, self._observation.dtype, shape)
-
-
-def _field(layout: Layout, name: str) -> Field:
-    return next(item for item in layout.fields if item.name == name)
+    def _arrays(self, data: bytes) -> dict[str, Array]:
+        """Parses raw values of all fields; raises RunFailedError if their size does not match."""
+        arrays, position = {}, 0
+        for item in self._observed:
+            shape = (self._num_envs, *item.shape)
+            end = position + math.prod(shape) * np.dtype(item.dtype).itemsize
+            arrays[item.name] = _read(data[position:end], item.dtype, shape)
+            position = end
+        if position != len(data):
+            raise _of_wrong_size(len(data), position)
+        return arrays
 
 
 def _read(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
     """Parses raw values; raises RunFailedError if their size does not match the shape."""
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(data) != wanted:
-        raise RunFailedError(f"a step came with {len(data)} bytes where {wanted} were expected")
+        raise _of_wrong_size(len(data), wanted)
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _of_wrong_size(found: int, wanted: int) -> RunFailedError:
+    return RunFailedError(f"a step came with {found} bytes where {wanted} were expected")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.algorithms.trunks import build_trunk
 from engine.envs.make import make_vector_env
+from engine.layers.trunks import build_trunk
 from engine.spec import EnvSpec, NetworkSpec
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.bench.tasks.work import BenchNetwork

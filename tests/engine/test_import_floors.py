@@ -22,7 +22,8 @@ FLOORS = {
         ("errors", "clock", "timing", "rollout", "progress", "seeds", "search_path", "wording"),
         ("spec", "blame", "files", "spaces"),
         ("config", "trace", "admission", "replay"),
-        ("messages", "algorithms", "graph"),
+        ("messages", "layers", "graph"),
+        ("algorithms",),
         ("roles", "wire", "host", "batch_shares"),
         ("envs", "device", "control_protocol"),
         ("extensions", "supervision"),
@@ -177,7 +178,7 @@ def test_the_laboratory_is_not_needed_elsewhere():
     [
         (
             "torch",
-            {"algorithms", "envs", "device", "batch_shares", "blueprint", "testing"}
+            {"algorithms", "layers", "envs", "device", "batch_shares", "blueprint", "testing"}
             | {"compilation", "executors", "runtime"},
         ),
         ("zmq", {"wire"}),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.cores import CORES, Core, build_core
+from engine.layers.cores import CORES, Core, build_core
 from engine.spec import CoreSpec
 
 NUM_FEATURES, SIZE, NUM_STEPS, NUM_ENVS = 5, 6, 9, 4

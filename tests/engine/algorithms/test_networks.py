@@ -9,13 +9,13 @@ import torch
 
 from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
-    ObservationInput,
     PolicyValueNetwork,
     learn_statistics,
     observation_field,
 )
-from engine.algorithms.trunks import WideLinear, register_network, trunk_name
+from engine.algorithms.observation_input import ObservationInput
 from engine.errors import ConfigError
+from engine.layers.trunks import WideLinear, register_network, trunk_name
 from engine.spec import NetworkSpec
 
 ACTIONS = gymnasium.spaces.Discrete(3)
@@ -87,9 +87,9 @@ def test_an_unknown_trunk_is_named_with_the_nearest():
     assert error.value.where == "network.name"
 
 
-def test_an_observation_without_axes_is_refused():
-    with pytest.raises(ConfigError, match=r"mlp cannot take observations of shape \(\)"):
-        PolicyValueNetwork(box((), np.float32), ACTIONS, NetworkSpec())
+def test_an_observation_without_axes_is_a_vector_of_one():
+    network = PolicyValueNetwork(box((), np.float32), ACTIONS, NetworkSpec())
+    assert network.values(torch.zeros(5)).shape == (5,)
 
 
 @pytest.mark.parametrize("shape", [(4,), (10, 10, 4)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.algorithms.networks import PolicyValueNetwork
-from engine.algorithms.pixels import PatchConv2d, fits_patches
+from engine.layers.pixels import PatchConv2d, fits_patches
 from engine.spec import NetworkSpec
 
 HALF = NetworkSpec(name="nature_cnn", precision="bfloat16")
@@ -56,7 +56,7 @@ def test_gradients_are_as_close_to_those_of_float32_as_without_bytes(monkeypatch
 
     pixels = images(64)
     exact, found = gradients(network(spec=NetworkSpec(name="nature_cnn"))), gradients(network())
-    monkeypatch.setattr("engine.algorithms.networks.takes_bytes", lambda *_: False)
+    monkeypatch.setattr("engine.algorithms.observation_input.takes_bytes", lambda *_: False)
     scaled = gradients(network())
     assert exact.keys() == found.keys() == scaled.keys(), "checkpoints fit"
     for name, wanted in exact.items():

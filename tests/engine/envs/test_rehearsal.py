@@ -13,7 +13,6 @@ from torch import nn
 
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import ALGORITHMS, register_algorithm
-from engine.algorithms.trunks import TRUNKS, register_network
 from engine.blame import place_of, told
 from engine.blueprint import make_blueprint
 from engine.envs.make import make_vector_env, register_environment
@@ -22,6 +21,7 @@ from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
+from engine.layers.trunks import TRUNKS, register_network
 from engine.spec import EnvSpec, Experiment, NetworkSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 
@@ -273,7 +273,7 @@ def falls(_features):
     ],
 )
 def test_a_network_that_breaks_a_rule_is_told_by_name(monkeypatch, build, words: str):
-    monkeypatch.setattr("engine.algorithms.trunks.TRUNKS", TRUNKS)
+    monkeypatch.setattr("engine.layers.trunks.TRUNKS", TRUNKS)
     register_network("own", lambda shape, spec: build())
     try:
         experiment = make_experiment(env=EnvSpec(id="CartPole-v1", num_envs=4))

@@ -149,12 +149,19 @@ class Lstm(Core):
         return outputs, last * continues[-1]
 
 
+_STATE_VECTORS = {"gru": 1, "lstm": 2}
+"""Vectors of `size` entries that are the state of a core."""
 CORES: Mapping[str, Callable[[int, int], Core]] = {"gru": Gru, "lstm": Lstm}
 
 
 def build_core(spec: CoreSpec, num_features: int) -> Core:
     """The core that `network.core` names, for a trunk of this many features."""
     return CORES[spec.name](num_features, spec.size)
+
+
+def state_size(spec: CoreSpec | None) -> int:
+    """S, entries of the state of one environment; 0 without a core."""
+    return 0 if spec is None else _STATE_VECTORS[spec.name] * spec.size
 
 
 def _orthogonal(num_gates: int, size: int, num_inputs: int) -> Tensor:

@@ -15,16 +15,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.pixels import (
+from engine.blame import blamed
+from engine.config.config_file import suggest
+from engine.errors import ConfigError
+from engine.layers.pixels import (
     PATCH,
     ChannelsFirst,
     ChannelsLastInMemory,
     PatchConv2d,
     fits_patches,
 )
-from engine.blame import blamed
-from engine.config.config_file import suggest
-from engine.errors import ConfigError
 from engine.spec import NetworkSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -191,9 +191,16 @@ class WideLinear(nn.Linear):
         return torch.addmm(self.bias[:, None], self.weight, x.t()).t()
 
 
+class Flat(nn.Module):
+    """[N, ...] -> [N, D]; also the single number of a shape without axes, [N]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
+
+
 def mlp_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
     """A multi-layer perceptron on the flattened observation."""
-    layers: list[nn.Module] = [nn.Flatten()]
+    layers: list[nn.Module] = [Flat()]
     sizes = [math.prod(observation_shape), *spec.hidden_sizes]
     for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [linear(fan_in, fan_out, math.sqrt(2.0)), _ACTIVATIONS[spec.activation]()]

@@ -1,0 +1,1 @@
+"""What networks are made of: trunks, encoders of single leaves, recurrent cores."""
