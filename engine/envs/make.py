@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
 from engine.blame import blamed
-from engine.envs.actions import CountedActions, RangedActions, is_counted_from_0
+from engine.envs.actions.vector import with_actions
 from engine.envs.checked import checked
 from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
@@ -73,8 +73,8 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
 
     Uses Gymnasium's vectorised implementation if one is registered, and ale-py's C++ one for
     Atari, unless `spec.wrappers` go around single environments; otherwise the copies are stepped
-    one after the other in this process. Return values are
-    checked (`CheckedVectorEnv`). Continuous actions are scaled to -1 to 1 (`RangedActions`).
+    one after the other in this process. Return values are checked (`CheckedVectorEnv`). They take
+    flat actions (`engine.envs.actions`).
 
     Raises:
         ConfigError: Unknown id, missing dependency, or an exception of a constructor.
@@ -86,7 +86,7 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
-    env = _with_actions(checked(env, spec.id))
+    env = with_actions(checked(env, spec.id))
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
 
 
@@ -112,16 +112,6 @@ def _told_by_name(spec: EnvSpec) -> Iterator[None]:
             case TypeError() if spec.kwargs:
                 error.fix = f"env.kwargs gives {', '.join(sorted(spec.kwargs))}"
         raise
-
-
-def _with_actions(env: VectorEnvironment) -> VectorEnvironment:
-    """Wraps an environment so that it takes actions as algorithms choose them."""
-    space = env.single_action_space
-    if isinstance(space, gymnasium.spaces.Box):
-        return RangedActions(env)
-    if isinstance(space, gymnasium.spaces.Discrete) and not is_counted_from_0(space):
-        return CountedActions(env)
-    return env
 
 
 def _options(spec: EnvSpec) -> dict[str, Any]:

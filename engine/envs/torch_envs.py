@@ -11,18 +11,19 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
 from engine.algorithms.base import Spaces
 from engine.blame import blamed
-from engine.envs.actions import TensorRange, counted_from_0, is_counted_from_0
+from engine.envs.actions.choices import counted_from_0, is_counted_from_0
+from engine.envs.actions.tensors import TensorActions, TensorRange
 from engine.envs.torch_acrobot import TorchAcrobot
 from engine.envs.torch_breakout import TorchBreakout
 from engine.envs.torch_cartpole import TorchCartPole
 from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
+from engine.spaces.leaves import Structure
 from engine.spec import EnvSpec
 
 TorchStep: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -46,8 +47,9 @@ class TorchEnvironment(Protocol):
         """
         ...
 
-    def step(self, action: Tensor) -> TorchStep:
-        """Steps every copy once; actions are [B, ...], with the action space's shape and dtype."""
+    def step(self, action: Structure) -> TorchStep:
+        """Steps every copy once. An action is a tensor [B, ...] with the action space's shape and
+        dtype; for a Dict or Tuple a dict or tuple of them."""
         ...
 
 
@@ -76,7 +78,7 @@ def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:
 
 
 def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
-    """Makes `spec.num_envs` copies on a device; Box actions are scaled to -1 to 1, float32.
+    """Makes `spec.num_envs` copies on a device; they take flat actions (`TorchActions`).
 
     Raises:
         ConfigError: There is no tensor version, or its constructor raises.
@@ -102,11 +104,9 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     with blamed(f"the torch version of {spec.id} cannot be made", where="env"):
         env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)
     space = env.single_action_space
-    if isinstance(space, gymnasium.spaces.Box):
-        return TorchRangedActions(env, device)
-    if isinstance(space, gymnasium.spaces.Discrete) and not is_counted_from_0(space):
-        return TorchCountedActions(env)
-    return env
+    if isinstance(space, gymnasium.spaces.Discrete) and is_counted_from_0(space):
+        return env
+    return TorchActions(env, device)
 
 
 def torch_spaces_of(env: TorchEnvironment) -> Spaces:
@@ -114,49 +114,27 @@ def torch_spaces_of(env: TorchEnvironment) -> Spaces:
     return Spaces(env.single_observation_space, env.single_action_space)
 
 
-class TorchRangedActions:
-    """Continuous actions scaled to -1 to 1, as `engine.envs.actions.RangedActions` has them.
+class TorchActions:
+    """Takes actions as algorithms choose them, as `engine.envs.actions.vector` has it.
 
     Args:
-        env: Its single action space is a Box.
+        env: Its single action space is any that `leaves_of` takes apart.
         device: Where it lives.
+
+    Raises:
+        ConfigError: It is another.
     """
 
     def __init__(self, env: TorchEnvironment, device: torch.device) -> None:
-        space = env.single_action_space
-        assert isinstance(space, gymnasium.spaces.Box)
         self._env = env
-        self._to_range = TensorRange(space, device)
-
-    @property
-    def single_observation_space(self) -> gymnasium.spaces.Box:
-        return self._env.single_observation_space
-
-    @property
-    def single_action_space(self) -> gymnasium.Space[object]:
-        return self._env.single_action_space
-
-    def reset(self, seed: int) -> Tensor:
-        return self._env.reset(seed)
-
-    def step(self, action: Tensor) -> TorchStep:
-        return self._env.step(self._to_range(action))
-
-
-class TorchCountedActions:
-    """Discrete actions counted from 0, as `engine.envs.actions.CountedActions` has them.
-
-    Args:
-        env: Its single action space is Discrete.
-    """
-
-    def __init__(self, env: TorchEnvironment) -> None:
-        space = env.single_action_space
-        assert isinstance(space, gymnasium.spaces.Discrete)
-        self._env = env
-        self._start = int(space.start)
-        self._dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
-        self._space = counted_from_0(space)
+        self._space = space = env.single_action_space
+        self._convert: Callable[[Tensor], Structure]
+        if isinstance(space, gymnasium.spaces.Box):
+            self._convert = TensorRange(space, device)
+        else:
+            self._convert = TensorActions(space, device)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self._space = counted_from_0(space)
 
     @property
     def single_observation_space(self) -> gymnasium.spaces.Box:
@@ -170,4 +148,4 @@ class TorchCountedActions:
         return self._env.reset(seed)
 
     def step(self, action: Tensor) -> TorchStep:
-        return self._env.step((action + self._start).to(self._dtype))
+        return self._env.step(self._convert(action))

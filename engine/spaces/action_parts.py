@@ -67,6 +67,26 @@ def parts_of(space: AnySpace) -> ActionParts:
     return ActionParts(nvec, num_reals, is_scalar=isinstance(space, spaces.Discrete))
 
 
+def leaf_columns(space: AnySpace) -> tuple[tuple[LeafSpace, slice], ...]:
+    """Each leaf of an action space, in order, with its columns of the row described above.
+
+    Raises:
+        ConfigError: See `parts_of`.
+    """
+    next_choice, next_real = 0, len(parts_of(space).nvec)
+    columns = []
+    for leaf in leaves_of(space, "action"):
+        size = num_entries(leaf.space)
+        is_real = isinstance(leaf.space, spaces.Box)
+        start = next_real if is_real else next_choice
+        columns.append((leaf.space, slice(start, start + size)))
+        if is_real:
+            next_real += size
+        else:
+            next_choice += size
+    return tuple(columns)
+
+
 def choices_of(space: LeafSpace) -> tuple[int, ...]:
     """Number of choices of each categorical entry of a leaf; none in a Box."""
     match space:

@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as hnp
 
 from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.ppo import Ppo, PpoConfig
-from engine.envs.actions import RangedActions, TensorRange
+from engine.envs.actions.tensors import TensorRange
+from engine.envs.actions.vector import RangedActions
 from engine.envs.make import make_vector_env, register_environment
-from engine.envs.torch_envs import TORCH_ENVIRONMENTS, TorchRangedActions, make_torch_env
+from engine.envs.torch_envs import TORCH_ENVIRONMENTS, TorchActions, make_torch_env
 from engine.errors import ConfigError, RunFailedError
 from engine.spec import EnvSpec, NetworkSpec
 
@@ -288,7 +289,7 @@ def test_environments_of_tensors_are_given_the_same(space: gymnasium.Space):
     finally:
         del TORCH_ENVIRONMENTS["OfTensors-v0"]
     if isinstance(space, Box):
-        assert isinstance(env, TorchRangedActions)
+        assert isinstance(env, TorchActions)
         env.step(torch.tensor([[-1.0, 1.0, 0.3, 7.0]] * 2))
     else:
         env.step(torch.tensor([0, 2]))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from engine.envs.actions.vector import RangedActions
 from engine.envs.extras import install_command
-from engine.envs.make import RangedActions, make_vector_env, register_environment, spaces_of
+from engine.envs.make import make_vector_env, register_environment, spaces_of
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
 

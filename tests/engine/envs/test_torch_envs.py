@@ -10,7 +10,7 @@ import torch
 from engine.envs.torch_cartpole import MAX_EPISODE_STEPS, TorchCartPole
 from engine.envs.torch_envs import (
     TORCH_ENVIRONMENTS,
-    TorchRangedActions,
+    TorchActions,
     make_torch_env,
     register_torch_environment,
     torch_spaces_of,
@@ -140,7 +140,7 @@ def test_an_own_one_is_registered_and_its_continuous_actions_are_in_units_of_the
     monkeypatch.delitem(TORCH_ENVIRONMENTS, "Other-v0")
     register_torch_environment("Other-v0", Drift)
     env = make_torch_env(EnvSpec(id="Other-v0", num_envs=3), CPU)
-    assert isinstance(env, TorchRangedActions)
+    assert isinstance(env, TorchActions)
     env.reset(0)
     observation, *_ = env.step(torch.tensor([[-1.0], [0.5], [9.0]]))
     assert observation.flatten().tolist() == [2.0, 5.0, 6.0]

@@ -1,4 +1,4 @@
-"""Converts the actions of an algorithm to those of an environment, always within its action space.
+"""Reals of a policy as values of a Box.
 
 An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest. The space of
 the environment can be integers of any width, half open, or wider than its own type can subtract.
@@ -13,13 +13,10 @@ from typing import Any, TypeAlias
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
-from numpy import vdot
-from torch import Tensor
 
-from engine.errors import ConfigError, RunFailedError
+from engine.errors import ConfigError
 
-Reals: TypeAlias = npt.NDArray[np.float64]
+Float64s: TypeAlias = npt.NDArray[np.float64]
 Array: TypeAlias = npt.NDArray[Any]
 INFINITE = float("inf")
 NEAR = 1e-5
@@ -48,12 +45,12 @@ class Scale:
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    least: Reals
-    most: Reals
-    scale: Reals
-    shift: Reals
-    low: Reals
-    high: Reals
+    least: Float64s
+    most: Float64s
+    scale: Float64s
+    shift: Float64s
+    low: Float64s
+    high: Float64s
     base: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
 
@@ -95,8 +92,8 @@ def scale_of(space: gymnasium.spaces.Box) -> Scale:
         shift=np.array([entry.shift for entry in columns]),
         low=np.array([entry.low for entry in columns]),
         high=np.array([entry.high for entry in columns]),
-        base=np.array([_wrapped(entry.base) for entry in columns], np.int64),
-        last=np.array([_wrapped(entry.last) for entry in columns], np.int64),
+        base=np.array([wrapped(entry.base) for entry in columns], np.int64),
+        last=np.array([wrapped(entry.last) for entry in columns], np.int64),
     )
 
 
@@ -157,80 +154,27 @@ def _float_below(value: int) -> float:
     return near if int(near) <= value else float(np.nextafter(near, 0.0))
 
 
-def _wrapped(value: int) -> int:
-    """The int64 with the same lowest 64 bits."""
+def wrapped(value: int) -> int:
+    """The int64 with the same lowest 64 bits: sums with it are right for unsigned 64 bits too."""
     return (value + 2**63) % 2**64 - 2**63
 
 
-class RangedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Continuous actions, scaled so that -1 is the lowest value and 1 the highest.
-
-    Values beyond are clipped here and only here, so the density of the policy that acted stays
-    that of the action which it chose. See `Scale` for entries without bounds.
-
-    Args:
-        env: Its single action space is a Box; actions are [B, ...] or flat, [B, D].
-
-    Raises:
-        ConfigError: It is one that cannot be supported.
-    """
-
-    def __init__(self, env: gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]) -> None:
-        super().__init__(env)
-        space = env.single_action_space
-        assert isinstance(space, gymnasium.spaces.Box)
-        self._scale = scale = scale_of(space)
-        self._shape = (env.num_envs, *scale.shape)
-        self._flat = (env.num_envs, scale.low.size)
-        self._plain = _plain_range(space)
-        # Iterating an array of scalars gives scalars, which are in no Box.
-        self._goes_apart = not scale.shape and isinstance(
-            env.unwrapped, gymnasium.vector.SyncVectorEnv
-        )
-        self._num_steps = 0
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        """One step with actions [B, ...]. Raises RunFailedError for a non-finite action."""
-        self._num_steps += 1
-        if not float(vdot(actions, actions)) < INFINITE:  # it can also be a large number
-            self._refuse(actions)
-        if self._plain is None:
-            values = self._convert(actions)
-        else:
-            values = self._plain(actions)
-            if values.shape != self._shape:
-                values = values.reshape(self._shape)
-        if self._goes_apart:
-            return self.env.step([values[i, ...] for i in range(len(values))])
-        return self.env.step(values)
-
-    def _refuse(self, actions: np.ndarray) -> None:
-        is_bad = ~np.isfinite(actions)
-        if is_bad.any():
-            env = int(np.argwhere(is_bad)[0][0])
-            raise RunFailedError(
-                f"the action for environment {env} is {actions[is_bad][0]} in step"
-                f" {self._num_steps}: the policy's output is not finite",
-                fix="lower algorithm.learning_rate, or scale observations to a smaller range",
-            )
-
-    def _convert(self, actions: np.ndarray) -> Array:
-        scale = self._scale
-        with np.errstate(over="ignore"):
-            a = np.asarray(actions, np.float64).reshape(self._flat).clip(scale.least, scale.most)
-            values = scale.shift + scale.scale * a
-            convert = _to_whole if scale.is_whole else _to_real
-            return convert(scale, a, values).reshape(self._shape)
+def values_of(scale: Scale, actions: Array) -> Array:
+    """Units [B, D] to values [B, *shape], in the Box's dtype."""
+    with np.errstate(over="ignore"):
+        a = np.asarray(actions, np.float64).reshape(len(actions), -1)
+        a = a.clip(scale.least, scale.most)
+        values = scale.shift + scale.scale * a
+        convert = _to_whole if scale.is_whole else _to_real
+        return convert(scale, a, values).reshape(len(actions), *scale.shape)
 
 
-def _to_real(scale: Scale, a: Reals, values: Reals) -> Array:
+def _to_real(scale: Scale, a: Float64s, values: Float64s) -> Array:
     values = np.where(a <= scale.least, scale.low, np.where(a >= scale.most, scale.high, values))
     return np.asarray(values.clip(scale.low, scale.high).astype(scale.dtype))
 
 
-def _to_whole(scale: Scale, a: Reals, values: Reals) -> Array:
+def _to_whole(scale: Scale, a: Float64s, values: Float64s) -> Array:
     offset = np.floor(values).clip(scale.low, scale.high)
     half = np.floor(offset / 2)  # so that 2^63 and more also fit into an int64
     whole = half.astype(np.int64) * 2 + (offset - 2 * half).astype(np.int64) + scale.base
@@ -239,7 +183,29 @@ def _to_whole(scale: Scale, a: Reals, values: Reals) -> Array:
     return np.asarray(whole.view(np.uint64) if is_unsigned else whole.astype(scale.dtype))
 
 
-class _PlainRange:
+class Reals:
+    """Converts units of a range to values of a Box, in the fewest operations that are exact.
+
+    Args:
+        space: Of one action.
+
+    Raises:
+        ConfigError: It is one that cannot be supported.
+    """
+
+    def __init__(self, space: gymnasium.spaces.Box) -> None:
+        self._scale = scale_of(space)
+        self._plain = plain_range(space)
+
+    def __call__(self, actions: np.ndarray) -> Array:
+        """[B, ...] -> [B, *shape], in the Box's dtype; values beyond the range are clipped."""
+        if self._plain is None:
+            return values_of(self._scale, actions)
+        values = self._plain(actions)
+        return values.reshape(len(values), *self._scale.shape)
+
+
+class PlainRange:
     """A bounded range of float32 entries in the fewest operations: the hot path.
 
     Args:
@@ -276,7 +242,7 @@ class _PlainRange:
 _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
 
 
-def _plain_range(space: gymnasium.spaces.Box) -> _PlainRange | None:
+def plain_range(space: gymnasium.spaces.Box) -> PlainRange | None:
     """None if the space has another type, is unbounded somewhere, or its ends cannot be computed in
     float32 from their middle: too wide, or one end much larger than the other."""
     if space.dtype != np.float32 or not space.is_bounded():
@@ -290,84 +256,4 @@ def _plain_range(space: gymnasium.spaces.Box) -> _PlainRange | None:
         )
     if not (misses <= 0).all():  # also False if a value is infinite or NaN
         return None
-    return _PlainRange(low, high, middle, half_range)
-
-
-class CountedActions(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):
-    """Discrete actions counted from 0, in int64, whatever start and dtype the environment has.
-
-    Args:
-        env: Its single action space is Discrete.
-    """
-
-    def __init__(self, env: gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]) -> None:
-        super().__init__(env)
-        space = env.single_action_space
-        assert isinstance(space, gymnasium.spaces.Discrete)
-        self._start, self._dtype = int(space.start), np.dtype(space.dtype)
-        self.single_action_space = counted_from_0(space)
-        self.action_space = gymnasium.vector.utils.batch_space(
-            self.single_action_space, env.num_envs
-        )
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]:
-        return self.env.step((actions + self._start).astype(self._dtype))
-
-
-def is_counted_from_0(space: gymnasium.spaces.Discrete) -> bool:
-    """Whether its actions are those that algorithms choose: 0 to n - 1, in int64."""
-    return int(space.start) == 0 and space.dtype == np.int64
-
-
-def counted_from_0(space: gymnasium.spaces.Discrete) -> gymnasium.spaces.Discrete:
-    """A space with as many actions, counted from 0, in int64."""
-    return gymnasium.spaces.Discrete(int(space.n))
-
-
-class TensorRange:
-    """Converts units of a range to values like `RangedActions`, for tensors on a device.
-
-    Args:
-        space: Of one action.
-        device: Where actions are.
-
-    Raises:
-        ConfigError: It is one that cannot be supported.
-    """
-
-    def __init__(self, space: gymnasium.spaces.Box, device: torch.device) -> None:
-        self._of = scale = scale_of(space)
-        self._dtype = torch.from_numpy(np.empty(0, scale.dtype)).dtype
-
-        def there(values: Array) -> Tensor:
-            return torch.from_numpy(values).to(device)
-
-        self._least, self._most = there(scale.least), there(scale.most)
-        self._scale, self._shift = there(scale.scale), there(scale.shift)
-        self._low, self._high = there(scale.low), there(scale.high)
-        self._base, self._last = there(scale.base), there(scale.last)
-        self._plain: tuple[Tensor, ...] | None = None
-        if (plain := _plain_range(space)) is not None:
-            self._plain = tuple(there(values) for values in plain.arrays)
-
-    def __call__(self, action: Tensor) -> Tensor:
-        """[B, ...] -> [B, *shape of the space], in its dtype."""
-        shape = (len(action), *self._of.shape)
-        if self._plain is not None:
-            middle, half_range, low, high = self._plain
-            a = action.to(torch.float32).reshape(len(action), -1).clamp(-1.0, 1.0)
-            return (middle + half_range * a).clamp(low, high).view(shape)
-        a = action.to(torch.float64).reshape(len(action), -1).clamp(self._least, self._most)
-        values = self._shift + self._scale * a
-        if not self._of.is_whole:
-            values = torch.where(a <= self._least, self._low, values)
-            values = torch.where(a >= self._most, self._high, values)
-            return values.clamp(self._low, self._high).to(self._dtype).view(shape)
-        offset = values.floor().clamp(self._low, self._high)
-        half = (offset / 2).floor()
-        whole = half.to(torch.int64) * 2 + (offset - 2 * half).to(torch.int64) + self._base
-        whole = whole + (a >= self._most) * self._last
-        is_unsigned = self._dtype == torch.uint64
-        return (whole.view(torch.uint64) if is_unsigned else whole.to(self._dtype)).view(shape)
+    return PlainRange(low, high, middle, half_range)
