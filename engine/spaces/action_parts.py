@@ -55,7 +55,7 @@ def parts_of(space: AnySpace) -> ActionParts:
         ConfigError: A policy cannot choose its actions.
     """
     leaves = leaves_of(space, "action")
-    nvec = tuple(n for leaf in leaves for n in choices_of(leaf.space))
+    nvec = tuple(n for leaf in leaves for n in num_choices_of(leaf.space))
     boxes = [leaf.space for leaf in leaves if isinstance(leaf.space, spaces.Box)]
     num_reals = sum(num_entries(box) for box in boxes)
     if num_reals and max(nvec, default=0) > EXACT_IN_FLOAT32:
@@ -87,7 +87,7 @@ def leaf_columns(space: AnySpace) -> tuple[tuple[LeafSpace, slice], ...]:
     return tuple(columns)
 
 
-def choices_of(space: LeafSpace) -> tuple[int, ...]:
+def num_choices_of(space: LeafSpace) -> tuple[int, ...]:
     """Number of choices of each categorical entry of a leaf; none in a Box."""
     match space:
         case spaces.Discrete():
