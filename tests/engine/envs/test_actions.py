@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -239,6 +239,9 @@ def test_an_action_without_entries_is_refused_by_name(shape: tuple[int, ...]):
         Discrete(5, start=2),
         Discrete(3, dtype=np.int32),
         Discrete(200, start=20, dtype=np.uint8),
+        MultiDiscrete([3, 2], start=[1, -1], dtype=np.int32),
+        MultiBinary((2, 2)),
+        Tuple((Discrete(3, start=2), Dict(speed=Box(0, 5, (2,), np.float64)))),
     ],
     ids=str,
 )
@@ -261,9 +264,12 @@ def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(space: gymnasiu
             chosen = algorithm.act(state.network, observation, of_step)["action"]
             assert chosen.shape == (4, *field.shape)
             env.step(chosen.numpy().astype(field.dtype))
-    seen = np.stack(
-        [np.asarray(action) for one in env.unwrapped.envs for action in one.unwrapped.seen]
-    )
+    actions = [action for one in env.unwrapped.envs for action in one.unwrapped.seen]
+    assert len(actions) == 4 * 50
+    if isinstance(space, Tuple):
+        assert {int(gear) for gear, _ in actions} == {2, 3, 4}
+        return
+    seen = np.stack([np.asarray(action) for action in actions])
     assert seen.dtype == space.dtype
     if isinstance(space, Discrete) and space.n < 10:
         assert set(seen.tolist()) == set(range(int(space.start), int(space.start + space.n)))
