@@ -200,4 +200,7 @@ class Weights:
         return self.buffer.nbytes
 
 
+NEXT = "next_"
+"""In transitions from replay, begins the name of a field that belongs to the state after them."""
+
 Arrays = Mapping[str, npt.NDArray[np.generic]]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
-from engine.algorithms.inputs import Inputs
+from engine.algorithms.inputs import STATE, Inputs
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
-from engine.rollout import Field
+from engine.rollout import NEXT, Field
 from engine.spaces.leaves import AnySpace
+from engine.spaces.observations import MASK
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
@@ -199,18 +200,10 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-NEXT = "next_"
-"""Begins the name of a field of a transition that belongs to the state after it."""
-STATE = "state"
-"""The field with the memory of a recurrent network."""
-ACTION_MASK = "action_mask"
-"""The field that says which actions are valid."""
-
-
 def _of_transition(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     of_states = [msgspec.structs.replace(item, extra_rows=0) for item in fields if item.extra_rows]
     return (
-        *(item for item in of_states if item.name != ACTION_MASK),
+        *(item for item in of_states if item.name != MASK),
         *(msgspec.structs.replace(item, name=NEXT + item.name) for item in of_states),
         *(item for item in fields if not item.extra_rows),
         Field("reward", "float32"),

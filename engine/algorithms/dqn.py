@@ -5,13 +5,15 @@ prioritised replay (Schaul et al., 2016); the replay store provides both on requ
 
 Exploration belongs to the weights: epsilon is a parameter that no gradient reaches. The learner
 lowers it during training, and actors receive it with the policy that it belongs to.
+
+With a memory, `network.core`, it is `engine.algorithms.recurrent_dqn`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-import gymnasium
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
@@ -30,13 +32,14 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.inputs import Inputs, observation_of
-from engine.algorithms.networks import action_field
-from engine.algorithms.q_network import QNetwork
+from engine.algorithms.inputs import Inputs, Observation, map_leaves, mask_of, observation_of
+from engine.algorithms.q_network import QNetwork, among_valid, random_action
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, part_of_whole, shared_step
 from engine.errors import ConfigError
-from engine.rollout import Field
-from engine.spaces.observations import observation_fields
+from engine.rollout import NEXT, Field
+from engine.spaces.action_parts import ActionParts, action_field, parts_of
+from engine.spaces.leaves import AnySpace
+from engine.spaces.observations import MASK, OBSERVATION, mask_field, observation_fields
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -81,6 +84,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     initial_priorities: bool = False
     """Set initial priorities to the actors' TD errors instead of the largest priority so far."""
     batch_size: PositiveInt = 32
+    """Transitions of an optimiser step; with `network.core`, sequences of `rollout_steps` each."""
     updates_per_batch: PositiveInt = 16
     """Optimiser steps for each message from the replay buffer, and for each weights version."""
     replay_ratio: PositiveFloat = 8.0
@@ -99,6 +103,9 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     epsilon_spread: NonNegativeFloat = 0.0
     """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X uses 7."""
     rollout_steps: PositiveInt = 16
+    burn_in_steps: NonNegativeInt | None = None
+    """With `network.core`: steps before a sequence over which both networks only refresh their
+    memory. `null`: half of `rollout_steps`."""
 
 
 class ApexConfig(DqnConfig, frozen=True, kw_only=True):
@@ -118,20 +125,15 @@ class Dqn:
 
     Args:
         config: Hyperparameters.
-        network: The trunk.
+        network: Encoders and trunk.
         spaces: Of one environment.
 
     Raises:
-        ConfigError: Actions are not discrete, or sizes that can never be satisfied.
+        ConfigError: Actions are not one discrete choice, or sizes that can never be satisfied.
     """
 
     def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        if not isinstance(spaces.action, gymnasium.spaces.Discrete) or spaces.action.start != 0:
-            raise ConfigError(
-                f"Q-learning needs discrete actions counted from 0, the environment has"
-                f" {spaces.action}",
-                where="env.id",
-            )
+        self._num_actions = _one_choice(spaces.action)
         if config.min_replay_size > config.replay_capacity:
             raise ConfigError(
                 f"{config.min_replay_size} env steps never fit into {config.replay_capacity}",
@@ -140,8 +142,8 @@ class Dqn:
             )
         self._config = config
         self._network_spec = network
-        self._observation = spaces.observation
-        self._action = spaces.action
+        self._spaces = spaces
+        self._action_field = action_field(spaces.action)
         self._sends_values = config.prioritized and config.initial_priorities
         self._step = GradientStep(
             loss=self._loss,
@@ -150,37 +152,49 @@ class Dqn:
             max_gradient_norm=config.max_gradient_norm,
         )
 
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of a rollout."""
+        spaces, values = self._spaces, VALUE_FIELDS if self._sends_values else ()
+        mask = [mask_field(self._num_actions)] if spaces.has_action_mask else []
+        return (
+            *observation_fields(spaces.observation),
+            *mask,
+            self._action_field,
+            *(Field(name, "float32") for name in values),
+        )
+
     def samples(self) -> SampleRequest:
         config = self._config
-        values = VALUE_FIELDS if self._sends_values else ()
         return SampleRequest(
             rollout_steps=config.rollout_steps,
-            fields=(
-                *observation_fields(self._observation),
-                action_field(self._action),
-                *(Field(name, "float32") for name in values),
-            ),
-            replay=ReplayRequest(
-                capacity=config.replay_capacity,
-                min_size=config.min_replay_size,
-                batch_size=config.batch_size,
-                updates_per_batch=config.updates_per_batch,
-                replay_ratio=config.replay_ratio,
-                n_step=config.n_step,
-                discount=config.discount,
-                priority_exponent=config.priority_exponent if config.prioritized else 0.0,
-                importance_exponent=config.importance_exponent,
-                value_fields=VALUE_FIELDS if self._sends_values else None,
-            ),
+            fields=self.fields,
+            replay=self._replay,
             corrects_staleness=True,
             shares_batches=True,
             unread_by_act=DqnConfig.__struct_fields__,
             unread_by_step=_UNREAD_BY_STEP,
         )
 
+    @property
+    def _replay(self) -> ReplayRequest:
+        config = self._config
+        return ReplayRequest(
+            capacity=config.replay_capacity,
+            min_size=config.min_replay_size,
+            batch_size=config.batch_size,
+            updates_per_batch=config.updates_per_batch,
+            replay_ratio=config.replay_ratio,
+            n_step=config.n_step,
+            discount=config.discount,
+            priority_exponent=config.priority_exponent if config.prioritized else 0.0,
+            importance_exponent=config.importance_exponent,
+            value_fields=VALUE_FIELDS if self._sends_values else None,
+        )
+
     def network(self) -> QNetwork:
         return QNetwork(
-            self._observation, int(self._action.n), self._network_spec, self._config.dueling
+            self._spaces.observation, self._num_actions, self._network_spec, self._config.dueling
         )
 
     def init(self, seed: int) -> LearnerState:
@@ -206,30 +220,40 @@ class Dqn:
         return drawn
 
     def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
-        """Epsilon-greedy; see `Algorithm`."""
+        """Epsilon-greedy among the valid actions; see `Algorithm`."""
         assert isinstance(network, QNetwork)
-        q: Tensor = network(observation_of(inputs))
-        best, greedy = q.max(dim=-1)
+        mask = mask_of(inputs)
+        q, memory = self._values(network, inputs)
+        best, greedy = among_valid(q, mask).max(dim=-1)
         explores, random = noise.unbind(-1)
-        any_action = (random * q.shape[-1]).to(torch.int64)
+        any_action = random_action(random, q.shape[-1], mask)
         a_t = torch.where(explores < network.epsilon, any_action, greedy)
+        chosen = {"action": self._shaped(a_t), **memory}
         if not self._sends_values:
-            return {"action": a_t}
+            return chosen
         taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
-        return {"action": a_t, **dict(zip(VALUE_FIELDS, (taken, best), strict=True))}
+        return {**chosen, **dict(zip(VALUE_FIELDS, (taken, best), strict=True))}
 
-    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor:
+    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor | Mapping[str, Tensor]:
         assert isinstance(network, QNetwork)
-        return network.forward(observation_of(inputs)).argmax(dim=-1)
+        q, memory = self._values(network, inputs)
+        a_t = self._shaped(among_valid(q, mask_of(inputs)).argmax(dim=-1))
+        return {"action": a_t, **memory} if memory else a_t
+
+    def _values(self, network: QNetwork, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """q(s, .) [B, num_actions], and what else acting returns."""
+        return network.forward(observation_of(inputs)), {}
+
+    def _shaped(self, action: Tensor) -> Tensor:
+        """Actions [B] in the shape of their field."""
+        return action.view(-1, *self._action_field.shape)
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         assert isinstance(state.network, QNetwork)
         assert state.target is not None
         config = self._config
-        num_updates, batch_size = batch["reward"].shape
-        samples = {name: batch[name].flatten(0, 1) for name in _SAMPLE_FIELDS}
-        with torch.no_grad():  # the target network does not change within a message
-            samples["next_q"] = state.target.network(samples["next_observation"])
+        num_updates, batch_size = batch["weight"].shape
+        samples = self._prepare(state.target, batch)
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
         told = state.steps.take(
@@ -243,11 +267,28 @@ class Dqn:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
         state.network.epsilon.fill_(self._epsilon(state.num_updates))
-        state.network.input.learn(samples["observation"], state.replicas)
+        if state.network.input.normalizes:
+            state.network.input.learn(self._observed(batch), state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = float(state.network.epsilon)
-        priorities = errors if config.prioritized else None
-        return UpdateResult(num_updates * batch_size, named, priorities)
+        samples_trained = num_updates * batch_size * self._replay.samples_per_draw
+        return UpdateResult(samples_trained, named, errors if config.prioritized else None)
+
+    def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
+        """The samples of all updates, [updates x batch size, ...], with values of the target
+        network, which does not change within a message."""
+        samples = {
+            name: values.flatten(0, 1)
+            for name, values in batch.items()
+            if name not in ("key", "version")
+        }
+        with torch.no_grad():
+            next_q = target.network(observation_of(samples, NEXT_OBSERVATION))
+        return samples | {"next_q": next_q, "action": samples["action"].view(len(next_q))}
+
+    def _observed(self, batch: Batch) -> Observation:
+        """The observations that were trained on, [N, ...]."""
+        return map_leaves(lambda leaf: leaf.flatten(0, 1), observation_of(batch))
 
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
@@ -268,14 +309,17 @@ class Dqn:
             metrics are the share of these samples.
         """
         next_q = minibatch["next_q"]
-        assert next_q.shape == (*minibatch["reward"].shape, int(self._action.n)), next_q.shape
+        assert next_q.shape == (*minibatch["reward"].shape, self._num_actions), next_q.shape
         with torch.no_grad():
-            ranking = network(minibatch["next_observation"]) if self._config.double else next_q
+            ranking = next_q
+            if self._config.double:
+                ranking = network(observation_of(minibatch, NEXT_OBSERVATION))
+            ranking = among_valid(ranking, minibatch.get(NEXT_MASK))
             best = ranking.argmax(dim=-1, keepdim=True)
             target = torch.addcmul(
                 minibatch["reward"], minibatch["discount"], next_q.gather(-1, best).squeeze(-1)
             )
-        q_tm1 = network(minibatch["observation"])
+        q_tm1 = network(observation_of(minibatch))
         q = q_tm1.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
         assert q.shape == target.shape, (q.shape, target.shape)
         huber = nn.functional.smooth_l1_loss(q, target, reduction="none")
@@ -283,10 +327,7 @@ class Dqn:
         with torch.no_grad():
             error = (target - q).abs()
             means = torch.stack((loss, error.mean(), q.mean()))
-        if replicas.count > 1:
-            part = part_of_whole(replicas)
-            loss, means = loss * part, means * part
-        return loss, torch.cat((means, error)).detach()
+        return share_of_loss(loss, means, error, replicas)
 
     def _epsilon(self, num_updates: int) -> float:
         config = self._config
@@ -301,9 +342,40 @@ class Dqn:
 
     def _falling(self, initial: float, final: float, over: int, num_updates: int) -> float:
         """Linear in the env steps that correspond to this many updates."""
-        env_steps = num_updates * self._config.batch_size / self._config.replay_ratio
+        samples = num_updates * self._config.batch_size * self._replay.samples_per_draw
+        env_steps = samples / self._config.replay_ratio
         return initial + min(env_steps / max(over, 1), 1.0) * (final - initial)
 
 
 _METRICS = ("loss", "td_error", "q_mean")
-_SAMPLE_FIELDS = ("observation", "action", "reward", "discount", "next_observation", "weight")
+NEXT_OBSERVATION, NEXT_MASK = f"{NEXT}{OBSERVATION}", f"{NEXT}{MASK}"
+
+
+def share_of_loss(
+    loss: Tensor, means: Tensor, errors: Tensor, replicas: ReplicaGroup
+) -> tuple[Tensor, Tensor]:
+    """What a loss returns: its value, and metrics with the errors; the share of these samples.
+
+    Args:
+        loss: Mean over these samples.
+        means: The metrics of `_METRICS`, means too.
+        errors: |delta| of each sample, [N].
+        replicas: The learners with the other shares.
+    """
+    if replicas.count > 1:
+        part = part_of_whole(replicas)
+        loss, means = loss * part, means * part
+    return loss, torch.cat((means, errors)).detach()
+
+
+def _one_choice(action: AnySpace) -> int:
+    """Number of actions of a space with a single discrete choice; ConfigError for others."""
+    parts: ActionParts = parts_of(action)
+    if len(parts.nvec) == 1 and not parts.num_reals:
+        return parts.nvec[0]
+    raise ConfigError(
+        f"Q-learning needs discrete actions, one choice in each step; the environment has {action}",
+        where="env.id",
+        fix="use algorithm.name ppo or impala, or wrap the environment so that one number stands"
+        " for each combination of choices",
+    )

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.algorithms.base import Algorithm, Spaces
-from engine.algorithms.dqn import ApexConfig, Dqn, DqnConfig
+from engine.algorithms.dqn import ApexConfig, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.recurrent_dqn import make_dqn
 from engine.blame import blamed
 from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
@@ -26,8 +27,8 @@ class Entry:
 ALGORITHMS: dict[str, Entry] = {
     "ppo": Entry(PpoConfig, Ppo),
     "impala": Entry(ImpalaConfig, Impala),
-    "dqn": Entry(DqnConfig, Dqn),
-    "apex": Entry(ApexConfig, Dqn),
+    "dqn": Entry(DqnConfig, make_dqn),
+    "apex": Entry(ApexConfig, make_dqn),
 }
 
 

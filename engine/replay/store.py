@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.replay.transitions import initial_errors, n_step_transitions
-from engine.rollout import Arrays, Layout, Rollout
+from engine.rollout import NEXT, Arrays, Layout, Rollout
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -31,7 +31,6 @@ Places: TypeAlias = tuple[IntArray, IntArray, IntArray]
 Inserted: TypeAlias = tuple[int, BoolArray, FloatArray | None]
 """The first position of a rollout; which of its positions can be drawn; and their initial errors,
 if actors send values."""
-NEXT = "next_"
 
 
 class Drawn(Protocol):
