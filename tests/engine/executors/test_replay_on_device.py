@@ -24,11 +24,11 @@ from engine.roles.commands import (
     UpdateFromSamples,
 )
 from engine.rollout import Rollout
-from engine.spec import EnvSpec, StalenessSpec
+from engine.spec import CoreSpec, EnvSpec, StalenessSpec
 from engine.testing import make_experiment
 
 
-def make(name: str) -> Blueprint:
+def make(name: str, core: CoreSpec | None = None) -> Blueprint:
     sizes = {"rollout_steps": 7, "replay_capacity": 90, "min_replay_size": 10, "n_step": 3}
     batch = {"batch_size": 16, "updates_per_batch": 3}
     experiment = make_experiment(
@@ -36,7 +36,8 @@ def make(name: str) -> Blueprint:
         env=EnvSpec(id="CartPole-v1", num_envs=4),
         staleness=StalenessSpec(mode="unbounded"),
     )
-    experiment = replace(experiment, algorithm={"name": name, **sizes, **batch})
+    network = replace(experiment.network, core=core)
+    experiment = replace(experiment, algorithm={"name": name, **sizes, **batch}, network=network)
     return make_blueprint(experiment, build_graph(load_policy("gpu-only"), experiment).cut)
 
 
@@ -59,9 +60,10 @@ def as_arrays(blueprint: Blueprint, rollout: DeviceRollout) -> Rollout:
     return Rollout(rollout.info, buffer)
 
 
+@pytest.mark.parametrize("core", [None, CoreSpec(name="gru", size=3)], ids=["plain", "gru"])
 @pytest.mark.parametrize("name", ["dqn", "apex"])
-def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str):
-    blueprint, clock = make(name), ManualClock()
+def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str, core: CoreSpec | None):
+    blueprint, clock = make(name, core), ManualClock()
     ours, theirs = DeviceReplayExecutor(blueprint, 0, clock), ReplayExecutor(blueprint, 0, clock)
     learner = LearnerExecutor(blueprint, None, clock, device=blueprint.device_of(0))
     for number, rollout in enumerate(rollouts_of(blueprint, 9)):  # more than there is room for
@@ -81,6 +83,8 @@ def test_what_is_drawn_is_what_the_store_of_arrays_draws(name: str):
             is_large = field in ("observation", "next_observation", "action", "reward")
             assert not is_large or values.device.type == blueprint.device_of(0).type
         (updated,) = learner.perform(UpdateFromSamples(samples))
+        assert updated.samples_trained == 16 * 3 * (7 if core else 1)
+        assert sum(updated.samples_by_version.values()) == updated.samples_trained
         assert (updated.priorities is not None) == (name == "apex")
         if updated.priorities is not None:
             for executor in (ours, theirs):

@@ -1,0 +1,138 @@
+"""Optimiser steps of networks with memory can be compiled, and then do what eager ones do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from engine.algorithms.gradient import FunctionalStep, gather
+from engine.blueprint import Blueprint, make_blueprint
+from engine.compilation.compiled import CompiledSteps
+from engine.compilation.compiler import write_library
+from engine.compilation.library import Library
+from engine.compilation.staging import SampleStaging, Staging
+from engine.compilation.tracing import TRACE, record
+from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
+from engine.testing import make_experiment
+
+TOLERANCE = 1e-5
+CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
+ALGORITHMS = {
+    "ppo": {"rollout_steps": 5, "batch_steps": 40, "minibatch_steps": 20, "num_epochs": 2},
+    "impala": {"rollout_steps": 5, "batch_steps": 40},
+    "dqn": {"rollout_steps": 5, "batch_size": 4, "updates_per_batch": 3, "prioritized": True},
+    "apex": {"rollout_steps": 5, "batch_size": 4, "updates_per_batch": 3, "burn_in_steps": 0},
+}
+
+
+def with_memory(name: str, core: str) -> Blueprint:
+    unbounded = StalenessSpec(mode="unbounded")
+    experiment: Experiment = make_experiment(env=CARTPOLE, staleness=unbounded)
+    memory = CoreSpec(name=core, size=6)  # type: ignore[arg-type]
+    return make_blueprint(
+        msgspec.structs.replace(
+            experiment,
+            algorithm={"name": name, **ALGORITHMS[name]},
+            network=NetworkSpec(hidden_sizes=(8,), core=memory),
+        )
+    )
+
+
+EVERY_ONE = pytest.mark.parametrize(
+    "blueprint",
+    [
+        pytest.param((name, core), id=f"{name}-{core}")
+        for name in ALGORITHMS
+        for core in ("gru", "lstm")
+    ],
+)
+
+
+def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
+    """With resets inside, and of replayed sequences some that have a burn-in."""
+    random = torch.Generator().manual_seed(1)
+    if blueprint.replay is None:
+        batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+        batch["log_prob"].uniform_(-1.0, -0.4, generator=random)
+        batch["terminated"].bernoulli_(0.1, generator=random)
+    else:
+        batch = SampleStaging(blueprint.samples).tensors
+        batch["weight"].uniform_(0.0, 1.0, generator=random)
+        batch["discount"].uniform_(0.0, 1.0, generator=random)
+        batch["has_burn_in"].bernoulli_(0.5, generator=random)
+        batch["span"].fill_(1)
+    for name in ("observation", "reward", "state"):
+        batch[name].normal_(generator=random)
+    batch["action"].random_(0, 2, generator=random)
+    batch["valid"].bernoulli_(0.8, generator=random)
+    return batch
+
+
+class FunctionalTaker:
+    """What a compiled library computes, without a compiler."""
+
+    def __init__(self, step, network) -> None:
+        self._step = FunctionalStep(network, step)
+
+    def take(self, state, step, samples, order=None, rate=1.0):
+        told = []
+        for rows in [None] if order is None else order:
+            minibatch = samples if rows is None else gather(samples, rows)
+            tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
+            rate_now = torch.tensor(step.learning_rate * rate)
+            *new, metrics = self._step.take(*tensors, rate_now, minibatch)
+            for old, values in zip(tensors, new, strict=True):
+                old.copy_(values)
+            told.append(metrics)
+        return torch.stack(told)
+
+
+def check_equal_training(blueprint: Blueprint, steps) -> None:
+    batch = random_batch(blueprint)
+    eager, other = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
+    other.steps = steps
+    for _ in range(4):
+        one, two = (blueprint.algorithm.update(state, batch) for state in (eager, other))
+        assert two.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
+        assert one.samples_trained == two.samples_trained
+        if one.errors is not None:
+            torch.testing.assert_close(two.errors, one.errors, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(other.weights.vector, eager.weights.vector, atol=TOLERANCE, rtol=0)
+
+
+@EVERY_ONE
+def test_the_functional_step_is_the_eager_one(blueprint: tuple[str, str]):
+    made = with_memory(*blueprint)
+    recorder = record(made, made.algorithm.init(0))
+    assert recorder.step is not None
+    check_equal_training(made, FunctionalTaker(recorder.step, made.algorithm.init(0).network))
+
+
+@pytest.mark.parametrize("kind", TRACE)
+@EVERY_ONE
+def test_what_is_traced_reads_its_arguments_only(blueprint: tuple[str, str], kind: str):
+    graph = TRACE[kind](with_memory(*blueprint)).graph  # type: ignore[index]
+    assert all(node.op != "get_attr" for node in graph.graph.nodes)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("name", "core"), [("ppo", "gru"), ("dqn", "lstm")])
+def test_a_library_agrees_with_eager_steps(
+    name: str, core: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    blueprint, library = with_memory(name, core), tmp_path / "made" / "steps.so"
+    library.parent.mkdir()
+    write_library(blueprint, "steps", library, tmp_path)
+    steps = CompiledSteps(Library(library))
+    check_equal_training(blueprint, steps)
+    state = blueprint.algorithm.init(3)
+    state.steps = steps
+    blueprint.algorithm.update(state, random_batch(blueprint))
+    assert state.weights.steps.count() != (0, 0)
