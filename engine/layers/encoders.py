@@ -100,6 +100,7 @@ def build_features(space: AnySpace, spec: NetworkSpec) -> tuple[nn.Module, int]:
     Raises:
         ConfigError: An unknown name, or observations that a trunk or an encoder cannot take.
     """
+    encoded = encoded_leaves(space, spec)
     if (box := lone_box(observation_leaves(space))) is not None:
         return build_trunk(box.shape, spec)
     if spec.name not in (None, "mlp"):
@@ -108,7 +109,7 @@ def build_features(space: AnySpace, spec: NetworkSpec) -> tuple[nn.Module, int]:
             where="network.name",
             fix=f"network.encoders: {{LEAF: {{name: {spec.name}}}}}",
         )
-    built = [_build_encoder(leaf, spec) for leaf in encoded_leaves(space, spec)]
+    built = [_build_encoder(leaf, spec) for leaf in encoded]
     encoders = [encoder for encoder, _ in built]
     total = sum(num_features for _, num_features in built)
     trunk, num_features = build_trunk((total,), msgspec.structs.replace(spec, name="mlp"))
