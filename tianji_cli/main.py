@@ -124,7 +124,8 @@ def up(
         profiles=profile,
     )
     if dry_run:
-        show_plan(check_only(request, output), output)
+        checked = check_only(request, output)
+        show_plan(checked.plan, checked.module_directories, output)
         return
     raise typer.Exit(run_command(request, output))
 
@@ -144,7 +145,7 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Show the fragments, processes and channels that `up` would start, and where."""
+    """Show what the network gets and chooses, and which processes `up` would start, and where."""
     from tianji_cli.commands.plan import draw_plan, show_plan
     from tianji_cli.commands.run_request import UpRequest, load
 
@@ -160,7 +161,7 @@ def plan(
     found, output = load(request), output_of(context)
     if svg is not None:
         draw_plan(found.plan, svg)
-    show_plan(found.plan, output)
+    show_plan(found.plan, found.module_directories, output)
     found.tell(output)
 
 

@@ -65,6 +65,11 @@ def own_stdout() -> TextIO:
     return _own[0] if _own else sys.stdout
 
 
+def is_stdout_replaced() -> bool:
+    """Whether another program that runs this one in its process collects what it prints."""
+    return sys.stdout is not sys.__stdout__ and not _own
+
+
 def part_from_user_code() -> TextIO:
     """From now on, output of other code goes to standard error.
 

@@ -120,11 +120,13 @@ def _leaves_below(space: AnySpace, path: tuple[str, ...], what: str) -> Iterator
 def _refused(space: AnySpace, path: tuple[str, ...], what: str, why: str) -> ConfigError:
     place = f"the part {'.'.join(path)!r} of the {what} space" if path else f"the {what} space"
     instead = next((text for kind, text in INSTEAD.items() if isinstance(space, kind)), SUPPORTED)
+    drop = "drop it: env.wrappers: [{name: FilterObservation, filter_keys: [the others]}]; or "
+    helps = drop if len(path) == 1 and what == "observation" else ""
     wrapper = "ActionWrapper" if what == "action" else "ObservationWrapper"
     return ConfigError(
         f"{place} is a {type(space).__name__} that {why}: {space}",
         where="env.id",
-        fix=f"register the environment wrapped in a gymnasium.{wrapper} that has {instead};"
+        fix=f"{helps}register the environment wrapped in a gymnasium.{wrapper} that has {instead};"
         " docs/extending.md shows how",
     )
 

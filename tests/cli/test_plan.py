@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -92,3 +93,54 @@ def test_learners_that_update_together_are_refused_on_several_hosts(policy: str,
     code, tree, errors = plan(tmp_path, *together, "--limit", "box2")
     assert code == 0, errors
     assert tree.count("learner-") == 2
+
+
+SPACES = """\
+name: spaces
+modules: [space_envs]
+env: {{id: AnySpace-v0, kwargs: {{observation: {}, action: {}, mask: {}}}}}
+algorithm: {{name: ppo}}
+stop: {{env_steps: 1000}}
+network: {{core: {{name: gru, size: 32}}}}
+"""
+
+
+def written(tmp_path: Path, observation: str, action: str, mask: str) -> str:
+    path = tmp_path / "spaces.yaml"
+    path.write_text(SPACES.format(observation, action, mask))
+    return str(path)
+
+
+def test_leaves_encoders_actions_mask_and_core_are_shown(tmp_path: Path):
+    experiment = written(tmp_path, "dict", "nested (hybrid)", "info")
+    code, tree, errors = plan(tmp_path, "-x", experiment)
+    assert code == 0, errors
+    lines = [line.strip("│├└─ \xa0") for line in tree.splitlines()]
+    for line in (
+        "camera: Box(0, 255, (10, 10, 3), uint8); encoder minatar_cnn",
+        "gear: Discrete(3); encoder one_hot",
+        "speed: Box(-inf, inf, (2,), float32); encoder mlp",
+        "action.arm.0: Discrete(2): choices among 2",
+        "action.arm.1: Box(-1.0, 1.0, (2,), float32): 2 reals",
+        "action.mode: MultiDiscrete([2 3]): choices among 2, 3",
+        "action mask: action_mask of the environment's info",
+        "core: gru of 32",
+    ):
+        assert line in lines
+    words = ["--json", "plan", "-x", written(tmp_path, "box", "discrete", "observation")]
+    result = CliRunner().invoke(app, [*words, "-s", "network.core=null"])
+    network = json.loads(result.stdout)["network"]
+    assert network["observation"] == [
+        {"name": "observation", "space": "Box(-1.0, 1.0, (3,), float32)", "encoder": "mlp"}
+    ]
+    assert network["action"][0]["choices"] == [3]
+    assert (network["action_mask"], network["core"]) == ("observation", None)
+
+
+def test_an_environment_that_cannot_be_made_here_leaves_them_out_and_says_so(tmp_path: Path):
+    code, tree, errors = plan(tmp_path, "-s", "env.id=nowhere:Nowhere-v0")
+    assert code == 0
+    assert "observation" not in tree
+    assert "spaces and encoders are not shown: env.id: the module 'nowhere'" in errors
+    words = ["--json", "plan", "-s", "env.id=nowhere:Nowhere-v0"]
+    assert json.loads(CliRunner().invoke(app, words).stdout)["network"] is None

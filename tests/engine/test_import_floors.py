@@ -19,7 +19,17 @@ CLI = sorted((ROOT / "tianji_cli").rglob("*.py"))
 
 FLOORS = {
     "engine": (
-        ("errors", "clock", "timing", "rollout", "progress", "seeds", "search_path", "wording"),
+        (
+            "errors",
+            "clock",
+            "timing",
+            "rollout",
+            "progress",
+            "seeds",
+            "search_path",
+            "wording",
+            "outline",
+        ),
         ("spec", "blame", "files", "spaces"),
         ("config", "trace", "admission", "replay"),
         ("messages", "layers", "graph"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,11 +12,16 @@ from rich.text import Text
 from rich.tree import Tree
 
 from engine.errors import ConfigError
+from engine.host.malloc import reading_libraries
+from engine.outline import Outline
+from engine.search_path import look_in
+from engine.wording import plural
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.planning.placement import Placement, crowded
 from tianji_cli.planning.plan import Plan
 from tianji_cli.planning.resources import planned_pinning, threads_of, wanted_device
+from tianji_cli.streams import is_stdout_replaced
 
 PLAN_SCHEMA_VERSION = 1
 
@@ -38,14 +44,23 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     fragments: dict[str, tuple[str, ...]]
     processes: tuple[Placement, ...]
     channels: tuple[PlannedChannel, ...]
+    network: Outline | None
+    """`null` if the environment cannot be made here."""
 
 
-def show_plan(plan: Plan, output: Output) -> None:
-    """Prints a plan as a tree or as one JSON document."""
+def show_plan(plan: Plan, directories: Sequence[str], output: Output) -> None:
+    """Prints a plan as a tree or as one JSON document.
+
+    Args:
+        plan: The plan.
+        directories: Where the user's own modules are searched.
+        output: Where to.
+    """
+    outline = _outline(plan, directories, output)
     if output.is_json:
-        output.document(_document(plan))
+        output.document(_document(plan, outline))
     else:
-        output.data.print(_tree(plan))
+        output.data.print(_tree(plan, outline))
     cores = {host.name: known for host in plan.hosts if (known := _num_cores(host))}
     warnings = [f"over-subscribed: {words}" for words in crowded(plan.placements, cores)]
     for words in () if plan.graph.is_inline else warnings:
@@ -66,7 +81,25 @@ def draw_plan(plan: Plan, path: Path) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
-def _document(plan: Plan) -> PlanDocument:
+def _outline(plan: Plan, directories: Sequence[str], output: Output) -> Outline | None:
+    """What the network gets and chooses; None, with a note, if the environment cannot be made here:
+    only the hosts need its packages."""
+    with reading_libraries():
+        from engine.host.user_code import restored_process
+        from engine.runtime.outlining import outline_of
+
+    look_in(directories)
+    if not is_stdout_replaced():
+        output.part_from_user_code()
+    try:
+        with restored_process():
+            return outline_of(plan.experiment, plan.graph.cut)
+    except ConfigError as error:
+        output.say(f"note: spaces and encoders are not shown: {error}")
+        return None
+
+
+def _document(plan: Plan, outline: Outline | None) -> PlanDocument:
     policy = plan.graph.policy
     return PlanDocument(
         policy=policy.name,
@@ -77,14 +110,31 @@ def _document(plan: Plan) -> PlanDocument:
             PlannedChannel(edge.source, edge.target, edge.carries, edge.channel)
             for edge in policy.edges
         ),
+        network=outline,
     )
 
 
-def _tree(plan: Plan) -> RenderableType:
+def _add_outline(tree: Tree, outline: Outline) -> None:
+    observation = tree.add("observation")
+    for leaf in outline.observation:
+        observation.add(Text(f"{leaf.name}: {leaf.space}; encoder {leaf.encoder}"))
+    action = tree.add("action")
+    for part in outline.action:
+        choices = f"choices among {', '.join(map(str, part.choices))}" if part.choices else ""
+        action.add(Text(f"{part.name}: {part.space}: {choices or plural(part.num_reals, 'real')}"))
+    if outline.action_mask is not None:
+        tree.add(f"action mask: action_mask of the environment's {outline.action_mask}")
+    if outline.core is not None:
+        tree.add(f"core: {outline.core}")
+
+
+def _tree(plan: Plan, outline: Outline | None) -> RenderableType:
     policy, experiment = plan.graph.policy, plan.experiment
     heading = f"{experiment.name}: {experiment.algorithm_name} on {experiment.env.id}"
     tree = Tree(Text(heading, style="bold"))
     tree.add(Text.assemble("policy ", (policy.name, "bold"), f": {policy.summary}"))
+    if outline is not None:
+        _add_outline(tree, outline)
     fragments = tree.add("fragments")
     for name, item in policy.fragments.items():
         count = sum(process.fragment == name for process in plan.graph.processes)

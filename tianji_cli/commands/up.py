@@ -139,7 +139,7 @@ class _Terminal:
             self._display.close()
 
 
-def check_only(request: UpRequest, output: Output) -> Plan:
+def check_only(request: UpRequest, output: Output) -> Loaded:
     """The checks of `up` before it starts anything, including those on the hosts.
 
     Raises:
@@ -149,7 +149,7 @@ def check_only(request: UpRequest, output: Output) -> Plan:
     loaded.tell(output)
     probe_results(request.results)
     if loaded.plan.graph.is_inline:
-        return loaded.plan
+        return loaded
     paths = RunPaths(request.results / f"check-{os.getpid()}")
     run = RunSession(loaded.plan, paths, True, module_directories=loaded.module_directories)
     terminal = _Terminal(output, loaded.plan, run.run_id)
@@ -159,7 +159,7 @@ def check_only(request: UpRequest, output: Output) -> Plan:
         raise locate(error, loaded.document, loaded.resume_point) from error
     finally:
         terminal.close()
-    return loaded.plan
+    return loaded
 
 
 def _run_processes(

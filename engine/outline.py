@@ -1,0 +1,50 @@
+"""What a network of a run gets, chooses and remembers, in words: for `tianji plan`."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class OutlinedLeaf(msgspec.Struct, frozen=True, kw_only=True):
+    """One leaf of an observation.
+
+    Attributes:
+        name: `observation` if it is the only one, else as in `network.encoders`.
+        space: In Gymnasium's words.
+        encoder: Or the whole trunk, of a lone Box.
+    """
+
+    name: str
+    space: str
+    encoder: str
+
+
+class OutlinedAction(msgspec.Struct, frozen=True, kw_only=True):
+    """One leaf of an action.
+
+    Attributes:
+        name: `action` if it is the only one, else `action.` and its path.
+        space: In Gymnasium's words.
+        choices: Number of choices of each categorical entry.
+        num_reals: Number of real entries.
+    """
+
+    name: str
+    space: str
+    choices: tuple[int, ...]
+    num_reals: int
+
+
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
+    """What crosses the border between environment and network.
+
+    Attributes:
+        observation, action: Leaf by leaf.
+        action_mask: Where masks come from: `observation`, `info` or None.
+        core: Name and size of a memory, such as `gru of 128`; None without one.
+    """
+
+    observation: tuple[OutlinedLeaf, ...]
+    action: tuple[OutlinedAction, ...]
+    action_mask: str | None
+    core: str | None

@@ -1,0 +1,76 @@
+"""Looks at what the network of a run gets, chooses and remembers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import torch
+
+from engine.algorithms.base import Spaces
+from engine.blueprint import make_suitable
+from engine.device import CPU
+from engine.envs.make import make_vector_env, spaces_of
+from engine.envs.observed import look_at_first
+from engine.envs.rehearsal import first_reset
+from engine.envs.torch_envs import make_torch_env, torch_spaces_of
+from engine.extensions import import_all
+from engine.graph.cut import Cut
+from engine.layers.encoders import encoded_leaves
+from engine.outline import Outline, OutlinedAction, OutlinedLeaf
+from engine.spaces.action_parts import choices_of
+from engine.spaces.leaves import leaf_names, leaves_of, num_entries
+from engine.spec import EnvSpec, Experiment
+
+
+def outline_of(experiment: Experiment, cut: Cut) -> Outline:
+    """Makes an environment, resets it once, and looks at what its network would be.
+
+    Raises:
+        ConfigError: A module, the environment, the algorithm or the network cannot be used here.
+    """
+    import_all(experiment)
+    spaces, source = _spaces(experiment, cut)
+    make_suitable(experiment, cut, spaces)
+    network = experiment.network
+    leaves = leaves_of(spaces.action, "action")
+    names = leaf_names(leaves, "action") if len(leaves) > 1 else ("action",)
+    return Outline(
+        observation=tuple(
+            OutlinedLeaf(name=leaf.name, space=_words(leaf.space), encoder=leaf.encoder)
+            for leaf in encoded_leaves(spaces.observation, network)
+        ),
+        action=tuple(
+            OutlinedAction(
+                name=name,
+                space=_words(leaf.space),
+                choices=(choices := choices_of(leaf.space)),
+                num_reals=0 if choices else num_entries(leaf.space),
+            )
+            for name, leaf in zip(names, leaves, strict=True)
+        ),
+        action_mask=source,
+        core=f"{network.core.name} of {network.core.size}" if network.core else None,
+    )
+
+
+def _spaces(experiment: Experiment, cut: Cut) -> tuple[Spaces, str | None]:
+    """The spaces of one environment, and where its action masks come from."""
+    spec: EnvSpec = msgspec.structs.replace(experiment.env, num_envs=1, num_splits=1)
+    if cut.is_on_device:
+        return torch_spaces_of(make_torch_env(spec, torch.device(CPU))), None
+    env = make_vector_env(spec)
+    try:
+        declared = spaces_of(env)
+        if declared.has_action_mask:
+            return declared, "observation"
+        seen = first_reset(lambda: look_at_first(env, declared, spec, experiment.seed), spec)
+        if seen is not None and seen[0].has_action_mask:
+            return replace(declared, has_action_mask=True), "info"
+        return declared, None
+    finally:
+        env.close()
+
+
+def _words(space: object) -> str:
+    return " ".join(str(space).split())
