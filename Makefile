@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-lab test-slow fault-table chaos ends fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow fault-table space-table chaos ends fuzz check fmt clean
 SECONDS_EACH ?= 60
 SEED ?= 1
 ROUNDS ?= 200
@@ -40,6 +40,9 @@ fault-table: setup ## Run all fault tests (root) and write the table in docs/rel
 	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \
 	  tests/faults tests/processes tests/lab tests/cli/test_errors.py
 	$(BIN)/python tests/faults/table.py
+
+space-table: setup ## Train every kind of space with every algorithm; write docs/spaces.md
+	SPACE_TABLE=1 $(BIN)/python -m pytest -m '' tests/engine/test_space_matrix.py
 
 chaos: setup ## Inject faults in random order (SEED) for ten minutes on real hosts (root)
 	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)

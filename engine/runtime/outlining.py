@@ -18,7 +18,7 @@ from engine.extensions import import_all
 from engine.graph.cut import Cut
 from engine.layers.encoders import encoded_leaves
 from engine.outline import Outline, OutlinedAction, OutlinedLeaf
-from engine.spaces.action_parts import choices_of
+from engine.spaces.action_parts import num_choices_of
 from engine.spaces.leaves import leaf_names, leaves_of, num_entries
 from engine.spec import EnvSpec, Experiment
 
@@ -44,7 +44,7 @@ def outline_of(experiment: Experiment, cut: Cut) -> Outline:
             OutlinedAction(
                 name=name,
                 space=_words(leaf.space),
-                choices=(choices := choices_of(leaf.space)),
+                choices=(choices := num_choices_of(leaf.space)),
                 num_reals=0 if choices else num_entries(leaf.space),
             )
             for name, leaf in zip(names, leaves, strict=True)

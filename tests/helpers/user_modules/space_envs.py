@@ -102,7 +102,7 @@ def chosen(space: Space, action: object) -> Iterator[int]:
     match space:
         case spaces.Dict():
             assert isinstance(action, dict), f"a dict is wanted, not {action!r}"
-            assert list(action) == list(space), f"keys {list(action)}, not {list(space)}"
+            assert set(action) == set(space), f"keys {list(action)}, not {list(space)}"
             for key, part in space.items():
                 yield from chosen(part, action[key])
         case spaces.Tuple():
