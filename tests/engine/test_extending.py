@@ -18,10 +18,11 @@ from tests.helpers.paths import REPOSITORY
 ROOT = REPOSITORY
 
 
-def code_blocks() -> dict[str, str]:
-    """The last block of each language."""
+def code_blocks(section: str = "Worked example") -> list[tuple[str, str]]:
+    """Language and text of the blocks of a section."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.processes
@@ -29,7 +30,7 @@ def code_blocks() -> dict[str, str]:
     "policy", ["local", "tianji", pytest.param("gpu-only", marks=pytest.mark.slow)]
 )
 def test_the_worked_example_learns(policy: str, tmp_path: Path):
-    blocks = code_blocks()
+    blocks = dict(code_blocks())
     (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")
     (tmp_path / "corridor.yaml").write_text(blocks["yaml"], encoding="utf-8")
     assert "tianji up -x corridor.yaml" in blocks["sh"]
@@ -48,6 +49,34 @@ def test_the_worked_example_learns(policy: str, tmp_path: Path):
     summary = json.loads(result.stdout)
     assert summary["reached"] is True
     assert summary["algorithm"] == "reinforce"
+
+
+SPACES = "Any observation, any action, any memory"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", range(3))
+def test_examples_of_other_spaces_run(number: int, tmp_path: Path):
+    blocks = code_blocks(SPACES)
+    (module,) = (text for language, text in blocks if language == "python")
+    (tmp_path / "workshop.py").write_text(module, encoding="utf-8")
+    experiments = [text for language, text in blocks if language == "yaml"]
+    assert len(experiments) == 3
+    (tmp_path / "own.yaml").write_text(experiments[number], encoding="utf-8")
+    command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "own.yaml"]
+    quick = ("--policy", "local", "-s", "stop.env_steps=2000")
+    result = subprocess.run(
+        [*command, *quick],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["env_steps_consumed"] >= 2000
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch):
