@@ -56,6 +56,13 @@ def test_an_experiment_that_others_cannot_do_is_refused(tmp_path: Path):
     assert error.value.where.endswith("mine.yaml:7: tasks.t.experiment")
     with pytest.raises(ConfigError, match=r"env\.wrappers: other systems do not apply wrappers"):
         load_suite(written(tmp_path, "minigrid_doorkey_ppo"))
+    own = tmp_path / "remembers.yaml"
+    own.write_text(
+        "version: 1\nname: own\nenv: {id: CartPole-v1}\nalgorithm: {name: ppo}\n"
+        "network: {core: {name: gru, size: 8}}\nstop: {env_steps: 100}\n"
+    )
+    with pytest.raises(ConfigError, match=r"network\.core: other systems are not set up"):
+        load_suite(written(tmp_path, str(own)))
     with pytest.raises(ConfigError, match="no such file"):
         load_suite(written(tmp_path, "nowhere"))
 

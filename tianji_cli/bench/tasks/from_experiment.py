@@ -71,6 +71,11 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
             where="env.wrappers",
             fix="register an environment that is wrapped already, in a module of your own",
         )
+    for key in ("core", "encoders"):
+        if getattr(experiment.network, key):
+            raise ConfigError(
+                f"other systems are not set up for network.{key}", where=f"network.{key}"
+            )
     algorithm = msgspec.to_builtins(read_config(experiment))
     task: dict[str, Any] = {
         "env": _known(msgspec.to_builtins(experiment.env), BenchEnv),
