@@ -414,3 +414,43 @@ def test_one_choice_is_enough_whatever_it_is_wrapped_in(
         for item in dqn.samples().sample_fields
     }
     assert dqn.update(state, batch).samples_trained == 10 * (STEPS if with_core else 1)
+
+
+@pytest.mark.parametrize("core", ["gru", "lstm"])
+def test_it_learns_to_act_on_what_was_seen_at_the_beginning_only(core: str):
+    """The last action must be the one that the first observation named."""
+    steps, count = 4, 64
+    sizes = {"rollout_steps": steps, "batch_size": count, "updates_per_batch": 1}
+    dqn = make(core, **sizes, burn_in_steps=0, learning_rate=3e-3, target_update_period=5)
+    state, random = dqn.init(seed=0), torch.Generator().manual_seed(0)
+    assert isinstance(state.network, QNetwork)
+    assert state.network.core is not None
+    size = state.network.core.state_size
+    cue = torch.arange(count) % ACTIONS
+    observation = torch.zeros(count, steps + 1, OBSERVATION)
+    observation[torch.arange(count), 0, cue] = 1
+    for _ in range(500):
+        action = torch.randint(ACTIONS, (count, steps), generator=random)
+        reward = torch.zeros(count, steps)
+        reward[:, -1] = (action[:, -1] == cue).float()
+        batch = {
+            "observation": observation,
+            "action": action,
+            "valid": torch.ones(count, steps, dtype=torch.bool),
+            "state": torch.zeros(count, size),
+            "has_burn_in": torch.zeros(count, dtype=torch.bool),
+            "reward": reward,
+            "discount": torch.tensor([0.9] * (steps - 1) + [0.0]).expand(count, steps),
+            "span": torch.ones(count, steps, dtype=torch.int64),
+            "weight": torch.ones(count),
+        }
+        dqn.update(state, {name: values.unsqueeze(0) for name, values in batch.items()})
+    with torch.no_grad():
+        first = state.network.core.initial_state(count)
+        q, _ = state.network.unroll(
+            observation.transpose(0, 1), first, torch.ones(steps + 1, count)
+        )
+    assert torch.equal(q[steps - 1].argmax(-1), cue)
+    best, worst = q[steps - 1].amax(-1), q[steps - 1].amin(-1)
+    torch.testing.assert_close(best, torch.ones(count), rtol=0, atol=0.3)
+    torch.testing.assert_close(worst, torch.zeros(count), rtol=0, atol=0.3)
