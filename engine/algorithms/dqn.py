@@ -103,9 +103,9 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     epsilon_spread: NonNegativeFloat = 0.0
     """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X uses 7."""
     rollout_steps: PositiveInt = 16
-    burn_in_steps: NonNegativeInt | None = None
+    burn_in_steps: NonNegativeInt = 8
     """With `network.core`: steps before a sequence over which both networks only refresh their
-    memory. `null`: half of `rollout_steps`."""
+    memory; at most `rollout_steps`."""
 
 
 class ApexConfig(DqnConfig, frozen=True, kw_only=True):

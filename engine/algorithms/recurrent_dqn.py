@@ -54,8 +54,7 @@ class RecurrentDqn(Dqn):
 
     def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
         super().__init__(config, network, spaces)
-        half, chosen = config.rollout_steps // 2, config.burn_in_steps
-        self._burn_in_steps = half if chosen is None else chosen
+        self._burn_in_steps = config.burn_in_steps
         if self._burn_in_steps > config.rollout_steps:
             raise ConfigError(
                 f"a burn-in is part of one rollout: {self._burn_in_steps} steps are more than"

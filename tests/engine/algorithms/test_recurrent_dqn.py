@@ -250,9 +250,8 @@ def test_it_asks_for_sequences_and_for_the_state_before_each_step():
     }
 
 
-def test_half_a_rollout_is_the_burn_in_unless_it_is_chosen():
-    assert make(burn_in_steps=None)._burn_in_steps == STEPS // 2
-    assert make(burn_in_steps=0)._burn_in_steps == 0
+def test_a_burn_in_is_at_most_a_rollout():
+    assert make(burn_in_steps=STEPS)._burn_in_steps == STEPS
     with pytest.raises(ConfigError, match="part of one rollout") as error:
         make(burn_in_steps=STEPS + 1)
     assert error.value.where == "algorithm.burn_in_steps"
@@ -266,7 +265,7 @@ def test_a_network_without_core_makes_plain_dqn():
 
 @pytest.mark.parametrize("core", ["gru", "lstm"])
 def test_acting_step_by_step_sees_the_values_that_the_learner_unrolls(core: str):
-    config = ApexConfig(rollout_steps=STEPS, batch_size=5, updates_per_batch=2)
+    config = ApexConfig(rollout_steps=STEPS, burn_in_steps=3)
     apex = make_dqn(config, network_spec(core), SPACES)
     network = apex.init(seed=1).network
     assert isinstance(network, QNetwork)

@@ -23,7 +23,7 @@ CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
 ALGORITHMS = {
     "ppo": {"rollout_steps": 5, "batch_steps": 40, "minibatch_steps": 20, "num_epochs": 2},
     "impala": {"rollout_steps": 5, "batch_steps": 40},
-    "dqn": {"rollout_steps": 5, "batch_size": 4, "updates_per_batch": 3, "prioritized": True},
+    "dqn": {"rollout_steps": 5, "batch_size": 4, "updates_per_batch": 3, "burn_in_steps": 2},
     "apex": {"rollout_steps": 5, "batch_size": 4, "updates_per_batch": 3, "burn_in_steps": 0},
 }
 
