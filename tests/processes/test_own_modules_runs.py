@@ -75,7 +75,9 @@ def test_the_compiler_finds_it_too(tmp_path: Path, monkeypatch):
     text = "import os\nprint('mine was imported', flush=True)\nos._exit(7)\n"
     (tmp_path / "modules" / "mine.py").write_text(text)
     experiment = convert(parse_yaml(EXPERIMENT, source="x"), Experiment)
-    order = CompileOrder(experiment=experiment, cut=single_cut(experiment), group=0)
+    order = CompileOrder(
+        experiment=experiment, cut=single_cut(experiment), group=0, has_action_mask=False
+    )
     (tmp_path / "order.json").write_bytes(msgspec.json.encode(order))
     monkeypatch.setattr("engine.search_path._directories", [str(tmp_path / "modules")])
     words = ("steps", str(tmp_path / "x.so"), str(tmp_path), *searched())
