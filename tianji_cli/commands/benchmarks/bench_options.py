@@ -15,7 +15,7 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="[SUITE]",
         help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
-        " staleness, asynchrony, overlap, reference; or your own file.",
+        " staleness, asynchrony, overlap, reference, spaces; or your own file.",
     ),
 ]
 InventoryArgument = Annotated[
