@@ -105,7 +105,7 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     rollout_steps: PositiveInt = 16
     burn_in_steps: NonNegativeInt = 8
     """With `network.core`: steps before a sequence over which both networks only refresh their
-    memory; at most `rollout_steps`."""
+    memory. They are part of one rollout, so not more than `rollout_steps` are used."""
 
 
 class ApexConfig(DqnConfig, frozen=True, kw_only=True):

@@ -29,7 +29,6 @@ from engine.algorithms.dqn import Dqn, DqnConfig, share_of_loss
 from engine.algorithms.inputs import STATE, Inputs, Observation, map_leaves, observation_of
 from engine.algorithms.q_network import QNetwork, among_valid
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
-from engine.errors import ConfigError
 from engine.layers.cores import state_size
 from engine.rollout import Field
 from engine.spaces.observations import MASK
@@ -49,19 +48,12 @@ class RecurrentDqn(Dqn):
         network: With a core.
 
     Raises:
-        ConfigError: See `Dqn`; or a burn-in that is longer than a rollout.
+        ConfigError: See `Dqn`.
     """
 
     def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
         super().__init__(config, network, spaces)
-        self._burn_in_steps = config.burn_in_steps
-        if self._burn_in_steps > config.rollout_steps:
-            raise ConfigError(
-                f"a burn-in is part of one rollout: {self._burn_in_steps} steps are more than"
-                f" rollout_steps {config.rollout_steps}",
-                where="algorithm.burn_in_steps",
-                fix="make it at most algorithm.rollout_steps",
-            )
+        self._burn_in_steps = min(config.burn_in_steps, config.rollout_steps)
         self._sequence = SequenceRequest(
             num_steps=config.rollout_steps, burn_in_steps=self._burn_in_steps
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +12,17 @@ import pytest
 from engine.config.config_file import load_experiment
 from engine.config.yaml_text import parse_text
 from engine.errors import ConfigError
+from engine.search_path import MODULES_VARIABLE
 from engine.spec import Experiment, Scalar
 from tests.helpers.bench.study_fakes import SMALL, manifest_of
 from tianji_cli.bench.study.records import StudyFiles
-from tianji_cli.bench.study.run import command_of, new_study, plan_cells, write_experiment
+from tianji_cli.bench.study.run import (
+    _with_modules_of,
+    command_of,
+    new_study,
+    plan_cells,
+    write_experiment,
+)
 from tianji_cli.bench.study.spec import Study, StudyTask, load_study, setting_words
 from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.config.lookup import find_file
@@ -171,3 +179,18 @@ def test_settings_are_read_back_as_the_same_values(value: Scalar):
     (word,) = setting_words({"key": value})
     found = parse_text(word.removeprefix("key="), "f").value
     assert (type(found), found) == (type(value), value)
+
+
+def test_own_modules_beside_an_experiment_are_found_by_its_copy(monkeypatch):
+    monkeypatch.setenv(MODULES_VARIABLE, "/elsewhere")
+    found = _with_modules_of("spaces/aim_ppo")[MODULES_VARIABLE].split(os.pathsep)
+    assert found[0] == "/elsewhere"
+    assert (Path(found[1]) / "spaces_tasks.py").is_file()
+    assert _with_modules_of("spaces/gone")[MODULES_VARIABLE] == "/elsewhere"
+
+
+@pytest.mark.parametrize("name", ["../experiments/spaces/aim_ppo", "spaces", "/spaces/aim_ppo"])
+def test_a_name_that_leads_elsewhere_is_no_shipped_experiment(name: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no such file"):
+        find_file("experiments", name)

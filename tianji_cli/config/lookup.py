@@ -25,7 +25,8 @@ def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
 
     Args:
         kind: `experiments` or `inventories`.
-        name: A path, or the bare name of a file that TianJi ships.
+        name: A path, or the name of a file that TianJi ships, such as `cartpole_ppo` or
+            `spaces/aim_ppo`.
         also: Other names that the user possibly meant.
 
     Raises:
@@ -35,9 +36,12 @@ def find_file(kind: str, name: str, also: Iterable[str] = ()) -> Path:
     if is_file(path):
         return path
     own = shipped(kind)
-    for candidate in (own / path.name, own / f"{path.name}.yaml"):
-        if is_file(candidate) and str(path.parent) in (".", kind):
-            return candidate
+    parts = path.parts[1:] if path.parts[:1] == (kind,) else path.parts
+    if parts and not path.is_absolute() and ".." not in parts:
+        inside = own.joinpath(*parts)
+        for candidate in (inside, inside.with_name(f"{inside.name}.yaml")):
+            if is_file(candidate):
+                return candidate
     known = [*(file.stem for file in own.glob("*.yaml")), *also]
     raise ConfigError("no such file", where=name, fix=suggest(path.stem, known))
 

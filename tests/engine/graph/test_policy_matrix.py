@@ -33,7 +33,7 @@ from tests.helpers.paths import REPOSITORY
 ROOT = REPOSITORY
 EXPERIMENTS = {
     path.stem: path
-    for path in sorted((ROOT / "experiments").rglob("*.yaml"))
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
     if "\nalgorithm:" in path.read_text() and "\nenv:" in path.read_text()
 }
 POLICIES = built_in_policies()

@@ -11,7 +11,7 @@ import msgspec
 
 from engine.config.config_file import read_yaml
 from engine.errors import ConfigError
-from engine.search_path import module_command, with_own_path
+from engine.search_path import MODULES_VARIABLE, module_command, with_own_path
 from engine.trace.summary import Summary
 from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.campaign import Campaign
@@ -99,10 +99,23 @@ def run_cell(work: StudyCampaign, cell: StudyCell) -> StudyRun:
     )
     budget_s = study.tasks[cell.task].budget_s or study.budget_s
     watcher = TimeLimit(budget_s + GRACE_S, PATIENCE_S)
-    run_child(argv, with_own_path(os.environ), Path.cwd(), output, watcher)
+    env = with_own_path(_with_modules_of(study.tasks[cell.task].experiment))
+    run_child(argv, env, Path.cwd(), output, watcher)
     run = RunPaths(paths.cell(cell))
     found = conclude(cell, run, work.manifest.machine.id, load, output)
     return msgspec.structs.replace(found, started_at=started_at, command=argv)
+
+
+def _with_modules_of(experiment: str) -> dict[str, str]:
+    """This environment, so that own modules beside the experiment file are found: what runs is a
+    copy of it. If the file is gone, as on another machine, they must be elsewhere."""
+    env = dict(os.environ)
+    try:
+        beside = str(find_file("experiments", experiment).absolute().parent)
+    except ConfigError:
+        return env
+    env[MODULES_VARIABLE] = os.pathsep.join(filter(None, (env.get(MODULES_VARIABLE), beside)))
+    return env
 
 
 def conclude(cell: StudyCell, run: RunPaths, machine_id: str, load: Load, output: Path) -> StudyRun:
