@@ -26,8 +26,8 @@ from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
 from engine.layers.trunks import refuse_parameters
-from engine.rollout import PRIORITY_FIELDS, Field, Layout
-from engine.spaces.observations import OBSERVATION
+from engine.rollout import NEXT, PRIORITY_FIELDS, Field, Layout
+from engine.spaces.observations import MASK, OBSERVATION
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
@@ -162,6 +162,7 @@ def make_blueprint(
     algorithm = make_suitable(experiment, cut, spaces)
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
+    _check_inputs(experiment, spaces, samples)
     weights = _flat_weights(algorithm)
     if observed is not None:
         check_acting(algorithm, layout.fields, observed)
@@ -182,6 +183,31 @@ def make_blueprint(
         experiment.env,
         devices,
     )
+
+
+def _check_inputs(experiment: Experiment, spaces: Spaces, samples: SampleRequest) -> None:
+    """Raises ConfigError if the algorithm would not use a memory that the experiment asks for, or
+    has a field of its own with the name of something else."""
+    name, names = experiment.algorithm_name, {field.name for field in samples.fields}
+    if experiment.network.core is not None and STATE not in names:
+        raise ConfigError(
+            f"{name} does not use a memory",
+            where="network.core",
+            fix="leave it out, or use ppo, impala, dqn or apex",
+        )
+    taken = [field for field in names if samples.replay is not None and field.startswith(NEXT)]
+    if experiment.network.core is None and STATE in names:
+        taken.append(STATE)
+    if not spaces.has_action_mask and MASK in names:
+        taken.append(MASK)
+    if taken:
+        raise ConfigError(
+            f"{name} declares the field {taken[0]!r}, which has a meaning of its own:"
+            f" {STATE!r} is the memory of a network with a core, {MASK!r} is what an environment"
+            f" gives, and in samples from replay {NEXT!r} begins the names of next states",
+            where="algorithm.name",
+            fix="give that field another name",
+        )
 
 
 def _sample_layout(fields: tuple[Field, ...], request: ReplayRequest | None) -> Layout:
@@ -211,6 +237,12 @@ def _look_at_environment(
         seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)
     finally:
         env.close()
+    if on_device is not None and seen is not None and seen[0].has_action_mask:
+        raise ConfigError(
+            f"{spec.id} has action masks, which its version of tensors cannot give",
+            where="policy",
+            fix="use another policy",
+        )
     return on_device or seen or (spaces, None)
 
 

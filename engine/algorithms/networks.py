@@ -27,9 +27,10 @@ from engine.rollout import Field
 from engine.spaces.action_parts import action_field as action_field
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace
-from engine.spaces.observations import stored_dtype
+from engine.spaces.observations import observation_fields
 from engine.spec import NetworkSpec
 
+WITH_CORE = "a network with a core is stepped or unrolled"
 POLICY_GAIN = 0.01
 """Small, so that initial policies are nearly uniform (Andrychowicz et al., 2021)."""
 
@@ -82,10 +83,12 @@ class PolicyValueNetwork(nn.Module):
 
     def distribution(self, observation: Observation, mask: Tensor | None = None) -> Distribution:
         """pi(. | s) of [N, ...] observations; a mask is bool [N, choices]."""
+        assert self.core is None, WITH_CORE
         return self._distribution(self.policy_trunk(self.input(observation)), mask)
 
     def values(self, observation: Observation) -> Tensor:
         """v(s), [N], of [N, ...] observations."""
+        assert self.core is None, WITH_CORE
         trunk = self.policy_trunk if self._is_shared else self.value_trunk
         return self._value(trunk(self.input(observation)))
 
@@ -93,6 +96,7 @@ class PolicyValueNetwork(nn.Module):
         self, observation: Observation, mask: Tensor | None = None
     ) -> tuple[Distribution, Tensor]:
         """Distribution and values [N] of [N, ...] observations; a shared trunk is run once."""
+        assert self.core is None, WITH_CORE
         scaled = self.input(observation)
         features = self.policy_trunk(scaled)
         value_features = features if self._is_shared else self.value_trunk(scaled)
@@ -136,7 +140,9 @@ class PolicyValueNetwork(nn.Module):
         assert self.core is not None
         shape = continues.shape
         merged = map_leaves(lambda leaf: leaf.flatten(0, 1), observation)
-        features = self.policy_trunk(self.input(merged)).view(*shape, -1)
+        # A share of a minibatch can be empty, so the number of features is not left open.
+        features = self.policy_trunk(self.input(merged))
+        features = features.view(*shape, features.shape[-1])
         outputs, _ = self.core.unroll(features, state, continues.to(features.dtype))
         outputs = outputs.flatten(0, 1)
         flat_mask = None if mask is None else mask.flatten(0, 1)
@@ -176,9 +182,21 @@ def num_policy_outputs(action: gymnasium.Space[object]) -> int:
     return parts_of(action).num_outputs
 
 
-def observation_field(observation: gymnasium.spaces.Box) -> Field:
-    """The field of observations s_0 to s_T of one Box; real numbers in single precision."""
-    return Field("observation", stored_dtype(observation), observation.shape, extra_rows=1)
+def observation_field(observation: AnySpace) -> Field:
+    """The field of observations s_0 to s_T of one array; real numbers in single precision.
+
+    Raises:
+        ConfigError: An observation has several leaves; `observation_fields` has all.
+    """
+    fields = observation_fields(observation)
+    if len(fields) > 1:
+        raise ConfigError(
+            f"it takes an observation of one array; the environment has {observation}",
+            where="algorithm.name",
+            fix="let it declare observation_fields(spaces.observation), and read"
+            " observation_of(batch)",
+        )
+    return fields[0]
 
 
 def after_resets(valid: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class ObservationInput(nn.Module):
 
 
 class CountedInput(nn.Module):
-    """Discrete values, counted from 0: int64 [N, ...] of a Discrete or MultiDiscrete.
+    """Discrete values, counted from 0: whole numbers [N, ...] of a Discrete or MultiDiscrete.
 
     Args:
         space: Whose values they are.
@@ -91,8 +91,9 @@ class CountedInput(nn.Module):
         self._start: int | list[int] = int(start.flat[0]) if is_equal else start.ravel().tolist()
 
     def forward(self, values: Tensor) -> Tensor:
-        """int64 [N, ...] -> [N, K], K the number of entries."""
-        flat = values.reshape(len(values), -1)
+        """Whole numbers [N, ...] -> int64 [N, K], K the number of entries."""
+        counted = values.to(torch.int64)
+        flat = counted.flatten(1) if counted.ndim > 1 else counted.unsqueeze(1)
         if isinstance(self._start, int):
             return flat - self._start if self._start else flat
         columns = zip(flat.unbind(1), self._start, strict=True)

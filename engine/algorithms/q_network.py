@@ -43,6 +43,7 @@ class QNetwork(nn.Module):
 
     def forward(self, observation: Observation) -> Tensor:
         """q(s, .), [N, num_actions], of [N, ...] observations."""
+        assert self.core is None, "a network with a core is stepped or unrolled"
         return self._heads(self.trunk(self.input(observation)))
 
     def step(self, observation: Observation, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from engine.blueprint import Blueprint
 from engine.files import write_durably
 from engine.host.account import cache_home
 from engine.host.cores import processor_features
+from engine.spaces.leaves import identity_of
 
 MAKERS = ("policy_inference", "compiled", "compiler", "staging", "tracing")
 """Modules beside this one that determine what a library computes and how it is called."""
@@ -151,6 +152,8 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             {name: value for name, value in experiment.algorithm.items() if name not in unread},
             experiment.network,
             experiment.named_modules,
+            identity_of(blueprint.spaces.observation, "observation"),
+            identity_of(blueprint.spaces.action, "action"),
             blueprint.layout.digest,
             blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
             blueprint.weights.digest,
@@ -167,7 +170,9 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
 
 def _sources(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that determine what is computed."""
-    yield from Path(inspect.getfile(gradient)).parent.glob("*.py")
+    engine = Path(inspect.getfile(gradient)).parents[1]
+    for folder in ("algorithms", "layers", "spaces"):
+        yield from (engine / folder).glob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))

@@ -16,7 +16,9 @@ from numpy import vdot
 
 from engine.blame import summary_of
 from engine.errors import RunFailedError
+from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, Leaf, Structure, leaf_values, leaves_of
+from engine.spaces.observations import MASK, has_mask_key
 
 Info = dict[str, object]
 LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
@@ -43,6 +45,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         super().__init__(env)
         self._env_id = env_id
         self._num_steps = 0
+        self._gives_masks = has_mask_key(env.single_observation_space)
         shape = env.single_observation_space.shape
         self._observation_shape = None if shape is None else (env.num_envs, *shape)
         self._row_shape = (env.num_envs,)
@@ -60,6 +63,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             error.add_note(f"{self._env_id} raised this in reset")
             raise
         self._check_observation(observation)
+        self._gives_masks |= MASK in info
         return observation, info
 
     def step(
@@ -73,8 +77,10 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             self._refuse_raw(error)
             error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
             raise
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         row = self._row_shape
+        if self._num_steps == 1:
+            self._refuse_late_mask(info)
         is_sound = (
             observation.shape == self._observation_shape
             and reward.shape == row
@@ -91,6 +97,12 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
             self._check("terminated", terminated, row)
             self._check("truncated", truncated, row)
         return result
+
+    def _refuse_late_mask(self, info: Info) -> None:
+        """Raises RunFailedError if the first step has a mask and the reset had none: whether there
+        are masks is seen in the reset."""
+        if MASK in info and not self._gives_masks and parts_of(self.env.single_action_space).nvec:
+            raise self._refused(f"{MASK} is in the info of step, and was not in that of reset")
 
     def _refuse_raw(self, error: Exception) -> None:
         """Raises RunFailedError if single observations cannot be stacked: NumPy's message for that
@@ -176,7 +188,9 @@ class CheckedLeavesVectorEnv(CheckedVectorEnv):
             self._refuse_raw(error)
             error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
             raise
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
+        if self._num_steps == 1:
+            self._refuse_late_mask(info)
         self._check_observation(observation)
         self._check("reward", reward, self._row_shape)
         self._check("terminated", terminated, self._row_shape)

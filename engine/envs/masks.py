@@ -36,16 +36,20 @@ class MaskReader:
         source: Where the masks are.
         num_envs: B.
         env_id: For errors.
+        first_env: Number of the first environment, for errors.
     """
 
-    def __init__(self, action: AnySpace, source: Source, num_envs: int, env_id: str) -> None:
+    def __init__(
+        self, action: AnySpace, source: Source, num_envs: int, env_id: str, first_env: int = 0
+    ) -> None:
         parts = parts_of(action)
         self._action = action
         self._source = source
         self._shape = (num_envs, parts.num_logits)
         self._firsts = list(accumulate(parts.nvec[:-1], initial=0))
         self._env_id = env_id
-        self._num_reads = 0
+        self._first_env = first_env
+        self._num_steps = 0
 
     def read(
         self, observation: Structure, info: Mapping[str, Any], ended: Mask | None = None
@@ -60,6 +64,7 @@ class MaskReader:
         Raises:
             RunFailedError: A mask has the wrong size or no valid choice, or is missing.
         """
+        self._num_steps = 0 if ended is None else self._num_steps + 1
         source = observation if self._source == "observation" else info
         given = source.get(MASK)
         if isinstance(given, np.ndarray) and given.dtype != object and given.ndim > 1:
@@ -74,7 +79,6 @@ class MaskReader:
             has_choice &= is_given
         if not has_choice.all():
             mask = self._completed(mask, has_choice, ended, is_given)
-        self._num_reads += 1
         return mask
 
     def _completed(
@@ -99,38 +103,43 @@ class MaskReader:
         for env in range(num_envs):
             if told is not None and not told[env]:
                 continue
-            flat = _flat(self._action, _of_env(given, env))
+            flat = _flat(self._action, given, env)
             if flat.size != num_choices:
                 raise self._refused(f"has {flat.size} entries; expected {num_choices}", env)
             mask[env], is_given[env] = flat != 0, True
         return mask, is_given
 
     def _refused(self, what: str, env: int) -> RunFailedError:
-        when = f"in step {self._num_reads}" if self._num_reads else "in reset"
+        when = f"in step {self._num_steps}" if self._num_steps else "in reset"
         return RunFailedError(
-            f"the action mask of environment {env} {what} {when}",
+            f"the action mask of environment {self._first_env + env} {what} {when}",
             where=f"env.id {self._env_id}",
             fix=f"{MASK} needs 1 for a valid choice and 0 for others, at least one 1 for each"
             " choice to make; docs/extending.md shows how",
         )
 
 
-def _of_env(given: Any, env: int) -> Any:  # noqa: ANN401 - a structure that the environment chose
-    """The mask of one environment, from how a vector environment has gathered them."""
-    if isinstance(given, Mapping):
-        return {key: _of_env(v, env) for key, v in given.items() if not key.startswith("_")}
-    if isinstance(given, tuple):
-        return tuple(_of_env(part, env) for part in given)
-    return given[env]
+def _flat(space: AnySpace, given: Any, env: int | None) -> npt.NDArray[Any]:  # noqa: ANN401
+    """The mask of one action as a vector.
+
+    Args:
+        space: Of the action, or the part of it that the mask is for.
+        given: Its mask; None if there is nothing to choose.
+        env: Whose it is, where a vector environment has gathered masks of all; None if it is one.
+    """
+    if isinstance(given, Mapping):  # beside each key Gymnasium puts another, with an underscore
+        parts = space.items() if isinstance(space, spaces.Dict) else ()
+        masks = [_flat(part, given.get(key), env) for key, part in parts]
+        return np.concatenate(masks) if masks else np.zeros(0)
+    if env is not None and given is not None and not isinstance(given, tuple):
+        return _flat(space, given[env], None)
+    if given is None or _is_flat(given):
+        return np.zeros(0) if given is None else np.ravel(np.asarray(given))
+    inner = space.spaces if isinstance(space, spaces.Tuple) else [space] * len(given)
+    masks = [_flat(part, mask, env) for part, mask in zip(inner, given, strict=False)]
+    return np.concatenate(masks) if masks else np.zeros(0)
 
 
-def _flat(space: AnySpace, mask: Any) -> npt.NDArray[Any]:  # noqa: ANN401
-    """The mask of one action as a vector."""
-    if isinstance(space, spaces.Dict) and isinstance(mask, Mapping):
-        parts = [_flat(part, mask.get(key)) for key, part in space.items()]
-    elif isinstance(mask, (tuple, list)):
-        inner = space.spaces if isinstance(space, spaces.Tuple) else [space] * len(mask)
-        parts = [_flat(part, value) for part, value in zip(inner, mask, strict=False)]
-    else:
-        return np.zeros(0) if mask is None else np.ravel(np.asarray(mask))
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _is_flat(given: Any) -> bool:  # noqa: ANN401
+    """Whether a mask is an array or a plain list of numbers, rather than one mask for each part."""
+    return not isinstance(given, (tuple, list)) or all(np.ndim(value) == 0 for value in given)

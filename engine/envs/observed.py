@@ -36,20 +36,23 @@ class Observed:
         spaces: Of the run.
         num_envs: B.
         env_id: For errors.
+        first_env: Number of the first environment, for errors.
 
     Attributes:
         is_plain: Whether an observation is one array and nothing else: it can then be used as it
             is.
     """
 
-    def __init__(self, space: AnySpace, spaces: Spaces, num_envs: int, env_id: str) -> None:
+    def __init__(
+        self, space: AnySpace, spaces: Spaces, num_envs: int, env_id: str, first_env: int = 0
+    ) -> None:
         self._space = without_mask(space) if spaces.has_action_mask else space
         leaves = observation_leaves(self._space)
         self._names = tuple(leaves)
         self._mask: MaskReader | None = None
         if spaces.has_action_mask:
             source: Source = "observation" if has_mask_key(space) else "info"
-            self._mask = MaskReader(spaces.action, source, num_envs, env_id)
+            self._mask = MaskReader(spaces.action, source, num_envs, env_id, first_env)
         is_array = self._names == (OBSERVATION,) and not leaves[OBSERVATION].path
         self.is_plain = is_array and self._mask is None
 

@@ -24,6 +24,7 @@ from engine.envs.torch_cartpole import TorchCartPole
 from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
 from engine.spaces.leaves import Structure
+from engine.spaces.observations import observation_leaves
 from engine.spec import EnvSpec
 
 TorchStep: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -110,7 +111,18 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
 
 
 def torch_spaces_of(env: TorchEnvironment) -> Spaces:
-    """The spaces of one copy."""
+    """The spaces of one copy.
+
+    Raises:
+        ConfigError: An observation is more than one array.
+    """
+    space = env.single_observation_space
+    if [leaf.path for leaf in observation_leaves(space).values()] != [()]:
+        raise ConfigError(
+            f"the observation of an environment of tensors is one array, not {space}",
+            where="env.id",
+            fix="put its parts into one Box, or use another policy",
+        )
     return Spaces(env.single_observation_space, env.single_action_space)
 
 

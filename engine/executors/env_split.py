@@ -89,8 +89,9 @@ class EnvSplit(ABC):
         if self._is_plain:
             self._observation[t + 1] = observation
         else:
-            for name, values in self._arrays(result).items():
-                self._observed[name][t + 1] = values
+            arrays = self._arrays(result)
+            for name, target in self._observed.items():
+                target[t + 1] = arrays[name]
         if self._lives is not None:
             self._lives[t + 1] = info.get("lives", self._lives[t])
 
@@ -124,7 +125,7 @@ class LocalSplit(EnvSplit):
     ) -> None:
         self.env = make_vector_env(spec)
         space = self.env.single_observation_space
-        self._of = Observed(space, spaces, spec.num_envs, spec.id)
+        self._of = Observed(space, spaces, spec.num_envs, spec.id, columns.start)
         super().__init__(columns, names, self._of.is_plain)
         self.first = self._of.arrays(*self.env.reset(seed=seed))
         self._pool = ThreadPoolExecutor(1, "environments") if has_thread else None

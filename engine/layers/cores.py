@@ -73,7 +73,8 @@ class Core(nn.Module, ABC):
         Returns:
             Outputs [T, N, size], and the state after the last step [N, S], also multiplied.
         """
-        gates = self._projected(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        gates = self._projected(x.flatten(0, 1))
+        gates = gates.view(*x.shape[:2], gates.shape[-1])
         return self._unroll(gates, state, continues.to(x.dtype).unsqueeze(-1))
 
     def initial_state(self, num_envs: int) -> Tensor:

@@ -36,6 +36,10 @@ from engine.spec import EncoderSpec, NetworkSpec
 
 Scaled: TypeAlias = Tensor | list[Tensor]
 """What trunks take: one tensor, or one for each leaf in order."""
+MAX_EMBEDDING = 2**27
+"""Weights of one embedding: half a gigabyte."""
+SMALLEST_IMAGE_PIXELS = 3
+"""The shortest side of an image that a convolutional network can take."""
 MAX_ONE_HOT = 64
 """Choices of one entry up to which `one_hot` is the default."""
 
@@ -182,7 +186,8 @@ class Embedding(nn.Module):
         """int64 [N, K] -> float32 [N, K x size]."""
         columns = zip(values.unbind(1), self._firsts, strict=True)
         rows = torch.stack([column + first for column, first in columns], dim=1)
-        return self.weight.index_select(0, rows.flatten()).view(len(values), -1)
+        num_features = values.shape[1] * self.weight.shape[1]
+        return self.weight.index_select(0, rows.flatten()).view(len(values), num_features)
 
 
 def _encoded(name: str, space: LeafSpace, spec: EncoderSpec) -> EncodedLeaf:
@@ -192,7 +197,11 @@ def _encoded(name: str, space: LeafSpace, spec: EncoderSpec) -> EncodedLeaf:
         default = "one_hot" if max(nvec_of(space)) <= MAX_ONE_HOT else "embedding"
         known, kind = ("one_hot", "embedding"), "whole numbers"
     else:
-        images = isinstance(space, spaces.Box) and len(space.shape) == 3
+        images = (
+            isinstance(space, spaces.Box)
+            and len(space.shape) == 3
+            and sorted(space.shape)[1] >= SMALLEST_IMAGE_PIXELS
+        )
         default = trunk_name(space.shape, NetworkSpec()) if images else "mlp"
         known, kind = ("flatten", *TRUNKS), "arrays"
     encoder = spec.name or default
@@ -239,8 +248,24 @@ def _build_encoder(leaf: EncodedLeaf, spec: NetworkSpec) -> tuple[nn.Module, int
             nvec = nvec_of(leaf.space)
             if leaf.encoder == "one_hot":
                 return OneHot(nvec), sum(nvec)
+            if sum(nvec) * leaf.spec.size > MAX_EMBEDDING:
+                raise ConfigError(
+                    f"an embedding of {sum(nvec):,} choices by {leaf.spec.size} numbers is too"
+                    " large",
+                    where=f"network.encoders.{leaf.name}",
+                    fix="observe it as a Box, or as several smaller numbers",
+                )
             return Embedding(nvec, leaf.spec.size), len(nvec) * leaf.spec.size
         case "flatten":
             return Flat(), math.prod(leaf.space.shape or ())
         case _:
-            return build_trunk(leaf.space.shape or (), _trunk_spec(leaf, spec))
+            return _build_trunk(leaf, spec)
+
+
+def _build_trunk(leaf: EncodedLeaf, spec: NetworkSpec) -> tuple[nn.Module, int]:
+    try:
+        return build_trunk(leaf.space.shape or (), _trunk_spec(leaf, spec))
+    except ConfigError as error:
+        error.where = f"network.encoders.{leaf.name}.name"
+        error.fix = f"network.encoders: {{{leaf.name}: {{name: mlp}}}}"
+        raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 
 from engine.errors import ConfigError
@@ -95,6 +96,25 @@ def structure_of(space: AnySpace, values: Iterator[Any]) -> Structure:
     if isinstance(space, spaces.Tuple):
         return tuple(structure_of(part, values) for part in space.spaces)
     return next(values)
+
+
+def identity_of(space: AnySpace, what: str) -> list[object]:
+    """All that distinguishes this space from others with the same layout: kinds, bounds, starts and
+    numbers of choices, as values that JSON can hold."""
+    return [
+        (
+            leaf.path,
+            type(leaf.space).__name__,
+            leaf.space.shape,
+            str(leaf.space.dtype),
+            [
+                np.asarray(getattr(leaf.space, name)).tobytes().hex()
+                for name in ("low", "high", "n", "nvec", "start")
+                if hasattr(leaf.space, name)
+            ],
+        )
+        for leaf in leaves_of(space, what)
+    ]
 
 
 def num_entries(space: LeafSpace) -> int:

@@ -83,7 +83,11 @@ def draw_plan(plan: Plan, path: Path) -> None:
 
 def _outline(plan: Plan, directories: Sequence[str], output: Output) -> Outline | None:
     """What the network gets and chooses; None, with a note, if the environment cannot be made here:
-    only the hosts need its packages."""
+    only the hosts need its packages.
+
+    Raises:
+        ConfigError: The network or the algorithm cannot be used, here or anywhere.
+    """
     with reading_libraries():
         from engine.host.user_code import restored_process
         from engine.runtime.outlining import outline_of
@@ -95,6 +99,8 @@ def _outline(plan: Plan, directories: Sequence[str], output: Output) -> Outline 
         with restored_process():
             return outline_of(plan.experiment, plan.graph.cut)
     except ConfigError as error:
+        if error.where.startswith(("network", "algorithm", "policy")):
+            raise
         output.say(f"note: spaces and encoders are not shown: {error}")
         return None
 

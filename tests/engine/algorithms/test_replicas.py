@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState
+from engine.algorithms.inputs import STATE
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.replicas import SingleReplica, minibatch_rows
-from engine.spec import Experiment, StalenessSpec
+from engine.spec import CoreSpec, Experiment, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
 
 T, B, LEARNERS = 10, 8, 2
@@ -82,14 +83,24 @@ def normalised(experiment: Experiment) -> Experiment:
     return replace(experiment, network=network)
 
 
+def remembering(experiment: Experiment) -> Experiment:
+    network = replace(experiment.network, core=CoreSpec(name="gru", size=6))
+    return replace(experiment, network=network)
+
+
 def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     """Random steps with ends of episodes, and so with unequal numbers of valid steps."""
     generator = torch.Generator().manual_seed(num_batch)
     state = algorithm.init(0)
     observation = torch.randn((T + 1, B, 4), generator=generator)
+    first = torch.randn((1, B, 6), generator=generator) * 0.3
+    has_memory = STATE in {field.name for field in algorithm.samples().fields}
     with torch.no_grad():
         noise = algorithm.noise(generator, T, EnvSlice(0, B, B))
-        chosen = [algorithm.act(state.network, observation[t], noise[t]) for t in range(T)]
+        inputs = [
+            {"observation": o_t, STATE: first[0]} if has_memory else o_t for o_t in observation
+        ]
+        chosen = [algorithm.act(state.network, inputs[t], noise[t]) for t in range(T)]
     ended = torch.rand((T, B), generator=generator) < 0.15
     terminated = ended & (torch.rand((T, B), generator=generator) < 0.5)
     valid = torch.ones((T, B), dtype=torch.bool)
@@ -97,6 +108,7 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     return {
         "observation": observation,
         **{name: torch.stack([step[name] for step in chosen]) for name in chosen[0]},
+        **({STATE: first} if has_memory else {}),
         "reward": torch.randn((T, B), generator=generator) * 3,
         "terminated": terminated,
         "truncated": ended & ~terminated,
@@ -156,6 +168,8 @@ ALGORITHMS = {
     "ppo": ppo(),
     "ppo, advantages as they are": ppo(normalize_advantage=False),
     "ppo, normalised": normalised(ppo(normalize_reward=True)),
+    "ppo with a memory": remembering(ppo()),
+    "impala with a memory": remembering(impala()),
     "impala": impala(),
     "impala, normalised": normalised(impala(normalize_reward=True)),
     "dqn": dqn(),

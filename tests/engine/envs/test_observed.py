@@ -75,8 +75,9 @@ def observed(env: SyncVectorEnv) -> Observed:
         (np.array([1, 0]), np.array([0, 1, 1])),
         {"kind": FLAT},
         {"kind": (np.array([1, 0]), np.array([0, 1, 1])), "size": None},
+        {"kind": FLAT.tolist()},
     ],
-    ids=["int8", "bool", "list", "tuple", "by leaf", "by leaf and entry"],
+    ids=["int8", "bool", "list", "tuple", "by leaf", "by leaf and entry", "by leaf, list"],
 )
 def test_masks_of_every_form_are_flat_over_the_choices(mask: object):
     env = vector(mask=mask)
@@ -127,8 +128,45 @@ def test_a_mask_that_leaves_no_choice_names_environment_and_step(mask: object, w
     given[0], given[1] = FLAT, mask
     has = np.array([True, mask is not None])
     with pytest.raises(RunFailedError, match=what) as error:
-        reader.read({}, {"action_mask": given, "_action_mask": has})
+        reader.read({}, {"action_mask": given, "_action_mask": has}, np.zeros(2, bool))
     assert error.value.where == "env.id Masked-v0"
+
+
+def test_a_flat_list_for_a_tuple_of_actions_is_not_taken_for_its_parts():
+    action = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2)))
+    given = np.empty(1, object)
+    given[0] = [1, 0, 1, 0, 1]
+    reader = MaskReader(action, "info", 1, "")
+    assert reader.read({}, {"action_mask": given}).astype(int).tolist() == [[1, 0, 1, 0, 1]]
+
+
+def test_keys_of_actions_may_begin_with_an_underscore():
+    action = spaces.Dict({"_a": spaces.Discrete(2), "b": spaces.Discrete(2)})
+    given = {"_a": np.array([[1, 0]]), "__a": np.array([True]), "b": np.array([[0, 1]])}
+    reader = MaskReader(action, "info", 1, "")
+    assert reader.read({}, {"action_mask": given}).astype(int).tolist() == [[1, 0, 0, 1]]
+
+
+def test_errors_count_environments_over_splits_and_steps_from_the_reset():
+    reader = MaskReader(spaces.Discrete(2), "info", 2, "", first_env=4)
+    good = {"action_mask": np.ones((2, 2))}
+    ended = np.zeros(2, bool)
+    for _ in range(2):
+        reader.read({}, good)
+        reader.read({}, good, ended)
+    with pytest.raises(RunFailedError, match="of environment 5 has no valid choice in step 2"):
+        reader.read({}, {"action_mask": np.array([[1, 1], [0, 0]])}, ended)
+
+
+def test_a_mask_that_only_step_gives_is_an_error():
+    class Late(Masked):
+        def reset(self, *, seed: int | None = None, options: object = None) -> tuple[Any, Any]:
+            return super().reset(seed=seed)[0], {}
+
+    env = checked(SyncVectorEnv([lambda: Late(mask=FLAT)]), "Late-v0")
+    env.reset(seed=0)
+    with pytest.raises(RunFailedError, match="action_mask is in the info of step, and was not"):
+        env.step(env.action_space.sample())
 
 
 def test_without_choices_to_make_a_key_of_that_name_is_observed():

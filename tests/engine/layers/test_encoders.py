@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.layers.encoders import Embedding, OneHot, build_features, encoded_leaves
 from engine.spaces.leaves import leaf_values
 from engine.spaces.observations import observation_leaves, stored_dtype
-from engine.spec import EncoderSpec, NetworkSpec
+from engine.spec import CoreSpec, EncoderSpec, NetworkSpec
 
 ACTIONS = spaces.Discrete(3)
 EVERYTHING = spaces.Dict(
@@ -217,3 +217,50 @@ def test_boxes_are_normalised_each_by_itself_where_asked():
     assert torch.equal(raw, seen["raw"])
     assert torch.equal(gear, torch.zeros(80, 1, dtype=torch.int64))
     assert map_leaves(lambda leaf: leaf[:1], seen)["large"].shape == (1, 2)  # type: ignore[call-overload,index]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
+def test_whole_numbers_of_every_width_are_encoded(dtype: type):
+    space = spaces.MultiDiscrete([100, 100], dtype=dtype)
+    network = PolicyValueNetwork(space, ACTIONS, NetworkSpec())
+    values = torch.from_numpy(np.array([[0, 99], [7, 8]], dtype))
+    assert network.values(values).shape == (2,)
+
+
+def test_a_share_without_rows_is_encoded():
+    network = PolicyValueNetwork(
+        EVERYTHING, ACTIONS, NetworkSpec(core=CoreSpec(name="gru", size=4))
+    )
+    given = map_leaves(lambda leaf: leaf[:0].unsqueeze(0), observations(EVERYTHING, 1))
+    policy, value = network.unroll(given, torch.zeros(0, 4), torch.zeros(1, 0))
+    assert value.shape == policy.entropy().shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("space", "spec", "where"),
+    [
+        (spaces.Discrete(10**9), None, "network.encoders.observation"),
+        (
+            spaces.Dict({"a": spaces.Box(0, 1, (20, 20, 3))}),
+            "nature_cnn",
+            "network.encoders.a.name",
+        ),
+        (spaces.Dict({"a": spaces.Box(0, 1, (4,))}), "impala_cnn", "network.name"),
+    ],
+)
+def test_what_cannot_be_encoded_names_its_leaf(
+    space: gymnasium.Space[object], spec: str | None, where: str
+):
+    several = space
+    if isinstance(space, spaces.Dict):
+        several = spaces.Dict({**space.spaces, "b": spaces.Discrete(2)})
+        where = where.replace("network.name", "network.encoders.a.name")
+    encoders = {"a": EncoderSpec(name=spec)} if spec else {}
+    with pytest.raises(ConfigError) as error:
+        PolicyValueNetwork(several, ACTIONS, NetworkSpec(encoders=encoders))
+    assert error.value.where == where
+
+
+def test_an_image_too_small_for_convolutions_is_a_vector():
+    space = spaces.Dict({"a": spaces.Box(0, 1, (2, 2, 3)), "b": spaces.Discrete(2)})
+    assert encoded_leaves(space, NetworkSpec())[0].encoder == "mlp"
