@@ -64,7 +64,8 @@ def test_examples_of_other_spaces_run(number: int, tmp_path: Path):
     assert len(experiments) == 3
     (tmp_path / "own.yaml").write_text(experiments[number], encoding="utf-8")
     command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "own.yaml"]
-    quick = ("--policy", "local", "-s", "stop.env_steps=2000")
+    policy = "multi-learner" if "core:" in experiments[number] else "local"
+    quick = ("--policy", policy, "-s", "stop.env_steps=700")
     result = subprocess.run(
         [*command, *quick],
         cwd=tmp_path,
@@ -76,7 +77,7 @@ def test_examples_of_other_spaces_run(number: int, tmp_path: Path):
     )
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
-    assert summary["env_steps_consumed"] >= 2000
+    assert summary["env_steps_consumed"] >= 700
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch):

@@ -34,7 +34,7 @@ EVERY = ("coordinator", "supervisor", "buffer-0", "learner-0", "forkserver")
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        pytest.param("coordinator", PACED, id="coordinator"),
+        pytest.param("coordinator", PACED, marks=pytest.mark.slow, id="coordinator"),
         pytest.param("supervisor", PACED, id="supervisor"),
         *(pytest.param(name, FAST, marks=pytest.mark.slow, id=f"{name}-fast") for name in EVERY),
     ],
