@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import gymnasium
@@ -19,14 +20,15 @@ from engine.compilation.policy_inference import as_tensors
 from engine.device import DeviceRollout, DeviceWeights
 from engine.executors.actor import ActorExecutor
 from engine.executors.device_actor import DeviceActorExecutor
+from engine.executors.evaluator import EvaluatorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import load_policy
 from engine.messages import StepRequested, StepTaken
-from engine.roles.commands import CollectRollout, LoadWeights, StepEnvironment, TakeStep
-from engine.roles.events import EnvironmentStepped, RolloutCollected, StepWanted
+from engine.roles.commands import CollectRollout, Evaluate, LoadWeights, StepEnvironment, TakeStep
+from engine.roles.events import EnvironmentStepped, Evaluated, RolloutCollected, StepWanted
 from engine.rollout import Rollout, Weights
-from engine.spec import CoreSpec, EnvSpec, NetworkSpec
+from engine.spec import CoreSpec, EnvSpec, EvaluationSpec, NetworkSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 
 LEAVES = "TianjiLeaves-v0"
@@ -178,3 +180,29 @@ def test_episodes_begin_with_an_empty_memory():
             assert (age[env] == 0) == (not np.any(state[env]))
     executor.close()
     assert 0 in ages[4:]
+
+
+def test_an_evaluator_remembers_from_step_to_step(monkeypatch: pytest.MonkeyPatch):
+    """The environment raises if a masked-out choice is made."""
+    blueprint = blueprint_of(LEAVES, "lstm")
+    act, states = blueprint.algorithm.act_greedily, []
+
+    def watched(network: Any, inputs: Any) -> Any:  # noqa: ANN401
+        chosen = act(network, inputs)
+        states.append((inputs[STATE].clone(), chosen[STATE].clone()))  # type: ignore[index]
+        return chosen
+
+    monkeypatch.setattr(blueprint.algorithm, "act_greedily", watched)
+    executor = EvaluatorExecutor(blueprint, EvaluationSpec(episodes=3, seed=5))
+    executor.perform(LoadWeights(Weights(0, weights_of(blueprint).numpy().view(np.uint8))))
+    for _ in range(2):
+        states.clear()
+        executor.perform(Evaluate())
+        (event,) = executor.advance(float("inf"))
+        assert isinstance(event, Evaluated)
+        assert all(4 <= length <= 7 for length in event.lengths_env_steps)
+        assert not states[0][0].any()
+        for (_, after), (before, _) in itertools.pairwise(states):
+            assert torch.equal(after, before)
+            assert after.any()
+    executor.close()
