@@ -59,6 +59,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Rewards are multiplied by this before training; traced returns are not."""
     clip_reward: bool = False
     """Train on the sign of rewards only (Mnih et al., 2015); traced returns are not clipped."""
+    squash_actions: bool = False
+    """Pass tanh of what a policy chooses to entries of a Box with two bounds, instead of clipping
+    it there. For every algorithm; log-probabilities are those of what was chosen."""
     life_loss_terminates: bool = False
     """Atari: train as if a lost life ended the episode; the game itself continues."""
     kwargs: dict[str, Scalar] = {}

@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from engine.algorithms.base import Spaces
 from engine.blame import blamed
+from engine.envs.actions.squash import SquashedActions
 from engine.envs.actions.vector import with_actions
 from engine.envs.checked import checked
 from engine.envs.extras import install_command
@@ -86,7 +87,10 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
+    space = env.single_action_space
     env = with_actions(checked(env, spec.id))
+    if spec.squash_actions:
+        env = SquashedActions(env, space)
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.algorithms.base import Spaces
 from engine.blame import blamed
 from engine.envs.actions.choices import counted_from_0, is_counted_from_0
+from engine.envs.actions.squash import TensorSquash, squashed_columns
 from engine.envs.actions.tensors import TensorActions, TensorRange
 from engine.envs.torch_acrobot import TorchAcrobot
 from engine.envs.torch_breakout import TorchBreakout
@@ -106,8 +107,10 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
         env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)
     space = env.single_action_space
     if isinstance(space, gymnasium.spaces.Discrete) and is_counted_from_0(space):
+        if spec.squash_actions:
+            squashed_columns(space)  # refuses
         return env
-    return TorchActions(env, device)
+    return TorchActions(env, device, squashes=spec.squash_actions)
 
 
 def torch_spaces_of(env: TorchEnvironment) -> Spaces:
@@ -132,12 +135,15 @@ class TorchActions:
     Args:
         env: Its single action space is any that `leaves_of` takes apart.
         device: Where it lives.
+        squashes: Whether bounded reals are squashed instead of clipped.
 
     Raises:
-        ConfigError: It is another.
+        ConfigError: It is another, or there is nothing to squash.
     """
 
-    def __init__(self, env: TorchEnvironment, device: torch.device) -> None:
+    def __init__(
+        self, env: TorchEnvironment, device: torch.device, *, squashes: bool = False
+    ) -> None:
         self._env = env
         self._space = space = env.single_action_space
         self._convert: Callable[[Tensor], Structure]
@@ -145,6 +151,7 @@ class TorchActions:
             self._convert = TensorRange(space, device)
         else:
             self._convert = TensorActions(space, device)
+        self._squash = TensorSquash(space, device) if squashes else None
         if isinstance(space, gymnasium.spaces.Discrete):
             self._space = counted_from_0(space)
 
@@ -160,4 +167,6 @@ class TorchActions:
         return self._env.reset(seed)
 
     def step(self, action: Tensor) -> TorchStep:
+        if self._squash is not None:
+            action = self._squash(action)
         return self._env.step(self._convert(action))

@@ -62,7 +62,7 @@ class RangedActions(VectorWrapper):
         """One step with actions [B, ...]. Raises RunFailedError for a non-finite action."""
         self._num_steps += 1
         if not float(vdot(actions, actions)) < INFINITE:  # it can also be a large number
-            _refuse(actions, self._num_steps)
+            refuse(actions, self._num_steps)
         if self._plain is None:
             values = values_of(self._scale, actions)
         else:
@@ -107,7 +107,7 @@ class StructuredActions(VectorWrapper):
         """One step with flat actions. Raises RunFailedError for a non-finite action."""
         self._num_steps += 1
         if actions.dtype.kind == "f" and not float(vdot(actions, actions)) < INFINITE:
-            _refuse(actions, self._num_steps)
+            refuse(actions, self._num_steps)
         return self.env.step(self.structured(actions))
 
     def structured(self, actions: np.ndarray) -> Structure:
@@ -135,7 +135,8 @@ def _apart(values: Array) -> Any:  # noqa: ANN401 - what `step` is declared with
     return [values[i, ...] for i in range(len(values))]
 
 
-def _refuse(actions: np.ndarray, num_steps: int) -> None:
+def refuse(actions: np.ndarray, num_steps: int) -> None:
+    """Raises RunFailedError if an entry is not finite; the sum of their squares may be so alone."""
     is_bad = ~np.isfinite(actions)
     if is_bad.any():
         env = int(np.argwhere(is_bad)[0][0])

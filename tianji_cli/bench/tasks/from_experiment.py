@@ -71,6 +71,10 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
             where="env.wrappers",
             fix="register an environment that is wrapped already, in a module of your own",
         )
+    if experiment.env.squash_actions:
+        raise ConfigError(
+            "other systems are not set up for squashed actions", where="env.squash_actions"
+        )
     for key in ("core", "encoders"):
         if getattr(experiment.network, key):
             raise ConfigError(
