@@ -59,8 +59,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
-            self._refuse_raw(error)
-            error.add_note(f"{self._env_id} raised this in reset")
+            self._tell(error, "reset")
             raise
         self._check_observation(observation)
         self._gives_masks |= MASK in info
@@ -74,8 +73,7 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         try:
             result = self.env.step(actions)
         except Exception as error:
-            self._refuse_raw(error)
-            error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
+            self._tell(error, f"step {self._num_steps}")
             raise
         observation, reward, terminated, truncated, info = result
         row = self._row_shape
@@ -92,11 +90,26 @@ class CheckedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np
         if (
             not is_sound
         ):  # this can be a false alarm: a sum of squares overflows before its summands do
-            self._check_observation(observation)
-            self._check("reward", reward, row)
-            self._check("terminated", terminated, row)
-            self._check("truncated", truncated, row)
+            self._check_all(*result[:4])
         return result
+
+    def _tell(self, error: Exception, when: str) -> None:
+        """Adds where an environment raised; or raises RunFailedError, see `_refuse_raw`."""
+        self._refuse_raw(error)
+        error.add_note(f"{self._env_id} raised this in {when}")
+
+    def _check_all(
+        self,
+        observation: Structure,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Raises RunFailedError for the first invalid value."""
+        self._check_observation(observation)
+        self._check("reward", reward, self._row_shape)
+        self._check("terminated", terminated, self._row_shape)
+        self._check("truncated", truncated, self._row_shape)
 
     def _refuse_late_mask(self, info: Info) -> None:
         """Raises RunFailedError if the first step has a mask and the reset had none: whether there
@@ -185,16 +198,11 @@ class CheckedLeavesVectorEnv(CheckedVectorEnv):
         try:
             result = self.env.step(actions)
         except Exception as error:
-            self._refuse_raw(error)
-            error.add_note(f"{self._env_id} raised this in step {self._num_steps}")
+            self._tell(error, f"step {self._num_steps}")
             raise
-        observation, reward, terminated, truncated, info = result
         if self._num_steps == 1:
-            self._refuse_late_mask(info)
-        self._check_observation(observation)
-        self._check("reward", reward, self._row_shape)
-        self._check("terminated", terminated, self._row_shape)
-        self._check("truncated", truncated, self._row_shape)
+            self._refuse_late_mask(result[4])
+        self._check_all(*result[:4])
         return result
 
     def _check_observation(self, observation: Structure) -> None:

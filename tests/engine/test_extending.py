@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.extensions import import_modules
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import summary_of_up
 
 ROOT = REPOSITORY
 
@@ -34,19 +31,8 @@ def test_the_worked_example_learns(policy: str, tmp_path: Path):
     (tmp_path / "corridor.py").write_text(blocks["python"], encoding="utf-8")
     (tmp_path / "corridor.yaml").write_text(blocks["yaml"], encoding="utf-8")
     assert "tianji up -x corridor.yaml" in blocks["sh"]
-    command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "corridor.yaml"]
-    result = subprocess.run(
-        [*command, "--policy", policy, *(("-s", "actors=1") if policy == "gpu-only" else ())],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Warning" not in result.stderr
-    summary = json.loads(result.stdout)
+    one_actor = ("-s", "actors=1") if policy == "gpu-only" else ()
+    summary = summary_of_up(tmp_path, "-x", "corridor.yaml", "--policy", policy, *one_actor)
     assert summary["reached"] is True
     assert summary["algorithm"] == "reinforce"
 
@@ -63,21 +49,10 @@ def test_examples_of_other_spaces_run(number: int, tmp_path: Path):
     experiments = [text for language, text in blocks if language == "yaml"]
     assert len(experiments) == 3
     (tmp_path / "own.yaml").write_text(experiments[number], encoding="utf-8")
-    command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", "own.yaml"]
     policy = "multi-learner" if "core:" in experiments[number] else "local"
     quick = ("--policy", policy, "-s", "stop.env_steps=700")
-    result = subprocess.run(
-        [*command, *quick],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    summary = json.loads(result.stdout)
-    assert summary["env_steps_consumed"] >= 700
+    summary = summary_of_up(tmp_path, "-x", "own.yaml", *quick)
+    assert int(str(summary["env_steps_consumed"])) >= 700
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch):

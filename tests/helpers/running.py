@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.helpers.paths import REPOSITORY
 
 EAGER = ("-s", "learner.compile=off")
 """A compiler beside the run would only take processor time from it."""
@@ -87,6 +91,23 @@ class Command:
         """Waits for the command; returns exit code, standard output, standard error."""
         out, err = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, out, err
+
+
+def summary_of_up(directory: Path, *words: str) -> dict[str, object]:
+    """Runs `tianji up` in a directory to its end, and gives the summary that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", *words],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    summary: dict[str, object] = json.loads(done.stdout)
+    return summary
 
 
 def _status(process: psutil.Process) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import summary_of_up
 
 TASKS = sorted((REPOSITORY / "experiments" / "spaces").glob("*_ppo*.yaml"))
 
@@ -25,18 +23,8 @@ TASKS = sorted((REPOSITORY / "experiments" / "spaces").glob("*_ppo*.yaml"))
 )
 def test_it_learns_without_an_invalid_action(path: Path, tmp_path: Path):
     """`OneInTen-v0` raises if a masked-out choice is made; `Aim-v0` takes no other structure."""
-    command = [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", "-x", str(path)]
     stop = ("-s", "stop.env_steps=12000", "-s", "stop.return_threshold=null")
-    result = subprocess.run(
-        [*command, "--policy", "local", *stop, "--results", str(tmp_path)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    summary = json.loads(result.stdout)
-    assert summary["env_steps_consumed"] >= 12_000
+    summary = summary_of_up(tmp_path, "-x", str(path), "--policy", "local", *stop)
+    assert int(str(summary["env_steps_consumed"])) >= 12_000
     clearly_learnt = {"aim_ppo": 0.0, "one_in_ten_ppo": 15.0, "tmaze_ppo_gru": 0.0}[path.stem]
-    assert summary["return_mean"] > clearly_learnt
+    assert float(str(summary["return_mean"])) > clearly_learnt
