@@ -61,8 +61,3 @@ def map_leaves(function: Callable[[Tensor], Tensor], observation: Observation) -
     if isinstance(observation, Tensor):
         return function(observation)
     return {name: function(leaf) for name, leaf in observation.items()}
-
-
-def first_leaf(observation: Observation) -> Tensor:
-    """Any leaf: all have the same leading axes."""
-    return observation if isinstance(observation, Tensor) else next(iter(observation.values()))

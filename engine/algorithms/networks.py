@@ -177,11 +177,6 @@ def draw_noise(
     return distributions.draw_noise(parts_of(action), generator, shape)
 
 
-def num_policy_outputs(action: gymnasium.Space[object]) -> int:
-    """Logits of all categorical entries and means of all reals."""
-    return parts_of(action).num_outputs
-
-
 def observation_field(observation: AnySpace) -> Field:
     """The field of observations s_0 to s_T of one array; real numbers in single precision.
 
