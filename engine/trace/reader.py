@@ -9,46 +9,17 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import msgspec
 
 from engine.errors import ConfigError
 from engine.files import open_regular, read_regular, reason_of
 from engine.trace.columns import Table
-from engine.trace.records import (
-    SCHEMA_VERSION,
-    Consumption,
-    Episode,
-    Evaluation,
-    Event,
-    Ledger,
-    Merge,
-    Production,
-    Profile,
-    Replay,
-    Resources,
-    Staleness,
-    WeightsPublished,
-    table_of,
-)
+from engine.trace.records import SCHEMA_VERSION, Record, table_of
 from engine.trace.summary import Summary
 
-R = TypeVar(
-    "R",
-    Episode,
-    Evaluation,
-    Production,
-    Consumption,
-    Staleness,
-    Replay,
-    WeightsPublished,
-    Ledger,
-    Merge,
-    Resources,
-    Profile,
-    Event,
-)
+R = TypeVar("R", bound=Record)
 
 
 MAX_SUMMARY_BYTES = 2**24
@@ -60,8 +31,41 @@ MAX_RATIO = 60
 """Four times the highest compression ratio of a run's tables."""
 
 
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class _Versioned(msgspec.Struct):
     schema_version: int = 0
+
+
+class NotARowError(ValueError):
+    """A line that is not a row of its table."""
+
+
+class RowDecoder(Generic[R]):
+    """Decodes the lines of one table.
+
+    Args:
+        record_type: Type of its rows.
+    """
+
+    def __init__(self, record_type: type[R]) -> None:
+        self._type = record_type
+        self._decoder = msgspec.json.Decoder(record_type)
+
+    def decode(self, line: bytes) -> R:
+        """The row of a line; null, as which a non-finite float is stored, comes back as NaN.
+
+        Raises:
+            NotARowError: The line is incomplete or damaged.
+        """
+        try:
+            return self._decoder.decode(line)
+        except _NO_JSON as error:
+            row = _with_nan(line, self._type)
+            if row is None:
+                raise NotARowError(str(error)) from error
+            return row
 
 
 def read_table(trace_dir: Path, record_type: type[R]) -> list[R]:
@@ -99,18 +103,35 @@ def read_columns(trace_dir: Path, record_type: type[R], *, until_s: float = math
 
 def _rows(trace_dir: Path, record_type: type[R]) -> Iterator[R]:
     path = _find(trace_dir / f"{table_of(record_type)}.jsonl")
-    decoder = msgspec.json.Decoder(record_type)
     try:
         with open_regular(path) as raw:
-            is_packed = path.suffix == ".gz"
-            most_bytes = _most_bytes(os.fstat(raw.fileno()).st_size) if is_packed else None
-            file = gzip.GzipFile(fileobj=raw) if is_packed else raw
-            for number, line in enumerate(_lines(file, path, most_bytes), start=1):
-                row = _decode(line, decoder, record_type, path, number)
-                if row is not None:
-                    yield row
+            yield from rows_of(raw, path, record_type)
     except FileNotFoundError:
         return
+
+
+def rows_of(raw: BinaryIO, path: Path, record_type: type[R]) -> Iterator[R]:
+    """The rows of an open table, read as they are taken.
+
+    Args:
+        raw: The file.
+        path: Its name, which also says whether it is compressed.
+        record_type: Type of its rows.
+
+    Raises:
+        ConfigError: As of `read_table`.
+    """
+    decoder = RowDecoder(record_type)
+    try:
+        is_packed = path.suffix == ".gz"
+        most_bytes = _most_bytes(os.fstat(raw.fileno()).st_size) if is_packed else None
+        file = gzip.GzipFile(fileobj=raw) if is_packed else raw
+        for number, line in enumerate(_lines(file, path, most_bytes), start=1):
+            try:
+                yield decoder.decode(line)
+            except NotARowError as error:
+                if line.endswith(b"\n"):
+                    raise _bad_line(error, f"{path}:{number}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot be read: {reason_of(error)}", where=str(path)) from error
 
@@ -150,24 +171,12 @@ def _find(path: Path) -> Path:
     return packed if packed.is_file() and not path.is_file() else path
 
 
-def _decode(
-    line: bytes, decoder: msgspec.json.Decoder[R], record_type: type[R], path: Path, number: int
-) -> R | None:
-    try:
-        return decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        row = _with_nan(line, record_type)
-        if row is None and line.endswith(b"\n"):
-            raise _bad_line(error, f"{path}:{number}") from error
-        return row
-
-
 def _with_nan(line: bytes, record_type: type[R]) -> R | None:
     """The row with every null read as NaN; None if that does not make it a row either."""
     try:
         row = _nan_for_null(msgspec.json.decode(line))
         return msgspec.convert(row, record_type, str_keys=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NO_JSON:
         return None
 
 
@@ -203,5 +212,5 @@ def read_summary(path: Path) -> Summary | None:
                 fix="read it with the version of TianJi that wrote it",
             )
         return msgspec.json.decode(data, type=Summary)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         raise ConfigError(f"not a summary: {error}", where=str(path)) from error

@@ -224,6 +224,6 @@ RECORD_TYPES: tuple[type[Record], ...] = (
 )
 
 
-def table_of(record_type: type[Record]) -> str:
+def table_of(record_type: type[msgspec.Struct]) -> str:
     """The table that a record type is a row of; also its file's stem."""
     return str(record_type.__struct_config__.tag)

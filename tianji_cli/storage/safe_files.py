@@ -1,20 +1,26 @@
-"""Files and directories that others can reach too: no link redirects a write; locks."""
+"""Files and directories that others can reach too: no link redirects a write or, where it matters,
+a read; locks."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from engine.errors import ConfigError, PreflightError
+from engine.files import reason_of
 
 OPEN_MODE = 0o666
 """Reduced by the user's umask."""
 PRIVATE_MODE = 0o600
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -82,6 +88,44 @@ def named_inside(root: Path, name: str) -> Path:
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise ConfigError(f"{name!r} is not a name that can be there", where=str(root))
     return root.joinpath(*parts)
+
+
+def open_inside(root: Path, name: str) -> BinaryIO:
+    """Opens a regular file below a directory for reading; a link below it is never followed.
+
+    Args:
+        root: Can itself be a link: this is the user's choice.
+        name: Relative to it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ConfigError: It is a link, below one, or no regular file; or it cannot be opened.
+    """
+    path = named_inside(root, name)
+    try:
+        return os.fdopen(_descend(root, path.relative_to(root).parts), "rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        is_link = error.errno in (errno.ELOOP, errno.ENOTDIR)
+        why = "a link is not followed" if is_link else reason_of(error)
+        raise ConfigError(f"cannot be read: {why}", where=str(path)) from error
+
+
+def _descend(root: Path, parts: tuple[str, ...]) -> int:
+    """Opens one directory after the other, so that none can be exchanged for a link meanwhile."""
+    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            below = os.open(part, _LOOK, dir_fd=place)
+            os.close(place)
+            place = below
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+    except BaseException:
+        os.close(place)
+        raise
+    return place
 
 
 def clear(root: Path, directory: Path) -> None:

@@ -189,6 +189,6 @@ class Tianji(AnySystem):
             return []
         shift_s, rows = origin_s - launched_s, list[Record]()
         for kind in RECORD_TYPES:
-            table: list[Record] = read_table(own, kind)  # type: ignore[type-var]
+            table: list[Record] = read_table(own, kind)
             rows += [msgspec.structs.replace(row, t_s=row.t_s + shift_s) for row in table]
         return rows
