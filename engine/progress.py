@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+Judge: TypeAlias = Literal["training", "evaluation"]
+"""Whose returns: of training episodes, exploration included, or of separate evaluations."""
 
 
 class RoleState(msgspec.Struct, frozen=True):
@@ -62,16 +64,32 @@ class RunCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     episodes: Count = 0
 
 
+class MeanReturn(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a policy is, as far as a run knows.
+
+    Attributes:
+        mean: Of the undiscounted returns of episodes; finite.
+        judge: Whose episodes.
+        version: Of the weights that were evaluated, or that acted in the newest episode.
+    """
+
+    mean: float
+    judge: Judge
+    version: Count
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The run's progress, for a learner that writes a checkpoint.
 
     Attributes:
         counters: What the coordinator knows.
+        known_return: How good this learner's policy is; None if no episode has told yet.
         consumed, trained: The part reported by this learner, and by those that make every update
             together with it, so that it can add the rest.
     """
 
     counters: RunCounters = RunCounters()
+    known_return: MeanReturn | None = None
     consumed: int = 0
     trained: int = 0
 

@@ -21,7 +21,7 @@ from engine.blueprint import Blueprint
 from engine.errors import ConfigError, RunFailedError
 from engine.executors.soundness import first_strange
 from engine.files import write_durably
-from engine.progress import RunCounters
+from engine.progress import MeanReturn, RunCounters
 from engine.trace.checkpoint_file import (
     CheckpointInfo,
     Setting,
@@ -53,6 +53,7 @@ def save_checkpoint(
     version: int,
     counters: RunCounters,
     resumes: int = 0,
+    known_return: MeanReturn | None = None,
 ) -> Path:
     """Writes a checkpoint and removes all but the newest `checkpoint.keep`.
 
@@ -78,6 +79,9 @@ def save_checkpoint(
         updates=state.num_updates,
         counters=counters,
         resumes=resumes,
+        return_mean=known_return.mean if known_return else None,
+        return_judge=known_return.judge if known_return else None,
+        return_version=known_return.version if known_return else None,
         identity=identity,
         identity_sha256=identity_sha256(identity),
         buffer=_buffer_policy(blueprint),

@@ -187,6 +187,7 @@ class LearnerExecutor:
                         version=command.version,
                         counters=command.counters,
                         resumes=self._resumes,
+                        known_return=command.known_return,
                     ).name
             except OSError as failure:
                 error = str(failure)

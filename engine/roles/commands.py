@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
-from engine.progress import Progress, RunCounters
+from engine.progress import MeanReturn, Progress, RunCounters
 from engine.roles.events import Event
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Record
@@ -150,6 +150,7 @@ class SaveCheckpoint:
     version: int
     counters: RunCounters
     is_final: bool = False
+    known_return: MeanReturn | None = None
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ class LearnerRole:
 
     def _checkpoint(self, standing: Standing, now_s: float, is_final: bool = False) -> Command:
         counters = standing.brought_up(self._consumed_by_all, self._trained_by_all, now_s)
-        return SaveCheckpoint(self._version, counters, is_final)
+        return SaveCheckpoint(self._version, counters, is_final, standing.known_return)
 
     def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:
         commands: list[Command] = []

@@ -25,7 +25,7 @@ from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.coordinator.coordinator import CoordinatorRole
 from engine.roles.coordinator.groups import Groups
-from engine.roles.coordinator.totals import RunInfo
+from engine.roles.coordinator.totals import EVALUATED_LEARNER, RunInfo
 from engine.roles.environment import EnvironmentRole
 from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
@@ -121,7 +121,9 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
             spec = blueprint.experiment.evaluation
             assert spec is not None
             evaluator = EvaluatorExecutor(blueprint, spec, run.sections)
-            return RoleInstance(EvaluatorRole(index, spec, "learner-0"), evaluator)
+            return RoleInstance(
+                EvaluatorRole(index, spec, f"learner-{EVALUATED_LEARNER}"), evaluator
+            )
     raise ValueError(f"there is no role {address!r}")
 
 

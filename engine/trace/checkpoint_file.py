@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -22,13 +21,16 @@ import msgspec
 from msgspec import Meta
 
 from engine.errors import ConfigError
-from engine.progress import Count, RunCounters
+from engine.progress import Count, Judge, MeanReturn, RunCounters
 from engine.spec import EnvSpec, Experiment, NetworkSpec, Scalar
 from engine.trace.tensor_file import refuse_strange
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDEST_SCHEMA_VERSION = 2
 MAX_INFO_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
+_SINCE = {"return_mean": 3, "return_judge": 3, "return_version": 3}
+"""The schema version in which a field was added; checksums of older files do not cover it."""
 _INFO_NAME = re.compile(r"v\d{10}\.json")
 _MAY_CHANGE = ("num_envs", "step_latency_ms")
 """Keys of `env` that only set how many environments an actor steps, and how fast."""
@@ -45,6 +47,11 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         updates: Optimiser steps; all schedules are functions of them.
         counters: Of the whole run.
         resumes: How often the chain of runs had been resumed when it was written.
+        return_mean: Mean return known when it was written: of the newest evaluation if the run has
+            evaluations, else of its window of training episodes; None if there was none yet.
+        return_judge: Which of the two.
+        return_version: Of the weights that were evaluated, or that acted in the newest of those
+            episodes: at most `version`.
         identity: Values that a run resumed from it must share, by dotted key.
         identity_sha256: Of that.
         buffer: Kind and settings of the buffer; its contents are not part of a checkpoint.
@@ -57,6 +64,9 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     updates: Count
     counters: RunCounters
     resumes: Count = 0
+    return_mean: float | None = None
+    return_judge: Judge | None = None
+    return_version: Count | None = None
     identity: dict[str, Setting]
     identity_sha256: Hex
     buffer: dict[str, Setting]
@@ -66,9 +76,21 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def sealed(self) -> CheckpointInfo:
         """The same with its own checksum."""
-        bare = msgspec.structs.replace(self, info_sha256="")
-        digest = hashlib.sha256(msgspec.json.encode(bare)).hexdigest()
+        later = [name for name, since in _SINCE.items() if since > self.schema_version]
+        bare = msgspec.structs.replace(self, info_sha256="", **dict.fromkeys(later))
+        covered = msgspec.structs.asdict(bare)
+        for name in later:
+            del covered[name]
+        digest = hashlib.sha256(msgspec.json.encode(covered)).hexdigest()
         return msgspec.structs.replace(bare, info_sha256=digest)
+
+    @property
+    def known_return(self) -> MeanReturn | None:
+        """The return that it was written at, if one was known."""
+        if self.return_mean is None or self.return_judge is None:
+            return None
+        version = self.return_version or 0
+        return MeanReturn(mean=self.return_mean, judge=self.return_judge, version=version)
 
     @property
     def name(self) -> str:
@@ -79,19 +101,6 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def tensors_name(self) -> str:
         """Of the file with the tensors."""
         return f"v{self.version:010d}-{self.sha256[:16]}.safetensors"
-
-
-@dataclass(frozen=True)
-class FoundCheckpoint:
-    """The result of `newest_checkpoint`.
-
-    Attributes:
-        info: The newest complete one; None if there is none.
-        refused: Why each newer one was refused, newest first.
-    """
-
-    info: CheckpointInfo | None
-    refused: tuple[str, ...]
 
 
 class _Versioned(msgspec.Struct):
@@ -163,21 +172,6 @@ def _text(value: Setting) -> str:
     return "the default" if value is None else msgspec.json.encode(value).decode()
 
 
-def newest_checkpoint(directory: Path) -> FoundCheckpoint:
-    """The newest checkpoint whose files are complete, match their checksum and are finite.
-
-    Args:
-        directory: `checkpoints/` of a run; it need not exist.
-    """
-    refused: list[str] = []
-    for path in sorted(directory.glob("v*.json"), reverse=True):
-        try:
-            return FoundCheckpoint(verify(path), tuple(refused))
-        except ConfigError as error:
-            refused.append(str(error))
-    return FoundCheckpoint(None, tuple(refused))
-
-
 def verify(path: Path) -> CheckpointInfo:
     """Reads the JSON of a checkpoint and verifies its tensors.
 
@@ -224,11 +218,12 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
         raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so not a checkpoint", where=where)
     try:
         found = msgspec.json.decode(data, type=_Versioned).schema_version
-        if found != SCHEMA_VERSION:
+        if not OLDEST_SCHEMA_VERSION <= found <= SCHEMA_VERSION:
             raise ConfigError(
-                f"its schema_version is {found}, this release reads {SCHEMA_VERSION}",
+                f"its schema_version is {found}, this release reads {OLDEST_SCHEMA_VERSION} to"
+                f" {SCHEMA_VERSION}",
                 where=where,
-                fix="resume it with the release that wrote it",
+                fix="use the release that wrote it",
             )
         info = msgspec.json.decode(data, type=CheckpointInfo)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.trace.checkpoint_file import newest_checkpoint
+from engine.trace.checkpoint_choice import choose_checkpoint
 from tests.helpers.fault_rows import Witness
 from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
@@ -34,8 +34,7 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
     assert command.wait(90) != 0
     report_s = time.monotonic() - began_s
     assert "tianji up --resume before" in command.said
-    saved = newest_checkpoint(here)
-    assert saved.info is not None
+    saved = choose_checkpoint(here, "last")
     assert not saved.refused
 
     steps = saved.info.counters.env_steps_consumed

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.supervision.supervisor import SAMPLE_S
-from engine.trace.checkpoint_file import newest_checkpoint
+from engine.trace.checkpoint_choice import choose_checkpoint
 from engine.trace.writer import LOW_DISK_BYTES
 from tests.helpers.running import EASY, rows, wait_for
 
@@ -89,15 +89,14 @@ def test_a_disk_that_fills_up_stops_traces_first_and_never_the_run(tianji, disk,
 
     ballast = fill(disk, 0)
     wait_for(lambda: "No space left" in learner_log(run) or full_event(run), 30, "it is full")
-    found = newest_checkpoint(run / "checkpoints")
-    assert found.info is not None
+    found = choose_checkpoint(run / "checkpoints", "last")
     assert not found.refused, "what could not be written is no checkpoint"
     assert not list((run / "checkpoints").glob(".*")), "and leaves nothing"
 
     ballast.unlink()
     version = found.info.version
     wait_for(
-        lambda: (newest_checkpoint(run / "checkpoints").info or found.info).version > version,
+        lambda: choose_checkpoint(run / "checkpoints", "last").info.version > version,
         30,
         "with room again it saves again",
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.trace.checkpoint_file import newest_checkpoint, read_info
+from engine.trace.checkpoint_choice import choose_checkpoint
+from engine.trace.checkpoint_file import read_info
 from tests.helpers.running import EAGER, rows, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -43,8 +44,7 @@ def test_a_killed_heart_names_the_next_command_and_that_goes_on(tianji, tmp_path
     assert code == 1
     assert address in err
     assert "tianji up --resume run" in err
-    saved = newest_checkpoint(first / "checkpoints").info
-    assert saved is not None
+    saved = choose_checkpoint(first / "checkpoints", "last").info
     steps = saved.counters.env_steps_consumed
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
 

@@ -15,13 +15,8 @@ import msgspec
 from engine.errors import ConfigError, PreflightError, TianJiError
 from engine.progress import Resumed, steps_left
 from engine.spec import Experiment
-from engine.trace.checkpoint_file import (
-    CheckpointInfo,
-    FoundCheckpoint,
-    check_identity,
-    is_identity,
-    newest_checkpoint,
-)
+from engine.trace.checkpoint_choice import GROUPS, choose_checkpoint
+from engine.trace.checkpoint_file import CheckpointInfo, check_identity, is_identity
 from engine.trace.records import SCHEMA_VERSION
 from engine.wording import plural
 from tianji_cli.config.inventory import Inventory, check_host
@@ -34,7 +29,6 @@ from tianji_cli.storage.json_files import decode, read_document
 from tianji_cli.storage.ownership import checksum_of
 from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
-GROUPS = "group-*"
 UNTRAINED = "v0000000000.json"
 """A checkpoint of a run's initial weights."""
 
@@ -168,19 +162,24 @@ def find_resume_point(results: Path, name: str, consent: Consent = NOBODY) -> Re
     paths = resolve_run(results, name)
     recorded = _read_recorded(paths, consent)
     notes = _refuse_running(paths, consent)
-    directory, found = _newest(paths.checkpoints)
-    if found.info is None:
-        reasons = "".join(f"\n    {text}" for text in found.refused)
+    try:
+        chosen = choose_checkpoint(paths.checkpoints, "last")
+    except ConfigError as error:
         raise ConfigError(
-            f"it has no checkpoint to resume from{reasons}{_lines(notes)}",
-            where=str(paths.checkpoints),
+            f"it has no checkpoint to resume from: {error.what}{_lines(notes)}",
+            where=error.where,
             fix="start a new run; checkpoint.every_s sets how often one is written",
-        )
+        ) from error
     notes += [
-        f"incomplete or damaged, so the previous one is used: {text}" for text in found.refused
+        f"incomplete or damaged, so the previous one is used: {text}" for text in chosen.refused
     ]
     return ResumePoint(
-        paths, recorded.experiment, recorded.inventory, directory, found.info, tuple(notes)
+        paths,
+        recorded.experiment,
+        recorded.inventory,
+        chosen.path.parent,
+        chosen.info,
+        tuple(notes),
     )
 
 
@@ -191,20 +190,6 @@ def resume_hint(paths: RunPaths) -> str:
     if all(path.name == UNTRAINED for path in found):
         return ""
     return command_for("up --resume", paths.root)
-
-
-def _newest(checkpoints: Path) -> tuple[Path, FoundCheckpoint]:
-    """The newest one over all compute groups, which started equal and were merged."""
-    refused: list[str] = []
-    best: tuple[Path, CheckpointInfo] | None = None
-    for directory in (checkpoints, *sorted(checkpoints.glob(GROUPS))):
-        found = newest_checkpoint(directory)
-        refused += found.refused
-        if found.info and (best is None or found.info.version > best[1].version):
-            best = (directory, found.info)
-    if best is None:
-        return checkpoints, FoundCheckpoint(None, tuple(refused))
-    return best[0], FoundCheckpoint(best[1], tuple(refused))
 
 
 def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:

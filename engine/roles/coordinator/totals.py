@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 
@@ -9,7 +10,7 @@ import msgspec
 
 from engine.admission import RateWindow
 from engine.messages import role_of
-from engine.progress import Resumed, RunCounters, Standing
+from engine.progress import Judge, MeanReturn, Resumed, RunCounters, Standing
 from engine.spec import Experiment
 from engine.trace.records import (
     Consumption,
@@ -26,6 +27,8 @@ from engine.trace.records import (
 from engine.trace.summary import RunStatus, Summary, steady_rate_per_s, summarise_lag
 
 RATE_WINDOW_S = 5.0
+EVALUATED_LEARNER = 0
+"""The evaluator takes its weights from this one."""
 MAX_POINTS = 1 << 16
 """Above this, every second point of a series is dropped: a mebibyte each, however long the run. The
 start of the steady window is then exact to a thirty-thousandth of its length."""
@@ -97,7 +100,9 @@ class RunTotals:
         self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
         self.num_episodes = before.episodes
         self.has_replay = False
-        self.evaluation_return: float | None = None
+        self._newest_actor_version = 0
+        """Of the weights that acted in the newest episode."""
+        self._evaluation: Evaluation | None = None
         self._streak = 0
         """Episodes, or evaluations, since the mean last fell below the threshold."""
         self.updates = resumed.updates if resumed else 0
@@ -209,7 +214,29 @@ class RunTotals:
         learners = list(self._trained_by) if self._is_joint else [number]
         consumed = 0 if self.has_replay else sum(self.consumed_by.get(n, 0) for n in learners)
         trained = sum(self._trained_by.get(n, 0) for n in learners)
-        return Standing(counters=counters, consumed=consumed, trained=trained)
+        return Standing(
+            counters=counters,
+            known_return=self.known_return_of(number),
+            consumed=consumed,
+            trained=trained,
+        )
+
+    def known_return_of(self, learner: int) -> MeanReturn | None:
+        """How good a learner's policy is; None if it is not known.
+
+        In a run with evaluations that is the newest of these: of the learner whose weights were
+        evaluated, or of all if they are equal. Otherwise it is the mean of the window of training
+        episodes, of all groups, since these are merged.
+        """
+        row, mean, version = self._evaluation, self.return_mean, self._newest_actor_version
+        judge: Judge = "training"
+        if self._experiment.evaluation is not None:
+            if row is None or not (self._is_joint or learner == EVALUATED_LEARNER):
+                return None
+            mean, judge, version = row.return_mean, "evaluation", row.version
+        if mean is None or not math.isfinite(mean):
+            return None
+        return MeanReturn(mean=mean, judge=judge, version=version)
 
     def ledger_of(self, buffer: int) -> Ledger:
         """The latest count of a buffer, of this run alone."""
@@ -228,6 +255,7 @@ class RunTotals:
 
     def _add_episode(self, record: Episode, now_s: float) -> Episode:
         self.returns.append(record.episode_return)
+        self._newest_actor_version = record.version
         self.num_episodes += 1
         stop, mean = self._experiment.stop, self.return_mean
         if stop.judge == "training" and self._window_is_full:
@@ -236,7 +264,7 @@ class RunTotals:
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
 
     def _add_evaluation(self, record: Evaluation, now_s: float) -> Evaluation:
-        self.evaluation_return = record.return_mean
+        self._evaluation = record
         if self._experiment.stop.judge == "evaluation":
             self._judge(record.return_mean, self._experiment.stop.sustained, now_s)
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
@@ -258,6 +286,11 @@ class RunTotals:
     @property
     def return_mean(self) -> float | None:
         return sum(self.returns) / len(self.returns) if self.returns else None
+
+    @property
+    def evaluation_return(self) -> float | None:
+        """Mean return of the newest evaluation; None before the first."""
+        return self._evaluation.return_mean if self._evaluation else None
 
     @property
     def balance(self) -> float | None:

@@ -20,11 +20,11 @@ from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.progress import RunCounters
 from engine.spec import NetworkSpec
 from engine.trace import checkpoint_file
+from engine.trace.checkpoint_choice import choose_checkpoint
 from engine.trace.checkpoint_file import (
     check_identity,
     identity_of,
     identity_sha256,
-    newest_checkpoint,
     read_info,
     verify,
 )
@@ -206,8 +206,7 @@ def test_killed_at_any_byte_of_the_tensors_the_older_one_loads(
             save(saved, state, blueprint, 2)
 
         assert dies_in_a_child(write) == -signal.SIGXFSZ, limit
-        found = newest_checkpoint(saved)
-        assert found.info is not None
+        found = choose_checkpoint(saved, "last")
         assert found.info.version == 1, limit
         assert not found.refused, "an unfinished one is no checkpoint, so there is nothing to say"
     save(saved, state, blueprint, 2)
@@ -247,8 +246,7 @@ def test_killed_between_any_two_steps_a_whole_one_loads(
     monkeypatch.undo()
     assert code in (-signal.SIGKILL, 0)
     assert code == -signal.SIGKILL or point >= 6, "the fault did not happen"
-    found = newest_checkpoint(saved)
-    assert found.info is not None
+    found = choose_checkpoint(saved, "last")
     assert not found.refused
     assert found.info.version in (1, version)
     load_checkpoint(saved / found.info.name, blueprint.algorithm.init(3))
@@ -286,8 +284,7 @@ def test_what_a_killed_writer_said_was_written_is_there(tmp_path: Path, blueprin
             writer.kill()
             said = [int(line) for line in writer.stdout.read().split()]
         assert writer.returncode == -signal.SIGKILL
-        found = newest_checkpoint(directory)
-        assert found.info is not None
+        found = choose_checkpoint(directory, "last")
         assert found.info.version >= max([25, *said])
         assert not found.refused
         load_checkpoint(directory / found.info.name, blueprint.algorithm.init(3))
@@ -347,8 +344,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(
         flipped = data[:middle] + bytes([data[middle] ^ 0x11]) + data[middle + 1 :]
         changed = {"flipped": flipped, "cut": data[:-9], "longer": data + b"\0", "empty": b""}
         file.write_bytes(changed[damage])
-    found = newest_checkpoint(tmp_path)
-    assert found.info is not None
+    found = choose_checkpoint(tmp_path, "last")
     assert found.info.version == 1
     assert len(found.refused) == (0 if (which, damage) == ("json", "gone") else 1)
     assert all("v0000000002" in text for text in found.refused)

@@ -17,7 +17,7 @@ from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
 from engine.executors.learner import LearnerExecutor, Staging
-from engine.progress import RunCounters
+from engine.progress import MeanReturn, RunCounters
 from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.rollout import Field, Layout, Rollout
@@ -132,10 +132,12 @@ def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, executo
 
 def test_a_checkpoint_lands_where_it_was_told_to(executor: LearnerExecutor, tmp_path: Path):
     counters = RunCounters(env_steps_collected=9)
-    written = executor.perform(SaveCheckpoint(4, counters, is_final=True))
+    known = MeanReturn(mean=12.5, judge="evaluation", version=3)
+    written = executor.perform(SaveCheckpoint(4, counters, is_final=True, known_return=known))
     assert written == [CheckpointWritten("v0000000004.json", is_final=True)]
     info = verify(tmp_path / "v0000000004.json")
     assert (info.version, info.counters) == (4, counters)
+    assert info.known_return == known
 
 
 def test_a_disk_that_refuses_a_checkpoint_ends_nothing(

@@ -32,7 +32,8 @@ from engine.roles.events import CheckpointWritten, Noted, Updated
 from engine.rollout import Rollout, Weights
 from engine.spec import EnvSpec, Experiment, NetworkSpec, StopSpec
 from engine.testing import make_experiment, make_rollout
-from engine.trace.checkpoint_file import CheckpointInfo, newest_checkpoint, read_info
+from engine.trace.checkpoint_choice import choose_checkpoint
+from engine.trace.checkpoint_file import CheckpointInfo, read_info
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption
 from engine.trace.records import Event as TraceEvent
@@ -115,7 +116,7 @@ def test_one_reward_costs_no_more_than_its_update(
     result = run(tmp_path, base)
     assert result.summary.status == "ok"
     assert holds_finite_numbers(tmp_path)
-    assert newest_checkpoint(tmp_path / "checkpoints").info is not None
+    assert choose_checkpoint(tmp_path / "checkpoints", "last")
     rows = list(read_table(result.trace, Consumption))
     assert all(math.isfinite(value) for row in rows for value in row.metrics.values())
     if name in ("ppo", "impala"):
@@ -264,8 +265,7 @@ def test_nothing_goes_on_from_numbers_that_are_none(tmp_path: Path, place: str, 
     state = blueprint.algorithm.init(0)
     path = save_checkpoint(tmp_path, state, blueprint, version=7, counters=RunCounters())
     bad = forged(tmp_path, read_info(path), place, value)
-    found = newest_checkpoint(tmp_path)
-    assert found.info is not None
+    found = choose_checkpoint(tmp_path, "last")
     assert found.info.version == 7
     assert f"the tensor '{place}' holds numbers that are not finite" in found.refused[0]
     with pytest.raises(ConfigError, match="not finite"):

@@ -20,7 +20,7 @@ from engine.messages import (
     TicketVoided,
     source_of,
 )
-from engine.progress import Resumed, RunCounters
+from engine.progress import MeanReturn, Resumed, RunCounters
 from engine.roles.commands import EndRun, StartRun
 from engine.roles.coordinator.coordinator import CoordinatorRole
 from engine.roles.coordinator.shutdown import STOP_S
@@ -56,6 +56,7 @@ def test_learners_are_asked_for_checkpoints_with_the_counters_of_the_run():
     assert due == [10, 20, 30]
     (message,) = sent(coordinator.handle(TimerFired(), 40.0), CheckpointDue)
     assert message.standing.counters.episodes == 2
+    assert message.standing.known_return == MeanReturn(mean=1.5, judge="training", version=0)
     assert message.standing.counters.elapsed_s == 40.0
 
 

@@ -21,7 +21,7 @@ from engine.messages import (
     WeightsArrived,
     WeightsRequested,
 )
-from engine.progress import Resumed, RunCounters, Standing
+from engine.progress import MeanReturn, Resumed, RunCounters, Standing
 from engine.roles.commands import (
     Command,
     ExportWeights,
@@ -211,7 +211,8 @@ def standing(consumed: int = 0, trained: int = 0) -> Standing:
         samples_trained=5000 + trained,
         episodes=7,
     )
-    return Standing(counters=counters, consumed=consumed, trained=trained)
+    known = MeanReturn(mean=2.5, judge="evaluation", version=0)
+    return Standing(counters=counters, known_return=known, consumed=consumed, trained=trained)
 
 
 def written(learner: LearnerRole, commands: list[Command], error: str = "") -> list[Command]:
@@ -225,6 +226,7 @@ def test_stopped_while_idle_it_saves_and_then_says_its_last_word():
     commands = learner.handle(Stop(standing=standing()), 3.0)
     saved = only(commands, SaveCheckpoint)
     assert saved.version == 0
+    assert saved.known_return == standing().known_return
     assert saved.counters == msgspec.structs.replace(standing().counters, elapsed_s=3.0)
     assert commands == [saved], "nothing is said before it is durable"
     assert last_word(written(learner, commands)) == 0
@@ -321,6 +323,7 @@ def test_a_checkpoint_that_becomes_due_during_an_update_waits_for_its_end():
     assert learner.handle(CheckpointDue(standing=standing()), 1.5) == []
     saved = only(finish(learner, 1), SaveCheckpoint)
     assert (saved.version, saved.is_final) == (1, False)
+    assert saved.known_return == standing().known_return
     deliver(learner, 1)
     assert not has(finish(learner, 2), SaveCheckpoint), "it was due once"
     assert sent(written(learner, [saved]), Stopped) == []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tracemalloc
 
+import msgspec
 import pytest
 
+from engine.progress import MeanReturn
 from engine.roles.coordinator.totals import MAX_POINTS, RunTotals, Series
+from engine.spec import EvaluationSpec, StopSpec
 from engine.testing import make_experiment
-from engine.trace.records import Consumption
+from engine.trace.records import Consumption, Episode, Evaluation
 from engine.trace.summary import steady_rate_per_s
 from tianji_cli.analysis.check import RATE_TOLERANCE
 
@@ -66,3 +70,60 @@ def test_a_checkpoint_is_told_what_its_own_learners_have_reported(
     standing = totals.standing_of("learner-0", 2.0)
     assert (standing.consumed, standing.trained) == known
     assert standing.counters.env_steps_consumed == 96
+
+
+def episode(episode_return: float, version: int = 0) -> Episode:
+    return Episode(
+        t_s=1.0, actor=0, episode_return=episode_return, length_env_steps=1, version=version
+    )
+
+
+def evaluation(return_mean: float, version: int) -> Evaluation:
+    return Evaluation(
+        t_s=1.0,
+        evaluator=0,
+        version=version,
+        episodes=2,
+        return_mean=return_mean,
+        return_min=return_mean,
+        return_max=return_mean,
+        length_mean_env_steps=1.0,
+        evaluate_s=0.1,
+    )
+
+
+def known(totals: RunTotals, learner: int = 0) -> MeanReturn | None:
+    return totals.standing_of(f"learner-{learner}", 1.0).known_return
+
+
+def test_without_evaluations_a_checkpoint_is_told_the_mean_of_the_window_of_episodes() -> None:
+    totals = RunTotals(make_experiment(stop=StopSpec(env_steps=100, return_window=3)))
+    assert known(totals) is None
+    for number in range(5):
+        totals.add(episode(float(number), version=10 + number), 1.0)
+    wanted = MeanReturn(mean=3.0, judge="training", version=14)
+    assert known(totals) == wanted
+    assert known(totals, 1) == wanted, "groups are merged, so their episodes count together"
+    assert totals.standing_of("actor-0", 1.0).known_return is None
+
+
+@pytest.mark.parametrize("is_joint", [False, True])
+def test_with_evaluations_the_newest_of_them_counts_for_the_learner_evaluated(
+    is_joint: bool,
+) -> None:
+    experiment = msgspec.structs.replace(make_experiment(), evaluation=EvaluationSpec())
+    totals = RunTotals(experiment, is_joint=is_joint)
+    totals.add(episode(500.0), 1.0)
+    assert known(totals) is None, "returns of two kinds are not compared with each other"
+    totals.add(evaluation(9.0, version=4), 1.0)
+    totals.add(evaluation(7.0, version=6), 1.0)
+    wanted = MeanReturn(mean=7.0, judge="evaluation", version=6)
+    assert known(totals) == wanted
+    assert known(totals, 1) == (wanted if is_joint else None)
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
+def test_a_return_that_is_no_number_is_not_known(strange: float) -> None:
+    totals = RunTotals(make_experiment())
+    totals.add(episode(strange), 1.0)
+    assert known(totals) is None

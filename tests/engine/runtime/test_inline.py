@@ -11,7 +11,7 @@ from engine.progress import Progress
 from engine.runtime.inline import InlineRun
 from engine.spec import EnvSpec, StalenessSpec, StopSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
-from engine.trace.checkpoint_file import newest_checkpoint
+from engine.trace.checkpoint_choice import choose_checkpoint
 from engine.trace.reader import read_table
 from engine.trace.records import (
     Consumption,
@@ -88,8 +88,7 @@ def test_each_actor_counts_its_own_steps_without_a_gap(finished: Result):
 
 def test_the_final_checkpoint_is_that_of_the_last_version(finished: Result):
     version = finished.summary.weights_version
-    found = newest_checkpoint(finished.root / "checkpoints").info
-    assert found is not None
+    found = choose_checkpoint(finished.root / "checkpoints", "last").info
     assert found.version == version
     assert found.counters.env_steps_consumed == finished.summary.env_steps_consumed
 

@@ -20,7 +20,7 @@ from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment, StopSpec
-from engine.trace.checkpoint_file import newest_checkpoint
+from engine.trace.checkpoint_choice import choose_checkpoint
 from engine.trace.reader import read_table
 from engine.trace.records import Consumption, Episode, Ledger, Production, Staleness
 from engine.trace.records import Event as TraceEvent
@@ -54,8 +54,7 @@ def run(root: Path, wanted: Experiment, origin: Path | None = None) -> Result:
 
 
 def taken_over(origin: Path, root: Path) -> Resumed:
-    info = newest_checkpoint(origin / "checkpoints").info
-    assert info is not None
+    info = choose_checkpoint(origin / "checkpoints", "last").info
     for name in (info.name, info.tensors_name):
         shutil.copy(origin / "checkpoints" / name, root / "checkpoints" / name)
     lost = info.counters.env_steps_collected - info.counters.env_steps_consumed
@@ -140,6 +139,5 @@ def test_a_resumed_run_can_be_resumed(pair: tuple[Result, Result], tmp_path: Pat
     name = "dqn" if "dqn" in str(after.root) else "impala" if "impala" in str(after.root) else "ppo"
     third = run(tmp_path / "third", experiment(name, SECOND + 1000), after.root)
     assert third.summary.env_steps_consumed >= SECOND + 1000
-    info = newest_checkpoint(third.root / "checkpoints").info
-    assert info is not None
+    info = choose_checkpoint(third.root / "checkpoints", "last").info
     assert info.resumes == 2
