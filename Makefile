@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-lab test-slow fault-table space-table chaos ends fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow fault-table space-table reference chaos ends fuzz check fmt clean
 SECONDS_EACH ?= 60
 SEED ?= 1
 ROUNDS ?= 200
@@ -43,6 +43,9 @@ fault-table: setup ## Run all fault tests (root) and write the table in docs/rel
 
 space-table: setup ## Train every kind of space with every algorithm; write docs/spaces.md
 	SPACE_TABLE=1 $(BIN)/python -m pytest -m '' tests/engine/test_space_matrix.py
+
+reference: setup ## Write docs/reference.md, every key of every file, from the specs
+	$(BIN)/python -m tianji_cli.reference docs/reference.md
 
 chaos: setup ## Inject faults in random order (SEED) for ten minutes on real hosts (root)
 	$(BIN)/python tests/faults/random_faults.py --seed $(SEED) --out results/chaos-$(SEED)

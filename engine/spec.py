@@ -101,6 +101,7 @@ class CoreSpec(Spec, frozen=True, kw_only=True):
     """A recurrent layer between trunk and heads: the network then remembers within an episode."""
 
     name: Literal["gru", "lstm"]
+    """The kind of layer."""
     size: PositiveInt
     """Units."""
 
@@ -116,7 +117,7 @@ class EncoderSpec(Spec, frozen=True, kw_only=True):
     """`null`: a convolutional network for images; for other Boxes `mlp`; `one_hot` up to 64 choices
     of each entry, otherwise `embedding`."""
     hidden_sizes: tuple[PositiveInt, ...] = (64,)
-    """Only for `mlp`."""
+    """Units of each hidden layer. Only for `mlp`."""
     size: PositiveInt = 16
     """Numbers that stand for one entry. Only for `embedding`."""
     normalize: bool | None = None
@@ -133,9 +134,9 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
     name: str | None = None
     """`null`: `nature_cnn` for images, or `minatar_cnn` below 36 pixels; otherwise `mlp`."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Only for `mlp`."""
+    """Units of each hidden layer. Only for `mlp`, also the one that follows encoders."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Only for `mlp`."""
+    """After each hidden layer. Only for `mlp`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the trunk's arithmetic; parameters, heads and losses are always float32. `bfloat16` is
     nearly twice as fast for images on processors that support it."""
@@ -152,16 +153,15 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
 class StalenessSpec(Spec, frozen=True, kw_only=True):
     """How old a trained sample can be, in weights versions, and what happens to older ones.
 
-    `block`: actors wait, and the learner waits for stragglers; nothing is lost.
-    `drop`: the learner never waits for a straggler; late rollouts are dropped and counted.
-    `correct`: no bound; the algorithm corrects for off-policy samples, as V-trace does. Only
-    algorithms that do so accept it.
-    `unbounded`: no bound, and no correction is required.
     Rollouts that started with the oldest weights are trained first, also without a bound; among
     equals, those that were admitted first.
     """
 
     mode: Literal["block", "drop", "correct", "unbounded"] = "block"
+    """`block`: actors wait, and the learner waits for stragglers; nothing is lost. `drop`: the
+    learner never waits for a straggler; late rollouts are dropped and counted. `correct`: no bound;
+    the algorithm corrects for off-policy samples, as V-trace does, and only algorithms that do so
+    accept it. `unbounded`: no bound, and no correction is required."""
     max_lag: NonNegativeInt = 1
     """Bound on lag, in weights versions, of `block` and `drop`."""
     max_queued_rollouts: PositiveInt | None = None
@@ -191,6 +191,7 @@ class EvaluationSpec(Spec, frozen=True, kw_only=True):
     """Separate episodes with the newest weights and greedy actions, in a separate process."""
 
     episodes: PositiveInt = 20
+    """Of each evaluation."""
     every_s: PositiveFloat | None = 5.0
     """Least time between the starts of two evaluations; `null`: no such rule."""
     every_versions: PositiveInt | None = None
@@ -218,16 +219,14 @@ class StopSpec(Spec, frozen=True, kw_only=True):
 
 
 class LearnerSpec(Spec, frozen=True, kw_only=True):
-    """How the learner computes; the algorithm defines what it computes.
-
-    `compile`: whether optimiser steps are compiled during training and used once they are ready.
-    `auto` does so if roles are separate processes. With policy `local` only `on` does, because the
-    moment of the switch would make traces of equal seeds differ in the last digits.
-    `threads`: threads of PyTorch's arithmetic. More than one helps only for large networks.
-    """
+    """How the learner computes; the algorithm defines what it computes."""
 
     compile: Literal["auto", "on", "off"] = "auto"
+    """Whether optimiser steps are compiled during training and used once they are ready. `auto`
+    does so if roles are separate processes. With policy `local` only `on` does, because the moment
+    of the switch would make traces of equal seeds differ in the last digits."""
     threads: PositiveInt = 1
+    """Threads of PyTorch's arithmetic. More than one helps only for large networks."""
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):
@@ -253,8 +252,11 @@ class Experiment(Spec, frozen=True, kw_only=True):
     """The complete description of one run."""
 
     version: Literal[1] = 1
+    """Version of the file format."""
     name: str
+    """Part of the run id, and shown in reports."""
     seed: Seed = 0
+    """Of all randomness: initial weights, environments, exploration, minibatches."""
     env: EnvSpec
     algorithm: dict[str, Scalar]
     """`name`, and hyperparameters of that algorithm."""

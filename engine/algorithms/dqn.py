@@ -65,22 +65,30 @@ _UNREAD_BY_STEP = (
 
 
 class DqnConfig(Spec, frozen=True, kw_only=True):
-    """Hyperparameters of DQN."""
+    """Deep Q-learning (Mnih et al., 2015), with the usual options; R2D2 with `network.core`."""
 
     learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam."""
     learning_rate_final: PositiveFloat | None = None
     """Final value of a linear decay over `learning_rate_decay_env_steps`; `null`: constant."""
     learning_rate_decay_env_steps: PositiveInt = 100_000
+    """Env steps over which the learning rate falls to `learning_rate_final`."""
     adam_epsilon: PositiveFloat = 1e-8
+    """Added to the denominator of Adam's step."""
     discount: UnitInterval = 0.99
+    """Gamma: how much a reward one step later counts."""
     double: bool = True
     """Choose the best next action with the learning network, value it with the target network."""
     dueling: bool = False
     """State value and advantages apart; both are linear in the trunk's features."""
     n_step: PositiveInt = 1
+    """Rewards that are added up before the value of a later state takes over, in env steps."""
     prioritized: bool = False
+    """Draw samples with large TD errors more often (Schaul et al., 2016)."""
     priority_exponent: UnitInterval = 0.6
+    """Alpha: how much more often; 0 draws uniformly. Only if `prioritized`."""
     importance_exponent: UnitInterval = 0.4
+    """Beta: how far importance weights correct for it; 1 fully. Only if `prioritized`."""
     initial_priorities: bool = False
     """Set initial priorities to the actors' TD errors instead of the largest priority so far."""
     batch_size: PositiveInt = 32
@@ -90,26 +98,33 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     replay_ratio: PositiveFloat = 8.0
     """Samples trained for each env step collected; 8 is a batch of 32 every 4 env steps."""
     replay_capacity: PositiveInt = 100_000
+    """Env steps that the replay store holds; the oldest are overwritten."""
     min_replay_size: NonNegativeInt = 1_000
+    """Env steps collected before training starts."""
     target_update_period: PositiveInt = 500
-    """Optimiser steps, rounded up to whole messages."""
+    """Optimiser steps between two moves of the target network, rounded up to whole messages."""
     target_update_rate: PositiveUnit = 1.0
     """How far the target then moves to the network: 1 copies it, less follows (Lillicrap, 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
+    """Longer gradients are scaled down to this norm."""
     epsilon_initial: UnitInterval = 1.0
+    """Probability of a random action at the start."""
     epsilon_final: UnitInterval = 0.05
+    """Probability of a random action after the decay."""
     epsilon_decay_env_steps: NonNegativeInt = 10_000
     """Env steps over which epsilon falls linearly, after `min_replay_size`."""
     epsilon_spread: NonNegativeFloat = 0.0
     """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X uses 7."""
     rollout_steps: PositiveInt = 16
+    """Steps of each environment in one rollout."""
     burn_in_steps: NonNegativeInt = 8
     """With `network.core`: steps before a sequence over which both networks only refresh their
     memory. They are part of one rollout, so not more than `rollout_steps` are used."""
 
 
 class ApexConfig(DqnConfig, frozen=True, kw_only=True):
-    """Hyperparameters of Ape-X: those of DQN, with the defaults of Horgan et al. (2018)."""
+    """Deep Q-learning with many actors and prioritised replay: DQN with the defaults of Ape-X
+    (Horgan et al., 2018)."""
 
     dueling: bool = True
     n_step: PositiveInt = 3

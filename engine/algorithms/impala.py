@@ -30,23 +30,33 @@ from engine.spec import (
 
 
 class ImpalaConfig(Spec, frozen=True, kw_only=True):
-    """Hyperparameters of IMPALA."""
+    """Actor-critic whose V-trace corrects for off-policy samples (Espeholt et al., 2018)."""
 
     learning_rate: PositiveFloat = 6e-4
+    """Step size of Adam."""
     adam_epsilon: PositiveFloat = 1e-5
+    """Added to the denominator of Adam's step."""
     discount: UnitInterval = 0.99
+    """Gamma: how much a reward one step later counts."""
     trace_lambda: UnitInterval = 1.0
+    """Lambda of V-trace, a factor of all trace weights; 1 is the paper's."""
     max_rho: PositiveFloat = 1.0
     """Truncation of the importance weight of a step; it determines which policy is evaluated."""
     max_c: PositiveFloat = 1.0
     """Truncation of the weights of a trace; it determines how fast values converge."""
     entropy_coefficient: NonNegativeFloat = 0.01
+    """Weight of the entropy bonus in the loss; more of it explores longer."""
     value_coefficient: NonNegativeFloat = 0.5
+    """Weight of the value loss."""
     max_gradient_norm: PositiveFloat = 40.0
+    """Longer gradients are scaled down to this norm."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
     rollout_steps: PositiveInt = 20
+    """Steps of each environment in one rollout."""
     batch_steps: PositiveInt = 640
+    """Env steps of one batch, which is one optimiser step: a multiple of `rollout_steps` times
+    `env.num_envs`."""
 
 
 class Impala(ActorCritic):

@@ -29,20 +29,33 @@ from engine.spec import (
 
 
 class PpoConfig(Spec, frozen=True, kw_only=True):
-    """Hyperparameters of PPO."""
+    """Proximal policy optimisation with a clipped surrogate (Schulman et al., 2017)."""
 
     learning_rate: PositiveFloat = 3e-4
+    """Step size of Adam."""
     discount: UnitInterval = 0.99
+    """Gamma: how much a reward one step later counts."""
     gae_lambda: UnitInterval = 0.95
+    """Lambda of generalised advantage estimation: 0 trusts the value of the next state, 1 only
+    the rewards."""
     clip_range: PositiveFloat = 0.2
     """Epsilon: how far the probability ratio can move before its gradient is cut."""
     entropy_coefficient: NonNegativeFloat = 0.01
+    """Weight of the entropy bonus in the loss; more of it explores longer."""
     value_coefficient: NonNegativeFloat = 0.5
+    """Weight of the value loss."""
     max_gradient_norm: PositiveFloat = 0.5
+    """Longer gradients are scaled down to this norm."""
     rollout_steps: PositiveInt = 50
+    """Steps of each environment in one rollout."""
     batch_steps: PositiveInt = 400
+    """Env steps of one batch, after which there is a new weights version: a multiple of
+    `rollout_steps` times `env.num_envs`."""
     minibatch_steps: PositiveInt = 200
+    """Env steps of one optimiser step; divides `batch_steps`. With `network.core` a multiple of
+    `rollout_steps`."""
     num_epochs: PositiveInt = 8
+    """How many times each batch is gone through."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
     normalize_advantage: bool = True

@@ -20,10 +20,6 @@ Value = Literal[
     "observation", "action", "rollout", "batch", "weights", "model", "merged", "gradient"
 ]
 ChannelKind = Literal["gather", "on_request", "latest", "barrier", "step", "exchange", "all_reduce"]
-"""gather: many sources, nothing lost, bounded by tickets. on_request: the target requests it.
-latest: broadcast, only the newest counts, never blocks. barrier: broadcast, every target waits for
-the newest. step: one message per environment step. exchange: a source sends its model whenever its
-last one was answered, and does not wait. all_reduce: all replicas synchronize in every update."""
 Merge = Literal["average", "accumulate"]
 Trait = Literal["corrects_staleness", "shares_batches", "samples_queue", "samples_replay"]
 
@@ -101,6 +97,7 @@ class FragmentSpec(Spec, frozen=True, kw_only=True):
     """Functions that share a process and call each other directly."""
 
     functions: tuple[Function, ...]
+    """What the process does."""
     replicas: PositiveInt | Literal["actors", "groups"]
     """How many processes: a number, the experiment's `actors`, or its `groups`."""
     only_with_groups: bool = False
@@ -113,9 +110,17 @@ class EdgeSpec(Spec, frozen=True, kw_only=True):
     """A value that the processes of one fragment send to those of another."""
 
     source: str
+    """The sending fragment."""
     target: str
+    """The receiving fragment."""
     carries: Value
+    """What is sent."""
     channel: ChannelKind
+    """`gather`: many sources, nothing lost, bounded by tickets. `on_request`: the target requests
+    it. `latest`: broadcast, only the newest counts, never blocks. `barrier`: broadcast, every
+    target waits for the newest. `step`: one message per environment step. `exchange`: a source
+    sends its model whenever its last one was answered, and does not wait. `all_reduce`: all
+    replicas synchronize in every update."""
 
     @property
     def label(self) -> str:
@@ -123,23 +128,29 @@ class EdgeSpec(Spec, frozen=True, kw_only=True):
 
 
 class StalenessRule(Spec, frozen=True, kw_only=True):
-    """The fields of the experiment's `staleness` that the policy overrides; None keeps a field."""
+    """What of the experiment's `staleness` the policy overrides; `null` keeps a field."""
 
     mode: Literal["block", "drop", "correct", "unbounded"] | None = None
+    """As an experiment's."""
     max_lag: NonNegativeInt | None = None
+    """As an experiment's."""
 
 
 class Policy(Spec, frozen=True, kw_only=True):
     """A distribution policy."""
 
     name: str
+    """Shown in plans and reports."""
     summary: str
+    """One line about it."""
     stands_for: str = ""
     """Systems with this layout."""
     fragments: dict[str, FragmentSpec]
+    """Which functions share a process, by a name of your choice."""
     edges: tuple[EdgeSpec, ...] = ()
+    """What crosses between processes."""
     merge: Merge = "average"
-    """What `reduce` does. average: the mean of the newest models of all groups. accumulate: a
+    """What `reduce` does. `average`: the mean of the newest models of all groups. `accumulate`: a
     parameter server, to which every worker adds its progress."""
     staleness: StalenessRule = StalenessRule()
     requires: tuple[Trait, ...] = ()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import REPOSITORY
+from tianji_cli.reference.page import anchor
 
 ROOT = REPOSITORY
 PAGES = [
@@ -62,6 +63,14 @@ def test_documented_commands_run(page, tmp_path):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_into_pages_lead_to_headings(page):
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*\.md|)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        known = {anchor(line) for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+        assert heading in known, f"{page.name} links to {target}#{heading}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -49,7 +49,7 @@ FLOORS = {
         ("storage", "planning", "connectors"),
         ("output", "provisioning", "plotting", "analysis", "lab"),
         ("runs", "bench"),
-        ("render",),
+        ("render", "reference"),
         ("commands",),
         ("main",),
         ("__main__",),

@@ -19,10 +19,15 @@ class RolesSpec(Spec, frozen=True, kw_only=True):
     """How many of each role run on a host."""
 
     coordinator: Count = 0
+    """1 on the host where it runs."""
     learner: Count = 0
+    """Learners; one for each compute group of the run."""
     buffer: Count = 0
+    """Rollout queues or replay stores; one for each compute group of the run."""
     evaluator: Count = 0
+    """1 on the host where it runs, if the experiment has an `evaluation`."""
     actor: Count = 0
+    """Actors."""
 
 
 class HostSpec(Spec, frozen=True, kw_only=True):
@@ -33,7 +38,9 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     ssh_host: str | None = None
     """Name, address or `~/.ssh/config` alias to connect to; default: the host's own name."""
     user: str | None = None
+    """To log in as; default: that of `~/.ssh/config`, else yours."""
     port: int | None = None
+    """Of sshd, 1 to 65535; default: that of `~/.ssh/config`, else 22."""
     key: str | None = None
     """Private key file. Default: that of `~/.ssh/config`, the agent, the usual files."""
     jump: str | None = None
@@ -43,11 +50,12 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     address: str | None = None
     """IP address at which other hosts reach its roles; default: that of `ssh_host`."""
     ports: str | int | None = None
-    """`first-last`: TCP ports to listen on."""
+    """TCP ports to listen on, as `first-last`; default: 29500-29599, of a local host none: its
+    roles use Unix sockets."""
     python: str | None = None
     """Interpreter to use; default: one is found or made."""
     workdir: str | None = None
-    """Directory of TianJi on the host."""
+    """Directory of TianJi on the host; default: `~/.tianji`."""
     env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
@@ -64,17 +72,21 @@ class GroupSpec(HostSpec, frozen=True, kw_only=True):
     """Hosts that share settings."""
 
     hosts: tuple[str, ...]
+    """Names or ranges, such as `box[1-8]`."""
 
 
 class InventoryFile(Spec, frozen=True, kw_only=True):
     """An inventory as written."""
 
     version: Literal[1] = 1
+    """Version of the file format."""
     defaults: HostSpec = HostSpec()
+    """For all hosts; a group overrides them, a host overrides its groups."""
     hosts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)
-    """Name or range to `HostSpec`; null if nothing is set."""
+    """Hosts by name or range, such as `box[1-8]`, with their settings, which are those of
+    `defaults`; `null` or `{}` if nothing is set."""
     groups: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    """Name to `GroupSpec`."""
+    """Groups by name: their hosts, and settings as under `defaults`."""
 
 
 _RANGE = re.compile(r"\[(?P<first>\d+)-(?P<last>\d+)\]")

@@ -22,8 +22,11 @@ class ScalingSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="scali
     """A benchmark of scaling, completely described."""
 
     version: Literal[1] = 1
+    """Version of the file format."""
     name: str
+    """Part of the benchmark's id."""
     summary: str
+    """One line about it, for reports."""
     nodes: tuple[PositiveInt, ...] = (1, 2, 4, 8)
     """Numbers of hosts; each host has a compute group. Ratios are relative to the first number."""
     seeds: PositiveInt = 3

@@ -34,9 +34,9 @@ class StudyTask(Spec, frozen=True, kw_only=True):
     baseline: str | None = None
     """The variant that the others are divided by; `null`: no ratios."""
     seeds: PositiveInt | None = None
-    """Other than the study's."""
+    """Blocks, if not as many as the study's."""
     budget_s: PositiveFloat | None = None
-    """Other than the study's."""
+    """Seconds of training that a run may use, if not the study's."""
 
 
 class Study(Spec, frozen=True, kw_only=True, tag_field="kind", tag="study"):
@@ -46,13 +46,17 @@ class Study(Spec, frozen=True, kw_only=True, tag_field="kind", tag="study"):
     """
 
     version: Literal[1] = 1
+    """Version of the file format."""
     name: str
+    """Part of the study's id."""
     summary: str
+    """One line about it, for reports."""
     seeds: PositiveInt
     """Blocks: every variant runs once with seed 0, then with seed 1, and so on."""
     budget_s: PositiveFloat
     """Seconds of training that a run may use."""
     tasks: dict[str, StudyTask]
+    """What is run, by name."""
 
     def seeds_of(self, task: str) -> int:
         return self.tasks[task].seeds or self.seeds

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.config.config_file import Document, load_experiment, suggest
 from engine.errors import ConfigError
-from engine.spec import Experiment
+from engine.spec import Experiment, Spec
 from tianji_cli.bench.tasks.work import BenchDqn, BenchEnv, BenchImpala, BenchNetwork, BenchPpo
 from tianji_cli.config.lookup import find_file
 
@@ -19,6 +19,13 @@ ALGORITHMS: Mapping[str, type[msgspec.Struct]] = {
     "impala": BenchImpala,
     "dqn": BenchDqn,
 }
+
+
+class TaskBase(Spec, frozen=True, kw_only=True):
+    """A key that a task in a file can have besides those of `Task`."""
+
+    experiment: str | None = None
+    """An experiment, as after `tianji up -x`: values that the task leaves out are taken from it."""
 
 
 def with_experiments(document: Document) -> Document:

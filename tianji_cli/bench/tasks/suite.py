@@ -33,7 +33,9 @@ class SystemOverrides(Spec, frozen=True, kw_only=True):
     """Settings of one system that differ from the others; the parity table shows them."""
 
     envs_per_worker: PositiveInt | None = None
+    """Other than the task's."""
     rollout_steps: PositiveInt | None = None
+    """Other than the task's."""
 
 
 class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
@@ -46,10 +48,13 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
 
     env: BenchEnv
     algorithm: Algorithm
+    """`name`, and hyperparameters of that algorithm in TianJi's names; each adapter translates
+    them."""
     network: BenchNetwork = BenchNetwork()
     workers: PositiveInt = 2
     """Processes that step environments, in addition to the learner."""
     envs_per_worker: PositiveInt = 8
+    """Environments that one worker steps together."""
     rollout_steps: PositiveInt
     """Steps of each environment between two checks for new weights."""
     max_lag: NonNegativeInt = DEFAULT_MAX_LAG
@@ -59,6 +64,7 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
     """For the mean return of training episodes, as `judge` says."""
     judge: Judging = Judging()
     budget_s: PositiveFloat
+    """Seconds of training after which a cell that has not reached the threshold is censored."""
     min_s: NonNegativeFloat = 0.0
     """Minimum training time, so that throughput has a steady window."""
     start_s: PositiveFloat = 120.0
@@ -90,10 +96,16 @@ class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison")
     """Complete description of a benchmark."""
 
     version: int = 1
+    """Version of the file format."""
     name: str
+    """Part of the benchmark's id."""
     summary: str
+    """One line about it, for reports."""
     seeds: PositiveInt
+    """Blocks: in each, every system runs every task once with the same seed."""
     tasks: dict[str, Task]
+    """The compared work, by name. A task with the key `experiment` takes what it leaves out from
+    that experiment file."""
 
     def systems_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """The requested systems that can run at least one task, in the order of `SYSTEMS`."""

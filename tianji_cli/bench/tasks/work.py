@@ -27,6 +27,7 @@ class BenchEnv(Spec, frozen=True, kw_only=True):
     """The environment, by the id that Gymnasium has for it."""
 
     id: str
+    """A Gymnasium id."""
     clip_reward: bool = False
     """Learn from the sign of rewards; returns are always the environment's own."""
 
@@ -49,15 +50,25 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
     """PPO's hyperparameters, in TianJi's names; each adapter translates them."""
 
     learning_rate: PositiveFloat
+    """Step size of Adam."""
     discount: UnitInterval
+    """Gamma."""
     gae_lambda: UnitInterval
+    """Lambda of generalised advantage estimation."""
     clip_range: PositiveFloat
+    """Epsilon of the clipped surrogate."""
     entropy_coefficient: NonNegativeFloat
+    """Weight of the entropy bonus in the loss."""
     value_coefficient: NonNegativeFloat
+    """Weight of the value loss."""
     max_gradient_norm: PositiveFloat
+    """Longer gradients are scaled down to this norm."""
     batch_steps: PositiveInt
+    """Env steps of one batch."""
     minibatch_steps: PositiveInt
+    """Env steps of one optimiser step; divides `batch_steps`."""
     num_epochs: PositiveInt
+    """How many times each batch is gone through."""
 
     practices: ClassVar[dict[str, Scalar]] = {
         "advantage normalisation": "per minibatch",
@@ -75,11 +86,17 @@ class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala
     """IMPALA's hyperparameters, in TianJi's names."""
 
     learning_rate: PositiveFloat
+    """Step size of Adam."""
     discount: UnitInterval
+    """Gamma."""
     entropy_coefficient: NonNegativeFloat
+    """Weight of the entropy bonus in the loss."""
     value_coefficient: NonNegativeFloat
+    """Weight of the value loss."""
     max_gradient_norm: PositiveFloat
+    """Longer gradients are scaled down to this norm."""
     batch_steps: PositiveInt
+    """Env steps of one batch, which is one optimiser step."""
 
     practices: ClassVar[dict[str, Scalar]] = {
         "correction": "V-trace, rho and c at most 1",
@@ -98,18 +115,27 @@ class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
     """DQN's hyperparameters, in TianJi's names."""
 
     learning_rate: PositiveFloat
+    """Step size of Adam."""
     discount: UnitInterval
+    """Gamma."""
     batch_size: PositiveInt
+    """Transitions of one optimiser step."""
     replay_ratio: PositiveFloat
     """Samples trained for each env step collected."""
     replay_capacity: PositiveInt
+    """Env steps that the replay store holds."""
     min_replay_size: PositiveInt
+    """Env steps collected before training starts."""
     target_update_period: PositiveInt
     """Optimiser steps between two copies into the target network."""
     epsilon_initial: UnitInterval
+    """Probability of a random action at the start."""
     epsilon_final: UnitInterval
+    """Probability of a random action after the decay."""
     epsilon_decay_env_steps: PositiveInt
+    """Env steps over which epsilon falls linearly."""
     max_gradient_norm: PositiveFloat
+    """Longer gradients are scaled down to this norm."""
 
     practices: ClassVar[dict[str, Scalar]] = {
         "double": "on",
@@ -127,17 +153,15 @@ Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):
-    """Networks that every system can build.
-
-    `mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
-    al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value.
-    """
+    """Networks that every system can build."""
 
     name: Literal["mlp", "nature_cnn", "minatar_cnn"] = "mlp"
+    """`mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
+    al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
-    """Of `mlp`."""
+    """Units of each hidden layer of `mlp`."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Of `mlp`."""
+    """After each hidden layer of `mlp`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic in convolutional trunks; all else is float32."""
 
@@ -161,6 +185,7 @@ class Judging(Spec, frozen=True, kw_only=True):
     """
 
     returns: Literal["training"] = "training"
+    """Those of training episodes."""
     window: PositiveInt = 100
     """Number of finished training episodes, exploration included, in the mean return."""
     sustained_episodes: PositiveInt = 10

@@ -22,12 +22,15 @@ class TransportSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="tra
     """Complete description of a benchmark of transport."""
 
     version: Literal[1] = 1
+    """Version of the file format."""
     name: str
+    """Part of the benchmark's id."""
     summary: str
+    """One line about it, for reports."""
     sizes_bytes: tuple[PositiveInt, ...]
-    """Of a message."""
+    """Sizes of a message: multiples of 8 from 64 bytes to 1 GiB."""
     senders: tuple[PositiveInt, ...] = (1, 2, 4, 8)
-    """How many processes send to one receiver."""
+    """How many processes send to one receiver, at most 64."""
     methods: tuple[str, ...] = ()
     """By name; empty means all."""
     blocks: PositiveInt = 5
@@ -37,6 +40,7 @@ class TransportSuite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="tra
     latency_sizes_bytes: tuple[PositiveInt, ...] = ()
     """Of these, single messages are timed as well, with one sender."""
     latency_repeats: PositiveInt = 200
+    """Single messages of each size that are timed."""
 
 
 def load_transport_suite(name: str, settings: Sequence[str] = ()) -> TransportSuite:
