@@ -236,6 +236,9 @@ class CheckpointSpec(Spec, frozen=True, kw_only=True):
     """Time between two checkpoints; `null`: only the one that is always written at the end."""
     keep: PositiveInt = 3
     """How many of the newest are kept."""
+    keep_best: NonNegativeInt = 1
+    """How many of those with the largest mean return are kept too. If there are evaluations, one
+    that is better than all before causes a checkpoint, at most six times in `every_s`."""
 
 
 class WatchdogSpec(Spec, frozen=True, kw_only=True):

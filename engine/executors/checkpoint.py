@@ -55,7 +55,8 @@ def save_checkpoint(
     resumes: int = 0,
     known_return: MeanReturn | None = None,
 ) -> Path:
-    """Writes a checkpoint and removes all but the newest `checkpoint.keep`.
+    """Writes a checkpoint, then removes all but the newest `checkpoint.keep` and the best
+    `checkpoint.keep_best`.
 
     Returns:
         The JSON file's path.
@@ -92,7 +93,8 @@ def save_checkpoint(
     path = directory / info.name
     write_durably(directory / info.tensors_name, data)
     write_durably(path, msgspec.json.format(msgspec.json.encode(info.sealed())) + b"\n")
-    tidy(directory, blueprint.experiment.checkpoint.keep)
+    spec = blueprint.experiment.checkpoint
+    tidy(directory, spec.keep, spec.keep_best)
     return path
 
 

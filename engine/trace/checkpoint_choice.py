@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from engine.errors import ConfigError
-from engine.trace.checkpoint_file import CheckpointInfo, read_info, verify
+from engine.trace.checkpoint_file import CheckpointInfo, rank_of, read_info, verify
 from engine.wording import plural
 
 Which: TypeAlias = Literal["last", "best"] | int
@@ -100,12 +100,6 @@ def _in_order(checkpoints: Path, which: Which, refused: list[str]) -> Iterable[P
         except ConfigError as error:
             refused.append(str(error))
     return sorted(infos, key=lambda path: rank_of(infos[path]), reverse=True)
-
-
-def rank_of(info: CheckpointInfo) -> tuple[bool, float, int]:
-    """Sorts checkpoints by their return; the best has the largest."""
-    mean = info.return_mean
-    return (mean is not None, mean or 0.0, info.version)
 
 
 def _all_in(checkpoints: Path) -> list[Path]:

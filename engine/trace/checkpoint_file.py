@@ -255,11 +255,17 @@ def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def tidy(directory: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and unfinished files left by crashes."""
-    for old in sorted(directory.glob("v*.json"))[:-keep]:
-        old.unlink()
-    wanted = {name for path in directory.glob("v*.json") if (name := _tensors_of(path))}
+def tidy(directory: Path, keep: int, keep_best: int) -> None:
+    """Removes all checkpoints but the newest `keep` and the best `keep_best`, and unfinished files
+    left by crashes."""
+    infos = {path: _readable(path) for path in sorted(directory.glob("v*.json"))}
+    judged = (info for info in infos.values() if info and info.return_mean is not None)
+    best = {info.name for info in sorted(judged, key=rank_of, reverse=True)[:keep_best]}
+    for old in list(infos)[:-keep]:
+        if old.name not in best:
+            old.unlink()
+            del infos[old]
+    wanted = {info.tensors_name for info in infos.values() if info}
     for tensors in directory.glob("v*.safetensors"):
         if tensors.name not in wanted:
             tensors.unlink()
@@ -267,8 +273,15 @@ def tidy(directory: Path, keep: int) -> None:
         temporary.unlink()
 
 
-def _tensors_of(path: Path) -> str | None:
+def _readable(path: Path) -> CheckpointInfo | None:
     try:
-        return read_info(path).tensors_name
+        return read_info(path)
     except ConfigError:
         return None  # its tensors cannot be found
+
+
+def rank_of(info: CheckpointInfo) -> tuple[bool, float, int]:
+    """Sorts checkpoints by their return; the best has the largest. Of equal ones it is the newest,
+    and one without a return comes before all others."""
+    mean = info.return_mean
+    return (mean is not None, mean or 0.0, info.version)

@@ -108,6 +108,14 @@ def test_a_host_that_was_given_an_old_checkpoint_takes_no_newer_one_away(tmp_pat
         assert here(tmp_path) == new, "and brings back none that was forgotten"
 
 
+def test_the_best_one_that_a_host_keeps_stays_and_those_between_go(tmp_path: Path) -> None:
+    found = {version: checkpoint(version) for version in range(1, 9)}
+    for newest in range(3, 9):
+        there = {**found[2], **found[newest - 1], **found[newest]}
+        fetch(make_node(there), HEAD, REMOTE, tmp_path, everything=False)
+        assert here(tmp_path) == there
+
+
 def test_a_log_that_was_emptied_and_grew_again_comes_whole_in_the_end(tmp_path: Path) -> None:
     log = "logs/a/actor-0.log"
     fetch(make_node({log: b"old\n" * 9}), HEAD, REMOTE, tmp_path, everything=False)

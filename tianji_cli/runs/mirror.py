@@ -166,10 +166,11 @@ def _take_tensors(node: Node, source: str, path: Path, info: CheckpointInfo) -> 
 
 
 def _forget_older(directory: Path, there: Collection[str]) -> None:
-    """Deletes checkpoints older than all that the host keeps and that were verified here."""
-    oldest = min((path.name for path in _whole(directory) if path.name in there), default="")
-    for path in _whole(directory):
-        if path.name < oldest:
+    """Deletes checkpoints that the host no longer keeps, if a newer one of it was verified here."""
+    whole = _whole(directory)
+    newest = max((path.name for path in whole if path.name in there), default="")
+    for path in whole:
+        if path.name < newest and path.name not in there:
             tensors = read_info(path).tensors_name
             path.unlink(missing_ok=True)
             path.with_name(tensors).unlink(missing_ok=True)

@@ -86,7 +86,7 @@ class CoordinatorRole:
         |---|---|
         | Joined, Alive | StartRun once all roles and supervisors are there |
         | Start | WriteTrace: the run's time zero |
-        | Report | WriteTrace; then the stop rules |
+        | Report | WriteTrace; then the stop rules; Send(CheckpointDue) after a best evaluation |
         | StepLimitReached, StopRequested | begins the ending: Send(Stop) |
         | Stopped | the next step of the ending, at last EndRun |
         | RoleExited | WriteTrace; restarts an actor, gives up a group, or begins the ending |
@@ -163,6 +163,9 @@ class CoordinatorRole:
         commands: list[Command] = [WriteTrace(records), *self._run.liveness.note(event.records)]
         if self._phase is RunPhase.RUNNING:
             commands += self._check_stop_rules(now_s)
+        if self._phase is RunPhase.RUNNING and role_of(event.address) == "evaluator":
+            living = self._run.membership.living - self._run.excused
+            commands += self._housekeeping.evaluated(living, now_s)
         return commands
 
     def _check_stop_rules(self, now_s: float) -> list[Command]:

@@ -5,13 +5,18 @@ Pure, like the coordinator that uses it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 
-from engine.messages import CheckpointDue, ProbeAnswered, StackWanted, role_of
+from engine.messages import CheckpointDue, ProbeAnswered, StackWanted, index_of, role_of
 from engine.roles.commands import Command, Send
 from engine.roles.coordinator.run_state import RunState
+from engine.roles.coordinator.totals import EVALUATED_LEARNER
 from engine.roles.coordinator.watchdog import Silence, Watchdog
 from engine.spec import Experiment
+
+MOST_IN_PERIOD = 6
+"""Checkpoints in `checkpoint.every_s` because of evaluations that were better than all before."""
 
 
 class Housekeeping:
@@ -24,6 +29,7 @@ class Housekeeping:
 
     def __init__(self, experiment: Experiment, run: RunState) -> None:
         self._every_s = experiment.checkpoint.every_s
+        self._keeps_best = experiment.checkpoint.keep_best > 0
         self._run = run
         kinds: dict[str, frozenset[str]] = {}
         for address in run.addresses:
@@ -31,10 +37,14 @@ class Housekeeping:
             kinds[process] = kinds.get(process, frozenset()) | {role_of(address)}
         self._watchdog = Watchdog(experiment.watchdog, kinds)
         self._saved_s = 0.0
+        self._judged_s = 0.0
+        """When the evaluated learner was last told to write a checkpoint."""
+        self._best_return = -math.inf
+        """Of the evaluations that its checkpoints were written with."""
 
     def start(self, now_s: float) -> None:
         """The run begins."""
-        self._saved_s = now_s
+        self._saved_s = self._judged_s = now_s
         self._watchdog.start(now_s)
 
     def tick(self, living: Iterable[str], now_s: float) -> list[Command]:
@@ -52,11 +62,30 @@ class Housekeeping:
         if self._every_s is None or now_s - self._saved_s < self._every_s:
             return []
         self._saved_s = now_s
-        return [
-            Send(role, CheckpointDue(standing=self._run.totals.standing_of(role, now_s)))
-            for role in roles
-            if role_of(role) == "learner"
-        ]
+        return [self._checkpoint(role, now_s) for role in roles if role_of(role) == "learner"]
+
+    def evaluated(self, living: Collection[str], now_s: float) -> list[Command]:
+        """An evaluation has ended: requests a checkpoint of its learner if it is the best so far.
+
+        It is requested at once or never, so that the weights written are hardly newer than those
+        evaluated. One that comes too early is forgotten, and a later one needs not exceed it.
+        """
+        role = f"learner-{EVALUATED_LEARNER}"
+        if self._every_s is None or not self._keeps_best or role not in living:
+            return []
+        known = self._run.totals.known_return_of(EVALUATED_LEARNER)
+        is_best = known is not None and known.mean > self._best_return
+        if not is_best or now_s - self._judged_s < self._every_s / MOST_IN_PERIOD:
+            return []
+        return [self._checkpoint(role, now_s)]
+
+    def _checkpoint(self, learner: str, now_s: float) -> Command:
+        standing = self._run.totals.standing_of(learner, now_s)
+        if index_of(learner) == EVALUATED_LEARNER:
+            self._judged_s = now_s
+            if standing.known_return is not None:
+                self._best_return = max(self._best_return, standing.known_return.mean)
+        return Send(learner, CheckpointDue(standing=standing))
 
     def _watch(self, roles: list[str], now_s: float) -> list[Command]:
         """Runs the watchdog; a run of one process, without supervisors, cannot watch itself."""

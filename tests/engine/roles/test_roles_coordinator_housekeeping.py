@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
+import math
 
+import msgspec
+import pytest
+
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import load_policy
 from engine.messages import (
     ActorLost,
     Alive,
@@ -11,6 +16,7 @@ from engine.messages import (
     Counters,
     Probe,
     ProbeAnswered,
+    Report,
     StackWanted,
     Start,
     StepLimitReached,
@@ -21,12 +27,14 @@ from engine.messages import (
     source_of,
 )
 from engine.progress import MeanReturn, Resumed, RunCounters
-from engine.roles.commands import EndRun, StartRun
+from engine.roles.commands import Command, EndRun, StartRun
 from engine.roles.coordinator.coordinator import CoordinatorRole
+from engine.roles.coordinator.groups import Groups
 from engine.roles.coordinator.shutdown import STOP_S
 from engine.roles.events import TimerFired
-from engine.spec import CheckpointSpec
+from engine.spec import CheckpointSpec, EvaluationSpec, StopSpec
 from engine.testing import make_experiment, only, sent
+from engine.trace.records import Evaluation
 from tests.helpers.engine.coordinator_scenes import (
     ADDRESSES,
     COUNTERS,
@@ -58,6 +66,104 @@ def test_learners_are_asked_for_checkpoints_with_the_counters_of_the_run():
     assert message.standing.counters.episodes == 2
     assert message.standing.known_return == MeanReturn(mean=1.5, judge="training", version=0)
     assert message.standing.counters.elapsed_s == 40.0
+
+
+def evaluating(**checkpoint: object) -> CoordinatorRole:
+    """A coordinator of a run with an evaluator, which started at 0 s."""
+    experiment = msgspec.structs.replace(
+        make_experiment(checkpoint=CheckpointSpec(**checkpoint), policy="tianji"),
+        evaluation=EvaluationSpec(),
+        stop=StopSpec(return_threshold=100.0, judge="evaluation"),
+    )
+    addresses = (*ADDRESSES, "evaluator-0")
+    coordinator = CoordinatorRole(experiment, INFO, addresses)
+    coordinator.handle(TimerFired(), 0.0)
+    for address in addresses:
+        join(coordinator, address, 0.0)
+    return coordinator
+
+
+def evaluated(coordinator: CoordinatorRole, mean: float, now_s: float) -> list[Command]:
+    row = Evaluation(
+        t_s=now_s,
+        evaluator=0,
+        version=int(now_s),
+        episodes=1,
+        return_mean=mean,
+        return_min=mean,
+        return_max=mean,
+        length_mean_env_steps=1.0,
+        evaluate_s=0.5,
+    )
+    return coordinator.handle(Report(address="evaluator-0", records=[row]), now_s)
+
+
+def test_an_evaluation_better_than_all_before_causes_a_checkpoint_at_once():
+    coordinator = evaluating(every_s=60.0)
+    scene = [(9, 1.0), (10, 2.0), (12, 9.0), (21, 2.0), (22, 3.0), (40, 2.5), (41, 3.5), (52, 4.0)]
+    due = {}
+    for now_s, mean in scene:
+        for message in sent(evaluated(coordinator, mean, float(now_s)), CheckpointDue):
+            assert message.standing.known_return is not None
+            assert message.standing.known_return.version == now_s
+            due[now_s] = message.standing.known_return.mean
+    assert due == {10: 2.0, 22: 3.0, 41: 3.5, 52: 4.0}, (
+        "none within 10 s of another, and one that came too early sets no mark"
+    )
+    assert told(coordinator.handle(TimerFired(), 59.9), CheckpointDue) == []
+    assert told(coordinator.handle(TimerFired(), 60.0), CheckpointDue) == ["learner-0"]
+    assert told(evaluated(coordinator, 5.0, 69.0), CheckpointDue) == [], "one was just written"
+    assert told(evaluated(coordinator, 4.0, 71.0), CheckpointDue) == []
+    assert told(evaluated(coordinator, 4.5, 72.0), CheckpointDue) == ["learner-0"]
+
+
+def test_a_periodic_checkpoint_sets_the_mark_for_the_best():
+    coordinator = evaluating(every_s=60.0)
+    evaluated(coordinator, 7.0, 5.0)
+    assert told(coordinator.handle(TimerFired(), 60.0), CheckpointDue) == ["learner-0"]
+    assert told(evaluated(coordinator, 6.0, 80.0), CheckpointDue) == []
+    assert told(evaluated(coordinator, 8.0, 81.0), CheckpointDue) == ["learner-0"]
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [{"every_s": None}, {"every_s": 60.0, "keep_best": 0}],
+    ids=["only-the-last", "no-best"],
+)
+def test_nobody_who_keeps_no_best_pays_for_it(checkpoint: dict[str, object]):
+    coordinator = evaluating(**checkpoint)
+    assert told(evaluated(coordinator, 5.0, 30.0), CheckpointDue) == []
+
+
+@pytest.mark.parametrize("mean", [math.nan, math.inf])
+def test_an_evaluation_that_is_no_number_is_not_the_best(mean: float):
+    coordinator = evaluating(every_s=60.0)
+    row = evaluated(coordinator, mean, 30.0)
+    assert told(row, CheckpointDue) == []
+
+
+def test_an_evaluation_that_ends_the_run_causes_only_the_last_checkpoint():
+    coordinator = evaluating(every_s=60.0)
+    commands = evaluated(coordinator, 200.0, 30.0)
+    assert told(commands, CheckpointDue) == []
+    (stop,) = sent(commands, Stop, to="learner-0")
+    assert stop.standing.known_return == MeanReturn(mean=200.0, judge="evaluation", version=30)
+    assert told(evaluated(coordinator, 300.0, 31.0), CheckpointDue) == []
+
+
+def test_of_several_groups_the_evaluated_learner_alone_is_asked_for_its_best():
+    experiment = msgspec.structs.replace(
+        make_experiment(checkpoint=CheckpointSpec(), groups=2, policy="tianji"),
+        evaluation=EvaluationSpec(),
+    )
+    graph = build_graph(load_policy("tianji"), experiment)
+    coordinator = CoordinatorRole(experiment, INFO, graph.cut.addresses, (), Groups(graph.cut, {}))
+    coordinator.handle(TimerFired(), 0.0)
+    for address in graph.cut.addresses:
+        join(coordinator, address, 0.0)
+    assert told(evaluated(coordinator, 5.0, 30.0), CheckpointDue) == ["learner-0"]
+    all_due = sent(coordinator.handle(TimerFired(), 60.0), CheckpointDue)
+    assert [message.standing.known_return is None for message in all_due] == [False, True]
 
 
 def test_a_resumed_run_goes_on_in_time_and_in_number():

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.trace.checkpoint_choice import Which, choose_checkpoint, parse_which
-from engine.trace.checkpoint_file import CheckpointInfo, info_of, read_info, verify
+from engine.trace.checkpoint_file import CheckpointInfo, info_of, read_info, tidy, verify
 from tests.helpers.engine.checkpoint_files import write_checkpoint
 from tests.helpers.paths import REPOSITORY
 
@@ -95,6 +95,39 @@ def test_a_version_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_p
         choose_checkpoint(tmp_path, 2)
     assert "checksum" in str(caught.value)
     assert "version 2, return" not in str(caught.value), "it is no choice"
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_best", "kept"),
+    [
+        (2, 0, [5, 6]),
+        (2, 1, [2, 5, 6]),
+        (2, 2, [2, 4, 5, 6]),
+        (2, 9, [1, 2, 4, 5, 6]),
+        (3, 2, [2, 4, 5, 6]),
+        (1, 1, [2, 6]),
+    ],
+)
+def test_the_newest_are_kept_and_the_best_beside_them(
+    tmp_path: Path, keep: int, keep_best: int, kept: list[int]
+):
+    """One without a return is never kept for its return; of equal ones the newest is better."""
+    for version, mean in enumerate((1.0, 9.0, None, 8.0, 1.0, None), 1):
+        write_checkpoint(tmp_path, version, mean)
+        tidy(tmp_path, keep, keep_best)
+    infos = [read_info(tmp_path / f"v{version:010d}.json") for version in kept]
+    names = {name for info in infos for name in (info.name, info.tensors_name)}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_an_old_file_that_cannot_be_read_is_not_kept_as_the_best(tmp_path: Path):
+    write_checkpoint(tmp_path, 1, 99.0)
+    (tmp_path / "v0000000001.json").write_bytes(b"{")
+    for version in (2, 3):
+        write_checkpoint(tmp_path, version, 1.0)
+    tidy(tmp_path, 1, 1)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    assert [path.name for path in tmp_path.glob("*.json")] == ["v0000000003.json"]
 
 
 @pytest.mark.parametrize("which", ["last", "best", 5])
