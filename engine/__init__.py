@@ -4,6 +4,7 @@ It runs on every node and knows neither SSH nor a terminal. `docs/architecture.m
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from engine.search_path import working_directory_last
 
@@ -24,6 +25,21 @@ REQUIREMENTS = (
 )
 """Distributions that this package imports: needed on every host, and recorded with results. Those
 that only the command line imports are not needed on hosts."""
+
+if TYPE_CHECKING:
+    from engine.trained.policy import Policy, load_policy
+
+__all__ = ["PROTOCOL_VERSION", "REQUIREMENTS", "Policy", "__version__", "load_policy"]
+
+
+def __getattr__(name: str) -> object:
+    """`load_policy` and `Policy` come with torch, which most users of this package do not need."""
+    if name not in ("Policy", "load_policy"):
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    from engine.trained import policy
+
+    return getattr(policy, name)
+
 
 if sys.argv[:1] == ["-m"]:  # only for TianJi's own processes, not in other interpreters
     working_directory_last()

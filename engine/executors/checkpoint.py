@@ -30,6 +30,7 @@ from engine.trace.checkpoint_file import (
     open_regular,
     read_info,
     tidy,
+    verify,
 )
 from engine.trace.tensor_file import MAX_HEADER_BYTES, PREFIX, read_header, refuse_strange
 
@@ -43,6 +44,8 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+NETWORK = "network."
+"""Begins the names of parameters in a file of tensors."""
 
 
 def save_checkpoint(
@@ -124,6 +127,52 @@ def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
     return info
 
 
+def read_network(path: Path) -> dict[str, torch.Tensor]:
+    """The parameters in a checkpoint, without all that only training needs.
+
+    Args:
+        path: Its JSON file.
+
+    Returns:
+        Float32 tensors by their names in the network.
+
+    Raises:
+        ConfigError: The files are damaged.
+    """
+    file = path.with_name(verify(path).tensors_name)
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            names = [name for name in opened.keys() if name.startswith(NETWORK)]  # noqa: SIM118
+            return {name.removeprefix(NETWORK): opened.get_tensor(name) for name in names}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
+
+
+def load_network(path: Path, network: torch.nn.Module) -> None:
+    """Overwrites the parameters of a network with those in a checkpoint.
+
+    Args:
+        path: Its JSON file.
+        network: Of the same algorithm, settings and environment.
+
+    Raises:
+        ConfigError: The files are damaged, or were written for another network.
+    """
+    saved, wanted = read_network(path), dict(network.named_parameters())
+    if strange := sorted(set(saved) ^ set(wanted)):
+        kind = "unknown" if strange[0] in saved else "missing"
+        raise ConfigError(f"the parameter {strange[0]!r} is {kind}", where=str(path))
+    for name, parameter in wanted.items():
+        if saved[name].shape != parameter.shape or saved[name].dtype != parameter.dtype:
+            raise ConfigError(
+                f"the parameter {name!r} is {saved[name].dtype} {tuple(saved[name].shape)}, not"
+                f" {parameter.dtype} {tuple(parameter.shape)}",
+                where=str(path),
+                fix="it belongs to another network, algorithm or environment",
+            )
+        parameter.data.copy_(saved[name])
+
+
 def _read_tensors(
     file: Path, info: CheckpointInfo, wanted: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
@@ -165,7 +214,7 @@ def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -
 
 def _places(state: LearnerState) -> dict[str, torch.Tensor]:
     """The tensors of a state, by their names in a checkpoint; writing to them changes the state."""
-    tensors = {f"network.{name}": p.detach() for name, p in state.network.named_parameters()}
+    tensors = {f"{NETWORK}{name}": p.detach() for name, p in state.network.named_parameters()}
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
     if state.target is not None:

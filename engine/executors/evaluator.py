@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.algorithms.flat import flatten
-from engine.algorithms.inputs import STATE, Inputs, input_names
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
+from engine.executors.policy_runner import PolicyRunner
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
 from engine.spec import EvaluationSpec
@@ -33,11 +31,10 @@ class EvaluatorExecutor:
     def __init__(
         self, blueprint: Blueprint, spec: EvaluationSpec, sections: Sections = OFF
     ) -> None:
-        self._act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
-        self._network = blueprint.algorithm.network().requires_grad_(False)
-        self._parameters = flatten(self._network).vector.detach().numpy()
-        self._inputs = input_names(blueprint.layout.fields)
-        self._fields = [blueprint.layout.field(name) for name in self._inputs]
+        network = blueprint.algorithm.network().requires_grad_(False)
+        self._parameters = flatten(network).vector.detach().numpy()
+        act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
+        self._runner = PolicyRunner(act, network, blueprint.layout.fields, spec.episodes)
         self._spec = spec
         env = msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
         self._env = make_vector_env(env)
@@ -81,33 +78,17 @@ class EvaluatorExecutor:
     def _evaluate(self) -> Iterator[Evaluated | None]:
         """Plays the first episode of each environment; yields None after each step."""
         arrays = self._of.arrays(*self._reset(seed=self._spec.seed))
-        state: Tensor | None = None
+        self._runner.reset()
         num_envs = self._spec.episodes
         plays = np.ones(num_envs, np.bool_)
         returns = np.zeros(num_envs, np.float64)
         lengths = np.zeros(num_envs, np.int64)
         while plays.any():
-            with torch.inference_mode():
-                chosen = self._act(self._network, self._given(arrays, state))
-            action = chosen if isinstance(chosen, Tensor) else chosen["action"]
-            state = None if isinstance(chosen, Tensor) else chosen[STATE]
-            observation, reward, terminated, truncated, info = self._step(action.numpy())
+            action = self._runner.act(arrays)
+            observation, reward, terminated, truncated, info = self._step(action)
             arrays = self._of.arrays(observation, info, terminated | truncated)
             returns += reward * plays
             lengths += plays
             plays &= ~(terminated | truncated)
             yield None
         yield Evaluated(tuple(returns.tolist()), tuple(lengths.tolist()))
-
-    def _given(self, arrays: Mapping[str, np.ndarray], state: Tensor | None) -> Inputs:
-        """What the algorithm acts upon; a memory begins with zeros."""
-        given: dict[str, Tensor] = {}
-        for field in self._fields:
-            if field.name != STATE:
-                values = np.ascontiguousarray(arrays[field.name], field.dtype)
-                given[field.name] = torch.from_numpy(values)
-            elif state is None:
-                given[STATE] = torch.zeros(self._spec.episodes, *field.shape)
-            else:
-                given[STATE] = state
-        return given[self._inputs[0]] if len(given) == 1 else given

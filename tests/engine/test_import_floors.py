@@ -40,7 +40,7 @@ FLOORS = {
         ("blueprint",),
         ("compilation",),
         ("executors",),
-        ("runtime",),
+        ("runtime", "trained"),
         ("testing",),
     ),
     "tianji_cli": (

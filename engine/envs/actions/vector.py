@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -10,8 +9,9 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from numpy import vdot
 
-from engine.envs.actions.choices import choices_of, counted_from_0, is_counted_from_0
-from engine.envs.actions.scale import INFINITE, Array, Reals, plain_range, scale_of, values_of
+from engine.envs.actions.choices import counted_from_0, is_counted_from_0
+from engine.envs.actions.scale import INFINITE, Array, plain_range, scale_of, values_of
+from engine.envs.actions.structure import ActionStructure
 from engine.errors import RunFailedError
 from engine.spaces.action_parts import leaf_columns
 from engine.spaces.leaves import LeafSpace, Structure, structure_of
@@ -92,10 +92,8 @@ class StructuredActions(VectorWrapper):
     def __init__(self, env: VectorEnvironment) -> None:
         super().__init__(env)
         self._space = space = env.single_action_space
-        self._leaves = tuple(
-            (columns, _converter(leaf), _goes_apart(env, leaf))
-            for leaf, columns in leaf_columns(space)
-        )
+        self._structure = ActionStructure(space)
+        self._goes_apart = [_goes_apart(env, leaf) for leaf, _ in leaf_columns(space)]
         self._num_steps = 0
         if isinstance(space, gymnasium.spaces.Discrete):
             self.single_action_space = counted_from_0(space)
@@ -112,16 +110,9 @@ class StructuredActions(VectorWrapper):
 
     def structured(self, actions: np.ndarray) -> Structure:
         """Flat actions of B environments as a value of their batched space."""
-        rows = actions.reshape(len(actions), -1)
-        values = []
-        for columns, convert, goes_apart in self._leaves:
-            of_leaf = convert(rows[:, columns])
-            values.append(_apart(of_leaf) if goes_apart else of_leaf)
+        leaves = zip(self._structure.leaves(actions), self._goes_apart, strict=True)
+        values = [_apart(value) if goes_apart else value for value, goes_apart in leaves]
         return structure_of(self._space, iter(values))
-
-
-def _converter(space: LeafSpace) -> Callable[[Array], Array]:
-    return Reals(space) if isinstance(space, gymnasium.spaces.Box) else choices_of(space)
 
 
 def _goes_apart(env: VectorEnvironment, space: LeafSpace) -> bool:

@@ -1,0 +1,1 @@
+"""What a run has trained, for use after it: the policy, from its checkpoint."""

@@ -1,0 +1,44 @@
+"""Finds a run whose policy a command is to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.trace.checkpoint_choice import Which, choose_checkpoint
+from engine.trained.run import TrainedRun, experiment_of
+from tianji_cli.runs.manifest import DECIDING
+from tianji_cli.storage.consent import NOBODY, Consent
+from tianji_cli.storage.deployment import DEPLOYMENT_NAME
+from tianji_cli.storage.json_files import read_document
+from tianji_cli.storage.ownership import checksum_of
+from tianji_cli.storage.run_dir import command_for, resolve_run
+
+
+def find_trained(
+    results: Path, name: str | None, which: Which = "last", consent: Consent = NOBODY
+) -> TrainedRun:
+    """A run and one of its checkpoints.
+
+    Args:
+        results: The results directory.
+        name: A run's id, a unique prefix of one, or its path; None: the newest.
+        which: `last`, `best`, or a weights version.
+        consent: Asked before modules are used that a run names which was not started here.
+
+    Raises:
+        ConfigError: There is no such run or checkpoint, or the user does not agree.
+    """
+    paths = resolve_run(results, name)
+    data, where = read_document(paths.manifest), str(paths.manifest)
+    experiment = experiment_of(data, where)
+    modules = [f"module {module}" for module, _ in experiment.named_modules]
+    if modules:
+        consent.need(checksum_of(data, only=DECIDING), "run", where, modules)
+    try:
+        checkpoint = choose_checkpoint(paths.checkpoints, which)
+    except ConfigError as error:
+        if (paths.root / DEPLOYMENT_NAME).is_file() and not any(paths.checkpoints.rglob("v*.json")):
+            error.fix = f"if it still runs, or its files are on its hosts: {command_for('fetch', paths.root)}"
+        raise
+    return TrainedRun(paths.root, experiment, checkpoint)
