@@ -129,6 +129,11 @@ def torch_spaces_of(env: TorchEnvironment) -> Spaces:
     return Spaces(env.single_observation_space, env.single_action_space)
 
 
+def declared_action_space(env: TorchEnvironment) -> gymnasium.Space[object]:
+    """The action space of one copy as it declares it."""
+    return env.declared if isinstance(env, TorchActions) else env.single_action_space
+
+
 class TorchActions:
     """Takes actions as algorithms choose them, as `engine.envs.actions.vector` has it.
 
@@ -136,6 +141,9 @@ class TorchActions:
         env: Its single action space is any that `leaves_of` takes apart.
         device: Where it lives.
         squashes: Whether bounded reals are squashed instead of clipped.
+
+    Attributes:
+        declared: The action space of one copy as it declares it.
 
     Raises:
         ConfigError: It is another, or there is nothing to squash.
@@ -145,7 +153,7 @@ class TorchActions:
         self, env: TorchEnvironment, device: torch.device, *, squashes: bool = False
     ) -> None:
         self._env = env
-        self._space = space = env.single_action_space
+        self._space = self.declared = space = env.single_action_space
         self._convert: Callable[[Tensor], Structure]
         if isinstance(space, gymnasium.spaces.Box):
             self._convert = TensorRange(space, device)

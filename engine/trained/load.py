@@ -16,7 +16,12 @@ from engine.device import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import first_reset
-from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env, torch_spaces_of
+from engine.envs.torch_envs import (
+    TORCH_ENVIRONMENTS,
+    declared_action_space,
+    make_torch_env,
+    torch_spaces_of,
+)
 from engine.executors.checkpoint import load_network
 from engine.executors.policy_runner import PolicyRunner, sampling
 from engine.extensions import import_all
@@ -36,6 +41,7 @@ class Trained:
         experiment: That of the run, with other `env.kwargs` where they were given.
         spaces: What the network sees and chooses in.
         observation_space: Of one environment as it declares it, an action mask included.
+        action_space: Likewise; a Discrete in `spaces` is counted from 0.
         algorithm: Of the run.
         network: With the weights of the checkpoint; no gradients.
         fields: Of a rollout, as far as the algorithm declares them.
@@ -45,6 +51,7 @@ class Trained:
     experiment: Experiment
     spaces: Spaces
     observation_space: AnySpace
+    action_space: AnySpace
     algorithm: Algorithm
     network: nn.Module
     fields: tuple[Field, ...]
@@ -83,7 +90,7 @@ def load_trained(run: TrainedRun, env_kwargs: Mapping[str, Scalar] | None = None
         run.experiment.env, kwargs={**run.experiment.env.kwargs, **(env_kwargs or {})}
     )
     experiment = msgspec.structs.replace(run.experiment, env=env)
-    spaces, observation_space = _look(
+    spaces, observation_space, action_space = _look(
         msgspec.structs.replace(env, num_envs=1, num_splits=1), experiment.seed
     )
     # How old samples could be during training does not matter any more.
@@ -92,19 +99,24 @@ def load_trained(run: TrainedRun, env_kwargs: Mapping[str, Scalar] | None = None
     network = algorithm.network().requires_grad_(False).eval()
     load_network(run.checkpoint.path, network)
     fields = algorithm.samples().fields
-    return Trained(run, experiment, spaces, observation_space, algorithm, network, fields)
+    return Trained(
+        run, experiment, spaces, observation_space, action_space, algorithm, network, fields
+    )
 
 
-def _look(spec: EnvSpec, seed: int) -> tuple[Spaces, AnySpace]:
-    """The spaces of an environment; and what it observes, as it declares it."""
+def _look(spec: EnvSpec, seed: int) -> tuple[Spaces, AnySpace, AnySpace]:
+    """The spaces of an environment; and both as it declares them."""
     name = spec.registered_id
     if name in TORCH_ENVIRONMENTS and name not in gymnasium.registry:
-        spaces = torch_spaces_of(make_torch_env(spec, torch.device(CPU)))
-        return spaces, spaces.observation
+        of_tensors = make_torch_env(spec, torch.device(CPU))
+        spaces = torch_spaces_of(of_tensors)
+        return spaces, spaces.observation, declared_action_space(of_tensors)
     env = make_vector_env(spec)
     try:
         spaces = spaces_of(env)
         seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)
-        return seen[0] if seen else spaces, env.single_observation_space
+        # Actions are flat for all wrappers around what the environment declares.
+        declared = env.unwrapped.single_action_space
+        return seen[0] if seen else spaces, env.single_observation_space, declared
     finally:
         env.close()

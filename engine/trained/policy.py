@@ -63,7 +63,7 @@ def _refuse_modules(run: TrainedRun) -> None:
         raise ConfigError(
             f"its experiment names modules that would be imported: {', '.join(unknown)}",
             where=str(run.path),
-            fix=f"import {unknown[0]} before, or if you trust this run: load_policy(..., trust=True)",
+            fix=f"import {unknown[0]} before, or if you trust this run, pass trust=True",
         )
 
 
@@ -82,7 +82,7 @@ class Policy:
         self._trained = trained
         self._generator = torch.Generator().manual_seed(seed)
         self._sample = sampling(trained.algorithm, self._generator)
-        self._structure = ActionStructure(trained.spaces.action)
+        self._structure = ActionStructure(trained.action_space)
         squashes = trained.experiment.env.squash_actions
         self._squashed = squashed_columns(trained.spaces.action) if squashes else None
         self._leaves = leaves_of(trained.observation_space, "observation")
@@ -144,7 +144,7 @@ class Policy:
     @property
     def action_space(self) -> AnySpace:
         """Of one environment, as it declares it."""
-        return self._trained.spaces.action
+        return self._trained.action_space
 
     @property
     def experiment(self) -> Experiment:

@@ -38,7 +38,8 @@ def find_trained(
     try:
         checkpoint = choose_checkpoint(paths.checkpoints, which)
     except ConfigError as error:
-        if (paths.root / DEPLOYMENT_NAME).is_file() and not any(paths.checkpoints.rglob("v*.json")):
-            error.fix = f"if it still runs, or its files are on its hosts: {command_for('fetch', paths.root)}"
+        is_here = any(paths.checkpoints.rglob("v*.json"))
+        if not is_here and (paths.root / DEPLOYMENT_NAME).is_file():
+            error.fix = f"{command_for('fetch', paths.root)}, if they are still on its hosts"
         raise
     return TrainedRun(paths.root, experiment, checkpoint)
