@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import space_envs
 from space_envs import ACTIONS, ENV_ID, OBSERVATIONS, AnySpace
 
 from engine.blueprint import make_blueprint
@@ -25,9 +26,10 @@ from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment
 from engine.trace.reader import read_table
-from engine.trace.records import Ledger
+from engine.trace.records import Event, Ledger
 from engine.trace.summary import Summary
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import summary_of_up
 from tests.helpers.space_table import ALGORITHMS, POLICIES, Case, Trained, write_table
 
 ENV_STEPS = 400
@@ -71,7 +73,7 @@ env:
 algorithm: {{name: {algorithm}, rollout_steps: 8, {SIZES[algorithm].strip("{}")}}}
 network: {{hidden_sizes: [8]{core}}}
 policy: {policy}
-actors: {1 if policy == "multi-learner" else 2}
+actors: 2
 staleness: {staleness.get(algorithm, "{mode: unbounded}")}
 learner: {{compile: 'off'}}
 checkpoint: {{every_s: null}}
@@ -81,7 +83,9 @@ stop: {{env_steps: {ENV_STEPS}}}
 
 
 def train(root: Path, experiment: Experiment) -> Summary:
-    """All roles of a policy in one thread."""
+    """All roles of a policy in one thread; learners that update together in processes."""
+    if experiment.policy == "multi-learner":
+        return train_by_command(root, experiment)
     graph = build_graph(load_policy(experiment.policy), experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     blueprint = make_blueprint(experiment, graph.cut, rehearses=True)
@@ -95,6 +99,18 @@ def train(root: Path, experiment: Experiment) -> Summary:
     )
     InlineRun(blueprint, info, graph.cut.addresses, root, lambda progress: None).run()
     return msgspec.json.decode((root / "summary.json").read_bytes(), type=Summary)
+
+
+def train_by_command(root: Path, experiment: Experiment) -> Summary:
+    """As a user would, since two learners that wait for each other need two processes."""
+    (root / "spaces.yaml").write_bytes(msgspec.yaml.encode(msgspec.to_builtins(experiment)))
+    modules = {"TIANJI_MODULES": str(Path(space_envs.__file__).parent)}
+    words = ("-x", "spaces.yaml", "--name", "run", "--results", ".")
+    summary = msgspec.convert(summary_of_up(root, *words, env=modules), Summary)
+    (root / "run" / "trace").rename(root / "trace")
+    events = read_table(root / "trace", Event)
+    assert {row.role for row in events if row.kind == "joined"} >= {"learner-0", "learner-1"}
+    return summary
 
 
 @dataclass(frozen=True)

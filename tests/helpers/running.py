@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,12 +93,20 @@ class Command:
         return self.process.returncode, out, err
 
 
-def summary_of_up(directory: Path, *words: str) -> dict[str, object]:
-    """Runs `tianji up` in a directory to its end, and gives the summary that it prints."""
+def summary_of_up(
+    directory: Path, *words: str, env: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Runs `tianji up` in a directory to its end, and gives the summary that it prints.
+
+    Args:
+        directory: Its working directory.
+        words: Its arguments.
+        env: Variables beside those of this process.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tianji_cli.main", "--json", "-q", "up", *words],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,
