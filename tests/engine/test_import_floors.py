@@ -189,7 +189,7 @@ def test_the_laboratory_is_not_needed_elsewhere():
         (
             "torch",
             {"algorithms", "layers", "envs", "device", "batch_shares", "blueprint", "testing"}
-            | {"compilation", "executors", "runtime"},
+            | {"compilation", "executors", "runtime", "trained"},
         ),
         ("zmq", {"wire"}),
         ("yaml", {"config"}),
