@@ -70,6 +70,17 @@ class Interrupts:
             return
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises KeyboardInterrupt in the block for SIGTERM and SIGHUP as well, so that it cleans up."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with Interrupts().installed(interrupt):
+        yield
+
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -69,7 +69,7 @@ def _make_limited(
     return gymnasium.wrappers.TimeLimit(make(**kwargs), max_episode_steps)
 
 
-def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
+def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
     Uses Gymnasium's vectorised implementation if one is registered, and ale-py's C++ one for
@@ -77,10 +77,15 @@ def make_vector_env(spec: EnvSpec) -> VectorEnvironment:
     one after the other in this process. Return values are checked (`CheckedVectorEnv`). They take
     flat actions (`engine.envs.actions`).
 
+    Args:
+        spec: What is made.
+        render_mode: Gymnasium's, for environments that will be rendered. Copies are then single
+            environments where there are any: vectorised ones seldom render.
+
     Raises:
         ConfigError: Unknown id, missing dependency, or an exception of a constructor.
     """
-    options = {**_options(spec), **_wrapper_options(spec)}
+    options = {**_options(spec), **_render_options(spec, render_mode), **_wrapper_options(spec)}
     with _told_by_name(spec):
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -149,6 +154,15 @@ def _wrapper_options(spec: EnvSpec) -> dict[str, Any]:
     wrappings = wrappings_of(spec)
     refuse_vector_only(spec)
     return {"vectorization_mode": "sync", "wrappers": wrappings} if wrappings else {}
+
+
+def _render_options(spec: EnvSpec, render_mode: str | None) -> dict[str, Any]:
+    """Arguments of `gymnasium.make_vec` for environments that are rendered."""
+    if render_mode is None:
+        return {}
+    registered = gymnasium.registry.get(spec.registered_id)
+    is_single = registered is None or registered.entry_point is not None
+    return {"render_mode": render_mode, **({"vectorization_mode": "sync"} if is_single else {})}
 
 
 def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module

@@ -14,6 +14,13 @@ import numpy as np
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 MAX_EPISODE_STEPS = 5000
 """A good player could play without end; longer episodes are truncated."""
+CELL_PIXELS = 24
+BACKGROUND = (16, 16, 24)
+COLOURS = (
+    *((86, 180, 233), (240, 228, 66), (213, 94, 0), (0, 158, 115), (204, 121, 167)),
+    *((230, 159, 0), (0, 114, 178), (240, 240, 240), (150, 111, 51), (140, 140, 150)),
+)
+"""Of the channels, in their order; red, green and blue. No game has more channels."""
 
 
 class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
@@ -24,7 +31,10 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
         minimal_actions: Whether to leave out actions that do nothing.
         sticky_action_prob: Chance that the last action is repeated instead of the chosen one.
         difficulty_ramping: Whether games that can grow harder do so.
+        render_mode: `rgb_array`, if it is rendered.
     """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
@@ -32,8 +42,11 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
         minimal_actions: bool = True,
         sticky_action_prob: float = 0.1,
         difficulty_ramping: bool = True,
+        render_mode: str | None = None,
     ) -> None:
         from minatar import Environment
+
+        self.render_mode = render_mode
 
         self._game = Environment(game, sticky_action_prob, difficulty_ramping)
         everything = list(range(self._game.num_actions()))
@@ -55,8 +68,21 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
         reward, is_terminated = self._game.act(self._actions[int(action)])
         return self._state(), float(reward), bool(is_terminated), False, {}
 
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The board, uint8 [240, 240, 3], a colour for each channel; None without a render mode."""
+        return None if self.render_mode is None else drawn(self._state())
+
     def _state(self) -> np.ndarray:
         return np.asarray(self._game.state(), np.bool_)
+
+
+def drawn(state: np.ndarray) -> np.ndarray:
+    """A state, bool [H, W, channels], as a picture, uint8 [24 H, 24 W, 3]. Where several channels
+    are set, the last one is seen, as in MinAtar's own display."""
+    numbers = np.arange(1, state.shape[-1] + 1)
+    colours = np.array([BACKGROUND, *COLOURS], np.uint8)
+    cells = colours[(state * numbers).max(axis=-1)]
+    return cells.repeat(CELL_PIXELS, axis=0).repeat(CELL_PIXELS, axis=1)
 
 
 def register_minatar() -> None:

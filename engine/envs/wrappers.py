@@ -47,7 +47,7 @@ REFUSED: Mapping[type, tuple[str, str]] = {
     ),
     of_gymnasium.RecordVideo: (
         "writes files of the same names from every environment of every actor",
-        "leave it out; record an episode of a checkpoint in a script of your own",
+        "leave it out; after training, `tianji play RUN` writes a video",
     ),
 }
 """Classes that break what a run relies on, with their subclasses: why, and what to do."""

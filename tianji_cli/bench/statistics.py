@@ -6,7 +6,7 @@ Every interval is a 95 % interval. Bootstraps use a fixed seed: the same data gi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
 FEW_BLOCKS = 10
 """With fewer blocks a bootstrap interval is too narrow; every report says so."""
+MAX_DRAWN = 1 << 23
+"""Indices that are drawn at once, 64 MiB of them."""
 Z = 1.959963984540054
 """Standard normal quantile of 0.975."""
 
@@ -60,10 +62,12 @@ def bootstrap_iqm(values: Sequence[float]) -> Interval:
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return Interval(estimate=float(data[0]))
-    samples = np.sort(data[_resample(len(data))], axis=1)
     cut = int(0.25 * len(data))
-    means = samples[:, cut : len(data) - cut].mean(axis=1)
-    low, high = _percentiles(means)
+    means = [
+        np.sort(data[drawn], axis=1)[:, cut : len(data) - cut].mean(axis=1)
+        for drawn in _resampled(len(data))
+    ]
+    low, high = _percentiles(np.concatenate(means))
     return Interval(estimate=iqm(values), low=low, high=high)
 
 
@@ -248,7 +252,15 @@ def common_horizon(curves: Sequence[Sequence[float]]) -> int | None:
 
 def _resample(count: int) -> np.ndarray:
     """Indices drawn with replacement, [NUM_RESAMPLES, count]."""
-    return np.random.default_rng(0).integers(0, count, size=(NUM_RESAMPLES, count))
+    return np.concatenate(list(_resampled(count)))
+
+
+def _resampled(count: int) -> Iterator[np.ndarray]:
+    """The same in blocks of rows, for thousands of values."""
+    generator = np.random.default_rng(0)
+    most = max(1, MAX_DRAWN // count)
+    for first in range(0, NUM_RESAMPLES, most):
+        yield generator.integers(0, count, size=(min(most, NUM_RESAMPLES - first), count))
 
 
 def _median(values: np.ndarray) -> np.ndarray:
