@@ -28,6 +28,7 @@ from tianji_cli.commands.options import (
     output_of,
 )
 from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
+from tianji_cli.commands.trained import evaluate, play
 from tianji_cli.interrupts import run_and_leave
 from tianji_cli.output import Output
 from tianji_cli.streams import safe_streams
@@ -257,6 +258,12 @@ def report(
     from tianji_cli.commands.report import report_command
 
     report_command(runs or [], results, out, output_of(context), archives=archive)
+
+
+app.command(epilog=EVERYWHERE, short_help="Play separate episodes with trained policies.")(
+    evaluate.evaluate
+)
+app.command(epilog=EVERYWHERE, short_help="Show episodes of a trained policy as a video.")(play.play)
 
 
 @app.command(name="runs", epilog=EVERYWHERE)

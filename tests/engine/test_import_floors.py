@@ -49,6 +49,7 @@ FLOORS = {
         ("storage", "planning", "connectors"),
         ("output", "provisioning", "plotting", "analysis", "lab"),
         ("runs", "bench"),
+        ("evaluation",),
         ("render", "reference"),
         ("commands",),
         ("main",),

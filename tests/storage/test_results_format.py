@@ -16,6 +16,7 @@ from tests.helpers.paths import REPOSITORY
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
 from tianji_cli.analysis.settings import Differences, DifferingSetting
+from tianji_cli.bench.statistics import Interval
 from tianji_cli.commands.benchmarks.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
 from tianji_cli.commands.down import DownDocument, HostDown
@@ -27,6 +28,15 @@ from tianji_cli.commands.plan import PlanDocument, PlannedChannel
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
+from tianji_cli.evaluation.playing import PlayDocument
+from tianji_cli.evaluation.records import (
+    EpisodeRow,
+    EvaluatedFiles,
+    EvaluatedRun,
+    EvaluateDocument,
+    LengthStatistics,
+    ReturnStatistics,
+)
 from tianji_cli.git_state import GitState
 from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.resources import ProcessResources
@@ -40,6 +50,7 @@ DOCUMENTS = [
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
     *(CheckDocument, Finding, PlanDocument, Placement, PlannedChannel, InstalledDocument),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
+    *(EvaluateDocument, EvaluatedFiles, PlayDocument),
 ]
 PAGE = REPOSITORY / "docs" / "results-format.md"
 
@@ -79,6 +90,13 @@ def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct])
     assert missing_fields(struct, section("manifest.json")) == []
 
 
+@pytest.mark.parametrize(
+    "struct", [EvaluatedRun, EpisodeRow, ReturnStatistics, LengthStatistics, Interval]
+)
+def test_every_field_of_an_evaluation_is_documented(struct: type[msgspec.Struct]):
+    assert missing_fields(struct, section("evaluations/, videos/")) == []
+
+
 @pytest.mark.parametrize("struct", DOCUMENTS)
 def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("Documents on standard output")) == []
@@ -89,7 +107,7 @@ def test_every_file_of_a_run_is_documented():
     text = PAGE.read_text(encoding="utf-8")
     for path in (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report):
         assert path.name in text
-    for path in (paths.checkpoints, paths.plots):
+    for path in (paths.checkpoints, paths.plots, paths.evaluations, paths.videos):
         assert f"{path.name}/" in text
 
 

@@ -15,6 +15,7 @@ from engine.errors import RunFailedError, TianJiError, of_machine
 from engine.host.user_code import no_silent_exit
 from tianji_cli.evaluation.records import SCHEMA_VERSION, EpisodeRow
 from tianji_cli.evaluation.video import GIF, MP4, Sink, Window, has_ffmpeg, video_for
+from tianji_cli.storage.run_dir import RunPaths
 
 if TYPE_CHECKING:
     from engine.envs.rendering import Frame, RenderedEnv
@@ -75,7 +76,7 @@ def default_video(run: TrainedRun, episodes: int, seed: int, is_sampled: bool) -
     """
     sampled = "-sampled" if is_sampled else ""
     name = f"v{run.checkpoint.info.version}-seed{seed}-{episodes}{sampled}"
-    return run.path / "videos" / f"{name}{MP4 if has_ffmpeg() else GIF}"
+    return RunPaths(run.path).videos / f"{name}{MP4 if has_ffmpeg() else GIF}"
 
 
 def play(trained: Trained, showing: Showing, tell: Tell) -> PlayDocument:

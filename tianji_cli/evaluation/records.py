@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.spec import Scalar
 from tianji_cli.bench.statistics import Interval, bootstrap_iqm
+from tianji_cli.storage.run_dir import RunPaths
 
 SCHEMA_VERSION = 1
 
@@ -130,5 +131,5 @@ def episodes_csv(rows: Sequence[EpisodeRow]) -> str:
 
 def evaluation_files(root: Path, name: str) -> tuple[Path, Path]:
     """Document and table of an evaluation of the run in a directory."""
-    directory = root / "evaluations"
+    directory = RunPaths(root).evaluations
     return directory / f"{name}.json", directory / f"{name}.csv"

@@ -63,6 +63,14 @@ class RunPaths:
         return self.root / "plots"
 
     @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations"
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
