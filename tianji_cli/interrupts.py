@@ -72,7 +72,7 @@ class Interrupts:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raises KeyboardInterrupt in the block for SIGTERM and SIGHUP as well, so that it cleans up."""
+    """Raises KeyboardInterrupt in the block for SIGTERM and SIGHUP as well; so it cleans up."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -263,7 +263,7 @@ def report(
 app.command(epilog=EVERYWHERE, short_help="Play separate episodes with trained policies.")(
     evaluate.evaluate
 )
-app.command(epilog=EVERYWHERE, short_help="Show episodes of a trained policy as a video.")(play.play)
+app.command(epilog=EVERYWHERE, short_help="Show a trained policy: a video, or a window.")(play.play)
 
 
 @app.command(name="runs", epilog=EVERYWHERE)

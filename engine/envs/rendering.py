@@ -205,6 +205,4 @@ def picture_of(shown: object, spec: EnvSpec) -> Frame:
 
 
 def _unable(spec: EnvSpec, why: str) -> ConfigError:
-    return ConfigError(
-        f"{spec.id} cannot be rendered: {why}", where="env.id", fix=HOW_TO_RENDER
-    )
+    return ConfigError(f"{spec.id} cannot be rendered: {why}", where="env.id", fix=HOW_TO_RENDER)

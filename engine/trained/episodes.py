@@ -157,9 +157,7 @@ class _Tally:
 
     def _ended(self, index: int, terminated: bool, truncated: bool) -> PlayedEpisode:
         ended_by: EndedBy = "terminated" if terminated else "truncated" if truncated else "limit"
-        return PlayedEpisode(
-            index, float(self.returns[index]), int(self.lengths[index]), ended_by
-        )
+        return PlayedEpisode(index, float(self.returns[index]), int(self.lengths[index]), ended_by)
 
 
 def _runner(trained: Trained, num_envs: int, seed: int, rules: PlayRules) -> PolicyRunner:

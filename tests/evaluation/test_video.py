@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.evaluation import video
-from tianji_cli.evaluation.video import Mp4File, Window, enlarged, even, video_for
+from tianji_cli.evaluation.video import Mp4File, Sink, Window, enlarged, even, video_for
 
 needs_ffmpeg = pytest.mark.skipif(
     importlib.util.find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg (68 MB)"
@@ -27,7 +27,10 @@ def frames(height: int = 160, width: int = 200) -> list[np.ndarray]:
 
 
 def write(path: Path, fps: float, pictures: list[np.ndarray], *, is_complete: bool = True) -> None:
-    sink = video_for(path, fps)
+    write_to(video_for(path, fps), pictures, is_complete=is_complete)
+
+
+def write_to(sink: Sink, pictures: list[np.ndarray], *, is_complete: bool = True) -> None:
     for picture in pictures:
         assert sink.add(picture)
     sink.close(is_complete=is_complete)
@@ -97,9 +100,7 @@ def test_what_the_encoder_says_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     sink = Mp4File(tmp_path / "a.mp4", 10.0)
     monkeypatch.setattr(sink, "_beside", tmp_path / "nowhere" / "a.mp4")
     with pytest.raises(PreflightError, match="No such file or directory"):
-        for picture in frames(640, 640) * 8:
-            sink.add(picture)
-        sink.close(is_complete=True)
+        write_to(sink, frames(640, 640) * 8)
     sink.close(is_complete=False)
 
 

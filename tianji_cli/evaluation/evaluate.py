@@ -108,9 +108,7 @@ def evaluate(run: TrainedRun, settings: EvaluationSettings, show: Show) -> Evalu
     with writing("the evaluation", document.parent):
         write_file(table, episodes_csv(rows))
         write_json(document, evaluated)
-    return EvaluatedFiles(
-        evaluation=evaluated, path=str(document), episodes_path=str(table)
-    )
+    return EvaluatedFiles(evaluation=evaluated, path=str(document), episodes_path=str(table))
 
 
 def processes_for(num_groups: int) -> int:

@@ -60,7 +60,8 @@ def _load(request: PlayRequest) -> Trained:
 
     path = Path(request.checkpoint)
     chosen = ChosenCheckpoint(path, read_info(path), ())
-    return load_trained(TrainedRun(Path(request.run), request.experiment, chosen), request.env_kwargs)
+    run = TrainedRun(Path(request.run), request.experiment, chosen)
+    return load_trained(run, request.env_kwargs)
 
 
 def _play_in_processes(
@@ -69,8 +70,7 @@ def _play_in_processes(
     """Forks the processes and waits for them; the exit code."""
     queue = _queue(directory / QUEUE, len(request.groups))
     players = {
-        _fork(number, directory, request, trained, queue)
-        for number in range(request.num_processes)
+        _fork(number, directory, request, trained, queue) for number in range(request.num_processes)
     }
     while players:
         pid, status = os.wait()
@@ -103,9 +103,7 @@ def _queue(path: Path, num_groups: int) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _fork(
-    number: int, directory: Path, request: PlayRequest, trained: Trained, queue: int
-) -> int:
+def _fork(number: int, directory: Path, request: PlayRequest, trained: Trained, queue: int) -> int:
     """Forks a process that plays until no group is left; its pid."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -115,9 +115,7 @@ def return_statistics(rows: Sequence[EpisodeRow]) -> ReturnStatistics:
 def length_statistics(rows: Sequence[EpisodeRow]) -> LengthStatistics:
     """Of one episode or more."""
     lengths = [row.length_env_steps for row in rows]
-    return LengthStatistics(
-        mean=sum(lengths) / len(lengths), min=min(lengths), max=max(lengths)
-    )
+    return LengthStatistics(mean=sum(lengths) / len(lengths), min=min(lengths), max=max(lengths))
 
 
 def episodes_csv(rows: Sequence[EpisodeRow]) -> str:

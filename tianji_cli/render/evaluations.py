@@ -72,7 +72,8 @@ def progress_words(progress: EvaluationProgress) -> str:
     """Mean return and speed so far."""
     rows = progress.rows
     if not rows:
-        return f"{units.plural(progress.env_steps, 'env step')}" if progress.env_steps else "loading"
+        steps = units.plural(progress.env_steps, "env step")
+        return steps if progress.env_steps else "loading"
     mean = sum(row.episode_return for row in rows) / len(rows)
     return f"mean return {units.mean_return(mean)}"
 

@@ -76,6 +76,15 @@ def _registered() -> Iterator[None]:
         del gymnasium.registry[name]
 
 
+def first_frame(spec: EnvSpec) -> np.ndarray:
+    env = make_rendered_env(spec)
+    env.reset(seed=0)
+    try:
+        return env.frame()
+    finally:
+        env.close()
+
+
 def test_an_environment_shows_what_it_looks_like_after_each_step():
     env = make_rendered_env(EnvSpec(id="Drawn-v0", num_envs=8, num_splits=2, kwargs={"size": 4}))
     env.reset(seed=0)
@@ -110,9 +119,7 @@ def test_wrappers_go_around_what_is_rendered():
 )
 def test_what_cannot_be_rendered_is_named(name: str, words: str):
     with pytest.raises(ConfigError, match=f"{name} cannot be rendered: .*{words}") as error:
-        env = make_rendered_env(EnvSpec(id=name))
-        env.reset(seed=0)
-        env.frame()
+        first_frame(EnvSpec(id=name))
     assert error.value.where == "env.id"
     if name != "Failing-v0":
         assert "render_modes" in error.value.fix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,11 @@ class Global(Rendered):
 
 
 @pytest.fixture(autouse=True)
-def _environments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gymnasium.envs.registration.registry", dict(gymnasium.registry))
     gymnasium.register(RENDERED, entry_point=Rendered)
     gymnasium.register(ENDLESS, entry_point=Rendered, kwargs={"is_endless": True})
     gymnasium.register(GLOBAL, entry_point=Global)
-    yield
 
 
 def trained_in(root: Path, env: EnvSpec, core: str = "") -> Trained:
@@ -102,8 +100,8 @@ def evaluated(trained: Trained, episodes: int, seed: int) -> Evaluated:
     return event
 
 
-def played(trained: Trained, episodes: int, seed: int, **rules: Any) -> list[PlayedEpisode]:
-    steps = play_group(trained, episodes, seed, PlayRules(**rules))
+def played(trained: Trained, episodes: int, seed: int, **rules: bool | int) -> list[PlayedEpisode]:
+    steps = play_group(trained, episodes, seed, PlayRules(**rules)  # type: ignore[arg-type])
     return sorted(one for ended in steps for one in ended)
 
 

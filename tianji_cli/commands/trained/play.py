@@ -145,9 +145,7 @@ def play_command(options: PlayOptions, output: Output) -> int:
     if options.is_in_window:
         _need_display()
     consent = Consent(output, options.trusts)
-    run = find_trained(
-        options.results, options.run, parse_which(options.checkpoint), consent
-    )
+    run = find_trained(options.results, options.run, parse_which(options.checkpoint), consent)
     showing = _showing(options, run)
     output.part_from_user_code()
     try:
