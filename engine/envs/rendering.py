@@ -115,7 +115,7 @@ class _SelfRendered:
                 warnings.filterwarnings("ignore", message=".*render_mode")
                 self.env = make_vector_env(spec, RGB_ARRAY)
         except ConfigError as error:
-            if "render_mode" in error.what:
+            if "argument 'render_mode'" in error.what:
                 raise _unable(spec, "its constructor takes no render_mode") from error
             raise
         modes = self.env.metadata.get("render_modes", [])
@@ -135,7 +135,9 @@ class _SelfRendered:
 
     def frame(self) -> Frame:
         try:
-            shown: object = self.env.render()
+            with warnings.catch_warnings():  # of what is no picture, which is an error here
+                warnings.filterwarnings("ignore", message=".*rendering should return")
+                shown: object = self.env.render()
         except gymnasium.error.DependencyNotInstalled as error:
             fix = extra_of(str(error)) or install_command("video", "pygame-ce")
             raise ConfigError(
