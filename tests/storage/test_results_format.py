@@ -32,8 +32,8 @@ from tianji_cli.evaluation.playing import PlayDocument
 from tianji_cli.evaluation.records import (
     EpisodeRow,
     EvaluatedFiles,
-    EvaluatedRun,
     EvaluateDocument,
+    EvaluatedRun,
     LengthStatistics,
     ReturnStatistics,
 )

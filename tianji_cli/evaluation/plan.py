@@ -75,7 +75,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         ...     episodes=5, seed=7, group_size=2, is_sampled=True, max_env_steps=1, env_kwargs={}
         ... )
         >>> settings.name(120)
-        'v120-seed7-5-sampled-6d4dd5'
+        'v120-seed7-5-sampled-c8cd87'
         """
         sampled = "-sampled" if self.is_sampled else ""
         digest = hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()

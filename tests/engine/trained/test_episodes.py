@@ -101,7 +101,7 @@ def evaluated(trained: Trained, episodes: int, seed: int) -> Evaluated:
 
 
 def played(trained: Trained, episodes: int, seed: int, **rules: bool | int) -> list[PlayedEpisode]:
-    steps = play_group(trained, episodes, seed, PlayRules(**rules)  # type: ignore[arg-type])
+    steps = play_group(trained, episodes, seed, PlayRules(**rules))
     return sorted(one for ended in steps for one in ended)
 
 
