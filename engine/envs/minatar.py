@@ -68,7 +68,7 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
         reward, is_terminated = self._game.act(self._actions[int(action)])
         return self._state(), float(reward), bool(is_terminated), False, {}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The board, uint8 [240, 240, 3], a colour for each channel; None without a render mode."""
         return None if self.render_mode is None else drawn(self._state())
 
@@ -82,7 +82,7 @@ def drawn(state: np.ndarray) -> np.ndarray:
     numbers = np.arange(1, state.shape[-1] + 1)
     colours = np.array([BACKGROUND, *COLOURS], np.uint8)
     cells = colours[(state * numbers).max(axis=-1)]
-    return cells.repeat(CELL_PIXELS, axis=0).repeat(CELL_PIXELS, axis=1)
+    return np.asarray(cells.repeat(CELL_PIXELS, axis=0).repeat(CELL_PIXELS, axis=1))
 
 
 def register_minatar() -> None:

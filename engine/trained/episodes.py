@@ -39,13 +39,13 @@ class PlayedEpisode(NamedTuple):
     """An episode that has ended.
 
     Attributes:
-        index: Number of its environment.
+        number: That of its environment.
         episode_return: Undiscounted sum of the environment's own rewards.
         length_env_steps: Its length.
         ended_by: Why it ended.
     """
 
-    index: int
+    number: int
     episode_return: float
     length_env_steps: int
     ended_by: EndedBy

@@ -43,7 +43,7 @@ def answer(command: Command) -> dict[str, object]:
 
 def episodes_of(root: Path) -> list[dict[str, str]]:
     (path,) = (root / "evaluations").glob("*.csv")
-    return list(csv.DictReader(path.open()))
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_results_are_those_of_any_number_of_processes(tianji: Tianji, tmp_path: Path):
@@ -71,6 +71,7 @@ def test_results_are_those_of_any_number_of_processes(tianji: Tianji, tmp_path: 
     assert len({row["length_env_steps"] for row in rows}) > 1
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_and_other_settings_overwrite_nothing(
     tianji: Tianji, tmp_path: Path
 ):
@@ -95,8 +96,8 @@ def test_several_runs_are_compared_and_other_settings_overwrite_nothing(
     ("mode", "words"),
     [
         ("raises", "ValueError: the simulator fell over"),
-        ("kills", "was killed by SIGKILL"),
-        ("exits", "processes ended before"),
+        pytest.param("kills", "was killed by SIGKILL", marks=pytest.mark.slow),
+        pytest.param("exits", "processes ended before", marks=pytest.mark.slow),
     ],
 )
 def test_what_goes_wrong_is_one_error(tianji: Tianji, tmp_path: Path, mode: str, words: str):
@@ -110,6 +111,7 @@ def test_what_goes_wrong_is_one_error(tianji: Tianji, tmp_path: Path, mode: str,
     assert not list((root / "evaluations").iterdir())
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_made_is_a_matter_of_configuration(
     tianji: Tianji, tmp_path: Path
 ):
@@ -122,7 +124,9 @@ def test_an_environment_that_cannot_be_made_is_a_matter_of_configuration(
 def test_modules_of_a_run_from_elsewhere_are_not_imported(tianji: Tianji, tmp_path: Path):
     write(tmp_path)
     for verb in ("evaluate", "play"):
-        code, _, err = tianji(verb, "run").end(120)
+        # what other tests have trusted is noted for this user
+        command = tianji(verb, "run", XDG_STATE_HOME=str(tmp_path / "state"))
+        code, _, err = command.end(120)
         assert code == 2
         assert "played_env" in err
         assert "--trust" in err
@@ -131,7 +135,9 @@ def test_modules_of_a_run_from_elsewhere_are_not_imported(tianji: Tianji, tmp_pa
 def hanging(tianji: Tianji, tmp_path: Path, mode: str) -> Command:
     """An evaluation whose processes all hang, and the process that one of them has left."""
     write(tmp_path)
-    command = tianji("evaluate", "run", *SMALL, "--env-kwargs", f"mode={mode}")
+    (tmp_path / "temporary").mkdir()
+    own = {"TMPDIR": str(tmp_path / "temporary")}
+    command = tianji("evaluate", "run", *SMALL, "--env-kwargs", f"mode={mode}", **own)
     wanted = min(3, len(os.sched_getaffinity(0)))
     hung = lambda: len(list(tmp_path.glob("hangs-*"))) == wanted  # noqa: E731
     command.wait_for(hung, "environments hang")
@@ -139,7 +145,9 @@ def hanging(tianji: Tianji, tmp_path: Path, mode: str) -> Command:
     return command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_evaluation_leaves_nothing(tianji: Tianji, tmp_path: Path, number: int):
     command = hanging(tianji, tmp_path, "leaves")
     command.process.send_signal(number)
@@ -149,8 +157,10 @@ def test_an_interrupted_evaluation_leaves_nothing(tianji: Tianji, tmp_path: Path
     assert "Traceback" not in err
     assert command.alive() == []
     assert not list((tmp_path / "results/run/evaluations").iterdir())
+    assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_command_that_is_killed(tianji: Tianji, tmp_path: Path):
     command = hanging(tianji, tmp_path, "leaves")
     command.process.kill()
@@ -159,6 +169,7 @@ def test_processes_end_with_a_command_that_is_killed(tianji: Tianji, tmp_path: P
     assert alive == []
 
 
+@pytest.mark.slow
 def test_environments_that_stand_still_end_the_evaluation(tianji: Tianji, tmp_path: Path):
     write(tmp_path, watchdog=WatchdogSpec(stuck_s=None, stalled_s=8.0))
     command = tianji("evaluate", "run", *SMALL, "--env-kwargs", "mode=hangs")
@@ -195,6 +206,7 @@ def test_play_writes_a_video_beside_the_run(tianji: Tianji, tmp_path: Path):
     assert str(made.relative_to(tmp_path)) in out
 
 
+@pytest.mark.slow
 def test_play_says_what_an_environment_raises(tianji: Tianji, tmp_path: Path):
     root = write(tmp_path)
     for mode, words in (("raises", "the simulator fell over"), ("exits", "os._exit(0) was called")):

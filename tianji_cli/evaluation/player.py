@@ -131,7 +131,7 @@ def _play(request: PlayRequest, trained: Trained, group: EpisodeGroup, teller: _
         teller.count(num_playing)
         num_playing -= len(ended)
         for one in ended:
-            number = group.first + one.index
+            number = group.first + one.number
             row = EpisodeRow(
                 episode=number,
                 seed=request.seed + number,

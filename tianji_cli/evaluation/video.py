@@ -20,6 +20,7 @@ from engine.host.process import describe_returncode
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+    from pygame import Surface
 
     from engine.envs.rendering import Frame
 
@@ -205,7 +206,7 @@ class Window:
             fix = install_command("video", "pygame-ce")
             raise ConfigError("a window needs the package pygame", where="--human", fix=fix)
         self._title, self._fps = title, fps
-        self._screen: object = None
+        self._screen: Surface | None = None
 
     def add(self, frame: Frame) -> bool:
         import pygame
@@ -223,7 +224,7 @@ class Window:
             pygame.display.set_caption(self._title)
             self._clock = pygame.time.Clock()
         surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
-        pygame.display.get_surface().blit(surface, (0, 0))
+        self._screen.blit(surface, (0, 0))
         pygame.display.flip()
         self._clock.tick(self._fps)
         return not any(

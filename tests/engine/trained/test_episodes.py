@@ -122,7 +122,7 @@ def test_a_group_is_an_evaluation_of_the_run(tmp_path: Path, env: EnvSpec, core:
     trained = trained_in(tmp_path, env, core)
     expected = evaluated(trained, 6, 40)
     found = played(trained, 6, 40)
-    assert [one.index for one in found] == list(range(6))
+    assert [one.number for one in found] == list(range(6))
     assert tuple(one.episode_return for one in found) == expected.returns
     assert tuple(one.length_env_steps for one in found) == expected.lengths_env_steps
     assert len({one.episode_return for one in found}) > 1
