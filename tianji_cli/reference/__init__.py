@@ -1,1 +1,1 @@
-"""Every key that a file can have, with its type, default and meaning: from the specs themselves."""
+"""What there is to choose from, and every key that a file can have: from the code itself."""

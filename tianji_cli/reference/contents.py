@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from engine.graph.policy import Policy
@@ -13,6 +15,7 @@ from tianji_cli.bench.tasks.suite import Suite, Task
 from tianji_cli.bench.transport.suite import TransportSuite
 from tianji_cli.config.inventory_schema import GroupSpec, HostSpec, InventoryFile
 from tianji_cli.reference.keys import Section, Source, sections_of
+from tianji_cli.reference.rows import Row
 
 TOP = "top level"
 
@@ -68,15 +71,14 @@ def _algorithms() -> list[Section]:
 
 def _algorithm(name: str, config: type[Spec], base: str | None) -> Source:
     """An algorithm that has the keys of another is described by those whose defaults differ."""
-    title, tag = f"`algorithm`: {name}", ("name", name)
+    tag = ("name", name)
     if base is None:
-        return Source(spec=config, path="algorithm", title=title, tag=tag)
+        return Source(spec=config, path="algorithm", tag=tag)
     own = tuple(vars(config).get("__annotations__", {}))
     about = " ".join((config.__doc__ or "").split())
     return Source(
         spec=config,
         path="algorithm",
-        title=title,
         tag=tag,
         about=(about, f"All keys of `{base}`; these have other defaults:"),
         only=own,
@@ -122,26 +124,32 @@ def _suites() -> list[Chapter]:
             title="Suites of scaling",
             prefix="scaling",
             about=("Given to `tianji bench` ([scaling](scaling.md)).",),
-            sections=tuple(sections_of([Source(spec=ScalingSuite, title=TOP, is_deep=False)])),
+            sections=tuple(
+                sections_of(
+                    [Source(spec=ScalingSuite, title=TOP, tag=("kind", "scaling"), is_deep=False)]
+                )
+            ),
         ),
         Chapter(
             title="Suites of transport",
             prefix="transport",
             about=("Given to `tianji bench` ([transport](transport.md)).",),
-            sections=tuple(sections_of([Source(spec=TransportSuite, title=TOP)])),
+            sections=tuple(
+                sections_of([Source(spec=TransportSuite, title=TOP, tag=("kind", "transport"))])
+            ),
         ),
         Chapter(
             title="Studies",
             prefix="study",
             about=("Given to `tianji bench` ([studies](studies.md)); `-s` sets any key.",),
-            sections=tuple(sections_of([Source(spec=Study, title=TOP)])),
+            sections=tuple(sections_of([Source(spec=Study, title=TOP, tag=("kind", "study"))])),
         ),
     ]
 
 
 def _comparison() -> list[Section]:
     base = sections_of([Source(spec=TaskBase, path="tasks.NAME")])[0]
-    sections = sections_of([Source(spec=Suite, title=TOP)])
+    sections = sections_of([Source(spec=Suite, title=TOP, tag=("kind", "comparison"))])
     task = sections_of([Source(spec=Task, path="tasks.NAME")])[0].title
     return [
         msgspec.structs.replace(one, keys=(*base.keys, *one.keys)) if one.title == task else one
@@ -156,3 +164,35 @@ def _policies() -> Chapter:
         about=("Given to `--policy` ([writing a policy](policies.md#writing-a-policy)).",),
         sections=tuple(sections_of([Source(spec=Policy, title=TOP)])),
     )
+
+
+class KeyRow(Row, frozen=True, kw_only=True):
+    """A key, for lists of all.
+
+    Attributes:
+        key: Its path, as after `-s`.
+        file: Where it can be written, such as `experiment` or `experiment, ppo`.
+        type, default, meaning: As in the reference.
+    """
+
+    key: str
+    file: str
+    type: str
+    default: str
+    meaning: str
+
+
+def key_rows(chapters: Sequence[Chapter]) -> list[KeyRow]:
+    """All keys of all files, in the order of the reference."""
+    return [
+        KeyRow(
+            key=key.path,
+            file=", ".join(filter(None, (chapter.prefix or "experiment", section.variant))),
+            type=key.type_and_unit.replace("`", ""),
+            default="required" if key.default is None else key.default,
+            meaning=key.meaning.replace("`", ""),
+        )
+        for chapter in chapters
+        for section in chapter.sections
+        for key in section.keys
+    ]

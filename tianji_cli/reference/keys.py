@@ -57,12 +57,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: Where it is in the file, as after `-s`; empty for the file itself.
+        variant: Which of several kinds of this section it is; empty if there is one.
         title: Unique within its chapter.
         about: Paragraphs.
         keys: In the order of the spec.
     """
 
     path: str
+    variant: str
     title: str
     about: tuple[str, ...]
     keys: tuple[Key, ...]
@@ -78,7 +80,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         about: Paragraphs instead of those of the spec's docstring.
         only: The fields to describe; None means all.
         also: Specs whose fields are keys of the same section.
-        tag: Key and value that select this spec among several; by default as the spec itself says.
+        tag: Key and value that select this spec among several.
         is_deep: Whether the sections inside it are described too.
     """
 
@@ -102,9 +104,11 @@ def _walk(source: Source) -> Iterator[Section]:
     specs = (source.spec, *source.also)
     keys = [key for spec in specs for key in _keys_of(spec, source.path)]
     kept = [key for key in keys if source.only is None or key.name in source.only]
+    variant = source.tag[1] if source.tag and source.path else ""
     yield Section(
         path=source.path,
-        title=source.title or f"`{source.path}`",
+        variant=variant,
+        title=source.title or f"`{source.path}`" + (f": {variant}" if variant else ""),
         about=about,
         keys=(*_tag_keys(source), *kept),
     )
@@ -113,14 +117,13 @@ def _walk(source: Source) -> Iterator[Section]:
         several = f".{ANY_NAME}" if holds_several(field.type) else ""
         path = _join(source.path, field.encode_name) + several
         for info in inner:
-            title = f"`{path}`" + (f": {info.tag}" if len(inner) > 1 else "")
-            yield from _walk(Source(spec=info.cls, path=path, title=title))
+            tag = (str(info.tag_field), str(info.tag)) if len(inner) > 1 else None
+            yield from _walk(Source(spec=info.cls, path=path, tag=tag))
 
 
 def _tag_keys(source: Source) -> Iterator[Key]:
-    info = _info_of(source.spec)
-    name, value = source.tag or (info.tag_field, info.tag)
-    if name is not None:
+    if source.tag is not None:
+        name, value = source.tag
         yield Key(
             name=name,
             path=_join(source.path, name),

@@ -14,6 +14,7 @@ _HEAD = """\
 # Reference: every key
 
 Written by `make reference` from the specs that read these files; a test holds it current.
+`tianji list keys WORD` searches it from the command line.
 
 A key without a default is required. Whole numbers can be written as `1e6`. NAME in a path stands
 for a name of your choice. A misspelt key is an error that suggests the right one.
