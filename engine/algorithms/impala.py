@@ -154,10 +154,8 @@ class Impala(ActorCritic):
             - config.entropy_coefficient * entropy
         )
         with torch.no_grad():
-            ratio = log_ratio.exp()
-            rho = weight @ ratio.clamp(max=config.max_rho).flatten()
-            approximate_kl = weight @ (ratio - 1 - log_ratio).flatten()
-            metrics = torch.stack((policy_loss, value_loss, entropy, rho, approximate_kl)).detach()
+            rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
+            metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
         return loss, metrics, targets.value_target
 
 
@@ -178,4 +176,4 @@ def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     return log_prob, policy.entropy().view(value.shape)[:-1], value
 
 
-_METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean", "approximate_kl")
+_METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean")

@@ -46,11 +46,11 @@ FLOORS = {
     "tianji_cli": (
         ("streams", "interrupts", "plain_text", "units", "git_state"),
         ("config",),
-        ("storage", "planning", "connectors"),
+        ("storage", "planning", "connectors", "scaffold"),
         ("output", "provisioning", "plotting", "analysis", "lab"),
         ("runs", "bench"),
         ("evaluation",),
-        ("render", "results", "reference"),
+        ("render", "reference"),
         ("commands",),
         ("main",),
         ("__main__",),

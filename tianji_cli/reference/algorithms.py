@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.errors import ConfigError
 from engine.spec import CoreSpec, NetworkSpec
 from tianji_cli.reference.docstrings import class_paragraphs
-from tianji_cli.reference.rows import Row
+from tianji_cli.reference.rows import ListedRow
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -20,7 +20,7 @@ NUM_KINDS = 4
 """Kinds of action spaces that are tried."""
 
 
-class AlgorithmRow(Row, frozen=True, kw_only=True):
+class AlgorithmRow(ListedRow, frozen=True, kw_only=True):
     """An algorithm.
 
     Attributes:

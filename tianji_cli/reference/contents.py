@@ -15,7 +15,7 @@ from tianji_cli.bench.tasks.suite import Suite, Task
 from tianji_cli.bench.transport.suite import TransportSuite
 from tianji_cli.config.inventory_schema import GroupSpec, HostSpec, InventoryFile
 from tianji_cli.reference.keys import Section, Source, sections_of
-from tianji_cli.reference.rows import Row
+from tianji_cli.reference.rows import ListedRow
 
 TOP = "top level"
 
@@ -166,7 +166,7 @@ def _policies() -> Chapter:
     )
 
 
-class KeyRow(Row, frozen=True, kw_only=True):
+class KeyRow(ListedRow, frozen=True, kw_only=True):
     """A key, for lists of all.
 
     Attributes:

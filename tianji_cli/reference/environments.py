@@ -14,14 +14,14 @@ from engine.envs.extras import install_command
 from engine.envs.names import ATARI, EXTRAS, MINATAR, family_of, newer_version
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
-from tianji_cli.reference.rows import Row
+from tianji_cli.reference.rows import ListedRow
 
 if TYPE_CHECKING:
     from gymnasium import Space
     from gymnasium.envs.registration import EnvSpec as Registered
 
 
-class EnvironmentRow(Row, frozen=True, kw_only=True):
+class EnvironmentRow(ListedRow, frozen=True, kw_only=True):
     """An environment that can be used here.
 
     Attributes:

@@ -12,10 +12,10 @@ from engine.spec import Experiment, StopSpec
 from tianji_cli.bench.kinds import kind_of_suite
 from tianji_cli.config.inventory import load_inventory
 from tianji_cli.config.lookup import shipped
-from tianji_cli.reference.rows import Row, RowT
+from tianji_cli.reference.rows import ListedRow, RowT
 
 
-class ExperimentRow(Row, frozen=True, kw_only=True):
+class ExperimentRow(ListedRow, frozen=True, kw_only=True):
     """An experiment.
 
     Attributes:
@@ -41,7 +41,7 @@ class ExperimentRow(Row, frozen=True, kw_only=True):
         return self.name, self.algorithm, self.env_id, self.until or self.about
 
 
-class SuiteRow(Row, frozen=True, kw_only=True):
+class SuiteRow(ListedRow, frozen=True, kw_only=True):
     """A suite or study.
 
     Attributes:
@@ -65,7 +65,7 @@ class SuiteRow(Row, frozen=True, kw_only=True):
         return self.name, self.kind, str(len(self.tasks) or ""), self.about
 
 
-class InventoryRow(Row, frozen=True, kw_only=True):
+class InventoryRow(ListedRow, frozen=True, kw_only=True):
     """An inventory.
 
     Attributes:

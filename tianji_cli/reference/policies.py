@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from engine.graph.policy import built_in_policies, load_policy
-from tianji_cli.reference.rows import Row
+from tianji_cli.reference.rows import ListedRow
 
 
-class PolicyRow(Row, frozen=True, kw_only=True):
+class PolicyRow(ListedRow, frozen=True, kw_only=True):
     """A distribution policy.
 
     Attributes:

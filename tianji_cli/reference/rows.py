@@ -7,8 +7,19 @@ from typing import ClassVar, TypeVar
 
 import msgspec
 
+KINDS = {
+    "environments": "Gymnasium ids that can be used here; a filter that leaves few shows spaces",
+    "algorithms": "algorithms, and what each can do",
+    "policies": "distribution policies",
+    "experiments": "experiments that come with TianJi, and those in ./experiments",
+    "suites": "benchmarks and studies, likewise",
+    "inventories": "inventories that come with TianJi, and those in ./inventories",
+    "keys": "every key of every file, with type, default and meaning",
+}
+"""What `tianji list` can list."""
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+
+class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row; its fields are those of the JSON document."""
 
     headings: ClassVar[tuple[str, ...]] = ()

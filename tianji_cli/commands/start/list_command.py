@@ -10,9 +10,8 @@ from rich.console import RenderableType
 from engine.config.config_file import suggest
 from engine.errors import ConfigError
 from tianji_cli.commands.start import list_tables as tables
-from tianji_cli.commands.start.start_options import KINDS
 from tianji_cli.output import Output
-from tianji_cli.reference.rows import Row, matching
+from tianji_cli.reference.rows import KINDS, ListedRow, matching
 
 MAX_LOOKED_AT = 20
 """Environments whose spaces are shown: making one can take a second."""
@@ -31,7 +30,7 @@ class ListDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int = 1
     kind: str
-    rows: Sequence[Row]
+    rows: Sequence[ListedRow]
     missing: Sequence[msgspec.Struct] = ()
 
 
@@ -78,7 +77,7 @@ def _list_kinds(output: Output) -> None:
         output.data.print(tables.kinds_table(KINDS))
 
 
-def _rows(kind: str) -> Sequence[Row]:
+def _rows(kind: str) -> Sequence[ListedRow]:
     """Imports what this kind needs, and nothing more."""
     match kind:
         case "algorithms":

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tianji_cli.reference.rows import Row
+from tianji_cli.reference.rows import ListedRow
 
 if TYPE_CHECKING:
     from tianji_cli.reference.contents import KeyRow
@@ -26,7 +26,7 @@ def kinds_table(kinds: Mapping[str, str]) -> Table:
     return table
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[ListedRow]) -> Table:
     """A column for each heading; the first is never broken.
 
     Args:

@@ -8,17 +8,7 @@ from typing import Annotated
 import typer
 
 from tianji_cli.commands.options import optional, output_of
-
-KINDS = {
-    "environments": "Gymnasium ids that can be used here; a filter that leaves few shows spaces",
-    "algorithms": "algorithms, and what each can do",
-    "policies": "distribution policies",
-    "experiments": "experiments that come with TianJi, and those in ./experiments",
-    "suites": "benchmarks and studies, likewise",
-    "inventories": "inventories that come with TianJi, and those in ./inventories",
-    "keys": "every key of every file, with type, default and meaning",
-}
-"""What `tianji list` can list."""
+from tianji_cli.reference.rows import KINDS
 
 KindArgument = Annotated[
     str | None,

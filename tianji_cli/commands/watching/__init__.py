@@ -1,1 +1,0 @@
-"""Commands that watch runs, and pass on what they write."""

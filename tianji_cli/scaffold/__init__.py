@@ -1,0 +1,1 @@
+"""The files that `tianji init` writes."""
