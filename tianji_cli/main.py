@@ -12,7 +12,7 @@ import typer
 
 from engine import __version__
 from engine.errors import TianJiError, directory_is_gone, of_machine
-from tianji_cli.commands import lab
+from tianji_cli.commands import lab, runs_options
 from tianji_cli.commands.benchmarks import bench_options
 from tianji_cli.commands.options import (
     ExperimentOption,
@@ -27,9 +27,10 @@ from tianji_cli.commands.options import (
     optional,
     output_of,
 )
-from tianji_cli.commands.report import ArchiveOption, OutOption, RunsArgument
+from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption, RunsArgument
 from tianji_cli.commands.start import start_options
 from tianji_cli.commands.trained import evaluate, play
+from tianji_cli.commands.watching.attach import attach
 from tianji_cli.interrupts import run_and_leave
 from tianji_cli.output import Output
 from tianji_cli.streams import safe_streams
@@ -217,6 +218,11 @@ def logs(
     raise typer.Exit(command.logs_command(results, request, output_of(context)))
 
 
+app.command(epilog=EVERYWHERE, short_help="Show a detached run live; Ctrl-C leaves it running.")(
+    attach
+)
+
+
 @app.command(
     epilog=EVERYWHERE, short_help="Copy the results of a detached run here; the run continues."
 )
@@ -253,12 +259,13 @@ def report(
     runs: RunsArgument = None,
     out: OutOption = None,
     archive: ArchiveOption = False,
+    pdf: PdfOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write tables, plots and one HTML page from the files of a run or a benchmark."""
     from tianji_cli.commands.report import report_command
 
-    report_command(runs or [], results, out, output_of(context), archives=archive)
+    report_command(runs or [], results, out, output_of(context), archives=archive, writes_pdf=pdf)
 
 
 app.command(epilog=EVERYWHERE, short_help="Play separate episodes with trained policies.")(
@@ -267,14 +274,7 @@ app.command(epilog=EVERYWHERE, short_help="Play separate episodes with trained p
 app.command(epilog=EVERYWHERE, short_help="Show a trained policy: a video, or a window.")(play.play)
 
 
-@app.command(name="runs", epilog=EVERYWHERE)
-def list_past_runs(context: typer.Context, results: ResultsOption = Path("results")) -> None:
-    """List past runs, studies and benchmarks."""
-    from tianji_cli.commands.runs import runs_command
-
-    runs_command(results, output_of(context))
-
-
+app.command(epilog=EVERYWHERE)(runs_options.runs)
 app.command(epilog=EVERYWHERE, short_help="Write an experiment and an environment to start from.")(
     start_options.init
 )

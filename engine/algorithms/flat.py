@@ -7,6 +7,7 @@ operation on one tensor instead of one for each layer.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,35 +16,59 @@ from torch import Tensor, nn
 
 
 class StepLog:
-    """Counts optimiser steps, and those skipped because a value was not finite."""
+    """Counts optimiser steps, and those skipped because a value was not finite.
+
+    Attributes:
+        metrics: Of the steps that `count` has counted last, for the trace: `gradient_norm`, the
+            mean norm before clipping of those taken, and `learning_rate`, of the last of them.
+    """
 
     def __init__(self) -> None:
-        self._is_taken: list[Tensor] = []
+        self.metrics: dict[str, float] = {}
+        self._norms: list[Tensor] = []
         self._wanted = self._taken = 0
+        self._sum = self._learning_rate = 0.0
 
-    def note(self, is_taken: Tensor) -> None:
-        """Counts one step by a bool scalar that may not be computed yet; does not synchronize."""
-        self._is_taken.append(is_taken)
-        if len(self._is_taken) == MAX_NOTED:
+    def note(self, norm: Tensor, learning_rate: float) -> None:
+        """Counts one step; does not synchronize.
+
+        Args:
+            norm: Of its gradient before clipping, a float32 scalar that may not be computed yet;
+                above zero, or the step was skipped if it is zero or not finite.
+            learning_rate: Of this step.
+        """
+        self._norms.append(norm)
+        self._learning_rate = learning_rate
+        if len(self._norms) == MAX_NOTED:
             self._add_up()
 
     def count(self) -> tuple[int, int]:
         """Steps requested, and steps skipped, since the last call."""
-        if self._is_taken:
+        if self._norms:
             self._add_up()
         counts = self._wanted, self._wanted - self._taken
+        self.metrics = {}
+        if self._taken:
+            self.metrics["gradient_norm"] = self._sum / self._taken
+            self.metrics["learning_rate"] = self._learning_rate
         self._wanted = self._taken = 0
+        self._sum = 0.0
         return counts
 
     def _add_up(self) -> None:
-        noted = self._is_taken
-        self._wanted += len(noted)
-        self._taken += int(noted[0] if len(noted) == 1 else torch.stack(noted).sum())
-        self._is_taken = []
+        noted = self._norms
+        norms = [noted[0].item()] if len(noted) == 1 else torch.stack(noted).tolist()
+        taken = [norm for norm in norms if 0 < norm < math.inf]
+        self._wanted += len(norms)
+        self._taken += len(taken)
+        self._sum += sum(taken)
+        self._norms = []
 
 
 MAX_NOTED = 1024
 """Sum up beyond this many, so that memory stays bounded if they are never counted."""
+LEAST_NORM = 1e-30
+"""Added to the norm of a step that is taken, since a gradient can be zero."""
 
 
 @dataclass
@@ -54,7 +79,7 @@ class FlatParameters:
         vector: All parameters, float32 [P]; its `grad` is all gradients.
         digest: 64 bits that differ between parameter layouts.
         complete: Adds the shares of other learners to a gradient [P], in place.
-        steps: Counts of optimiser steps.
+        steps: Counts of optimiser steps, and the norms of their gradients.
     """
 
     vector: nn.Parameter

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from engine.algorithms.flat import FlatParameters
+from engine.algorithms.flat import LEAST_NORM, FlatParameters
 from engine.algorithms.optimizer import (
     BETA_1,
     BETA_2,
@@ -180,10 +180,11 @@ class FunctionalStep:
             minibatch: The inputs of the loss.
 
         Returns:
-            New values of the first four, the loss's metrics [M], and whether the step was made.
+            New values of the first four, the loss's metrics [M], and the gradient's norm before
+            clipping, above zero; or zero if the step was not made.
         """
         before = (vector, mean, variance, num_steps)
-        gradient, is_sound, metrics = self._gradient(vector, minibatch)
+        gradient, norm, is_sound, metrics = self._gradient(vector, minibatch)
         num_steps = num_steps + 1
         mean = torch.lerp(mean, gradient, 1 - BETA_1)
         variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
@@ -193,11 +194,14 @@ class FunctionalStep:
         vector, mean, variance, num_steps = (
             torch.where(is_sound, new, old) for new, old in zip(after, before, strict=True)
         )
-        return vector, mean, variance, num_steps, metrics, is_sound
+        taken = torch.where(is_sound, norm + LEAST_NORM, torch.zeros_like(norm))
+        return vector, mean, variance, num_steps, metrics, taken
 
-    def _gradient(self, vector: Tensor, minibatch: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        """The clipped gradient [P], zero where nothing learns; whether it and the loss are finite;
-        and the metrics."""
+    def _gradient(
+        self, vector: Tensor, minibatch: Samples
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The clipped gradient [P], zero where nothing learns; its norm before; whether it and the
+        loss are finite; and the metrics."""
         pieces = pieces_of(vector, self._shapes)
         learning = {name: piece for name, piece in pieces.items() if self._learns[name]}
 
@@ -213,7 +217,7 @@ class FunctionalStep:
         norm = torch.linalg.vector_norm(gradient)
         is_sound = torch.isfinite(norm) & torch.isfinite(value)
         clipped = gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
-        return clipped, is_sound, metrics
+        return clipped, norm, is_sound, metrics
 
 
 def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[str, Tensor]:

@@ -154,8 +154,10 @@ class Impala(ActorCritic):
             - config.entropy_coefficient * entropy
         )
         with torch.no_grad():
-            rho = weight @ log_ratio.exp().clamp(max=config.max_rho).flatten()
-            metrics = torch.stack((policy_loss, value_loss, entropy, rho)).detach()
+            ratio = log_ratio.exp()
+            rho = weight @ ratio.clamp(max=config.max_rho).flatten()
+            approximate_kl = weight @ (ratio - 1 - log_ratio).flatten()
+            metrics = torch.stack((policy_loss, value_loss, entropy, rho, approximate_kl)).detach()
         return loss, metrics, targets.value_target
 
 
@@ -176,4 +178,4 @@ def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     return log_prob, policy.entropy().view(value.shape)[:-1], value
 
 
-_METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean")
+_METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean", "approximate_kl")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from engine.algorithms.flat import FlatParameters
+from engine.algorithms.flat import LEAST_NORM, FlatParameters
 
 BETA_1, BETA_2 = 0.9, 0.999
 
@@ -63,7 +63,7 @@ def adam_step(
     if norm is None:
         norm = torch.linalg.vector_norm(gradient)
     is_sound = torch.isfinite(norm)
-    weights.steps.note(is_sound)
+    weights.steps.note(norm + LEAST_NORM, learning_rate)
     adam(
         [weights.vector.detach()],
         [gradient],

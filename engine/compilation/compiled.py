@@ -37,12 +37,13 @@ class CompiledSteps:
             return self._eager.take(state, step, samples, order, rate)
         self._step = step
         with torch.no_grad():
-            arguments = step_arguments(state, samples, step.learning_rate * rate)
+            learning_rate = step.learning_rate * rate
+            arguments = step_arguments(state, samples, learning_rate)
             minibatches = [[]] if order is None else [[rows] for rows in order]
             told = []
             for rows in minibatches:
-                metrics, is_taken = self._library.call(arguments + rows)
-                state.weights.steps.note(is_taken)
+                metrics, norm = self._library.call(arguments + rows)
+                state.weights.steps.note(norm, learning_rate)
                 told.append(metrics)
             return torch.stack(told)
 

@@ -149,12 +149,12 @@ class _StepFunction:
         minibatch = dict(zip(self._names, rest, strict=False))
         if self._has_rows:
             minibatch = gather(minibatch, rest[-1])
-        *new, metrics, is_taken = self._step.step(
+        *new, metrics, norm = self._step.step(
             vector, mean, variance, num_steps, learning_rate, minibatch
         )
         for old, values in zip(arguments, new, strict=False):
             old.copy_(values)
-        return metrics, is_taken
+        return metrics, norm
 
 
 class _ActFunction:

@@ -251,6 +251,7 @@ class LearnerExecutor:
         self._version += 1
         metrics = {name: float(value) for name, value in result.metrics.items()}
         told = self._soundness.check(self._version, self._state, batch, metrics)
+        metrics = self._state.weights.steps.metrics | metrics
         updated = Updated(
             weights=self._export(),
             samples_trained=int(result.samples_trained),

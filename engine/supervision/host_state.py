@@ -76,8 +76,16 @@ def write_state(path: Path, state: HostState) -> None:
 def read_state(path: Path) -> HostState | None:
     """The last state; None if there is no readable one."""
     try:
-        return msgspec.json.decode(read_regular(path, MAX_STATE_BYTES), type=HostState)
-    except (ConfigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return state_of_bytes(read_regular(path, MAX_STATE_BYTES))
+    except ConfigError:
+        return None
+
+
+def state_of_bytes(data: bytes) -> HostState | None:
+    """The state in the contents of such a file; None if there is none."""
+    try:
+        return msgspec.json.decode(data, type=HostState)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

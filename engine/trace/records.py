@@ -1,12 +1,14 @@
 """The trace tables. One record is one line of `trace/<table>.jsonl`.
 
-`t_s` is seconds since training started, on the coordinator's timeline. Field by field, with units:
-`docs/results-format.md`. Adding a field is compatible; any other change raises `SCHEMA_VERSION`.
+`t_s` is seconds since training started, on the coordinator's timeline. The text of a field is its
+meaning, as in `docs/results-format.md`; its type or `_in` names the unit. Adding a field is
+compatible; any other change raises `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -22,34 +24,57 @@ Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_WHOLE, le=MAX_WHOLE)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=-MAX_SECONDS, le=MAX_SECONDS)]
 
 
+def _in(unit: str) -> Meta:
+    """The unit of a field, for `columns_of`."""
+    return Meta(extra={"unit": unit})
+
+
+EnvSteps: TypeAlias = Annotated[Whole, _in("env steps")]
+Samples: TypeAlias = Annotated[Whole, _in("samples")]
+Version: TypeAlias = Annotated[Whole, _in("version")]
+Versions: TypeAlias = Annotated[Whole, _in("versions")]
+NumBytes: TypeAlias = Annotated[Whole, _in("bytes")]
+Reward: TypeAlias = Annotated[float, _in("reward")]
+Duration: TypeAlias = Annotated[float, _in("s")]
+MeanEnvSteps: TypeAlias = Annotated[float, _in("env steps")]
+MeanVersions: TypeAlias = Annotated[float, _in("versions")]
+
+
 class _Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="table"):
-    t_s: Seconds
+    t_s: Annotated[Seconds, _in("s"), "time of the row, since training started"]
 
 
 class Episode(_Row, frozen=True, kw_only=True, tag="episodes"):
     """A finished training episode, exploration included."""
 
-    actor: Whole
-    episode_return: float
-    length_env_steps: Whole
-    version: Whole
-    env_steps_collected: Whole = 0
-    """Of the whole run when the coordinator heard of it; written by the coordinator."""
+    actor: Annotated[Whole, "number of the actor"]
+    episode_return: Annotated[Reward, "undiscounted sum of the environment's own rewards"]
+    length_env_steps: Annotated[EnvSteps, "length of the episode"]
+    version: Annotated[Version, "weights that the actor held when it ended"]
+    env_steps_collected: Annotated[
+        EnvSteps,
+        "by the whole run when the coordinator heard of it: the x of a learning curve",
+    ] = 0
 
 
 class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
     """Separate episodes with one version of the weights; `t_s` is when the last one ended."""
 
-    evaluator: Whole
-    version: Whole
-    episodes: Whole
-    return_mean: float
-    return_min: float
-    return_max: float
-    length_mean_env_steps: float
-    evaluate_s: float
-    env_steps_collected: Whole = 0
-    """By all actors when the coordinator heard of it; written by the coordinator."""
+    evaluator: Annotated[Whole, "number of the evaluator"]
+    version: Annotated[Version, "weights that were evaluated"]
+    episodes: Annotated[Whole, "how many episodes"]
+    return_mean: Annotated[Reward, "over the episodes, undiscounted"]
+    return_min: Annotated[Reward, "over the episodes, undiscounted"]
+    return_max: Annotated[Reward, "over the episodes, undiscounted"]
+    length_mean_env_steps: Annotated[
+        MeanEnvSteps,
+        "over the episodes; these steps are not counted as collected",
+    ]
+    evaluate_s: Annotated[Duration, "duration of the evaluation"]
+    env_steps_collected: Annotated[
+        EnvSteps,
+        "by the actors of the whole run when the coordinator heard of it",
+    ] = 0
 
 
 UNREPORTED = -1
@@ -62,71 +87,106 @@ UNCOUNTED = "uncounted"
 class Production(_Row, frozen=True, kw_only=True, tag="production"):
     """A rollout that an actor collected (or, `sent` false, was collecting when it stopped)."""
 
-    actor: Whole
-    epoch: Whole
-    sequence: Whole
-    env_steps: Whole
-    env_steps_total: Whole
-    version_min: Whole
-    version_max: Whole
-    collect_s: float
-    wait_s: float
-    sent: bool = True
+    actor: Annotated[Whole, "number of the actor"]
+    epoch: Annotated[Whole, "incarnation of this actor, from 0; +1 with each restart"]
+    sequence: Annotated[
+        Whole,
+        "rollouts of this incarnation before this one; -1: the coordinator wrote the row at the "
+        "end, for env steps of a lost actor that its buffer had counted or its learner had "
+        "trained, but that the actor had not reported",
+    ]
+    env_steps: Annotated[EnvSteps, "in this rollout"]
+    env_steps_total: Annotated[EnvSteps, "of this incarnation, this rollout included"]
+    version_min: Annotated[Version, "oldest and newest weights that acted in it"]
+    version_max: Annotated[Version, "oldest and newest weights that acted in it"]
+    collect_s: Annotated[Duration, "time spent collecting the rollout"]
+    wait_s: Annotated[
+        Duration,
+        "time waited before the rollout, for admission or for newer weights",
+    ]
+    sent: Annotated[bool, "false: unfinished when the run stopped, hence never sent"] = True
 
 
 class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):
     """A batch that a learner trained on."""
 
-    learner: Whole
-    version: Whole
-    """The learner's version when it took the batch; the update made it one higher."""
-    env_steps: Whole
-    env_steps_total: Whole
-    samples_trained: Whole
-    samples_trained_total: Whole
-    updates_total: Whole
-    wait_s: float
-    update_s: float
-    metrics: dict[str, float]
+    learner: Annotated[Whole, "number of the learner"]
+    version: Annotated[
+        Version,
+        "the learner's when it took the batch; the update made it one higher",
+    ]
+    env_steps: Annotated[EnvSteps, "in the batch, each counted once"]
+    env_steps_total: Annotated[EnvSteps, "consumed by this learner, this batch included"]
+    samples_trained: Annotated[Samples, "env steps × times each was used (epochs, replay)"]
+    samples_trained_total: Annotated[Samples, "by this learner, this batch included"]
+    updates_total: Annotated[
+        Whole,
+        "optimiser steps of this learner so far; a batch can take several",
+    ]
+    wait_s: Annotated[Duration, "time the learner was idle before this batch"]
+    update_s: Annotated[Duration, "duration of the update"]
+    metrics: Annotated[
+        dict[str, float],
+        "values that the algorithm reports, such as losses; means over the batch; non-finite "
+        "values are left out, and an event `not-finite` records them",
+    ]
 
 
 class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     """How old that batch was, in versions (over its env steps) and in seconds (over rollouts)."""
 
-    learner: Whole
-    version: Whole
-    env_steps: Whole
-    lag_min: Whole
-    lag_mean: float
-    lag_p95: float
-    lag_max: Whole
-    steps_by_lag: dict[Whole, Whole]
-    """Env steps of each lag: the histogram that the other lag figures summarise."""
-    age_mean_s: float
-    age_max_s: float
+    learner: Annotated[Whole, "number of the learner"]
+    version: Annotated[Version, "the learner's when it took the batch"]
+    env_steps: Annotated[EnvSteps, "in the batch"]
+    lag_min: Annotated[Versions, "over the env steps of the batch"]
+    lag_mean: Annotated[MeanVersions, "over the env steps of the batch"]
+    lag_p95: Annotated[MeanVersions, "over the env steps of the batch"]
+    lag_max: Annotated[Versions, "over the env steps of the batch"]
+    steps_by_lag: Annotated[
+        dict[Whole, Whole],
+        _in("env steps"),
+        "the complete histogram: env steps by lag (JSON keys are strings)",
+    ]
+    age_mean_s: Annotated[
+        Duration,
+        "over its rollouts: from the end of collection to the start of training",
+    ]
+    age_max_s: Annotated[
+        Duration,
+        "over its rollouts: from the end of collection to the start of training",
+    ]
 
 
 class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
     """What a replay buffer took in and gave out since its last row."""
 
-    buffer: Whole
-    env_steps: Whole
-    env_steps_total: Whole
-    samples: Whole
-    samples_total: Whole
-    size_env_steps: Whole
-    replay_ratio: float
-    sample_age_mean_s: float
-    sample_age_max_s: float
+    buffer: Annotated[Whole, "number of the replay buffer"]
+    env_steps: Annotated[EnvSteps, "inserted, hence consumed"]
+    env_steps_total: Annotated[EnvSteps, "inserted so far"]
+    samples: Annotated[Samples, "drawn"]
+    samples_total: Annotated[
+        Samples,
+        "drawn so far; those of the last batches are possibly never trained on",
+    ]
+    size_env_steps: Annotated[EnvSteps, "stored now, without those already overwritten"]
+    replay_ratio: Annotated[float, "`samples_total` ÷ `env_steps_total`"]
+    sample_age_mean_s: Annotated[
+        Duration,
+        "over the samples drawn: since their rollout was collected; null if none",
+    ]
+    sample_age_max_s: Annotated[
+        Duration,
+        "over the samples drawn: since their rollout was collected; null if none",
+    ]
 
 
 class WeightsPublished(_Row, frozen=True, kw_only=True, tag="weights"):
     """New weights offered to the actors."""
 
-    learner: Whole
-    version: Whole
-    num_bytes: Whole
-    num_subscribers: Whole
+    learner: Annotated[Whole, "number of the learner"]
+    version: Annotated[Version, "of the weights"]
+    num_bytes: Annotated[NumBytes, "size of the flat tensor"]
+    num_subscribers: Annotated[Whole, "actors that it was offered to"]
 
 
 class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
@@ -136,62 +196,80 @@ class Ledger(_Row, frozen=True, kw_only=True, tag="ledger"):
     `dropped` and `in_flight` (queued, handed over, or in transit) by the buffer.
     """
 
-    collected: Whole
-    consumed: Whole
-    dropped: Whole
-    in_flight: Whole
-    buffer: Whole = 0
-    """The buffer whose count has changed; the figures are those of all buffers together."""
+    collected: Annotated[EnvSteps, "stepped by actors"]
+    consumed: Annotated[
+        EnvSteps,
+        "taken by the learner, or into the replay store; each counted once",
+    ]
+    dropped: Annotated[EnvSteps, "too old for the bound, or lost in transit"]
+    in_flight: Annotated[EnvSteps, "queued, handed over but not trained, or unfinished at an actor"]
+    buffer: Annotated[Whole, "the buffer whose count changed; the figures are over all buffers"] = 0
 
 
 class Merge(_Row, frozen=True, kw_only=True, tag="merges"):
     """A group's model met those of the other groups at the reducer."""
 
-    group: Whole
-    version: Whole
-    lag: Whole
-    """Versions that this model was behind the newest of all groups."""
-    lag_max: Whole
-    """Versions between the newest and the oldest model that were merged."""
-    versions: dict[Whole, Whole]
-    """Version of the newest model of each group."""
-    shares: dict[Whole, float]
-    """How much each group weighed; a parameter server adds progress instead."""
-    merges_total: Whole
+    group: Annotated[Whole, "number of the group whose model was merged"]
+    version: Annotated[Version, "of the group's model"]
+    lag: Annotated[Versions, "that this model was behind the newest of all groups"]
+    lag_max: Annotated[Versions, "between the newest and the oldest model that were merged"]
+    versions: Annotated[
+        dict[Whole, Whole],
+        _in("version"),
+        "of the newest model of each group (JSON keys are strings)",
+    ]
+    shares: Annotated[
+        dict[Whole, float],
+        "weight of each group in the mean; a parameter server adds progress instead",
+    ]
+    merges_total: Annotated[Whole, "merges of the run so far"]
 
 
 class Resources(_Row, frozen=True, kw_only=True, tag="resources"):
     """What one process used so far, measured by the supervisor of its host."""
 
-    host: str
-    process: str
-    pid: Whole
-    cpu_s: float
-    rss_bytes: Whole
-    num_threads: Whole
+    host: Annotated[str, "inventory name"]
+    process: Annotated[str, "such as `actor-0`"]
+    pid: Annotated[Whole, "process id on that host"]
+    cpu_s: Annotated[Duration, "processor time, user and system, since it started"]
+    rss_bytes: Annotated[NumBytes, "resident memory"]
+    num_threads: Annotated[Whole, "threads"]
 
 
 class Profile(_Row, frozen=True, kw_only=True, tag="profile"):
     """Where the time of a role went since its last row; only `up --profile` writes any."""
 
-    role: str
-    process: str
-    wall_s: float
-    cpu_s: float
-    process_cpu_s: float
-    sections_s: dict[str, float]
-    """By section of `engine.timing`; they add up to `wall_s`."""
+    role: Annotated[str, "such as `actor-0`"]
+    process: Annotated[str, "the process that runs it; `inline` if one process runs all roles"]
+    wall_s: Annotated[Duration, "wall time that the row covers"]
+    cpu_s: Annotated[
+        Duration,
+        "processor time of the role's thread in it, without that of the other roles of its process",
+    ]
+    process_cpu_s: Annotated[
+        Duration,
+        "processor time of all threads of the process, including those of ZeroMQ and PyTorch",
+    ]
+    sections_s: Annotated[
+        dict[str, float],
+        _in("s"),
+        "wall time by section (JSON keys are names); sections without time are left out",
+    ]
 
 
 class Event(_Row, frozen=True, kw_only=True, tag="events"):
     """Joins, starts, stops, exits, drops and errors."""
 
-    kind: str
-    host: str
-    role: str
-    detail: str
-    origin_s: float | None = None
-    """Of `started`: CLOCK_MONOTONIC of the coordinator's host when `t_s` was 0."""
+    kind: Annotated[str, "what happened, such as `joined` or `restarted`"]
+    host: Annotated[str, "inventory name; empty if it concerns no host"]
+    role: Annotated[str, "such as `actor-0` or `coordinator`"]
+    detail: Annotated[str, "text for people"]
+    origin_s: Annotated[
+        float | None,
+        _in("s"),
+        "for `started`: CLOCK_MONOTONIC of the coordinator's host at `t_s` 0, to align the run "
+        "with other records of that host; else null",
+    ] = None
 
 
 Record: TypeAlias = (
@@ -227,3 +305,24 @@ RECORD_TYPES: tuple[type[Record], ...] = (
 def table_of(record_type: type[msgspec.Struct]) -> str:
     """The table that a record type is a row of; also its file's stem."""
     return str(record_type.__struct_config__.tag)
+
+
+class ColumnDoc(NamedTuple):
+    """Unit and meaning of a field; the unit is empty where a number has none."""
+
+    unit: str
+    meaning: str
+
+
+def columns_of(record_type: type[Record]) -> dict[str, ColumnDoc]:
+    """The fields of a table, in order."""
+    return {
+        field.encode_name: _doc_of(getattr(field.type, "__metadata__", ()))
+        for field in msgspec.structs.fields(record_type)
+    }
+
+
+def _doc_of(notes: Sequence[object]) -> ColumnDoc:
+    units = [note.extra["unit"] for note in notes if isinstance(note, Meta) and note.extra]
+    meanings = [note for note in notes if isinstance(note, str)]
+    return ColumnDoc(str(units[-1]) if units else "", meanings[-1] if meanings else "")

@@ -50,7 +50,7 @@ FLOORS = {
         ("output", "provisioning", "plotting", "analysis", "lab"),
         ("runs", "bench"),
         ("evaluation",),
-        ("render", "reference"),
+        ("render", "results", "reference"),
         ("commands",),
         ("main",),
         ("__main__",),

@@ -31,6 +31,7 @@ FIGURE_NAMES = (
     "lag_over_time",
     "lag_histogram",
     "rollout_age",
+    "metrics",
 )
 
 
@@ -118,6 +119,7 @@ def test_figures_say_in_words_what_they_show(text: str):
     assert len(labels) == len(FIGURE_NAMES)
     assert "Mean return reaches 450 after 4.4 s" in labels
     assert "Trained env steps are at most 1 version old, within the bound of 1" in labels
+    assert any(re.fullmatch(r"Loss starts at [\d.]+ and ends at [\d.]+", label) for label in labels)
     assert all(labels)
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from engine.control_protocol import HostFacts
 from engine.timing import SECTIONS
-from engine.trace.records import RECORD_TYPES, Record, table_of
+from engine.trace.records import RECORD_TYPES, Record, columns_of, table_of
 from engine.trace.summary import LagSummary, Summary
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
-from tianji_cli.analysis.settings import Differences, DifferingSetting
+from tianji_cli.analysis.settings import Differences, DifferingSetting, RunGroup
 from tianji_cli.bench.statistics import Interval
 from tianji_cli.commands.benchmarks.bench import InstalledDocument
 from tianji_cli.commands.check import CheckDocument
@@ -26,6 +26,7 @@ from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.outcome import DetachedDocument
 from tianji_cli.commands.plan import PlanDocument, PlannedChannel
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
+from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
 from tianji_cli.evaluation.playing import PlayDocument
@@ -45,12 +46,13 @@ from tianji_cli.runs.manifest import RunManifest
 from tianji_cli.storage.run_dir import RunPaths
 
 DOCUMENTS = [
-    *(ReportDocument, Differences, DifferingSetting),
+    *(ReportDocument, Differences, DifferingSetting, RunGroup),
     *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
     *(CheckDocument, Finding, PlanDocument, Placement, PlannedChannel, InstalledDocument),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
     *(EvaluateDocument, EvaluatedFiles, PlayDocument),
+    *(DeletedDocument, DeletedRun),
 ]
 PAGE = REPOSITORY / "docs" / "results-format.md"
 
@@ -116,6 +118,16 @@ def test_the_page_names_no_field_in_a_table_that_does_not_exist():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(f"{table_of(record_type)}.jsonl"), re.M)
         named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
         assert named <= {f.encode_name for f in msgspec.structs.fields(record_type)}
+
+
+@pytest.mark.parametrize("record_type", RECORD_TYPES, ids=table_of)
+def test_the_page_says_of_every_field_what_the_columns_of_its_frame_say(record_type: type[Record]):
+    text = section(f"{table_of(record_type)}.jsonl")
+    rows = re.findall(r"^\| (`[^|]+`) \| *([^|]*?) *\| (.*) \|$", text, re.M)
+    page = {n: (unit, words) for names, unit, words in rows for n in re.findall(r"`(\w+)`", names)}
+    columns = {name: tuple(doc) for name, doc in columns_of(record_type).items()}
+    assert columns.pop("t_s")[0] == "s"
+    assert page == columns
 
 
 def test_every_section_of_a_profile_is_explained():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from engine.trace.records import Consumption, Evaluation, Production, Replay, St
 from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import Ancestor
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
+from tianji_cli.analysis.metrics import metrics_over_time
 from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
@@ -71,6 +72,9 @@ class RunCurves:
         profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
         joints: Where it resumed another run: seconds, env steps collected by then.
+        metrics: By name, from `metrics_over_time`.
+        group: Title of the runs with the same settings, of a comparison in which there are such;
+            empty in others.
     """
 
     label: str
@@ -87,6 +91,8 @@ class RunCurves:
     profile: list[RoleProfile]
     end_s: float
     joints: tuple[tuple[float, int], ...] = ()
+    metrics: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    group: str = ""
 
     @property
     def is_replay(self) -> bool:
@@ -128,6 +134,7 @@ def curves_of(
         profile=profile_of(run.profile),
         end_s=run.end_s,
         joints=tuple((one.until.elapsed_s, one.until.env_steps_collected) for one in before),
+        metrics=metrics_over_time(consumption, run.end_s),
     )
 
 

@@ -49,8 +49,8 @@ def _metrics(rows: Sequence[Record]) -> list[dict[str, float]]:
     """Of each batch, the metrics that are among the first that the run had."""
     batches = [row.metrics for row in rows if isinstance(row, Consumption)]
     names = dict.fromkeys(itertools.islice(itertools.chain.from_iterable(batches), MAX_NAMES))
-    kept = set(itertools.islice(names, MAX_METRICS))
-    return [{name: metrics[name] for name in kept & metrics.keys()} for metrics in batches]
+    kept = list(itertools.islice(names, MAX_METRICS))
+    return [{name: metrics[name] for name in kept if name in metrics} for metrics in batches]
 
 
 def _plain(column: Sequence[object]) -> Sequence[object] | np.ndarray:

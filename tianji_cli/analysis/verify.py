@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import ancestors_of
@@ -12,6 +12,7 @@ from tianji_cli.analysis.curves import RunCurves, curves_of
 from tianji_cli.analysis.history import Disagreement
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.run import RunData, load_run
+from tianji_cli.analysis.settings import differing_settings
 from tianji_cli.plain_text import plain
 from tianji_cli.storage.run_dir import RunPaths, in_unicode
 
@@ -53,12 +54,23 @@ def examine_runs(paths: Sequence[RunPaths]) -> list[ExaminedRun]:
         ConfigError: A run's files are damaged, or it has no trace rows.
     """
     ids = [path.run_id for path in paths]
-    return [
+    examined = [
         _examine(
             load_run(path),
             plain(in_unicode(path.run_id if ids.count(path.run_id) == 1 else str(path.root))),
         )
         for path in paths
+    ]
+    return _grouped(examined) if len(examined) > 1 else examined
+
+
+def _grouped(runs: Sequence[ExaminedRun]) -> list[ExaminedRun]:
+    """The same; the curves know which of them have equal settings."""
+    groups = differing_settings([one.run.manifest for one in runs]).groups
+    titles = {number: plain(group.title) for group in groups for number in group.runs}
+    return [
+        replace(one, curves=replace(one.curves, group=titles.get(number, "")))
+        for number, one in enumerate(runs)
     ]
 
 

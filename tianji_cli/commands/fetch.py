@@ -52,7 +52,7 @@ def fetch_command(results: Path, name: str | None, output: Output, *, trusts: bo
     else:
         for host, item in document.hosts.items():
             output.say(f"{host}: {item.phase}{f', but {item.error}' if item.error else ''}")
-    _refuse_incomplete(run.paths, answers)
+    refuse_incomplete(run.paths, answers)
     if not output.is_json:
         _say_what_next(document, run.paths, output)
     return 0
@@ -76,7 +76,13 @@ def _row(answer: HostAnswer) -> HostFetched:
     return HostFetched(phase="running" if answer.is_running else "ended", error=error)
 
 
-def _refuse_incomplete(paths: RunPaths, answers: Sequence[HostAnswer]) -> None:
+def refuse_incomplete(paths: RunPaths, answers: Sequence[HostAnswer]) -> None:
+    """Raises if a host does not answer, or files of it did not come.
+
+    Raises:
+        HostUnreachableError: A host does not answer.
+        PreflightError: All do, but files did not arrive, or cannot be written here.
+    """
     bad = [answer for answer in answers if answer.error is not None]
     if not bad:
         return

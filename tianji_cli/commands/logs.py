@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, Queue
 
 import msgspec
 
 from engine.config.config_file import suggest
-from engine.errors import ConfigError, TianJiError
+from engine.errors import ConfigError
 from engine.files import open_regular
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.plain_text import plain
 from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.runs.following import RunFollower, changes, has_ended, silent_hosts
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.run_dir import RunPaths, resolve_run
 
@@ -95,28 +94,6 @@ def logs_command(results: Path, request: LogsRequest, output: Output) -> int:
     return 0
 
 
-def changes(answers: Sequence[HostAnswer], silent: Collection[str]) -> list[str]:
-    """Changes in the set of hosts that do not answer.
-
-    Args:
-        answers: Current answers of all hosts.
-        silent: Hosts that did not answer the last time.
-    """
-    news = []
-    for answer in answers:
-        host = answer.part.host.name
-        if answer.error is not None and host not in silent:
-            news.append(f"{host} {answer.problem}")
-        elif answer.error is None and host in silent:
-            news.append(f"{host} answers again")
-    return news
-
-
-def has_ended(answers: Sequence[HostAnswer]) -> bool:
-    """Whether a run is certainly over: a host that does not answer can still be running."""
-    return not any(answer.error is not None or answer.is_running for answer in answers)
-
-
 def _follow(
     run: DetachedRun,
     request: LogsRequest,
@@ -124,61 +101,29 @@ def _follow(
     silent: set[str],
     output: Output,
 ) -> None:
-    """Prints new lines until the run has ended or the user interrupts.
-
-    Separate threads ask hosts and copy files, so a slow answer delays no line.
-    """
+    """Prints new lines until the run has ended or the user interrupts."""
     interrupts = Interrupts()
-    stop = threading.Event()
-    news: Queue[list[HostAnswer] | TianJiError] = Queue()
-    with interrupts.installed(stop.set):
-        threading.Thread(target=_look, args=(run, news, stop), name="look", daemon=True).start()
-        run.bring_along(stop)
+    follower = RunFollower(run, FOLLOW_S)
+    with interrupts.installed(follower.stop):
         try:
-            while not stop.is_set():
-                answers = _next(news)
-                if answers is not None:
+            while not follower.is_stopped:
+                answers = follower.next(POLL_S)
+                if isinstance(answers, list):
                     silent = _say_changes(answers, silent, output)
-                is_over = answers is not None and has_ended(answers)
+                is_over = isinstance(answers, list) and has_ended(answers)
                 _print_new(run.paths, request, positions, is_last=is_over)
                 if is_over:
                     output.say("the run has ended")
                     return
         finally:
-            stop.set()
-
-
-def _look(
-    run: DetachedRun, news: Queue[list[HostAnswer] | TianJiError], stop: threading.Event
-) -> None:
-    """Polls all hosts until the run has ended."""
-    while not stop.wait(FOLLOW_S):
-        try:
-            answers = run.look()
-        except TianJiError as error:
-            news.put(error)
-            return
-        news.put(answers)
-        if has_ended(answers):
-            return
-
-
-def _next(news: Queue[list[HostAnswer] | TianJiError]) -> list[HostAnswer] | None:
-    """New answers of the hosts; None if there are none."""
-    try:
-        found = news.get(timeout=POLL_S)
-    except Empty:
-        return None
-    if isinstance(found, TianJiError):
-        raise found
-    return found
+            follower.stop()
 
 
 def _say_changes(answers: Sequence[HostAnswer], silent: set[str], output: Output) -> set[str]:
     """Prints which hosts stopped or started to answer; returns those that do not answer now."""
     for text in changes(answers, silent):
         output.say(text)
-    return {answer.part.host.name for answer in answers if answer.error is not None}
+    return silent_hosts(answers)
 
 
 def select(paths: RunPaths, role: str | None) -> list[Path]:

@@ -27,8 +27,9 @@ class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
 def report_detached(paths: RunPaths, output: Output) -> int:
     """Prints the commands for a detached run."""
     run_id = paths.run_id
-    status, logs, down = (command_for(verb, paths.root) for verb in ("status", "logs -f", "down"))
-    output.say(f"run {run_id} continues in the background; {status}, {logs}, {down}")
+    verbs = ("attach", "status", "logs -f", "down")
+    commands = ", ".join(command_for(verb, paths.root) for verb in verbs)
+    output.say(f"run {run_id} continues in the background; {commands}")
     if output.is_json:
         output.document(DetachedDocument(run_id=run_id))
     return 0

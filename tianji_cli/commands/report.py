@@ -54,6 +54,16 @@ ArchiveOption = Annotated[
 ]
 
 
+PdfOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pdf/--no-pdf",
+        help="Write each figure as PDF too. Default: in comparisons of runs.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ReportResult:
     """A written report.
@@ -61,6 +71,7 @@ class ReportResult:
     Attributes:
         report: The page.
         figures: PNG and SVG files, in the page's order.
+        pdfs: PDF files, in the same order; empty if none were asked for.
         document: The same for programs.
         summaries: One per run; rebuilt if a run wrote none.
     """
@@ -69,15 +80,19 @@ class ReportResult:
     figures: tuple[Path, ...]
     document: ReportDocument
     summaries: tuple[Summary, ...]
+    pdfs: tuple[Path, ...] = ()
 
 
-def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
+def write_report(
+    paths: list[RunPaths], out: Path | None, *, writes_pdf: bool | None = None
+) -> ReportResult:
     """Writes figures and page of one run, or the comparison of several.
 
     Args:
         paths: The runs; the same run twice counts once.
         out: Directory for `report.html` and `plots/`; None: the run's, or, for several, one for
             this comparison beside the first (`claim_comparison`).
+        writes_pdf: Whether to write each figure as PDF too; None: if there are several runs.
 
     Raises:
         ConfigError: No run, a damaged file, a run without any trace row, or another report at
@@ -99,7 +114,8 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
             claim_out(out, [run.root for run in unique])
         target = RunPaths(base.resolve())
         make_inside(target.root, target.plots)
-        figures = _write_figures(examined, target.plots)
+        writes_pdf = len(unique) > 1 if writes_pdf is None else writes_pdf
+        figures = _write_figures(examined, target.plots, writes_pdf=writes_pdf)
         page = render_page(examined, figures, target.root)
         write_file(target.report, page)
     except OSError as error:
@@ -109,16 +125,20 @@ def write_report(paths: list[RunPaths], out: Path | None) -> ReportResult:
             fix="free space or permissions there, or give another place with --out DIR",
         ) from error
     files = tuple(path for f in figures for path in (f.png, f.png.with_suffix(".svg")))
+    pdfs = tuple(f.pdf for f in figures if f.pdf is not None)
     return ReportResult(
         report=target.report,
         figures=files,
-        document=document_of(examined, target.report, files),
+        document=document_of(examined, target.report, [*files, *pdfs]),
         summaries=tuple(run.summary for run in examined),
+        pdfs=pdfs,
     )
 
 
-def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFigure]:
-    from tianji_cli.plotting.figure_style import save
+def _write_figures(
+    runs: Sequence[ExaminedRun], directory: Path, *, writes_pdf: bool
+) -> list[PageFigure]:
+    from tianji_cli.plotting.figure_style import save, save_pdf
     from tianji_cli.render.run.figures import FIGURES, make_figure
     from tianji_cli.render.templating import PageFigure
 
@@ -127,9 +147,11 @@ def _write_figures(runs: Sequence[ExaminedRun], directory: Path) -> list[PageFig
     for spec in FIGURES:
         if not spec.suits(curves):
             continue
-        png, svg = save(make_figure(spec, curves), directory, spec.name)
+        drawn, title = make_figure(spec, curves), spec.title(curves)
+        png, svg = save(drawn, directory, spec.name)
+        pdf = save_pdf(drawn, directory, spec.name) if writes_pdf else None
         text = svg.read_text(encoding="utf-8")
-        written.append(PageFigure(name=spec.name, title=spec.title(curves), svg=text, png=png))
+        written.append(PageFigure(name=spec.name, title=title, svg=text, png=png, pdf=pdf))
     return written
 
 
@@ -140,6 +162,7 @@ def report_command(
     output: Output,
     *,
     archives: bool = False,
+    writes_pdf: bool | None = None,
 ) -> ReportResult | None:
     """Finds the runs, writes the report, and prints tables or one JSON document.
 
@@ -149,6 +172,7 @@ def report_command(
         out: See `write_report`.
         output: The command's output.
         archives: Whether to archive a benchmark at `out`.
+        writes_pdf: See `write_report`.
 
     Returns:
         The written report; None for benchmarks and studies, which have other reports.
@@ -158,9 +182,11 @@ def report_command(
         PreflightError: As `write_report`.
     """
     if report_other(runs, results, out, output, archives=archives):
+        if writes_pdf:
+            output.say("note: figures of benchmarks and studies are PNG and SVG only")
         return None
     paths = [resolve_run(results, name) for name in runs] or [resolve_run(results, None)]
-    result = write_report(paths, out)
+    result = write_report(paths, out, writes_pdf=writes_pdf)
     if output.is_json:
         output.document(result.document)
         return result

@@ -37,6 +37,7 @@ def _without_configuration() -> Iterator[None]:
 with _without_configuration():
     import matplotlib as mpl
     from matplotlib import style
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import (
@@ -51,6 +52,7 @@ with _without_configuration():
     mpl.use("agg")
 
 __all__ = [
+    "Artist",
     "Axes",
     "Figure",
     "FixedLocator",

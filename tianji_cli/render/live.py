@@ -76,16 +76,18 @@ class LiveDisplay:
     Args:
         console: A terminal.
         title: The run's id.
+        on_interrupt: What Ctrl-C does, in words.
     """
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console, title: str, on_interrupt: str = "stops") -> None:
         self._title = title
+        self._on_interrupt = on_interrupt
         # No refresh thread: the display is redrawn when there is new progress.
         self._live = RedrawnLive(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
     def show(self, progress: Progress) -> None:
-        self._live.update(panel(self._title, progress), refresh=True)
+        self._live.update(panel(self._title, progress, self._on_interrupt), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -141,7 +143,7 @@ def line(progress: Progress) -> str:
     )
 
 
-def panel(title: str, progress: Progress) -> RenderableType:
+def panel(title: str, progress: Progress, on_interrupt: str = "stops") -> RenderableType:
     """The live panel: progress to each stop rule, rates, lag, balance, version, roles."""
     figures = Table.grid(padding=(0, 2))
     for _ in _LABELS:
@@ -149,7 +151,7 @@ def panel(title: str, progress: Progress) -> RenderableType:
     figures.add_row(*(Text(label, style="dim") for label in _LABELS))
     figures.add_row(*_cells(progress))
     body = Group(_rules(progress), Text(), figures, Text(), _roles(progress))
-    subtitle = f"{progress.phase} · {progress.t_s:.0f} s · Ctrl-C stops"
+    subtitle = f"{progress.phase} · {progress.t_s:.0f} s · Ctrl-C {on_interrupt}"
     return Panel(body, title=title, subtitle=subtitle, title_align="left", subtitle_align="right")
 
 
@@ -215,8 +217,10 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def display_for(output: Output, title: str) -> Display:
+def display_for(output: Output, title: str, on_interrupt: str = "stops") -> Display:
     """The display that this output allows: none, plain lines, or a panel."""
     if output.verbosity < 0:
         return NoDisplay()
-    return LiveDisplay(output.notes, title) if output.is_animated else PlainDisplay(output.notes)
+    if output.is_animated:
+        return LiveDisplay(output.notes, title, on_interrupt)
+    return PlainDisplay(output.notes)

@@ -58,12 +58,14 @@ class PageFigure:
         title: What it shows, for readers who cannot see it.
         svg: Text of its SVG file.
         png: Its PNG file, to link to.
+        pdf: Its PDF file, if it has one.
     """
 
     name: str
     title: str
     svg: str
     png: Path
+    pdf: Path | None = None
 
     def drawn(self, base: Path, *, prefix: str, caption: str) -> DrawnFigure:
         """As templates take it; `prefix` is unique in the page that lies in `base`."""
@@ -72,6 +74,7 @@ class PageFigure:
             caption=caption,
             png_link=link(self.png, base),
             svg_link=link(self.png.with_suffix(".svg"), base),
+            pdf_link="" if self.pdf is None else link(self.pdf, base),
         )
 
 
@@ -83,3 +86,4 @@ class DrawnFigure:
     caption: str
     png_link: str
     svg_link: str
+    pdf_link: str = ""

@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from engine.errors import CleanupError, TianJiError
+from engine.supervision.host_state import MAX_STATE_BYTES, STATE_NAME, HostState, state_of_bytes
 from engine.supervision.run_inspector import Findings
 from tianji_cli.connectors.base import Node
 from tianji_cli.provisioning.provision import Connect, connect
@@ -104,24 +105,39 @@ class DetachedRun:
 
         return self._ask_all(ask)
 
-    def bring_along(self, stop: threading.Event) -> None:
+    def bring_along(
+        self, stop: threading.Event, tell: Callable[[HostState], None] | None = None
+    ) -> None:
         """Copies new data from every remote host, until `stop` is set.
 
         Each host has its own thread and connection, which is reopened when it breaks. `look`
         reports hosts that do not answer.
+
+        Args:
+            stop: Ends the threads.
+            tell: Called, from those threads, with each new state of a host; of this machine too.
         """
         for part in self.deployment.parts:
-            if part.host.connection != "local":
+            if part.host.connection != "local" or tell is not None:
                 threading.Thread(
-                    target=self._bring_part, args=(part, stop), name="bring", daemon=True
+                    target=self._bring_part, args=(part, stop, tell), name="bring", daemon=True
                 ).start()
 
-    def _bring_part(self, part: HostPart, stop: threading.Event) -> None:
-        while not stop.wait(RECONNECT_S):
+    def _bring_part(
+        self, part: HostPart, stop: threading.Event, tell: Callable[[HostState], None] | None
+    ) -> None:
+        told: HostState | None = None
+        is_first = True
+        while not stop.wait(0.0 if is_first else RECONNECT_S):
+            is_first = False
             with contextlib.suppress(TianJiError, OSError):
                 node = self._reach(part.host, stop)
                 try:
                     while not stop.wait(BRING_S):
+                        if tell is not None and (state := _state_of(node, part)) != told:
+                            told = state
+                            if state is not None:
+                                tell(state)
                         if self._bring(node, part, everything=False) is not None:
                             break
                 finally:
@@ -216,3 +232,10 @@ class DetachedRun:
 
         with ThreadPoolExecutor(max_workers=len(self.deployment.parts)) as pool:
             return list(pool.map(one, self.deployment.parts))
+
+
+def _state_of(node: Node, part: HostPart) -> HostState | None:
+    """What the supervisor there has last written down; None if it is not of this run's attempt."""
+    name = f"{part.run_dir}/{STATE_NAME}/{part.host.name}.json"
+    state = state_of_bytes(node.read(name, 0, MAX_STATE_BYTES))
+    return state if state is not None and state.attempt == part.attempt else None

@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 from tianji_cli.config.inventory import Host, check_host
 from tianji_cli.storage.consent import NOBODY, Consent, words_of_host
 from tianji_cli.storage.json_files import decode, read_document, write_json
-from tianji_cli.storage.ownership import checksum_of, note_own
+from tianji_cli.storage.ownership import checksum_of, is_own, note_own
 from tianji_cli.storage.run_dir import command_for
 from tianji_cli.storage.safe_files import PRIVATE_MODE
 from tianji_cli.storage.takings import Share
@@ -176,6 +176,15 @@ def whereabouts(run_root: Path) -> str:
     if found.has_ended:
         return f"ended, results still on its hosts: {fetch} brings them"
     return f"detached, its hosts know whether it has ended: {fetch} brings what is there"
+
+
+def left_on_hosts(run_root: Path) -> tuple[Deployment | None, bool]:
+    """What the file here says of a run that may still be on its hosts, and whether it is this
+    user's own. Nothing that it names is used. None for a run of which nothing is left there."""
+    found = _peek(run_root)
+    if found is None or found.is_collected:
+        return None, False
+    return found, is_own(_checksum_of(read_document(run_root / DEPLOYMENT_NAME)))
 
 
 def is_over(run_root: Path) -> bool:

@@ -24,6 +24,22 @@ MAX_RUN_ID = 100
 _RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_ID - 1}}}")
 
 
+ENTRIES = frozenset(
+    (
+        *("manifest.json", "deployment.json", "summary.json", "state", "trace", "logs"),
+        *("checkpoints", "plots", "report.html", "compared.json"),
+        *("evaluations", "exports", "videos", "tracking"),
+    )
+)
+"""What TianJi writes into a run's directory."""
+_TEMPORARY = re.compile(r"\..+\.tmp")
+
+
+def is_of_run(name: str) -> bool:
+    """Whether an entry of a run's directory is one that TianJi writes."""
+    return name in ENTRIES or bool(_TEMPORARY.fullmatch(name))
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Paths inside `results/<run-id>/`.
@@ -271,7 +287,8 @@ def _written_ns(root: Path, file_name: str = "manifest.json") -> int | None:
 
 
 def resolve_run(results: Path, name: str | None) -> RunPaths:
-    """Finds a run by id, unique prefix or path, or the newest.
+    """Finds a run by id, unique prefix or path, or the newest; `STUDY/CELL` names one of a study or
+    benchmark.
 
     Raises:
         ConfigError: There is none, or several start with that.
@@ -283,8 +300,11 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
         return runs[-1]
     if _written_ns(Path(name)) is not None:
         return RunPaths(Path(name).resolve())
-    matches = [paths for paths in runs if paths.run_id == name] or [
-        paths for paths in runs if name and paths.run_id.startswith(name)
+    known = {paths.run_id: paths for paths in runs}
+    if "/" in name:
+        known = _runs_of_cells(results, name.partition("/")[0])
+    matches = [paths for word, paths in known.items() if word == name] or [
+        paths for word, paths in known.items() if name and word.startswith(name)
     ]
     if len(matches) == 1:
         return matches[0]
@@ -294,3 +314,20 @@ def resolve_run(results: Path, name: str | None) -> RunPaths:
         where=str(results),
         fix=f"tianji runs{elsewhere(results)} lists them",
     )
+
+
+_CELLS = ("runs/*", "cells/*/run", "cells/*/*/run")
+"""Where the runs of studies and benchmarks are, below their directories."""
+
+
+def _runs_of_cells(results: Path, work: str) -> dict[str, RunPaths]:
+    """The runs of a study or benchmark, by its id and the name of the cell: `study/cell`."""
+    root = results / work
+    found: dict[str, RunPaths] = {}
+    if work in ("", ".", ".."):
+        return found
+    for place in (place for pattern in _CELLS for place in sorted(root.glob(pattern))):
+        if _written_ns(place) is not None:
+            cell = "/".join(place.relative_to(root).parts[1:]).removesuffix("/run")
+            found[f"{work}/{cell}"] = RunPaths(place)
+    return found

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.algorithms.flat import FlatParameters, flatten
+from engine.algorithms.flat import MAX_NOTED, FlatParameters, flatten
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
 
 
@@ -71,3 +71,38 @@ def test_a_checkpoint_sees_the_tensors_that_the_step_moves():
     tensors = state.named_tensors()
     assert set(tensors) == {"mean", "variance", "num_steps"}
     assert all(tensor.any() for tensor in tensors.values())
+
+
+def test_the_mean_norm_before_clipping_of_the_steps_taken_is_counted():
+    network, weights, _ = make_twins()
+    state = AdamState.zeros(weights)
+    norms = []
+    for step, spoils in enumerate((False, True, False)):
+        weights.gradient.zero_()
+        backward(network, step)
+        if spoils:
+            weights.gradient[0] = torch.inf
+        norm = clip_gradient_norm(weights, 0.1)
+        if not spoils:
+            norms.append(norm.item())
+        adam_step(weights, state, learning_rate=0.01 * (step + 1), epsilon=1e-5, norm=norm)
+    assert weights.steps.count() == (3, 1)
+    told = weights.steps.metrics
+    assert told == pytest.approx({"gradient_norm": sum(norms) / 2, "learning_rate": 0.03})
+    assert weights.steps.count() == (0, 0)
+    assert weights.steps.metrics == {}, "an update without a step has neither"
+
+
+def test_a_step_along_a_gradient_of_zero_is_a_step():
+    _, weights, _ = make_twins()
+    adam_step(weights, AdamState.zeros(weights), learning_rate=0.1, epsilon=1e-5)
+    assert weights.steps.count() == (1, 0)
+    assert weights.steps.metrics["gradient_norm"] == pytest.approx(0.0, abs=1e-20)
+
+
+def test_more_steps_than_are_kept_are_counted_all():
+    _, weights, _ = make_twins()
+    for number in range(2 * MAX_NOTED + 5):
+        weights.steps.note(torch.tensor(1.0 if number % 2 else 3.0), 0.1)
+    assert weights.steps.count() == (2 * MAX_NOTED + 5, 0)
+    assert weights.steps.metrics["gradient_norm"] == pytest.approx(2.0, abs=1e-3)

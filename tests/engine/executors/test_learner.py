@@ -97,7 +97,8 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
     exported = [first, *(event.weights.buffer.view(np.float32) for event in events)]
     for before, after in itertools.pairwise(exported):
         assert not np.array_equal(before, after), "no buffer is written to again"
-    assert set(events[0].metrics) == {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+    reported = {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+    assert set(events[0].metrics) == {*reported, "gradient_norm", "learning_rate"}
 
 
 def test_figures_that_an_algorithm_gives_as_tensors_become_numbers(

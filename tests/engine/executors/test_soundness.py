@@ -186,7 +186,8 @@ def test_what_is_no_number_in_a_batch_moves_nothing(
             assert torch.equal(tensor, moments[name])
     (again,) = train(executor, blueprint)
     assert isinstance(again, Updated)
-    assert set(again.metrics) == {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+    reported = {"policy_loss", "value_loss", "entropy", "approximate_kl"}
+    assert set(again.metrics) == {*reported, "gradient_norm", "learning_rate"}
     executor.close()
 
 
@@ -375,10 +376,30 @@ def test_an_eager_and_a_functional_step_leave_out_the_same(name: str):
     before = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
     copies = [tensor.clone() for tensor in before]
     step = FunctionalStep(state.network, recorder.step)
-    *after, _, is_taken = step.step(*copies, torch.tensor(1e-3), samples)
-    assert not is_taken
+    *after, _, norm = step.step(*copies, torch.tensor(1e-3), samples)
+    assert norm == 0, "the step was not made"
     assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
     state.weights.steps.count()
     EagerSteps().take(state, recorder.step, samples)
     assert state.weights.steps.count() == (1, 1)
     assert all(torch.equal(one, other) for one, other in zip(copies, before, strict=True))
+
+
+@pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
+def test_an_eager_and_a_functional_step_tell_the_same_norm(name: str):
+    blueprint = make_blueprint(of(name))
+    state = blueprint.algorithm.init(0)
+    recorder = record(blueprint, state)
+    assert recorder.step is not None
+    blueprint.algorithm.update(state, batch_of(blueprint, 0))
+    samples = dict(recorder.samples)
+    if recorder.order is not None:
+        samples = {name: values[recorder.order[0]] for name, values in samples.items()}
+    tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
+    copies = [tensor.clone() for tensor in tensors]
+    step = FunctionalStep(state.network, recorder.step)
+    *_, norm = step.step(*copies, torch.tensor(1e-3), samples)
+    state.weights.steps.count()
+    EagerSteps().take(state, recorder.step, samples)
+    state.weights.steps.count()
+    assert norm.item() == pytest.approx(state.weights.steps.metrics["gradient_norm"], rel=1e-4)

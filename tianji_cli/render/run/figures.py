@@ -6,8 +6,7 @@ keeps global state and asks for a display.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -16,14 +15,12 @@ from tianji_cli.analysis.throughput import steady_window_s
 from tianji_cli.plotting.figure_style import (
     BLUE,
     INK,
-    SIZE_INCHES,
     VERMILLION,
     colour_of,
     dashes_of,
-    in_style,
     short_label,
 )
-from tianji_cli.plotting.figures import Axes, Figure, MaxNLocator, PercentFormatter
+from tianji_cli.plotting.figures import Axes, MaxNLocator, PercentFormatter
 from tianji_cli.render.run import titles
 from tianji_cli.render.run.figures_age import (
     any_queue,
@@ -39,62 +36,37 @@ from tianji_cli.render.run.figures_axes import (
     draw_bars,
     draw_stairs,
     number_axes,
-    say_no_data,
+)
+from tianji_cli.render.run.figures_metrics import (
+    any_metrics,
+    draw_metric,
+    metric_names,
+    metrics_title,
 )
 from tianji_cli.render.run.figures_profile import draw_profile, has_profile, profile_title
+from tianji_cli.render.run.figures_seeds import draw_lines, grouped
+from tianji_cli.render.run.figures_spec import FigureSpec, PanelsSpec, make_figure
 
 MAX_VECTOR_DOTS = 1500
 """More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
 MAX_BARS = 12
-MAX_LEGEND = 84
-"""Characters beside each other, with room for the lines."""
+
+__all__ = ["FIGURES", "FigureSpec", "PanelsSpec", "make_figure"]
 
 Runs = Sequence[RunCurves]
 
 
-@dataclass(frozen=True)
-class FigureSpec:
-    """A figure that a report contains.
-
-    Attributes:
-        name: Stem of its files.
-        title: Says what to see, from the data.
-        draw: Draws onto empty axes; returns False if there is nothing to draw.
-        suits: Whether it means anything for these runs.
-    """
-
-    name: str
-    title: Callable[[Runs], str]
-    draw: Callable[[Axes, Runs], bool]
-    suits: Callable[[Runs], bool] = bool
-
-
-def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
-    """Draws one figure; without data it says so."""
-    with in_style():
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        axes = figure.subplots()
-        if not spec.draw(axes, runs):
-            axes.clear()
-            say_no_data(axes)
-        axes.set_title(spec.title(runs))
-        handles, labels = axes.get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside lower left", ncols=_num_columns(labels))
-        return figure
-
-
-def _num_columns(labels: Sequence[str]) -> int:
-    """One row if it fits, else columns of equal width, at least two."""
-    if sum(len(label) + 8 for label in labels) <= MAX_LEGEND:
-        return len(labels)
-    return max(2, MAX_LEGEND // (max(len(label) for label in labels) + 8))
-
-
 def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
     drawn = [run for run in runs if len(run.episodes)]
+    if grouped(runs):
+        draw_lines(axes, runs, _full_windows, x, "return_mean", holds_last=True)
+        for index, (_, members) in enumerate(grouped(runs)):
+            for run in members:
+                _draw_evaluations(axes, run, x, colour_of(index))
+        _draw_threshold(axes, runs)
+        return bool(drawn)
     for index, run in enumerate(runs):
-        if run not in drawn:
+        if not len(run.episodes):
             continue
         curve = run.episodes
         if len(runs) == 1:
@@ -119,6 +91,13 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
         _draw_joints(axes, run, x, colour)
     _draw_threshold(axes, runs)
     return bool(drawn)
+
+
+def _full_windows(run: RunCurves) -> pd.DataFrame | None:
+    """The mean returns of full windows; of a run that has none, those of fewer episodes."""
+    curve = run.episodes
+    full = curve[curve["is_full"].astype(bool)] if len(curve) else curve
+    return full if len(full) else curve if len(curve) else None
 
 
 def _draw_evaluations(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
@@ -184,17 +163,10 @@ def _draw_return_over_steps(axes: Axes, runs: Runs) -> bool:
 
 def _draw_rates(axes: Axes, runs: Runs) -> bool:
     """One run: both rates. Several: what each run consumed, since that is what it learned from."""
-    for index, run in enumerate(runs):
-        if len(runs) > 1:
-            rates = run.rates
-            axes.plot(
-                rates["t_s"],
-                rates["consume_per_s"],
-                label=short_label(run.label),
-                color=colour_of(index),
-                linestyle=dashes_of(index),
-            )
-            continue
+    if len(runs) > 1:
+        draw_lines(axes, runs, lambda run: run.rates, "t_s", "consume_per_s")
+    else:
+        run = runs[0]
         axes.axvspan(*steady_window_s(run.end_s), color="#f1f1f1", zorder=0, label="steady window")
         rates = run.rates
         axes.plot(rates["t_s"], rates["collect_per_s"], color=BLUE, label="collected (P)")
@@ -211,26 +183,20 @@ def _draw_rates(axes: Axes, runs: Runs) -> bool:
 
 
 def _draw_lag(axes: Axes, runs: Runs) -> bool:
-    for index, run in enumerate(runs):
-        lags = run.lags
-        if len(runs) == 1:
-            axes.fill_between(
-                lags["t_s"],
-                lags["lag_min"],
-                lags["lag_max"],
-                color=BLUE,
-                alpha=0.16,
-                linewidth=0,
-                label="min to max",
-            )
-        label = "mean" if len(runs) == 1 else short_label(run.label)
-        axes.plot(
+    if len(runs) > 1:
+        draw_lines(axes, runs, lambda run: run.lags, "t_s", "lag_mean")
+    else:
+        lags = runs[0].lags
+        axes.fill_between(
             lags["t_s"],
-            lags["lag_mean"],
-            label=label,
-            color=colour_of(index),
-            linestyle=dashes_of(index),
+            lags["lag_min"],
+            lags["lag_max"],
+            color=BLUE,
+            alpha=0.16,
+            linewidth=0,
+            label="min to max",
         )
+        axes.plot(lags["t_s"], lags["lag_mean"], label="mean", color=BLUE)
     for bound in _bounds(runs):
         axes.axhline(bound, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
     number_axes(axes, x=TIME, y="lag (weights versions)")
@@ -264,7 +230,7 @@ def _draw_histogram(axes: Axes, runs: Runs) -> bool:
     return bool(tables)
 
 
-FIGURES = (
+FIGURES: tuple[FigureSpec | PanelsSpec, ...] = (
     FigureSpec("return_over_time", titles.return_over_time, _draw_return_over_time),
     FigureSpec("return_over_env_steps", titles.return_over_steps, _draw_return_over_steps),
     FigureSpec("rates", titles.rates, _draw_rates),
@@ -273,5 +239,6 @@ FIGURES = (
     FigureSpec("rollout_age", titles.rollout_age, draw_rollout_age, any_queue),
     FigureSpec("replay_ratio", titles.replay_ratio, draw_replay_ratio, any_replay),
     FigureSpec("sample_age", titles.sample_age, draw_sample_age, any_replay),
+    PanelsSpec("metrics", metrics_title, metric_names, draw_metric, any_metrics),
     FigureSpec("profile", profile_title, draw_profile, has_profile),
 )

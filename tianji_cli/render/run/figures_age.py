@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from tianji_cli.analysis.curves import RunCurves
-from tianji_cli.plotting.figure_style import INK, VERMILLION, colour_of, dashes_of, short_label
+from tianji_cli.plotting.figure_style import BLUE, INK, VERMILLION
 from tianji_cli.plotting.figures import Axes
 from tianji_cli.render.run.figures_axes import BOUND, TIME, number_axes
+from tianji_cli.render.run.figures_seeds import draw_lines
 
 Runs = Sequence[RunCurves]
 
@@ -16,28 +19,28 @@ def _draw_age(axes: Axes, runs: Runs, *, is_replay: bool) -> bool:
     """Samples of a replay store live for seconds, rollouts of a queue for milliseconds."""
     scale, unit = (1.0, "s") if is_replay else (1000.0, "ms")
     what = "sample" if is_replay else "rollout"
-    drawn = [(index, run) for index, run in enumerate(runs) if run.is_replay == is_replay]
-    for index, run in drawn:
-        lags = run.lags
-        label = "mean" if len(runs) == 1 else short_label(run.label)
+    drawn = [run for run in runs if run.is_replay == is_replay]
+
+    def ages_of(run: RunCurves) -> pd.DataFrame | None:
+        if run.is_replay != is_replay:
+            return None
+        ages = run.lags[["age_mean_s", "age_max_s"]] * scale
+        return ages.assign(t_s=run.lags["t_s"])
+
+    if len(runs) > 1:
+        draw_lines(axes, runs, ages_of, "t_s", "age_mean_s")
+    elif (ages := ages_of(runs[0])) is not None:
+        axes.plot(ages["t_s"], ages["age_mean_s"], label="mean", color=BLUE)
         axes.plot(
-            lags["t_s"],
-            lags["age_mean_s"] * scale,
-            label=label,
-            color=colour_of(index),
-            linestyle=dashes_of(index),
+            ages["t_s"],
+            ages["age_max_s"],
+            color=VERMILLION,
+            linestyle="--",
+            linewidth=1.1,
+            label=f"oldest {what} of a batch",
         )
-        if len(runs) == 1:
-            axes.plot(
-                lags["t_s"],
-                lags["age_max_s"] * scale,
-                color=VERMILLION,
-                linestyle="--",
-                linewidth=1.1,
-                label=f"oldest {what} of a batch",
-            )
     number_axes(axes, x=TIME, y=f"{what} age ({unit})", from_zero=True)
-    return any(len(run.lags) for _, run in drawn)
+    return any(len(run.lags) for run in drawn)
 
 
 def draw_rollout_age(axes: Axes, runs: Runs) -> bool:
@@ -49,15 +52,17 @@ def draw_sample_age(axes: Axes, runs: Runs) -> bool:
 
 
 def draw_replay_ratio(axes: Axes, runs: Runs) -> bool:
-    for index, run in enumerate(runs):
-        if run.is_replay:
-            axes.plot(
-                run.replay_ratio["t_s"],
-                run.replay_ratio["replay_ratio"],
-                label="since the start" if len(runs) == 1 else short_label(run.label),
-                color=colour_of(index),
-                linestyle=dashes_of(index),
-            )
+    if len(runs) > 1:
+        draw_lines(
+            axes,
+            runs,
+            lambda run: run.replay_ratio if run.is_replay else None,
+            "t_s",
+            "replay_ratio",
+        )
+    elif runs[0].is_replay:
+        ratios = runs[0].replay_ratio
+        axes.plot(ratios["t_s"], ratios["replay_ratio"], label="since the start", color=BLUE)
     wanted = {run.wanted_replay_ratio for run in runs if run.is_replay}
     for ratio in sorted(ratio for ratio in wanted if ratio is not None):
         axes.axhline(ratio, color=INK, linewidth=1.1, linestyle=BOUND, label=f"wanted {ratio:g}")

@@ -35,15 +35,16 @@ def say_no_data(axes: Axes) -> None:
     )
 
 
-def _tick(value: float, _position: int | None = None) -> str:
+def tick(value: float, _position: int | None = None) -> str:
+    """The label of a tick: short, and exact."""
     return f"{value / 1e6:,.10g} M" if abs(value) >= 1e6 else f"{value:,.10g}"
 
 
 def number_axes(axes: Axes, *, x: str, y: str, from_zero: bool = False) -> None:
     axes.set(xlabel=x, ylabel=y)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(tick))
     axes.set_xlim(left=0)
     if from_zero and axes.dataLim.y1 > 0:
         axes.set_ylim(0, 1.08 * axes.dataLim.y1)

@@ -12,7 +12,12 @@ from pathlib import Path
 from engine.trace.summary import Summary
 from tianji_cli import units
 from tianji_cli.analysis.run import ManifestView
-from tianji_cli.analysis.settings import differing_settings, setting_cells, settings_note
+from tianji_cli.analysis.settings import (
+    differing_settings,
+    groups_note,
+    settings_columns,
+    settings_note,
+)
 from tianji_cli.analysis.verify import ExaminedRun
 from tianji_cli.render.run.profile import profile_cells
 from tianji_cli.render.run.rows import mean_at_end, remark_of_end, rows_side_by_side
@@ -75,8 +80,10 @@ def warnings(runs: Sequence[ExaminedRun]) -> list[str]:
 def settings(runs: Sequence[ExaminedRun]) -> dict[str, object]:
     """Settings that differ between the experiments of several runs."""
     differences = differing_settings([examined.run.manifest for examined in runs])
-    rows = [(item.setting, *setting_cells(item)) for item in differences.settings]
-    return {"rows": rows, "note": settings_note(differences)}
+    labels = [examined.label for examined in runs]
+    headings, rows = settings_columns(differences, labels)
+    notes = (settings_note(differences), groups_note(differences, labels))
+    return {"headings": headings, "rows": rows, "notes": [note for note in notes if note]}
 
 
 def summary_rows(runs: Sequence[ExaminedRun]) -> list[list[str]]:

@@ -10,7 +10,12 @@ from rich.text import Text
 from engine.trace.summary import Summary
 from tianji_cli import units
 from tianji_cli.analysis.runs import RunRow
-from tianji_cli.analysis.settings import Differences, setting_cells, settings_note
+from tianji_cli.analysis.settings import (
+    Differences,
+    groups_note,
+    settings_columns,
+    settings_note,
+)
 from tianji_cli.render.run.rows import summary_rows
 
 FELL = "*"
@@ -36,15 +41,16 @@ def summary_table(summary: Summary) -> Table:
 
 
 def settings_table(differences: Differences, runs: Sequence[str]) -> Table:
-    """The settings that differ between the runs of a comparison, one column each."""
+    """The settings that differ between the runs of a comparison; see `settings_columns`."""
     table = Table(title=Text("settings that differ"), title_justify="left", box=None)
     table.pad_edge, table.header_style = False, "bold"
-    table.add_column("setting", overflow="fold")
-    for name in runs:
-        table.add_column(Text(name), overflow="fold")
-    for setting in differences.settings:
-        table.add_row(Text(setting.setting), *map(Text, setting_cells(setting)))
-    table.caption, table.caption_justify = Text(settings_note(differences)), "left"
+    headings, rows = settings_columns(differences, runs)
+    for heading in headings:
+        table.add_column(Text(heading), overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    notes = (settings_note(differences), groups_note(differences, runs))
+    table.caption, table.caption_justify = Text("\n".join(filter(None, notes))), "left"
     return table
 
 

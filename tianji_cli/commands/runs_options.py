@@ -1,0 +1,106 @@
+"""`tianji runs`: the command line, without heavy imports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import ConfigError
+from tianji_cli.commands.options import ResultsOption, optional, output_of
+
+GLOBS = "globs, comma-separated"
+
+
+def runs(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="Only rows with all of these texts. With --delete: the runs to delete.",
+            show_default=False,
+        ),
+    ] = None,
+    env: Annotated[
+        str, optional("--env", metavar="ENV", help=f"Environment ids or parts of them: {GLOBS}.")
+    ] = "",
+    algorithm: Annotated[
+        str, optional("--algorithm", metavar="NAME", help=f"Algorithms: {GLOBS}.")
+    ] = "",
+    policy: Annotated[
+        str, optional("--policy", metavar="NAME", help=f"Distribution policies: {GLOBS}.")
+    ] = "",
+    status: Annotated[
+        str,
+        optional(
+            "--status",
+            metavar="STATUS",
+            help="ok, failed, interrupted, detached, unfinished or unreadable; comma-separated.",
+        ),
+    ] = "",
+    kind: Annotated[
+        str,
+        optional("--kind", metavar="KIND", help="run, study, bench, scaling or transport."),
+    ] = "",
+    since: Annotated[
+        str,
+        optional(
+            "--since", metavar="TIME", help="Started since a UTC date or time, or ago: 7d, 12h."
+        ),
+    ] = "",
+    sort: Annotated[
+        str | None,
+        optional(
+            "--sort",
+            metavar="KEY",
+            help="started, name, return, steps, rate, time or reached; least first.",
+        ),
+    ] = None,
+    reverse: Annotated[bool, typer.Option("-r", "--reverse", help="Last row first.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--last", min=0, metavar="N", help="Only the last N rows.", show_default=False
+        ),
+    ] = None,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Delete these runs from this machine, after asking."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """List past runs, studies and benchmarks; delete runs."""
+    from tianji_cli.analysis.run_filter import RunFilter
+
+    wanted = RunFilter(
+        env=env,
+        algorithm=algorithm,
+        policy=policy,
+        status=status,
+        kind=kind,
+        since=since,
+        words=() if delete else tuple(words or ()),
+        sort=sort,
+        count=count,
+        is_reversed=reverse,
+    )
+    output = output_of(context)
+    if not delete:
+        from tianji_cli.commands.runs import runs_command
+
+        if yes:
+            raise ConfigError("only --delete asks anything", where="--yes", fix="leave it out")
+        runs_command(results, output, wanted)
+        return
+    from tianji_cli.commands.runs_delete import delete_command
+
+    if wanted != RunFilter():
+        raise ConfigError(
+            "runs to delete are given by name, not by filters",
+            where="--delete",
+            fix="tianji runs --delete RUN...",
+        )
+    delete_command(results, words or [], output, is_agreed=yes)

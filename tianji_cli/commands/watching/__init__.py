@@ -1,0 +1,1 @@
+"""Commands that watch runs, and pass on what they write."""
