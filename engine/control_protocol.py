@@ -15,6 +15,7 @@ from engine.messages import HostGone, Message
 from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
+from engine.trace.warm_start import SavedTensor, TakenWeights
 from engine.wire.socket_factory import KeyPair, Keyring, Link
 from engine.wire.sockets import Wiring
 
@@ -141,6 +142,7 @@ class Prepare(Message, frozen=True, kw_only=True):
         max_cores: Most cores that the run may use; None: all.
         cores_needed: Measure idle cores if the run may use at least this many; None: do not.
         module_directories: Directories of the user's own modules on this host.
+        init_weights: The network's tensors in the checkpoint that the run takes weights from.
     """
 
     experiment: Experiment
@@ -160,6 +162,7 @@ class Prepare(Message, frozen=True, kw_only=True):
     max_cores: int | None = None
     cores_needed: int | None = None
     module_directories: tuple[str, ...] = ()
+    init_weights: dict[str, SavedTensor] | None = None
 
 
 class Launch(Message, frozen=True, kw_only=True):
@@ -236,6 +239,7 @@ class Prepared(Message, frozen=True, kw_only=True):
 
     `endpoints` are free for its servers; fused loops are assigned to `devices`; it may use `cores`,
     of which `idle_cores` were idle, if that was requested. `notes` are warnings for the user.
+    `taken` says which of the weights in `Prepare.init_weights` fit.
     """
 
     facts: HostFacts
@@ -244,6 +248,7 @@ class Prepared(Message, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ("cpu",)
     notes: tuple[str, ...] = ()
     endpoints: list[str] = msgspec.field(default_factory=list)
+    taken: TakenWeights | None = None
 
 
 class Detached(Message, frozen=True, kw_only=True):

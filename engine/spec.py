@@ -266,6 +266,9 @@ class Experiment(Spec, frozen=True, kw_only=True):
     network: NetworkSpec = NetworkSpec()
     policy: str = "tianji"
     """Distribution policy: a built-in name, or the path of a YAML file."""
+    init_from: Annotated[str, Meta(min_length=1)] | None = None
+    """A former run whose weights this one starts with: `RUN` or its path, of the newest checkpoint;
+    `RUN@best`, or `RUN@120` of that version. Weights that do not fit keep their initial values."""
     modules: tuple[str, ...] = ()
     """Python modules to import first; they register your environments, networks and algorithms."""
     actors: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 2

@@ -128,7 +128,7 @@ def up(
     )
     if dry_run:
         checked = check_only(request, output)
-        show_plan(checked.plan, checked.module_directories, output)
+        show_plan(checked, output)
         return
     raise typer.Exit(run_command(request, output))
 
@@ -147,6 +147,8 @@ def plan(
             "--svg", metavar="FILE", help="Also write it as a drawing.", show_default=False
         ),
     ] = None,
+    trust: TrustOption = False,
+    results: ResultsOption = Path("results"),
 ) -> None:
     """Show what the network gets and chooses, and which processes `up` would start, and where."""
     from tianji_cli.commands.plan import draw_plan, show_plan
@@ -156,15 +158,17 @@ def plan(
         inventory,
         experiment,
         settings or [],
-        Path("results"),
+        results,
         None,
         limit=limit or (),
+        trusts=trust,
         policy=policy,
     )
-    found, output = load(request), output_of(context)
+    output = output_of(context)
+    found = load(request, output)
     if svg is not None:
         draw_plan(found.plan, svg)
-    show_plan(found.plan, found.module_directories, output)
+    show_plan(found, output)
     found.tell(output)
 
 

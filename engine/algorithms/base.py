@@ -143,6 +143,9 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
             through shapes: runs that differ only in them share compiled code. The learning rate is
             one, since it is an argument of a compiled step.
+        scheduled_parameters: Names of the network's parameters that the update sets as a function
+            of its progress, such as an exploration rate: a run that starts with the weights of
+            another one does not take these.
     """
 
     rollout_steps: int
@@ -153,6 +156,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     shares_batches: bool = False
     unread_by_act: tuple[str, ...] = ()
     unread_by_step: tuple[str, ...] = ()
+    scheduled_parameters: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["queue", "replay"]:

@@ -189,6 +189,7 @@ class Dqn:
             shares_batches=True,
             unread_by_act=DqnConfig.__struct_fields__,
             unread_by_step=_UNREAD_BY_STEP,
+            scheduled_parameters=("epsilon",),
         )
 
     @property

@@ -33,6 +33,7 @@ from engine.trace.checkpoint_file import (
     verify,
 )
 from engine.trace.tensor_file import MAX_HEADER_BYTES, PREFIX, read_header, refuse_strange
+from engine.trace.warm_start import NETWORK_PREFIX
 
 _DTYPES = {
     torch.float64: "F64",
@@ -44,8 +45,6 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-NETWORK = "network."
-"""Begins the names of parameters in a file of tensors."""
 
 
 def save_checkpoint(
@@ -114,7 +113,14 @@ def load_checkpoint(path: Path, state: LearnerState) -> CheckpointInfo:
     info = read_info(path)
     file = path.with_name(info.tensors_name)
     wanted = _tensors(state)
-    saved = _read_tensors(file, info, wanted)
+    num_bytes = sum(tensor.nbytes for tensor in wanted.values())
+    if not num_bytes < info.num_bytes <= num_bytes + PREFIX.size + MAX_HEADER_BYTES:
+        raise ConfigError(
+            f"{info.num_bytes} bytes cannot hold the {num_bytes} of this network and optimiser",
+            where=str(file),
+            fix="it belongs to another network, algorithm or environment",
+        )
+    saved = read_tensors(file, info.num_bytes, info.sha256, wanted)
     for name, tensor in _places(state).items():
         tensor.copy_(saved[name])
     try:
@@ -142,8 +148,8 @@ def read_network(path: Path) -> dict[str, torch.Tensor]:
     file = path.with_name(verify(path).tensors_name)
     try:
         with safetensors.safe_open(file, "pt") as opened:
-            names = [name for name in opened.keys() if name.startswith(NETWORK)]  # noqa: SIM118
-            return {name.removeprefix(NETWORK): opened.get_tensor(name) for name in names}
+            names = [name for name in opened.keys() if name.startswith(NETWORK_PREFIX)]  # noqa: SIM118
+            return {name.removeprefix(NETWORK_PREFIX): opened.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError) as error:
         raise ConfigError(f"not a file of tensors: {error}", where=str(file)) from error
 
@@ -173,20 +179,22 @@ def load_network(path: Path, network: torch.nn.Module) -> None:
         parameter.data.copy_(saved[name])
 
 
-def _read_tensors(
-    file: Path, info: CheckpointInfo, wanted: Mapping[str, torch.Tensor]
+def read_tensors(
+    file: Path, num_bytes: int, sha256: str, wanted: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """All tensors of a file, which must contain exactly the wanted ones."""
-    num_bytes = sum(tensor.nbytes for tensor in wanted.values())
-    if not num_bytes < info.num_bytes <= num_bytes + PREFIX.size + MAX_HEADER_BYTES:
-        raise ConfigError(
-            f"{info.num_bytes} bytes cannot hold the {num_bytes} of this network and optimiser",
-            where=str(file),
-            fix="it belongs to another network, algorithm or environment",
-        )
-    with open_regular(file, info.num_bytes) as opened:
-        data = opened.read(info.num_bytes)
-    if hashlib.sha256(data).hexdigest() != info.sha256:
+    """All tensors of a safetensors file.
+
+    Args:
+        file: The file.
+        num_bytes, sha256: Of it.
+        wanted: It must contain exactly these, with their types and shapes.
+
+    Raises:
+        ConfigError: It is damaged or forged, or its tensors are others.
+    """
+    with open_regular(file, num_bytes) as opened:
+        data = opened.read(num_bytes)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ConfigError("the checksum of its tensors does not match", where=str(file))
     _check_header(file, data, wanted)
     refuse_strange(BytesIO(data), len(data), file)
@@ -214,7 +222,9 @@ def _check_header(file: Path, data: bytes, wanted: Mapping[str, torch.Tensor]) -
 
 def _places(state: LearnerState) -> dict[str, torch.Tensor]:
     """The tensors of a state, by their names in a checkpoint; writing to them changes the state."""
-    tensors = {f"{NETWORK}{name}": p.detach() for name, p in state.network.named_parameters()}
+    tensors = {
+        f"{NETWORK_PREFIX}{name}": p.detach() for name, p in state.network.named_parameters()
+    }
     for name, tensor in state.optimizer.named_tensors().items():
         tensors[f"optimizer.{name}"] = tensor
     if state.target is not None:

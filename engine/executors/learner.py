@@ -22,6 +22,7 @@ from engine.device import CPU, DeviceSampleStaging, DeviceStaging, DeviceWeights
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.executors.soundness import Soundness
+from engine.executors.warm_start import start_with
 from engine.host.descriptors import spare
 from engine.progress import Resumed
 from engine.roles.commands import (
@@ -47,6 +48,7 @@ from engine.roles.events import (
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.timing import BATCHING, OFF, WEIGHTS, Sections
 from engine.trace.checkpoint_file import check_identity
+from engine.trace.warm_start import WarmStart
 from engine.wire.codec import allocate_framed
 
 if TYPE_CHECKING:
@@ -64,11 +66,12 @@ class LearnerExecutor:
         compiles: Whether to switch to compiled optimiser steps once they are available.
         device: The device of rollouts and weights; None if they are sent between processes.
         resumed: The checkpoint that it resumes, if any, and its JSON file.
+        warm_start: The weights of a former run that it starts with, if any, and their file.
         sections: Where its time is counted.
         name: Of the learner, for errors.
 
     Raises:
-        ConfigError: That checkpoint is not one of this experiment.
+        ConfigError: That checkpoint is not one of this experiment, or its file is damaged.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class LearnerExecutor:
         compiles: bool = False,
         device: torch.device | None = None,
         resumed: tuple[Resumed, Path] | None = None,
+        warm_start: tuple[WarmStart, Path] | None = None,
         sections: Sections = OFF,
         name: str = "learner-0",
     ) -> None:
@@ -103,6 +107,8 @@ class LearnerExecutor:
         self._version = self._resumes = 0
         if resumed is not None:
             self._resume(*resumed)
+        elif warm_start is not None:
+            start_with(warm_start[1], warm_start[0], self._state)
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
         self._places = places_of(self._state.network)

@@ -13,9 +13,11 @@ from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.blueprint import Blueprint
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint
+from engine.executors.warm_start import start_with
 from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
 from engine.rollout import Weights
+from engine.trace.warm_start import WarmStart
 from engine.wire.codec import allocate_framed
 
 Values = npt.NDArray[np.floating]
@@ -34,15 +36,23 @@ class ReducerExecutor:
     Args:
         blueprint: The run; its cut says how to merge.
         checkpoint: JSON file of the checkpoint that all learners resume, if any.
+        warm_start: The weights that all learners start with otherwise, if any, and their file.
     """
 
     is_busy = False
 
-    def __init__(self, blueprint: Blueprint, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        checkpoint: Path | None = None,
+        warm_start: tuple[WarmStart, Path] | None = None,
+    ) -> None:
         self._num_bytes = blueprint.weights.num_bytes
         state = blueprint.algorithm.init(blueprint.experiment.seed)
         if checkpoint is not None:
             load_checkpoint(checkpoint, state)
+        elif warm_start is not None:
+            start_with(warm_start[1], warm_start[0], state)
         initial = state.weights.vector.detach().cpu().numpy()
         self._learns = _learns(state.network)
         self._rule: CommonModel | Accumulation

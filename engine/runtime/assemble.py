@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.blueprint import Blueprint
 from engine.control_protocol import Rendezvous
+from engine.errors import ConfigError
 from engine.executors.actor import ActorExecutor
 from engine.executors.actor_base import BaseActorExecutor
 from engine.executors.coordinator import CoordinatorExecutor
@@ -33,6 +34,7 @@ from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
 from engine.runtime.loop import LoopClock, RoleInstance
 from engine.timing import OFF, Sections
+from engine.trace.warm_start import WEIGHTS_NAME, WarmStart
 from engine.wire.arena import Arena
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -89,6 +91,14 @@ class Assembly:
         return self.run_dir / CHECKPOINTS_NAME / resumed.checkpoint if resumed else None
 
     @property
+    def warm_start(self) -> tuple[WarmStart, Path] | None:
+        """The weights that it starts with, unless these are initial or those of a checkpoint."""
+        warm_start, wanted = self.info.warm_start, self.blueprint.experiment.init_from
+        if warm_start is None and wanted is not None and self.info.resumed is None:
+            raise ConfigError(f"the weights of {wanted} were not looked up", where="init_from")
+        return (warm_start, self.run_dir / WEIGHTS_NAME) if warm_start else None
+
+    @property
     def compiles(self) -> bool:
         """Inline, compilation must be requested: its end depends on time, and traces must not."""
         mode = self.blueprint.experiment.learner.compile
@@ -116,7 +126,8 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
             return _host_buffer(index, run, blueprint)
         case "reducer":
             reducer = ReducerRole(index, blueprint.experiment.reduce)
-            return RoleInstance(reducer, ReducerExecutor(blueprint, run.checkpoint))
+            executor = ReducerExecutor(blueprint, run.checkpoint, run.warm_start)
+            return RoleInstance(reducer, executor)
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
@@ -199,6 +210,7 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
         compiles=compiles,
         device=blueprint.device_of(index) if cut.is_on_device else None,
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
+        warm_start=run.warm_start,
         sections=run.sections,
         name=f"learner-{index}",
     )

@@ -36,6 +36,7 @@ from engine.control_protocol import (
     WorkerSpec,
 )
 from engine.errors import TianJiError, of_machine
+from engine.executors.warm_start import wanted_tensors
 from engine.host.cores import allowed_cores, idle_cores
 from engine.host.limits import Needs, check_limits, limits_here
 from engine.host.malloc import keep_freed_memory, keep_what_is_there
@@ -45,6 +46,7 @@ from engine.runtime.worker import Terminated, run_worker
 from engine.search_path import look_in
 from engine.supervision.host_facts import host_facts
 from engine.supervision.json_lines import LineReader, write_line
+from engine.trace.warm_start import match
 from engine.wire.arena import Arena
 
 
@@ -109,6 +111,9 @@ class _ForkServer:
                 )
             needs = Needs(wanted.num_processes, wanted.num_connections)
             check_limits(needs, limits_here())
+            saved, taken = wanted.init_weights, None
+            if saved is not None:
+                taken = match(saved, wanted_tensors(blueprint.algorithm))
             self._arena = make_arena(blueprint)
             self._blueprint = blueprint
             keep_what_is_there()
@@ -124,6 +129,7 @@ class _ForkServer:
             notes=notes_on_queue(blueprint),
             cores=cores,
             idle_cores=idle_cores(cores) if is_enough else (),
+            taken=taken,
         )
 
     def _fork(self, worker: WorkerSpec, common: CommonSpec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
@@ -14,25 +15,41 @@ from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import first_reset
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
+from engine.executors.warm_start import wanted_tensors
 from engine.extensions import import_all
 from engine.graph.cut import Cut
 from engine.layers.encoders import encoded_leaves
 from engine.outline import Outline, OutlinedAction, OutlinedLeaf
 from engine.spaces.action_parts import num_choices_of
 from engine.spaces.leaves import leaf_names, leaves_of, num_entries
-from engine.spec import EnvSpec, Experiment
+from engine.spec import EnvSpec, Experiment, NetworkSpec
+from engine.trace.warm_start import SavedTensor, TakenWeights, match
 
 
-def outline_of(experiment: Experiment, cut: Cut) -> Outline:
+def outline_of(
+    experiment: Experiment, cut: Cut, saved: Mapping[str, SavedTensor] | None = None
+) -> tuple[Outline, TakenWeights | None]:
     """Makes an environment, resets it once, and looks at what its network would be.
+
+    Args:
+        experiment: The run.
+        cut: How it is spread over processes.
+        saved: Weights of a former run that it is to start with, by parameter.
+
+    Returns:
+        The outline, and which of these weights fit.
 
     Raises:
         ConfigError: A module, the environment, the algorithm or the network cannot be used here.
     """
     import_all(experiment)
     spaces, source = _spaces(experiment, cut)
-    make_suitable(experiment, cut, spaces)
-    network = experiment.network
+    algorithm = make_suitable(experiment, cut, spaces)
+    taken = None if saved is None else match(saved, wanted_tensors(algorithm))
+    return _outline(experiment.network, spaces, source), taken
+
+
+def _outline(network: NetworkSpec, spaces: Spaces, source: str | None) -> Outline:
     leaves = leaves_of(spaces.action, "action")
     names = leaf_names(leaves, "action") if len(leaves) > 1 else ("action",)
     return Outline(

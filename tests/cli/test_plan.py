@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.graph.policy import built_in_policies
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.main import app
 
 HOSTS = "version: 1\nhosts: {'box[1-3]': {address: 192.0.2.1, cores: 4}}\n"
@@ -144,3 +145,42 @@ def test_an_environment_that_cannot_be_made_here_leaves_them_out_and_says_so(tmp
     assert "spaces and encoders are not shown: env.id: the module 'nowhere'" in errors
     words = ["--json", "plan", "-s", "env.id=nowhere:Nowhere-v0"]
     assert json.loads(CliRunner().invoke(app, words).stdout)["network"] is None
+
+
+FORMER = REPOSITORY / "tests" / "recorded" / "finished"
+"""PPO on CartPole with a hidden layer of 8."""
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.mark.usefixtures("trusting")
+def test_the_weights_that_a_run_would_start_with_are_shown(tmp_path: Path):
+    weights = ("-s", f"init_from={FORMER}", "-s", "network.hidden_sizes=[8]")
+    code, _, errors = plan(tmp_path, *weights)
+    assert code == 2
+    assert "you did not start this run here" in errors
+    code, tree, errors = plan(tmp_path, *weights, "--trust")
+    assert code == 0, errors
+    assert "initial weights of finished, version 8, return unknown" in tree
+    assert "all 8 tensors, 107 parameters" in tree
+    other = ("-s", "env.id=Acrobot-v1")
+    code, tree, errors = plan(tmp_path, *weights, *other)
+    assert code == 2, "nothing fits: the first layer sees 6 numbers, and the heads have 3 choices"
+    assert "-s init_from: no weights of finished" in errors
+    assert "policy_trunk.0.weight is [8, 6] here, [8, 4] there" in errors
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_plan_in_json_lists_the_weights(tmp_path: Path):
+    inventory = tmp_path / "hosts.yaml"
+    inventory.write_text("version: 1\nhosts: {localhost: {}}\n")
+    words = ["--json", "plan", str(inventory), "--trust", "-s", f"init_from={FORMER}@8"]
+    result = CliRunner().invoke(app, [*words, "-s", "network.hidden_sizes=[8, 8]"])
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["init_from"]
+    assert (found["run_id"], found["version"], found["return_mean"]) == ("finished", 8, None)
+    assert "policy_trunk.0.weight" in found["weights"]["taken"]
+    assert found["weights"]["kept"]["policy_trunk.2.weight"] == "is not in that run"

@@ -12,6 +12,7 @@ from engine.control_protocol import HostFacts
 from engine.timing import SECTIONS
 from engine.trace.records import RECORD_TYPES, Record, columns_of, table_of
 from engine.trace.summary import LagSummary, Summary
+from engine.trace.warm_start import TakenWeights, WarmStart
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.runs import RunRow
@@ -24,7 +25,7 @@ from tianji_cli.commands.fetch import FetchDocument, HostFetched
 from tianji_cli.commands.lab import LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.outcome import DetachedDocument
-from tianji_cli.commands.plan import PlanDocument, PlannedChannel
+from tianji_cli.commands.plan import PlanDocument, PlannedChannel, PlannedWeights
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
@@ -49,7 +50,15 @@ DOCUMENTS = [
     *(ReportDocument, Differences, DifferingSetting, RunGroup),
     *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
     *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
-    *(CheckDocument, Finding, PlanDocument, Placement, PlannedChannel, InstalledDocument),
+    *(
+        CheckDocument,
+        Finding,
+        PlanDocument,
+        Placement,
+        PlannedChannel,
+        PlannedWeights,
+        InstalledDocument,
+    ),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
     *(EvaluateDocument, EvaluatedFiles, PlayDocument),
     *(DeletedDocument, DeletedRun),
@@ -87,7 +96,9 @@ def test_every_field_of_the_summary_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("summary.json")) == []
 
 
-@pytest.mark.parametrize("struct", [RunManifest, GitState, HostFacts, ProcessResources])
+@pytest.mark.parametrize(
+    "struct", [RunManifest, GitState, HostFacts, ProcessResources, WarmStart, TakenWeights]
+)
 def test_every_field_of_the_manifest_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("manifest.json")) == []
 
@@ -107,7 +118,8 @@ def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.St
 def test_every_file_of_a_run_is_documented():
     paths = RunPaths(Path("run"))
     text = PAGE.read_text(encoding="utf-8")
-    for path in (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report):
+    files = (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report)
+    for path in (*files, paths.initial_weights):
         assert path.name in text
     for path in (paths.checkpoints, paths.plots, paths.evaluations, paths.videos):
         assert f"{path.name}/" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,12 +14,15 @@ from engine.errors import ConfigError
 from engine.host.malloc import reading_libraries
 from engine.outline import Outline
 from engine.search_path import look_in
+from engine.trace.warm_start import TakenWeights
 from engine.wording import plural
+from tianji_cli.commands.run_request import Loaded, locate
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.planning.placement import Placement, crowded
 from tianji_cli.planning.plan import Plan
 from tianji_cli.planning.resources import planned_pinning, threads_of, wanted_device
+from tianji_cli.runs.warm_start import WeightsSource
 from tianji_cli.streams import is_stdout_replaced
 
 PLAN_SCHEMA_VERSION = 1
@@ -35,6 +37,21 @@ class PlannedChannel(msgspec.Struct, frozen=True):
     channel: str
 
 
+class PlannedWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights of a former run that this one would start with.
+
+    Attributes:
+        run_id, checkpoint, version, return_mean: Where they are from, as in a manifest.
+        weights: Which of them; `null` if the network cannot be made here.
+    """
+
+    run_id: str
+    checkpoint: str
+    version: int
+    return_mean: float | None
+    weights: TakenWeights | None
+
+
 class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What `plan --json` prints."""
 
@@ -46,21 +63,23 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[PlannedChannel, ...]
     network: Outline | None
     """`null` if the environment cannot be made here."""
+    init_from: PlannedWeights | None = None
+    """`null` if the run starts with initial weights, or with those of a checkpoint it resumes."""
 
 
-def show_plan(plan: Plan, directories: Sequence[str], output: Output) -> None:
+def show_plan(loaded: Loaded, output: Output) -> None:
     """Prints a plan as a tree or as one JSON document.
 
     Args:
-        plan: The plan.
-        directories: Where the user's own modules are searched.
+        loaded: The plan, and where own modules and initial weights are.
         output: Where to.
     """
-    outline = _outline(plan, directories, output)
+    plan, source = loaded.plan, loaded.weights_source
+    outline, taken = _outline(loaded, output)
     if output.is_json:
-        output.document(_document(plan, outline))
+        output.document(_document(plan, outline, source, taken))
     else:
-        output.data.print(_tree(plan, outline))
+        output.data.print(_tree(plan, outline, source, taken))
     cores = {host.name: known for host in plan.hosts if (known := _num_cores(host))}
     warnings = [f"over-subscribed: {words}" for words in crowded(plan.placements, cores)]
     for words in () if plan.graph.is_inline else warnings:
@@ -81,9 +100,9 @@ def draw_plan(plan: Plan, path: Path) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
-def _outline(plan: Plan, directories: Sequence[str], output: Output) -> Outline | None:
-    """What the network gets and chooses; None, with a note, if the environment cannot be made here:
-    only the hosts need its packages.
+def _outline(loaded: Loaded, output: Output) -> tuple[Outline | None, TakenWeights | None]:
+    """What the network gets and chooses, and which weights it takes; None, with a note, if the
+    environment cannot be made here: only the hosts need its packages.
 
     Raises:
         ConfigError: The network or the algorithm cannot be used, here or anywhere.
@@ -92,20 +111,30 @@ def _outline(plan: Plan, directories: Sequence[str], output: Output) -> Outline 
         from engine.host.user_code import restored_process
         from engine.runtime.outlining import outline_of
 
-    look_in(directories)
+    plan, source = loaded.plan, loaded.weights_source
+    look_in(loaded.module_directories)
     if not is_stdout_replaced():
         output.part_from_user_code()
     try:
         with restored_process():
-            return outline_of(plan.experiment, plan.graph.cut)
+            saved = source.tensors if source else None
+            outline, taken = outline_of(plan.experiment, plan.graph.cut, saved)
     except ConfigError as error:
         if error.where.startswith(("network", "algorithm", "policy")):
             raise
         output.say(f"note: spaces and encoders are not shown: {error}")
-        return None
+        return None, loaded.taken
+    if source is not None and taken is not None:
+        try:
+            source.check(taken)
+        except ConfigError as error:
+            raise locate(error, loaded.document) from error
+    return outline, taken
 
 
-def _document(plan: Plan, outline: Outline | None) -> PlanDocument:
+def _document(
+    plan: Plan, outline: Outline | None, source: WeightsSource | None, taken: TakenWeights | None
+) -> PlanDocument:
     policy = plan.graph.policy
     return PlanDocument(
         policy=policy.name,
@@ -117,7 +146,25 @@ def _document(plan: Plan, outline: Outline | None) -> PlanDocument:
             for edge in policy.edges
         ),
         network=outline,
+        init_from=_planned_weights(source, taken) if source else None,
     )
+
+
+def _planned_weights(source: WeightsSource, taken: TakenWeights | None) -> PlannedWeights:
+    info = source.chosen.info
+    return PlannedWeights(
+        run_id=source.run_id,
+        checkpoint=info.name,
+        version=info.version,
+        return_mean=info.return_mean,
+        weights=taken,
+    )
+
+
+def _add_weights(tree: Tree, source: WeightsSource, taken: TakenWeights | None) -> None:
+    branch = tree.add(Text(f"initial weights of {source.name}"))
+    for words in [taken.summary, *taken.words] if taken else ["which fit, only the hosts can tell"]:
+        branch.add(Text(words))
 
 
 def _add_outline(tree: Tree, outline: Outline) -> None:
@@ -134,13 +181,17 @@ def _add_outline(tree: Tree, outline: Outline) -> None:
         tree.add(f"core: {outline.core}")
 
 
-def _tree(plan: Plan, outline: Outline | None) -> RenderableType:
+def _tree(
+    plan: Plan, outline: Outline | None, source: WeightsSource | None, taken: TakenWeights | None
+) -> RenderableType:
     policy, experiment = plan.graph.policy, plan.experiment
     heading = f"{experiment.name}: {experiment.algorithm_name} on {experiment.env.id}"
     tree = Tree(Text(heading, style="bold"))
     tree.add(Text.assemble("policy ", (policy.name, "bold"), f": {policy.summary}"))
     if outline is not None:
         _add_outline(tree, outline)
+    if source is not None:
+        _add_weights(tree, source, taken)
     fragments = tree.add("fragments")
     for name, item in policy.fragments.items():
         count = sum(process.fragment == name for process in plan.graph.processes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from typing import TYPE_CHECKING
 
 from engine.blame import told
 from engine.control_protocol import Failed, HostFacts
@@ -13,6 +14,7 @@ from engine.files import read_umask
 from engine.host.malloc import reading_libraries
 from engine.progress import Progress
 from engine.search_path import look_in
+from engine.trace.warm_start import match
 from tianji_cli.commands.run_request import (
     Loaded,
     UpRequest,
@@ -24,13 +26,17 @@ from tianji_cli.planning.resources import HostResources, resources_of
 from tianji_cli.render.live import display_for
 from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.monitor import RunOutcome
-from tianji_cli.runs.resume import place_copy
+from tianji_cli.runs.starting_point import StartingPoint, place_copy
+from tianji_cli.runs.warm_start import InitialWeights
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.run_dir import (
     RunPaths,
     make_run_tree,
     undone_unless_begun,
 )
+
+if TYPE_CHECKING:
+    from engine.blueprint import Blueprint
 
 
 def run_inline(
@@ -49,11 +55,16 @@ def run_inline(
     try:
         blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
         os.umask(mask)
+        weights = _take_weights(loaded, blueprint, output)
     except TianJiError as error:
         raise locate(error, loaded.document, loaded.resume_point) from error
-    _write_down(paths, loaded, host_facts())
+    _write_down(paths, loaded, weights, host_facts())
     display = display_for(output, paths.run_id)
-    info = plan.info(paths.run_id, loaded.resume_point.resumed if loaded.resume_point else None)
+    info = plan.info(
+        paths.run_id,
+        loaded.resume_point.resumed if loaded.resume_point else None,
+        weights.warm_start if weights else None,
+    )
     run: InlineRun | None = None
 
     def stop() -> None:
@@ -91,22 +102,47 @@ def _words_of(error: BaseException) -> list[str]:
     return [*told(error).splitlines(), *(f"    {line}" for line in lines)]
 
 
-def _write_down(paths: RunPaths, loaded: Loaded, facts: HostFacts) -> None:
+def _take_weights(loaded: Loaded, blueprint: Blueprint, output: Output) -> InitialWeights | None:
+    """The weights of a former run that this one starts with, if it does; says which."""
+    from engine.executors.warm_start import wanted_tensors
+
+    source = loaded.weights_source
+    if source is None:
+        return None
+    taken = match(source.tensors, wanted_tensors(blueprint.algorithm))
+    weights = source.take(taken)
+    for words in source.words(taken):
+        output.say(words)
+    return weights
+
+
+def _write_down(
+    paths: RunPaths, loaded: Loaded, weights: InitialWeights | None, facts: HostFacts
+) -> None:
     """Makes the run's directories: from now on the run exists."""
     plan, resume_point = loaded.plan, loaded.resume_point
     host = plan.inventory.hosts[0].name
     zero = {host: ClockOffset(0, 0)}
     resources = resources_of(plan, {host: HostResources()})
     resumed = resume_point.resumed if resume_point else None
+    warm_start = weights.warm_start if weights else None
+    point: StartingPoint | None = resume_point or weights
     with undone_unless_begun(paths):
         try:
             make_run_tree(paths, [host])
             write_manifest(
-                paths, plan.experiment, plan.inventory, {host: facts}, resources, zero, resumed
+                paths,
+                plan.experiment,
+                plan.inventory,
+                {host: facts},
+                resources,
+                zero,
+                resumed,
+                warm_start,
             )
         except OSError as error:
             raise PreflightError(
                 f"the run cannot be written: {error}", where=str(paths.root)
             ) from error
-        if resume_point is not None:
-            place_copy(resume_point, paths)
+        if point is not None:
+            place_copy(point, paths)

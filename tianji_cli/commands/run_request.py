@@ -12,11 +12,13 @@ from engine.config.config_file import Document, load_experiment, overlaid_experi
 from engine.errors import ConfigError, TianJiError
 from engine.search_path import user_directories
 from engine.spec import Experiment
+from engine.trace.warm_start import TakenWeights
 from tianji_cli.config.inventory import Inventory, load_inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan, make_plan, notes_of
 from tianji_cli.runs.resume import ResumePoint, find_resume_point
+from tianji_cli.runs.warm_start import KEY, WeightsSource, find_weights
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.masking import filled
 
@@ -65,11 +67,22 @@ class UpRequest:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The user's files, checked as far as possible without starting anything."""
+    """The user's files, checked as far as possible without starting anything.
+
+    Attributes:
+        plan, document: The plan, and the experiment's file.
+        resume_point: The checkpoint to resume, if any.
+        weights_source: Where initial weights are to be taken from, if anywhere.
+        taken: Which of these fit, if hosts have been asked.
+        module_directories: Of the user's own modules.
+        notes: Parts of the files that the run does not use.
+    """
 
     plan: Plan
     document: Document
     resume_point: ResumePoint | None = None
+    weights_source: WeightsSource | None = None
+    taken: TakenWeights | None = None
     module_directories: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -89,7 +102,8 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     Raises:
         ConfigError: One of them cannot be used.
     """
-    resume_point = _resume_point(request, Consent(output, request.trusts))
+    consent = Consent(output, request.trusts)
+    resume_point = _resume_point(request, consent)
     inventory = _inventory(request, resume_point).limited(list(request.limit))
     experiment, document = _experiment(request, resume_point)
     directories = _module_directories(document)
@@ -109,8 +123,40 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
             where="--detach",
             fix="leave it out, or use another policy",
         )
+    source = _weights_source(request, experiment, document, consent)
     notes = notes_of(plan, experiment.actors if is_stated else None)
-    return Loaded(plan, document, resume_point, directories, tuple(notes))
+    if experiment.init_from is not None and source is None:
+        notes.append("init_from is not used: the run goes on with the weights of its checkpoint")
+    return Loaded(
+        plan,
+        document,
+        resume_point,
+        source,
+        module_directories=directories,
+        notes=tuple(notes),
+    )
+
+
+def _weights_source(
+    request: UpRequest, experiment: Experiment, document: Document, consent: Consent
+) -> WeightsSource | None:
+    """Where the run takes initial weights from; one that is resumed has weights already."""
+    if experiment.init_from is None:
+        return None
+    where = document.where((KEY,))
+    if request.resume is None:
+        try:
+            return find_weights(request.results, experiment.init_from, consent)
+        except ConfigError as error:
+            place = f"{error.where}: " if error.where not in ("", KEY) else ""
+            raise ConfigError(f"{place}{error.what}", where=where, fix=error.fix) from error
+    if (KEY,) in document.settings:
+        raise ConfigError(
+            "a resumed run goes on with the weights of its checkpoint",
+            where=where,
+            fix="leave it out, or start a new run from these weights without --resume",
+        )
+    return None
 
 
 def _module_directories(document: Document) -> tuple[str, ...]:

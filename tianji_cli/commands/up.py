@@ -151,15 +151,21 @@ def check_only(request: UpRequest, output: Output) -> Loaded:
     if loaded.plan.graph.is_inline:
         return loaded
     paths = RunPaths(request.results / f"check-{os.getpid()}")
-    run = RunSession(loaded.plan, paths, True, module_directories=loaded.module_directories)
+    run = RunSession(
+        loaded.plan,
+        paths,
+        True,
+        weights_source=loaded.weights_source,
+        module_directories=loaded.module_directories,
+    )
     terminal = _Terminal(output, loaded.plan, run.run_id)
     try:
-        run.check(Interrupts(), terminal)
+        taken = run.check(Interrupts(), terminal)
     except ConfigError as error:
         raise locate(error, loaded.document, loaded.resume_point) from error
     finally:
         terminal.close()
-    return loaded
+    return dataclasses.replace(loaded, taken=taken)
 
 
 def _run_processes(
@@ -172,6 +178,7 @@ def _run_processes(
         request.name is None,
         request.detaches,
         resume_point=loaded.resume_point,
+        weights_source=loaded.weights_source,
         module_directories=loaded.module_directories,
     )
     terminal = _Terminal(output, plan, paths.run_id)

@@ -17,6 +17,7 @@ from engine.messages import COORDINATOR
 from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
+from engine.trace.warm_start import WarmStart
 from engine.wire.socket_factory import Link, make_keyrings
 from engine.wire.sockets import Wiring
 from engine.wording import plural
@@ -76,7 +77,9 @@ class Plan:
             )
         return (host.address, *host.ports)
 
-    def info(self, run_id: str, resumed: Resumed | None = None) -> RunInfo:
+    def info(
+        self, run_id: str, resumed: Resumed | None = None, warm_start: WarmStart | None = None
+    ) -> RunInfo:
         """Fields of the summary that come from the plan."""
         return RunInfo(
             run_id=run_id,
@@ -84,6 +87,7 @@ class Plan:
             num_actors=self.graph.count("actor"),
             num_groups=self.graph.count("learner"),
             resumed=resumed,
+            warm_start=warm_start,
         )
 
     @property
@@ -196,7 +200,11 @@ class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wire(
-    plan: Plan, setups: Mapping[str, HostSetup], run_id: str, resumed: Resumed | None = None
+    plan: Plan,
+    setups: Mapping[str, HostSetup],
+    run_id: str,
+    resumed: Resumed | None = None,
+    warm_start: WarmStart | None = None,
 ) -> dict[str, Launch]:
     """Gives every process its sockets, its log and, for TCP, its keys.
 
@@ -205,6 +213,7 @@ def wire(
         setups: By host; all hosts of the plan.
         run_id: The run.
         resumed: What the run resumes, if it resumes one.
+        warm_start: The weights of a former run that it starts with, if it does.
 
     Returns:
         The launch of each host's supervisor.
@@ -215,7 +224,7 @@ def wire(
     members = [*plan.host_of, *supervisors.values()]
     keyrings = make_keyrings(members) if is_tcp else {}
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
-    commons = _commons(plan, setups, run_id, resumed, supervisors)
+    commons = _commons(plan, setups, plan.info(run_id, resumed, warm_start), supervisors)
     links = _links(plan, endpoints)
 
     def worker(placement: Placement) -> WorkerSpec:
@@ -245,14 +254,12 @@ def wire(
 def _commons(
     plan: Plan,
     setups: Mapping[str, HostSetup],
-    run_id: str,
-    resumed: Resumed | None,
+    info: RunInfo,
     supervisors: Mapping[str, str],
 ) -> dict[str, CommonSpec]:
     """The common part of the processes of each host; `supervisors` by host."""
     meeting = _meeting(plan, setups)
     host_of = plan.host_of | {name: host for host, name in supervisors.items()}
-    info = plan.info(run_id, resumed)
     routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
     return {
         host: CommonSpec(

@@ -27,6 +27,7 @@ from engine.control_protocol import (
 from engine.errors import DeadlineError, TianJiError, VersionMismatchError
 from engine.messages import COORDINATOR
 from engine.progress import Progress
+from engine.trace.warm_start import SavedTensor, TakenWeights
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan, most_connections, servers_on
 from tianji_cli.planning.resources import HostResources, cores_needed, threads_of
@@ -53,6 +54,7 @@ class HostReady:
     endpoints: tuple[str, ...]
     resources: HostResources
     notes: tuple[str, ...] = ()
+    taken: TakenWeights | None = None
 
 
 class Controller:
@@ -77,8 +79,14 @@ class Controller:
         self._lines = SupervisorChannels(connections, interrupts, self._beats)
         self._head = plan.host_of[COORDINATOR]
 
-    def prepare(self, run_id: str) -> dict[str, HostReady]:
+    def prepare(
+        self, run_id: str, weights: Mapping[str, SavedTensor] | None = None
+    ) -> dict[str, HostReady]:
         """Checks the experiment on all hosts, before any role starts.
+
+        Args:
+            run_id: The run.
+            weights: Those of a former run that it is to start with, if it is.
 
         Raises:
             TianJiError: As a host reported it; VersionMismatchError; DeadlineError if one does not
@@ -86,7 +94,7 @@ class Controller:
             KeyboardInterrupt: The user interrupted.
         """
         for host in self._ready_hosts:
-            self._lines.by_host[host].tell(self._prepare(host, run_id))
+            self._lines.by_host[host].tell(self._prepare(host, run_id, weights))
         ready: dict[str, HostReady] = {}
         deadline_s = time.monotonic() + PREPARE_S
         for line, report in self._lines.reports(lambda: deadline_s):
@@ -106,7 +114,9 @@ class Controller:
         late = sorted(set(self._ready_hosts) - set(ready))
         raise DeadlineError(f"not ready within {PREPARE_S:.0f} s", where=", ".join(late))
 
-    def _prepare(self, host: str, run_id: str) -> Prepare:
+    def _prepare(
+        self, host: str, run_id: str, weights: Mapping[str, SavedTensor] | None
+    ) -> Prepare:
         spec = self._ready_hosts[host].part.host
         here = [item for item in self._plan.placements if item.host == host]
         env = dict(spec.env)
@@ -129,6 +139,7 @@ class Controller:
             gpus=spec.gpus,
             max_cores=spec.cores,
             cores_needed=cores_needed(here, threads_of(self._plan)) if spec.pin else None,
+            init_weights=None if weights is None else dict(weights),
         )
 
     def measure_clocks(self) -> dict[str, ClockOffset]:
@@ -242,7 +253,7 @@ def _ready(report: Prepared) -> HostReady:
     resources = HostResources(
         devices=report.devices, cores=report.cores, idle_cores=report.idle_cores
     )
-    return HostReady(report.facts, tuple(report.endpoints), resources, report.notes)
+    return HostReady(report.facts, tuple(report.endpoints), resources, report.notes, report.taken)
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:

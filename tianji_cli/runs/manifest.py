@@ -13,6 +13,7 @@ from engine.control_protocol import HostFacts
 from engine.progress import Resumed
 from engine.spec import Experiment
 from engine.trace.records import SCHEMA_VERSION
+from engine.trace.warm_start import WarmStart
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.git_state import GitState, git_state
 from tianji_cli.planning.resources import ProcessResources
@@ -43,6 +44,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     clock_offsets_s: dict[str, float]
     clock_errors_s: dict[str, float]
     resumed_from: Resumed | None = None
+    init_from: WarmStart | None = None
 
 
 def write_manifest(
@@ -53,6 +55,7 @@ def write_manifest(
     processes: dict[str, ProcessResources],
     offsets: Mapping[str, ClockOffset],
     resumed: Resumed | None = None,
+    warm_start: WarmStart | None = None,
 ) -> RunManifest:
     """Writes the manifest of a run that is about to start.
 
@@ -62,6 +65,7 @@ def write_manifest(
         processes: Resources of each.
         offsets: Their monotonic clocks minus that of the coordinator's host.
         resumed: What the run resumes, if it resumes one.
+        warm_start: The weights of a former run that it starts with, if it does.
     """
     manifest = RunManifest(
         run_id=paths.run_id,
@@ -77,6 +81,7 @@ def write_manifest(
         clock_offsets_s={host: item.offset_ns * 1e-9 for host, item in offsets.items()},
         clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
         resumed_from=resumed,
+        init_from=warm_start,
     )
     data = write_json(paths.manifest, manifest, PRIVATE_MODE)
     note_own(checksum_of(data, only=DECIDING))

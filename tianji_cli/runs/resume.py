@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import ConfigError, PreflightError, TianJiError
+from engine.errors import ConfigError, TianJiError
 from engine.progress import Resumed, steps_left
 from engine.spec import Experiment
 from engine.trace.checkpoint_choice import GROUPS, choose_checkpoint
@@ -241,17 +241,3 @@ def _refuse_running(paths: RunPaths, consent: Consent) -> list[str]:
 
 def _lines(notes: list[str]) -> str:
     return "".join(f"\n    {text}" for text in notes)
-
-
-def place_copy(resume_point: ResumePoint, paths: RunPaths) -> None:
-    """`ResumePoint.copy_to`, with a readable error.
-
-    Raises:
-        PreflightError: It cannot be written.
-    """
-    try:
-        resume_point.copy_to(paths)
-    except OSError as error:
-        raise PreflightError(
-            f"the checkpoint cannot be copied: {error}", where=str(paths.checkpoints)
-        ) from error

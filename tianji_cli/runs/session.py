@@ -20,6 +20,7 @@ import msgspec
 from engine.errors import CleanupError, PreflightError, TianJiError
 from engine.messages import index_of, role_of
 from engine.progress import Progress, Resumed
+from engine.trace.warm_start import TakenWeights, WarmStart
 from engine.wording import plural
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.placement import crowded
@@ -48,7 +49,9 @@ from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.mirror import Mirror, fetch
 from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.parallel import in_parallel
-from tianji_cli.runs.resume import ResumePoint, place_copy
+from tianji_cli.runs.resume import ResumePoint
+from tianji_cli.runs.starting_point import place_copy, ship_copies
+from tianji_cli.runs.warm_start import InitialWeights, WeightsSource
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.deployment import Deployment, shares_of, write_deployment
 from tianji_cli.storage.run_dir import RunPaths, command_for, make_run_tree, undone_unless_begun
@@ -88,6 +91,7 @@ class RunSession:
         is_automatic: Whether its name is automatic.
         detaches: Return once training has started.
         resume_point: The checkpoint that it resumes, if any.
+        weights_source: Where it takes initial weights from, if it does.
         module_directories: Directories of the user's own modules here.
         unclean: Leftovers, added as they are found.
         attempt: Distinguishes its processes from those of another attempt at this directory.
@@ -99,12 +103,14 @@ class RunSession:
     detaches: bool = False
     reach: Connect = connect
     resume_point: ResumePoint | None = None
+    weights_source: WeightsSource | None = None
     module_directories: tuple[str, ...] = ()
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
     """Hosts with missing files, and the reason."""
     _shares: dict[str, Share] = field(default_factory=dict)
     attempt: str = field(default_factory=lambda: secrets.token_hex(6))
+    _weights: InitialWeights | None = None
     _claimed: set[str] = field(default_factory=set)
     """Hosts, not this machine, on which the run's directory was made by this attempt."""
 
@@ -112,8 +118,11 @@ class RunSession:
     def run_id(self) -> str:
         return self.paths.run_id
 
-    def check(self, interrupts: Interrupts, listener: RunListener) -> None:
+    def check(self, interrupts: Interrupts, listener: RunListener) -> TakenWeights | None:
         """Checks everything that is possible without starting a role; leaves nothing behind.
+
+        Returns:
+            The weights of a former run that it would start with, if it is to start with any.
 
         Raises:
             TianJiError: A check failed.
@@ -121,7 +130,12 @@ class RunSession:
         ready_hosts = self._provision(interrupts, listener)
         controller = Controller(self.plan, ready_hosts, interrupts)
         try:
-            self._try_ways(ready_hosts, self._prepare(controller, ready_hosts, listener))
+            ready = self._prepare(controller, ready_hosts, listener)
+            taken = _taken(ready)
+            if self.weights_source is not None and taken is not None:
+                self.weights_source.check(taken)
+            self._try_ways(ready_hosts, ready)
+            return taken
         finally:
             self._release(controller, ready_hosts)
 
@@ -137,6 +151,10 @@ class RunSession:
         has_started = False
         try:
             ready = self._prepare(controller, ready_hosts, listener)
+            if self.weights_source is not None and (taken := _taken(ready)) is not None:
+                self._weights = self.weights_source.take(taken)
+                for words in self.weights_source.words(taken):
+                    listener.note(words)
             self._try_ways(ready_hosts, ready)
             known = {host: len(item.resources.cores) for host, item in ready.items()}
             cores = {host: count for host, count in known.items() if count}
@@ -200,7 +218,8 @@ class RunSession:
     ) -> dict[str, HostReady]:
         for host in ready_hosts:
             listener.phase(host, "prepare", "")
-        return controller.prepare(self.run_id)
+        source = self.weights_source
+        return controller.prepare(self.run_id, source.tensors if source else None)
 
     def _try_ways(
         self, ready_hosts: Mapping[str, ReadyHost], ready: Mapping[str, HostReady]
@@ -237,15 +256,23 @@ class RunSession:
                 facts = {host: item.facts for host, item in ready.items()}
                 plan = self.plan
                 write_manifest(
-                    paths, plan.experiment, plan.inventory, facts, resources, offsets, self._resumed
+                    paths,
+                    plan.experiment,
+                    plan.inventory,
+                    facts,
+                    resources,
+                    offsets,
+                    self._resumed,
+                    self._warm_start,
                 )
                 write_deployment(paths.root, self._deployment(ready_hosts))
             except OSError as error:
                 raise PreflightError(
                     f"the run cannot be written: {error}", where=str(paths.root)
                 ) from error
-            if self.resume_point is not None:
-                self._place_resume_point(self.resume_point, ready_hosts)
+            if (point := self.resume_point or self._weights) is not None:
+                place_copy(point, paths)
+                ship_copies(point, plan, ready_hosts)
 
     def _claim_on(self, ready_host: ReadyHost) -> None:
         if ready_host.node.is_remote:
@@ -256,16 +283,6 @@ class RunSession:
     def _deployment(self, ready_hosts: Mapping[str, ReadyHost]) -> Deployment:
         parts = tuple(ready_host.part for ready_host in ready_hosts.values())
         return Deployment(run_id=self.run_id, parts=parts)
-
-    def _place_resume_point(
-        self, resume_point: ResumePoint, ready_hosts: Mapping[str, ReadyHost]
-    ) -> None:
-        """Copies the checkpoint that the run resumes to its learners' hosts."""
-        place_copy(resume_point, self.paths)
-        learning = {p.host for p in self.plan.placements if "learner" in map(role_of, p.roles)}
-        for host, ready_host in ready_hosts.items():
-            if ready_host.node.is_remote and host in learning:
-                resume_point.ship(ready_host.node, ready_host.part.run_dir)
 
     def _with_learners(self, ready_hosts: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
         """The same, with the learners of each host, from which checkpoints are accepted."""
@@ -285,6 +302,10 @@ class RunSession:
     def _resumed(self) -> Resumed | None:
         return self.resume_point.resumed if self.resume_point else None
 
+    @property
+    def _warm_start(self) -> WarmStart | None:
+        return self._weights.warm_start if self._weights else None
+
     def _watch(
         self,
         controller: Controller,
@@ -303,7 +324,9 @@ class RunSession:
             )
             for host, item in ready.items()
         }
-        launches = with_resources(wire(self.plan, setups, self.run_id, self._resumed), resources)
+        launches = with_resources(
+            wire(self.plan, setups, self.run_id, self._resumed, self._warm_start), resources
+        )
         self._shares = shares_of([ready_host.part for ready_host in ready_hosts.values()])
         parts = [
             (ready_host.node, self._shares[host], ready_host.part.run_dir)
@@ -391,6 +414,11 @@ class RunSession:
         _close_all(ready_hosts)
         if late:
             raise CleanupError("the supervisor does not exit", where=", ".join(late))
+
+
+def _taken(ready: Mapping[str, HostReady]) -> TakenWeights | None:
+    """The weights that fit, as the hosts say, which all make the same network."""
+    return next((item.taken for item in ready.values() if item.taken is not None), None)
 
 
 def _close_all(ready_hosts: Mapping[str, ReadyHost]) -> None:

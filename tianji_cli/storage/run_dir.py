@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import ConfigError, PreflightError
+from engine.trace.warm_start import WEIGHTS_NAME
 
 MIN_FREE_BYTES = 16 * 2**20
 RESULTS_VARIABLE = "TIANJI_RESULTS"
@@ -73,6 +74,10 @@ class RunPaths:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def initial_weights(self) -> Path:
+        return self.root / WEIGHTS_NAME
 
     @property
     def plots(self) -> Path:

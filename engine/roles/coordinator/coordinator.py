@@ -151,12 +151,14 @@ class CoordinatorRole:
         return [StartRun(everybody, elapsed_s=begin_s)]
 
     def _started(self, origin_s: float) -> list[Command]:
-        resumed, begin_s = self._run.info.resumed, self._run.totals.before.elapsed_s
+        info, begin_s = self._run.info, self._run.totals.before.elapsed_s
         started = self._run.note("started", "", begin_s, origin_s=origin_s)
-        if resumed is None:
-            return [started]
-        words = f"version {resumed.version} of run {resumed.run_id}"
-        return [self._run.note("resumed", words, begin_s), started]
+        if info.resumed is not None:
+            words = f"version {info.resumed.version} of run {info.resumed.run_id}"
+            return [self._run.note("resumed", words, begin_s), started]
+        if info.warm_start is not None:
+            return [self._run.note("warm-started", info.warm_start.words, begin_s), started]
+        return [started]
 
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._run.totals.add(record, now_s) for record in event.records)

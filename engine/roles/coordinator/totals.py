@@ -25,6 +25,7 @@ from engine.trace.records import (
     WeightsPublished,
 )
 from engine.trace.summary import RunStatus, Summary, steady_rate_per_s, summarise_lag
+from engine.trace.warm_start import WarmStart
 
 RATE_WINDOW_S = 5.0
 EVALUATED_LEARNER = 0
@@ -44,6 +45,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_actors: int
     num_groups: int
     resumed: Resumed | None = None
+    warm_start: WarmStart | None = None
 
 
 class Series:

@@ -27,7 +27,7 @@ from engine.messages import (
     source_of,
 )
 from engine.progress import MeanReturn, Resumed, RunCounters
-from engine.roles.commands import Command, EndRun, StartRun
+from engine.roles.commands import Command, EndRun, StartRun, WriteTrace
 from engine.roles.coordinator.coordinator import CoordinatorRole
 from engine.roles.coordinator.groups import Groups
 from engine.roles.coordinator.shutdown import STOP_S
@@ -35,6 +35,8 @@ from engine.roles.events import TimerFired
 from engine.spec import CheckpointSpec, EvaluationSpec, StopSpec
 from engine.testing import make_experiment, only, sent
 from engine.trace.records import Evaluation
+from engine.trace.records import Event as TraceEvent
+from engine.trace.warm_start import TakenWeights, WarmStart
 from tests.helpers.engine.coordinator_scenes import (
     ADDRESSES,
     COUNTERS,
@@ -197,6 +199,32 @@ def test_a_resumed_run_goes_on_in_time_and_in_number():
     assert summary.env_steps_consumed == 400 + 16
     assert summary.env_steps_dropped == 100
     assert summary.env_steps_in_flight == 28
+
+
+def test_a_run_that_starts_with_the_weights_of_another_says_so_and_counts_from_zero():
+    weights = TakenWeights(
+        taken=("a",),
+        kept={"b": "is not in that run"},
+        num_taken=1,
+        num_parameters=3,
+        has_learnt=True,
+    )
+    warm_start = WarmStart(
+        run_id="day1", checkpoint="v7", version=7, weights=weights, num_bytes=1, sha256=""
+    )
+    info = msgspec.structs.replace(INFO, warm_start=warm_start)
+    coordinator = CoordinatorRole(make_experiment(policy="tianji"), info, ADDRESSES)
+    coordinator.handle(TimerFired(), 0.0)
+    *_, last = [join(coordinator, address) for address in ADDRESSES]
+    assert only(last, StartRun).elapsed_s == 0.0
+    commands = coordinator.handle(Start(origin_ns=0), 0.0)
+    assert notes(commands) == ["warm-started", "started"]
+    (row, _) = [row for c in commands if isinstance(c, WriteTrace) for row in c.records]
+    assert isinstance(row, TraceEvent)
+    assert row.detail == warm_start.words
+    assert "version 7 of run day1" in row.detail
+    coordinator.handle(StopRequested(reason="interrupted"), 5.0)
+    assert finish(coordinator).resumed_from is None
 
 
 def test_a_last_checkpoint_that_was_not_written_fails_the_run():
