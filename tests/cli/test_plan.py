@@ -160,17 +160,16 @@ def trusting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_weights_that_a_run_would_start_with_are_shown(tmp_path: Path):
     weights = ("-s", f"init_from={FORMER}", "-s", "network.hidden_sizes=[8]")
     code, _, errors = plan(tmp_path, *weights)
-    assert code == 2
+    assert code != 0
     assert "you did not start this run here" in errors
     code, tree, errors = plan(tmp_path, *weights, "--trust")
     assert code == 0, errors
     assert "initial weights of finished, version 8, return unknown" in tree
     assert "all 8 tensors, 107 parameters" in tree
-    other = ("-s", "env.id=Acrobot-v1")
-    code, tree, errors = plan(tmp_path, *weights, *other)
-    assert code == 2, "nothing fits: the first layer sees 6 numbers, and the heads have 3 choices"
+    code, tree, errors = plan(tmp_path, *weights, "-s", "network.hidden_sizes=[9]")
+    assert code != 0, "no layer has the same shape"
     assert "-s init_from: no weights of finished" in errors
-    assert "policy_trunk.0.weight is [8, 6] here, [8, 4] there" in errors
+    assert "weight is [9, 4] here, [8, 4] there" in errors
 
 
 @pytest.mark.usefixtures("trusting")
@@ -182,5 +181,5 @@ def test_a_plan_in_json_lists_the_weights(tmp_path: Path):
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)["init_from"]
     assert (found["run_id"], found["version"], found["return_mean"]) == ("finished", 8, None)
-    assert "policy_trunk.0.weight" in found["weights"]["taken"]
-    assert found["weights"]["kept"]["policy_trunk.2.weight"] == "is not in that run"
+    assert "policy_head.weight" in found["weights"]["taken"]
+    assert "is not in that run" in found["weights"]["kept"].values()

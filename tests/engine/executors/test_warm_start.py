@@ -15,6 +15,7 @@ import torch
 from engine.algorithms.base import LearnerState
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
+from engine.device import DeviceWeights
 from engine.errors import ConfigError
 from engine.executors.learner import LearnerExecutor
 from engine.executors.reducer import ReducerExecutor
@@ -105,13 +106,22 @@ def test_a_network_of_another_size_takes_what_fits(tmp_path: Path):
 def exported(executor: LearnerExecutor) -> np.ndarray:
     (event,) = executor.perform(ExportWeights(0))
     assert isinstance(event, WeightsExported)
-    return event.weights.buffer.view(np.float32).copy()
+    weights = event.weights
+    if isinstance(weights, DeviceWeights):
+        return weights.vector.numpy()
+    return weights.buffer.view(np.float32).copy()
 
 
-def test_a_learner_sends_the_former_weights_first(tmp_path: Path, blueprint: Blueprint):
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["sent", "on-device"])
+def test_a_learner_sends_the_former_weights_first(
+    tmp_path: Path, blueprint: Blueprint, device: torch.device | None
+):
     former, file = trained(blueprint), tmp_path / "weights"
     warm_start = prepared(file, former, blueprint)
-    first = exported(LearnerExecutor(blueprint, None, ManualClock(), warm_start=(warm_start, file)))
+    learner = LearnerExecutor(
+        blueprint, None, ManualClock(), device=device, warm_start=(warm_start, file)
+    )
+    first = exported(learner)
     wanted = blueprint.algorithm.init(blueprint.experiment.seed)
     start_with(file, warm_start, wanted)
     assert np.array_equal(first, wanted.weights.vector.detach().numpy())

@@ -78,6 +78,10 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
             where="env.wrappers",
             fix="register an environment that is wrapped already, in a module of your own",
         )
+    if experiment.init_from is not None:
+        raise ConfigError(
+            "all systems start with initial weights", where="init_from", fix="leave it out"
+        )
     if experiment.env.squash_actions:
         raise ConfigError(
             "other systems are not set up for squashed actions", where="env.squash_actions"
