@@ -31,6 +31,7 @@ from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption, Runs
 from tianji_cli.commands.start import start_options
 from tianji_cli.commands.trained import evaluate, play
 from tianji_cli.commands.watching.attach import attach
+from tianji_cli.commands.watching.watch import watch
 from tianji_cli.interrupts import run_and_leave
 from tianji_cli.output import Output
 from tianji_cli.streams import safe_streams
@@ -225,6 +226,7 @@ def logs(
 app.command(epilog=EVERYWHERE, short_help="Show a detached run live; Ctrl-C leaves it running.")(
     attach
 )
+app.command(epilog=EVERYWHERE, short_help="Show runs live on a web page of this machine.")(watch)
 
 
 @app.command(

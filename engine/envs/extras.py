@@ -11,12 +11,12 @@ from urllib.parse import unquote, urlparse
 DISTRIBUTION = "tianji-rl"
 
 
-def install_command(extra: str, package: str) -> str:
+def install_command(extra: str, *packages: str) -> str:
     """The command that installs an extra: TianJi is on no package index, so its name is not enough.
 
     Args:
         extra: Of TianJi, such as `atari`.
-        package: The package that it installs, for hosts that have only TianJi's sources.
+        packages: What it installs, for hosts that have only TianJi's sources.
     """
     pip = f"{shlex.quote(sys.executable)} -m pip install"
     try:
@@ -27,4 +27,4 @@ def install_command(extra: str, package: str) -> str:
     url = str(origin.get("url", ""))
     if origin.get("dir_info", {}).get("editable") and url.startswith("file:"):
         return f"{pip} -e {shlex.quote(f'{unquote(urlparse(url).path)}[{extra}]')}"
-    return f"{pip} {shlex.quote(package)}"
+    return f"{pip} {shlex.join(packages)}"

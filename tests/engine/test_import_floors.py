@@ -50,7 +50,7 @@ FLOORS = {
         ("output", "provisioning", "plotting", "analysis", "lab"),
         ("runs", "bench"),
         ("evaluation",),
-        ("render", "results", "reference"),
+        ("render", "results", "reference", "watch"),
         ("commands",),
         ("main",),
         ("__main__",),

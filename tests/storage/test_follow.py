@@ -16,7 +16,7 @@ from engine.trace.reader import MAX_LINE_BYTES, read_table
 from engine.trace.records import Episode, Event
 from engine.trace.writer import TraceWriter
 from tests.helpers.running import no_new_descriptor
-from tianji_cli.storage.follow import PACKED_ROWS, TableFollower
+from tianji_cli.storage.follow import PACKED_ROWS, TableFollower, last_rows
 from tianji_cli.storage.safe_files import open_inside
 
 
@@ -275,3 +275,14 @@ def test_any_way_of_growing_gives_the_rows_of_the_table(tmp_path_factory, cuts, 
         found = follower.read(max_bytes=300)
         rows += found.rows
     assert rows == read_table(run / "trace", Episode)
+
+
+def test_the_end_of_a_table_is_read_without_the_rest(run, table):
+    assert last_rows(run, Episode) == []
+    append(table, b"".join(map(line, range(100))) + b"damaged\n" + line(100) + line(101)[:9])
+    assert last_rows(run, Episode) == [episode(number) for number in range(101)]
+    few = last_rows(run, Episode, max_bytes=5 * len(line(100)))
+    assert [row.t_s for row in few] == [97.0, 98.0, 99.0, 100.0]
+    table.unlink()
+    table.symlink_to("/etc/passwd")
+    assert last_rows(run, Episode) == []

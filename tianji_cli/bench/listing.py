@@ -47,12 +47,12 @@ def list_results(results: Path) -> list[RunRow]:
     for kind in KINDS.values():
         for time_ns, place in directories_with(results, f"{kind.stem}.json"):
             if place not in found:
-                found[place] = (time_ns, _row_of_work(kind, place))
+                found[place] = (time_ns, row_of_work(kind, place))
     ordered = sorted(found.items(), key=lambda item: (item[1][0], item[0].name))
     return [row for _, (_, row) in ordered]
 
 
-def _row_of_work(kind: KindInfo, root: Path) -> RunRow:
+def row_of_work(kind: KindInfo, root: Path) -> RunRow:
     row = RunRow(run_id=root.name, path=str(root), kind=kind.stem, status="unreadable")
     path = root / f"{kind.stem}.json"
     try:

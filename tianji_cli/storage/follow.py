@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -172,3 +173,28 @@ class TableFollower(Generic[R]):
 def _closing(file: BinaryIO, rows: Iterator[R]) -> Iterator[R]:
     with file:
         yield from rows
+
+
+def last_rows(run_root: Path, record_type: type[R], max_bytes: int = 1 << 16) -> list[R]:
+    """The rows at the end of a table, for a look at a run that is not followed.
+
+    Args:
+        run_root: `results/<run-id>`.
+        record_type: Which table.
+        max_bytes: How much of its end is read.
+
+    Returns:
+        Empty if there is no such table, it is compressed, or it cannot be read.
+    """
+    decoder, rows = RowDecoder(record_type), list[R]()
+    try:
+        with open_inside(run_root, f"trace/{table_of(record_type)}.jsonl") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - max_bytes)
+            file.seek(begin)
+            lines = file.read(max_bytes).split(b"\n")[:-1]
+    except (OSError, ConfigError):
+        return []
+    for line in lines[1:] if begin else lines:
+        with contextlib.suppress(NotARowError):
+            rows.append(decoder.decode(line))
+    return rows
