@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from engine.graph.cut import Cut
-from engine.messages import HostGone, Message
+from engine.messages import HostGone, Message, TrackerFailed
 from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
@@ -308,7 +308,9 @@ class Finished(Message, frozen=True, kw_only=True):
     """No process of the run is left on this host."""
 
 
-ToSupervisor: TypeAlias = Prepare | Launch | Ping | Beat | Detach | HostGone | StopRun | KillRun
+ToSupervisor: TypeAlias = (
+    Prepare | Launch | Ping | Beat | Detach | HostGone | TrackerFailed | StopRun | KillRun
+)
 FromSupervisor: TypeAlias = (
     Hello | Prepared | Refused | Pong | Spawned | Failed | Stuck | Shown | Detached | Finished
 )

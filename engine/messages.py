@@ -326,6 +326,16 @@ class HostGone(Message, frozen=True, kw_only=True):
     host: str
 
 
+class TrackerFailed(Message, frozen=True, kw_only=True):
+    """The command to the coordinator, through the supervisor there: one of its trackers has ended.
+
+    Training is not affected; it becomes an event of the run.
+    """
+
+    tool: str
+    cause: str
+
+
 @dataclass(frozen=True)
 class RolloutArrived:
     """Actor to buffer: a rollout. Also asks for the next ticket, holding `held_version`."""
@@ -415,6 +425,7 @@ SmallMessage: TypeAlias = (
     | ProbeAnswered
     | StackWanted
     | TicketVoided
+    | TrackerFailed
     | StepRequested
     | StepTaken
 )

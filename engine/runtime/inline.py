@@ -16,7 +16,7 @@ import torch
 from engine import PROTOCOL_VERSION
 from engine.blueprint import Blueprint
 from engine.files import read_umask
-from engine.messages import COORDINATOR, Joined, StopRequested
+from engine.messages import COORDINATOR, Joined, StopRequested, TrackerFailed
 from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import TimerFired
@@ -37,7 +37,7 @@ class InlineRun:
         info: For the summary.
         addresses: All roles but the coordinator.
         run_dir: Where results go.
-        show: Called with progress; it may call `request_stop`.
+        show: Called with progress; it may call `request_stop` and `tell`.
     """
 
     def __init__(
@@ -64,6 +64,10 @@ class InlineRun:
     def request_stop(self) -> None:
         """Stops the run gracefully, as the user's Ctrl-C does. Safe in a signal handler."""
         self._loop.post(COORDINATOR, StopRequested(reason="interrupted"))
+
+    def tell(self, notice: TrackerFailed) -> None:
+        """Tells the coordinator what the command knows. Safe in `show`."""
+        self._loop.post(COORDINATOR, notice)
 
     def run(self) -> None:
         """Trains until a stop rule applies; then traces and summary are complete."""

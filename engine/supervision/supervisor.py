@@ -61,6 +61,7 @@ from engine.messages import (
     StackWanted,
     Start,
     StopRequested,
+    TrackerFailed,
 )
 from engine.roles.coordinator.liveness import BEAT_S, LEASE_S
 from engine.supervision.controller_link import ControllerLink, hello
@@ -134,7 +135,7 @@ class Supervisor:
                 self._link.report(now)
             case Detach():
                 self._detach()
-            case HostGone():
+            case HostGone() | TrackerFailed():
                 self._send(instruction)
             case StopRun():
                 self._request_stop("interrupted")

@@ -25,7 +25,7 @@ from engine.control_protocol import (
     Refused,
 )
 from engine.errors import DeadlineError, TianJiError, VersionMismatchError
-from engine.messages import COORDINATOR
+from engine.messages import COORDINATOR, TrackerFailed
 from engine.progress import Progress
 from engine.trace.warm_start import SavedTensor, TakenWeights
 from tianji_cli.interrupts import Interrupts
@@ -214,6 +214,10 @@ class Controller:
         for host, launch in launches.items():
             self._lines.by_host[host].tell(launch)  # one that is gone also closes its channel
         return watcher.watch()
+
+    def tell_coordinator(self, notice: TrackerFailed) -> None:
+        """Passes on what this command knows of the run, for its history."""
+        self._lines.by_host[self._head].tell(notice)
 
     def close(self, gave_up: Collection[str] = ()) -> list[str]:
         """Ends the supervisors, and with them whatever is left of the run.

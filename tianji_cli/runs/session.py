@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from engine.errors import CleanupError, PreflightError, TianJiError
-from engine.messages import index_of, role_of
+from engine.messages import TrackerFailed, index_of, role_of
 from engine.progress import Progress, Resumed
 from engine.trace.warm_start import TakenWeights, WarmStart
 from engine.wording import plural
@@ -93,6 +93,8 @@ class RunSession:
         resume_point: The checkpoint that it resumes, if any.
         weights_source: Where it takes initial weights from, if it does.
         module_directories: Directories of the user's own modules here.
+        notices: Asked with each snapshot of progress what this command knows of the run, for its
+            history.
         unclean: Leftovers, added as they are found.
         attempt: Distinguishes its processes from those of another attempt at this directory.
     """
@@ -105,6 +107,7 @@ class RunSession:
     resume_point: ResumePoint | None = None
     weights_source: WeightsSource | None = None
     module_directories: tuple[str, ...] = ()
+    notices: Callable[[], Sequence[TrackerFailed]] = tuple
     unclean: list[str] = field(default_factory=list)
     _missing: dict[str, TianJiError] = field(default_factory=dict)
     """Hosts with missing files, and the reason."""
@@ -343,6 +346,8 @@ class RunSession:
             for host in joining.take(progress):
                 listener.phase(host, "joined", "")
             listener.show(progress)
+            for notice in self.notices():
+                controller.tell_coordinator(notice)
 
         try:
             return controller.run(launches, show, listener.note, detaches=self.detaches)

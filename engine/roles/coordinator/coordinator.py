@@ -23,6 +23,7 @@ from engine.messages import (
     StepLimitReached,
     Stopped,
     StopRequested,
+    TrackerFailed,
     role_of,
 )
 from engine.roles.commands import Command, ShowProgress, StartRun, Wake, WriteTrace
@@ -91,7 +92,7 @@ class CoordinatorRole:
         | Stopped | the next step of the ending, at last EndRun |
         | RoleExited | WriteTrace; restarts an actor, gives up a group, or begins the ending |
         | HostGone | gives up the host's actors or groups, or begins the ending |
-        | ProbeAnswered, Noted | WriteTrace |
+        | ProbeAnswered, Noted, TrackerFailed | WriteTrace |
         | TimerFired | ShowProgress, Wake, heartbeats, time limits and the stop rules |
         """
         if self._phase is RunPhase.ENDED:
@@ -120,6 +121,8 @@ class CoordinatorRole:
                 return self._gone_host(event.host, now_s)
             case Noted(kind=kind, detail=detail):
                 return [self._run.note(kind, detail, now_s)]
+            case TrackerFailed(tool=tool, cause=cause):
+                return [self._run.note("tracker-failed", f"{tool} {cause}", now_s)]
             case ProbeAnswered():
                 return self._housekeeping.answered(event, now_s)
             case TimerFired():

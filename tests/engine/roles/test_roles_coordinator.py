@@ -17,6 +17,7 @@ from engine.messages import (
     Stop,
     StopRequested,
     TicketGranted,
+    TrackerFailed,
 )
 from engine.roles.commands import EndRun, Quit, ShowProgress, StartRun, Wake, WriteTrace
 from engine.roles.coordinator.coordinator import JOIN_S, PROGRESS_S, CoordinatorRole
@@ -51,6 +52,18 @@ def test_the_run_starts_once_everybody_has_joined():
     commands = join(coordinator, ADDRESSES[-1])
     assert only(commands, StartRun).addresses == (COORDINATOR, *ADDRESSES, "supervisor-0")
     assert notes(commands) == ["joined"]
+
+
+def test_a_tracker_that_failed_is_an_event_and_stops_nothing():
+    commands = running().handle(TrackerFailed(tool="wandb", cause="was killed by SIGKILL"), 3.0)
+    (row,) = only(commands, WriteTrace).records
+    assert isinstance(row, TraceEvent)
+    assert (row.kind, row.detail, row.t_s) == (
+        "tracker-failed",
+        "wandb was killed by SIGKILL",
+        3.0,
+    )
+    assert len(commands) == 1
 
 
 def test_the_trace_says_when_its_time_zero_was():

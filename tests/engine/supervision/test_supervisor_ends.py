@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.clock import ManualClock, TimerQueue
-from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested
+from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested, TrackerFailed
 from engine.supervision import supervisor as module
 from engine.supervision.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
 
@@ -57,6 +57,13 @@ def test_beside_the_coordinator_a_command_that_is_gone_ends_the_run(monkeypatch)
     scene.supervisor._lost_controller()
     assert scene.said == [StopRequested(reason="controller-lost")]
     assert scene.run.ends_within_s == LOST_CONTROLLER_S
+
+
+def test_what_the_command_knows_of_its_trackers_is_passed_on(monkeypatch):
+    scene = Scene(monkeypatch, COORDINATOR)
+    notice = TrackerFailed(tool="mlflow", cause="ended with code 1")
+    scene.supervisor._instructed(notice)
+    assert scene.said == [notice]
 
 
 def test_elsewhere_it_costs_that_host_only(monkeypatch):

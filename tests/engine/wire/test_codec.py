@@ -30,6 +30,7 @@ from engine.messages import (
     Stop,
     Stopped,
     StopRequested,
+    TrackerFailed,
     WeightsArrived,
     WeightsRequested,
 )
@@ -67,6 +68,7 @@ SMALL_MESSAGES = [
     Stop(sent_rollouts={"actor-0": 4}, consumed_env_steps=8),
     Stopped(address="actor-0", counters=Counters(collected=9)),
     StopRequested(reason="interrupted"),
+    TrackerFailed(tool="wandb", cause="was killed by SIGKILL"),
     ProgressShown(progress=Progress(phase="running", t_s=1.0, return_mean=2.5)),
     WeightsRequested(actor="actor-0", held_version=-1),
 ]
