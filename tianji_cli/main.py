@@ -23,6 +23,7 @@ from tianji_cli.commands.options import (
     ResumeOption,
     RunArgument,
     SetOption,
+    TrackOption,
     TrustOption,
     optional,
     output_of,
@@ -31,6 +32,7 @@ from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption, Runs
 from tianji_cli.commands.start import start_options
 from tianji_cli.commands.trained import evaluate, play
 from tianji_cli.commands.watching.attach import attach
+from tianji_cli.commands.watching.track import track
 from tianji_cli.commands.watching.watch import watch
 from tianji_cli.interrupts import run_and_leave
 from tianji_cli.output import Output
@@ -104,6 +106,7 @@ def up(
     profile: Annotated[
         bool, typer.Option("--profile", help="Record how each role spends its time.")
     ] = False,
+    trackers: TrackOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, collect traces."""
@@ -126,6 +129,7 @@ def up(
         policy=policy,
         seed=seed,
         profiles=profile,
+        trackers=trackers or (),
     )
     if dry_run:
         checked = check_only(request, output)
@@ -285,6 +289,7 @@ app.command(epilog=EVERYWHERE, short_help="Write an experiment and an environmen
     start_options.init
 )
 app.command(name="list", epilog=EVERYWHERE)(start_options.list_there_is)
+app.command(epilog=EVERYWHERE, short_help="Show runs in TensorBoard, W&B or MLflow.")(track)
 app.command(
     epilog=EVERYWHERE, short_help="Compare with other systems, run studies, measure transport."
 )(bench_options.bench)

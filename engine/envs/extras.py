@@ -1,4 +1,4 @@
-"""The command that installs a package for an environment, in the way TianJi was installed."""
+"""The command that installs an optional package, in the way TianJi was installed."""
 
 from __future__ import annotations
 

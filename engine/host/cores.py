@@ -6,6 +6,7 @@ all roles of a host and their compilers are in the session of their forkserver.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ IDLE_SHARE = 0.2
 GIVES_WAY: Mapping[str, int] = {"actor": 5, "environment": 5, "evaluator": 5}
 """Niceness by role; 0 for all others. Actors can work ahead until the queue is full, and then wait
 beside an idle core if the learner, which has one thread, does not get a whole core."""
+
+NICEST = 19
 
 _before_pinning: set[int] = set()
 
@@ -69,6 +72,21 @@ def niceness(roles: Sequence[str]) -> int:
     (5, 0)
     """
     return min(GIVES_WAY.get(role_of(role), 0) for role in roles)
+
+
+def step_back(*, of_children: bool = False) -> None:
+    """Gives this process, the first of its session, the lowest priority beside other sessions.
+
+    Args:
+        of_children: Its children inherit niceness, but sessions of their own begin like any other:
+            lower those.
+    """
+    if not of_children:
+        os.nice(NICEST)
+    children = psutil.Process().children(recursive=True) if of_children else [psutil.Process()]
+    for process in children:
+        with contextlib.suppress(OSError):  # it is gone, or sessions are not grouped here
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(NICEST), encoding="ascii")
 
 
 def give_way(roles: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ FLOORS = {
         ("config",),
         ("storage", "planning", "connectors", "scaffold"),
         ("output", "provisioning", "plotting", "analysis", "lab"),
-        ("runs", "bench"),
+        ("runs", "tracking", "bench"),
         ("evaluation",),
         ("render", "results", "reference", "watch"),
         ("commands",),

@@ -30,6 +30,7 @@ from tianji_cli.commands.report_document import ReportDocument, RunReport, Wrong
 from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
+from tianji_cli.commands.watching.tracked import TrackDocument, TrackedRun
 from tianji_cli.evaluation.playing import PlayDocument
 from tianji_cli.evaluation.records import (
     EpisodeRow,
@@ -45,6 +46,7 @@ from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.provisioning.preflight import Finding
 from tianji_cli.runs.manifest import RunManifest
 from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.tracking.state import TrackerState
 
 DOCUMENTS = [
     *(ReportDocument, Differences, DifferingSetting, RunGroup),
@@ -62,6 +64,7 @@ DOCUMENTS = [
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
     *(EvaluateDocument, EvaluatedFiles, PlayDocument),
     *(DeletedDocument, DeletedRun),
+    *(TrackDocument, TrackedRun),
 ]
 PAGE = REPOSITORY / "docs" / "results-format.md"
 
@@ -115,13 +118,17 @@ def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.St
     assert missing_fields(struct, section("Documents on standard output")) == []
 
 
+def test_every_field_of_a_trackers_state_is_documented():
+    assert missing_fields(TrackerState, section("tracking/")) == []
+
+
 def test_every_file_of_a_run_is_documented():
     paths = RunPaths(Path("run"))
     text = PAGE.read_text(encoding="utf-8")
     files = (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report)
     for path in (*files, paths.initial_weights):
         assert path.name in text
-    for path in (paths.checkpoints, paths.plots, paths.evaluations, paths.videos):
+    for path in (paths.checkpoints, paths.plots, paths.evaluations, paths.videos, paths.tracking):
         assert f"{path.name}/" in text
 
 

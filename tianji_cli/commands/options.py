@@ -77,6 +77,14 @@ ResumeOption = Annotated[
         " experiment and inventory unless others are given.",
     ),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    optional(
+        "--track",
+        metavar="TOOL",
+        help="Also show the run in tensorboard, wandb or mlflow, while it trains. Repeatable.",
+    ),
+]
 TrustOption = Annotated[
     bool,
     typer.Option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError, RunFailedError
@@ -36,9 +38,19 @@ def report_detached(paths: RunPaths, output: Output) -> int:
 
 
 def report_outcome(
-    paths: RunPaths, outcome: RunOutcome, was_interrupted: bool, output: Output
+    paths: RunPaths,
+    outcome: RunOutcome,
+    was_interrupted: bool,
+    output: Output,
+    end_tracking: Callable[[], Sequence[str]] = tuple,
 ) -> int:
     """Prints the summary and chooses the exit code. Always reports leftovers.
+
+    Args:
+        paths, outcome, was_interrupted: The run, and how it ended.
+        output: The command's output.
+        end_tracking: Called once there is a summary; returns lines for the user. What became of
+            trackers does not change the exit code.
 
     Raises:
         RunFailedError: There is no summary, and none can be made.
@@ -48,7 +60,10 @@ def report_outcome(
         output.say(note, at_verbosity=1)
     try:
         summary = _find_summary(paths, outcome, was_interrupted, output)
+        lines = end_tracking()
         _print(summary, paths, output)
+        for line in lines:
+            output.say(line)
     finally:
         if outcome.unclean is not None:
             output.error(outcome.unclean)

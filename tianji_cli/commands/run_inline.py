@@ -34,13 +34,19 @@ from tianji_cli.storage.run_dir import (
     make_run_tree,
     undone_unless_begun,
 )
+from tianji_cli.tracking.trackers import Trackers
 
 if TYPE_CHECKING:
     from engine.blueprint import Blueprint
 
 
 def run_inline(
-    loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
+    loaded: Loaded,
+    request: UpRequest,
+    paths: RunPaths,
+    interrupts: Interrupts,
+    output: Output,
+    trackers: Trackers,
 ) -> RunOutcome:
     """Runs policy `local` in this process, so the heavy imports are here."""
     with reading_libraries():
@@ -59,6 +65,7 @@ def run_inline(
     except TianJiError as error:
         raise locate(error, loaded.document, loaded.resume_point) from error
     _write_down(paths, loaded, weights, host_facts())
+    trackers.start(paths)
     display = display_for(output, paths.run_id)
     info = plan.info(
         paths.run_id,
@@ -77,6 +84,9 @@ def run_inline(
         os.umask(mask)  # checkpoints stay readable, even if an environment has set a umask
         interrupts.insist()
         display.show(progress)
+        if run is not None:
+            for failure in trackers.failures():
+                run.tell(failure)
 
     outcome = RunOutcome()
     try:

@@ -21,6 +21,7 @@ from tianji_cli.runs.resume import ResumePoint, find_resume_point
 from tianji_cli.runs.warm_start import KEY, WeightsSource, find_weights
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.masking import filled
+from tianji_cli.tracking.tools import Tool, check_tools
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
@@ -45,6 +46,7 @@ class UpRequest:
     policy: str | None = None
     seed: int | None = None
     profiles: bool = False
+    trackers: Sequence[str] = ()
 
     @property
     def all_settings(self) -> list[str]:
@@ -84,6 +86,7 @@ class Loaded:
     weights_source: WeightsSource | None = None
     taken: TakenWeights | None = None
     module_directories: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
     notes: tuple[str, ...] = ()
 
     def tell(self, output: Output) -> None:
@@ -133,6 +136,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
         resume_point,
         source,
         module_directories=directories,
+        tools=_tools(request),
         notes=tuple(notes),
     )
 
@@ -157,6 +161,22 @@ def _weights_source(
             fix="leave it out, or start a new run from these weights without --resume",
         )
     return None
+
+
+def _tools(request: UpRequest) -> tuple[Tool, ...]:
+    """The trackers, which end with this command.
+
+    Raises:
+        ConfigError: One cannot be used, or the command does not stay.
+    """
+    if request.trackers and request.detaches:
+        tracker = request.trackers[0]
+        raise ConfigError(
+            "trackers end with this command, which does not stay",
+            where="--detach",
+            fix=f"leave it out, or follow the run afterwards: tianji track --to {tracker}",
+        )
+    return check_tools(request.trackers, "--track")
 
 
 def _module_directories(document: Document) -> tuple[str, ...]:

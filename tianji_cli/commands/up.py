@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 
 from engine.errors import EXIT_INTERRUPTED, ConfigError
 from engine.host.user_code import restored_process
@@ -38,6 +39,7 @@ from tianji_cli.storage.run_dir import (
     new_run_id,
     probe_results,
 )
+from tianji_cli.tracking.trackers import Trackers
 from tianji_cli.units import plural
 
 
@@ -52,9 +54,11 @@ def up(request: UpRequest, output: Output) -> int:
     """
     interrupts, typed = Interrupts(), request.results
     request = _absolute(request)
-    with contextlib.ExitStack() as user_code:
+    with contextlib.ExitStack() as user_code, contextlib.ExitStack() as tracking:
         user_code.enter_context(restored_process(signals=()))  # `interrupts` handles those
         loaded = load(request, output)
+        trackers = Trackers(loaded.tools, output.say)
+        tracking.callback(trackers.close)
         loaded.tell(output)
         _check_name(request, loaded)
         probe_results(request.results)
@@ -63,7 +67,7 @@ def up(request: UpRequest, output: Output) -> int:
             run = run_inline if loaded.plan.graph.is_inline else _run_processes
             try:
                 _say_begin(loaded, paths.run_id, output)
-                outcome = run(loaded, request, paths, interrupts, output)
+                outcome = run(loaded, request, paths, interrupts, output, trackers)
             except KeyboardInterrupt:
                 output.say("interrupted before anything was started")
                 return EXIT_INTERRUPTED
@@ -76,7 +80,8 @@ def up(request: UpRequest, output: Output) -> int:
             paths = RunPaths(typed / paths.run_id)
             if outcome.is_detached:
                 return report_detached(paths, output)
-            return report_outcome(paths, outcome, was_interrupted, output)
+            end_tracking = _end_tracking(trackers, interrupts)
+            return report_outcome(paths, outcome, was_interrupted, output, end_tracking)
 
 
 def _absolute(request: UpRequest) -> UpRequest:
@@ -99,6 +104,16 @@ def _await_second(interrupts: Interrupts) -> None:
     interrupts.on_interrupt = again
 
 
+def _end_tracking(trackers: Trackers, interrupts: Interrupts) -> Callable[[], list[str]]:
+    """Waits until the trackers are done; one more Ctrl-C skips that."""
+    known = interrupts.count
+
+    def end() -> list[str]:
+        return trackers.lines(trackers.finish(lambda: interrupts.count > known))
+
+    return end
+
+
 def _check_name(request: UpRequest, loaded: Loaded) -> None:
     if request.name is None:
         check_run_id(new_run_id(loaded.plan.experiment.name), loaded.document.where(("name",)))
@@ -113,10 +128,13 @@ def _claim(request: UpRequest, loaded: Loaded) -> RunPaths:
 
 
 class _Terminal:
-    """Shows a run: the phases of its hosts, then its progress."""
+    """Shows a run: the phases of its hosts, then its progress; starts its trackers."""
 
-    def __init__(self, output: Output, plan: Plan, run_id: str) -> None:
+    def __init__(
+        self, output: Output, plan: Plan, run_id: str, trackers: Trackers | None = None
+    ) -> None:
         self.note = output.say
+        self._trackers = trackers
         self._output = output
         self._run_id = run_id
         self._phases = PhaseLog(output, plan.hosts)
@@ -128,6 +146,8 @@ class _Terminal:
     def started(self, paths: RunPaths) -> None:
         self._phases.close()
         self._display = display_for(self._output, self._run_id)
+        if self._trackers is not None:
+            self._trackers.start(paths)
 
     def show(self, progress: Progress) -> None:
         if self._display is not None:
@@ -169,7 +189,12 @@ def check_only(request: UpRequest, output: Output) -> Loaded:
 
 
 def _run_processes(
-    loaded: Loaded, request: UpRequest, paths: RunPaths, interrupts: Interrupts, output: Output
+    loaded: Loaded,
+    request: UpRequest,
+    paths: RunPaths,
+    interrupts: Interrupts,
+    output: Output,
+    trackers: Trackers,
 ) -> RunOutcome:
     plan = loaded.plan
     run = RunSession(
@@ -180,8 +205,9 @@ def _run_processes(
         resume_point=loaded.resume_point,
         weights_source=loaded.weights_source,
         module_directories=loaded.module_directories,
+        notices=trackers.failures,
     )
-    terminal = _Terminal(output, plan, paths.run_id)
+    terminal = _Terminal(output, plan, paths.run_id, trackers)
     with interrupts.installed():
         try:
             outcome = run.run(interrupts, terminal)

@@ -92,6 +92,10 @@ class RunPaths:
         return self.root / "videos"
 
     @property
+    def tracking(self) -> Path:
+        return self.root / "tracking"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

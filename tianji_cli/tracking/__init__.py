@@ -1,0 +1,1 @@
+"""Experiment trackers: what a run traces, in TensorBoard, Weights & Biases and MLflow."""
