@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import torch
 
+from engine.algorithms.flat import flatten
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.envs.rendering import RenderedEnv
@@ -161,6 +162,7 @@ class _Tally:
 
 
 def _runner(trained: Trained, num_envs: int, seed: int, rules: PlayRules) -> PolicyRunner:
+    flatten(trained.network)  # as actors have it: the place of parameters decides the last digits
     generator = torch.Generator().manual_seed(seed) if rules.is_sampled else None
     return trained.runner(num_envs, generator)
 

@@ -99,8 +99,8 @@ def test_files_are_below_the_run():
     )
 
 
-def shown(*evaluations: EvaluatedRun) -> str:
-    console = Console(width=140, file=io.StringIO(), no_color=True)
+def shown(*evaluations: EvaluatedRun, width: int = 140) -> str:
+    console = Console(width=width, file=io.StringIO(), no_color=True)
     console.print(evaluations_table(evaluations))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -111,10 +111,19 @@ def test_runs_are_compared_in_one_table():
     other = evaluated([row(0, -3.0)], run_id="b-run", is_sampled=True)
     text = shown(one, other)
     first, second = (line for line in text.splitlines() if "-run" in line)
-    assert first.split()[:5] == ["a-run", "120", "2", "150.0", "70.7"]
+    assert first.split()[:5] == ["a-run", "120", "150.0", "70.7", "150.0"]
     assert "100.0 to 200.0" in first
-    assert second.split()[:5] == ["b-run", "120", "1", "-3.00", "–"]
-    assert "greedy and sampled actions" in text
+    assert second.split()[:5] == ["b-run", "120", "-3.00", "–", "-3.00"]
+    assert "1 episode or 2 episodes, greedy or sampled actions" in text
+
+
+def test_a_table_of_large_numbers_fits_into_80_columns():
+    rows = [row(number, -1234.5 - number) for number in range(4)]
+    text = shown(evaluated(rows, run_id="20261130-040101-cartpole_ppo"), width=80)
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "-1,236.0" in text
+    assert "20261130-040" in text
 
 
 def test_episodes_that_did_not_end_are_said():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tianji_cli.evaluation.evaluate import EvaluationProgress
     from tianji_cli.evaluation.records import EvaluatedRun, ReturnStatistics
 
+MIN_NAME_COLUMNS = 12
+
 
 class EvaluationDisplay:
     """A bar of episodes; plain lines if the output is no terminal.
@@ -79,23 +81,21 @@ def progress_words(progress: EvaluationProgress) -> str:
 
 
 def evaluations_table(evaluations: Sequence[EvaluatedRun]) -> Table:
-    """One row for each run."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run", overflow="fold")
-    for heading in ("version", "episodes", "mean", "std", "IQM", "95 % interval", "min", "max"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("length", justify="right", no_wrap=True)
+    """One row for each run; it fits into 80 columns, where a long name takes several lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("run", overflow="fold", min_width=MIN_NAME_COLUMNS)
+    for heading in ("version", "mean", "std", "IQM", "95 % interval", "min", "max", "length"):
+        table.add_column(heading, justify="right", overflow="fold")
     for one in evaluations:
+        length = units.number(one.lengths.mean, 1)
         table.add_row(
-            Text(one.run_id),
-            units.count(one.version),
-            units.count(one.episodes),
-            *_return_cells(one.returns),
-            units.number(one.lengths.mean, 1),
+            Text(one.run_id), units.count(one.version), *_return_cells(one.returns), length
         )
+    numbers = {units.plural(one.episodes, "episode") for one in evaluations}
     kinds = {"sampled" if one.is_sampled else "greedy" for one in evaluations}
-    words = f"{' and '.join(sorted(kinds))} actions; length: mean env steps"
-    table.caption, table.caption_justify = Text(words), "left"
+    words = f"{' or '.join(sorted(numbers))}, {' or '.join(sorted(kinds))} actions"
+    table.caption = Text(f"{words}; std: of episodes; length: mean env steps")
+    table.caption_justify = "left"
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _environments(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained_in(root: Path, env: EnvSpec, core: str = "") -> Trained:
     """With weights that choose different actions in different states."""
     layer = CoreSpec(name=core, size=6) if core else None  # type: ignore[arg-type]
-    network = NetworkSpec(hidden_sizes=(8,), core=layer)
+    network = NetworkSpec(hidden_sizes=(64, 64), core=layer)
     experiment = msgspec.structs.replace(make_experiment(env=env), network=network)
     trained = load_trained(read_trained(write_run(root / "run", experiment)))
     generator = torch.Generator().manual_seed(3)
@@ -91,7 +92,7 @@ def evaluated(trained: Trained, episodes: int, seed: int) -> Evaluated:
     """What the run's own evaluator reports of these weights."""
     blueprint = make_blueprint(trained.experiment, rehearses=True)
     executor = EvaluatorExecutor(blueprint, EvaluationSpec(episodes=episodes, seed=seed))
-    vector = flatten(trained.network).vector.detach().numpy()
+    vector = flatten(copy.deepcopy(trained.network)).vector.detach().numpy()
     executor.perform(LoadWeights(Weights(7, vector.view(np.uint8))))
     executor.perform(Evaluate())
     (event,) = executor.advance(float("inf"))
