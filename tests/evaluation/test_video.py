@@ -24,7 +24,7 @@ needs_pygame = pytest.mark.skipif(
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 
 
-def frames(height: int = 160, width: int = 200) -> list[np.ndarray]:
+def frames(height: int = 200, width: int = 240) -> list[np.ndarray]:
     return [np.full((height, width, 3), colour, np.uint8) for colour in COLOURS]
 
 
@@ -65,7 +65,7 @@ def test_a_gif_holds_its_frames(tmp_path: Path):
     write(tmp_path / "a.gif", 10.0, frames())
     found, delays = read_gif(tmp_path / "a.gif")
     assert [tuple(picture[80, 100]) for picture in found] == list(COLOURS)
-    assert found[0].shape == (160, 200, 3)
+    assert found[0].shape == (200, 240, 3)
     assert delays == [100] * 4
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 
@@ -78,7 +78,7 @@ def test_a_gif_faster_than_viewers_show_leaves_out_frames(tmp_path: Path):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("size", [(160, 200), (161, 201)], ids=str)
+@pytest.mark.parametrize("size", [(200, 240), (201, 241)], ids=str)
 def test_an_mp4_holds_its_frames(tmp_path: Path, size: tuple[int, int]):
     write(tmp_path / "a.mp4", 12.5, frames(*size))
     found, fps = read_mp4(tmp_path / "a.mp4")
@@ -129,9 +129,9 @@ def test_without_the_encoder_its_package_is_named(tmp_path: Path, monkeypatch: p
 def test_small_frames_are_enlarged_by_whole_pixels():
     picture = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
     large = enlarged(picture)
-    assert large.shape == (160, 320, 3)
-    np.testing.assert_array_equal(large[::16, ::16], picture)
-    np.testing.assert_array_equal(large[15::16, 15::16], picture)
+    assert large.shape == (200, 400, 3)
+    np.testing.assert_array_equal(large[::20, ::20], picture)
+    np.testing.assert_array_equal(large[19::20, 19::20], picture)
     assert enlarged(large) is large
 
 
@@ -153,7 +153,7 @@ def test_a_window_shows_frames_until_it_is_closed(monkeypatch: pytest.MonkeyPatc
         for picture in frames():
             assert window.add(picture)
             shown = pygame.surfarray.array3d(pygame.display.get_surface())
-            assert shown.shape == (200, 160, 3)
+            assert shown.shape == (240, 200, 3)
             assert tuple(shown[100, 80]) == tuple(picture[80, 100])
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_ESCAPE))
         assert not window.add(frames()[0])

@@ -196,14 +196,14 @@ def test_play_writes_a_video_beside_the_run(tianji: Tianji, tmp_path: Path):
             shown += [image.convert("RGB").getpixel((5, 5))[0] // 20] * (  # type: ignore[index]
                 image.info["duration"] // 200
             )
-        assert image.size == (240, 160)
+        assert image.size == (336, 224)
     assert shown == expected
     assert not (root / "videos").exists()
     code, out, err = tianji("play", "run", "--seed", "3", "--trust").end(120)
     assert code == 0, err
     (made,) = (root / "videos").iterdir()
     assert made.stem == "v7-seed3-1"
-    assert "episode 0: return" in out
+    assert "episode 0 (seed 3): return" in out
     assert str(made.relative_to(tmp_path)) in out
 
 
@@ -216,6 +216,38 @@ def test_play_says_what_an_environment_raises(tianji: Tianji, tmp_path: Path):
         assert words in err
         assert "Traceback" not in err
     assert not list((root / "videos").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_video_is_not_kept(tianji: Tianji, tmp_path: Path, number: int):
+    root = write(tmp_path)
+    command = tianji("play", "run", "--trust", "--env-kwargs", "mode=hangs")
+    command.wait_for(lambda: any(tmp_path.glob("hangs-*")), "the environment hangs")
+    command.look()
+    command.process.send_signal(number)
+    code, out, err = command.end()
+    assert (code, out) == (130, "")
+    assert "interrupted; no video was written" in err
+    assert "Traceback" not in err
+    assert command.alive() == []
+    assert not list((root / "videos").iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_written_is_named_before_anything_is_played(
+    tianji: Tianji, tmp_path: Path
+):
+    root = write(tmp_path)
+    (root / "evaluations").symlink_to(tmp_path)
+    code, _, err = tianji("evaluate", "run", *SMALL).end(120)
+    assert code == 3
+    assert "it leads out of" in err
+    (root / "evaluations").unlink()
+    (root / "evaluations").write_text("a file")
+    code, _, err = tianji("evaluate", "run", *SMALL).end(120)
+    assert code == 3
+    assert "the evaluation cannot be written" in err
 
 
 def test_a_window_needs_a_display(tianji: Tianji, tmp_path: Path):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MP4, GIF = ".mp4", ".gif"
 MAX_GIF_FPS = 50.0
 """Delays of GIF are hundredths of a second, and viewers slow down those below two."""
-MIN_SIDE_PIXELS = 160
+MIN_SIDE_PIXELS = 200
 """Smaller frames are enlarged by a whole factor, so that each pixel stays a square."""
 FFMPEG = "imageio_ffmpeg"
 
@@ -241,7 +241,7 @@ class Window:
 
 
 def enlarged(frame: Frame) -> np.ndarray:
-    """A small frame by a whole factor, so that its shorter side has 160 pixels at least."""
+    """A small frame by a whole factor, so that its shorter side has 200 pixels at least."""
     factor = math.ceil(MIN_SIDE_PIXELS / min(frame.shape[:2]))
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
 

@@ -197,12 +197,15 @@ def _play(run: TrainedRun, options: PlayOptions, showing: Showing, output: Outpu
     from engine.host.malloc import reading_libraries
 
     with reading_libraries():
+        import torch
+
         from engine.trained.load import load_trained
         from tianji_cli.evaluation.playing import play as play_episodes
     from tianji_cli.render.evaluations import PlayDisplay
 
     for refused in run.checkpoint.refused:
         output.say(f"incomplete or damaged, so another one is used: {refused}")
+    torch.set_num_threads(1)  # as where policies are evaluated; more only wait for each other
     trained = load_trained(run, options.env_kwargs)
     display = PlayDisplay(output, showing.episodes)
 
@@ -225,7 +228,8 @@ def _tell(document: PlayDocument, output: Output) -> None:
     for row in document.episodes:
         value = units.short(round(row.episode_return, 6))
         length = units.plural(row.length_env_steps, "env step")
-        words = f"episode {row.episode}: return {value}, {length}, {row.ended_by}"
+        words = f"episode {row.episode} (seed {row.seed}): return {value}, {length}"
+        words += f", {row.ended_by}"
         output.data.print(Text(words), soft_wrap=True)
     if document.video is not None:
         place = from_here(Path(document.video))
