@@ -20,6 +20,7 @@ from engine.blame import told
 from engine.envs.extras import install_command
 from engine.envs.make import VectorEnvironment, make_vector_env
 from engine.envs.names import extra_of, family_of
+from engine.envs.torch_vector import is_of_tensors_only
 from engine.errors import ConfigError, RunFailedError
 from engine.spec import EnvSpec, Scalar
 
@@ -87,12 +88,15 @@ def make_rendered_env(spec: EnvSpec) -> RenderedEnv:
     own = msgspec.structs.replace(spec, num_envs=1, num_splits=1, step_latency_ms=0.0)
     if family_of(own.registered_id) == "ALE" and not own.wrappers:
         return _AtariTwins(own)
-    _prepare_drivers()
     return _SelfRendered(own)
 
 
-def _prepare_drivers() -> None:
-    """Lets libraries draw without a display where there is none, and without sound."""
+def prepare_drivers() -> None:
+    """Lets libraries draw without a display where there is none, and without sound.
+
+    To be called before environments are made for the first time: some libraries look at this when
+    they are imported.
+    """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if not has_display():
@@ -117,6 +121,8 @@ class _SelfRendered:
         except ConfigError as error:
             if "argument 'render_mode'" in error.what:
                 raise _unable(spec, "its constructor takes no render_mode") from error
+            if is_of_tensors_only(spec, error):
+                raise _unable(spec, "it has only a version of tensors") from error
             raise
         modes = self.env.metadata.get("render_modes", [])
         if RGB_ARRAY not in modes:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from engine.algorithms.flat import flatten
-from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.envs.rendering import RenderedEnv
+from engine.envs.torch_vector import make_any_vector_env
 from engine.executors.policy_runner import PolicyRunner
 from engine.trained.load import Trained
 
@@ -79,7 +79,7 @@ def play_group(
     spec = msgspec.structs.replace(
         trained.experiment.env, num_envs=num_envs, num_splits=1, step_latency_ms=0.0
     )
-    env = make_vector_env(spec)
+    env = make_any_vector_env(spec)
     try:
         of = Observed(env.single_observation_space, trained.spaces, num_envs, spec.id)
         runner = _runner(trained, num_envs, seed, rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from space_envs import ENV_ID
 from engine.algorithms.flat import flatten
 from engine.blueprint import make_blueprint
 from engine.envs.rendering import make_rendered_env
+from engine.envs.torch_envs import TORCH_ENVIRONMENTS
+from engine.envs.torch_pendulum import TorchPendulum
+from engine.errors import ConfigError
 from engine.executors.evaluator import EvaluatorExecutor
 from engine.roles.commands import Evaluate, LoadWeights
 from engine.roles.events import Evaluated
@@ -127,6 +131,21 @@ def test_a_group_is_an_evaluation_of_the_run(tmp_path: Path, env: EnvSpec, core:
     assert tuple(one.episode_return for one in found) == expected.returns
     assert tuple(one.length_env_steps for one in found) == expected.lengths_env_steps
     assert len({one.episode_return for one in found}) > 1
+
+
+def test_an_environment_of_tensors_is_played_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = "Tensors-v0"
+    monkeypatch.setitem(TORCH_ENVIRONMENTS, name, TorchPendulum)
+    trained = trained_in(tmp_path, EnvSpec(id="Pendulum-v1"))
+    env = msgspec.structs.replace(trained.experiment.env, id=name)
+    experiment = msgspec.structs.replace(trained.experiment, env=env)
+    of_tensors = dataclasses.replace(trained, experiment=experiment)
+    found = played(of_tensors, 4, 9)
+    assert [one.length_env_steps for one in found] == [200] * 4
+    assert all(-2000 < one.episode_return < 0 for one in found)
+    assert played(of_tensors, 4, 9) == found
+    with pytest.raises(ConfigError, match="it has only a version of tensors"):
+        make_rendered_env(env)
 
 
 def test_emulated_latency_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

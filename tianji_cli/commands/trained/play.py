@@ -199,6 +199,7 @@ def _play(run: TrainedRun, options: PlayOptions, showing: Showing, output: Outpu
     with reading_libraries():
         import torch
 
+        from engine.envs.rendering import prepare_drivers
         from engine.trained.load import load_trained
         from tianji_cli.evaluation.playing import play as play_episodes
     from tianji_cli.render.evaluations import PlayDisplay
@@ -206,6 +207,7 @@ def _play(run: TrainedRun, options: PlayOptions, showing: Showing, output: Outpu
     for refused in run.checkpoint.refused:
         output.say(f"incomplete or damaged, so another one is used: {refused}")
     torch.set_num_threads(1)  # as where policies are evaluated; more only wait for each other
+    prepare_drivers()
     trained = load_trained(run, options.env_kwargs)
     display = PlayDisplay(output, showing.episodes)
 
