@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.models import OptionInfo
 
+from tianji_cli.commands import completion
 from tianji_cli.output import Output
 from tianji_cli.storage.run_dir import RESULTS_VARIABLE
 
@@ -19,9 +21,27 @@ ResultsOption = Annotated[
 ]
 
 
-def optional(*words: str, metavar: str, help: str, envvar: str | None = None) -> OptionInfo:
-    """An option without a default; the help shows none."""
-    option = typer.Option(*words, metavar=metavar, help=help, envvar=envvar, show_default=False)
+def optional(
+    *words: str,
+    metavar: str,
+    help: str,
+    envvar: str | None = None,
+    completed: Callable[..., list[str]] | None = None,
+) -> OptionInfo:
+    """An option without a default; the help shows none.
+
+    Args:
+        words, metavar, help, envvar: As of `typer.Option`.
+        completed: The words that a shell completes it to.
+    """
+    option = typer.Option(
+        *words,
+        metavar=metavar,
+        help=help,
+        envvar=envvar,
+        show_default=False,
+        autocompletion=completed,
+    )
     assert isinstance(option, OptionInfo)
     return option
 
@@ -31,12 +51,22 @@ CARTPOLE = "experiments/cartpole_ppo.yaml"
 
 InventoryArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[INVENTORY]", help="Inventory file.", show_default=LOCAL),
+    typer.Argument(
+        metavar="[INVENTORY]",
+        help="Inventory file.",
+        show_default=LOCAL,
+        autocompletion=completion.inventories,
+    ),
 ]
 ExperimentOption = Annotated[
     str | None,
     typer.Option(
-        "-x", "--experiment", metavar="EXPERIMENT", help="Experiment file.", show_default=CARTPOLE
+        "-x",
+        "--experiment",
+        metavar="EXPERIMENT",
+        help="Experiment file.",
+        show_default=CARTPOLE,
+        autocompletion=completion.experiments,
     ),
 ]
 SetOption = Annotated[
@@ -51,13 +81,19 @@ SetOption = Annotated[
 PolicyOption = Annotated[
     str | None,
     optional(
-        "--policy", metavar="NAME", help="Distribution policy: a built-in name or a YAML file."
+        "--policy",
+        metavar="NAME",
+        help="Distribution policy: a built-in name or a YAML file.",
+        completed=completion.policies,
     ),
 ]
 RunArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]", help="Run id or a unique prefix. Default: newest.", show_default=False
+        metavar="[RUN]",
+        help="Run id or a unique prefix. Default: newest.",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 LimitOption = Annotated[
@@ -75,6 +111,7 @@ ResumeOption = Annotated[
         metavar="RUN",
         help="Continue from the newest checkpoint of a run that has ended, as a new run; uses its"
         " experiment and inventory unless others are given.",
+        completed=completion.runs,
     ),
 ]
 TrackOption = Annotated[

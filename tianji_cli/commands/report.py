@@ -12,6 +12,7 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
+from tianji_cli.commands import completion
 from tianji_cli.commands.benchmarks.report_kinds import report_other
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
@@ -32,6 +33,7 @@ RunsArgument = Annotated[
         metavar="[RUN]...",
         help="Run ids, unique prefixes or paths; several are compared. Default: newest.",
         show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 OutOption = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import ConfigError
+from tianji_cli.commands import completion
 from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
 
 SuiteArgument = Annotated[
@@ -16,6 +17,7 @@ SuiteArgument = Annotated[
         metavar="[SUITE]",
         help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
         " staleness, asynchrony, overlap, reference, spaces; or your own file.",
+        autocompletion=completion.suites,
     ),
 ]
 InventoryArgument = Annotated[

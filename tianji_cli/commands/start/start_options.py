@@ -12,7 +12,12 @@ from tianji_cli.reference.rows import KINDS
 
 KindArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[KIND]", help=f"{', '.join(KINDS)}.", show_default=False),
+    typer.Argument(
+        metavar="[KIND]",
+        help=f"{', '.join(KINDS)}.",
+        show_default=False,
+        autocompletion=lambda: [*KINDS],
+    ),
 ]
 FilterArgument = Annotated[
     list[str] | None,
