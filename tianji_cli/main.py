@@ -14,6 +14,7 @@ from engine import __version__
 from engine.errors import TianJiError, directory_is_gone, of_machine
 from tianji_cli.commands import lab, runs_options
 from tianji_cli.commands.benchmarks import bench_options
+from tianji_cli.commands.grouped import GroupedCommands
 from tianji_cli.commands.options import (
     ExperimentOption,
     InventoryArgument,
@@ -42,6 +43,7 @@ EVERYWHERE = "Every command also takes -v, -q, --json and --no-color."
 
 app = typer.Typer(
     name="tianji",
+    cls=GroupedCommands,
     help="Run, trace and report asynchronous distributed deep reinforcement learning.",
     epilog="Exit codes: 0 ok, 1 run failed, 2 usage or configuration, 3 machine not ready,"
     " 4 host unreachable, 5 timeout, 6 version mismatch, 7 clean-up incomplete,"

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.helpers.forked_tianji import run_forked
+from tianji_cli.commands.grouped import GROUPS
+from tianji_cli.main import app
 
 HEAVY = ("torch", "pandas", "matplotlib", "paramiko", "gymnasium", "numpy", "zmq")
 
@@ -21,7 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def commands() -> list[str]:
-    listing = run("--help").stdout.partition("Commands:")[2].partition("Exit codes")[0]
+    listing = run("--help").stdout.partition("Train:")[2].partition("Exit codes")[0]
     return re.findall(r"^  (\w+) ", listing, re.MULTILINE)
 
 
@@ -40,8 +43,13 @@ def test_help_reads_no_heavy_library():
 
 
 def test_the_commands_are_told_whole_in_80_columns_and_the_first_is_up():
-    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+    assert "..." not in run("--help").stdout.partition("Train:")[2]
     assert commands()[0] == "up"
+
+
+def test_every_command_is_listed_once_in_a_group():
+    assert sorted(commands()) == sorted(typer.main.get_command(app).commands)
+    assert set(commands()) <= {name for names in GROUPS.values() for name in names}
 
 
 def test_every_command_has_help():

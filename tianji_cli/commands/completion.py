@@ -54,13 +54,12 @@ def _shipped(kind: str) -> Iterator[str]:
 
 def _files(incomplete: str) -> Iterator[str]:
     """YAML files and folders in the directory that was typed so far."""
-    typed = Path(incomplete).parent if "/" in incomplete else Path()
-    for entry in _entries(typed):
-        name = str(Path(typed, entry.name))
+    directory = incomplete[: incomplete.rfind("/") + 1]
+    for entry in _entries(Path(directory)):
         if entry.is_dir():
-            yield f"{name}/"
+            yield f"{directory}{entry.name}/"
         elif entry.suffix in (".yaml", ".yml"):
-            yield name
+            yield f"{directory}{entry.name}"
 
 
 def _entries(directory: Path) -> list[Path]:
