@@ -14,7 +14,6 @@ from engine import __version__
 from engine.errors import TianJiError, directory_is_gone, of_machine
 from tianji_cli.commands import lab, runs_options
 from tianji_cli.commands.benchmarks import bench_options
-from tianji_cli.commands.grouped import GroupedCommands
 from tianji_cli.commands.options import (
     ExperimentOption,
     InventoryArgument,
@@ -23,13 +22,15 @@ from tianji_cli.commands.options import (
     ResultsOption,
     ResumeOption,
     RunArgument,
+    RunsArgument,
     SetOption,
     TrackOption,
     TrustOption,
     optional,
     output_of,
 )
-from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption, RunsArgument
+from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption
+from tianji_cli.commands.shell.grouped import GroupedCommands
 from tianji_cli.commands.start import start_options
 from tianji_cli.commands.trained import evaluate, play
 from tianji_cli.commands.watching.attach import attach

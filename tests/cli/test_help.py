@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from tests.helpers.forked_tianji import run_forked
-from tianji_cli.commands.grouped import GROUPS
+from tianji_cli.commands.shell.grouped import GROUPS
 from tianji_cli.main import app
 
 HEAVY = ("torch", "pandas", "matplotlib", "paramiko", "gymnasium", "numpy", "zmq")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from tianji_cli.commands import completion
+from tianji_cli.commands.shell import completion
 from tianji_cli.output import Output
 from tianji_cli.storage.run_dir import RESULTS_VARIABLE
 
@@ -92,6 +92,15 @@ RunArgument = Annotated[
     typer.Argument(
         metavar="[RUN]",
         help="Run id or a unique prefix. Default: newest.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
+]
+RunsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run ids, unique prefixes or paths; several are compared. Default: newest.",
         show_default=False,
         autocompletion=completion.runs,
     ),

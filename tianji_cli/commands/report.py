@@ -12,7 +12,6 @@ from rich.text import Text
 
 from engine.errors import ConfigError, PreflightError
 from engine.trace.summary import Summary
-from tianji_cli.commands import completion
 from tianji_cli.commands.benchmarks.report_kinds import report_other
 from tianji_cli.commands.options import optional
 from tianji_cli.commands.report_document import ReportDocument, document_of
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
     from tianji_cli.analysis.verify import ExaminedRun
     from tianji_cli.render.templating import PageFigure
 
-RunsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[RUN]...",
-        help="Run ids, unique prefixes or paths; several are compared. Default: newest.",
-        show_default=False,
-        autocompletion=completion.runs,
-    ),
-]
 OutOption = Annotated[
     Path | None,
     optional(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from engine.errors import ConfigError
-from tianji_cli.commands import completion
 from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
+from tianji_cli.commands.shell import completion
 
 SuiteArgument = Annotated[
     str,

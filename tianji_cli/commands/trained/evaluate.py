@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from engine.errors import EXIT_INTERRUPTED
-from tianji_cli.commands.options import ResultsOption, TrustOption, output_of
+from tianji_cli.commands.options import ResultsOption, RunsArgument, TrustOption, output_of
 from tianji_cli.commands.trained.options import (
     CheckpointOption,
     EnvKwargsOption,
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from tianji_cli.evaluation.records import EvaluatedFiles
     from tianji_cli.output import Output
 
-RunsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[RUN]...",
-        help="Run ids, unique prefixes or paths; several are compared. Default: newest.",
-        show_default=False,
-    ),
-]
 EpisodesOption = Annotated[
     int,
     typer.Option("--episodes", metavar="N", min=1, max=10_000, help="Episodes of each run."),

@@ -1,0 +1,1 @@
+"""What a shell shows of the commands: their list, and words to complete."""
