@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
-from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
-from tianji_cli.commands.report import RunsArgument
+from tianji_cli.commands.options import (
+    ResultsOption,
+    RunsArgument,
+    TrustOption,
+    optional,
+    output_of,
+)
 
 ToOption = Annotated[
     list[str],
