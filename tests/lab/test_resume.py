@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from engine.trace.checkpoint_choice import choose_checkpoint
 from tests.helpers.fault_rows import Witness
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
+
+FORMER = REPOSITORY / "tests" / "recorded" / "finished"
+"""PPO on CartPole with a hidden layer of 8, of a former release."""
 
 
 def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
@@ -75,3 +82,29 @@ def test_files_that_are_still_on_a_host_are_brought_first(bench: Bench) -> None:
     assert again.wait(90) == 0, again.said
     assert again.summary["env_steps_consumed"] >= 6000
     bench.assert_nothing_left()
+
+
+def test_weights_of_another_run_are_put_on_the_hosts_of_all_learners(bench: Bench) -> None:
+    """Two groups on two hosts, whose reducer is on the first: all begin with the same weights."""
+    one, two, *_ = bench.hosts
+    weights = ("-s", f"init_from={FORMER}@best", "-s", "network.hidden_sizes=[8]", "--trust")
+    still = ("-s", "algorithm.learning_rate=1e-12", "-s", "stop.env_steps=2000")
+    command = bench.tianji(
+        "up", *SHORT, *still, *weights, "-s", "groups=2", *limits(one, two), run="warm"
+    )
+    assert command.wait(90) == 0, command.said
+    assert "starts with weights of finished, version 8" in command.said
+    assert [row["kind"] for row in command.rows("events")].count("warm-started") == 1
+    wanted = network_of(FORMER / "checkpoints")
+    for group in (0, 1):
+        found = network_of(command.run_dir / f"checkpoints/group-{group}")
+        for name, values in wanted.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-6, err_msg=name)
+    bench.assert_nothing_left()
+
+
+def network_of(checkpoints: Path) -> dict[str, np.ndarray]:
+    """The parameters in the newest checkpoint of a directory."""
+    chosen = choose_checkpoint(checkpoints, "last")
+    whole = safetensors.numpy.load_file(chosen.path.with_name(chosen.info.tensors_name))
+    return {name: whole[name] for name in whole if name.startswith("network.")}

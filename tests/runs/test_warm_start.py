@@ -14,7 +14,7 @@ import safetensors.numpy
 from engine.errors import ConfigError
 from engine.trace.checkpoint_choice import Which
 from engine.trace.warm_start import WantedTensor, match
-from tests.helpers.engine.checkpoint_files import write_checkpoint
+from tests.helpers.engine.checkpoint_files import tensors_file, write_checkpoint
 from tests.helpers.fake_node import FakeNode
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.commands.run_request import UpRequest, load
@@ -150,6 +150,19 @@ def test_a_checkpoint_that_changes_after_it_was_chosen_is_refused(own: Path):
     (tensors,) = (own / "finished/checkpoints").glob("*.safetensors")
     tensors.unlink()
     with pytest.raises(ConfigError):
+        source.take(taken)
+
+
+def test_a_header_that_lies_about_sizes_is_refused_before_anything_is_read(own: Path):
+    """An attacker can make all checksums agree."""
+    good = tensors_file({"network.policy_head.weight": np.ones((4, 8), np.float32)})
+    lie = good.replace(b"[4, 8]", b"[2, 8]")
+    assert lie != good
+    write_checkpoint(own / "finished/checkpoints", 9, tensors=lie)
+    source = find_weights(own, "finished@9", NOBODY)
+    taken = match(source.tensors, {"policy_head.weight": WantedTensor((2, 8))})
+    assert taken.has_learnt
+    with pytest.raises(ConfigError, match=r"no whole policy_head\.weight"):
         source.take(taken)
 
 

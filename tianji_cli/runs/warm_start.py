@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from tianji_cli.storage.ownership import checksum_of, is_own
 from tianji_cli.storage.run_dir import RunPaths, resolve_run
 
 KEY = "init_from"
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -195,28 +197,25 @@ def _header(path: Path, info: CheckpointInfo) -> dict[str, TensorInfo]:
 
 
 def _extracted(path: Path, info: CheckpointInfo, names: tuple[str, ...]) -> bytes:
-    """A safetensors file with some parameters of a checkpoint's network.
+    """A safetensors file with some parameters of a checkpoint's network, float32.
 
     Raises:
-        ConfigError: The checkpoint is gone, or is not what it was.
+        ConfigError: The checkpoint is gone, or is not what it was, or its header lies.
     """
     tensors = path.with_name(info.tensors_name)
-    header, body = {}, []
-    position = 0
     found = _header(path, info)
-    if gone := [name for name in names if NETWORK_PREFIX + name not in found]:
-        raise ConfigError(f"it has changed: {gone[0]} is gone", where=str(tensors))
+    header, body, position = {}, [], 0
     with open_regular(tensors, info.num_bytes) as file:
         begin = PREFIX.size + header_size(file.read(PREFIX.size), info.num_bytes, tensors)
         for name in names:
-            first, last = found[NETWORK_PREFIX + name].data_offsets
-            file.seek(begin + first)
-            data = file.read(last - first)
-            offsets = [position, position + len(data)]
-            shape = found[NETWORK_PREFIX + name].shape
-            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
-            body.append(data)
-            position += len(data)
+            tensor = found.get(NETWORK_PREFIX + name)
+            num_bytes = _FLOAT32_BYTES * math.prod(tensor.shape) if tensor else 0
+            if tensor is None or tensor.data_offsets[1] - tensor.data_offsets[0] != num_bytes:
+                raise ConfigError(f"it holds no whole {name}", where=str(tensors))
+            file.seek(begin + tensor.data_offsets[0])
+            body.append(file.read(num_bytes))
+            offsets = [position, position := position + num_bytes]
+            header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": offsets}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % PREFIX.size)
     return b"".join([PREFIX.pack(len(text)), text, *body])

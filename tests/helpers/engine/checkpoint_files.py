@@ -33,11 +33,11 @@ def write_checkpoint(
     directory: Path,
     version: int,
     return_mean: float | None = None,
-    tensors: Mapping[str, np.ndarray] = ONE,
+    tensors: Mapping[str, np.ndarray] | bytes = ONE,
 ) -> Path:
     """Writes a complete checkpoint, and returns its JSON file."""
     directory.mkdir(parents=True, exist_ok=True)
-    data = tensors_file(tensors)
+    data = tensors if isinstance(tensors, bytes) else tensors_file(tensors)
     info = CheckpointInfo(
         version=version,
         updates=version,
