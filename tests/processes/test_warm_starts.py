@@ -82,6 +82,7 @@ def test_nothing_is_started_if_nothing_fits(tianji, tmp_path):
         ("central",),
         ("multi-learner", "-s", "algorithm.batch_steps=800"),
         ("environments", "-s", "groups=2"),
+        ("gpu-only", "-s", "actors=1"),
         ("impala", "-x", "cartpole_impala"),
         (
             *("apex", "-x", "cartpole_apex", "-s", "algorithm.min_replay_size=500"),
