@@ -28,7 +28,7 @@ FILES = sorted(
     for folder in ("experiments", "inventories", "engine/graph/policies")
     for path in (REPOSITORY / folder).rglob("*.yaml")
 )
-OPEN = ("kwargs", "wrappers", "settings", "variants", "env", "without")
+OPEN = ("kwargs", "wrappers", "settings", "variants", "env", "without", "space")
 """Keys whose inner keys are the author's own; `env` only in an inventory."""
 
 

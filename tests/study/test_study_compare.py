@@ -167,12 +167,18 @@ def test_returns_are_compared_also_without_a_threshold():
     a, b = task.variants
     assert (a.final_return and a.final_return.estimate) == 501
     assert (b.mean_return and b.mean_return.estimate) == pytest.approx(0.75 * 268)
+    assert task.horizon_s == 3
+    assert (a.mean_return_over_time and a.mean_return_over_time.estimate) == pytest.approx(
+        0.75 * 501
+    )
     assert title_of_returns(task).startswith("Highest final return at a: 501")
     lines = ratio_lines(compare_study(manifest_of(), runs))
     assert any(line.startswith("two: b ends at a mean return of 268") for line in lines)
     figure = make_returns(task, runs)
     assert figure is not None
-    assert [axes.get_ylabel() for axes in figure.axes] == ["final return", "return over env steps"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "final return", "return over env steps", "return over time",
+    ]  # fmt: skip
 
 
 def test_the_area_under_a_curve_ends_at_the_horizon():

@@ -28,7 +28,7 @@ from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.config.lookup import find_file
 from tianji_cli.storage.json_files import create_result_dir
 
-SHIPPED = ("staleness", "asynchrony", "overlap", "reference", "spaces")
+SHIPPED = ("staleness", "asynchrony", "overlap", "reference", "spaces", "search")
 
 
 def shipped_study(name: str, *settings: str) -> Study:

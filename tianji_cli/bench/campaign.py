@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.cells import CampaignFiles, CellT, ManifestT, ResultT
+from tianji_cli.bench.crew import Crew, run_side_by_side
 from tianji_cli.storage.safe_files import locked
 
 AnyFiles: TypeAlias = CampaignFiles[Any, Any, Any]
@@ -59,18 +60,29 @@ def run_open_cells(
 
     Args:
         campaign: From a plan, or from `read_campaign`.
-        run_cell: Runs one cell; None: it cannot be measured here, and stays open.
+        run_cell: Runs one cell; None: it cannot be measured here, and stays open. A `Crew` can
+            run several at once.
         finished: Called after each.
 
     Raises:
-        KeyboardInterrupt: The user stopped it; the interrupted cell will be run again.
+        KeyboardInterrupt: The user stopped it; interrupted cells will be run again.
     """
     results: dict[CellT, ResultT] = {}
+    crew = run_cell if isinstance(run_cell, Crew) else None
+
+    def store(cell: CellT, result: ResultT) -> None:
+        campaign.files.write_result(cell, result)
+        results[cell] = result
+        if crew is not None:
+            crew.stored(result)
+
+    if crew is not None and crew.num_parallel > 1:
+        run_side_by_side(crew, campaign.open_cells, store, finished)
+        return results
     for cell in campaign.open_cells:
         result = run_cell(cell)
         if result is not None:
-            campaign.files.write_result(cell, result)
-            results[cell] = result
+            store(cell, result)
             finished(result)
     return results
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import engine
 from engine.errors import ConfigError
+from tianji_cli.analysis.run import ManifestView
 from tianji_cli.bench.machine import Machine
 from tianji_cli.git_state import GitState, git_state
 from tianji_cli.provisioning.bundle import OPTIONAL
@@ -127,6 +128,20 @@ def check_host_versions(earlier: Iterable[Versions], here: Versions, where: str)
     """
     known = {host: packages for cell in earlier for host, packages in cell.items()}
     check_versions({host: known[host] for host in here if host in known}, here, where)
+
+
+def host_versions(manifest: Mapping[str, object]) -> dict[str, dict[str, str]]:
+    """By host of a run, of the packages that it ran with.
+
+    Args:
+        manifest: The run's; hosts that it does not name, or without versions, are left out.
+    """
+    view = ManifestView(dict(manifest))
+    return {
+        host: {name: str(version) for name, version in found.items()}
+        for host in view.section("hosts")
+        if (found := view.section("hosts", host, "versions"))
+    }
 
 
 def _version(versions: Mapping[str, str], package: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -124,6 +125,25 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     return Interval(estimate=estimate, low=low, high=high)
 
 
+def median_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Difference of two medians with its percentile bootstrap interval; blocks are drawn.
+
+    Args:
+        ours: One finite value per block.
+        theirs: The values of the same blocks, in the same order.
+
+    >>> median_difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).estimate
+    2.0
+    """
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    estimate = float(_median(a) - _median(b))
+    if len(a) < 2:
+        return Interval(estimate=estimate)
+    indices = _resample(len(a))
+    low, high = _percentiles(_median(a[indices]) - _median(b[indices]))
+    return Interval(estimate=estimate, low=low, high=high)
+
+
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     """Geometric mean of the ratios within blocks, with its percentile bootstrap interval.
 
@@ -223,7 +243,7 @@ def mean_over_steps(
     """The area under a learning curve divided by its env steps, from its first point to a horizon.
 
     Args:
-        env_steps: Never falling.
+        env_steps: Never falling. Times in their place give the mean over time.
         returns: At these; straight lines are between them.
         horizon: In env steps; what comes after it does not count.
 
@@ -240,13 +260,16 @@ def mean_over_steps(
     return float(area / width) if width > 0 else None
 
 
-def common_horizon(curves: Sequence[Sequence[float]]) -> int | None:
-    """The env steps that all learning curves cover; None if one of them, or all, are missing.
+NumberT = TypeVar("NumberT", int, float)
+
+
+def common_horizon(curves: Sequence[Sequence[NumberT]]) -> NumberT | None:
+    """What all learning curves cover; None if one of them, or all, are missing.
 
     Args:
-        curves: Env steps of each.
+        curves: Env steps, or times, of each.
     """
-    ends = [int(env_steps[-1]) for env_steps in curves if len(env_steps)]
+    ends = [points[-1] for points in curves if len(points)]
     return min(ends) if ends and len(ends) == len(curves) else None
 
 

@@ -15,6 +15,7 @@ from engine.trace.records import Resources
 from tianji_cli.analysis.run import read_manifest
 from tianji_cli.bench.cells import now_text
 from tianji_cli.bench.child import Ended, TimeLimit, run_child
+from tianji_cli.bench.compatibility import host_versions
 from tianji_cli.bench.machine import load_now
 from tianji_cli.bench.process_tree import clean_environment
 from tianji_cli.bench.scaling.records import (
@@ -61,14 +62,9 @@ def measure(run: RunPaths) -> ScalingFigures:
 def versions_of(run: RunPaths) -> dict[str, dict[str, str]]:
     """By host, of the packages that it ran with; none if the run did not come so far."""
     try:
-        manifest = read_manifest(run.manifest)
+        return host_versions(read_manifest(run.manifest).data)
     except ConfigError:
         return {}
-    return {
-        host: {name: str(version) for name, version in found.items()}
-        for host in manifest.section("hosts")
-        if (found := manifest.section("hosts", host, "versions"))
-    }
 
 
 def used_cores(rows: Iterable[Resources]) -> float | None:

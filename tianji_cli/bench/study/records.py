@@ -14,18 +14,20 @@ from typing import Any, Literal, Self
 import msgspec
 
 from engine.files import read_regular
+from engine.spec import Scalar
 from engine.trace.summary import Summary
 from tianji_cli.bench.cells import SCHEMA_VERSION, CampaignFiles, Manifest, Result
 from tianji_cli.bench.kinds import STUDY
 from tianji_cli.bench.machine import check_same
 from tianji_cli.bench.study.spec import Study
+from tianji_cli.config.inventory import Inventory
 from tianji_cli.storage.json_files import decode, write_json
 from tianji_cli.storage.masking import redacted, redacted_json
 from tianji_cli.storage.safe_files import append_descriptor, named_inside, write_file
 
 MAX_RECORDS_BYTES = 1 << 29
 """Of a thousand runs with the longest stored curves."""
-Outcome = Literal["reached", "censored", "ended", "failed"]
+Outcome = Literal["reached", "censored", "ended", "pruned", "failed"]
 
 
 class StudyCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,8 @@ class StudyManifest(Manifest[Study, StudyCell], frozen=True, kw_only=True):
     experiments: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """By task: its experiment file as it was at the start, without settings. Older studies have
     none and read the file."""
+    inventory: Inventory | None = None
+    """Hosts of the runs; null: this machine, without an inventory."""
 
 
 class LearningCurve(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,17 @@ class LearningCurve(msgspec.Struct, frozen=True, kw_only=True):
     t_s: list[float] = []
     env_steps: list[int] = []
     return_mean: list[float] = []
+
+
+class Returns(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run has learnt; null where it has finished too few episodes."""
+
+    final: float | None = None
+    """Mean of its last training episodes."""
+    over_env_steps: float | None = None
+    """Area under its learning curve over env steps, divided by these."""
+    over_time: float | None = None
+    """Area under its learning curve over time, divided by this time."""
 
 
 class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
@@ -67,6 +82,16 @@ class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
     summary: Summary | None = None
     manifest: dict[str, object] = msgspec.field(default_factory=dict)
     curve: LearningCurve = LearningCurve()
+    returns: Returns | None = None
+    """Each over all of its own curve; null in older records."""
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    """The setting of its trial."""
+    intermediate: dict[int, float] = msgspec.field(default_factory=dict)
+    """What the pruner saw of it: mean return by tenth of the budget."""
+    hosts: list[str] = msgspec.field(default_factory=list)
+    """Of the inventory; empty: this machine."""
+    num_beside: int = 0
+    """The most other runs of the study that shared its hosts at once; times say nothing then."""
 
 
 class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
@@ -75,7 +100,7 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
     kind = STUDY
     manifest_type = StudyManifest
     result_type = StudyRun
-    more_report_files = ("README.md",)
+    more_report_files = ("README.md", "best.yaml", "best")
 
     @property
     def records(self) -> Path:
@@ -92,6 +117,19 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
     def experiment(self, task: str) -> Path:
         """The experiment that starts the runs of a task, from the manifest."""
         return named_inside(self.runs, f"{task}.experiment.json")
+
+    def inventory(self, cell: StudyCell) -> Path:
+        """The hosts of one run, as a file."""
+        return named_inside(self.runs, f"{cell.name}.inventory.json")
+
+    @property
+    def trials(self) -> Path:
+        """Optuna's storage of a search."""
+        return self.root / "search.db"
+
+    def best(self, task: str, *, is_only: bool) -> Path:
+        """The best setting of a search, as an experiment file."""
+        return named_inside(self.root, "best.yaml" if is_only else f"best/{task}.yaml")
 
     @property
     def readme(self) -> Path:

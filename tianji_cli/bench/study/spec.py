@@ -11,13 +11,27 @@ import msgspec
 
 from engine.config.config_file import Document, convert, load_experiment
 from engine.errors import ConfigError
-from engine.spec import PositiveFloat, PositiveInt, Scalar, Spec
+from engine.spec import Experiment, PositiveFloat, PositiveInt, Scalar, Spec
 from tianji_cli.bench.kinds import read_suite
+from tianji_cli.bench.search.space import corners, flaws_of, num_trials
+from tianji_cli.bench.search.spec import Search
 from tianji_cli.config.lookup import find_file
 from tianji_cli.storage.run_dir import check_run_id
 
 Settings = dict[str, Scalar]
 """Values by dotted key of the experiment, as `-s` takes them."""
+TRIAL = "trial"
+UNSEARCHED = ("seed", "stop.seconds", "name")
+"""Keys that a search must not vary: what they say belongs to the study."""
+
+
+def trial_name(number: int, total: int) -> str:
+    """Of a trial, as names of variants: sorted by number.
+
+    >>> trial_name(7, 12)
+    'trial07'
+    """
+    return f"{TRIAL}{number:0{len(str(total - 1))}d}"
 
 
 class StudyTask(Spec, frozen=True, kw_only=True):
@@ -55,17 +69,47 @@ class Study(Spec, frozen=True, kw_only=True, tag_field="kind", tag="study"):
     """Blocks: every variant runs once with seed 0, then with seed 1, and so on."""
     budget_s: PositiveFloat
     """Seconds of training that a run may use."""
+    parallel: PositiveInt | Literal["auto"] = "auto"
+    """Runs at once. `auto`: as many as the hosts of an inventory allow without sharing one; without
+    an inventory, one."""
+    hosts_per_run: PositiveInt = 1
+    """Hosts of the inventory that each run gets."""
+    search: Search | None = None
+    """Tries settings that a sampler chooses, in place of variants; `null`: no search."""
     tasks: dict[str, StudyTask]
     """What is run, by name."""
 
     def seeds_of(self, task: str) -> int:
         return self.tasks[task].seeds or self.seeds
 
-    def settings_of(self, task: str, variant: str) -> list[str]:
-        """`KEY=VALUE` words for one run, later ones winning."""
+    def budget_of(self, task: str) -> float:
+        """Seconds of training that a run of this task may use."""
+        return self.tasks[task].budget_s or self.budget_s
+
+    def variants_of(self, task: str) -> list[str]:
+        """What is compared: the variants of a task, or the trials of the search."""
+        if self.search is None:
+            return list(self.tasks[task].variants)
+        total = num_trials(self.search)
+        return [trial_name(number, total) for number in range(total)]
+
+    def trial_of(self, variant: str) -> int:
+        """The number of the trial of this name."""
+        return int(variant.removeprefix(TRIAL))
+
+    def settings_of(
+        self, task: str, variant: str, params: Mapping[str, Scalar] | None = None
+    ) -> list[str]:
+        """`KEY=VALUE` words for one run, later ones winning.
+
+        Args:
+            task, variant: Which.
+            params: The setting of a trial.
+        """
         spec = self.tasks[task]
-        budget: Settings = {"stop.seconds": spec.budget_s or self.budget_s}
-        return setting_words(budget | spec.settings | spec.variants[variant])
+        budget: Settings = {"stop.seconds": self.budget_of(task)}
+        own = spec.variants[variant] if self.search is None else params or {}
+        return setting_words({**budget, **spec.settings, **own})
 
 
 def setting_words(settings: Mapping[str, Scalar]) -> list[str]:
@@ -103,6 +147,9 @@ def load_study(name: str, settings: Sequence[str] = ()) -> Study:
 def _check_task(study: Study, name: str, document: Document) -> None:
     task = study.tasks[name]
     here = ("tasks", name)
+    if study.search is not None:
+        _check_searched(study, study.search, name, document)
+        return
     if not task.variants:
         raise ConfigError("no variant is left", where=document.where((*here, "variants")))
     if task.baseline is not None and task.baseline not in task.variants:
@@ -116,9 +163,59 @@ def _check_task(study: Study, name: str, document: Document) -> None:
         check_run_id(f"{name}-{variant}", where)
         if "seed" in {*task.settings, *settings}:
             raise ConfigError("seeds belong to the study", where=where, fix="set seeds")
-        try:
-            experiment = find_file("experiments", task.experiment)
-            load_experiment(experiment, study.settings_of(name, variant))
-        except ConfigError as error:
-            text = f"{error.where}: {error.what}" if error.where else error.what
-            raise ConfigError(text, where=where, fix=error.fix) from error
+        _check_experiment(task.experiment, study.settings_of(name, variant), where)
+
+
+def _check_searched(study: Study, search: Search, name: str, document: Document) -> None:
+    """A task that is searched has no variants; every bound and choice must be allowed."""
+    task = study.tasks[name]
+    if "variants" in document.data["tasks"][name] or task.baseline is not None:
+        key = "variants" if task.baseline is None else "baseline"
+        raise ConfigError(
+            f"a study that searches has no {key}: the trials are what is compared",
+            where=document.where(("tasks", name, key)),
+            fix="leave it out, or leave out search",
+        )
+    for flaw in flaws_of(search):
+        raise ConfigError(flaw.what, where=document.where(("search", *flaw.path)), fix=flaw.fix)
+    check_run_id(f"{name}-{study.variants_of(name)[-1]}", document.where(("tasks", name)))
+    for key in search.space:
+        where = document.where(("search", "space", key))
+        if key in UNSEARCHED:
+            raise ConfigError(f"{key} belongs to the study", where=where, fix="leave it out")
+        if key in task.settings:
+            what = f"it is searched, and set to {task.settings[key]!r} in the task {name}"
+            raise ConfigError(what, where=where, fix="leave out one of the two")
+    for params in corners(search):
+        words = study.settings_of(name, "", params)
+        shown = ", ".join(setting_words(params))
+        where = f"{document.where(('search', 'space'))}: {shown}"
+        experiment = _check_experiment(task.experiment, words, where)
+        _check_hyperparameters(experiment, where)
+        if search.objective == "time to threshold" and experiment.stop.return_threshold is None:
+            raise ConfigError(
+                "the objective is the time to the threshold, but there is none",
+                where=document.where(("tasks", name)),
+                fix="settings: {stop.return_threshold: 475}",
+            )
+
+
+def _check_experiment(name: str, settings: Sequence[str], where: str) -> Experiment:
+    try:
+        experiment, _ = load_experiment(find_file("experiments", name), settings)
+    except ConfigError as error:
+        text = f"{error.where}: {error.what}" if error.where else error.what
+        raise ConfigError(text, where=where, fix=error.fix) from error
+    return experiment
+
+
+def _check_hyperparameters(experiment: Experiment, where: str) -> None:
+    """Of algorithms that come with TianJi; others are checked when they run."""
+    if experiment.named_modules:
+        return
+    from engine.algorithms.registry import read_config  # it imports torch
+
+    try:
+        read_config(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{error.where}: {error.what}", where=where, fix=error.fix) from error

@@ -61,8 +61,9 @@ def bench_command(request: BenchRequest, output: Output) -> int:
     """
     _check_answerable(request)
     if request.resume is not None:
+        defining = request.given.keys() - {"--parallel"}
         request.refuse(
-            dict.fromkeys(request.given, "a resumed benchmark keeps its settings"),
+            dict.fromkeys(defining, "a resumed benchmark keeps its settings"),
             "start a new one",
         )
         info, root = request.resumed()
@@ -151,7 +152,8 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
 
     files = BenchFiles
     unused: ClassVar[Mapping[str, str]] = {
-        "--hosts": "a comparison of systems runs on this machine and takes no inventory"
+        "--hosts": "a comparison of systems runs on this machine and takes no inventory",
+        "--parallel": "a comparison of systems runs one cell at a time, for fair times",
     }
     can_merge = True
 

@@ -16,7 +16,7 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="[SUITE]",
         help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
-        " staleness, asynchrony, overlap, reference, spaces; or your own file.",
+        " staleness, asynchrony, overlap, reference, spaces, search; or your own file.",
         autocompletion=completion.suites,
     ),
 ]
@@ -24,7 +24,7 @@ InventoryArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[INVENTORY]",
-        help="Hosts of a scaling suite (default: the running lab) or a transport suite.",
+        help="Hosts of a scaling suite (default: the running lab), a transport suite or a study.",
         show_default=False,
     ),
 ]
@@ -33,7 +33,16 @@ HostsOption = Annotated[
     optional(
         "--hosts",
         metavar="INVENTORY",
-        help="Same as INVENTORY; `lab` is the running lab. For transport between hosts.",
+        help="Same as INVENTORY; `lab` is the running lab. For transport and studies.",
+    ),
+]
+ParallelOption = Annotated[
+    str | None,
+    optional(
+        "--parallel",
+        metavar="N|auto",
+        help="Runs of a study at once. Default: as many as the hosts of INVENTORY allow; on this"
+        " machine one.",
     ),
 ]
 CompareOption = Annotated[
@@ -130,6 +139,7 @@ def bench(
     suite: SuiteArgument = "smoke",
     inventory: InventoryArgument = None,
     hosts: HostsOption = None,
+    parallel: ParallelOption = None,
     compare: CompareOption = "single-process",
     tasks: TaskOption = None,
     seeds: SeedsOption = None,
@@ -174,6 +184,7 @@ def bench(
         skip_missing=skip_missing,
         strict=strict,
         trusts=trust,
+        parallel=parallel,
     )
     raise typer.Exit(command.bench_command(request, output))
 

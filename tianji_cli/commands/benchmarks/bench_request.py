@@ -12,6 +12,7 @@ from engine.config.config_file import suggest
 from engine.errors import ConfigError
 from engine.spec import MAX_FLOAT
 from tianji_cli.bench.kinds import KindInfo, kinds_at
+from tianji_cli.bench.places import MAX_PARALLEL, Parallel
 from tianji_cli.bench.systems.base import SystemOptions
 from tianji_cli.storage.run_dir import check_run_id
 
@@ -45,6 +46,7 @@ class BenchRequest:
     skip_missing: bool
     strict: bool
     trusts: bool = False
+    parallel: str | None = None
 
     @property
     def given(self) -> dict[str, bool]:
@@ -58,6 +60,7 @@ class BenchRequest:
             "-s": bool(self.settings),
             "--name": self.name is not None,
             "--skip-missing": self.skip_missing,
+            "--parallel": self.parallel is not None,
         }
 
     def refuse(self, unused: Mapping[str, str], instead: str = "use another suite") -> None:
@@ -73,6 +76,22 @@ class BenchRequest:
         for option, reason in unused.items():
             if self.given[option]:
                 raise ConfigError(reason, where=option, fix=f"leave it out, or {instead}")
+
+    def checked_parallel(self) -> Parallel | None:
+        """The value of `--parallel`; None if it is not given.
+
+        Raises:
+            ConfigError: It is neither `auto` nor a number of runs.
+        """
+        if self.parallel is None or self.parallel == "auto":
+            return self.parallel  # type: ignore[return-value]  # mypy does not narrow to the word
+        if not self.parallel.isdecimal() or not 1 <= int(self.parallel) <= MAX_PARALLEL:
+            raise ConfigError(
+                f"{self.parallel!r} is not a number of runs",
+                where="--parallel",
+                fix=f"auto, or 1 to {MAX_PARALLEL}",
+            )
+        return int(self.parallel)
 
     def checked_budget_s(self) -> float | None:
         """The value of `--budget`.

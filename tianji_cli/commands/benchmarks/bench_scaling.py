@@ -52,6 +52,7 @@ class ScalingKind(Kind[ScalingFiles, ScalingManifest, ScalingCell, ScalingResult
     files = ScalingFiles
     unused: ClassVar[Mapping[str, str]] = {
         "--compare": "scaling compares numbers of nodes, not systems",
+        "--parallel": "a benchmark of scaling runs one cell at a time, for fair times",
         "--task": "a scaling suite has one task",
         "--skip-missing": "scaling needs no other system",
     }

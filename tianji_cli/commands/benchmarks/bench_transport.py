@@ -116,6 +116,7 @@ class TransportKind(Kind[TransportFiles, TransportManifest, TransportCell, Trans
         "--compare": "transport compares methods: choose with -s methods=[tianji,limit]",
         "--task": "transport has no tasks: choose with -s sizes_bytes=[1024]",
         "--budget": "transport has no budget: set measure_s",
+        "--parallel": "a benchmark of transport runs one cell at a time, for fair times",
         "--skip-missing": "transport measures what is installed and lists the rest",
     }
 

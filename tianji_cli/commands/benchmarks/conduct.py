@@ -69,6 +69,13 @@ class Kind(ABC, Generic[FilesT, ManifestT, CellT, ResultT]):
         """The same with the current state of what open cells need; raises if that has changed."""
         return work
 
+    def scheduled(
+        self, work: Campaign[FilesT, ManifestT, CellT], request: BenchRequest
+    ) -> Campaign[FilesT, ManifestT, CellT]:
+        """The same with what the user can choose whenever it starts or is resumed: how many cells
+        run at once. Raises if they cannot run here."""
+        return work
+
     @abstractmethod
     def announce(self, work: Campaign[FilesT, ManifestT, CellT]) -> Iterator[str]:
         """Prints the work and its duration, before anything starts."""
@@ -141,6 +148,7 @@ def conduct(
             work = kind.plan(request, output)
         else:
             work = _resumed(kind, root, request, output, held)
+        work = kind.scheduled(work, request)
         _announce(kind, work, output)
         if request.dry_run:
             if output.is_json:

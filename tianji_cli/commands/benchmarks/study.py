@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
+from engine.errors import ConfigError
 from tianji_cli import units
+from tianji_cli.bench.places import Parallel, Place, places_of
+from tianji_cli.bench.scaling.suite import find_inventory
+from tianji_cli.bench.search.board import need_optuna
+from tianji_cli.bench.study.compare import TaskResult
+from tianji_cli.bench.study.crew import StudyCrew
 from tianji_cli.bench.study.records import StudyCell, StudyFiles, StudyManifest, StudyRun
-from tianji_cli.bench.study.run import StudyCampaign, new_study, run_cell
+from tianji_cli.bench.study.run import StudyCampaign, new_study
+from tianji_cli.bench.study.searching import Searcher
 from tianji_cli.bench.study.spec import Study, load_study
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest, chosen
 from tianji_cli.commands.benchmarks.conduct import Kind
+from tianji_cli.config.inventory import load_inventory
 from tianji_cli.output import Output
 from tianji_cli.render.bench.bench_live import BenchDisplay
+from tianji_cli.render.bench.search_text import search_words, setting_text
 from tianji_cli.render.run.rows import mean_at_end
+from tianji_cli.storage.masking import filled
 
 
 class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
@@ -26,7 +37,6 @@ class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
     files = StudyFiles
     unused: ClassVar[Mapping[str, str]] = {
         "--compare": "a study compares settings of TianJi, not systems",
-        "--hosts": "a study runs on this machine and takes no inventory",
         "--skip-missing": "a study uses no other system",
     }
 
@@ -38,25 +48,56 @@ class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
         budget_s = request.checked_budget_s()
         if budget_s is not None:
             study = msgspec.structs.replace(_without(study, "budget_s"), budget_s=budget_s)
-        return new_study(study, request.results / request.new_id("study", study.name))
+        inventory = None
+        if request.inventory is not None:
+            named_lab = request.inventory == "lab"
+            inventory = load_inventory(find_inventory(None if named_lab else request.inventory))
+        root = request.results / request.new_id("study", study.name)
+        return new_study(study, root, inventory)
+
+    def renew(self, work: StudyCampaign) -> StudyCampaign:
+        inventory = work.manifest.inventory
+        if inventory is None:
+            return work
+        fix = "restore that file; only a new study can use another"
+        changed = msgspec.structs.replace(work.manifest, inventory=filled(inventory, fix))
+        return replace(work, manifest=changed)
+
+    def scheduled(self, work: StudyCampaign, request: BenchRequest) -> StudyCampaign:
+        work = _with_parallel(work, request.checked_parallel())
+        if work.open_cells:
+            _check_places(work.manifest)
+            if work.manifest.suite.search is not None:
+                need_optuna()
+        return work
 
     def announce(self, work: StudyCampaign) -> Iterator[str]:
         study, cells = work.manifest.suite, work.open_cells
+        places = _places_in(work.manifest)
         done = f" ({work.num_done} of {len(work.manifest.cells)} done)" if work.num_done else ""
-        longest_s = sum(study.tasks[cell.task].budget_s or study.budget_s for cell in cells)
+        total_s = sum(study.budget_of(cell.task) for cell in cells)
+        if study.search is not None:
+            yield search_words(study.search)
         yield (
-            f"{units.plural(len(cells), 'run')}{done}, one after the other, at most"
-            f" {units.seconds(longest_s)} of training in all"
+            f"{units.plural(len(cells), 'run')}{done}, {_side_by_side(len(places))}, at most"
+            f" {units.seconds(total_s / len(places))} of training in all"
         )
+        if work.manifest.inventory is not None:
+            yield f"hosts: {'; '.join(dict.fromkeys(place.name for place in places))}"
+        if any(place.is_shared for place in places):
+            yield "runs share cores, so their times will not be compared; returns will be"
 
     def runner(
         self, work: StudyCampaign, display: BenchDisplay, held: ExitStack
     ) -> Callable[[StudyCell], StudyRun]:
-        def run(cell: StudyCell) -> StudyRun:
-            display.show(cell.name)
-            return run_cell(work, cell)
+        is_searching = work.manifest.suite.search is not None and len(work.open_cells) > 0
+        searcher = Searcher(work, held) if is_searching else None
+        places = _places_in(work.manifest)
 
-        return run
+        def show(running: Sequence[str]) -> None:
+            display.show(", ".join(running))
+
+        return StudyCrew(work, places, searcher, show, display.say)
 
     def line(self, result: StudyRun) -> str:
         return f"{result.cell.name}: {_words(result)}"
@@ -68,11 +109,46 @@ class StudyKind(Kind[StudyFiles, StudyManifest, StudyCell, StudyRun]):
 
         report = write_study_report(roots[0], out)
         show_study(report, output)
-        return all(
-            item.num_failed == item.num_censored == 0
-            for task in report.comparison.tasks
-            for item in task.variants
+        return all(map(_is_complete, report.comparison.tasks))
+
+
+def _with_parallel(work: StudyCampaign, parallel: Parallel | None) -> StudyCampaign:
+    """The same with as many runs at once; None: as its file says."""
+    if parallel is None:
+        return work
+    study = msgspec.structs.replace(work.manifest.suite, parallel=parallel)
+    return replace(work, manifest=msgspec.structs.replace(work.manifest, suite=study))
+
+
+def _places_in(manifest: StudyManifest) -> list[Place]:
+    """Where the runs of a study take place."""
+    study = manifest.suite
+    return places_of(manifest.inventory, study.hosts_per_run, study.parallel)
+
+
+def _check_places(manifest: StudyManifest) -> None:
+    """Raises ConfigError if there are too few hosts, or a search for the shortest time shares
+    them."""
+    search, is_shared = manifest.suite.search, any(p.is_shared for p in _places_in(manifest))
+    if search is not None and search.objective == "time to threshold" and is_shared:
+        raise ConfigError(
+            "runs that share cores cannot be compared by their times",
+            where="search.objective",
+            fix="--parallel auto, or another objective",
         )
+
+
+def _side_by_side(num_places: int) -> str:
+    return "one after the other" if num_places == 1 else f"{num_places} at a time"
+
+
+def _is_complete(task: TaskResult) -> bool:
+    """Whether nothing is missing, censored or has failed; of a search whether it found a best
+    setting, and no trial has failed."""
+    if task.search is not None:
+        failed = any(trial.state in ("failed", "open") for trial in task.search.trials)
+        return task.search.best is not None and not failed
+    return all(item.num_failed == item.num_censored == 0 for item in task.variants)
 
 
 def _without(study: Study, key: str) -> Study:
@@ -84,9 +160,14 @@ def _without(study: Study, key: str) -> Study:
 
 
 def _words(run: StudyRun) -> str:
+    setting = f"{setting_text(run.params)}: " if run.params else ""
+    return f"{setting}{_outcome_words(run)}"
+
+
+def _outcome_words(run: StudyRun) -> str:
     summary = run.summary
     if run.outcome == "failed" or summary is None:
-        return f"failed: {run.detail}"
+        return f"{run.outcome}: {run.detail}"
     rate = units.rate(summary.consume_per_s)
     if run.outcome == "reached":
         when, steps = units.seconds(summary.time_to_threshold_s), summary.steps_to_threshold

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tianji_cli.bench.campaign import check_finished
+from tianji_cli.bench.study.best import best_experiment
 from tianji_cli.bench.study.compare import StudyComparison, TaskResult, compare_study
-from tianji_cli.bench.study.records import StudyCell, StudyFiles, StudyRun
+from tianji_cli.bench.study.records import StudyCell, StudyFiles, StudyManifest, StudyRun
 from tianji_cli.commands.benchmarks.conduct import ANOTHER_PLACE
 from tianji_cli.output import Output
+from tianji_cli.render.bench.search_text import best_rows, search_lines, short_headings
 from tianji_cli.render.bench.study_text import SHORT_HEADINGS, ratio_lines, short_row
 from tianji_cli.storage.json_files import write_json, writing
 from tianji_cli.storage.run_dir import from_here
@@ -40,7 +42,7 @@ class StudyReport:
 
 
 def write_study_report(root: Path, out: Path | None) -> StudyReport:
-    """Writes plots, `comparison.json`, `report.html` and `README.md`.
+    """Writes plots, `comparison.json` and both pages; of a search also its best setting.
 
     Args:
         root: A study's directory.
@@ -66,33 +68,62 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
         if target != source:
             source.keep_at(target, manifest, runs)
         make_inside(target.root, target.plots)
-        page = StudyPage(manifest, comparison, list(runs.values()), _draw(comparison, runs, target))
+        figures = _draw(manifest, comparison, runs, target)
+        page = StudyPage(manifest, comparison, list(runs.values()), figures)
         write_json(target.comparison, comparison)
         write_file(target.report, render_study_html(page, target.root))
         write_file(target.readme, render_study_markdown(page, target.root))
+        _write_best(manifest, comparison, target)
     return StudyReport(comparison, target.report)
 
 
-def _draw(
-    comparison: StudyComparison, runs: Mapping[StudyCell, StudyRun], target: StudyFiles
-) -> list[PageFigure]:
-    from tianji_cli.render.bench.figures_study import make_comparison, make_learning, make_returns
-    from tianji_cli.render.bench.study_text import (
-        title_of_comparison,
-        title_of_learning,
-        title_of_returns,
-    )
-
-    drawn = []
+def _write_best(manifest: StudyManifest, comparison: StudyComparison, target: StudyFiles) -> None:
+    """The best setting of each search, as an experiment file."""
     for task in comparison.tasks:
-        for kind, figure, title in (
-            ("comparison", make_comparison(task, runs), title_of_comparison),
-            ("returns", make_returns(task, runs), title_of_returns),
-            ("learning", make_learning(task, runs), title_of_learning),
-        ):
-            if figure is not None:
-                drawn.append(_save(figure, target, f"{task.task}-{kind}", title(task)))
-    return drawn
+        text = None if task.search is None else best_experiment(manifest, task.task, task.search)
+        if text is not None:
+            path = target.best(task.task, is_only=len(comparison.tasks) == 1)
+            make_inside(target.root, path.parent)
+            write_file(path, text)
+
+
+def _draw(
+    manifest: StudyManifest,
+    comparison: StudyComparison,
+    runs: Mapping[StudyCell, StudyRun],
+    target: StudyFiles,
+) -> list[PageFigure]:
+    return [
+        _save(figure, target, f"{task.task}-{kind}", title(task))
+        for task in comparison.tasks
+        for kind, figure, title in _figures(manifest, task, runs)
+        if figure is not None
+    ]
+
+
+def _figures(
+    manifest: StudyManifest, task: TaskResult, runs: Mapping[StudyCell, StudyRun]
+) -> list[tuple[str, Figure | None, Callable[[TaskResult], str]]]:
+    """Name, figure and title of what is drawn for a task."""
+    from tianji_cli.render.bench import figures_search, figures_study, search_text, study_text
+
+    search = manifest.suite.search
+    if search is None:
+        return [
+            (
+                "comparison",
+                figures_study.make_comparison(task, runs),
+                study_text.title_of_comparison,
+            ),
+            ("returns", figures_study.make_returns(task, runs), study_text.title_of_returns),
+            ("learning", figures_study.make_learning(task, runs), study_text.title_of_learning),
+        ]
+    return [
+        ("history", figures_search.make_history(task), search_text.title_of_history),
+        ("importance", figures_search.make_importance(task), search_text.title_of_importance),
+        ("slices", figures_search.make_slices(task, search.space), search_text.title_of_slices),
+        ("trials", figures_search.make_trials(task, runs), search_text.title_of_trials),
+    ]
 
 
 def _save(figure: Figure, target: StudyFiles, name: str, title: str) -> PageFigure:
@@ -107,20 +138,34 @@ def show_study(report: StudyReport, output: Output) -> None:
     """Prints the table, or one JSON document."""
     found = report.comparison
     tables = (_task_table(found.study_id, task) for task in found.tasks)
-    lines = (Text(line) for line in ratio_lines(found))
-    output.findings(
-        found, itertools.chain(tables, lines), found.warnings, f"report: {from_here(report.page)}"
+    lines = (
+        Text(line)
+        for line in (*itertools.chain(*map(search_lines, found.tasks)), *ratio_lines(found))
     )
+    where = [f"report: {from_here(report.page)}"]
+    if any(task.search is not None and task.search.best is not None for task in found.tasks):
+        best = StudyFiles(report.page.parent)
+        only = len(found.tasks) == 1
+        files = (from_here(best.best(task.task, is_only=only)) for task in found.tasks)
+        where += [f"best setting: {file}" for file in files]
+    output.findings(found, itertools.chain(tables, lines), found.warnings, "\n".join(where))
 
 
 def _task_table(study_id: str, task: TaskResult) -> Table:
-    """Medians of one task, one row per variant."""
+    """Medians of one task, one row per variant; of a search its best trials."""
     goal = "" if task.threshold is None else f" to {task.threshold:g}"
-    title = Text(f"{study_id} · {task.task}{goal}")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    if task.search is not None:
+        rows = best_rows(task.search)
+        return _table(f"{study_id} · {task.task}: best trials", short_headings(task.search), rows)
+    rows = [short_row(item, task.threshold) for item in task.variants]
+    return _table(f"{study_id} · {task.task}{goal}", SHORT_HEADINGS, rows)
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
-    for heading in SHORT_HEADINGS:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for item in task.variants:
-        table.add_row(*(Text(cell) for cell in short_row(item)))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tianji_cli.bench.statistics import Interval
 from tianji_cli.bench.study.compare import (
     TaskResult,
+    VariantResult,
     final_return_of,
+    is_judged,
     mean_return_of,
+    mean_return_over_time_of,
     runs_of,
     steps_of,
     throughput_of,
@@ -49,14 +53,18 @@ def make_comparison(task: TaskResult, runs: Runs) -> Figure | None:
     if len(task.variants) < 2 or not any(item.num_runs for item in task.variants):
         return None
     has_steps = any(item.steps_to_threshold for item in task.variants)
-    num_panels = 2 if has_steps else 1
+    has_rates = task.times_not_compared is None
+    num_panels = has_steps + has_rates
+    if not num_panels:
+        return None
     with in_style():
         size = (SIZE_INCHES[0], 0.7 * num_panels * SIZE_INCHES[1])
         figure = Figure(figsize=size, layout="constrained")
         panels: list[Axes] = list(figure.subplots(num_panels, 1, sharex=True, squeeze=False)[:, 0])
-        _draw_throughput(panels[0], task, runs)
+        if has_rates:
+            _draw_throughput(panels[0], task, runs)
         if has_steps:
-            _draw_steps(panels[1], task, runs)
+            _draw_steps(panels[-1], task, runs)
         lowest = panels[-1]
         _name_variants(lowest, task)
         panels[0].set_title(title_of_comparison(task))
@@ -94,31 +102,25 @@ def _name_variants(axes: Axes, task: TaskResult) -> None:
 
 
 def make_returns(task: TaskResult, runs: Runs) -> Figure | None:
-    """Final return over the variants, and below it that over all env steps, if curves were kept.
+    """Final return over the variants, and below it those over all env steps and over the time, if
+    curves were kept.
 
     Returns:
         None for a single variant, or if no run has finished an episode.
     """
     if len(task.variants) < 2 or not any(item.final_return for item in task.variants):
         return None
-    horizon = task.horizon_env_steps
-    has_curves = horizon is not None and any(item.mean_return for item in task.variants)
+    kinds = [kind for kind in _return_kinds(task) if any(map(kind.median, task.variants))]
     with in_style():
-        size = (SIZE_INCHES[0], 0.7 * (1 + has_curves) * SIZE_INCHES[1])
+        size = (SIZE_INCHES[0], 0.7 * len(kinds) * SIZE_INCHES[1])
         figure = Figure(figsize=size, layout="constrained")
-        panels: list[Axes] = list(
-            figure.subplots(1 + has_curves, 1, sharex=True, squeeze=False)[:, 0]
-        )
-        for index, item in enumerate(task.variants):
-            own = [run for run in runs_of(runs, task.task, item.variant) if run.outcome != "failed"]
-            _draw_seeds(panels[0], index, [final_return_of(run) for run in own])
-            _draw_median(panels[0], index, item.final_return)
-            if horizon is not None and has_curves:
-                _draw_seeds(panels[1], index, [mean_return_of(run, horizon) for run in own])
-                _draw_median(panels[1], index, item.mean_return)
-        labels = ("final return", "return over env steps")
-        for axes, label in zip(panels, labels, strict=False):
-            axes.set_ylabel(label)
+        panels: list[Axes] = list(figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0])
+        for axes, kind in zip(panels, kinds, strict=True):
+            for index, item in enumerate(task.variants):
+                own = filter(is_judged, runs_of(runs, task.task, item.variant))
+                _draw_seeds(axes, index, [kind.of(run) for run in own])
+                _draw_median(axes, index, kind.median(item))
+            axes.set_ylabel(kind.label)
             axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
             axes.grid(False, axis="x")
         _name_variants(panels[-1], task)
@@ -127,6 +129,38 @@ def make_returns(task: TaskResult, runs: Runs) -> Figure | None:
         handles, names = panels[-1].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower left", ncols=3)
         return figure
+
+
+@dataclass(frozen=True)
+class _ReturnKind:
+    """One panel: what it is called, of a run, and of a variant."""
+
+    label: str
+    of: Callable[[StudyRun], float | None]
+    median: Callable[[VariantResult], Interval | None]
+
+
+def _return_kinds(task: TaskResult) -> list[_ReturnKind]:
+    """Those that can be computed for the task."""
+    steps, time_s = task.horizon_env_steps, task.horizon_s
+    found = [_ReturnKind("final return", final_return_of, lambda item: item.final_return)]
+    if steps is not None:
+        found.append(
+            _ReturnKind(
+                "return over env steps",
+                lambda run: mean_return_of(run, steps),
+                lambda item: item.mean_return,
+            )
+        )
+    if time_s is not None:
+        found.append(
+            _ReturnKind(
+                "return over time",
+                lambda run: mean_return_over_time_of(run, time_s),
+                lambda item: item.mean_return_over_time,
+            )
+        )
+    return found
 
 
 def _draw_seeds(axes: Axes, place: int, values: Sequence[float | None]) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tianji_cli.bench.study.compare import StudyComparison
+from tianji_cli.bench.study.compare import StudyComparison, TaskResult
 from tianji_cli.bench.study.records import StudyManifest, StudyRun
+from tianji_cli.render.bench.search_text import MEANING as SEARCH_MEANING
+from tianji_cli.render.bench.search_text import search_lines, trial_headings, trial_rows
 from tianji_cli.render.bench.study_text import (
     HEADINGS,
     MEANING,
@@ -52,6 +54,8 @@ def render_study_html(page: StudyPage, base: Path) -> str:
         heading=study.name,
         soft=study.summary,
         notes=page.comparison.warnings,
+        searches=[_search(task) for task in page.comparison.tasks if task.search is not None],
+        search_meaning=SEARCH_MEANING,
         headings=HEADINGS,
         results=result_rows(page.comparison),
         sentences=ratio_lines(page.comparison),
@@ -76,9 +80,8 @@ def render_study_markdown(page: StudyPage, base: Path) -> str:
         f"# {study.name}",
         f"{study.summary}.",
         *([_list(page.comparison.warnings)] if page.comparison.warnings else []),
-        _table(HEADINGS, result_rows(page.comparison)),
-        *([_list(lines)] if (lines := ratio_lines(page.comparison)) else []),
-        MEANING,
+        *_search_parts(page),
+        *_result_parts(page),
         *figures,
         "## Every run",
         _table(RUN_HEADINGS, run_rows(page.runs)),
@@ -87,6 +90,39 @@ def render_study_markdown(page: StudyPage, base: Path) -> str:
         "Written by `tianji report` from `study.json` and `runs.jsonl` alone.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+@dataclass(frozen=True)
+class SearchPart:
+    """What a search has found for one task, as templates take it."""
+
+    task: str
+    sentences: Sequence[str]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _search(task: TaskResult) -> SearchPart:
+    assert task.search is not None
+    rows = trial_rows(task.search)
+    return SearchPart(task.task, search_lines(task), trial_headings(task.search), rows)
+
+
+def _search_parts(page: StudyPage) -> list[str]:
+    found = [_search(task) for task in page.comparison.tasks if task.search is not None]
+    parts = [
+        part
+        for search in found
+        for part in (_list(search.sentences), _table(search.headings, search.rows))
+    ]
+    return [*parts, SEARCH_MEANING] if parts else []
+
+
+def _result_parts(page: StudyPage) -> list[str]:
+    if not (rows := result_rows(page.comparison)):
+        return []
+    lines = ratio_lines(page.comparison)
+    return [_table(HEADINGS, rows), *([_list(lines)] if lines else []), MEANING]
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ HEADINGS = (
     "env steps/s",
     "final return",
     "return over env steps",
+    "return over time",
     "lag mean",
     "lag max",
     "dropped",
@@ -31,6 +32,7 @@ SHORT_HEADINGS = (
     "env steps",
     "time",
     "env steps/s",
+    "final return",
     "lag mean",
     "lag max",
 )
@@ -41,7 +43,8 @@ MEANING = (
     " did not reach its threshold counts as longer than any that did. The final return is the mean"
     " of a run's last training episodes when it ended, so it may lie below a threshold that was"
     " reached before; the return over env steps is the area under its learning"
-    " curve, divided by the env steps that the curves of all runs cover."
+    " curve, divided by the env steps that the curves of all runs cover; the return over time is"
+    " the same over seconds of training."
 )
 RUN_HEADINGS = (
     "run",
@@ -58,6 +61,12 @@ _RATIOS = {
     "time_to_threshold_s": "time to the threshold",
     "consume_per_s": "throughput",
 }
+_RETURNS = {
+    "final_return": "final return",
+    "mean_return": "return over env steps",
+    "mean_return_over_time": "return over time",
+}
+NOT_COMPARED = "not compared"
 Format = Callable[[float], str]
 
 
@@ -81,6 +90,7 @@ def result_rows(comparison: StudyComparison) -> list[tuple[str, ...]]:
     return [
         (task.task, item.variant, *_cells(task, item))
         for task in comparison.tasks
+        if task.search is None
         for item in task.variants
     ]
 
@@ -90,21 +100,25 @@ def _cells(task: TaskResult, item: VariantResult) -> tuple[str, ...]:
         return (units.NONE,) * (len(HEADINGS) - 2)
     has_goal = task.threshold is not None
     reached = f"{item.num_reached} of {item.num_runs}"
+    no_time = None if task.times_not_compared is None else NOT_COMPARED
+    time = interval_text(item.time_to_threshold_s, units.seconds) if has_goal else units.NONE
+    rate = interval_text(item.consume_per_s, whole) if item.consume_per_s else units.NONE
     return (
         units.short(task.threshold) if task.threshold is not None else units.NONE,
         reached if has_goal else units.NONE,
         interval_text(item.steps_to_threshold, whole) if has_goal else units.NONE,
-        interval_text(item.time_to_threshold_s, units.seconds) if has_goal else units.NONE,
-        interval_text(item.consume_per_s, whole) if item.consume_per_s else units.NONE,
+        no_time or time,
+        no_time or rate,
         return_text(item.final_return, task.threshold),
         return_text(item.mean_return, task.threshold),
+        no_time or return_text(item.mean_return_over_time, task.threshold),
         units.number(item.lag_mean, 2),
         units.count(item.lag_max),
         units.NONE if item.dropped_share is None else f"{item.dropped_share:.1%}",
     )
 
 
-def short_row(item: VariantResult) -> tuple[str, ...]:
+def short_row(item: VariantResult, threshold: float | None = None) -> tuple[str, ...]:
     """One variant in the columns of `SHORT_HEADINGS`: medians without their intervals."""
     return (
         item.variant,
@@ -112,6 +126,7 @@ def short_row(item: VariantResult) -> tuple[str, ...]:
         _estimate_text(item.steps_to_threshold, whole),
         _estimate_text(item.time_to_threshold_s, units.seconds),
         _estimate_text(item.consume_per_s, whole),
+        _estimate_text(item.final_return, lambda value: units.mean_return(value, threshold)),
         units.number(item.lag_mean, 2),
         units.count(item.lag_max),
     )
@@ -142,15 +157,46 @@ def return_lines(comparison: StudyComparison) -> list[str]:
         )
         + "."
         for task in comparison.tasks
+        if task.search is None
         for item in task.variants
         if item.final_return is not None
     ]
 
 
+def difference_lines(comparison: StudyComparison) -> list[str]:
+    """What each variant has learnt more than the baseline of its task, a sentence for each."""
+    return [
+        f"{task.task}: the {text} of {item.variant} is {_signed(item.differences[name])} than that"
+        f" of {task.baseline} (difference of the medians over the same seeds)."
+        for task in comparison.tasks
+        for item in task.variants
+        for name, text in _RETURNS.items()
+        if name in item.differences
+    ]
+
+
+def _signed(difference: Interval) -> str:
+    """How much higher or lower, with the interval of the signed difference.
+
+    >>> _signed(Interval(estimate=-12.5, low=-20.0, high=-3.0))
+    'lower by 12.5 [-20.0–-3.00]'
+    """
+    side = "lower" if difference.estimate < 0 else "higher"
+    text = f"{side} by {units.mean_return(abs(difference.estimate))}"
+    if difference.low is None or difference.high is None:
+        return text
+    bounds = "–".join(map(units.mean_return, (difference.low, difference.high)))
+    return f"{text} [{bounds}]"
+
+
 def ratio_lines(comparison: StudyComparison) -> list[str]:
     """What each variant needs against the baseline of its task, a sentence for each figure; then
     the returns."""
-    return [*_ratio_lines(comparison), *return_lines(comparison)]
+    return [
+        *_ratio_lines(comparison),
+        *return_lines(comparison),
+        *difference_lines(comparison),
+    ]
 
 
 def _ratio_lines(comparison: StudyComparison) -> list[str]:

@@ -1,0 +1,1 @@
+"""Search for the best setting: what is tried, and what has been learnt from it."""
