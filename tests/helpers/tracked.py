@@ -22,17 +22,25 @@ from tianji_cli.tracking.tools import Tool
 Points: TypeAlias = dict[str, list[tuple[int, float]]]
 """By name, env steps and value, in the order of the table."""
 
-LOSSES = {"approximate_kl": "approx_kl", "q_mean": "q_values"}
+RENAMED = {
+    "approximate_kl": "losses/approx_kl",
+    "q_mean": "losses/q_values",
+    "learning_rate": "charts/learning_rate",
+}
 
 
 def traced_points(run: Path) -> Points:
     """The values that come straight from a row; rates and resources are made from two."""
     trace, points = run / "trace", defaultdict[str, list[tuple[int, float]]](list)
     counts = read_table(trace, Ledger)
+    has_several = facts_of("", read_manifest(run / "manifest.json")).replicas.get("learner", 1) > 1
 
     def steps_at(t_s: float) -> int:
         newer = (row.collected for row in counts if row.t_s >= t_s)
         return next(newer, counts[-1].collected)
+
+    def of(learner: int) -> str:
+        return f"/learner-{learner}" if has_several else ""
 
     def add(name: str, steps: int, value: float) -> None:
         if math.isfinite(value):
@@ -45,13 +53,13 @@ def traced_points(run: Path) -> Points:
         add("eval/episodic_return", evaluation.env_steps_collected, evaluation.return_mean)
     for update in read_table(trace, Consumption):
         steps = steps_at(update.t_s)
-        add("charts/updates", steps, update.updates_total)
-        add("time/update_s", steps, update.update_s)
+        add("charts/updates" + of(update.learner), steps, update.updates_total)
+        add("time/update_s" + of(update.learner), steps, update.update_s)
         for name, value in update.metrics.items():
-            add(f"losses/{LOSSES.get(name, name)}", steps, value)
+            add(RENAMED.get(name, f"losses/{name}") + of(update.learner), steps, value)
     for batch in read_table(trace, Staleness):
-        add("staleness/lag_mean", steps_at(batch.t_s), batch.lag_mean)
-        add("staleness/age_max_s", steps_at(batch.t_s), batch.age_max_s)
+        add("staleness/lag_mean" + of(batch.learner), steps_at(batch.t_s), batch.lag_mean)
+        add("staleness/age_max_s" + of(batch.learner), steps_at(batch.t_s), batch.age_max_s)
     for drawn in read_table(trace, Replay):
         add("replay/replay_ratio", steps_at(drawn.t_s), drawn.replay_ratio)
         add("replay/sample_age_mean_s", steps_at(drawn.t_s), drawn.sample_age_mean_s)
