@@ -12,8 +12,8 @@ from tianji_cli.storage.run_dir import RunPaths
 
 pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
 pytest.importorskip("sqlalchemy", reason="the extra `mlflow` is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore")
-"""Of its libraries, about each other."""
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+"""It makes all tables of its database; its libraries warn of each other."""
 
 
 @pytest.fixture

@@ -103,9 +103,18 @@ def test_a_killed_one_is_written_down_although_it_could_not(monkeypatch, paths):
 def test_one_that_is_not_done_in_time_is_ended(monkeypatch, paths):
     monkeypatch.setattr(trackers_module, "FINISH_S", 0.2)
     scene = Scene(monkeypatch, paths, *python(IS_STUCK))
+    write_state(paths, TrackerState(tool="wandb", where="there"))
     wait_for(lambda: "ready" in scene.log, 30, "it has begun")
     (result,) = scene.trackers.finish()
-    assert result.state.error == "was still busy, and was ended"
+    assert result.state.error == "had not passed on everything in time"
+
+
+def test_one_that_has_not_reached_its_tool_gets_less_time(monkeypatch, paths):
+    monkeypatch.setattr(trackers_module, "REACH_S", 0.2)
+    scene = Scene(monkeypatch, paths, *python(IS_STUCK))
+    wait_for(lambda: "ready" in scene.log, 30, "it has begun")
+    (result,) = scene.trackers.finish()
+    assert result.state.error == "had not reached where it writes to in time"
 
 
 def test_the_user_can_skip_the_wait(monkeypatch, paths):

@@ -37,12 +37,14 @@ TOKEN = "TIANJI_TRACKER"
 _DEFAULTS = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "WANDB_ERROR_REPORTING": "false",
 }
-"""What the tools would otherwise report about their use to those who made them, and threads that
-nothing here needs."""
+"""Unless the user says otherwise: no reports about their use to those who made the tools, no
+threads that nothing here needs, and about a minute of patience with a server instead of many."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ class RunTracker:
     def retry(self) -> str:
         return retry_command(self._paths, self.tool)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its tool has opened the run."""
+        return bool(self._read().where)
+
     def tell_end(self) -> None:
         """The run has ended: the tracker passes on the rest, and ends."""
         with suppress(OSError):  # it has ended
@@ -170,7 +177,8 @@ class RunTracker:
         self._reader.join(CLOSE_S)
         with suppress(OSError):
             self._input.close()
-        return self._result("was still busy, and was ended" if is_late else "")
+        reached = "passed on everything" if self.has_begun else "reached where it writes to"
+        return self._result(f"had not {reached} in time" if is_late else "")
 
     def _left(self) -> list[ProcessId]:
         found = (ProcessId.of(pid) for pid in find_marked(self._token, TOKEN))

@@ -12,10 +12,10 @@ from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.tracking.state import TrackerState
 from tianji_cli.tracking.tools import Tool
 from tianji_cli.tracking.tracker import RunTracker, TrackerResult, failure_words, retry_command
-from tianji_cli.units import seconds
 
 FINISH_S = 60.0
 """Time for trackers to pass on the rest once the run has ended; then they are ended."""
+REACH_S = 15.0
 TELL_S = 3.0
 """After this long the user is told what the command waits for."""
 LOOK_S = 0.25
@@ -72,7 +72,8 @@ class Trackers:
         self._news.append(TrackerFailed(tool=tool, cause=cause))
 
     def finish(self, is_urgent: Callable[[], bool] = lambda: False) -> list[TrackerResult]:
-        """Lets them pass on the rest of a run that has ended, within `FINISH_S`, and ends them.
+        """Lets them pass on the rest of a run that has ended, within `FINISH_S`, and ends them; one
+        that has not even reached its tool gets `REACH_S`.
 
         Args:
             is_urgent: Asked again and again; true ends them at once.
@@ -83,14 +84,15 @@ class Trackers:
         for tracker in self._trackers:
             tracker.tell_end()
         begin_s, has_told = time.monotonic(), False
-        while (busy := [t for t in self._trackers if not t.has_ended]) and not is_urgent():
+        while not is_urgent():
             waited_s = time.monotonic() - begin_s
-            if waited_s > FINISH_S:
+            busy = [tracker for tracker in self._trackers if _may_go_on(tracker, waited_s)]
+            if not busy:
                 break
             if waited_s > TELL_S and not has_told:
                 has_told = True
                 names = ", ".join(tracker.tool for tracker in busy)
-                self._say(f"waiting up to {seconds(FINISH_S)} for {names} to take the last rows")
+                self._say(f"waiting up to {FINISH_S:.0f} s for {names} to take the last rows")
             await_end([t.process_id for t in busy[:1] if t.process_id is not None], LOOK_S)
         return self.close()
 
@@ -103,3 +105,10 @@ class Trackers:
     def lines(self, results: Sequence[TrackerResult]) -> list[str]:
         """What is left to tell the user of these: each failure is told once."""
         return [r.words for r in results if not (r.has_failed and r.state.tool in self._told)]
+
+
+def _may_go_on(tracker: RunTracker, waited_s: float) -> bool:
+    """Whether it works on, and may, so long after its run has ended."""
+    if tracker.has_ended:
+        return False
+    return waited_s <= (FINISH_S if tracker.has_begun else REACH_S)

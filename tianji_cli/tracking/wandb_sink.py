@@ -25,6 +25,7 @@ from tianji_cli.tracking.series import Sample
 
 PROJECT = "tianji"
 STEPS, TIME_S = "env_steps", "time_s"
+INIT_S = 30.0
 ROW = "trace/"
 """Begins the name of the number of a row."""
 
@@ -44,6 +45,7 @@ class WandbSink:
         self._facts = facts
         directory = Path(os.environ.get("WANDB_DIR") or self._paths.tracking)
         settings = wandb.Settings(
+            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or INIT_S),
             console="off",
             disable_code=True,
             disable_git=True,
