@@ -17,7 +17,13 @@ from engine.envs.names import EXTRAS
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
 from engine.layers.trunks import register_network
-from engine.search_path import OWN_PACKAGES, look_in, searched, user_directories
+from engine.search_path import (
+    MODULES_VARIABLE,
+    OWN_PACKAGES,
+    look_in,
+    searched,
+    user_directories,
+)
 from engine.spec import Experiment
 
 __all__ = [
@@ -91,4 +97,7 @@ def _fix(name: str, error: BaseException) -> str:
     places = ", ".join(searched())
     if missing != top:
         return f"it imports {error.name!r}: install that into {sys.executable}, or put it beside"
-    return f"it is neither in {places} nor where {sys.executable} finds packages"
+    return (
+        f"it is neither in {places} nor where {sys.executable} finds packages;"
+        f" {MODULES_VARIABLE}=DIRECTORY names another place"
+    )

@@ -119,7 +119,7 @@ class _SelfRendered:
                 warnings.filterwarnings("ignore", message=".*render_mode")
                 self.env = make_vector_env(spec, RGB_ARRAY)
         except ConfigError as error:
-            if "argument 'render_mode'" in error.what:
+            if isinstance(error.__cause__, TypeError) and _can_be_made(spec):
                 raise _unable(spec, "its constructor takes no render_mode") from error
             if is_of_tensors_only(spec, error):
                 raise _unable(spec, "it has only a version of tensors") from error
@@ -194,6 +194,15 @@ class _AtariTwins:
     def close(self) -> None:
         self.env.close()
         self._twin.close()
+
+
+def _can_be_made(spec: EnvSpec) -> bool:
+    """Whether it can, where nothing is rendered."""
+    try:
+        make_vector_env(spec).close()
+    except ConfigError:
+        return False
+    return True
 
 
 def picture_of(shown: object, spec: EnvSpec) -> Frame:

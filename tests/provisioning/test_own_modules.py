@@ -254,6 +254,7 @@ def test_what_a_module_lacks_is_told_apart_from_a_missing_module(tmp_path, monke
         import_modules(["own_module_c"], where="env.id")
     assert error.value.where == "env.id"
     assert f"it is neither in {tmp_path} nor where" in error.value.fix
+    assert "TIANJI_MODULES=DIRECTORY names another place" in error.value.fix
     with pytest.raises(ConfigError) as error:
         import_modules(["engine.mine"])
     assert "TianJi's own package" in error.value.fix

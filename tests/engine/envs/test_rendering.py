@@ -60,6 +60,12 @@ class Failing(Drawn):
         raise OSError("no graphics card")
 
 
+class Bare(gymnasium.Env):
+    """Has no constructor of its own."""
+
+    observation_space, action_space = Drawn.observation_space, Drawn.action_space
+
+
 class Unasked(Drawn):
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +74,7 @@ class Unasked(Drawn):
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
     names = []
-    for one in (Drawn, Modeless, Blind, Failing, Unasked):
+    for one in (Drawn, Modeless, Blind, Failing, Unasked, Bare):
         names.append(f"{one.__name__}-v0")
         register_environment(names[-1], one, max_episode_steps=50)
     yield
@@ -115,6 +121,7 @@ def test_wrappers_go_around_what_is_rendered():
         ("Blind-v0", r"render\(\) returned None"),
         ("Failing-v0", "no graphics card"),
         ("Unasked-v0", "its constructor takes no render_mode"),
+        ("Bare-v0", "its constructor takes no render_mode"),
     ],
 )
 def test_what_cannot_be_rendered_is_named(name: str, words: str):
