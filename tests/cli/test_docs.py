@@ -113,4 +113,5 @@ def test_every_statement_about_trust_has_a_test():
         "Hosts of a run",
         "Other users of a host",
         "Strangers on the network",
+        "The live page",
     ]

@@ -31,6 +31,7 @@ from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
 from tianji_cli.commands.version import VersionDocument
 from tianji_cli.commands.watching.tracked import TrackDocument, TrackedRun
+from tianji_cli.commands.watching.watching import WatchDocument
 from tianji_cli.evaluation.playing import PlayDocument
 from tianji_cli.evaluation.records import (
     EpisodeRow,
@@ -51,7 +52,7 @@ from tianji_cli.tracking.state import TrackerState
 DOCUMENTS = [
     *(ReportDocument, Differences, DifferingSetting, RunGroup),
     *(RunReport, WrongFigure, RunRow, RoleProfile, DetachedDocument),
-    *(StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
+    *(WatchDocument, StatusDocument, RoleStatus, LogsDocument, RoleLog, DownDocument, HostDown),
     *(
         CheckDocument,
         Finding,

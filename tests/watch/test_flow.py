@@ -98,6 +98,19 @@ def test_states_are_counted_by_node():
     assert counts == {"actor": (4, 2, 1), "buffer": (1, 0, 0), "learner": (1, 0, 0)}
 
 
+def test_what_is_lost_takes_and_sends_nothing():
+    hosts = {"a": ["learner-0", "buffer-0"], "b": ["actor-0", "actor-1"], "c": ["actor-2"]}
+    flow = flow_of(manifest_of_run(hosts), {"actor-1": "gone", "actor-2": "gone"})
+    rates = {
+        (edge.carries, flow.nodes[edge.source].host, flow.nodes[edge.target].host): edge.per_s
+        for edge in flow.edges
+    }
+    assert rates["rollout", "b", "a"] == 1.0
+    assert rates["weights", "a", "b"] == 1.0
+    assert rates["rollout", "c", "a"] is None
+    assert rates["weights", "a", "c"] is None
+
+
 def test_many_hosts_share_a_place():
     hosts = {"head": ["learner-0", "buffer-0"]}
     hosts |= {f"box{i}": [f"actor-{i}"] for i in range(100)}

@@ -166,7 +166,7 @@ class FlowPlan:
             if (roles := self._roles[host, kind])
         ]
         edges = [
-            self._edge(source, target, carries, pairs, rate_of, weights_bytes)
+            self._edge(source, target, carries, _alive(pairs, states), rate_of, weights_bytes)
             for (source, target, carries), pairs in self._pairs.items()
         ]
         return Flow(
@@ -189,17 +189,22 @@ class FlowPlan:
             rate for pair in pairs if (rate := rate_of(carries, _counted_role(pair))) is not None
         ]
         total = sum(rates) if rates else None
-        is_weights = carries == "weights"
-        is_sized = is_weights and total is not None and weights_bytes is not None
+        is_sent_to_each = carries == "weights" and total is not None
+        num_bytes = weights_bytes if is_sent_to_each else None
         return FlowEdge(
             source=source,
             target=target,
             carries=carries,
             channel=self._channels.get(carries, ""),
-            per_s=total / len(rates) if is_weights and total is not None else total,
+            per_s=total / len(rates) if is_sent_to_each and total is not None else total,
             unit=_UNITS[carries],
-            bytes_per_s=total * weights_bytes if is_sized else None,  # type: ignore[operator]
+            bytes_per_s=None if total is None or num_bytes is None else total * num_bytes,
         )
+
+
+def _alive(pairs: list[_Pair], states: Mapping[str, State]) -> list[_Pair]:
+    """The pairs none of whose roles is lost."""
+    return [p for p in pairs if "gone" not in (states.get(p.source), states.get(p.target))]
 
 
 def _counted_role(pair: _Pair) -> str:

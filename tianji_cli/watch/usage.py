@@ -67,10 +67,12 @@ class RunUsage:
         )
 
     def hosts(self, processes: Sequence[ProcessView]) -> list[HostView]:
-        """The hosts of the manifest, with what their processes use."""
-        here: dict[str, list[ProcessView]] = {name: [] for name in self._hosts}
+        """The hosts of the run, the coordinator's first, with what their processes use."""
+        here: dict[str, list[ProcessView]] = {}
         for row in processes:
             here.setdefault(row.host, []).append(row)
+        for name in self._hosts:
+            here.setdefault(name, [])
         return [self._host(name, rows) for name, rows in list(here.items())[:MAX_SHOWN]]
 
     def _host(self, name: str, here: Sequence[ProcessView]) -> HostView:

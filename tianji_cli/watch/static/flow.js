@@ -7,7 +7,7 @@ import { bytes, perSecond, plural } from "./format.js";
 const KINDS = ["environment", "actor", "buffer", "learner", "reducer", "evaluator"];
 const WIDE = 640;
 const BOX = { width: 124, height: 50 };
-const NARROW_BOX = { width: 82, height: 44 };
+const NARROW_BOX = { width: 68, height: 44 };
 const BAND = { head: 26, lane: 34, gap: 10 };
 
 function isWeights(edge) {
@@ -20,7 +20,7 @@ function titleOf(node) {
 }
 
 function stateOf(node) {
-  if (node.gone) return `${node.gone} of ${node.roles} lost`;
+  if (node.gone) return node.roles === 1 ? "lost" : `${node.gone} of ${node.roles} lost`;
   if (node.running === node.roles) return "running";
   if (node.stopped === node.roles) return "stopped";
   return node.running ? `${node.running} running` : "starting";
@@ -87,11 +87,12 @@ function forward(edge, from, to) {
   const [x1, y1] = [from.x + from.width, from.y + height];
   const [x2, y2] = [to.x, to.y + height];
   const bend = (x2 - x1) / 2;
+  const above = y2 < y1 ? 15 : -6;
   return [
     svg("path", { class: kind,
       d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2 - 6} ${y2}` }),
     tip(x2, y2, "right", kind),
-    label(x1 + 6, y1 - 6, `${perSecond(edge.per_s)} ${edge.unit}`, "start"),
+    label(x1 + 6, y1 + above, `${perSecond(edge.per_s)} ${edge.unit}`, "start"),
   ];
 }
 
@@ -111,8 +112,8 @@ function backward(edge, from, to, gap) {
 
 function narrow(flow, width) {
   const kinds = KINDS.filter((kind) => flow.nodes.some((node) => node.kind === kind));
-  const column = Math.max(NARROW_BOX.width + 8, width / flow.hosts.length);
-  const boxWidth = Math.min(column - 8, 150);
+  const column = Math.max(NARROW_BOX.width + 6, width / flow.hosts.length);
+  const boxWidth = Math.min(column - 6, 150);
   const rowStep = NARROW_BOX.height + 52;
   const places = flow.nodes.map((node) => ({
     x: flow.hosts.indexOf(node.host) * column + (column - boxWidth) / 2,

@@ -54,7 +54,7 @@ export function moment(text) {
 /** 7384 -> "2 h 03 min". */
 export function seconds(value) {
   if (!isNumber(value)) return NONE;
-  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 10) return `${Number.isInteger(value) ? value : value.toFixed(1)} s`;
   const whole = Math.round(value);
   if (whole < 100) return `${whole} s`;
   const pad = (number) => String(number).padStart(2, "0");

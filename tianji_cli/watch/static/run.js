@@ -120,8 +120,8 @@ export class RunPage {
     if (isBehind) setText(byId("run-age"), "reading what is here");
     else if (liveness === "over" || age === null) setText(byId("run-age"), "");
     else {
-      const now = age + (performance.now() - this.toldAt) / 1000;
-      setText(byId("run-age"), `newest data ${seconds(Math.floor(now * 2) / 2)} ago`);
+      const now = Math.floor(age + (performance.now() - this.toldAt) / 1000);
+      setText(byId("run-age"), now < 1 ? "newest data just now" : `newest data ${seconds(now)} ago`);
     }
   }
 
