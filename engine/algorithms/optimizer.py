@@ -62,7 +62,6 @@ def adam_step(
     gradient = weights.complete_gradient()
     if norm is None:
         norm = torch.linalg.vector_norm(gradient)
-    is_sound = torch.isfinite(norm)
     weights.steps.note(norm + LEAST_NORM, learning_rate)
     adam(
         [weights.vector.detach()],
@@ -72,7 +71,7 @@ def adam_step(
         [],
         [state.num_steps],
         fused=True,
-        found_inf=1.0 - is_sound.to(torch.float32),
+        found_inf=(norm - norm).nan_to_num(nan=1.0),  # 1 unless it is finite
         amsgrad=False,
         maximize=False,
         beta1=BETA_1,

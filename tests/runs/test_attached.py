@@ -220,6 +220,16 @@ def test_failures_are_said_once(hosts: Hosts, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.count("actor-1 on b was killed by SIGKILL") == 1
 
 
+def test_what_down_has_recorded_meanwhile_stays(hosts: Hosts):
+    def collect() -> None:
+        deployment = msgspec.structs.replace(read_deployment(hosts.paths.root), is_collected=True)
+        write_deployment(hosts.paths.root, deployment)
+
+    hosts.runs_for(nothing, collect)
+    assert attach(hosts) == 0
+    assert read_deployment(hosts.paths.root).is_collected
+
+
 def test_progress_comes_over_a_connection_that_stays(hosts: Hosts):
     hosts.runs_for(*[nothing] * 20)
     attach(hosts)

@@ -148,11 +148,15 @@ def _check(deployment: Deployment, where: str) -> None:
 def note_ended(run_root: Path, deployment: Deployment) -> None:
     """Records that a run has ended, for commands that ask no host. This makes it no one's own.
 
+    Another command can have recorded more since this one has read the file, which stays.
+
     Raises:
         OSError: It cannot be written.
     """
-    done = msgspec.structs.replace(deployment, has_ended=True)
-    write_json(run_root / DEPLOYMENT_NAME, done, PRIVATE_MODE)
+    current = _peek(run_root) or deployment
+    if not (current.has_ended or current.is_collected):
+        done = msgspec.structs.replace(current, has_ended=True)
+        write_json(run_root / DEPLOYMENT_NAME, done, PRIVATE_MODE)
 
 
 def _peek(run_root: Path) -> Deployment | None:
