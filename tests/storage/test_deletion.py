@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import CleanupError, ConfigError
 from engine.host.process_identity import RUN_VARIABLE, mark
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.synthetic_run import write_synthetic_run
 from tianji_cli.commands import runs_delete
 from tianji_cli.commands.runs_delete import delete_command
@@ -21,7 +22,7 @@ from tianji_cli.output import Output
 from tianji_cli.storage import deletion
 from tianji_cli.storage.deployment import DEPLOYMENT_NAME, Deployment, HostPart, write_deployment
 from tianji_cli.storage.ownership import STATE_VARIABLE
-from tianji_cli.storage.run_dir import RunPaths
+from tianji_cli.storage.run_dir import RunPaths, is_of_run
 
 
 @pytest.fixture
@@ -101,6 +102,24 @@ def test_files_of_the_user_stay_and_are_named(run: RunPaths, capsys: pytest.Capt
     remove(run.root.parent, "one")
     assert everything(run.root) == {"mine": None, "mine/x": b"y", "notes.md": b"a good one"}
     assert "kept: mine, notes.md" in capsys.readouterr().err
+
+
+def test_every_file_that_a_run_can_have_is_its_own():
+    paths = RunPaths(Path("run"))
+    names = [name for name, kind in vars(RunPaths).items() if isinstance(kind, property)]
+    places = [place for name in names if isinstance(place := getattr(paths, name), Path)]
+    assert len(places) >= 8
+    assert [place.name for place in places if not is_of_run(place.name)] == []
+    page = (REPOSITORY / "docs" / "results-format.md").read_text(encoding="utf-8")
+    tree = page.partition("cartpole_ppo/\n")[2].partition("```")[0]
+    named = {word.partition("/")[0] for line in tree.splitlines() for word in _names_in(line)}
+    assert len(named) >= 11
+    assert [name for name in named if not is_of_run(name)] == []
+
+
+def _names_in(line: str) -> list[str]:
+    """The names at the beginning of a line, before what is said of them."""
+    return line.strip().partition("  ")[0].split(", ")
 
 
 def test_sockets_and_pipes_in_it_do_not_stop_it(run: RunPaths):

@@ -9,6 +9,7 @@ import typer
 
 from engine.errors import ConfigError
 from tianji_cli.commands.options import ResultsOption, optional, output_of
+from tianji_cli.commands.shell import completion
 
 GLOBS = "globs, comma-separated"
 
@@ -21,6 +22,7 @@ def runs(
             metavar="[TEXT]...",
             help="Only rows with all of these texts. With --delete: the runs to delete.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     env: Annotated[

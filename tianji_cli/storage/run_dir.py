@@ -28,7 +28,7 @@ _RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_ID - 1}}}")
 ENTRIES = frozenset(
     (
         *("manifest.json", "deployment.json", "summary.json", "state", "trace", "logs"),
-        *("checkpoints", "plots", "report.html", "compared.json"),
+        *("checkpoints", WEIGHTS_NAME, "plots", "report.html", "compared.json"),
         *("evaluations", "exports", "videos", "tracking"),
     )
 )
