@@ -32,7 +32,7 @@ from tianji_cli.commands.options import (
 from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption
 from tianji_cli.commands.shell.grouped import GroupedCommands
 from tianji_cli.commands.start import start_options
-from tianji_cli.commands.trained import evaluate, play
+from tianji_cli.commands.trained import evaluate, export, play
 from tianji_cli.commands.watching.attach import attach
 from tianji_cli.commands.watching.track import track
 from tianji_cli.commands.watching.watch import watch
@@ -285,6 +285,9 @@ app.command(epilog=EVERYWHERE, short_help="Play separate episodes with trained p
     evaluate.evaluate
 )
 app.command(epilog=EVERYWHERE, short_help="Show a trained policy: a video, or a window.")(play.play)
+app.command(
+    epilog=EVERYWHERE, short_help="Write a trained policy as a folder that needs no TianJi."
+)(export.export)
 
 
 app.command(epilog=EVERYWHERE)(runs_options.runs)

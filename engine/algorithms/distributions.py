@@ -126,7 +126,7 @@ def _apart(values: Tensor, nvec: Sequence[int], padding: float) -> Tensor:
     longest, start, blocks = max(nvec), 0, []
     for n, run in groupby(nvec):
         count = len(list(run))
-        block = values[:, start : start + count * n].view(len(values), count, n)
+        block = values[:, start : start + count * n].view(values.shape[0], count, n)
         blocks.append(pad(block, (0, longest - n), value=padding) if n < longest else block)
         start += count * n
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)

@@ -44,7 +44,7 @@ class ObservationInput(nn.Module):
         super().__init__()
         self._passes_bytes = passes_bytes and dtype == "uint8" and not normalizes
         self._shape = shape
-        self._scale = 1 / 255 if dtype == "uint8" else 1.0
+        self.scale = 1 / 255 if dtype == "uint8" else 1.0
         self.statistics = RunningStatistics(shape) if normalizes else None
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ObservationInput(nn.Module):
         if observation.is_floating_point():
             return observation
         values = observation.to(torch.float32)  # a new tensor, so it may be written to
-        return values if self._scale == 1.0 else values.mul_(self._scale)
+        return values if self.scale == 1.0 else values.mul_(self.scale)
 
 
 class CountedInput(nn.Module):
@@ -88,15 +88,15 @@ class CountedInput(nn.Module):
         super().__init__()
         start = np.asarray(space.start)
         is_equal = start.size == 0 or bool((start == start.flat[0]).all())
-        self._start: int | list[int] = int(start.flat[0]) if is_equal else start.ravel().tolist()
+        self.start: int | list[int] = int(start.flat[0]) if is_equal else start.ravel().tolist()
 
     def forward(self, values: Tensor) -> Tensor:
         """Whole numbers [N, ...] -> int64 [N, K], K the number of entries."""
         counted = values.to(torch.int64)
         flat = counted.flatten(1) if counted.ndim > 1 else counted.unsqueeze(1)
-        if isinstance(self._start, int):
-            return flat - self._start if self._start else flat
-        columns = zip(flat.unbind(1), self._start, strict=True)
+        if isinstance(self.start, int):
+            return flat - self.start if self.start else flat
+        columns = zip(flat.unbind(1), self.start, strict=True)
         return torch.stack([column - start for column, start in columns], dim=1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -35,6 +35,9 @@ from engine.spec import EnvSpec
 
 CORRECT = "correct that line, env.id or env.kwargs"
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
+ATARI_OPTIONS: Mapping[str, Any] = {"num_threads": 1, "reward_clipping": False}
+"""One thread for each actor; the game's own rewards, since `env.clip_reward` clips only what is
+trained on and not the traced returns."""
 
 
 def register_environment(
@@ -136,10 +139,8 @@ def _options(spec: EnvSpec) -> dict[str, Any]:
             register_minatar()
         case "ALE":
             gymnasium.register_envs(_require("ale_py", spec))
-            # One thread for each actor; the game's own rewards, since `env.clip_reward` clips
-            # only what is trained on and not the traced returns. Single games have neither.
-            if not spec.wrappers:
-                options = {"num_threads": 1, "reward_clipping": False, **options}
+            if not spec.wrappers:  # single games have no such options
+                options = {**ATARI_OPTIONS, **options}
         case "MiniGrid" | "BabyAI":
             gymnasium.register_envs(_require("minigrid", spec))
     return options

@@ -157,14 +157,14 @@ class OneHot(nn.Module):
 
     def __init__(self, nvec: Sequence[int]) -> None:
         super().__init__()
-        self._nvec = tuple(nvec)
+        self.nvec = tuple(nvec)
 
     def forward(self, values: Tensor) -> Tensor:
         """int64 [N, K] -> float32 [N, sum of nvec]."""
-        if len(set(self._nvec)) == 1:
-            choices = torch.arange(self._nvec[0], device=values.device)
+        if len(set(self.nvec)) == 1:
+            choices = torch.arange(self.nvec[0], device=values.device)
             return (values.unsqueeze(-1) == choices).flatten(1).to(torch.float32)
-        columns = zip(values.unbind(1), self._nvec, strict=True)
+        columns = zip(values.unbind(1), self.nvec, strict=True)
         parts = [c.unsqueeze(1) == torch.arange(n, device=values.device) for c, n in columns]
         return torch.cat(parts, dim=1).to(torch.float32)
 
@@ -179,6 +179,7 @@ class Embedding(nn.Module):
 
     def __init__(self, nvec: Sequence[int], size: int) -> None:
         super().__init__()
+        self.nvec = tuple(nvec)
         self._firsts = np.cumsum([0, *nvec[:-1]]).tolist()
         self.weight = nn.Parameter(torch.randn(sum(nvec), size) / math.sqrt(size))
 
@@ -187,7 +188,7 @@ class Embedding(nn.Module):
         columns = zip(values.unbind(1), self._firsts, strict=True)
         rows = torch.stack([column + first for column, first in columns], dim=1)
         num_features = values.shape[1] * self.weight.shape[1]
-        return self.weight.index_select(0, rows.flatten()).view(len(values), num_features)
+        return self.weight.index_select(0, rows.flatten()).view(values.shape[0], num_features)
 
 
 def _encoded(name: str, space: LeafSpace, spec: EncoderSpec) -> EncodedLeaf:

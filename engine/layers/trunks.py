@@ -239,15 +239,15 @@ def impala_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequ
         layers += [
             _conv(channels, depth, 3, stride=1, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
-            _Residual(depth),
-            _Residual(depth),
+            Residual(depth),
+            Residual(depth),
         ]
         channels = depth
     convolutions = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
     return _with_hidden(nn.Sequential(image, ChannelsLastInMemory()), convolutions, shape, 256)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + conv(relu(conv(relu(x))))."""
 
     def __init__(self, channels: int) -> None:

@@ -41,6 +41,7 @@ FLOORS = {
         ("compilation",),
         ("executors",),
         ("runtime", "trained"),
+        ("export",),
         ("testing",),
     ),
     "tianji_cli": (
@@ -190,7 +191,7 @@ def test_the_laboratory_is_not_needed_elsewhere():
         (
             "torch",
             {"algorithms", "layers", "envs", "device", "batch_shares", "blueprint", "testing"}
-            | {"compilation", "executors", "runtime", "trained"},
+            | {"compilation", "executors", "runtime", "trained", "export"},
         ),
         ("zmq", {"wire"}),
         ("yaml", {"config"}),

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from engine.control_protocol import HostFacts
+from engine.export.agreement import Agreement
+from engine.export.space_document import SpaceDocument
 from engine.timing import SECTIONS
 from engine.trace.records import RECORD_TYPES, Record, columns_of, table_of
 from engine.trace.summary import LagSummary, Summary
@@ -45,6 +47,15 @@ from tianji_cli.git_state import GitState
 from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.provisioning.preflight import Finding
+from tianji_cli.render.export.documents import (
+    EnvironmentDocument,
+    ExportDocument,
+    PolicyDocument,
+    PortDocument,
+    PrecisionDocument,
+    TrainingDocument,
+    VerifiedDocument,
+)
 from tianji_cli.runs.manifest import RunManifest
 from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.tracking.state import TrackerState
@@ -63,7 +74,7 @@ DOCUMENTS = [
         InstalledDocument,
     ),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
-    *(EvaluateDocument, EvaluatedFiles, PlayDocument),
+    *(EvaluateDocument, EvaluatedFiles, PlayDocument, ExportDocument),
     *(DeletedDocument, DeletedRun),
     *(TrackDocument, TrackedRun),
 ]
@@ -114,6 +125,17 @@ def test_every_field_of_an_evaluation_is_documented(struct: type[msgspec.Struct]
     assert missing_fields(struct, section("evaluations/, videos/")) == []
 
 
+@pytest.mark.parametrize(
+    "struct",
+    [
+        *(PolicyDocument, PortDocument, SpaceDocument, EnvironmentDocument, TrainingDocument),
+        *(PrecisionDocument, VerifiedDocument, Agreement),
+    ],
+)
+def test_every_field_of_an_exported_policy_is_documented(struct: type[msgspec.Struct]):
+    assert missing_fields(struct, section("exports/")) == []
+
+
 @pytest.mark.parametrize("struct", DOCUMENTS)
 def test_every_field_of_the_json_documents_is_documented(struct: type[msgspec.Struct]):
     assert missing_fields(struct, section("Documents on standard output")) == []
@@ -129,7 +151,14 @@ def test_every_file_of_a_run_is_documented():
     files = (paths.manifest, paths.summary, paths.trace, paths.logs, paths.report)
     for path in (*files, paths.initial_weights):
         assert path.name in text
-    for path in (paths.checkpoints, paths.plots, paths.evaluations, paths.videos, paths.tracking):
+    for path in (
+        paths.checkpoints,
+        paths.plots,
+        paths.evaluations,
+        paths.videos,
+        paths.tracking,
+        paths.exports,
+    ):
         assert f"{path.name}/" in text
 
 

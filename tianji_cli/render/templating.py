@@ -1,4 +1,4 @@
-"""HTML pages from templates. Every value given to a page is escaped."""
+"""HTML pages and other texts from templates. Every value given to a page is escaped."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ _TEMPLATES = Environment(
     extensions=[_WithoutLineBreaks],
     keep_trailing_newline=True,
 )
+_TEXTS = Environment(
+    loader=PackageLoader("tianji_cli.render"),
+    autoescape=False,  # these are no HTML
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def render(template: str, **values: object) -> str:
@@ -42,6 +50,16 @@ def render(template: str, **values: object) -> str:
         values: Values that the template names. Only `Markup` is taken as HTML.
     """
     return _TEMPLATES.get_template(template).render(values)
+
+
+def render_text(template: str, **values: object) -> str:
+    """A text that is no HTML, such as a program; the same values give the same text.
+
+    Args:
+        template: Its file in `templates/`.
+        values: Values that the template names, as they are to stand there.
+    """
+    return _TEXTS.get_template(template).render(values)
 
 
 def link(path: Path, base: Path) -> str:

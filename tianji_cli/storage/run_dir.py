@@ -92,6 +92,10 @@ class RunPaths:
         return self.root / "videos"
 
     @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    @property
     def tracking(self) -> Path:
         return self.root / "tracking"
 

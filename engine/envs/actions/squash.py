@@ -82,5 +82,5 @@ class TensorSquash:
 
     def __call__(self, action: Tensor) -> Tensor:
         """Flat actions [B, K + D] of reals, or of reals and choices."""
-        rows = action.reshape(len(action), -1)
+        rows = action.reshape(action.shape[0], -1)
         return torch.where(self._is_bounded, torch.tanh(rows), rows)

@@ -44,12 +44,12 @@ class TensorRange:
 
     def __call__(self, action: Tensor) -> Tensor:
         """[B, ...] -> [B, *shape of the space], in its dtype."""
-        shape = (len(action), *self._of.shape)
+        shape = (action.shape[0], *self._of.shape)
         if self._plain is not None:
             middle, half_range, low, high = self._plain
-            a = action.to(torch.float32).reshape(len(action), -1).clamp(-1.0, 1.0)
+            a = action.to(torch.float32).reshape(action.shape[0], -1).clamp(-1.0, 1.0)
             return (middle + half_range * a).clamp(low, high).view(shape)
-        a = action.to(torch.float64).reshape(len(action), -1).clamp(self._least, self._most)
+        a = action.to(torch.float64).reshape(action.shape[0], -1).clamp(self._least, self._most)
         values = self._shift + self._scale * a
         if not self._of.is_whole:
             values = torch.where(a <= self._least, self._low, values)
@@ -59,8 +59,7 @@ class TensorRange:
         half = (offset / 2).floor()
         whole = half.to(torch.int64) * 2 + (offset - 2 * half).to(torch.int64) + self._base
         whole = whole + (a >= self._most) * self._last
-        is_unsigned = self._dtype == torch.uint64
-        return (whole.view(torch.uint64) if is_unsigned else whole.to(self._dtype)).view(shape)
+        return whole.to(self._dtype).view(shape)
 
 
 class TensorActions:
@@ -84,7 +83,7 @@ class TensorActions:
     def __call__(self, action: Tensor) -> Structure:
         """[B] or [B, K + D] -> a tensor [B, *shape] for each leaf: alone, or in the dicts and
         tuples of the space."""
-        rows = action.reshape(len(action), -1)
+        rows = action.reshape(action.shape[0], -1)
         values = [convert(rows[:, columns]) for columns, convert in self._leaves]
         return structure_of(self._space, iter(values))
 
@@ -100,7 +99,7 @@ class TensorChoices:
     def __call__(self, action: Tensor) -> Tensor:
         """Whole numbers [B, K], possibly as floats, to [B, *shape]."""
         values = (action.to(torch.int64) + self._start).to(self._dtype)
-        return values.view(len(action), *self._shape)
+        return values.view(action.shape[0], *self._shape)
 
 
 def _converter(space: LeafSpace, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,71 @@
+"""From what an environment returns to the action that it takes, as one function of tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.algorithms.inputs import STATE
+from engine.device import CPU
+from engine.envs.actions.squash import TensorSquash
+from engine.envs.actions.tensors import TensorActions
+from engine.export.ports import Ports, ports_of
+from engine.spaces.leaves import leaf_values
+from engine.trained.load import Trained
+
+
+class GreedyPolicy(nn.Module):
+    """Chooses the best known actions: normalises what it is given, and scales what it chooses.
+
+    Args:
+        trained: The network, and the algorithm that acts with it.
+
+    Attributes:
+        network: With the names of its parameters.
+        ports: The inputs and outputs of `forward`, in order.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.network = trained.network
+        self.ports: Ports = ports_of(trained)
+        self._algorithm = trained.algorithm
+        by_name = {field.name: field.dtype for field in trained.fields}
+        self._dtypes = [torch_dtype(by_name[port.name]) for port in self.ports.inputs]
+        device, self._space = torch.device(CPU), trained.action_space
+        squashes = trained.experiment.env.squash_actions
+        self._squash = TensorSquash(self._space, device) if squashes else None
+        self._structure = TensorActions(self._space, device)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """A step of B environments.
+
+        Args:
+            inputs: In the order of `ports.inputs`, each [B, *shape], in its dtype.
+
+        Returns:
+            In the order of `ports.outputs`, each [B, *shape], in its dtype.
+        """
+        named = zip(self.ports.inputs, inputs, self._dtypes, strict=True)
+        given = {port.name: values.to(dtype) for port, values, dtype in named}
+        only = next(iter(given.values()))
+        chosen = self._algorithm.act_greedily(self.network, only if len(given) == 1 else given)
+        action = chosen if isinstance(chosen, Tensor) else chosen["action"]
+        if self._squash is not None:
+            action = self._squash(action)
+        leaves = leaf_values(self._space, self._structure(action))
+        if self.ports.state is None:
+            return tuple(leaves)
+        assert not isinstance(chosen, Tensor)
+        return (*leaves, chosen[STATE])
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a NumPy name."""
+    return torch.from_numpy(np.empty(0, name)).dtype
+
+
+def to_tensor(values: np.ndarray) -> Tensor:
+    """A tensor with the values and dtype of an array, in its own memory."""
+    return torch.from_numpy(np.array(values, order="C"))

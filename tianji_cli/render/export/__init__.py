@@ -1,0 +1,1 @@
+"""What lies beside an exported policy: its card, its description for programs, an example."""

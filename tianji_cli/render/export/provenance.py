@@ -1,0 +1,113 @@
+"""Where the weights of a policy come from, as far as the files of its run say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.files import read_regular
+from engine.spec import Scalar
+from engine.trace.records import SCHEMA_VERSION
+from engine.trained.load import Trained
+from tianji_cli.git_state import GitState
+from tianji_cli.render.export.documents import TrainingDocument
+from tianji_cli.storage.json_files import decode, read_document
+from tianji_cli.storage.run_dir import RunPaths
+
+MAX_BYTES = 1 << 20
+"""Of the document of an evaluation."""
+
+MAX_BYTES = 1 << 20
+"""Of the document of an evaluation."""
+
+
+class _Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a manifest that a card tells."""
+
+    schema_version: int = 0
+    git: GitState = GitState(commit=None, dirty=None)
+    versions: dict[str, str] = {}
+    seeds: list[int] = []
+
+
+class _Returns(msgspec.Struct, frozen=True, kw_only=True):
+    mean: float
+
+
+class _Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a document of `tianji evaluate` that a card tells."""
+
+    version: int
+    is_sampled: bool
+    env_kwargs: dict[str, Scalar]
+    episodes: int
+    seed: int
+    returns: _Returns
+
+
+def training_of(trained: Trained) -> TrainingDocument:
+    """Where the weights come from.
+
+    Raises:
+        ConfigError: The manifest is damaged.
+    """
+    paths = RunPaths(trained.run.path)
+    where = str(paths.manifest)
+    recorded = decode(read_document(paths.manifest), _Provenance, SCHEMA_VERSION, "a run", where)
+    info, experiment = trained.info, trained.run.experiment
+    measured = _evaluated(paths.evaluations, info.version) or _known(trained)
+    return TrainingDocument(
+        run_id=paths.run_id,
+        version=info.version,
+        updates=info.updates,
+        env_steps=info.counters.env_steps_consumed,
+        elapsed_s=info.counters.elapsed_s,
+        seeds=recorded.seeds or [experiment.seed],
+        algorithm=dict(experiment.algorithm),
+        network=experiment.network,
+        return_mean=None if measured is None else measured[0],
+        return_measured=None if measured is None else measured[1],
+        tianji=recorded.versions.get("tianji"),
+        commit=recorded.git.commit,
+        dirty=recorded.git.dirty,
+        versions=recorded.versions,
+    )
+
+
+def _evaluated(directory: Path, version: int) -> tuple[float, str] | None:
+    """The return of these weights in the largest evaluation by `tianji evaluate`, if there is
+    one, and how it was measured."""
+    found: list[_Evaluated] = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            one = msgspec.json.decode(read_regular(path, MAX_BYTES), type=_Evaluated)
+        except (ConfigError, msgspec.DecodeError, UnicodeDecodeError):
+            continue  # a damaged one says nothing
+        if one.version == version and not one.is_sampled and not one.env_kwargs:
+            found.append(one)
+    if not found:
+        return None
+    best = max(found, key=lambda one: one.episodes)
+    words = (
+        f"mean of {best.episodes} separate episodes with the best known actions, seeds from"
+        f" {best.seed} (`tianji evaluate`)"
+    )
+    return best.returns.mean, words
+
+
+def _known(trained: Trained) -> tuple[float, str] | None:
+    """The return that was known when the checkpoint was written, and how it was measured."""
+    known, experiment = trained.info.known_return, trained.run.experiment
+    if known is None:
+        return None
+    if known.judge == "evaluation" and experiment.evaluation is not None:
+        return known.mean, (
+            f"mean of {experiment.evaluation.episodes} separate episodes with the best known"
+            f" actions, of weights version {known.version}"
+        )
+    return known.mean, (
+        f"mean of the last {experiment.stop.return_window} episodes of training by then,"
+        " exploration included"
+    )
