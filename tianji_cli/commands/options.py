@@ -129,6 +129,7 @@ TrackOption = Annotated[
         "--track",
         metavar="TOOL",
         help="Also show the run in tensorboard, wandb or mlflow, while it trains. Repeatable.",
+        completed=completion.trackers,
     ),
 ]
 TrustOption = Annotated[

@@ -39,7 +39,7 @@ from tianji_cli.storage.safe_files import locked
 from tianji_cli.tracking.facts import RunFacts, facts_of
 from tianji_cli.tracking.hints import masked_text, secrets_of
 from tianji_cli.tracking.series import Sample, SampleStream
-from tianji_cli.tracking.sinks import Sink, make_sink
+from tianji_cli.tracking.sinks import TrackerSink, make_sink
 from tianji_cli.tracking.state import StateFile, directory_of
 from tianji_cli.tracking.tools import Tool
 
@@ -70,7 +70,9 @@ class Tracking:
         file: Where it is written down how far this has come.
     """
 
-    def __init__(self, paths: RunPaths, facts: RunFacts, sink: Sink, file: StateFile) -> None:
+    def __init__(
+        self, paths: RunPaths, facts: RunFacts, sink: TrackerSink, file: StateFile
+    ) -> None:
         self._paths, self._facts, self._sink, self._file = paths, facts, sink, file
         self._followers = [TableFollower(paths.root, kind) for kind in FOLLOWED]
         self._stream = SampleStream(facts.replicas)

@@ -12,7 +12,7 @@ from tianji_cli.tracking.series import Sample
 from tianji_cli.tracking.tools import Tool
 
 
-class Sink(Protocol):
+class TrackerSink(Protocol):
     """Writes one run to one tool. Any exception ends the tracker, and nothing else.
 
     Attributes:
@@ -44,7 +44,7 @@ class Sink(Protocol):
         ...
 
 
-def make_sink(tool: Tool, paths: RunPaths) -> Sink:
+def make_sink(tool: Tool, paths: RunPaths) -> TrackerSink:
     """The adapter of a tool; imports its packages.
 
     Args:

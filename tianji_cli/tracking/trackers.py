@@ -92,7 +92,7 @@ class Trackers:
             if waited_s > TELL_S and not has_told:
                 has_told = True
                 names = ", ".join(tracker.tool for tracker in busy)
-                self._say(f"waiting up to {FINISH_S:.0f} s for {names} to take the last rows")
+                self._say(f"waiting for {names} to take the last rows; Ctrl-C skips that")
             await_end([t.process_id for t in busy[:1] if t.process_id is not None], LOOK_S)
         return self.close()
 

@@ -47,6 +47,13 @@ def policies(incomplete: str) -> list[str]:
     return _beginning(incomplete, (*built_in_policies(), *_files(incomplete)))
 
 
+def trackers(incomplete: str) -> list[str]:
+    """Tools that runs are tracked with."""
+    from tianji_cli.tracking.tools import TOOLS
+
+    return _beginning(incomplete, TOOLS)
+
+
 def _shipped(kind: str) -> Iterator[str]:
     """As after `-x`: `cartpole_ppo`, but not suites and studies, which lie in folders."""
     return (path.stem for path in shipped(kind).glob("*.yaml"))

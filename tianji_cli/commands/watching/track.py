@@ -7,24 +7,33 @@ from typing import Annotated
 
 import typer
 
-from tianji_cli.commands.options import (
-    ResultsOption,
-    RunsArgument,
-    TrustOption,
-    optional,
-    output_of,
-)
+from tianji_cli.commands.options import ResultsOption, TrustOption, optional, output_of
+from tianji_cli.commands.shell import completion
 
 ToOption = Annotated[
     list[str],
-    optional("--to", metavar="TOOL", help="tensorboard, wandb or mlflow. Repeatable."),
+    optional(
+        "--to",
+        metavar="TOOL",
+        help="tensorboard, wandb or mlflow. Repeatable.",
+        completed=completion.trackers,
+    ),
+]
+TrackedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run ids, unique prefixes or paths. Default: newest.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 
 
 def track(
     context: typer.Context,
     to: ToOption,
-    runs: RunsArgument = None,
+    runs: TrackedArgument = None,
     trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
