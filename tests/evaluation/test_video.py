@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.evaluation import video
-from tianji_cli.evaluation.video import Mp4File, Sink, Window, enlarged, even, video_for
+from tianji_cli.evaluation.video import FrameSink, Mp4File, Window, enlarged, even, video_for
 
 needs_ffmpeg = pytest.mark.skipif(
     importlib.util.find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg (68 MB)"
@@ -32,7 +32,7 @@ def write(path: Path, fps: float, pictures: list[np.ndarray], *, is_complete: bo
     write_to(video_for(path, fps), pictures, is_complete=is_complete)
 
 
-def write_to(sink: Sink, pictures: list[np.ndarray], *, is_complete: bool = True) -> None:
+def write_to(sink: FrameSink, pictures: list[np.ndarray], *, is_complete: bool = True) -> None:
     for picture in pictures:
         assert sink.add(picture)
     sink.close(is_complete=is_complete)

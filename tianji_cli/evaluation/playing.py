@@ -14,7 +14,7 @@ from engine.blame import told
 from engine.errors import RunFailedError, TianJiError, of_machine
 from engine.host.user_code import no_silent_exit
 from tianji_cli.evaluation.records import SCHEMA_VERSION, EpisodeRow
-from tianji_cli.evaluation.video import GIF, MP4, Sink, Window, has_ffmpeg, video_for
+from tianji_cli.evaluation.video import GIF, MP4, FrameSink, Window, has_ffmpeg, video_for
 from tianji_cli.storage.run_dir import RunPaths
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def play(trained: Trained, showing: Showing, tell: Tell) -> PlayDocument:
 
 
 def _play(
-    trained: Trained, env: RenderedEnv, showing: Showing, sinks: Sequence[Sink], tell: Tell
+    trained: Trained, env: RenderedEnv, showing: Showing, sinks: Sequence[FrameSink], tell: Tell
 ) -> tuple[list[EpisodeRow], int]:
     """The episodes that ended, and how many frames were shown; fewer if a window was closed."""
     from engine.trained.episodes import PlayRules, play_rendered
@@ -177,9 +177,9 @@ def _user_code(env_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _sinks(showing: Showing, fps: float, title: str) -> Iterator[list[Sink]]:
+def _sinks(showing: Showing, fps: float, title: str) -> Iterator[list[FrameSink]]:
     """Opens video and window, and closes them."""
-    sinks: list[Sink] = []
+    sinks: list[FrameSink] = []
     if showing.video is not None:
         sinks.append(video_for(showing.video, fps))
     if showing.is_in_window:

@@ -32,7 +32,7 @@ MIN_SIDE_PIXELS = 200
 FFMPEG = "imageio_ffmpeg"
 
 
-class Sink(Protocol):
+class FrameSink(Protocol):
     """Takes frames."""
 
     def add(self, frame: Frame) -> bool:
@@ -49,7 +49,7 @@ def has_ffmpeg() -> bool:
     return importlib.util.find_spec(FFMPEG) is not None
 
 
-def video_for(path: Path, fps: float) -> Sink:
+def video_for(path: Path, fps: float) -> FrameSink:
     """Writes a video, of the kind that its name says.
 
     Args:
