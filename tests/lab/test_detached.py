@@ -66,7 +66,7 @@ def test_a_detached_run_ends_by_itself_and_is_collected(bench: Bench) -> None:
     assert follow.wait(60) == 0, follow.said
     assert "the run has ended" in follow.said
     assert attach.wait(60) == 0, attach.said
-    assert "tianji down alone removes what is on its hosts" in attach.said
+    assert "removes what is on its hosts" in attach.said
     assert up.summary["status"] == "ok", "its results are here"
     for host in (one, two):
         wait_until(lambda host=host: not bench.processes(host), 10, f"{host} is empty")
