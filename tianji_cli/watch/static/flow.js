@@ -26,6 +26,11 @@ function stateOf(node) {
   return node.running ? `${node.running} running` : "starting";
 }
 
+/** Nothing where the rate is not known, as that of a lost role. */
+function rateOf(edge, unit = "") {
+  return edge.per_s === null ? "" : `${perSecond(edge.per_s)} ${unit}`.trim();
+}
+
 function label(x, y, text, anchor) {
   return svg("text", { class: "small halo", x, y, "text-anchor": anchor }, text);
 }
@@ -92,7 +97,7 @@ function forward(edge, from, to) {
     svg("path", { class: kind,
       d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2 - 6} ${y2}` }),
     tip(x2, y2, "right", kind),
-    label(x1 + 6, y1 + above, `${perSecond(edge.per_s)} ${edge.unit}`, "start"),
+    label(x1 + 6, y1 + above, rateOf(edge, edge.unit), "start"),
   ];
 }
 
@@ -106,7 +111,7 @@ function backward(edge, from, to, gap) {
       d: `M${x1} ${from.y + from.height}V${lane(from)}H${turn}V${lane(to)}H${x2}`
         + `V${to.y + to.height + 6}` }),
     tip(x2, to.y + to.height, "up", "weights"),
-    label(x2 + 10, lane(to) - 4, `${perSecond(edge.per_s)} ${edge.unit}`, "start"),
+    label(x2 + 10, lane(to) - 4, rateOf(edge, edge.unit), "start"),
   ];
 }
 
@@ -150,7 +155,7 @@ function upright(edge, from, to) {
   const end = isBack ? y2 + 6 : y2 - 6;
   const path = svg("path", { class: kind,
     d: `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${end}` });
-  const words = perSecond(edge.per_s);
+  const words = rateOf(edge);
   const text = isBack ? label(x2 - 5, y2 + 30, words, "end") : label(x1 + 5, y1 + 14, words, "start");
   return [{ path, above: [tip(x2, y2, isBack ? "up" : "down", kind), text] }];
 }
