@@ -40,10 +40,18 @@ def console_commands(page: Path) -> list[str]:
     ]
 
 
+def python_session(page: Path) -> str:
+    """All ```pycon blocks of a page, for doctest."""
+    return "\n".join(re.findall(r"```pycon\n(.*?)```", page.read_text(), re.DOTALL))
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_documented_commands_run(page, tmp_path):
-    """In one directory and in order, as a reader would; `# exit N` states another code than 0."""
+    """In one directory and in order, as a reader would; `# exit N` states another code than 0.
+
+    Then the lines of Python, which must give what the page says.
+    """
     for command in console_commands(page):
         line, _, expected = command.partition("  # exit ")
         words = shlex.split(line)[1:]
@@ -57,6 +65,10 @@ def test_documented_commands_run(page, tmp_path):
             env={**os.environ, "NO_COLOR": "1"},
         )
         assert result.returncode == int(expected or 0), f"{command}\n{result.stderr}"
+    if session := python_session(page):
+        (tmp_path / "session.txt").write_text(session)
+        command = [sys.executable, "-m", "doctest", "session.txt"]
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

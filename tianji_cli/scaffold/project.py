@@ -105,7 +105,7 @@ def make_project(algorithm: str, env: KnownEnvironment | None = None) -> Project
     return Project((*files, _readme(name, files, commands)), experiment.path, commands)
 
 
-_AFTER = ("tianji report",)
+_AFTER = ("tianji report", "tianji evaluate", "tianji play")
 """Commands that take the newest run."""
 
 
