@@ -29,9 +29,16 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def console_commands(page: Path) -> list[str]:
-    """Lines `$ tianji ...` of all ```console blocks of a page, in order."""
-    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+def readable_parts(page: Path) -> list[str]:
+    """What is followed from its first line to its last: a section of the README, or a page."""
+    text = page.read_text()
+    parts = text.split("\n## ") if page == ROOT / "README.md" else [text]
+    return [part for part in parts if console_commands(part)]
+
+
+def console_commands(text: str) -> list[str]:
+    """Lines `$ tianji ...` of all ```console blocks, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     return [
         line.removeprefix("$ ")
         for block in blocks
@@ -40,19 +47,26 @@ def console_commands(page: Path) -> list[str]:
     ]
 
 
-def python_session(page: Path) -> str:
-    """All ```pycon blocks of a page, for doctest."""
-    return "\n".join(re.findall(r"```pycon\n(.*?)```", page.read_text(), re.DOTALL))
+def python_session(text: str) -> str:
+    """All ```pycon blocks, for doctest."""
+    return "\n".join(re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+
+
+PARTS = {
+    f"{name_of(page)}-{number}": part
+    for page in PAGES
+    for number, part in enumerate(readable_parts(page))
+}
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_documented_commands_run(page, tmp_path):
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_documented_commands_run(part, tmp_path):
     """In one directory and in order, as a reader would; `# exit N` states another code than 0.
 
     Then the lines of Python, which must give what the page says.
     """
-    for command in console_commands(page):
+    for command in console_commands(part):
         line, _, expected = command.partition("  # exit ")
         words = shlex.split(line)[1:]
         result = subprocess.run(
@@ -65,7 +79,7 @@ def test_documented_commands_run(page, tmp_path):
             env={**os.environ, "NO_COLOR": "1"},
         )
         assert result.returncode == int(expected or 0), f"{command}\n{result.stderr}"
-    if session := python_session(page):
+    if session := python_session(part):
         (tmp_path / "session.txt").write_text(session)
         command = [sys.executable, "-m", "doctest", "session.txt"]
         subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
