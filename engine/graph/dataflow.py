@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine.errors import ConfigError
 from engine.graph.cut import Cut, MergeRule
-from engine.graph.policy import EdgeSpec, FragmentSpec, Policy, roles_of
+from engine.graph.policy import DistributionPolicy, EdgeSpec, FragmentSpec, roles_of
 from engine.graph.validate import check_policy
 from engine.spec import Experiment
 from engine.wording import plural
@@ -57,7 +57,7 @@ class DataflowGraph:
         cut: What the roles need to know.
     """
 
-    policy: Policy
+    policy: DistributionPolicy
     processes: tuple[Process, ...]
     cut: Cut
 
@@ -86,7 +86,7 @@ class DataflowGraph:
         )
 
 
-def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
+def build_graph(policy: DistributionPolicy, experiment: Experiment) -> DataflowGraph:
     """Applies the policy to the experiment.
 
     Raises:
@@ -102,7 +102,7 @@ def build_graph(policy: Policy, experiment: Experiment) -> DataflowGraph:
     return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
 
 
-def with_evaluator(policy: Policy) -> Policy:
+def with_evaluator(policy: DistributionPolicy) -> DistributionPolicy:
     """The same policy with an evaluator that takes the first learner's newest weights.
 
     It is a separate process, off the critical path, unless the policy has only one process. A
@@ -122,7 +122,7 @@ def with_evaluator(policy: Policy) -> Policy:
     return replace(policy, fragments={**fragments, "evaluator": alone}, edges=edges)
 
 
-def _without_absent(policy: Policy, experiment: Experiment) -> Policy:
+def _without_absent(policy: DistributionPolicy, experiment: Experiment) -> DistributionPolicy:
     if experiment.groups > 1:
         return policy
     kept = {name: item for name, item in policy.fragments.items() if not item.only_with_groups}
@@ -130,7 +130,7 @@ def _without_absent(policy: Policy, experiment: Experiment) -> Policy:
     return replace(policy, fragments=kept, edges=edges)
 
 
-def _cut(policy: Policy, experiment: Experiment) -> Cut:
+def _cut(policy: DistributionPolicy, experiment: Experiment) -> Cut:
     functions = {
         function: item for item in policy.fragments.values() for function in item.functions
     }
@@ -161,7 +161,7 @@ def _cut(policy: Policy, experiment: Experiment) -> Cut:
     )
 
 
-def _merge_rule(policy: Policy) -> MergeRule:
+def _merge_rule(policy: DistributionPolicy) -> MergeRule:
     carried = {edge.carries for edge in policy.edges}
     if "gradient" in carried:
         return "all_reduce"
@@ -175,7 +175,7 @@ def _count(fragment: FragmentSpec, experiment: Experiment) -> int:
     return named[fragment.replicas] if isinstance(fragment.replicas, str) else fragment.replicas
 
 
-def _replicate(policy: Policy, experiment: Experiment, cut: Cut) -> list[Process]:
+def _replicate(policy: DistributionPolicy, experiment: Experiment, cut: Cut) -> list[Process]:
     totals: dict[str, int] = {}
     for address in cut.addresses:
         role, _, number = address.rpartition("-")
@@ -193,7 +193,9 @@ def _replicate(policy: Policy, experiment: Experiment, cut: Cut) -> list[Process
     return processes
 
 
-def _process(policy: Policy, fragment: str, index: int, roles: list[str], cut: Cut) -> Process:
+def _process(
+    policy: DistributionPolicy, fragment: str, index: int, roles: list[str], cut: Cut
+) -> Process:
     name = f"{fragment}-{index}"
     if not roles:
         raise ConfigError(

@@ -136,7 +136,7 @@ class StalenessRule(Spec, frozen=True, kw_only=True):
     """As an experiment's."""
 
 
-class Policy(Spec, frozen=True, kw_only=True):
+class DistributionPolicy(Spec, frozen=True, kw_only=True):
     """A distribution policy."""
 
     name: str
@@ -194,14 +194,14 @@ def is_policy_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
-def load_policy(name: str) -> Policy:
+def read_policy(name: str) -> DistributionPolicy:
     """Reads a built-in policy, or one from a YAML file.
 
     Raises:
         ConfigError: There is none of that name, or it is not a policy.
     """
     if is_policy_file(name):
-        return convert(read_yaml(Path(name)), Policy)
+        return convert(read_yaml(Path(name)), DistributionPolicy)
     known = built_in_policies()
     if name not in known:
         raise ConfigError(
@@ -210,4 +210,6 @@ def load_policy(name: str) -> Policy:
             fix=suggest(name, known) or "use a built-in policy, or a .yaml file",
         )
     file = resources.files("engine.graph") / "policies" / f"{name}.yaml"
-    return convert(parse_yaml(file.read_text(encoding="utf-8"), source=f"policy {name}"), Policy)
+    return convert(
+        parse_yaml(file.read_text(encoding="utf-8"), source=f"policy {name}"), DistributionPolicy
+    )

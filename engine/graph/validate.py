@@ -9,9 +9,9 @@ from engine.graph.policy import (
     FUNCTIONS,
     OPTIONAL,
     PRIMED,
+    DistributionPolicy,
     EdgeSpec,
     FragmentSpec,
-    Policy,
     inputs_of,
     options_of,
     outputs_of,
@@ -35,7 +35,7 @@ CHANNELS: Mapping[str, frozenset[str]] = {
 """The channels that can carry each value."""
 
 
-def check_policy(policy: Policy) -> None:
+def check_policy(policy: DistributionPolicy) -> None:
     """Checks functions, edges, inputs, cycles and channels, in this order.
 
     Raises:
@@ -60,7 +60,7 @@ class _Wrong(Exception):
     """The error, without the policy's name."""
 
 
-def _check_functions(policy: Policy) -> None:
+def _check_functions(policy: DistributionPolicy) -> None:
     for name, fragment in policy.fragments.items():
         if not roles_of(fragment.functions):
             raise _Wrong(f"fragment {name!r} holds no function")
@@ -83,7 +83,7 @@ def _check_device(name: str, fragment: FragmentSpec) -> None:
         )
 
 
-def _check_edge(policy: Policy, edge: EdgeSpec) -> None:
+def _check_edge(policy: DistributionPolicy, edge: EdgeSpec) -> None:
     for end in (edge.source, edge.target):
         if end not in policy.fragments:
             raise _Wrong(f"{edge.label}: no fragment {end!r}")
@@ -94,7 +94,7 @@ def _check_edge(policy: Policy, edge: EdgeSpec) -> None:
         raise _Wrong(f"{edge.label}: {edge.target} takes no {edge.carries}")
 
 
-def _check_inputs(policy: Policy, name: str) -> None:
+def _check_inputs(policy: DistributionPolicy, name: str) -> None:
     functions = policy.fragments[name].functions
     arriving = {edge.carries for edge in policy.edges if edge.target == name}
     needed = inputs_of(functions)
@@ -105,7 +105,7 @@ def _check_inputs(policy: Policy, name: str) -> None:
         raise _Wrong(f"fragment {name!r} needs {value}, but no edge brings it")
 
 
-def _check_cycles(policy: Policy) -> None:
+def _check_cycles(policy: DistributionPolicy) -> None:
     """Refuses cycles of fragments that wait for each other: they would never start."""
     waits: dict[str, list[str]] = {}
     for edge in policy.edges:
@@ -137,7 +137,7 @@ def _check_channel(edge: EdgeSpec) -> None:
         raise _Wrong(f"{edge.label}: channel must be {_any_of(known)}, not {edge.channel}")
 
 
-def _check_replicas(policy: Policy) -> None:
+def _check_replicas(policy: DistributionPolicy) -> None:
     """Checks that learners and buffers are paired, and that replicated learners synchronize."""
     by_function = {
         function: (name, fragment)

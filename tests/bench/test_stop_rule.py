@@ -9,7 +9,7 @@ from tests.helpers.bench.bench_fakes import make_task
 from tianji_cli.bench.comparison.measure import measure
 from tianji_cli.bench.comparison.stop_rule import StopRule
 from tianji_cli.bench.systems.convert import to_trace
-from tianji_cli.bench.systems.raw import Claimed, EpisodeEnd, Phase, Steps, Trained
+from tianji_cli.bench.systems.raw import Claimed, EpisodeEnd, Phase, Steps, TrainedTotals
 from tianji_cli.bench.tasks.work import Judging
 
 TASK = make_task(budget_s=60.0, min_s=10.0, start_s=30.0, stall_s=5.0)
@@ -99,8 +99,8 @@ def test_records_become_trace_rows_since_launch():
         Steps(t=103.0, source="a", total=20),
         EpisodeEnd(t=103.5, source="a", episode_return=5.0, length=5),
         Steps(t=104.0, source="b", total=40),
-        Trained(t=105.0, env_steps=50, samples=400, updates=2),
-        Trained(t=106.0, env_steps=60, samples=480, updates=3),
+        TrainedTotals(t=105.0, env_steps=50, samples=400, updates=2),
+        TrainedTotals(t=106.0, env_steps=60, samples=480, updates=3),
         Claimed(t=106.0, env_steps=60),
     ]
     rows = to_trace(records, 100.0)

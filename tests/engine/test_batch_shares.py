@@ -11,7 +11,7 @@ from engine.batch_shares import share_rollouts, share_samples, split
 from engine.blueprint import Blueprint, make_blueprint
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import Policy, load_policy
+from engine.graph.policy import DistributionPolicy, read_policy
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
 
@@ -63,8 +63,8 @@ def test_parts_are_as_equal_as_can_be_and_the_larger_ones_come_first(count: int,
     assert parts[0] - parts[-1] <= 1
 
 
-def blueprint_of(policy: str | Policy, experiment: Experiment) -> Blueprint:
-    loaded = load_policy(policy) if isinstance(policy, str) else policy
+def blueprint_of(policy: str | DistributionPolicy, experiment: Experiment) -> Blueprint:
+    loaded = read_policy(policy) if isinstance(policy, str) else policy
     return make_blueprint(experiment, build_graph(loaded, experiment).cut)
 
 

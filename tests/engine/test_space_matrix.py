@@ -21,7 +21,7 @@ from engine.blueprint import make_blueprint
 from engine.config.config_file import convert, parse_yaml
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment
@@ -86,7 +86,7 @@ def train(root: Path, experiment: Experiment) -> Summary:
     """All roles of a policy in one thread; learners that update together in processes."""
     if experiment.policy == "multi-learner":
         return train_by_command(root, experiment)
-    graph = build_graph(load_policy(experiment.policy), experiment)
+    graph = build_graph(read_policy(experiment.policy), experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     blueprint = make_blueprint(experiment, graph.cut, rehearses=True)
     for folder in ("trace", "checkpoints"):

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import (
     BatchArrived,
     Counters,
@@ -152,7 +152,7 @@ def _texts(*patterns: str) -> list[bytes]:
 LOADERS: tuple[tuple[Callable[[Path], object], list[bytes]], ...] = (
     (load_experiment, _texts("experiments/cartpole_*.yaml")),
     (load_inventory, _texts("inventories/*.yaml")),
-    (lambda path: load_policy(str(path)), _texts("engine/graph/policies/*.yaml")),
+    (lambda path: read_policy(str(path)), _texts("engine/graph/policies/*.yaml")),
 )
 YAML = (b"&a ", b"*a", b"<<: *a\n", b"!!binary ", b"!!set ", b"? [", b"{", b"}", b"[", b"]", b"\0")
 YAML += (b": null\n", b"1e400", b"0x" + b"f" * 5000, b"9" * 5000, b"2001-99-99", b"[" * 2000)

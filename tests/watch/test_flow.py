@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.graph.dataflow import build_graph, connections
-from engine.graph.policy import built_in_policies, load_policy
+from engine.graph.policy import built_in_policies, read_policy
 from engine.spec import EnvSpec, Experiment
 from tests.helpers.watching import manifest_of_run
 from tianji_cli.watch.flow import MAX_HOSTS, Flow, FlowPlan
@@ -123,7 +123,7 @@ def test_many_hosts_share_a_place():
 @pytest.mark.parametrize("policy", built_in_policies())
 def test_every_policy_exchanges_what_its_processes_connect_for(policy: str):
     """Nodes on different hosts are joined if, and only if, the run connects them."""
-    made = load_policy(policy)
+    made = read_policy(policy)
     has_groups = any(item.replicas == "groups" for item in made.fragments.values())
     experiment = Experiment(
         name="x",

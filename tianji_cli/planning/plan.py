@@ -12,7 +12,7 @@ import msgspec
 from engine.control_protocol import CommonSpec, Launch, Rendezvous, WorkerSpec
 from engine.errors import ConfigError
 from engine.graph.dataflow import DataflowGraph, build_graph, connections
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import COORDINATOR
 from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
@@ -117,7 +117,7 @@ def make_plan(
         ConfigError: Unknown or impossible policy.
     """
     experiment = with_named_actors(experiment, inventory)
-    policy = load_policy(experiment.policy)
+    policy = read_policy(experiment.policy)
     graph = build_graph(policy, experiment)
     if not has_actors_stated:
         actors = max(experiment.actors, actors_for_all(graph.processes, inventory))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.graph.policy import Policy
+from engine.graph.policy import DistributionPolicy
 from engine.spec import Experiment, Spec
 from tianji_cli.bench.scaling.suite import ScalingSuite
 from tianji_cli.bench.study.spec import Study
@@ -162,7 +162,7 @@ def _policies() -> Chapter:
         title="Distribution policies",
         prefix="policy",
         about=("Given to `--policy` ([writing a policy](policies.md#writing-a-policy)).",),
-        sections=tuple(sections_of([Source(spec=Policy, title=TOP)])),
+        sections=tuple(sections_of([Source(spec=DistributionPolicy, title=TOP)])),
     )
 
 

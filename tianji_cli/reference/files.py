@@ -176,8 +176,9 @@ def stop_words(stop: StopSpec) -> str:
     if stop.return_threshold is not None:
         rules.append(f"{stop.return_threshold:g}")
     if stop.env_steps is not None:
-        is_large = stop.env_steps >= 1_000_000
-        rules.append(f"{stop.env_steps / (1e6 if is_large else 1e3):g} {'kM'[is_large]} steps")
+        thousands = stop.env_steps / 1e3
+        in_words = f"{thousands / 1e3:g} M" if thousands >= 1e3 else f"{thousands:g} k"
+        rules.append(f"{in_words} steps")
     if stop.seconds is not None:
         rules.append(f"{stop.seconds:g} s")
     return ", or ".join(rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.graph.policy import built_in_policies, load_policy
+from engine.graph.policy import built_in_policies, read_policy
 from tianji_cli.reference.rows import ListedRow
 
 
@@ -36,7 +36,7 @@ def policies() -> list[PolicyRow]:
 
 
 def _row(name: str) -> PolicyRow:
-    policy = load_policy(name)
+    policy = read_policy(name)
     return PolicyRow(
         name=name,
         about=policy.summary,

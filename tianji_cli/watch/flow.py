@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.errors import ConfigError
-from engine.graph.policy import built_in_policies, load_policy
+from engine.graph.policy import built_in_policies, read_policy
 from engine.messages import COORDINATOR, index_of, role_of
+from engine.wording import plural
 from tianji_cli.watch.roles import ProcessInfo, State
 
 KINDS = ("environment", "actor", "buffer", "learner", "reducer", "evaluator")
@@ -221,7 +222,7 @@ def _shown_hosts(names: list[str]) -> dict[str, str]:
     if len(names) <= MAX_HOSTS:
         return {name: name for name in names}
     kept = names[: MAX_HOSTS - 1]
-    rest = f"{len(names) - len(kept)} more hosts"
+    rest = plural(len(names) - len(kept), "more host")
     return {name: name if name in kept else rest for name in names}
 
 
@@ -230,6 +231,6 @@ def _channels_of(policy: str) -> dict[str, str]:
     if policy not in built_in_policies():
         return {}
     try:
-        return {edge.carries: edge.channel for edge in load_policy(policy).edges}
+        return {edge.carries: edge.channel for edge in read_policy(policy).edges}
     except ConfigError:
         return {}

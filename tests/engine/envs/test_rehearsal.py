@@ -20,7 +20,7 @@ from engine.envs.names import extra_of, nearest, newer_version
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.layers.trunks import TRUNKS, register_network
 from engine.spec import EnvSpec, Experiment, NetworkSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
@@ -81,7 +81,7 @@ def on_odd(policy: str = "local", **kwargs: str) -> Experiment:
 
 
 def refusal(experiment: Experiment) -> ConfigError:
-    cut = build_graph(load_policy(experiment.policy), experiment).cut
+    cut = build_graph(read_policy(experiment.policy), experiment).cut
     with pytest.raises(ConfigError) as caught:
         make_blueprint(experiment, cut, rehearses=True)
     return caught.value

@@ -18,7 +18,7 @@ from engine.envs.names import EXTRAS
 from engine.envs.wrappers import wrappings_of
 from engine.errors import ConfigError
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.spec import EnvSpec, Scalar, WrapperValue
 from engine.testing import SCRIPTED_ENV, make_experiment
 
@@ -201,7 +201,7 @@ def test_policy_gpu_only_refuses_wrappers_by_name():
     experiment = make_experiment(
         env=spec({"name": "FlattenObservation"}), policy="gpu-only", actors=1
     )
-    graph = build_graph(load_policy("gpu-only"), experiment)
+    graph = build_graph(read_policy("gpu-only"), experiment)
     with pytest.raises(ConfigError, match="FlattenObservation") as caught:
         make_blueprint(experiment, graph.cut, gpus=[])
     assert caught.value.where == "env.wrappers"

@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.executors.actor import ActorExecutor
 from engine.executors.env_split import LocalSplit
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
 from engine.roles.events import RolloutAbandoned, RolloutCollected
@@ -131,6 +131,6 @@ def test_parts_must_be_equal():
 
 def test_only_an_actor_that_steps_environments_can_split_them():
     policy = "environments"
-    graph = build_graph(load_policy(policy), split(2, policy=policy))
+    graph = build_graph(read_policy(policy), split(2, policy=policy))
     with pytest.raises(ConfigError, match="does not step environments by itself"):
         make_blueprint(split(2, policy=policy), graph.cut)

@@ -23,7 +23,7 @@ from engine.executors.device_actor import DeviceActorExecutor
 from engine.executors.evaluator import EvaluatorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import StepRequested, StepTaken
 from engine.roles.commands import CollectRollout, Evaluate, LoadWeights, StepEnvironment, TakeStep
 from engine.roles.events import EnvironmentStepped, Evaluated, RolloutCollected, StepWanted
@@ -69,7 +69,7 @@ def blueprint_of(env_id: str, core: str, policy: str = "local", num_splits: int 
     experiment = make_experiment(env=env, actors=1, policy=policy)
     network = NetworkSpec(hidden_sizes=(8,), core=CoreSpec(name=core, size=6))  # type: ignore[arg-type]
     experiment = msgspec.structs.replace(experiment, network=network)
-    cut = build_graph(load_policy(policy), experiment).cut
+    cut = build_graph(read_policy(policy), experiment).cut
     return make_blueprint(experiment, cut, rehearses=True)
 
 

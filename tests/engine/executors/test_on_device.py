@@ -24,7 +24,7 @@ from engine.errors import PreflightError, RunFailedError
 from engine.executors.actor import ActorExecutor
 from engine.executors.device_actor import DeviceActorExecutor
 from engine.graph.dataflow import DataflowGraph, build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
 from engine.roles.coordinator.totals import RunInfo
 from engine.roles.events import RolloutCollected
@@ -54,7 +54,7 @@ class TorchScripted:
 
 
 def graph_of(experiment: Experiment) -> DataflowGraph:
-    return build_graph(load_policy("gpu-only"), experiment)
+    return build_graph(read_policy("gpu-only"), experiment)
 
 
 def blueprint_of(experiment: Experiment) -> Blueprint:

@@ -14,7 +14,7 @@ from engine.executors.device_replay_buffer import DeviceReplayExecutor
 from engine.executors.learner import LearnerExecutor
 from engine.executors.replay_buffer import ReplayExecutor
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.roles.commands import (
     CollectRollout,
     DrawSamples,
@@ -38,7 +38,7 @@ def make(name: str, core: CoreSpec | None = None) -> Blueprint:
     )
     network = replace(experiment.network, core=core)
     experiment = replace(experiment, algorithm={"name": name, **sizes, **batch}, network=network)
-    return make_blueprint(experiment, build_graph(load_policy("gpu-only"), experiment).cut)
+    return make_blueprint(experiment, build_graph(read_policy("gpu-only"), experiment).cut)
 
 
 def rollouts_of(blueprint: Blueprint, count: int) -> list[DeviceRollout]:

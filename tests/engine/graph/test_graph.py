@@ -11,25 +11,25 @@ from engine.config.config_file import convert, parse_yaml
 from engine.errors import ConfigError
 from engine.graph.dataflow import DataflowGraph, build_graph, connections
 from engine.graph.policy import (
+    DistributionPolicy,
     EdgeSpec,
     FragmentSpec,
-    Policy,
     built_in_policies,
-    load_policy,
+    read_policy,
     roles_of,
 )
 from engine.spec import EvaluationSpec, StalenessSpec
 from engine.testing import make_experiment
 
-TIANJI = load_policy("tianji")
+TIANJI = read_policy("tianji")
 LATEST = "latest"
 
 
-def with_fragments(**fragments: FragmentSpec) -> Policy:
+def with_fragments(**fragments: FragmentSpec) -> DistributionPolicy:
     return msgspec.structs.replace(TIANJI, fragments={**TIANJI.fragments, **fragments})
 
 
-def with_edges(*edges: EdgeSpec) -> Policy:
+def with_edges(*edges: EdgeSpec) -> DistributionPolicy:
     return msgspec.structs.replace(TIANJI, edges=edges)
 
 
@@ -37,7 +37,7 @@ def edge(source: str, target: str, carries: str) -> EdgeSpec:
     return EdgeSpec(source=source, target=target, carries=carries, channel=LATEST)
 
 
-def refused(policy: Policy) -> str:
+def refused(policy: DistributionPolicy) -> str:
     with pytest.raises(ConfigError) as error:
         build_graph(policy, make_experiment())
     assert error.value.where == f"policy {policy.name}"
@@ -51,7 +51,7 @@ def roles(graph: DataflowGraph) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize("name", built_in_policies())
 @pytest.mark.parametrize("actors", [1, 3])
 def test_every_built_in_policy_places_every_role_once(name: str, actors: int):
-    policy = load_policy(name)
+    policy = read_policy(name)
     assert policy.name == name
     graph = build_graph(policy, make_experiment(actors=actors))
     placed = [address for process in graph.processes for address in process.roles]
@@ -78,7 +78,7 @@ def test_tianji_gives_every_role_a_process():
 
 
 def test_local_puts_all_roles_into_one_process():
-    graph = build_graph(load_policy("local"), make_experiment(actors=3))
+    graph = build_graph(read_policy("local"), make_experiment(actors=3))
     assert roles(graph) == {"local-0": ("actor-0", "actor-1", "actor-2", "buffer-0", "learner-0")}
     assert graph.is_inline
 
@@ -137,7 +137,7 @@ def test_fragments_that_wait_for_each_other_are_named():
 
 def test_weights_and_observations_exist_before_anything_so_waiting_for_them_is_no_cycle():
     for name in ("synchronous", "single-learner-fine"):
-        build_graph(load_policy(name), make_experiment())
+        build_graph(read_policy(name), make_experiment())
 
 
 def test_copies_of_a_learner_must_be_brought_together():
@@ -177,7 +177,7 @@ def test_one_group_needs_no_reducer():
 
 def test_groups_need_a_policy_that_has_them_and_an_actor_each():
     with pytest.raises(ConfigError, match="no compute groups"):
-        build_graph(load_policy("local"), make_experiment(groups=2))
+        build_graph(read_policy("local"), make_experiment(groups=2))
     with pytest.raises(ConfigError, match="3 groups cannot share 2 actors"):
         build_graph(TIANJI, make_experiment(groups=3, actors=2))
 
@@ -190,19 +190,19 @@ def test_a_process_that_would_act_for_two_groups_is_named():
 
 def test_a_barrier_means_no_lag_whatever_the_experiment_says():
     experiment = make_experiment(staleness=StalenessSpec(mode="drop", max_lag=4))
-    staleness = build_graph(load_policy("synchronous"), experiment).cut.staleness
+    staleness = build_graph(read_policy("synchronous"), experiment).cut.staleness
     assert (staleness.mode, staleness.max_lag) == ("block", 0)
-    kept = build_graph(load_policy("single-learner-coarse"), experiment).cut.staleness
+    kept = build_graph(read_policy("single-learner-coarse"), experiment).cut.staleness
     assert kept == experiment.staleness
 
 
 def test_two_processes_share_one_connection_and_weights_have_their_own():
-    graph = build_graph(load_policy("single-learner-coarse"), make_experiment(actors=1))
+    graph = build_graph(read_policy("single-learner-coarse"), make_experiment(actors=1))
     assert sorted(connections(graph)) == [
         ("actor-0", "learner-0", False),
         ("actor-0", "learner-0", True),
     ]
-    fine = build_graph(load_policy("single-learner-fine"), make_experiment(actors=1))
+    fine = build_graph(read_policy("single-learner-fine"), make_experiment(actors=1))
     assert connections(fine) == [("learner-0", "environment-0", False)]
 
 
@@ -215,7 +215,7 @@ def test_a_policy_can_be_a_file(tmp_path: Path):
         " {source: work, target: learn, carries: batch, channel: on_request},"
         " {source: learn, target: work, carries: weights, channel: latest}]}"
     )
-    graph = build_graph(load_policy(str(path)), make_experiment(actors=2))
+    graph = build_graph(read_policy(str(path)), make_experiment(actors=2))
     assert roles(graph) == {
         "work-0": ("actor-0", "actor-1", "buffer-0"),
         "learn-0": ("learner-0",),
@@ -247,7 +247,7 @@ def test_an_input_that_no_edge_brings_is_named(missing: int):
 
 
 def test_fused_functions_need_no_edge():
-    policy = Policy(
+    policy = DistributionPolicy(
         name="fused",
         summary="buffer and learner share a process",
         fragments={
@@ -265,7 +265,7 @@ def test_fused_functions_need_no_edge():
 
 def test_an_unknown_policy_suggests_the_nearest():
     with pytest.raises(ConfigError) as error:
-        load_policy("tianjy")
+        read_policy("tianjy")
     assert error.value.where == "policy"
     assert error.value.fix == "did you mean 'tianji'?"
 
@@ -273,15 +273,15 @@ def test_an_unknown_policy_suggests_the_nearest():
 def test_a_policy_file_with_an_unknown_value_is_refused():
     text = "{name: x, summary: y, fragments: {}, edges: [{source: a, target: b, carries: wieghts}]}"
     with pytest.raises(ConfigError, match="wieghts"):
-        convert(parse_yaml(text, source="policy x"), Policy)
+        convert(parse_yaml(text, source="policy x"), DistributionPolicy)
 
 
 @pytest.mark.parametrize("name", built_in_policies())
 def test_an_evaluation_adds_an_evaluator_beside_everything_else(name: str):
     experiment = make_experiment(policy=name)
-    plain = build_graph(load_policy(name), experiment)
+    plain = build_graph(read_policy(name), experiment)
     graph = build_graph(
-        load_policy(name), msgspec.structs.replace(experiment, evaluation=EvaluationSpec())
+        read_policy(name), msgspec.structs.replace(experiment, evaluation=EvaluationSpec())
     )
     assert plain.count("evaluator") == 0
     assert graph.count("evaluator") == 1

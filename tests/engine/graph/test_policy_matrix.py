@@ -21,7 +21,7 @@ from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.graph.cut import Cut
 from engine.graph.dataflow import DataflowGraph, build_graph
-from engine.graph.policy import built_in_policies, load_policy
+from engine.graph.policy import built_in_policies, read_policy
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment
@@ -97,7 +97,7 @@ def _without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(name: str, policy: str, *settings: str) -> tuple[Blueprint, DataflowGraph]:
     """As `up` would, as far as there are no hosts in it yet."""
     experiment, _ = load_experiment(EXPERIMENTS[name], [f"policy={policy}", *settings])
-    graph = build_graph(load_policy(policy), experiment)
+    graph = build_graph(read_policy(policy), experiment)
     experiment = msgspec.structs.replace(experiment, staleness=graph.cut.staleness)
     return make_blueprint(experiment, graph.cut), graph
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import (
     ActorLost,
     Alive,
@@ -158,7 +158,7 @@ def test_of_several_groups_the_evaluated_learner_alone_is_asked_for_its_best():
         make_experiment(checkpoint=CheckpointSpec(), groups=2, policy="tianji"),
         evaluation=EvaluationSpec(),
     )
-    graph = build_graph(load_policy("tianji"), experiment)
+    graph = build_graph(read_policy("tianji"), experiment)
     coordinator = CoordinatorRole(experiment, INFO, graph.cut.addresses, (), Groups(graph.cut, {}))
     coordinator.handle(TimerFired(), 0.0)
     for address in graph.cut.addresses:

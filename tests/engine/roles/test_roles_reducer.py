@@ -13,7 +13,7 @@ from engine.executors.learner import LearnerExecutor
 from engine.executors.reducer import Accumulation, CommonModel, ReducerExecutor
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import COORDINATOR, GroupLost, ModelMerged, ModelOffered, Report, Stop, Stopped
 from engine.roles.commands import BlendModel, ExportModel, ForgetModel, MergeModel
 from engine.roles.events import ModelsMerged
@@ -135,7 +135,7 @@ def test_what_no_gradient_reaches_is_not_merged(policy: str, groups: int):
     what they went back by grew until they were infinite, in checkpoints and in compiled steps."""
     experiment = make_experiment(actors=4, groups=groups, staleness=StalenessSpec(mode="unbounded"))
     experiment = msgspec.structs.replace(experiment, algorithm={"name": "dqn"})
-    cut = build_graph(load_policy(policy), experiment).cut
+    cut = build_graph(read_policy(policy), experiment).cut
     blueprint = make_blueprint(experiment, cut)
     network = blueprint.algorithm.network()
     model = np.concatenate([p.detach().numpy().reshape(-1) for p in network.parameters()])
@@ -176,7 +176,7 @@ def normalizing(key: str, groups: int, actors: int) -> Experiment:
 )
 def test_several_learners_may_normalise(policy: str, groups: int, key: str):
     experiment = normalizing(key, groups, actors=2)
-    make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
+    make_blueprint(experiment, build_graph(read_policy(policy), experiment).cut)
 
 
 class Normalising:
@@ -184,7 +184,7 @@ class Normalising:
 
     def __init__(self, policy: str, groups: int) -> None:
         experiment = normalizing("network.normalize_observation", groups, actors=3)
-        blueprint = make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
+        blueprint = make_blueprint(experiment, build_graph(read_policy(policy), experiment).cut)
         self.reducer = ReducerExecutor(blueprint)
         self.learners = [LearnerExecutor(blueprint, None, ManualClock()) for _ in range(3)]
         self._random = np.random.default_rng(0)
@@ -248,4 +248,4 @@ def test_an_answer_that_is_lost_costs_no_sample_of_the_statistics(policy: str, g
 @pytest.mark.parametrize("policy", ["central", "tianji", "local"])
 def test_a_single_learner_may_normalise_with_every_policy(policy: str):
     experiment = normalizing("network.normalize_observation", 1, actors=1)
-    make_blueprint(experiment, build_graph(load_policy(policy), experiment).cut)
+    make_blueprint(experiment, build_graph(read_policy(policy), experiment).cut)

@@ -11,7 +11,7 @@ import pytest
 
 from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.messages import COORDINATOR, Counters, Exit, Report, Start, Stop, Stopped
 from engine.roles.commands import Command, Quit, Send, StartRun, Wake, WriteTrace
 from engine.roles.coordinator.totals import RunInfo
@@ -31,7 +31,7 @@ from tests.helpers.engine.socket_kit import make_codec
 def run(root: Path, experiment: Experiment) -> Path:
     for name in ("trace", "checkpoints"):
         (root / name).mkdir(parents=True)
-    graph = build_graph(load_policy("local"), experiment)
+    graph = build_graph(read_policy("local"), experiment)
     info = RunInfo(run_id="run", num_hosts=1, num_actors=graph.count("actor"), num_groups=1)
     inline = InlineRun(
         make_blueprint(experiment), info, graph.processes[0].roles, root, lambda _: None

@@ -15,7 +15,7 @@ import pytest
 
 from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
@@ -40,7 +40,7 @@ def run(root: Path, wanted: Experiment, origin: Path | None = None) -> Result:
     """A run in this thread, from the newest checkpoint of another one if there is one."""
     for name in ("trace", "checkpoints"):
         (root / name).mkdir(parents=True)
-    graph = build_graph(load_policy("local"), wanted)
+    graph = build_graph(read_policy("local"), wanted)
     info = RunInfo(
         run_id=root.name,
         num_hosts=1,

@@ -24,7 +24,7 @@ from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
 from engine.executors.checkpoint import load_network
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy as find_policy
+from engine.graph.policy import read_policy
 from engine.spec import EnvSpec, Experiment
 from engine.trained.load import Trained, load_trained
 from engine.trained.policy import Policy
@@ -258,7 +258,7 @@ def test_environments_of_tensors_alone(tmp_path: Path, monkeypatch: pytest.Monke
     experiment = msgspec.structs.replace(experiment_of(), env=env, modules=())
     with pytest.raises(ConfigError):  # of another environment
         load_trained(TrainedRun(run, experiment, read_trained(run).checkpoint))
-    cut = build_graph(find_policy("gpu-only"), experiment).cut
+    cut = build_graph(read_policy("gpu-only"), experiment).cut
     run = write_run(tmp_path / "tensors", experiment, cut=cut)
     policy = load_policy(run)
     assert policy.action_space.contains(policy(policy.observation_space.sample()))

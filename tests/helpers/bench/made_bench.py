@@ -18,7 +18,7 @@ from tianji_cli.bench.machine import Load
 from tianji_cli.bench.process_tree import LeftFile, Leftover
 from tianji_cli.bench.systems.base import Installed
 from tianji_cli.bench.systems.convert import to_trace
-from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, Trained
+from tianji_cli.bench.systems.raw import EpisodeEnd, Steps, TrainedTotals
 from tianji_cli.storage.json_files import create_result_dir, write_json
 
 HOSTILE = "<script>alert('x')</script>\nlast & words"
@@ -56,7 +56,7 @@ def write_cell(paths: BenchFiles, cell: Cell, outcome: Outcome, machine: str) ->
         records.append(Steps(t=t, source="a", total=1 + int(speed * second)))
         value = min(300.0, speed * second / 20) if outcome == "reached" else 20.0
         records.append(EpisodeEnd(t=t, source="a", episode_return=value, length=100))
-    records.append(Trained(t=107.0, env_steps=400, samples=3200, updates=16))
+    records.append(TrainedTotals(t=107.0, env_steps=400, samples=3200, updates=16))
     rows = to_trace(records, 100.0)
     if cell.system == "tianji":
         rows.append(staleness())

@@ -11,7 +11,7 @@ import msgspec
 
 from engine.blueprint import make_blueprint
 from engine.graph.dataflow import build_graph
-from engine.graph.policy import load_policy
+from engine.graph.policy import read_policy
 from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
@@ -57,7 +57,7 @@ def run(
 ) -> Result:
     for name in ("trace", "checkpoints"):
         (root / name).mkdir(parents=True)
-    graph = build_graph(load_policy("local"), experiment)
+    graph = build_graph(read_policy("local"), experiment)
     addresses = graph.processes[0].roles
     info = RunInfo(run_id="run", num_hosts=1, num_actors=graph.count("actor"), num_groups=1)
     inline = InlineRun(

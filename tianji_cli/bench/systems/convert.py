@@ -13,7 +13,7 @@ from tianji_cli.bench.systems.raw import (
     Phase,
     RawRecord,
     Steps,
-    Trained,
+    TrainedTotals,
 )
 
 UNKNOWN = -1
@@ -25,7 +25,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.by_source: dict[str, Steps] = {}
-        self.trained = Trained(t=0.0, env_steps=0, samples=0, updates=0)
+        self.trained = TrainedTotals(t=0.0, env_steps=0, samples=0, updates=0)
 
     @property
     def env_steps(self) -> int:
@@ -51,7 +51,7 @@ def to_trace(records: Sequence[RawRecord], launched_s: float) -> list[Record]:
         match record:
             case Steps():
                 rows.append(_production(record, t_s, totals))
-            case Trained():
+            case TrainedTotals():
                 rows.append(_consumption(record, t_s, totals))
             case EpisodeEnd():
                 rows.append(
@@ -90,7 +90,7 @@ def _production(record: Steps, t_s: float, totals: _Totals) -> Production:
     )
 
 
-def _consumption(record: Trained, t_s: float, totals: _Totals) -> Consumption:
+def _consumption(record: TrainedTotals, t_s: float, totals: _Totals) -> Consumption:
     before, totals.trained = totals.trained, record
     return Consumption(
         t_s=t_s,

@@ -32,7 +32,7 @@ class EpisodeEnd(_Raw, frozen=True, kw_only=True, tag="episode"):
     length: int
 
 
-class Trained(_Raw, frozen=True, kw_only=True, tag="trained"):
+class TrainedTotals(_Raw, frozen=True, kw_only=True, tag="trained"):
     """Totals of what the learner has consumed so far."""
 
     env_steps: int
@@ -61,7 +61,7 @@ class Claimed(_Raw, frozen=True, kw_only=True, tag="claimed"):
     is_received: bool = False
 
 
-RawRecord: TypeAlias = Steps | EpisodeEnd | Trained | Phase | Claimed
+RawRecord: TypeAlias = Steps | EpisodeEnd | TrainedTotals | Phase | Claimed
 _DECODER = msgspec.json.Decoder(RawRecord)
 
 

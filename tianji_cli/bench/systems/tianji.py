@@ -31,7 +31,7 @@ from tianji_cli.bench.systems.base import (
     SystemOptions,
 )
 from tianji_cli.bench.systems.probe import probe_here
-from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, Trained
+from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, TrainedTotals
 from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchImpala, BenchPpo
 
 RUN = "run"
@@ -131,7 +131,9 @@ class TianjiFeed:
                 return [EpisodeEnd(t=t, episode_return=row.episode_return, length=length)]
             case Consumption():
                 counts = row.env_steps_total, row.samples_trained_total, row.updates_total
-                return [Trained(t=t, env_steps=counts[0], samples=counts[1], updates=counts[2])]
+                return [
+                    TrainedTotals(t=t, env_steps=counts[0], samples=counts[1], updates=counts[2])
+                ]
             case Production():
                 source = f"actor-{row.actor}-{row.epoch}"
                 records: list[RawRecord] = []

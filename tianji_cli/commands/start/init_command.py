@@ -116,12 +116,12 @@ def _tested(env_id: str, algorithm: str) -> str:
 def _try_out(file: ProjectFile) -> None:
     """Makes the environment, the algorithm and its network once, as a run would."""
     from engine.graph.dataflow import build_graph
-    from engine.graph.policy import load_policy
+    from engine.graph.policy import read_policy
     from engine.runtime.outlining import outline_of
 
     experiment = convert(parse_yaml(file.text, source=file.path), Experiment)
     check_experiment(experiment)
-    outline_of(experiment, build_graph(load_policy(experiment.policy), experiment).cut)
+    outline_of(experiment, build_graph(read_policy(experiment.policy), experiment).cut)
 
 
 def write_project(project: Project, directory: Path) -> list[ProjectFile]:
