@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 from engine import REQUIREMENTS
+from engine.envs.names import EXTRAS
 from engine.host.host_check import LIST_NAME
 from engine.supervision.host_facts import host_facts
 from tianji_cli.provisioning.bundle import (
@@ -91,12 +92,15 @@ def test_one_list_says_what_hosts_need_and_what_is_recorded_of_them() -> None:
     assert set(REQUIREMENTS) <= set(host_facts().versions)
 
 
+ENV_EXTRAS = ("atari", "box2d", "minatar", "minigrid", "mujoco")
+"""What hosts of a run can need; all others are for the machine of the command."""
+
+
 def test_every_extra_with_environments_is_pinned_on_hosts_too() -> None:
     project = tomllib.loads((source_root() / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [
-        need for name, needs in extras.items() if name not in ("dev", "fuzz") for need in needs
-    ]
+    wanted = [need for name in ENV_EXTRAS for need in extras[name]]
+    assert {extra for _, extra in EXTRAS.values()} <= set(ENV_EXTRAS) <= set(extras)
     names = {re.split(r"[><=]", need)[0] for need in wanted}
     as_package = {"gymnasium[mujoco]": "mujoco"}
     assert {as_package.get(name, name) for name in names} == set(OPTIONAL)
