@@ -177,8 +177,7 @@ def stop_words(stop: StopSpec) -> str:
         rules.append(f"{stop.return_threshold:g}")
     if stop.env_steps is not None:
         thousands = stop.env_steps / 1e3
-        in_words = f"{thousands / 1e3:g} M" if thousands >= 1e3 else f"{thousands:g} k"
-        rules.append(f"{in_words} steps")
+        rules.append(f"{thousands / 1e3:g}M steps" if thousands >= 1e3 else f"{thousands:g}k steps")
     if stop.seconds is not None:
         rules.append(f"{stop.seconds:g} s")
     return ", or ".join(rules)
