@@ -103,7 +103,7 @@ def test_own_files_come_first_and_broken_ones_say_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     broken, mine, *others = experiments()
     assert (mine.name, mine.algorithm) == ("experiments/deep/mine.yaml", "ppo")
-    assert mine.until == "475, or 2 M steps"
+    assert mine.until == "475, or 2M steps"
     assert "unknown key 'idd'" in broken.about
     assert len(others) >= 16
     assert all(row.is_shipped for row in others)
