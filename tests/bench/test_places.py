@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, HostUnreachableError
-from tianji_cli.bench.crew import Stop
-from tianji_cli.bench.places import Place, PlacePool, places_of
+from tianji_cli.bench.crew import StopSwitch
+from tianji_cli.bench.places import PlacePool, RunPlace, places_of
 from tianji_cli.config.inventory import Host, Inventory
 
 
@@ -28,7 +28,7 @@ def inventory(*hosts: Host) -> Inventory:
 FOUR = inventory(*(host(f"box{number}") for number in range(1, 5)))
 
 
-def names(places: list[Place]) -> list[str]:
+def names(places: list[RunPlace]) -> list[str]:
     return [place.name for place in places]
 
 
@@ -102,27 +102,27 @@ def test_places_share_a_host_only_where_they_say_so(num_hosts: int, each: int, p
 
 def test_a_run_that_never_was_alone_knows_it():
     pool = PlacePool(places_of(None, parallel=2))
-    first, second = pool.take(Stop()), pool.take(Stop())
+    first, second = pool.take(StopSwitch()), pool.take(StopSwitch())
     pool.leave(first)
-    third = pool.take(Stop())
+    third = pool.take(StopSwitch())
     pool.leave(third)
     pool.leave(second)
     assert [stay.num_beside for stay in (first, second, third)] == [1, 1, 1]
-    alone = pool.take(Stop())
+    alone = pool.take(StopSwitch())
     assert alone.num_beside == 0
 
 
 def test_runs_on_other_hosts_are_not_beside():
     pool = PlacePool(places_of(FOUR))
-    stays = [pool.take(Stop()) for _ in range(4)]
+    stays = [pool.take(StopSwitch()) for _ in range(4)]
     assert [stay.num_beside for stay in stays] == [0] * 4
     assert len({stay.place.name for stay in stays}) == 4
 
 
 def test_a_place_is_waited_for():
     pool, taken = PlacePool(places_of(None)), threading.Event()
-    stay = pool.take(Stop())
-    waiter = threading.Thread(target=lambda: (pool.take(Stop()), taken.set()))
+    stay = pool.take(StopSwitch())
+    waiter = threading.Thread(target=lambda: (pool.take(StopSwitch()), taken.set()))
     waiter.start()
     assert not taken.is_set()
     pool.leave(stay)
@@ -131,7 +131,7 @@ def test_a_place_is_waited_for():
 
 
 def test_who_waits_for_a_place_ends_when_all_are_to_end():
-    pool, stop = PlacePool(places_of(None)), Stop()
+    pool, stop = PlacePool(places_of(None)), StopSwitch()
     pool.take(stop)
     stop.ask()
     with pytest.raises(KeyboardInterrupt):
@@ -140,18 +140,18 @@ def test_who_waits_for_a_place_ends_when_all_are_to_end():
 
 def test_a_host_that_is_lost_gets_no_more_runs():
     pool = PlacePool(places_of(FOUR, parallel=6))
-    stays = [pool.take(Stop()) for _ in range(6)]
+    stays = [pool.take(StopSwitch()) for _ in range(6)]
     pool.lose(stays[0])
     for stay in stays[1:]:
         pool.leave(stay)
-    left = [pool.take(Stop()).place.name for _ in range(4)]
+    left = [pool.take(StopSwitch()).place.name for _ in range(4)]
     assert sorted(left) == ["box2", "box2", "box3", "box4"]
 
 
 def test_where_all_hosts_are_lost_it_ends():
     pool = PlacePool(places_of(inventory(host("box1"), host("box2"))))
-    for stay in [pool.take(Stop()), pool.take(Stop())]:
+    for stay in [pool.take(StopSwitch()), pool.take(StopSwitch())]:
         pool.lose(stay)
     with pytest.raises(HostUnreachableError, match="no host is left") as caught:
-        pool.take(Stop())
+        pool.take(StopSwitch())
     assert caught.value.where == "box1, box2"

@@ -16,7 +16,7 @@ from tianji_cli.bench.search.board import Board, Told, need_optuna, step_of, sto
 from tianji_cli.bench.search.importance import importance_of
 from tianji_cli.bench.search.progress import ReturnProgress, filled
 from tianji_cli.bench.search.space import Params
-from tianji_cli.bench.search.spec import Categorical, FloatRange, IntRange, Search
+from tianji_cli.bench.search.spec import CategoricalRange, FloatRange, IntRange, Search
 
 optuna = pytest.importorskip("optuna")
 
@@ -26,7 +26,7 @@ SEARCH = Search(
     space={
         "rate": FloatRange(low=1e-4, high=1e-2, log=True),
         "epochs": IntRange(low=1, high=8),
-        "activation": Categorical(choices=("tanh", "relu")),
+        "activation": CategoricalRange(choices=("tanh", "relu")),
     },
 )
 Open = Callable[..., Board]

@@ -201,7 +201,7 @@ def test_a_run_below_the_median_is_ended_in_good_order_and_has_not_failed(tmp_pa
 def good_first(seed: int) -> bool:
     """Whether the grid begins with the setting that learns."""
     from tianji_cli.bench.search.space import grid_points
-    from tianji_cli.bench.search.spec import Categorical, Search
+    from tianji_cli.bench.search.spec import CategoricalRange, Search
 
-    space = {"k": Categorical(choices=(0.003, 1e-12))}
+    space = {"k": CategoricalRange(choices=(0.003, 1e-12))}
     return grid_points(Search(sampler="grid", seed=seed, space=space))[0]["k"] == 0.003

@@ -17,7 +17,7 @@ from tianji_cli.bench.search.space import (
     num_trials,
     seed_of,
 )
-from tianji_cli.bench.search.spec import Categorical, FloatRange, IntRange, Range, Search
+from tianji_cli.bench.search.spec import CategoricalRange, FloatRange, IntRange, Range, Search
 from tianji_cli.bench.study.run import plan_cells
 from tianji_cli.bench.study.spec import Study, load_study
 
@@ -43,12 +43,12 @@ def grid(space: dict[str, Range], trials: int | None = None) -> Search:
         (IntRange(low=1, high=8, step=3), [1, 4, 7]),
         (IntRange(low=1, high=64, log=True, points=4), [1, 4, 16, 64]),
         (IntRange(low=1, high=3, points=9), [1, 2, 3]),
-        (Categorical(choices=("tanh", "relu", None)), [None, "relu", "tanh"]),
+        (CategoricalRange(choices=("tanh", "relu", None)), [None, "relu", "tanh"]),
     ],
 )
 def test_a_grid_has_every_point_once(bounds: Range, values: list[Scalar]):
     points = [point["key"] for point in grid_points(grid({"key": bounds}))]
-    if isinstance(bounds, Categorical):
+    if isinstance(bounds, CategoricalRange):
         assert set(points) == set(values)
     else:
         assert sorted(points) == pytest.approx(values)  # type: ignore[type-var]  # numbers
@@ -59,7 +59,7 @@ def test_a_grid_has_every_point_once(bounds: Range, values: list[Scalar]):
 def test_a_grid_is_the_product_in_an_order_that_can_be_repeated():
     space: dict[str, Range] = {
         "a": IntRange(low=1, high=3),
-        "b": Categorical(choices=("x", "y")),
+        "b": CategoricalRange(choices=("x", "y")),
     }
     points = grid_points(grid(space))
     assert points == grid_points(grid(space))
@@ -91,7 +91,7 @@ def test_some_points_of_a_huge_grid_are_drawn_at_once():
         (search({"a": FloatRange(low=0.0, high=float("inf"))}), "finite"),
         (search({"a": FloatRange(low=float("nan"), high=1.0)}), "finite"),
         (search({"a": FloatRange(low=0.0, high=1.0, points=3)}), "only the sampler grid"),
-        (search({"a": Categorical(choices=(1, 2, 1))}), "named twice"),
+        (search({"a": CategoricalRange(choices=(1, 2, 1))}), "named twice"),
         (search({"a": RATE}, trials=None), "'trials' is missing"),
         (grid({"a": FloatRange(low=0.0, high=1.0)}), "needs points, or else a step"),
         (grid({"a": FloatRange(low=0.0, high=1.0, points=3, step=0.5)}), "or else a step"),
@@ -107,9 +107,9 @@ def test_what_cannot_be_searched_says_why(found: Search, words: str):
 
 
 def test_true_is_not_the_choice_1():
-    both = search({"a": Categorical(choices=(1, True))})
+    both = search({"a": CategoricalRange(choices=(1, True))})
     assert list(flaws_of(both)) == []
-    only = search({"a": Categorical(choices=(1, "x"))})
+    only = search({"a": CategoricalRange(choices=(1, "x"))})
     assert contains(only, {"a": 1})
     assert not contains(only, {"a": True})
     assert not contains(only, {"a": 1.0})
@@ -120,7 +120,7 @@ def test_true_is_not_the_choice_1():
 def test_corners_use_every_bound_and_every_choice():
     space: dict[str, Range] = {
         "a": RATE,
-        "b": Categorical(choices=("x", "y", "z")),
+        "b": CategoricalRange(choices=("x", "y", "z")),
         "c": IntRange(low=1, high=8, step=3),
     }
     found = corners(search(space))

@@ -14,7 +14,7 @@ from engine.errors import ConfigError, HostUnreachableError
 from tests.helpers.bench.bench_requests import request_for
 from tests.helpers.bench.study_fakes import make_runs, manifest_of, run_of, summary
 from tianji_cli.bench.campaign import Campaign, run_open_cells
-from tianji_cli.bench.places import Place, places_of
+from tianji_cli.bench.places import RunPlace, places_of
 from tianji_cli.bench.study import crew as crew_module
 from tianji_cli.bench.study.comparability import hardware_of, why_no_times
 from tianji_cli.bench.study.compare import compare_study
@@ -127,7 +127,9 @@ def campaign(root: Path, num_hosts: int = 0) -> StudyCampaign:
     return Campaign(StudyFiles(root), manifest, manifest.cells)
 
 
-def crew_of(work: StudyCampaign, places: list[Place], said: list[str] | None = None) -> StudyCrew:
+def crew_of(
+    work: StudyCampaign, places: list[RunPlace], said: list[str] | None = None
+) -> StudyCrew:
     heard = [] if said is None else said
     return StudyCrew(work, places, None, lambda _: None, heard.append)
 

@@ -17,7 +17,7 @@ WAKE_S = 1.0
 """How often the thread that waits for the others looks for signals."""
 
 
-class Stop:
+class StopSwitch:
     """Asks all cells that are running to end; threads see it, unlike Ctrl-C."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Crew(ABC, Generic[CellT, ResultT]):
 
     def __init__(self, num_parallel: int = 1) -> None:
         self.num_parallel = num_parallel
-        self.stop = Stop()
+        self.stop = StopSwitch()
 
     @abstractmethod
     def __call__(self, cell: CellT) -> ResultT | None:
@@ -150,7 +150,7 @@ def _work(
 
 
 @contextmanager
-def _joined(threads: Sequence[threading.Thread], stop: Stop) -> Iterator[None]:
+def _joined(threads: Sequence[threading.Thread], stop: StopSwitch) -> Iterator[None]:
     """No thread outlives the block, however it ends; Ctrl-C, also while they end, asks them to."""
     try:
         yield
@@ -163,7 +163,7 @@ def _joined(threads: Sequence[threading.Thread], stop: Stop) -> Iterator[None]:
                 _join(thread, stop)
 
 
-def _join(thread: threading.Thread, stop: Stop) -> None:
+def _join(thread: threading.Thread, stop: StopSwitch) -> None:
     is_alive = True
     while is_alive:
         try:

@@ -13,7 +13,7 @@ import msgspec
 
 from engine.errors import ConfigError, HostUnreachableError
 from engine.wording import is_or_are, plural
-from tianji_cli.bench.crew import Stop
+from tianji_cli.bench.crew import StopSwitch
 from tianji_cli.config.inventory import Host, Inventory
 
 Parallel: TypeAlias = int | Literal["auto"]
@@ -26,7 +26,7 @@ WAIT_S = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run takes place.
 
     Attributes:
@@ -61,7 +61,7 @@ class Place:
 
 def places_of(
     inventory: Inventory | None, hosts_per_run: int = 1, parallel: Parallel = "auto"
-) -> list[Place]:
+) -> list[RunPlace]:
     """The places of all runs that go on at once, as many as there are such runs.
 
     Args:
@@ -76,7 +76,7 @@ def places_of(
     wanted = len(apart) if parallel == "auto" else parallel
     times = Counter(number % len(apart) for number in range(wanted))
     return [
-        Place(apart[number], is_shared=times[number] > 1)
+        RunPlace(apart[number], is_shared=times[number] > 1)
         for number in (number % len(apart) for number in range(wanted))
     ]
 
@@ -113,7 +113,7 @@ class Stay:
         num_beside: The most other runs that were on the same hosts at once meanwhile.
     """
 
-    place: Place
+    place: RunPlace
     num_beside: int = 0
 
 
@@ -124,13 +124,13 @@ class PlacePool:
         places: From `places_of`.
     """
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: Sequence[RunPlace]) -> None:
         self._free = list(places)
         self._stays: list[Stay] = []
         self._changed = threading.Condition()
         self._lost: dict[str, None] = {}
 
-    def take(self, stop: Stop) -> Stay:
+    def take(self, stop: StopSwitch) -> Stay:
         """Waits for a free place.
 
         Raises:

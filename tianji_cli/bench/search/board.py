@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from engine.envs.extras import install_command
 from engine.errors import ConfigError
 from tianji_cli.bench.search.space import Params, contains, grid_points, seed_of
-from tianji_cli.bench.search.spec import Categorical, IntRange, Range, Search
+from tianji_cli.bench.search.spec import CategoricalRange, IntRange, Range, Search
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -251,7 +251,7 @@ def distributions_of(search: Search) -> dict[str, BaseDistribution]:
 def _distribution(found: Range) -> BaseDistribution:
     from optuna import distributions
 
-    if isinstance(found, Categorical):
+    if isinstance(found, CategoricalRange):
         return distributions.CategoricalDistribution(found.choices)
     if isinstance(found, IntRange):
         return distributions.IntDistribution(found.low, found.high, found.log, found.step)

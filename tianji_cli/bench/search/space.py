@@ -15,7 +15,7 @@ from engine.spec import Scalar
 from engine.wording import plural
 from tianji_cli.bench.search.spec import (
     MAX_TRIALS,
-    Categorical,
+    CategoricalRange,
     FloatRange,
     IntRange,
     Range,
@@ -72,7 +72,7 @@ def flaws_of(search: Search) -> Iterator[Flaw]:
 
 def _problem(found: Range, *, is_grid: bool) -> str:
     """What is wrong with a range; empty if nothing is."""
-    if isinstance(found, Categorical):
+    if isinstance(found, CategoricalRange):
         words = [msgspec.json.encode(choice) for choice in found.choices]
         return "a choice is named twice" if len(set(words)) < len(words) else ""
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
@@ -122,7 +122,7 @@ def _point(number: int, values: Sequence[Sequence[Scalar]]) -> list[Scalar]:
 def corners(search: Search) -> list[Params]:
     """Settings that use every bound and every choice at least once, to be checked beforehand."""
     ends = [
-        found.choices if isinstance(found, Categorical) else (found.low, _last(found))
+        found.choices if isinstance(found, CategoricalRange) else (found.low, _last(found))
         for found in search.space.values()
     ]
     most = max(len(each) for each in ends)
@@ -147,7 +147,7 @@ def seed_of(search: Search, task: str, trial: int) -> int:
 
 
 def _holds(found: Range, value: object) -> bool:
-    if isinstance(found, Categorical):
+    if isinstance(found, CategoricalRange):
         return any(type(value) is type(choice) and value == choice for choice in found.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -168,14 +168,14 @@ def _num_steps(found: FloatRange | IntRange) -> int:
 
 
 def _size(found: Range) -> int:
-    if isinstance(found, Categorical) or found.points is not None:
+    if isinstance(found, CategoricalRange) or found.points is not None:
         return len(_values(found))
     return _num_steps(found) + 1
 
 
 def _values(found: Range) -> list[Scalar]:
     """On a grid."""
-    if isinstance(found, Categorical):
+    if isinstance(found, CategoricalRange):
         return list(found.choices)
     if found.points is None:
         assert found.step is not None, "checked"

@@ -44,14 +44,14 @@ class IntRange(Spec, frozen=True, kw_only=True, tag_field="type", tag="int"):
     """Values on a grid, from `low` to `high`. Only for the sampler `grid`."""
 
 
-class Categorical(Spec, frozen=True, kw_only=True, tag_field="type", tag="categorical"):
+class CategoricalRange(Spec, frozen=True, kw_only=True, tag_field="type", tag="categorical"):
     """One of some values."""
 
     choices: Choices
     """The values: text, numbers, booleans or `null`."""
 
 
-Range: TypeAlias = FloatRange | IntRange | Categorical
+Range: TypeAlias = FloatRange | IntRange | CategoricalRange
 
 
 class Search(Spec, frozen=True, kw_only=True):

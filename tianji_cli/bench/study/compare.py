@@ -21,8 +21,8 @@ from tianji_cli.bench.statistics import (
 )
 from tianji_cli.bench.study.comparability import why_no_times
 from tianji_cli.bench.study.records import (
+    CellReturns,
     LearningCurve,
-    Returns,
     StudyCell,
     StudyManifest,
     StudyRun,
@@ -128,10 +128,10 @@ def mean_return_over_time_of(run: StudyRun, horizon_s: float) -> float | None:
     return mean_over_steps(run.curve.t_s, run.curve.return_mean, horizon_s)
 
 
-def returns_of(curve: LearningCurve, summary: Summary | None) -> Returns:
+def returns_of(curve: LearningCurve, summary: Summary | None) -> CellReturns:
     """What one run has learnt, over all of its curve."""
     steps, t_s, means = curve.env_steps, curve.t_s, curve.return_mean
-    return Returns(
+    return CellReturns(
         final=summary.return_mean if summary else None,
         over_env_steps=mean_over_steps(steps, means, steps[-1]) if steps else None,
         over_time=mean_over_steps(t_s, means, t_s[-1]) if t_s else None,

@@ -9,7 +9,7 @@ import msgspec
 from engine.errors import HostUnreachableError
 from tianji_cli.bench.compatibility import Versions, check_host_versions, host_versions
 from tianji_cli.bench.crew import Crew
-from tianji_cli.bench.places import Place, PlacePool, Stay
+from tianji_cli.bench.places import PlacePool, RunPlace, Stay
 from tianji_cli.bench.study.records import StudyCell, StudyRun
 from tianji_cli.bench.study.run import StudyCampaign, Turn, run_cell
 from tianji_cli.bench.study.searching import Searcher
@@ -29,7 +29,7 @@ class StudyCrew(Crew[StudyCell, StudyRun]):
     def __init__(
         self,
         work: StudyCampaign,
-        places: Sequence[Place],
+        places: Sequence[RunPlace],
         searcher: Searcher | None,
         show: Callable[[Sequence[str]], None],
         say: Callable[[str], None],

@@ -62,7 +62,7 @@ class LearningCurve(msgspec.Struct, frozen=True, kw_only=True):
     return_mean: list[float] = []
 
 
-class Returns(msgspec.Struct, frozen=True, kw_only=True):
+class CellReturns(msgspec.Struct, frozen=True, kw_only=True):
     """What one run has learnt; null where it has finished too few episodes."""
 
     final: float | None = None
@@ -82,7 +82,7 @@ class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
     summary: Summary | None = None
     manifest: dict[str, object] = msgspec.field(default_factory=dict)
     curve: LearningCurve = LearningCurve()
-    returns: Returns | None = None
+    returns: CellReturns | None = None
     """Each over all of its own curve; null in older records."""
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
     """The setting of its trial."""

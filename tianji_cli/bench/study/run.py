@@ -27,9 +27,9 @@ from tianji_cli.analysis.run import load_run
 from tianji_cli.bench.campaign import Campaign
 from tianji_cli.bench.cells import beginning, in_blocks, now_text
 from tianji_cli.bench.child import run_child, with_tail
-from tianji_cli.bench.crew import Stop
+from tianji_cli.bench.crew import StopSwitch
 from tianji_cli.bench.machine import Load, load_now
-from tianji_cli.bench.places import Place
+from tianji_cli.bench.places import RunPlace
 from tianji_cli.bench.study.compare import returns_of
 from tianji_cli.bench.study.records import Outcome, StudyCell, StudyFiles, StudyManifest, StudyRun
 from tianji_cli.bench.study.spec import Study
@@ -70,10 +70,10 @@ class Turn:
         stop: Once asked, the run ends.
     """
 
-    place: Place = field(default_factory=Place)
+    place: RunPlace = field(default_factory=RunPlace)
     params: Mapping[str, Scalar] = field(default_factory=dict)
     must_prune: Callable[[], bool] = lambda: False
-    stop: Stop = field(default_factory=Stop)
+    stop: StopSwitch = field(default_factory=StopSwitch)
 
 
 class RunWatcher:

@@ -12,7 +12,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from tianji_cli import units
-from tianji_cli.bench.places import Parallel, Place, places_of
+from tianji_cli.bench.places import Parallel, RunPlace, places_of
 from tianji_cli.bench.scaling.suite import find_inventory
 from tianji_cli.bench.search.board import need_optuna
 from tianji_cli.bench.study.compare import TaskResult
@@ -120,7 +120,7 @@ def _with_parallel(work: StudyCampaign, parallel: Parallel | None) -> StudyCampa
     return replace(work, manifest=msgspec.structs.replace(work.manifest, suite=study))
 
 
-def _places_in(manifest: StudyManifest) -> list[Place]:
+def _places_in(manifest: StudyManifest) -> list[RunPlace]:
     """Where the runs of a study take place."""
     study = manifest.suite
     return places_of(manifest.inventory, study.hosts_per_run, study.parallel)

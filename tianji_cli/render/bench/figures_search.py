@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from engine.spec import Scalar
-from tianji_cli.bench.search.spec import Categorical, Range
+from tianji_cli.bench.search.spec import CategoricalRange, Range
 from tianji_cli.bench.study.compare import TaskResult, runs_of
 from tianji_cli.bench.study.records import StudyCell, StudyRun
 from tianji_cli.bench.study.trials import SearchResult, TrialResult
@@ -133,14 +133,14 @@ def _draw_slice(axes: Axes, found: SearchResult, key: str, bounds: Range) -> Non
 
 def _place(value: Scalar, bounds: Range) -> float:
     """On the axis; choices stand side by side."""
-    if isinstance(bounds, Categorical):
+    if isinstance(bounds, CategoricalRange):
         return float(next(i for i, choice in enumerate(bounds.choices) if choice == value))
     assert isinstance(value, int | float)
     return float(value)
 
 
 def _scale(axes: Axes, bounds: Range) -> None:
-    if isinstance(bounds, Categorical):
+    if isinstance(bounds, CategoricalRange):
         names = [short_label(scalar_text(choice)) for choice in bounds.choices]
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
