@@ -19,11 +19,13 @@ import numpy.typing as npt
 import torch
 
 from engine.algorithms.inputs import STATE, Inputs
+from engine.blame import summary_of
 from engine.errors import RunFailedError
 from engine.export.greedy_policy import to_tensor
 from engine.export.ports import NEXT_STATE, Port, Ports
 from engine.export.recording import EngineActing, Recording
 from engine.trained.load import Trained
+from engine.wording import plural
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -35,7 +37,9 @@ TOLERANCE = 1e-5
 NUM_TRIALS = 16
 NUDGE = 1e-6
 """Standard deviation of a relative change of weights that the last digits of float32 can cause."""
-NUM_SINGLES = 8
+NUM_SINGLES = 16
+MAX_WORDS = 300
+"""Characters of what an exception says; those of tracers can be pages."""
 STEPS_CARRIED = 8
 """After so many steps a memory is taken from the recording again: over hundreds of steps, some
 networks make any difference grow, also that of the last digit."""
@@ -72,11 +76,12 @@ def check_agreement(act: Act, recording: Recording, trained: Trained, ports: Por
     Raises:
         RunFailedError: An output has another dtype or shape, or differs by more than is allowed.
     """
+    act = _guarded(act)
     comparison = _Comparison(trained, ports, recording)
     comparison.compare(_step_by_step(act, recording, ports))
     flat = comparison.flat_inputs
     comparison.compare(act(flat))
-    for row in range(min(NUM_SINGLES, comparison.num_rows)):
+    for row in range(0, comparison.num_rows, -(-comparison.num_rows // NUM_SINGLES)):
         one = act({name: values[row : row + 1] for name, values in flat.items()})
         comparison.compare(one, first=row)
     return Agreement(
@@ -86,6 +91,26 @@ def check_agreement(act: Act, recording: Recording, trained: Trained, ports: Por
         largest_difference=float(comparison.largest),
         sensitive=len(comparison.sensitive),
     )
+
+
+def _guarded(act: Act) -> Act:
+    """The same; whatever it raises is a RunFailedError."""
+
+    def guarded(given: Arrays) -> Arrays:
+        try:
+            return act(given)
+        except Exception as error:
+            rows = len(next(iter(given.values())))
+            raise _differs(f"for {plural(rows, 'observation')} it raises {told(error)}") from error
+
+    return guarded
+
+
+def told(error: Exception) -> str:
+    """What an exception of a library says, on one short line."""
+    words = summary_of(error)
+    plain = "".join(character for character in words if character.isprintable())
+    return plain if len(plain) <= MAX_WORDS else f"{plain[:MAX_WORDS]}..."
 
 
 def _step_by_step(act: Act, recording: Recording, ports: Ports) -> dict[str, Array]:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.jit._trace import TracerWarning
 
-from engine.blame import told
+from engine.blame import place_of
 from engine.errors import RunFailedError
-from engine.export.agreement import Act, Array, Arrays
+from engine.export.agreement import Act, Array, Arrays, told
 from engine.export.greedy_policy import GreedyPolicy, to_tensor
 
 if TYPE_CHECKING:
@@ -128,10 +128,16 @@ def _tracing(what: str) -> Iterator[None]:
             yield
     except Exception as error:
         raise RunFailedError(
-            f"the policy cannot be written as {what}: {told(error)}",
+            f"the policy cannot be written as {what}: {told(error)}{_place(error)}",
             fix="act_greedily and the network must compute with tensors alone: no Python code that"
             " depends on their values or number of rows; another --format may be possible",
         ) from error
+
+
+def _place(error: Exception) -> str:
+    """The user's line that raised it, if it was one."""
+    place = place_of(error)
+    return f"\n    {place}" if place else ""
 
 
 @contextmanager
