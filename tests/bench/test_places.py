@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine.errors import ConfigError, HostUnreachableError
 from tianji_cli.bench.crew import StopSwitch
 from tianji_cli.bench.places import PlacePool, RunPlace, places_of
+from tianji_cli.bench.scaling.suite import is_lab
 from tianji_cli.config.inventory import Host, Inventory
 
 
@@ -66,6 +67,24 @@ def test_runs_that_share_this_machine_are_not_pinned():
     assert all(place.hosts == () for place in places)
     (here,) = places[0].inventory
     assert (here.connection, here.pin) == ("local", False)
+
+
+def test_hosts_of_a_lab_share_one_machine_unless_one_run_goes_on_at_a_time():
+    places = places_of(FOUR, is_lab=True)
+    assert names(places) == ["box1", "box2", "box3", "box4"]
+    assert all(place.is_shared for place in places)
+    pool = PlacePool(places)
+    stays = [pool.take(StopSwitch()) for _ in range(3)]
+    assert [stay.num_beside for stay in stays] == [2, 2, 2]
+    (alone,) = places_of(FOUR, parallel=1, is_lab=True)
+    assert not alone.is_shared
+
+
+def test_the_lab_is_known_by_its_inventory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    lab = msgspec.structs.replace(FOUR, source="/home/someone/.tianji/lab/inventory.yaml")
+    assert is_lab(lab)
+    assert not is_lab(FOUR)
 
 
 def test_two_names_of_this_machine_are_one_host():

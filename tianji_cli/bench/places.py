@@ -31,11 +31,17 @@ class RunPlace:
 
     Attributes:
         hosts: Empty: this machine, as `tianji up` without an inventory.
-        is_shared: Whether other runs may be on the same hosts meanwhile.
+        is_shared: Whether other runs may be on the same cores meanwhile.
+        is_in_lab: Whether its hosts are on one machine with those of all other places.
     """
 
     hosts: tuple[Host, ...] = ()
     is_shared: bool = False
+    is_in_lab: bool = False
+
+    def shares_with(self, other: RunPlace) -> bool:
+        """Whether runs at both use the same cores."""
+        return self.hosts == other.hosts or (self.is_in_lab and other.is_in_lab)
 
     @property
     def name(self) -> str:
@@ -60,7 +66,11 @@ class RunPlace:
 
 
 def places_of(
-    inventory: Inventory | None, hosts_per_run: int = 1, parallel: Parallel = "auto"
+    inventory: Inventory | None,
+    hosts_per_run: int = 1,
+    parallel: Parallel = "auto",
+    *,
+    is_lab: bool = False,
 ) -> list[RunPlace]:
     """The places of all runs that go on at once, as many as there are such runs.
 
@@ -68,6 +78,7 @@ def places_of(
         inventory: None: this machine is the only host.
         hosts_per_run: Hosts that each run gets, in the order of the inventory.
         parallel: Runs at once. Above the number of places, places are used several times.
+        is_lab: Whether the hosts are those of a lab: all on this machine.
 
     Raises:
         ConfigError: The inventory has fewer hosts than one run needs.
@@ -76,7 +87,9 @@ def places_of(
     wanted = len(apart) if parallel == "auto" else parallel
     times = Counter(number % len(apart) for number in range(wanted))
     return [
-        RunPlace(apart[number], is_shared=times[number] > 1)
+        RunPlace(
+            apart[number], is_shared=times[number] > 1 or (is_lab and wanted > 1), is_in_lab=is_lab
+        )
         for number in (number % len(apart) for number in range(wanted))
     ]
 
@@ -150,7 +163,7 @@ class PlacePool:
                 self._changed.wait(WAIT_S)
             stay = Stay(self._free.pop(0))
             self._stays.append(stay)
-            here = [other for other in self._stays if other.place.hosts == stay.place.hosts]
+            here = [other for other in self._stays if other.place.shares_with(stay.place)]
             for other in here:
                 other.num_beside = max(other.num_beside, len(here) - 1)
             return stay

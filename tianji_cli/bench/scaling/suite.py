@@ -97,6 +97,15 @@ def check_hosts(suite: ScalingSuite, inventory: Inventory) -> None:
         )
 
 
+LAB = "~/.tianji/lab/inventory.yaml"
+"""Hosts of the running lab."""
+
+
+def is_lab(inventory: Inventory) -> bool:
+    """Whether its hosts are those of the lab, which are all on this machine."""
+    return Path(inventory.source).absolute() == expand(LAB)
+
+
 def find_inventory(given: str | None) -> Path:
     """The inventory to use: the given one, or that of the lab that is up.
 
@@ -105,7 +114,7 @@ def find_inventory(given: str | None) -> Path:
     """
     if given is not None:
         return find_file("inventories", given)
-    lab = expand("~/.tianji/lab/inventory.yaml")
+    lab = expand(LAB)
     if not lab.is_file():
         raise ConfigError(
             "there are no hosts to run on: no INVENTORY is given and no lab is running",

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from engine.spec import Scalar
 from engine.wording import plural
@@ -181,12 +180,19 @@ def _values(found: Range) -> list[Scalar]:
         assert found.step is not None, "checked"
         numbers = range(_num_steps(found) + 1)
         return [min(found.high, found.low + number * found.step) for number in numbers]
-    space = np.geomspace if found.log else np.linspace
-    values = [float(value) for value in space(found.low, found.high, found.points)]
+    last = found.points - 1
+    values = [_between(found, number / last) for number in range(found.points)]
     values[0], values[-1] = found.low, found.high  # not rounded out of the space
     if isinstance(found, IntRange):
         return list(dict.fromkeys(_whole(value, found) for value in values))
     return list(values)
+
+
+def _between(found: FloatRange | IntRange, share: float) -> float:
+    """The value at a share of the way from one bound to the other."""
+    if found.log:
+        return float(found.low * (found.high / found.low) ** share)
+    return found.low + share * (found.high - found.low)
 
 
 def _whole(value: float, found: IntRange) -> int:

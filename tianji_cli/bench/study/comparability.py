@@ -22,7 +22,7 @@ def why_no_times(runs: Sequence[StudyRun]) -> str | None:
     kinds = list(dict.fromkeys(filter(None, map(hardware_of, runs))))
     if len(kinds) > 1:
         names = "; ".join(_name(kind) for kind in kinds)
-        return f"the runs were made on {len(kinds)} kinds of hosts: {names}"
+        return f"the runs were made on different kinds of hosts: {names}"
     return None
 
 
@@ -43,6 +43,10 @@ def _fact(facts: object, name: str) -> str:
 
 def _name(kind: Hardware) -> str:
     words = [
-        ", ".join(filter(None, (model, f"{cores} cores", gpus))) for model, cores, gpus in kind
+        ", ".join(filter(None, (model, _cores(num_cores), gpus))) for model, num_cores, gpus in kind
     ]
     return " + ".join(dict.fromkeys(words))
+
+
+def _cores(number: str) -> str:
+    return plural(int(number), "core") if number.isdecimal() else ""

@@ -13,7 +13,7 @@ import msgspec
 from engine.errors import ConfigError
 from tianji_cli import units
 from tianji_cli.bench.places import Parallel, RunPlace, places_of
-from tianji_cli.bench.scaling.suite import find_inventory
+from tianji_cli.bench.scaling.suite import find_inventory, is_lab
 from tianji_cli.bench.search.board import need_optuna
 from tianji_cli.bench.study.compare import TaskResult
 from tianji_cli.bench.study.crew import StudyCrew
@@ -122,8 +122,13 @@ def _with_parallel(work: StudyCampaign, parallel: Parallel | None) -> StudyCampa
 
 def _places_in(manifest: StudyManifest) -> list[RunPlace]:
     """Where the runs of a study take place."""
-    study = manifest.suite
-    return places_of(manifest.inventory, study.hosts_per_run, study.parallel)
+    study, inventory = manifest.suite, manifest.inventory
+    return places_of(
+        inventory,
+        study.hosts_per_run,
+        study.parallel,
+        is_lab=inventory is not None and is_lab(inventory),
+    )
 
 
 def _check_places(manifest: StudyManifest) -> None:
