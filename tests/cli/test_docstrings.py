@@ -20,6 +20,12 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings_run(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(name))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith(("engine", "tianji_cli")):
+            raise
+        pytest.skip(f"needs {error.name}, which an extra installs")
+    result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
