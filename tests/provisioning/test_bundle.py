@@ -86,7 +86,8 @@ def test_one_list_says_what_hosts_need_and_what_is_recorded_of_them() -> None:
             else []
         )
     }
-    others = {"engine", "pip", "_typeshed", *OPTIONAL}  # pip: of any Python; types: for mypy
+    # pip: of any Python; types: for mypy; exports are made where the command is.
+    others = {"engine", "pip", "_typeshed", "onnxruntime", *OPTIONAL}
     foreign = imported - sys.stdlib_module_names - others
     assert foreign == {modules.get(name, name) for name in REQUIREMENTS}
     assert set(REQUIREMENTS) <= set(host_facts().versions)

@@ -170,7 +170,7 @@ def stop_words(stop: StopSpec) -> str:
     """The rules of an experiment, as short as a table needs them.
 
     >>> stop_words(StopSpec(env_steps=2_000_000, return_threshold=475))
-    '475, or 2 M steps'
+    '475, or 2M steps'
     """
     rules = []
     if stop.return_threshold is not None:

@@ -11,6 +11,7 @@ from engine.files import read_regular
 from engine.spec import Scalar
 from engine.trace.records import SCHEMA_VERSION
 from engine.trained.load import Trained
+from engine.wording import plural
 from tianji_cli.git_state import GitState
 from tianji_cli.render.export.documents import TrainingDocument
 from tianji_cli.storage.json_files import decode, read_document
@@ -104,10 +105,10 @@ def _known(trained: Trained) -> tuple[float, str] | None:
         return None
     if known.judge == "evaluation" and experiment.evaluation is not None:
         return known.mean, (
-            f"mean of {experiment.evaluation.episodes} separate episodes with the best known"
+            f"mean of {plural(experiment.evaluation.episodes, 'separate episode')} with the best known"
             f" actions, of weights version {known.version}"
         )
     return known.mean, (
-        f"mean of the last {experiment.stop.return_window} episodes of training by then,"
+        f"mean of the last {plural(experiment.stop.return_window, 'episode')} of training by then,"
         " exploration included"
     )
