@@ -105,8 +105,8 @@ def _known(trained: Trained) -> tuple[float, str] | None:
         return None
     if known.judge == "evaluation" and experiment.evaluation is not None:
         return known.mean, (
-            f"mean of {plural(experiment.evaluation.episodes, 'separate episode')} with the best known"
-            f" actions, of weights version {known.version}"
+            f"mean of {plural(experiment.evaluation.episodes, 'separate episode')} with the best"
+            f" known actions, of weights version {known.version}"
         )
     return known.mean, (
         f"mean of the last {plural(experiment.stop.return_window, 'episode')} of training by then,"
