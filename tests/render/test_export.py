@@ -22,8 +22,7 @@ from engine.errors import ConfigError, RunFailedError, TianJiError
 from engine.export import formats
 from engine.export.formats import FORMATS
 from engine.spec import Experiment
-from tests.helpers.engine.exports import experiment_of, spaces_experiment
-from tests.helpers.engine.trained_runs import write_run
+from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment, write_run
 from tianji_cli.commands.trained.export import ExportRequest, export_command
 from tianji_cli.output import Output
 

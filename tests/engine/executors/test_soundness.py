@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from engine.algorithms.base import LearnerState
-from engine.algorithms.gradient import EagerSteps, FunctionalStep
+from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
 from engine.algorithms.networks import RunningStatistics
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
@@ -359,9 +359,8 @@ def test_running_statistics_leave_out_what_cannot_be_squared():
     assert statistics.mean[0] != before[1][0]
 
 
-@pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
-def test_an_eager_and_a_functional_step_leave_out_the_same(name: str):
-    """What is compiled is the functional one."""
+def recorded_step(name: str) -> tuple[LearnerState, GradientStep, dict[str, torch.Tensor]]:
+    """A learner after an update; a gradient step of that update, and its samples."""
     blueprint = make_blueprint(of(name))
     state = blueprint.algorithm.init(0)
     recorder = record(blueprint, state)
@@ -370,36 +369,36 @@ def test_an_eager_and_a_functional_step_leave_out_the_same(name: str):
     samples = dict(recorder.samples)
     if recorder.order is not None:
         samples = {name: values[recorder.order[0]] for name, values in samples.items()}
+    return state, recorder.step, samples
+
+
+@pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
+def test_an_eager_and_a_functional_step_leave_out_the_same(name: str):
+    """What is compiled is the functional one."""
+    state, recorded, samples = recorded_step(name)
     key = "reward" if "reward" in samples else "value_target"
     samples[key] = samples[key].clone()
     samples[key].view(-1)[0] = math.inf
     before = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
     copies = [tensor.clone() for tensor in before]
-    step = FunctionalStep(state.network, recorder.step)
+    step = FunctionalStep(state.network, recorded)
     *after, _, norm = step.step(*copies, torch.tensor(1e-3), samples)
     assert norm == 0, "the step was not made"
     assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
     state.weights.steps.count()
-    EagerSteps().take(state, recorder.step, samples)
+    EagerSteps().take(state, recorded, samples)
     assert state.weights.steps.count() == (1, 1)
     assert all(torch.equal(one, other) for one, other in zip(copies, before, strict=True))
 
 
 @pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
 def test_an_eager_and_a_functional_step_tell_the_same_norm(name: str):
-    blueprint = make_blueprint(of(name))
-    state = blueprint.algorithm.init(0)
-    recorder = record(blueprint, state)
-    assert recorder.step is not None
-    blueprint.algorithm.update(state, batch_of(blueprint, 0))
-    samples = dict(recorder.samples)
-    if recorder.order is not None:
-        samples = {name: values[recorder.order[0]] for name, values in samples.items()}
+    state, recorded, samples = recorded_step(name)
     tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
     copies = [tensor.clone() for tensor in tensors]
-    step = FunctionalStep(state.network, recorder.step)
+    step = FunctionalStep(state.network, recorded)
     *_, norm = step.step(*copies, torch.tensor(1e-3), samples)
     state.weights.steps.count()
-    EagerSteps().take(state, recorder.step, samples)
+    EagerSteps().take(state, recorded, samples)
     state.weights.steps.count()
     assert norm.item() == pytest.approx(state.weights.steps.metrics["gradient_norm"], rel=1e-4)

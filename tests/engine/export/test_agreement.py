@@ -28,7 +28,8 @@ from engine.export.ports import Port, action_ports, ports_of
 from engine.export.recording import Recording, record
 from engine.trained.load import Trained
 from tests.helpers.engine.any_space import any_box
-from tests.helpers.engine.exports import lively, spaces_experiment
+from tests.helpers.engine.exports import lively
+from tests.helpers.engine.trained_runs import spaces_experiment
 
 FLOAT32 = np.dtype(np.float32)
 

@@ -17,7 +17,8 @@ from engine.export.recording import record
 from engine.layers.cores import CORES
 from engine.layers.trunks import TRUNKS
 from engine.spec import Experiment
-from tests.helpers.engine.exports import experiment_of, exported, lively, spaces_experiment
+from tests.helpers.engine.exports import exported, lively
+from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment
 
 QUICK = ("torchscript", "safetensors")
 SHIPPED = ("mlp", "nature_cnn", "impala_cnn", "minatar_cnn")

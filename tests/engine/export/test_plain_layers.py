@@ -28,7 +28,8 @@ from engine.spaces.leaves import leaf_values
 from engine.spec import NetworkSpec
 from engine.trained.load import Trained
 from tests.helpers.engine.any_space import any_space
-from tests.helpers.engine.exports import experiment_of, exported, lively, spaces_experiment
+from tests.helpers.engine.exports import exported, lively
+from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from engine.errors import RunFailedError
 from engine.layers.trunks import TRUNKS, register_network
-from tests.helpers.engine.exports import exported, lively, spaces_experiment
+from tests.helpers.engine.exports import exported, lively
+from tests.helpers.engine.trained_runs import spaces_experiment
 
 
 class OfValues(nn.Module):

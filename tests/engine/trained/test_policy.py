@@ -16,7 +16,6 @@ from space_envs import ACTIONS, ENV_ID, OBSERVATIONS
 
 import engine
 from engine import load_policy
-from engine.config.config_file import convert, parse_yaml
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
@@ -29,34 +28,8 @@ from engine.spec import EnvSpec, Experiment
 from engine.trained.load import Trained, load_trained
 from engine.trained.policy import Policy
 from engine.trained.run import TrainedRun, read_trained
-from tests.helpers.engine.trained_runs import write_run
+from tests.helpers.engine.trained_runs import spaces_experiment, write_run
 from tests.helpers.paths import REPOSITORY
-
-
-def experiment_of(
-    observation: str = "box",
-    action: str = "discrete",
-    mask: str = "none",
-    core: str = "",
-    algorithm: str = "ppo",
-    more: str = "",
-) -> Experiment:
-    layer = f", core: {{name: {core}, size: 8}}" if core else ""
-    staleness = "block" if algorithm == "ppo" else "unbounded"
-    text = f"""
-name: spaces
-modules: [space_envs]
-env:
-  id: {ENV_ID}
-  num_envs: 2
-  kwargs: {{observation: {observation}, action: {action}, mask: {mask}}}
-  {more}
-algorithm: {{name: {algorithm}, rollout_steps: 8}}
-network: {{hidden_sizes: [8]{layer}}}
-staleness: {{mode: {staleness}}}
-stop: {{env_steps: 10}}
-"""
-    return convert(parse_yaml(text, source="test"), Experiment)
 
 
 def loaded(root: Path, experiment: Experiment) -> Trained:
@@ -80,7 +53,7 @@ def play(env: gymnasium.Env[Any, Any], policy: Policy, num_steps: int, sampled: 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_every_observation_single_and_batched(observation: str, tmp_path: Path) -> None:
-    trained = loaded(tmp_path, experiment_of(observation))
+    trained = loaded(tmp_path, spaces_experiment(observation))
     policy = Policy(trained)
     space = trained.observation_space
     space.seed(3)
@@ -97,7 +70,7 @@ def test_every_observation_single_and_batched(observation: str, tmp_path: Path) 
 def test_every_action_is_one_that_the_environment_takes(
     action: str, sampled: bool, tmp_path: Path
 ) -> None:
-    policy = Policy(loaded(tmp_path, experiment_of(action=action)))
+    policy = Policy(loaded(tmp_path, spaces_experiment(action=action)))
     env = gymnasium.make(ENV_ID, observation="box", action=action, mask="none")
     play(env, policy, 20, sampled)
 
@@ -106,7 +79,7 @@ def test_every_action_is_one_that_the_environment_takes(
 @pytest.mark.parametrize("core", ["", "gru", "lstm"])
 @pytest.mark.parametrize("algorithm", ["ppo", "impala", "dqn"])
 def test_masks_and_memory(mask: str, core: str, algorithm: str, tmp_path: Path) -> None:
-    trained = loaded(tmp_path, experiment_of(mask=mask, core=core, algorithm=algorithm))
+    trained = loaded(tmp_path, spaces_experiment(mask=mask, core=core, algorithm=algorithm))
     policy = Policy(trained)
     assert policy.is_recurrent == bool(core)
     env = gymnasium.make(ENV_ID, observation="box", action="discrete", mask=mask)
@@ -117,7 +90,7 @@ def test_masks_and_memory(mask: str, core: str, algorithm: str, tmp_path: Path) 
 @pytest.mark.parametrize("algorithm", ["ppo", "impala", "dqn"])
 def test_memory_is_that_of_the_runner(algorithm: str, tmp_path: Path) -> None:
     """Step by step as an evaluator acts in a vector of environments."""
-    experiment = experiment_of("nested", core="gru", algorithm=algorithm)
+    experiment = spaces_experiment("nested", core="gru", algorithm=algorithm)
     trained = loaded(tmp_path, experiment)
     with torch.no_grad():  # first weights choose nearly the same everywhere
         for parameter in trained.network.parameters():
@@ -140,7 +113,7 @@ def test_memory_is_that_of_the_runner(algorithm: str, tmp_path: Path) -> None:
 
 
 def test_what_it_remembers_changes_its_actions(tmp_path: Path) -> None:
-    trained = loaded(tmp_path, experiment_of(action="box", core="gru"))
+    trained = loaded(tmp_path, spaces_experiment(action="box", core="gru"))
     policy = Policy(trained)
     observation = trained.observation_space.sample()
     first, second = policy(observation), policy(observation)
@@ -153,7 +126,7 @@ def test_what_it_remembers_changes_its_actions(tmp_path: Path) -> None:
 
 
 def test_equal_seeds_sample_equal_actions(tmp_path: Path) -> None:
-    trained = loaded(tmp_path, experiment_of(action="box"))
+    trained = loaded(tmp_path, spaces_experiment(action="box"))
     observation = trained.observation_space.sample()
     policy = Policy(trained, seed=4)
     drawn = [policy(observation, sampled=True) for _ in range(3)]
@@ -165,8 +138,8 @@ def test_equal_seeds_sample_equal_actions(tmp_path: Path) -> None:
 
 
 def test_squashed_actions_stay_squashed(tmp_path: Path) -> None:
-    trained = loaded(tmp_path, experiment_of(action="box", more="squash_actions: true"))
-    plain = loaded(tmp_path / "plain", experiment_of(action="box"))
+    trained = loaded(tmp_path, spaces_experiment(action="box", env="squash_actions: true"))
+    plain = loaded(tmp_path / "plain", spaces_experiment(action="box"))
     with torch.no_grad():
         for network in (trained.network, plain.network):
             for parameter in network.parameters():
@@ -191,19 +164,19 @@ def test_squashed_actions_stay_squashed(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_observations_are_refused(value: object, what: str, tmp_path: Path) -> None:
-    policy = Policy(loaded(tmp_path, experiment_of()))
+    policy = Policy(loaded(tmp_path, spaces_experiment()))
     with pytest.raises(ValueError, match=what):
         policy(value)
 
 
 def test_masks_are_asked_for_where_they_are_needed(tmp_path: Path) -> None:
-    needs = Policy(loaded(tmp_path / "a", experiment_of(mask="info")))
+    needs = Policy(loaded(tmp_path / "a", spaces_experiment(mask="info")))
     observation = needs.observation_space.sample()
     with pytest.raises(ValueError, match="needs an action_mask"):
         needs(observation)
     for choice in range(3):
         assert needs(observation, action_mask=np.eye(3)[choice]) == choice
-    plain = Policy(loaded(tmp_path / "b", experiment_of()))
+    plain = Policy(loaded(tmp_path / "b", spaces_experiment()))
     with pytest.raises(ValueError, match="does not take an action_mask"):
         plain(observation, action_mask=[1, 1, 1])
 
@@ -211,7 +184,7 @@ def test_masks_are_asked_for_where_they_are_needed(tmp_path: Path) -> None:
 def test_modules_of_a_run_are_not_imported_unasked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = write_run(tmp_path / "run", experiment_of())
+    run = write_run(tmp_path / "run", spaces_experiment())
     monkeypatch.delitem(sys.modules, "space_envs")
     with pytest.raises(ConfigError, match="space_envs") as refused:
         load_policy(run)
@@ -222,14 +195,14 @@ def test_modules_of_a_run_are_not_imported_unasked(
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
-    run = read_trained(write_run(tmp_path / "run", experiment_of()))
-    other = loaded(tmp_path / "other", experiment_of("box of rank 2"))
+    run = read_trained(write_run(tmp_path / "run", spaces_experiment()))
+    other = loaded(tmp_path / "other", spaces_experiment("box of rank 2"))
     with pytest.raises(ConfigError, match="not torch"):
         load_network(run.checkpoint.path, other.network)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", experiment_of())
+    run = write_run(tmp_path / "run", spaces_experiment())
     tensors = next((run / "checkpoints").glob("*.safetensors"))
     data = bytearray(tensors.read_bytes())
     data[-1] ^= 1
@@ -253,9 +226,9 @@ def test_the_package_is_imported_without_torch() -> None:
 def test_environments_of_tensors_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An own environment that exists only for `gpu-only`."""
     monkeypatch.setitem(TORCH_ENVIRONMENTS, "TensorsAlone-v0", TorchPendulum)
-    run = write_run(tmp_path / "run", experiment_of())
+    run = write_run(tmp_path / "run", spaces_experiment())
     env = EnvSpec(id="TensorsAlone-v0", num_envs=5)
-    experiment = msgspec.structs.replace(experiment_of(), env=env, modules=())
+    experiment = msgspec.structs.replace(spaces_experiment(), env=env, modules=())
     with pytest.raises(ConfigError):  # of another environment
         load_trained(TrainedRun(run, experiment, read_trained(run).checkpoint))
     cut = build_graph(read_policy("gpu-only"), experiment).cut

@@ -8,9 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from space_envs import ENV_ID
 
-from engine.config.config_file import convert, parse_yaml
 from engine.envs.make import register_environment
 from engine.export.formats import FORMATS, Exported, export_policy
 from engine.export.recording import Recording
@@ -47,47 +45,6 @@ class Images(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 register_environment("Image-v0", Images)
-
-
-def spaces_experiment(
-    observation: str = "box",
-    action: str = "discrete",
-    mask: str = "none",
-    core: str = "",
-    algorithm: str = "ppo",
-    network: str = "",
-    env: str = "",
-    options: str = "",
-) -> Experiment:
-    """An experiment on any spaces; the last three are more keys of a section, as YAML."""
-    kwargs = f"{{observation: {observation}, action: {action}, mask: {mask}}}"
-    return experiment_of(f"id: {ENV_ID}, kwargs: {kwargs}", core, algorithm, network, env, options)
-
-
-def experiment_of(
-    env_id: str,
-    core: str = "",
-    algorithm: str = "ppo",
-    network: str = "",
-    env: str = "",
-    options: str = "",
-) -> Experiment:
-    """An experiment with a small network."""
-    more = f"{', ' if network else ''}core: {{name: {core}, size: 8}}" if core else ""
-    text = f"""
-name: exported
-modules: [space_envs]
-env: {{{env_id}, num_envs: 2{_more(env)}}}
-algorithm: {{name: {algorithm}, rollout_steps: 8{_more(options)}}}
-network: {{{"" if "hidden_sizes" in network else "hidden_sizes: [8], "}{network}{more}}}
-staleness: {{mode: {"block" if algorithm == "ppo" else "unbounded"}}}
-stop: {{env_steps: 10}}
-"""
-    return convert(parse_yaml(text, source="test"), Experiment)
-
-
-def _more(keys: str) -> str:
-    return f", {keys}" if keys else ""
 
 
 def lively(root: Path, experiment: Experiment) -> Trained:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 import torch
+from space_envs import ENV_ID
 
 from engine.blueprint import make_blueprint
+from engine.config.config_file import convert, parse_yaml
 from engine.executors.checkpoint import save_checkpoint
 from engine.graph.cut import Cut
 from engine.progress import RunCounters
@@ -47,3 +49,44 @@ def write_run(
     manifest = {"schema_version": SCHEMA_VERSION, "run_id": root.name, "experiment": experiment}
     (root / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     return root
+
+
+def spaces_experiment(
+    observation: str = "box",
+    action: str = "discrete",
+    mask: str = "none",
+    core: str = "",
+    algorithm: str = "ppo",
+    network: str = "",
+    env: str = "",
+    options: str = "",
+) -> Experiment:
+    """An experiment on any spaces; the last three are more keys of a section, as YAML."""
+    kwargs = f"{{observation: {observation}, action: {action}, mask: {mask}}}"
+    return experiment_of(f"id: {ENV_ID}, kwargs: {kwargs}", core, algorithm, network, env, options)
+
+
+def experiment_of(
+    env_id: str,
+    core: str = "",
+    algorithm: str = "ppo",
+    network: str = "",
+    env: str = "",
+    options: str = "",
+) -> Experiment:
+    """An experiment with a small network."""
+    more = f"{', ' if network else ''}core: {{name: {core}, size: 8}}" if core else ""
+    text = f"""
+name: trained
+modules: [space_envs]
+env: {{{env_id}, num_envs: 2{_more(env)}}}
+algorithm: {{name: {algorithm}, rollout_steps: 8{_more(options)}}}
+network: {{{"" if "hidden_sizes" in network else "hidden_sizes: [8], "}{network}{more}}}
+staleness: {{mode: {"block" if algorithm == "ppo" else "unbounded"}}}
+stop: {{env_steps: 10}}
+"""
+    return convert(parse_yaml(text, source="test"), Experiment)
+
+
+def _more(keys: str) -> str:
+    return f", {keys}" if keys else ""
