@@ -12,7 +12,7 @@ import typer
 
 from engine import __version__
 from engine.errors import TianJiError, directory_is_gone, of_machine
-from tianji_cli.commands import lab, runs_options
+from tianji_cli.commands import host_options, lab, runs_options
 from tianji_cli.commands.benchmarks import bench_options
 from tianji_cli.commands.options import (
     ExperimentOption,
@@ -21,7 +21,6 @@ from tianji_cli.commands.options import (
     PolicyOption,
     ResultsOption,
     ResumeOption,
-    RunArgument,
     RunsArgument,
     SetOption,
     TrackOption,
@@ -180,88 +179,23 @@ def plan(
     found.tell(output)
 
 
-@app.command(epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; suggest fixes.")
-def check(
-    context: typer.Context,
-    inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
-    limit: LimitOption = None,
-) -> None:
-    """Check that the hosts of an inventory are ready for a run, and suggest fixes."""
-    from tianji_cli.commands.check import check_command
-
-    raise typer.Exit(check_command(inventory, limit or (), output_of(context)))
+app.command(epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; suggest fixes.")(
+    host_options.check
+)
 
 
-@app.command(epilog=EVERYWHERE)
-def status(
-    context: typer.Context,
-    run: RunArgument = None,
-    trust: TrustOption = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Show what a run is doing on its hosts."""
-    from tianji_cli.commands.status import status_command
-
-    raise typer.Exit(status_command(results, run, output_of(context), trusts=trust))
-
-
-@app.command(epilog=EVERYWHERE)
-def logs(
-    context: typer.Context,
-    run: RunArgument = None,
-    role: Annotated[
-        str | None,
-        typer.Argument(metavar="[ROLE[@HOST]]", help="For example actor, actor-1 or actor-1@box2."),
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Print new lines until the run ends.")
-    ] = False,
-    num_lines: Annotated[
-        int,
-        typer.Option("-n", "--lines", min=0, metavar="N", help="Last lines of each log to print."),
-    ] = 50,
-    trust: TrustOption = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Print the logs of a run, during training or afterwards."""
-    from tianji_cli.commands import logs as command
-
-    request = command.LogsRequest(run, role, follow, num_lines, trusts=trust)
-    raise typer.Exit(command.logs_command(results, request, output_of(context)))
-
-
+app.command(epilog=EVERYWHERE)(host_options.status)
+app.command(epilog=EVERYWHERE)(host_options.logs)
 app.command(epilog=EVERYWHERE, short_help="Show a detached run live; Ctrl-C leaves it running.")(
     attach
 )
 app.command(epilog=EVERYWHERE, short_help="Show runs live on a web page of this machine.")(watch)
-
-
-@app.command(
+app.command(
     epilog=EVERYWHERE, short_help="Copy the results of a detached run here; the run continues."
+)(host_options.fetch)
+app.command(epilog=EVERYWHERE, short_help="Stop a run, copy its results here, clean up its hosts.")(
+    host_options.down
 )
-def fetch(
-    context: typer.Context,
-    run: RunArgument = None,
-    trust: TrustOption = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Copy what a detached run has written on its hosts to this machine; the run continues."""
-    from tianji_cli.commands.fetch import fetch_command
-
-    raise typer.Exit(fetch_command(results, run, output_of(context), trusts=trust))
-
-
-@app.command(epilog=EVERYWHERE, short_help="Stop a run, copy its results here, clean up its hosts.")
-def down(
-    context: typer.Context,
-    run: RunArgument = None,
-    trust: TrustOption = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Stop a run on all hosts, copy its results here, and verify that nothing is left."""
-    from tianji_cli.commands.down import down_command
-
-    raise typer.Exit(down_command(results, run, output_of(context), trusts=trust))
 
 
 @app.command(
@@ -288,8 +222,6 @@ app.command(epilog=EVERYWHERE, short_help="Show a trained policy: a video, or a 
 app.command(
     epilog=EVERYWHERE, short_help="Write a trained policy as a folder that needs no TianJi."
 )(export.export)
-
-
 app.command(epilog=EVERYWHERE)(runs_options.runs)
 app.command(epilog=EVERYWHERE, short_help="Write an experiment and an environment to start from.")(
     start_options.init

@@ -14,64 +14,74 @@ from tianji_cli.commands.shell import completion
 GLOBS = "globs, comma-separated"
 
 
+WordsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TEXT]...",
+        help="Only rows with all of these texts. With --delete: the runs to delete.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
+]
+EnvOption = Annotated[
+    str, optional("--env", metavar="ENV", help=f"Environment ids or parts of them: {GLOBS}.")
+]
+AlgorithmOption = Annotated[
+    str, optional("--algorithm", metavar="NAME", help=f"Algorithms: {GLOBS}.")
+]
+PoliciesOption = Annotated[
+    str, optional("--policy", metavar="NAME", help=f"Distribution policies: {GLOBS}.")
+]
+StatusOption = Annotated[
+    str,
+    optional(
+        "--status",
+        metavar="STATUS",
+        help="ok, failed, interrupted, detached, unfinished or unreadable; comma-separated.",
+    ),
+]
+KindOption = Annotated[
+    str, optional("--kind", metavar="KIND", help="run, study, bench, scaling or transport.")
+]
+SinceOption = Annotated[
+    str,
+    optional("--since", metavar="TIME", help="Started since a UTC date or time, or ago: 7d, 12h."),
+]
+SortOption = Annotated[
+    str | None,
+    optional(
+        "--sort",
+        metavar="KEY",
+        help="started, name, return, steps, rate, time or reached; least first.",
+    ),
+]
+ReverseOption = Annotated[bool, typer.Option("-r", "--reverse", help="Last row first.")]
+CountOption = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--last", min=0, metavar="N", help="Only the last N rows.", show_default=False
+    ),
+]
+DeleteOption = Annotated[
+    bool, typer.Option("--delete", help="Delete these runs from this machine, after asking.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
+
+
 def runs(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
-            help="Only rows with all of these texts. With --delete: the runs to delete.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
-    ] = None,
-    env: Annotated[
-        str, optional("--env", metavar="ENV", help=f"Environment ids or parts of them: {GLOBS}.")
-    ] = "",
-    algorithm: Annotated[
-        str, optional("--algorithm", metavar="NAME", help=f"Algorithms: {GLOBS}.")
-    ] = "",
-    policy: Annotated[
-        str, optional("--policy", metavar="NAME", help=f"Distribution policies: {GLOBS}.")
-    ] = "",
-    status: Annotated[
-        str,
-        optional(
-            "--status",
-            metavar="STATUS",
-            help="ok, failed, interrupted, detached, unfinished or unreadable; comma-separated.",
-        ),
-    ] = "",
-    kind: Annotated[
-        str,
-        optional("--kind", metavar="KIND", help="run, study, bench, scaling or transport."),
-    ] = "",
-    since: Annotated[
-        str,
-        optional(
-            "--since", metavar="TIME", help="Started since a UTC date or time, or ago: 7d, 12h."
-        ),
-    ] = "",
-    sort: Annotated[
-        str | None,
-        optional(
-            "--sort",
-            metavar="KEY",
-            help="started, name, return, steps, rate, time or reached; least first.",
-        ),
-    ] = None,
-    reverse: Annotated[bool, typer.Option("-r", "--reverse", help="Last row first.")] = False,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "-n", "--last", min=0, metavar="N", help="Only the last N rows.", show_default=False
-        ),
-    ] = None,
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Delete these runs from this machine, after asking."),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    words: WordsArgument = None,
+    env: EnvOption = "",
+    algorithm: AlgorithmOption = "",
+    policy: PoliciesOption = "",
+    status: StatusOption = "",
+    kind: KindOption = "",
+    since: SinceOption = "",
+    sort: SortOption = None,
+    reverse: ReverseOption = False,
+    count: CountOption = None,
+    delete: DeleteOption = False,
+    yes: YesOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """List past runs, studies and benchmarks; delete runs."""
