@@ -74,18 +74,17 @@ def niceness(roles: Sequence[str]) -> int:
     return min(GIVES_WAY.get(role_of(role), 0) for role in roles)
 
 
-def step_back(*, of_children: bool = False) -> None:
-    """Gives this process, the first of its session, the lowest priority beside other sessions.
+def step_back() -> None:
+    """Gives this process, the first of its session, and its children the lowest priority.
 
-    Args:
-        of_children: Its children inherit niceness, but sessions of their own begin like any other:
-            lower those.
+    Niceness belongs to threads, and where sessions are grouped it counts only within one: there the
+    session itself steps back too.
     """
-    if not of_children:
-        os.nice(NICEST)
-    children = psutil.Process().children(recursive=True) if of_children else [psutil.Process()]
-    for process in children:
-        with contextlib.suppress(OSError):  # it is gone, or sessions are not grouped here
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error, OSError):  # it is gone, or sessions are not grouped
+            for thread in process.threads():
+                os.setpriority(os.PRIO_PROCESS, thread.id, NICEST)
             Path(f"/proc/{process.pid}/autogroup").write_text(str(NICEST), encoding="ascii")
 
 

@@ -2,8 +2,9 @@
 
 It reads what was appended to the run's tables once every `PERIOD_S`, about as often as the
 coordinator writes them, and passes it on. Whatever its tool does, training never waits: nothing of
-the run waits for this process, which has the lowest priority. Its standard input says when the run
-has ended (`END`), after which it reads the rest; if it just closes, nobody wants it any more.
+the run waits for this process, which has the lowest priority once its tool has opened the run. Its
+standard input says when the run has ended (`END`), after which it reads the rest; if it just
+closes, nobody wants it any more.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def track(paths: RunPaths, file: StateFile, command: _Command) -> None:
     """
     facts = facts_of(paths.run_id, read_manifest(paths.manifest))
     tracking = Tracking(paths, facts, make_sink(file.state.tool, paths), file)
-    step_back(of_children=True)
+    step_back()  # not before: beside busy processes its tool would hardly begin
     while not command.said.is_set():
         if not tracking.advance():
             command.said.wait(PERIOD_S)
@@ -177,7 +178,6 @@ def main() -> None:
     paths, tool = RunPaths(Path(root)), cast(Tool, name)
     name_process(f"tj-{tool}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    step_back()
     command, file = _Command(), StateFile(paths, tool)
     try:
         with locked(directory_of(paths, tool), _busy(paths, tool)):
