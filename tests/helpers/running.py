@@ -93,6 +93,19 @@ class Command:
         return self.process.returncode, out, err
 
 
+def start_tianji(directory: Path, *words: str) -> subprocess.Popen[str]:
+    """Starts `tianji` in a directory, without a terminal; the caller reads what it says."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tianji_cli.main", *words],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"},
+    )
+
+
 def summary_of_up(
     directory: Path, *words: str, env: Mapping[str, str] | None = None
 ) -> dict[str, object]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import psutil
 import pytest
 
 from engine.config.config_file import load_experiment
-from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import start_tianji
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 TASK = """
@@ -69,21 +67,9 @@ search:
 """
 
 
-def tianji(cwd: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tianji_cli.main", *words],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"},
-    )
-
-
 def bench(cwd: Path, text: str, *more: str) -> subprocess.Popen[str]:
     (cwd / "tiny.yaml").write_text(text)
-    return tianji(cwd, "bench", "tiny.yaml", "--yes", "--name", "mine", *more)
+    return start_tianji(cwd, "bench", "tiny.yaml", "--yes", "--name", "mine", *more)
 
 
 def runs_in(cwd: Path) -> list[dict[str, object]]:
@@ -143,7 +129,7 @@ def test_ctrl_c_ends_all_runs_and_the_study_goes_on(tmp_path: Path):
     assert {run["cell"]["variant"] for run in runs_in(tmp_path)} <= {"broken"}  # type: ignore[index]
     study = tmp_path / "results/mine/study.json"
     study.write_text(study.read_text().replace('"stop.env_steps": null', '"stop.env_steps": 4000'))
-    again = tianji(tmp_path, "bench", "--resume", "mine", "--yes", "--trust")
+    again = start_tianji(tmp_path, "bench", "--resume", "mine", "--yes", "--trust")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert len(runs_in(tmp_path)) == 3
@@ -158,7 +144,7 @@ def test_a_search_that_is_killed_repeats_the_trial_that_was_running(tmp_path: Pa
     command.kill()
     command.communicate(timeout=60)
     (first,) = runs_in(tmp_path)
-    again = tianji(tmp_path, "--json", "bench", "--resume", "mine", "--yes")
+    again = start_tianji(tmp_path, "--json", "bench", "--resume", "mine", "--yes")
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     runs = runs_in(tmp_path)
@@ -174,7 +160,7 @@ def test_a_search_that_is_killed_repeats_the_trial_that_was_running(tmp_path: Pa
     experiment, _ = load_experiment(tmp_path / "results/mine/best.yaml")
     best = task["search"]["trials"][task["search"]["best"]]
     assert experiment.algorithm["learning_rate"] == best["params"]["algorithm.learning_rate"]
-    done = tianji(tmp_path, "plan", "-x", "results/mine/best.yaml")
+    done = start_tianji(tmp_path, "plan", "-x", "results/mine/best.yaml")
     _, err = done.communicate(timeout=60)
     assert done.returncode == 0, err
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import start_tianji
 
-ROOT = REPOSITORY
 pytestmark = pytest.mark.processes
 
 STUDY = """
@@ -35,22 +31,10 @@ tasks:
 """
 
 
-def tianji(cwd: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tianji_cli.main", *words],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-    )
-
-
 @pytest.mark.slow
 def test_a_study_is_interrupted_resumed_and_reported(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(STUDY)
-    first = tianji(tmp_path, "bench", "tiny.yaml", "--yes", "--name", "mine")
+    first = start_tianji(tmp_path, "bench", "tiny.yaml", "--yes", "--name", "mine")
     assert first.stderr is not None
     for line in first.stderr:
         if line.startswith("[1/3]"):
@@ -62,7 +46,7 @@ def test_a_study_is_interrupted_resumed_and_reported(tmp_path: Path):
     records = tmp_path / "results" / "mine" / "runs.jsonl"
     (before,) = records.read_text().splitlines()
 
-    second = tianji(tmp_path, "--json", "bench", "--resume", "mine", "--yes", "--strict")
+    second = start_tianji(tmp_path, "--json", "bench", "--resume", "mine", "--yes", "--strict")
     out, err = second.communicate(timeout=120)
     assert second.returncode == 8, "one run cannot reach its threshold"
     lines = records.read_text().splitlines()
@@ -86,7 +70,7 @@ def test_a_study_is_interrupted_resumed_and_reported(tmp_path: Path):
 
 def test_a_study_refuses_what_it_cannot_do(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(STUDY.replace("baseline: local", "baseline: loca"))
-    command = tianji(tmp_path, "bench", "tiny.yaml", "--yes")
+    command = start_tianji(tmp_path, "bench", "tiny.yaml", "--yes")
     _, err = command.communicate(timeout=60)
     assert command.returncode == 2
     assert "the baseline 'loca' is no variant" in err
@@ -95,7 +79,7 @@ def test_a_study_refuses_what_it_cannot_do(tmp_path: Path):
 
 
 def test_a_study_takes_no_other_systems(tmp_path: Path):
-    command = tianji(tmp_path, "bench", "staleness", "--dry-run", "--compare", "rllib")
+    command = start_tianji(tmp_path, "bench", "staleness", "--dry-run", "--compare", "rllib")
     _, err = command.communicate(timeout=60)
     assert command.returncode == 2
     assert "a study compares settings of TianJi, not systems" in err
