@@ -50,20 +50,12 @@ def run_inline(
 ) -> RunOutcome:
     """Runs policy `local` in this process, so the heavy imports are here."""
     with reading_libraries():
-        from engine.blueprint import make_blueprint
         from engine.host.user_code import no_silent_exit
         from engine.runtime.inline import InlineRun
         from engine.supervision.host_facts import host_facts
 
     plan, mask = loaded.plan, read_umask()
-    look_in(loaded.module_directories)
-    output.part_from_user_code()
-    try:
-        blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
-        os.umask(mask)
-        weights = _take_weights(loaded, blueprint, output)
-    except TianJiError as error:
-        raise locate(error, loaded.document, loaded.resume_point) from error
+    blueprint, weights = _prepare(loaded, output)
     _write_down(paths, loaded, weights, host_facts())
     trackers.start(paths)
     display = display_for(output, paths.run_id)
@@ -102,6 +94,25 @@ def run_inline(
     finally:
         display.close()
     return outcome
+
+
+def _prepare(loaded: Loaded, output: Output) -> tuple[Blueprint, InitialWeights | None]:
+    """Makes environment and algorithm for the first time, and takes the weights to start with.
+
+    Raises:
+        TianJiError: Something of it cannot be used; it names the line of the user's file.
+    """
+    from engine.blueprint import make_blueprint
+
+    plan, mask = loaded.plan, read_umask()
+    look_in(loaded.module_directories)
+    output.part_from_user_code()
+    try:
+        blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
+        os.umask(mask)
+        return blueprint, _take_weights(loaded, blueprint, output)
+    except TianJiError as error:
+        raise locate(error, loaded.document, loaded.resume_point) from error
 
 
 def _words_of(error: BaseException) -> list[str]:
