@@ -35,12 +35,16 @@ LAB_TESTS = pytest.StashKey[set[str]]()
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in tests of it, also where the suite was started in a shell's background.
+    """Signals work in tests of them, also where the suite runs in a shell's background or under
+    `nohup`, which make their children ignore SIGINT or SIGHUP, and these theirs.
 
-    Such a shell makes its children ignore SIGINT, and they theirs.
+    What has a handler is no longer ignored by programs that are started. That of SIGHUP does
+    nothing, so the suite still outlives its terminal.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
