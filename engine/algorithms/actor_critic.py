@@ -6,6 +6,7 @@ Each algorithm adds its samples (`samples`) and its update (`update`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from engine.algorithms.networks import (
     check_action_space,
     draw_noise,
 )
+from engine.algorithms.schedules import linear
 from engine.layers.cores import state_size
 from engine.rollout import Field
 from engine.spaces.action_parts import parts_of
@@ -102,3 +104,37 @@ class ActorCritic:
         assert not isinstance(inputs, Tensor)
         policy, state = network.step(observation, inputs[STATE], mask)
         return policy, {STATE: state}
+
+
+class EntropyBonus(Protocol):
+    """The hyperparameters of an entropy bonus."""
+
+    @property
+    def entropy_coefficient(self) -> float: ...
+
+    @property
+    def entropy_coefficient_final(self) -> float | None: ...
+
+
+def entropy_schedule(config: EntropyBonus, progress: float) -> dict[str, float]:
+    """The coefficient at `progress`, by its name; none if it is constant, and so part of a loss."""
+    final = config.entropy_coefficient_final
+    if final is None:
+        return {}
+    return {"entropy_coefficient": linear(config.entropy_coefficient, final, progress)}
+
+
+def entropy_bonus(
+    entropy: Tensor, weight: Tensor, coefficient: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The mean entropy of a policy, and what a loss subtracts for it.
+
+    Args:
+        entropy: Of each step.
+        weight: Of each step, [N].
+        coefficient: Constant, or one number for each step.
+    """
+    mean = weight @ entropy.flatten()
+    if isinstance(coefficient, Tensor):
+        return mean, weight @ (coefficient * entropy).flatten()
+    return mean, coefficient * mean

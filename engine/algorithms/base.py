@@ -143,6 +143,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
             through shapes: runs that differ only in them share compiled code. The learning rate is
             one, since it is an argument of a compiled step.
+        follows_progress: Hyperparameters of this experiment that are schedules over
+            `LearnerState.progress`, so that they need `stop.env_steps`.
         scheduled_parameters: Names of the network's parameters that the update sets as a function
             of its progress, such as an exploration rate: a run that starts with the weights of
             another one does not take these.
@@ -156,6 +158,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     shares_batches: bool = False
     unread_by_act: tuple[str, ...] = ()
     unread_by_step: tuple[str, ...] = ()
+    follows_progress: tuple[str, ...] = ()
     scheduled_parameters: tuple[str, ...] = ()
 
     @property
@@ -234,7 +237,8 @@ def _of_sequence(fields: tuple[Field, ...], sequence: SequenceRequest) -> tuple[
 
 @dataclass
 class LearnerState:
-    """Everything that changes during training. A checkpoint is exactly this, without `steps`.
+    """Everything that changes during training. A checkpoint is exactly this, without `progress` and
+    `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
@@ -242,6 +246,8 @@ class LearnerState:
         optimizer: Moments, each one float32 vector.
         generator: Source of the learner's randomness.
         num_updates: Optimiser steps so far.
+        progress: Share of `stop.env_steps` that all learners have consumed when an update starts,
+            in [0, 1]; 0 without that rule. The runtime sets it; a checkpoint does not hold it.
         replicas: The learners that have the other shares of each batch.
         target: The target network, which follows slowly, and its flat weights; None without one.
         steps: Makes optimiser steps, in eager mode unless the runtime has compiled them.
@@ -252,6 +258,7 @@ class LearnerState:
     optimizer: AdamState
     generator: torch.Generator
     num_updates: int = 0
+    progress: float = 0.0
     replicas: ReplicaGroup = SINGLE_REPLICA
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)

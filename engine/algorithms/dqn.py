@@ -11,8 +11,8 @@ With a memory, `network.core`, it is `engine.algorithms.recurrent_dqn`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from msgspec import Meta
@@ -35,6 +35,7 @@ from engine.algorithms.gradient import GradientStep
 from engine.algorithms.inputs import Inputs, Observation, map_leaves, mask_of, observation_of
 from engine.algorithms.q_network import QNetwork, among_valid, random_action
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, part_of_whole, shared_step
+from engine.algorithms.schedules import linear, set_keys
 from engine.errors import ConfigError
 from engine.rollout import NEXT, Field
 from engine.spaces.action_parts import ActionParts, action_field, parts_of
@@ -57,9 +58,11 @@ PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 _UNREAD_BY_STEP = (
     *("learning_rate", "learning_rate_final", "learning_rate_decay_env_steps"),
     *("discount", "n_step", "replay_ratio", "replay_capacity", "min_replay_size"),
-    *("prioritized", "priority_exponent", "importance_exponent", "initial_priorities"),
+    *("prioritized", "priority_exponent", "initial_priorities"),
+    *("importance_exponent", "importance_exponent_final"),
     *("target_update_period", "target_update_rate"),
-    *("epsilon_initial", "epsilon_final", "epsilon_decay_env_steps", "epsilon_spread"),
+    *("epsilon_initial", "epsilon_final", "epsilon_spread"),
+    *("epsilon_decay_env_steps", "epsilon_decay_fraction"),
 )
 """Hyperparameters that no gradient step reads; discounts come with the samples."""
 
@@ -77,6 +80,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     """Added to the denominator of Adam's step."""
     discount: UnitInterval = 0.99
     """Gamma: how much a reward one step later counts."""
+    loss: Literal["huber", "squared"] = "huber"
+    """Of a TD error d: `huber` is d^2 / 2, or |d| - 1/2 beyond 1; `squared` is d^2."""
     double: bool = True
     """Choose the best next action with the learning network, value it with the target network."""
     dueling: bool = False
@@ -89,6 +94,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     """Alpha: how much more often; 0 draws uniformly. Only if `prioritized`."""
     importance_exponent: UnitInterval = 0.4
     """Beta: how far importance weights correct for it; 1 fully. Only if `prioritized`."""
+    importance_exponent_final: UnitInterval | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `importance_exponent` is constant."""
     initial_priorities: bool = False
     """Set initial priorities to the actors' TD errors instead of the largest priority so far."""
     batch_size: PositiveInt = 32
@@ -102,7 +109,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     min_replay_size: NonNegativeInt = 1_000
     """Env steps collected before training starts."""
     target_update_period: PositiveInt = 500
-    """Optimiser steps between two moves of the target network, rounded up to whole messages."""
+    """Optimiser steps between two moves of the target network, rounded up to whole messages: a
+    multiple of `updates_per_batch` is kept exactly."""
     target_update_rate: PositiveUnit = 1.0
     """How far the target then moves to the network: 1 copies it, less follows (Lillicrap, 2016)."""
     max_gradient_norm: PositiveFloat = 10.0
@@ -113,6 +121,8 @@ class DqnConfig(Spec, frozen=True, kw_only=True):
     """Probability of a random action after the decay."""
     epsilon_decay_env_steps: NonNegativeInt = 10_000
     """Env steps over which epsilon falls linearly, after `min_replay_size`."""
+    epsilon_decay_fraction: PositiveUnit | None = None
+    """Instead: the share of `stop.env_steps`, from the first, over which epsilon falls linearly."""
     epsilon_spread: NonNegativeFloat = 0.0
     """Environment i of N explores with epsilon^(1 + spread i / (N - 1)); Ape-X uses 7."""
     rollout_steps: PositiveInt = 16
@@ -155,6 +165,12 @@ class Dqn:
                 where="algorithm.min_replay_size",
                 fix="make it at most algorithm.replay_capacity",
             )
+        if config.epsilon_decay_fraction is not None and config.epsilon_decay_env_steps != _DECAY:
+            raise ConfigError(
+                "epsilon falls over env steps or over a fraction of them, not both",
+                where="algorithm.epsilon_decay_fraction",
+                fix="leave algorithm.epsilon_decay_env_steps out",
+            )
         self._config = config
         self._network_spec = network
         self._spaces = spaces
@@ -189,6 +205,9 @@ class Dqn:
             shares_batches=True,
             unread_by_act=DqnConfig.__struct_fields__,
             unread_by_step=_UNREAD_BY_STEP,
+            follows_progress=set_keys(
+                config, "epsilon_decay_fraction", "importance_exponent_final"
+            ),
             scheduled_parameters=("epsilon",),
         )
 
@@ -204,9 +223,15 @@ class Dqn:
             n_step=config.n_step,
             discount=config.discount,
             priority_exponent=config.priority_exponent if config.prioritized else 0.0,
-            importance_exponent=config.importance_exponent,
+            importance_exponent=self._exponent_of_store,
             value_fields=VALUE_FIELDS if self._sends_values else None,
         )
+
+    @property
+    def _exponent_of_store(self) -> float:
+        """Beta of the weights that come with samples; 1 if `_with_beta` raises them to another."""
+        config = self._config
+        return config.importance_exponent if config.importance_exponent_final is None else 1.0
 
     def network(self) -> QNetwork:
         return QNetwork(
@@ -269,7 +294,7 @@ class Dqn:
         assert state.target is not None
         config = self._config
         num_updates, batch_size = batch["weight"].shape
-        samples = self._prepare(state.target, batch)
+        samples = self._with_beta(self._prepare(state.target, batch), state.progress)
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
         told = state.steps.take(
@@ -282,7 +307,7 @@ class Dqn:
         if state.num_updates // period > before // period:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
-        state.network.epsilon.fill_(self._epsilon(state.num_updates))
+        state.network.epsilon.fill_(self._epsilon(state))
         if state.network.input.normalizes:
             state.network.input.learn(self._observed(batch), state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
@@ -302,6 +327,14 @@ class Dqn:
             next_q = target.network(observation_of(samples, NEXT_OBSERVATION))
         return samples | {"next_q": next_q, "action": samples["action"].view(len(next_q))}
 
+    def _with_beta(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Weights with the exponent beta of a schedule. The largest of a draw is 1, also then."""
+        config = self._config
+        if config.importance_exponent_final is None:
+            return samples
+        beta = linear(config.importance_exponent, config.importance_exponent_final, progress)
+        return samples | {"weight": samples["weight"].pow(beta)}
+
     def _observed(self, batch: Batch) -> Observation:
         """The observations that were trained on, [N, ...]."""
         return map_leaves(lambda leaf: leaf.flatten(0, 1), observation_of(batch))
@@ -309,7 +342,7 @@ class Dqn:
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """Huber loss of the TD error, weighted, averaged over the samples.
+        """Loss of the TD error delta, weighted, averaged over the samples.
 
             delta = r + discount q_target(s_t, a*) - q(s_tm1, a_tm1)
             a*    = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
@@ -338,17 +371,19 @@ class Dqn:
         q_tm1 = network(observation_of(minibatch))
         q = q_tm1.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
         assert q.shape == target.shape, (q.shape, target.shape)
-        huber = nn.functional.smooth_l1_loss(q, target, reduction="none")
-        loss = (minibatch["weight"] * huber).mean()
+        losses = LOSSES[self._config.loss](q, target, reduction="none")
+        loss = (minibatch["weight"] * losses).mean()
         with torch.no_grad():
             error = (target - q).abs()
             means = torch.stack((loss, error.mean(), q.mean()))
         return share_of_loss(loss, means, error, replicas)
 
-    def _epsilon(self, num_updates: int) -> float:
+    def _epsilon(self, state: LearnerState) -> float:
         config = self._config
         initial, final = config.epsilon_initial, config.epsilon_final
-        return self._falling(initial, final, config.epsilon_decay_env_steps, num_updates)
+        if (fraction := config.epsilon_decay_fraction) is not None:
+            return linear(initial, final, min(state.progress / fraction, 1.0))
+        return self._falling(initial, final, config.epsilon_decay_env_steps, state.num_updates)
 
     def _learning_rate(self, num_updates: int) -> float:
         config = self._config
@@ -363,6 +398,11 @@ class Dqn:
         return initial + min(env_steps / max(over, 1), 1.0) * (final - initial)
 
 
+LOSSES: Mapping[str, Callable[..., Tensor]] = {
+    "huber": nn.functional.smooth_l1_loss,
+    "squared": nn.functional.mse_loss,
+}
+_DECAY = DqnConfig().epsilon_decay_env_steps
 _METRICS = ("loss", "td_error", "q_mean")
 NEXT_OBSERVATION, NEXT_MASK = f"{NEXT}{OBSERVATION}", f"{NEXT}{MASK}"
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.actor_critic import ActorCritic
+from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
+from engine.algorithms.schedules import beside, factor, set_keys
 from engine.errors import ConfigError
 from engine.spec import (
     NetworkSpec,
@@ -34,6 +35,8 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
 
     learning_rate: PositiveFloat = 6e-4
     """Step size of Adam."""
+    learning_rate_final: NonNegativeFloat | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `learning_rate` is constant."""
     adam_epsilon: PositiveFloat = 1e-5
     """Added to the denominator of Adam's step."""
     discount: UnitInterval = 0.99
@@ -46,6 +49,8 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     """Truncation of the weights of a trace; it determines how fast values converge."""
     entropy_coefficient: NonNegativeFloat = 0.01
     """Weight of the entropy bonus in the loss; more of it explores longer."""
+    entropy_coefficient_final: NonNegativeFloat | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `entropy_coefficient` is constant."""
     value_coefficient: NonNegativeFloat = 0.5
     """Weight of the value loss."""
     max_gradient_norm: PositiveFloat = 40.0
@@ -95,15 +100,22 @@ class Impala(ActorCritic):
             corrects_staleness=True,
             shares_batches=True,
             unread_by_act=ImpalaConfig.__struct_fields__,
-            unread_by_step=("learning_rate",),
+            unread_by_step=("learning_rate", "learning_rate_final"),
+            follows_progress=set_keys(
+                self._config, "learning_rate_final", "entropy_coefficient_final"
+            ),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        (told,) = state.steps.take(state, shared_step(self._step, state.replicas), batch)
+        config, changing = self._config, entropy_schedule(self._config, state.progress)
+        samples = {**batch, **beside(batch["log_prob"], changing)}
+        step = shared_step(self._step, state.replicas)
+        rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
+        (told,) = state.steps.take(state, step, samples, None, rate)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
         learn_statistics(state.network, batch, returns, state.replicas)
-        named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True))
+        named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True)) | changing
         return UpdateResult(int(batch["valid"].sum()), named)
 
     def _told_loss(
@@ -120,7 +132,8 @@ class Impala(ActorCritic):
 
         Args:
             network: The parameters that learn.
-            batch: observation and mask [T+1, B, ...], the others [T, B]; `state` [1, B, S].
+            batch: observation and mask [T+1, B, ...], the others [T, B]; `state` [1, B, S]; with
+                a schedule, `entropy_coefficient`.
             replicas: The learners with the other shares of this batch.
 
         Returns:
@@ -147,12 +160,9 @@ class Impala(ActorCritic):
             )
         policy_loss = -(weight @ (targets.advantage * log_prob).flatten())
         value_loss = weight @ (value[:-1] - targets.value_target).square().flatten()
-        entropy = weight @ entropy_t.flatten()
-        loss = (
-            policy_loss
-            + config.value_coefficient * value_loss
-            - config.entropy_coefficient * entropy
-        )
+        coefficient = batch.get("entropy_coefficient", config.entropy_coefficient)
+        entropy, bonus = entropy_bonus(entropy_t, weight, coefficient)
+        loss = policy_loss + config.value_coefficient * value_loss - bonus
         with torch.no_grad():
             ratio = log_ratio.exp()
             rho = weight @ ratio.clamp(max=config.max_rho).flatten()

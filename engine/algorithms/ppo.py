@@ -6,17 +6,20 @@ arrival: in one pass over the whole batch, and with newer parameters than an act
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.actor_critic import ActorCritic
+from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.distributions import Distribution
-from engine.algorithms.gradient import GradientStep
+from engine.algorithms.gradient import GradientStep, Order, Samples
 from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
+from engine.algorithms.schedules import beside, factor, linear, set_keys
 from engine.errors import ConfigError
 from engine.spec import (
     NetworkSpec,
@@ -33,6 +36,8 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
 
     learning_rate: PositiveFloat = 3e-4
     """Step size of Adam."""
+    learning_rate_final: NonNegativeFloat | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `learning_rate` is constant."""
     discount: UnitInterval = 0.99
     """Gamma: how much a reward one step later counts."""
     gae_lambda: UnitInterval = 0.95
@@ -40,8 +45,15 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     the rewards."""
     clip_range: PositiveFloat = 0.2
     """Epsilon: how far the probability ratio can move before its gradient is cut."""
+    clip_range_final: PositiveFloat | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `clip_range` is constant."""
+    value_clip_range: PositiveFloat | None = None
+    """How far a value can move from that before the update before its gradient is cut; `null`: any
+    distance."""
     entropy_coefficient: NonNegativeFloat = 0.01
     """Weight of the entropy bonus in the loss; more of it explores longer."""
+    entropy_coefficient_final: NonNegativeFloat | None = None
+    """Reached at `stop.env_steps`, linearly; `null`: `entropy_coefficient` is constant."""
     value_coefficient: NonNegativeFloat = 0.5
     """Weight of the value loss."""
     max_gradient_norm: PositiveFloat = 0.5
@@ -56,8 +68,14 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     `rollout_steps`."""
     num_epochs: PositiveInt = 8
     """How many times each batch is gone through."""
+    target_kl: PositiveFloat | None = None
+    """The update ends after an epoch whose last minibatch shows a larger KL divergence from the
+    policy that acted; `null`: after `num_epochs`."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
+    normalized_reward_limit: PositiveFloat | None = None
+    """Clip rewards to this distance from 0 after that; `null`: no limit. Only with
+    `normalize_reward`."""
     normalize_advantage: bool = True
     """Normalise advantages over the valid steps of each minibatch."""
 
@@ -90,6 +108,12 @@ class Ppo(ActorCritic):
                 where="algorithm.minibatch_steps",
                 fix="choose a multiple of algorithm.rollout_steps",
             )
+        if config.normalized_reward_limit is not None and not config.normalize_reward:
+            raise ConfigError(
+                "rewards are not normalised",
+                where="algorithm.normalized_reward_limit",
+                fix="set algorithm.normalize_reward=true, or leave the limit out",
+            )
         self._config = config
         self._step = GradientStep(
             loss=self._loss,
@@ -99,13 +123,15 @@ class Ppo(ActorCritic):
         )
 
     def samples(self) -> SampleRequest:
+        config = self._config
         return SampleRequest(
-            rollout_steps=self._config.rollout_steps,
-            batch_steps=self._config.batch_steps,
+            rollout_steps=config.rollout_steps,
+            batch_steps=config.batch_steps,
             fields=self.fields,
             shares_batches=True,
             unread_by_act=PpoConfig.__struct_fields__,
-            unread_by_step=("learning_rate", "discount", "gae_lambda", "num_epochs"),
+            unread_by_step=_UNREAD_BY_STEP,
+            follows_progress=set_keys(config, *_SCHEDULES),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
@@ -121,27 +147,53 @@ class Ppo(ActorCritic):
             state.generator,
             state.replicas,
         )
-        step = shared_step(self._step, state.replicas)
-        metrics = state.replicas.sum(state.steps.take(state, step, samples, order).mean(0))
-        state.num_updates += len(order)
+        told = self._train(state, samples, order)
+        metrics = state.replicas.sum(told.mean(0))
+        state.num_updates += len(told)
+        num_epochs = config.num_epochs * len(told) // len(order)
         returns = self._in_time(samples["value_target"], batch["valid"].shape)
         learn_statistics(state.network, batch, returns, state.replicas)
         named = dict(zip(_METRICS, metrics.tolist(), strict=True))
-        return UpdateResult(config.num_epochs * int(batch["valid"].sum()), named)
+        named |= self._changing(state.progress)
+        return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
+
+    def _train(self, state: LearnerState, samples: Samples, order: Order) -> Tensor:
+        """Takes the steps of all epochs, or of fewer with `target_kl`.
+
+        Returns:
+            This learner's share of the metrics of each step, [steps, len(_METRICS)].
+        """
+        config, step = self._config, shared_step(self._step, state.replicas)
+        rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
+        if config.target_kl is None:
+            return state.steps.take(state, step, samples, order, rate)
+        told, per_epoch = [], len(order) // config.num_epochs
+        for first in range(0, len(order), per_epoch):
+            epoch = order[first : first + per_epoch]
+            told.append(state.steps.take(state, step, samples, epoch, rate))
+            of_last = state.replicas.sum(told[-1][-1])
+            if float(of_last[_METRICS.index("approximate_kl")]) > config.target_kl:
+                break
+        return torch.cat(told)
 
     def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
         """Adds advantages and value targets, then makes rows of steps, [T*B], or with a memory of
-        the sequences of all environments, [B, T]."""
+        the sequences of all environments, [B, T]. With the options for it, each row also has the
+        value before the update and the numbers of a schedule."""
         assert isinstance(state.network, PolicyValueNetwork)
+        config = self._config
         with torch.no_grad():
             value = self._values(state.network, batch)
+        reward = batch["reward"] * state.network.reward_scale
+        if (limit := config.normalized_reward_limit) is not None:
+            reward = reward.clamp(-limit, limit)
         advantage = generalized_advantages(
-            batch["reward"] * state.network.reward_scale,
+            reward,
             value,
             batch["terminated"],
             batch["truncated"],
-            discount=self._config.discount,
-            gae_lambda=self._config.gae_lambda,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
         )
         samples = {
             **{name: batch[name][:-1] for name in self._names_of_states},
@@ -150,11 +202,20 @@ class Ppo(ActorCritic):
             "valid": batch["valid"].to(torch.float32),
             "advantage": advantage,
             "value_target": advantage + value[:-1],
+            **({} if config.value_clip_range is None else {"value": value[:-1]}),
+            **beside(advantage, self._changing(state.progress)),
         }
         if not self._state_size:
             return {name: values.flatten(0, 1) for name, values in samples.items()}
         sequences = {name: values.transpose(0, 1).contiguous() for name, values in samples.items()}
         return {**sequences, STATE: batch[STATE][0]}
+
+    def _changing(self, progress: float) -> dict[str, float]:
+        """What the loss reads as samples because it changes, by the name of its hyperparameter."""
+        config, changing = self._config, {}
+        if config.clip_range_final is not None:
+            changing["clip_range"] = linear(config.clip_range, config.clip_range_final, progress)
+        return changing | entropy_schedule(config, progress)
 
     def _in_time(self, values: Tensor, shape: torch.Size) -> Tensor:
         """One number for each step of `samples`, as [T, B]."""
@@ -174,6 +235,10 @@ class Ppo(ActorCritic):
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
+
+        With `value_clip_range` the loss of a value v is the larger one of two, as in the authors'
+        code (OpenAI Baselines): (v - target)^2 and (v' - target)^2, where v' is v, clipped to that
+        distance from the value before the update.
 
         Args:
             network: The parameters that learn.
@@ -195,16 +260,18 @@ class Ppo(ActorCritic):
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
             advantage = _normalize(advantage, weight, replicas)
-        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+        clip_range: Any = minibatch.get("clip_range", config.clip_range)
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         policy_loss = -(weight @ surrogate)
-        value_loss = weight @ (value - minibatch["value_target"]).square()
-        entropy = weight @ policy.entropy()
-        loss = (
-            policy_loss
-            + config.value_coefficient * value_loss
-            - config.entropy_coefficient * entropy
-        )
+        square_error = (value - minibatch["value_target"]).square()
+        if (limit := config.value_clip_range) is not None:
+            near = minibatch["value"] + (value - minibatch["value"]).clamp(-limit, limit)
+            square_error = square_error.maximum((near - minibatch["value_target"]).square())
+        value_loss = weight @ square_error
+        coefficient = minibatch.get("entropy_coefficient", config.entropy_coefficient)
+        entropy, bonus = entropy_bonus(policy.entropy(), weight, coefficient)
+        loss = policy_loss + config.value_coefficient * value_loss - bonus
         with torch.no_grad():
             approximate_kl = weight @ (ratio - 1 - log_ratio)
             metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
@@ -223,6 +290,12 @@ def _unrolled(
     return policy, value, {name: values.flatten(0, 1) for name, values in in_time.items()}
 
 
+_UNREAD_BY_STEP = (
+    *("learning_rate", "learning_rate_final", "discount", "gae_lambda"),
+    *("num_epochs", "target_kl", "normalized_reward_limit"),
+)
+"""Hyperparameters that no gradient step reads; advantages come with the samples."""
+_SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")
 _ADAM_EPSILON = 1e-5
 _METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
 

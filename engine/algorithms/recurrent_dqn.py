@@ -25,7 +25,7 @@ from engine.algorithms.base import (
     Spaces,
     TargetNetwork,
 )
-from engine.algorithms.dqn import Dqn, DqnConfig, share_of_loss
+from engine.algorithms.dqn import LOSSES, Dqn, DqnConfig, share_of_loss
 from engine.algorithms.inputs import STATE, Inputs, Observation, map_leaves, observation_of
 from engine.algorithms.q_network import QNetwork, among_valid
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
@@ -116,7 +116,7 @@ class RecurrentDqn(Dqn):
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """Huber loss of the TD errors, weighted, averaged over all steps of all sequences.
+        """Loss of the TD errors, weighted, averaged over all steps of all sequences.
 
             delta_t = r + discount q_target(s_{t+k}, a*) - q(s_t, a_t)
 
@@ -150,8 +150,8 @@ class RecurrentDqn(Dqn):
         action = minibatch["action"].t().unsqueeze(-1)
         q = q_of_states[:-1].gather(-1, action).squeeze(-1)
         assert q.shape == target.shape, (q.shape, target.shape)
-        huber = is_step * nn.functional.smooth_l1_loss(q, target, reduction="none")
-        loss = (minibatch["weight"] * huber.mean(0)).mean()
+        losses = is_step * LOSSES[self._config.loss](q, target, reduction="none")
+        loss = (minibatch["weight"] * losses.mean(0)).mean()
         with torch.no_grad():
             error, num_steps = is_step * (target - q).abs(), is_step.sum(0).clamp(min=1.0)
             mix = self._sequence.priority_mix

@@ -61,6 +61,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
         algorithm = entry.make(config, experiment.network, spaces)
     _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
+    _check_schedules(experiment, algorithm)
     return algorithm
 
 
@@ -91,6 +92,17 @@ def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
             " cannot be bounded",
             where="staleness.mode",
             fix="staleness.mode: unbounded",
+        )
+
+
+def _check_schedules(experiment: Experiment, algorithm: Algorithm) -> None:
+    """Checks that there are env steps to stretch a schedule over."""
+    keys = algorithm.samples().follows_progress
+    if keys and experiment.stop.env_steps is None:
+        raise ConfigError(
+            f"{keys[0]} is reached over stop.env_steps, which is not set",
+            where=f"algorithm.{keys[0]}",
+            fix="set stop.env_steps",
         )
 
 

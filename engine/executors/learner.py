@@ -54,6 +54,9 @@ from engine.wire.codec import allocate_framed
 if TYPE_CHECKING:
     from engine.executors.collective import GlooGroup
 
+PARTS = 2**40
+"""Of 1, in which learners count their progress to agree on it."""
+
 
 class LearnerExecutor:
     """Performs a learner's commands.
@@ -137,18 +140,25 @@ class LearnerExecutor:
             case ExportWeights(version=version):
                 self._version = version
                 return [WeightsExported(self._export()), *self._start_compiling()]
-            case Update(rollouts=rollouts):
-                env_steps_of_others = self._meet(rollouts)
+            case Update(rollouts=rollouts, progress=progress):
+                own = sum(rollout.info.num_env_steps for rollout in rollouts)
+                env_steps_of_others = self._meet(own)
                 if env_steps_of_others is None:
                     return [UpdateDeclined()]
+                self._state.progress = progress
                 return [*self._poll_compiler(), *self._update(rollouts, env_steps_of_others)]
             case Withdraw():
                 assert self._group is not None
                 self._group.withdraw()
                 return [Withdrawn()]
-            case UpdateFromSamples(samples=samples):
-                if self._meet(()) is None:
+            case UpdateFromSamples(samples=samples, progress=progress):
+                own = round(progress * PARTS)
+                of_others = self._meet(own)
+                if of_others is None:
                     return [UpdateDeclined()]
+                if self._group is not None:  # each has a store of its own
+                    progress = (own + of_others) / (PARTS * self._group.count)
+                self._state.progress = progress
                 return [*self._poll_compiler(), *self._update_from_samples(samples)]
             case ExportModel():
                 self._offered = self._state.weights.vector.detach().clone()
@@ -203,15 +213,17 @@ class LearnerExecutor:
                 error = str(failure)
         return CheckpointWritten(name, error, command.is_final)
 
-    def _meet(self, rollouts: Sequence[Rollout]) -> int | None:
+    def _meet(self, own: int) -> int | None:
         """Waits for the learners that make this update together with this one.
 
+        Args:
+            own: Something that is counted.
+
         Returns:
-            Env steps of their shares; None if it does not take place.
+            The sum of what the others count; None if the update does not take place.
         """
         if self._group is None:
             return 0
-        own = sum(rollout.info.num_env_steps for rollout in rollouts)
         total = self._group.all_agree(own)
         return None if total is None else total - own
 

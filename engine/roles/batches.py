@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from engine.graph.cut import Cut
 from engine.messages import BatchArrived, SamplesArrived
+from engine.progress import Resumed
 from engine.roles.commands import Command, Update, UpdateFromSamples
 from engine.rollout import Rollout
 from engine.trace.records import Staleness
@@ -21,10 +23,42 @@ def num_env_steps(batch: Batch) -> int:
     return sum(rollout.info.num_env_steps for rollout in batch.rollouts)
 
 
-def update_with(batch: Batch) -> Command:
+def update_with(batch: Batch, progress: float) -> Command:
     if isinstance(batch, SamplesArrived):
-        return UpdateFromSamples(batch.samples)
-    return Update(batch.rollouts)
+        return UpdateFromSamples(batch.samples, progress)
+    return Update(batch.rollouts, progress)
+
+
+class ProgressCount:
+    """How far a run has come, as a learner can tell: the share of its env steps.
+
+    Args:
+        limit: `stop.env_steps`.
+        cut: With learners that do not share batches, each counts for all of them.
+        resumed: The checkpoint that the run resumes, if any.
+    """
+
+    def __init__(self, limit: int | None, cut: Cut, resumed: Resumed | None) -> None:
+        self._limit = limit
+        self._groups = cut.groups
+        self._is_joint = cut.is_joint
+        self._before = resumed.counters.env_steps_consumed if resumed else 0
+
+    def before(self, batch: Batch, consumed: int) -> float:
+        """The share of `stop.env_steps` consumed before this batch, in [0, 1]; 0 without a limit.
+
+        Args:
+            batch: What is trained next. Env steps of replay are consumed on insertion into the
+                store of one learner; learners that update together take the mean of their answers.
+            consumed: Env steps from a queue, of all learners that share batches with this one.
+        """
+        if self._limit is None:
+            return 0.0
+        if isinstance(batch, SamplesArrived):
+            of_all = batch.samples.info.env_steps * self._groups
+        else:
+            of_all = consumed if self._is_joint else consumed * self._groups
+        return min((self._before + of_all) / self._limit, 1.0)
 
 
 def staleness_row(

@@ -50,9 +50,13 @@ class ExportWeights:
 
 @dataclass(frozen=True)
 class Update:
-    """Learner: train on these rollouts. Gives `Updated`."""
+    """Learner: train on these rollouts. Gives `Updated`.
+
+    `progress` is the share of `stop.env_steps` consumed before, in [0, 1].
+    """
 
     rollouts: tuple[Rollout, ...]
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,10 @@ class TakeStep:
 
 @dataclass(frozen=True)
 class UpdateFromSamples:
-    """Learner: train on these samples from replay. Gives `Updated`."""
+    """Learner: train on these samples from replay. Gives `Updated`; `progress` as in `Update`."""
 
     samples: Samples
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,13 @@ from engine.messages import (
     WeightsRequested,
 )
 from engine.progress import Resumed, Standing, steps_left
-from engine.roles.batches import Batch, num_env_steps, staleness_row, update_with
+from engine.roles.batches import (
+    Batch,
+    ProgressCount,
+    num_env_steps,
+    staleness_row,
+    update_with,
+)
 from engine.roles.commands import (
     BlendModel,
     Command,
@@ -91,6 +97,7 @@ class LearnerRole:
         self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
         """None if a reducer merges learners: only the coordinator knows what all have consumed."""
         self._has_reducer = cut.merge in ("average", "accumulate")
+        self._progress = ProgressCount(experiment.stop.env_steps, cut, resumed)
         self._version = resumed.version if resumed else 0
         self._offers = Offers(experiment.reduce.every_updates, self._version)
         self._is_joint = self._takes_part = cut.is_joint
@@ -245,7 +252,8 @@ class LearnerRole:
         self._training, self._staged = self._staged, None
         self._wait_s = now_s - self._idle_since_s
         self._started_update_s = now_s
-        return [*self._request_next(), update_with(self._training)]
+        progress = self._progress.before(self._training, self._consumed_by_all)
+        return [*self._request_next(), update_with(self._training, progress)]
 
     def _updated(self, event: Updated, now_s: float) -> list[Command]:
         assert self._training is not None

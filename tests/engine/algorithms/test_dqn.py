@@ -53,10 +53,11 @@ def q_by_hand(network: torch.nn.Module, observation: np.ndarray, dueling: bool) 
     return value + advantage - advantage.mean(1, keepdims=True)
 
 
+@pytest.mark.parametrize("kind", ["huber", "squared"])
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("double", [False, True])
-def test_the_loss_is_that_of_the_papers(double: bool, dueling: bool):
-    dqn = make_dqn(double=double, dueling=dueling)
+def test_the_loss_is_that_of_the_papers(double: bool, dueling: bool, kind: str):
+    dqn = make_dqn(double=double, dueling=dueling, loss=kind)
     state, other = dqn.init(seed=1), dqn.init(seed=2)
     assert state.target is not None
     state.target.weights.load(other.weights.vector)
@@ -71,7 +72,7 @@ def test_the_loss_is_that_of_the_papers(double: bool, dueling: bool):
         target = arrays["reward"][i] + arrays["discount"][i] * next_target[i, best]
         error = target - q[i, arrays["action"][i]]
         huber = error**2 / 2 if abs(error) < 1 else abs(error) - 0.5
-        losses.append(arrays["weight"][i] * huber)
+        losses.append(arrays["weight"][i] * (huber if kind == "huber" else error**2))
         errors.append(error)
     doubled = {n: t.double() if t.is_floating_point() else t for n, t in sample.items()}
     with torch.no_grad():
@@ -126,6 +127,50 @@ def test_epsilon_falls_with_env_steps_and_travels_with_the_weights():
         found.append(state.network.epsilon.item())
         assert found[-1] in state.weights.vector.detach()
     assert found == pytest.approx([0.6, 0.2, 0.2])
+
+
+def test_epsilon_can_fall_over_a_fraction_of_the_run():
+    dqn = make_dqn(epsilon_initial=1.0, epsilon_final=0.2, epsilon_decay_fraction=0.5)
+    state = dqn.init(seed=1)
+    assert isinstance(state.network, QNetwork)
+    found = []
+    for state.progress in (0.0, 0.25, 0.5, 1.0):
+        dqn.update(state, make_batch())
+        found.append(state.network.epsilon.item())
+    assert found == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    with pytest.raises(ConfigError, match="not both") as error:
+        make_dqn(epsilon_decay_fraction=0.5, epsilon_decay_env_steps=5000)
+    assert error.value.where == "algorithm.epsilon_decay_fraction"
+
+
+def test_importance_weights_get_their_exponent_from_progress():
+    """The store gives those of exponent 1; powers of it are the weights of any other."""
+    probability = np.array([0.1, 0.02, 0.3])
+    to_one = (3 * probability) ** -1.0
+    dqn = make_dqn(prioritized=True, importance_exponent=0.4, importance_exponent_final=1.0)
+    request = dqn.samples().replay
+    assert request is not None
+    assert request.importance_exponent == 1.0
+    for progress, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
+        weights = (3 * probability) ** -beta
+        samples = {"weight": torch.from_numpy(to_one / to_one.max())}
+        found = dqn._with_beta(samples, progress)["weight"].numpy()
+        np.testing.assert_allclose(found, weights / weights.max(), rtol=1e-12)
+    plain = make_dqn(prioritized=True, importance_exponent=0.4)
+    assert plain.samples().replay.importance_exponent == 0.4
+    assert plain._with_beta(samples, 0.5) is samples
+
+
+def test_an_update_trains_with_the_weights_of_its_progress():
+    batch = make_batch()
+    dqn = make_dqn(prioritized=True, importance_exponent=0.4, importance_exponent_final=0.8)
+    state = dqn.init(seed=1)
+    state.progress = 0.5
+    dqn.update(state, batch)
+    plain = make_dqn(prioritized=True)
+    wanted = plain.init(seed=1)
+    plain.update(wanted, {**batch, "weight": batch["weight"] ** 0.6})
+    torch.testing.assert_close(state.weights.vector, wanted.weights.vector, rtol=0, atol=1e-6)
 
 
 def test_exploration_is_as_likely_as_epsilon_says_in_each_lane():

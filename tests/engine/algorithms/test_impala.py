@@ -6,11 +6,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from engine.algorithms.base import EnvSlice, Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.registry import make_algorithm
+from engine.algorithms.schedules import beside
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
@@ -38,9 +40,10 @@ def policy_by_hand(
     return log_prob, np.full(log_prob.shape, entropy)
 
 
+@pytest.mark.parametrize("final", [None, 0.3], ids=["constant", "schedule"])
 @pytest.mark.parametrize("spaces", [discrete_spaces(), CONTINUOUS], ids=["discrete", "continuous"])
-def test_the_loss_is_that_of_the_paper(spaces: Spaces):
-    impala = Impala(CONFIG, NETWORK, spaces)
+def test_the_loss_is_that_of_the_paper(spaces: Spaces, final: float | None):
+    impala = Impala(replace(CONFIG, entropy_coefficient_final=final), NETWORK, spaces)
     state = impala.init(seed=3)
     assert isinstance(state.network, PolicyValueNetwork)
     tensors = make_batch(is_discrete=spaces is not CONTINUOUS)
@@ -62,14 +65,31 @@ def test_the_loss_is_that_of_the_paper(spaces: Spaces):
     policy_loss = -(advantages * log_prob)[valid].mean()
     value_loss = ((value[:-1] - targets) ** 2)[valid].mean()
     wanted = policy_loss + CONFIG.value_coefficient * value_loss
-    wanted -= CONFIG.entropy_coefficient * entropy[valid].mean()
+    wanted -= (final or CONFIG.entropy_coefficient) * entropy[valid].mean()
     network = state.network.double()
     doubled = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    if final is not None:
+        doubled |= beside(doubled["log_prob"], {"entropy_coefficient": final})
     loss, metrics, _ = impala._loss(network, doubled)
     assert loss.item() == pytest.approx(wanted, abs=1e-6)
     assert metrics[:3].tolist() == pytest.approx(
         [policy_loss, value_loss, entropy[valid].mean()], abs=1e-6
     )
+
+
+def test_schedules_are_at_half_progress_where_their_mean_is():
+    config = replace(CONFIG, learning_rate_final=2e-4, entropy_coefficient_final=0.45)
+    there = replace(CONFIG, learning_rate=4e-4, entropy_coefficient=0.25)
+    states = []
+    for impala in (Impala(each, NETWORK, discrete_spaces()) for each in (config, there)):
+        state = impala.init(seed=3)
+        state.progress = 0.5
+        metrics = [impala.update(state, make_batch(seed)).metrics for seed in range(3)]
+        states.append(state)
+        told = metrics[-1].get("entropy_coefficient", 0.25)
+        assert told == pytest.approx(0.25)
+    one, other = (state.weights.vector for state in states)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_mode_correct_is_for_algorithms_that_correct():

@@ -13,6 +13,8 @@ from torch import Tensor
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.replicas import SINGLE_REPLICA, minibatch_rows
+from engine.algorithms.schedules import beside
 from engine.errors import ConfigError
 from engine.spec import NetworkSpec
 from engine.testing import discrete_spaces
@@ -28,9 +30,13 @@ def make_ppo(**hyperparameters: float) -> Ppo:
 
 
 def loss_by_hand(
-    config: PpoConfig, network: PolicyValueNetwork, batch: dict[str, np.ndarray]
+    config: PpoConfig,
+    network: PolicyValueNetwork,
+    batch: dict[str, np.ndarray],
+    **changing: float,
 ) -> dict[str, float]:
-    """Equation 9 of the paper over the valid samples only, one sample after the other."""
+    """Equation 9 of the paper over the valid samples only, one sample after the other; `changing`
+    are the hyperparameters that have other values now."""
     logits = forward(network, "policy", batch["observation"])
     value = forward(network, "value", batch["observation"])[:, 0]
     chosen = [i for i in range(len(value)) if batch["valid"][i]]
@@ -44,40 +50,175 @@ def loss_by_hand(
         log_probs = shifted - np.log(np.exp(shifted).sum())
         log_ratio = log_probs[batch["action"][i]] - batch["log_prob"][i]
         ratio = np.exp(log_ratio)
-        low, high = 1 - config.clip_range, 1 + config.clip_range
+        clip_range = changing.get("clip_range", config.clip_range)
+        low, high = 1 - clip_range, 1 + clip_range
         policy.append(-min(ratio * advantage[i], min(max(ratio, low), high) * advantage[i]))
-        values.append((value[i] - batch["value_target"][i]) ** 2)
+        losses = [(value[i] - batch["value_target"][i]) ** 2]
+        if (limit := config.value_clip_range) is not None:
+            before = batch["value"][i]
+            near = before + min(max(value[i] - before, -limit), limit)
+            losses.append((near - batch["value_target"][i]) ** 2)
+        values.append(max(losses))
         entropies.append(-(np.exp(log_probs) * log_probs).sum())
         kls.append(ratio - 1 - log_ratio)
     means = [float(np.mean(terms)) for terms in (policy, values, entropies, kls)]
     names = ("policy_loss", "value_loss", "entropy", "approximate_kl")
     terms = dict(zip(names, means, strict=True))
     loss = terms["policy_loss"] + config.value_coefficient * terms["value_loss"]
-    return {**terms, "loss": loss - config.entropy_coefficient * terms["entropy"]}
+    coefficient = changing.get("entropy_coefficient", config.entropy_coefficient)
+    return {**terms, "loss": loss - coefficient * terms["entropy"]}
 
 
-@pytest.mark.parametrize("normalize_advantage", [False, True])
-@pytest.mark.parametrize("clip_range", [0.05, 0.2])
-def test_the_loss_is_that_of_the_paper(normalize_advantage: bool, clip_range: float):
-    hyperparameters = {"normalize_advantage": normalize_advantage, "clip_range": clip_range}
-    ppo = make_ppo(**hyperparameters)
-    network = ppo.init(seed=3).network.double()
-    assert isinstance(network, PolicyValueNetwork)
+def make_minibatch() -> dict[str, np.ndarray]:
     random = np.random.default_rng(4)
-    batch = {
+    return {
         "observation": random.normal(size=(50, 4)).astype(np.float32),
         "action": random.integers(3, size=50),
         "log_prob": -random.random(50) - 0.5,
         "valid": (random.random(50) < 0.8).astype(np.float64),
         "advantage": random.normal(size=50),
         "value_target": random.normal(size=50),
+        "value": random.normal(size=50) * 0.3,
     }
+
+
+def check_loss(hyperparameters: dict[str, float], **changing: float) -> dict[str, float]:
+    """Compares a loss with that by hand, which is returned."""
+    ppo, batch = make_ppo(**hyperparameters), make_minibatch()
+    network = ppo.init(seed=3).network.double()
+    assert isinstance(network, PolicyValueNetwork)
     tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
     tensors["observation"] = tensors["observation"].double()
+    tensors |= beside(tensors["advantage"], changing)
     loss, metrics = ppo._loss(network, tensors)
-    wanted = loss_by_hand(PpoConfig(**ONE_STEP, **hyperparameters), network, batch)
-    assert loss.item() == pytest.approx(wanted.pop("loss"), abs=1e-6)
-    assert metrics.tolist() == pytest.approx(list(wanted.values()), abs=1e-6)
+    wanted = loss_by_hand(PpoConfig(**ONE_STEP, **hyperparameters), network, batch, **changing)
+    names = ("policy_loss", "value_loss", "entropy", "approximate_kl")
+    assert loss.item() == pytest.approx(wanted["loss"], abs=1e-6)
+    assert metrics.tolist() == pytest.approx([wanted[name] for name in names], abs=1e-6)
+    return wanted
+
+
+@pytest.mark.parametrize("normalize_advantage", [False, True])
+@pytest.mark.parametrize("clip_range", [0.05, 0.2])
+def test_the_loss_is_that_of_the_paper(normalize_advantage: bool, clip_range: float):
+    check_loss({"normalize_advantage": normalize_advantage, "clip_range": clip_range})
+
+
+def test_the_loss_of_a_clipped_value_is_the_larger_one():
+    plain = check_loss({})
+    losses = [check_loss({"value_clip_range": limit})["value_loss"] for limit in (0.01, 0.2, 9.0)]
+    assert losses[0] > losses[1] > losses[2] == pytest.approx(plain["value_loss"])
+
+
+def test_without_options_the_loss_is_to_the_last_bit_what_it_was_before_there_were_any():
+    ppo, batch = make_ppo(), make_batch()
+    state = ppo.init(seed=3)
+    network, config = state.network, PpoConfig(**ONE_STEP)
+    assert isinstance(network, PolicyValueNetwork)
+    samples = ppo._prepare(state, batch)
+    names = {"observation", "action", "log_prob", "valid", "advantage", "value_target"}
+    assert samples.keys() == names, "nothing more is gathered"
+    policy, value = network.evaluate(samples["observation"])
+    weight = samples["valid"] / samples["valid"].sum()
+    ratio = (policy.log_prob(samples["action"]) - samples["log_prob"]).exp()
+    centred = samples["advantage"] - weight @ samples["advantage"]
+    advantage = centred / ((weight @ centred.square()).sqrt() + 1e-8)
+    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    wanted = (
+        -(weight @ torch.minimum(ratio * advantage, clipped * advantage))
+        + config.value_coefficient * (weight @ (value - samples["value_target"]).square())
+        - config.entropy_coefficient * (weight @ policy.entropy())
+    )
+    assert torch.equal(ppo._loss(network, samples)[0], wanted)
+
+
+def test_what_changes_in_the_loss_comes_with_the_samples():
+    hyperparameters = {"clip_range_final": 0.1, "entropy_coefficient_final": 0.5}
+    changing = {"clip_range": 0.1, "entropy_coefficient": 0.5}
+    wanted = check_loss(hyperparameters, **changing)
+    assert wanted == loss_by_hand(
+        PpoConfig(**ONE_STEP, clip_range=0.1, entropy_coefficient=0.5),
+        make_ppo().init(seed=3).network.double(),
+        make_minibatch(),
+    )
+
+
+def test_the_value_before_the_update_comes_with_the_samples():
+    ppo, batch = make_ppo(value_clip_range=0.2), make_batch()
+    state = ppo.init(seed=3)
+    assert isinstance(state.network, PolicyValueNetwork)
+    samples = ppo._prepare(state, batch)
+    value = forward(state.network, "value", batch["observation"][:-1].numpy().reshape(-1, 4))
+    np.testing.assert_allclose(samples["value"].numpy(), value[:, 0], atol=1e-6)
+
+
+def taught(ppo: Ppo, progress: float = 0.0) -> LearnerState:
+    state = ppo.init(seed=3)
+    state.progress = progress
+    for seed in range(3):
+        ppo.update(state, make_batch(seed))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("key", "final", "there"),
+    [
+        ("learning_rate", 1e-4, 2e-4),
+        ("clip_range", 0.02, 0.11),
+        ("entropy_coefficient", 0.5, 0.255),
+    ],
+)
+def test_a_schedule_is_at_half_progress_where_its_mean_is(key: str, final: float, there: float):
+    """At the start it is what it would be without."""
+    ppo = make_ppo(**{f"{key}_final": final}, num_epochs=4, minibatch_steps=8)
+    for progress, hyperparameters in ((0.0, {}), (0.5, {key: there}), (1.0, {key: final})):
+        wanted = taught(make_ppo(num_epochs=4, minibatch_steps=8, **hyperparameters))
+        found = taught(ppo, progress)
+        torch.testing.assert_close(found.weights.vector, wanted.weights.vector, rtol=0, atol=1e-6)
+
+
+def test_an_update_reports_what_has_changed():
+    ppo = make_ppo(clip_range_final=0.1, entropy_coefficient_final=0.03)
+    state = ppo.init(seed=3)
+    state.progress = 0.5
+    metrics = ppo.update(state, make_batch()).metrics
+    assert metrics["clip_range"] == pytest.approx(0.15)
+    assert metrics["entropy_coefficient"] == pytest.approx(0.02)
+
+
+def test_an_update_ends_after_an_epoch_in_which_the_policy_moved_too_far():
+    sizes = {"num_epochs": 5, "minibatch_steps": 8, "learning_rate": 3e-3}
+    batch, free = make_batch(), make_ppo(**sizes)
+    state = free.init(seed=3)
+    samples, step = free._prepare(state, batch), free._step
+    order = minibatch_rows((6, 4), 5, 8, state.generator, SINGLE_REPLICA)
+    epochs = order.view(5, 3, 8)
+    kls = [float(state.steps.take(state, step, samples, epoch)[-1, -1]) for epoch in epochs]
+    limits = [0.9999 * kl for kl in kls] + [10.0]
+    ends = [next((1 + i for i in range(5) if kls[i] > limit), 5) for limit in limits]
+    assert len(set(ends)) > 2
+    for limit, num_epochs in zip(limits, ends, strict=True):
+        bound = make_ppo(**sizes, target_kl=limit)
+        state = bound.init(seed=3)
+        result = bound.update(state, batch)
+        assert state.num_updates == 3 * num_epochs
+        assert result.samples_trained == num_epochs * int(batch["valid"].sum())
+    unbound = free.init(seed=3)
+    free.update(unbound, batch)
+    assert same(state, unbound)
+
+
+def test_a_normalised_reward_is_clipped():
+    batch = make_batch()
+    batch["reward"][0, 0] = 50.0
+    limited = make_ppo(normalize_reward=True, normalized_reward_limit=10.0)
+    samples = limited._prepare(limited.init(seed=3), batch)
+    batch["reward"][0, 0] = 10.0
+    wanted = make_ppo()._prepare(limited.init(seed=3), batch)
+    torch.testing.assert_close(samples["advantage"], wanted["advantage"], rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="not normalised") as error:
+        make_ppo(normalized_reward_limit=10.0)
+    assert error.value.where == "algorithm.normalized_reward_limit"
 
 
 def test_update_reports_the_losses_of_the_samples_that_it_was_given():

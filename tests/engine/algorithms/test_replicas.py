@@ -157,7 +157,8 @@ def learn_together(
         replicas = ThreadReplicas(rank, shares, group)
         states[rank].replicas = replicas
         states[rank].weights.complete = replicas.all_reduce_sum
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            states[rank].progress = number / len(batches)
             algorithm.update(states[rank], share_of(batch, rank, shares))
 
     side_by_side(learn)
@@ -172,7 +173,19 @@ ALGORITHMS = {
     "impala with a memory": remembering(impala()),
     "impala": impala(),
     "impala, normalised": normalised(impala(normalize_reward=True)),
+    "ppo, with options": normalised(
+        ppo(
+            **{"learning_rate_final": 1e-4, "clip_range_final": 0.1, "value_clip_range": 0.2},
+            **{"entropy_coefficient_final": 0.05, "normalize_reward": True},
+            normalized_reward_limit=2.0,
+        )
+    ),
+    "ppo, ending early": ppo(target_kl=0.002),
+    "impala, with options": impala(learning_rate_final=1e-4, entropy_coefficient_final=0.05),
     "dqn": dqn(),
+    "dqn, with options": dqn(
+        **{"loss": "squared", "epsilon_decay_fraction": 0.5, "importance_exponent_final": 1.0}
+    ),
     "dqn, normalised": normalised(dqn()),
 }
 
@@ -185,7 +198,8 @@ def test_two_learners_on_parts_of_batches_equal_one_on_whole_batches(
     algorithm = make_algorithm(experiment, discrete_spaces())
     batches = batches_of(algorithm)
     alone = algorithm.init(7)
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        alone.progress = number / len(batches)
         algorithm.update(alone, batch)
     together = learn_together(algorithm, batches, shares)
     start = algorithm.init(7).weights.vector

@@ -65,6 +65,14 @@ def ppo(**hyperparameters: float) -> Experiment:
     return make_experiment(env=CARTPOLE, num_epochs=2, **hyperparameters)
 
 
+def changing_ppo() -> Experiment:
+    """With everything that changes during training, which a library must be told anew."""
+    return ppo(
+        **{"learning_rate_final": 1e-4, "clip_range_final": 0.01, "value_clip_range": 0.1},
+        **{"entropy_coefficient_final": 0.5, "target_kl": 1.0},
+    )
+
+
 def impala() -> Experiment:
     experiment = make_experiment(env=CARTPOLE)
     algorithm = {"name": "impala", "rollout_steps": 10, "batch_steps": 80}
@@ -89,7 +97,9 @@ def in_bfloat16(experiment: Experiment) -> Experiment:
 
 
 EXPERIMENTS = pytest.mark.parametrize(
-    "experiment", [ppo(), impala(), dqn()], ids=lambda e: e.algorithm_name
+    "experiment",
+    [ppo(), changing_ppo(), impala(), dqn()],
+    ids=["ppo", "changing ppo", "impala", "dqn"],
 )
 
 
@@ -141,7 +151,8 @@ def test_the_functional_step_is_the_eager_one(experiment: Experiment):
     recorder = record(blueprint, blueprint.algorithm.init(0))
     assert recorder.step is not None
     functional.steps = FunctionalTaker(recorder.step, functional.network)
-    for _ in range(5):
+    for number in range(5):
+        eager.progress = functional.progress = number / 4
         one = blueprint.algorithm.update(eager, batch)
         other = blueprint.algorithm.update(functional, batch)
         assert other.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
@@ -196,7 +207,8 @@ def test_a_library_agrees_with_eager_steps(experiment: Experiment, tmp_path: Pat
     batch = random_batch(blueprint)
     eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
     compiled.steps = CompiledSteps(job.library)
-    for _ in range(5):
+    for number in range(5):
+        eager.progress = compiled.progress = number / 4
         one = blueprint.algorithm.update(eager, batch)
         other = blueprint.algorithm.update(compiled, batch)
         assert other.metrics == pytest.approx(one.metrics, abs=TOLERANCE)
@@ -597,6 +609,11 @@ def test_the_library_depends_on_what_is_computed():
     assert plain != library_path(make_blueprint(ppo()), "act")
 
 
+def normalising_ppo() -> Experiment:
+    """It can have every option."""
+    return ppo(normalize_reward=True)
+
+
 def apex() -> Experiment:
     experiment = dqn()
     return msgspec.structs.replace(experiment, algorithm={**experiment.algorithm, "name": "apex"})
@@ -605,12 +622,18 @@ def apex() -> Experiment:
 def with_others(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
     """Other values of these hyperparameters, as far as the experiment may have them."""
     config = read_config(experiment)
-    other_of = {bool: lambda v: not v, int: lambda v: 2 * v, float: lambda v: v / 2 or 1.0}
+    other_of = {
+        **{bool: lambda v: not v, int: lambda v: 2 * v, float: lambda v: v / 2 or 1.0},
+        **{type(None): lambda v: 0.5, str: lambda v: OTHER_WORD[v]},
+    }
     values = {name: getattr(config, name) for name in names}
     others = {name: other_of[type(value)](value) for name, value in values.items()}
+    if "epsilon_decay_fraction" in others:  # excludes the other
+        del others["epsilon_decay_env_steps"]
     return msgspec.structs.replace(experiment, algorithm={**experiment.algorithm, **others})
 
 
+OTHER_WORD = {"huber": "squared"}
 SHAPING = {
     *("rollout_steps", "batch_steps", "minibatch_steps", "batch_size", "updates_per_batch"),
     *("normalize_reward", "dueling", "prioritized", "initial_priorities"),
@@ -619,7 +642,7 @@ SHAPING = {
 
 
 @pytest.mark.parametrize("kind", ["steps", "act"])
-@pytest.mark.parametrize("make", [ppo, impala, dqn, apex])
+@pytest.mark.parametrize("make", [normalising_ppo, impala, dqn, apex])
 def test_runs_that_differ_in_what_is_not_read_share_a_library(make, kind: Kind):
     blueprint = make_blueprint(make())
     request = blueprint.algorithm.samples()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.algorithms.base import UpdateResult
+from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
@@ -129,6 +129,22 @@ def test_the_update_sees_the_rollouts_as_they_came(blueprint: Blueprint, executo
     event = train(executor, *rollouts)
     wanted = state.weights.vector.detach().numpy()
     assert np.array_equal(event.weights.buffer.view(np.float32), wanted)
+
+
+def test_an_update_knows_how_far_the_run_has_come(
+    blueprint: Blueprint, executor: LearnerExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[float] = []
+
+    def update(state: LearnerState, batch: Batch) -> UpdateResult:
+        seen.append(state.progress)
+        return UpdateResult(80, {})
+
+    monkeypatch.setattr(blueprint.algorithm, "update", update)
+    rollouts = (random_rollout(blueprint, 0), random_rollout(blueprint, 1))
+    for progress in (0.0, 0.25):
+        executor.perform(Update(rollouts, progress))
+    assert seen == [0.0, 0.25]
 
 
 def test_a_checkpoint_lands_where_it_was_told_to(executor: LearnerExecutor, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from engine.graph.cut import MergeRule, single_cut
@@ -13,6 +14,7 @@ from engine.messages import (
     CheckpointDue,
     Exit,
     Report,
+    SamplesArrived,
     Start,
     StepLimitReached,
     Stop,
@@ -28,10 +30,12 @@ from engine.roles.commands import (
     Quit,
     SaveCheckpoint,
     Update,
+    UpdateFromSamples,
     Withdraw,
 )
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
 from engine.roles.learner import LearnerRole
+from engine.rollout import Samples, SamplesInfo
 from engine.spec import StopSpec
 from engine.testing import has, make_experiment, make_rollout, make_weights, only, sent
 from engine.trace.records import Consumption, Record, Staleness, WeightsPublished
@@ -122,6 +126,56 @@ def test_while_one_batch_trains_exactly_one_other_is_on_its_way():
     commands = finish(learner, 1)
     assert requests(commands) == [(2, STEPS)]
     assert has(commands, Update)
+
+
+def progress(commands: list[Command]) -> float:
+    return only(commands, Update).progress
+
+
+def test_an_update_is_told_the_share_of_env_steps_that_was_consumed_before():
+    learner = started(env_steps=64)
+    assert progress(deliver(learner, 0)) == 0.0
+    deliver(learner, 1)
+    assert progress(finish(learner, 1)) == 16 / 64
+    endless = started(None)
+    deliver(endless, 0)
+    finish(endless, 1)
+    assert progress(deliver(endless, 1)) == 0.0, "no limit, no share"
+
+
+def test_a_resumed_run_goes_on_with_the_share_that_it_had():
+    counters = RunCounters(env_steps_collected=48, env_steps_consumed=48)
+    resumed = Resumed(
+        run_id="r", checkpoint="c", version=3, updates=9, counters=counters, resumes=1
+    )
+    learner = make_learner(96, resumed)
+    learner.handle(Start(origin_ns=0), 0.0)
+    learner.handle(WeightsExported(make_weights(3)), 0.0)
+    assert progress(deliver(learner, 3)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("merge", "of_others", "share"), [("average", 0, 2 * 16), ("all_reduce", 24, 16 + 24)]
+)
+def test_learners_count_for_all_of_them(merge: MergeRule, of_others: int, share: int):
+    """With a reducer each multiplies its own; those that update together know what others have."""
+    learner = started(64, merge=merge)
+    deliver(learner, 0)
+    finish(learner, 1, of_others=of_others)
+    assert progress(deliver(learner, 1)) == share / 64
+    finish(learner, 2, of_others=of_others)
+    if merge == "average":
+        deliver(learner, 2)
+        finish(learner, 3)
+        assert progress(deliver(learner, 3)) == 1.0, "never more"
+
+
+@pytest.mark.parametrize(("merge", "share"), [(None, 0.25), ("average", 0.5)])
+def test_with_replay_the_store_says_what_was_consumed(merge: MergeRule | None, share: float):
+    info = SamplesInfo(env_steps=16, drawn_s=0.0, age_mean_s=0.0, age_max_s=0.0)
+    learner = started(64, merge=merge)
+    commands = learner.handle(SamplesArrived(0, Samples(info, np.zeros(8, np.uint8))), 1.0)
+    assert only(commands, UpdateFromSamples).progress == share
 
 
 def test_a_batch_that_comes_after_the_update_trains_at_once():
