@@ -142,12 +142,32 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
     nearly twice as fast for images on processors that support it."""
     normalize_observation: bool = False
     """Normalise with running statistics that the learner updates and sends with the weights."""
+    observation_limit: PositiveFloat | None = 10.0
+    """Normalised observations are clipped to this many standard deviations from their mean;
+    `null`: not at all."""
+    initialization: Literal["orthogonal", "uniform"] = "orthogonal"
+    """Of the layers of trunks and heads: `orthogonal` (Saxe et al., 2014) without biases, or
+    `uniform`, which is PyTorch's own."""
+    hidden_gain: PositiveFloat = 2**0.5
+    """Factor of initial weights of hidden layers. Only for `orthogonal`, as the next two."""
+    policy_gain: PositiveFloat = 0.01
+    """Of the policy's output layer; small, so that initial policies are nearly uniform
+    (Andrychowicz et al., 2021)."""
+    value_gain: PositiveFloat = 1.0
+    """Of the output layer of a value, or of action values."""
     core: CoreSpec | None = None
     """Memory, such as `{name: gru, size: 128}`; `null`: none, so that actions depend only on the
     newest observation. Policy and value share trunk and core."""
     encoders: dict[str, EncoderSpec] = {}
     """For an observation of several leaves, or one that is no Box: the encoder of a leaf, by its
     name, such as `camera` or `sensors.speed`. An `mlp` follows their concatenation."""
+
+    def gain_of(self, layer: Literal["hidden", "policy", "value"]) -> float | None:
+        """Gain of the orthogonal initialisation of a layer; None if it has another."""
+        if self.initialization != "orthogonal":
+            return None
+        gains = {"hidden": self.hidden_gain, "policy": self.policy_gain, "value": self.value_gain}
+        return gains[layer]
 
 
 class StalenessSpec(Spec, frozen=True, kw_only=True):

@@ -31,8 +31,6 @@ from engine.spaces.observations import observation_fields
 from engine.spec import NetworkSpec
 
 WITH_CORE = "a network with a core is stepped or unrolled"
-POLICY_GAIN = 0.01
-"""Small, so that initial policies are nearly uniform (Andrychowicz et al., 2021)."""
 
 
 class PolicyValueNetwork(nn.Module):
@@ -67,10 +65,10 @@ class PolicyValueNetwork(nn.Module):
         self.core = build_core(spec.core, num_features) if spec.core else None
         if self.core is not None:
             num_features = self.core.size
-        self.policy_head = linear(num_features, self._parts.num_outputs, POLICY_GAIN)
+        self.policy_head = linear(num_features, self._parts.num_outputs, spec.gain_of("policy"))
         if not self._is_shared:
             self.value_trunk, num_features = build_features(observation, spec)
-        self.value_head = linear(num_features, 1, 1.0)
+        self.value_head = linear(num_features, 1, spec.gain_of("value"))
         self.log_std = (
             nn.Parameter(torch.zeros(self._parts.num_reals)) if self._parts.num_reals else None
         )

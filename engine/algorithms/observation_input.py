@@ -25,8 +25,6 @@ from engine.spaces.leaves import AnySpace, Leaf, LeafSpace
 from engine.spaces.observations import OBSERVATION, observation_leaves
 from engine.spec import NetworkSpec
 
-MAX_DEVIATIONS = 10.0
-
 
 class ObservationInput(nn.Module):
     """Scales observations, and normalises them if asked to.
@@ -36,12 +34,19 @@ class ObservationInput(nn.Module):
         dtype: NumPy name of its element type.
         normalizes: Whether to keep running statistics.
         passes_bytes: Whether the trunk takes unscaled bytes, if they are not normalised.
+        limit: Of normalised observations, in standard deviations from their mean; None: none.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: str, normalizes: bool, passes_bytes: bool = False
+        self,
+        shape: tuple[int, ...],
+        dtype: str,
+        normalizes: bool,
+        passes_bytes: bool = False,
+        limit: float | None = None,
     ) -> None:
         super().__init__()
+        self.limit = limit
         self._passes_bytes = passes_bytes and dtype == "uint8" and not normalizes
         self._shape = shape
         self.scale = 1 / 255 if dtype == "uint8" else 1.0
@@ -56,7 +61,7 @@ class ObservationInput(nn.Module):
         if self.statistics is None:
             return scaled
         deviations = (scaled - self.statistics.mean) * self.statistics.inverse_deviation
-        return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        return deviations if self.limit is None else deviations.clamp(-self.limit, self.limit)
 
     @property
     def normalizes(self) -> bool:
@@ -107,15 +112,20 @@ class LeafInputs(nn.Module):
         leaves: By the name of their field.
         normalizes: Names of the leaves to normalise; only Boxes.
         passes_bytes: Names of the leaves whose encoder takes unscaled bytes.
+        limit: Of normalised leaves, as in `ObservationInput`.
     """
 
     def __init__(
-        self, leaves: Mapping[str, Leaf], normalizes: set[str], passes_bytes: set[str]
+        self,
+        leaves: Mapping[str, Leaf],
+        normalizes: set[str],
+        passes_bytes: set[str],
+        limit: float | None,
     ) -> None:
         super().__init__()
         self._names = [name.removeprefix(f"{OBSERVATION}.") for name in leaves]
         self.layers = nn.ModuleList(
-            _input_of(leaf.space, name in normalizes, name in passes_bytes)
+            _input_of(leaf.space, name in normalizes, name in passes_bytes, limit)
             for name, leaf in leaves.items()
         )
 
@@ -140,10 +150,12 @@ class LeafInputs(nn.Module):
         return [observation[name] for name in self._names]
 
 
-def _input_of(space: LeafSpace, normalizes: bool, passes_bytes: bool) -> nn.Module:
+def _input_of(
+    space: LeafSpace, normalizes: bool, passes_bytes: bool, limit: float | None
+) -> nn.Module:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return CountedInput(space)
-    return ObservationInput(space.shape, str(space.dtype), normalizes, passes_bytes)
+    return ObservationInput(space.shape, str(space.dtype), normalizes, passes_bytes, limit)
 
 
 def build_input(space: AnySpace, spec: NetworkSpec) -> ObservationInput | LeafInputs:
@@ -155,10 +167,12 @@ def build_input(space: AnySpace, spec: NetworkSpec) -> ObservationInput | LeafIn
     leaves = observation_leaves(space)
     if (box := lone_box(leaves)) is not None:
         in_bytes = takes_bytes(box.shape, spec)
-        return ObservationInput(box.shape, str(box.dtype), spec.normalize_observation, in_bytes)
+        normalizes, limit = spec.normalize_observation, spec.observation_limit
+        return ObservationInput(box.shape, str(box.dtype), normalizes, in_bytes, limit)
     encoded = dict(zip(leaves, encoded_leaves(space, spec), strict=True))
     return LeafInputs(
         leaves,
         {name for name, leaf in encoded.items() if is_normalized(leaf, spec)},
         {name for name, leaf in encoded.items() if passes_bytes(leaf, spec)},
+        spec.observation_limit,
     )

@@ -37,8 +37,9 @@ class QNetwork(nn.Module):
         self.core = build_core(spec.core, num_features) if spec.core else None
         if self.core is not None:
             num_features = self.core.size
-        self.advantage = linear(num_features, num_actions, 1.0)
-        self.value = linear(num_features, 1, 1.0) if dueling else None
+        gain = spec.gain_of("value")
+        self.advantage = linear(num_features, num_actions, gain)
+        self.value = linear(num_features, 1, gain) if dueling else None
         self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
 
     def forward(self, observation: Observation) -> Tensor:

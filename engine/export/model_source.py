@@ -186,7 +186,8 @@ def _input(writer: _Writer, module: ObservationInput, path: str) -> str:
         return call(writer.use(plain.Scaled), factor)
     writer.use(plain.MeanAndVariance)
     shape = repr(list(module.statistics.mean.shape))
-    return call(writer.use(plain.Normalized), [shape, *factor])
+    limit = [] if module.limit is None else [f"limit={module.limit!r}"]
+    return call(writer.use(plain.Normalized), [shape, *factor, *limit])
 
 
 def _leaves(writer: _Writer, module: LeafInputs, path: str) -> str:

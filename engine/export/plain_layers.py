@@ -34,16 +34,19 @@ class MeanAndVariance(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Numbers in standard deviations from their mean, at most 10."""
+    """Numbers in standard deviations from their mean, at most `limit`."""
 
-    def __init__(self, shape: Sequence[int], factor: float = 1.0) -> None:
+    def __init__(
+        self, shape: Sequence[int], factor: float = 1.0, limit: float = float("inf")
+    ) -> None:
         super().__init__()
-        self.factor = factor
+        self.factor, self.limit = factor, limit
         self.statistics = MeanAndVariance(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x.to(torch.float32) * self.factor - self.statistics.mean
-        return (centred * torch.rsqrt(self.statistics.variance + 1e-8)).clamp(-10.0, 10.0)
+        deviations = centred * torch.rsqrt(self.statistics.variance + 1e-8)
+        return deviations.clamp(-self.limit, self.limit)
 
 
 class Counted(nn.Module):

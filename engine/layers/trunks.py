@@ -169,12 +169,20 @@ def _check_features(name: str, features: object) -> None:
         )
 
 
-def linear(fan_in: int, fan_out: int, gain: float, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
-    """A layer with orthogonal initialisation (Saxe et al., 2014)."""
+def linear(
+    fan_in: int, fan_out: int, gain: float | None, kind: type[nn.Linear] = nn.Linear
+) -> nn.Linear:
+    """A layer with orthogonal initialisation (Saxe et al., 2014); without a gain, PyTorch's own."""
     layer = kind(fan_in, fan_out)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    _initialize(layer, gain)
     return layer
+
+
+def _initialize(layer: nn.Linear | nn.Conv2d, gain: float | None) -> None:
+    assert layer.bias is not None
+    if gain is not None:
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
 
 
 class WideLinear(nn.Linear):
@@ -203,57 +211,61 @@ def mlp_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Seque
     layers: list[nn.Module] = [Flat()]
     sizes = [math.prod(observation_shape), *spec.hidden_sizes]
     for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [linear(fan_in, fan_out, math.sqrt(2.0)), _ACTIVATIONS[spec.activation]()]
+        layer = linear(fan_in, fan_out, spec.gain_of("hidden"))
+        layers += [layer, _ACTIVATIONS[spec.activation]()]
     return nn.Sequential(*layers)
 
 
 def nature_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
     """The network of Mnih et al. (2015), up to its last hidden layer of 512 units."""
     image, (channels, height, width) = _image(observation_shape)
+    gain = spec.gain_of("hidden")
     convolutions = nn.Sequential(
-        _conv(channels, 32, 8, stride=PATCH, kind=PatchConv2d),
+        _conv(channels, 32, 8, gain, stride=PATCH, kind=PatchConv2d),
         nn.ReLU(),
-        _conv(32, 64, 4, stride=2),
+        _conv(32, 64, 4, gain, stride=2),
         nn.ReLU(),
-        _conv(64, 64, 3, stride=1),
+        _conv(64, 64, 3, gain, stride=1),
         nn.ReLU(),
         nn.Flatten(),
     )
     image = nn.Sequential(image, ChannelsLastInMemory())
-    return _with_hidden(image, convolutions, (channels, height, width), 512)
+    return _with_hidden(image, convolutions, (channels, height, width), 512, gain)
 
 
 def minatar_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
     """The small network of MinAtar (Young & Tian, 2019): 16 filters of 3x3, 128 units."""
     image, shape = _image(observation_shape)
-    convolutions = nn.Sequential(_conv(shape[0], 16, 3, stride=1), nn.ReLU(), nn.Flatten())
-    return _with_hidden(image, convolutions, shape, 128)
+    gain = spec.gain_of("hidden")
+    convolutions = nn.Sequential(_conv(shape[0], 16, 3, gain, stride=1), nn.ReLU(), nn.Flatten())
+    return _with_hidden(image, convolutions, shape, 128, gain)
 
 
 def impala_cnn(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Sequential:
     """The deep residual network of IMPALA (Espeholt et al., 2018, figure 3) without its LSTM."""
     image, shape = _image(observation_shape)
     layers: list[nn.Module] = []
-    channels = shape[0]
+    channels, gain = shape[0], spec.gain_of("hidden")
     for depth in (16, 32, 32):
         layers += [
-            _conv(channels, depth, 3, stride=1, padding=1),
+            _conv(channels, depth, 3, gain, stride=1, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
-            Residual(depth),
-            Residual(depth),
+            Residual(depth, gain),
+            Residual(depth, gain),
         ]
         channels = depth
     convolutions = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
-    return _with_hidden(nn.Sequential(image, ChannelsLastInMemory()), convolutions, shape, 256)
+    image = nn.Sequential(image, ChannelsLastInMemory())
+    return _with_hidden(image, convolutions, shape, 256, gain)
 
 
 class Residual(nn.Module):
     """x + conv(relu(conv(relu(x))))."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gain: float | None) -> None:
         super().__init__()
-        self.first = _conv(channels, channels, 3, stride=1, padding=1)
-        self.second = _conv(channels, channels, 3, stride=1, padding=1)
+        self.first = _conv(channels, channels, 3, gain, stride=1, padding=1)
+        self.second = _conv(channels, channels, 3, gain, stride=1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         inner: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
@@ -309,20 +321,23 @@ def _conv(
     inputs: int,
     outputs: int,
     kernel: int,
+    gain: float | None,
     *,
     stride: int,
     padding: int = 0,
     kind: type[nn.Conv2d] = nn.Conv2d,
 ) -> nn.Conv2d:
     layer = kind(inputs, outputs, kernel, stride, padding)
-    nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+    _initialize(layer, gain)
     return layer
 
 
 def _with_hidden(
-    image: nn.Module, convolutions: nn.Sequential, shape: tuple[int, int, int], num_units: int
+    image: nn.Module,
+    convolutions: nn.Sequential,
+    shape: tuple[int, int, int],
+    num_units: int,
+    gain: float | None,
 ) -> nn.Sequential:
     try:
         with torch.no_grad():
@@ -334,7 +349,7 @@ def _with_hidden(
             fix="network.name: minatar_cnn",
         ) from error
     kind = WideLinear if size * num_units >= WIDE else nn.Linear
-    hidden = linear(size, num_units, math.sqrt(2.0), kind)
+    hidden = linear(size, num_units, gain, kind)
     return nn.Sequential(image, convolutions, hidden, nn.ReLU())
 
 

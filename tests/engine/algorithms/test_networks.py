@@ -14,6 +14,7 @@ from engine.algorithms.networks import (
     observation_field,
 )
 from engine.algorithms.observation_input import ObservationInput
+from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
 from engine.layers.trunks import WideLinear, register_network, trunk_name
 from engine.spec import NetworkSpec
@@ -121,6 +122,70 @@ def test_running_statistics_are_those_of_all_observations_together():
     wanted = (everything - everything.mean(0)) / everything.std(0)
     np.testing.assert_allclose(normalized, wanted, atol=1e-3)
     assert weights.vector.detach()[:3].tolist() == network.input.statistics.mean.tolist()
+
+
+@pytest.mark.parametrize(("limit", "seen"), [(10.0, 10.0), (2.5, 2.5), (None, 1e4)])
+def test_normalised_observations_are_clipped(limit: float | None, seen: float):
+    spec = NetworkSpec(normalize_observation=True, observation_limit=limit)
+    network = PolicyValueNetwork(box((3,), np.float32), ACTIONS, spec)
+    far = torch.tensor([[-1e4, 1.0, 1e4]])
+    torch.testing.assert_close(network.input(far), torch.tensor([[-seen, 1.0, seen]]))
+    leaves = gymnasium.spaces.Dict({"far": box((3,), np.float32), "near": box((1,), np.float32)})
+    inputs = PolicyValueNetwork(leaves, ACTIONS, spec).input
+    found = inputs({"far": far, "near": torch.zeros(1, 1)})[0]
+    torch.testing.assert_close(found, torch.tensor([[-seen, 1.0, seen]]))
+
+
+def gain(layer: torch.nn.Module) -> float:
+    """Of an orthogonal layer, whose biases are zero."""
+    assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    assert not layer.bias.any()
+    weight = layer.weight.detach().flatten(1)
+    square = weight @ weight.t() if len(weight) <= weight.shape[1] else weight.t() @ weight
+    wanted = torch.eye(len(square)) * square.diagonal().mean()
+    torch.testing.assert_close(square, wanted, atol=1e-5, rtol=0)
+    return float(square.diagonal().mean().sqrt())
+
+
+def layers_of(network: torch.nn.Module) -> list[torch.nn.Module]:
+    kinds = torch.nn.Linear | torch.nn.Conv2d
+    return [layer for layer in network.modules() if isinstance(layer, kinds)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("mlp", (4,)), ("minatar_cnn", (10, 10, 4))),
+        *(("nature_cnn", (4, 36, 36)), ("impala_cnn", (4, 36, 36))),
+    ],
+)
+def test_initial_weights_have_the_gains_that_are_asked_for(name: str, shape: tuple[int, ...]):
+    for spec, gains in (
+        (NetworkSpec(name=name), (2**0.5, 0.01, 1.0)),
+        (NetworkSpec(name=name, hidden_gain=0.5, policy_gain=2, value_gain=3), (0.5, 2, 3)),
+    ):
+        network = PolicyValueNetwork(box(shape, np.float32), ACTIONS, spec)
+        hidden, policy, value = gains
+        assert gain(network.policy_head) == pytest.approx(policy, rel=1e-4)
+        assert gain(network.value_head) == pytest.approx(value, rel=1e-4)
+        for layer in layers_of(network):
+            if layer not in (network.policy_head, network.value_head):
+                assert gain(layer) == pytest.approx(hidden, rel=1e-4)
+        for dueling in (False, True):
+            of_values = QNetwork(box(shape, np.float32), 3, spec, dueling)
+            assert gain(of_values.advantage) == pytest.approx(value, rel=1e-4)
+
+
+def test_uniform_is_what_pytorch_does_by_itself():
+    torch.manual_seed(3)
+    spec = NetworkSpec(hidden_sizes=(5,), initialization="uniform", policy_gain=7.0)
+    network = PolicyValueNetwork(box((4,), np.float32), ACTIONS, spec)
+    torch.manual_seed(3)
+    for layer in layers_of(network):
+        assert isinstance(layer, torch.nn.Linear)
+        own = torch.nn.Linear(layer.in_features, layer.out_features)
+        assert torch.equal(layer.weight, own.weight)
+        assert torch.equal(layer.bias, own.bias)
 
 
 def test_no_gradient_and_no_optimiser_step_reaches_the_statistics():

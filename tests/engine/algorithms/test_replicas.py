@@ -180,7 +180,7 @@ ALGORITHMS = {
             normalized_reward_limit=2.0,
         )
     ),
-    "ppo, ending early": ppo(target_kl=0.002),
+    "ppo, ending early": ppo(target_kl=1e-4),
     "impala, with options": impala(learning_rate_final=1e-4, entropy_coefficient_final=0.05),
     "dqn": dqn(),
     "dqn, with options": dqn(

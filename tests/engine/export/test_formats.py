@@ -91,6 +91,18 @@ def test_masks_and_memory(algorithm: str, mask: str, core: str, tmp_path: Path) 
 
 NETWORKS = {
     "normalised": (PENDULUM, "normalize_observation: true", "ppo", ""),
+    "normalised, clipped": (
+        PENDULUM,
+        "normalize_observation: true, observation_limit: 0.25",
+        "ppo",
+        "",
+    ),
+    "normalised, unlimited": (
+        PENDULUM,
+        "normalize_observation: true, observation_limit: null",
+        "ppo",
+        "",
+    ),
     "normalised leaves": ("", "normalize_observation: true", "ppo", ""),
     "relu, deep": (PENDULUM, "hidden_sizes: [8, 8, 8], activation: relu", "impala", ""),
     "linear": (CARTPOLE, "hidden_sizes: []", "dqn", ""),
