@@ -96,8 +96,9 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path):
-    result = ask(tmp_path, "smoke", "--dry-run", "-v")
+@pytest.mark.parametrize("compare", [(), ("--compare", "cleanrl,single-process")])
+def test_a_dry_run_says_what_would_run_and_for_how_long(tmp_path, compare):
+    result = ask(tmp_path, "smoke", *compare, "--dry-run", "-v")
     assert result.returncode == 0, result.stderr
     assert "4 cells, between 80.0 s and 2 min 48 s in all" in result.stderr
     assert "ppo/single-process-seed1" in result.stderr

@@ -13,10 +13,10 @@ from tianji_cli.bench.systems.base import Installed
 from tianji_cli.render.bench.bench_text import ratio_text, verdicts
 
 
-def comparison_of(results, tmp_path, *, num_seeds=5, budget_s=60.0):
+def comparison_of(results, tmp_path, *, num_seeds=5, budget_s=60.0, env_steps=None):
     systems = FakeSystem("tianji", ""), FakeSystem("rllib", "")
     found = {system.name: Installed(python="p", versions={}) for system in systems}
-    suite = make_suite(make_task(budget_s=budget_s), num_seeds)
+    suite = make_suite(make_task(budget_s=budget_s, env_steps=env_steps), num_seeds)
     manifest = new_bench(suite, systems, found, range(num_seeds), tmp_path / "b").manifest
     clean = msgspec.structs.replace(manifest.git, dirty=False)
     manifest = msgspec.structs.replace(manifest, git=clean)
@@ -52,6 +52,48 @@ def test_an_interval_with_1_in_it_shows_no_difference(tmp_path):
     summary = summary_of(both([10, 20, 10, 20, 14], [20, 10, 20, 10, 15]), tmp_path)
     assert summary.time_ratio.answer == "no difference shown"
     assert "no difference shown" in ratio_text(summary.time_ratio)
+
+
+def at_equal_steps(returns_us, returns_them):
+    results = both([5] * len(returns_us), [20] * len(returns_us))
+    returns = [*returns_us, *returns_them]
+    return [
+        msgspec.structs.replace(
+            result,
+            figures=msgspec.structs.replace(
+                result.figures,
+                return_mean=value,
+                trained_per_s=1000.0 if result.cell.system == "tianji" else 200.0,
+            ),
+        )
+        for result, value in zip(results, returns, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "answer"),
+    [
+        ([300.0, 310.0, 305.0], [200.0, 190.0, 210.0], "better"),
+        ([200.0, 190.0, 210.0], [300.0, 310.0, 305.0], "worse"),
+        ([300.0, 200.0, 250.0], [250.0, 260.0, 240.0], "no difference shown"),
+        ([300.0], [200.0], "too few blocks"),
+    ],
+)
+def test_returns_at_equal_env_steps_are_compared_within_blocks(tmp_path, ours, theirs, answer):
+    comparison = comparison_of(at_equal_steps(ours, theirs), tmp_path, env_steps=1000)
+    summary = comparison.tasks[0].systems[1]
+    assert summary.return_difference.answer == answer
+    assert summary.return_difference.num_blocks == len(ours)
+    assert summary.trained_ratio.value.estimate == pytest.approx(5.0)
+    assert summary.trained.estimate == 200.0
+    lines = verdicts(comparison.tasks[0])
+    assert sum("at equal env steps" in line for line in lines) == 1
+
+
+def test_a_task_without_env_steps_says_nothing_of_equal_ones(tmp_path):
+    comparison = comparison_of(at_equal_steps([300.0], [200.0]), tmp_path)
+    assert comparison.tasks[0].systems[1].return_difference is None
+    assert not any("equal env steps" in line for line in verdicts(comparison.tasks[0]))
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -20,6 +20,7 @@ from engine.envs.make import make_vector_env
 from engine.layers.trunks import build_trunk
 from engine.spec import EnvSpec, NetworkSpec
 from tests.helpers.paths import REPOSITORY
+from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.bench.tasks.work import BenchNetwork
 
 DRIVERS = REPOSITORY / "tianji_cli" / "bench" / "systems" / "drivers"
@@ -32,8 +33,8 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(DRIVERS))
 
     def load(name: str) -> ModuleType:
-        for stale in ("recorder", name):
-            monkeypatch.delitem(sys.modules, stale, raising=False)
+        for stale in {path.stem for path in DRIVERS.glob("*.py")} & sys.modules.keys():
+            monkeypatch.delitem(sys.modules, stale)
         return importlib.import_module(name)
 
     yield load
@@ -87,6 +88,75 @@ def test_a_baselines_environment_is_tianjis(driver, package, env_id, shape):
     assert env.observation_space.contains(env.step(0)[0])
     ours.close()
     env.close()
+
+
+def as_job(suite: str, task: str):
+    return msgspec.to_builtins(load_suite(suite).tasks[task])
+
+
+def test_sb3_gets_the_tasks_settings(driver):
+    settings = driver("sb3_settings").SETTINGS
+    ppo = settings["ppo"](as_job("cartpole", "ppo-400"), 16)
+    assert (ppo["n_steps"], ppo["batch_size"], ppo["n_epochs"]) == (25, 200, 8)
+    dqn = settings["dqn"](as_job("cartpole", "dqn"), 8)
+    assert (dqn["train_freq"], dqn["gradient_steps"]) == (1, 2)  # 2 x 32 samples for 8 env steps
+    assert dqn["target_update_interval"] == 2000  # 500 optimiser steps of 32 at a ratio of 8
+    sac = settings["sac"](as_job("continuous", "hopper-sac"), 1)
+    assert (sac["train_freq"], sac["gradient_steps"], sac["ent_coef"]) == (1, 1, "auto")
+    td3 = settings["td3"](as_job("continuous", "hopper-td3"), 1)
+    assert (td3["policy_delay"], td3["target_policy_noise"]) == (2, 0.2)
+
+
+@pytest.mark.parametrize(("num_envs", "expected"), [(1, (4, 1)), (4, (1, 1)), (6, (2, 3))])
+def test_sb3_gets_the_replay_ratio_in_whole_numbers(driver, num_envs, expected):
+    hp = as_job("cartpole", "dqn")["algorithm"]
+    settings = driver("sb3_settings").replay_settings(hp, num_envs)
+    assert (settings["train_freq"], settings["gradient_steps"]) == expected
+
+
+def test_rejax_gets_the_tasks_settings(driver):
+    settings = driver("rejax_settings").SETTINGS
+    ppo = settings["ppo"](as_job("cartpole", "ppo-400"), 16)
+    assert (ppo["num_steps"], ppo["num_minibatches"], ppo["vf_coef"]) == (25, 2, 1.0)
+    dqn = settings["dqn"](as_job("cartpole", "dqn"), 8)
+    assert (dqn["num_epochs"], dqn["target_update_freq"], dqn["polyak"]) == (2, 2000, 0.0)
+    sac = settings["sac"](as_job("continuous", "pendulum-sac"), 1)
+    assert (sac["num_epochs"], sac["polyak"]) == (1, 0.995)
+
+
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_a_plain_loop_in_a_box_makes_the_steps_that_are_due(driver, tmp_path, name):
+    task = as_job("continuous", "hopper-td3")
+    task["env"]["id"] = "Pendulum-v1"
+    task["network"]["hidden_sizes"] = [8]
+    task["algorithm"] |= {"min_replay_size": 4, "batch_size": 8, "replay_ratio": 4.0, "name": name}
+    loop = driver(f"single_process_{name}").Loop(task, 0)
+    before = [parameter.clone() for parameter in loop.policy.parameters()]
+    for _ in range(12):
+        loop.advance()
+    assert (loop.num_steps, loop.num_samples, loop.num_updates) == (12, 32, 4)
+    observation = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert loop.act(10 * observation).abs().max() <= 1
+    changed = zip(before, loop.policy.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in changed)
+    loop.envs.close()
+
+
+def test_the_plain_sacs_log_probabilities_are_those_of_its_actions(driver):
+    task = as_job("continuous", "pendulum-sac")
+    loop = driver("single_process_sac").Loop(task, 0)
+    observation = torch.randn(32, 3)
+    with torch.no_grad():
+        action, log_prob = loop.sample(observation)
+        mean, log_std = loop.policy(observation).chunk(2, -1)
+        normal = torch.distributions.Normal(mean, log_std.exp())
+        squashed = torch.distributions.TransformedDistribution(
+            normal, [torch.distributions.TanhTransform()]
+        )
+        expected = squashed.log_prob(action.clamp(-1 + 1e-6, 1 - 1e-6)).sum(-1)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-3, atol=1e-3)
+    loop.envs.close()
 
 
 def test_rewards_are_counted_before_they_are_clipped(driver, tmp_path):

@@ -8,7 +8,7 @@ from engine.errors import ConfigError
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 from tianji_cli.bench.tasks.suite import SYSTEMS, load_suite, scalar_rows
 
-SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari")
+SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari", "continuous")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -67,7 +67,8 @@ def test_overrides_are_differences():
         ("tasks.ppo.budget_s=0", ["> 0"]),
         ("tasks.ppo.peers.rlib={}", ["unknown system 'rlib'", "'rllib'"]),
         ("tasks.ppo.algorithm.minibatch_steps=300", ["300 does not divide the batch"]),
-        ("tasks.ppo.algorithm.name=sac", ["sac"]),
+        ("tasks.ppo.algorithm.name=a3c", ["a3c"]),
+        ("tasks.ppo.algorithm.name=sac", ["unknown key 'gae_lambda'"]),
         ("tasks.ppo.algorithm.clip_rang=0.1", ["unknown key 'clip_rang'", "clip_range"]),
         ("tasks.ppo.judge.windw=10", ["unknown key 'windw'", "window"]),
         ("tasks.ppo.judge.returns=evaluation", ["evaluation"]),

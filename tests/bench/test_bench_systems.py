@@ -158,6 +158,13 @@ def of(suite: str, task: str, system: str):
         ("xingtian", "atari", "pong-impala", "XingTian's IMPALA is not set up here"),
         ("single-process", "atari", "pong-impala", "has no IMPALA"),
         ("xingtian", "minatar", "breakout", "those of MinAtar/Breakout-v1 are unknown"),
+        ("sb3", "atari", "pong-impala", "SB3 has no IMPALA"),
+        ("rejax", "atari", "pong", "set up here are CartPole-v1, Acrobot-v1, Pendulum-v1, no ALE"),
+        ("rejax", "continuous", "hopper-td3", "rejax has no TD3"),
+        ("rejax", "continuous", "hopper-sac", "no Hopper-v5"),
+        ("rllib", "continuous", "hopper-sac", "RLlib's SAC is not set up here"),
+        ("rllib", "continuous", "hopper-td3", "RLlib has no TD3"),
+        ("xingtian", "continuous", "pendulum-sac", "those of Pendulum-v1 are unknown"),
     ],
 )
 def test_what_a_system_cannot_do_it_says(system, suite, task, words):
@@ -222,7 +229,48 @@ def test_tianjis_dqn_is_the_tasks(tmp_path):
     assert (experiment.algorithm["replay_ratio"], experiment.actors) == (8.0, 2)
 
 
-@pytest.mark.parametrize("name", ["rllib", "sample-factory"])
+def test_tianjis_sac_is_the_tasks():
+    job = msgspec.structs.replace(job_of("tianji"), task=of("continuous", "hopper-td3", "tianji"))
+    experiment = experiment_of(job)
+    algorithm, task = experiment["algorithm"], job.task.algorithm
+    assert experiment["staleness"] == {"mode": "unbounded"}
+    assert (algorithm["name"], algorithm["policy_noise"]) == ("td3", 0.2)
+    assert {name: algorithm[name] for name in task.__struct_fields__} == msgspec.structs.asdict(
+        task
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_sizes": (32, 32)}, "rejax's DQN has networks of 64 x 64 only"),
+        ({"name": "minatar_cnn"}, "rejax has fully connected networks only"),
+    ],
+)
+def test_rejax_refuses_networks_that_it_has_not(change, words):
+    task = load_suite("cartpole").tasks["dqn"]
+    network = msgspec.structs.replace(task.network, **change)
+    changed = msgspec.structs.replace(task, network=network)
+    assert SYSTEMS_BY_NAME["rejax"].refusal(changed) == words
+
+
+def test_rejax_refuses_a_replay_ratio_that_is_no_whole_number_of_steps():
+    suite = load_suite("cartpole", ["tasks.dqn.algorithm.replay_ratio=6"])
+    assert "a whole number of optimiser steps" in SYSTEMS_BY_NAME["rejax"].refusal(
+        suite.tasks["dqn"]
+    )
+
+
+def test_rejax_computes_on_one_thread_of_the_cpu(tmp_path):
+    installed = Installed(python="/opt/rejax/bin/python", versions={})
+    command = SYSTEMS_BY_NAME["rejax"].command(job_of("rejax"), CellPaths(tmp_path), installed)
+    assert command.argv[2].endswith("rejax_driver.py")
+    assert command.env["JAX_PLATFORMS"] == "cpu"
+    assert "intra_op_parallelism_threads=1" in command.env["XLA_FLAGS"]
+    assert command.env["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("name", ["rllib", "sample-factory", "sb3", "rejax"])
 def test_a_missing_system_says_how_to_get_it(tmp_path, name):
     with pytest.raises(SystemMissingError) as caught:
         SYSTEMS_BY_NAME[name].prepare(SystemOptions(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from engine.trace.records import Consumption, Episode, Event, Production
@@ -44,6 +45,38 @@ def test_the_threshold_needs_a_full_window():
     assert judge.reached_s is None
     judge.hear(episodes(111.0, 500.0, 1), 111.0)
     assert judge.reached_s == 111.0
+
+
+def test_with_env_steps_a_cell_ends_there_and_not_at_the_threshold():
+    rule = StopRule(msgspec.structs.replace(TASK, env_steps=1000, min_s=0.0), 100.0)
+    rule.hear([Steps(t=104.0, source="a", total=999), *episodes(105.0, 500.0, 20)], 105.0)
+    assert rule.reached_s is not None
+    assert rule.verdict(106.0) is None
+    rule.hear([Steps(t=106.0, source="b", total=1)], 106.0)
+    assert "1,000 env steps" in rule.verdict(106.0).detail
+
+
+def test_returns_and_rates_at_equal_env_steps():
+    """Episodes beyond them do not count; env steps trained are samples over the replay ratio."""
+    task = make_task(judge=Judging(window=2), env_steps=200)
+    records = [
+        Steps(t=100.0, source="a", total=1),
+        *(
+            record
+            for second in range(1, 41)
+            for record in (
+                EpisodeEnd(t=100.0 + second, source="a", episode_return=float(second), length=10),
+                TrainedTotals(
+                    t=100.0 + second, env_steps=10 * second, samples=80 * second, updates=second
+                ),
+                Steps(t=100.0 + second, source="a", total=10 * second),
+            )
+        ),
+    ]
+    figures = measure(to_trace(records, 100.0), task, stop_s=40.0)
+    assert figures.return_mean == 20.5  # of episodes 20 and 21, which end at 190 and 200
+    assert figures.trained_per_s == pytest.approx(10.0, rel=0.05)  # 80 samples, 8 epochs
+    assert measure(to_trace(records, 100.0), make_task(), stop_s=40.0).trained_per_s is None
 
 
 def test_the_threshold_must_be_held():

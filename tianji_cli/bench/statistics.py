@@ -158,6 +158,24 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     return Interval(estimate=math.exp(float(logs.mean())), low=math.exp(low), high=math.exp(high))
 
 
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Mean of the differences within blocks, with its percentile bootstrap interval.
+
+    Args:
+        ours: One finite value per block.
+        theirs: The values of the same blocks, in the same order.
+
+    >>> paired_difference([3.0, 5.0], [1.0, 3.0])
+    Interval(estimate=2.0, low=2.0, high=2.0)
+    """
+    differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    estimate = float(differences.mean())
+    if len(differences) < 2:
+        return Interval(estimate=estimate)
+    low, high = _percentiles(differences[_resample(len(differences))].mean(axis=1))
+    return Interval(estimate=estimate, low=low, high=high)
+
+
 def restricted_ratio(ours: Sequence[float], theirs: Sequence[float], horizon_s: float) -> Interval:
     """Ratio of the restricted mean times of two systems, bootstrapped over blocks.
 

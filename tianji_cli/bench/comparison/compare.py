@@ -26,6 +26,7 @@ from tianji_cli.bench.statistics import (
     kaplan_meier,
     mean_over_steps,
     median,
+    paired_difference,
     paired_ratio,
     restricted_mean,
     restricted_ratio,
@@ -39,6 +40,7 @@ OBSERVED = ("reached", "censored")
 MAX_SPREAD = 0.15
 
 Answer = Literal["faster", "slower", "no difference shown", "too few blocks", "not computable"]
+ReturnAnswer = Literal["better", "worse", "no difference shown", "too few blocks"]
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,14 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     num_blocks: int
     method: str
     reason: str = ""
+
+
+class ReturnDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """TianJi's return less that of one baseline, at equal env steps, paired by block."""
+
+    value: Interval
+    answer: ReturnAnswer
+    num_blocks: int
 
 
 class SystemSummary(msgspec.Struct, frozen=True, kw_only=True, rename={"system": "peer"}):
@@ -79,10 +89,16 @@ class SystemSummary(msgspec.Struct, frozen=True, kw_only=True, rename={"system":
     time_ratio: Ratio | None = None
     """This system's time to the threshold over TianJi's, likewise."""
     final_return: Interval | None = None
-    """Median over observed cells of the mean return of the last training episodes."""
+    """Median over observed cells of the mean return of the last training episodes; of those within
+    the task's `env_steps`, if it has them."""
     mean_return: Interval | None = None
     """Likewise of the area under the learning curve divided by its env steps, up to
     `horizon_env_steps`; null if a cell of the task has no curve."""
+    trained: Interval | None = None
+    """IQM of env steps trained per second, of a task with `env_steps`; the next two likewise."""
+    trained_ratio: Ratio | None = None
+    """TianJi's over this system's; null for TianJi itself, as the next."""
+    return_difference: ReturnDifference | None = None
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, rename={"systems": "peers"}):
@@ -157,6 +173,7 @@ def _compare_task(
             summary,
             throughput_ratio=_throughput_ratio(ours, by_system[summary.system]),
             time_ratio=_time_ratio(ours, by_system[summary.system], horizon_s),
+            **({} if task.env_steps is None else _at_equal_steps(ours, by_system[summary.system])),
         )
         for summary in summaries
     ]
@@ -198,6 +215,7 @@ def _summarise(system: str, cells: Sequence[CellResult], horizon_s: float) -> Sy
     observed = [r for r in cells if r.outcome in OBSERVED]
     reached = [r for r in observed if r.outcome == "reached"]
     rates = [r.figures.collect_per_s for r in observed if r.figures.collect_per_s is not None]
+    trained = [r.figures.trained_per_s for r in observed if r.figures.trained_per_s is not None]
     curve = (
         kaplan_meier([_time(r) for r in observed], [r.outcome == "reached" for r in observed])
         if observed
@@ -211,6 +229,7 @@ def _summarise(system: str, cells: Sequence[CellResult], horizon_s: float) -> Sy
         throughput=bootstrap_iqm(rates) if rates else None,
         throughput_median=median(rates),
         throughput_values=rates,
+        trained=bootstrap_iqm(trained) if trained else None,
         success=wilson(len(reached), len(observed)) if observed else None,
         survival=curve,
         median_s=survival_median(curve) if curve else None,
@@ -243,11 +262,47 @@ def _blocks(
     ]
 
 
-def _throughput_ratio(ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> Ratio:
+def _at_equal_steps(
+    ours: Sequence[CellResult], theirs: Sequence[CellResult]
+) -> dict[str, Ratio | ReturnDifference | None]:
+    """The fields of a summary that only a task with `env_steps` has."""
     pairs = [
-        (a.figures.collect_per_s, b.figures.collect_per_s)
+        (a.figures.return_mean, b.figures.return_mean)
         for a, b in _blocks(ours, theirs)
-        if a.figures.collect_per_s and b.figures.collect_per_s
+        if a.figures.return_mean is not None and b.figures.return_mean is not None
+    ]
+    difference = None
+    if pairs:
+        value = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+        answer = _return_answer(value)
+        difference = ReturnDifference(value=value, answer=answer, num_blocks=len(pairs))
+    return {
+        "trained_ratio": _rate_ratio(ours, theirs, lambda figures: figures.trained_per_s),
+        "return_difference": difference,
+    }
+
+
+def _return_answer(value: Interval) -> ReturnAnswer:
+    if value.low is None:
+        return "too few blocks"
+    if value.contains(0.0):
+        return "no difference shown"
+    return "better" if value.estimate > 0 else "worse"
+
+
+def _throughput_ratio(ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> Ratio:
+    return _rate_ratio(ours, theirs, lambda figures: figures.collect_per_s)
+
+
+def _rate_ratio(
+    ours: Sequence[CellResult],
+    theirs: Sequence[CellResult],
+    rate: Callable[[Figures], float | None],
+) -> Ratio:
+    pairs = [
+        (one, other)
+        for a, b in _blocks(ours, theirs)
+        if (one := rate(a.figures)) and (other := rate(b.figures))
     ]
     method = "geometric mean of the ratios within blocks"
     if not pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -33,9 +34,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     env_steps: int = 0
     episodes: int = 0
     return_mean: float | None = None
-    """Of the last window of training episodes."""
+    """Of the last window of training episodes; of those within the task's `env_steps`, if set."""
     collect_per_s: float | None = None
     consume_per_s: float | None = None
+    trained_per_s: float | None = None
+    """Samples trained per second over how often each env step is; with the task's `env_steps`."""
     claimed_env_steps: int | None = None
     """The system's own last count of env steps."""
     miscount: float | None = None
@@ -67,7 +70,7 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
     consumed = [(row.t_s, row.t_s, row.env_steps) for row in consumption]
     crossing = ThresholdDetector(task.judge, task.threshold)
     for row in episodes:
-        if row.t_s <= end_s:
+        if row.t_s <= end_s and row.env_steps_collected <= (task.env_steps or math.inf):
             crossing.hear(row.episode_return, row.t_s)
     reached_s = crossing.reached_s
     claimed, miscount = _reconcile(rows, curve, task)
@@ -84,9 +87,21 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
         return_mean=crossing.mean,
         collect_per_s=_rate_per_s(collected, first_s, end_s),
         consume_per_s=_rate_per_s(consumed, first_s, end_s),
+        trained_per_s=_trained_per_s(consumption, task, first_s, end_s),
         claimed_env_steps=claimed,
         miscount=miscount,
     )
+
+
+def _trained_per_s(
+    consumption: Sequence[Consumption], task: Task, first_s: float, end_s: float
+) -> float | None:
+    """Env steps trained per second; None without samples, or if the task has no `env_steps`."""
+    if task.env_steps is None:
+        return None
+    trained = [(row.t_s, row.t_s, row.samples_trained) for row in consumption]
+    samples_per_s = _rate_per_s(trained, first_s, end_s)
+    return samples_per_s and samples_per_s / task.algorithm.samples_per_env_step
 
 
 def _rate_per_s(

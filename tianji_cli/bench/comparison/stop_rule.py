@@ -117,7 +117,10 @@ class StopRule:
                 return Verdict("hung", f"no first sample within {task.start_s:.0f} s of launch")
             return None
         trained_s = now_s - self.first_sample_s
-        if self.reached_s is not None and trained_s >= task.min_s and self._holds_in_order():
+        if task.env_steps is not None and self.env_steps >= task.env_steps:
+            return Verdict("censored", f"all {task.env_steps:,} env steps were collected")
+        is_enough = task.env_steps is None and trained_s >= task.min_s
+        if self.reached_s is not None and is_enough and self._holds_in_order():
             return Verdict("reached", "the threshold was reached")
         if trained_s >= task.budget_s:
             return Verdict("censored", f"the budget of {task.budget_s:.0f} s was used up")

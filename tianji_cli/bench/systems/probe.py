@@ -17,11 +17,18 @@ from tianji_cli.bench.systems.base import DriverSystem, Installed, SystemMissing
 PROBE_S = 120.0
 _SCRIPT = """
 import importlib, json, platform, sys
+def version_of(module):
+    try:
+        from importlib import metadata  # not in XingTian's Python 3.7
+        return metadata.version(module.replace("_", "-"))
+    except Exception:
+        return "unknown"
+
 found = {"python": platform.python_version()}
 for name in sys.argv[1:]:
     module, _, label = name.partition("=")
     loaded = importlib.import_module(module)
-    found[label or module] = str(getattr(loaded, "__version__", "unknown"))
+    found[label or module] = str(getattr(loaded, "__version__", None) or version_of(module))
 print("\\n" + json.dumps(found))
 """
 
@@ -76,7 +83,7 @@ class VenvBaseline(DriverSystem):
     """A baseline that `tianji bench --install` installs."""
 
     packages: ClassVar[Sequence[str]]
-    """Pinned; PyTorch first, so that a CPU build is kept."""
+    """Pinned; PyTorch, where it is one, first, so that a CPU build is kept."""
     modules: ClassVar[Sequence[str]]
     """Imported to see whether all is there; see `probe`."""
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from tianji_cli.bench.systems.base import System
+from tianji_cli.bench.systems.rejax import Rejax
 from tianji_cli.bench.systems.rllib import Rllib
 from tianji_cli.bench.systems.sample_factory import SampleFactory
+from tianji_cli.bench.systems.sb3 import Sb3
 from tianji_cli.bench.systems.single_process import SingleProcess
 from tianji_cli.bench.systems.tianji import Tianji
 from tianji_cli.bench.systems.xingtian import Xingtian
 
-_ALL: tuple[System, ...] = (Tianji(), SingleProcess(), Rllib(), SampleFactory(), Xingtian())
+_ALL: tuple[System, ...] = (
+    Tianji(),
+    SingleProcess(),
+    Rllib(),
+    SampleFactory(),
+    Xingtian(),
+    Sb3(),
+    Rejax(),
+)
 SYSTEMS_BY_NAME: dict[str, System] = {system.name: system for system in _ALL}

@@ -11,7 +11,7 @@ import msgspec
 from tianji_cli.bench.systems.base import Deviations
 from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
-from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala
+from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala, BenchSac
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +64,11 @@ class Rllib(VenvBaseline):
         "RLlib's KL loss and value clipping, on by default, are off here: nobody else has them.",
         "RLlib's learner lives in the driver process (num_learners 0), its default on one host.",
     )
+
+    def refusal(self, task: Task) -> str | None:
+        if isinstance(task.algorithm, BenchSac):
+            return "RLlib's SAC is not set up here"
+        return super().refusal(task)
 
     def deviations(self, task: Task) -> Deviations:
         if isinstance(task.algorithm, BenchDqn):

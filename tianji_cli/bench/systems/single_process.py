@@ -1,4 +1,8 @@
-"""The plain loop: one process, one file per algorithm, as a person would write it first."""
+"""The plain loop: one process, one file per algorithm, as a person would write it first.
+
+It is in the manner of CleanRL, whose files are no package that could be installed (the one of that
+name on PyPI wants Python below 3.11), so `--compare cleanrl` means it, too.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,12 @@ class SingleProcess(DriverSystem):
 
     name = "single-process"
     title = "single process"
-    drivers: ClassVar = {"ppo": "single_process_ppo.py", "dqn": "single_process_dqn.py"}
-    caveats = ("A plain loop of about a hundred lines; it exists to show what distribution costs.",)
+    drivers: ClassVar = {name: f"single_process_{name}.py" for name in ("ppo", "dqn", "sac", "td3")}
+    caveats = (
+        "A plain loop of about a hundred lines; it exists to show what distribution costs. It is"
+        " written in CleanRL's manner, but with the task's settings: CleanRL's own files do not"
+        " bootstrap at truncation in PPO, and their DQN is not double and has a squared loss.",
+    )
 
     def prepare(self, options: SystemOptions) -> Installed:
         return probe_here(["torch", "gymnasium"])
@@ -28,6 +36,9 @@ class SingleProcess(DriverSystem):
             "workers": ("different", words),
             LAG_BOUND: ("different", "0: it collects and learns by turns"),
         }
+        if task.algorithm_name == "ppo":
+            return rows
+        rows = {**rows, "rollout_steps": ("different", "learns after every step of all")}
         if task.algorithm_name == "dqn":
-            return {**rows, "rollout_steps": ("different", "learns after every step of all")}
-        return rows
+            return rows
+        return {**rows, "network": ("equal", "initial weights are PyTorch's own")}

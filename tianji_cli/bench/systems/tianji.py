@@ -32,13 +32,20 @@ from tianji_cli.bench.systems.base import (
 )
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, TrainedTotals
-from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchImpala, BenchPpo
+from tianji_cli.bench.tasks.work import (
+    ATARI,
+    BenchDqn,
+    BenchImpala,
+    BenchPpo,
+    BenchSac,
+    BenchTd3,
+)
 
 RUN = "run"
 _ROOT = Path(__file__).resolve().parents[3]
 _DAY_S = 86400.0
 UPDATES_PER_BATCH = 16
-"""Optimiser steps of DQN for each message from the replay store."""
+"""Optimiser steps for each message from the replay store."""
 WAITING_BATCHES = 3
 """Of IMPALA: as many as RLlib's learner queue holds."""
 Row = TypeVar("Row", Production, Episode, Consumption, Event)
@@ -52,7 +59,7 @@ def experiment_of(job: Job) -> dict[str, object]:
     match task.algorithm:
         case BenchPpo():
             staleness = {"mode": "block", "max_lag": task.max_lag}
-        case BenchDqn():
+        case BenchDqn() | BenchSac() | BenchTd3():
             algorithm["updates_per_batch"] = UPDATES_PER_BATCH
             staleness = {"mode": "unbounded"}  # old samples are meant here
         case BenchImpala(batch_steps=batch_steps):

@@ -30,7 +30,7 @@ from tianji_cli.bench.systems.raw import Feed
 from tianji_cli.bench.systems.xingtian_config import SHAPES, configuration
 from tianji_cli.bench.systems.xingtian_output import StatisticsFeed
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
-from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchImpala, BenchPpo
+from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchPpo
 
 PYTHON_VARIABLE = "TIANJI_XINGTIAN_PYTHON"
 HOW_TO = (
@@ -66,8 +66,8 @@ class Xingtian(DriverSystem):
     def refusal(self, task: Task) -> str | None:
         if task.env.id not in SHAPES:
             return f"XingTian's configuration must state sizes; those of {task.env.id} are unknown"
-        if isinstance(task.algorithm, BenchImpala):
-            return "XingTian's IMPALA is not set up here"
+        if not isinstance(task.algorithm, BenchPpo | BenchDqn):
+            return f"XingTian's {task.algorithm_name.upper()} is not set up here"
         if task.network.precision != "float32":
             return "XingTian's networks compute in float32"
         has_dqn = task.env.namespace != ATARI and task.network.name == "mlp"

@@ -11,13 +11,23 @@ import msgspec
 from engine.config.config_file import Document, load_experiment, suggest
 from engine.errors import ConfigError
 from engine.spec import Experiment, Spec
-from tianji_cli.bench.tasks.work import BenchDqn, BenchEnv, BenchImpala, BenchNetwork, BenchPpo
+from tianji_cli.bench.tasks.work import (
+    BenchDqn,
+    BenchEnv,
+    BenchImpala,
+    BenchNetwork,
+    BenchPpo,
+    BenchSac,
+    BenchTd3,
+)
 from tianji_cli.config.lookup import find_file
 
 ALGORITHMS: Mapping[str, type[msgspec.Struct]] = {
     "ppo": BenchPpo,
     "impala": BenchImpala,
     "dqn": BenchDqn,
+    "sac": BenchSac,
+    "td3": BenchTd3,
 }
 
 

@@ -21,8 +21,11 @@ from tianji_cli.bench.tasks.work import (
     Judging,
 )
 
-SYSTEMS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian")
+SYSTEMS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian", "sb3", "rejax")
 """Every system that a suite may name, in the order of tables and figures."""
+ALSO_CALLED = {"cleanrl": "single-process"}
+"""Other names on the command line: CleanRL's files are no package, and these loops are in its
+manner."""
 
 LAG_BOUND = "lag bound, in versions"
 """A row of the parity table."""
@@ -67,6 +70,9 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
     """Seconds of training after which a cell that has not reached the threshold is censored."""
     min_s: NonNegativeFloat = 0.0
     """Minimum training time, so that throughput has a steady window."""
+    env_steps: PositiveInt | None = None
+    """Every cell collects this many and then ends, not at the threshold: returns are compared at
+    equal env steps, and env steps trained per second. `null`: at the threshold."""
     start_s: PositiveFloat = 120.0
     """A system without a first sample by then has hung."""
     stall_s: PositiveFloat = 45.0
@@ -78,7 +84,7 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
 
     @property
     def algorithm_name(self) -> str:
-        """`ppo`, `impala` or `dqn`."""
+        """`ppo`, `impala`, `dqn`, `sac` or `td3`."""
         return str(self.algorithm.__struct_config__.tag)
 
     def of(self, system: str) -> Task:

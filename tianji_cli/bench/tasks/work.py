@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from msgspec import Meta
 
 from engine.spec import (
     NonNegativeFloat,
@@ -46,6 +48,15 @@ class BenchEnv(Spec, frozen=True, kw_only=True):
         }
 
 
+PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+_OF_BOX_ACTIONS: dict[str, Scalar] = {
+    "actions": "(-1, 1), scaled to the environment's bounds; uniform until min_replay_size",
+    "gradient clipping": "off",
+    "replay": "uniform, 1 step",
+}
+"""Requirements without a key, of the algorithms that act in a Box."""
+
+
 class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
     """PPO's hyperparameters, in TianJi's names; each adapter translates them."""
 
@@ -81,6 +92,11 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
         """Env steps that can be in transit to the learner: two batches."""
         return 2 * self.batch_steps
 
+    @property
+    def samples_per_env_step(self) -> float:
+        """How often each env step is trained."""
+        return self.num_epochs
+
 
 class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala"):
     """IMPALA's hyperparameters, in TianJi's names."""
@@ -109,6 +125,10 @@ class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala
     def in_flight_steps(self) -> int:
         """Env steps that can be in transit to the learner: waiting, and a batch at each end."""
         return 5 * self.batch_steps
+
+    @property
+    def samples_per_env_step(self) -> float:
+        return 1
 
 
 class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
@@ -148,15 +168,94 @@ class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
         """Env steps that can be in transit to the replay store."""
         return self.min_replay_size
 
+    @property
+    def samples_per_env_step(self) -> float:
+        return self.replay_ratio
 
-Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn
+
+class BenchSac(Spec, frozen=True, kw_only=True, tag_field="name", tag="sac"):
+    """SAC's hyperparameters, in TianJi's names; the entropy coefficient is learnt."""
+
+    learning_rate: PositiveFloat
+    """Step size of Adam, of policy, critics and entropy coefficient."""
+    discount: UnitInterval
+    """Gamma."""
+    batch_size: PositiveInt
+    """Transitions of one optimiser step."""
+    replay_ratio: PositiveFloat
+    """Samples trained for each env step collected; `batch_size`: one optimiser step for each."""
+    replay_capacity: PositiveInt
+    """Env steps that the replay store holds."""
+    min_replay_size: PositiveInt
+    """Env steps collected, with random actions, before training starts."""
+    target_update_rate: PositiveUnit
+    """How far the target critics move to the critics after each optimiser step."""
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        "critics": "2, the minimum of both targets",
+        "entropy coefficient": "learnt from 1, target entropy -1 per action dimension",
+        **_OF_BOX_ACTIONS,
+    }
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that can be in transit to the replay store."""
+        return self.min_replay_size
+
+    @property
+    def samples_per_env_step(self) -> float:
+        return self.replay_ratio
+
+
+class BenchTd3(Spec, frozen=True, kw_only=True, tag_field="name", tag="td3"):
+    """TD3's hyperparameters, in TianJi's names."""
+
+    learning_rate: PositiveFloat
+    """Step size of Adam, of policy and critics."""
+    discount: UnitInterval
+    """Gamma."""
+    batch_size: PositiveInt
+    """Transitions of one optimiser step."""
+    replay_ratio: PositiveFloat
+    """Samples trained for each env step collected; `batch_size`: one optimiser step for each."""
+    replay_capacity: PositiveInt
+    """Env steps that the replay store holds."""
+    min_replay_size: PositiveInt
+    """Env steps collected, with random actions, before training starts."""
+    target_update_rate: PositiveUnit
+    """How far the target networks move at each step of the policy."""
+    policy_delay: PositiveInt
+    """Optimiser steps of the critics for one of the policy."""
+    exploration_noise: NonNegativeFloat
+    """Standard deviation of the normal noise on actions, which are in (-1, 1)."""
+    policy_noise: NonNegativeFloat
+    """Likewise, of the noise on the target policy's actions."""
+    policy_noise_limit: NonNegativeFloat
+    """That noise is clipped to plus or minus this."""
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        "critics": "2, the minimum of both targets",
+        **_OF_BOX_ACTIONS,
+    }
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that can be in transit to the replay store."""
+        return self.min_replay_size
+
+    @property
+    def samples_per_env_step(self) -> float:
+        return self.replay_ratio
+
+
+Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn | BenchSac | BenchTd3
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):
     """Networks that every system can build."""
 
     name: Literal["mlp", "nature_cnn", "minatar_cnn"] = "mlp"
-    """`mlp`: fully connected layers, with PPO separate for policy and value. `nature_cnn` (Mnih et
+    """`mlp`: fully connected layers, separate for policy and values. `nature_cnn` (Mnih et
     al., 2015) and `minatar_cnn` (Young & Tian, 2019) are shared by policy and value."""
     hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """Units of each hidden layer of `mlp`."""

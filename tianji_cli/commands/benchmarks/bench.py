@@ -36,7 +36,7 @@ from tianji_cli.bench.kinds import find_suite, kind_of_suite, read_suite
 from tianji_cli.bench.systems.base import System, SystemOptions
 from tianji_cli.bench.systems.install import INSTALLABLE, install, is_installed
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
-from tianji_cli.bench.tasks.suite import SYSTEMS, Suite, load_suite
+from tianji_cli.bench.tasks.suite import ALSO_CALLED, SYSTEMS, Suite, load_suite
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest, chosen
 from tianji_cli.commands.benchmarks.conduct import Kind, conduct, implementation
 from tianji_cli.output import Output
@@ -125,7 +125,8 @@ def _with_budget(suite: Suite, budget_s: float) -> Suite:
 
 def _system_names(compare: str, suite: Suite) -> tuple[str, ...]:
     """TianJi and the baselines of `--compare` that can run the suite."""
-    wanted = [word.strip() for word in compare.split(",") if word.strip()]
+    words = [word.strip() for word in compare.split(",") if word.strip()]
+    wanted = list(dict.fromkeys(ALSO_CALLED.get(word, word) for word in words))
     for word in wanted:
         if word not in SYSTEMS:
             raise ConfigError(

@@ -15,8 +15,8 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="A suite: smoke, cartpole, classic, minatar, atari, scaling, transport; a study:"
-        " staleness, asynchrony, overlap, reference, spaces, search; or your own file.",
+        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, scaling, transport; a"
+        " study: staleness, asynchrony, overlap, reference, spaces, search; or your own file.",
         autocompletion=completion.suites,
     ),
 ]
@@ -50,7 +50,8 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="SYSTEMS",
-        help="Other systems, comma-separated: single-process, rllib, sample-factory, xingtian.",
+        help="Other systems, comma-separated: single-process (or cleanrl: plain loops in its"
+        " manner), rllib, sample-factory, xingtian, sb3, rejax.",
     ),
 ]
 TaskOption = Annotated[
@@ -111,7 +112,7 @@ InstallOption = Annotated[
     optional(
         "--install",
         metavar="SYSTEM",
-        help="Only install rllib or sample-factory, from PyPI. Repeatable.",
+        help="Only install rllib, sample-factory, sb3 or rejax, from PyPI. Repeatable.",
     ),
 ]
 SystemsOption = Annotated[

@@ -14,6 +14,7 @@ from tianji_cli.bench.statistics import Interval
 from tianji_cli.bench.transport.compare import Latency, Rate, TransportComparison, TransportRow
 from tianji_cli.render.bench.bench_text import (
     TITLES,
+    equal_steps_lines,
     failures_text,
     median_text,
     reached_text,
@@ -44,7 +45,7 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
         "env steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
         " times as fast as the system of that row, by block, with its 95% interval"
     )
-    for words in return_lines(task):
+    for words in (*equal_steps_lines(task), *return_lines(task)):
         table.caption.append(f"\n· {words}")
     failed = [
         f"{TITLES[summary.system]} {failures_text(summary)}"

@@ -133,7 +133,27 @@ def verdicts(comparison: TaskComparison) -> list[str]:
             continue
         throughput, time = ratio_text(summary.throughput_ratio), ratio_text(summary.time_ratio)
         lines.append(f"{TITLES[summary.system]}: throughput {throughput}; time to threshold {time}")
-    return lines + return_lines(comparison)
+    return lines + equal_steps_lines(comparison) + return_lines(comparison)
+
+
+def equal_steps_lines(comparison: TaskComparison) -> list[str]:
+    """Of a task with `env_steps`: one sentence about each baseline."""
+    return [
+        f"{TITLES[summary.system]}, at equal env steps: {difference_text(summary)};"
+        f" env steps trained per second: {ratio_text(summary.trained_ratio)}"
+        for summary in comparison.systems
+        if summary.trained_ratio
+    ]
+
+
+def difference_text(summary: SystemSummary) -> str:
+    """TianJi's return less that of this system, with what it shows."""
+    found = summary.return_difference
+    if found is None:
+        return "no returns to compare"
+    shown = f"TianJi's return less its {interval_text(found.value, 1)}"
+    words = {"better": "TianJi is better", "worse": "TianJi is worse"}
+    return f"{shown}, {words.get(found.answer, found.answer)}"
 
 
 def return_lines(comparison: TaskComparison) -> list[str]:

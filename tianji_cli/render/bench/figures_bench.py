@@ -25,7 +25,7 @@ from tianji_cli.render.bench.bench_text import TITLES, title_of_throughput, titl
 
 BOUND = (0, (6, 3))
 NUM_BARS = 12
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PHASES = (
     ("launch to first sample", "#d0d7de", ""),
     ("to the first update", "#E69F00", "..."),

@@ -12,40 +12,10 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from single_process_replay import Replay
 from single_process_run import make_envs, run
-from torch import Tensor, nn
+from torch import nn
 from torch_nets import linear, trunk
-
-
-class Replay:
-    """The last transitions, in arrays.
-
-    Args:
-        capacity: Transitions.
-        shape: Of one observation.
-        dtype: Of its elements.
-    """
-
-    def __init__(self, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._capacity = capacity
-        self._arrays: tuple[np.ndarray, ...] = (
-            np.zeros((capacity, *shape), dtype),  # observation
-            np.zeros(capacity, np.int64),  # action
-            np.zeros(capacity, np.float32),  # reward
-            np.zeros((capacity, *shape), dtype),  # the observation after it
-            np.zeros(capacity, np.float32),  # 1 where that one was terminal
-        )
-        self.size = self._next = 0
-
-    def add(self, *transition: Any) -> None:  # noqa: ANN401 - one value for each array
-        for array, value in zip(self._arrays, transition, strict=True):
-            array[self._next] = value
-        self._next = (self._next + 1) % self._capacity
-        self.size = min(self.size + 1, self._capacity)
-
-    def sample(self, count: int) -> tuple[Tensor, ...]:
-        rows = np.random.randint(0, self.size, count)
-        return tuple(torch.as_tensor(array[rows]) for array in self._arrays)
 
 
 class Loop:
@@ -70,7 +40,7 @@ class Loop:
         self.target = copy.deepcopy(self.q)
         self.optimizer = torch.optim.Adam(self.q.parameters(), lr=self.hp["learning_rate"])
         assert space.dtype is not None
-        self.replay = Replay(self.hp["replay_capacity"], shape, space.dtype)
+        self.replay = Replay(self.hp["replay_capacity"], shape, space.dtype, (), np.dtype(np.int64))
         self.observation = self.envs.reset(seed=seed)[0]
         self.num_steps = self.num_samples = self.num_updates = 0
 
