@@ -59,6 +59,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """Rewards are multiplied by this before training; traced returns are not."""
     clip_reward: bool = False
     """Train on the sign of rewards only (Mnih et al., 2015); traced returns are not clipped."""
+    scale_actions: bool = True
+    """What a policy chooses is in units of the range of a Box: -1 is the lowest value, 1 the
+    highest. `false`: in the environment's own units; it is only clipped at the bounds."""
     squash_actions: bool = False
     """Pass tanh of what a policy chooses to entries of a Box with two bounds, instead of clipping
     it there. For every algorithm; log-probabilities are those of what was chosen."""
@@ -335,6 +338,12 @@ def check_experiment(experiment: Experiment) -> Experiment:
                 where=f"env.wrappers.{number}" + ".name" * ("name" in entry),
                 fix="{name: FrameStackObservation, stack_size: 4}",
             )
+    if experiment.env.squash_actions and not experiment.env.scale_actions:
+        raise ConfigError(
+            "squashed actions are in units of a range",
+            where="env.scale_actions",
+            fix="leave it out, or set env.squash_actions=false",
+        )
     _refuse_infinities(experiment)
     stop = experiment.stop
     if stop.env_steps is None and stop.seconds is None and stop.return_threshold is None:

@@ -96,7 +96,7 @@ def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvi
         env.close()
         raise ConfigError(f"{spec.id} resets in mode {mode}, next-step is needed", where="env.id")
     space = env.single_action_space
-    env = with_actions(checked(env, spec.id))
+    env = with_actions(checked(env, spec.id), spec.scale_actions)
     if spec.squash_actions:
         env = SquashedActions(env, space)
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env

@@ -110,7 +110,7 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
         if spec.squash_actions:
             squashed_columns(space)  # refuses
         return env
-    return TorchActions(env, device, squashes=spec.squash_actions)
+    return TorchActions(env, device, squashes=spec.squash_actions, scales=spec.scale_actions)
 
 
 def torch_spaces_of(env: TorchEnvironment) -> Spaces:
@@ -141,6 +141,7 @@ class TorchActions:
         env: Its single action space is any that `leaves_of` takes apart.
         device: Where it lives.
         squashes: Whether bounded reals are squashed instead of clipped.
+        scales: Whether reals are scaled.
 
     Attributes:
         declared: The action space of one copy as it declares it.
@@ -150,15 +151,20 @@ class TorchActions:
     """
 
     def __init__(
-        self, env: TorchEnvironment, device: torch.device, *, squashes: bool = False
+        self,
+        env: TorchEnvironment,
+        device: torch.device,
+        *,
+        squashes: bool = False,
+        scales: bool = True,
     ) -> None:
         self._env = env
         self._space = self.declared = space = env.single_action_space
         self._convert: Callable[[Tensor], Structure]
         if isinstance(space, gymnasium.spaces.Box):
-            self._convert = TensorRange(space, device)
+            self._convert = TensorRange(space, device, scales)
         else:
-            self._convert = TensorActions(space, device)
+            self._convert = TensorActions(space, device, scales)
         self._squash = TensorSquash(space, device) if squashes else None
         if isinstance(space, gymnasium.spaces.Discrete):
             self._space = counted_from_0(space)

@@ -34,9 +34,9 @@ class GreedyPolicy(nn.Module):
         by_name = {field.name: field.dtype for field in trained.fields}
         self._dtypes = [torch_dtype(by_name[port.name]) for port in self.ports.inputs]
         device, self._space = torch.device(CPU), trained.action_space
-        squashes = trained.experiment.env.squash_actions
-        self._squash = TensorSquash(self._space, device) if squashes else None
-        self._structure = TensorActions(self._space, device)
+        env = trained.experiment.env
+        self._squash = TensorSquash(self._space, device) if env.squash_actions else None
+        self._structure = TensorActions(self._space, device, env.scale_actions)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A step of B environments.

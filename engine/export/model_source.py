@@ -34,6 +34,7 @@ from engine.layers.pixels import ChannelsFirst, ChannelsLastInMemory, PatchConv2
 from engine.layers.trunks import Flat, Residual, WideLinear
 from engine.spaces.action_parts import leaf_columns, parts_of
 from engine.spaces.leaves import LeafSpace
+from engine.spec import EnvSpec
 from engine.trained.load import Trained
 
 WIDTH = 88
@@ -285,10 +286,10 @@ def _actions(writer: _Writer, trained: Trained, ports: Ports) -> list[str]:
     if parts.num_reals:
         lines.append(f"reals = outputs[:, {split}:]" if split else "reals = outputs")
     made, returned = [], []
-    squashes = trained.experiment.env.squash_actions
+    env = trained.experiment.env
     for number, (space, columns) in enumerate(leaf_columns(trained.action_space)):
         is_real = isinstance(space, gymnasium.spaces.Box)
-        made.append(_converter(writer, space, f"actions.{number}", squashes))
+        made.append(_converter(writer, space, f"actions.{number}", env))
         first = columns.start - (len(parts.nvec) if is_real else 0)
         last = columns.stop - columns.start + first
         of = f"{'reals' if is_real else 'choices'}[:, {first}:{last}]"
@@ -299,19 +300,19 @@ def _actions(writer: _Writer, trained: Trained, ports: Ports) -> list[str]:
     return [*lines, f"return {call('', returned, '{}')}"]
 
 
-def _converter(writer: _Writer, space: LeafSpace, path: str, squashes: bool) -> str:
+def _converter(writer: _Writer, space: LeafSpace, path: str, env: EnvSpec) -> str:
     """Makes what gives values of a leaf's space; notes its constants."""
     shape, dtype = repr(list(space.shape or ())), torch_dtype(str(space.dtype))
     if not isinstance(space, gymnasium.spaces.Box):
         writer.constants[f"{path}.start"] = torch.from_numpy(choices_of(space).start.reshape(-1))
         return call(writer.use(plain.ChosenValues), [shape, str(dtype)])
-    told = ["squashes=True"] if squashes else []
-    if (bounded := plain_range(space)) is not None:
+    told = ["squashes=True"] if env.squash_actions else []
+    if env.scale_actions and (bounded := plain_range(space)) is not None:
         names = ("middle", "half_range", "low", "high")
         for name, values in zip(names, bounded.arrays, strict=True):
             writer.constants[f"{path}.{name}"] = torch.from_numpy(np.array(values, np.float32))
         return call(writer.use(plain.BoundedValues), [shape, *told])
-    scale = scale_of(space)
+    scale = scale_of(space, env.scale_actions)
     for name in ("least", "most", "scale", "shift", "low", "high", "base", "last"):
         writer.constants[f"{path}.{name}"] = torch.from_numpy(np.array(getattr(scale, name)))
     return call(writer.use(plain.OpenValues), [shape, str(dtype), *told])

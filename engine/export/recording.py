@@ -112,9 +112,9 @@ class EngineActing:
     def __init__(self, trained: Trained, ports: Ports) -> None:
         self._act = trained.algorithm.act_greedily
         self._ports = ports
-        self._structure = ActionStructure(trained.action_space)
-        squashes = trained.experiment.env.squash_actions
-        self._squashed = squashed_columns(trained.action_space) if squashes else None
+        env = trained.experiment.env
+        self._structure = ActionStructure(trained.action_space, env.scale_actions)
+        self._squashed = squashed_columns(trained.action_space) if env.squash_actions else None
         self.last: dict[str, Array] = {}
 
     def choose(self, network: nn.Module, inputs: Inputs) -> Tensor | Mapping[str, Tensor]:

@@ -82,8 +82,9 @@ class Policy:
         self._trained = trained
         self._generator = torch.Generator().manual_seed(seed)
         self._sample = sampling(trained.algorithm, self._generator)
-        self._structure = ActionStructure(trained.action_space)
-        squashes = trained.experiment.env.squash_actions
+        env = trained.experiment.env
+        self._structure = ActionStructure(trained.action_space, env.scale_actions)
+        squashes = env.squash_actions
         self._squashed = squashed_columns(trained.spaces.action) if squashes else None
         self._leaves = leaves_of(trained.observation_space, "observation")
         self._batch: _Batch | None = None

@@ -1,8 +1,9 @@
 """Reals of a policy as values of a Box.
 
-An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest. The space of
-the environment can be integers of any width, half open, or wider than its own type can subtract.
-In every case `step` receives the space's dtype and shape, within its bounds.
+An algorithm acts in units of a range: -1 is an entry's lowest value, 1 its highest; or, if they are
+not scaled, in the units of the environment. The space of the environment can be integers of any
+width, half open, or wider than its own type can subtract. In every case `step` receives the space's
+dtype and shape, within its bounds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Scale:
 
     A bounded entry maps a in [-1, 1] to its range; each integer has an equal part of it. An entry
     without bounds is `a` itself. With one bound it is `a`, clipped; if 0 is not at least one unit
-    within the bound, it is also shifted, so that -1 is the lowest or 1 the highest value.
+    within the bound, it is also shifted, so that -1 is the lowest or 1 the highest value. Without
+    scaling every entry is `a` itself, clipped and for integers rounded.
 
     Attributes:
         dtype: Of the environment.
@@ -59,8 +61,12 @@ class Scale:
         return self.dtype.kind != "f"
 
 
-def scale_of(space: gymnasium.spaces.Box) -> Scale:
+def scale_of(space: gymnasium.spaces.Box, scales: bool = True) -> Scale:
     """Computes the scale that reaches exactly the values of a Box.
+
+    Args:
+        space: The Box.
+        scales: Whether actions are in units of its range, not in its own.
 
     Raises:
         ConfigError: It has no entries, or a type that is not supported.
@@ -81,7 +87,10 @@ def scale_of(space: gymnasium.spaces.Box) -> Scale:
         space.bounded_above.reshape(-1).tolist(),
         strict=True,
     )
-    work_out = _real_entry if dtype.kind == "f" else _whole_entry
+    if scales:
+        work_out = _real_entry if dtype.kind == "f" else _whole_entry
+    else:
+        work_out = _own_real_entry if dtype.kind == "f" else _own_whole_entry
     columns = [work_out(dtype, *entry) for entry in entries]
     return Scale(
         dtype,
@@ -136,6 +145,23 @@ def _whole_entry(
     return _Entry(-INFINITE, INFINITE, unit, shift * unit + 0.5, least, most, int(base))
 
 
+def _own_real_entry(
+    dtype: np.dtype[Any], low: float, high: float, has_low: bool, has_high: bool
+) -> _Entry:
+    largest = float(np.finfo(dtype).max)
+    least, most = max(low, -largest), min(high, largest)
+    return _Entry(-INFINITE, INFINITE, 1.0, 0.0, least, most)
+
+
+def _own_whole_entry(
+    dtype: np.dtype[Any], low: float, high: float, has_low: bool, has_high: bool
+) -> _Entry:
+    lowest, highest = int(low), int(high)
+    base = min(max(0, lowest), highest)
+    least, most = -_float_below(base - lowest), _float_below(highest - base)
+    return _Entry(-INFINITE, INFINITE, 1.0, 0.5 - base, least, most, base)
+
+
 def _open_range(
     low: float, high: float, has_low: bool, has_high: bool
 ) -> tuple[float, float, float]:
@@ -184,18 +210,19 @@ def _to_whole(scale: Scale, a: Float64s, values: Float64s) -> Array:
 
 
 class Reals:
-    """Converts units of a range to values of a Box, in the fewest operations that are exact.
+    """Converts what is chosen to values of a Box, in the fewest operations that are exact.
 
     Args:
         space: Of one action.
+        scales: As in `scale_of`.
 
     Raises:
         ConfigError: It is one that cannot be supported.
     """
 
-    def __init__(self, space: gymnasium.spaces.Box) -> None:
-        self._scale = scale_of(space)
-        self._plain = plain_range(space)
+    def __init__(self, space: gymnasium.spaces.Box, scales: bool = True) -> None:
+        self._scale = scale_of(space, scales)
+        self._plain = plain_conversion(space, scales)
 
     def __call__(self, actions: np.ndarray) -> Array:
         """[B, ...] -> [B, *shape], in the Box's dtype; values beyond the range are clipped."""
@@ -237,6 +264,34 @@ class PlainRange:
             np.maximum(values, self._low, out=values)
             np.minimum(values, self._high, out=values)
         return values
+
+
+class PlainBounds:
+    """Bounds of float32 entries that are not scaled, infinite ones included: the hot path.
+
+    Args:
+        low, high: [D].
+    """
+
+    def __init__(self, low: Array, high: Array) -> None:
+        self._low, self._high = low, high
+
+    def __call__(self, actions: np.ndarray) -> Array:
+        a: Array = np.asarray(actions, np.float32)
+        if a.shape[1:] != self._low.shape:
+            a = a.reshape(len(a), -1)
+        values = np.asarray(np.maximum(a, self._low))
+        np.minimum(values, self._high, out=values)
+        return values
+
+
+def plain_conversion(space: gymnasium.spaces.Box, scales: bool) -> PlainRange | PlainBounds | None:
+    """The conversion in float32, if there is one; see `scale_of`."""
+    if scales:
+        return plain_range(space)
+    if space.dtype != np.float32:
+        return None
+    return PlainBounds(space.low.reshape(-1), space.high.reshape(-1))
 
 
 _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)

@@ -21,14 +21,15 @@ class ActionStructure:
 
     Args:
         space: Of one action, as the environment declares it.
+        scales: Whether reals are in units of a range, as in `EnvSpec.scale_actions`.
 
     Raises:
         ConfigError: `leaves_of` does not take it apart.
     """
 
-    def __init__(self, space: AnySpace) -> None:
+    def __init__(self, space: AnySpace, scales: bool = True) -> None:
         self._space = space
-        self._parts = [(columns, _converter(leaf)) for leaf, columns in leaf_columns(space)]
+        self._parts = [(columns, _converter(leaf, scales)) for leaf, columns in leaf_columns(space)]
 
     def leaves(self, actions: Array) -> list[Array]:
         """The values [B, *shape] of each leaf, in the order of `leaves_of`."""
@@ -40,5 +41,5 @@ class ActionStructure:
         return structure_of(self._space, iter(self.leaves(actions)))
 
 
-def _converter(space: LeafSpace) -> Callable[[Array], Array]:
-    return Reals(space) if isinstance(space, gymnasium.spaces.Box) else choices_of(space)
+def _converter(space: LeafSpace, scales: bool) -> Callable[[Array], Array]:
+    return Reals(space, scales) if isinstance(space, gymnasium.spaces.Box) else choices_of(space)

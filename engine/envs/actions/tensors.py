@@ -22,13 +22,16 @@ class TensorRange:
     Args:
         space: Of one action.
         device: Where actions are.
+        scales: As in `scale_of`.
 
     Raises:
         ConfigError: It is one that cannot be supported.
     """
 
-    def __init__(self, space: gymnasium.spaces.Box, device: torch.device) -> None:
-        self._of = scale = scale_of(space)
+    def __init__(
+        self, space: gymnasium.spaces.Box, device: torch.device, scales: bool = True
+    ) -> None:
+        self._of = scale = scale_of(space, scales)
         self._dtype = _torch_dtype(scale.dtype)
 
         def there(values: Array) -> Tensor:
@@ -39,7 +42,7 @@ class TensorRange:
         self._low, self._high = there(scale.low), there(scale.high)
         self._base, self._last = there(scale.base), there(scale.last)
         self._plain: tuple[Tensor, ...] | None = None
-        if (plain := plain_range(space)) is not None:
+        if scales and (plain := plain_range(space)) is not None:
             self._plain = tuple(there(values) for values in plain.arrays)
 
     def __call__(self, action: Tensor) -> Tensor:
@@ -69,15 +72,16 @@ class TensorActions:
     Args:
         space: Of one environment.
         device: Where actions are.
+        scales: Whether reals are scaled.
 
     Raises:
         ConfigError: It is one that cannot be supported.
     """
 
-    def __init__(self, space: AnySpace, device: torch.device) -> None:
+    def __init__(self, space: AnySpace, device: torch.device, scales: bool = True) -> None:
         self._space = space
         self._leaves = tuple(
-            (columns, _converter(leaf, device)) for leaf, columns in leaf_columns(space)
+            (columns, _converter(leaf, device, scales)) for leaf, columns in leaf_columns(space)
         )
 
     def __call__(self, action: Tensor) -> Structure:
@@ -102,9 +106,9 @@ class TensorChoices:
         return values.view(action.shape[0], *self._shape)
 
 
-def _converter(space: LeafSpace, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _converter(space: LeafSpace, device: torch.device, scales: bool) -> Callable[[Tensor], Tensor]:
     if isinstance(space, gymnasium.spaces.Box):
-        return TensorRange(space, device)
+        return TensorRange(space, device, scales)
     return TensorChoices(choices_of(space), device)
 
 

@@ -10,7 +10,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from numpy import vdot
 
 from engine.envs.actions.choices import counted_from_0, is_counted_from_0
-from engine.envs.actions.scale import INFINITE, Array, plain_range, scale_of, values_of
+from engine.envs.actions.scale import INFINITE, Array, plain_conversion, scale_of, values_of
 from engine.envs.actions.structure import ActionStructure
 from engine.errors import RunFailedError
 from engine.spaces.action_parts import leaf_columns
@@ -21,40 +21,45 @@ VectorWrapper: TypeAlias = gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray
 VectorStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, object]]
 
 
-def with_actions(env: VectorEnvironment) -> VectorEnvironment:
+def with_actions(env: VectorEnvironment, scales: bool = True) -> VectorEnvironment:
     """Wraps an environment so that it takes actions as algorithms choose them.
+
+    Args:
+        env: What to wrap.
+        scales: `EnvSpec.scale_actions`.
 
     Raises:
         ConfigError: Its action space cannot be supported.
     """
     space = env.single_action_space
     if isinstance(space, gymnasium.spaces.Box):
-        return RangedActions(env)
+        return RangedActions(env, scales)
     if isinstance(space, gymnasium.spaces.Discrete) and is_counted_from_0(space):
         return env
-    return StructuredActions(env)
+    return StructuredActions(env, scales)
 
 
 class RangedActions(VectorWrapper):
-    """Continuous actions, scaled so that -1 is the lowest value and 1 the highest.
+    """Continuous actions, scaled so that -1 is the lowest value and 1 the highest, or as they are.
 
     Values beyond are clipped here and only here, so the density of the policy that acted stays
     that of the action which it chose. See `Scale` for entries without bounds.
 
     Args:
         env: Its single action space is a Box; actions are [B, ...] or flat, [B, D].
+        scales: Whether they are scaled.
 
     Raises:
         ConfigError: It is one that cannot be supported.
     """
 
-    def __init__(self, env: VectorEnvironment) -> None:
+    def __init__(self, env: VectorEnvironment, scales: bool = True) -> None:
         super().__init__(env)
         space = env.single_action_space
         assert isinstance(space, gymnasium.spaces.Box)
-        self._scale = scale = scale_of(space)
+        self._scale = scale = scale_of(space, scales)
         self._shape = (env.num_envs, *scale.shape)
-        self._plain = plain_range(space)
+        self._plain = plain_conversion(space, scales)
         self._goes_apart = _goes_apart(env, space)
         self._num_steps = 0
 
@@ -84,15 +89,16 @@ class StructuredActions(VectorWrapper):
 
     Args:
         env: Its single action space is any that `leaves_of` takes apart.
+        scales: Whether reals are scaled, as by `RangedActions`.
 
     Raises:
         ConfigError: It is another.
     """
 
-    def __init__(self, env: VectorEnvironment) -> None:
+    def __init__(self, env: VectorEnvironment, scales: bool = True) -> None:
         super().__init__(env)
         self._space = space = env.single_action_space
-        self._structure = ActionStructure(space)
+        self._structure = ActionStructure(space, scales)
         self._goes_apart = [_goes_apart(env, leaf) for leaf, _ in leaf_columns(space)]
         self._num_steps = 0
         if isinstance(space, gymnasium.spaces.Discrete):

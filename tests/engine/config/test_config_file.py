@@ -246,6 +246,11 @@ def test_a_wrong_setting_is_named_with_its_key(tmp_path: Path):
         (["algorithm.name=null"], "an algorithm needs a name", "algorithm.name"),
         (["algorithm={discount: 0.9}"], "an algorithm needs a name", "algorithm.name"),
         (["stop.env_steps=null"], "no stop rule is left, so the run would never end", "stop"),
+        (
+            ["env.squash_actions=true", "env.scale_actions=false"],
+            "squashed actions are in units of a range",
+            "env.scale_actions",
+        ),
         (["stop.return_threshold=.inf"], "inf can never be reached", "stop.return_threshold"),
         (["stop.return_threshold=-.inf"], "is reached at once", "stop.return_threshold"),
         (["stop.return_threshold=.nan"], "nan can never be reached", "stop.return_threshold"),

@@ -46,13 +46,14 @@ class Watching(gymnasium.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
-def given_to(space: Box, actions: np.ndarray, place: str) -> np.ndarray:
+def given_to(space: Box, actions: np.ndarray, place: str, scales: bool = True) -> np.ndarray:
     """What environments are given for actions [B, D]: [B, *shape], each of them contained."""
     if place == "torch":
-        values = TensorRange(space, CPU)(torch.from_numpy(actions)).numpy()
+        values = TensorRange(space, CPU, scales)(torch.from_numpy(actions)).numpy()
         assert all(space.contains(values[i, ...]) for i in range(len(values))), (values, space)
         return values
-    env = RangedActions(gymnasium.vector.SyncVectorEnv([lambda: Watching(space)] * len(actions)))
+    envs = gymnasium.vector.SyncVectorEnv([lambda: Watching(space)] * len(actions))
+    env = RangedActions(envs, scales)
     env.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -96,17 +97,23 @@ def half_open(dtype: str, bound: int, *, above: bool) -> Box:
 
 
 @settings(max_examples=150, deadline=None)
-@example(None, half_open("int64", -(2**63), above=True), "torch")
-@example(None, half_open("int64", 2**63 - 1, above=False), "numpy")
-@given(st.data(), boxes(), st.sampled_from(PLACES))
-def test_what_reaches_an_environment_is_in_its_space(data, space: Box, place: str):
+@example(None, half_open("int64", -(2**63), above=True), "torch", True)
+@example(None, half_open("int64", 2**63 - 1, above=False), "numpy", True)
+@example(None, half_open("int64", -(2**63), above=True), "torch", False)
+@example(None, half_open("int64", 2**63 - 1, above=False), "numpy", False)
+@given(st.data(), boxes(), st.sampled_from(PLACES), st.booleans())
+def test_what_reaches_an_environment_is_in_its_space(data, space: Box, place: str, scales: bool):
     edges = st.sampled_from([-1.0, 1.0, 0.0, 1 - 2**-24, -1 + 2**-24, 3.4e38, -3.4e38])
     numbers = st.floats(-4, 4, width=32) | edges
     size = max(1, int(np.prod(space.shape)))
     actions = np.repeat([[-9.0], [-1.0], [0.3], [1.0]], size, axis=1).astype(np.float32)
     if data is not None:
         actions = data.draw(hnp.arrays(np.float32, (4, size), elements=numbers))
-    given_to(space, actions, place)
+    values = given_to(space, actions, place, scales)
+    if not scales and space.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            wanted = actions.astype(space.dtype).reshape(values.shape)
+        np.testing.assert_array_equal(values, wanted.clip(space.low, space.high))
 
 
 @settings(max_examples=60, deadline=None)
@@ -187,6 +194,24 @@ def test_an_open_entry_does_not_take_its_range_from_the_others(place: str):
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_without_scaling_an_action_is_what_was_chosen_within_the_bounds(place: str):
+    low = np.array([-2, -np.inf, 0, 5, -2], np.float32)
+    high = np.array([2, np.inf, np.inf, 6, -1], np.float32)
+    actions = np.repeat([[-3.0], [-1.5], [0.25], [5.5]], 5, axis=1).astype(np.float32)
+    values = given_to(Box(low, high), actions, place, scales=False)
+    assert values.tolist() == [
+        [-2, -3, 0, 5, -2],
+        [-1.5, -1.5, 0, 5, -1.5],
+        [0.25, 0.25, 0.25, 5, -1],
+        [2, 5.5, 5.5, 5.5, -1],
+    ]
+    whole = given_to(Box(-2, 3, (1,), np.int8), actions[:, :1], place, scales=False)
+    assert whole.ravel().tolist() == [-2, -1, 0, 3], "the nearest"
+    far = given_to(Box(1000, 1003, (1,), np.int64), 1000 + actions[:, :1], place, scales=False)
+    assert far.ravel().tolist() == [1000, 1000, 1000, 1003]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_bounded_float32_is_what_it_was(place: str):
     """To the bit: middle + half range * clipped, in float32."""
     rng = np.random.default_rng(0)
@@ -245,11 +270,14 @@ def test_an_action_without_entries_is_refused_by_name(shape: tuple[int, ...]):
     ],
     ids=str,
 )
-def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(space: gymnasium.Space):
+@pytest.mark.parametrize("scales", [True, False])
+def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(
+    space: gymnasium.Space, scales: bool
+):
     """From the network to `env.step`, and back through its loss."""
     register_environment("Watching-v0", lambda: Watching(space))
     try:
-        env = make_vector_env(EnvSpec(id="Watching-v0", num_envs=4))
+        env = make_vector_env(EnvSpec(id="Watching-v0", num_envs=4, scale_actions=scales))
     finally:
         del gymnasium.registry["Watching-v0"]
     algorithm = Ppo(
@@ -268,6 +296,8 @@ def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(space: gymnasiu
     assert len(actions) == 4 * 50
     if isinstance(space, Tuple):
         assert {int(gear) for gear, _ in actions} == {2, 3, 4}
+        lowest = np.mean([speed["speed"] == 0 for _, speed in actions])
+        assert lowest == pytest.approx(0.16 if scales else 0.5, abs=0.1), "below -1, or below 0"
         return
     seen = np.stack([np.asarray(action) for action in actions])
     assert seen.dtype == space.dtype
@@ -275,8 +305,9 @@ def test_what_the_policy_of_an_algorithm_chooses_is_in_the_space(space: gymnasiu
         assert set(seen.tolist()) == set(range(int(space.start), int(space.start + space.n)))
 
 
+@pytest.mark.parametrize("scales", [True, False])
 @pytest.mark.parametrize("space", [Box(-5, 5, (2, 2), np.int16), Discrete(3, start=4)], ids=str)
-def test_environments_of_tensors_are_given_the_same(space: gymnasium.Space):
+def test_environments_of_tensors_are_given_the_same(space: gymnasium.Space, scales: bool):
     class OfTensors:
         single_observation_space = Watching.observation_space
         single_action_space = space
@@ -286,12 +317,16 @@ def test_environments_of_tensors_are_given_the_same(space: gymnasium.Space):
 
         def step(self, action: torch.Tensor):
             assert all(space.contains(one) for one in action.numpy()), action
+            if isinstance(space, Box):
+                wanted = [-5, 5, 2, 5] if scales else [-1, 1, 0, 5]
+                assert action.flatten(1).tolist() == [wanted] * 2
             nothing = torch.zeros(2, dtype=torch.bool)
             return torch.zeros(2, 1), torch.zeros(2), nothing, nothing
 
     TORCH_ENVIRONMENTS["OfTensors-v0"] = lambda num_envs, device: OfTensors()
     try:
-        env = make_torch_env(EnvSpec(id="OfTensors-v0", num_envs=2), CPU)
+        spec = EnvSpec(id="OfTensors-v0", num_envs=2, scale_actions=scales)
+        env = make_torch_env(spec, CPU)
     finally:
         del TORCH_ENVIRONMENTS["OfTensors-v0"]
     if isinstance(space, Box):

@@ -72,6 +72,11 @@ def test_squashed_actions(action: str, tmp_path: Path) -> None:
     check(tmp_path, experiment)
 
 
+@pytest.mark.parametrize("action", SQUASHED)
+def test_actions_in_own_units(action: str, tmp_path: Path) -> None:
+    check(tmp_path, spaces_experiment(action=action, env="scale_actions: false"))
+
+
 @pytest.mark.parametrize("core", ["", *CORES])
 @pytest.mark.parametrize("mask", ["info", "observation"])
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn", *slow("impala", "apex")])

@@ -25,7 +25,7 @@ from engine.export.ports import ports_of
 from engine.layers.trunks import TRUNKS, register_network
 from engine.spaces.action_parts import leaf_columns, parts_of
 from engine.spaces.leaves import leaf_values
-from engine.spec import NetworkSpec
+from engine.spec import EnvSpec, NetworkSpec
 from engine.trained.load import Trained
 from tests.helpers.engine.any_space import any_space
 from tests.helpers.engine.exports import exported, lively
@@ -50,23 +50,22 @@ def flat_actions(space: gymnasium.Space, data: st.DataObject, num_rows: int = 3)
 
 
 @settings(deadline=None, max_examples=50)
-@given(any_space(), st.booleans(), st.data())
-def test_actions_are_scaled_alike(
-    space: gymnasium.Space, squashes: bool, data: st.DataObject
-) -> None:
+@given(any_space(), st.sampled_from(["scaled", "squashed", "in own units"]), st.data())
+def test_actions_are_converted_alike(space: gymnasium.Space, how: str, data: st.DataObject) -> None:
     flat = flat_actions(space, data)
     is_bounded = [
         isinstance(leaf, gymnasium.spaces.Box)
         and bool((leaf.bounded_below & leaf.bounded_above).any())
         for leaf, _ in leaf_columns(space)
     ]
-    squashes = squashes and any(is_bounded)
+    squashes, scales = how == "squashed" and any(is_bounded), how != "in own units"
+    env = EnvSpec(id="", squash_actions=squashes, scale_actions=scales)
     squashed = TensorSquash(space, CPU)(torch.from_numpy(flat)).numpy() if squashes else flat
-    expected = ActionStructure(space).leaves(squashed)
-    of_tensors = leaf_values(space, TensorActions(space, CPU)(torch.from_numpy(squashed)))
+    expected = ActionStructure(space, scales).leaves(squashed)
+    of_tensors = leaf_values(space, TensorActions(space, CPU, scales)(torch.from_numpy(squashed)))
     writer, num_choices = _Writer(), len(parts_of(space).nvec)
     for number, (leaf, columns) in enumerate(leaf_columns(space)):
-        made = _converter(writer, leaf, f"actions.{number}", squashes)
+        made = _converter(writer, leaf, f"actions.{number}", env)
         layer: nn.Module = eval(made, {**vars(plain), "torch": torch})
         prefix = f"actions.{number}."
         layer.load_state_dict(

@@ -115,6 +115,7 @@ def played(trained: Trained, episodes: int, seed: int, **rules: bool | int) -> l
     [
         (EnvSpec(id="CartPole-v1"), ""),
         (EnvSpec(id="Pendulum-v1", squash_actions=True), ""),
+        (EnvSpec(id="Pendulum-v1", scale_actions=False), ""),
         (EnvSpec(id=RENDERED, num_envs=4, num_splits=2, reward_scale=0.01), "gru"),
         (EnvSpec(id=RENDERED, clip_reward=True, life_loss_terminates=True), ""),
         (EnvSpec(id=RENDERED, wrappers=({"name": "ClipReward", "max_reward": 0.5},)), "lstm"),

@@ -154,6 +154,17 @@ def test_squashed_actions_stay_squashed(tmp_path: Path) -> None:
     assert (np.abs(squashed - middle) < half).all()
 
 
+def test_actions_in_own_units_are_only_clipped(tmp_path: Path) -> None:
+    trained = loaded(tmp_path, spaces_experiment(action="box", env="scale_actions: false"))
+    scaled = loaded(tmp_path / "scaled", spaces_experiment(action="box"))
+    observation = trained.observation_space.sample()
+    middle, half = 0.5, 2.5
+    units = (np.asarray(Policy(scaled)(observation), np.float64) - middle) / half
+    found = Policy(trained)(observation)
+    assert (np.abs(units) < 1).all(), "nothing is clipped in either"
+    np.testing.assert_allclose(found, units.clip(middle - half, middle + half), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("value", "what"),
     [

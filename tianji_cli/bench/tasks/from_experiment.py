@@ -96,6 +96,8 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
         raise ConfigError(
             "other systems are not set up for squashed actions", where="env.squash_actions"
         )
+    if not experiment.env.scale_actions:
+        raise ConfigError("other systems are set up for scaled actions", where="env.scale_actions")
     for key in ("core", "encoders"):
         if getattr(experiment.network, key):
             raise ConfigError(
