@@ -11,8 +11,6 @@ from torch import Tensor
 
 from engine.admission import most_collecting
 from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
-from engine.algorithms.flat import FlatParameters, flatten
-from engine.algorithms.inputs import STATE, input_names
 from engine.algorithms.registry import make_algorithm
 from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
 from engine.blame import blamed
@@ -25,6 +23,8 @@ from engine.errors import ConfigError, PreflightError
 from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
 from engine.graph.policy import Trait
+from engine.layers.flat import FlatParameters, flatten
+from engine.layers.inputs import STATE, input_names
 from engine.layers.trunks import refuse_parameters
 from engine.rollout import NEXT, PRIORITY_FIELDS, Field, Layout
 from engine.spaces.observations import MASK, OBSERVATION

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import LearnerState, TargetNetwork
-from engine.algorithms.flat import flatten
 from engine.algorithms.optimizer import AdamState
 from engine.errors import PreflightError
+from engine.layers.flat import flatten
 from engine.rollout import Layout, Rollout, Samples, Weights
 from engine.wire.codec import allocate_framed
 

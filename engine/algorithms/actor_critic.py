@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces, initial_state
-from engine.algorithms.distributions import Distribution
-from engine.algorithms.inputs import STATE, Inputs, mask_of, observation_of
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     action_field,
@@ -22,6 +20,8 @@ from engine.algorithms.networks import (
 )
 from engine.algorithms.schedules import linear
 from engine.layers.cores import state_size
+from engine.layers.distributions import Distribution
+from engine.layers.inputs import STATE, Inputs, mask_of, observation_of
 from engine.rollout import Field
 from engine.spaces.action_parts import parts_of
 from engine.spaces.observations import mask_field, observation_fields

@@ -14,11 +14,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import EagerSteps, StepTaker
-from engine.algorithms.inputs import STATE, Inputs
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
+from engine.layers.flat import FlatParameters, flatten
+from engine.layers.inputs import STATE, Inputs
 from engine.rollout import NEXT, Field
 from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import MASK
@@ -140,6 +140,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
             the behaviour policy, as Q-learning.
         shares_batches: Whether the update sums over `LearnerState.replicas` wherever it sums over
             the batch, so that several learners can make one update together.
+        acts_in_units: Whether its reals are within [-1, 1], from an entry's lowest value to its
+            highest, so that they need neither squashing nor another scale.
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
             through shapes: runs that differ only in them share compiled code. The learning rate is
             one, since it is an argument of a compiled step.
@@ -156,6 +158,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     replay: ReplayRequest | None = None
     corrects_staleness: bool = False
     shares_batches: bool = False
+    acts_in_units: bool = False
     unread_by_act: tuple[str, ...] = ()
     unread_by_step: tuple[str, ...] = ()
     follows_progress: tuple[str, ...] = ()
@@ -250,6 +253,7 @@ class LearnerState:
             in [0, 1]; 0 without that rule. The runtime sets it; a checkpoint does not hold it.
         replicas: The learners that have the other shares of each batch.
         target: The target network, which follows slowly, and its flat weights; None without one.
+            It has the parameters of the network, or those of some of its modules.
         steps: Makes optimiser steps, in eager mode unless the runtime has compiled them.
     """
 

@@ -30,13 +30,13 @@ from engine.algorithms.base import (
     initial_state,
     seeded,
 )
-from engine.algorithms.flat import flatten
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.inputs import Inputs, Observation, map_leaves, mask_of, observation_of
 from engine.algorithms.q_network import QNetwork, among_valid, random_action
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, part_of_whole, shared_step
 from engine.algorithms.schedules import linear, set_keys
 from engine.errors import ConfigError
+from engine.layers.flat import flatten
+from engine.layers.inputs import Inputs, Observation, map_leaves, mask_of, observation_of
 from engine.rollout import NEXT, Field
 from engine.spaces.action_parts import ActionParts, action_field, parts_of
 from engine.spaces.leaves import AnySpace

@@ -7,29 +7,26 @@ An algorithm that trains by gradient declares one `GradientStep` and lets `state
 Nothing else is needed. Steps run in eager mode at first; the runtime can later put a compiled taker
 with the same results into `state.steps` (`engine.compilation.compiled`). To be compilable a
 loss reads tensors from its arguments only, has no side effects and does not branch on values.
+
+A `GradientStep` moves all that learns down one loss. Several losses, each with parameters of its
+own, and a target network: `engine.algorithms.step_sequence`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from engine.algorithms.flat import LEAST_NORM, FlatParameters
-from engine.algorithms.optimizer import (
-    BETA_1,
-    BETA_2,
-    AdamState,
-    adam_step,
-    clip_gradient_norm,
-)
+from engine.algorithms.optimizer import BETA_1, BETA_2, AdamState, adam_step, scale_down
+from engine.layers.flat import LEAST_NORM, FlatParameters
 
 Samples: TypeAlias = Mapping[str, Tensor]
-Loss: TypeAlias = Callable[[nn.Module, Samples], tuple[Tensor, Tensor]]
+Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 """(network, minibatch) -> (scalar loss, metrics [M] detached from it: the values to report)."""
 
 
@@ -37,20 +34,14 @@ Order: TypeAlias = Tensor | Sequence[Tensor]
 """Rows of minibatches: int64 [K, N], or K vectors if learners share them unequally."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradientStep:
-    """One step of Adam down a loss, with the gradient's norm clipped.
+class Target(Protocol):
+    """A network that follows another one slowly; a `TargetNetwork`."""
 
-    Attributes:
-        loss: The loss to minimise.
-        learning_rate, epsilon: Of Adam.
-        max_gradient_norm: Longer gradients are scaled down to it.
-    """
+    @property
+    def network(self) -> nn.Module: ...
 
-    loss: Loss
-    learning_rate: float
-    epsilon: float
-    max_gradient_norm: float
+    @property
+    def weights(self) -> FlatParameters: ...
 
 
 class Trainable(Protocol):
@@ -65,6 +56,98 @@ class Trainable(Protocol):
     @property
     def optimizer(self) -> AdamState: ...
 
+    @property
+    def target(self) -> Target | None: ...
+
+
+class FunctionalStep(Protocol):
+    """A step whose only side effect is on the tensors that it is given, for a compiler to trace."""
+
+    def write(
+        self, changed: Sequence[Tensor], learning_rate: Tensor, minibatch: Samples
+    ) -> tuple[Tensor, Tensor]:
+        """Takes one step, or none if loss or gradient are not finite, in place on `changed`.
+
+        Args:
+            changed: As `Step.changed` lists them.
+            learning_rate: Of this step, a scalar; an argument, so that it can be any.
+            minibatch: The inputs of the loss.
+
+        Returns:
+            The metrics [M], and the gradient's norm before clipping, above zero; or zero if the
+            step was not taken.
+        """
+        ...
+
+
+class Step(Protocol):
+    """What is done on each minibatch."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def changed(self, state: Trainable) -> list[Tensor]:
+        """The tensors that it changes: parameters [P], Adam's moments, [P] each, the number of
+        steps, a scalar, and if it moves a target network, the parameters of that."""
+        ...
+
+    def take(self, state: Trainable, minibatch: Samples, rate: float) -> Tensor:
+        """Takes one step in eager mode; see `StepTaker`. Returns the metrics [M]."""
+        ...
+
+    def functional(self, state: Trainable) -> FunctionalStep:
+        """The same without side effects; of `state` only structure and names are used."""
+        ...
+
+    def with_losses(self, change: Callable[[Loss], Loss]) -> Step:
+        """The same step with other losses."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientStep:
+    """One step of Adam down a loss, with the gradient's norm clipped.
+
+    Attributes:
+        loss: The loss to minimise.
+        learning_rate, epsilon: Of Adam.
+        max_gradient_norm: Longer gradients are scaled down to it; None: none are.
+    """
+
+    loss: Loss
+    learning_rate: float
+    epsilon: float
+    max_gradient_norm: float | None
+
+    def changed(self, state: Trainable) -> list[Tensor]:
+        """See `Step`."""
+        return [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
+
+    def take(self, state: Trainable, minibatch: Samples, rate: float) -> Tensor:
+        """See `Step`."""
+        state.weights.gradient.zero_()
+        loss, metrics = self.loss(state.network, minibatch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        # A loss can be infinite although its gradient is not; this way all learners that share the
+        # gradient see that of each.
+        state.weights.gradient[:1].add_(loss.detach(), alpha=0)
+        adam_step(
+            state.weights,
+            state.optimizer,
+            learning_rate=self.learning_rate * rate,
+            epsilon=self.epsilon,
+            norm=scale_down(state.weights.complete_gradient(), self.max_gradient_norm),
+        )
+        return metrics
+
+    def functional(self, state: Trainable) -> FunctionalGradientStep:
+        """See `Step`."""
+        return FunctionalGradientStep(state.network, self)
+
+    def with_losses(self, change: Callable[[Loss], Loss]) -> GradientStep:
+        """See `Step`."""
+        return replace(self, loss=change(self.loss))
+
 
 class StepTaker(Protocol):
     """Takes gradient steps one after the other."""
@@ -72,7 +155,7 @@ class StepTaker(Protocol):
     def take(
         self,
         state: Trainable,
-        step: GradientStep,
+        step: Step,
         samples: Samples,
         order: Order | None = None,
         rate: float = 1.0,
@@ -98,32 +181,14 @@ class EagerSteps:
     def take(
         self,
         state: Trainable,
-        step: GradientStep,
+        step: Step,
         samples: Samples,
         order: Order | None = None,
         rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`."""
         minibatches = [samples] if order is None else (gather(samples, rows) for rows in order)
-        return torch.stack([self._take_one(state, step, part, rate) for part in minibatches])
-
-    def _take_one(
-        self, state: Trainable, step: GradientStep, minibatch: Samples, rate: float
-    ) -> Tensor:
-        state.weights.gradient.zero_()
-        loss, metrics = step.loss(state.network, minibatch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        # A loss can be infinite although its gradient is not; this way all learners that share the
-        # gradient see that of each.
-        state.weights.gradient[:1].add_(loss.detach(), alpha=0)
-        adam_step(
-            state.weights,
-            state.optimizer,
-            learning_rate=step.learning_rate * rate,
-            epsilon=step.epsilon,
-            norm=clip_gradient_norm(state.weights, step.max_gradient_norm),
-        )
-        return metrics
+        return torch.stack([step.take(state, part, rate) for part in minibatches])
 
 
 def gather(samples: Samples, rows: Tensor) -> dict[str, Tensor]:
@@ -133,8 +198,8 @@ def gather(samples: Samples, rows: Tensor) -> dict[str, Tensor]:
     }
 
 
-class FunctionalStep:
-    """The same step without side effects, for a compiler to trace.
+class FunctionalGradientStep:
+    """A `GradientStep` without side effects.
 
     Args:
         network: Gives structure and names; its values are not used.
@@ -143,24 +208,19 @@ class FunctionalStep:
 
     def __init__(self, network: nn.Module, step: GradientStep) -> None:
         self._step = step
-        self._bound = _BoundLoss(network, step.loss)
+        self._bound = BoundLoss(step.loss, network)
         self._shapes = [(name, p.shape) for name, p in self._bound.named_parameters()]
         self._learns = {name: p.requires_grad for name, p in self._bound.named_parameters()}
 
-    def take(
-        self,
-        vector: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        num_steps: Tensor,
-        learning_rate: Tensor,
-        minibatch: Samples,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Takes one step, or none: `step` without its last result."""
-        vector, mean, variance, num_steps, metrics, _ = self.step(
-            vector, mean, variance, num_steps, learning_rate, minibatch
-        )
-        return vector, mean, variance, num_steps, metrics
+    def write(
+        self, changed: Sequence[Tensor], learning_rate: Tensor, minibatch: Samples
+    ) -> tuple[Tensor, Tensor]:
+        """See `FunctionalStep`."""
+        vector, mean, variance, num_steps = changed
+        *new, metrics, norm = self.step(vector, mean, variance, num_steps, learning_rate, minibatch)
+        for old, values in zip(changed, new, strict=True):
+            old.copy_(values)
+        return metrics, norm
 
     def step(
         self,
@@ -171,28 +231,16 @@ class FunctionalStep:
         learning_rate: Tensor,
         minibatch: Samples,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Makes one step, unless loss or gradient are not finite.
-
-        Args:
-            vector: All parameters, float32 [P].
-            mean, variance, num_steps: Adam's state; [P], [P] and a scalar.
-            learning_rate: Of this step, a scalar; an argument, so that it can be any.
-            minibatch: The inputs of the loss.
-
-        Returns:
-            New values of the first four, the loss's metrics [M], and the gradient's norm before
-            clipping, above zero; or zero if the step was not made.
-        """
+        """The new values of what `write` changes, then its results."""
         before = (vector, mean, variance, num_steps)
         gradient, norm, is_sound, metrics = self._gradient(vector, minibatch)
         num_steps = num_steps + 1
-        mean = torch.lerp(mean, gradient, 1 - BETA_1)
-        variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
-        step_size = learning_rate / (1 - BETA_1**num_steps)
-        deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + self._step.epsilon
-        after = (vector - step_size * (mean / deviation), mean, variance, num_steps)
+        moved = adam_moved(
+            (vector, mean, variance), gradient, num_steps, learning_rate, self._step.epsilon
+        )
         vector, mean, variance, num_steps = (
-            torch.where(is_sound, new, old) for new, old in zip(after, before, strict=True)
+            torch.where(is_sound, new, old)
+            for new, old in zip((*moved, num_steps), before, strict=True)
         )
         taken = torch.where(is_sound, norm + LEAST_NORM, torch.zeros_like(norm))
         return vector, mean, variance, num_steps, metrics, taken
@@ -204,20 +252,64 @@ class FunctionalStep:
         loss are finite; and the metrics."""
         pieces = pieces_of(vector, self._shapes)
         learning = {name: piece for name, piece in pieces.items() if self._learns[name]}
-
-        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            value, metrics = functional_call(self._bound, {**pieces, **parameters}, (minibatch,))
-            return value, (value.detach(), metrics)
-
-        gradients, (value, metrics) = torch.func.grad(loss, has_aux=True)(learning)
+        gradients, value, metrics = gradients_of(self._bound, pieces, learning, minibatch)
         gradients |= {
             name: torch.zeros_like(pieces[name]) for name in pieces if name not in learning
         }
         gradient = torch.cat([gradients[name].reshape(-1) for name, _ in self._shapes])
         norm = torch.linalg.vector_norm(gradient)
         is_sound = torch.isfinite(norm) & torch.isfinite(value)
-        clipped = gradient * (self._step.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
-        return clipped, norm, is_sound, metrics
+        return clipped(gradient, norm, self._step.max_gradient_norm), norm, is_sound, metrics
+
+
+def gradients_of(
+    bound: BoundLoss, pieces: Mapping[str, Tensor], learning: dict[str, Tensor], minibatch: Samples
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The gradients of a loss by parameter, its value, and its metrics.
+
+    Args:
+        bound: The loss.
+        pieces: All parameters.
+        learning: Those that learn.
+        minibatch: The inputs of the loss.
+    """
+
+    def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        value, metrics = functional_call(bound, {**pieces, **parameters}, (minibatch,))
+        return value, (value.detach(), metrics)
+
+    gradients, (value, metrics) = torch.func.grad(loss, has_aux=True)(learning)
+    return gradients, value, metrics
+
+
+def clipped(gradient: Tensor, norm: Tensor, max_norm: float | None) -> Tensor:
+    """A gradient [P] with this norm, scaled down to `max_norm` if there is one."""
+    if max_norm is None:
+        return gradient
+    return gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+
+
+def adam_moved(
+    before: tuple[Tensor, Tensor, Tensor],
+    gradient: Tensor,
+    num_steps: Tensor,
+    learning_rate: Tensor,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameters [P] and both moments [P] after a step of Adam; see `optimizer`.
+
+    Args:
+        before: The same before it.
+        gradient: [P].
+        num_steps: Including this one.
+        learning_rate, epsilon: Of Adam.
+    """
+    vector, mean, variance = before
+    mean = torch.lerp(mean, gradient, 1 - BETA_1)
+    variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
+    step_size = learning_rate / (1 - BETA_1**num_steps)
+    deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + epsilon
+    return vector - step_size * (mean / deviation), mean, variance
 
 
 def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[str, Tensor]:
@@ -229,13 +321,21 @@ def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[
     return pieces
 
 
-class _BoundLoss(nn.Module):
-    """A loss as a module, so that its parameters can be exchanged."""
+class BoundLoss(nn.Module):
+    """A loss as a module, so that its parameters can be exchanged.
 
-    def __init__(self, network: nn.Module, loss: Loss) -> None:
+    Args:
+        loss: Called with the network, a minibatch and, if there is one, the target network.
+        network, target: Modules of these names.
+    """
+
+    def __init__(self, loss: Loss, network: nn.Module, target: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
+        self.target = target
         self._loss = loss
 
     def forward(self, minibatch: Samples) -> tuple[Tensor, Tensor]:
-        return self._loss(self.network, minibatch)
+        if self.target is None:
+            return self._loss(self.network, minibatch)
+        return self._loss(self.network, minibatch, self.target)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
 from engine.algorithms.schedules import beside, factor, set_keys
 from engine.errors import ConfigError
+from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,

@@ -13,15 +13,15 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms import distributions
-from engine.algorithms.distributions import Distribution, make_distribution
-from engine.algorithms.inputs import Observation, map_leaves, observation_of
 from engine.algorithms.observation_input import build_input
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.statistics import RunningStatistics
 from engine.errors import ConfigError
+from engine.layers import distributions
 from engine.layers.cores import build_core
+from engine.layers.distributions import Distribution, make_distribution
 from engine.layers.encoders import build_features, shares_trunk
+from engine.layers.inputs import Observation, map_leaves, observation_of
 from engine.layers.trunks import linear
 from engine.rollout import Field
 from engine.spaces.action_parts import action_field as action_field

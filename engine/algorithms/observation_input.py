@@ -16,10 +16,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from engine.algorithms.inputs import Observation
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.statistics import RunningStatistics
 from engine.layers.encoders import encoded_leaves, is_normalized, lone_box, passes_bytes
+from engine.layers.inputs import Observation
 from engine.layers.trunks import takes_bytes
 from engine.spaces.leaves import AnySpace, Leaf, LeafSpace
 from engine.spaces.observations import OBSERVATION, observation_leaves

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from engine.algorithms.flat import LEAST_NORM, FlatParameters
+from engine.layers.flat import LEAST_NORM, FlatParameters
 
 BETA_1, BETA_2 = 0.9, 0.999
 
@@ -35,6 +35,10 @@ class AdamState:
     def zeros(cls, weights: FlatParameters) -> AdamState:
         vector = weights.vector.detach()
         return cls(torch.zeros_like(vector), torch.zeros_like(vector), torch.zeros(()))
+
+    def part(self, span: slice, num_steps: Tensor) -> AdamState:
+        """Views of the moments of some parameters, which have taken `num_steps`."""
+        return AdamState(self.mean[span], self.variance[span], num_steps)
 
     def named_tensors(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "variance": self.variance, "num_steps": self.num_steps}
@@ -63,8 +67,22 @@ def adam_step(
     if norm is None:
         norm = torch.linalg.vector_norm(gradient)
     weights.steps.note(norm + LEAST_NORM, learning_rate)
+    move(weights.vector.detach(), gradient, state, norm, learning_rate, epsilon)
+    weights.spend_gradient()
+
+
+def move(
+    vector: Tensor,
+    gradient: Tensor,
+    state: AdamState,
+    norm: Tensor,
+    learning_rate: float,
+    epsilon: float,
+) -> None:
+    """Moves parameters [P] against their gradient [P], in place on them and `state`, unless the
+    norm is not finite."""
     adam(
-        [weights.vector.detach()],
+        [vector],
         [gradient],
         [state.mean],
         [state.variance],
@@ -80,7 +98,6 @@ def adam_step(
         weight_decay=0.0,
         eps=epsilon,
     )
-    weights.spend_gradient()
 
 
 def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
@@ -89,7 +106,12 @@ def clip_gradient_norm(weights: FlatParameters, max_norm: float) -> Tensor:
     Returns:
         The norm before, a float32 scalar tensor.
     """
-    gradient = weights.complete_gradient()
+    return scale_down(weights.complete_gradient(), max_norm)
+
+
+def scale_down(gradient: Tensor, max_norm: float | None) -> Tensor:
+    """Scales a complete gradient [P] down, in place; see `clip_gradient_norm`. None: never."""
     norm: Tensor = torch.linalg.vector_norm(gradient)
-    gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+    if max_norm is not None:
+        gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
-from engine.algorithms.distributions import Distribution
 from engine.algorithms.gradient import GradientStep, Order, Samples
-from engine.algorithms.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, minibatch_rows, shared_step
 from engine.algorithms.returns import generalized_advantages
 from engine.algorithms.schedules import beside, factor, linear, set_keys
 from engine.errors import ConfigError
+from engine.layers.distributions import Distribution
+from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,

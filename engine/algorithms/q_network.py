@@ -1,18 +1,27 @@
-"""The network of Q-learning: encoders, a core if it has a memory, one or two heads, and the epsilon
-to explore with."""
+"""Networks of action values.
+
+Of discrete actions, for Q-learning: encoders, a core if it has a memory, one or two heads, and the
+epsilon to explore with. Of continuous ones, for SAC and TD3: a policy, and critics q(s, a).
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.inputs import Observation, map_leaves
 from engine.algorithms.observation_input import build_input
 from engine.layers.cores import build_core
-from engine.layers.encoders import build_features
+from engine.layers.encoders import build_encoder, build_features
+from engine.layers.inputs import Observation, map_leaves
+from engine.layers.stacked import StackedLinear, stacked_mlp
 from engine.layers.trunks import linear
 from engine.spaces.leaves import AnySpace
 from engine.spec import NetworkSpec
+
+POLICY_MODULES = ("policy_trunk", "policy_head")
+"""The modules of the policy in a `PolicyCriticsNetwork`."""
 
 
 class QNetwork(nn.Module):
@@ -110,3 +119,110 @@ def random_action(number: Tensor, num_actions: int, mask: Tensor | None) -> Tens
     num_valid = mask.cumsum(-1)
     rank = (number * num_valid[:, -1]).to(torch.int64)
     return (num_valid <= rank.unsqueeze(-1)).sum(-1)  # how many actions come before that one
+
+
+class PolicyCriticsNetwork(nn.Module):
+    """A policy, and several critics with weights of their own.
+
+    Args:
+        observation: Space of one observation.
+        num_reals: D, entries of an action.
+        spec: Encoders and trunk.
+        num_outputs: Of the policy.
+        num_critics: C.
+        entropy_coefficient: Initial value, if it is learnt.
+    """
+
+    def __init__(
+        self,
+        observation: AnySpace,
+        num_reals: int,
+        spec: NetworkSpec,
+        *,
+        num_outputs: int,
+        num_critics: int,
+        entropy_coefficient: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.acts_uniformly = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.input = build_input(observation, spec)
+        if entropy_coefficient is not None:
+            self.temperature = Temperature(entropy_coefficient)
+        self.policy_trunk, num_features = build_features(observation, spec)
+        self.policy_head = linear(num_features, num_outputs, spec.gain_of("policy"))
+        self.critics = Critics(observation, num_reals, spec, num_critics)
+
+    def policy(self, observation: Observation) -> Tensor:
+        """Outputs of the policy, [N, num_outputs], of [N, ...] observations."""
+        outputs: Tensor = self.policy_head(self.policy_trunk(self.input(observation)))
+        return outputs
+
+    def values(self, observation: Observation, action: Tensor) -> Tensor:
+        """q_1(s, a) to q_C(s, a), [C, N], of [N, ...] observations and [N, D] actions."""
+        values: Tensor = self.critics(self.input(observation), action)
+        return values
+
+
+class Temperature(nn.Module):
+    """The entropy coefficient alpha of SAC, by its logarithm.
+
+    Args:
+        initial: Its first value.
+    """
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log_coefficient = nn.Parameter(torch.tensor(math.log(initial)))
+
+
+class Critics(nn.Module):
+    """Multi-layer perceptrons on an observation and an action, all of them computed together.
+
+    An image, or an observation of several leaves, has an encoder that all critics share.
+
+    Args:
+        observation, num_reals, spec: See `PolicyCriticsNetwork`.
+        count: C.
+    """
+
+    def __init__(
+        self, observation: AnySpace, num_reals: int, spec: NetworkSpec, count: int
+    ) -> None:
+        super().__init__()
+        self._count = count
+        self.encoder, num_features = build_encoder(observation, spec)
+        self.hidden, num_features = stacked_mlp(count, num_features + num_reals, spec)
+        self.head = StackedLinear(count, num_features, 1, spec.gain_of("value"))
+
+    def forward(self, scaled: Tensor | list[Tensor], action: Tensor) -> Tensor:
+        """q_1(s, a) to q_C(s, a), [C, N], of results of the input layer, and actions [N, D]."""
+        return self._values(scaled, action, self._count)
+
+    def first(self, scaled: Tensor | list[Tensor], action: Tensor) -> Tensor:
+        """q_1(s, a), [N]."""
+        return self._values(scaled, action, 1).squeeze(0)
+
+    def _values(self, scaled: Tensor | list[Tensor], action: Tensor, count: int) -> Tensor:
+        x = torch.cat((self.encoder(scaled), action), dim=-1)
+        values: Tensor = self.head(self.hidden(x.expand(count, *x.shape)))
+        return values.squeeze(-1)
+
+
+class TargetNetworkOfCritics(nn.Module):
+    """Critics that follow those of a network slowly, and if it is wanted, a policy that does.
+
+    Args:
+        network: One of its own, whose parts it takes.
+        has_policy: Whether to take the policy too.
+    """
+
+    def __init__(self, network: PolicyCriticsNetwork, *, has_policy: bool = False) -> None:
+        super().__init__()
+        if has_policy:
+            self.policy_trunk, self.policy_head = network.policy_trunk, network.policy_head
+        self.critics = network.critics
+
+    def policy(self, scaled: Tensor | list[Tensor]) -> Tensor:
+        """Outputs of the policy, [N, num_outputs], of results of the network's input layer."""
+        outputs: Tensor = self.policy_head(self.policy_trunk(scaled))
+        return outputs

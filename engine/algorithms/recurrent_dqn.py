@@ -26,10 +26,10 @@ from engine.algorithms.base import (
     TargetNetwork,
 )
 from engine.algorithms.dqn import LOSSES, Dqn, DqnConfig, share_of_loss
-from engine.algorithms.inputs import STATE, Inputs, Observation, map_leaves, observation_of
 from engine.algorithms.q_network import QNetwork, among_valid
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.layers.cores import state_size
+from engine.layers.inputs import STATE, Inputs, Observation, map_leaves, observation_of
 from engine.rollout import Field
 from engine.spaces.observations import MASK
 from engine.spec import NetworkSpec

@@ -10,6 +10,8 @@ from engine.algorithms.dqn import ApexConfig, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.recurrent_dqn import make_dqn
+from engine.algorithms.sac import Sac, SacConfig
+from engine.algorithms.td3 import DdpgConfig, Td3, Td3Config
 from engine.blame import blamed
 from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
@@ -29,6 +31,9 @@ ALGORITHMS: dict[str, Entry] = {
     "impala": Entry(ImpalaConfig, Impala),
     "dqn": Entry(DqnConfig, make_dqn),
     "apex": Entry(ApexConfig, make_dqn),
+    "sac": Entry(SacConfig, Sac),
+    "td3": Entry(Td3Config, Td3),
+    "ddpg": Entry(DdpgConfig, Td3),
 }
 
 
@@ -62,6 +67,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
     _check_schedules(experiment, algorithm)
+    _check_squashing(experiment, algorithm)
     return algorithm
 
 
@@ -103,6 +109,16 @@ def _check_schedules(experiment: Experiment, algorithm: Algorithm) -> None:
             f"{keys[0]} is reached over stop.env_steps, which is not set",
             where=f"algorithm.{keys[0]}",
             fix="set stop.env_steps",
+        )
+
+
+def _check_squashing(experiment: Experiment, algorithm: Algorithm) -> None:
+    """Checks that actions within their bounds are not squashed once more."""
+    if algorithm.samples().acts_in_units and experiment.env.squash_actions:
+        raise ConfigError(
+            f"{experiment.algorithm_name} squashes its actions itself",
+            where="env.squash_actions",
+            fix="leave it out",
         )
 
 

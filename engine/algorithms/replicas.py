@@ -15,15 +15,14 @@ Then only the order of floating-point additions differs. With one learner this c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine.algorithms.gradient import GradientStep, Order
+from engine.algorithms.gradient import Order, Step
 
 
 class ReplicaGroup(Protocol):
@@ -79,15 +78,14 @@ def columns_of(replicas: ReplicaGroup, num_columns: int) -> tuple[int, int]:
     return unit * sum(replicas.shares[: replicas.rank]), unit * sum(replicas.shares)
 
 
-def shared_step(step: GradientStep, replicas: ReplicaGroup) -> GradientStep:
-    """The same step, with a loss that sums over all learners if there are several.
+def shared_step(step: Step, replicas: ReplicaGroup) -> Step:
+    """The same step, with losses that sum over all learners if there are several.
 
-    The loss of an algorithm that shares batches takes `replicas` as a third argument.
+    The loss of an algorithm that shares batches takes `replicas` as a keyword.
     """
     if replicas.count == 1:
         return step
-    loss: Callable[..., tuple[Tensor, Tensor]] = step.loss
-    return replace(step, loss=partial(loss, replicas=replicas))
+    return step.with_losses(lambda loss: partial(loss, replicas=replicas))
 
 
 def minibatch_rows(

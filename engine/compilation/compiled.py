@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.algorithms.gradient import EagerSteps, GradientStep, Order, Samples, Trainable
+from engine.algorithms.gradient import EagerSteps, Order, Samples, Step, Trainable
 from engine.compilation.library import Library, Signature, describe
 
 
@@ -20,13 +20,13 @@ class CompiledSteps:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._step: GradientStep | None = None
+        self._step: Step | None = None
         self._eager = EagerSteps()
 
     def take(
         self,
         state: Trainable,
-        step: GradientStep,
+        step: Step,
         samples: Samples,
         order: Order | None = None,
         rate: float = 1.0,
@@ -38,7 +38,7 @@ class CompiledSteps:
         self._step = step
         with torch.no_grad():
             learning_rate = step.learning_rate * rate
-            arguments = step_arguments(state, samples, learning_rate)
+            arguments = step_arguments(state, step, samples, learning_rate)
             minibatches = [[]] if order is None else [[rows] for rows in order]
             told = []
             for rows in minibatches:
@@ -48,10 +48,12 @@ class CompiledSteps:
             return torch.stack(told)
 
 
-def step_arguments(state: Trainable, samples: Samples, learning_rate: float) -> list[Tensor]:
+def step_arguments(
+    state: Trainable, step: Step, samples: Samples, learning_rate: float
+) -> list[Tensor]:
     """The arguments of a compiled step, without the rows of its minibatch."""
-    changed = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-    return [*changed, torch.tensor(learning_rate), *(samples[name] for name in sorted(samples))]
+    named = (samples[name] for name in sorted(samples))
+    return [*step.changed(state), torch.tensor(learning_rate), *named]
 
 
 def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> Signature:

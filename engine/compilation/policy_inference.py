@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Algorithm, EnvSlice
-from engine.algorithms.flat import FlatParameters, flatten
 from engine.algorithms.gradient import pieces_of
-from engine.algorithms.inputs import STATE, Inputs, input_names
 from engine.compilation.compiled import act_signature
 from engine.compilation.library import Library
 from engine.errors import RunFailedError
+from engine.layers.flat import FlatParameters, flatten
+from engine.layers.inputs import STATE, Inputs, input_names
 from engine.layers.trunks import names_in_bfloat16
 from engine.rollout import Layout
 

@@ -14,14 +14,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from engine.algorithms.base import Algorithm, EnvSlice, LearnerState
 from engine.algorithms.gradient import (
     EagerSteps,
-    FunctionalStep,
-    GradientStep,
     Order,
     Samples,
+    Step,
     Trainable,
     gather,
 )
-from engine.algorithms.inputs import Inputs
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import act_signature, step_arguments, steps_signature
 from engine.compilation.library import Kind, Signature
@@ -33,6 +31,7 @@ from engine.compilation.policy_inference import (
     with_states,
 )
 from engine.compilation.staging import SampleStaging, Staging
+from engine.layers.inputs import Inputs
 from engine.spaces.observations import MASK
 
 
@@ -52,7 +51,7 @@ class Traced:
 
 
 def trace_steps(blueprint: Blueprint) -> Traced:
-    """The optimiser step of an experiment: changes its first four arguments in place.
+    """The optimiser step of an experiment: changes its first arguments in place.
 
     Raises:
         RuntimeError, AssertionError: The algorithm takes no steps, or its loss is not a pure
@@ -62,7 +61,7 @@ def trace_steps(blueprint: Blueprint) -> Traced:
     recorder = record(blueprint, state)
     if recorder.step is None:
         raise RuntimeError("the algorithm does not take its steps through state.steps")
-    arguments = step_arguments(state, recorder.samples, 1.0)
+    arguments = step_arguments(state, recorder.step, recorder.samples, 1.0)
     if recorder.order is not None:
         arguments.append(recorder.order[0])
     signature = steps_signature(state, recorder.samples, recorder.order)
@@ -105,14 +104,14 @@ def _trace(
 class StepRecorder:
     """Makes steps in eager mode and records the first call."""
 
-    step: GradientStep | None = None
+    step: Step | None = None
     samples: dict[str, Tensor] = field(default_factory=dict)
     order: Order | None = None
 
     def take(
         self,
         state: Trainable,
-        step: GradientStep,
+        step: Step,
         samples: Samples,
         order: Order | None = None,
         rate: float = 1.0,
@@ -136,25 +135,22 @@ def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
 
 
 class _StepFunction:
-    """One step with flat arguments, in place on the first four."""
+    """One step with flat arguments, in place on the first ones."""
 
     def __init__(self, state: LearnerState, recorder: StepRecorder) -> None:
         assert recorder.step is not None
-        self._step = FunctionalStep(state.network, recorder.step)
+        self._step = recorder.step.functional(state)
+        self._num_changed = len(recorder.step.changed(state))
         self._names = sorted(recorder.samples)
         self._has_rows = recorder.order is not None
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        vector, mean, variance, num_steps, learning_rate, *rest = arguments
+        changed = arguments[: self._num_changed]
+        learning_rate, *rest = arguments[self._num_changed :]
         minibatch = dict(zip(self._names, rest, strict=False))
         if self._has_rows:
             minibatch = gather(minibatch, rest[-1])
-        *new, metrics, norm = self._step.step(
-            vector, mean, variance, num_steps, learning_rate, minibatch
-        )
-        for old, values in zip(arguments, new, strict=False):
-            old.copy_(values)
-        return metrics, norm
+        return self._step.write(changed, learning_rate, minibatch)
 
 
 class _ActFunction:

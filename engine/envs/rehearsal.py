@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice
-from engine.algorithms.inputs import STATE, input_names
 from engine.blame import blamed
 from engine.envs.make import CORRECT
 from engine.errors import ConfigError, RunFailedError
 from engine.host.user_code import Interrupted, no_silent_exit, telling_interrupts_apart
+from engine.layers.inputs import STATE, input_names
 from engine.rollout import Field
 from engine.spec import EnvSpec
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.algorithms.inputs import STATE
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
@@ -23,6 +22,7 @@ from engine.executors.actor_base import BaseActorExecutor, Steps
 from engine.executors.env_split import EnvSplit, RemoteSplit, make_local_splits
 from engine.executors.memory import Memory
 from engine.executors.remote_env import RemoteEnv
+from engine.layers.inputs import STATE
 from engine.messages import StepTaken
 from engine.roles.events import StepWanted
 from engine.rollout import Rollout, Weights

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from engine.algorithms.inputs import STATE
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.device import DeviceRollout, DeviceWeights, allocate_on
 from engine.envs.torch_envs import TorchStep, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
+from engine.layers.inputs import STATE
 from engine.rollout import Layout, Weights
 from engine.timing import ENVIRONMENT, OFF, Sections
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from engine.algorithms.flat import flatten
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.executors.policy_runner import PolicyRunner
+from engine.layers.flat import flatten
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
 from engine.spec import EvaluationSpec

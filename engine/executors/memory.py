@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.algorithms.inputs import STATE
 from engine.executors.env_split import EnvSplit
 from engine.executors.remote_env import Array
+from engine.layers.inputs import STATE
 from engine.rollout import Layout
 
 

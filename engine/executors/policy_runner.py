@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Algorithm, EnvSlice
-from engine.algorithms.inputs import STATE, Inputs, input_names
 from engine.envs.observed import Arrays
+from engine.layers.inputs import STATE, Inputs, input_names
 from engine.rollout import Field
 
 Choose: TypeAlias = Callable[[nn.Module, Inputs], Tensor | Mapping[str, Tensor]]

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.algorithms.inputs import STATE, Inputs
 from engine.blame import summary_of
 from engine.errors import RunFailedError
 from engine.export.greedy_policy import to_tensor
 from engine.export.ports import NEXT_STATE, Port, Ports
 from engine.export.recording import EngineActing, Recording
+from engine.layers.inputs import STATE, Inputs
 from engine.trained.load import Trained
 from engine.wording import plural
 

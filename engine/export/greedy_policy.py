@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.inputs import STATE
 from engine.device import CPU
 from engine.envs.actions.squash import TensorSquash
 from engine.envs.actions.tensors import TensorActions
 from engine.export.ports import Ports, ports_of
+from engine.layers.inputs import STATE
 from engine.spaces.leaves import leaf_values
 from engine.trained.load import Trained
 

@@ -21,7 +21,9 @@ from engine.algorithms.actor_critic import ActorCritic
 from engine.algorithms.dqn import Dqn
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.observation_input import CountedInput, LeafInputs, ObservationInput
-from engine.algorithms.q_network import QNetwork
+from engine.algorithms.q_network import PolicyCriticsNetwork, QNetwork
+from engine.algorithms.sac import Sac
+from engine.algorithms.td3 import Td3
 from engine.envs.actions.choices import choices_of
 from engine.envs.actions.scale import plain_range, scale_of
 from engine.errors import ConfigError
@@ -40,7 +42,10 @@ from engine.trained.load import Trained
 WIDTH = 88
 """Characters of an expression on one line, before its indent."""
 INDENT = "    "
-KNOWN_ACTING = (ActorCritic.act_greedily, Dqn.act_greedily)
+KNOWN_ACTING = (
+    *(ActorCritic.act_greedily, Dqn.act_greedily),
+    *(Sac.act_greedily, Td3.act_greedily),
+)
 HEAD = '''\
 """{title}
 
@@ -104,6 +109,8 @@ def model_source(trained: Trained, ports: Ports, title: str) -> ModelSource:
             lines = _policy_value(writer, network, ports)
         case QNetwork() as network:
             lines = _action_values(writer, network, ports)
+        case PolicyCriticsNetwork() as network:
+            lines = _squashed_policy(writer, network, trained, ports)
         case network:
             raise _refused(f"the network of {trained.experiment.algorithm_name}", network)
     lines += _actions(writer, trained, ports)
@@ -256,6 +263,16 @@ def _action_values(writer: _Writer, network: QNetwork, ports: Ports) -> list[str
     writer.layer("value", network.value)
     centred = "outputs = self.value(x) + advantage - advantage.mean(-1, keepdim=True)"
     return [*lines, "advantage = self.advantage(x)", centred]
+
+
+def _squashed_policy(
+    writer: _Writer, network: PolicyCriticsNetwork, trained: Trained, ports: Ports
+) -> list[str]:
+    lines = _features(writer, network.input, network.policy_trunk, "policy_trunk", ports)
+    writer.layer("policy_head", network.policy_head)
+    num_reals = parts_of(trained.action_space).num_reals
+    of_mean = f"[:, :{num_reals}]" if isinstance(trained.algorithm, Sac) else ""
+    return [*lines, f"outputs = torch.tanh(self.policy_head(x){of_mean})"]
 
 
 def _features(

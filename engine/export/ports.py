@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from engine.algorithms.inputs import STATE, input_names
+from engine.layers.inputs import STATE, input_names
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names, leaves_of
 from engine.spaces.observations import MASK, observation_leaves

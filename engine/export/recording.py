@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Spaces
-from engine.algorithms.inputs import STATE, Inputs
 from engine.device import CPU
 from engine.envs.actions.squash import squashed_columns
 from engine.envs.actions.structure import ActionStructure
@@ -25,6 +24,7 @@ from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.policy_runner import PolicyRunner
 from engine.export.ports import NEXT_STATE, Ports, ports_of
+from engine.layers.inputs import STATE, Inputs
 from engine.spaces.observations import OBSERVATION
 from engine.spec import EnvSpec
 from engine.trained.load import Trained

@@ -120,6 +120,25 @@ def build_features(space: AnySpace, spec: NetworkSpec) -> tuple[nn.Module, int]:
     return EncodedTrunk(encoders, trunk), num_features
 
 
+def build_encoder(space: AnySpace, spec: NetworkSpec) -> tuple[nn.Module, int]:
+    """From the input layer's result to what an `mlp` takes beside other inputs, such as an action.
+
+    Returns:
+        What makes features [N, num_features] (of a vector, itself), and their number.
+
+    Raises:
+        ConfigError: See `build_features`.
+    """
+    encoded = encoded_leaves(space, spec)
+    if (box := lone_box(observation_leaves(space))) is not None:
+        if trunk_name(box.shape, spec) == "mlp":
+            return Flat(), math.prod(box.shape)
+        return build_trunk(box.shape, spec)
+    built = [_build_encoder(leaf, spec) for leaf in encoded]
+    total = sum(num_features for _, num_features in built)
+    return EncodedTrunk([encoder for encoder, _ in built], nn.Identity()), total
+
+
 def shares_trunk(space: AnySpace, spec: NetworkSpec) -> bool:
     """Whether policy and value have one trunk: if any part of it is shared by itself."""
     if (box := lone_box(observation_leaves(space))) is not None:

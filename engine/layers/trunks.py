@@ -120,8 +120,7 @@ def build_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> tuple[
     name, entry = trunk_name(observation_shape, spec), find_trunk(observation_shape, spec)
     with blamed(f"{name} cannot be built for {observation_shape}", where="network.name"):
         trunk = entry.build(observation_shape, spec)
-        if spec.precision == "bfloat16":
-            trunk = _Bfloat16(trunk)
+        trunk = in_precision(trunk, spec)
     refuse_parameters(name, trunk)
     what = f"{name} cannot take observations of shape {observation_shape}"
     with blamed(what, where="network.name"), torch.no_grad():
@@ -185,6 +184,11 @@ def _initialize(layer: nn.Linear | nn.Conv2d, gain: float | None) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def activation_of(spec: NetworkSpec) -> nn.Module:
+    """What follows each hidden layer of an `mlp`."""
+    return _ACTIVATIONS[spec.activation]()
+
+
 class WideLinear(nn.Linear):
     """A layer of a million weights or more, for few rows at a time.
 
@@ -211,8 +215,7 @@ def mlp_trunk(observation_shape: tuple[int, ...], spec: NetworkSpec) -> nn.Seque
     layers: list[nn.Module] = [Flat()]
     sizes = [math.prod(observation_shape), *spec.hidden_sizes]
     for fan_in, fan_out in itertools.pairwise(sizes):
-        layer = linear(fan_in, fan_out, spec.gain_of("hidden"))
-        layers += [layer, _ACTIVATIONS[spec.activation]()]
+        layers += [linear(fan_in, fan_out, spec.gain_of("hidden")), activation_of(spec)]
     return nn.Sequential(*layers)
 
 
@@ -283,6 +286,11 @@ class _Bfloat16(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16):
             features: Tensor = self.inner(x)
         return features.to(torch.float32)
+
+
+def in_precision(layers: nn.Module, spec: NetworkSpec) -> nn.Module:
+    """Layers that compute in the precision of the spec; input and output are float32."""
+    return _Bfloat16(layers) if spec.precision == "bfloat16" else layers
 
 
 def names_in_bfloat16(network: nn.Module) -> frozenset[str]:

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import torch
 
-from engine.algorithms.flat import flatten
 from engine.envs.observed import Observed
 from engine.envs.rendering import RenderedEnv
 from engine.envs.torch_vector import make_any_vector_env
 from engine.executors.policy_runner import PolicyRunner
+from engine.layers.flat import flatten
 from engine.trained.load import Trained
 
 EndedBy: TypeAlias = Literal["terminated", "truncated", "limit"]

@@ -38,9 +38,13 @@ SIZES = {
     "impala": "{batch_steps: 64}",
     "dqn": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64}",
     "apex": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64}",
+    "sac": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64, replay_ratio: 8}",
+    "td3": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64, replay_ratio: 8}",
 }
 DISCRETE = ("discrete", "discrete with start")
 """Actions of which Q-learning chooses the best one."""
+BOUNDED = ("box", "box of float64", "box of integers", "box 0-d", "box of rank 2")
+"""Actions that are reals with two bounds, as SAC and TD3 need them."""
 CASES = [
     *(Case(observation=kind) for kind in OBSERVATIONS),
     *(Case(action=kind) for kind in ACTIONS),
@@ -50,12 +54,14 @@ CASES = [
     *(Case(observation=kind, core=core) for kind in ("box", "nested") for core in ("gru", "lstm")),
     Case(observation="dict", action="nested (hybrid)", mask="info", core="gru"),
     Case(observation="dict", mask="observation", core="lstm"),
+    *(Case(observation=kind, action="box") for kind in ("image", "dict", "nested")),
 ]
 FAST = {
     ("nested", "nested (hybrid)", "observation", ""),
     ("dict", "nested (hybrid)", "info", "gru"),
     ("dict", "discrete", "observation", "lstm"),
     ("tuple", "discrete", "none", ""),
+    ("dict", "box", "none", ""),
 }
 """Cases of `make test`, under `local` and `tianji`; all others have the mark `matrix`."""
 
@@ -121,7 +127,10 @@ class Cell:
 
     @property
     def is_suitable(self) -> bool:
-        return self.algorithm in ("ppo", "impala") or self.case.action in DISCRETE
+        case = self.case
+        if self.algorithm in ("sac", "td3"):
+            return case.action in BOUNDED and not case.core
+        return self.algorithm in ("ppo", "impala") or case.action in DISCRETE
 
     @property
     def is_fast(self) -> bool:
@@ -162,6 +171,14 @@ def test_updates_are_trained_on_valid_actions(tmp_path: Path, cell: Cell, traine
 @pytest.mark.parametrize("algorithm", ["dqn", "apex"])
 @pytest.mark.parametrize("action", [kind for kind in ACTIONS if kind not in DISCRETE])
 def test_q_learning_refuses_what_it_cannot_choose(action: str, algorithm: str):
+    with pytest.raises(ConfigError) as caught:
+        make_blueprint(experiment_of(Case(action=action), algorithm, "local"))
+    assert caught.value.where == "env.id"
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("action", [kind for kind in ACTIONS if kind not in BOUNDED])
+def test_critics_of_actions_refuse_what_has_no_bounds(action: str, algorithm: str):
     with pytest.raises(ConfigError) as caught:
         make_blueprint(experiment_of(Case(action=action), algorithm, "local"))
     assert caught.value.where == "env.id"

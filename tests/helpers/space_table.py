@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-ALGORITHMS = ("ppo", "impala", "dqn", "apex")
+ALGORITHMS = ("ppo", "impala", "dqn", "apex", "sac", "td3")
 POLICIES = ("local", "tianji", "single-learner-fine", "multi-learner")
 BEGIN = "<!-- written by `make space-table`: begin -->\n"
 END = "<!-- written by `make space-table`: end -->\n"

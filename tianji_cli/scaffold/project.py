@@ -22,7 +22,23 @@ _SETTINGS = {
     "ALE": ("clip_reward: true      # learn from its sign; traced returns are the game's",),
 }
 """What environments of a family need, or usually get: lines of the section `env`."""
-_TITLES = {"ppo": "PPO", "impala": "IMPALA", "dqn": "DQN", "apex": "Ape-X"}
+_TITLES = {
+    **{"ppo": "PPO", "impala": "IMPALA", "dqn": "DQN", "apex": "Ape-X"},
+    **{"sac": "SAC", "td3": "TD3", "ddpg": "DDPG"},
+}
+_CONTINUOUS = ("sac", "td3", "ddpg")
+"""Algorithms whose actions are real numbers only."""
+_CHOICES = {
+    "spaces": "Box, Discrete",
+    "action_space": "Discrete(3)",
+    "push": "(int(action) - 1)  # 0 pushes left, 1 not at all, 2 right",
+}
+_REALS = {
+    "spaces": "Box",
+    "action_space": "Box(-1.0, 1.0, (1,), np.float32)",
+    "push": "float(action[0])  # -1 pushes left, 1 right",
+}
+"""What fills the environment of a new project."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,10 @@ def make_project(algorithm: str, env: KnownEnvironment | None = None) -> Project
         env.tested if env and env.tested else _experiment(name, algorithm, env),
         f"an experiment: {_TITLES.get(algorithm, algorithm)} on {env.id if env else OWN_ENV}",
     )
-    own = ProjectFile("docking.py", _filled("docking.py", name=name), "an environment of your own")
+    actions = _REALS if algorithm in _CONTINUOUS else _CHOICES
+    own = ProjectFile(
+        "docking.py", _filled("docking.py", name=name, **actions), "an environment of your own"
+    )
     hosts = ProjectFile(
         "inventories/hosts.yaml", _filled("hosts.yaml", name=name), "the hosts of a run"
     )

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from engine.algorithms.flat import flatten
 from engine.algorithms.networks import (
     PolicyValueNetwork,
     learn_statistics,
@@ -16,6 +15,7 @@ from engine.algorithms.networks import (
 from engine.algorithms.observation_input import ObservationInput
 from engine.algorithms.q_network import QNetwork
 from engine.errors import ConfigError
+from engine.layers.flat import flatten
 from engine.layers.trunks import WideLinear, register_network, trunk_name
 from engine.spec import NetworkSpec
 

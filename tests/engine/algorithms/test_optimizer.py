@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.algorithms.flat import MAX_NOTED, FlatParameters, flatten
 from engine.algorithms.optimizer import AdamState, adam_step, clip_gradient_norm
+from engine.layers.flat import MAX_NOTED, FlatParameters, flatten
 
 
 def make_twins() -> tuple[nn.Module, FlatParameters, nn.Module]:

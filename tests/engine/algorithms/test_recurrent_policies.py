@@ -12,10 +12,10 @@ from torch import Tensor
 
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig, _evaluate
-from engine.algorithms.inputs import STATE, input_names
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.errors import ConfigError
+from engine.layers.inputs import STATE, input_names
 from engine.spec import CoreSpec, NetworkSpec
 
 T, B = 7, 4

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState
-from engine.algorithms.inputs import STATE
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.replicas import SingleReplica, minibatch_rows
+from engine.layers.inputs import STATE
 from engine.spec import CoreSpec, Experiment, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment
 

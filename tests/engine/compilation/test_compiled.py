@@ -21,7 +21,7 @@ import torch
 
 import engine.compilation.library as library_module
 from engine.algorithms.base import EnvSlice, LearnerState
-from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
+from engine.algorithms.gradient import EagerSteps, GradientStep
 from engine.algorithms.registry import read_config
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import RunClock
@@ -46,6 +46,7 @@ from engine.roles.commands import ExportWeights, Update
 from engine.roles.events import Noted, Updated
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
+from tests.helpers.engine.functional_steps import FunctionalTaker
 from tests.helpers.paths import REPOSITORY
 
 TOLERANCE = 1e-5
@@ -91,6 +92,14 @@ def dqn() -> Experiment:
     return msgspec.structs.replace(experiment, algorithm=algorithm)
 
 
+def of_pendulum(**algorithm: str | int) -> Experiment:
+    """SAC or TD3, whose steps are sequences of several parts."""
+    staleness = StalenessSpec(mode="unbounded")
+    experiment = make_experiment(env=EnvSpec(id="Pendulum-v1", num_envs=4), staleness=staleness)
+    sizes: dict[str, str | int] = {"batch_size": 8, "updates_per_batch": 4}
+    return msgspec.structs.replace(experiment, algorithm={**sizes, **algorithm})
+
+
 def in_bfloat16(experiment: Experiment) -> Experiment:
     network = msgspec.structs.replace(experiment.network, precision="bfloat16")
     return msgspec.structs.replace(experiment, network=network)
@@ -98,8 +107,11 @@ def in_bfloat16(experiment: Experiment) -> Experiment:
 
 EXPERIMENTS = pytest.mark.parametrize(
     "experiment",
-    [ppo(), changing_ppo(), impala(), dqn()],
-    ids=["ppo", "changing ppo", "impala", "dqn"],
+    [
+        *(ppo(), changing_ppo(), impala(), dqn()),
+        *(of_pendulum(name="sac"), of_pendulum(name="td3")),
+    ],
+    ids=["ppo", "changing ppo", "impala", "dqn", "sac", "td3"],
 )
 
 
@@ -123,34 +135,12 @@ def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     return batch
 
 
-class FunctionalTaker:
-    """What a compiled library computes, without a compiler."""
-
-    def __init__(self, step: GradientStep, network: torch.nn.Module) -> None:
-        self._step = FunctionalStep(network, step)
-
-    def take(self, state, step, samples, order=None, rate=1.0):
-        metrics = []
-        for rows in [None] if order is None else order:
-            minibatch = samples if rows is None else {n: v[rows] for n, v in samples.items()}
-            tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-            *new, metric = self._step.take(
-                *tensors, torch.tensor(step.learning_rate * rate), minibatch
-            )
-            for old, values in zip(tensors, new, strict=True):
-                old.copy_(values)
-            metrics.append(metric)
-        return torch.stack(metrics)
-
-
 @EXPERIMENTS
 def test_the_functional_step_is_the_eager_one(experiment: Experiment):
     blueprint = make_blueprint(experiment)
     batch = random_batch(blueprint)
     eager, functional = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
-    recorder = record(blueprint, blueprint.algorithm.init(0))
-    assert recorder.step is not None
-    functional.steps = FunctionalTaker(recorder.step, functional.network)
+    functional.steps = FunctionalTaker()
     for number in range(5):
         eager.progress = functional.progress = number / 4
         one = blueprint.algorithm.update(eager, batch)
@@ -169,9 +159,7 @@ def test_a_parameter_that_no_gradient_reaches_may_be_infinite():
     """A mask of -inf, say. Its gradient was 0 times itself, so one such number was in all steps."""
     blueprint = make_blueprint(dqn())
     state = blueprint.algorithm.init(3)
-    recorder = record(blueprint, blueprint.algorithm.init(0))
-    assert recorder.step is not None
-    state.steps = FunctionalTaker(recorder.step, state.network)
+    state.steps = FunctionalTaker()
     state.network.epsilon.fill_(float("-inf"))
     blueprint.algorithm.update(state, random_batch(blueprint))
     assert state.weights.vector.isfinite().all()

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 import torch
 
-from engine.algorithms.gradient import FunctionalStep, gather
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.staging import SampleStaging, Staging
-from engine.compilation.tracing import TRACE, record
+from engine.compilation.tracing import TRACE
 from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
 from engine.testing import make_experiment
+from tests.helpers.engine.functional_steps import FunctionalTaker
 
 TOLERANCE = 1e-5
 CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
@@ -71,25 +71,6 @@ def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     return batch
 
 
-class FunctionalTaker:
-    """What a compiled library computes, without a compiler."""
-
-    def __init__(self, step, network) -> None:
-        self._step = FunctionalStep(network, step)
-
-    def take(self, state, step, samples, order=None, rate=1.0):
-        told = []
-        for rows in [None] if order is None else order:
-            minibatch = samples if rows is None else gather(samples, rows)
-            tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-            rate_now = torch.tensor(step.learning_rate * rate)
-            *new, metrics = self._step.take(*tensors, rate_now, minibatch)
-            for old, values in zip(tensors, new, strict=True):
-                old.copy_(values)
-            told.append(metrics)
-        return torch.stack(told)
-
-
 def check_equal_training(blueprint: Blueprint, steps) -> None:
     batch = random_batch(blueprint)
     eager, other = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
@@ -106,9 +87,7 @@ def check_equal_training(blueprint: Blueprint, steps) -> None:
 @EVERY_ONE
 def test_the_functional_step_is_the_eager_one(blueprint: tuple[str, str]):
     made = with_memory(*blueprint)
-    recorder = record(made, made.algorithm.init(0))
-    assert recorder.step is not None
-    check_equal_training(made, FunctionalTaker(recorder.step, made.algorithm.init(0).network))
+    check_equal_training(made, FunctionalTaker())
 
 
 @pytest.mark.parametrize("kind", TRACE)

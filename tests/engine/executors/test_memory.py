@@ -12,7 +12,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from engine.algorithms.inputs import STATE, mask_of, observation_of
 from engine.algorithms.networks import PolicyValueNetwork, after_resets
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
@@ -24,6 +23,7 @@ from engine.executors.evaluator import EvaluatorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
+from engine.layers.inputs import STATE, mask_of, observation_of
 from engine.messages import StepRequested, StepTaken
 from engine.roles.commands import CollectRollout, Evaluate, LoadWeights, StepEnvironment, TakeStep
 from engine.roles.events import EnvironmentStepped, Evaluated, RolloutCollected, StepWanted

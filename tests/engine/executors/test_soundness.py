@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from engine.algorithms.base import LearnerState
-from engine.algorithms.gradient import EagerSteps, FunctionalStep, GradientStep
+from engine.algorithms.gradient import EagerSteps, Step
 from engine.algorithms.networks import RunningStatistics
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
@@ -38,10 +38,12 @@ from engine.trace.reader import read_table
 from engine.trace.records import Consumption
 from engine.trace.records import Event as TraceEvent
 from engine.trace.tensor_file import refuse_strange
+from tests.helpers.engine.functional_steps import FunctionalTaker
 from tests.helpers.engine.inline_runs import run
 from tests.helpers.engine.small_learners import batch_of, experiment
 
 ALGORITHMS = ("ppo", "impala", "dqn", "apex")
+OF_REALS = ("sac", "td3")
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 
@@ -359,7 +361,7 @@ def test_running_statistics_leave_out_what_cannot_be_squared():
     assert statistics.mean[0] != before[1][0]
 
 
-def recorded_step(name: str) -> tuple[LearnerState, GradientStep, dict[str, torch.Tensor]]:
+def recorded_step(name: str) -> tuple[LearnerState, Step, dict[str, torch.Tensor]]:
     """A learner after an update; a gradient step of that update, and its samples."""
     blueprint = make_blueprint(of(name))
     state = blueprint.algorithm.init(0)
@@ -372,33 +374,29 @@ def recorded_step(name: str) -> tuple[LearnerState, GradientStep, dict[str, torc
     return state, recorder.step, samples
 
 
-@pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
+@pytest.mark.parametrize("name", ["ppo", "impala", "dqn", *OF_REALS])
 def test_an_eager_and_a_functional_step_leave_out_the_same(name: str):
     """What is compiled is the functional one."""
     state, recorded, samples = recorded_step(name)
     key = "reward" if "reward" in samples else "value_target"
     samples[key] = samples[key].clone()
     samples[key].view(-1)[0] = math.inf
-    before = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-    copies = [tensor.clone() for tensor in before]
-    step = FunctionalStep(state.network, recorded)
-    *after, _, norm = step.step(*copies, torch.tensor(1e-3), samples)
-    assert norm == 0, "the step was not made"
-    assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
-    state.weights.steps.count()
-    EagerSteps().take(state, recorded, samples)
-    assert state.weights.steps.count() == (1, 1)
-    assert all(torch.equal(one, other) for one, other in zip(copies, before, strict=True))
+    before = [tensor.clone() for tensor in recorded.changed(state)]
+    for taker in (FunctionalTaker(), EagerSteps()):
+        state.weights.steps.count()
+        taker.take(state, recorded, samples)
+        assert state.weights.steps.count() == (1, 1), "the step was not made"
+        after = recorded.changed(state)
+        assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
 
 
-@pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
+@pytest.mark.parametrize("name", ["ppo", "impala", "dqn", *OF_REALS])
 def test_an_eager_and_a_functional_step_tell_the_same_norm(name: str):
-    state, recorded, samples = recorded_step(name)
-    tensors = [state.weights.vector.detach(), *state.optimizer.named_tensors().values()]
-    copies = [tensor.clone() for tensor in tensors]
-    step = FunctionalStep(state.network, recorded)
-    *_, norm = step.step(*copies, torch.tensor(1e-3), samples)
-    state.weights.steps.count()
-    EagerSteps().take(state, recorded, samples)
-    state.weights.steps.count()
-    assert norm.item() == pytest.approx(state.weights.steps.metrics["gradient_norm"], rel=1e-4)
+    norms = []
+    for taker in (FunctionalTaker(), EagerSteps()):
+        state, recorded, samples = recorded_step(name)
+        state.weights.steps.count()
+        taker.take(state, recorded, samples)
+        state.weights.steps.count()
+        norms.append(state.weights.steps.metrics["gradient_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)

@@ -113,6 +113,8 @@ NETWORKS = {
     "linear": (CARTPOLE, "hidden_sizes: []", "dqn", ""),
     "dueling": (CARTPOLE, "", "dqn", "dueling: true"),
     "normalised reward": (PENDULUM, "", "ppo", "normalize_reward: true"),
+    "of SAC": (PENDULUM, "normalize_observation: true, activation: relu", "sac", ""),
+    "of TD3": (PENDULUM, "hidden_sizes: [8]", "td3", ""),
 }
 
 
@@ -140,7 +142,7 @@ def test_every_network_on_images(shape: str, trunk: str, tmp_path: Path) -> None
 def test_everything_that_is_shipped_is_tested() -> None:
     """Others are registered by modules of tests."""
     own = {name for name, entry in ALGORITHMS.items() if entry.make.__module__[:7] == "engine."}
-    assert own == {"ppo", "impala", "dqn", "apex"}
+    assert own == {"ppo", "impala", "dqn", "apex", "sac", "td3", "ddpg"}
     built = {name for name, entry in TRUNKS.items() if entry.build.__module__[:7] == "engine."}
     assert built == {*SHIPPED}
     assert set(FORMATS) == {"onnx", *QUICK}

@@ -9,11 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from engine.algorithms.inputs import Observation, map_leaves
 from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
 from engine.algorithms.observation_input import CountedInput, build_input
 from engine.errors import ConfigError
 from engine.layers.encoders import Embedding, OneHot, build_features, encoded_leaves
+from engine.layers.inputs import Observation, map_leaves
 from engine.spaces.leaves import leaf_values
 from engine.spaces.observations import observation_leaves, stored_dtype
 from engine.spec import CoreSpec, EncoderSpec, NetworkSpec

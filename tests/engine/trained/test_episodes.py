@@ -15,13 +15,13 @@ import pytest
 import torch
 from space_envs import ENV_ID
 
-from engine.algorithms.flat import flatten
 from engine.blueprint import make_blueprint
 from engine.envs.rendering import make_rendered_env
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
 from engine.executors.evaluator import EvaluatorExecutor
+from engine.layers.flat import flatten
 from engine.roles.commands import Evaluate, LoadWeights
 from engine.roles.events import Evaluated
 from engine.rollout import Weights

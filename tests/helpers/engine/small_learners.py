@@ -15,14 +15,17 @@ ALGORITHMS = {
     "ppo": {"normalize_reward": True},
     "impala": {},
     "dqn": {"rollout_steps": 8, "min_replay_size": 64, "target_update_period": 3},
+    "sac": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64},
+    "td3": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64},
 }
+REPLAYED = ("dqn", "sac", "td3")
 
 
 def experiment(name: str = "ppo", keep: int = 3) -> Experiment:
     base = make_experiment(
-        env=EnvSpec(id="CartPole-v1", num_envs=4),
+        env=EnvSpec(id="Pendulum-v1" if name in ("sac", "td3") else "CartPole-v1", num_envs=4),
         checkpoint=CheckpointSpec(keep=keep),
-        staleness=StalenessSpec(mode="unbounded" if name == "dqn" else "block"),
+        staleness=StalenessSpec(mode="unbounded" if name in REPLAYED else "block"),
     )
     own = base.algorithm if name == "ppo" else {}
     algorithm = {**own, "name": name, **ALGORITHMS[name]}

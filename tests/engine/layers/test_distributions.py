@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.distributions import (
+from engine.layers.distributions import (
     Categorical,
     DiagonalGaussian,
     Distribution,

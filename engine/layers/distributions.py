@@ -13,11 +13,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, softplus
 
 from engine.spaces.action_parts import ActionParts
 
 LOG_2_PI = math.log(2 * math.pi)
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Of a squashed Gaussian, as in the code of its authors."""
 MASKED_LOGIT = -1e8
 """Of a masked action, where the largest valid logit is 0: finite, so nothing becomes NaN, and its
 probability is exactly 0."""
@@ -165,6 +167,37 @@ class DiagonalGaussian:
     def entropy(self) -> Tensor:
         entropy = (self._log_std + 0.5 * (1 + LOG_2_PI)).sum()
         return entropy.expand(self._mean.shape[0])
+
+
+class SquashedGaussian:
+    """tanh of a Gaussian, independent in each dimension: actions within (-1, 1).
+
+    With u = mean + std noise and a = tanh(u) (Haarnoja et al., 2018, appendix C),
+
+        ln pi(a | s) = ln N(u; mean, std) - sum of ln(1 - tanh(u)^2)
+        ln(1 - tanh(u)^2) = 2 (ln 2 - u - softplus(-2 u))
+
+    of which the second form is exact also where tanh(u) is 1 in floating point.
+
+    Args:
+        outputs: Of the policy: mean and log_std of each entry, [N, 2 D]. log_std is clipped.
+    """
+
+    def __init__(self, outputs: Tensor) -> None:
+        self._mean, log_std = outputs.chunk(2, dim=-1)
+        self._log_std = log_std.clamp(*LOG_STD_RANGE)
+
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [N, D] from standard normal noise [N, D], and ln pi(a | s), [N]."""
+        assert noise.shape == self._mean.shape, noise.shape
+        u = torch.addcmul(self._mean, self._log_std.exp(), noise)
+        of_gaussian = 0.5 * noise.square() + self._log_std + 0.5 * LOG_2_PI
+        of_tanh = 2 * (math.log(2.0) - u - softplus(-2 * u))
+        return torch.tanh(u), -(of_gaussian + of_tanh).sum(-1)
+
+    def mode(self) -> Tensor:
+        """tanh of the mean, [N, D]."""
+        return torch.tanh(self._mean)
 
 
 class Joint:

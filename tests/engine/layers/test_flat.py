@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.algorithms.flat import flatten
+from engine.layers.flat import flatten
 
 
 def make_network() -> nn.Sequential:
