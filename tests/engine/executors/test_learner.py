@@ -16,14 +16,15 @@ from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
-from engine.executors.learner import LearnerExecutor, Staging
+from engine.executors.learner import PARTS, LearnerExecutor, Staging
 from engine.progress import MeanReturn, RunCounters
-from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update
+from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update, UpdateFromSamples
 from engine.roles.events import CheckpointWritten, Updated, WeightsExported
-from engine.rollout import Field, Layout, Rollout
+from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment, make_rollout
 from engine.trace.checkpoint_file import verify
+from tests.helpers.engine import small_learners
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,42 @@ def test_an_update_knows_how_far_the_run_has_come(
     for progress in (0.0, 0.25):
         executor.perform(Update(rollouts, progress))
     assert seen == [0.0, 0.25]
+
+
+class TwoLearners:
+    """Another learner that says what it counts."""
+
+    rank, count, shares, own_and_others = 0, 2, (1, 1), (1, 1)
+
+    def __init__(self, of_other: int) -> None:
+        self._of_other = of_other
+
+    def all_agree(self, own: int) -> int:
+        return own + self._of_other
+
+    def all_reduce_sum(self, values: torch.Tensor) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_learners_with_stores_of_their_own_agree_on_how_far_the_run_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    blueprint = make_blueprint(small_learners.experiment("dqn"))
+    group: Any = TwoLearners(of_other=round(0.3 * PARTS))
+    executor = LearnerExecutor(blueprint, None, ManualClock(), group)
+    seen: list[float] = []
+
+    def update(state: LearnerState, batch: Batch) -> UpdateResult:
+        seen.append(state.progress)
+        return UpdateResult(80, {})
+
+    monkeypatch.setattr(blueprint.algorithm, "update", update)
+    info = SamplesInfo(env_steps=16, drawn_s=0.0, age_mean_s=0.0, age_max_s=0.0)
+    samples = Samples(info, np.zeros(blueprint.samples.num_bytes, np.uint8))
+    executor.perform(UpdateFromSamples(samples, 0.2))
+    assert seen == [pytest.approx(0.25)]
+    executor.close()
 
 
 def test_a_checkpoint_lands_where_it_was_told_to(executor: LearnerExecutor, tmp_path: Path):
