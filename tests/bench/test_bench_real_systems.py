@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes]
 WAIT_S = 180.0
 
 
+@functools.cache
 def installed_or_skip(name: str) -> Installed:
     directory = Path(os.environ.get("TIANJI_PEERS", default_systems_dir()))
     try:

@@ -60,6 +60,26 @@ def test_overrides_are_differences():
     assert rows["learning_rate"].match == "equal"
 
 
+def test_initial_weights_that_cannot_be_chosen_are_differences():
+    task = load_suite("continuous").tasks["pendulum-sac"]
+    orthogonal = load_suite(
+        "continuous", ["tasks.pendulum-sac.network.initialization=orthogonal"]
+    ).tasks["pendulum-sac"]
+    matches = {
+        (name, work.network.initialization): row.match
+        for name in task.systems
+        for work in (task, orthogonal)
+        for row in SYSTEMS_BY_NAME[name].parity(work)
+        if row.setting == "network"
+    }
+    assert [name for name, match in matches.items() if match == "different"] == [
+        ("single-process", "orthogonal"),
+        ("sb3", "orthogonal"),
+        ("rejax", "uniform"),
+        ("rejax", "orthogonal"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

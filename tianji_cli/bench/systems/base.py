@@ -247,6 +247,19 @@ def parity_rows(task: Task, system: str, deviations: Deviations) -> list[ParityR
     return rows
 
 
+def initial_weights(task: Task, own: str, words: str) -> Deviations:
+    """The row of a system whose initial weights cannot be chosen.
+
+    Args:
+        task: What is wanted.
+        own: Its `initialization`, or another word.
+        words: Which they are.
+    """
+    if task.network.name != "mlp" or task.network.initialization == own:
+        return {}
+    return {"network": ("different", f"initial weights are {words}")}
+
+
 def default_systems_dir() -> Path:
     """`$XDG_CACHE_HOME/tianji/peers`, by default below `~/.cache`."""
     return cache_home() / "tianji" / "peers"

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from engine.wording import plural
-from tianji_cli.bench.systems.base import CellPaths, Command, Deviations, Installed, Job
+from tianji_cli.bench.systems.base import (
+    CellPaths,
+    Command,
+    Deviations,
+    Installed,
+    Job,
+    initial_weights,
+)
 from tianji_cli.bench.systems.probe import VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import BenchDqn, BenchPpo, BenchSac
@@ -68,7 +75,7 @@ class Rejax(VenvBaseline):
                 "different",
                 f"one compiled loop steps {plural(total, 'environment')} and learns",
             ),
-            "network": ("equal", "initial weights are Flax's own"),
+            **initial_weights(task, "flax", "Flax's own"),
             "bootstrap at truncation": ("not settable", "a truncation counts as the end"),
         }
         if isinstance(task.algorithm, BenchPpo):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from engine.wording import plural
-from tianji_cli.bench.systems.base import Deviations
+from tianji_cli.bench.systems.base import Deviations, initial_weights
 from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import BenchDqn, BenchPpo
@@ -38,12 +38,15 @@ class Sb3(VenvBaseline):
         }
         if isinstance(task.algorithm, BenchPpo):
             return {**rows, LAG_BOUND: ("different", "0: it collects and learns by turns")}
-        rows = {**rows, "rollout_steps": ("different", "learns after every step of all")}
+        rows = {
+            **rows,
+            **initial_weights(task, "uniform", "PyTorch's own"),
+            "rollout_steps": ("different", "learns after every step of all"),
+        }
         if isinstance(task.algorithm, BenchDqn):
             return {
                 **rows,
                 "target_update_period": ("equal", "given in env steps"),
                 "double": ("not settable", "off: the next action is the target network's best"),
-                "network": ("equal", "initial weights are PyTorch's own"),
             }
-        return {**rows, "network": ("equal", "initial weights are PyTorch's own")}
+        return rows

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from engine.wording import plural
-from tianji_cli.bench.systems.base import Deviations, DriverSystem, Installed, SystemOptions
+from tianji_cli.bench.systems.base import (
+    Deviations,
+    DriverSystem,
+    Installed,
+    SystemOptions,
+    initial_weights,
+)
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 
@@ -36,9 +42,10 @@ class SingleProcess(DriverSystem):
             "workers": ("different", words),
             LAG_BOUND: ("different", "0: it collects and learns by turns"),
         }
+        if task.algorithm_name in ("sac", "td3"):
+            rows = {**rows, **initial_weights(task, "uniform", "PyTorch's own")}
+        else:
+            rows = {**rows, **initial_weights(task, "orthogonal", "orthogonal")}
         if task.algorithm_name == "ppo":
             return rows
-        rows = {**rows, "rollout_steps": ("different", "learns after every step of all")}
-        if task.algorithm_name == "dqn":
-            return rows
-        return {**rows, "network": ("equal", "initial weights are PyTorch's own")}
+        return {**rows, "rollout_steps": ("different", "learns after every step of all")}

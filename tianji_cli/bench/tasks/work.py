@@ -261,6 +261,8 @@ class BenchNetwork(Spec, frozen=True, kw_only=True):
     """Units of each hidden layer of `mlp`."""
     activation: Literal["tanh", "relu"] = "tanh"
     """After each hidden layer of `mlp`."""
+    initialization: Literal["orthogonal", "uniform"] = "orthogonal"
+    """Of the weights of `mlp`; `uniform` is PyTorch's own, which SB3's SAC and TD3 have."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic in convolutional trunks; all else is float32."""
 
@@ -268,7 +270,10 @@ class BenchNetwork(Spec, frozen=True, kw_only=True):
         """For the parity table; `has_policy` is false where there are action values only."""
         if self.name == "mlp":
             sizes = " x ".join(map(str, self.hidden_sizes))
-            return f"{sizes}, {self.activation}" + (", policy and value apart" * has_policy)
+            apart = ", policy and value apart" * has_policy
+            return f"{sizes}, {self.activation}{apart}" + (
+                ", PyTorch's initial weights" * (self.initialization == "uniform")
+            )
         layers = {
             "nature_cnn": "convolutions 32 of 8/4, 64 of 4/2, 64 of 3/1, 512 units, relu, shared",
             "minatar_cnn": "convolution 16 of 3/1, 128 units, relu, shared",

@@ -116,6 +116,7 @@ def _headings(task: TaskComparison) -> tuple[str, ...]:
         "system",
         "env steps/s (IQM)",
         "median",
+        *(("trained env steps/s (IQM)",) * _is_at_equal_steps(task)),
         "reached (Wilson)",
         "final return",
         "return over env steps",
@@ -130,6 +131,11 @@ def _headings(task: TaskComparison) -> tuple[str, ...]:
     )
 
 
+def _is_at_equal_steps(task: TaskComparison) -> bool:
+    """Whether all cells of a task end after the same number of env steps."""
+    return any(summary.trained for summary in task.systems)
+
+
 def _summary(page: BenchPage, task: TaskComparison) -> list[tuple[str, ...]]:
     """In the columns of `_headings`."""
     return [
@@ -137,6 +143,7 @@ def _summary(page: BenchPage, task: TaskComparison) -> list[tuple[str, ...]]:
             TITLES[summary.system],
             interval_text(summary.throughput, 0),
             units.number(summary.throughput_median, 0),
+            *((interval_text(summary.trained, 0),) * _is_at_equal_steps(task)),
             success_text(summary),
             return_text(summary.final_return, page.manifest.suite.tasks[task.task].threshold),
             return_text(summary.mean_return, page.manifest.suite.tasks[task.task].threshold),

@@ -48,11 +48,16 @@ class Trunk(BaseFeaturesExtractor):  # type: ignore[misc]
         return features
 
 
-def policy_settings(network: dict[str, Any]) -> dict[str, Any]:
+def policy_settings(network: dict[str, Any], algorithm: str) -> dict[str, Any]:
     """Its own layers where it has the same ones, else the task's as its extractor of features."""
     if network["name"] == "mlp":
         activation: type[nn.Module] = ACTIVATIONS[network["activation"]]
-        return {"net_arch": list(network["hidden_sizes"]), "activation_fn": activation}
+        settings: dict[str, Any] = {
+            "net_arch": list(network["hidden_sizes"]),
+            "activation_fn": activation,
+        }
+        is_orthogonal = network["initialization"] == "orthogonal"
+        return {**settings, "ortho_init": is_orthogonal} if algorithm == "ppo" else settings
     return {
         "net_arch": [],
         "features_extractor_class": Trunk,
@@ -87,7 +92,7 @@ def make_algorithm(task: dict[str, Any], seed: int) -> BaseAlgorithm:
         envs,
         learning_rate=hp["learning_rate"],
         gamma=hp["discount"],
-        policy_kwargs=policy_settings(task["network"]),
+        policy_kwargs=policy_settings(task["network"], hp["name"]),
         seed=seed,
         device="cpu",
         **settings,
