@@ -67,7 +67,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
     _check_schedules(experiment, algorithm)
-    _check_squashing(experiment, algorithm)
+    _check_units(experiment, algorithm)
     return algorithm
 
 
@@ -112,12 +112,19 @@ def _check_schedules(experiment: Experiment, algorithm: Algorithm) -> None:
         )
 
 
-def _check_squashing(experiment: Experiment, algorithm: Algorithm) -> None:
-    """Checks that actions within their bounds are not squashed once more."""
-    if algorithm.samples().acts_in_units and experiment.env.squash_actions:
+def _check_units(experiment: Experiment, algorithm: Algorithm) -> None:
+    """Checks that actions in units of a range are scaled to it, and not squashed once more."""
+    if not algorithm.samples().acts_in_units:
+        return
+    name = experiment.algorithm_name
+    if experiment.env.squash_actions:
         raise ConfigError(
-            f"{experiment.algorithm_name} squashes its actions itself",
-            where="env.squash_actions",
+            f"{name} squashes its actions itself", where="env.squash_actions", fix="leave it out"
+        )
+    if not experiment.env.scale_actions:
+        raise ConfigError(
+            f"{name} chooses actions within [-1, 1], which must be scaled to their range",
+            where="env.scale_actions",
             fix="leave it out",
         )
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from engine.algorithms.base import Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.ppo import Ppo, PpoConfig
-from engine.algorithms.registry import ALGORITHMS, Entry
+from engine.algorithms.registry import ALGORITHMS, Entry, make_algorithm
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError, RunFailedError
 from engine.executors.actor import ActorExecutor
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.rollout import Weights
-from engine.spec import EnvSpec, NetworkSpec
+from engine.spec import EnvSpec, NetworkSpec, StalenessSpec
 from engine.testing import SCRIPTED_ENV, discrete_spaces, make_experiment
 from tests.helpers.engine.policy_by_hand import make_batch, spoil_invalid_steps
 
@@ -46,6 +48,25 @@ def test_missing_methods_are_named_before_anything_starts(monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="half lacks act_greedily, update") as error:
         make_blueprint(experiment)
     assert error.value.where == "algorithm.name"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [("squash_actions", True, "squashes its actions itself"), ("scale_actions", False, "scaled")],
+)
+@pytest.mark.parametrize("name", ["sac", "td3", "ddpg"])
+def test_actions_in_units_of_a_range_are_scaled_and_no_more(
+    name: str, key: str, value: bool, why: str
+):
+    spaces = Spaces(discrete_spaces().observation, gymnasium.spaces.Box(-2, 2, (1,)))
+    experiment = replace(
+        make_experiment(staleness=StalenessSpec(mode="unbounded")), algorithm={"name": name}
+    )
+    make_algorithm(experiment, spaces)
+    other = replace(experiment, env=replace(experiment.env, **{key: value}))
+    with pytest.raises(ConfigError, match=why) as error:
+        make_algorithm(other, spaces)
+    assert error.value.where == f"env.{key}"
 
 
 class Forgets(Ppo):
