@@ -125,6 +125,11 @@ class Blueprint:
         """Whether actors of a replay store use only the newest weights, as the policy requires."""
         return self.replay is not None and _bounds_lag(self.cut)
 
+    @property
+    def keeps_replay(self) -> bool:
+        """Whether a replay store is saved with each checkpoint."""
+        return self.replay is not None and self.experiment.checkpoint.replay
+
     def device_of(self, replica: int) -> torch.device:
         """The device of one replica of the loop; devices are assigned in turn."""
         return torch.device(self.devices[replica % len(self.devices)])

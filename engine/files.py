@@ -87,22 +87,48 @@ def write_durably(path: Path, data: bytes) -> None:
     Raises:
         OSError: The disk is full or not writable; an existing file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), FILE_MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with DurableFile(path) as file:
+        file.write(data)
+        file.finish()
+
+
+class DurableFile:
+    """A file that is written piece by piece, and is there only once it is complete.
+
+    Args:
+        path: Its name, or what its temporary name is made of.
+
+    Raises:
+        OSError: The disk is full or not writable; an existing file is unchanged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")
+
+    def __enter__(self) -> DurableFile:
+        self._file = self._temporary.open("wb")
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Adds to the file."""
+        self._file.write(data)
+
+    def finish(self, name: str | None = None) -> None:
+        """Flushes it to disk and gives it its name, if another than that of its path."""
+        os.fchmod(self._file.fileno(), FILE_MODE)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._temporary.replace(self._path.with_name(name) if name else self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def cap_logs(directory: Path, cap_bytes: int = LOG_CAP_BYTES) -> list[Path]:

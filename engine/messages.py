@@ -139,6 +139,17 @@ class CheckpointDue(Message, frozen=True, kw_only=True):
     standing: Standing
 
 
+class ReplayDue(Message, frozen=True, kw_only=True):
+    """Learner to replay buffer: save the store, for the checkpoint of this version.
+
+    It comes after the priorities of all batches trained by then. If it `is_final`, the store is
+    saved once all rollouts have arrived.
+    """
+
+    version: int
+    is_final: bool = False
+
+
 class Stop(Message, frozen=True, kw_only=True):
     """Coordinator to one role: finish what must be finished, answer `Stopped`.
 
@@ -421,6 +432,7 @@ SmallMessage: TypeAlias = (
     | ProgressShown
     | GroupLost
     | CheckpointDue
+    | ReplayDue
     | Probe
     | ProbeAnswered
     | StackWanted

@@ -106,6 +106,22 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class LimiterState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Counts of a rate limiter (`engine.replay.limiter`), for a saved replay store.
+
+    Attributes:
+        inserted: Env steps.
+        sampled: Samples, those of a batch under way included.
+        rollouts_left: Of a round whose rollouts alternate with batches; None if they do not.
+        lost_batches: Batches to draw again.
+    """
+
+    inserted: Count = 0
+    sampled: Annotated[int, Meta(ge=-(2**62), le=2**62)] = 0
+    rollouts_left: Count | None = None
+    lost_batches: Count = 0
+
+
 class Resumed(msgspec.Struct, frozen=True, kw_only=True):
     """The checkpoint that a run resumes.
 
@@ -117,6 +133,7 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True):
         counters: Of that run when the checkpoint was written, balanced: what had been collected
             and neither consumed nor dropped by then was lost with it, so it counts as dropped.
         resumes: How often this chain of runs was resumed, this time included.
+        replays: Saved replay stores that it goes on with: version of each, by number of its buffer.
     """
 
     run_id: str
@@ -125,6 +142,7 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True):
     updates: Count
     counters: RunCounters
     resumes: Annotated[int, Meta(ge=1)]
+    replays: dict[int, Count] = {}
 
 
 def steps_left(limit: int | None, resumed: Resumed | None) -> int | None:

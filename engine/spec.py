@@ -262,6 +262,9 @@ class CheckpointSpec(Spec, frozen=True, kw_only=True):
     keep_best: NonNegativeInt = 1
     """How many of those with the largest mean return are kept too. If there are evaluations, one
     that is better than all before causes a checkpoint, at most six times in `every_s`."""
+    replay: bool = False
+    """Whether the replay store is saved with each checkpoint of the last `keep`, so that a resumed
+    run goes on with the same samples. Each may take as much disk as the store has memory."""
 
 
 class WatchdogSpec(Spec, frozen=True, kw_only=True):

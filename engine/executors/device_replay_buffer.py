@@ -8,8 +8,10 @@ priorities) is small and kept on the CPU, in the same store as elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,23 +19,37 @@ from engine.blueprint import STEP_FIELDS, Blueprint
 from engine.clock import Clock
 from engine.device import DeviceRollout, DeviceSamples
 from engine.executors.replay_buffer import ReplayExecutor
-from engine.replay.store import FloatArray, IntArray
+from engine.replay.store import FloatArray, Inserted, IntArray
 from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
+from engine.trace.replay_file import DrawnBatch
 
 
 class DeviceReplayExecutor(ReplayExecutor):
     """Stores and draws on one device; see `ReplayExecutor`.
 
     Args:
-        blueprint, index, clock, resumes: See `ReplayExecutor`.
+        blueprint, index, clock, resumes, checkpoints, resumed: See `ReplayExecutor`.
     """
 
-    def __init__(self, blueprint: Blueprint, index: int, clock: Clock, resumes: int = 0) -> None:
-        super().__init__(blueprint, index, clock, None, resumes)
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        index: int,
+        clock: Clock,
+        resumes: int = 0,
+        *,
+        checkpoints: Path | None = None,
+        resumed: int | None = None,
+    ) -> None:
         self._device = blueprint.device_of(index)
         self._small = self._stored_layout(blueprint)
+        super().__init__(
+            blueprint, index, clock, None, resumes, checkpoints=checkpoints, resumed=resumed
+        )
+
+    def _prepare(self) -> None:
         held_here = {item.name for item in self._small.fields}
-        whole = blueprint.layout
+        whole = self._whole
         self._kept = {
             item.name: self._allocate(whole, item)
             for item in whole.fields
@@ -70,16 +86,52 @@ class DeviceReplayExecutor(ReplayExecutor):
             view[...] = rollout.tensors[name].cpu().numpy()
         super()._insert(Rollout(rollout.info, buffer))
 
+    def _put_back(self, buffer: npt.NDArray[np.uint8], version: int, time_s: float) -> Inserted:
+        slot, views = self._store.next_slot, self._whole.views(buffer)
+        for name, kept in self._kept.items():
+            kept[slot].copy_(torch.from_numpy(views[name].copy()))
+        small = self._small.allocate()
+        for name, view in self._small.views(small).items():
+            view[...] = views[name]
+        return super()._put_back(small, version, time_s)
+
+    def _read(self, number: int) -> npt.NDArray[np.uint8]:
+        slot, buffer = number % self._store.num_slots, self._whole.allocate()
+        small = self._small.views(self._store.rollout(number))
+        for name, view in self._whole.views(buffer).items():
+            kept = self._kept.get(name)
+            view[...] = small[name] if kept is None else kept[slot].cpu().numpy()
+        return buffer
+
+    def _flat(self, samples: Samples) -> npt.NDArray[np.uint8]:
+        assert isinstance(samples, DeviceSamples)
+        buffer = self._layout.allocate()
+        for name, view in self._layout.views(buffer).items():
+            view[...] = samples.tensors[name].cpu().numpy()
+        return buffer
+
+    def _delivered(self, batch: DrawnBatch | None, buffer: npt.NDArray[np.uint8]) -> Samples:
+        assert batch is not None
+        views = self._layout.views(buffer.copy())
+        small = self._told.allocate()
+        for name, view in self._told.views(small).items():
+            view[...] = views[name]
+        tensors = {name: torch.from_numpy(array) for name, array in views.items()}
+        return DeviceSamples(self._info_of(batch), small, self._moved(tensors))
+
     def _gather(self, info: SamplesInfo, positions: IntArray, weights: FloatArray) -> Samples:
         buffer = self._told.allocate()
         views = self._told.views(buffer)
         self._fill(views, positions, weights)
         tensors = {name: torch.from_numpy(array) for name, array in views.items()}
-        moved = {
+        return DeviceSamples(info, buffer, {**self._moved(tensors), **self._gathered(positions)})
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is not for the store or the trace, on the device."""
+        return {
             name: values if name in _BOOKKEEPING else values.to(self._device)
             for name, values in tensors.items()
         }
-        return DeviceSamples(info, buffer, {**moved, **self._gathered(positions)})
 
     def _gathered(self, positions: IntArray) -> Mapping[str, Tensor]:
         """The fields on the device, [updates, batch size, ...]."""

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import math
 
+from engine.progress import LimiterState
+
 
 def least_tolerance(ratio: float, batch_samples: int, rollout_steps: int) -> float:
     """One batch and one rollout, in samples; with less, both sides could wait for ever."""
@@ -119,6 +121,15 @@ class RateLimiter:
         """The last batch was lost before it was trained on: it counts as not drawn."""
         self.sampled -= self._batch_samples
 
+    @property
+    def state(self) -> LimiterState:
+        """For a saved store. Tickets are not part of it: their rollouts are lost."""
+        return LimiterState(inserted=self.inserted, sampled=self.sampled)
+
+    def restore(self, state: LimiterState) -> None:
+        """Takes over the counts of a saved store."""
+        self.inserted, self.sampled = state.inserted, state.sampled
+
     def take_batch(self) -> bool:
         """Counts one batch as drawn, if that does not put the learner too far ahead."""
         if self.inserted < max(self._min_size, 1):
@@ -176,6 +187,23 @@ class RoundLimiter(RateLimiter):
         """The last batch was lost; it is drawn again at once, even if a round has started."""
         super().lose_batch()
         self._num_lost_batches += 1
+
+    @property
+    def state(self) -> LimiterState:
+        """See `RateLimiter`; rollouts of open tickets are collected again."""
+        return LimiterState(
+            inserted=self.inserted,
+            sampled=self.sampled,
+            rollouts_left=self._num_left + self.num_open,
+            lost_batches=self._num_lost_batches,
+        )
+
+    def restore(self, state: LimiterState) -> None:
+        """See `RateLimiter`; a round has at most as many rollouts as there are actors now."""
+        super().restore(state)
+        left = self._rollouts_per_round if state.rollouts_left is None else state.rollouts_left
+        self._num_left = min(left, self._rollouts_per_round)
+        self._num_lost_batches = state.lost_batches
 
     def take_batch(self) -> bool:
         """Counts one batch as drawn, if it is the learner's turn and a batch is due."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import numpy.typing as npt
 
 from engine.replay.store import BoolArray, FloatArray, IntArray
 
@@ -89,7 +92,7 @@ class PrioritizedSampler:
         self._tree = SumTree(num_positions)
         self._is_transition = np.zeros(num_positions, np.bool_)
         self._num_transitions = 0
-        self._random = random
+        self.random = random
         self._alpha = priority_exponent
         self._beta = importance_exponent
         self._largest = 1.0
@@ -107,9 +110,9 @@ class PrioritizedSampler:
     def draw(self, num_samples: int) -> tuple[IntArray, FloatArray]:
         if not self._num_transitions:
             raise ValueError("nothing to draw from")
-        parts = np.arange(num_samples) + self._random.random(num_samples)
+        parts = np.arange(num_samples) + self.random.random(num_samples)
         positions = self._tree.find(parts * (self._tree.total / num_samples))
-        self._random.shuffle(positions)  # else strata would be sorted into different minibatches
+        self.random.shuffle(positions)  # else strata would be sorted into different minibatches
         probability = self._tree.get(positions) / self._tree.total
         weights = (self._num_transitions * probability) ** -self._beta
         return positions, weights / weights.max()
@@ -121,3 +124,19 @@ class PrioritizedSampler:
         if len(priorities):
             self._largest = max(self._largest, float(priorities.max()))
             self._tree.set(positions[usable], priorities**self._alpha)
+
+    def state(self, num_filled: int) -> dict[str, FloatArray]:
+        """Priorities, to the power of alpha, and the largest so far."""
+        leaves = self._tree.get(np.arange(num_filled)).copy()
+        return {"priority": leaves, "largest_priority": np.array([self._largest])}
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """See `Sampler`: sums are computed again, and are the same to the last bit."""
+        leaves, largest = (
+            np.asarray(state[name], np.float64) for name in ("priority", "largest_priority")
+        )
+        is_transition = self._is_transition[: len(leaves)]
+        if np.any(leaves < 0) or np.any(leaves[~is_transition] != 0) or largest[0] < 1:
+            raise ValueError("impossible priorities")
+        self._tree.set(np.arange(len(leaves)), leaves)
+        self._largest = float(largest[0])

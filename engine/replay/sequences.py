@@ -89,9 +89,7 @@ class SequenceStore(RolloutStore):
     def _forget(self, slot: int) -> None:
         """The rollout of this slot, if there is one, is about to be overwritten."""
         origin = self._origins[slot]
-        if origin is None:
-            return
-        if self._slots.get(origin) == slot:
+        if origin is not None and self._slots.get(origin) == slot:
             del self._slots[origin]
         if (following := self._following[slot]) != NONE:
             self._previous[following] = NONE
@@ -102,6 +100,24 @@ class SequenceStore(RolloutStore):
     def _link(self, earlier: int | None, later: int | None) -> None:
         if earlier is not None and later is not None:
             self._following[earlier], self._previous[later] = later, earlier
+
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """See `RolloutStore`; `previous` is the place of the rollout before, NONE without one."""
+        slots, first = self._slots_in_order(), self.numbers.start
+        previous = self._previous[slots]
+        place = (previous - first) % self.num_slots
+        return {**super().state(), "previous": np.where(previous == NONE, NONE, place)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """See `RolloutStore`. Rollouts to come are of other lives of their actors, so they never
+        follow one of these."""
+        slots, places = self._slots_in_order(), np.asarray(state["previous"], np.int64)
+        has_previous = places != NONE
+        known = places[has_previous]
+        if np.any((known < 0) | (known >= len(slots))) or len(np.unique(known)) < len(known):
+            raise ValueError("an impossible order of rollouts")
+        self._previous[slots[has_previous]] = slots[known]
+        self._following[slots[known]] = slots[has_previous]
 
     def _entries(
         self, is_step: BoolArray, errors: FloatArray | None

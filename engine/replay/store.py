@@ -185,6 +185,37 @@ class RolloutStore:
         """Collection time of these samples, float64 [N], on the run's timeline."""
         return np.asarray(self._times_s[positions // self._positions_per_slot])
 
+    @property
+    def numbers(self) -> range:
+        """Numbers of the rollouts in the store, the oldest first; number n is in slot n modulo
+        `num_slots`."""
+        return range(max(0, self._num_inserted - self.num_slots), self._num_inserted)
+
+    def rollout(self, number: int) -> npt.NDArray[np.uint8]:
+        """The buffer of a rollout in the store, not copied."""
+        return np.asarray(self._buffer[number % self.num_slots])
+
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Copies of what it knows of its rollouts beside their buffers, in the order of
+        `numbers`."""
+        slots = self._slots_in_order()
+        return {"version": self._versions[slots], "time_s": self._times_s[slots]}
+
+    def skip_to(self, number: int) -> None:
+        """The next rollout gets this number; the store must be empty."""
+        self._num_inserted = number
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Takes over what `state` has, once all its rollouts were inserted again, in order.
+
+        Raises:
+            ValueError: It cannot be of these rollouts.
+        """
+
+    def _slots_in_order(self) -> IntArray:
+        numbers = self.numbers
+        return np.arange(numbers.start, numbers.stop) % self.num_slots
+
 
 @dataclass(frozen=True)
 class _Transitions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from engine.messages import AnyMessage, StepRequested, StepTaken
-from engine.progress import MeanReturn, Progress, RunCounters
+from engine.progress import LimiterState, MeanReturn, Progress, RunCounters
 from engine.roles.events import Event
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.trace.records import Record
@@ -141,6 +141,24 @@ class SetPriorities:
 
 
 @dataclass(frozen=True)
+class SaveReplay:
+    """Replay buffer: begin to save the store as it is now, beside everything else.
+
+    `has_batch`: the last batch that was drawn has not been trained on yet, and belongs to it.
+    """
+
+    version: int
+    limiter: LimiterState
+    env_steps_consumed: int | None
+    has_batch: bool
+
+
+@dataclass(frozen=True)
+class PollReplay:
+    """Replay buffer: ask how saving goes. Gives `ReplaySaved` or `ReplayUnsaved`."""
+
+
+@dataclass(frozen=True)
 class ForgetActor:
     """Buffer: accept nothing more from this incarnation of an actor, nor from earlier ones."""
 
@@ -232,6 +250,8 @@ Command: TypeAlias = (
     | InsertRollout
     | DrawSamples
     | SetPriorities
+    | SaveReplay
+    | PollReplay
     | ForgetActor
     | SaveCheckpoint
     | Evaluate

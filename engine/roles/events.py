@@ -108,6 +108,24 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True)
+class ReplaySaved:
+    """A replay store was saved, or `error` says why not; those saved earlier are unchanged.
+
+    `num_bytes` were written in `seconds`, beside the buffer's other work.
+    """
+
+    version: int
+    num_bytes: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ReplayUnsaved:
+    """Saving the replay store goes on."""
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something to record in the trace, as an event of this kind."""
 
@@ -141,6 +159,8 @@ Event: TypeAlias = (
     | StepWanted
     | EnvironmentStepped
     | CheckpointWritten
+    | ReplaySaved
+    | ReplayUnsaved
     | Noted
     | SamplesDrawn
     | Evaluated

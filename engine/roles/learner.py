@@ -22,6 +22,7 @@ from engine.messages import (
     ModelMerged,
     ModelOffered,
     PrioritiesArrived,
+    ReplayDue,
     Report,
     SamplesArrived,
     Start,
@@ -79,6 +80,7 @@ class LearnerRole:
         buffer: Address that it takes batches from.
         cut: How many learners there are, and how they learn from each other.
         resumed: The checkpoint that the run resumes, if any. A learner's own counts start at zero.
+        keeps_replay: Whether the buffer saves its store with each checkpoint.
     """
 
     def __init__(
@@ -88,11 +90,14 @@ class LearnerRole:
         buffer: str,
         cut: Cut | None = None,
         resumed: Resumed | None = None,
+        *,
+        keeps_replay: bool = False,
     ) -> None:
         cut = cut or single_cut(experiment)
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
+        self._keeps_replay = keeps_replay
         knows_all = cut.groups == 1 or cut.is_joint
         self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
         """None if a reducer merges learners: only the coordinator knows what all have consumed."""
@@ -129,7 +134,7 @@ class LearnerRole:
         | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update… |
         | BatchSent, TimerFired | Send(BatchRequested) again if it is missing, Wake |
         | ModelMerged | BlendModel if it answers the last offer |
-        | CheckpointDue | SaveCheckpoint, between updates |
+        | CheckpointDue | between updates: SaveCheckpoint, Send(ReplayDue) if the store is kept |
         | Stop | between updates: Withdraw if learners update together, else SaveCheckpoint |
         | Exit | Quit |
         """
@@ -309,11 +314,17 @@ class LearnerRole:
 
     def _checkpoint_if_due(self, now_s: float) -> list[Command]:
         standing, self._due = self._due, None
-        return [] if standing is None else [self._checkpoint(standing, now_s)]
+        return [] if standing is None else self._checkpoint(standing, now_s)
 
-    def _checkpoint(self, standing: Standing, now_s: float, is_final: bool = False) -> Command:
+    def _checkpoint(
+        self, standing: Standing, now_s: float, is_final: bool = False
+    ) -> list[Command]:
+        """The buffer saves its store as it is when all messages sent to it so far are there."""
         counters = standing.brought_up(self._consumed_by_all, self._trained_by_all, now_s)
-        return SaveCheckpoint(self._version, counters, is_final, standing.known_return)
+        save = SaveCheckpoint(self._version, counters, is_final, standing.known_return)
+        if not self._keeps_replay:
+            return [save]
+        return [Send(self._buffer, ReplayDue(version=self._version, is_final=is_final)), save]
 
     def _written(self, event: CheckpointWritten, now_s: float) -> list[Command]:
         commands: list[Command] = []
@@ -330,4 +341,4 @@ class LearnerRole:
         return commands
 
     def _finish(self, now_s: float) -> list[Command]:
-        return [self._checkpoint(self._standing, now_s, is_final=True)]
+        return self._checkpoint(self._standing, now_s, is_final=True)

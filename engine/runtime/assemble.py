@@ -21,7 +21,7 @@ from engine.executors.remote_env import EnvironmentExecutor
 from engine.executors.replay_buffer import ReplayExecutor, make_limiter
 from engine.executors.rollout_queue import QueueExecutor
 from engine.messages import COORDINATOR, role_of
-from engine.progress import Progress, steps_left
+from engine.progress import Progress, RunCounters, steps_left
 from engine.roles.actor import ActorRole
 from engine.roles.buffer import BufferRole
 from engine.roles.coordinator.coordinator import CoordinatorRole
@@ -83,6 +83,11 @@ class Assembly:
     def version(self) -> int:
         """Version of the initial weights."""
         return self.info.resumed.version if self.info.resumed else 0
+
+    @property
+    def totals_before(self) -> RunCounters:
+        """Counters of the checkpoint that it resumes; zeros without one."""
+        return self.info.resumed.counters if self.info.resumed else RunCounters()
 
     @property
     def checkpoint(self) -> Path | None:
@@ -171,18 +176,38 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
         num_actors = len(blueprint.cut.actors_of(index))
         queue = BufferRole(index, experiment.staleness, per_batch, run.version, num_actors)
         return RoleInstance(queue, QueueExecutor(run.arena))
-    limit = experiment.stop.env_steps if blueprint.cut.groups == 1 else None
+    is_alone, resumed = blueprint.cut.groups == 1, run.info.resumed
+    executor = _replay_executor(index, run, blueprint)
     store = ReplayBufferRole(
         index,
         make_limiter(blueprint),
         blueprint.replay.capacity,
-        steps_left(limit, run.info.resumed),
+        steps_left(experiment.stop.env_steps if is_alone else None, resumed),
         run.version,
         keeps_in_step=blueprint.keeps_in_step,
+        consumed_before=run.totals_before.env_steps_consumed if is_alone else None,
+        saved=executor.saved_counts,
     )
+    return RoleInstance(store, executor)
+
+
+def _replay_executor(index: int, run: Assembly, blueprint: Blueprint) -> ReplayExecutor:
+    """Saves its store, and goes on with a saved one, if the experiment says so."""
+    checkpoints = run.run_dir / CHECKPOINTS_NAME if blueprint.keeps_replay else None
+    resumed = run.info.resumed.replays.get(index) if run.info.resumed else None
     if blueprint.cut.is_on_device:
-        return RoleInstance(store, DeviceReplayExecutor(blueprint, index, run.clock, run.resumes))
-    return RoleInstance(store, ReplayExecutor(blueprint, index, run.clock, run.arena, run.resumes))
+        return DeviceReplayExecutor(
+            blueprint, index, run.clock, run.resumes, checkpoints=checkpoints, resumed=resumed
+        )
+    return ReplayExecutor(
+        blueprint,
+        index,
+        run.clock,
+        run.arena,
+        run.resumes,
+        checkpoints=checkpoints,
+        resumed=resumed,
+    )
 
 
 def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstance:
@@ -201,7 +226,14 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
     compiles = run.compiles and not cut.is_joint  # joint learners synchronize between kernels
     origin = run.info.resumed
-    learner = LearnerRole(index, blueprint.experiment, f"buffer-{index}", cut, origin)
+    learner = LearnerRole(
+        index,
+        blueprint.experiment,
+        f"buffer-{index}",
+        cut,
+        origin,
+        keeps_replay=blueprint.keeps_replay,
+    )
     executor = LearnerExecutor(
         blueprint,
         checkpoints,

@@ -8,7 +8,7 @@ the same weights and were merged. Only the first group has evaluations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,6 +21,7 @@ Which: TypeAlias = Literal["last", "best"] | int
 """An integer is a version."""
 
 GROUPS = "group-*"
+"""Directories of the checkpoints of compute groups."""
 _VERSION = re.compile(r"v?([0-9]{1,10})(\.json)?")
 _MAX_LISTED = 10
 
@@ -66,12 +67,15 @@ def words_of(info: CheckpointInfo) -> str:
     )
 
 
-def choose_checkpoint(checkpoints: Path, which: Which) -> ChosenCheckpoint:
+def choose_checkpoint(
+    checkpoints: Path, which: Which, also: Callable[[Path], object] | None = None
+) -> ChosenCheckpoint:
     """Chooses among the checkpoints of a run and of its compute groups.
 
     Args:
         checkpoints: `checkpoints/` of a run; it need not exist.
         which: If that one is damaged, the next best or newest is taken; never another version.
+        also: Raises ConfigError for one that lacks something else.
 
     Raises:
         ConfigError: There is none; the error lists those that there are.
@@ -79,10 +83,19 @@ def choose_checkpoint(checkpoints: Path, which: Which) -> ChosenCheckpoint:
     refused: list[str] = []
     for path in _in_order(checkpoints, which, refused):
         try:
-            return ChosenCheckpoint(path, verify(path), tuple(refused))
+            info = verify(path)
+            if also is not None:
+                also(path)
+            return ChosenCheckpoint(path, info, tuple(refused))
         except ConfigError as error:
             refused.append(str(error))
     raise _none(checkpoints, which, refused)
+
+
+def group_of(path: Path) -> int:
+    """The compute group that has written a checkpoint; 0 if there is only one."""
+    _, has_number, number = path.parent.name.partition(GROUPS.removesuffix("*"))
+    return int(number) if has_number and number.isdecimal() else 0
 
 
 def _in_order(checkpoints: Path, which: Which, refused: list[str]) -> Iterable[Path]:

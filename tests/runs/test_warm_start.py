@@ -102,7 +102,7 @@ def test_exactly_what_fits_is_written_and_shipped(own: Path, tmp_path: Path):
     for name, values in found.items():
         assert np.array_equal(values, whole[f"network.{name}"])
     node = FakeNode(Host(name="a", connection="ssh", address="192.0.2.9", ports=None), {})
-    weights.ship(node, "/runs/r")
+    weights.ship(node, "/runs/r", ["buffer-0", "learner-0"])
     assert node.files == {"/runs/r/initial_weights.safetensors": weights.data}
     assert weights.warm_start.run_id == "finished"
     assert weights.warm_start.checkpoint == "v0000000008.json"

@@ -109,6 +109,8 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     resume_point = _resume_point(request, consent)
     inventory = _inventory(request, resume_point).limited(list(request.limit))
     experiment, document = _experiment(request, resume_point)
+    if resume_point is not None:
+        resume_point = resume_point.with_replays(experiment)
     directories = _module_directories(document)
     try:
         is_stated = "actors" in document.data

@@ -8,25 +8,30 @@ end; so is a log that was emptied there, since it can have grown past the size k
 A host is not trusted: `tianji_cli.storage.takings` lists what is accepted from it. Received files
 are never executed, never taken for the user's input, and never written through a link. A checkpoint
 is kept only if its checksum matches, and only such a one replaces older ones of the same learner.
+The same holds for a saved replay store, of which only new files are copied.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from engine.errors import ConfigError, HostUnreachableError, TianJiError
 from engine.files import ASIDE
-from engine.trace.checkpoint_file import MAX_INFO_BYTES, CheckpointInfo, info_of, read_info
+from engine.trace.checkpoint_file import MAX_INFO_BYTES, info_of, read_info
+from engine.trace.replay_file import MAX_INFO_BYTES as MAX_REPLAY_INFO_BYTES
+from engine.trace.replay_file import ReplayInfo, read_replay_info, replay_info_of
 from tianji_cli.connectors.base import Node
 from tianji_cli.runs.parallel import join_all
 from tianji_cli.storage.safe_files import append_descriptor, locked, make_inside, write_file
-from tianji_cli.storage.takings import MAX_TENSOR_BYTES, Share, takings_of
+from tianji_cli.storage.takings import MAX_REPLAY_BYTES, MAX_TENSOR_BYTES, Share, takings_of
 
 PERIOD_S = 1.0
 FINISH_S = 60.0
@@ -61,12 +66,20 @@ def fetch(node: Node, share: Share, remote: str, local: Path, *, everything: boo
     for name in takings.checkpoints:
         with suppress(ConfigError):  # no checkpoint, or incomplete: it is checked again
             _take_checkpoint(node, remote, local, name, there)
-    kept: dict[str, set[str]] = {}
-    for name in takings.checkpoints:
-        directory, _, file = name.rpartition("/")
-        kept.setdefault(directory, set()).add(file)
-    for directory, files in kept.items():
+    for directory, files in _by_directory(takings.checkpoints).items():
         _forget_older(local / directory, files)
+    until_s = math.inf if everything else time.monotonic() + PERIOD_S
+    for directory, files in _by_directory(takings.replays).items():
+        _take_replays(node, f"{remote}/{directory}", local, local / directory, files, until_s)
+
+
+def _by_directory(names: Sequence[str]) -> dict[str, list[str]]:
+    """The names of files, in their order."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        directory, _, file = name.rpartition("/")
+        found.setdefault(directory, []).append(file)
+    return found
 
 
 def _append(node: Node, source: str, local: Path, name: str, size: int) -> None:
@@ -146,20 +159,96 @@ def _take_checkpoint(
     if there.get(tensors) != info.num_bytes or info.num_bytes > MAX_TENSOR_BYTES:
         raise ConfigError("its tensors are missing", where=f"{node.name}: {name}")
     with _alone_in(local, path.parent):
-        _take_tensors(node, f"{remote}/{tensors}", local / tensors, info)
+        source = f"{remote}/{tensors}"
+        _take_verified(node, source, local / tensors, info.num_bytes, info.sha256)
         write_file(path, data)
 
 
-def _take_tensors(node: Node, source: str, path: Path, info: CheckpointInfo) -> None:
+def _take_replays(
+    node: Node, remote: str, local: Path, directory: Path, names: Sequence[str], until_s: float
+) -> None:
+    """Copies the saved replay stores of one buffer, as far as time allows: traces come first.
+
+    They share most of their files, so a newer one costs little. Only a complete one replaces older
+    ones that the host no longer keeps.
+    """
+    here = {path.name for path in directory.glob("v*.json")}
+    infos: dict[str, ReplayInfo] = {}
+    for name in names:
+        if name in here or any(name < other for other in here):
+            continue
+        data = node.read(f"{remote}/{name}", 0, MAX_REPLAY_INFO_BYTES + 1)
+        with suppress(ConfigError):  # incomplete, or removed: it is checked again
+            infos[name] = info = replay_info_of(data, name, f"{node.name}: {remote}/{name}")
+            if not _take_replay(node, remote, local, directory, info, until_s):
+                break
+            with _alone_in(local, directory):
+                write_file(directory / name, data)
+            here.add(name)
+    if here:
+        with _alone_in(local, directory):
+            _forget_older_replays(directory, names, infos.values())
+
+
+def _take_replay(
+    node: Node, remote: str, local: Path, directory: Path, info: ReplayInfo, until_s: float
+) -> bool:
+    """Copies the missing files of a saved store.
+
+    Returns:
+        False if time is up.
+
+    Raises:
+        ConfigError: It is too large, or a checksum does not match.
+    """
+    if info.num_kept * info.rollout_bytes + info.num_bytes > MAX_REPLAY_BYTES:
+        raise ConfigError("its replay store is too large", where=node.name)
+    checksums = info.checksums
+    for name, num_bytes in info.sizes.items():
+        if os.path.lexists(directory / name):
+            continue
+        if time.monotonic() > until_s:
+            return False
+        with _alone_in(local, directory):
+            source = f"{remote}/{name}"
+            _take_verified(node, source, directory / name, num_bytes, checksums[name])
+    return True
+
+
+def _forget_older_replays(
+    directory: Path, there: Sequence[str], coming: Iterable[ReplayInfo]
+) -> None:
+    """Deletes saved stores that the host no longer keeps, and files that no other one needs."""
+    here = sorted(directory.glob("v*.json"))
+    newest = max((path.name for path in here if path.name in there), default="")
+    wanted = {name for info in coming for name in info.sizes}
+    for path in here:
+        if path.name < newest and path.name not in there:
+            path.unlink()
+            continue
+        with suppress(ConfigError):
+            wanted |= set(read_replay_info(path).sizes)
+    for pattern in ("v*.safetensors", "s*.rollouts"):
+        for file in directory.glob(pattern):
+            if file.name not in wanted:
+                file.unlink()
+
+
+def _take_verified(node: Node, source: str, path: Path, num_bytes: int, checksum: str) -> None:
+    """Copies a file of which size and checksum are known.
+
+    Raises:
+        ConfigError: The checksum does not match; nothing of it is kept.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     digest = hashlib.sha256()
     try:
         with beside.open("xb") as file:
-            for chunk in _chunks(node, source, 0, info.num_bytes):
+            for chunk in _chunks(node, source, 0, num_bytes):
                 digest.update(chunk)
                 file.write(chunk)
-        if digest.hexdigest() != info.sha256:
-            raise ConfigError("its tensors do not match its checksum", where=source)
+        if digest.hexdigest() != checksum:
+            raise ConfigError("it does not match its checksum", where=source)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -6,21 +6,27 @@ those after the checkpoint; the new manifest names the old run, and its counters
 
 from __future__ import annotations
 
+import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from engine.errors import ConfigError, TianJiError
-from engine.progress import Resumed, steps_left
+from engine.messages import role_of
+from engine.progress import Resumed, RunCounters, steps_left
 from engine.spec import Experiment
-from engine.trace.checkpoint_choice import GROUPS, choose_checkpoint
+from engine.trace.checkpoint_choice import GROUPS, choose_checkpoint, group_of
 from engine.trace.checkpoint_file import CheckpointInfo, check_identity, is_identity
 from engine.trace.records import SCHEMA_VERSION
+from engine.trace.replay_file import REPLAYS, ReplayInfo, replay_directory, verify_replay
 from engine.wording import plural
 from tianji_cli.config.inventory import Inventory, check_host
 from tianji_cli.connectors.base import Node
+from tianji_cli.provisioning.shipping import make_directories
 from tianji_cli.runs.detached import DetachedRun
 from tianji_cli.runs.manifest import DECIDING
 from tianji_cli.storage.consent import NOBODY, Consent, words_of_host
@@ -51,6 +57,7 @@ class ResumePoint:
         directory: Where the checkpoint's files are.
         info: The checkpoint.
         notes: What the user should know about how it was found.
+        replays: Saved replay stores that the run goes on with, by number of their buffer.
     """
 
     paths: RunPaths
@@ -59,11 +66,41 @@ class ResumePoint:
     directory: Path
     info: CheckpointInfo
     notes: tuple[str, ...]
+    replays: Mapping[int, ReplayInfo] = field(default_factory=dict)
+
+    def with_replays(self, experiment: Experiment) -> ResumePoint:
+        """The newest checkpoint with which the replay store was saved, if that is wanted.
+
+        If there is none, the store of the resumed run is filled again.
+        """
+        if not experiment.checkpoint.replay or self.info.buffer.get("kind") != "replay":
+            return self
+        checkpoints, found = self.paths.checkpoints, {}
+
+        def verify_store(path: Path) -> None:
+            group = group_of(path)
+            found[group] = verify_replay(replay_directory(checkpoints, group) / path.name)
+
+        try:
+            chosen = choose_checkpoint(checkpoints, "last", verify_store)
+        except ConfigError:
+            note = f"{self.paths.run_id} has no checkpoint with a complete replay store"
+            return replace(self, notes=(*self.notes, note))
+        group = group_of(chosen.path)
+        replays = {group: found[group], **_newest_replays(checkpoints, but=group)}
+        notes = (f"not used: {text}" for text in chosen.refused)
+        return replace(
+            self,
+            directory=chosen.path.parent,
+            info=chosen.info,
+            notes=tuple(dict.fromkeys((*self.notes, *notes))),
+            replays=replays,
+        )
 
     @property
     def resumed(self) -> Resumed:
         """For the resumed run: what was in flight when the checkpoint was written is lost."""
-        counters = self.info.counters
+        counters = self.counters
         lost = counters.env_steps_collected - counters.env_steps_consumed
         return Resumed(
             run_id=self.paths.run_id,
@@ -72,6 +109,19 @@ class ResumePoint:
             updates=self.info.updates,
             counters=msgspec.structs.replace(counters, env_steps_dropped=lost),
             resumes=self.info.resumes + 1,
+            replays={buffer: info.version for buffer, info in self.replays.items()},
+        )
+
+    @property
+    def counters(self) -> RunCounters:
+        """At the checkpoint. A saved store knows best how many env steps were put into it."""
+        counters = self.info.counters
+        counts = [info.env_steps_consumed for info in self.replays.values()]
+        consumed = max(filter(None, counts), default=0) if len(counts) == 1 else 0
+        consumed = max(counters.env_steps_consumed, consumed)
+        collected = max(counters.env_steps_collected, consumed + counters.env_steps_dropped)
+        return msgspec.structs.replace(
+            counters, env_steps_consumed=consumed, env_steps_collected=collected
         )
 
     def check(self, experiment: Experiment) -> None:
@@ -81,7 +131,14 @@ class ResumePoint:
             ConfigError: It differs, or its stop rule is reached already.
         """
         check_identity(experiment, self.info)
-        stop, counters = experiment.stop, self.info.counters
+        here, there = (one.env.num_envs for one in (experiment, self.experiment))
+        if self.replays and here != there:
+            raise ConfigError(
+                f"{here} here, but the saved replay store has rollouts of {there} environments",
+                where="env.num_envs",
+                fix="leave it as it was, or fill the store again: -s checkpoint.replay=false",
+            )
+        stop, counters = experiment.stop, self.counters
         left = steps_left(stop.env_steps, self.resumed)
         if left is not None and left <= 0:
             raise ConfigError(
@@ -109,11 +166,14 @@ class ResumePoint:
 
     def words(self) -> list[str]:
         """Messages about what is restored and what is not, one per line."""
-        info, counters = self.info, self.info.counters
+        info, counters = self.info, self.counters
         is_replay = info.buffer.get("kind") == "replay"
         network = "network, target network" if is_replay else "network"
         anew = "environments, their random numbers, the window of returns"
-        if is_replay:
+        if self.replays:
+            stored = sum(self._env_steps_of(store) for store in self.replays.values())
+            network = f"replay store ({plural(stored, 'env step')}), {network}"
+        elif is_replay:
             anew += (
                 f"; the replay store is filled again ({info.buffer['min_size']} env steps first)"
             )
@@ -128,23 +188,44 @@ class ResumePoint:
             f"started afresh: {anew}",
         ]
 
+    def _env_steps_of(self, store: ReplayInfo) -> int:
+        most = int(str(self.info.buffer.get("capacity", 0)))
+        return min(store.limiter.inserted, most)
+
     def copy_to(self, paths: RunPaths) -> None:
         """Copies the checkpoint into the new run, which then no longer needs the old one.
+
+        Files of saved replay stores never change, so on one file system they get a second name.
 
         Raises:
             OSError: It cannot be written.
         """
         for name in (self.info.tensors_name, self.info.name):
             shutil.copyfile(self.directory / name, paths.checkpoints / name)
+        for buffer, info in self.replays.items():
+            source = replay_directory(self.paths.checkpoints, buffer)
+            target = replay_directory(paths.checkpoints, buffer)
+            target.mkdir()
+            for name in (*info.sizes, info.name):
+                _link_or_copy(source / name, target / name)
 
-    def ship(self, node: Node, run_dir: str) -> None:
-        """Copies the checkpoint to a remote host.
+    def ship(self, node: Node, run_dir: str, roles: Collection[str]) -> None:
+        """Copies the checkpoint, and the replay stores of these roles, to their host.
 
         Raises:
             HostUnreachableError: The host cannot be reached.
+            PreflightError: It refuses.
         """
-        for name in (self.info.tensors_name, self.info.name):
-            node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
+        if any(role_of(role) != "buffer" for role in roles):
+            for name in (self.info.tensors_name, self.info.name):
+                node.put(f"{run_dir}/checkpoints/{name}", (self.directory / name).read_bytes())
+        for buffer, info in self.replays.items():
+            if f"buffer-{buffer}" in roles:
+                source = replay_directory(self.paths.checkpoints, buffer)
+                target = f"{run_dir}/checkpoints/{source.name}"
+                make_directories(node, [target])
+                for name in (*info.sizes, info.name):
+                    node.put(f"{target}/{name}", (source / name).read_bytes())
 
 
 def find_resume_point(results: Path, name: str, consent: Consent = NOBODY) -> ResumePoint:
@@ -237,6 +318,28 @@ def _refuse_running(paths: RunPaths, consent: Consent) -> list[str]:
                 fix=f"{command_for('down', paths.root)} brings them here",
             )
     return notes
+
+
+def _newest_replays(checkpoints: Path, but: int) -> dict[int, ReplayInfo]:
+    """Of each other buffer, the newest complete store: learners of other groups write checkpoints
+    at other versions, and all groups resume from one of them."""
+    found: dict[int, ReplayInfo] = {}
+    for directory in sorted(checkpoints.glob(REPLAYS)):
+        number = directory.name.rpartition("-")[2]
+        if not number.isdecimal() or int(number) == but:
+            continue
+        for path in sorted(directory.glob("v*.json"), reverse=True):
+            with suppress(ConfigError):
+                found[int(number)] = verify_replay(path)
+                break
+    return found
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _lines(notes: list[str]) -> str:

@@ -199,7 +199,7 @@ class RunSession:
         provisioner = Provisioner(order, listener.phase, self.reach)
         interrupts.on_interrupt = provisioner.interrupt
         try:
-            return self._with_learners(provisioner.provision(self.plan.hosts))
+            return self._with_writers(provisioner.provision(self.plan.hosts))
         finally:
             interrupts.on_interrupt = None
 
@@ -287,16 +287,21 @@ class RunSession:
         parts = tuple(ready_host.part for ready_host in ready_hosts.values())
         return Deployment(run_id=self.run_id, parts=parts)
 
-    def _with_learners(self, ready_hosts: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
-        """The same, with the learners of each host, from which checkpoints are accepted."""
-        learners: dict[str, list[int]] = {host: [] for host in ready_hosts}
+    def _with_writers(self, ready_hosts: Mapping[str, ReadyHost]) -> dict[str, ReadyHost]:
+        """The same, with the learners and buffers of each host, whose checkpoints and replay
+        stores are accepted from it."""
+        found: dict[str, dict[str, list[int]]] = {host: {} for host in ready_hosts}
         for placement in self.plan.placements:
-            found = (index_of(role) for role in placement.roles if role_of(role) == "learner")
-            learners[placement.host].extend(found)
+            for role in placement.roles:
+                found[placement.host].setdefault(role_of(role), []).append(index_of(role))
         return {
             host: replace(
                 ready_host,
-                part=msgspec.structs.replace(ready_host.part, learners=tuple(learners[host])),
+                part=msgspec.structs.replace(
+                    ready_host.part,
+                    learners=tuple(found[host].get("learner", ())),
+                    buffers=tuple(found[host].get("buffer", ())),
+                ),
             )
             for host, ready_host in ready_hosts.items()
         }

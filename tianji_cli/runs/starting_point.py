@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from engine.errors import PreflightError
@@ -12,7 +12,7 @@ from tianji_cli.planning.plan import Plan
 from tianji_cli.provisioning.provision import ReadyHost
 from tianji_cli.storage.run_dir import RunPaths
 
-_READERS = frozenset({"learner", "reducer"})
+_READERS = frozenset({"learner", "reducer", "buffer"})
 """Roles that begin with these files."""
 
 
@@ -23,8 +23,8 @@ class StartingPoint(Protocol):
         """Copies it into the new run here; raises OSError."""
         ...
 
-    def ship(self, node: Node, run_dir: str) -> None:
-        """Copies it to a remote host; raises HostUnreachableError."""
+    def ship(self, node: Node, run_dir: str, roles: Collection[str]) -> None:
+        """Copies what these roles need to their host; raises HostUnreachableError."""
         ...
 
 
@@ -48,7 +48,8 @@ def ship_copies(point: StartingPoint, plan: Plan, ready_hosts: Mapping[str, Read
     Raises:
         HostUnreachableError: A host cannot be reached.
     """
-    reading = {p.host for p in plan.placements if not _READERS.isdisjoint(map(role_of, p.roles))}
     for host, ready_host in ready_hosts.items():
-        if ready_host.node.is_remote and host in reading:
-            point.ship(ready_host.node, ready_host.part.run_dir)
+        there = [role for p in plan.placements if p.host == host for role in p.roles]
+        reading = [role for role in there if role_of(role) in _READERS]
+        if ready_host.node.is_remote and reading:
+            point.ship(ready_host.node, ready_host.part.run_dir, reading)

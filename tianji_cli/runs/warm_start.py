@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.messages import role_of
 from engine.spec import Experiment
 from engine.trace.checkpoint_choice import (
     ChosenCheckpoint,
@@ -63,13 +65,14 @@ class InitialWeights:
         """
         paths.initial_weights.write_bytes(self.data)
 
-    def ship(self, node: Node, run_dir: str) -> None:
-        """Copies them to a remote host.
+    def ship(self, node: Node, run_dir: str, roles: Collection[str]) -> None:
+        """Copies them to a remote host, if one of its roles begins with them.
 
         Raises:
             HostUnreachableError: The host cannot be reached.
         """
-        node.put(f"{run_dir}/{WEIGHTS_NAME}", self.data)
+        if any(role_of(role) != "buffer" for role in roles):
+            node.put(f"{run_dir}/{WEIGHTS_NAME}", self.data)
 
 
 @dataclass(frozen=True)

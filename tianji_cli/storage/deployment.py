@@ -41,6 +41,7 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
             do when they are written again.
         attempt: Of the `up` that started the run; empty for earlier releases.
         learners: Learners there, which write checkpoints; None in older files.
+        buffers: Buffers there, which may save their replay stores; older files lack it.
     """
 
     host: Host
@@ -50,6 +51,7 @@ class HostPart(msgspec.Struct, frozen=True, kw_only=True):
     inspector: str | msgspec.UnsetType = msgspec.UNSET
     attempt: str = ""
     learners: tuple[int, ...] | None = None
+    buffers: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def inspecting_module(self) -> str:
@@ -77,7 +79,12 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 def shares_of(parts: Sequence[HostPart]) -> dict[str, Share]:
     """What is accepted from each host of a run; the coordinator's host is the first."""
     return {
-        part.host.name: Share(part.host.name, number == 0, part.learners)
+        part.host.name: Share(
+            part.host.name,
+            number == 0,
+            part.learners,
+            () if part.buffers is msgspec.UNSET else part.buffers,
+        )
         for number, part in enumerate(parts)
     }
 

@@ -21,6 +21,8 @@ MAX_SUMMARY_BYTES = 1 << 20
 MAX_TRACE_BYTES = 1 << 34
 """Size limit of one table: ten times the largest ever written."""
 MAX_TENSOR_BYTES = 1 << 34
+MAX_REPLAY_BYTES = 1 << 38
+"""Of one saved replay store, before compression."""
 MAX_LOGS = 8192
 MAX_CHECKPOINTS = 100
 
@@ -28,6 +30,7 @@ _PROCESS = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 _TABLES = "|".join(map(table_of, RECORD_TYPES))
 _TABLE = re.compile(rf"trace/({_TABLES})\.jsonl")
 _INFO = re.compile(r"checkpoints/((group-\d{1,6})/)?v\d{10}\.json")
+_REPLAY = re.compile(r"checkpoints/replay-\d{1,6}/v\d{10}\.json")
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class Share:
         host: Its name in the inventory.
         is_head: Whether the coordinator is there.
         learners: Learners there; None if unknown, for runs of an earlier release.
+        buffers: Buffers there.
     """
 
     host: str
     is_head: bool
     learners: tuple[int, ...] | None = None
+    buffers: tuple[int, ...] = ()
 
     @property
     def checkpoint_directories(self) -> frozenset[str] | None:
@@ -51,6 +56,11 @@ class Share:
             return None
         groups = {f"checkpoints/group-{index}" for index in self.learners}
         return frozenset(groups | ({"checkpoints"} if 0 in self.learners else set()))
+
+    @property
+    def replay_directories(self) -> frozenset[str]:
+        """Directories of the saved replay stores of its buffers."""
+        return frozenset(f"checkpoints/replay-{index}" for index in self.buffers)
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,13 @@ class Takings:
         growing: Only ever appended to.
         replaced: Replaced as a whole.
         checkpoints: The JSON files of checkpoints, the newest of each directory, oldest first.
+        replays: Likewise of saved replay stores.
     """
 
     growing: dict[str, int]
     replaced: dict[str, int]
     checkpoints: tuple[str, ...]
+    replays: tuple[str, ...] = ()
 
 
 def takings_of(there: Mapping[str, int], share: Share) -> Takings:
@@ -79,6 +91,7 @@ def takings_of(there: Mapping[str, int], share: Share) -> Takings:
     growing: dict[str, int] = {}
     replaced: dict[str, int] = {}
     names: dict[str, list[str]] = {}
+    stores: dict[str, list[str]] = {}
     for name, size in sorted(there.items()):
         if log.fullmatch(name):
             kept = replaced if name.endswith(ASIDE) else growing
@@ -95,5 +108,11 @@ def takings_of(there: Mapping[str, int], share: Share) -> Takings:
             allowed = share.checkpoint_directories
             if allowed is None or directory in allowed:
                 names.setdefault(directory, []).append(name)
-    newest = [name for found in names.values() for name in found[-MAX_CHECKPOINTS:]]
-    return Takings(growing, replaced, tuple(newest))
+        elif _REPLAY.fullmatch(name) and name.rpartition("/")[0] in share.replay_directories:
+            stores.setdefault(name.rpartition("/")[0], []).append(name)
+    return Takings(growing, replaced, _newest(names), _newest(stores))
+
+
+def _newest(names: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Of each directory."""
+    return tuple(name for found in names.values() for name in found[-MAX_CHECKPOINTS:])

@@ -166,6 +166,7 @@ class CoordinatorRole:
     def _reported(self, event: Report, now_s: float) -> list[Command]:
         records = tuple(self._run.totals.add(record, now_s) for record in event.records)
         commands: list[Command] = [WriteTrace(records), *self._run.liveness.note(event.records)]
+        self._shutdown.hear(event.address, now_s)
         if self._phase is RunPhase.RUNNING:
             commands += self._check_stop_rules(now_s)
         if self._phase is RunPhase.RUNNING and role_of(event.address) == "evaluator":

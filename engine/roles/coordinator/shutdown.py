@@ -49,6 +49,8 @@ class Shutdown:
         self._ended_training_s = 0.0
         self._began_s = 0.0
         """When this phase started."""
+        self._heard_s = 0.0
+        """When a buffer last reported something."""
 
     def begin(self, reason: str, now_s: float) -> list[Command]:
         """Starts the shutdown."""
@@ -83,9 +85,14 @@ class Shutdown:
             commands += self._end(now_s)
         return commands
 
+    def hear(self, address: str, now_s: float) -> None:
+        """A buffer that reports something while it is awaited still saves its store."""
+        if self.phase is RunPhase.DRAINING and role_of(address) == "buffer":
+            self._heard_s = min(now_s, self._began_s + MAX_STOP_S)
+
     def tick(self, now_s: float) -> list[Command]:
         """Gives up silent roles after the time-out."""
-        if now_s < self._began_s + self._limit_s(now_s):
+        if now_s < max(self._began_s, self._heard_s) + self._limit_s(now_s):
             return []
         commands: list[Command] = []
         for actor in self._housekeeping.stuck_actors(self._awaited()):  # known, and not a failure
