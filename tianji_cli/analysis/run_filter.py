@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from tianji_cli.analysis.runs import RunRow
 
 STATUSES = ("ok", "failed", "interrupted", "detached", "unfinished", "unreadable")
-KIND_NAMES = ("run", "study", "bench", "scaling", "transport")
+KIND_NAMES = ("run", "study", "bench", "scaling", "transport", "published")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -42,7 +42,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     reached: bool | None = None
     time_to_threshold_s: float | None = None
-    kind: Literal["run", "study", "bench", "scaling", "transport"] = "run"
+    kind: Literal["run", "study", "bench", "scaling", "transport", "published"] = "run"
     num_cells: int | None = None
     """Of a study or benchmark only."""
     num_cells_finished: int | None = None

@@ -14,7 +14,7 @@ from engine.config.config_file import Document, apply_settings, read_yaml, sugge
 from engine.errors import ConfigError
 from tianji_cli.config.lookup import find_file, is_file, study_file, study_names
 
-Stem = Literal["study", "bench", "scaling", "transport"]
+Stem = Literal["study", "bench", "scaling", "transport", "published"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,15 @@ TRANSPORT = KindInfo(
     "tianji_cli.commands.benchmarks.bench_transport",
     "sizes_bytes",
 )
-KINDS = {kind.name: kind for kind in (STUDY, COMPARISON, SCALING, TRANSPORT)}
+PUBLISHED = KindInfo(
+    "published",
+    "published",
+    "a reproduction of published results",
+    "tianji_cli.commands.benchmarks.bench_published",
+    "rows",
+    journal="runs.jsonl",
+)
+KINDS = {kind.name: kind for kind in (STUDY, COMPARISON, SCALING, TRANSPORT, PUBLISHED)}
 
 
 def find_suite(name: str) -> Path:

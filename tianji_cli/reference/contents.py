@@ -8,6 +8,7 @@ import msgspec
 
 from engine.graph.policy import DistributionPolicy
 from engine.spec import Experiment, Spec
+from tianji_cli.bench.published.suite import PublishedSuite
 from tianji_cli.bench.scaling.suite import ScalingSuite
 from tianji_cli.bench.study.spec import Study
 from tianji_cli.bench.tasks.from_experiment import TaskBase
@@ -143,6 +144,17 @@ def _suites() -> list[Chapter]:
             prefix="study",
             about=("Given to `tianji bench` ([studies](studies.md)); `-s` sets any key.",),
             sections=tuple(sections_of([Source(spec=Study, title=TOP, tag=("kind", "study"))])),
+        ),
+        Chapter(
+            title="Suites of published results",
+            prefix="published",
+            about=(
+                "Given to `tianji bench` ([published results](bench.md#published-results)); `-s`"
+                " sets any key.",
+            ),
+            sections=tuple(
+                sections_of([Source(spec=PublishedSuite, title=TOP, tag=("kind", "published"))])
+            ),
         ),
     ]
 

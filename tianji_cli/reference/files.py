@@ -46,8 +46,9 @@ class SuiteRow(ListedRow, frozen=True, kw_only=True):
 
     Attributes:
         name: As after `tianji bench`.
-        kind: `comparison`, `scaling`, `transport` or `study`; empty if it cannot be read.
-        tasks: Their names; suites of other kinds have none.
+        kind: `comparison`, `scaling`, `transport`, `study` or `published`; empty if it cannot be
+            read.
+        tasks: Their names, or those of its rows; suites of other kinds have none.
         about: Its summary, or what is wrong with the file.
         is_shipped: Whether it comes with TianJi.
     """
@@ -147,7 +148,7 @@ def _suite(path: Path, name: str, is_shipped: bool) -> SuiteRow | None:
         kind = kind_of_suite(document).name
     except ConfigError as error:
         return SuiteRow(name=name, about=str(error), is_shipped=is_shipped)
-    tasks = document.data.get("tasks")
+    tasks = document.data.get("tasks", document.data.get("rows"))
     return SuiteRow(
         name=name,
         kind=kind,

@@ -39,7 +39,7 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     run_id: str
-    kind: Literal["run", "study", "bench", "scaling", "transport"]
+    kind: Literal["run", "study", "bench", "scaling", "transport", "published"]
     status: str
     liveness: Liveness
     problem: str

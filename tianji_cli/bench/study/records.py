@@ -16,7 +16,15 @@ import msgspec
 from engine.files import read_regular
 from engine.spec import Scalar
 from engine.trace.summary import Summary
-from tianji_cli.bench.cells import SCHEMA_VERSION, CampaignFiles, Manifest, Result
+from tianji_cli.bench.cells import (
+    SCHEMA_VERSION,
+    CampaignFiles,
+    CellT,
+    Manifest,
+    ManifestT,
+    Result,
+    ResultT,
+)
 from tianji_cli.bench.kinds import STUDY
 from tianji_cli.bench.machine import check_same
 from tianji_cli.bench.study.spec import Study
@@ -94,25 +102,56 @@ class StudyRun(Result[StudyCell], frozen=True, kw_only=True):
     """The most other runs of the study that shared its hosts at once; times say nothing then."""
 
 
-class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
+class JournalFiles(CampaignFiles[ManifestT, CellT, ResultT]):
     """Where the files are: the results in one file, each run in a directory of its own."""
-
-    kind = STUDY
-    manifest_type = StudyManifest
-    result_type = StudyRun
-    more_report_files = ("README.md", "best.yaml", "best")
 
     @property
     def records(self) -> Path:
-        return self.root / STUDY.journal
+        return self.root / self.kind.journal
 
     @property
     def runs(self) -> Path:
         """The runs' own directories."""
         return self.root / "runs"
 
-    def cell(self, cell: StudyCell) -> Path:
+    def cell(self, cell: CellT) -> Path:
         return named_inside(self.runs, cell.name)
+
+    def read_results(self, manifest: ManifestT) -> dict[CellT, ResultT]:
+        """The finished runs, in planned order; a line truncated by a crash is no run."""
+        found = {}
+        for number, line in enumerate(whole_lines(self.records), start=1):
+            where = f"{self.records}:{number}"
+            run = decode(line, self.result_type, SCHEMA_VERSION, self.kind.title, where)
+            check_same(manifest.machine, [run.machine_id], where)
+            found[run.cell] = run
+        return {cell: found[cell] for cell in self.cells_of(manifest) if cell in found}
+
+    def write_result(self, cell: CellT, result: ResultT) -> None:
+        """Adds one finished run; removes a last line that a crash truncated first."""
+        with os.fdopen(append_descriptor(self.records), "rb+") as file:
+            file.seek(0)
+            data = file.read()
+            file.truncate(data.rfind(b"\n") + 1)
+            file.write(msgspec.json.encode(result) + b"\n")
+
+    def keep_at(self, target: Self, manifest: ManifestT, results: Mapping[CellT, ResultT]) -> None:
+        """Copies the two input files of a report."""
+        manifest = redacted(manifest)
+        target.check_free(manifest)
+        target.root.mkdir(parents=True, exist_ok=True)
+        write_json(target.manifest, manifest)
+        lines = [redacted_json(line) + b"\n" for line in whole_lines(self.records)]
+        write_file(target.records, b"".join(lines))
+
+
+class StudyFiles(JournalFiles[StudyManifest, StudyCell, StudyRun]):
+    """The files of a study."""
+
+    kind = STUDY
+    manifest_type = StudyManifest
+    result_type = StudyRun
+    more_report_files = ("README.md", "best.yaml", "best")
 
     def experiment(self, task: str) -> Path:
         """The experiment that starts the runs of a task, from the manifest."""
@@ -134,35 +173,6 @@ class StudyFiles(CampaignFiles[StudyManifest, StudyCell, StudyRun]):
     @property
     def readme(self) -> Path:
         return self.root / "README.md"
-
-    def read_results(self, manifest: StudyManifest) -> dict[StudyCell, StudyRun]:
-        """The finished runs, in the study's order; a line truncated by a crash is no run."""
-        found = {}
-        for number, line in enumerate(whole_lines(self.records), start=1):
-            where = f"{self.records}:{number}"
-            run = decode(line, StudyRun, SCHEMA_VERSION, STUDY.title, where)
-            check_same(manifest.machine, [run.machine_id], where)
-            found[run.cell] = run
-        return {cell: found[cell] for cell in manifest.cells if cell in found}
-
-    def write_result(self, cell: StudyCell, result: StudyRun) -> None:
-        """Adds one finished run; removes a last line that a crash truncated first."""
-        with os.fdopen(append_descriptor(self.records), "rb+") as file:
-            file.seek(0)
-            data = file.read()
-            file.truncate(data.rfind(b"\n") + 1)
-            file.write(msgspec.json.encode(result) + b"\n")
-
-    def keep_at(
-        self, target: Self, manifest: StudyManifest, results: Mapping[StudyCell, StudyRun]
-    ) -> None:
-        """Copies the two input files of a report."""
-        manifest = redacted(manifest)
-        target.check_free(manifest)
-        target.root.mkdir(parents=True, exist_ok=True)
-        write_json(target.manifest, manifest)
-        lines = [redacted_json(line) + b"\n" for line in whole_lines(self.records)]
-        write_file(target.records, b"".join(lines))
 
 
 def whole_lines(records: Path) -> list[bytes]:

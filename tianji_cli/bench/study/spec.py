@@ -163,7 +163,7 @@ def _check_task(study: Study, name: str, document: Document) -> None:
         check_run_id(f"{name}-{variant}", where)
         if "seed" in {*task.settings, *settings}:
             raise ConfigError("seeds belong to the study", where=where, fix="set seeds")
-        _check_experiment(task.experiment, study.settings_of(name, variant), where)
+        check_experiment_of(task.experiment, study.settings_of(name, variant), where)
 
 
 def _check_searched(study: Study, search: Search, name: str, document: Document) -> None:
@@ -190,8 +190,8 @@ def _check_searched(study: Study, search: Search, name: str, document: Document)
         words = study.settings_of(name, "", params)
         shown = ", ".join(setting_words(params))
         where = f"{document.where(('search', 'space'))}: {shown}"
-        experiment = _check_experiment(task.experiment, words, where)
-        _check_hyperparameters(experiment, where)
+        experiment = check_experiment_of(task.experiment, words, where)
+        check_hyperparameters(experiment, where)
         if search.objective == "time to threshold" and experiment.stop.return_threshold is None:
             raise ConfigError(
                 "the objective is the time to the threshold, but there is none",
@@ -200,7 +200,8 @@ def _check_searched(study: Study, search: Search, name: str, document: Document)
             )
 
 
-def _check_experiment(name: str, settings: Sequence[str], where: str) -> Experiment:
+def check_experiment_of(name: str, settings: Sequence[str], where: str) -> Experiment:
+    """The experiment of a task; an error names `where` the task is."""
     try:
         experiment, _ = load_experiment(find_file("experiments", name), settings)
     except ConfigError as error:
@@ -209,7 +210,7 @@ def _check_experiment(name: str, settings: Sequence[str], where: str) -> Experim
     return experiment
 
 
-def _check_hyperparameters(experiment: Experiment, where: str) -> None:
+def check_hyperparameters(experiment: Experiment, where: str) -> None:
     """Of algorithms that come with TianJi; others are checked when they run."""
     if experiment.named_modules:
         return

@@ -15,8 +15,9 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, scaling, transport; a"
-        " study: staleness, asynchrony, overlap, reference, spaces, search; or your own file.",
+        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, scaling, transport,"
+        " published; a study: staleness, asynchrony, overlap, reference, spaces, search; or your"
+        " own file.",
         autocompletion=completion.suites,
     ),
 ]
@@ -40,9 +41,10 @@ ParallelOption = Annotated[
     str | None,
     optional(
         "--parallel",
+        "--jobs",
         metavar="N|auto",
-        help="Runs of a study at once. Default: as many as the hosts of INVENTORY allow; on this"
-        " machine one.",
+        help="Runs of a study, or of published results, at once. Default: as many as the hosts of"
+        " INVENTORY allow; on this machine one.",
     ),
 ]
 CompareOption = Annotated[
@@ -56,7 +58,12 @@ CompareOption = Annotated[
 ]
 TaskOption = Annotated[
     list[str] | None,
-    optional("--task", metavar="TASK", help="Run only this task of the suite. Repeatable."),
+    optional(
+        "--task",
+        "--row",
+        metavar="TASK",
+        help="Run only this task of the suite, or row of published results. Repeatable.",
+    ),
 ]
 SeedsOption = Annotated[
     int | None,
@@ -105,7 +112,12 @@ SkipOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit 8 unless every cell reached its threshold.")
+    bool,
+    typer.Option(
+        "--strict",
+        help="Exit 8 unless every cell reached its threshold, and no row of published results is"
+        " worse.",
+    ),
 ]
 InstallOption = Annotated[
     list[str] | None,

@@ -79,14 +79,14 @@ def render_study_markdown(page: StudyPage, base: Path) -> str:
     parts = [
         f"# {study.name}",
         f"{study.summary}.",
-        *([_list(page.comparison.warnings)] if page.comparison.warnings else []),
+        *([markdown_list(page.comparison.warnings)] if page.comparison.warnings else []),
         *_search_parts(page),
         *_result_parts(page),
         *figures,
         "## Every run",
-        _table(RUN_HEADINGS, run_rows(page.runs)),
+        markdown_table(RUN_HEADINGS, run_rows(page.runs)),
         "## Provenance",
-        _table(("fact", "value"), fact_rows(page.manifest)),
+        markdown_table(("fact", "value"), fact_rows(page.manifest)),
         "Written by `tianji report` from `study.json` and `runs.jsonl` alone.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -113,7 +113,7 @@ def _search_parts(page: StudyPage) -> list[str]:
     parts = [
         part
         for search in found
-        for part in (_list(search.sentences), _table(search.headings, search.rows))
+        for part in (markdown_list(search.sentences), markdown_table(search.headings, search.rows))
     ]
     return [*parts, SEARCH_MEANING] if parts else []
 
@@ -122,14 +122,16 @@ def _result_parts(page: StudyPage) -> list[str]:
     if not (rows := result_rows(page.comparison)):
         return []
     lines = ratio_lines(page.comparison)
-    return [_table(HEADINGS, rows), *([_list(lines)] if lines else []), MEANING]
+    return [markdown_table(HEADINGS, rows), *([markdown_list(lines)] if lines else []), MEANING]
 
 
-def _list(lines: Sequence[str]) -> str:
+def markdown_list(lines: Sequence[str]) -> str:
+    """A list in Markdown."""
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines

@@ -1,0 +1,1 @@
+"""Published results, reproduced: suites, runs, records and verdicts."""
