@@ -67,6 +67,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     it there. For every algorithm; log-probabilities are those of what was chosen."""
     life_loss_terminates: bool = False
     """Atari: train as if a lost life ended the episode; the game itself continues."""
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    """What steps the environments. `envpool` (extra `envpool`) does so in C++, for those of Atari,
+    MuJoCo, classic control and Box2D that equal Gymnasium's; it refuses others, and wrappers."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
     wrappers: tuple[dict[str, WrapperValue], ...] = ()
@@ -78,6 +81,12 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
         """The environments of each split, as slices of a rollout's axis B."""
         size = self.num_envs // self.num_splits
         return [slice(first, first + size) for first in range(0, self.num_envs, size)]
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that step the environments of one actor, as far as the experiment says."""
+        given = self.kwargs.get("num_threads", 1)
+        return self.num_splits * (given if type(given) is int and given > 0 else 1)
 
     @property
     def named_modules(self) -> list[tuple[str, str]]:

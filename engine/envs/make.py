@@ -27,6 +27,8 @@ from engine.envs.checked import checked
 from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
 from engine.envs.names import EXTRAS, extra_of, family_of, nearest, newer_version
+from engine.envs.pool.catalogue import ENVPOOL, task_of
+from engine.envs.pool.vector import PoolVectorEnv
 from engine.envs.wrappers import refuse_vector_only, wrappings_of
 from engine.errors import ConfigError
 from engine.spaces.action_parts import parts_of
@@ -75,22 +77,20 @@ def _make_limited(
 def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
-    Uses Gymnasium's vectorised implementation if one is registered, and ale-py's C++ one for
-    Atari, unless `spec.wrappers` go around single environments; otherwise the copies are stepped
-    one after the other in this process. Return values are checked (`CheckedVectorEnv`). They take
-    flat actions (`engine.envs.actions`).
+    Uses EnvPool's if `spec.backend` says so. Else Gymnasium's vectorised implementation if one is
+    registered, and ale-py's C++ one for Atari, unless `spec.wrappers` go around single
+    environments; otherwise the copies are stepped one after the other in this process. Return
+    values are checked (`CheckedVectorEnv`). They take flat actions (`engine.envs.actions`).
 
     Args:
         spec: What is made.
-        render_mode: Gymnasium's, for environments that will be rendered. Copies are then single
-            environments where there are any: vectorised ones seldom render.
+        render_mode: Gymnasium's, for environments of Gymnasium that will be rendered. Copies are
+            then single environments where there are any: vectorised ones seldom render.
 
     Raises:
         ConfigError: Unknown id, missing dependency, or an exception of a constructor.
     """
-    options = {**_options(spec), **_render_options(spec, render_mode), **_wrapper_options(spec)}
-    with _told_by_name(spec):
-        env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
+    env = _pooled(spec) if spec.backend == ENVPOOL else _of_gymnasium(spec, render_mode)
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
@@ -100,6 +100,20 @@ def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvi
     if spec.squash_actions:
         env = SquashedActions(env, space)
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
+
+
+def _of_gymnasium(spec: EnvSpec, render_mode: str | None) -> VectorEnvironment:
+    options = {**_options(spec), **_render_options(spec, render_mode), **_wrapper_options(spec)}
+    with _told_by_name(spec):
+        env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
+    return env
+
+
+def _pooled(spec: EnvSpec) -> VectorEnvironment:
+    task = task_of(spec)
+    _require(ENVPOOL, spec)
+    with _told_by_name(spec):
+        return PoolVectorEnv(task, spec.num_envs)
 
 
 @contextmanager
@@ -168,10 +182,10 @@ def _render_options(spec: EnvSpec, render_mode: str | None) -> dict[str, Any]:
 
 def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
     if importlib.util.find_spec(package) is None:
-        extra = dict(EXTRAS.values())[package]
+        extra = dict(EXTRAS.values()).get(package, package)
         raise ConfigError(
             f"{spec.id} needs the package {package.replace('_', '-')}",
-            where="env.id",
+            where="env.backend" if package == ENVPOOL else "env.id",
             fix=install_command(extra, package.replace("_", "-")),
         )
     return importlib.import_module(package)

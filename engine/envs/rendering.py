@@ -20,6 +20,7 @@ from engine.blame import told
 from engine.envs.extras import install_command
 from engine.envs.make import VectorEnvironment, make_vector_env
 from engine.envs.names import extra_of, family_of
+from engine.envs.pool.catalogue import gymnasium_twin
 from engine.envs.torch_vector import is_of_tensors_only
 from engine.errors import ConfigError, RunFailedError
 from engine.spec import EnvSpec, Scalar
@@ -77,7 +78,8 @@ class RenderedEnv(Protocol):
 
 
 def make_rendered_env(spec: EnvSpec) -> RenderedEnv:
-    """Makes one environment that can be rendered, in the way that `make_vector_env` would.
+    """Makes one environment that can be rendered, in the way that `make_vector_env` would. It is
+    Gymnasium's also where EnvPool has stepped: those are equal.
 
     Args:
         spec: Of the run; how many environments an actor has does not matter.
@@ -85,7 +87,8 @@ def make_rendered_env(spec: EnvSpec) -> RenderedEnv:
     Raises:
         ConfigError: It cannot be made, or not for rendering.
     """
-    own = msgspec.structs.replace(spec, num_envs=1, num_splits=1, step_latency_ms=0.0)
+    twin = gymnasium_twin(spec)
+    own = msgspec.structs.replace(twin, num_envs=1, num_splits=1, step_latency_ms=0.0)
     if family_of(own.registered_id) == "ALE" and not own.wrappers:
         return _AtariTwins(own)
     return _SelfRendered(own)

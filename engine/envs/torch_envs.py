@@ -92,6 +92,12 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
             where="env.id",
             fix="use another policy, or add one with register_torch_environment",
         )
+    if spec.backend != "gymnasium":
+        raise ConfigError(
+            f"an on-device loop steps environments of tensors, not {spec.backend}'s",
+            where="env.backend",
+            fix="leave it out, or use another policy",
+        )
     if spec.wrappers:
         names = ", ".join(str(entry["name"]) for entry in spec.wrappers)
         raise ConfigError(

@@ -10,6 +10,7 @@ from gymnasium import registry, spaces
 
 from engine.envs.make import ATARI_OPTIONS
 from engine.envs.names import family_of
+from engine.envs.pool.catalogue import gymnasium_twin
 from engine.envs.wrappers import Wrapping, wrappings_of
 from engine.export.model_source import quoted
 from engine.export.ports import Ports
@@ -42,7 +43,7 @@ class Recipe:
 
 def recipe_of(experiment: Experiment) -> Recipe:
     """How the environment of a run is made, as `engine.envs.make` does."""
-    spec = experiment.env
+    spec = gymnasium_twin(experiment.env)
     family, wrappings = family_of(spec.registered_id), wrappings_of(spec)
     imports = {"gymnasium": "import gymnasium"}
     makes, notes = [], []

@@ -35,6 +35,7 @@ from engine.control_protocol import (
     ToForkserver,
     WorkerSpec,
 )
+from engine.envs.pool.catalogue import notes_on_backend
 from engine.errors import TianJiError, of_machine
 from engine.executors.warm_start import wanted_tensors
 from engine.host.cores import allowed_cores, idle_cores
@@ -126,7 +127,7 @@ class _ForkServer:
         return Prepared(
             facts=host_facts(),
             devices=blueprint.devices,
-            notes=notes_on_queue(blueprint),
+            notes=(*notes_on_queue(blueprint), *notes_on_backend(blueprint.env)),
             cores=cores,
             idle_cores=idle_cores(cores) if is_enough else (),
             taken=taken,

@@ -17,9 +17,9 @@ from tianji_cli.planning.plan import HostSetup, Plan, make_plan, wire
 from tianji_cli.planning.resources import (
     HostResources,
     cores_needed,
+    cores_wanted,
     planned_pinning,
     resources_of,
-    threads_of,
     with_resources,
 )
 
@@ -54,6 +54,24 @@ def test_processes_that_compute_get_cores_of_their_own_and_the_rest_share_the_re
 
 
 @pytest.mark.parametrize(
+    ("settings", "who"),
+    [
+        (["env.kwargs.num_threads=3"], "actor-0"),
+        (["env.num_splits=2"], "actor-0"),
+        (["env.kwargs.num_threads=2", "policy=environments"], "environment-0"),
+    ],
+)
+def test_threads_of_environments_get_cores_too(settings: list[str], who: str):
+    """They were all on the one core of their actor."""
+    made = plan("actors=1", *settings)
+    wanted = made.experiment.env.num_threads
+    seats = resources_of(made, {"a": offer(8)})
+    assert (len(seats[who].cores or ()), seats[who].threads) == (wanted, 1)
+    others = {name: seat for name, seat in seats.items() if name in ("actor-0", "learner-0")}
+    assert all(len(seat.cores or ()) == 1 for name, seat in others.items() if name != who)
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         (offer(0), "not pinned: this system cannot pin processes to cores"),
@@ -80,7 +98,7 @@ def test_an_inventory_that_limits_cores_is_kept_to_and_one_that_forbids_pinning_
 def test_what_a_plan_can_say_before_the_host_is_asked():
     made = plan("actors=2")
     (here,) = made.hosts
-    assert cores_needed(made.placements, threads_of(made)) == 4
+    assert cores_needed(made.placements, cores_wanted(made)) == 4
     assert planned_pinning(made, here, None) == "pinned if 4 cores are idle"
     assert planned_pinning(made, here, 3) == "not pinned: 3 cores for 5 processes"
     assert planned_pinning(made, here, 16) == "pinned if 4 of 16 cores are idle"

@@ -1,7 +1,8 @@
 """The resources of each process: device, threads, and its own cores if there are enough.
 
-A computing process is pinned to its own cores only if there are idle ones for all of them, and one
-for everything else on the host. Otherwise the kernel schedules them better.
+A computing process is pinned to its own cores, one for each of its threads, only if there are idle
+ones for all of them, and one for everything else on the host. Otherwise the kernel schedules them
+better.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ def resources_of(plan: Plan, available: Mapping[str, HostResources]) -> dict[str
         plan: The plan.
         available: The resources of each host.
     """
-    threads = threads_of(plan)
+    threads, wanted = threads_of(plan), cores_wanted(plan)
     found = {}
     for host in plan.hosts:
         here = [item for item in plan.placements if item.host == host.name]
         on_host = available[host.name]
-        cores, pinning = _deal(here, threads, host, on_host)
+        cores, pinning = _deal(here, wanted, host, on_host)
         for item in here:
             found[item.process] = ProcessResources(
                 host=host.name,
@@ -106,16 +107,26 @@ def threads_of(plan: Plan) -> dict[str, int]:
     }
 
 
-def cores_needed(here: Sequence[Placement], threads: Mapping[str, int]) -> int:
+def cores_wanted(plan: Plan) -> dict[str, int]:
+    """Cores for each process: as many as it has threads, of arithmetic or of environments."""
+    steps = "environment" if plan.graph.cut.has_remote_env else "actor"
+    of_envs = plan.experiment.env.num_threads
+    return {
+        item.process: max(threads, of_envs) if _plays(item, (steps,)) else threads
+        for item, threads in zip(plan.placements, threads_of(plan).values(), strict=True)
+    }
+
+
+def cores_needed(here: Sequence[Placement], wanted: Mapping[str, int]) -> int:
     """Idle cores needed so that each computing process has its own, and all others share one."""
-    return 1 + sum(threads[item.process] for item in here if _plays(item, COMPUTING))
+    return 1 + sum(wanted[item.process] for item in here if _plays(item, COMPUTING))
 
 
 def _deal(
-    here: Sequence[Placement], threads: Mapping[str, int], host: Host, on_host: HostResources
+    here: Sequence[Placement], wanted: Mapping[str, int], host: Host, on_host: HostResources
 ) -> tuple[dict[str, tuple[int, ...]], str]:
     """Cores of each process of a host, and the reason as text; empty if there are too few."""
-    needed, num_cores = cores_needed(here, threads), len(on_host.cores)
+    needed, num_cores = cores_needed(here, wanted), len(on_host.cores)
     within = {item.process: on_host.cores for item in here} if host.cores is not None else {}
     if not host.pin:
         return within, "not pinned, as the inventory asks"
@@ -129,7 +140,7 @@ def _deal(
         return within, f"not pinned: {words}, {needed} {is_or_are(needed)} needed"
     free = iter(on_host.idle_cores)
     own = {
-        item.process: tuple(next(free) for _ in range(threads[item.process]))
+        item.process: tuple(next(free) for _ in range(wanted[item.process]))
         for item in here
         if _plays(item, COMPUTING)
     }
@@ -179,7 +190,7 @@ def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:
         num_cores: Of the host, if known.
     """
     here = [item for item in plan.placements if item.host == host.name]
-    needed = cores_needed(here, threads_of(plan))
+    needed = cores_needed(here, cores_wanted(plan))
     if not host.pin:
         return "not pinned, as the inventory asks"
     if num_cores is None:

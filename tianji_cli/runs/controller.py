@@ -30,7 +30,7 @@ from engine.progress import Progress
 from engine.trace.warm_start import SavedTensor, TakenWeights
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan, most_connections, servers_on
-from tianji_cli.planning.resources import HostResources, cores_needed, threads_of
+from tianji_cli.planning.resources import HostResources, cores_needed, cores_wanted
 from tianji_cli.provisioning.probe import minor_of
 from tianji_cli.provisioning.provision import ReadyHost
 from tianji_cli.runs.channels import BEAT_S, SupervisorChannel, SupervisorChannels
@@ -138,7 +138,7 @@ class Controller:
             lease_s=LEASE_S if host in self._beats else None,
             gpus=spec.gpus,
             max_cores=spec.cores,
-            cores_needed=cores_needed(here, threads_of(self._plan)) if spec.pin else None,
+            cores_needed=cores_needed(here, cores_wanted(self._plan)) if spec.pin else None,
             init_weights=None if weights is None else dict(weights),
         )
 
