@@ -155,10 +155,10 @@ def test_every_observation_in_onnx(observation: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("squashes", [False, True])
+@pytest.mark.parametrize("how", ["", "squash_actions: true", "scale_actions: false"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_every_action_in_onnx(action: str, squashes: bool, tmp_path: Path) -> None:
-    keys = "squash_actions: true" if squashes and action in SQUASHED else ""
+def test_every_action_in_onnx(action: str, how: str, tmp_path: Path) -> None:
+    keys = how if action in SQUASHED else ""
     check(tmp_path, spaces_experiment(action=action, env=keys), ["onnx"])
 
 
