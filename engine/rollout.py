@@ -154,7 +154,8 @@ class SamplesInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The description of drawn samples, which every role can read without their arrays.
 
     Attributes:
-        env_steps: Inserted into the store before they were drawn.
+        env_steps: Inserted into the store before they were drawn, and its share of what runs had
+            consumed that this one resumes.
         drawn_s: When, on the coordinator's timeline.
         age_mean_s, age_max_s: Seconds from the end of a sample's rollout until then.
     """

@@ -57,8 +57,8 @@ class ProgressCount:
         if isinstance(batch, SamplesArrived):
             of_all = batch.samples.info.env_steps * self._groups
         else:
-            of_all = consumed if self._is_joint else consumed * self._groups
-        return min((self._before + of_all) / self._limit, 1.0)
+            of_all = self._before + (consumed if self._is_joint else consumed * self._groups)
+        return min(of_all / self._limit, 1.0)
 
 
 def staleness_row(

@@ -128,7 +128,7 @@ class InsertRollout:
 
 @dataclass(frozen=True)
 class DrawSamples:
-    """Replay buffer: draw one batch. Gives `SamplesDrawn`."""
+    """Replay buffer: draw one batch. Gives `SamplesDrawn`; `env_steps` as in `SamplesInfo`."""
 
     env_steps: int
 

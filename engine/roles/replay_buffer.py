@@ -73,6 +73,7 @@ class ReplayBufferRole(TicketBuffer):
         keeps_in_step: Whether actors wait for the weights of all batches drawn so far.
         consumed_before: Env steps consumed before the run was resumed; None if other groups consume
             too.
+        share_before: This store's part of the env steps consumed before that.
         saved: Of the store that it goes on with, if any.
     """
 
@@ -86,6 +87,7 @@ class ReplayBufferRole(TicketBuffer):
         *,
         keeps_in_step: bool = False,
         consumed_before: int | None = None,
+        share_before: int = 0,
         saved: SavedCounts | None = None,
     ) -> None:
         super().__init__(index, limiter)
@@ -96,6 +98,7 @@ class ReplayBufferRole(TicketBuffer):
         self._before = limiter.state
         """Counts that are not this run's own."""
         self._consumed_before = consumed_before
+        self._share_before = share_before
         self._keeps_in_step = keeps_in_step
         self._limiter = limiter
         self._capacity = capacity
@@ -280,7 +283,7 @@ class ReplayBufferRole(TicketBuffer):
             return []
         self._drawing, self._request = self._request, None
         self._next_batch += 1
-        return [DrawSamples(self._limiter.inserted)]
+        return [DrawSamples(self._share_before + self._inserted)]
 
     def _drawn(self, message: SamplesArrived, now_s: float) -> list[Command]:
         assert self._drawing is not None

@@ -186,6 +186,7 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
         run.version,
         keeps_in_step=blueprint.keeps_in_step,
         consumed_before=run.totals_before.env_steps_consumed if is_alone else None,
+        share_before=run.totals_before.env_steps_consumed // blueprint.cut.groups,
         saved=executor.saved_counts,
     )
     return RoleInstance(store, executor)

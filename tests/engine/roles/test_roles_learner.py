@@ -143,12 +143,18 @@ def test_an_update_is_told_the_share_of_env_steps_that_was_consumed_before():
     assert progress(deliver(endless, 1)) == 0.0, "no limit, no share"
 
 
+RESUMED = Resumed(
+    run_id="r",
+    checkpoint="c",
+    version=3,
+    updates=9,
+    counters=RunCounters(env_steps_collected=48, env_steps_consumed=48),
+    resumes=1,
+)
+
+
 def test_a_resumed_run_goes_on_with_the_share_that_it_had():
-    counters = RunCounters(env_steps_collected=48, env_steps_consumed=48)
-    resumed = Resumed(
-        run_id="r", checkpoint="c", version=3, updates=9, counters=counters, resumes=1
-    )
-    learner = make_learner(96, resumed)
+    learner = make_learner(96, RESUMED)
     learner.handle(Start(origin_ns=0), 0.0)
     learner.handle(WeightsExported(make_weights(3)), 0.0)
     assert progress(deliver(learner, 3)) == 0.5
@@ -171,9 +177,17 @@ def test_learners_count_for_all_of_them(merge: MergeRule, of_others: int, share:
 
 
 @pytest.mark.parametrize(("merge", "share"), [(None, 0.25), ("average", 0.5)])
-def test_with_replay_the_store_says_what_was_consumed(merge: MergeRule | None, share: float):
+@pytest.mark.parametrize("resumed", [None, RESUMED])
+def test_with_replay_the_store_says_what_was_consumed(
+    merge: MergeRule | None, share: float, resumed: Resumed | None
+):
+    """Before the run was resumed, too."""
     info = SamplesInfo(env_steps=16, drawn_s=0.0, age_mean_s=0.0, age_max_s=0.0)
-    learner = started(64, merge=merge)
+    learner = make_learner(
+        64, msgspec.structs.replace(resumed, version=0) if resumed else None, merge
+    )
+    learner.handle(Start(origin_ns=0), 0.0)
+    learner.handle(WeightsExported(make_weights(0)), 0.0)
     commands = learner.handle(SamplesArrived(0, Samples(info, np.zeros(8, np.uint8))), 1.0)
     assert only(commands, UpdateFromSamples).progress == share
 

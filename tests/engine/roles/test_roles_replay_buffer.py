@@ -22,10 +22,10 @@ from engine.messages import (
     TicketRequested,
     TicketVoided,
 )
-from engine.replay.limiter import RateLimiter, RoundLimiter
+from engine.replay.limiter import LimiterState, RateLimiter, RoundLimiter
 from engine.roles.commands import Command, DrawSamples, InsertRollout, Quit, SetPriorities
 from engine.roles.events import SamplesDrawn, TimerFired
-from engine.roles.replay_buffer import ReplayBufferRole
+from engine.roles.replay_buffer import ReplayBufferRole, SavedCounts
 from engine.rollout import Priorities, Samples, SamplesInfo
 from engine.testing import has, only, rollout_arrival, sent
 from engine.trace.records import Event, Ledger, Replay
@@ -63,6 +63,15 @@ def request(role: ReplayBufferRole, batch: int, attempt: int = 0) -> list[Comman
 
 def rows(commands: list[Command], kind: type) -> list:
     return [r for m in sent(commands, Report) for r in m.records if isinstance(r, kind)]
+
+
+def test_samples_say_what_was_consumed_before_them_also_before_the_run_was_resumed():
+    """A store that goes on counts what was inserted before; that is not counted twice."""
+    limiter = RateLimiter(ratio=2.0, min_size=8, batch_samples=16, rollout_steps=8, tolerance=32.0)
+    counts = SavedCounts(LimiterState(inserted=24, sampled=16), has_batch=False)
+    role = ReplayBufferRole(0, limiter, 20, None, share_before=40, saved=counts)
+    insert(role, 0)
+    assert only(request(role, 0), DrawSamples).env_steps == 40 + 8
 
 
 def test_a_rollout_goes_into_the_store_and_counts_as_consumed():

@@ -68,7 +68,11 @@ def experiment(name: str, env_steps: int) -> Experiment:
     )
     sizes = {"rollout_steps": 5, "replay_capacity": 600, "min_replay_size": 100, "n_step": 2}
     batch = {"batch_size": 16, "updates_per_batch": 2, "replay_ratio": 4.0}
-    return replace(base, algorithm={"name": name, "target_update_period": 3, **sizes, **batch})
+    schedules = {"epsilon_final": 0.1, "epsilon_decay_fraction": 0.9}
+    if name == "apex":  # with priorities
+        schedules["importance_exponent_final"] = 1.0
+    algorithm = {"name": name, "target_update_period": 3, **sizes, **batch, **schedules}
+    return replace(base, algorithm=algorithm)
 
 
 @dataclass
