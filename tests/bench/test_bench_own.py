@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import ConfigError
 from tianji_cli.bench.comparison.harness import check_environments
-from tianji_cli.bench.tasks.env_check import find_env_problems
+from tianji_cli.bench.tasks.env_check import EnvProblem, find_env_problems
 from tianji_cli.bench.tasks.suite import load_suite
 from tianji_cli.bench.tasks.work import BenchPpo
 
@@ -71,6 +71,26 @@ def test_an_experiment_that_others_cannot_do_is_refused(tmp_path: Path):
         load_suite(written(tmp_path, str(own)))
     with pytest.raises(ConfigError, match="no such file"):
         load_suite(written(tmp_path, "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_continuous_control_is_taken_from_an_experiment(tmp_path: Path, name: str):
+    settings = ["tasks.t.env.id=Pendulum-v1", "tasks.t.threshold=-200"]
+    suite = load_suite(written(tmp_path, f"pendulum_{name}"), settings)
+    task = suite.tasks["t"]
+    assert (task.algorithm_name, task.algorithm.batch_size) == (name, 256)
+    assert task.network.activation == "relu"
+
+
+def test_an_environment_whose_extra_is_missing_says_how_to_get_it(tmp_path: Path, monkeypatch):
+    words = 'MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`'
+    monkeypatch.setattr(
+        "tianji_cli.bench.comparison.harness.find_env_problems",
+        lambda ids: [EnvProblem(ids[0], words)],
+    )
+    with pytest.raises(ConfigError) as error:
+        check_environments(load_suite(written(tmp_path)))
+    assert error.value.fix == "pip install 'tianji-rl[mujoco]'"
 
 
 def test_every_environment_is_made_before_anything_starts(tmp_path: Path, monkeypatch):

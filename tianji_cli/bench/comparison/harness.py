@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from engine.envs.extras import install_command
+from engine.envs.names import extra_of
 from engine.errors import ConfigError, PreflightError
 from tianji_cli.bench.campaign import Campaign, read_campaign
 from tianji_cli.bench.cells import beginning, now_text
@@ -195,7 +196,8 @@ def check_environments(suite: Suite) -> None:
         raise ConfigError(
             found.problem,
             where=f"tasks.{by_id[found.env_id]}.env.id",
-            fix="an id that Gymnasium knows, or module:id with the module in the working directory"
+            fix=extra_of(found.problem)
+            or "an id that Gymnasium knows, or module:id with the module in the working directory"
             " or beside the suite",
         )
 

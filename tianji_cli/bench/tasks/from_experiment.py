@@ -98,6 +98,11 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
         )
     if not experiment.env.scale_actions:
         raise ConfigError("other systems are set up for scaled actions", where="env.scale_actions")
+    if not experiment.env.scale_actions:
+        raise ConfigError(
+            "other systems are not set up for actions in the environment's units",
+            where="env.scale_actions",
+        )
     for key in ("core", "encoders"):
         if getattr(experiment.network, key):
             raise ConfigError(
