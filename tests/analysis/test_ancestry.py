@@ -66,6 +66,20 @@ def test_without_the_run_before_the_report_is_of_what_is_there(chain: list[RunPa
     (examined,) = examine_runs(chain[2:])
     assert examined.curves.joints == ()
     assert len(examined.curves.episodes) == len(examined.run.episodes)
+    assert any("day2 is not there any more" in warning for warning in examined.warnings)
+
+
+def test_metrics_and_the_document_begin_with_the_first_run(chain: list[RunPaths]):
+    (examined,) = examine_runs(chain[2:])
+    for frame in examined.curves.metrics.values():
+        assert frame["t_s"].iloc[0] < JOINT_S
+        assert frame["t_s"].is_monotonic_increasing
+    (told,) = write_report(chain[2:], None).document.runs
+    assert [(one.run_id, one.t_s) for one in told.resumes] == [("day1", 4.0), ("day2", 8.0)]
+    assert told.curve is not None
+    assert told.curve.t_s == sorted(told.curve.t_s)
+    assert told.curve.env_steps[0] < 40_000 < told.curve.env_steps[-1]
+    assert 0 < len(told.curve.return_mean) <= 200
 
 
 def test_a_run_before_that_is_damaged_is_named_and_the_report_comes_out(chain: list[RunPaths]):

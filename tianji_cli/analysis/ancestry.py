@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.progress import RunCounters
 from engine.trace.reader import read_columns, read_table
-from engine.trace.records import Episode, Evaluation
+from engine.trace.records import Consumption, Episode, Evaluation
 from tianji_cli.analysis.run import ManifestView, read_manifest
 from tianji_cli.storage.run_dir import RunPaths
 
@@ -28,7 +28,7 @@ class Ancestor:
         run_id: Its id.
         until: Its progress up to then.
         window: Episodes in its mean return.
-        episodes, evaluations: Its rows until then.
+        episodes, evaluations, consumption: Its rows until then.
     """
 
     run_id: str
@@ -36,6 +36,7 @@ class Ancestor:
     window: int
     episodes: Sequence[Episode]
     evaluations: Sequence[Evaluation]
+    consumption: Sequence[Consumption]
 
 
 def ancestors_of(root: Path, manifest: ManifestView) -> tuple[list[Ancestor], str]:
@@ -46,15 +47,17 @@ def ancestors_of(root: Path, manifest: ManifestView) -> tuple[list[Ancestor], st
         manifest: Its own.
 
     Returns:
-        The runs, and why an existing one cannot be read; empty if all can.
+        The runs, and why one before them is not among them; empty if none is missing.
     """
     found: list[Ancestor] = []
     seen = {root.name}
     while len(found) < MAX_ANCESTORS:
         name = manifest.text("resumed_from", "run_id")
         paths = RunPaths(root.parent / name)
-        if not name or name in seen or Path(name).name != name or not paths.manifest.is_file():
+        if not name or name in seen or Path(name).name != name:
             break
+        if not paths.manifest.is_file():
+            return found, f"{name} is not there any more"
         seen.add(name)
         until = manifest.before
         try:
@@ -73,4 +76,5 @@ def _read(paths: RunPaths, manifest: ManifestView, until: RunCounters) -> Ancest
         window=manifest.return_window,
         episodes=read_columns(paths.trace, Episode, until_s=end_s),
         evaluations=[row for row in read_table(paths.trace, Evaluation) if row.t_s <= end_s],
+        consumption=[row for row in read_table(paths.trace, Consumption) if row.t_s <= end_s],
     )

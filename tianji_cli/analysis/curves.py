@@ -72,7 +72,7 @@ class RunCurves:
         profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
         joints: Where it resumed another run: seconds, env steps collected by then.
-        metrics: By name, from `metrics_over_time`.
+        metrics: By name, from `metrics_over_time`; also of the runs before it.
         group: Title of the runs with the same settings, of a comparison in which there are such;
             empty in others.
     """
@@ -109,6 +109,7 @@ def curves_of(
     production = to_frame(run.production, Production)
     consumption = to_frame(run.consumption, Consumption)
     nothing = to_frame((), Consumption)
+    trained = [row for one in before for row in one.consumption] + run.consumption
     return RunCurves(
         label=label,
         summary=summary,
@@ -134,7 +135,7 @@ def curves_of(
         profile=profile_of(run.profile),
         end_s=run.end_s,
         joints=tuple((one.until.elapsed_s, one.until.env_steps_collected) for one in before),
-        metrics=metrics_over_time(consumption, run.end_s),
+        metrics=metrics_over_time(to_frame(trained, Consumption), run.end_s),
     )
 
 

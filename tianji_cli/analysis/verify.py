@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.trace.summary import Summary
-from tianji_cli.analysis.ancestry import ancestors_of
+from tianji_cli.analysis.ancestry import Ancestor, ancestors_of
 from tianji_cli.analysis.check import num_checks, rebuild_counters, warnings_of
 from tianji_cli.analysis.curves import RunCurves, curves_of
 from tianji_cli.analysis.history import Disagreement
@@ -30,6 +30,7 @@ class ExaminedRun:
         num_ledger_rows_checked: Ledger rows that were balanced.
         warnings: Notes that a reader needs first.
         curves: Data of its plots.
+        before: The runs that it resumes, the earliest first.
     """
 
     run: RunData
@@ -40,6 +41,7 @@ class ExaminedRun:
     num_ledger_rows_checked: int
     warnings: Sequence[str]
     curves: RunCurves
+    before: Sequence[Ancestor] = ()
 
     @property
     def label(self) -> str:
@@ -82,7 +84,10 @@ def _examine(run: RunData, label: str) -> ExaminedRun:
     before, trouble = ancestors_of(run.paths.root, run.manifest)
     warnings = warnings_of(run, summary, disagreements)
     if trouble:
-        warnings.append(f"An earlier run that it resumes cannot be read: {trouble}.")
+        warnings.append(
+            f"An earlier run that it resumes cannot be read, so its curve does not begin with that:"
+            f" {trouble}."
+        )
     return ExaminedRun(
         run=run,
         summary=summary,
@@ -92,4 +97,5 @@ def _examine(run: RunData, label: str) -> ExaminedRun:
         num_ledger_rows_checked=num_rows,
         warnings=warnings,
         curves=curves_of(run, summary, label, before),
+        before=before,
     )

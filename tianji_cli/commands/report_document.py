@@ -13,9 +13,11 @@ from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.settings import Differences, differing_settings
 
 if TYPE_CHECKING:
+    from tianji_cli.analysis.curves import RunCurves
     from tianji_cli.analysis.verify import ExaminedRun
 
 REPORT_SCHEMA_VERSION = 1
+MAX_CURVE_POINTS = 200
 
 
 class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +29,27 @@ class WrongFigure(msgspec.Struct, frozen=True, kw_only=True):
     rebuilt: int | float | bool | None
 
 
+class ResumedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before, up to the checkpoint with which the next one goes on."""
+
+    run_id: str
+    t_s: float
+    env_steps_collected: int
+    episodes: int
+
+
+class ReturnCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean returns of full windows of training episodes, thinned out; over the runs before too."""
+
+    t_s: list[float]
+    env_steps: list[int]
+    return_mean: list[float]
+
+
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """A run in `report --json`; `summary` is null if the run wrote none.
 
-    `profile` is empty unless the run was profiled.
+    `profile` is empty unless the run was profiled, `resumes` unless it resumes runs that are there.
     """
 
     run_id: str
@@ -41,6 +60,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     disagreements: list[WrongFigure]
     warnings: list[str]
     profile: list[RoleProfile] = []
+    resumes: list[ResumedRun] = []
+    curve: ReturnCurve | None = None
 
 
 class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +100,31 @@ def document_of(
                 ],
                 warnings=list(examined.warnings),
                 profile=examined.curves.profile,
+                resumes=[
+                    ResumedRun(
+                        run_id=one.run_id,
+                        t_s=one.until.elapsed_s,
+                        env_steps_collected=one.until.env_steps_collected,
+                        episodes=len(one.episodes),
+                    )
+                    for one in examined.before
+                ],
+                curve=_curve_of(examined.curves),
             )
             for examined in runs
         ],
         differences=differing_settings([examined.run.manifest for examined in runs])
         if len(runs) > 1
         else None,
+    )
+
+
+def _curve_of(curves: RunCurves) -> ReturnCurve:
+    full = curves.episodes[curves.episodes["is_full"].astype(bool)]
+    step = -(-len(full) // MAX_CURVE_POINTS) or 1
+    kept = full.iloc[(len(full) - 1) % step :: step] if len(full) else full  # the last is there
+    return ReturnCurve(
+        t_s=[float(value) for value in kept["t_s"]],
+        env_steps=[int(value) for value in kept["env_steps"]],
+        return_mean=[float(value) for value in kept["return_mean"]],
     )

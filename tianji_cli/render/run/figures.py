@@ -34,6 +34,7 @@ from tianji_cli.render.run.figures_axes import (
     MAX_BAR_RUNS,
     TIME,
     draw_bars,
+    draw_joints,
     draw_stairs,
     number_axes,
 )
@@ -88,7 +89,7 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
             linestyle=dashes_of(index),
         )
         _draw_evaluations(axes, run, x, colour)
-        _draw_joints(axes, run, x, colour)
+        draw_joints(axes, run, x, colour)
     _draw_threshold(axes, runs)
     return bool(drawn)
 
@@ -111,18 +112,6 @@ def _draw_evaluations(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
             markeredgecolor=colour,
             markersize=5,
             label="evaluation",
-        )
-
-
-def _draw_joints(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
-    """A thin line wherever the run resumes the checkpoint of another."""
-    for number, (t_s, env_steps) in enumerate(run.joints):
-        axes.axvline(
-            t_s if x == "t_s" else env_steps,
-            color=colour,
-            linewidth=0.8,
-            linestyle="-.",
-            label="" if number else "resumed",
         )
 
 

@@ -85,3 +85,15 @@ def draw_stairs(axes: Axes, run: RunCurves, index: int, num_runs: int) -> None:
         color=colour_of(index),
         linestyle=dashes_of(index),
     )
+
+
+def draw_joints(axes: Axes, run: RunCurves, x: str, colour: str) -> None:
+    """A thin line wherever the run resumes the checkpoint of another."""
+    for number, (t_s, env_steps) in enumerate(run.joints):
+        axes.axvline(
+            t_s if x == "t_s" else env_steps,
+            color=colour,
+            linewidth=0.8,
+            linestyle="-.",
+            label="" if number else "resumed",
+        )

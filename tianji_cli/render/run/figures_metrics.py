@@ -10,7 +10,7 @@ from tianji_cli.analysis.curves import RunCurves
 from tianji_cli.analysis.metrics import KNOWN, doc_of
 from tianji_cli.plotting.figure_style import BLUE
 from tianji_cli.plotting.figures import Axes, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from tianji_cli.render.run.figures_axes import tick
+from tianji_cli.render.run.figures_axes import draw_joints, tick
 from tianji_cli.render.run.figures_seeds import draw_lines
 
 Runs = Sequence[RunCurves]
@@ -42,6 +42,7 @@ def draw_metric(axes: Axes, runs: Runs, name: str) -> None:
                 *band, color=BLUE, alpha=0.16, linewidth=0, label="least to greatest batch"
             )
         axes.plot(frame["t_s"], frame["mean"], color=BLUE, linewidth=1.2, label="mean over batches")
+        draw_joints(axes, runs[0], "t_s", BLUE)
     else:
         draw_lines(axes, runs, lambda run: run.metrics.get(name), "t_s", "mean")
     doc = doc_of(name)
