@@ -35,6 +35,22 @@ class OutlinedAction(msgspec.Struct, frozen=True, kw_only=True):
     num_reals: int
 
 
+class OutlinedReplay(msgspec.Struct, frozen=True, kw_only=True):
+    """The replay stores of a run.
+
+    Attributes:
+        stores: How many there are.
+        env_steps: That each holds.
+        store_bytes: Memory of each.
+        saved_bytes: Most disk space for all that checkpoints keep of them; 0 if they are not saved.
+    """
+
+    stores: int
+    env_steps: int
+    store_bytes: int
+    saved_bytes: int
+
+
 class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """What crosses the border between environment and network.
 
@@ -42,9 +58,11 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
         observation, action: Leaf by leaf.
         action_mask: Where masks come from: `observation`, `info` or None.
         core: Name and size of a memory, such as `gru of 128`; None without one.
+        replay: Its replay stores; None if samples come from a queue.
     """
 
     observation: tuple[OutlinedLeaf, ...]
     action: tuple[OutlinedAction, ...]
     action_mask: str | None
     core: str | None
+    replay: OutlinedReplay | None = None

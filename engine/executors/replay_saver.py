@@ -43,6 +43,9 @@ MIN_ASIDE_BYTES = 1 << 28
 """Copies of rollouts that were overwritten before the thread came to them may take this much, or a
 quarter of the store if that is more; then the disk is too slow, and the store is not saved."""
 
+CLOSE_S = 2.0
+"""How long a process that ends waits for the thread."""
+
 Buffer = npt.NDArray[np.uint8]
 Tensors = dict[str, npt.NDArray[np.generic]]
 
@@ -147,10 +150,10 @@ class ReplaySaver:
                 self._aside[old] = self._read(old)
 
     def close(self) -> None:
-        """Ends the thread; what it has not finished does not count."""
+        """Ends the thread, unless the disk holds it; what it has not finished does not count."""
         self._is_closing = True
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def _kept(self, numbers: range) -> tuple[list[Segment], int]:
         """Files that can be used again, and the first rollout that is in none of them.
@@ -187,6 +190,7 @@ class ReplaySaver:
         segments = list(kept)
         while self._pending:
             segments.append(self._write_segment())
+            self._segments = list(segments)  # whole, whatever becomes of this store
         self._check()
         data = safetensors.numpy.save(snapshot.tensors)
         info = ReplayInfo(

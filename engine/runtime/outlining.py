@@ -8,8 +8,8 @@ from dataclasses import replace
 import msgspec
 import torch
 
-from engine.algorithms.base import Spaces
-from engine.blueprint import make_suitable
+from engine.algorithms.base import SampleRequest, Spaces
+from engine.blueprint import STEP_FIELDS, make_suitable
 from engine.device import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
@@ -19,7 +19,8 @@ from engine.executors.warm_start import wanted_tensors
 from engine.extensions import import_all
 from engine.graph.cut import Cut
 from engine.layers.encoders import encoded_leaves
-from engine.outline import Outline, OutlinedAction, OutlinedLeaf
+from engine.outline import Outline, OutlinedAction, OutlinedLeaf, OutlinedReplay
+from engine.rollout import Layout
 from engine.spaces.action_parts import num_choices_of
 from engine.spaces.leaves import leaf_names, leaves_of, num_entries
 from engine.spec import EnvSpec, Experiment, NetworkSpec
@@ -46,7 +47,9 @@ def outline_of(
     spaces, source = _spaces(experiment, cut)
     algorithm = make_suitable(experiment, cut, spaces)
     taken = None if saved is None else match(saved, wanted_tensors(algorithm))
-    return _outline(experiment.network, spaces, source), taken
+    outline = _outline(experiment.network, spaces, source)
+    replay = _replay(experiment, cut, algorithm.samples())
+    return msgspec.structs.replace(outline, replay=replay), taken
 
 
 def _outline(network: NetworkSpec, spaces: Spaces, source: str | None) -> Outline:
@@ -68,6 +71,23 @@ def _outline(network: NetworkSpec, spaces: Spaces, source: str | None) -> Outlin
         ),
         action_mask=source,
         core=f"{network.core.name} of {network.core.size}" if network.core else None,
+    )
+
+
+def _replay(experiment: Experiment, cut: Cut, samples: SampleRequest) -> OutlinedReplay | None:
+    request, checkpoint = samples.replay, experiment.checkpoint
+    if request is None:
+        return None
+    num_envs = experiment.env.num_envs
+    layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, num_envs)
+    num_slots = -(-request.capacity // (samples.rollout_steps * num_envs))
+    store_bytes = num_slots * layout.num_bytes
+    most_saved = (checkpoint.keep + 1) * cut.groups * store_bytes
+    return OutlinedReplay(
+        stores=cut.groups,
+        env_steps=request.capacity,
+        store_bytes=store_bytes,
+        saved_bytes=most_saved if checkpoint.replay else 0,
     )
 
 

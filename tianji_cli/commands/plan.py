@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from engine.errors import ConfigError
 from engine.host.malloc import reading_libraries
-from engine.outline import Outline
+from engine.outline import Outline, OutlinedReplay
 from engine.search_path import look_in
 from engine.trace.warm_start import TakenWeights
 from engine.wording import plural
@@ -179,6 +179,16 @@ def _add_outline(tree: Tree, outline: Outline) -> None:
         tree.add(f"action mask: action_mask of the environment's {outline.action_mask}")
     if outline.core is not None:
         tree.add(f"core: {outline.core}")
+    if outline.replay is not None:
+        tree.add(_words_of_replay(outline.replay))
+
+
+def _words_of_replay(replay: OutlinedReplay) -> str:
+    stores = f"{plural(replay.stores, 'store')} of {plural(replay.env_steps, 'env step')}"
+    words = f"replay: {stores}, {replay.store_bytes / 2**20:,.1f} MiB of memory each"
+    if not replay.saved_bytes:
+        return f"{words}; not saved (checkpoint.replay)"
+    return f"{words}; saved with checkpoints, up to {replay.saved_bytes / 2**20:,.1f} MiB of disk"
 
 
 def _tree(
