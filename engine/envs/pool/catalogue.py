@@ -31,10 +31,14 @@ CLASSIC = (
 BOX2D: Mapping[str, tuple[str, ...]] = {
     "BipedalWalker": ("hardcore",),
     "BipedalWalkerHardcore": (),
-    "LunarLander": ("continuous",),
-    "LunarLanderContinuous": (),
 }
 """By name, in version 3; the arguments that EnvPool can be given too."""
+DIFFERENT: Mapping[str, str] = {
+    "CarRacing": "its pictures are drawn in another way",
+    "LunarLander": "its ground is 1 % higher",
+    "LunarLanderContinuous": "its ground is 1 % higher",
+}
+"""Why others are refused that EnvPool has, by name."""
 _POSITIONS = "exclude_current_positions_from_observation"
 _NOISE = "reset_noise_scale"
 _COSTS = ("forward_reward_weight", "ctrl_cost_weight")
@@ -96,14 +100,10 @@ WHAT_HELPS: Mapping[str, str] = {
     "life_loss_info": "env.life_loss_terminates=true ends episodes for the learner only",
 }
 _PI = np.pi
-_LANDER = np.array([2.5, 2.5, 10.0, 10.0, 2 * _PI, 10.0, 1.0, 1.0], np.float32)
 _LEG = (_PI, 5.0, _PI, 5.0, 5.0)
 _WALKER = np.array([_PI, 5.0, 5.0, 5.0, *_LEG, *_LEG, *[1.0] * 10], np.float32)
-OBSERVATION_BOUNDS: Mapping[str, tuple[np.ndarray, np.ndarray]] = {
-    "LunarLander": (-_LANDER * (np.arange(8) < 6), _LANDER),
-    "BipedalWalker": (-_WALKER * ~np.isin(np.arange(24), (8, 13)), _WALKER),
-}
-"""Lowest and highest, where EnvPool declares none and Gymnasium does; by the beginning of an id."""
+WALKER_BOUNDS = (-_WALKER * ~np.isin(np.arange(24), (8, 13)), _WALKER)
+"""Lowest and highest observation of Gymnasium's BipedalWalker; EnvPool declares none."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,11 @@ def task_of(spec: EnvSpec) -> PoolTask:
         return task
     stem = spec.id.removesuffix("-v3")
     if stem in BOX2D and stem != spec.id:
-        return _box2d_task(spec, stem)
+        task = _task(spec, spec.id, BOX2D[stem])
+        return PoolTask(task.name, task.limit, task.options, WALKER_BOUNDS)
+    why = DIFFERENT.get(re.sub(r"-v\d+$", "", spec.id), "")
     raise ConfigError(
-        f"envpool has no {spec.id} that is proved equal to Gymnasium's",
+        f"envpool has no {spec.id} that is proved equal to Gymnasium's{': ' * bool(why)}{why}",
         where="env.backend",
         fix=f"{USE_GYMNASIUM}{_other_version(spec.id)}",
     )
@@ -200,15 +202,6 @@ def _task(spec: EnvSpec, name: str, allowed: tuple[str, ...]) -> PoolTask:
     options = {"num_threads": 1, **options}
     _whole("num_threads", options["num_threads"])
     return PoolTask(name, _whole("max_episode_steps", limit), options)
-
-
-def _box2d_task(spec: EnvSpec, stem: str) -> PoolTask:
-    task = _task(spec, spec.id, BOX2D[stem])
-    name = task.name
-    if task.options.pop("continuous", False):
-        name = "LunarLanderContinuous-v3"
-    bounds = next(both for start, both in OBSERVATION_BOUNDS.items() if stem.startswith(start))
-    return PoolTask(name, task.limit, task.options, bounds)
 
 
 def _atari_task(spec: EnvSpec) -> PoolTask:

@@ -151,9 +151,10 @@ def test_what_envpool_is_told() -> None:
     hopper = task_of(spec("Hopper-v5", kwargs={"healthy_reward": 0.5, "num_threads": 2}))
     assert (hopper.name, hopper.limit) == ("Hopper-v5", 1000)
     assert hopper.options == {"healthy_reward": 0.5, "num_threads": 2}
-    lander = task_of(spec("LunarLander-v3", kwargs={"continuous": True}))
-    assert lander.name == "LunarLanderContinuous-v3"
-    assert "continuous" not in lander.options
+    walker = task_of(spec("BipedalWalker-v3", kwargs={"hardcore": True}))
+    assert (walker.name, walker.limit) == ("BipedalWalker-v3", 1600)
+    assert walker.options["hardcore"] is True
+    assert walker.bounds is not None
     pong = task_of(spec("ALE/Pong-v5", kwargs={"frameskip": 2, "stack_num": 2, "maxpool": True}))
     assert (pong.name, pong.limit, pong.num_blank, pong.ends_once) == ("Pong-v5", 54_000, 1, True)
     assert pong.options == {
@@ -172,7 +173,8 @@ def test_what_envpool_is_told() -> None:
         (spec("mine:Corridor-v0"), "env.backend", "set env.backend=gymnasium"),
         (spec("CarRacing-v3"), "env.backend", "set env.backend=gymnasium"),
         (spec("ALE/Ping-v5"), "env.backend", "set env.backend=gymnasium"),
-        (spec("LunarLander-v2"), "env.backend", "env.id=LunarLander-v3"),
+        (spec("LunarLander-v3"), "env.backend", "set env.backend=gymnasium"),
+        (spec("BipedalWalker-v2"), "env.backend", "env.id=BipedalWalker-v3"),
         (spec(wrappers=({"name": "ClipReward"},)), "env.wrappers", "env.clip_reward"),
         (spec(kwargs={"sutton_barto_reward": True}), "env.kwargs.sutton_barto_reward", "leave it"),
         (spec("Hopper-v5", kwargs={"xml_file": "my.xml"}), "env.kwargs.xml_file", "healthy_reward"),
@@ -194,6 +196,11 @@ def test_what_would_be_another_environment_is_refused(given: EnvSpec, where: str
         task_of(given)
     assert error.value.where == where
     assert fix in error.value.fix
+
+
+def test_a_known_difference_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"LunarLander-v3 .*its ground is 1 % higher"):
+        task_of(spec("LunarLander-v3"))
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

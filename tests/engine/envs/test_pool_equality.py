@@ -39,7 +39,7 @@ needs_mujoco = needs("mujoco", "mujoco")
 needs_atari = needs("ale_py", "atari")
 needs_box2d = needs("Box2D", "box2d")
 BOX2D_IDS = tuple(f"{name}-v3" for name in BOX2D)
-QUICK = ("Ant-v5", "CartPole-v1", "HalfCheetah-v5", "Hopper-v5", "LunarLander-v3", "Pendulum-v1")
+QUICK = ("Ant-v5", "CartPole-v1", "HalfCheetah-v5", "Hopper-v5", "Pendulum-v1")
 """Those that are not compared in slow tests only."""
 Unwrapped: TypeAlias = Any
 """An environment of Gymnasium, with its state."""
