@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+from engine.host.process import flush_output
 
 
 class Interrupts:
@@ -105,9 +106,7 @@ def run_and_leave(command: Callable[[], None]) -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _await_second)
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the reader is gone
-            stream.flush()
+    flush_output()
     os._exit(int(bool(code)) if isinstance(code, str) else code or 0)
 
 

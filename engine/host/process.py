@@ -43,6 +43,17 @@ def name_process(name: str) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
+def flush_output() -> None:
+    """Writes what this process was given to write, also by user code: by Python to streams that
+    were replaced since, and by C libraries. `os._exit` alone would lose it."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # the reader is gone, or it is closed
+                stream.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
+
+
 class OrphanWatch:
     """A check of whether this process still has its original parent."""
 

@@ -41,7 +41,13 @@ from engine.executors.warm_start import wanted_tensors
 from engine.host.cores import allowed_cores, idle_cores
 from engine.host.limits import Needs, check_limits, limits_here
 from engine.host.malloc import keep_freed_memory, keep_what_is_there
-from engine.host.process import describe_exit, die_with_parent, name_process, take_stdout
+from engine.host.process import (
+    describe_exit,
+    die_with_parent,
+    flush_output,
+    name_process,
+    take_stdout,
+)
 from engine.host.user_code import restored_process
 from engine.runtime.worker import Terminated, run_worker
 from engine.search_path import look_in
@@ -135,7 +141,7 @@ class _ForkServer:
 
     def _fork(self, worker: WorkerSpec, common: CommonSpec) -> bool:
         """Forks a role. True in the child."""
-        sys.stderr.flush()
+        flush_output()
         started_at_s = time.time()
         own = os.getpid()
         pid = os.fork()
@@ -245,8 +251,7 @@ def main() -> None:
             run_worker(*child)
     # All is closed. Finalizing a forked interpreter would copy every page that it shares with its
     # siblings, which takes seconds; so a clean exit leaves that to the kernel.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_output()
     os._exit(0)
 
 

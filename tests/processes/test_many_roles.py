@@ -99,7 +99,7 @@ def test_a_supervisor_never_waits_for_its_forkserver(deaf_children: WorkerProces
 
 def test_what_a_forkserver_has_not_read_yet_comes_in_order(monkeypatch: pytest.MonkeyPatch):
     """Far more than a pipe holds, to a process that writes each line back before it reads on."""
-    echo = "import sys\nfor line in sys.stdin.buffer:\n sys.stdout.buffer.write(line)\n"
+    echo = "import os\nfor line in open(0, 'rb'):\n os.write(1, line)\n"
     monkeypatch.setattr(children_module, "tethered", lambda _: [sys.executable, "-c", echo])
     children = WorkerProcesses({})
     echoed: LineReader[dict[str, object]] = LineReader(children.reader.fd, dict)

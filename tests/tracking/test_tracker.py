@@ -154,7 +154,8 @@ def test_secrets_are_not_in_the_log(monkeypatch, paths):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:my-password@mlflow.example")
     script = (
         "import os, sys; key = os.environ['WANDB_API_KEY'];"
-        "print('401', key, os.environ['MLFLOW_TRACKING_URI']); sys.exit('error: ' + key)"
+        "print('401', key, os.environ['MLFLOW_TRACKING_URI'], flush=True);"
+        "sys.exit('error: ' + key)"
     )
     scene = Scene(monkeypatch, paths, *python(script))
     scene.await_end()

@@ -112,6 +112,7 @@ def save(figure: Figure, directory: Path, name: str) -> tuple[Path, Path]:
     with in_style():
         _take_literally(figure)
         figure.savefig(drawn[png], format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.set_layout_engine("none")  # it has just been laid out
         figure.savefig(
             drawn[svg], format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": "TianJi"}
         )
