@@ -140,7 +140,7 @@ def test_a_keeper_of_roles_that_is_frozen_keeps_nobody_from_ending_the_run(train
         training.process.send_signal(signal.SIGTERM)
     code, _, err = training.end(50)
     assert code == 130 or (name == "tj-supervisor" and "host localhost is lost" in err), err
-    assert not training.alive()
+    wait_for(lambda: not training.alive(), 5, "no role is left")
 
 
 def test_a_role_that_raises_ends_the_run_with_its_traceback(tianji, witness):

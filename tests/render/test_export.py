@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from space_envs import ENV_ID
 
+import tests.helpers.engine.exports  # noqa: F401 - registers Image-v0
 from engine.errors import ConfigError, RunFailedError, TianJiError
 from engine.export import formats
 from engine.export.formats import FORMATS
