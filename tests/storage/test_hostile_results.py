@@ -190,8 +190,7 @@ def test_numbers_and_texts_that_no_run_writes(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    if name in NOT_DRAWN:
-        request.getfixturevalue("without_drawing")
+    request.getfixturevalue("without_drawing" if name in NOT_DRAWN else "drawing_once")
     CHANGES[name](root)
     run_all(root, capsys)
 
