@@ -20,6 +20,7 @@ from tianji_cli import streams
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tianji-tests-")
 """What tests begin is not noted among the user's own runs; commands that they start inherit it."""
+os.environ.pop("PYTHONUNBUFFERED", None)  # few have it, and it hides output that is never flushed
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 pytest_plugins = [
@@ -27,6 +28,7 @@ pytest_plugins = [
     "tests.helpers.process_fixtures",
     "tests.helpers.lab_fixtures",
     "tests.helpers.fault_rows",
+    "tests.helpers.warm.plugin",
 ]
 WAITING_WORKERS = 3
 MAX_WORKERS = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 
 QUICK = ["-s", "tasks.ppo.budget_s=20", "-s", "tasks.ppo.min_s=0", "-s", "tasks.ppo.threshold=15"]
 
@@ -23,7 +23,7 @@ def variables(cwd: Path) -> dict[str, str]:
 
 def ask(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What starts nothing."""
-    return run_forked(cwd, "bench", *arguments, env=variables(cwd))
+    return run_tianji(cwd, "bench", *arguments, env=variables(cwd))
 
 
 def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.trace.records import Resources
 from tests.helpers.bench.bench_requests import request_for
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 from tianji_cli.bench.compatibility import code_state
 from tianji_cli.bench.kinds import SCALING, kind_of_suite, read_suite
 from tianji_cli.bench.machine import this_machine
@@ -187,7 +187,7 @@ def variables(cwd: Path) -> dict[str, str]:
 
 def ask(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What starts nothing."""
-    return run_forked(cwd, "bench", *arguments, env=variables(cwd))
+    return run_tianji(cwd, "bench", *arguments, env=variables(cwd))
 
 
 def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

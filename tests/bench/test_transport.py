@@ -18,10 +18,9 @@ import psutil
 import pytest
 
 from engine.errors import ConfigError
-from tests.helpers.forked_tianji import run_forked
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.ports import find_free_ports
-from tests.helpers.running import no_new_descriptor
+from tests.helpers.running import no_new_descriptor, run_tianji
 from tianji_cli.bench.kinds import TRANSPORT, kind_of_suite, read_suite
 from tianji_cli.bench.machine import Load, this_machine
 from tianji_cli.bench.systems.base import SystemMissingError, SystemOptions
@@ -355,7 +354,7 @@ def test_wrong_words_are_refused(tmp_path: Path, words: list[str], expected: str
     alone = tmp_path / "one.yaml"
     alone.write_text("version: 1\nhosts: {box: {address: 192.0.2.1}}\n")
     words = [str(alone) if word == alone.name else word for word in words]
-    done = run_forked(tmp_path, "bench", "transport", "--dry-run", *words)
+    done = run_tianji(tmp_path, "bench", "transport", "--dry-run", *words)
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 
 BAD_KEY = """\
 version: 1
@@ -22,7 +22,7 @@ stop: {env_step: 5}
 
 
 def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_forked(cwd, *arguments)
+    return run_tianji(cwd, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 from tianji_cli.commands.shell.grouped import GROUPS
 from tianji_cli.main import app
 
@@ -20,7 +20,7 @@ HEAVY = ("torch", "pandas", "matplotlib", "paramiko", "gymnasium", "numpy", "zmq
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_forked(Path.cwd(), *arguments, env=os.environ)
+    return run_tianji(Path.cwd(), *arguments, env=os.environ)
 
 
 def commands() -> list[str]:

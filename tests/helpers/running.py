@@ -93,6 +93,28 @@ class Command:
         return self.process.returncode, out, err
 
 
+def run_tianji(
+    directory: Path, *words: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `tianji` in a directory to its end, without a terminal.
+
+    Args:
+        directory: Its working directory.
+        words: Its arguments.
+        env: All of its variables; None means those of this process, without colours.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "tianji_cli.main", *words],
+        cwd=directory,
+        env={"NO_COLOR": "1", **os.environ} if env is None else env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def start_tianji(directory: Path, *words: str) -> subprocess.Popen[str]:
     """Starts `tianji` in a directory, without a terminal; the caller reads what it says."""
     return subprocess.Popen(

@@ -10,7 +10,7 @@ import pytest
 from engine.trace.checkpoint_file import verify
 from tests.helpers.running import SHORT, rows
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.cold]
 
 
 def test_a_run_over_processes_agrees_with_its_files_and_its_report(tianji, tmp_path):

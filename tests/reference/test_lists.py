@@ -16,8 +16,8 @@ from engine.algorithms.registry import ALGORITHMS, Entry
 from engine.envs.make import make_vector_env
 from engine.graph.policy import built_in_policies
 from engine.spec import EnvSpec
-from tests.helpers.forked_tianji import run_forked
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import run_tianji
 from tianji_cli.commands.start.list_tables import keys_list
 from tianji_cli.reference import environments as environments_module
 from tianji_cli.reference.algorithms import algorithms
@@ -28,7 +28,7 @@ from tianji_cli.reference.rows import KINDS, matching
 
 
 def listed(cwd: Path, *words: str) -> dict[str, Any]:
-    result = run_forked(cwd, "list", *words, "--json")
+    result = run_tianji(cwd, "list", *words, "--json")
     assert result.returncode == 0, result.stderr
     return dict(json.loads(result.stdout))
 
@@ -55,7 +55,7 @@ def test_every_kind_is_one_document(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("algorithms", "keys")])
 def test_every_kind_is_a_table(kind: str, tmp_path: Path) -> None:
-    result = run_forked(tmp_path, "list", kind)
+    result = run_tianji(tmp_path, "list", kind)
     assert result.returncode == 0, result.stderr
     assert NAMES[kind] in result.stdout.split()
 
@@ -71,11 +71,11 @@ def test_keys_are_paragraphs() -> None:
 
 
 def test_without_a_kind_the_kinds_are_listed(tmp_path: Path) -> None:
-    assert set(KINDS) <= set(run_forked(tmp_path, "list").stdout.split())
+    assert set(KINDS) <= set(run_tianji(tmp_path, "list").stdout.split())
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    result = run_forked(tmp_path, "list", "algoritms")
+    result = run_tianji(tmp_path, "list", "algoritms")
     assert result.returncode == 2
     assert "did you mean 'algorithms'?" in result.stderr
 
@@ -83,7 +83,7 @@ def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_all_words_of_a_filter_must_occur(tmp_path: Path) -> None:
     rows = listed(tmp_path, "experiments", "PPO", "pendulum")["rows"]
     assert [row["name"] for row in rows] == ["pendulum_ppo"]
-    result = run_forked(tmp_path, "list", "experiments", "ppo", "zzz")
+    result = run_tianji(tmp_path, "list", "experiments", "ppo", "zzz")
     assert result.returncode == 0
     assert "no experiments match ppo zzz" in result.stderr
 

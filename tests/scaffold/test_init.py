@@ -16,9 +16,8 @@ from engine.algorithms.registry import ALGORITHMS
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.extensions import import_modules
-from tests.helpers.forked_tianji import run_forked
 from tests.helpers.paths import REPOSITORY
-from tests.helpers.running import EAGER, summary_of_up
+from tests.helpers.running import EAGER, run_tianji, summary_of_up
 from tianji_cli.commands.start.init_command import project_for, write_project
 from tianji_cli.config.inventory import load_inventory
 from tianji_cli.scaffold.project import KnownEnvironment, known_algorithms, make_project
@@ -27,7 +26,7 @@ BUILT_IN = [n for n, entry in ALGORITHMS.items() if entry.config.__module__.star
 
 
 def written_by(cwd: Path, *words: str) -> list[Path]:
-    result = run_forked(cwd, "init", *words, "--json")
+    result = run_tianji(cwd, "init", *words, "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     return [cwd / document["directory"] / name for name in document["files"]]
@@ -102,7 +101,7 @@ def test_a_file_that_is_there_is_not_overwritten_and_nothing_else_is_written(
     (tmp_path / "inventories").mkdir()
     mine = tmp_path / "inventories/hosts.yaml"
     mine.write_text("mine\n")
-    result = run_forked(tmp_path, "init")
+    result = run_tianji(tmp_path, "init")
     assert result.returncode == 2
     assert "not overwritten" in result.stderr
     assert "inventories/hosts.yaml" in result.stderr
@@ -161,7 +160,7 @@ def test_what_cannot_be_trained_is_refused(
 
 
 def test_an_unknown_algorithm_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    result = run_forked(tmp_path, "init", "--algorithm", "pppo")
+    result = run_tianji(tmp_path, "init", "--algorithm", "pppo")
     assert result.returncode == 2
     assert "did you mean 'ppo'?" in result.stderr
     assert list(tmp_path.iterdir()) == []

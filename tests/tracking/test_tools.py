@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from engine.errors import ConfigError
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 from tianji_cli.tracking.hints import masked_text, secrets_of, without_password
 from tianji_cli.tracking.tools import TOOLS, check_tools
 
@@ -55,7 +55,7 @@ def test_a_directory_that_a_tool_has_left_is_no_package(missing, monkeypatch):
 
 
 def test_another_name_is_refused_before_anything_starts(tmp_path):
-    done = run_forked(tmp_path, "up", "--track", "tensorbord")
+    done = run_tianji(tmp_path, "up", "--track", "tensorbord")
     assert done.returncode == 2
     assert "there is no tracker 'tensorbord'" in done.stderr
     assert "tensorboard" in done.stderr.partition("fix")[2]
@@ -63,7 +63,7 @@ def test_another_name_is_refused_before_anything_starts(tmp_path):
 
 
 def test_a_run_that_is_left_alone_has_no_trackers(tmp_path):
-    done = run_forked(tmp_path, "up", "--detach", "--track", "tensorboard")
+    done = run_tianji(tmp_path, "up", "--detach", "--track", "tensorboard")
     assert done.returncode == 2
     assert "tianji track --to tensorboard" in done.stderr
     assert not (tmp_path / "results").exists()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.helpers.forked_tianji import run_forked
+from tests.helpers.running import run_tianji
 from tests.helpers.synthetic_run import write_synthetic_run
 from tests.helpers.watching import Served, served
 from tianji_cli.commands.watching import watching
@@ -140,13 +140,13 @@ def test_a_port_that_is_taken_is_told(tmp_path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        done = run_forked(tmp_path, "watch", "--port", str(port))
+        done = run_tianji(tmp_path, "watch", "--port", str(port))
     assert done.returncode == 2
     assert f"port {port} cannot be used" in done.stderr
 
 
 def test_a_run_that_is_not_there_is_told(tmp_path):
-    done = run_forked(tmp_path, "watch", "none")
+    done = run_tianji(tmp_path, "watch", "none")
     assert done.returncode == 2
     assert "no such run" in done.stderr
 

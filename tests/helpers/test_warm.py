@@ -1,0 +1,58 @@
+"""A fork with read libraries is, to others, the process that was asked for; else it is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.helpers.running import wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
+
+WORDS = [sys.executable, "-P", "-m", "engine.supervision.supervisor"]
+
+
+@contextmanager
+def supervisor(**env: str) -> Iterator[psutil.Process]:
+    """Waits for a request until its input is closed."""
+    with subprocess.Popen(
+        WORDS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
+    ) as process:
+        found = psutil.Process(process.pid)
+        wait_for(lambda: found.name() == "tj-supervisor", 20, "it has begun")
+        yield found
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def has_read_torch(process: psutil.Process) -> bool:
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def test_a_fork_shows_what_was_asked_for():
+    with supervisor(MARK="mine") as process:
+        assert has_read_torch(process)
+        assert process.ppid() == os.getpid()
+        assert [word for word in process.cmdline() if word] == WORDS
+        assert process.environ()["MARK"] == "mine"
+        assert "ROOM" not in process.environ()
+
+
+@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "PYTHONPATH"])
+def test_what_an_interpreter_reads_at_its_start_needs_a_new_one(name, tmp_path):
+    (tmp_path / "sitecustomize.py").touch()
+    with supervisor(**{name: {"PYTHONHASHSEED": "1"}.get(name, str(tmp_path))}) as process:
+        assert not has_read_torch(process)
+
+
+@pytest.mark.cold
+def test_a_test_can_ask_for_new_ones():
+    with supervisor() as process:
+        assert not has_read_torch(process)

@@ -1,0 +1,115 @@
+"""What is asked for when TianJi starts a process of TianJi, and whether a fork can stand for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("engine", "tianji_cli")
+ROOM_BYTES = 1 << 15
+"""For the variables of a process, where others look for them (`/proc/<pid>/environ`)."""
+WORDS_BYTES = 1 << 12
+"""For its command line."""
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TORCH", "KMP_", "MPL", "TZ")
+"""Beginnings of variables that an interpreter or a library reads when it starts."""
+_LIBRARIES = {"gymnasium", "msgspec", "numpy", "psutil", "rich", "torch", "typer", "yaml", "zmq"}
+
+_READ_FROM_DIRECTORIES = {"sitecustomize", "usercustomize", "matplotlibrc"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A process to start.
+
+    Attributes:
+        words: Its command line.
+        module: What `-m` names.
+        arguments: The words after it.
+        searches_directory: Whether Python looks for modules in the working directory, first.
+        env: All of its variables.
+        targets: Numbers that the descriptors which are passed on have in it.
+        has_own_session: Whether it leads one.
+        ignored: Signals that it ignores.
+        parent: Who starts it.
+        umask: For what it writes.
+        descriptors: How many it may open: soft and hard limit.
+        cores: Which it may use.
+    """
+
+    words: list[str]
+    module: str
+    arguments: list[str]
+    searches_directory: bool
+    cwd: str
+    env: dict[str, str]
+    targets: list[int]
+    has_own_session: bool
+    ignored: list[int]
+    parent: int
+    umask: int
+    descriptors: tuple[int, int]
+    cores: list[int]
+
+    @property
+    def is_forkserver(self) -> bool:
+        return self.module == "engine.host.tether"
+
+
+def module_of(words: Sequence[str]) -> tuple[str, list[str], bool] | None:
+    """The module that a command line runs, its arguments, and whether Python searches the working
+    directory; None if it is not one of TianJi's that a fork can stand for."""
+    if words[:1] != [sys.executable]:
+        return None
+    searches_directory = words[1:2] != ["-P"]
+    rest = words[1:] if searches_directory else words[2:]
+    if rest[:1] != ["-m"] or rest[1].partition(".")[0] not in PACKAGES:
+        return None
+    module, *arguments = rest[1:]
+    if module == "engine.host.tether" and arguments[2] != "engine.runtime.forkserver":
+        return None
+    return module, arguments, searches_directory
+
+
+def can_be_fork(start: Start, env_of_fork: Mapping[str, str]) -> bool:
+    """Whether a new interpreter would find the same libraries, and read them in the same way.
+
+    Args:
+        start: What is asked for.
+        env_of_fork: The variables with which the libraries were read.
+    """
+    variables = sum(len(os.fsencode(name + value)) + 2 for name, value in start.env.items())
+    words = sum(len(os.fsencode(word)) + 1 for word in start.words)
+    return (
+        variables < ROOM_BYTES
+        and words < WORDS_BYTES
+        and _read_at_start(start.env) == _read_at_start(env_of_fork)
+        and (not start.is_forkserver or _ONE_THREAD.items() <= start.env.items())
+        and not any(map(_hides_libraries, _searched_first(start)))
+    )
+
+
+def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    found = {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
+    found.pop("PYTHONPATH", None)
+    return {name: value for name, value in found.items() if value}
+
+
+def _searched_first(start: Start) -> list[str]:
+    """Directories that Python searches before its own."""
+    named = list(filter(None, start.env.get("PYTHONPATH", "").split(os.pathsep)))
+    return [start.cwd, *named] if start.searches_directory else named
+
+
+def _hides_libraries(directory: str) -> bool:
+    if Path(directory) == ROOT:
+        return False
+    try:
+        names = {name.partition(".")[0] for name in os.listdir(directory or ".")}
+    except OSError:
+        return False
+    return bool(names & {*sys.stdlib_module_names, *_LIBRARIES, *PACKAGES, *_READ_FROM_DIRECTORIES})
