@@ -34,6 +34,7 @@ from tianji_cli.output import Output
 from tianji_cli.storage.json_files import create_result_dir
 
 QUIET = Output(verbosity=-1)
+TWO_FIGURES = Path(__file__).parent / "recorded" / "published.yaml"
 HOSTS = "version: 1\nhosts: {'box[1-2]': {address: 192.0.2.1}}\n"
 
 
@@ -105,7 +106,7 @@ CASES = (
         "block",
     ),
     Case("study", "staleness", ("tasks.impala=null",), studied),
-    Case("published", "published", (), reproduced),
+    Case("published", str(TWO_FIGURES), (), reproduced),
 )
 DAMAGED = (b"", b"{", b"[]", b'{"schema_version": 1}', b'{"cell": 1}', b"\xff", b"[" * 99)
 every_kind = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

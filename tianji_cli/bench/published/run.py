@@ -110,13 +110,13 @@ class PublishedCrew(Crew[StudyCell, PublishedRun]):
         with self._compiling:
             if cell.task not in self._compiled:
                 self._compiled.add(cell.task)
-                self._say(compile_row(self._work, cell.task, Turn(stop=self.stop)))
+                compile_row(self._work, cell.task, Turn(stop=self.stop), self._say)
         trained = self._trainer(cell)
         run = PublishedRun(**{name: getattr(trained, name) for name in trained.__struct_fields__})
         return judge_run(self._work, run, Turn(stop=self.stop))
 
 
-def compile_row(work: PublishedCampaign, row: str, turn: Turn) -> str:
+def compile_row(work: PublishedCampaign, row: str, turn: Turn, say: Callable[[str], None]) -> None:
     """Compiles what the runs of a row will use, unless the cache has it; says how it went.
 
     Side by side, runs leave their own compilers hardly any time of a core.
@@ -129,7 +129,8 @@ def compile_row(work: PublishedCampaign, row: str, turn: Turn) -> str:
     words = manifest.suite.study.settings_of(row, VARIANT)
     experiment = convert(apply_settings(document, words), Experiment)
     if experiment.learner.compile == "off":
-        return f"{row}: not compiled"
+        return
+    say(f"{row}: compiling")
     make_inside(files.root, files.runs)
     request = named_inside(files.runs, f"{row}.compiled.json")
     output = request.with_suffix(".log")
@@ -141,9 +142,9 @@ def compile_row(work: PublishedCampaign, row: str, turn: Turn) -> str:
     ended = run_child(argv, env, Path.cwd(), output, RunWatcher(COMPILATION_S, turn))
     if turn.stop.is_asked:
         raise KeyboardInterrupt
-    if problem := ended.problem(output):
-        return f"{row}: nothing was compiled: {problem}"
-    return f"{row}: compiled in {units.seconds(time.monotonic() - begin_s)}"
+    problem = ended.problem(output)
+    took = units.seconds(time.monotonic() - begin_s)
+    say(f"{row}: nothing was compiled: {problem}" if problem else f"{row}: compiled in {took}")
 
 
 def judge_run(work: PublishedCampaign, run: PublishedRun, turn: Turn) -> PublishedRun:

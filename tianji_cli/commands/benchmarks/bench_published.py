@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from tianji_cli import units
 from tianji_cli.bench.campaign import check_finished
 from tianji_cli.bench.places import RunPlace, places_of
-from tianji_cli.bench.published.compare import PublishedComparison, compare_published
+from tianji_cli.bench.published.compare import PublishedComparison, RowResult, compare_published
 from tianji_cli.bench.published.records import (
     PublishedFiles,
     PublishedManifest,
@@ -203,14 +203,24 @@ def _draw(
 def show_published(report: PublishedReport, output: Output) -> None:
     """Prints the table, or one JSON document."""
     found = report.comparison
-    table = Table(title=Text(found.bench_id), title_justify="left", box=None, pad_edge=False)
+    sources = dict.fromkeys(row.source.name for row in found.rows)
+    tables = [
+        _table(f"{found.bench_id} · {source}", [r for r in found.rows if r.source.name == source])
+        for source in sources
+    ]
+    place = f"report: {from_here(report.page)}"
+    output.findings(found, (*tables, Text(summary_line(found))), found.warnings, place)
+
+
+def _table(title: str, rows: Sequence[RowResult]) -> Table:
+    """The rows of one source."""
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.header_style = "bold"
     for number, heading in enumerate(SHORT_HEADINGS):
         table.add_column(heading, justify="right" if number else "left")
-    for row in found.rows:
+    for row in rows:
         table.add_row(*map(Text, short_row(row)))
-    place = f"report: {from_here(report.page)}"
-    output.findings(found, (table, Text(summary_line(found))), found.warnings, place)
+    return table
 
 
 KIND = PublishedKind()

@@ -14,16 +14,7 @@ from tianji_cli.bench.published.suite import PublishedReturn
 from tianji_cli.bench.statistics import Interval
 from tianji_cli.render.bench.study_text import whole
 
-SHORT_HEADINGS = (
-    "row",
-    "source",
-    "published ± std",
-    "ours [95 %]",
-    "verdict",
-    "runs",
-    "env steps",
-    "time",
-)
+SHORT_HEADINGS = ("row", "published ± std", "ours ± 95 %", "verdict", "env steps", "time")
 HEADINGS = (
     "row",
     "environment",
@@ -42,9 +33,9 @@ MEANING = (
     "Published figures are means ± standard deviations as their sources give them: over runs with"
     " different seeds, or, for a single run, over its evaluation episodes. Ours is the mean over"
     " runs with a 95 % interval (Student's t); a run counts with the mean return of the episodes"
-    " that judge it. The verdict is that of a 95 % interval of the difference: `agrees` if it"
-    " contains 0, otherwise `better` or `worse`. Against a figure over several runs it is Welch's"
-    " interval; against a figure of one run it is a prediction interval: would one more run like"
+    " that judge it. The verdict is that of a 95 % interval of the difference: they agree if it"
+    " contains 0; otherwise ours is better or worse. Against a figure over several runs it is that"
+    " of Welch; against a figure of one run it is a prediction interval: would one more run like"
     " ours reach that figure? To agree means that no difference was found, and a wide interval"
     " finds few. Of twenty rows that do agree, one is expected to be called better or worse. Env"
     " steps and wall time are medians over runs."
@@ -117,17 +108,25 @@ def runs_text(row: RowResult) -> str:
 
 
 def short_row(row: RowResult) -> tuple[str, ...]:
-    """In the columns of `SHORT_HEADINGS`."""
+    """In the columns of `SHORT_HEADINGS`, for a narrow terminal."""
     return (
         row.row,
-        row.source.name,
         short_published(row.published),
-        return_text(row.ours),
-        verdict_text(row),
-        runs_text(row),
-        units.NONE if row.env_steps is None else whole(row.env_steps),
-        units.seconds(row.wall_s),
+        _half_width_text(row.ours),
+        verdict_text(row) + ("" if len(row.runs) == row.num_planned else f" ({runs_text(row)})"),
+        units.NONE if row.env_steps is None else f"{row.env_steps / 1000:,.0f} k",
+        units.NONE if row.wall_s is None else f"{row.wall_s / 60:,.1f} min",
     )
+
+
+def _half_width_text(interval: Interval | None) -> str:
+    """A mean and half the width of its interval, which has it in its middle."""
+    if interval is None:
+        return units.NONE
+    text = units.mean_return(interval.estimate)
+    if interval.high is None:
+        return text
+    return f"{text} ± {units.mean_return(interval.high - interval.estimate)}"
 
 
 def long_row(row: RowResult) -> tuple[str, ...]:
