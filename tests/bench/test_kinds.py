@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +132,20 @@ def planned(case: Case, root: Path, seeds: int = 3) -> Campaign[AnyFiles, Any, A
 
 def begun(case: Case, root: Path, num_finished: int = 0) -> Campaign[AnyFiles, Any, Any]:
     """On disk, with so many cells finished."""
-    work = planned(case, root)
+    shutil.copytree(_first_begun(case, root.name, num_finished), root, dirs_exist_ok=True)
+    return read_campaign(case.kind.files(root))
+
+
+@cache
+def _first_begun(case: Case, name: str, num_finished: int) -> Path:
+    """Planning takes longer than most tests of what was planned."""
+    around = Path(tempfile.mkdtemp(prefix="tianji-kinds-"))
+    atexit.register(shutil.rmtree, around)
+    work = planned(case, around / name)
     create_result_dir(work.files.manifest, work.manifest)
     for cell in work.open_cells[:num_finished]:
         write(work, cell)
-    return read_campaign(work.files)
+    return around / name
 
 
 def write(work: Campaign[AnyFiles, Any, Any], cell: object, **changes: object) -> None:
