@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import EAGER
 from tianji_cli.reference.page import anchor
 
 ROOT = REPOSITORY
@@ -64,11 +65,13 @@ PARTS = {
 def test_documented_commands_run(part, tmp_path):
     """In one directory and in order, as a reader would; `# exit N` states another code than 0.
 
-    Then the lines of Python, which must give what the page says.
+    Then the lines of Python, which must give what the page says. Runs are kept short.
     """
     for command in console_commands(part):
         line, _, expected = command.partition("  # exit ")
         words = shlex.split(line)[1:]
+        if words[0] == "up" and expected == "":
+            words += [*EAGER, *([] if "stop." in line else ["-s", "stop.env_steps=20000"])]
         result = subprocess.run(
             [sys.executable, "-m", "tianji_cli.main", *words],
             cwd=tmp_path,
