@@ -160,7 +160,7 @@ def of(suite: str, task: str, system: str):
         ("xingtian", "minatar", "breakout", "those of MinAtar/Breakout-v1 are unknown"),
         ("sb3", "atari", "pong-impala", "SB3 has no IMPALA"),
         ("rejax", "atari", "pong", "set up here are CartPole-v1, Acrobot-v1, Pendulum-v1, no ALE"),
-        ("rejax", "continuous", "hopper-td3", "rejax has no TD3"),
+        ("rejax", "continuous", "hopper-td3", "rejax's TD3 is not set up here"),
         ("rejax", "continuous", "hopper-sac", "no Hopper-v5"),
         ("rllib", "continuous", "hopper-sac", "RLlib's SAC is not set up here"),
         ("rllib", "continuous", "hopper-td3", "RLlib has no TD3"),

@@ -16,7 +16,7 @@ from tianji_cli.bench.systems.base import (
 )
 from tianji_cli.bench.systems.probe import VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
-from tianji_cli.bench.tasks.work import BenchDqn, BenchPpo, BenchSac
+from tianji_cli.bench.tasks.work import BenchDqn, BenchPpo, BenchSac, BenchTd3
 
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
 """Those of gymnax that a test has found to step as Gymnasium's do."""
@@ -46,6 +46,8 @@ class Rejax(VenvBaseline):
     )
 
     def refusal(self, task: Task) -> str | None:
+        if isinstance(task.algorithm, BenchTd3):
+            return "rejax's TD3 is not set up here"
         if (reason := super().refusal(task)) is not None:
             return reason
         if task.env.id not in ENVIRONMENTS:
