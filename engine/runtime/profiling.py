@@ -50,6 +50,8 @@ SECTION_OF: dict[type[Command], str] = {
     c.SetPriorities: BATCHING,
     c.ForgetActor: BATCHING,
     c.SaveCheckpoint: SAVING,
+    c.SaveReplay: SAVING,
+    c.PollReplay: SAVING,
     c.Evaluate: RECORDING,
     c.AbandonEvaluation: RECORDING,
     c.WriteTrace: TRACING,

@@ -33,7 +33,7 @@ from engine.testing import make_experiment
 from engine.trace.checkpoint_file import verify
 from engine.trace.replay_file import verify_replay
 
-ENV_ID = "Endless-v0"
+ENV_ID = "EndlessNoise-v0"
 SAVED = 70
 """Version at which a checkpoint is written."""
 
