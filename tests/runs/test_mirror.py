@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from engine.errors import PreflightError, TianJiError
-from engine.progress import RunCounters
+from engine.progress import LimiterState, RunCounters
 from engine.trace.checkpoint_file import CheckpointInfo, identity_sha256
+from engine.trace.replay_file import RandomState, ReplayInfo, Segment
 from tests.helpers.fake_node import FakeNode
 from tianji_cli.config.inventory import Host
 from tianji_cli.runs import mirror
@@ -21,6 +22,8 @@ from tianji_cli.storage.takings import MAX_CHECKPOINTS, MAX_LOG_BYTES, MAX_LOGS,
 
 REMOTE = "/home/ann/.tianji/runs/r"
 HEAD = Share("a", is_head=True, learners=(0,))
+BUFFER = Share("c", is_head=False, learners=(), buffers=(0,))
+REPLAY = "checkpoints/replay-0"
 ACTORS = Share("b", is_head=False, learners=())
 
 
@@ -46,6 +49,35 @@ def checkpoint(version: int, directory: str = "checkpoints") -> dict[str, bytes]
     return {
         f"{directory}/{info.name}": msgspec.json.encode(info),
         f"{directory}/{info.tensors_name}": tensors,
+    }
+
+
+def store(version: int, segments: list[bytes], directory: str) -> dict[str, bytes]:
+    """The files of a saved replay store, each segment of one rollout."""
+    tensors = f"priorities of {version}".encode()
+    described = [
+        Segment(first=n, count=1, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for n, data in enumerate(segments)
+    ]
+    info = ReplayInfo(
+        version=version,
+        buffer=0,
+        limiter=LimiterState(),
+        num_envs=1,
+        layout="1",
+        samples_layout="2",
+        rollout_bytes=9,
+        num_rollouts=len(segments),
+        num_kept=len(segments),
+        random=RandomState(state="1", increment="1", has_uint32=0, uinteger=0),
+        segments=described,
+        num_bytes=len(tensors),
+        sha256=hashlib.sha256(tensors).hexdigest(),
+    ).sealed()
+    return {
+        f"{directory}/{info.name}": msgspec.json.encode(info),
+        f"{directory}/{info.tensors_name}": tensors,
+        **{f"{directory}/{s.name}": data for s, data in zip(described, segments, strict=True)},
     }
 
 
@@ -84,6 +116,48 @@ def test_a_checkpoint_that_goes_while_it_is_fetched_is_not_kept_half(tmp_path: P
     node.walk = lambda root: sizes  # type: ignore[method-assign]
     node.files.clear()
     fetch(node, HEAD, REMOTE, tmp_path, everything=False)
+    assert here(tmp_path) == {}
+
+
+def test_of_a_replay_store_only_what_is_new_comes_and_old_ones_go(tmp_path: Path) -> None:
+    one, two = store(1, [b"a" * 5, b"b" * 5], REPLAY), store(2, [b"a" * 5, b"c" * 5], REPLAY)
+    half = {f"{REPLAY}/.s.tmp": b"half"}
+    fetch(make_node({**one, **half}), BUFFER, REMOTE, tmp_path, everything=False)
+    assert here(tmp_path) == one
+    node = make_node({**one, **two})
+    read, asked = node.read, []
+
+    def noted(path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
+        asked.append(path)
+        return read(path, offset, max_bytes)
+
+    node.read = noted  # type: ignore[method-assign]
+    fetch(node, BUFFER, REMOTE, tmp_path, everything=True)
+    assert here(tmp_path) == {**one, **two}
+    assert len(asked) == 3, "the JSON, its tensors, and the one file of rollouts that is new"
+    fetch(make_node(two), BUFFER, REMOTE, tmp_path, everything=False)
+    assert here(tmp_path) == two
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "short"])
+def test_a_replay_store_that_is_not_whole_does_not_come(tmp_path: Path, damage: str) -> None:
+    one, two = store(1, [b"a" * 5], REPLAY), store(2, [b"b" * 5], REPLAY)
+    fetch(make_node(one), BUFFER, REMOTE, tmp_path, everything=True)
+    (name,) = (name for name in two if name.endswith(".rollouts"))
+    broken = {**two, name: b"x" * 5 if damage == "changed" else b"b"}
+    if damage == "gone":
+        del broken[name]
+    for files in ({**one, **broken}, broken):
+        fetch(make_node(files), BUFFER, REMOTE, tmp_path, everything=True)
+    found = here(tmp_path)
+    assert {key: found.get(key) for key in one} == one
+    assert f"{REPLAY}/v0000000002.json" not in found
+
+
+def test_a_replay_store_comes_from_the_host_of_its_buffer_only(tmp_path: Path) -> None:
+    other = store(1, [b"a" * 5], "checkpoints/replay-1")
+    for share, files in ((HEAD, store(1, [b"a" * 5], REPLAY)), (BUFFER, other)):
+        fetch(make_node(files), share, REMOTE, tmp_path, everything=True)
     assert here(tmp_path) == {}
 
 

@@ -38,6 +38,8 @@ from engine.roles.events import Event, Noted, TimerFired
 from engine.spec import Experiment
 
 JOIN_S = 60.0
+LOAD_S = 600.0
+"""Time-out for joining if saved replay stores are loaded, which is at some 300 MB/s."""
 PROGRESS_S = 0.25
 SHOWN_ROLES = 100
 """Beyond this many roles, progress is shown less often, down to once a second."""
@@ -70,6 +72,7 @@ class CoordinatorRole:
         self._run = RunState(experiment, info, addresses, supervisors, groups)
         self._housekeeping = Housekeeping(experiment, self._run)
         self._shutdown = Shutdown(self._run, self._housekeeping)
+        self._join_s = LOAD_S if info.resumed and info.resumed.replays else JOIN_S
         self._is_under_way = False
         self._shown_phase: RunPhase | None = None
         self._show_at_s = 0.0
@@ -249,7 +252,7 @@ class CoordinatorRole:
             return [*commands, *self._check_stop_rules(now_s)]
         if self._shutdown.phase is not None:
             return [*commands, *self._shutdown.tick(now_s)]
-        if now_s < JOIN_S:
+        if now_s < self._join_s:
             return commands
         self._run.verdict.fail(self._words_of_missing())
         return [*commands, *self._stop("join-deadline", now_s)]
@@ -260,7 +263,7 @@ class CoordinatorRole:
         process_of, membership = self._run.groups.process_of, self._run.membership
         placed = {name: self._host_of.get(process_of(name), "") for name in everybody}
         return words_of_missing(
-            membership.missing, self._run.liveness.unheard, membership.joined, placed, JOIN_S
+            membership.missing, self._run.liveness.unheard, membership.joined, placed, self._join_s
         )
 
     def _gone_host(self, host: str, now_s: float) -> list[Command]:

@@ -13,6 +13,7 @@ from engine.messages import (
     BatchSent,
     Exit,
     PrioritiesArrived,
+    ReplayDue,
     Report,
     SamplesArrived,
     StepLimitReached,
@@ -22,9 +23,20 @@ from engine.messages import (
     TicketRequested,
     TicketVoided,
 )
-from engine.replay.limiter import LimiterState, RateLimiter, RoundLimiter
-from engine.roles.commands import Command, DrawSamples, InsertRollout, Quit, SetPriorities
-from engine.roles.events import SamplesDrawn, TimerFired
+from engine.progress import LimiterState
+from engine.replay.limiter import RateLimiter, RoundLimiter
+from engine.roles.commands import (
+    Command,
+    DrawSamples,
+    InsertRollout,
+    PollReplay,
+    Quit,
+    SaveReplay,
+    Send,
+    SetPriorities,
+    Wake,
+)
+from engine.roles.events import ReplaySaved, ReplayUnsaved, SamplesDrawn, TimerFired
 from engine.roles.replay_buffer import ReplayBufferRole, SavedCounts
 from engine.rollout import Priorities, Samples, SamplesInfo
 from engine.testing import has, only, rollout_arrival, sent
@@ -260,3 +272,70 @@ def test_in_step_the_learner_is_served_when_the_last_rollout_of_a_round_will_not
         "lost its rollout": TicketRequested(actor="actor-1", held_version=5, last_ticket=1),
     }[how]
     assert has(role.handle(event, 2.0), DrawSamples)
+
+
+def stopped_in(commands: list[Command]) -> list[Stopped]:
+    return sent(commands, Stopped, "coordinator")
+
+
+def test_a_store_is_saved_as_it_is_when_the_learner_asks_and_polled_until_it_is():
+    role = make_role()
+    insert(role, 0)
+    request(role, 0)
+    role.handle(SamplesDrawn(SAMPLES), 3.0)
+    save = only(role.handle(ReplayDue(version=0), 4.0), SaveReplay)
+    assert (save.version, save.has_batch) == (0, True), "batch 0 trains version 0"
+    assert (save.limiter.inserted, save.limiter.sampled) == (8, 16)
+    assert only(role.handle(TimerFired(), 4.3), PollReplay)
+    assert only(role.handle(ReplayUnsaved(), 4.3), Wake)
+    (skipped,) = rows(role.handle(ReplayDue(version=1), 4.4), Event)
+    assert skipped.kind == "replay-skipped"
+    commands = role.handle(ReplaySaved(0, num_bytes=9, seconds=0.5), 4.5)
+    assert [event.kind for event in rows(commands, Event)] == ["replay-saved"]
+    assert not only(role.handle(ReplayDue(version=1), 5.0), SaveReplay).has_batch
+
+
+@pytest.mark.parametrize("error", ["", "No space left on device"])
+def test_the_last_store_is_saved_once_all_rollouts_are_there(error: str):
+    role = make_role()
+    insert(role, 0)
+    assert not has(role.handle(ReplayDue(version=0), 4.0), Send)
+    role.handle(ReplaySaved(0), 4.1)
+    assert role.handle(ReplayDue(version=1, is_final=True), 5.0) == []
+    commands = role.handle(Stop(sent_rollouts={"actor-0": 2}), 5.0)
+    assert not has(commands, SaveReplay)
+    commands = role.handle(rollout_arrival(sequence=1, ticket=1), 5.1)
+    save = only(commands, SaveReplay)
+    assert (save.version, save.limiter.inserted) == (1, 16)
+    assert not stopped_in(commands)
+    assert sent(role.handle(ReplayUnsaved(), 5.3), Report, "coordinator"), "it is still there"
+    (stopped,) = stopped_in(role.handle(ReplaySaved(1, error=error), 5.5))
+    assert stopped.error.endswith(error)
+    assert bool(stopped.error) is bool(error)
+
+
+def test_a_store_that_is_being_saved_when_the_run_ends_is_finished_before_the_last_one():
+    role = make_role()
+    insert(role, 0)
+    role.handle(ReplayDue(version=0), 4.0)
+    role.handle(ReplayDue(version=3, is_final=True), 5.0)
+    commands = role.handle(Stop(sent_rollouts={"actor-0": 1}), 5.0)
+    assert not has(commands, SaveReplay)
+    assert not stopped_in(commands)
+    assert only(role.handle(ReplaySaved(0), 5.2), SaveReplay).version == 3
+    assert stopped_in(role.handle(ReplaySaved(3), 5.4))
+
+
+def test_a_resumed_store_goes_on_with_its_counts_and_reports_its_own():
+    limiter = RateLimiter(ratio=2.0, min_size=8, batch_samples=16, rollout_steps=8, tolerance=32.0)
+    saved = SavedCounts(LimiterState(inserted=80, sampled=160), has_batch=True)
+    role = ReplayBufferRole(0, limiter, 200, 16, 7, consumed_before=80, saved=saved)
+    commands = request(role, 7)
+    assert has(commands, DrawSamples), "at once: the store is not empty"
+    commands = role.handle(SamplesDrawn(SAMPLES), 3.0)
+    (row,) = rows(commands, Replay)
+    assert (row.env_steps_total, row.samples_total, row.size_env_steps) == (0, 16, 80)
+    assert not sent(insert(role, 0), StepLimitReached)
+    assert sent(insert(role, 1), StepLimitReached), "16 env steps were left"
+    save = only(role.handle(ReplayDue(version=8), 4.0), SaveReplay)
+    assert (save.env_steps_consumed, save.limiter.inserted, save.limiter.sampled) == (96, 96, 160)
