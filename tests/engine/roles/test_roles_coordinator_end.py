@@ -240,6 +240,18 @@ def test_once_the_slow_ones_have_stopped_the_others_have_no_longer_than_ever():
     assert told(coordinator.handle(TimerFired(), 40.0), Stop) == ["buffer-0"]
 
 
+def test_a_buffer_that_says_that_it_still_saves_its_store_is_waited_for_within_bounds():
+    coordinator = running()
+    coordinator.handle(StepLimitReached(), 5.0)
+    answer(coordinator, *WORKERS)
+    reports, now_s = 0, 5.0
+    while not has(coordinator.handle(TimerFired(), now_s), EndRun):
+        coordinator.handle(Report(address="buffer-0", records=[]), now_s)
+        now_s, reports = now_s + 4.0, reports + 1
+        assert now_s < 5.0 + MAX_STOP_S + 2 * STOP_S
+    assert now_s > MAX_STOP_S
+
+
 def test_nobody_waits_for_a_slow_one_whose_host_has_fallen_silent():
     coordinator = slow_learner(20.0)
     answer(coordinator, "actor-0", "actor-1")
