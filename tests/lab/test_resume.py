@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from engine.trace.checkpoint_choice import choose_checkpoint
+from engine.trace.replay_file import verify_replay
 from tests.helpers.fault_rows import Witness
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, limits, wait_until
@@ -63,6 +64,31 @@ def test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts(
         report_s=report_s,
         summary=again.summary,
     )
+    bench.assert_nothing_left(hosts=[two, three])
+
+
+def test_a_replay_store_comes_here_and_goes_to_another_host(bench: Bench) -> None:
+    one, two, three, _ = bench.hosts
+    settings = (
+        *("-x", "cartpole_dqn", *SHORT, "-s", "stop.return_threshold=null"),
+        *("-s", "algorithm.min_replay_size=500", "-s", "checkpoint.replay=true"),
+        *("-s", "stop.env_steps=100000000", "-s", "checkpoint.every_s=1"),
+    )
+    command = bench.tianji("up", *settings, *limits(one, two), run="before")
+    command.wait_for_training()
+    here = command.run_dir / "checkpoints/replay-0"
+    wait_until(lambda: len(list(here.glob("v*.json"))) > 1, 40, "stores come here")
+    bench.lab.crash(one)
+    assert command.wait(90) != 0
+
+    stored = max(verify_replay(path).limiter.inserted for path in here.glob("v*.json"))
+    more = ("-s", f"stop.env_steps={stored + 4000}", "-s", "actors=1")
+    again = bench.tianji("up", "--resume", "before", *more, *limits(two, three), run="after")
+    assert again.wait(120) == 0, again.said
+    assert "restored: replay store (" in again.said
+    first = again.rows("replay")[0]
+    assert first["size_env_steps"] - first["env_steps"] > 500, "it was not empty"
+    assert not rebuild_counters(load_run(RunPaths(again.run_dir)))
     bench.assert_nothing_left(hosts=[two, three])
 
 
