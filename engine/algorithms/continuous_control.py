@@ -39,7 +39,7 @@ from engine.spec import NetworkSpec
 
 UNREAD_BY_STEP = (
     *("learning_rate", "discount", "n_step", "replay_ratio", "replay_capacity"),
-    *("min_replay_size", "updates_per_batch"),
+    *("min_replay_size", "updates_per_batch", "exploration_noise", "entropy_coefficient_initial"),
 )
 """Hyperparameters that no optimiser step reads; discounts come with the samples."""
 
@@ -65,6 +65,7 @@ class ContinuousControl:
     batches_per_step: int = 1
     """Minibatches of one step of the sequence."""
     has_target_policy: bool = False
+    unread_by_act: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class ContinuousControl:
             corrects_staleness=True,
             shares_batches=True,
             acts_in_units=True,
+            unread_by_act=self.unread_by_act,
             unread_by_step=UNREAD_BY_STEP,
             scheduled_parameters=("acts_uniformly",),
         )

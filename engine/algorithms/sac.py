@@ -98,6 +98,7 @@ class Sac(ContinuousControl):
         ConfigError: See `ContinuousControl`.
     """
 
+    unread_by_act = SacConfig.__struct_fields__
     metrics = ("critic_loss", "q_mean", "policy_loss", "entropy", "entropy_coefficient")
 
     def __init__(self, config: SacConfig, network: NetworkSpec, spaces: Spaces) -> None:

@@ -109,6 +109,7 @@ class Td3(ContinuousControl):
     """
 
     has_target_policy = True
+    unread_by_act = tuple(n for n in Td3Config.__struct_fields__ if n != "exploration_noise")
 
     def __init__(self, config: Td3Config, network: NetworkSpec, spaces: Spaces) -> None:
         replay = ReplayRequest(

@@ -245,6 +245,8 @@ MATRIX = [
     *(("cartpole_impala", policy) for policy in (*EVERYWHERE, "impala")),
     *(("cartpole_dqn", policy) for policy in (*EVERYWHERE, "impala", "apex")),
     *(("cartpole_apex", policy) for policy in ("apex", "impala", "multi-learner", "gpu-only")),
+    *(("pendulum_sac", policy) for policy in ("tianji", "apex", "multi-learner", "gpu-only")),
+    *(("pendulum_td3", policy) for policy in ("central", "synchronous", "multi-learner")),
 ]
 NUM_FIRST = 50
 """Episodes that say how well an untrained policy does; the last 100 say what was learnt."""

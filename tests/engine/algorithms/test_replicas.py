@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState
+from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState, Spaces
+from engine.algorithms.continuous_control import ContinuousControl
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.replicas import SingleReplica, minibatch_rows
@@ -78,6 +81,13 @@ def dqn(**changes: object) -> Experiment:
     return replace(make_experiment(staleness=unbounded), algorithm=algorithm)
 
 
+def of_reals(name: str, **changes: object) -> Experiment:
+    """SAC or TD3."""
+    algorithm = {"name": name, "batch_size": B, "updates_per_batch": T, "learning_rate": 1e-4}
+    unbounded = StalenessSpec(mode="unbounded")
+    return replace(make_experiment(staleness=unbounded), algorithm=algorithm | changes)
+
+
 def normalised(experiment: Experiment) -> Experiment:
     network = replace(experiment.network, normalize_observation=True)
     return replace(experiment, network=network)
@@ -119,10 +129,13 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
 def make_samples(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
     """Random samples from replay, [updates, batch size]."""
     generator = torch.Generator().manual_seed(num_batch)
+    actions = torch.randint(3, (T, B), generator=generator)
+    if isinstance(algorithm, ContinuousControl):
+        actions = 2 * torch.rand((T, B, 2), generator=generator) - 1
     return {
         "observation": torch.randn((T, B, 4), generator=generator) * 2 + 1,
         "next_observation": torch.randn((T, B, 4), generator=generator),
-        "action": torch.randint(3, (T, B), generator=generator),
+        "action": actions,
         "reward": torch.randn((T, B), generator=generator) * 3,
         "discount": torch.rand((T, B), generator=generator),
         "weight": torch.rand((T, B), generator=generator),
@@ -187,7 +200,17 @@ ALGORITHMS = {
         **{"loss": "squared", "epsilon_decay_fraction": 0.5, "importance_exponent_final": 1.0}
     ),
     "dqn, normalised": normalised(dqn()),
+    "sac": of_reals("sac", max_gradient_norm=1.0),
+    "sac, normalised": normalised(of_reals("sac")),
+    "td3": of_reals("td3"),
 }
+
+
+def spaces_for(experiment: Experiment) -> Spaces:
+    spaces = discrete_spaces()
+    if experiment.algorithm_name not in ("sac", "td3"):
+        return spaces
+    return Spaces(spaces.observation, gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32))
 
 
 @pytest.mark.parametrize("shares", [HALVES, UNEQUAL], ids=["halves", "unequal"])
@@ -195,7 +218,7 @@ ALGORITHMS = {
 def test_two_learners_on_parts_of_batches_equal_one_on_whole_batches(
     experiment: Experiment, shares: tuple[int, ...]
 ):
-    algorithm = make_algorithm(experiment, discrete_spaces())
+    algorithm = make_algorithm(experiment, spaces_for(experiment))
     batches = batches_of(algorithm)
     alone = algorithm.init(7)
     for number, batch in enumerate(batches):

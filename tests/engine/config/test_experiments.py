@@ -17,6 +17,7 @@ PACKAGES = {
     "MinAtar/": "minatar",
     "MiniGrid-": "minigrid",
     "LunarLander": "Box2D",
+    "HalfCheetah-": "mujoco",
     "Hopper-": "mujoco",
 }
 

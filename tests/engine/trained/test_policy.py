@@ -75,6 +75,16 @@ def test_every_action_is_one_that_the_environment_takes(
     play(env, policy, 20, sampled)
 
 
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_actions_of_reals_are_those_that_the_environment_takes(
+    algorithm: str, sampled: bool, tmp_path: Path
+) -> None:
+    policy = Policy(loaded(tmp_path, spaces_experiment(action="box", algorithm=algorithm)))
+    env = gymnasium.make(ENV_ID, observation="box", action="box", mask="none")
+    play(env, policy, 20, sampled)
+
+
 @pytest.mark.parametrize("mask", ["info", "observation"])
 @pytest.mark.parametrize("core", ["", "gru", "lstm"])
 @pytest.mark.parametrize("algorithm", ["ppo", "impala", "dqn"])

@@ -15,15 +15,18 @@ ALGORITHMS = {
     "ppo": {"normalize_reward": True},
     "impala": {},
     "dqn": {"rollout_steps": 8, "min_replay_size": 64, "target_update_period": 3},
-    "sac": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64},
-    "td3": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64},
+    "sac": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64, "replay_ratio": 1},
+    "td3": {"batch_size": 8, "updates_per_batch": 2, "min_replay_size": 64, "replay_ratio": 1},
 }
 REPLAYED = ("dqn", "sac", "td3")
 
 
 def experiment(name: str = "ppo", keep: int = 3) -> Experiment:
+    env = EnvSpec(id="CartPole-v1", num_envs=4)
+    if name in ("sac", "td3"):
+        env = EnvSpec(id="Pendulum-v1", num_envs=4, kwargs={"max_episode_steps": 50})
     base = make_experiment(
-        env=EnvSpec(id="Pendulum-v1" if name in ("sac", "td3") else "CartPole-v1", num_envs=4),
+        env=env,
         checkpoint=CheckpointSpec(keep=keep),
         staleness=StalenessSpec(mode="unbounded" if name in REPLAYED else "block"),
     )
