@@ -307,9 +307,22 @@ def adam_moved(
     vector, mean, variance = before
     mean = torch.lerp(mean, gradient, 1 - BETA_1)
     variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
-    step_size = learning_rate / (1 - BETA_1**num_steps)
-    deviation = variance.sqrt() / (1 - BETA_2**num_steps).sqrt() + epsilon
+    step_size = computed_once(learning_rate / (1 - BETA_1**num_steps))
+    deviation = variance.sqrt() / computed_once((1 - BETA_2**num_steps).sqrt()) + epsilon
     return vector - step_size * (mean / deviation), mean, variance
+
+
+def computed_once(value: Tensor) -> Tensor:
+    """The same scalar, computed once in a compiled step.
+
+    The compiler repeats an expression of scalars for every few entries of a vector that it is used
+    for, and a power costs more than all else that Adam does to them. A reduction is not repeated.
+    """
+    return value.expand(NOT_UNROLLED).amax()
+
+
+NOT_UNROLLED = 64
+"""Entries of a reduction that the compiler does not replace by their expression."""
 
 
 def pieces_of(vector: Tensor, shapes: Sequence[tuple[str, torch.Size]]) -> dict[str, Tensor]:
