@@ -27,6 +27,7 @@ import torch
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.library import Kind, put_library
+from engine.compilation.products import lower_to_onednn
 from engine.compilation.tracing import TRACE
 from engine.host.process import name_process
 from engine.search_path import look_in
@@ -44,6 +45,7 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)
+    lower_to_onednn()
     with torch.no_grad():
         torch._inductor.aot_compile(
             traced.graph,

@@ -25,7 +25,7 @@ from engine.host.account import cache_home
 from engine.host.cores import processor_features
 from engine.spaces.leaves import identity_of
 
-MAKERS = ("policy_inference", "compiled", "compiler", "staging", "tracing")
+MAKERS = ("policy_inference", "compiled", "compiler", "products", "staging", "tracing")
 """Modules beside this one that determine what a library computes and how it is called."""
 
 Kind: TypeAlias = Literal["steps", "act"]
