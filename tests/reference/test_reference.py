@@ -63,6 +63,7 @@ def title_of(path: Path, data: dict[str, Any]) -> str:
         "scaling": "Suites of scaling",
         "transport": "Suites of transport",
         "study": "Studies",
+        "published": "Suites of published results",
     }
     assert titles.keys() == KINDS.keys()
     return titles.get(data.get("kind", ""), "Experiments")
