@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
+from engine.errors import ConfigError
 from engine.layers.flat import FlatParameters, flatten
 from engine.layers.inputs import STATE, Inputs
 from engine.rollout import NEXT, Field
@@ -125,6 +126,16 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
     def samples_per_batch(self) -> int:
         """Samples of one `update`."""
         return self.updates_per_batch * self.batch_size * self.samples_per_draw
+
+
+def check_sizes(min_size: int, capacity: int) -> None:
+    """Raises ConfigError if a replay store can never hold what training waits for; in env steps."""
+    if min_size > capacity:
+        raise ConfigError(
+            f"{min_size} env steps never fit into {capacity}",
+            where="algorithm.min_replay_size",
+            fix="make it at most algorithm.replay_capacity",
+        )
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):

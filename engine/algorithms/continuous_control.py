@@ -22,6 +22,7 @@ from engine.algorithms.base import (
     Spaces,
     TargetNetwork,
     UpdateResult,
+    check_sizes,
     initial_state,
     seeded,
 )
@@ -76,7 +77,7 @@ class ContinuousControl:
         spaces: Spaces,
     ) -> None:
         _check_actions(name, spaces.action)
-        _check_sizes(replay)
+        check_sizes(replay.min_size, replay.capacity)
         self._replay, self._rollout_steps = replay, rollout_steps
         self._spaces, self._network_spec = spaces, network
         self._num_reals = parts_of(spaces.action).num_reals
@@ -170,15 +171,6 @@ def _by_name(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
     for name, value in zip(names, values, strict=True):
         found[name].append(value)
     return {name: sum(numbers) / len(numbers) for name, numbers in found.items()}
-
-
-def _check_sizes(replay: ReplayRequest) -> None:
-    if replay.min_size > replay.capacity:
-        raise ConfigError(
-            f"{replay.min_size} env steps never fit into {replay.capacity}",
-            where="algorithm.min_replay_size",
-            fix="make it at most algorithm.replay_capacity",
-        )
 
 
 def _check_actions(name: str, action: AnySpace) -> None:

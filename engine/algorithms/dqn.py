@@ -27,6 +27,7 @@ from engine.algorithms.base import (
     Spaces,
     TargetNetwork,
     UpdateResult,
+    check_sizes,
     initial_state,
     seeded,
 )
@@ -159,12 +160,7 @@ class Dqn:
 
     def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
         self._num_actions = _one_choice(spaces.action)
-        if config.min_replay_size > config.replay_capacity:
-            raise ConfigError(
-                f"{config.min_replay_size} env steps never fit into {config.replay_capacity}",
-                where="algorithm.min_replay_size",
-                fix="make it at most algorithm.replay_capacity",
-            )
+        check_sizes(config.min_replay_size, config.replay_capacity)
         if config.epsilon_decay_fraction is not None and config.epsilon_decay_env_steps != _DECAY:
             raise ConfigError(
                 "epsilon falls over env steps or over a fraction of them, not both",

@@ -34,7 +34,7 @@ Order: TypeAlias = Tensor | Sequence[Tensor]
 """Rows of minibatches: int64 [K, N], or K vectors if learners share them unequally."""
 
 
-class Target(Protocol):
+class Follower(Protocol):
     """A network that follows another one slowly; a `TargetNetwork`."""
 
     @property
@@ -57,7 +57,7 @@ class Trainable(Protocol):
     def optimizer(self) -> AdamState: ...
 
     @property
-    def target(self) -> Target | None: ...
+    def target(self) -> Follower | None: ...
 
 
 class FunctionalStep(Protocol):

@@ -25,7 +25,7 @@ COUNTED = re.compile(
 )
 ALWAYS_SEVERAL = {
     # what is counted, where it cannot be one or is not a whole number
-    ("engine/algorithms/dqn.py", "config.min_replay_size"),  # more than a capacity
+    ("engine/algorithms/base.py", "min_size"),  # more than a capacity
     ("engine/replay/sequences.py", "burn_in_steps"),  # more than a rollout
     ("engine/spaces/leaves.py", "count"),  # more than one
     ("engine/host/limits.py", "needs.roles"),  # of a host that has reached its limits

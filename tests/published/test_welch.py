@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from tianji_cli.bench.published.welch import (
-    Sample,
+    SampleMoments,
     difference_from_one,
     mean_difference,
     mean_interval,
@@ -57,7 +57,7 @@ def test_a_prediction_holds_one_more_value_of_the_same_kind_95_times_in_100():
 
 
 def test_an_inexact_value_widens_the_prediction():
-    ours = Sample(mean=1.0, variance=4.0, count=5)
+    ours = SampleMoments(mean=1.0, variance=4.0, count=5)
     exact, inexact = (difference_from_one(ours, 0.0, error) for error in (0.0, 9.0))
     assert exact.high is not None
     assert inexact.high is not None
@@ -65,9 +65,9 @@ def test_an_inexact_value_widens_the_prediction():
 
 
 def test_without_any_spread_the_interval_is_the_difference():
-    flat = Sample(mean=-200.0, variance=0.0, count=3)
+    flat = SampleMoments(mean=-200.0, variance=0.0, count=3)
     same = mean_difference(flat, flat)
     assert (same.low, same.high) == (0.0, 0.0)
-    less = mean_difference(flat, Sample(mean=-190.0, variance=0.0, count=3))
+    less = mean_difference(flat, SampleMoments(mean=-190.0, variance=0.0, count=3))
     assert (less.low, less.high) == (-10.0, -10.0)
     assert mean_interval([7.0]).low is None

@@ -94,7 +94,7 @@ def test_other_numbers_of_environments_need_another_store(results: Path):
     experiment = found.experiment
     stop = replace(experiment.stop, env_steps=9000)
     wider = replace(experiment, stop=stop, env=replace(experiment.env, num_envs=5))
-    with pytest.raises(ConfigError, match="saved replay store has rollouts of 4") as caught:
+    with pytest.raises(ConfigError, match="rollouts of the saved replay store have 4") as caught:
         found.check(wider)
     assert caught.value.where == "env.num_envs"
     find_resume_point(results, "run").check(wider)

@@ -134,7 +134,7 @@ class ResumePoint:
         here, there = (one.env.num_envs for one in (experiment, self.experiment))
         if self.replays and here != there:
             raise ConfigError(
-                f"{here} here, but the saved replay store has rollouts of {there} environments",
+                f"{here} here, but rollouts of the saved replay store have {there}",
                 where="env.num_envs",
                 fix="leave it as it was, or fill the store again: -s checkpoint.replay=false",
             )

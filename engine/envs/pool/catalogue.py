@@ -224,7 +224,7 @@ def _atari_task(spec: EnvSpec) -> PoolTask:
     _whole("noop_max", given["noop_max"])
     if frames % skip:
         raise ConfigError(
-            f"episodes of {frames} frames end within a step of {skip} frames",
+            f"a limit of {frames} falls within a step, which takes {skip} of the frames",
             where="env.kwargs.max_num_frames_per_episode",
             fix=f"give a multiple of {skip}, or {USE_GYMNASIUM}",
         )

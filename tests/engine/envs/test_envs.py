@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 
 import gymnasium
 import numpy as np
@@ -15,6 +14,7 @@ from engine.envs.extras import install_command
 from engine.envs.make import make_vector_env, register_environment, spaces_of
 from engine.errors import ConfigError
 from engine.spec import EnvSpec
+from tests.helpers.engine.next_step_mode import check_next_step_mode
 
 needs_atari = pytest.mark.skipif(
     importlib.util.find_spec("ale_py") is None, reason="needs the extra atari"
@@ -93,17 +93,6 @@ def play(env_id: str, num_steps: int, **kwargs: bool | int) -> list[tuple[np.nda
     steps = [env.step(env.action_space.sample()) for _ in range(num_steps)]
     env.close()
     return [tuple(step[:4]) for step in steps]
-
-
-def check_next_step_mode(steps: list[tuple[np.ndarray, ...]]) -> None:
-    """The step after an end only resets: no reward, no end."""
-    num_ends = 0
-    for (_, _, terminated, truncated), following in itertools.pairwise(steps):
-        ends = terminated | truncated
-        num_ends += int(ends.sum())
-        assert not following[1][ends].any()
-        assert not (following[2] | following[3])[ends].any()
-    assert num_ends > 0, "no episode has ended, so nothing was tested"
 
 
 @needs_minatar

@@ -23,7 +23,7 @@ from engine.envs.make import make_vector_env
 from engine.envs.pool.catalogue import ATARI_NAMES, BOX2D, CLASSIC, MUJOCO, POOL_OPTIONS, task_of
 from engine.envs.pool.vector import PoolVectorEnv
 from engine.spec import EnvSpec
-from tests.engine.envs.test_envs import check_next_step_mode
+from tests.helpers.engine.next_step_mode import check_next_step_mode
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("envpool") is None, reason="needs the extra envpool (740 MB)"

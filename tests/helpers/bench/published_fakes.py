@@ -12,15 +12,17 @@ from tianji_cli.bench.published.records import PublishedFiles, PublishedManifest
 from tianji_cli.bench.published.suite import (
     PublishedReturn,
     PublishedRow,
+    PublishedSource,
     PublishedSuite,
-    Source,
 )
 from tianji_cli.bench.study.records import StudyCell
 from tianji_cli.bench.study.run import plan_cells
 from tianji_cli.git_state import GitState
 from tianji_cli.storage.json_files import write_json
 
-SOURCE = Source(name="CleanRL", figure="https://a.b/figure", settings="https://a.b/settings")
+SOURCE = PublishedSource(
+    name="CleanRL", figure="https://a.b/figure", settings="https://a.b/settings"
+)
 ROWS = {
     "many": PublishedRow(
         experiment="cartpole_ppo",

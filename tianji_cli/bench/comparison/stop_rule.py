@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.wording import plural
 from tianji_cli.bench.systems.raw import EpisodeEnd, RawRecord, Steps
 from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.bench.tasks.work import Judging
@@ -118,7 +119,8 @@ class StopRule:
             return None
         trained_s = now_s - self.first_sample_s
         if task.env_steps is not None and self.env_steps >= task.env_steps:
-            return Verdict("censored", f"all {task.env_steps:,} env steps were collected")
+            wanted = plural(task.env_steps, "env step")
+            return Verdict("censored", f"the {wanted} asked for were collected")
         is_enough = task.env_steps is None and trained_s >= task.min_s
         if self.reached_s is not None and is_enough and self._holds_in_order():
             return Verdict("reached", "the threshold was reached")

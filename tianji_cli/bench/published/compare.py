@@ -24,9 +24,9 @@ from engine.wording import is_or_are, plural
 from tianji_cli.bench.cells import SCHEMA_VERSION
 from tianji_cli.bench.machine import MAX_BUSY_CORES
 from tianji_cli.bench.published.records import PublishedManifest, PublishedRun
-from tianji_cli.bench.published.suite import Judge, PublishedReturn, Source
+from tianji_cli.bench.published.suite import Judge, PublishedReturn, PublishedSource
 from tianji_cli.bench.published.welch import (
-    Sample,
+    SampleMoments,
     difference_from_one,
     mean_difference,
     mean_interval,
@@ -62,7 +62,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True):
     judge: Judge
     episodes: int
     """Of each run, that judge it."""
-    source: Source
+    source: PublishedSource
     differs: tuple[str, ...]
     settings: dict[str, object]
     """Changes to the experiment file."""
@@ -169,7 +169,7 @@ def difference_of(ours: Sequence[float], published: PublishedReturn) -> Interval
     if count == 1:
         error = squares / (published.episodes or 1)
         return difference_from_one(sample_of(ours), published.mean, error)
-    theirs = Sample(published.mean, squares * count / (count - 1), count)
+    theirs = SampleMoments(published.mean, squares * count / (count - 1), count)
     return mean_difference(sample_of(ours), theirs)
 
 

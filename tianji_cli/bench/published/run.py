@@ -21,6 +21,7 @@ from engine.spec import Experiment
 from engine.trace.columns import column_of
 from engine.trace.reader import read_columns
 from engine.trace.records import Episode
+from engine.wording import plural
 from tianji_cli import units
 from tianji_cli.bench.campaign import Campaign
 from tianji_cli.bench.cells import beginning
@@ -164,7 +165,8 @@ def judge_run(work: PublishedCampaign, run: PublishedRun, turn: Turn) -> Publish
     if row.judge == "training":
         found = last_returns(RunPaths(work.files.cell(run.cell)), row.episodes)
         if len(found) < row.episodes:
-            return failed(run, f"only {len(found)} episodes ended; {row.episodes} judge it")
+            ended = plural(len(found), "episode")
+            return failed(run, f"only {ended} ended; {row.episodes} judge it")
         return msgspec.structs.replace(run, judged=found)
     return _evaluated(work, run, row, turn)
 

@@ -39,7 +39,7 @@ class PublishedReturn(Spec, frozen=True, kw_only=True):
     """Evaluation episodes of a single run."""
 
 
-class Source(Spec, frozen=True, kw_only=True):
+class PublishedSource(Spec, frozen=True, kw_only=True):
     """Where a figure was published."""
 
     name: str
@@ -57,7 +57,7 @@ class PublishedRow(Spec, frozen=True, kw_only=True):
     """As after `tianji up -x`. It must have `stop.env_steps` and no threshold."""
     published: PublishedReturn
     """The figure."""
-    source: Source
+    source: PublishedSource
     """Where it was published."""
     judge: Judge
     """`training`: the mean return of the last training episodes of each run. `evaluation`: that of

@@ -20,7 +20,7 @@ PRECISION = 1e-9
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleMoments:
     """What is known of a sample.
 
     Attributes:
@@ -38,9 +38,9 @@ class Sample:
         return self.variance / self.count
 
 
-def sample_of(values: Sequence[float]) -> Sample:
+def sample_of(values: Sequence[float]) -> SampleMoments:
     """Of two values or more."""
-    return Sample(fmean(values), variance(values), len(values))
+    return SampleMoments(fmean(values), variance(values), len(values))
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return _around(sample.mean, sample.variance_of_mean, sample.count - 1)
 
 
-def mean_difference(ours: Sample, theirs: Sample) -> Interval:
+def mean_difference(ours: SampleMoments, theirs: SampleMoments) -> Interval:
     """The difference of two means with its interval (Welch, 1947): variances can differ."""
     a, b = ours.variance_of_mean, theirs.variance_of_mean
     squares = a**2 / (ours.count - 1) + b**2 / (theirs.count - 1)
@@ -63,7 +63,7 @@ def mean_difference(ours: Sample, theirs: Sample) -> Interval:
     return _around(ours.mean - theirs.mean, a + b, freedom)
 
 
-def difference_from_one(ours: Sample, value: float, error_variance: float = 0.0) -> Interval:
+def difference_from_one(ours: SampleMoments, value: float, error_variance: float = 0.0) -> Interval:
     """The difference between the mean of a sample and one more value, as if it were of the same
     kind: a prediction interval, around zero if it is.
 

@@ -98,7 +98,7 @@ def verdict_text(row: RowResult) -> str:
 def judged_text(row: RowResult) -> str:
     """Which episodes judge a run."""
     kind = "last training" if row.judge == "training" else "evaluation"
-    return f"{row.episodes} {kind} episodes"
+    return plural(row.episodes, f"{kind} episode")
 
 
 def runs_text(row: RowResult) -> str:
