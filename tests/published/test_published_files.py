@@ -21,6 +21,7 @@ from tianji_cli.bench.published.records import PublishedFiles
 from tianji_cli.commands.benchmarks.bench_published import KIND, write_published_report
 from tianji_cli.commands.report import report_command
 from tianji_cli.output import Output
+from tianji_cli.storage.json_files import write_json
 
 MEANS = {"many": [98.0, 101.0, 104.0], "one": [-80.0, -81.0]}
 WRITTEN = ("comparison.json", "report.html", "README.md")
@@ -33,6 +34,9 @@ def files(tmp_path: Path) -> PublishedFiles:
 
 
 def test_the_report_is_rebuilt_from_the_two_files_alone(files: PublishedFiles, tmp_path: Path):
+    manifest = files.read_manifest()
+    argv = [*manifest.argv, "--results", "/home/me/results"]
+    write_json(files.manifest, msgspec.structs.replace(manifest, argv=argv))
     first = write_published_report([files.root], tmp_path / "kept")
     kept = PublishedFiles(tmp_path / "kept")
     plots = {plot.name: plot.read_bytes() for plot in kept.plots.iterdir()}

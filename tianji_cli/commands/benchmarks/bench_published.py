@@ -161,6 +161,7 @@ def write_published_report(roots: Sequence[Path], out: Path | None) -> Published
     with writing("the report", target.root, ANOTHER_PLACE):
         if out is not None:
             sources[0].keep_at(target, manifest, runs)
+            manifest, runs = _load(target)  # without what is not for others
         make_inside(target.root, target.plots)
         figures = _draw(comparison, runs, target)
         page = PublishedPage(manifest, comparison, list(runs.values()), figures)

@@ -67,6 +67,7 @@ def write_study_report(root: Path, out: Path | None) -> StudyReport:
     with writing("the report", target.root, ANOTHER_PLACE):
         if target != source:
             source.keep_at(target, manifest, runs)
+            manifest = target.read_manifest()  # without what is not for others
         make_inside(target.root, target.plots)
         figures = _draw(manifest, comparison, runs, target)
         page = StudyPage(manifest, comparison, list(runs.values()), figures)
