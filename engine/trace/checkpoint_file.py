@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from msgspec import Meta
 from engine.errors import ConfigError
 from engine.progress import Count, Judge, MeanReturn, RunCounters
 from engine.spec import EnvSpec, Experiment, NetworkSpec, Scalar
+from engine.trace.sealed_json import SealedFormat
 from engine.trace.tensor_file import refuse_strange
 
 SCHEMA_VERSION = 3
@@ -31,7 +31,6 @@ MAX_INFO_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _SINCE = {"return_mean": 3, "return_judge": 3, "return_version": 3}
 """The schema version in which a field was added; checksums of older files do not cover it."""
-_INFO_NAME = re.compile(r"v\d{10}\.json")
 _MAY_CHANGE = ("num_envs", "step_latency_ms")
 """Keys of `env` that only set how many environments an actor steps, and how fast."""
 
@@ -103,8 +102,14 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return f"v{self.version:010d}-{self.sha256[:16]}.safetensors"
 
 
-class _Versioned(msgspec.Struct):
-    schema_version: int = 0
+_FORMAT = SealedFormat(
+    type=CheckpointInfo,
+    noun="a checkpoint",
+    oldest=OLDEST_SCHEMA_VERSION,
+    newest=SCHEMA_VERSION,
+    max_bytes=MAX_INFO_BYTES,
+    fix="use the release that wrote it",
+)
 
 
 def identity_of(experiment: Experiment) -> dict[str, Setting]:
@@ -200,8 +205,6 @@ def read_info(path: Path) -> CheckpointInfo:
     Raises:
         ConfigError: It is not such a file, or a release with another format wrote it.
     """
-    if not _INFO_NAME.fullmatch(path.name):
-        raise ConfigError("not the name of a checkpoint", where=str(path))
     with open_regular(path) as file:
         return info_of(file.read(MAX_INFO_BYTES + 1), path.name, str(path))
 
@@ -212,27 +215,7 @@ def info_of(data: bytes, name: str, where: str) -> CheckpointInfo:
     Raises:
         ConfigError: As `read_info`.
     """
-    if not _INFO_NAME.fullmatch(name):
-        raise ConfigError("not the name of a checkpoint", where=where)
-    if len(data) > MAX_INFO_BYTES:
-        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so not a checkpoint", where=where)
-    try:
-        found = msgspec.json.decode(data, type=_Versioned).schema_version
-        if not OLDEST_SCHEMA_VERSION <= found <= SCHEMA_VERSION:
-            raise ConfigError(
-                f"its schema_version is {found}, this release reads {OLDEST_SCHEMA_VERSION} to"
-                f" {SCHEMA_VERSION}",
-                where=where,
-                fix="use the release that wrote it",
-            )
-        info = msgspec.json.decode(data, type=CheckpointInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"not a checkpoint: {error}", where=where) from error
-    if info != info.sealed():
-        raise ConfigError("its checksum does not match", where=where)
-    if info.name != name:
-        raise ConfigError(f"it says that it is version {info.version}", where=where)
-    return info
+    return _FORMAT.parse(data, name, where)
 
 
 def open_regular(path: Path, num_bytes: int | None = None) -> BinaryIO:

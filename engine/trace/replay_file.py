@@ -16,7 +16,6 @@ then its bytes in a zlib stream.
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -29,6 +28,7 @@ from msgspec import Meta
 from engine.errors import ConfigError
 from engine.progress import Count, LimiterState
 from engine.trace.checkpoint_file import Hex, open_regular
+from engine.trace.sealed_json import SealedFormat
 from engine.trace.tensor_file import refuse_strange
 
 SCHEMA_VERSION = 1
@@ -41,7 +41,6 @@ REPLAYS = "replay-*"
 _MAGIC = b"TJR1"
 _SIZE = struct.Struct("<I")
 _CHUNK_BYTES = 1 << 20
-_INFO_NAME = re.compile(r"v\d{10}\.json")
 
 Number = Annotated[int, Meta(ge=0, lt=10**12)]
 Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,40}$")]
@@ -154,8 +153,14 @@ class ReplayInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return {self.tensors_name: self.sha256, **{s.name: s.sha256 for s in self.segments}}
 
 
-class _Versioned(msgspec.Struct):
-    schema_version: int = 0
+_FORMAT = SealedFormat(
+    type=ReplayInfo,
+    noun="a saved replay store",
+    oldest=SCHEMA_VERSION,
+    newest=SCHEMA_VERSION,
+    max_bytes=MAX_INFO_BYTES,
+    fix="use the release that wrote it, or -s checkpoint.replay=false",
+)
 
 
 def replay_directory(checkpoints: Path, buffer: int) -> Path:
@@ -179,25 +184,7 @@ def replay_info_of(data: bytes, name: str, where: str) -> ReplayInfo:
     Raises:
         ConfigError: As `read_replay_info`.
     """
-    if not _INFO_NAME.fullmatch(name):
-        raise ConfigError("not the name of a saved replay store", where=where)
-    if len(data) > MAX_INFO_BYTES:
-        raise ConfigError(f"larger than {MAX_INFO_BYTES} bytes, so no replay store", where=where)
-    try:
-        found = msgspec.json.decode(data, type=_Versioned).schema_version
-        if found != SCHEMA_VERSION:
-            raise ConfigError(
-                f"its schema_version is {found}, this release reads {SCHEMA_VERSION}",
-                where=where,
-                fix="use the release that wrote it, or -s checkpoint.replay=false",
-            )
-        info = msgspec.json.decode(data, type=ReplayInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"not a saved replay store: {error}", where=where) from error
-    if info != info.sealed():
-        raise ConfigError("its checksum does not match", where=where)
-    if info.name != name:
-        raise ConfigError(f"it says that it is version {info.version}", where=where)
+    info = _FORMAT.parse(data, name, where)
     _check_numbers(info, where)
     return info
 
