@@ -68,6 +68,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     _check_staleness(experiment, algorithm)
     _check_schedules(experiment, algorithm)
     _check_units(experiment, algorithm)
+    _check_replay(experiment, algorithm)
     return algorithm
 
 
@@ -125,6 +126,16 @@ def _check_units(experiment: Experiment, algorithm: Algorithm) -> None:
         raise ConfigError(
             f"{name} chooses actions within [-1, 1], which must be scaled to their range",
             where="env.scale_actions",
+            fix="leave it out",
+        )
+
+
+def _check_replay(experiment: Experiment, algorithm: Algorithm) -> None:
+    """Checks that there is a replay store if one is to be saved."""
+    if experiment.checkpoint.replay and not algorithm.samples().samples_replay:
+        raise ConfigError(
+            f"{experiment.algorithm_name} has no replay store that could be saved",
+            where="checkpoint.replay",
             fix="leave it out",
         )
 

@@ -69,6 +69,16 @@ def test_actions_in_units_of_a_range_are_scaled_and_no_more(
     assert error.value.where == f"env.{key}"
 
 
+@pytest.mark.parametrize("name", ["ppo", "impala"])
+def test_only_a_store_that_there_is_can_be_saved(name: str):
+    experiment = replace(make_experiment(), algorithm={"name": name})
+    make_algorithm(experiment, discrete_spaces())
+    other = replace(experiment, checkpoint=replace(experiment.checkpoint, replay=True))
+    with pytest.raises(ConfigError, match=f"{name} has no replay store") as error:
+        make_algorithm(other, discrete_spaces())
+    assert error.value.where == "checkpoint.replay"
+
+
 class Forgets(Ppo):
     """Does not say how likely its actions were."""
 
