@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import gymnasium
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from engine.algorithms.base import (
@@ -28,7 +30,7 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.q_network import PolicyCriticsNetwork, TargetNetworkOfCritics
 from engine.algorithms.replicas import ReplicaGroup, columns_of, part_of_whole, shared_step
-from engine.algorithms.step_sequence import StepSequence
+from engine.algorithms.step_sequence import Part, StepSequence
 from engine.errors import ConfigError
 from engine.layers.flat import flatten
 from engine.layers.inputs import map_leaves, observation_of
@@ -36,13 +38,48 @@ from engine.rollout import Field
 from engine.spaces.action_parts import action_field, parts_of
 from engine.spaces.leaves import AnySpace, leaves_of
 from engine.spaces.observations import observation_fields
-from engine.spec import NetworkSpec
+from engine.spec import NetworkSpec, NonNegativeInt, PositiveFloat, PositiveInt, Spec, UnitInterval
 
+ADAM_EPSILON = 1e-8
 UNREAD_BY_STEP = (
     *("learning_rate", "discount", "n_step", "replay_ratio", "replay_capacity"),
     *("min_replay_size", "updates_per_batch", "exploration_noise", "entropy_coefficient_initial"),
 )
 """Hyperparameters that no optimiser step reads; discounts come with the samples."""
+
+
+PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+
+
+class ContinuousControlConfig(Spec, frozen=True, kw_only=True):
+    """The hyperparameters that SAC and TD3 have in common."""
+
+    learning_rate: PositiveFloat = 3e-4
+    """Step size of Adam, of all that learns."""
+    discount: UnitInterval = 0.99
+    """Gamma: how much a reward one step later counts."""
+    num_critics: PositiveInt = 2
+    """Critics; the least of their values is used."""
+    n_step: PositiveInt = 1
+    """Rewards that are added up before the value of a later state takes over, in env steps."""
+    batch_size: PositiveInt = 256
+    """Transitions of an update of the critics."""
+    updates_per_batch: PositiveInt = 16
+    """Updates of the critics for each message from the replay buffer, and for each weights version;
+    of `td3` and `ddpg` a multiple of `policy_delay`."""
+    replay_ratio: PositiveFloat = 256.0
+    """Samples trained for each env step collected; 256 is a batch of 256 for every env step."""
+    replay_capacity: PositiveInt = 1_000_000
+    """Env steps that the replay store holds; the oldest are overwritten."""
+    min_replay_size: NonNegativeInt = 1_000
+    """Env steps collected before training starts; until then actions are uniform in their Box."""
+    target_update_rate: PositiveUnit = 0.005
+    """How far the target networks move to the networks with every update of the policy."""
+    max_gradient_norm: PositiveFloat | None = None
+    """Longer gradients, of the critics or of all else, are scaled down to this norm; `null`: none
+    are."""
+    rollout_steps: PositiveInt = 8
+    """Steps of each environment in one rollout."""
 
 
 class ContinuousControl:
@@ -52,8 +89,7 @@ class ContinuousControl:
 
     Args:
         name: Of the algorithm, for errors.
-        replay: The samples that it draws.
-        rollout_steps: T, of a rollout.
+        config: Hyperparameters.
         network: Encoders and trunk.
         spaces: Of one environment.
 
@@ -71,14 +107,13 @@ class ContinuousControl:
     def __init__(
         self,
         name: str,
-        replay: ReplayRequest,
-        rollout_steps: int,
+        config: ContinuousControlConfig,
         network: NetworkSpec,
         spaces: Spaces,
     ) -> None:
         _check_actions(name, spaces.action)
-        check_sizes(replay.min_size, replay.capacity)
-        self._replay, self._rollout_steps = replay, rollout_steps
+        check_sizes(config.min_replay_size, config.replay_capacity)
+        self._shared = config
         self._spaces, self._network_spec = spaces, network
         self._num_reals = parts_of(spaces.action).num_reals
 
@@ -90,7 +125,7 @@ class ContinuousControl:
     def samples(self) -> SampleRequest:
         """See `Algorithm`."""
         return SampleRequest(
-            rollout_steps=self._rollout_steps,
+            rollout_steps=self._shared.rollout_steps,
             fields=self.fields,
             replay=self._replay,
             corrects_staleness=True,
@@ -99,6 +134,32 @@ class ContinuousControl:
             unread_by_act=self.unread_by_act,
             unread_by_step=UNREAD_BY_STEP,
             scheduled_parameters=("acts_uniformly",),
+        )
+
+    @property
+    def _replay(self) -> ReplayRequest:
+        config = self._shared
+        return ReplayRequest(
+            capacity=config.replay_capacity,
+            min_size=config.min_replay_size,
+            batch_size=config.batch_size,
+            updates_per_batch=config.updates_per_batch,
+            replay_ratio=config.replay_ratio,
+            n_step=config.n_step,
+            discount=config.discount,
+            priority_exponent=0.0,
+            importance_exponent=0.0,
+        )
+
+    def sequence(self, *parts: Part) -> StepSequence:
+        """Steps of these parts with the hyperparameters in common."""
+        config = self._shared
+        return StepSequence(
+            parts=parts,
+            learning_rate=config.learning_rate,
+            epsilon=ADAM_EPSILON,
+            max_gradient_norm=config.max_gradient_norm,
+            target_update_rate=config.target_update_rate,
         )
 
     def network(self) -> PolicyCriticsNetwork:

@@ -22,15 +22,19 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, ReplayRequest, Spaces
-from engine.algorithms.continuous_control import ContinuousControl, share_of
+from engine.algorithms.base import Batch, Spaces
+from engine.algorithms.continuous_control import (
+    ContinuousControl,
+    ContinuousControlConfig,
+    share_of,
+)
 from engine.algorithms.q_network import (
     POLICY_MODULES,
     PolicyCriticsNetwork,
     TargetNetworkOfCritics,
 )
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
-from engine.algorithms.step_sequence import Part, StepSequence
+from engine.algorithms.step_sequence import Part
 from engine.layers.distributions import SquashedGaussian
 from engine.layers.inputs import Inputs, observation_of
 from engine.rollout import NEXT
@@ -38,24 +42,15 @@ from engine.spaces.observations import OBSERVATION
 from engine.spec import (
     MAX_FLOAT,
     NetworkSpec,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
-    Spec,
-    UnitInterval,
 )
 
 Real: TypeAlias = Annotated[float, Meta(ge=-MAX_FLOAT, le=MAX_FLOAT)]
-PositiveUnit: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
-class SacConfig(Spec, frozen=True, kw_only=True):
+class SacConfig(ContinuousControlConfig, frozen=True, kw_only=True):
     """Soft actor-critic: twin critics and a learnt temperature (Haarnoja et al., 2018b)."""
 
-    learning_rate: PositiveFloat = 3e-4
-    """Step size of Adam, of critics, policy and temperature."""
-    discount: UnitInterval = 0.99
-    """Gamma: how much a reward one step later counts."""
     target_entropy: Real | None = None
     """Entropy of the policy, in nats, that the temperature is learnt for; `null`: -D for actions of
     D numbers."""
@@ -63,27 +58,6 @@ class SacConfig(Spec, frozen=True, kw_only=True):
     """Alpha at the start: the weight of the policy's entropy beside the reward."""
     entropy_coefficient: PositiveFloat | None = None
     """Alpha, if it is to be the same at all times; `null`: it is learnt."""
-    num_critics: PositiveInt = 2
-    """Critics; the least of their values is used."""
-    n_step: PositiveInt = 1
-    """Rewards that are added up before the value of a later state takes over, in env steps."""
-    batch_size: PositiveInt = 256
-    """Transitions of an optimiser step."""
-    updates_per_batch: PositiveInt = 16
-    """Optimiser steps for each message from the replay buffer, and for each weights version."""
-    replay_ratio: PositiveFloat = 256.0
-    """Samples trained for each env step collected; 256 is a batch of 256 for every env step."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Env steps that the replay store holds; the oldest are overwritten."""
-    min_replay_size: NonNegativeInt = 1_000
-    """Env steps collected before training starts; until then actions are uniform in their Box."""
-    target_update_rate: PositiveUnit = 0.005
-    """How far the target critics move to the critics with every optimiser step."""
-    max_gradient_norm: PositiveFloat | None = None
-    """Longer gradients, of the critics or of policy and temperature, are scaled down to this norm;
-    `null`: none are."""
-    rollout_steps: PositiveInt = 8
-    """Steps of each environment in one rollout."""
 
 
 class Sac(ContinuousControl):
@@ -102,32 +76,15 @@ class Sac(ContinuousControl):
     metrics = ("critic_loss", "q_mean", "policy_loss", "entropy", "entropy_coefficient")
 
     def __init__(self, config: SacConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        replay = ReplayRequest(
-            capacity=config.replay_capacity,
-            min_size=config.min_replay_size,
-            batch_size=config.batch_size,
-            updates_per_batch=config.updates_per_batch,
-            replay_ratio=config.replay_ratio,
-            n_step=config.n_step,
-            discount=config.discount,
-            priority_exponent=0.0,
-            importance_exponent=0.0,
-        )
-        super().__init__("sac", replay, config.rollout_steps, network, spaces)
+        super().__init__("sac", config, network, spaces)
         self._config = config
         wanted = config.target_entropy
         self._target_entropy = -float(self._num_reals) if wanted is None else wanted
         learns_temperature = config.entropy_coefficient is None
         temperature = ("temperature",) if learns_temperature else ()
-        self.step = StepSequence(
-            parts=(
-                Part(loss=self._critic_loss, moves=("critics",)),
-                Part(loss=self._policy_loss, moves=(*temperature, *POLICY_MODULES)),
-            ),
-            learning_rate=config.learning_rate,
-            epsilon=1e-8,
-            max_gradient_norm=config.max_gradient_norm,
-            target_update_rate=config.target_update_rate,
+        self.step = self.sequence(
+            Part(loss=self._critic_loss, moves=("critics",)),
+            Part(loss=self._policy_loss, moves=(*temperature, *POLICY_MODULES)),
         )
 
     def network(self) -> PolicyCriticsNetwork:

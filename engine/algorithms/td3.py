@@ -23,16 +23,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, ReplayRequest, Spaces
-from engine.algorithms.continuous_control import ContinuousControl, share_of
+from engine.algorithms.base import Batch, Spaces
+from engine.algorithms.continuous_control import (
+    ContinuousControl,
+    ContinuousControlConfig,
+    share_of,
+)
 from engine.algorithms.q_network import (
     POLICY_MODULES,
     PolicyCriticsNetwork,
     TargetNetworkOfCritics,
 )
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
-from engine.algorithms.sac import PositiveUnit
-from engine.algorithms.step_sequence import Part, StepSequence
+from engine.algorithms.step_sequence import Part
 from engine.errors import ConfigError
 from engine.layers.inputs import Inputs, observation_of
 from engine.rollout import NEXT
@@ -40,21 +43,15 @@ from engine.spaces.observations import OBSERVATION
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Spec,
-    UnitInterval,
 )
 
 
-class Td3Config(Spec, frozen=True, kw_only=True):
+class Td3Config(ContinuousControlConfig, frozen=True, kw_only=True):
     """Twin delayed deep deterministic policy gradients (Fujimoto et al., 2018)."""
 
     learning_rate: PositiveFloat = 1e-3
-    """Step size of Adam, of critics and policy."""
-    discount: UnitInterval = 0.99
-    """Gamma: how much a reward one step later counts."""
     policy_delay: PositiveInt = 2
     """Updates of the critics for each of the policy and of the target networks."""
     exploration_noise: NonNegativeFloat = 0.1
@@ -63,28 +60,6 @@ class Td3Config(Spec, frozen=True, kw_only=True):
     """Standard deviation of the noise on actions of the target policy, in the same units."""
     policy_noise_limit: NonNegativeFloat = 0.5
     """To what that noise is clipped."""
-    num_critics: PositiveInt = 2
-    """Critics; the least of their values is used."""
-    n_step: PositiveInt = 1
-    """Rewards that are added up before the value of a later state takes over, in env steps."""
-    batch_size: PositiveInt = 256
-    """Transitions of an update of the critics."""
-    updates_per_batch: PositiveInt = 16
-    """Updates of the critics for each message from the replay buffer, and for each weights version:
-    a multiple of `policy_delay`."""
-    replay_ratio: PositiveFloat = 256.0
-    """Samples trained for each env step collected; 256 is a batch of 256 for every env step."""
-    replay_capacity: PositiveInt = 1_000_000
-    """Env steps that the replay store holds; the oldest are overwritten."""
-    min_replay_size: NonNegativeInt = 1_000
-    """Env steps collected before training starts; until then actions are uniform in their Box."""
-    target_update_rate: PositiveUnit = 0.005
-    """How far the target networks move to the networks with every update of the policy."""
-    max_gradient_norm: PositiveFloat | None = None
-    """Longer gradients, of the critics or of the policy, are scaled down to this norm; `null`: none
-    are."""
-    rollout_steps: PositiveInt = 8
-    """Steps of each environment in one rollout."""
 
 
 class DdpgConfig(Td3Config, frozen=True, kw_only=True):
@@ -112,19 +87,8 @@ class Td3(ContinuousControl):
     unread_by_act = tuple(n for n in Td3Config.__struct_fields__ if n != "exploration_noise")
 
     def __init__(self, config: Td3Config, network: NetworkSpec, spaces: Spaces) -> None:
-        replay = ReplayRequest(
-            capacity=config.replay_capacity,
-            min_size=config.min_replay_size,
-            batch_size=config.batch_size,
-            updates_per_batch=config.updates_per_batch,
-            replay_ratio=config.replay_ratio,
-            n_step=config.n_step,
-            discount=config.discount,
-            priority_exponent=0.0,
-            importance_exponent=0.0,
-        )
         name = "ddpg" if isinstance(config, DdpgConfig) else "td3"
-        super().__init__(name, replay, config.rollout_steps, network, spaces)
+        super().__init__(name, config, network, spaces)
         delay = config.policy_delay
         if config.updates_per_batch % delay:
             raise ConfigError(
@@ -136,15 +100,9 @@ class Td3(ContinuousControl):
         self.batches_per_step = delay
         self.metrics = (*("critic_loss", "q_mean") * delay, "policy_loss")
         of_critics = [partial(self._critic_loss, number=number) for number in range(delay)]
-        self.step = StepSequence(
-            parts=(
-                *(Part(loss=loss, moves=("critics",)) for loss in of_critics),
-                Part(loss=self._policy_loss, moves=POLICY_MODULES),
-            ),
-            learning_rate=config.learning_rate,
-            epsilon=1e-8,
-            max_gradient_norm=config.max_gradient_norm,
-            target_update_rate=config.target_update_rate,
+        self.step = self.sequence(
+            *(Part(loss=loss, moves=("critics",)) for loss in of_critics),
+            Part(loss=self._policy_loss, moves=POLICY_MODULES),
         )
 
     def network(self) -> PolicyCriticsNetwork:

@@ -131,21 +131,35 @@ class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala
         return 1
 
 
-class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
-    """DQN's hyperparameters, in TianJi's names."""
+class BenchFromReplay(Spec, frozen=True, kw_only=True):
+    """The hyperparameters that all algorithms with a replay store have, in TianJi's names."""
 
     learning_rate: PositiveFloat
-    """Step size of Adam."""
+    """Step size of Adam, of all that learns."""
     discount: UnitInterval
     """Gamma."""
     batch_size: PositiveInt
     """Transitions of one optimiser step."""
     replay_ratio: PositiveFloat
-    """Samples trained for each env step collected."""
+    """Samples trained for each env step collected; `batch_size`: one optimiser step for each."""
     replay_capacity: PositiveInt
     """Env steps that the replay store holds."""
     min_replay_size: PositiveInt
     """Env steps collected before training starts."""
+
+    @property
+    def in_flight_steps(self) -> int:
+        """Env steps that can be in transit to the replay store."""
+        return self.min_replay_size
+
+    @property
+    def samples_per_env_step(self) -> float:
+        return self.replay_ratio
+
+
+class BenchDqn(BenchFromReplay, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
+    """DQN's hyperparameters, in TianJi's names."""
+
     target_update_period: PositiveInt
     """Optimiser steps between two copies into the target network."""
     epsilon_initial: UnitInterval
@@ -163,31 +177,10 @@ class BenchDqn(Spec, frozen=True, kw_only=True, tag_field="name", tag="dqn"):
         "replay": "uniform, 1 step",
     }
 
-    @property
-    def in_flight_steps(self) -> int:
-        """Env steps that can be in transit to the replay store."""
-        return self.min_replay_size
 
-    @property
-    def samples_per_env_step(self) -> float:
-        return self.replay_ratio
-
-
-class BenchSac(Spec, frozen=True, kw_only=True, tag_field="name", tag="sac"):
+class BenchSac(BenchFromReplay, frozen=True, kw_only=True, tag_field="name", tag="sac"):
     """SAC's hyperparameters, in TianJi's names; the entropy coefficient is learnt."""
 
-    learning_rate: PositiveFloat
-    """Step size of Adam, of policy, critics and entropy coefficient."""
-    discount: UnitInterval
-    """Gamma."""
-    batch_size: PositiveInt
-    """Transitions of one optimiser step."""
-    replay_ratio: PositiveFloat
-    """Samples trained for each env step collected; `batch_size`: one optimiser step for each."""
-    replay_capacity: PositiveInt
-    """Env steps that the replay store holds."""
-    min_replay_size: PositiveInt
-    """Env steps collected, with random actions, before training starts."""
     target_update_rate: PositiveUnit
     """How far the target critics move to the critics after each optimiser step."""
 
@@ -197,31 +190,10 @@ class BenchSac(Spec, frozen=True, kw_only=True, tag_field="name", tag="sac"):
         **_OF_BOX_ACTIONS,
     }
 
-    @property
-    def in_flight_steps(self) -> int:
-        """Env steps that can be in transit to the replay store."""
-        return self.min_replay_size
 
-    @property
-    def samples_per_env_step(self) -> float:
-        return self.replay_ratio
-
-
-class BenchTd3(Spec, frozen=True, kw_only=True, tag_field="name", tag="td3"):
+class BenchTd3(BenchFromReplay, frozen=True, kw_only=True, tag_field="name", tag="td3"):
     """TD3's hyperparameters, in TianJi's names."""
 
-    learning_rate: PositiveFloat
-    """Step size of Adam, of policy and critics."""
-    discount: UnitInterval
-    """Gamma."""
-    batch_size: PositiveInt
-    """Transitions of one optimiser step."""
-    replay_ratio: PositiveFloat
-    """Samples trained for each env step collected; `batch_size`: one optimiser step for each."""
-    replay_capacity: PositiveInt
-    """Env steps that the replay store holds."""
-    min_replay_size: PositiveInt
-    """Env steps collected, with random actions, before training starts."""
     target_update_rate: PositiveUnit
     """How far the target networks move at each step of the policy."""
     policy_delay: PositiveInt
@@ -237,15 +209,6 @@ class BenchTd3(Spec, frozen=True, kw_only=True, tag_field="name", tag="td3"):
         "critics": "2, the minimum of both targets",
         **_OF_BOX_ACTIONS,
     }
-
-    @property
-    def in_flight_steps(self) -> int:
-        """Env steps that can be in transit to the replay store."""
-        return self.min_replay_size
-
-    @property
-    def samples_per_env_step(self) -> float:
-        return self.replay_ratio
 
 
 Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn | BenchSac | BenchTd3
