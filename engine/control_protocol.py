@@ -25,16 +25,11 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         address: Address at which the learners connect to each other: the loopback.
-        secret: Prefix of all keys in the store; without it a process cannot take part.
-        file: Path of the store.
+        file: Path of the store, in the run's own directory.
     """
 
     address: str
-    secret: str
     file: str
-
-    def __repr__(self) -> str:
-        return f"Rendezvous(address={self.address!r}, file={self.file!r}, secret=<hidden>)"
 
 
 class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,14 +68,14 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         """File for the standard output and error of a process."""
         return f"{self.run_dir}/logs/{self.host}/{process}.log"
 
-    def wiring_of(self, worker: WorkerSpec) -> Wiring:
-        """All sockets of a process."""
+    def wiring_of(self, worker: WorkerSpec, keys: KeyPair | None) -> Wiring:
+        """All sockets of a process, which has this pair of keys if there is TCP."""
         return Wiring(
             bind=worker.bind,
             listener=worker.listener,
             links=worker.links,
             routes=self.routes,
-            keyring=Keyring(worker.keys, self.members) if worker.keys else None,
+            keyring=Keyring(keys, self.members) if keys else None,
             neighbours=self.neighbours,
         )
 
@@ -94,7 +89,6 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         bind: Endpoint of its own server socket; empty if no process connects to it.
         listener: Its descriptor among `Prepare.listeners`.
         links: The servers that it connects to.
-        keys: Its own, if there is TCP.
         epoch: Incarnation of this role.
         threads: Of PyTorch's arithmetic.
         cores: Numbers of the cores that it is pinned to; empty: all.
@@ -105,7 +99,6 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     bind: str = ""
     listener: int | None = None
     links: tuple[Link, ...] = ()
-    keys: KeyPair | None = None
     epoch: int = 0
     threads: int = 1
     cores: tuple[int, ...] = ()
@@ -131,8 +124,9 @@ class Prepare(Message, frozen=True, kw_only=True):
         run_id, run_dir, attempt: The mark of every process of the run here; the directory need not
             exist yet.
         host: This host's name in the inventory.
+        address: The supervisor's own name.
         num_endpoints: Servers that will listen here.
-        num_processes: Number of role processes that will be started here.
+        processes: The role processes that will be started here.
         num_connections: Connections of the server here with most of them.
         listen: Address and half-open range of ports for them; None: Unix sockets.
         listeners: By endpoint, listening descriptors that the forkserver has inherited.
@@ -151,8 +145,9 @@ class Prepare(Message, frozen=True, kw_only=True):
     run_dir: str
     host: str
     attempt: str = ""
+    address: str = ""
     num_endpoints: int = 0
-    num_processes: int = 1
+    processes: tuple[str, ...] = ()
     num_connections: int = 0
     listen: tuple[str, int, int] | None = None
     listeners: dict[str, int] = msgspec.field(default_factory=dict)
@@ -166,11 +161,9 @@ class Prepare(Message, frozen=True, kw_only=True):
 
 
 class Launch(Message, frozen=True, kw_only=True):
-    """Start these roles; `wiring` is the supervisor's own connection to the coordinator, `address`
-    its own name."""
+    """Start these roles; `coordinator` is the supervisor's own connection. Keys are public ones."""
 
-    address: str
-    wiring: Wiring
+    coordinator: Link
     common: CommonSpec
     workers: tuple[WorkerSpec, ...]
 
@@ -239,7 +232,8 @@ class Prepared(Message, frozen=True, kw_only=True):
 
     `endpoints` are free for its servers; fused loops are assigned to `devices`; it may use `cores`,
     of which `idle_cores` were idle, if that was requested. `notes` are warnings for the user.
-    `taken` says which of the weights in `Prepare.init_weights` fit.
+    `public_keys` are those of the supervisor and of `Prepare.processes`, if there is TCP; secret
+    ones stay here. `taken` says which of the weights in `Prepare.init_weights` fit.
     """
 
     facts: HostFacts
@@ -248,6 +242,7 @@ class Prepared(Message, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ("cpu",)
     notes: tuple[str, ...] = ()
     endpoints: list[str] = msgspec.field(default_factory=list)
+    public_keys: dict[str, str] = msgspec.field(default_factory=dict)
     taken: TakenWeights | None = None
 
 

@@ -1,8 +1,8 @@
 """The group of learners that make every update together: torch.distributed with gloo.
 
 The group is made from parts instead of `init_process_group`, so that nothing listens on a wildcard
-address: the learners of one host find each other through a file of the run's own directory, all
-keys under a secret prefix that came with the launch, and gloo connects them over the loopback.
+address: the learners of one host find each other through a file of the run's own directory, and
+gloo connects them over the loopback.
 Between hosts gloo would be neither encrypted nor authenticated, so that is refused when planning.
 """
 
@@ -51,8 +51,7 @@ class GlooGroup:
         options = gloo._Options()
         options._devices = [gloo.create_device(hostname=place.address)]
         options._timeout = timedelta(seconds=MEET_S)
-        prefixed = c10d.PrefixStore(place.secret, self._store)
-        self._group = gloo(prefixed, rank, count, options)
+        self._group = gloo(self._store, rank, count, options)
         self._all_reduce = sections.timed(MEETING, self._wait_for_all)
 
     @property

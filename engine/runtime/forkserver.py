@@ -55,6 +55,7 @@ from engine.supervision.host_facts import host_facts
 from engine.supervision.json_lines import LineReader, write_line
 from engine.trace.warm_start import match
 from engine.wire.arena import Arena
+from engine.wire.socket_factory import KeyPair, make_pair
 
 
 class _ForkServer:
@@ -65,6 +66,8 @@ class _ForkServer:
         self._pids: dict[str, int] = {}
         self._common: CommonSpec | None = None
         self._listeners: dict[str, int] = {}
+        self._keys: dict[str, KeyPair] = {}
+        """By process, if there is TCP; an incarnation that is started later has the same pair."""
         self._blueprint: Blueprint | None = None
         self._arena: Arena | None = None
         self._selector = selectors.DefaultSelector()
@@ -76,7 +79,7 @@ class _ForkServer:
         signal.set_wakeup_fd(self._wake_write)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
 
-    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena] | None:
+    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena, KeyPair | None] | None:
         """Serves until the supervisor is gone.
 
         Returns:
@@ -97,7 +100,8 @@ class _ForkServer:
                             assert self._blueprint is not None
                             assert self._arena is not None
                             own = self._with_listener(worker)
-                            return own, self._common, self._blueprint, self._arena
+                            keys = self._take_keys(worker)
+                            return own, self._common, self._blueprint, self._arena, keys
                     case Signal():
                         self._signal(message)
         for pid in self._children:
@@ -116,13 +120,15 @@ class _ForkServer:
                 blueprint = make_blueprint(
                     wanted.experiment, wanted.cut, wanted.gpus, rehearses=True
                 )
-            needs = Needs(wanted.num_processes, wanted.num_connections)
+            needs = Needs(len(wanted.processes), wanted.num_connections)
             check_limits(needs, limits_here())
             saved, taken = wanted.init_weights, None
             if saved is not None:
                 taken = match(saved, wanted_tensors(blueprint.algorithm))
             self._arena = make_arena(blueprint)
             self._blueprint = blueprint
+            if wanted.listen is not None:
+                self._keys = {process: make_pair() for process in wanted.processes}
             keep_what_is_there()
         except TianJiError as error:
             return Refused(
@@ -136,6 +142,7 @@ class _ForkServer:
             notes=(*notes_on_queue(blueprint), *notes_on_backend(blueprint.env)),
             cores=cores,
             idle_cores=idle_cores(cores) if is_enough else (),
+            public_keys={process: pair.public for process, pair in self._keys.items()},
             taken=taken,
         )
 
@@ -185,6 +192,12 @@ class _ForkServer:
         for listener in self._listeners.values():
             os.close(listener)
         return msgspec.structs.replace(worker, listener=own)
+
+    def _take_keys(self, worker: WorkerSpec) -> KeyPair | None:
+        """In the child: keeps the role's own keys, and forgets those of others."""
+        own = self._keys.get(worker.address)
+        self._keys = {}
+        return own
 
     def _signal(self, wanted: Signal) -> None:
         """Signals a child that was not reaped yet, so never another process."""

@@ -27,6 +27,7 @@ from engine.supervision.stack_dump import offer_stack
 from engine.timing import OFF, Stopwatch
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec
+from engine.wire.socket_factory import KeyPair
 from engine.wire.sockets import Sockets
 
 
@@ -35,7 +36,11 @@ class Terminated(SystemExit):
 
 
 def run_worker(
-    spec: WorkerSpec, common: CommonSpec, blueprint: Blueprint, arena: Arena | None = None
+    spec: WorkerSpec,
+    common: CommonSpec,
+    blueprint: Blueprint,
+    arena: Arena | None = None,
+    keys: KeyPair | None = None,
 ) -> None:
     """Runs its roles until they are told to exit, or until its supervisor is gone.
 
@@ -44,6 +49,7 @@ def run_worker(
         common: What it has in common with the others of its host.
         blueprint: The run.
         arena: Memory that this process shares with its neighbours.
+        keys: Of this process, if there is TCP.
 
     Raises:
         TianJiError: Its socket cannot be bound, or the role failed.
@@ -60,7 +66,7 @@ def run_worker(
     codec = Codec(own.layout, own.weights, own.samples, own.priorities, arena)
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
-    wiring = common.wiring_of(spec)
+    wiring = common.wiring_of(spec, keys)
     with Sockets(spec.address, wiring, codec, spec.roles, sections) as sockets:
         if spec.bind.startswith("tcp:"):
             keep_spare()

@@ -12,7 +12,8 @@ from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage
 from engine.roles.coordinator.liveness import LEASE_S
 from engine.wire.codec import Codec
-from engine.wire.sockets import Sockets
+from engine.wire.socket_factory import KeyPair, Keyring
+from engine.wire.sockets import Sockets, Wiring
 
 FIRST_WORD_S = 60.0
 """Time-out for the coordinator's first message."""
@@ -22,18 +23,22 @@ class CoordinatorLink:
     """The link to the coordinator of a run.
 
     Args:
-        launch: The supervisor's address and wiring.
+        launch: How the coordinator is reached, and the public keys of all members.
+        address: The supervisor's own name.
+        keys: The supervisor's own, if there is TCP.
         fds: Descriptors that also wake `receive` up.
 
     Attributes:
         clock: The run's timeline; None before the start.
     """
 
-    def __init__(self, launch: Launch, fds: list[int]) -> None:
-        self.address = launch.address
+    def __init__(self, launch: Launch, address: str, keys: KeyPair | None, fds: list[int]) -> None:
+        self.address = address
         self._host = launch.common.host
         self._offset_ns = launch.common.clock_offset_ns
-        self._sockets = Sockets(launch.address, launch.wiring, Codec.for_messages())
+        keyring = Keyring(keys, launch.common.members) if keys else None
+        wiring = Wiring(links=(launch.coordinator,), keyring=keyring)
+        self._sockets = Sockets(address, wiring, Codec.for_messages())
         self._lease_ends_s = time.monotonic() + FIRST_WORD_S
         self.clock: RunClock | None = None
         for fd in fds:

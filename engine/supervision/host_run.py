@@ -13,6 +13,7 @@ from engine.errors import TianJiError
 from engine.host.endpoints import Endpoints
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
 from engine.supervision.worker_processes import WorkerProcesses
+from engine.wire.socket_factory import make_pair
 
 TERMINATE_S = 3.0
 """Between SIGTERM and SIGKILL."""
@@ -29,6 +30,7 @@ class HostRun:
 
     Attributes:
         children: The forkserver and the roles.
+        keys: Of the supervisor, if there is TCP.
         is_ending: Whether the shutdown has started; from then on exits are expected.
         is_overdue: Whether all roles should be gone by now; `close` ends the rest.
     """
@@ -38,6 +40,7 @@ class HostRun:
         self._timers = timers
         self._endpoints = Endpoints()
         self._reserved = self._reserve()
+        self.keys = make_pair() if prepare.listen is not None else None
         self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir, prepare.attempt)
         listeners = dict(self._endpoints.listeners)
         environment = {**prepare.env, RUN_VARIABLE: self._mark}
@@ -52,10 +55,13 @@ class HostRun:
         return str(self._endpoints.directory or "")
 
     def reserve(self, report: Prepared) -> Prepared | Refused:
-        """Adds endpoints to the answer of the forkserver."""
+        """Adds endpoints and the supervisor's own key to the answer of the forkserver."""
         if isinstance(self._reserved, Refused):
             return self._reserved
-        return msgspec.structs.replace(report, endpoints=self._reserved)
+        own = {self.prepare.address: self.keys.public} if self.keys else {}
+        return msgspec.structs.replace(
+            report, endpoints=self._reserved, public_keys=report.public_keys | own
+        )
 
     def _reserve(self) -> list[str] | Refused:
         wanted = self.prepare

@@ -155,7 +155,7 @@ class Supervisor:
         assert run is not None
         self._state_writer = StateWriter(Path(launch.common.run_dir), run, self._timers)
         fds = [*self._link.fds, run.children.reader.fd]
-        self._coordinator = CoordinatorLink(launch, fds)
+        self._coordinator = CoordinatorLink(launch, run.prepare.address, run.keys, fds)
         run.children.introduce(launch.common)
         for worker in launch.workers:
             run.children.spawn(worker)

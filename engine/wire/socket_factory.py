@@ -1,8 +1,8 @@
 """Opens the sockets of a process: their options, and admission over TCP.
 
 Every TCP socket of a run authenticates itself with a CURVE key, and admits only members of the run.
-Each run has new keys, kept in memory and passed over standard input. They are never written to
-disk, to a command line or to an environment variable.
+Each run has new keys. A secret key stays in the memory of the host that made it: it is never sent,
+nor written to disk, to a command line or to an environment variable.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ class Keyring(msgspec.Struct, frozen=True):
     members: dict[str, str]
 
 
+def make_pair() -> KeyPair:
+    """A new pair."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode(), secret.decode())
+
+
 def make_keyrings(addresses: list[str]) -> dict[str, Keyring]:
     """A new pair for each address, and all public keys for every address."""
-    pairs = {}
-    for address in addresses:
-        public, secret = zmq.curve_keypair()
-        pairs[address] = KeyPair(public.decode(), secret.decode())
+    pairs = {address: make_pair() for address in addresses}
     members = {address: pair.public for address, pair in pairs.items()}
     return {address: Keyring(pair, members) for address, pair in pairs.items()}
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from engine.config.config_file import load_experiment
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
+from engine.wire.socket_factory import make_pair
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.planning.plan import HostSetup, Plan, make_plan, notes_of, servers_on, wire
@@ -126,8 +127,14 @@ def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None
         "a": HostSetup(
             endpoints=tuple(f"tcp://192.0.2.1:{port}" for port in (29500, 29501, 29502)),
             run_dir="/home/x/.tianji/runs/r",
+            public_keys=keys_of("coordinator", "buffer-0", "learner-0", "supervisor-0"),
         ),
-        "b": HostSetup(endpoints=(), run_dir="/r", clock_offset_ns=5),
+        "b": HostSetup(
+            endpoints=(),
+            run_dir="/r",
+            public_keys=keys_of("actor-0", "supervisor-1") | {"learner-0": "f" * 40},
+            clock_offset_ns=5,
+        ),
     }
     launches = wire(made, setups, "r")
     assert [w.address for w in launches["b"].workers] == ["actor-0"]
@@ -141,12 +148,23 @@ def test_wiring_has_keys_for_every_member_and_offsets_for_every_worker() -> None
     assert (at_coordinator["actor-0"], at_coordinator["supervisor-1"]) == ("b", "b")
     assert (at_coordinator["coordinator"], at_coordinator["supervisor-0"]) == ("a", "a")
     assert {link.peer for link in actor.links} == {"buffer-0", "learner-0", "coordinator"}
-    keyring = common.wiring_of(actor).keyring
+    pair = make_pair()
+    keyring = common.wiring_of(actor, pair).keyring
     assert keyring is not None
-    assert set(keyring.members) == {
-        *("coordinator", "buffer-0", "learner-0", "actor-0", "supervisor-0", "supervisor-1")
-    }
-    assert keyring.own.secret not in repr(launches)
+    assert keyring.own is pair
+    reported = setups["a"].public_keys | setups["b"].public_keys
+    assert keyring.members == reported | {"learner-0": setups["a"].public_keys["learner-0"]}, (
+        "a host speaks for its own processes only"
+    )
+    assert launches["a"].common.members == keyring.members
+    del setups["b"].public_keys["actor-0"]
+    with pytest.raises(PreflightError, match="no key of actor-0") as caught:
+        wire(made, setups, "r")
+    assert caught.value.where == "b"
+
+
+def keys_of(*names: str) -> dict[str, str]:
+    return {name: make_pair().public for name in names}
 
 
 def automatic(*hosts: Host, policy: str = "tianji", more: tuple[str, ...] = ()) -> Plan:

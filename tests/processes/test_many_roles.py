@@ -54,7 +54,11 @@ def launch_bytes(actors: int, *, tcp: bool, policy: str = "tianji") -> int:
     host = Host(name="a", address="127.0.0.1", connection="local", ports=(20_000, 40_000))
     made = make_plan(experiment(actors, policy), Inventory(source="test", hosts=(host,)))
     endpoint = "tcp://127.0.0.1:20000" if tcp else "ipc:///tmp/tianji-0-1-2-x/s100"
-    setup = HostSetup(endpoints=(endpoint,) * len(made.servers), run_dir="/results/run")
+    names = [*made.host_of, *made.supervisors.values()] if tcp else []
+    keys = dict.fromkeys(names, "k" * 40)
+    setup = HostSetup(
+        endpoints=(endpoint,) * len(made.servers), run_dir="/results/run", public_keys=keys
+    )
     return sum(len(msgspec.json.encode(item)) for item in wire(made, {"a": setup}, "r").values())
 
 

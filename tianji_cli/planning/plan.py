@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.control_protocol import CommonSpec, Launch, Rendezvous, WorkerSpec
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PreflightError
 from engine.graph.dataflow import DataflowGraph, build_graph, connections
 from engine.graph.policy import read_policy
 from engine.messages import COORDINATOR
@@ -18,12 +17,13 @@ from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.trace.warm_start import WarmStart
-from engine.wire.socket_factory import Link, make_keyrings
-from engine.wire.sockets import Wiring
+from engine.wire.socket_factory import Link
 from engine.wording import plural
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.planning.placement import Placement, actors_for_all, place, with_named_actors
 
+KEY_LENGTH = 40
+"""Of a CURVE key, as Z85 text."""
 MAX_NAMES = 4
 """Names of hosts for a sentence."""
 
@@ -59,6 +59,11 @@ class Plan:
         used = dict.fromkeys(placement.host for placement in self.placements)
         by_name = {host.name: host for host in self.inventory.hosts}
         return tuple(by_name[name] for name in used)
+
+    @property
+    def supervisors(self) -> dict[str, str]:
+        """Name of each host's supervisor."""
+        return {host.name: f"supervisor-{number}" for number, host in enumerate(self.hosts)}
 
     def listen_of(self, host: Host) -> tuple[str, int, int] | None:
         """Address and ports of a host's servers; None for Unix sockets, on a single host.
@@ -191,11 +196,13 @@ class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         endpoints: Where its servers will listen, in the order of `Plan.servers`.
         run_dir: The run's directory there.
+        public_keys: Of its processes and its supervisor, if the run uses TCP.
         clock_offset_ns: Its monotonic clock minus that of the coordinator's host.
     """
 
     endpoints: tuple[str, ...]
     run_dir: str
+    public_keys: dict[str, str] = {}
     clock_offset_ns: int = 0
 
 
@@ -206,7 +213,7 @@ def wire(
     resumed: Resumed | None = None,
     warm_start: WarmStart | None = None,
 ) -> dict[str, Launch]:
-    """Gives every process its sockets, its log and, for TCP, its keys.
+    """Gives every process its sockets, its log and, for TCP, the public keys of all members.
 
     Args:
         plan: The plan.
@@ -217,14 +224,13 @@ def wire(
 
     Returns:
         The launch of each host's supervisor.
+
+    Raises:
+        PreflightError: A host has not reported the key of a process.
     """
     endpoints = endpoints_of(plan, setups)
-    supervisors = {host.name: f"supervisor-{number}" for number, host in enumerate(plan.hosts)}
-    is_tcp = any(endpoint.startswith("tcp:") for endpoint in endpoints.values())
-    members = [*plan.host_of, *supervisors.values()]
-    keyrings = make_keyrings(members) if is_tcp else {}
     to_coordinator = Link(peer=COORDINATOR, endpoint=endpoints[COORDINATOR])
-    commons = _commons(plan, setups, plan.info(run_id, resumed, warm_start), supervisors)
+    commons = _commons(plan, setups, plan.info(run_id, resumed, warm_start))
     links = _links(plan, endpoints)
 
     def worker(placement: Placement) -> WorkerSpec:
@@ -235,29 +241,43 @@ def wire(
             roles=placement.roles,
             bind=endpoints.get(process, ""),
             links=(*links.get(process, ()), *upward),
-            keys=keyrings[process].own if is_tcp else None,
         )
 
     return {
         host: Launch(
-            address=supervisor,
-            wiring=Wiring(links=(to_coordinator,), keyring=keyrings.get(supervisor)),
-            common=msgspec.structs.replace(
-                commons[host], members=keyrings[supervisor].members if is_tcp else {}
-            ),
+            coordinator=to_coordinator,
+            common=commons[host],
             workers=tuple(worker(item) for item in plan.placements if item.host == host),
         )
-        for host, supervisor in supervisors.items()
+        for host in plan.supervisors
     }
+
+
+def _members(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
+    """Public key of each process and supervisor, as its own host has reported it; none without TCP.
+
+    What a host reports for processes of others is not used.
+
+    Raises:
+        PreflightError: A host has not reported one.
+    """
+    if not any(setup.public_keys for setup in setups.values()):
+        return {}
+    names = plan.host_of | {name: host for host, name in plan.supervisors.items()}
+    members = {name: setups[host].public_keys.get(name, "") for name, host in names.items()}
+    for name, key in members.items():
+        if len(key) != KEY_LENGTH:
+            raise PreflightError(f"it has reported no key of {name}", where=names[name])
+    return members
 
 
 def _commons(
     plan: Plan,
     setups: Mapping[str, HostSetup],
     info: RunInfo,
-    supervisors: Mapping[str, str],
 ) -> dict[str, CommonSpec]:
-    """The common part of the processes of each host; `supervisors` by host."""
+    """The common part of the processes of each host."""
+    members, supervisors = _members(plan, setups), plan.supervisors
     meeting = _meeting(plan, setups)
     host_of = plan.host_of | {name: host for host, name in supervisors.items()}
     routes = {role: p.name for role, p in plan.graph.process_of.items() if role != p.name}
@@ -270,6 +290,7 @@ def _commons(
             supervisors=tuple(supervisors.values()),
             routes=routes,
             host_of=host_of if host == host_of[COORDINATOR] else {},
+            members=members,
             neighbours=frozenset(item.process for item in plan.placements if item.host == host),
             rendezvous=meeting.get(host),
             clock_offset_ns=setup.clock_offset_ns,
@@ -319,9 +340,8 @@ def _meeting(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, Rendezvou
     if not plan.graph.cut.is_joint:
         return {}
     (host,) = plan.learner_hosts
-    secret = secrets.token_hex(16)
     store = f"{setups[host].run_dir}/.meeting"
-    return {host: Rendezvous(address="127.0.0.1", secret=secret, file=store)}
+    return {host: Rendezvous(address="127.0.0.1", file=store)}
 
 
 def _links(plan: Plan, endpoints: Mapping[str, str]) -> dict[str, list[Link]]:

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import engine
 from engine.control_protocol import (
@@ -54,6 +54,7 @@ class HostReady:
     endpoints: tuple[str, ...]
     resources: HostResources
     notes: tuple[str, ...] = ()
+    public_keys: dict[str, str] = field(default_factory=dict)
     taken: TakenWeights | None = None
 
 
@@ -130,8 +131,9 @@ class Controller:
             module_directories=self._ready_hosts[host].module_directories,
             host=host,
             attempt=self._ready_hosts[host].part.attempt,
+            address=self._plan.supervisors[host],
             num_endpoints=len(servers_on(self._plan, host)),
-            num_processes=len(here),
+            processes=tuple(item.process for item in here),
             num_connections=most_connections(self._plan, host),
             listen=self._plan.listen_of(spec),
             env=env,
@@ -257,7 +259,14 @@ def _ready(report: Prepared) -> HostReady:
     resources = HostResources(
         devices=report.devices, cores=report.cores, idle_cores=report.idle_cores
     )
-    return HostReady(report.facts, tuple(report.endpoints), resources, report.notes, report.taken)
+    return HostReady(
+        report.facts,
+        tuple(report.endpoints),
+        resources,
+        report.notes,
+        report.public_keys,
+        report.taken,
+    )
 
 
 def check_versions(part: HostPart, hello: Hello) -> None:

@@ -328,6 +328,7 @@ class RunSession:
             host: HostSetup(
                 endpoints=item.endpoints,
                 run_dir=ready_hosts[host].part.run_dir,
+                public_keys=item.public_keys,
                 clock_offset_ns=offsets[host].offset_ns,
             )
             for host, item in ready.items()

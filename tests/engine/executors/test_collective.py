@@ -37,5 +37,5 @@ def test_all_learn_how_large_an_update_is_or_that_there_is_none(tmp_path: Path):
             return sizes
         return [*sizes, group.all_agree(100)]
 
-    place = Rendezvous(file=str(tmp_path / "meeting"), address="127.0.0.1", secret="s")
+    place = Rendezvous(file=str(tmp_path / "meeting"), address="127.0.0.1")
     assert together(place, learn) == [[201, 2**41, None], [201, 2**41]]
