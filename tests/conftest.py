@@ -27,6 +27,7 @@ pytest_plugins = [
     "tests.helpers.drawing",
     "tests.helpers.process_fixtures",
     "tests.helpers.lab_fixtures",
+    "tests.helpers.slurm_fixtures",
     "tests.helpers.fault_rows",
     "tests.helpers.warm.plugin",
 ]

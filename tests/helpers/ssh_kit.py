@@ -43,11 +43,29 @@ def other_python() -> Path | None:
 
 
 @dataclass
-class Command:
+class RunFiles:
+    """The files of a run, which may not be there yet."""
+
+    run_dir: Path
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        path = self.run_dir / "trace" / f"{table}.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.run_dir / "summary.json").read_text()))
+
+    def kinds(self) -> list[str]:
+        return [row["kind"] for row in self.rows("events")]
+
+
+@dataclass
+class Command(RunFiles):
     """A running `tianji`."""
 
     process: subprocess.Popen[str]
-    run_dir: Path
     errors: Path
     code: int | None = None
 
@@ -63,11 +81,6 @@ class Command:
     def said(self) -> str:
         return self.errors.read_text()
 
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        path = self.run_dir / "trace" / f"{table}.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
     def wait_for_training(self, updates: int = 3, within_s: float = 60.0) -> None:
         """Until traces that came over SSH while the run goes on say that it learns."""
 
@@ -76,13 +89,6 @@ class Command:
             return len(self.rows("consumption")) >= updates
 
         wait_until(is_training, within_s, f"training\n{self.said}")
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return dict(json.loads((self.run_dir / "summary.json").read_text()))
-
-    def kinds(self) -> list[str]:
-        return [row["kind"] for row in self.rows("events")]
 
 
 @dataclass
@@ -125,7 +131,7 @@ class Bench:
                 start_new_session=True,
                 text=True,
             )
-        command = Command(process, self.results / run, errors)
+        command = Command(self.results / run, process, errors)
         self.started.append(command)
         return command
 

@@ -1,0 +1,247 @@
+"""A real Slurm on the hosts of a lab: munged and slurmd on each, slurmctld on the first.
+
+The first host is also where users log in: only there TianJi is installed, below `HOME_OF_TIANJI`.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.slurm_conf import CGROUP_CONF, GRES_CONF, NODE_UP, slurm_conf
+from tests.helpers.ssh_kit import RunFiles, wait_until
+from tianji_cli.lab import Lab
+
+DAEMONS = ("munged", "slurmd", "slurmctld", "slurmscriptd")
+"""In the order in which they need each other; the last is a part of the one before it."""
+HOME_OF_TIANJI = "/opt/tianji"
+RESULTS = "/root/results"
+PARTS = ("engine", "tianji_cli", "experiments", "inventories")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
+
+
+@dataclass
+class Job(RunFiles):
+    """A batch job and the run in it, whose directory on the first host is looked at from here.
+
+    Attributes:
+        kit: The Slurm it was given to.
+        number: Its id.
+    """
+
+    kit: SlurmKit
+    number: str
+
+    @property
+    def said(self) -> str:
+        return self.kit.read(self.kit.first, f"/root/{self.number}.out")
+
+    @property
+    def state(self) -> str:
+        return self.kit.state(self.number)
+
+    def wait(self, within_s: float) -> str:
+        """Its last state; nothing of the job runs any more."""
+        wait_until(
+            lambda: self.state in ENDED, within_s, f"job {self.number} {self.state}\n{self.said}"
+        )
+        return self.state
+
+    def wait_for_training(self, updates: int = 3, within_s: float = 60.0) -> None:
+        def is_training() -> bool:
+            assert self.state not in ENDED, self.said
+            return len(self.rows("consumption")) >= updates
+
+        wait_until(is_training, within_s, f"training\n{self.said}")
+
+
+@dataclass
+class SlurmKit:
+    """The Slurm of a lab."""
+
+    lab: Lab
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host.name for host in self.lab.hosts]
+
+    @property
+    def first(self) -> str:
+        return self.hosts[0]
+
+    def start(self) -> None:
+        """Configures and starts everything, and waits until all nodes are idle."""
+        key = base64.b64encode(os.urandom(512)).decode()
+        addresses = {host.name: host.address for host in self.lab.hosts}
+        for host in self.hosts:
+            self.write(host, "/etc/munge/munge.key", key)
+            self.write(host, "/etc/slurm/slurm.conf", slurm_conf(addresses))
+            self.write(host, "/etc/slurm/cgroup.conf", CGROUP_CONF)
+            self.write(host, "/etc/slurm/gres.conf", GRES_CONF)
+        for host in self.hosts:
+            self.start_node(host)
+        self.await_idle()
+        self.install(self.first)
+
+    def start_node(self, host: str) -> None:
+        """Starts the daemons of a host, as its init system would after a boot."""
+        role = "controller" if host == self.first else "node"
+        script = f"exec >/run/node-up.log 2>&1\n{NODE_UP}"  # daemons keep what they are given
+        done = self.lab.exec(host, ["sh", "-c", script, "node-up", role])
+        assert done.returncode == 0, self.read(host, "/run/node-up.log")
+
+    def await_idle(self, within_s: float = 60.0) -> None:
+        """Until every node can take jobs; one that was down returns to service."""
+
+        def are_idle() -> bool:
+            lines = self.call("sinfo", "--noheader", "-N", "--partition=main", "--format=%N %T")
+            states = dict(line.split() for line in lines.split("\n") if line)
+            for name, state in states.items():
+                if state.startswith(("down", "drain")):
+                    self.call("scontrol", "update", f"NodeName={name}", "State=RESUME")
+            return list(states.values()) == ["idle"] * len(self.hosts)
+
+        wait_until(are_idle, within_s, "all nodes are idle")
+
+    def install(self, host: str) -> None:
+        """Copies TianJi to a host."""
+        key, known = self.lab.paths.key, self.lab.paths.known_hosts
+        address = next(item.address for item in self.lab.hosts if item.name == host)
+        pack = ["tar", "-c", "--exclude=__pycache__", "-C", str(REPOSITORY), *PARTS]
+        options = ["-i", str(key), "-o", f"UserKnownHostsFile={known}", "-o", "BatchMode=yes"]
+        script = f"mkdir -p {HOME_OF_TIANJI} && tar -x -C {HOME_OF_TIANJI}"
+        packed = subprocess.run(pack, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["ssh", *options, f"root@{address}", script], input=packed, check=True)
+
+    def write(self, host: str, path: str, text: str) -> None:
+        """Writes a small file on a host."""
+        script = 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"'
+        done = self.lab.exec(host, ["sh", "-c", script, "write", path, text])
+        assert done.returncode == 0, done.stderr
+
+    def read(self, host: str, path: str) -> str:
+        """A text file on a host; empty if there is none."""
+        return self.lab.exec(host, ["cat", path]).stdout
+
+    def call(self, *words: str, timeout_s: float = 60.0) -> str:
+        """The output of a program of Slurm on the first host."""
+        done = self.lab.exec(self.first, [*words], timeout_s=timeout_s)
+        assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def tianji_line(self, *arguments: str) -> str:
+        """The line of a script that runs `tianji` on the first host."""
+        words = [sys.executable, "-m", "tianji_cli.main", *arguments]
+        return f"PYTHONPATH={HOME_OF_TIANJI} COLUMNS=200 {shlex.join(words)}"
+
+    def tianji(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Runs `tianji` on the first host, outside of any job, in the home directory."""
+        script = f"cd && exec env {self.tianji_line(*arguments)}"
+        return self.lab.exec(self.first, ["sh", "-c", script], timeout_s=timeout_s)
+
+    def submit(self, script: str, *options: str, run: str = "") -> Job:
+        """Gives a batch script to Slurm.
+
+        Args:
+            script: Its lines, without the first.
+            options: Of `sbatch`.
+            run: The run that the script starts, whose results go to `RESULTS`.
+        """
+        path = f"/root/job-{next(self._numbers)}.sh"
+        self.write(self.first, path, f"#!/bin/sh\n{script}\n")
+        number = self.call("sbatch", "--parsable", "--output=/root/%j.out", *options, path)
+        return Job(self.seen_from_here(self.first, f"{RESULTS}/{run}"), self, number)
+
+    def up(self, *arguments: str, run: str, options: Sequence[str] = ("--nodes=4",)) -> Job:
+        """A job that becomes `tianji up --slurm`.
+
+        Args:
+            arguments: Of `up`.
+            run: Its name.
+            options: Of `sbatch`; the first host must be among its nodes.
+        """
+        line = self.tianji_line("up", "--slurm", *arguments, "--name", run, "--results", RESULTS)
+        return self.submit(f"exec env {line}", *options, run=run)
+
+    def seen_from_here(self, host: str, path: str) -> Path:
+        """Where a file that a host wrote lies on this machine."""
+        return Path(self.lab.load().plan.host(host).disk, "upper", path.lstrip("/"))
+
+    def record(self, job: str) -> Mapping[str, str]:
+        """What Slurm says of a job; empty once it has forgotten it."""
+        done = self.lab.exec(self.first, ["scontrol", "--oneliner", "show", "job", job])
+        return dict(re.findall(r"(\w+)=(\S*)", done.stdout))
+
+    def state(self, job: str) -> str:
+        """Its state, such as `RUNNING`; `COMPLETING` while a process of it is left."""
+        return self.record(job).get("JobState", "FORGOTTEN")
+
+    def processes(self, host: str) -> list[tuple[int, str]]:
+        """What runs on a host besides Slurm's daemons."""
+        return [
+            (process.pid, process.command)
+            for process in self.lab.processes(host)
+            if _name_of(process.command) not in DAEMONS
+        ]
+
+    def assert_nothing_left(self, within_s: float = 10.0, hosts: Sequence[str] = ()) -> None:
+        """No process, no temporary file and no part of a run on any host."""
+        for host in hosts or self.hosts:
+            wait_until(
+                lambda host=host: not self.processes(host),
+                within_s,
+                f"{host} is empty, but runs {self.processes(host)}",
+            )
+            listed = self.lab.exec(host, ["ls", "-A", "/tmp"]).stdout
+            assert "tianji-" not in listed, listed
+            runs = self.lab.exec(host, ["sh", "-c", "ls -A /root/.tianji/runs 2>/dev/null"]).stdout
+            assert not runs.split(), f"{host}: {runs}"
+
+    def forget(self) -> None:
+        """Ends all jobs, brings back dead hosts, removes what is left, for the next test."""
+        for status in self.lab.status():
+            if status.state == "dead":
+                self.lab.start(status.name)
+            if status.is_cut:
+                self.lab.heal(status.name)
+        for host in self.hosts:
+            self.start_node(host)
+        self.call("scancel", "--quiet", "--user=root")
+        wait_until(lambda: not self.call("squeue", "--noheader"), 60, "no job is left")
+        for host in self.hosts:
+            if left := [str(pid) for pid, _ in self.processes(host)]:
+                self.lab.exec(host, ["kill", "-KILL", *left])
+            self.lab.exec(host, ["sh", "-c", "rm -rf /root/.tianji/runs/* /tmp/tianji-*"])
+        self.lab.exec(self.first, ["rm", "-rf", RESULTS])
+        self.await_idle()
+
+    def stop(self) -> None:
+        """Ends every daemon by its id, those that others need last, and waits until it is gone."""
+        for name in reversed(DAEMONS[:-1]):
+            for host in self.hosts:
+                if pids := self._daemons(host, name):
+                    self.lab.exec(host, ["kill", *pids])
+            for host in self.hosts:
+                wait_until(
+                    lambda host=host, name=name: not self._daemons(host, name),
+                    20,
+                    f"{name} has ended on {host}, where {self.lab.processes(host)} run",
+                )
+
+    def _daemons(self, host: str, name: str) -> list[str]:
+        return [str(p.pid) for p in self.lab.processes(host) if _name_of(p.command) == name]
+
+
+def _name_of(command: str) -> str:
+    """The program of a command line; Slurm's name their purpose, as `: slurmscriptd` does."""
+    return Path(command.removeprefix(": ").split()[0]).name.rstrip(":")
