@@ -6,28 +6,37 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from engine.host.end_signals import Requests
 from engine.host.process import flush_output
 
 
 class Interrupts:
     """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes up a selector.
 
+    SIGTERMs that come together count once (`engine.host.end_signals`).
+
     Attributes:
         on_interrupt: Called in the signal handler, if set.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self._requests = Requests()
         self.on_interrupt: Callable[[], None] | None = None
         self._installed: dict[int, Callable[[int, FrameType | None], None]] = {}
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
+
+    @property
+    def count(self) -> int:
+        """How many times the user, or a cluster manager, has asked to end."""
+        return self._requests.count
 
     def is_urgent(self) -> bool:
         """Whether the user asked to kill the run."""
@@ -38,9 +47,9 @@ class Interrupts:
         """Handles SIGINT, SIGTERM and SIGHUP within the block; not SIGHUP under `nohup`."""
         self.on_interrupt = on_interrupt
 
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.count += 1
-            if self.on_interrupt is not None:
+        def handle(number: int, _frame: FrameType | None) -> None:
+            is_new = self._requests.take(number, time.monotonic())
+            if is_new and self.on_interrupt is not None:
                 self.on_interrupt()
 
         numbers = [signal.SIGINT, signal.SIGTERM]

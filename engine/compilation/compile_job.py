@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from engine.compilation.library import DamagedError, Kind, Library, discard_libr
 from engine.graph.cut import Cut
 from engine.host.cores import release
 from engine.host.descriptors import spare
+from engine.host.end_signals import END_SIGNAL
 from engine.host.tether import tethered
 from engine.search_path import searched, with_own_path
 from engine.spec import Experiment
@@ -127,7 +127,7 @@ class CompileJob:
         """Ends the compiler if it runs, and removes its files."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
-            process.terminate()
+            process.send_signal(END_SIGNAL)
             try:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
@@ -178,7 +178,7 @@ class CompileJob:
                     "engine.compilation.compiler",
                     *(self._kind, str(self._path), str(workspace.path)),
                     *searched(),
-                    number=signal.SIGTERM,
+                    number=END_SIGNAL,
                 ),
                 stdin=given,
                 stdout=log,

@@ -29,6 +29,7 @@ from engine.compilation.compile_job import CompileOrder
 from engine.compilation.library import Kind, put_library
 from engine.compilation.products import lower_to_onednn
 from engine.compilation.tracing import TRACE
+from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in
 
@@ -68,7 +69,7 @@ _OPTIONS: Mapping[str, bool] = {
 
 def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(END_SIGNAL, _end)
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)

@@ -39,6 +39,12 @@ from engine.envs.pool.catalogue import notes_on_backend
 from engine.errors import TianJiError, of_machine
 from engine.executors.warm_start import wanted_tensors
 from engine.host.cores import allowed_cores, idle_cores
+from engine.host.end_signals import (
+    Terminated,
+    deliver_sigterm,
+    leave_sigterm_to_supervisor,
+    sigterm_held_back,
+)
 from engine.host.limits import Needs, check_limits, limits_here
 from engine.host.malloc import keep_freed_memory, keep_what_is_there
 from engine.host.process import (
@@ -49,7 +55,7 @@ from engine.host.process import (
     take_stdout,
 )
 from engine.host.user_code import restored_process
-from engine.runtime.worker import Terminated, run_worker
+from engine.runtime.worker import run_worker
 from engine.search_path import look_in
 from engine.supervision.host_facts import host_facts
 from engine.supervision.json_lines import LineReader, write_line
@@ -151,10 +157,11 @@ class _ForkServer:
         flush_output()
         started_at_s = time.time()
         own = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become_role(worker.address, common.log_of(worker.address), own)
-            return True
+        with sigterm_held_back():
+            pid = os.fork()
+            if pid == 0:
+                self._become_role(worker.address, common.log_of(worker.address), own)
+                return True
         self._children[pid] = worker.address
         self._pids[worker.address] = pid
         spawned = Spawned(address=worker.address, pid=pid, started_at_s=started_at_s)
@@ -165,6 +172,7 @@ class _ForkServer:
         """In the child: sets its own process group and log, and closes the forkserver's files."""
         os.setpgid(0, 0)
         die_with_parent(parent)
+        leave_sigterm_to_supervisor()
         name_process(f"tj-{address}")
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -257,6 +265,8 @@ def _no_silent_end() -> Iterator[None]:
 def main() -> None:
     """Serves as forkserver, or, in a forked child, runs a role. Start it with `tethered`."""
     name_process("tj-forkserver")
+    leave_sigterm_to_supervisor()
+    deliver_sigterm()
     keep_freed_memory()
     with _no_silent_end():
         child = _ForkServer().serve()

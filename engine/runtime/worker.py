@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -16,6 +14,7 @@ from engine.blueprint import Blueprint
 from engine.control_protocol import CommonSpec, WorkerSpec
 from engine.host.cores import give_way, pin
 from engine.host.descriptors import keep_spare
+from engine.host.end_signals import END_SIGNAL, end_by
 from engine.host.process import OrphanWatch
 from engine.messages import COORDINATOR, Joined, ProgressShown
 from engine.progress import Progress
@@ -29,10 +28,6 @@ from engine.wire.arena import Arena
 from engine.wire.codec import Codec
 from engine.wire.socket_factory import KeyPair
 from engine.wire.sockets import Sockets
-
-
-class Terminated(SystemExit):
-    """Raised by SIGTERM. Any other SystemExit comes from user code."""
 
 
 def run_worker(
@@ -56,7 +51,7 @@ def run_worker(
     """
     faulthandler.enable()
     offer_stack()
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    end_by(END_SIGNAL)
     pin(spec.cores)
     give_way(spec.roles)
     torch.set_num_threads(spec.threads)
@@ -112,7 +107,3 @@ def _group_of(roles: Sequence[str], blueprint: Blueprint) -> int:
     """The group whose rollouts and samples this process handles; never several."""
     groups = [blueprint.cut.group_of_role(role) for role in roles if role != COORDINATOR]
     return next((group for group in groups if group is not None), 0)
-
-
-def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
-    raise Terminated(128 + number)

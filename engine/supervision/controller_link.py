@@ -13,6 +13,7 @@ from types import FrameType
 
 import engine
 from engine.control_protocol import Hello, ToSupervisor
+from engine.host.end_signals import Requests
 from engine.host.process import take_stdout
 from engine.messages import Message
 from engine.supervision.json_lines import LineReader, NonBlockingWriter
@@ -35,7 +36,6 @@ class ControllerLink:
 
     Attributes:
         lease_s: Longest silence of a controller that is alive; None while it can be silent.
-        num_signals: Number of SIGTERMs received.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ControllerLink:
         self._heard_s = time.monotonic()
         self._is_attached = True
         self.lease_s: float | None = None
-        self.num_signals = 0
+        self._requests = Requests()
         self._taken = 0
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
@@ -52,8 +52,13 @@ class ControllerLink:
         signal.signal(signal.SIGTERM, self._count)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
-    def _count(self, _number: int, _frame: FrameType | None) -> None:
-        self.num_signals += 1
+    def _count(self, number: int, _frame: FrameType | None) -> None:
+        self._requests.take(number, time.monotonic())
+
+    @property
+    def num_requests(self) -> int:
+        """How many times SIGTERM has asked to end; several that come together count once."""
+        return self._requests.count
 
     @property
     def fds(self) -> list[int]:
@@ -74,12 +79,12 @@ class ControllerLink:
         silence_s = time.monotonic() - self._heard_s
         return self._reader.at_end or (self.lease_s is not None and silence_s > self.lease_s)
 
-    def take_signals(self) -> int:
-        """SIGTERMs received since the last call."""
+    def take_requests(self) -> int:
+        """Requests to end since the last call."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
-        new = self.num_signals - self._taken
-        self._taken = self.num_signals
+        new = self.num_requests - self._taken
+        self._taken = self.num_requests
         return new
 
     def report(self, message: Message) -> None:
@@ -101,7 +106,7 @@ class ControllerLink:
         while self._writer.fd is not None:
             for _ in self.read():
                 pass  # its arrival shows that the controller is alive
-            is_over = self.take_signals() > 0 or not self._is_attached or self.is_lost()
+            is_over = self.take_requests() > 0 or not self._is_attached or self.is_lost()
             now_s = time.monotonic()
             if is_over and give_up_s is None:
                 self.leave()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import msgspec
 
@@ -16,7 +15,7 @@ from engine.supervision.worker_processes import WorkerProcesses
 from engine.wire.socket_factory import make_pair
 
 TERMINATE_S = 3.0
-"""Between SIGTERM and SIGKILL."""
+"""Between asking roles to end and SIGKILL."""
 GONE_S = 3.0
 """After SIGKILL. A forkserver that has reported no exit by then is broken itself."""
 
@@ -76,17 +75,17 @@ class HostRun:
             )
 
     def end_within(self, seconds: float) -> None:
-        """Ends the roles: after some time SIGTERM, then SIGKILL; an earlier schedule is kept."""
+        """Asks the roles to end after some time, then kills them; an earlier schedule is kept."""
         if self.is_ending:
             return
         self.is_ending = True
-        self._timers.add(seconds, lambda: self.children.signal_all(signal.SIGTERM))
+        self._timers.add(seconds, self.children.end_all)
         self._timers.add(seconds + TERMINATE_S, self.end_now)
 
     def end_now(self) -> None:
         """SIGKILL to all roles."""
         self.is_ending = True
-        self.children.signal_all(signal.SIGKILL)
+        self.children.kill_all()
         self._timers.add(GONE_S, self._note_overdue)
 
     def _note_overdue(self) -> None:

@@ -6,7 +6,8 @@ whole run; the others end their host's part. This happens, independent of other 
 
 - standard input ends or stays silent for too long (the command is gone, or cut off),
 - the coordinator stays silent for too long (this host is cut off, or the other one is dead), or
-- SIGTERM arrives, which stops a detached run, since that has no standard input any more.
+- SIGTERM arrives: from `tianji down` for a detached run, which has no standard input any more, or
+  from a cluster manager that ends the job (`engine.host.end_signals`).
 
 It does not import torch; the forkserver does.
 """
@@ -75,6 +76,9 @@ LOST_CONTROLLER_S = 4.0
 """Time for a graceful stop of a run whose controller is gone."""
 ASKED_S = 20.0
 """The same after SIGTERM; `tianji down` waits a little longer."""
+GIVE_UP_S = 26.0
+"""Beside the coordinator, a run that SIGTERM has not stopped by then is killed: `tianji down` has
+done so a second earlier, and a cluster manager does so 30 s after its SIGTERM."""
 EXIT_S = 5.0
 """Time-out for roles to exit after the coordinator."""
 
@@ -98,14 +102,14 @@ class Supervisor:
         while not self._is_done:
             for message in self._wait():
                 self._from_coordinator(message)
+            for _ in range(self._link.take_requests()):
+                self._asked_to_end()  # first: it can also be what has ended a child of a role
             if self._run is not None:
                 self._look_after(self._run)
             for instruction in self._link.read():
                 self._instructed(instruction)
             if self._link.is_lost():
                 self._lost_controller()
-            for _ in range(self._link.take_signals()):
-                self._asked_to_end()
             self._timers.run_due()
             self._link.flush()
             if self._run is not None:
@@ -214,7 +218,8 @@ class Supervisor:
                 cause=cause,
                 log_tail=log_tail(run.children.log_of(report.address)),
             )
-            if report.is_clean:  # possibly expected: the message for it can still be in transit
+            if report.is_clean or self._link.num_requests:
+                # Possibly expected: the message that ends the run can still be in transit.
                 self._timers.add(TERMINATE_S, lambda: self._explain(exited))
             else:
                 self._explain(exited)
@@ -295,10 +300,11 @@ class Supervisor:
 
     def _asked_to_end(self) -> None:
         """SIGTERM: the first stops gracefully, the second kills."""
-        if self._link.num_signals > 1:
+        if self._link.num_requests > 1:
             self._kill()
         elif self._is_head:
             self._request_stop("interrupted")
+            self._timers.add(GIVE_UP_S, self._kill)
         else:
             self._leave_within(ASKED_S)
 

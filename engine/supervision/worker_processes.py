@@ -4,6 +4,7 @@ forkserver, identified and measured here."""
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from engine.control_protocol import (
     Spawn,
     WorkerSpec,
 )
+from engine.host.end_signals import END_SIGNAL, sigterm_held_back
 from engine.host.process import LOG_TAIL_LINES, describe_returncode
 from engine.host.process_identity import ProcessId
 from engine.host.tether import tethered
@@ -44,15 +46,16 @@ class WorkerProcesses:
     def __init__(self, env: dict[str, str], fds: tuple[int, ...] = ()) -> None:
         # Not the supervisor's own: its channel must be able to close while roles still run.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the forkserver
-        self._forkserver = subprocess.Popen(
-            tethered("engine.runtime.forkserver"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-            pass_fds=fds,
-            env=with_own_path({**os.environ, **_ONE_THREAD, **env}),
-        )
+        with sigterm_held_back():  # until it ignores it, which it cannot while it imports torch
+            self._forkserver = subprocess.Popen(
+                tethered("engine.runtime.forkserver"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
+                pass_fds=fds,
+                env=with_own_path({**os.environ, **_ONE_THREAD, **env}),
+            )
         assert self._forkserver.stdin is not None
         assert self._forkserver.stdout is not None
         # Nothing is dropped: there are as many messages as roles, and some signals.
@@ -111,10 +114,16 @@ class WorkerProcesses:
         """Path of a role's log."""
         return Path(self.common.log_of(address))
 
-    def signal_all(self, number: int) -> None:
-        """Signals the process groups of all roles."""
+    def end_all(self) -> None:
+        """Asks all roles to end, and their children by SIGTERM, which the roles ignore."""
         for address in self.running:
-            self._writer.put(Signal(address=address, number=number))
+            self._writer.put(Signal(address=address, number=signal.SIGTERM))
+            self.signal_alone(address, END_SIGNAL)
+
+    def kill_all(self) -> None:
+        """Kills all roles, with their children."""
+        for address in self.running:
+            self._writer.put(Signal(address=address, number=signal.SIGKILL))
 
     def signal_alone(self, address: str, number: int) -> None:
         """Signals a role, but none of its children."""

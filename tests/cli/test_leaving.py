@@ -80,5 +80,18 @@ def test_an_error_of_the_program_itself_still_has_its_traceback():
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_who_presses_ctrl_c_twice_is_in_a_hurry(count: int):
     interrupts = Interrupts()
-    interrupts.count = count
+    with interrupts.installed():
+        for _ in range(count):
+            signal.raise_signal(signal.SIGINT)
+    assert interrupts.count == count
     assert interrupts.is_urgent() == (count > 1)
+
+
+def test_a_manager_that_sends_sigterm_twice_asks_once():
+    interrupts, heard = Interrupts(), []
+    with interrupts.installed(lambda: heard.append(interrupts.count)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [1]
+        signal.raise_signal(signal.SIGINT)
+    assert heard == [1, 2], "but a Ctrl-C after it is another request"

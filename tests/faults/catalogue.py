@@ -208,6 +208,13 @@ SCENARIOS: dict[str, Scenario] = {
         (f"{FAULTS}::test_a_command_stopped_until_its_run_has_ended_still_tells",),
         untested="the same over SSH",
     ),
+    "a cluster manager ends the job": Scenario(
+        "SIGTERM to every process at once: the run stops gracefully, with its last checkpoint,"
+        " before the SIGKILL that follows after 30 s; nothing is left",
+        (
+            "tests/processes/test_manager_ends.py::test_also_if_the_simulators_of_its_environments_end_first",
+        ),
+    ),
     "twelve hours": Scenario(
         "memory and descriptors constant, logs bounded",
         (

@@ -95,7 +95,7 @@ def test_a_supervisor_never_waits_for_its_forkserver(deaf_children: WorkerProces
     introduce(deaf_children)
     for number in range(10_000):
         deaf_children.spawn(WorkerSpec(address=f"actor-{number}", roles=(f"actor-{number}",)))
-    deaf_children.signal_all(signal.SIGTERM)
+    deaf_children.end_all()
     deaf_children.flush()
     assert deaf_children.unwritten_fd is not None
     assert len(deaf_children.running) == 10_000

@@ -20,6 +20,7 @@ from typing import cast
 
 from engine.errors import ConfigError, TianJiError
 from engine.host.cores import step_back
+from engine.host.end_signals import leave_sigterm_to_supervisor
 from engine.host.process import name_process
 from engine.trace.reader import read_summary
 from engine.trace.records import (
@@ -178,6 +179,7 @@ def main() -> None:
     paths, tool = RunPaths(Path(root)), cast(Tool, name)
     name_process(f"tj-{tool}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_sigterm_to_supervisor()  # here: to the command
     command, file = _Command(), StateFile(paths, tool)
     try:
         with locked(directory_of(paths, tool), _busy(paths, tool)):

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from engine.clock import ManualClock, TimerQueue
-from engine.messages import COORDINATOR, AnyMessage, HostGone, StopRequested, TrackerFailed
+from engine.control_protocol import Exited
+from engine.messages import (
+    COORDINATOR,
+    AnyMessage,
+    HostGone,
+    RoleExited,
+    StopRequested,
+    TrackerFailed,
+)
 from engine.supervision import supervisor as module
-from engine.supervision.supervisor import ASKED_S, LOST_CONTROLLER_S, Supervisor
+from engine.supervision.host_run import TERMINATE_S
+from engine.supervision.supervisor import ASKED_S, GIVE_UP_S, LOST_CONTROLLER_S, Supervisor
 
 
 class FakeLink:
     """A command that is gone, or somebody who sends SIGTERM."""
 
-    num_signals = 1
+    num_requests = 1
 
     def leave(self) -> list[int]:
         return []
+
+    def report(self, message: object) -> None:
+        """Nobody reads it."""
 
 
 class FakeHouse:
     """Roles of one host."""
 
     def __init__(self, *addresses: str) -> None:
-        self.children = SimpleNamespace(specs=dict.fromkeys(addresses), running={})
+        self.children = SimpleNamespace(
+            specs=dict.fromkeys(addresses),
+            running={},
+            exited=lambda report: report.cause,
+            log_of=lambda address: Path(f"/nowhere/{address}.log"),
+        )
         self.prepare = SimpleNamespace(host="box")
-        self.is_ending = False
+        self.is_ending = self.is_killed = False
         self.ends_within_s: float | None = None
 
     def end_within(self, seconds: float) -> None:
         self.is_ending, self.ends_within_s = True, seconds
+
+    def end_now(self) -> None:
+        self.is_ending = self.is_killed = True
 
 
 class Scene:
@@ -101,6 +122,37 @@ def test_one_that_alone_is_asked_to_end_leaves_the_run(monkeypatch):
     scene.wait(ASKED_S + 0.1)
     assert scene.said == [HostGone(host="box")]
     assert scene.run.is_ending
+
+
+def test_a_run_that_does_not_stop_when_asked_is_killed_before_a_manager_would(monkeypatch):
+    scene = Scene(monkeypatch, COORDINATOR, "learner-0")
+    scene.supervisor._asked_to_end()
+    scene.wait(GIVE_UP_S - 0.1)
+    assert not scene.run.is_ending
+    scene.wait(0.2)
+    assert scene.run.is_killed
+
+
+def test_an_actor_that_fails_by_the_same_sigterm_does_not_fail_the_run(monkeypatch):
+    """The environment's simulator got it, too; the coordinator hears of the stop first."""
+    scene = Scene(monkeypatch, "actor-0")
+    scene.supervisor._asked_to_end()
+    scene.supervisor._exited(
+        scene.run,  # type: ignore[arg-type]
+        Exited(address="actor-0", cause="ended with code 1", is_clean=False),
+    )
+    scene.wait(TERMINATE_S - 0.1)
+    assert scene.said == []
+    scene.wait(0.2)
+    assert [type(message) for message in scene.said] == [RoleExited], "it still runs without it"
+
+
+def test_a_second_request_kills(monkeypatch):
+    scene = Scene(monkeypatch, COORDINATOR)
+    monkeypatch.setattr(FakeLink, "num_requests", 2)
+    scene.supervisor._asked_to_end()
+    assert scene.run.is_killed
+    assert scene.said == []
 
 
 def test_before_anything_was_launched_it_just_ends(monkeypatch):
