@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers.histories import check_histories
 from tests.helpers.lab_fixtures import lab_of
-from tests.helpers.slurm_kit import RESULTS, SlurmKit
+from tests.helpers.lab_kit import RESULTS
+from tests.helpers.slurm_kit import SlurmKit
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
 

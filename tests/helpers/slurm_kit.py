@@ -1,6 +1,6 @@
 """A real Slurm on the hosts of a lab: munged and slurmd on each, slurmctld on the first.
 
-The first host is also where users log in: only there TianJi is installed, below `HOME_OF_TIANJI`.
+The first host is also where users log in: only there TianJi is installed.
 """
 
 from __future__ import annotations
@@ -10,22 +10,16 @@ import itertools
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.helpers.paths import REPOSITORY
+from tests.helpers.lab_kit import RESULTS, LabKit
 from tests.helpers.slurm_conf import CGROUP_CONF, GRES_CONF, NODE_UP, slurm_conf
 from tests.helpers.ssh_kit import RunFiles, wait_until
-from tianji_cli.lab import Lab
 
 DAEMONS = ("munged", "slurmd", "slurmctld", "slurmscriptd")
 """In the order in which they need each other; the last is a part of the one before it."""
-HOME_OF_TIANJI = "/opt/tianji"
-RESULTS = "/root/results"
-PARTS = ("engine", "tianji_cli", "experiments", "inventories")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 
 
@@ -65,19 +59,10 @@ class Job(RunFiles):
 
 
 @dataclass
-class SlurmKit:
+class SlurmKit(LabKit):
     """The Slurm of a lab."""
 
-    lab: Lab
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-
-    @property
-    def hosts(self) -> list[str]:
-        return [host.name for host in self.lab.hosts]
-
-    @property
-    def first(self) -> str:
-        return self.hosts[0]
 
     def start(self) -> None:
         """Configures and starts everything, and waits until all nodes are idle."""
@@ -113,41 +98,11 @@ class SlurmKit:
 
         wait_until(are_idle, within_s, "all nodes are idle")
 
-    def install(self, host: str) -> None:
-        """Copies TianJi to a host."""
-        key, known = self.lab.paths.key, self.lab.paths.known_hosts
-        address = next(item.address for item in self.lab.hosts if item.name == host)
-        pack = ["tar", "-c", "--exclude=__pycache__", "-C", str(REPOSITORY), *PARTS]
-        options = ["-i", str(key), "-o", f"UserKnownHostsFile={known}", "-o", "BatchMode=yes"]
-        script = f"mkdir -p {HOME_OF_TIANJI} && tar -x -C {HOME_OF_TIANJI}"
-        packed = subprocess.run(pack, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["ssh", *options, f"root@{address}", script], input=packed, check=True)
-
-    def write(self, host: str, path: str, text: str) -> None:
-        """Writes a small file on a host."""
-        script = 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"'
-        done = self.lab.exec(host, ["sh", "-c", script, "write", path, text])
-        assert done.returncode == 0, done.stderr
-
-    def read(self, host: str, path: str) -> str:
-        """A text file on a host; empty if there is none."""
-        return self.lab.exec(host, ["cat", path]).stdout
-
     def call(self, *words: str, timeout_s: float = 60.0) -> str:
         """The output of a program of Slurm on the first host."""
         done = self.lab.exec(self.first, [*words], timeout_s=timeout_s)
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
-
-    def tianji_line(self, *arguments: str) -> str:
-        """The line of a script that runs `tianji` on the first host."""
-        words = [sys.executable, "-m", "tianji_cli.main", *arguments]
-        return f"PYTHONPATH={HOME_OF_TIANJI} COLUMNS=200 {shlex.join(words)}"
-
-    def tianji(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Runs `tianji` on the first host, outside of any job, in the home directory."""
-        script = f"cd && exec env {self.tianji_line(*arguments)}"
-        return self.lab.exec(self.first, ["sh", "-c", script], timeout_s=timeout_s)
 
     def submit(self, script: str, *options: str, run: str = "") -> Job:
         """Gives a batch script to Slurm.
@@ -173,10 +128,6 @@ class SlurmKit:
         line = self.tianji_line("up", "--slurm", *arguments, "--name", run, "--results", RESULTS)
         return self.submit(f"exec env {line}", *options, run=run)
 
-    def seen_from_here(self, host: str, path: str) -> Path:
-        """Where a file that a host wrote lies on this machine."""
-        return Path(self.lab.load().plan.host(host).disk, "upper", path.lstrip("/"))
-
     def record(self, job: str) -> Mapping[str, str]:
         """What Slurm says of a job; empty once it has forgotten it."""
         done = self.lab.exec(self.first, ["scontrol", "--oneliner", "show", "job", job])
@@ -193,19 +144,6 @@ class SlurmKit:
             for process in self.lab.processes(host)
             if _name_of(process.command) not in DAEMONS
         ]
-
-    def assert_nothing_left(self, within_s: float = 10.0, hosts: Sequence[str] = ()) -> None:
-        """No process, no temporary file and no part of a run on any host."""
-        for host in hosts or self.hosts:
-            wait_until(
-                lambda host=host: not self.processes(host),
-                within_s,
-                f"{host} is empty, but runs {self.processes(host)}",
-            )
-            listed = self.lab.exec(host, ["ls", "-A", "/tmp"]).stdout
-            assert "tianji-" not in listed, listed
-            runs = self.lab.exec(host, ["sh", "-c", "ls -A /root/.tianji/runs 2>/dev/null"]).stdout
-            assert not runs.split(), f"{host}: {runs}"
 
     def forget(self) -> None:
         """Ends all jobs, brings back dead hosts, removes what is left, for the next test."""
