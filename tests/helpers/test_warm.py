@@ -11,8 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from execnet.gateway_io import popen_args
+from execnet.xspec import XSpec
 
 from tests.helpers.running import wait_for
+from tests.helpers.warm import server
+from tests.helpers.warm.start import WORKER, module_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
 
@@ -56,3 +60,11 @@ def test_what_an_interpreter_reads_at_its_start_needs_a_new_one(name, tmp_path):
 def test_a_test_can_ask_for_new_ones():
     with supervisor() as process:
         assert not has_read_torch(process)
+
+
+def test_a_worker_of_the_suite_is_a_fork_and_leaves_one():
+    found = module_of(popen_args(XSpec("popen")))
+    assert found is not None
+    assert found[0] == WORKER
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    assert (server.inherited is not None) == is_worker

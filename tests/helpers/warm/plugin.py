@@ -19,7 +19,7 @@ import threading
 
 import pytest
 
-from tests.helpers.warm import forking
+from tests.helpers.warm import forking, server
 from tests.helpers.warm.start import ROOM_BYTES, ROOT, WORDS_BYTES, Start
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,10 +28,10 @@ _COLD_MARKS = ("cold", "slow", "lab", "matrix")
 
 
 class _Server:
-    """Started at the first need."""
+    """A worker of pytest-xdist has its own from its start, others get one at the first need."""
 
     def __init__(self) -> None:
-        self._asking: socket.socket | None = None
+        self._asking = server.inherited
         self._lock = threading.Lock()
         self.is_wanted = True
 
@@ -61,7 +61,7 @@ def _start_server() -> socket.socket:
     program = [sys.executable, "-m", "tests.helpers.warm.server", str(its.fileno())]
     env = {**os.environ, **_ONE_THREAD, "ROOM": "x" * ROOM_BYTES}
     env.pop("PYTHONPATH", None)
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         [*program, "x" * WORDS_BYTES],
         cwd=ROOT,
         env=env,
@@ -69,7 +69,7 @@ def _start_server() -> socket.socket:
         pass_fds=(its.fileno(),),
     )
     its.close()
-    atexit.register(server.wait)
+    atexit.register(process.wait)
     atexit.register(own.close)
     own.recv(1)  # it is ready
     return own

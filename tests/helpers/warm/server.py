@@ -14,11 +14,14 @@ import sys
 
 from tests.helpers.warm.child import await_parent
 from tests.helpers.warm.forking import run
-from tests.helpers.warm.libraries import read_all
+from tests.helpers.warm.libraries import read_all, read_for
 from tests.helpers.warm.start import Start
 
 MESSAGE_BYTES = 1 << 17
 MOST_DESCRIPTORS = 200
+
+inherited: socket.socket | None = None
+"""Leads to a server that a process has left when it became what it is."""
 
 
 def main() -> None:
@@ -26,12 +29,18 @@ def main() -> None:
     asking = socket.socket(fileno=int(sys.argv[1]))
     read_all()
     asking.send(b"!")
+    serve(asking)
+
+
+def serve(asking: socket.socket) -> None:
+    """Forks what is asked for until nobody can ask any more."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES, MOST_DESCRIPTORS)
         if not message:
             return
         asked = json.loads(message)
         start = Start(**{**asked, "descriptors": tuple(asked["descriptors"])})
+        read_for(start)
         child = _orphan(start, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("engine", "tianji_cli")
+WORKER = "tests.helpers.warm.worker"
+WORKER_STARTS = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]
+"""The words with which pytest-xdist starts a worker (execnet's `popen_bootstrapline`)."""
 ROOM_BYTES = 1 << 15
 """For the variables of a process, where others look for them (`/proc/<pid>/environ`)."""
 WORDS_BYTES = 1 << 12
@@ -59,12 +62,23 @@ class Start:
     def is_forkserver(self) -> bool:
         return self.module == "engine.host.tether"
 
+    @property
+    def kind(self) -> str:
+        """Of process: those of a kind have read the same modules."""
+        if self.is_forkserver:
+            return "forkserver"
+        if self.module == WORKER:
+            return "worker"
+        return "supervisor" if self.module.startswith("engine.") else "command"
+
 
 def module_of(words: Sequence[str]) -> tuple[str, list[str], bool] | None:
     """The module that a command line runs, its arguments, and whether Python searches the working
     directory; None if it is not one of TianJi's that a fork can stand for."""
     if words[:1] != [sys.executable]:
         return None
+    if words[1:] == WORKER_STARTS:
+        return WORKER, [], True
     searches_directory = words[1:2] != ["-P"]
     rest = words[1:] if searches_directory else words[2:]
     if rest[:1] != ["-m"] or rest[1].partition(".")[0] not in PACKAGES:
