@@ -1,0 +1,159 @@
+"""The keeper's loop: reads frames, starts commands and transfers, and ends when all have ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from tianji_cli.connectors.keeper.commands import Command
+from tianji_cli.connectors.keeper.files import ACTIONS, Transfer
+from tianji_cli.connectors.keeper.frames import Answers, Decoder, FrameError
+
+READ_BYTES = 1 << 18
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def home() -> str:
+    """The user's home; without one, a directory of the user's own below the temporary one."""
+    found = os.path.expanduser("~").rstrip("/")
+    if found.startswith("/"):
+        return found
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"tianji-{os.getuid()}")
+
+
+def facts() -> dict[str, Any]:
+    """What is known here without asking anyone."""
+    return {
+        "home": home(),
+        "host": os.uname().nodename,
+        "user": os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid {os.getuid()}",
+        "python": sys.version.split()[0],
+        "num_cores": len(os.sched_getaffinity(0)),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+class Keeper:
+    """All that is under way.
+
+    Args:
+        lease_s: Longest silence of the other end; None if its end is always noticed.
+    """
+
+    def __init__(self, lease_s: float | None) -> None:
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        os.set_blocking(1, True)
+        self.answers = Answers(1)
+        self._decoder = Decoder()
+        self._lease_s = lease_s
+        self._heard_s = time.monotonic()
+        self._is_attached = True
+        self._commands: dict[int, Command] = {}
+        self._transfers: dict[int, Transfer] = {}
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._woken, self._waking = os.pipe()
+        for fd in (self._woken, self._waking):
+            os.set_blocking(fd, False)
+        self.selector.register(self._woken, selectors.EVENT_READ, self._wake)
+        self.selector.register(0, selectors.EVENT_READ, self._hear)
+
+    def serve(self) -> None:
+        signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, *_ENDS):
+            signal.signal(number, _ignore)
+        self.answers.send(0, "hello", **facts())
+        while self._is_attached or any(not c.is_on_its_own for c in self._commands.values()):
+            for key, _ in self.selector.select(self._timeout_s()):
+                key.data()
+            self._keep_time()
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        self._actions.put(action)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waking, b"\0")
+
+    def _timeout_s(self) -> float | None:
+        due = [command.due_s for command in self._commands.values() if command.due_s is not None]
+        if self._is_attached and self._lease_s is not None:
+            due.append(self._heard_s + self._lease_s)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _keep_time(self) -> None:
+        now_s = time.monotonic()
+        if self._lease_s is not None and now_s - self._heard_s > self._lease_s:
+            self._leave()
+        for command in list(self._commands.values()):
+            if command.due_s is not None and now_s >= command.due_s:
+                command.look()
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        for number in [n for n, command in self._commands.items() if command.has_ended]:
+            del self._commands[number]
+
+    def _wake(self) -> None:
+        """A thread has something to do here, or a child has ended."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._woken, READ_BYTES):
+                pass
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._actions.get_nowait()()
+        for command in self._commands.values():
+            command.look()
+
+    def _hear(self) -> None:
+        self._heard_s = time.monotonic()
+        try:
+            data = os.read(0, READ_BYTES)
+            frames = self._decoder.feed(data)
+        except (OSError, FrameError):
+            data, frames = b"", []
+        for header, body in frames:
+            self._handle(header, body)
+        if not data:
+            self._leave()
+
+    def _handle(self, header: dict[str, Any], body: bytes) -> None:
+        number, op = header["id"], header["op"]
+        if op == "spawn":
+            self._commands[number] = Command(self, number, header)
+        elif op in ACTIONS:
+            transfer = self._transfers[number] = Transfer(self.answers, number, header)
+            transfer.start(lambda: self.call_soon(lambda: self._forget(number)))
+        elif number in self._commands:
+            self._commands[number].handle(op, header, body)
+        elif number in self._transfers:
+            self._transfers[number].handle(op, header, body)
+
+    def _forget(self, number: int) -> None:
+        del self._transfers[number]
+
+    def _leave(self) -> None:
+        """The other end is gone."""
+        if not self._is_attached:
+            return
+        self._is_attached = False
+        self.selector.unregister(0)
+        for command in self._commands.values():
+            if command.has_limit:
+                command.kill()
+            if not command.is_on_its_own:
+                command.drop()
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Unlike SIG_IGN, this is not inherited by what is started."""
+
+
+def serve(lease_s: float | None) -> None:
+    """Serves until the other end is gone and all commands have ended."""
+    Keeper(lease_s).serve()
