@@ -19,7 +19,7 @@ LINGER_S = 1.0
 _REFUSALS = {errno.ENOENT: "not found", errno.EACCES: "permission denied"}
 
 
-class Loop(Protocol):
+class KeeperLoop(Protocol):
     """What a command needs of the keeper's loop.
 
     Attributes:
@@ -34,7 +34,7 @@ class Loop(Protocol):
         ...
 
 
-class Command:
+class StartedCommand:
     """A started command. All methods but `_start` run in the loop.
 
     Args:
@@ -47,7 +47,7 @@ class Command:
         has_ended: Whether it has ended and all was said.
     """
 
-    def __init__(self, loop: Loop, number: int, request: dict[str, Any]) -> None:
+    def __init__(self, loop: KeeperLoop, number: int, request: dict[str, Any]) -> None:
         self._loop, self._number, self._request = loop, number, request
         self._process: subprocess.Popen[bytes] | None = None
         self._input: int | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from tianji_cli.connectors.keeper.commands import Command
+from tianji_cli.connectors.keeper.commands import StartedCommand
 from tianji_cli.connectors.keeper.files import ACTIONS, Transfer
 from tianji_cli.connectors.keeper.frames import Answers, Decoder, FrameError
 
@@ -56,7 +56,7 @@ class Keeper:
         self._lease_s = lease_s
         self._heard_s = time.monotonic()
         self._is_attached = True
-        self._commands: dict[int, Command] = {}
+        self._commands: dict[int, StartedCommand] = {}
         self._transfers: dict[int, Transfer] = {}
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._woken, self._waking = os.pipe()
@@ -125,7 +125,7 @@ class Keeper:
     def _handle(self, header: dict[str, Any], body: bytes) -> None:
         number, op = header["id"], header["op"]
         if op == "spawn":
-            self._commands[number] = Command(self, number, header)
+            self._commands[number] = StartedCommand(self, number, header)
         elif op in ACTIONS:
             transfer = self._transfers[number] = Transfer(self.answers, number, header)
             transfer.start(lambda: self.call_soon(lambda: self._forget(number)))

@@ -14,7 +14,7 @@ from tianji_cli.connectors.keeper.frames import CHUNK_BYTES
 Frame: TypeAlias = tuple[dict[str, Any], bytes]
 
 
-class Sender(Protocol):
+class FrameSender(Protocol):
     """The link over which a request was made."""
 
     def send(self, header: Mapping[str, object], body: bytes = b"") -> None:
@@ -35,7 +35,7 @@ class Call:
         window: Most bytes of input that are under way.
     """
 
-    def __init__(self, link: Sender, number: int, window: int) -> None:
+    def __init__(self, link: FrameSender, number: int, window: int) -> None:
         self._link, self._number = link, number
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._room, self._changed = window, threading.Condition()

@@ -16,7 +16,7 @@ MAX_ERROR_BYTES = 1 << 16
 """This many last bytes of standard error are kept."""
 
 
-class Channel(Protocol):
+class ByteChannel(Protocol):
     """A stream of bytes there and back. One thread reads, others write, one at a time."""
 
     def read(self, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError
 from tianji_cli.connectors.keeper.frames import WINDOW_BYTES, Decoder, FrameError, encode
 from tianji_cli.connectors.piped.call import Call, Frame
-from tianji_cli.connectors.piped.channel import Channel
+from tianji_cli.connectors.piped.channel import ByteChannel
 from tianji_cli.connectors.piped.program import NO_PYTHON, KeeperProgram, keeper_program
 
 READ_BYTES = 1 << 18
@@ -48,7 +48,7 @@ class KeeperLink:
             `num_cores`, `gpus` (CUDA_VISIBLE_DEVICES, or None).
     """
 
-    def __init__(self, name: str, channel: Channel) -> None:
+    def __init__(self, name: str, channel: ByteChannel) -> None:
         self.name = name
         self.facts: dict[str, Any] = {}
         self._channel = channel
@@ -221,7 +221,7 @@ class KeeperLink:
 
 def start_keeper(
     name: str,
-    open_channel: Callable[[KeeperProgram], Channel],
+    open_channel: Callable[[KeeperProgram], ByteChannel],
     *,
     lease_s: float | None = LEASE_S,
     timeout_s: float = START_S,
