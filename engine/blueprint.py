@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -14,7 +13,7 @@ from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleReq
 from engine.algorithms.registry import make_algorithm
 from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
 from engine.blame import blamed
-from engine.device import CPU, find_devices
+from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import check_acting, first_reset
@@ -68,7 +67,6 @@ class Blueprint:
         samples, priorities: Layouts of drawn samples and of their priorities (replay).
         sharing: How learners that update together share a batch.
         env: The environments of one actor.
-        devices: Devices of loops that are fused on a device.
         group: The learner whose roles this is for.
     """
 
@@ -84,7 +82,6 @@ class Blueprint:
     priorities: Layout
     sharing: Sharing
     env: EnvSpec
-    devices: tuple[str, ...] = (CPU,)
     group: int = 0
 
     def of_group(self, group: int) -> Blueprint:
@@ -130,15 +127,10 @@ class Blueprint:
         """Whether a replay store is saved with each checkpoint."""
         return self.replay is not None and self.experiment.checkpoint.replay
 
-    def device_of(self, replica: int) -> torch.device:
-        """The device of one replica of the loop; devices are assigned in turn."""
-        return torch.device(self.devices[replica % len(self.devices)])
-
 
 def make_blueprint(
     experiment: Experiment,
     cut: Cut | None = None,
-    gpus: Sequence[int] | None = None,
     *,
     rehearses: bool = False,
     has_action_mask: bool = False,
@@ -148,19 +140,17 @@ def make_blueprint(
     Args:
         experiment: The run.
         cut: How it is spread over processes; without it, one group.
-        gpus: Those that the inventory gives to this host; None if it does not say.
         rehearses: Whether to reset that environment and to act in it once, as a run is about to.
         has_action_mask: Whether its info has action masks, if that is known from a rehearsal.
 
     Raises:
-        PreflightError: The run needs the GPUs that the inventory lists, but they are not there.
         ConfigError: A module, the environment, the algorithm or a size cannot be used; `where`
             is the dotted key.
     """
     import_all(experiment)
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
-    devices = find_devices(gpus) if cut.is_on_device else (CPU,)
+    _check_devices(experiment, cut)
     spaces, observed = _look_at_environment(experiment, cut, rehearses)
     if has_action_mask:
         spaces = replace(spaces, has_action_mask=True)
@@ -186,7 +176,6 @@ def make_blueprint(
         _sample_layout(PRIORITY_FIELDS if request else (), request),
         sharing,
         experiment.env,
-        devices,
     )
 
 
@@ -277,6 +266,17 @@ def _check_splits(experiment: Experiment, cut: Cut) -> None:
             f"with policy {cut.policy}, an actor does not step environments by itself",
             where="env.num_splits",
             fix="set it to 1, or use another policy",
+        )
+
+
+def _check_devices(experiment: Experiment, cut: Cut) -> None:
+    """Raises ConfigError if the parts of a fused loop are to be on several devices."""
+    wanted = experiment.actor.device
+    if cut.is_on_device and wanted not in ("auto", experiment.learner.device):
+        raise ConfigError(
+            f"with policy {cut.policy}, acting and learning share one device",
+            where="actor.device",
+            fix="leave it out: learner.device is for both",
         )
 
 

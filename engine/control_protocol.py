@@ -92,6 +92,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         epoch: Incarnation of this role.
         threads: Of PyTorch's arithmetic.
         cores: Numbers of the cores that it is pinned to; empty: all.
+        devices: The device of each of its roles that does not compute on the processor.
     """
 
     address: str
@@ -102,6 +103,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     threads: int = 1
     cores: tuple[int, ...] = ()
+    devices: dict[str, str] = {}
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):

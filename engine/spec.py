@@ -21,6 +21,8 @@ WrapperValue: TypeAlias = Scalar | tuple[Scalar, ...]
 """An argument of a wrapper."""
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
+DeviceName: TypeAlias = Annotated[str, Meta(pattern="^(auto|cpu|cuda|cuda:[0-9]{1,3})$")]
+"""Where a role computes: `cpu`, `cuda`, or `cuda:N`."""
 MAX_REPLICAS = 10_000
 """Of one role in one run: more than any cluster has cores, and planned within seconds."""
 MIN_QUEUED_ROLLOUTS = 64
@@ -230,6 +232,8 @@ class EvaluationSpec(Spec, frozen=True, kw_only=True):
     """Fewest weights versions between two evaluations; `null`: no such rule."""
     seed: NonNegativeInt = 1_000_000
     """Seed of the environments: every evaluation starts from the same states."""
+    device: DeviceName = "auto"
+    """Where it chooses actions: as `learner.device`. `auto`: on the processor."""
 
 
 class StopSpec(Spec, frozen=True, kw_only=True):
@@ -259,6 +263,18 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     of the switch would make traces of equal seeds differ in the last digits."""
     threads: PositiveInt = 1
     """Threads of PyTorch's arithmetic. More than one helps only for large networks."""
+    device: DeviceName = "auto"
+    """Where it trains: `cpu`, `cuda` (a GPU of its host; several learners take them in turn), or
+    `cuda:N`, which counts those that the inventory gives to the run. `auto`: on GPUs if the
+    inventory names `gpus` for its host, or for `gpu-only` if there are any; otherwise `cpu`."""
+
+
+class ActorSpec(Spec, frozen=True, kw_only=True):
+    """How actors choose actions."""
+
+    device: DeviceName = "auto"
+    """Where they do so: as `learner.device`. `auto`: on the learner's device if the policy chooses
+    actions beside the learner for environments elsewhere, otherwise on the processor."""
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):
@@ -313,6 +329,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
     reduce: ReduceSpec = ReduceSpec()
     staleness: StalenessSpec = StalenessSpec()
     learner: LearnerSpec = LearnerSpec()
+    actor: ActorSpec = ActorSpec()
     stop: StopSpec = StopSpec()
     evaluation: EvaluationSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()

@@ -187,6 +187,8 @@ class EagerSteps:
         rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`."""
+        if isinstance(order, Tensor):  # to a device in one copy instead of one for each minibatch
+            order = order.to(state.weights.vector.device)
         minibatches = [samples] if order is None else (gather(samples, rows) for rows in order)
         return torch.stack([step.take(state, part, rate) for part in minibatches])
 

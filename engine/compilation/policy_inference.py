@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from engine.algorithms.base import Algorithm, EnvSlice
 from engine.algorithms.gradient import pieces_of
 from engine.compilation.compiled import act_signature
 from engine.compilation.library import Library
+from engine.devices.visible import CPU
 from engine.errors import RunFailedError
 from engine.layers.flat import FlatParameters, flatten
 from engine.layers.inputs import STATE, Inputs, input_names
@@ -52,9 +54,18 @@ class PolicyInference:
         vector = self.parameters.vector.detach()
         self._rounding = Rounding(self._network)
         self.weights = self._rounding.weights(vector)
+        self._array = vector.numpy() if vector.device.type == CPU else None
         self._library: Library | None = None
         self._fitting: Library | None = None
         self._is_checked = False
+
+    def load(self, values: npt.NDArray[np.float32]) -> None:
+        """Acts with these parameters, float32 [P], from now on."""
+        if self._array is not None:
+            np.copyto(self._array, values)
+        else:
+            self.parameters.load(torch.from_numpy(values))
+        self.refresh()
 
     def refresh(self) -> None:
         """Must be called after `parameters` were changed: acts with them from now on."""
@@ -77,14 +88,7 @@ class PolicyInference:
         Raises:
             RunFailedError: `act` does not return what the fields of a rollout declare.
         """
-        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
-        inputs = [tensors[name] for name in self.inputs]
-        outputs = [tensors[name][1:] if name == STATE else tensors[name] for name in self.names]
-        fields = [*inputs, noise, *outputs]
-        rows = [
-            list(zip(*(field[:, part].unbind() for field in fields), strict=False))
-            for part in columns
-        ]
+        rows = self._lay_out(tensors, columns)
         if not self._is_checked:
             self._check(rows[0][0])
             self._is_checked = True
@@ -92,6 +96,17 @@ class PolicyInference:
         fits = library and library.signature == act_signature(self.weights, rows[0][0])
         self._fitting = library if fits else None
         return rows
+
+    def _lay_out(self, tensors: Mapping[str, Tensor], columns: Sequence[slice]) -> list[list[Row]]:
+        """See `rows`."""
+        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
+        inputs = [tensors[name] for name in self.inputs]
+        outputs = [tensors[name][1:] if name == STATE else tensors[name] for name in self.names]
+        fields = [*inputs, noise, *outputs]
+        return [
+            list(zip(*(field[:, part].unbind() for field in fields), strict=False))
+            for part in columns
+        ]
 
     def _check(self, row: Row) -> None:
         """Checks shapes, since copying into a row would silently broadcast a wrong one."""
@@ -111,6 +126,10 @@ class PolicyInference:
         if self._fitting is not None:
             self._fitting.call([*self.weights, *row])
             return
+        self._act(row)
+
+    def _act(self, row: Row) -> None:
+        """Fills in one row, kernel by kernel."""
         inputs, noise, outputs = split_row(row, self.inputs)
         chosen = self._algorithm.act(self._network, inputs, noise)
         for name, output in zip(self.names, outputs, strict=True):

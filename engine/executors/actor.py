@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
+from engine.compilation.carried_inference import CarriedInference
 from engine.compilation.compile_job import CompileJob
-from engine.compilation.policy_inference import Row, as_tensors
+from engine.compilation.policy_inference import PolicyInference, Row, as_tensors
+from engine.devices.interface import Device
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
 from engine.executors.env_split import EnvSplit, RemoteSplit, make_local_splits
@@ -37,7 +40,9 @@ class ActorExecutor(BaseActorExecutor):
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
         arena: Memory shared with the other roles of this host, if there is any.
-        compiles: Whether to switch to compiled acting once it is available.
+        compiles: Whether to switch to compiled acting once it is available; on a device, to a
+            graph of it.
+        device: Where actions are chosen; by default on the processor, without any copy.
     """
 
     def __init__(
@@ -50,9 +55,20 @@ class ActorExecutor(BaseActorExecutor):
         resumes: int = 0,
         *,
         compiles: bool = False,
+        device: Device | None = None,
         sections: Sections = OFF,
     ) -> None:
-        super().__init__(blueprint, index, epoch, clock, resumes=resumes, sections=sections)
+        make = None if device is None else partial(CarriedInference, device, captures=compiles)
+        super().__init__(
+            blueprint,
+            index,
+            epoch,
+            clock,
+            resumes=resumes,
+            sections=sections,
+            acts_on=None if device is None else device.place,
+            make_inference=make or PolicyInference,
+        )
         self._arena = arena
         if arena is not None:
             arena.reclaim(index)
@@ -72,8 +88,7 @@ class ActorExecutor(BaseActorExecutor):
                 for name in blueprint.observed
             }
         self._columns = [part.columns for part in self._splits]
-        self._parameters = self._inference.parameters.vector.detach().numpy()
-        self._compile_job = CompileJob(blueprint, "act") if compiles else None
+        self._compile_job = CompileJob(blueprint, "act") if compiles and device is None else None
         if self._compile_job is not None and self._compile_job.outcome:
             self._compile_job.tell(self._inference.use)
         self._views: dict[str, np.ndarray] = {}
@@ -88,8 +103,7 @@ class ActorExecutor(BaseActorExecutor):
             self._compile_job.close()
 
     def _load(self, weights: Weights) -> None:
-        np.copyto(self._parameters, weights.buffer.view(np.float32))
-        self._inference.refresh()
+        self._inference.load(weights.buffer.view(np.float32))
 
     def _take(self, taken: StepTaken) -> bool:
         return self._remote is not None and self._remote.take(taken)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from engine.algorithms.base import Algorithm, EnvSlice
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.policy_inference import PolicyInference
@@ -25,6 +27,7 @@ from engine.seeds import actor_seeds
 from engine.timing import INFERENCE, OFF, Sections
 from engine.trace.records import Episode
 
+MakeInference: TypeAlias = Callable[[Algorithm, EnvSlice, torch.Generator], PolicyInference]
 Steps = Generator[Rollout | StepWanted | None, None, None]
 """None after each step, a step for remote environments to take, or finally the rollout."""
 
@@ -40,6 +43,8 @@ class BaseActorExecutor(ABC):
         resumes: How often the run was resumed.
         device: Device of rollouts; the CPU by default.
         sections: Where its time is counted.
+        acts_on: Where actions are chosen, if not where rollouts are.
+        make_inference: What chooses them.
     """
 
     _keeps_no_gradient: type[torch.inference_mode | torch.no_grad] = torch.inference_mode
@@ -54,6 +59,8 @@ class BaseActorExecutor(ABC):
         resumes: int = 0,
         device: torch.device | None = None,
         sections: Sections = OFF,
+        acts_on: torch.device | None = None,
+        make_inference: MakeInference = PolicyInference,
     ) -> None:
         self._blueprint = blueprint
         self._index = index
@@ -64,8 +71,8 @@ class BaseActorExecutor(ABC):
         env_slice = blueprint.slice_of(index)
         device = torch.device("cpu") if device is None else device
         of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
-        generator = torch.Generator(device=device).manual_seed(of_actions)
-        self._inference = PolicyInference(blueprint.algorithm, env_slice, generator)
+        generator = torch.Generator(device=acts_on or device).manual_seed(of_actions)
+        self._inference = make_inference(blueprint.algorithm, env_slice, generator)
         self._choose = sections.timed(INFERENCE, self._inference.choose)
         self._rows = sections.timed(INFERENCE, self._inference.rows)
         self._version = -1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
+import torch
 
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
@@ -26,15 +27,20 @@ class EvaluatorExecutor:
         blueprint: The run.
         spec: Episodes and seed.
         sections: Where its time is counted.
+        place: The device that actions are chosen on; the processor by default.
     """
 
     def __init__(
-        self, blueprint: Blueprint, spec: EvaluationSpec, sections: Sections = OFF
+        self,
+        blueprint: Blueprint,
+        spec: EvaluationSpec,
+        sections: Sections = OFF,
+        place: torch.device | None = None,
     ) -> None:
-        network = blueprint.algorithm.network().requires_grad_(False)
-        self._parameters = flatten(network).vector.detach().numpy()
+        network = blueprint.algorithm.network().requires_grad_(False).to(place)
+        self._parameters = flatten(network)
         act = sections.timed(INFERENCE, blueprint.algorithm.act_greedily)
-        self._runner = PolicyRunner(act, network, blueprint.layout.fields, spec.episodes)
+        self._runner = PolicyRunner(act, network, blueprint.layout.fields, spec.episodes, place)
         self._spec = spec
         env = msgspec.structs.replace(blueprint.experiment.env, num_envs=spec.episodes)
         self._env = make_vector_env(env)
@@ -54,7 +60,7 @@ class EvaluatorExecutor:
     def perform(self, command: Command) -> list[Event]:
         match command:
             case LoadWeights(weights=weights):
-                np.copyto(self._parameters, weights.buffer.view(np.float32))
+                self._parameters.load(torch.from_numpy(weights.buffer.view(np.float32)))
             case Evaluate():
                 self._steps = self._evaluate()
             case AbandonEvaluation():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from engine.algorithms.base import Batch, UpdateResult
+from engine.algorithms.base import Batch, LearnerState, UpdateResult
+from engine.algorithms.gradient import StepTaker
 from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.blueprint import Blueprint
 from engine.clock import Clock
@@ -18,7 +19,7 @@ from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.library import Library
 from engine.compilation.staging import SampleStaging, Staging
-from engine.device import CPU, DeviceSampleStaging, DeviceStaging, DeviceWeights, state_on
+from engine.devices.visible import CPU
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.executors.soundness import Soundness
@@ -43,6 +44,7 @@ from engine.roles.events import (
     Updated,
     UpdateDeclined,
     WeightsExported,
+    WeightsPending,
     Withdrawn,
 )
 from engine.rollout import Priorities, Rollout, Samples, Weights
@@ -58,6 +60,61 @@ PARTS = 2**40
 """Of 1, in which learners count their progress to agree on it."""
 
 
+class LearnerMemory(Protocol):
+    """Where a learner's state is, how batches come there, and how weights leave."""
+
+    def place(self, state: LearnerState) -> LearnerState:
+        """The same state where it is trained."""
+        ...
+
+    def make_steps(self) -> StepTaker | None:
+        """What takes its optimiser steps, if not `EagerSteps`."""
+        ...
+
+    def fill(self, rollouts: Sequence[Rollout]) -> Batch:
+        """A batch; see `Batch`."""
+        ...
+
+    def fill_samples(self, samples: Samples) -> Batch:
+        """A batch of samples from replay; see `Batch`."""
+        ...
+
+    def export(self, version: int, vector: torch.Tensor) -> Weights:
+        """A copy of the parameters, float32 [P]."""
+        ...
+
+    def publish(self, version: int, vector: torch.Tensor) -> Weights | WeightsPending:
+        """The same after an update; it can be still on its way."""
+        ...
+
+
+class HostMemory:
+    """Main memory: rollouts are copied side by side, weights are copied out.
+
+    Args:
+        blueprint: The run.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._num_bytes = blueprint.weights.num_bytes
+        self.fill = Staging(blueprint.layout, blueprint.rollouts_per_batch).fill
+        self.fill_samples = SampleStaging(blueprint.samples).fill
+        self.publish = self.export
+
+    def place(self, state: LearnerState) -> LearnerState:
+        """See `LearnerMemory`."""
+        return state
+
+    def make_steps(self) -> None:
+        """Compiled ones come later, when there are any."""
+
+    def export(self, version: int, vector: torch.Tensor) -> Weights:
+        """See `LearnerMemory`."""
+        buffer = allocate_framed(self._num_bytes)
+        buffer.view(np.float32)[:] = vector.numpy()
+        return Weights(version, buffer)
+
+
 class LearnerExecutor:
     """Performs a learner's commands.
 
@@ -67,7 +124,7 @@ class LearnerExecutor:
         clock: The run's timeline.
         group: The learners that make every update together with this one, if there are any.
         compiles: Whether to switch to compiled optimiser steps once they are available.
-        device: The device of rollouts and weights; None if they are sent between processes.
+        memory: Where it trains; main memory by default.
         resumed: The checkpoint that it resumes, if any, and its JSON file.
         warm_start: The weights of a former run that it starts with, if any, and their file.
         sections: Where its time is counted.
@@ -85,7 +142,7 @@ class LearnerExecutor:
         group: GlooGroup | None = None,
         *,
         compiles: bool = False,
-        device: torch.device | None = None,
+        memory: LearnerMemory | None = None,
         resumed: tuple[Resumed, Path] | None = None,
         warm_start: tuple[WarmStart, Path] | None = None,
         sections: Sections = OFF,
@@ -94,19 +151,12 @@ class LearnerExecutor:
         self._blueprint = blueprint
         self._checkpoints = checkpoints
         self._clock = clock
-        self._state = blueprint.algorithm.init(blueprint.experiment.seed)
-        self._device = device
-        self._staging: Staging | DeviceStaging
-        self._sample_staging: SampleStaging | DeviceSampleStaging
-        if device is None:
-            self._staging = Staging(blueprint.layout, blueprint.rollouts_per_batch)
-            self._sample_staging = SampleStaging(blueprint.samples)
-        else:
-            self._state = state_on(device, self._state)
-            self._staging, self._sample_staging = DeviceStaging(), DeviceSampleStaging()
-        self._fill = sections.timed(BATCHING, self._staging.fill)
-        self._fill_samples = sections.timed(BATCHING, self._sample_staging.fill)
-        self._export = sections.timed(WEIGHTS, self._copy_out)
+        memory = memory or HostMemory(blueprint)
+        self._state = memory.place(blueprint.algorithm.init(blueprint.experiment.seed))
+        self._fill = sections.timed(BATCHING, memory.fill)
+        self._fill_samples = sections.timed(BATCHING, memory.fill_samples)
+        self._export = sections.timed(WEIGHTS, memory.export)
+        self._publish = sections.timed(WEIGHTS, memory.publish)
         self._version = self._resumes = 0
         if resumed is not None:
             self._resume(*resumed)
@@ -119,8 +169,17 @@ class LearnerExecutor:
         if group is not None:
             self._state.replicas = group
             self._state.weights.complete = group.all_reduce_sum
-        self._compiles = compiles and self._state.weights.vector.device.type == CPU
+        steps = memory.make_steps() if compiles else None
+        if steps is not None:
+            self._state.steps = steps
+        is_on_cpu = self._state.weights.vector.device.type == CPU
+        self._compiles = compiles and is_on_cpu and steps is None
         self._compile_job: CompileJob | None = None
+
+    @property
+    def _vector(self) -> torch.Tensor:
+        """All parameters, float32 [P]."""
+        return self._state.weights.vector.detach()
 
     def close(self) -> None:
         if self._group is not None:
@@ -139,7 +198,8 @@ class LearnerExecutor:
         match command:
             case ExportWeights(version=version):
                 self._version = version
-                return [WeightsExported(self._export()), *self._start_compiling()]
+                exported = self._export(version, self._vector)
+                return [WeightsExported(exported), *self._start_compiling()]
             case Update(rollouts=rollouts, progress=progress):
                 own = sum(rollout.info.num_env_steps for rollout in rollouts)
                 env_steps_of_others = self._meet(own)
@@ -161,8 +221,8 @@ class LearnerExecutor:
                 self._state.progress = progress
                 return [*self._poll_compiler(), *self._update_from_samples(samples)]
             case ExportModel():
-                self._offered = self._state.weights.vector.detach().clone()
-                return [ModelExported(self._export())]
+                self._offered = self._vector.clone()
+                return [ModelExported(self._export(self._version, self._vector))]
             case BlendModel(merged=merged):
                 self._blend(merged)
                 return []
@@ -176,7 +236,7 @@ class LearnerExecutor:
         For running statistics, the sums behind them are updated in this way.
         """
         assert self._offered is not None
-        vector = self._state.weights.vector.detach()
+        vector = self._vector
         told = merged.buffer.view(np.float32).copy()
         sums = [read_sums(held.cpu().numpy(), self._places) for held in (vector, self._offered)]
         vector.add_(torch.from_numpy(told).to(vector.device) - self._offered)
@@ -271,7 +331,7 @@ class LearnerExecutor:
         told = self._soundness.check(self._version, self._state, batch, metrics)
         metrics = self._state.weights.steps.metrics | metrics
         updated = Updated(
-            weights=self._export(),
+            weights=self._publish(self._version, self._vector),
             samples_trained=int(result.samples_trained),
             num_updates=self._state.num_updates,
             update_s=self._clock.now_s() - start_s,
@@ -306,10 +366,3 @@ class LearnerExecutor:
         views["key"][...] = key.numpy()
         views["error"][...] = error.cpu().numpy()
         return Priorities(buffer)
-
-    def _copy_out(self) -> Weights:
-        if self._device is not None:
-            return DeviceWeights(self._version, self._state.weights.vector.detach().clone())
-        buffer = allocate_framed(self._blueprint.weights.num_bytes)
-        buffer.view(np.float32)[:] = self._state.weights.vector.detach().numpy()
-        return Weights(self._version, buffer)

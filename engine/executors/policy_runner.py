@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Algorithm, EnvSlice
+from engine.devices.visible import CPU
 from engine.envs.observed import Arrays
 from engine.layers.inputs import STATE, Inputs, input_names
 from engine.rollout import Field
@@ -27,22 +28,29 @@ class PolicyRunner:
         network: Of the algorithm.
         fields: Of a rollout.
         num_envs: B.
+        place: The device of the network.
 
     Attributes:
         choose: Can be replaced between steps.
     """
 
     def __init__(
-        self, choose: Choose, network: nn.Module, fields: Sequence[Field], num_envs: int
+        self,
+        choose: Choose,
+        network: nn.Module,
+        fields: Sequence[Field],
+        num_envs: int,
+        place: torch.device | None = None,
     ) -> None:
         self.choose = choose
         self._network = network
+        self._place = place or torch.device(CPU)
         names = input_names(fields)
         by_name = {field.name: field for field in fields}
         self._observed = [by_name[name] for name in names if name != STATE]
         self._state: Tensor | None = None
         if STATE in names:
-            self._state = torch.zeros(num_envs, *by_name[STATE].shape)
+            self._state = torch.zeros(num_envs, *by_name[STATE].shape, device=self._place)
 
     @property
     def is_recurrent(self) -> bool:
@@ -55,7 +63,8 @@ class PolicyRunner:
         if starts is None:
             self._state = torch.zeros_like(self._state)
         elif starts.any():
-            self._state = self._state * torch.from_numpy(~starts).unsqueeze(1)
+            continues = torch.from_numpy(~starts).to(self._place)
+            self._state = self._state * continues.unsqueeze(1)
 
     def act(
         self, arrays: Arrays, starts: npt.NDArray[np.bool_] | None = None
@@ -74,14 +83,16 @@ class PolicyRunner:
         with torch.inference_mode():
             chosen = self.choose(self._network, self._inputs(arrays))
         if isinstance(chosen, Tensor):
-            return chosen.numpy()
+            return chosen.cpu().numpy()
         if self._state is not None:
             self._state = chosen[STATE]
-        return chosen["action"].numpy()
+        return chosen["action"].cpu().numpy()
 
     def _inputs(self, arrays: Arrays) -> Inputs:
         given = {
-            field.name: torch.from_numpy(np.ascontiguousarray(arrays[field.name], field.dtype))
+            field.name: torch.from_numpy(np.ascontiguousarray(arrays[field.name], field.dtype)).to(
+                self._place
+            )
             for field in self._observed
         }
         if self._state is not None:

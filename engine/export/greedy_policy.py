@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.device import CPU
+from engine.devices.visible import CPU
 from engine.envs.actions.squash import TensorSquash
 from engine.envs.actions.tensors import TensorActions
 from engine.export.ports import Ports, ports_of

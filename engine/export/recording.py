@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Spaces
-from engine.device import CPU
+from engine.devices.visible import CPU
 from engine.envs.actions.squash import squashed_columns
 from engine.envs.actions.structure import ActionStructure
 from engine.envs.make import make_vector_env

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, SamplesArrived
 from engine.progress import Resumed
-from engine.roles.commands import Command, Update, UpdateFromSamples
+from engine.roles.commands import Command, StageAhead, Update, UpdateFromSamples
 from engine.rollout import Rollout
 from engine.trace.records import Staleness
 from engine.trace.summary import weighted_percentile
@@ -27,6 +27,10 @@ def update_with(batch: Batch, progress: float) -> Command:
     if isinstance(batch, SamplesArrived):
         return UpdateFromSamples(batch.samples, progress)
     return Update(batch.rollouts, progress)
+
+
+def stage_ahead(batch: Batch) -> Command:
+    return StageAhead(batch.samples if isinstance(batch, SamplesArrived) else batch.rollouts)
 
 
 class ProgressCount:

@@ -60,6 +60,13 @@ class Update:
 
 
 @dataclass(frozen=True)
+class StageAhead:
+    """Learner: this is what the update after the one under way will be given; begin to move it."""
+
+    batch: tuple[Rollout, ...] | Samples
+
+
+@dataclass(frozen=True)
 class Withdraw:
     """Learner: stop taking part in joint updates. Gives `Withdrawn`."""
 
@@ -239,6 +246,7 @@ Command: TypeAlias = (
     | LoadWeights
     | ExportWeights
     | Update
+    | StageAhead
     | Withdraw
     | ExportModel
     | BlendModel

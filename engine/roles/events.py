@@ -34,6 +34,13 @@ class WeightsExported:
 
 
 @dataclass(frozen=True)
+class WeightsPending:
+    """Weights of this version are on their way; `WeightsExported` comes when they are there."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class Updated:
     """An update is finished.
 
@@ -43,7 +50,7 @@ class Updated:
     shares of the others.
     """
 
-    weights: Weights
+    weights: Weights | WeightsPending
     samples_trained: int
     num_updates: int
     update_s: float

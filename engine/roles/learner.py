@@ -37,6 +37,7 @@ from engine.roles.batches import (
     Batch,
     ProgressCount,
     num_env_steps,
+    stage_ahead,
     staleness_row,
     update_with,
 )
@@ -81,6 +82,7 @@ class LearnerRole:
         cut: How many learners there are, and how they learn from each other.
         resumed: The checkpoint that the run resumes, if any. A learner's own counts start at zero.
         keeps_replay: Whether the buffer saves its store with each checkpoint.
+        stages_ahead: Whether its executor moves the next batch to a device beside an update.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class LearnerRole:
         resumed: Resumed | None = None,
         *,
         keeps_replay: bool = False,
+        stages_ahead: bool = False,
     ) -> None:
         cut = cut or single_cut(experiment)
         self.address = f"learner-{index}"
         self._index = index
         self._buffer = buffer
         self._keeps_replay = keeps_replay
+        self._stages_ahead = stages_ahead
         knows_all = cut.groups == 1 or cut.is_joint
         self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
         """None if a reducer merges learners: only the coordinator knows what all have consumed."""
@@ -131,7 +135,8 @@ class LearnerRole:
         |---|---|
         | Start | ExportWeights, Send(BatchRequested), Wake |
         | WeightsRequested | Send(WeightsArrived) if there are newer weights |
-        | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update… |
+        | BatchArrived, SamplesArrived | if idle: Send(BatchRequested), Wake, Update…; else, if it |
+        | | is to be staged ahead, StageAhead |
         | BatchSent, TimerFired | Send(BatchRequested) again if it is missing, Wake |
         | ModelMerged | BlendModel if it answers the last offer |
         | CheckpointDue | between updates: SaveCheckpoint, Send(ReplayDue) if the store is kept |
@@ -169,7 +174,8 @@ class LearnerRole:
         | event | commands |
         |---|---|
         | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
-        | Updated | Send(WeightsArrived, PrioritiesArrived, Report), and what is due of: |
+        | Updated | Send(WeightsArrived) unless they are pending, |
+        | | Send(PrioritiesArrived, Report), and what is due of: |
         | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |
         | UpdateDeclined | none; after Stop: SaveCheckpoint |
         | ModelExported | Send(ModelOffered) |
@@ -218,6 +224,8 @@ class LearnerRole:
         if not self._requests.arrived(batch.batch):
             return []
         self._staged = batch
+        if self._stages_ahead and self._training is not None:
+            return [stage_ahead(batch)]
         return self._train_if_idle(now_s)
 
     def _subscribed(self, event: WeightsRequested) -> list[Command]:
@@ -281,10 +289,14 @@ class LearnerRole:
         )
         self._version = event.weights.version
         self._idle_since_s = now_s
-        commands = self._publish(event.weights)
+        commands: list[Command] = []
+        published: tuple[Record, ...] = ()
+        if isinstance(event.weights, Weights):
+            commands = self._publish(event.weights)
+            published = (self._published_row(now_s),)
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
-        commands.append(self._report(*rows, self._published_row(now_s)))
+        commands.append(self._report(*rows, *published))
         if self._is_enough(self._consumed_by_all):
             commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.blueprint import Blueprint
 from engine.control_protocol import Rendezvous
+from engine.devices.cpu import CpuDevice
+from engine.devices.interface import Device
+from engine.devices.opening import open_device
+from engine.devices.visible import CPU
 from engine.errors import ConfigError
 from engine.executors.actor import ActorExecutor
 from engine.executors.actor_base import BaseActorExecutor
 from engine.executors.coordinator import CoordinatorExecutor
-from engine.executors.device_actor import DeviceActorExecutor
-from engine.executors.device_replay_buffer import DeviceReplayExecutor
 from engine.executors.evaluator import EvaluatorExecutor
-from engine.executors.learner import LearnerExecutor
+from engine.executors.learner import HostMemory, LearnerExecutor, LearnerMemory
+from engine.executors.on_device.actor import DeviceActorExecutor
+from engine.executors.on_device.learner import DeviceLearnerExecutor
+from engine.executors.on_device.memory import FusedMemory, StagedMemory
+from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.reducer import ReducerExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.executors.replay_buffer import ReplayExecutor, make_limiter
@@ -37,6 +45,9 @@ from engine.timing import OFF, Sections
 from engine.trace.warm_start import WEIGHTS_NAME, WarmStart
 from engine.wire.arena import Arena
 
+if TYPE_CHECKING:
+    from engine.executors.collective import GlooGroup
+
 CHECKPOINTS_NAME = "checkpoints"
 
 
@@ -55,6 +66,7 @@ class Assembly:
         process_of: The process that runs each role, where the names differ.
         host_of: Host of each process and supervisor, if this is the coordinator's host.
         rendezvous: Address of the rendezvous of learners that update together.
+        devices: The device of each role that does not compute on the processor.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
         sections: Where executors count their time.
@@ -70,6 +82,7 @@ class Assembly:
     process_of: Mapping[str, str] = field(default_factory=dict)
     host_of: Mapping[str, str] = field(default_factory=dict)
     rendezvous: Rendezvous | None = None
+    devices: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
     arena: Arena | None = None
     sections: Sections = OFF
@@ -107,7 +120,16 @@ class Assembly:
     def compiles(self) -> bool:
         """Inline, compilation must be requested: its end depends on time, and traces must not."""
         mode = self.blueprint.experiment.learner.compile
-        return mode == "on" or (mode == "auto" and bool(self.supervisors))
+        return mode == "on" or (mode == "auto" and not self.is_inline)
+
+    def device_of(self, role: str) -> Device | None:
+        """The device of a role; None for the processor."""
+        return open_device(self.devices.get(role, CPU))
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether all roles take turns in one thread."""
+        return not self.supervisors
 
 
 def host_role(address: str, run: Assembly) -> RoleInstance:
@@ -136,7 +158,9 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
         case "evaluator":
             spec = blueprint.experiment.evaluation
             assert spec is not None
-            evaluator = EvaluatorExecutor(blueprint, spec, run.sections)
+            device = run.device_of(address)
+            place = device.place if device else None
+            evaluator = EvaluatorExecutor(blueprint, spec, run.sections, place)
             return RoleInstance(
                 EvaluatorRole(index, spec, f"learner-{EVALUATED_LEARNER}"), evaluator
             )
@@ -144,9 +168,11 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
 
 
 def _actor_executor(index: int, run: Assembly, blueprint: Blueprint) -> BaseActorExecutor:
+    device = run.device_of(f"actor-{index}")
     if blueprint.cut.is_on_device:
+        place = device.place if device else None
         return DeviceActorExecutor(
-            blueprint, index, run.epoch, run.clock, run.resumes, run.sections
+            blueprint, index, run.epoch, run.clock, run.resumes, run.sections, device=place
         )
     return ActorExecutor(
         blueprint,
@@ -156,6 +182,7 @@ def _actor_executor(index: int, run: Assembly, blueprint: Blueprint) -> BaseActo
         run.arena,
         run.resumes,
         compiles=run.compiles,
+        device=device,
         sections=run.sections,
     )
 
@@ -197,8 +224,15 @@ def _replay_executor(index: int, run: Assembly, blueprint: Blueprint) -> ReplayE
     checkpoints = run.run_dir / CHECKPOINTS_NAME if blueprint.keeps_replay else None
     resumed = run.info.resumed.replays.get(index) if run.info.resumed else None
     if blueprint.cut.is_on_device:
+        device = run.device_of(f"buffer-{index}")
         return DeviceReplayExecutor(
-            blueprint, index, run.clock, run.resumes, checkpoints=checkpoints, resumed=resumed
+            blueprint,
+            index,
+            run.clock,
+            run.resumes,
+            checkpoints=checkpoints,
+            resumed=resumed,
+            device=device.place if device else None,
         )
     return ReplayExecutor(
         blueprint,
@@ -213,19 +247,15 @@ def _replay_executor(index: int, run: Assembly, blueprint: Blueprint) -> ReplayE
 
 def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstance:
     """Learners of several groups have their own checkpoints; those of joint learners are equal."""
-    cut = blueprint.cut
+    cut, device = blueprint.cut, run.device_of(f"learner-{index}")
+    has_thread = device is not None and not cut.is_on_device and not run.is_inline
     checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
     group = None
     if cut.is_joint:
-        assert run.rendezvous is not None, "learners that update together need a meeting place"
-        from engine.executors.collective import GlooGroup
-
-        shares = blueprint.sharing.shares
-        group = GlooGroup(run.rendezvous, index, cut.groups, run.sections, shares=shares)
+        group = _group_of(index, run, blueprint, OFF if has_thread else run.sections)
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
-    compiles = run.compiles and not cut.is_joint  # joint learners synchronize between kernels
     origin = run.info.resumed
     learner = LearnerRole(
         index,
@@ -234,17 +264,36 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
         cut,
         origin,
         keeps_replay=blueprint.keeps_replay,
+        stages_ahead=has_thread,
     )
-    executor = LearnerExecutor(
+    if device is not None and has_thread:
+        make: Callable[..., LearnerExecutor] = partial(DeviceLearnerExecutor, device=device)
+    else:
+        make = partial(LearnerExecutor, memory=_memory(device, blueprint))
+    executor = make(
         blueprint,
         checkpoints,
         run.clock,
         group,
-        compiles=compiles,
-        device=blueprint.device_of(index) if cut.is_on_device else None,
+        compiles=run.compiles and not cut.is_joint,  # these synchronize between kernels
         resumed=(origin, run.checkpoint) if origin and run.checkpoint else None,
         warm_start=run.warm_start,
         sections=run.sections,
         name=f"learner-{index}",
     )
     return RoleInstance(learner, executor)
+
+
+def _group_of(index: int, run: Assembly, blueprint: Blueprint, sections: Sections) -> GlooGroup:
+    assert run.rendezvous is not None, "learners that update together need a meeting place"
+    from engine.executors.collective import GlooGroup
+
+    shares = blueprint.sharing.shares
+    return GlooGroup(run.rendezvous, index, blueprint.cut.groups, sections, shares=shares)
+
+
+def _memory(device: Device | None, blueprint: Blueprint) -> LearnerMemory:
+    """Where a learner without a thread of its own trains."""
+    if blueprint.cut.is_on_device:
+        return FusedMemory(device or CpuDevice())
+    return HostMemory(blueprint) if device is None else StagedMemory(blueprint, device)

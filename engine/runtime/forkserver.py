@@ -35,6 +35,7 @@ from engine.control_protocol import (
     ToForkserver,
     WorkerSpec,
 )
+from engine.devices.visible import find_devices
 from engine.envs.pool.catalogue import notes_on_backend
 from engine.errors import TianJiError, of_machine
 from engine.executors.warm_start import wanted_tensors
@@ -123,9 +124,7 @@ class _ForkServer:
         look_in(wanted.module_directories)
         try:
             with restored_process(keeps_directory=True):  # it imports the user's modules
-                blueprint = make_blueprint(
-                    wanted.experiment, wanted.cut, wanted.gpus, rehearses=True
-                )
+                blueprint = make_blueprint(wanted.experiment, wanted.cut, rehearses=True)
             needs = Needs(len(wanted.processes), wanted.num_connections)
             check_limits(needs, limits_here())
             saved, taken = wanted.init_weights, None
@@ -144,7 +143,7 @@ class _ForkServer:
         is_enough = wanted.cores_needed is not None and len(cores) >= wanted.cores_needed
         return Prepared(
             facts=host_facts(),
-            devices=blueprint.devices,
+            devices=find_devices(wanted.gpus),
             notes=(*notes_on_queue(blueprint), *notes_on_backend(blueprint.env)),
             cores=cores,
             idle_cores=idle_cores(cores) if is_enough else (),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ class InlineRun:
         addresses: All roles but the coordinator.
         run_dir: Where results go.
         show: Called with progress; it may call `request_stop` and `tell`.
+        devices: The device of each role that does not compute on the processor.
     """
 
     def __init__(
@@ -47,11 +48,22 @@ class InlineRun:
         addresses: tuple[str, ...],
         run_dir: Path,
         show: Callable[[Progress], None],
+        devices: Mapping[str, str] | None = None,
     ) -> None:
         clock = LoopClock()
         stopwatch = Stopwatch() if blueprint.experiment.profile else None
         sections = stopwatch or OFF
-        assembly = Assembly(blueprint, info, addresses, (), run_dir, clock, show, sections=sections)
+        assembly = Assembly(
+            blueprint,
+            info,
+            addresses,
+            (),
+            run_dir,
+            clock,
+            show,
+            devices=devices or {},
+            sections=sections,
+        )
         mask, hosted = read_umask(), {}
         for address in (*addresses, COORDINATOR):
             hosted[address] = host_role(address, assembly)

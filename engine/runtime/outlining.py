@@ -10,7 +10,7 @@ import torch
 
 from engine.algorithms.base import SampleRequest, Spaces
 from engine.blueprint import STEP_FIELDS, make_suitable
-from engine.device import CPU
+from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import first_reset

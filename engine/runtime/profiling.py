@@ -45,6 +45,7 @@ SECTION_OF: dict[type[Command], str] = {
     c.MergeModel: MERGING,
     c.ForgetModel: MERGING,
     c.StepEnvironment: ENVIRONMENT,
+    c.StageAhead: BATCHING,
     c.InsertRollout: BATCHING,
     c.DrawSamples: BATCHING,
     c.SetPriorities: BATCHING,

@@ -80,6 +80,7 @@ def run_worker(
             process_of=common.routes,
             host_of=common.host_of,
             rendezvous=common.rendezvous,
+            devices=spec.devices,
             epoch=spec.epoch,
             arena=arena,
             sections=sections,

@@ -11,7 +11,7 @@ import psutil
 
 import engine
 from engine.control_protocol import HostFacts
-from engine.device import visible_gpus
+from engine.devices.visible import visible_gpus
 from engine.host.host_probe import gpus
 
 

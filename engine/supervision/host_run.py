@@ -8,6 +8,7 @@ import msgspec
 
 from engine.clock import TimerQueue
 from engine.control_protocol import Prepare, Prepared, Refused
+from engine.devices.visible import selected_gpus
 from engine.errors import TianJiError
 from engine.host.endpoints import Endpoints
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
@@ -42,7 +43,7 @@ class HostRun:
         self.keys = make_pair() if prepare.listen is not None else None
         self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir, prepare.attempt)
         listeners = dict(self._endpoints.listeners)
-        environment = {**prepare.env, RUN_VARIABLE: self._mark}
+        environment = {**prepare.env, **self._choose_gpus(), RUN_VARIABLE: self._mark}
         self.children = WorkerProcesses(environment, tuple(listeners.values()))
         self.children.prepare(msgspec.structs.replace(prepare, listeners=listeners))
         self._endpoints.let_go()
@@ -67,12 +68,24 @@ class HostRun:
         try:
             return self._endpoints.reserve(wanted.num_endpoints, wanted.listen)
         except TianJiError as error:
-            return Refused(
-                exit_code=error.exit_code,
-                what=error.what,
-                where=f"{wanted.host}: {error.where}",
-                fix=error.fix,
-            )
+            return self._refused(error)
+
+    def _choose_gpus(self) -> dict[str, str]:
+        """What makes the GPUs of the inventory visible to roles, among those that are visible here:
+        a resource manager can have chosen before."""
+        try:
+            return selected_gpus(self.prepare.gpus, {**os.environ, **self.prepare.env})
+        except TianJiError as error:
+            self._reserved = self._refused(error)
+            return {}
+
+    def _refused(self, error: TianJiError) -> Refused:
+        return Refused(
+            exit_code=error.exit_code,
+            what=error.what,
+            where=f"{self.prepare.host}: {error.where}",
+            fix=error.fix,
+        )
 
     def end_within(self, seconds: float) -> None:
         """Asks the roles to end after some time, then kills them; an earlier schedule is kept."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.algorithms.base import Algorithm, Spaces
 from engine.algorithms.registry import make_algorithm
-from engine.device import CPU
+from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import first_reset

@@ -36,7 +36,7 @@ FLOORS = {
         ("messages", "layers", "graph"),
         ("algorithms",),
         ("roles", "wire", "host", "batch_shares"),
-        ("envs", "device", "control_protocol"),
+        ("envs", "devices", "control_protocol"),
         ("extensions", "supervision"),
         ("blueprint",),
         ("compilation",),
@@ -203,7 +203,7 @@ def test_the_laboratory_is_not_needed_elsewhere():
     [
         (
             "torch",
-            {"algorithms", "layers", "envs", "device", "batch_shares", "blueprint", "testing"}
+            {"algorithms", "layers", "envs", "devices", "batch_shares", "blueprint", "testing"}
             | {"compilation", "executors", "runtime", "trained", "export"},
         ),
         ("zmq", {"wire"}),

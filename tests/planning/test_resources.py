@@ -104,13 +104,6 @@ def test_what_a_plan_can_say_before_the_host_is_asked():
     assert planned_pinning(made, here, 16) == "pinned if 4 of 16 cores are idle"
 
 
-def test_loops_on_devices_are_dealt_out_in_turn():
-    made = plan("policy=gpu-only", "actors=3", "algorithm.batch_steps=1200")
-    seats = resources_of(made, {"a": HostResources(devices=("cuda:0", "cuda:1"), cores=(0,))})
-    assert [seats[f"loop-{i}"].device for i in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert seats["coordinator"].device == "cpu"
-
-
 def test_busy_cores_are_left_alone(monkeypatch: pytest.MonkeyPatch):
     busy = [3.0, 97.0, 0.0, 25.0]
     monkeypatch.setattr(engine_cores.psutil, "cpu_percent", lambda interval, percpu: busy)
@@ -145,3 +138,4 @@ def test_launches_tell_every_process_its_threads_and_cores():
     workers = {worker.address: worker for worker in launch.workers}
     assert (workers["learner-0"].threads, len(workers["learner-0"].cores)) == (3, 3)
     assert (workers["actor-0"].threads, len(workers["actor-0"].cores)) == (1, 1)
+    assert workers["learner-0"].devices == {}

@@ -19,9 +19,10 @@ from engine.wording import plural
 from tianji_cli.commands.run_request import Loaded, locate
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
+from tianji_cli.planning.devices import planned_device
 from tianji_cli.planning.placement import Placement, crowded
 from tianji_cli.planning.plan import Plan
-from tianji_cli.planning.resources import planned_pinning, threads_of, wanted_device
+from tianji_cli.planning.resources import planned_pinning, threads_of
 from tianji_cli.runs.warm_start import WeightsSource
 from tianji_cli.streams import is_stdout_replaced
 
@@ -240,10 +241,9 @@ def _words_of_cores(plan: Plan, host: Host, num_cores: int | None) -> str:
 def _process_label(placement: Placement, plan: Plan) -> str:
     if plan.graph.is_inline:
         return f"the command itself, one thread: {', '.join(placement.roles)}"
-    if placement.roles == (placement.process,):
-        return f"process {placement.process}"
-    words = f"process {placement.process}: {', '.join(placement.roles)}"
-    if plan.graph.cut.is_on_device and any(role.startswith("learner-") for role in placement.roles):
-        host = next(host for host in plan.hosts if host.name == placement.host)
-        words += f"; on {wanted_device(host)}"
-    return words
+    host = next(host for host in plan.hosts if host.name == placement.host)
+    device = planned_device(placement, plan, host)
+    words = f"process {placement.process}"
+    if placement.roles != (placement.process,):
+        words += f": {', '.join(placement.roles)}"
+    return f"{words}; on {device}" if device else words

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.blame import told
 from engine.control_protocol import Failed, HostFacts
+from engine.devices.visible import find_devices
 from engine.errors import PreflightError, TianJiError
 from engine.files import read_umask
 from engine.host.malloc import reading_libraries
@@ -22,7 +23,12 @@ from tianji_cli.commands.run_request import (
 )
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
-from tianji_cli.planning.resources import HostResources, resources_of
+from tianji_cli.planning.resources import (
+    HostResources,
+    ProcessResources,
+    resources_of,
+    words_of_devices,
+)
 from tianji_cli.render.live import display_for
 from tianji_cli.runs.manifest import write_manifest
 from tianji_cli.runs.monitor import RunOutcome
@@ -56,7 +62,10 @@ def run_inline(
 
     plan, mask = loaded.plan, read_umask()
     blueprint, weights = _prepare(loaded, output)
-    _write_down(paths, loaded, weights, host_facts())
+    resources = _resources(loaded)
+    _write_down(paths, loaded, weights, host_facts(), resources)
+    for words in words_of_devices(resources, plan):
+        output.say(words)
     trackers.start(paths)
     display = display_for(output, paths.run_id)
     info = plan.info(
@@ -83,7 +92,8 @@ def run_inline(
     outcome = RunOutcome()
     try:
         with interrupts.installed(stop), no_silent_exit():
-            run = InlineRun(blueprint, info, plan.addresses, paths.root, show)
+            (own,) = resources.values()
+            run = InlineRun(blueprint, info, plan.addresses, paths.root, show, own.devices)
             run.run()
     except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too
         if isinstance(error, KeyboardInterrupt) and interrupts.count:
@@ -137,14 +147,31 @@ def _take_weights(loaded: Loaded, blueprint: Blueprint, output: Output) -> Initi
     return weights
 
 
+def _resources(loaded: Loaded) -> dict[str, ProcessResources]:
+    """The resources of this process, which shares the command's own devices.
+
+    Raises:
+        PreflightError: A GPU that was asked for is not there.
+    """
+    plan = loaded.plan
+    (host,) = plan.hosts
+    found = find_devices(host.gpus)
+    if host.gpus is not None:
+        found = tuple(found[number] for number in host.gpus if number < len(found))
+    return resources_of(plan, {host.name: HostResources(devices=found)})
+
+
 def _write_down(
-    paths: RunPaths, loaded: Loaded, weights: InitialWeights | None, facts: HostFacts
+    paths: RunPaths,
+    loaded: Loaded,
+    weights: InitialWeights | None,
+    facts: HostFacts,
+    resources: dict[str, ProcessResources],
 ) -> None:
     """Makes the run's directories: from now on the run exists."""
     plan, resume_point = loaded.plan, loaded.resume_point
     host = plan.inventory.hosts[0].name
     zero = {host: ClockOffset(0, 0)}
-    resources = resources_of(plan, {host: HostResources()})
     resumed = resume_point.resumed if resume_point else None
     warm_start = weights.warm_start if weights else None
     point: StartingPoint | None = resume_point or weights

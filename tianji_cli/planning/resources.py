@@ -12,24 +12,24 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from engine.control_protocol import Launch
+from engine.devices.visible import CPU
 from engine.wording import is_or_are, plural
 from tianji_cli.config.inventory import Host
+from tianji_cli.planning.devices import deal_devices, device_of
 from tianji_cli.planning.placement import COMPUTING, Placement
 from tianji_cli.planning.plan import Plan
-
-CPU = "cpu"
 
 
 class HostResources(msgspec.Struct, frozen=True, kw_only=True):
     """The resources of a host for a run.
 
     Attributes:
-        devices: Devices that fused loops are assigned to.
+        devices: GPUs that PyTorch finds, as it names them.
         cores: Numbers of the cores that the run can use; empty if the system does not report them.
         idle_cores: Those of them that are idle now; measured only if they could suffice.
     """
 
-    devices: tuple[str, ...] = (CPU,)
+    devices: tuple[str, ...] = ()
     cores: tuple[int, ...] = ()
     idle_cores: tuple[int, ...] = ()
 
@@ -40,7 +40,8 @@ class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: Where it runs.
         roles: Its roles.
-        device: Its device, as PyTorch names it.
+        device: Its device, as PyTorch names it: of its learner, if it has one.
+        devices: The device of each of its roles that does not compute on the processor.
         threads: Of PyTorch's arithmetic.
         cores: Numbers of the cores that it is pinned to; null if it may use all.
         pinning: The reason, as text.
@@ -49,6 +50,7 @@ class ProcessResources(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     roles: tuple[str, ...]
     device: str = CPU
+    devices: dict[str, str] = {}
     threads: int = 1
     cores: tuple[int, ...] | None = None
     pinning: str = ""
@@ -60,6 +62,9 @@ def resources_of(plan: Plan, available: Mapping[str, HostResources]) -> dict[str
     Args:
         plan: The plan.
         available: The resources of each host.
+
+    Raises:
+        PreflightError: A GPU that was asked for is not there.
     """
     threads, wanted = threads_of(plan), cores_wanted(plan)
     found = {}
@@ -67,11 +72,13 @@ def resources_of(plan: Plan, available: Mapping[str, HostResources]) -> dict[str
         here = [item for item in plan.placements if item.host == host.name]
         on_host = available[host.name]
         cores, pinning = _deal(here, wanted, host, on_host)
+        devices = deal_devices(plan, host, on_host.devices)
         for item in here:
             found[item.process] = ProcessResources(
                 host=host.name,
                 roles=item.roles,
-                device=_device(item.roles, plan, on_host.devices),
+                device=device_of(item, devices),
+                devices={role: devices[role] for role in item.roles if role in devices},
                 threads=threads[item.process],
                 cores=cores.get(item.process),
                 pinning=pinning,
@@ -82,7 +89,7 @@ def resources_of(plan: Plan, available: Mapping[str, HostResources]) -> dict[str
 def with_resources(
     launches: Mapping[str, Launch], resources: Mapping[str, ProcessResources]
 ) -> dict[str, Launch]:
-    """The same launches, with threads and cores for every process."""
+    """The same launches, with threads, cores and devices for every process."""
     return {
         host: msgspec.structs.replace(
             launch,
@@ -91,6 +98,7 @@ def with_resources(
                     worker,
                     threads=resources[worker.address].threads,
                     cores=resources[worker.address].cores or (),
+                    devices=resources[worker.address].devices,
                 )
                 for worker in launch.workers
             ),
@@ -154,32 +162,15 @@ def _plays(item: Placement, kinds: tuple[str, ...]) -> bool:
     return any(role.startswith(kinds) for role in item.roles)
 
 
-def _device(roles: Sequence[str], plan: Plan, devices: Sequence[str]) -> str:
-    learners = [role for role in roles if role.startswith("learner-")]
-    if not plan.graph.cut.is_on_device or not learners:
-        return CPU
-    return devices[int(learners[0].rpartition("-")[2]) % len(devices)]
-
-
 def words_of_devices(found: Mapping[str, ProcessResources], plan: Plan) -> list[str]:
-    """Messages to the user about loops that are to run on a device."""
-    if not plan.graph.cut.is_on_device:
-        return []
+    """Messages to the user about processes that run on a device, or were to."""
+    is_loop = plan.graph.cut.is_on_device
     return [
         f"{name} on {item.host} runs on {item.device}"
         + (": PyTorch finds no CUDA there" if item.device == CPU else "")
         for name, item in found.items()
-        if any(role.startswith("learner-") for role in item.roles)
+        if item.devices or (is_loop and any(role.startswith("learner-") for role in item.roles))
     ]
-
-
-def wanted_device(host: Host) -> str:
-    """The device of a fused loop, as far as the inventory determines it, as text."""
-    if host.gpus:
-        return f"GPU {', '.join(map(str, host.gpus))}"
-    if host.gpus is not None:
-        return "CPU, as `gpus: []` asks"
-    return "a GPU if PyTorch finds one there, else the CPU"
 
 
 def planned_pinning(plan: Plan, host: Host, num_cores: int | None) -> str:

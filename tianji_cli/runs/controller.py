@@ -120,9 +120,6 @@ class Controller:
     ) -> Prepare:
         spec = self._ready_hosts[host].part.host
         here = [item for item in self._plan.placements if item.host == host]
-        env = dict(spec.env)
-        if spec.gpus is not None:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in spec.gpus)
         return Prepare(
             experiment=self._plan.experiment,
             cut=self._plan.graph.cut,
@@ -136,7 +133,7 @@ class Controller:
             processes=tuple(item.process for item in here),
             num_connections=most_connections(self._plan, host),
             listen=self._plan.listen_of(spec),
-            env=env,
+            env=dict(spec.env),
             lease_s=LEASE_S if host in self._beats else None,
             gpus=spec.gpus,
             max_cores=spec.cores,

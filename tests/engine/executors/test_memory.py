@@ -16,10 +16,10 @@ from engine.algorithms.networks import PolicyValueNetwork, after_resets
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.compilation.policy_inference import as_tensors
-from engine.device import DeviceRollout, DeviceWeights
+from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.executors.actor import ActorExecutor
-from engine.executors.device_actor import DeviceActorExecutor
 from engine.executors.evaluator import EvaluatorExecutor
+from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy

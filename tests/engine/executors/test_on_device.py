@@ -11,18 +11,11 @@ import torch
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
-from engine.device import (
-    DeviceRollout,
-    DeviceStaging,
-    DeviceWeights,
-    find_devices,
-    state_on,
-    visible_gpus,
-)
+from engine.devices.tensors import DeviceRollout, DeviceStaging, DeviceWeights
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
-from engine.errors import PreflightError, RunFailedError
+from engine.errors import RunFailedError
 from engine.executors.actor import ActorExecutor
-from engine.executors.device_actor import DeviceActorExecutor
+from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import read_policy
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
@@ -194,37 +187,3 @@ def test_a_whole_run_balances_its_books(tmp_path: Path, algorithm: dict[str, obj
     episodes = read_table(tmp_path / "trace", Episode)
     assert len(episodes) > 20
     assert all(row.episode_return == row.length_env_steps for row in episodes)
-
-
-def test_gpus_that_were_asked_for_are_not_replaced_in_silence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert find_devices(None) == find_devices(()) == ("cpu",)
-    with pytest.raises(PreflightError, match="the GPUs 0, 1, but PyTorch finds none"):
-        find_devices((0, 1))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert find_devices((4, 5)) == find_devices(None) == ("cuda:0", "cuda:1")
-    assert find_devices(()) == ("cpu",)
-
-
-def test_gpus_are_named_without_waking_cuda(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus(["a", "b", "c"]) == ["a", "b", "c"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,7")
-    assert visible_gpus(["a", "b", "c"]) == ["c", "a"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_state_and_rollouts_live_on_a_gpu():
-    experiment = make_experiment(actors=1, env=CARTPOLE)
-    blueprint = blueprint_of(experiment)
-    device = blueprint.device_of(0)
-    assert device.type == "cuda"
-    state = state_on(device, blueprint.algorithm.init(0))
-    weights = DeviceWeights(0, state.weights.vector.detach())
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
-    rollouts = [event.rollout for event in collect(executor, weights, blueprint.rollouts_per_batch)]
-    batch = DeviceStaging().fill(rollouts)
-    assert {tensor.device.type for tensor in batch.values()} == {"cuda"}
-    result = blueprint.algorithm.update(state, batch)
-    assert all(np.isfinite(list(result.metrics.values())))
-    assert weights.buffer.nbytes == weights.num_bytes

@@ -20,7 +20,7 @@ from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
 from engine.executors import replay_saver
-from engine.executors.device_replay_buffer import DeviceReplayExecutor
+from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.replay_buffer import ReplayExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy

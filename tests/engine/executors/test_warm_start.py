@@ -15,9 +15,11 @@ import torch
 from engine.algorithms.base import LearnerState
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
-from engine.device import DeviceWeights
+from engine.devices.cpu import CpuDevice
+from engine.devices.tensors import DeviceWeights
 from engine.errors import ConfigError
-from engine.executors.learner import LearnerExecutor
+from engine.executors.learner import HostMemory, LearnerExecutor
+from engine.executors.on_device.memory import FusedMemory, StagedMemory
 from engine.executors.reducer import ReducerExecutor
 from engine.executors.warm_start import start_with, wanted_tensors
 from engine.roles.commands import ExportWeights, MergeModel
@@ -113,14 +115,20 @@ def exported(executor: LearnerExecutor) -> np.ndarray:
     return weights.buffer.view(np.float32).copy()
 
 
-@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["sent", "on-device"])
-def test_a_learner_sends_the_former_weights_first(
-    tmp_path: Path, blueprint: Blueprint, device: torch.device | None
-):
+@pytest.mark.parametrize(
+    "memory_of",
+    [HostMemory, lambda _: FusedMemory(CpuDevice()), lambda run: StagedMemory(run, CpuDevice())],
+    ids=["sent", "fused", "staged"],
+)
+def test_a_learner_sends_the_former_weights_first(tmp_path: Path, blueprint: Blueprint, memory_of):
     former, file = trained(blueprint), tmp_path / "weights"
     warm_start = prepared(file, former, blueprint)
     learner = LearnerExecutor(
-        blueprint, None, ManualClock(), device=device, warm_start=(warm_start, file)
+        blueprint,
+        None,
+        ManualClock(),
+        memory=memory_of(blueprint),
+        warm_start=(warm_start, file),
     )
     first = exported(learner)
     wanted = blueprint.algorithm.init(blueprint.experiment.seed)

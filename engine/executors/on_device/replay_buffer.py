@@ -17,7 +17,8 @@ from torch import Tensor
 
 from engine.blueprint import STEP_FIELDS, Blueprint
 from engine.clock import Clock
-from engine.device import DeviceRollout, DeviceSamples
+from engine.devices.tensors import BOOKKEEPING, DeviceRollout, DeviceSamples
+from engine.devices.visible import CPU
 from engine.executors.replay_buffer import ReplayExecutor
 from engine.replay.store import FloatArray, Inserted, IntArray
 from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
@@ -29,6 +30,7 @@ class DeviceReplayExecutor(ReplayExecutor):
 
     Args:
         blueprint, index, clock, resumes, checkpoints, resumed: See `ReplayExecutor`.
+        device: The device of the loop; the processor by default.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class DeviceReplayExecutor(ReplayExecutor):
         *,
         checkpoints: Path | None = None,
         resumed: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self._device = blueprint.device_of(index)
+        self._device = device or torch.device(CPU)
         self._small = self._stored_layout(blueprint)
         super().__init__(
             blueprint, index, clock, None, resumes, checkpoints=checkpoints, resumed=resumed
@@ -129,7 +132,7 @@ class DeviceReplayExecutor(ReplayExecutor):
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What is not for the store or the trace, on the device."""
         return {
-            name: values if name in _BOOKKEEPING else values.to(self._device)
+            name: values if name in BOOKKEEPING else values.to(self._device)
             for name, values in tensors.items()
         }
 
@@ -148,7 +151,5 @@ class DeviceReplayExecutor(ReplayExecutor):
         return torch.from_numpy(values).to(self._device)
 
 
-_BOOKKEEPING = ("key", "version")
-"""Fields for the store or the trace, which stay on the CPU."""
-_OF_DRAWING = (*_BOOKKEEPING, "weight", "has_burn_in")
+_OF_DRAWING = (*BOOKKEEPING, "weight", "has_burn_in")
 """Fields that are in no array of a rollout."""

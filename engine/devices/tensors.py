@@ -1,13 +1,7 @@
-"""The device of a fused loop, and what stays on it: rollouts, weights, the learner's state.
-
-A role's process is forked from one that must not initialise CUDA, since a forked child could not
-use it then. So devices are only counted here, and used only in the roles.
-"""
+"""What stays on the device of a fused loop: rollouts, weights, the learner's state."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,44 +13,13 @@ from torch import Tensor
 
 from engine.algorithms.base import LearnerState, TargetNetwork
 from engine.algorithms.optimizer import AdamState
-from engine.errors import PreflightError
+from engine.devices.mirror import torch_dtype
 from engine.layers.flat import flatten
 from engine.rollout import Layout, Rollout, Samples, Weights
 from engine.wire.codec import allocate_framed
 
-CPU = "cpu"
-
-
-def find_devices(gpus: Sequence[int] | None) -> tuple[str, ...]:
-    """The devices that fused loops on this host are assigned to.
-
-    Args:
-        gpus: Those that the inventory gives to the run; None if it does not say.
-
-    Returns:
-        All CUDA devices that PyTorch finds, else the CPU.
-
-    Raises:
-        PreflightError: The inventory lists more GPUs than PyTorch finds.
-    """
-    count = 0 if gpus is not None and not gpus else torch.cuda.device_count()
-    if gpus and count < len(gpus):
-        raise PreflightError(
-            f"the inventory gives this run the GPUs {', '.join(map(str, gpus))}, but PyTorch finds"
-            f" {count or 'none'} there",
-            where=f"host {platform.node()}",
-            fix="install a PyTorch with CUDA there and check nvidia-smi, or remove `gpus:`",
-        )
-    return tuple(f"cuda:{number}" for number in range(count)) or (CPU,)
-
-
-def visible_gpus(names: Sequence[str]) -> list[str]:
-    """The names of the GPUs of this host that this process can use."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return list(names)
-    numbers = [int(part) for part in allowed.split(",") if part.strip().isdigit()]
-    return [names[number] for number in numbers if number < len(names)]
+BOOKKEEPING = ("key", "version")
+"""Fields of samples that are for the store or the trace, and stay in main memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +75,7 @@ def allocate_on(device: torch.device, layout: Layout) -> dict[str, Tensor]:
     return {
         item.name: torch.empty(
             layout.shape(item),
-            dtype=torch.from_numpy(np.empty(0, item.dtype)).dtype,
+            dtype=torch_dtype(item.dtype),
             device=device,
         )
         for item in layout.fields

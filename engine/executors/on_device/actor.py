@@ -14,7 +14,8 @@ from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
-from engine.device import DeviceRollout, DeviceWeights, allocate_on
+from engine.devices.tensors import DeviceRollout, DeviceWeights, allocate_on
+from engine.devices.visible import CPU
 from engine.envs.torch_envs import TorchStep, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
@@ -30,6 +31,7 @@ class DeviceActorExecutor(BaseActorExecutor):
 
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
+        device: The device of the loop; the processor by default.
     """
 
     # Rollouts go to a learner unchanged; it could not differentiate through inference tensors.
@@ -43,8 +45,10 @@ class DeviceActorExecutor(BaseActorExecutor):
         clock: Clock,
         resumes: int = 0,
         sections: Sections = OFF,
+        *,
+        device: torch.device | None = None,
     ) -> None:
-        device = blueprint.device_of(index)
+        device = device or torch.device(CPU)
         super().__init__(
             blueprint, index, epoch, clock, resumes=resumes, device=device, sections=sections
         )

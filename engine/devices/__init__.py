@@ -1,0 +1,1 @@
+"""The devices that roles compute on, behind one small interface: streams, events, pinned memory."""

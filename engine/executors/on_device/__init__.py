@@ -1,0 +1,1 @@
+"""What roles do on a device: a fused loop, and a learner whose actors are elsewhere."""
