@@ -63,11 +63,11 @@ def deal_devices(plan: Plan, host: Host, found: Sequence[str]) -> dict[str, str]
     """
     here = [item for item in plan.placements if item.host == host.name]
     wishes = {role: wish_of(role, plan, item, host) for item in here for role in item.roles}
-    for role, wish in wishes.items():
-        _check(role, wish, host, found)
+    learners = [role for role in wishes if role_of(role) == "learner"]
+    for role in (*learners, *wishes):  # what others wish for can be the learner's
+        _check(role, wishes[role], host, found)
     if not found:
         return {}
-    learners = [role for role in wishes if role_of(role) == "learner"]
     turns = _in_turn(found)
     dealt = {
         role: _named(wishes[role], found) or next(turns) for role in learners if wishes[role] != CPU

@@ -29,11 +29,12 @@ from engine.roles.commands import (
     ExportWeights,
     Quit,
     SaveCheckpoint,
+    StageAhead,
     Update,
     UpdateFromSamples,
     Withdraw,
 )
-from engine.roles.events import CheckpointWritten, Updated, WeightsExported
+from engine.roles.events import CheckpointWritten, Updated, WeightsExported, WeightsPending
 from engine.roles.learner import LearnerRole
 from engine.rollout import Samples, SamplesInfo
 from engine.spec import StopSpec
@@ -425,3 +426,26 @@ def test_what_is_not_meant_for_it_shows_that_the_program_is_wrong():
     request = TicketRequested(actor="actor-0", held_version=0)
     with pytest.raises(RuntimeError, match="learner-0 cannot handle TicketRequested"):
         started().handle(request, 0.0)
+
+
+def test_the_batch_after_the_one_in_training_is_staged_ahead_if_its_executor_can():
+    learner = LearnerRole(0, make_experiment(), "buffer-0", stages_ahead=True)
+    learner.handle(Start(origin_ns=0), 0.0)
+    learner.handle(WeightsExported(make_weights(0)), 0.0)
+    assert not has(deliver(learner, 0), StageAhead), "it is trained at once"
+    ahead = only(deliver(learner, 1), StageAhead)
+    assert only(finish(learner, 1), Update).rollouts is ahead.batch
+
+
+def test_weights_on_their_way_are_sent_when_they_are_there():
+    learner = started()
+    learner.handle(WeightsRequested(actor="actor-0", held_version=0), 0.0)
+    deliver(learner, 0)
+    event = Updated(WeightsPending(1), STEPS, 1, 0.1, {})
+    commands = learner.handle(event, 2.0)
+    assert sent(commands, WeightsArrived) == []
+    assert [type(row) for row in records(commands)] == [Consumption, Staleness]
+    commands = learner.handle(WeightsExported(make_weights(1)), 2.5)
+    (told,) = sent(commands, WeightsArrived, to="actor-0")
+    assert told.weights.version == 1
+    assert [type(row) for row in records(commands)] == [WeightsPublished]
