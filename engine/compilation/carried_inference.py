@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.algorithms.base import Algorithm, EnvSlice
 from engine.compilation.policy_inference import PolicyInference, Row
 from engine.devices.interface import Device, NotCapturableError
-from engine.devices.mirror import Mirror
+from engine.devices.pinned_fields import PinnedFields
 from engine.rollout import Field, Layout
 
 
@@ -51,7 +51,7 @@ class CarriedInference(PolicyInference):
         self._on_device: Row = ()
         self._noise = torch.empty(0)
         self._replay: Callable[[], None] | None = None
-        self._mirrors: tuple[Mirror, Mirror] | None = None
+        self._mirrors: tuple[PinnedFields, PinnedFields] | None = None
 
     def load(self, values: npt.NDArray[np.float32]) -> None:
         with self._stream.use():
@@ -92,8 +92,8 @@ class CarriedInference(PolicyInference):
         """Allocates what crosses, and records acting, once the shapes of a row are known."""
         count = len(self.inputs)
         self._mirrors = (
-            Mirror(self._device, _layout_of(self.inputs, row[:count])),
-            Mirror(self._device, _layout_of(self.names, row[count + 1 :])),
+            PinnedFields(self._device, _layout_of(self.inputs, row[:count])),
+            PinnedFields(self._device, _layout_of(self.names, row[count + 1 :])),
         )
         here, there = zip(
             *(

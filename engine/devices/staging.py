@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from engine.devices.interface import Device, DeviceEvent
-from engine.devices.mirror import Mirror
+from engine.devices.pinned_fields import PinnedFields
 from engine.rollout import Arrays, Layout
 
 BatchT = TypeVar("BatchT")
@@ -26,7 +26,7 @@ class _Place:
     """Room for one batch; events say until when its memory is in use."""
 
     def __init__(self, device: Device, layout: Layout) -> None:
-        self.mirror = Mirror(device, layout)
+        self.mirror = PinnedFields(device, layout)
         self.copied: DeviceEvent | None = None
         self.trained: DeviceEvent | None = None
 

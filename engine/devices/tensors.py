@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.algorithms.base import LearnerState, TargetNetwork
 from engine.algorithms.optimizer import AdamState
-from engine.devices.mirror import torch_dtype
+from engine.devices.pinned_fields import torch_dtype
 from engine.layers.flat import flatten
 from engine.rollout import Layout, Rollout, Samples, Weights
 from engine.wire.codec import allocate_framed

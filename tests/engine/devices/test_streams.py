@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from engine.devices.cpu import CpuDevice
-from engine.devices.mirror import Mirror
+from engine.devices.pinned_fields import PinnedFields
 from engine.devices.publishing import Publisher
 from engine.devices.staging import AheadStaging
 from engine.rollout import Arrays, Field, Layout
@@ -155,7 +155,7 @@ def test_of_three_that_nobody_took_the_two_newest_are_left():
 
 def test_a_mirror_crosses_in_one_copy_each_way():
     device = LazyDevice()
-    mirror = Mirror(device, LAYOUT)
+    mirror = PinnedFields(device, LAYOUT)
     pack(mirror.arrays, Numbered(3))
     mirror.send()
     assert (mirror.tensors["key"] == 3).all()

@@ -13,7 +13,7 @@ from engine.devices.interface import Device
 from engine.rollout import Arrays, Layout
 
 
-class Mirror:
+class PinnedFields:
     """Both copies, allocated once, so that all fields cross in one copy.
 
     Args:
