@@ -23,6 +23,7 @@ from tianji_cli.commands.options import (
     ResumeOption,
     RunsArgument,
     SetOption,
+    SlurmOption,
     TrackOption,
     TrustOption,
     optional,
@@ -99,6 +100,7 @@ def up(
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
     limit: LimitOption = None,
+    slurm: SlurmOption = False,
     detach: Annotated[
         bool,
         typer.Option("-d", "--detach", help="Return once training has started; the run continues."),
@@ -132,6 +134,7 @@ def up(
         seed=seed,
         profiles=profile,
         trackers=trackers or (),
+        uses_slurm=slurm,
     )
     if dry_run:
         checked = check_only(request, output)
@@ -148,6 +151,7 @@ def plan(
     settings: SetOption = None,
     policy: PolicyOption = None,
     limit: LimitOption = None,
+    slurm: SlurmOption = False,
     svg: Annotated[
         Path | None,
         typer.Option(
@@ -170,6 +174,7 @@ def plan(
         limit=limit or (),
         trusts=trust,
         policy=policy,
+        uses_slurm=slurm,
     )
     output = output_of(context)
     found = load(request, output)

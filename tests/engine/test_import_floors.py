@@ -49,7 +49,7 @@ FLOORS = {
         ("streams", "interrupts", "plain_text", "units", "git_state"),
         ("config",),
         ("storage", "planning", "connectors", "scaffold"),
-        ("output", "provisioning", "plotting", "analysis", "lab"),
+        ("output", "provisioning", "plotting", "analysis", "lab", "slurm"),
         ("runs", "tracking", "bench"),
         ("evaluation",),
         ("render", "results", "reference", "watch"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
 import re
 import shlex
@@ -127,6 +128,21 @@ class SlurmKit(LabKit):
         """
         line = self.tianji_line("up", "--slurm", *arguments, "--name", run, "--results", RESULTS)
         return self.submit(f"exec env {line}", *options, run=run)
+
+    def kill_up(self) -> None:
+        """Kills the command of a job, which is the only one that runs on the first host."""
+        (pid,) = [
+            pid
+            for pid, command in self.processes(self.first)
+            if "tianji_cli.main up" in command and not command.startswith("srun")
+        ]
+        done = self.lab.exec(self.first, ["kill", "-KILL", str(pid)])
+        assert done.returncode == 0, done.stderr
+
+    def role_pid(self, host: str, run: str, address: str) -> int:
+        """The pid of a role, as its host's state file says."""
+        text = self.read(host, f"/root/.tianji/runs/{run}@{host}/state/{host}.json")
+        return int(json.loads(text)["roles"][address]["pid"])
 
     def record(self, job: str) -> Mapping[str, str]:
         """What Slurm says of a job; empty once it has forgotten it."""

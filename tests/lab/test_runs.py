@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.ssh_kit import SHORT, Bench, Command
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
-from tianji_cli.provisioning.preflight import NAMES
+from tianji_cli.provisioning.findings import names_of
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
@@ -92,7 +92,7 @@ def test_check_lists_every_probe_and_says_the_fix_for_a_host_without_python(benc
     document = json.loads(bench.out(command))
     for host in bench.hosts:
         probes = {row["probe"]: row for row in document["hosts"][host]}
-        assert list(probes) == list(NAMES)
+        assert list(probes) == list(names_of("ssh"))
         if host != last:
             assert {row["verdict"] for row in probes.values()} <= {"ok", "warning"}, probes
     broken = {row["probe"]: row for row in document["hosts"][last]}

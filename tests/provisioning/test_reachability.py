@@ -20,7 +20,8 @@ from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.output import Output
-from tianji_cli.provisioning.preflight import Finding, complete, host_findings
+from tianji_cli.provisioning.findings import Finding, complete
+from tianji_cli.provisioning.preflight import host_findings
 from tianji_cli.provisioning.probe import probe_command
 from tianji_cli.provisioning.reachability import Reachable, check_ports, require_ways
 
@@ -141,7 +142,7 @@ def test_the_index_is_asked_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_dead_host_is_one_row_and_a_broken_one_says_the_rest_at_once() -> None:
-    dead = complete([Finding(probe="ssh", verdict="failed", detail="no answer", fix="try")])
+    dead = complete([Finding(probe="ssh", verdict="failed", detail="no answer", fix="try")], "ssh")
     assert len(dead) == 11, "the document has all of them"
     assert [finding.probe for finding in shown(dead)] == ["ssh"]
     broken = complete(
@@ -149,7 +150,8 @@ def test_a_dead_host_is_one_row_and_a_broken_one_says_the_rest_at_once() -> None
             Finding(probe="ssh", verdict="ok", detail=""),
             Finding(probe="host key", verdict="ok", detail=""),
             Finding(probe="python", verdict="failed", detail="none"),
-        ]
+        ],
+        "ssh",
     )
     assert [finding.probe for finding in shown(broken)] == ["ssh", "host key", "python", "the rest"]
     assert "versions" in shown(broken)[-1].detail

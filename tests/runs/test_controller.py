@@ -14,7 +14,7 @@ from engine.errors import ConfigError, VersionMismatchError
 from tests.helpers.fake_node import FakeNode
 from tianji_cli.commands.logs import select
 from tianji_cli.config.inventory import Host
-from tianji_cli.provisioning.preflight import NAMES, Finding, complete
+from tianji_cli.provisioning.findings import Finding, complete, names_of
 from tianji_cli.runs.controller import check_versions, refusal
 from tianji_cli.runs.joining import words_of_laggards
 from tianji_cli.runs.mirror import fetch
@@ -128,8 +128,8 @@ def test_an_unknown_role_gets_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_what_was_not_asked_is_said_so() -> None:
-    findings = complete([Finding(probe="python", verdict="failed", detail="none")])
-    assert [finding.probe for finding in findings] == list(NAMES)
+    findings = complete([Finding(probe="python", verdict="failed", detail="none")], "ssh")
+    assert [finding.probe for finding in findings] == list(names_of("ssh"))
     skipped = next(finding for finding in findings if finding.probe == "disk")
     assert (skipped.verdict, skipped.detail) == ("skipped", "could not be asked: python failed")
 

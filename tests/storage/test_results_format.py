@@ -46,7 +46,7 @@ from tianji_cli.evaluation.records import (
 from tianji_cli.git_state import GitState
 from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.resources import ProcessResources
-from tianji_cli.provisioning.preflight import Finding
+from tianji_cli.provisioning.findings import Finding
 from tianji_cli.render.export.documents import (
     EnvironmentDocument,
     ExportDocument,

@@ -114,7 +114,9 @@ def _apart(inventory: Inventory | None, hosts_per_run: int) -> list[tuple[Host, 
 
 def _machine(host: Host) -> tuple[object, ...]:
     """Equal for two names of one machine, as far as an inventory tells."""
-    return () if host.connection == "local" else (host.ssh_host, host.port, host.jump)
+    if host.connection == "local":
+        return ()
+    return (host.connection, host.ssh_host or host.name, host.port, host.jump)
 
 
 @dataclass

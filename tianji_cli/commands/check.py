@@ -11,20 +11,24 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import HostUnreachableError, PreflightError, TianJiError
-from tianji_cli.config.inventory import Host, Inventory, load_inventory
+from engine.errors import ConfigError, HostUnreachableError, PreflightError, TianJiError
+from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.connectors.ssh_tokens import SshConfigError
 from tianji_cli.output import Output
-from tianji_cli.provisioning.preflight import (
+from tianji_cli.provisioning.findings import (
+    WAYS,
     Finding,
     access_failure,
     access_findings,
     complete,
-    host_findings,
+    failed,
+    way_to,
 )
+from tianji_cli.provisioning.preflight import host_findings
 from tianji_cli.provisioning.provision import Connect, connect, with_address
 from tianji_cli.provisioning.reachability import Reachable, check_ports
+from tianji_cli.slurm.hosts import hosts_of_run
 
 CHECK_SCHEMA_VERSION = 1
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL", "skipped": "-"}
@@ -51,16 +55,30 @@ class _Checked:
     is_misconfigured: bool = False
 
 
-def check_command(name: str, limit: Sequence[str], output: Output) -> int:
+def check_command(
+    name: str | None, limit: Sequence[str], output: Output, *, uses_slurm: bool = False
+) -> int:
     """Prints every probe of every host.
+
+    Args:
+        name: Of the inventory; needed without `uses_slurm`.
+        limit: As `--limit` has it.
+        output: Where to.
+        uses_slurm: Whether the nodes of this command's Slurm job are hosts.
+
+    Raises:
+        ConfigError: There is nothing to check.
 
     Returns:
         0 if all are ready, 3 if one is not, 4 if one cannot be reached; 2 if the user's own
         configuration of ssh cannot be used.
     """
-    inventory = load_inventory(find_file("inventories", name)).limited(list(limit))
+    if name is None and not uses_slurm:
+        raise ConfigError("no inventory is given", where="check", fix="tianji check INVENTORY")
+    path = None if name is None else find_file("inventories", name)
+    inventory = hosts_of_run(path, limit, uses_slurm=uses_slurm)
     checked = check_hosts(inventory)
-    hosts = {item.host.name: complete(item.findings) for item in checked}
+    hosts = {item.host.name: complete(item.findings, item.host.connection) for item in checked}
     is_ready = not any(f.verdict == "failed" for found in hosts.values() for f in found)
     if output.is_json:
         output.document(CheckDocument(inventory=inventory.source, is_ready=is_ready, hosts=hosts))
@@ -83,19 +101,18 @@ def check_hosts(inventory: Inventory, reach: Connect = connect) -> list[_Checked
         except TianJiError as error:
             return _Checked(
                 host,
-                access_failure(error),
+                access_failure(error, host.connection),
                 is_unreachable=isinstance(error, HostUnreachableError),
                 is_misconfigured=isinstance(error, SshConfigError),
             )
-        found = _Checked(host, access_findings(node))
+        found = _Checked(host, access_findings(node, host.connection))
         try:
             findings, python = host_findings(node, host)
             found.findings += findings
             if python:
                 found.reachable = Reachable(node, with_address(host, node), python)
         except TianJiError as error:
-            failed = Finding(probe="ssh", verdict="failed", detail=error.what, fix=error.fix)
-            found.findings.append(failed)
+            found.findings.append(failed(way_to(host.connection), error))
         if found.reachable is None:
             node.close()
         return found
@@ -142,4 +159,4 @@ def shown(findings: list[Finding]) -> list[Finding]:
 def _advice(finding: Finding) -> str:
     if not finding.fix:
         return ""
-    return f" (fix: {finding.fix})" if finding.probe == "ssh" else f"\nfix: {finding.fix}"
+    return f" (fix: {finding.fix})" if finding.probe in WAYS else f"\nfix: {finding.fix}"

@@ -11,6 +11,7 @@ from tianji_cli.commands.options import (
     LimitOption,
     ResultsOption,
     RunArgument,
+    SlurmOption,
     TrustOption,
     output_of,
 )
@@ -18,13 +19,21 @@ from tianji_cli.commands.options import (
 
 def check(
     context: typer.Context,
-    inventory: Annotated[str, typer.Argument(metavar="INVENTORY", help="Inventory file.")],
+    inventory: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[INVENTORY]",
+            help="Inventory file; needed but with --slurm.",
+            show_default=False,
+        ),
+    ] = None,
     limit: LimitOption = None,
+    slurm: SlurmOption = False,
 ) -> None:
     """Check that the hosts of an inventory are ready for a run, and suggest fixes."""
     from tianji_cli.commands.check import check_command
 
-    raise typer.Exit(check_command(inventory, limit or (), output_of(context)))
+    raise typer.Exit(check_command(inventory, limit or (), output_of(context), uses_slurm=slurm))
 
 
 def status(

@@ -113,6 +113,14 @@ LimitOption = Annotated[
         help="Use only these hosts or groups: globs, comma-separated; !NAME excludes. Repeatable.",
     ),
 ]
+SlurmOption = Annotated[
+    bool,
+    typer.Option(
+        "--slurm",
+        help="Use the nodes of the Slurm job in which this command runs, besides the inventory's"
+        " hosts if one is given.",
+    ),
+]
 ResumeOption = Annotated[
     str | None,
     optional(

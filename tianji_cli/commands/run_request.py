@@ -13,12 +13,13 @@ from engine.errors import ConfigError, TianJiError
 from engine.search_path import user_directories
 from engine.spec import Experiment
 from engine.trace.warm_start import TakenWeights
-from tianji_cli.config.inventory import Inventory, load_inventory
+from tianji_cli.config.inventory import Inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan, make_plan, notes_of
 from tianji_cli.runs.resume import ResumePoint, find_resume_point
 from tianji_cli.runs.warm_start import KEY, WeightsSource, find_weights
+from tianji_cli.slurm.hosts import hosts_of_run, refuse_former_nodes
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.masking import filled
 from tianji_cli.tracking.tools import Tool, check_tools
@@ -31,7 +32,8 @@ DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
 class UpRequest:
     """The user's request.
 
-    Without inventory or experiment, those of the run to `resume`, or the defaults, are used.
+    Without inventory or experiment, those of the run to `resume`, or the defaults, are used. With
+    `uses_slurm`, the nodes of this command's Slurm job are hosts, besides those of the inventory.
     """
 
     inventory: str | None
@@ -47,6 +49,7 @@ class UpRequest:
     seed: int | None = None
     profiles: bool = False
     trackers: Sequence[str] = ()
+    uses_slurm: bool = False
 
     @property
     def all_settings(self) -> list[str]:
@@ -107,7 +110,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     """
     consent = Consent(output, request.trusts)
     resume_point = _resume_point(request, consent)
-    inventory = _inventory(request, resume_point).limited(list(request.limit))
+    inventory = _inventory(request, resume_point)
     experiment, document = _experiment(request, resume_point)
     if resume_point is not None:
         resume_point = resume_point.with_replays(experiment)
@@ -196,12 +199,24 @@ def _resume_point(request: UpRequest, consent: Consent) -> ResumePoint | None:
 
 
 def _inventory(request: UpRequest, resume_point: ResumePoint | None) -> Inventory:
-    if request.inventory is None and resume_point is not None:
-        return filled(
-            resume_point.inventory,
-            f"tianji up INVENTORY --resume {shlex.quote(str(request.resume))}",
+    """The hosts that the request selects; nodes of a Slurm job as the job has them."""
+    given, uses_slurm = request.inventory, request.uses_slurm
+    if given is None and resume_point is not None and not uses_slurm:
+        run = shlex.quote(str(request.resume))
+        former = filled(resume_point.inventory, f"tianji up INVENTORY --resume {run}")
+        former = former.limited(list(request.limit))
+        refuse_former_nodes(former, run)
+        return former
+    name = given if uses_slurm else given or DEFAULT_INVENTORY
+    path = None if name is None else find_file("inventories", name)
+    inventory = hosts_of_run(path, request.limit, uses_slurm=uses_slurm)
+    if request.detaches and any(host.connection == "slurm" for host in inventory.hosts):
+        raise ConfigError(
+            "a run inside a Slurm job ends with the job, and the job with this command",
+            where="--detach",
+            fix="leave it out",
         )
-    return load_inventory(find_file("inventories", request.inventory or DEFAULT_INVENTORY))
+    return inventory
 
 
 def _experiment(

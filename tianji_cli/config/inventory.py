@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -20,7 +20,15 @@ from engine.config.config_file import Document, convert, convert_part, read_yaml
 from engine.config.yaml_text import KeyPath
 from engine.errors import ConfigError
 from engine.spec import Spec
+from tianji_cli.config.inventory_checks import (
+    HOST_NAME,
+    UNSAFE,
+    VARIABLE,
+    check_spec,
+    port_range,
+)
 from tianji_cli.config.inventory_schema import (
+    ConnectionKind,
     GroupSpec,
     HostSpec,
     InventoryFile,
@@ -32,13 +40,7 @@ DEFAULT_PORTS = "29500-29599"
 DEFAULT_WORKDIR = "~/.tianji"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
-"""Characters that no address or user needs, and that `ProxyCommand` or `Match exec` of a user's own
-ssh configuration would pass to a shell; OpenSSH refuses them, too."""
+_JOB = re.compile(r"[0-9]*")
 
 
 class Host(Spec, frozen=True, kw_only=True):
@@ -46,19 +48,21 @@ class Host(Spec, frozen=True, kw_only=True):
 
     Attributes:
         address: Empty until it is resolved, if the inventory gives none.
+        job: The Slurm job whose node it is, once that is known.
         ports: Half-open range of TCP ports, or None for Unix sockets.
         roles: How many of each role; None if the placement decides.
         groups: Those of the file that it is in.
     """
 
     name: str
-    connection: Literal["local", "ssh"]
+    connection: ConnectionKind
     ssh_host: str = ""
     user: str | None = None
     port: int | None = None
     key: str | None = None
     jump: str | None = None
     known_hosts: str | None = None
+    job: str = ""
     address: str
     ports: tuple[int, int] | None
     python: str | None = None
@@ -111,27 +115,41 @@ class Inventory(Spec, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, hosts=tuple(kept))
 
 
-def load_inventory(path: Path) -> Inventory:
+def load_inventory(path: Path, nodes: Sequence[str] = ()) -> Inventory:
     """Reads and checks an inventory.
+
+    Args:
+        path: The file.
+        nodes: Of a Slurm job: they come first, with what the file says of them.
 
     Raises:
         ConfigError: It cannot be used; file, line and key are named.
     """
-    document = read_yaml(path)
-    written = convert(document, InventoryFile)
-    layers = _layers(written, document)
+    return _read(read_yaml(path), nodes)
+
+
+def inventory_of(nodes: Sequence[str], source: str) -> Inventory:
+    """The nodes of a Slurm job as hosts, without a file."""
+    return _read(Document(source, {}, {}), nodes)
+
+
+def _read(document: Document, nodes: Sequence[str]) -> Inventory:
+    layers = _layers(convert(document, InventoryFile), document, nodes)
     if not layers:
         raise ConfigError(
             "there is no host", where=document.where(("hosts",)), fix="name one under `hosts:`"
         )
     hosts = tuple(_resolve(name, found, document) for name, found in layers.items())
-    return Inventory(source=str(path), hosts=hosts)
+    return Inventory(source=document.source, hosts=hosts)
 
 
 _Layer = tuple[KeyPath, Mapping[str, Any]]
+_NODE: _Layer = (("hosts",), {"connection": "slurm"})
 
 
-def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer]]:
+def _layers(
+    written: InventoryFile, document: Document, nodes: Sequence[str]
+) -> dict[str, list[_Layer]]:
     """For each host its layers of settings, the weakest first, with their place in the file."""
     own: dict[str, list[_Layer]] = {}
     for pattern, values in written.hosts.items():
@@ -146,8 +164,11 @@ def _layers(written: InventoryFile, document: Document) -> dict[str, list[_Layer
             for name in _expand(pattern, ("groups", group, "hosts"), document):
                 in_groups.setdefault(name, []).append((("groups", group), values))
     defaults: _Layer = (("defaults",), document.data.get("defaults") or {})
-    names = dict.fromkeys([*own, *in_groups])
-    return {name: [defaults, *in_groups.get(name, []), *own.get(name, [])] for name in names}
+    of_node = {name: [_NODE] for name in nodes}
+    return {
+        name: [defaults, *of_node.get(name, ()), *in_groups.get(name, ()), *own.get(name, ())]
+        for name in dict.fromkeys([*nodes, *own, *in_groups])
+    }
 
 
 def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
@@ -156,7 +177,7 @@ def _expand(pattern: str, path: KeyPath, document: Document) -> list[str]:
     except ValueError as error:
         raise ConfigError(str(error), where=document.where(path)) from error
     for name in names:
-        if not _HOST_NAME.fullmatch(name):
+        if not HOST_NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} cannot name a host",
                 where=document.where(path),
@@ -196,21 +217,21 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
     spec = convert_part(merged.values, HostSpec, document)
     is_named_local = name in LOCAL_NAMES and spec.ssh_host is None
     connection = spec.connection or ("local" if is_named_local else "ssh")
-    _check(spec, connection, merged)
-    is_ssh = connection == "ssh"
-    ports = spec.ports if spec.ports is not None else (DEFAULT_PORTS if is_ssh else None)
-    address = spec.address if spec.address is not None else ("" if is_ssh else "127.0.0.1")
+    check_spec(spec, connection, merged.where)
+    is_local = connection == "local"
+    ports = spec.ports if spec.ports is not None else (None if is_local else DEFAULT_PORTS)
+    address = spec.address if spec.address is not None else ("127.0.0.1" if is_local else "")
     return Host(
         name=name,
         connection=connection,
-        ssh_host=(spec.ssh_host or name) if is_ssh else "",
+        ssh_host=(spec.ssh_host or name) if connection == "ssh" else "",
         user=spec.user,
         port=spec.port,
         key=spec.key,
         jump=spec.jump,
         known_hosts=spec.known_hosts,
         address=address,
-        ports=None if ports is None else _port_range(str(ports), merged.where("ports")),
+        ports=None if ports is None else port_range(str(ports), merged.where("ports")),
         python=spec.python,
         workdir=spec.workdir or DEFAULT_WORKDIR,
         env={key: str(value) for key, value in spec.env.items()},
@@ -224,22 +245,6 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
 
 def _counts(roles: RolesSpec) -> dict[str, int]:
     return {name: n for name in roles.__struct_fields__ if (n := getattr(roles, name))}
-
-
-def _check_words(spec: HostSpec, merged: _Merged) -> None:
-    """Checks texts that become arguments, files and environment variables of processes."""
-    for key in ("ssh_host", "user", "jump"):
-        for part in str(getattr(spec, key) or "").split(","):
-            if _UNSAFE.search(part.strip()):
-                raise ConfigError(
-                    f"{part.strip()!r}: invalid character in `{key}`",
-                    where=merged.where(key),
-                )
-    for key in spec.__struct_fields__:
-        value = getattr(spec, key)
-        texts = value.values() if isinstance(value, dict) else (value,)
-        if any("\0" in text for text in texts if isinstance(text, str)):
-            raise ConfigError("a zero byte cannot be part of it", where=merged.where(key))
 
 
 def check_host(host: Host, where: str) -> None:
@@ -263,46 +268,11 @@ def check_host(host: Host, where: str) -> None:
     ]
     if (
         not is_addressed
-        or not _HOST_NAME.fullmatch(host.name)
+        or not HOST_NAME.fullmatch(host.name)
         or any("\0" in text for text in texts)
-        or any(_UNSAFE.search(word) for word in words)
-        or not all(map(_VARIABLE.fullmatch, host.env))
+        or any(UNSAFE.search(word) for word in words)
+        or not all(map(VARIABLE.fullmatch, host.env))
         or not 1 <= (host.port or 1) <= 65535
+        or not _JOB.fullmatch(host.job)
     ):
         raise ConfigError(f"{host.name!r} is no host of an inventory", where=where)
-
-
-def _check(spec: HostSpec, connection: str, merged: _Merged) -> None:
-    _check_words(spec, merged)
-    if spec.address is not None:
-        try:
-            ipaddress.ip_address(spec.address)
-        except ValueError:
-            raise ConfigError(
-                f"{spec.address!r} is not an IP address", where=merged.where("address")
-            ) from None
-    if spec.port is not None and not 1 <= spec.port <= 65535:
-        raise ConfigError(f"{spec.port} is not a port", where=merged.where("port"))
-    for variable in spec.env:
-        if not _VARIABLE.fullmatch(variable):
-            raise ConfigError(
-                f"{variable!r} cannot name an environment variable", where=merged.where("env")
-            )
-    if connection == "local" and spec.ssh_host is not None:
-        raise ConfigError(
-            "a host with `connection: local` is this machine, so it has no ssh_host",
-            where=merged.where("ssh_host"),
-            fix="remove one of the two",
-        )
-
-
-def _port_range(text: str, where: str) -> tuple[int, int]:
-    match = _PORTS.fullmatch(text)
-    if match is not None:
-        first = int(match["first"])
-        last = int(match["last"] or first)
-        if 1 <= first <= last <= 65535:
-            return first, last + 1
-    raise ConfigError(
-        f"{text!r} is not a range of ports", where=where, fix="for example 29500-29599"
-    )

@@ -18,7 +18,7 @@ def as_file(inventory: Inventory) -> InventoryFile:
 def _written(host: Host) -> dict[str, Any]:
     """The keys of a host that are set; others are not written."""
     said: dict[str, Any] = msgspec.to_builtins(host)
-    del said["name"], said["groups"]
+    del said["name"], said["groups"], said["job"]
     if host.ports is not None:
         first, end = host.ports
         said["ports"] = f"{first}-{end - 1}"

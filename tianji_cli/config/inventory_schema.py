@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from engine.spec import MAX_REPLICAS, NonNegativeInt, PositiveInt, Spec
 
+ConnectionKind: TypeAlias = Literal["local", "ssh", "slurm"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REPLICAS)]
 
 
@@ -33,10 +34,11 @@ class RolesSpec(Spec, frozen=True, kw_only=True):
 class HostSpec(Spec, frozen=True, kw_only=True):
     """Settings of a host, a group of hosts, or all hosts."""
 
-    connection: Literal["local", "ssh"] | None = None
-    """`local`: this machine, without SSH. Default: `ssh`, except for `localhost`."""
+    connection: ConnectionKind | None = None
+    """`local`: this machine, without SSH. `slurm`: a node of the Slurm job in which the command
+    runs, by its name there. Default: `ssh`, except for `localhost`."""
     ssh_host: str | None = None
-    """Name, address or `~/.ssh/config` alias to connect to; default: the host's own name."""
+    """SSH: name, address or `~/.ssh/config` alias to connect to; default: the host's own name."""
     user: str | None = None
     """To log in as; default: that of `~/.ssh/config`, else yours."""
     port: int | None = None
@@ -48,7 +50,8 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     known_hosts: str | None = None
     """File with the only host keys to trust; default: the user's own."""
     address: str | None = None
-    """IP address at which other hosts reach its roles; default: that of `ssh_host`."""
+    """IP address at which other hosts reach its roles; default: that of `ssh_host`, or of the node
+    as Slurm has it."""
     ports: str | int | None = None
     """TCP ports to listen on, as `first-last`; default: 29500-29599, of a local host none: its
     roles use Unix sockets."""
@@ -59,9 +62,10 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
-    """Numbers of the GPUs that the roles may use; default: all."""
+    """Numbers of the GPUs that the roles may use; default: all, in a Slurm job those of the job."""
     cores: PositiveInt | None = None
-    """Number of cores that the roles may use; default: all. Placement uses it."""
+    """Number of cores that the roles may use; default: all, in a Slurm job those of the job.
+    Placement uses it."""
     pin: bool | None = None
     """Whether each computing process is pinned to its own core if enough are idle; default: yes."""
     roles: RolesSpec | None = None

@@ -72,7 +72,7 @@ class Plan:
             ConfigError: Several hosts, and one of them has no ports.
         """
         is_alone = len(self.hosts) == 1
-        if is_alone and (host.connection == "ssh" or host.ports is None):
+        if is_alone and (host.connection != "local" or host.ports is None):
             return None
         if host.ports is None:
             raise ConfigError(

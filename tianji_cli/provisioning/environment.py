@@ -4,6 +4,7 @@ virtual environment that is made there once for each set of pinned versions."""
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass, replace
 
 from engine import REQUIREMENTS
@@ -48,7 +49,9 @@ def find_interpreter(node: Node, host: Host, constraints: str) -> Interpreter:
     place = f"{workdir}/venvs/{environment_name(constraints, wanted)}"
     made, damage = f"{place}/bin/python", ""
     found: list[Interpreter] = []
-    for path in (*named, made) if named else (made, f"python{wanted}", "python3"):
+    # Nodes of a cluster often share a disk, and so have the interpreter of this command.
+    own = (sys.executable,) if host.connection == "slurm" else ()
+    for path in (*named, made) if named else (*own, made, f"python{wanted}", "python3"):
         if path == made:
             held = look_at_environment(node, place, constraints)
             damage = held.damage

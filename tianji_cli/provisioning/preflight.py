@@ -1,87 +1,30 @@
 """Checks whether a host is ready for a run, with one probe per known cause of failure.
 
-Probes of one host depend on each other: without SSH there is no Python, without Python there are no
-facts. Probes that cannot run are reported as skipped, never as passed.
+See `findings.py` for what becomes of a probe that cannot run.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
 
 import msgspec
 
 from engine import REQUIREMENTS
-from engine.errors import ConfigError, HostUnreachableError, TianJiError
+from engine.errors import TianJiError
 from engine.wording import plural
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Node
 from tianji_cli.provisioning.bundle import pinned_constraints
 from tianji_cli.provisioning.environment import MIN_FREE_BYTES, find_interpreter
+from tianji_cli.provisioning.findings import Finding, failed, passed
 from tianji_cli.provisioning.probe import ProbeFacts, probe_command
 from tianji_cli.storage.clock_sync import NUM_PINGS, ClockAnswer, ClockOffset, estimate
 
 MIN_MEMORY_BYTES = 512 * 2**20
 MAX_SKEW_S = 1.0
 INDEX_S = 40.0
-
-Verdict = Literal["ok", "warning", "failed", "skipped"]
-NAMES = (
-    "ssh",
-    "host key",
-    "python",
-    "versions",
-    "cores",
-    "memory",
-    "disk",
-    "gpu",
-    "ports",
-    "clock",
-    "leftovers",
-)
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one probe.
-
-    Attributes:
-        fix: How to fix it; empty if nothing is wrong.
-    """
-
-    probe: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
-
-
-def _failed(probe: str, error: TianJiError) -> Finding:
-    return Finding(probe=probe, verdict="failed", detail=error.what, fix=error.fix)
-
-
-def _ok(probe: str, detail: str) -> Finding:
-    return Finding(probe=probe, verdict="ok", detail=detail)
-
-
-def access_findings(node: Node) -> list[Finding]:
-    """How a host was reached."""
-    access = node.access
-    if not node.is_remote:
-        return [_ok("ssh", f"this machine, as {access.user}"), _ok("host key", "not needed")]
-    way = f" through {access.jump}" if access.jump else ""
-    return [
-        _ok("ssh", f"{access.endpoint}{way}, key: {access.key}"),
-        _ok("host key", access.host_key),
-    ]
-
-
-def access_failure(error: TianJiError) -> list[Finding]:
-    """Why a host was not reached."""
-    if isinstance(error, HostUnreachableError) or not error.what.startswith("the host key"):
-        place = f"{error.where}: " if isinstance(error, ConfigError) and error.where else ""
-        return [Finding(probe="ssh", verdict="failed", detail=place + error.what, fix=error.fix)]
-    return [_ok("ssh", "it answers"), _failed("host key", error)]
 
 
 def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
@@ -93,12 +36,12 @@ def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
     try:
         interpreter = find_interpreter(node, host, pinned_constraints())
     except TianJiError as error:
-        return [_failed("python", error)], ""
+        return [failed("python", error)], ""
     facts = interpreter.facts
     findings = [
-        _ok("python", f"{facts.python} at {facts.executable}"),
+        passed("python", f"{facts.python} at {facts.executable}"),
         judge_versions(facts, _index_problem(node, interpreter.path, facts), interpreter.damage),
-        _ok("cores", str(facts.num_cores)),
+        passed("cores", _words_of_cores(facts.num_cores, host)),
         judge_memory(facts),
         judge_disk(facts, host.workdir),
         judge_gpus(facts, host),
@@ -108,11 +51,17 @@ def host_findings(node: Node, host: Host) -> tuple[list[Finding], str]:
     return findings, interpreter.path
 
 
+def _words_of_cores(num_cores: int, host: Host) -> str:
+    if host.cores is None or host.cores >= num_cores:
+        return str(num_cores)
+    return f"{host.cores} of {num_cores}"
+
+
 def _attempt(name: str, probe: Callable[[], Finding]) -> Finding:
     try:
         return probe()
     except TianJiError as error:
-        return _failed(name, error)
+        return failed(name, error)
 
 
 def _index_problem(node: Node, python: str, facts: ProbeFacts) -> str:
@@ -173,7 +122,7 @@ def judge_versions(facts: ProbeFacts, index_problem: str = "", damage: str = "")
             detail=", ".join(others),
             fix="pip install the versions used here, so that all hosts compute the same",
         )
-    return _ok("versions", f"{len(REQUIREMENTS)} packages, same versions as here")
+    return passed("versions", f"{len(REQUIREMENTS)} packages, same versions as here")
 
 
 def judge_memory(facts: ProbeFacts) -> Finding:
@@ -188,7 +137,7 @@ def judge_memory(facts: ProbeFacts) -> Finding:
             detail=detail,
             fix="end other programs, or give this host fewer roles",
         )
-    return _ok("memory", detail)
+    return passed("memory", detail)
 
 
 def judge_disk(facts: ProbeFacts, workdir: str) -> Finding:
@@ -205,7 +154,7 @@ def judge_disk(facts: ProbeFacts, workdir: str) -> Finding:
         return Finding(
             probe="disk", verdict="failed", detail=detail, fix="free space, or another `workdir:`"
         )
-    return _ok("disk", detail)
+    return passed("disk", detail)
 
 
 def judge_gpus(facts: ProbeFacts, host: Host) -> Finding:
@@ -218,7 +167,7 @@ def judge_gpus(facts: ProbeFacts, host: Host) -> Finding:
             detail=f"the inventory names GPU {max(host.gpus)}; the host has: {there}",
             fix="correct `gpus:`, or see what nvidia-smi says there",
         )
-    return _ok("gpu", there)
+    return passed("gpu", there)
 
 
 def judge_clock(offset: ClockOffset) -> Finding:
@@ -232,7 +181,7 @@ def judge_clock(offset: ClockOffset) -> Finding:
             detail=detail,
             fix="run chrony or ntpd there; traces are correct either way",
         )
-    return _ok("clock", detail)
+    return passed("clock", detail)
 
 
 def judge_leftovers(facts: ProbeFacts) -> Finding:
@@ -242,7 +191,7 @@ def judge_leftovers(facts: ProbeFacts) -> Finding:
         run = text.rpartition("@")[0]
         runs[run] = runs.get(run, 0) + 1
     if not runs:
-        return _ok("leftovers", "none")
+        return passed("leftovers", "none")
     return Finding(
         probe="leftovers",
         verdict="warning",
@@ -293,13 +242,3 @@ def read_line(fd: int) -> bytes:
             break
         data += part
     return data
-
-
-def complete(findings: Sequence[Finding]) -> list[Finding]:
-    """All probes in their order; those without a finding were skipped."""
-    by_name = {finding.probe: finding for finding in findings}
-    first_failure = next((f.probe for f in findings if f.verdict == "failed"), "")
-    reason = f"could not be asked: {first_failure} failed" if first_failure else "not asked"
-    return [
-        by_name.get(name, Finding(probe=name, verdict="skipped", detail=reason)) for name in NAMES
-    ]

@@ -97,6 +97,10 @@ def connect(host: Host, cancel: threading.Event) -> Node:
         from tianji_cli.connectors.local import LocalNode
 
         return LocalNode(host.name)
+    if host.connection == "slurm":
+        from tianji_cli.connectors.slurm import slurm_node
+
+        return slurm_node(host)
     from tianji_cli.connectors.ssh import SshNode
 
     return SshNode(host, cancel)
@@ -209,7 +213,7 @@ class Provisioner:
         self._events.put(_Event(host.name, phase, detail))
 
     def _make_ready(self, host: Host) -> ReadyHost:
-        self._enter(host, "connect", host.ssh_host or "this machine")
+        self._enter(host, "connect", _place_of(host))
         node = self._reach(host, self._cancel)
         with self._lock:
             self._nodes[host.name] = node
@@ -289,6 +293,11 @@ class Provisioner:
             if self._bundle is None:
                 self._bundle = make_bundle(source_root(), self._constraints)
             return self._bundle
+
+
+def _place_of(host: Host) -> str:
+    """Where a host is, for the user."""
+    return f"Slurm job {host.job}" if host.job else host.ssh_host or "this machine"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import msgspec
 from engine.errors import PreflightError, TianJiError
 from tianji_cli.config.inventory import DEFAULT_PORTS, Host
 from tianji_cli.connectors.base import Connection, Node
-from tianji_cli.provisioning.preflight import Finding, read_line
+from tianji_cli.provisioning.findings import Finding
+from tianji_cli.provisioning.preflight import read_line
 from tianji_cli.provisioning.probe import probe_command
 
 REACH_S = 30.0

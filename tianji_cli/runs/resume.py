@@ -30,7 +30,7 @@ from tianji_cli.provisioning.shipping import make_directories
 from tianji_cli.runs.detached import DetachedRun
 from tianji_cli.runs.manifest import DECIDING
 from tianji_cli.storage.consent import NOBODY, Consent, words_of_host
-from tianji_cli.storage.deployment import DEPLOYMENT_NAME
+from tianji_cli.storage.deployment import DEPLOYMENT_NAME, is_of_slurm
 from tianji_cli.storage.json_files import decode, read_document
 from tianji_cli.storage.ownership import checksum_of
 from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
@@ -270,7 +270,8 @@ def resume_hint(paths: RunPaths) -> str:
     found = [path for pattern in patterns for path in paths.checkpoints.glob(pattern)]
     if all(path.name == UNTRAINED for path in found):
         return ""
-    return command_for("up --resume", paths.root)
+    option = "--slurm " if is_of_slurm(paths.root) else ""
+    return command_for(f"up {option}--resume", paths.root)
 
 
 def _read_recorded(paths: RunPaths, consent: Consent) -> _Recorded:

@@ -111,14 +111,20 @@ def _words(value: object) -> Iterator[str]:
             yield from _words(item)
 
 
+def _way_to(host: Host) -> str:
+    if host.connection == "slurm":
+        return f"a step of Slurm job {host.job}"
+    user = f"{host.user}@" if host.user else ""
+    port = f":{host.port}" if host.port else ""
+    return f"ssh {user}{host.ssh_host}{port}"
+
+
 def words_of_host(host: Host) -> str:
     """A host and what would be started on it, in one line."""
     if host.connection == "local":
         words = "this machine"
     else:
-        user = f"{host.user}@" if host.user else ""
-        port = f":{host.port}" if host.port else ""
-        words = f"ssh {user}{host.ssh_host}{port}"
+        words = _way_to(host)
         words += "".join(
             f", {key} {value}"
             for key in ("jump", "key", "known_hosts", "python")

@@ -198,6 +198,13 @@ def left_on_hosts(run_root: Path) -> tuple[Deployment | None, bool]:
     return found, is_own(_checksum_of(read_document(run_root / DEPLOYMENT_NAME)))
 
 
+def is_of_slurm(run_root: Path) -> bool:
+    """Whether a run had nodes of a Slurm job, according to the files here; another job can have
+    other nodes."""
+    found = _peek(run_root)
+    return found is not None and any(part.host.job for part in found.parts)
+
+
 def is_over(run_root: Path) -> bool:
     """Whether a run has ended and nothing of it is on any host, according to the files here."""
     found = _peek(run_root)
