@@ -14,16 +14,9 @@ from types import ModuleType
 from engine.host.malloc import reading_libraries
 from tests.helpers.warm.start import PACKAGES, ROOT, Start
 
-_PRELOADED = {
+_READ_FIRST = {
     "forkserver": ("engine.host.tether", "engine.runtime.forkserver"),
     "supervisor": ("engine.supervision.supervisor",),
-    "command": (
-        "tianji_cli.main",
-        *(
-            f"tianji_cli.commands.{name}"
-            for name in ("up", "plan", "benchmarks.bench", "runs", "report", "status")
-        ),
-    ),
 }
 """By kind: what a process of it reads sooner or later."""
 _OF_TESTS = ("hypothesis.extra.numpy", "optuna", "pytest", "scipy.stats", "xdist")
@@ -33,34 +26,18 @@ _modules: dict[str, dict[str, ModuleType]] = {}
 
 
 def read_all() -> None:
-    """Reads all libraries of runs, and TianJi's modules for each of their processes."""
+    """Reads all libraries of runs, and TianJi's modules for each kind of process."""
     with reading_libraries():
-        _read_of_runs()
+        for kind, names in _READ_FIRST.items():
+            for name in names:
+                importlib.import_module(name)
+            _modules[kind] = _put_away()
+        _read_all_of_tianji()
+        _modules["command"] = _modules["worker"] = _put_away()
 
 
-def _read_of_runs() -> None:
-    for kind, names in _PRELOADED.items():
-        for name in names:
-            importlib.import_module(name)
-        if kind == "command":
-            import typer
-
-            typer.main.get_command(sys.modules["tianji_cli.main"].app)  # as the first command does
-        _modules[kind] = _put_away()
-
-
-def read_for(start: Start) -> None:
-    """Reads what a process of this kind needs, unless it is there."""
-    if start.kind not in _modules:
-        with reading_libraries():
-            _read_for_tests()
-            _modules[start.kind] = _put_away()
-
-
-def _read_for_tests() -> None:
-    """All of TianJi that can be read here, with what it needs: tests are about any of it."""
-    for name in _OF_TESTS:
-        importlib.import_module(name)
+def _read_all_of_tianji() -> None:
+    """As far as it can be read here: each command needs another part, tests are about any."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -68,6 +45,18 @@ def _read_for_tests() -> None:
             if path.name != "__main__.py" and not is_of_others:
                 with suppress(ImportError):
                     importlib.import_module(name.removesuffix(".__init__"))
+    import typer
+
+    typer.main.get_command(sys.modules["tianji_cli.main"].app)  # as the first command does
+
+
+def read_for(start: Start) -> None:
+    """Reads libraries that only a process of this kind needs."""
+    if start.kind != "worker":
+        return
+    with reading_libraries():
+        for name in _OF_TESTS:
+            importlib.import_module(name)
     for name, module in sys.modules.items():
         if name.startswith(_PLUGINS):
             module.__doc__ = "PYTEST_DONT_REWRITE"

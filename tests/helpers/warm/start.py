@@ -20,6 +20,13 @@ WORDS_BYTES = 1 << 12
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TORCH", "KMP_", "MPL", "TZ")
 """Beginnings of variables that an interpreter or a library reads when it starts."""
+_TETHER = "engine.host.tether"
+_TETHERED = {
+    "engine.runtime.forkserver": "forkserver",
+    "tianji_cli.evaluation.player": "command",
+    "tianji_cli.tracking.process": "command",
+}
+"""What a fork can run with it, and the kind of process that each is most like."""
 _LIBRARIES = {"gymnasium", "msgspec", "numpy", "psutil", "rich", "torch", "typer", "yaml", "zmq"}
 
 _READ_FROM_DIRECTORIES = {"sitecustomize", "usercustomize", "matplotlibrc"}
@@ -60,13 +67,13 @@ class Start:
 
     @property
     def is_forkserver(self) -> bool:
-        return self.module == "engine.host.tether"
+        return self.kind == "forkserver"
 
     @property
     def kind(self) -> str:
         """Of process: those of a kind have read the same modules."""
-        if self.is_forkserver:
-            return "forkserver"
+        if self.module == _TETHER:
+            return _TETHERED[self.arguments[2]]
         if self.module == WORKER:
             return "worker"
         return "supervisor" if self.module.startswith("engine.") else "command"
@@ -84,7 +91,7 @@ def module_of(words: Sequence[str]) -> tuple[str, list[str], bool] | None:
     if rest[:1] != ["-m"] or rest[1].partition(".")[0] not in PACKAGES:
         return None
     module, *arguments = rest[1:]
-    if module == "engine.host.tether" and arguments[2] != "engine.runtime.forkserver":
+    if module == _TETHER and arguments[2] not in _TETHERED:
         return None
     return module, arguments, searches_directory
 
