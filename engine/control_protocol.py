@@ -16,20 +16,25 @@ from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.trace.warm_start import SavedTensor, TakenWeights
+from engine.wire.learner_ring import RingSeat
 from engine.wire.socket_factory import KeyPair, Keyring, Link
 from engine.wire.sockets import Wiring
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """A rendezvous on one host.
+    """Where one host's learners meet those that update together with them.
 
     Attributes:
-        address: Address at which the learners connect to each other: the loopback.
-        file: Path of the store, in the run's own directory.
+        learners: Numbers of this host's learners; the first is in the ring if there is one.
+        file: Path of the store of this host's learners, in the run's own directory.
+        store: If the network is trusted, the endpoint of the store of all learners on all hosts.
+        address: If the network is trusted, that of this host, at which learners listen.
     """
 
-    address: str
+    learners: tuple[int, ...]
     file: str
+    store: str = ""
+    address: str = ""
 
 
 class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +53,7 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         host_of: Host of each process and supervisor; sent to the coordinator's host only.
         members: Public keys of all processes, if the run uses TCP.
         neighbours: The processes of this host; they share memory.
-        rendezvous: Address of the rendezvous of learners that update together.
+        rendezvous: Of learners that update together; None if there are none here.
         clock_offset_ns: This host's monotonic clock minus that of the coordinator's host.
     """
 
@@ -68,11 +73,19 @@ class CommonSpec(msgspec.Struct, frozen=True, kw_only=True):
         """File for the standard output and error of a process."""
         return f"{self.run_dir}/logs/{self.host}/{process}.log"
 
-    def wiring_of(self, worker: WorkerSpec, keys: KeyPair | None) -> Wiring:
-        """All sockets of a process, which has this pair of keys if there is TCP."""
+    def wiring_of(
+        self, worker: WorkerSpec, keys: KeyPair | None = None, listener: int | None = None
+    ) -> Wiring:
+        """All sockets of a process.
+
+        Args:
+            worker: The process.
+            keys: Its own, if there is TCP.
+            listener: A descriptor that already listens at `worker.bind`.
+        """
         return Wiring(
             bind=worker.bind,
-            listener=worker.listener,
+            listener=listener,
             links=worker.links,
             routes=self.routes,
             keyring=Keyring(keys, self.members) if keys else None,
@@ -87,8 +100,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         address: Its name.
         roles: Addresses of the roles that it runs.
         bind: Endpoint of its own server socket; empty if no process connects to it.
-        listener: Its descriptor among `Prepare.listeners`.
         links: The servers that it connects to.
+        ring: Its place in the ring of learners on several hosts, if it is in it.
+        store: Endpoint of `Rendezvous.store`, if this process serves it.
         epoch: Incarnation of this role.
         threads: Of PyTorch's arithmetic.
         cores: Numbers of the cores that it is pinned to; empty: all.
@@ -98,12 +112,19 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     roles: tuple[str, ...]
     bind: str = ""
-    listener: int | None = None
     links: tuple[Link, ...] = ()
+    ring: RingSeat | None = None
+    store: str = ""
     epoch: int = 0
     threads: int = 1
     cores: tuple[int, ...] = ()
     devices: dict[str, str] = {}
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All at which it listens."""
+        of_ring = self.ring.bind if self.ring else ""
+        return tuple(filter(None, (self.bind, of_ring, self.store)))
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,33 +1,19 @@
-"""The group of learners that make every update together: torch.distributed with gloo.
-
-The group is made from parts instead of `init_process_group`, so that nothing listens on a wildcard
-address: the learners of one host find each other through a file of the run's own directory, and
-gloo connects them over the loopback.
-Between hosts gloo would be neither encrypted nor authenticated, so that is refused when planning.
-"""
+"""The learners that make every update together: they agree on it, and add up their shares."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch._C import _distributed_c10d as c10d
-from torch.distributed import ProcessGroupGloo
 
-from engine.control_protocol import Rendezvous
+from engine.executors.all_reduce import AllReduce
 from engine.timing import MEETING, OFF, Sections
 
-MEET_S = 600.0
-"""Time-out for the other learners to reach an update; a dead one is noticed at once."""
 
-
-class GlooGroup:
+class LearnerGroup:
     """All learners of one update; the calls below return when every learner has made them.
 
     Args:
-        place: The rendezvous.
+        all_reduce: How they add up.
         rank: Number of this learner.
         count: How many there are.
         sections: Where waiting for the others is counted.
@@ -36,7 +22,7 @@ class GlooGroup:
 
     def __init__(
         self,
-        place: Rendezvous,
+        all_reduce: AllReduce,
         rank: int,
         count: int,
         sections: Sections = OFF,
@@ -46,13 +32,8 @@ class GlooGroup:
         self.rank = rank
         self.count = count
         self.shares = shares or (1,) * count
-        self._store = c10d.FileStore(place.file, count)
-        gloo: Any = ProcessGroupGloo  # its stub lacks options and collectives
-        options = gloo._Options()
-        options._devices = [gloo.create_device(hostname=place.address)]
-        options._timeout = timedelta(seconds=MEET_S)
-        self._group = gloo(self._store, rank, count, options)
-        self._all_reduce = sections.timed(MEETING, self._wait_for_all)
+        self._group = all_reduce
+        self._add_up = sections.timed(MEETING, all_reduce.add_up)
 
     @property
     def own_and_others(self) -> tuple[int, int]:
@@ -62,7 +43,7 @@ class GlooGroup:
 
     def close(self) -> None:
         """Leaves the group; the others must also have made their last call."""
-        del self._group
+        self._group.close()
 
     def all_agree(self, env_steps: int) -> int | None:
         """Agrees on the next update: whether all learners take part, and its size.
@@ -82,7 +63,7 @@ class GlooGroup:
 
     def _vote(self, *values: int) -> list[int]:
         votes = torch.tensor(values)
-        self._all_reduce(votes, c10d.ReduceOp.SUM)
+        self._add_up(votes)
         return [int(value) for value in votes.tolist()]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -93,10 +74,4 @@ class GlooGroup:
 
     def all_reduce_sum(self, values: Tensor) -> None:
         """Replaces `values`, of any shape, by their element-wise sum over all learners."""
-        here = values.cpu()  # itself, if it is on the CPU already; gloo sums in main memory
-        self._all_reduce(here, c10d.ReduceOp.SUM)
-        if here is not values:
-            values.copy_(here)
-
-    def _wait_for_all(self, values: Tensor, operation: c10d.ReduceOp.RedOpType) -> None:
-        self._group.allreduce([values], op=operation).wait()
+        self._add_up(values)

@@ -54,7 +54,7 @@ from engine.trace.warm_start import WarmStart
 from engine.wire.codec import allocate_framed
 
 if TYPE_CHECKING:
-    from engine.executors.collective import GlooGroup
+    from engine.executors.collective import LearnerGroup
 
 PARTS = 2**40
 """Of 1, in which learners count their progress to agree on it."""
@@ -139,7 +139,7 @@ class LearnerExecutor:
         blueprint: Blueprint,
         checkpoints: Path | None,
         clock: Clock,
-        group: GlooGroup | None = None,
+        group: LearnerGroup | None = None,
         *,
         compiles: bool = False,
         memory: LearnerMemory | None = None,

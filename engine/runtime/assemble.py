@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.blueprint import Blueprint
-from engine.control_protocol import Rendezvous
 from engine.devices.cpu import CpuDevice
 from engine.devices.interface import Device
 from engine.devices.opening import open_device
@@ -40,13 +38,11 @@ from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole
+from engine.runtime.joint_learners import JointPlace, join_learners
 from engine.runtime.loop import LoopClock, RoleInstance
 from engine.timing import OFF, Sections
 from engine.trace.warm_start import WEIGHTS_NAME, WarmStart
 from engine.wire.arena import Arena
-
-if TYPE_CHECKING:
-    from engine.executors.collective import GlooGroup
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -65,7 +61,7 @@ class Assembly:
         show: Called by the coordinator with progress.
         process_of: The process that runs each role, where the names differ.
         host_of: Host of each process and supervisor, if this is the coordinator's host.
-        rendezvous: Address of the rendezvous of learners that update together.
+        joint: How the learners of this process meet those that update together with them.
         devices: The device of each role that does not compute on the processor.
         epoch: Incarnation of the actor.
         arena: Memory shared by the roles of this host; None inline, where calls pass arrays.
@@ -81,7 +77,7 @@ class Assembly:
     show: Callable[[Progress], None]
     process_of: Mapping[str, str] = field(default_factory=dict)
     host_of: Mapping[str, str] = field(default_factory=dict)
-    rendezvous: Rendezvous | None = None
+    joint: JointPlace | None = None
     devices: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
     arena: Arena | None = None
@@ -252,7 +248,9 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
     checkpoints: Path | None = run.run_dir / CHECKPOINTS_NAME
     group = None
     if cut.is_joint:
-        group = _group_of(index, run, blueprint, OFF if has_thread else run.sections)
+        assert run.joint is not None, "learners that update together need a meeting place"
+        sections = OFF if has_thread else run.sections
+        group = join_learners(index, blueprint, run.joint, device, sections)
         checkpoints = checkpoints if index == 0 else None
     elif cut.groups > 1:
         checkpoints = run.run_dir / CHECKPOINTS_NAME / f"group-{index}"
@@ -282,14 +280,6 @@ def _host_learner(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstan
         name=f"learner-{index}",
     )
     return RoleInstance(learner, executor)
-
-
-def _group_of(index: int, run: Assembly, blueprint: Blueprint, sections: Sections) -> GlooGroup:
-    assert run.rendezvous is not None, "learners that update together need a meeting place"
-    from engine.executors.collective import GlooGroup
-
-    shares = blueprint.sharing.shares
-    return GlooGroup(run.rendezvous, index, blueprint.cut.groups, sections, shares=shares)
 
 
 def _memory(device: Device | None, blueprint: Blueprint) -> LearnerMemory:

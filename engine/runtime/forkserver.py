@@ -18,8 +18,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
-
 from engine.blame import ERROR, told
 from engine.blueprint import Blueprint, make_arena, make_blueprint, notes_on_queue
 from engine.control_protocol import (
@@ -56,7 +54,7 @@ from engine.host.process import (
     take_stdout,
 )
 from engine.host.user_code import restored_process
-from engine.runtime.worker import run_worker
+from engine.runtime.worker import Inherited, run_worker
 from engine.search_path import look_in
 from engine.supervision.host_facts import host_facts
 from engine.supervision.json_lines import LineReader, write_line
@@ -86,7 +84,7 @@ class _ForkServer:
         signal.set_wakeup_fd(self._wake_write)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
 
-    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena, KeyPair | None] | None:
+    def serve(self) -> tuple[WorkerSpec, CommonSpec, Blueprint, Arena, Inherited] | None:
         """Serves until the supervisor is gone.
 
         Returns:
@@ -106,9 +104,8 @@ class _ForkServer:
                         if self._fork(worker, self._common):
                             assert self._blueprint is not None
                             assert self._arena is not None
-                            own = self._with_listener(worker)
-                            keys = self._take_keys(worker)
-                            return own, self._common, self._blueprint, self._arena, keys
+                            own = self._bequeath(worker)
+                            return worker, self._common, self._blueprint, self._arena, own
                     case Signal():
                         self._signal(message)
         for pid in self._children:
@@ -189,22 +186,18 @@ class _ForkServer:
             # Output of an environment can be followed line by line, as on a terminal.
             sys.stdout.reconfigure(line_buffering=True)
 
-    def _with_listener(self, worker: WorkerSpec) -> WorkerSpec:
-        """In the child: keeps the role's own port, and closes those of others.
+    def _bequeath(self, worker: WorkerSpec) -> Inherited:
+        """In the child: keeps the role's own keys and ports, and closes the ports of others.
 
-        The forkserver keeps its copy, for a later incarnation of the role and to keep the port
+        The forkserver keeps its copies, for a later incarnation of the role and to keep the ports
         reserved.
         """
-        own = self._listeners.pop(worker.bind, None)
-        for listener in self._listeners.values():
-            os.close(listener)
-        return msgspec.structs.replace(worker, listener=own)
-
-    def _take_keys(self, worker: WorkerSpec) -> KeyPair | None:
-        """In the child: keeps the role's own keys, and forgets those of others."""
-        own = self._keys.get(worker.address)
-        self._keys = {}
-        return own
+        listeners, self._listeners = self._listeners, {}
+        own = {name: fd for name, fd in listeners.items() if name in worker.endpoints}
+        for endpoint in listeners.keys() - own.keys():
+            os.close(listeners[endpoint])
+        keys, self._keys = self._keys.get(worker.address), {}
+        return Inherited(keys, own)
 
     def _signal(self, wanted: Signal) -> None:
         """Signals a child that was not reaped yet, so never another process."""

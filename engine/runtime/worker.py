@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from engine.messages import COORDINATOR, Joined, ProgressShown
 from engine.progress import Progress
 from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
+from engine.runtime.joint_learners import joint_place
 from engine.runtime.loop import Loop, LoopClock
 from engine.runtime.profiling import profiled
 from engine.supervision.stack_dump import offer_stack
@@ -30,12 +32,25 @@ from engine.wire.socket_factory import KeyPair
 from engine.wire.sockets import Sockets
 
 
+@dataclass(frozen=True)
+class Inherited:
+    """What a role has from its forkserver, and from nowhere else.
+
+    Attributes:
+        keys: Its own, if there is TCP.
+        listeners: By endpoint, descriptors that already listen for it.
+    """
+
+    keys: KeyPair | None = None
+    listeners: Mapping[str, int] = field(default_factory=dict)
+
+
 def run_worker(
     spec: WorkerSpec,
     common: CommonSpec,
     blueprint: Blueprint,
     arena: Arena | None = None,
-    keys: KeyPair | None = None,
+    inherited: Inherited = Inherited(),
 ) -> None:
     """Runs its roles until they are told to exit, or until its supervisor is gone.
 
@@ -44,7 +59,7 @@ def run_worker(
         common: What it has in common with the others of its host.
         blueprint: The run.
         arena: Memory that this process shares with its neighbours.
-        keys: Of this process, if there is TCP.
+        inherited: Its keys and listeners.
 
     Raises:
         TianJiError: Its socket cannot be bound, or the role failed.
@@ -61,7 +76,7 @@ def run_worker(
     codec = Codec(own.layout, own.weights, own.samples, own.priorities, arena)
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
-    wiring = common.wiring_of(spec, keys)
+    wiring = common.wiring_of(spec, inherited.keys, inherited.listeners.get(spec.bind))
     with Sockets(spec.address, wiring, codec, spec.roles, sections) as sockets:
         if spec.bind.startswith("tcp:"):
             keep_spare()
@@ -79,7 +94,7 @@ def run_worker(
             show,
             process_of=common.routes,
             host_of=common.host_of,
-            rendezvous=common.rendezvous,
+            joint=joint_place(spec, common, wiring.keyring, inherited.listeners),
             devices=spec.devices,
             epoch=spec.epoch,
             arena=arena,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
 from engine.errors import PreflightError, WireError
-from engine.wire.codec import Codec
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -92,36 +92,47 @@ class SocketFactory:
 
     Args:
         address: This process's own; its peers see it as the sender.
-        codec: Gives the largest frame size.
+        max_frame_bytes: A peer that sends a larger frame is disconnected before it is read.
         context: Of the sockets.
         keyring: Needed as soon as one endpoint is TCP.
+
+    Attributes:
+        high_water_mark, heartbeat_ms, heartbeat_timeout_ms: Of its sockets.
     """
+
+    high_water_mark = HIGH_WATER_MARK
+    heartbeat_ms = HEARTBEAT_MS
+    heartbeat_timeout_ms = HEARTBEAT_TIMEOUT_MS
 
     def __init__(
         self,
         address: str,
-        codec: Codec,
+        max_frame_bytes: int,
         context: zmq.Context[zmq.Socket[bytes]],
         keyring: Keyring | None,
     ) -> None:
         self._address = address
-        self._codec = codec
+        self._max_frame_bytes = max_frame_bytes
         self._context = context
         self._keyring = keyring
 
-    def bind(self, endpoint: str, listener: int | None = None) -> zmq.Socket[bytes]:
+    def bind(
+        self, endpoint: str, listener: int | None = None, kind: int = zmq.ROUTER
+    ) -> zmq.Socket[bytes]:
         """The server socket.
 
         Args:
             endpoint: Where it listens.
             listener: A descriptor that already listens there; the socket closes it at its end.
+            kind: Type of the socket.
 
         Raises:
             PreflightError: The endpoint is taken.
         """
-        socket = self._socket(zmq.ROUTER, endpoint)
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.ROUTER_HANDOVER, 1)
+        socket = self._socket(kind, endpoint)
+        if kind == zmq.ROUTER:
+            socket.set(zmq.ROUTER_MANDATORY, 1)
+            socket.set(zmq.ROUTER_HANDOVER, 1)
         if endpoint.startswith("tcp:"):
             self._secure_server(socket, endpoint)
         if listener is not None:
@@ -135,9 +146,9 @@ class SocketFactory:
             ) from error
         return socket
 
-    def connect(self, link: Link) -> zmq.Socket[bytes]:
-        """A client socket."""
-        socket = self._socket(zmq.DEALER, link.endpoint)
+    def connect(self, link: Link, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
+        """A client socket of this type."""
+        socket = self._socket(kind, link.endpoint)
         socket.set(zmq.IDENTITY, self._name_of(link).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
@@ -153,20 +164,20 @@ class SocketFactory:
         """Options bind only to later bind and connect calls, so all are set here, first."""
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
-        socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
-        socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.set(zmq.SNDHWM, self.high_water_mark)
+        socket.set(zmq.RCVHWM, self.high_water_mark)
         is_between_hosts = endpoint.startswith("tcp:")
         if "[" in endpoint:
             socket.set(zmq.IPV6, 1)
         spare = CURVE_BYTES if is_between_hosts else 0
-        socket.set(zmq.MAXMSGSIZE, self._codec.max_frame_bytes + spare)
+        socket.set(zmq.MAXMSGSIZE, self._max_frame_bytes + spare)
         socket.set(zmq.BACKLOG, BACKLOG)
         if (
             is_between_hosts
         ):  # on one host the kernel reports deaths, and stalled peers are waited for
             socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-            socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-            socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+            socket.set(zmq.HEARTBEAT_IVL, self.heartbeat_ms)
+            socket.set(zmq.HEARTBEAT_TIMEOUT, self.heartbeat_timeout_ms)
         return socket
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
@@ -188,8 +199,11 @@ class SocketFactory:
             raise WireError("refused to open a TCP socket without keys", where=endpoint)
         return self._keyring
 
-    def start_authenticator(self, endpoint: str) -> ThreadAuthenticator | None:
-        """Admits only members of the run to the socket; None if no other process connects."""
+    def start_authenticator(
+        self, endpoint: str, admitted: Collection[str] | None = None
+    ) -> ThreadAuthenticator | None:
+        """Admits members of the run to the socket, all or only these; None if no other process
+        connects."""
         if not endpoint.startswith("tcp:"):
             return None
         from zmq.auth.thread import ThreadAuthenticator  # asyncio: not for one host
@@ -197,16 +211,19 @@ class SocketFactory:
         keyring = self._require_keyring(endpoint)
         authenticator = ThreadAuthenticator(self._context)
         authenticator.start()
-        authenticator.configure_curve_callback("tianji", _AllowList(keyring))
+        keys = [
+            key for name, key in keyring.members.items() if admitted is None or name in admitted
+        ]
+        authenticator.configure_curve_callback("tianji", _AllowList(keys))
         return authenticator
 
 
 class _AllowList:
-    """Answers ZAP's question: does this public key belong to a member of the run?"""
+    """Answers ZAP's question: is this public key one of those that are admitted?"""
 
-    def __init__(self, keyring: Keyring) -> None:
-        self._members = {key.encode() for key in keyring.members.values()}
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = {key.encode() for key in keys}
 
     def callback(self, domain: str, key: bytes) -> bool:
         """`key` is Z85 text, as in the keyring."""
-        return key in self._members
+        return key in self._keys

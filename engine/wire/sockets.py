@@ -270,7 +270,9 @@ class Sockets:
         return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
 
     def _open(self, wiring: Wiring) -> None:
-        factory = self.factory(self.address, self._codec, self._context, wiring.keyring)
+        factory = self.factory(
+            self.address, self._codec.max_frame_bytes, self._context, wiring.keyring
+        )
         self._authenticator = factory.start_authenticator(wiring.bind)
         self._out.learns_ways = self._authenticator is not None
         if wiring.bind:

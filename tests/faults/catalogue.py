@@ -60,6 +60,13 @@ SCENARIOS: dict[str, Scenario] = {
         "`--resume` continues on other hosts",
         ("tests/lab/test_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",),
     ),
+    "a host of several lost, learners update together": Scenario(
+        "the run fails within 10 s, naming the host; `--resume` continues on fewer hosts",
+        (
+            "tests/engine/wire/test_learner_ring.py::test_a_neighbour_that_is_frozen_is_named",
+            "tests/engine/wire/test_learner_ring.py::test_a_neighbour_that_leaves_is_named",
+        ),
+    ),
     "SIGSTOP of an actor": Scenario(
         "named with its stack, its peers continue; after SIGCONT its samples are checked for lag"
     ),

@@ -10,7 +10,8 @@ from engine.errors import ConfigError, PreflightError
 from engine.wire.socket_factory import make_pair
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
-from tianji_cli.planning.plan import HostSetup, Plan, make_plan, notes_of, servers_on, wire
+from tianji_cli.planning.plan import Plan, make_plan, notes_of
+from tianji_cli.planning.wiring import HostSetup, servers_on, wire
 
 
 def host(name: str, **more: object) -> Host:

@@ -13,7 +13,7 @@ from engine.config.config_file import load_experiment
 from engine.host import cores as engine_cores
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
-from tianji_cli.planning.plan import HostSetup, Plan, make_plan, wire
+from tianji_cli.planning.plan import Plan, make_plan
 from tianji_cli.planning.resources import (
     HostResources,
     cores_needed,
@@ -22,6 +22,7 @@ from tianji_cli.planning.resources import (
     resources_of,
     with_resources,
 )
+from tianji_cli.planning.wiring import HostSetup, wire
 
 
 def host(name: str = "a", **more: object) -> Host:

@@ -32,7 +32,8 @@ from engine.supervision.worker_processes import WorkerProcesses
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors.local import LocalConnection
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.planning.plan import HostSetup, make_plan, wire
+from tianji_cli.planning.plan import make_plan
+from tianji_cli.planning.wiring import HostSetup, wire
 from tianji_cli.runs.channels import SupervisorChannels
 
 PATIENCE_S = 30.0

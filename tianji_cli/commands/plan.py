@@ -20,6 +20,7 @@ from tianji_cli.commands.run_request import Loaded, locate
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.planning.devices import planned_device
+from tianji_cli.planning.joint import words_of_joint
 from tianji_cli.planning.placement import Placement, crowded
 from tianji_cli.planning.plan import Plan
 from tianji_cli.planning.resources import planned_pinning, threads_of
@@ -64,6 +65,8 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[PlannedChannel, ...]
     network: Outline | None
     """`null` if the environment cannot be made here."""
+    joint_learners: tuple[str, ...] = ()
+    """How learners that make every update together meet, as text."""
     init_from: PlannedWeights | None = None
     """`null` if the run starts with initial weights, or with those of a checkpoint it resumes."""
 
@@ -147,6 +150,7 @@ def _document(
             for edge in policy.edges
         ),
         network=outline,
+        joint_learners=tuple(words_of_joint(plan)),
         init_from=_planned_weights(source, taken) if source else None,
     )
 
@@ -212,6 +216,10 @@ def _tree(
         channels.add(Text(f"{edge.source} -> {edge.target}: {edge.carries} ({edge.channel})"))
     if not policy.edges:
         channels.add("none: nothing crosses a process boundary")
+    if meetings := words_of_joint(plan):
+        learners = tree.add("gradients are added up over")
+        for words in meetings:
+            learners.add(Text(words))
     for host in plan.inventory.hosts:
         cores = _num_cores(host)
         branch = tree.add(Text(f"host {host.name} ({host.connection})"))

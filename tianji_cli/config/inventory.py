@@ -32,6 +32,7 @@ from tianji_cli.config.inventory_schema import (
     GroupSpec,
     HostSpec,
     InventoryFile,
+    Network,
     RolesSpec,
     expand_range,
 )
@@ -80,10 +81,15 @@ class Host(Spec, frozen=True, kw_only=True):
 
 
 class Inventory(Spec, frozen=True, kw_only=True):
-    """The hosts of a run, in the order of the file."""
+    """The hosts of a run, in the order of the file.
+
+    Attributes:
+        network: Between them; only in a trusted one may anything travel that is not encrypted.
+    """
 
     source: str
     hosts: tuple[Host, ...]
+    network: Network = "encrypted"
 
     def limited(self, patterns: list[str]) -> Inventory:
         """The hosts that these patterns select.
@@ -134,13 +140,14 @@ def inventory_of(nodes: Sequence[str], source: str) -> Inventory:
 
 
 def _read(document: Document, nodes: Sequence[str]) -> Inventory:
-    layers = _layers(convert(document, InventoryFile), document, nodes)
+    written = convert(document, InventoryFile)
+    layers = _layers(written, document, nodes)
     if not layers:
         raise ConfigError(
             "there is no host", where=document.where(("hosts",)), fix="name one under `hosts:`"
         )
     hosts = tuple(_resolve(name, found, document) for name, found in layers.items())
-    return Inventory(source=document.source, hosts=hosts)
+    return Inventory(source=document.source, hosts=hosts, network=written.network)
 
 
 _Layer = tuple[KeyPath, Mapping[str, Any]]

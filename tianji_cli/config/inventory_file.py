@@ -12,7 +12,10 @@ from tianji_cli.config.inventory_schema import InventoryFile
 
 def as_file(inventory: Inventory) -> InventoryFile:
     """A document from which `load_inventory` reads the same hosts."""
-    return InventoryFile(hosts={host.name: _written(host) for host in inventory.hosts})
+    hosts: dict[str, dict[str, Any] | None] = {
+        host.name: _written(host) for host in inventory.hosts
+    }
+    return InventoryFile(network=inventory.network, hosts=hosts)
 
 
 def _written(host: Host) -> dict[str, Any]:

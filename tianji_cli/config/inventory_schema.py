@@ -13,6 +13,7 @@ from msgspec import Meta
 from engine.spec import MAX_REPLICAS, NonNegativeInt, PositiveInt, Spec
 
 ConnectionKind: TypeAlias = Literal["local", "ssh", "slurm"]
+Network: TypeAlias = Literal["encrypted", "trusted"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REPLICAS)]
 
 
@@ -84,6 +85,9 @@ class InventoryFile(Spec, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     """Version of the file format."""
+    network: Network = "encrypted"
+    """`trusted`: learners of one update on several hosts exchange gradients by torch.distributed,
+    which neither encrypts nor authenticates; everything else is encrypted in any case."""
     defaults: HostSpec = HostSpec()
     """For all hosts; a group overrides them, a host overrides its groups."""
     hosts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)

@@ -147,13 +147,23 @@ def _hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]
     return [ordered[group::num_groups] for group in range(num_groups)]
 
 
-def actors_for_all(processes: Sequence[Process], inventory: Inventory) -> int:
-    """Number of actors with which every host has work; 0 if actors are not separate processes, or
-    the inventory places them."""
+def actors_for_all(
+    processes: Sequence[Process], inventory: Inventory, *, is_joint: bool = False
+) -> int:
+    """Number of actors with which every host has work; 0 if the inventory places them, or if they
+    are not separate processes.
+
+    Args:
+        processes: Of a run with any number of actors.
+        inventory: The hosts.
+        is_joint: Whether each actor has a learner of its own, which updates with the others.
+    """
     has_actors = any(_kind_of(process) == "actor" for process in processes)
     hosts = [host for host in inventory.hosts if host.roles is None]
-    if not has_actors or len(hosts) < len(inventory.hosts):
+    if len(hosts) < len(inventory.hosts) or not (has_actors or is_joint):
         return 0
+    if is_joint:
+        return len(hosts)
     if not _has_groups(processes):
         return len(hosts) - 1
     num_groups = 1 + max(process.group or 0 for process in processes)

@@ -29,8 +29,9 @@ from engine.messages import COORDINATOR, TrackerFailed
 from engine.progress import Progress
 from engine.trace.warm_start import SavedTensor, TakenWeights
 from tianji_cli.interrupts import Interrupts
-from tianji_cli.planning.plan import Plan, most_connections, servers_on
+from tianji_cli.planning.plan import Plan
 from tianji_cli.planning.resources import HostResources, cores_needed, cores_wanted
+from tianji_cli.planning.wiring import most_connections, servers_on
 from tianji_cli.provisioning.probe import minor_of
 from tianji_cli.provisioning.provision import ReadyHost
 from tianji_cli.runs.channels import BEAT_S, SupervisorChannel, SupervisorChannels

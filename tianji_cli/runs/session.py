@@ -24,13 +24,14 @@ from engine.trace.warm_start import TakenWeights, WarmStart
 from engine.wording import plural
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.placement import crowded
-from tianji_cli.planning.plan import HostSetup, Plan, ways_of, wire
+from tianji_cli.planning.plan import Plan
 from tianji_cli.planning.resources import (
     ProcessResources,
     resources_of,
     with_resources,
     words_of_devices,
 )
+from tianji_cli.planning.wiring import HostSetup, ways_of, wire
 from tianji_cli.provisioning.own_modules import OwnModules, find_modules
 from tianji_cli.provisioning.provision import (
     Connect,
@@ -328,6 +329,7 @@ class RunSession:
             host: HostSetup(
                 endpoints=item.endpoints,
                 run_dir=ready_hosts[host].part.run_dir,
+                address=ready_hosts[host].part.host.address,
                 public_keys=item.public_keys,
                 clock_offset_ns=offsets[host].offset_ns,
             )

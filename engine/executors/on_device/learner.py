@@ -31,7 +31,7 @@ from engine.timing import OFF, UPDATING, Sections
 from engine.trace.warm_start import WarmStart
 
 if TYPE_CHECKING:
-    from engine.executors.collective import GlooGroup
+    from engine.executors.collective import LearnerGroup
 
 WAIT_S = 0.001
 """For the end of an update, before messages are looked at again."""
@@ -56,7 +56,7 @@ class DeviceLearnerExecutor(LearnerExecutor):
         blueprint: Blueprint,
         checkpoints: Path | None,
         clock: Clock,
-        group: GlooGroup | None = None,
+        group: LearnerGroup | None = None,
         *,
         device: Device,
         compiles: bool = False,

@@ -35,6 +35,7 @@ from tianji_cli.bench.study.records import Outcome, StudyCell, StudyFiles, Study
 from tianji_cli.bench.study.spec import Study
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.inventory_file import as_file
+from tianji_cli.config.inventory_schema import Network
 from tianji_cli.config.lookup import find_file
 from tianji_cli.storage.json_files import write_json
 from tianji_cli.storage.masking import masked
@@ -198,7 +199,8 @@ def run_cell(work: StudyCampaign, cell: StudyCell, turn: Turn | None = None) -> 
     env = with_own_path(_with_modules_of(study.tasks[cell.task].experiment))
     grace_s = REMOTE_GRACE_S if turn.place.hosts else GRACE_S
     watcher = RunWatcher(study.budget_of(cell.task) + grace_s, turn)
-    with _inventory_at(paths.inventory(cell), hosts):
+    given = work.manifest.inventory
+    with _inventory_at(paths.inventory(cell), hosts, given.network if given else "encrypted"):
         ended = run_child(argv, env, Path.cwd(), output, watcher)
     if turn.stop.is_asked and not ended.is_by_itself:
         raise KeyboardInterrupt
@@ -218,13 +220,13 @@ def run_cell(work: StudyCampaign, cell: StudyCell, turn: Turn | None = None) -> 
 
 
 @contextmanager
-def _inventory_at(path: Path, hosts: tuple[Host, ...]) -> Iterator[None]:
+def _inventory_at(path: Path, hosts: tuple[Host, ...], network: Network) -> Iterator[None]:
     """A file with these hosts; the values of `env` are there for this user alone, and until the
     run has ended."""
     if not hosts:
         yield
         return
-    inventory = Inventory(source=str(path), hosts=hosts)
+    inventory = Inventory(source=str(path), hosts=hosts, network=network)
     write_json(path, as_file(inventory), PRIVATE_MODE)
     try:
         yield

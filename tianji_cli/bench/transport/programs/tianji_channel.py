@@ -12,7 +12,7 @@ may have been sent.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -52,7 +52,7 @@ class PlainOpening(SocketFactory):
     def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
         """Nothing."""
 
-    def start_authenticator(self, endpoint: str) -> None:
+    def start_authenticator(self, endpoint: str, admitted: Collection[str] | None = None) -> None:
         """No key is required."""
 
 
